@@ -1,0 +1,77 @@
+"""What can go wrong, as the caller sees it.
+
+    DfsError                     everything below; has an `errno` for the mount and an `exit_code` for commands
+    ├── AuthenticationError      a server answered, and refused the user or password             EACCES
+    ├── WrongServerError         a server answered, and is not the one the config names          EIO
+    ├── UnavailableError         too few servers answer to do this at all                        EIO
+    │   └── ReadOnlyError        enough to read, too few to write                                EROFS
+    ├── MaybeDoneError           it timed out: it may have happened, or may still happen         EIO
+    ├── IncompleteError          no good copy of a piece can be had: these bytes are missing     EIO
+    ├── NoSpaceError             too few servers have room for it                                ENOSPC
+    └── TooLargeError            over a documented limit                                         EFBIG
+
+What a local file system would also say (no such file, not a directory, ...) is the builtin `OSError` with that errno.
+A single server's failure is not an exception but a value (`dfsfuse.cluster.exchange.Failure`), which a quorum counts.
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class DfsError(Exception):
+    """Base of all errors that dfsfuse reports to its user. The text says what happened, where, and what to do."""
+
+    errno: int = errno.EIO
+    exit_code: int = 1
+
+
+class AuthenticationError(DfsError):
+    """A server answered and refused the user. Nothing was done on any server."""
+
+    errno = errno.EACCES
+    exit_code = 4
+
+
+class WrongServerError(DfsError):
+    """The server at an address is not the one the config names there."""
+
+    exit_code = 5
+
+
+class UnavailableError(DfsError):
+    """Too few servers answer."""
+
+    exit_code = 6
+
+
+class ReadOnlyError(UnavailableError):
+    """Fewer than three servers answer: what is there can be read, nothing can be written."""
+
+    errno = errno.EROFS
+    exit_code = 7
+
+
+class MaybeDoneError(DfsError):
+    """The answer did not come in time. The change may have happened, or may still happen."""
+
+    exit_code = 8
+
+
+class IncompleteError(DfsError):
+    """No good copy of some piece can be had."""
+
+    exit_code = 3
+
+
+class NoSpaceError(DfsError):
+    """Too few servers have room."""
+
+    errno = errno.ENOSPC
+    exit_code = 9
+
+
+class TooLargeError(DfsError):
+    """Over a documented limit."""
+
+    errno = errno.EFBIG
