@@ -52,7 +52,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     pieces: tuple[InlinePiece, ...] = ()
     seal: bytes = b""
 
-    def keys(self) -> list[bytes]:
+    def changed_keys(self) -> list[bytes]:
         """Every key that the batch changes."""
         return [key for key, _ in self.puts] + list(self.deletes)
 
@@ -90,7 +90,7 @@ def _check(batch: Batch) -> None:
         raise BadBatchError(f"batch format {batch.format}; this program knows format {FORMAT}")
     if len(batch.previous) not in (0, DIGEST_BYTES):
         raise BadBatchError(f"the digest of the previous batch has {len(batch.previous)} bytes")
-    if any(not 0 < len(key) <= MAX_KEY_BYTES for key in batch.keys()):
+    if any(not 0 < len(key) <= MAX_KEY_BYTES for key in batch.changed_keys()):
         raise BadBatchError(f"a key must have 1 to {MAX_KEY_BYTES} bytes")
     if any(len(segment) != SEGMENT_ID_BYTES for segment in batch.drops):
         raise BadBatchError(f"a dropped segment's id must have {SEGMENT_ID_BYTES} bytes")

@@ -1,0 +1,197 @@
+"""The rules of an acceptor: what a server may promise and accept, and what follows for its log.
+
+Multi-Paxos (Lamport, "Paxos Made Simple", 2001; Lamport, "The Part-Time Parliament", 1998) with the clients as
+proposers. Pure: a function takes the state and a request and hands back the state after it, the effects to make
+durable *before* the reply is sent, and the reply. It knows no disk, socket, clock or thread; the store carries out the
+effects of one step in one transaction.
+
+The log is accepted slot by slot: an acceptor holds at most one batch that it does not yet know to be chosen, the
+tail, at slot `applied + 1`. A proposer that is at slot s knows that s - 1 is chosen, and says so by naming
+its digest in the batch for s (`Batch.previous`).
+
+Invariants, which docs/consistency.md builds on:
+- `promised` never falls, and no batch is accepted under a ballot below it.
+- under one ballot at most one batch is accepted at a slot.
+- only a chosen batch is applied, in the order of slots, and each follows the one that its `previous` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from dfs_server.protocol import batches
+from dfs_server.protocol.ballots import ZERO, Ballot
+from dfs_server.protocol.batches import NO_BATCH, Batch
+from dfs_server.protocol.messages import (
+    Accepted,
+    AcceptedAt,
+    Behind,
+    Error,
+    Position,
+    Promised,
+    Refused,
+    Reply,
+)
+from dfs_server.protocol.status import Status
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBatch:
+    """A batch as it came, what it says, and its digest."""
+
+    encoded: bytes
+    batch: Batch
+    digest: bytes
+
+    @classmethod
+    def of(cls, encoded: bytes) -> ParsedBatch:
+        """Parse bytes from anyone. Raises `BadBatchError`."""
+        return cls(encoded, batches.decode(encoded), batches.digest(encoded))
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The batch accepted after the last chosen one, and under which ballot."""
+
+    slot: int
+    ballot: Ballot
+    parsed: ParsedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptorState:
+    """All that an acceptor must never forget."""
+
+    promised: Ballot = ZERO
+    applied: int = 0
+    digest: bytes = NO_BATCH
+    tail: Tail | None = None
+
+    def position(self) -> Position:
+        """This state as a reply."""
+        return Position(self.applied, self.digest, self.promised, self.tail.parsed.digest if self.tail else NO_BATCH)
+
+
+@dataclass(frozen=True, slots=True)
+class SavePromise:
+    """Effect: remember that nothing below this ballot may be accepted."""
+
+    ballot: Ballot
+
+
+@dataclass(frozen=True, slots=True)
+class SaveTail:
+    """Effect: write this batch into the log at its slot, in the place of any other."""
+
+    tail: Tail
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Effect: the batch is chosen at `slot`: write it into the log and its changes into the map."""
+
+    slot: int
+    parsed: ParsedBatch
+
+
+Effect = SavePromise | SaveTail | Apply
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a request leads to."""
+
+    state: AcceptorState
+    reply: Reply
+    effects: tuple[Effect, ...] = field(default=())
+
+    @property
+    def must_be_durable(self) -> bool:
+        """Whether the reply is a vow. That a batch is chosen can be learnt again; a promise or a vote can not."""
+        return any(not isinstance(effect, Apply) for effect in self.effects)
+
+
+def promise(state: AcceptorState, ballot: Ballot) -> Step:
+    """Phase 1. Promising the same ballot again is no change."""
+    if ballot < state.promised:
+        return Step(state, Refused(state.promised))
+    tail = state.tail
+    reply = Promised(
+        state.applied,
+        state.digest,
+        Accepted(tail.slot, tail.ballot, tail.parsed.encoded) if tail else None,
+    )
+    if ballot == state.promised:
+        return Step(state, reply)
+    return Step(replace(state, promised=ballot), reply, (SavePromise(ballot),))
+
+
+def accept(state: AcceptorState, ballot: Ballot, slot: int, parsed: ParsedBatch) -> Step:
+    """Phase 2. Accepting the same batch under the same ballot again is no change."""
+    if ballot < state.promised:
+        return Step(state, Refused(state.promised))
+    if slot <= state.applied:
+        return Step(state, state.position())
+    effects: list[Effect] = []
+    tail = state.tail
+    if tail is not None and slot == tail.slot + 1 and parsed.batch.previous == tail.parsed.digest:
+        effects.append(Apply(tail.slot, tail.parsed))
+        state = _applied(state, tail.slot, tail.parsed)
+    if slot != state.applied + 1:
+        return Step(state, Behind(state.applied))
+    if parsed.batch.previous != state.digest:
+        return Step(state, _diverged(state, slot))
+    tail = state.tail
+    if tail is not None and tail.ballot == ballot:
+        if tail.parsed.digest == parsed.digest:
+            return Step(state, AcceptedAt(slot))
+        return Step(state, Error(Status.BAD_REQUEST, f"two batches for slot {slot} under ballot {ballot}"))
+    if ballot > state.promised:
+        effects.append(SavePromise(ballot))
+    accepted = Tail(slot, ballot, parsed)
+    effects.append(SaveTail(accepted))
+    return Step(replace(state, promised=ballot, tail=accepted), AcceptedAt(slot), tuple(effects))
+
+
+def chosen(state: AcceptorState, slot: int, digest: bytes) -> Step:
+    """The batch with this digest is chosen at `slot`: apply it, if it is the one accepted there."""
+    tail = state.tail
+    if tail is None or tail.slot != slot or tail.parsed.digest != digest:
+        return Step(state, state.position())
+    state = _applied(state, slot, tail.parsed)
+    return Step(state, state.position(), (Apply(slot, tail.parsed),))
+
+
+def learn(state: AcceptorState, first: int, chosen_batches: Sequence[ParsedBatch]) -> Step:
+    """Apply the chosen batches that were missed. Those applied already are passed over, those after a gap too."""
+    effects: list[Effect] = []
+    for slot, parsed in enumerate(chosen_batches, first):
+        if slot <= state.applied:
+            continue
+        if slot > state.applied + 1:
+            break
+        if parsed.batch.previous != state.digest:
+            return Step(state, _diverged(state, slot), tuple(effects))
+        effects.append(Apply(slot, parsed))
+        state = _applied(state, slot, parsed)
+    return Step(state, state.position(), tuple(effects))
+
+
+def copied(state: AcceptorState, slot: int, digest: bytes) -> AcceptorState:
+    """The map was replaced by a copy as of `slot`. Promises stand; a tail that the copy covers is done with."""
+    tail = state.tail if state.tail is not None and state.tail.slot > slot else None
+    return replace(state, applied=slot, digest=digest, tail=tail)
+
+
+def _applied(state: AcceptorState, slot: int, parsed: ParsedBatch) -> AcceptorState:
+    """After `slot` is applied. A tail at this slot is either this batch or one that lost: gone in both cases."""
+    return replace(state, applied=slot, digest=parsed.digest, tail=None)
+
+
+def _diverged(state: AcceptorState, slot: int) -> Error:
+    return Error(
+        Status.DIVERGED,
+        f"the batch for slot {slot} does not follow what this server holds at slot {state.applied}: "
+        "its folder is of another namespace or of another time",
+    )

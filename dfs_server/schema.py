@@ -1,0 +1,53 @@
+"""The tables of `namespace.db`. docs/disk-format.md explains them; a change of them is a new `FORMAT`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FORMAT: Final = 1
+"""Kept in the file as SQLite's user_version."""
+
+PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA cache_size = -4096",
+    "PRAGMA journal_size_limit = 16777216",
+    "PRAGMA wal_autocheckpoint = 2000",
+    "PRAGMA temp_store = MEMORY",
+)
+
+SCHEMA: Final = (
+    # What the acceptor must never forget. One row.
+    """CREATE TABLE IF NOT EXISTS state (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        round INTEGER NOT NULL,      -- the ballot promised
+        client BLOB NOT NULL,
+        applied INTEGER NOT NULL,    -- the last slot applied to the map, and its batch's digest
+        digest BLOB NOT NULL,
+        read_from INTEGER NOT NULL,  -- below this slot the map is a mixture (a copy being completed)
+        copy_slot INTEGER NOT NULL,  -- the copy under way in map_copy, if not 0
+        copy_digest BLOB NOT NULL
+    )""",
+    "INSERT OR IGNORE INTO state VALUES (1, 0, x'', 0, x'', 0, 0, x'')",
+    # The batches: chosen ones up to `applied`, and at applied + 1 the one accepted but not known to be chosen.
+    """CREATE TABLE IF NOT EXISTS log (
+        slot INTEGER PRIMARY KEY,
+        round INTEGER NOT NULL,      -- the ballot it was accepted under
+        client BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        batch BLOB NOT NULL
+    )""",
+    "CREATE TABLE IF NOT EXISTS map (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS map_copy (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    # Pieces of small segments, which came inside a batch.
+    """CREATE TABLE IF NOT EXISTS small_pieces (
+        segment BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        digests BLOB NOT NULL,       -- level-one digests, made when it came
+        data BLOB NOT NULL,
+        UNIQUE (segment, number)
+    )""",
+    # Segments that nobody refers to any more, until their grace period is over.
+    "CREATE TABLE IF NOT EXISTS drops (segment BLOB PRIMARY KEY, dropped_ns INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS drops_by_age ON drops (dropped_ns)",
+    f"PRAGMA user_version = {FORMAT}",
+)
