@@ -1,0 +1,104 @@
+"""Which server holds which piece. Pure, and the mission's own rule (DESIGN section 1).
+
+The pairs (P1,P2) (P2,P3) (P3,P4) (P4,P1) lie on the ring of the four servers, turned by the rotation
+x = MD5(content) mod 4. `ring` is that table and nothing else. `place` is what a writer uses: the ring where its servers
+are usable, and other servers (handoff) for the copies whose home is not. `choose_sources` is what a reader uses.
+
+Servers are ids 1..4: positions in the client's config. Homes are ids and not positions on the ring, so one day
+they may be any four of many servers. Order within a piece's homes: first the server whose pair begins with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from functools import lru_cache
+from itertools import product
+from typing import Final
+
+from dfs_server.protocol.pieces import PIECE_NUMBERS, Buffer
+
+SERVERS: Final = 4
+COPIES: Final = 2
+
+Homes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+class NotEnoughServersError(ValueError):
+    """There are fewer usable servers than copies of a piece."""
+
+
+def rotation_of(data: Buffer) -> int:
+    """x = MD5(data) mod 4, the digest read as one big-endian number. MD5 places; it never vouches for anything."""
+    return int.from_bytes(hashlib.md5(data, usedforsecurity=False).digest(), "big") % SERVERS
+
+
+def rotation_of_region(first: int, region: int) -> int:
+    """The rotation of a file's segment in region number `region`, `first` being that of its first segment."""
+    return (first + region) % SERVERS
+
+
+def pairs(x: int) -> dict[int, tuple[int, int]]:
+    """The mission's table: the pair of pieces of each server, for rotation x."""
+    table = {}
+    for server in range(1, SERVERS + 1):
+        first = (server - 1 - x) % SERVERS
+        table[server] = (first + 1, (first + 1) % SERVERS + 1)
+    return table
+
+
+def ring(x: int) -> Homes:
+    """The same table by piece: the two homes of P1..P4 for rotation x."""
+    one, two, three, four = ((_turn(number - 1 + x), _turn(number - 2 + x)) for number in PIECE_NUMBERS)
+    return one, two, three, four
+
+
+def _turn(position: int) -> int:
+    return position % SERVERS + 1
+
+
+def place(x: int, usable: Collection[int]) -> Homes:
+    """Two different usable homes for each piece: the ring's where they are usable, handoff for the others.
+
+    A copy that cannot go home goes to the usable server with the fewest copies that does not have the piece. Ties
+    are broken by the rotation, so that the segments of a long file burden the servers alike. Raises
+    `NotEnoughServersError` for fewer than two usable servers; whether two are enough to write is the caller's business.
+    """
+    if len(set(usable)) < COPIES:
+        raise NotEnoughServersError(
+            f"{COPIES} copies of a piece need {COPIES} servers; usable: {sorted(usable)}"
+        )
+    homes = [[server for server in wanted if server in usable] for wanted in ring(x)]
+    load = dict.fromkeys(usable, 0)
+    for chosen in homes:
+        for server in chosen:
+            load[server] += 1
+    for chosen in homes:
+        while len(chosen) < COPIES:
+            others = (server for server in load if server not in chosen)
+            server = min(others, key=lambda other: (load[other], (other - x) % SERVERS))
+            chosen.append(server)
+            load[server] += 1
+    one, two, three, four = map(tuple, homes)
+    return one, two, three, four
+
+
+@lru_cache(maxsize=1024)
+def choose_sources(homes: Homes, usable: frozenset[int]) -> dict[int, tuple[int, ...]]:
+    """For each piece its homes in the order to ask them: usable ones first, and as few pieces as possible
+    first asked of the same server, so that all four send one quarter each when all are up.
+
+    The result is shared between callers: do not change it.
+    """
+    choices = [[server for server in home if server in usable] or list(home[:1]) for home in homes]
+    best = min(product(*choices), key=_crowding)
+    order = {}
+    for number, home, first in zip(PIECE_NUMBERS, homes, best, strict=True):
+        rest = [server for server in home if server != first]
+        order[number] = (first, *sorted(rest, key=lambda server: server not in usable))
+    return order
+
+
+def _crowding(first_asked: tuple[int, ...]) -> int:
+    """Least when the pieces are spread evenly: the sum of the squared loads."""
+    return sum(first_asked.count(server) for server in first_asked)
