@@ -4,8 +4,8 @@ Carries out what the acceptor decides: the effects of a step go into one transac
 A reply that is a vow (a promise, a vote) waits for the disk (`synchronous=FULL`); knowing that a batch is chosen can be
 learnt again and does not wait. Nothing here interprets a key.
 
-Threads: `_write_lock` guards the writing connection and changes of `_state`; `_read_lock` guards the reading connection,
-which sees committed transactions only, so that a read does not wait for the disk behind a write. Only `close` holds both.
+Threads: `_write_lock` guards the writing connection and changes of `_state`; `_read_lock` guards the reading one, which
+sees committed transactions only, so that a read does not wait for the disk behind a write. Only `close` holds both.
 """
 
 from __future__ import annotations
@@ -142,12 +142,12 @@ class NamespaceStore:
                 return self._state.position()
             case GetBatches(after):
                 return self._batches(after)
-            case GetChanges(after):
-                return self._changes(after)
+            case GetChanges(after, slot, digest):
+                return self._read_at(slot, digest, lambda: self._changes(after))
             case ReadKeys(slot, digest, keys):
-                return self._read_at(slot, digest, lambda applied: self._values(applied, keys))
+                return self._read_at(slot, digest, lambda: self._values(slot, keys))
             case ReadRange(slot, digest, start, end, limit):
-                return self._read_at(slot, digest, lambda applied: self._items(applied, start, end, limit))
+                return self._read_at(slot, digest, lambda: self._items(slot, start, end, limit))
             case BeginCopy(slot, digest):
                 return self._begin_copy(slot, digest)
             case CopyItems(items):
@@ -305,13 +305,13 @@ class NamespaceStore:
 
     # -------------------------------------------------------------- reading the map
 
-    def _read_at(self, slot: int, digest: bytes, read: Callable[[int], Reply]) -> Reply:
+    def _read_at(self, slot: int, digest: bytes, read: Callable[[], Reply]) -> Reply:
         """`read` at `slot` or later; first apply the tail if the caller says that it is chosen."""
         if self._state.applied < slot:
             self._step(lambda state: acceptor.chosen(state, slot, digest))
         if self._state.applied < slot:
             return Behind(self._state.applied)
-        return read(slot)
+        return read()
 
     def _values(self, slot: int, keys: Sequence[bytes]) -> Reply:
         with self._reading() as (db, applied):

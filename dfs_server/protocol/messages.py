@@ -225,9 +225,14 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
 
 
 class GetChanges(Message, frozen=True):
-    """Which keys changed after slot `after`? Reply: `Changes`; `Error` TRIMMED."""
+    """Which keys changed after slot `after`, up to `slot` (whose batch has `digest`) or later?
+
+    Reply: `Changes`, `Behind`; `Error` TRIMMED.
+    """
 
     after: int
+    slot: int
+    digest: bytes
 
 
 class Changes(Message, frozen=True):

@@ -1,0 +1,352 @@
+"""The client's side of the log, step by step: what to ask, in which order, and what follows.
+
+Pure: each procedure is a generator that yields what it wants done and is sent what came of it, so that the same code
+runs over real connections (`quorum_log`) and in a simulation with virtual time. No socket, clock, thread or randomness.
+
+    yield Ask(requests)   begins a round: one request to each of these servers. Late replies of earlier rounds are void.
+    yield RECEIVE         -> Event: the next reply of this round, or the word that a server will not answer
+    yield Pause(attempt)  -> wait a short random time, longer after more attempts: somebody else is writing
+
+Procedures:
+- `lead`: become the one who may propose (phase 1), finishing what a predecessor left.
+- `commit`: propose a batch until it is chosen, or until what it was based on has changed.
+- `catch_up`: learn how far the log goes, and what changed since we last looked (a linearizable read).
+- `read`: ask the servers, one after the other, for values at the known point or later.
+
+`dfsfuse.cluster.log_repair` has the procedures that bring a server up to date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+from dfs_server.protocol import batches
+from dfs_server.protocol.ballots import ZERO, Ballot
+from dfs_server.protocol.batches import Batch, InlinePiece
+from dfs_server.protocol.messages import (
+    Accept,
+    Change,
+    Changes,
+    GetChanges,
+    GetPosition,
+    Items,
+    Promise,
+    ReadKeys,
+    ReadRange,
+    Reply,
+    Request,
+    Values,
+)
+from dfsfuse.cluster.proposer import (
+    InDoubt,
+    IsChosen,
+    Newest,
+    NoQuorum,
+    Outranked,
+    Overtaken,
+    Pending,
+    Point,
+    Prepare,
+    Propose,
+    Survey,
+    Won,
+)
+from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
+
+ALL: Final = (1, 2, 3, 4)
+MAX_GAP: Final = 2000
+"""A reader that is further behind forgets what it knew instead of learning each change."""
+DOUBTS: Final = 6
+"""How often a reader waits for a writer at work before it finishes that writer's batch itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Begin a round."""
+
+    requests: Mapping[int, Request]
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Give me the next event of this round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait a short random time."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A server's reply in this round; None: it will not answer, or answered with an error, which `why` tells."""
+
+    server: int
+    reply: Reply | None
+    why: str = ""
+    status: int | None = None
+
+
+RECEIVE: Final = Receive()
+START: Final = Point(0, batches.NO_BATCH)
+Step = Ask | Receive | Pause
+R = TypeVar("R")
+Procedure = Generator[Step, Event | None, R]
+
+
+class DeadlineError(Exception):
+    """Thrown into a procedure whose time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a batch is to change."""
+
+    puts: tuple[tuple[bytes, bytes], ...] = ()
+    deletes: tuple[bytes, ...] = ()
+    drops: tuple[bytes, ...] = ()
+    pieces: tuple[InlinePiece, ...] = ()
+
+
+@dataclass(slots=True)
+class News:
+    """What was learnt of others' (and of our own recovered) batches since it was last taken."""
+
+    changes: list[Change] = field(default_factory=list)
+    forget: bool = False
+    """We were too far behind to learn every change: anything may have changed."""
+
+
+@dataclass(slots=True)
+class LogState:
+    """What a client knows of its namespace's log."""
+
+    client: bytes
+    known: Point = START
+    """The last batch we know to be chosen, and all before it."""
+    ballot: Ballot | None = None
+    """The ballot under which a quorum lets us propose, as far as we know."""
+    highest: Ballot = ZERO
+    sequence: int = 0
+    news: News = field(default_factory=News)
+
+    def learnt(self, change: Change) -> None:
+        """The next batch is known to be chosen."""
+        self.news.changes.append(change)
+        self.known = Point(change.slot, change.digest)
+
+    def jump(self, point: Point) -> None:
+        """Much was missed: forget, and go on from here."""
+        self.news.forget = True
+        self.known = point
+
+
+class _Round(Protocol):
+    def ask(self, server: int) -> None: ...
+    def fail(self, server: int) -> None: ...
+    def receive(self, server: int, reply: Reply) -> None: ...
+
+
+Rnd = TypeVar("Rnd", bound=_Round)
+V = TypeVar("V")
+
+
+def _gather(round_: _Round, verdict: Callable[[], V | Pending], request: Request) -> Procedure[V]:
+    """Send `request` to all servers and feed the replies to the round until it has a verdict."""
+    for server in ALL:
+        round_.ask(server)
+    yield Ask(dict.fromkeys(ALL, request))
+    while isinstance(found := verdict(), Pending):
+        event = yield RECEIVE
+        assert event is not None
+        if event.reply is None:
+            round_.fail(event.server)
+        else:
+            round_.receive(event.server, event.reply)
+    return found
+
+
+# ------------------------------------------------------------------ writing
+
+
+def lead(log: LogState) -> Procedure[None]:
+    """Get the promise of a quorum, learn what was chosen before, and finish what may be chosen.
+
+    Afterwards `log.ballot` is set and `log.known` is the end of the log. Raises ReadOnlyError without a quorum.
+    """
+    log.ballot = None
+    attempt = 0
+    while True:
+        ballot = log.highest = log.highest.above(log.client)
+        prepare = Prepare(ballot=ballot)
+        match (yield from _gather(prepare, prepare.verdict, Promise(ballot))):
+            case NoQuorum(answered):
+                raise ReadOnlyError(_too_few(answered))
+            case Outranked(higher):
+                log.highest = max(log.highest, higher)
+            case Won(base, holders, unfinished):
+                yield from _follow(log, base, holders)
+                if unfinished is None or unfinished.slot != log.known.slot + 1:
+                    log.ballot = ballot
+                    return
+                if (yield from _propose(log, ballot, unfinished.batch)):
+                    log.learnt(_change(unfinished.slot, unfinished.batch))
+                    log.ballot = ballot
+                    return
+        attempt += 1
+        yield Pause(attempt)
+
+
+def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
+    """Phase 2 at the slot after `log.known`. False: outranked, or too few answered; it may be chosen all the same."""
+    slot = log.known.slot + 1
+    propose = Propose(slot=slot, digest=batches.digest(encoded))
+    match (yield from _gather(propose, propose.verdict, Accept(ballot, slot, encoded))):
+        case IsChosen():
+            return True
+        case Outranked(higher):
+            log.highest = max(log.highest, higher)
+        case Overtaken() | NoQuorum():
+            pass
+    return False
+
+
+def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool], time_ns: int) -> Procedure[bool]:
+    """Get a batch with these contents chosen. False: what it was based on has changed, and it is not chosen.
+
+    `conflicts` says whether news (all since the caller last took them) touch what the contents were made from. Raises
+    ReadOnlyError if nothing was done, MaybeDoneError if it may have been.
+    """
+    log.sequence += 1
+    sequence = log.sequence
+    uncertain = False
+    try:
+        while True:
+            if log.ballot is None:
+                yield from lead(log)
+                if any(change.author == log.client and change.sequence == sequence for change in log.news.changes):
+                    return True
+                if uncertain and log.news.forget:
+                    raise MaybeDoneError("the log was trimmed before it told whether the change was made")
+                uncertain = False
+            if conflicts(log.news):
+                return False
+            assert log.ballot is not None
+            batch = Batch(
+                batches.FORMAT,
+                log.known.digest,
+                log.client,
+                sequence,
+                time_ns,
+                contents.puts,
+                contents.deletes,
+                contents.drops,
+                contents.pieces,
+            )
+            encoded = batches.encode(batch)
+            uncertain = True
+            if (yield from _propose(log, log.ballot, encoded)):
+                log.known = Point(log.known.slot + 1, batches.digest(encoded))
+                return True
+            log.ballot = None
+    except (UnavailableError, DeadlineError) as error:
+        log.ballot = None
+        if uncertain:
+            raise MaybeDoneError(f"the change was sent, but too few servers confirmed it in time ({error})") from error
+        raise
+
+
+def _change(slot: int, encoded: bytes) -> Change:
+    batch = batches.decode(encoded)
+    return Change(slot, batches.digest(encoded), batch.author, batch.sequence, tuple(batch.changed_keys()))
+
+
+# ------------------------------------------------------------------ reading
+
+
+def catch_up(log: LogState) -> Procedure[bool]:
+    """Learn everything that was acknowledged before this began. False: only as far as the servers that answer know.
+
+    Raises UnavailableError if no server answers.
+    """
+    attempt = 0
+    while True:
+        survey = Survey(known=log.known)
+        match (yield from _gather(survey, survey.verdict, GetPosition())):
+            case Newest(point, holders):
+                yield from _follow(log, point, holders)
+                return True
+            case NoQuorum(answered):
+                if answered == 0:
+                    raise UnavailableError("no server answers")
+                best = survey.best()
+                holders = frozenset(s for s, position in survey.positions.items() if position.applied >= best.slot)
+                yield from _follow(log, best, holders)
+                return False
+            case InDoubt():
+                attempt += 1
+                if attempt > DOUBTS:
+                    yield from lead(log)
+                    return True
+                yield Pause(attempt)
+
+
+def _follow(log: LogState, point: Point, holders: frozenset[int]) -> Procedure[None]:
+    """Learn the changes up to `point`, which is chosen, from servers that have it."""
+    if log.known.slot >= point.slot:
+        return
+    if log.known.slot == 0 or point.slot - log.known.slot > MAX_GAP:
+        log.jump(point)
+        return
+    for server in sorted(holders):
+        if (yield from _learn_from(log, server, point)):
+            return
+    log.jump(point)
+
+
+def _learn_from(log: LogState, server: int, point: Point) -> Procedure[bool]:
+    """Learn the changes up to `point` from this server. False: it cannot tell all of them."""
+    while log.known.slot < point.slot:
+        yield Ask({server: GetChanges(log.known.slot, point.slot, point.digest)})
+        event = yield RECEIVE
+        assert event is not None
+        if not isinstance(event.reply, Changes) or not event.reply.changes:
+            return False
+        for change in event.reply.changes:
+            # Not beyond `point`: what the caller has read is of that slot.
+            if log.known.slot + 1 == change.slot <= point.slot:
+                log.learnt(change)
+    return True
+
+
+def read(
+    log: LogState, order: tuple[int, ...], make: Callable[[Point], ReadKeys | ReadRange]
+) -> Procedure[Values | Items]:
+    """The reply of the first server in `order` that is at `log.known` or later.
+
+    If it is later, the changes in between are learnt first. Raises UnavailableError if no server can tell.
+    """
+    reasons: list[str] = []
+    for server in order:
+        yield Ask({server: make(log.known)})
+        event = yield RECEIVE
+        assert event is not None
+        reply = event.reply
+        if not isinstance(reply, Values | Items):
+            reasons.append(event.why or f"server {server} is behind")
+            continue
+        if (yield from _learn_from(log, server, Point(reply.applied, batches.NO_BATCH))):
+            return reply
+        reasons.append(f"server {server} went on and no longer tells what changed")
+    raise UnavailableError("no server can answer this read: " + "; ".join(reasons))
+
+
+def _too_few(answered: int) -> str:
+    return (
+        f"only {answered} of 4 servers answer and three are needed to write: what is there can be read; "
+        "'dfc status' shows which servers are missing"
+    )

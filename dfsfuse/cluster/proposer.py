@@ -1,0 +1,254 @@
+"""The rules of a proposer: what the servers' replies add up to.
+
+Pure, like the acceptor (`dfs_server.acceptor`): no socket, clock, thread or randomness. Each class gathers the replies
+to one round of requests and says what follows from them so far; `dfsfuse.cluster.log_protocol` decides what is sent.
+
+Quorum: any three of four servers. Two quorums have two servers in common, so one of the four may lose its memory (a new
+disk) and the other one still remembers.
+
+- `Prepare`: phase 1. May we propose under this ballot, and is there something to finish first?
+- `Propose`: phase 2. Is this batch chosen at this slot?
+- `Survey`: where does the log end? (A linearizable read of its length, without proposing anything.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position, Promised, Refused, Reply
+
+SERVERS = 4
+QUORUM = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Nothing can be said yet: wait for further replies."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoQuorum:
+    """Too few servers can still answer. `answered` did."""
+
+    answered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outranked:
+    """A server has promised this higher ballot to somebody."""
+
+    ballot: Ballot
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in the log: the batch with this digest is chosen at this slot. Slot 0 is the empty log."""
+
+    slot: int
+    digest: bytes
+
+
+@dataclass(slots=True)
+class _Round:
+    """Who was asked, who has answered, who will not."""
+
+    quorum: int = QUORUM
+    waiting: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+
+    def ask(self, server: int) -> None:
+        """This server was asked."""
+        self.waiting.add(server)
+
+    def fail(self, server: int) -> None:
+        """This server will not answer."""
+        self.waiting.discard(server)
+        self.failed.add(server)
+
+
+# ------------------------------------------------------------------ phase 1
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """A quorum has promised. The log is chosen up to `base`; `unfinished` may be chosen at the slot after it."""
+
+    base: Point
+    holders: frozenset[int]
+    """Servers that have applied `base`."""
+    unfinished: Accepted | None
+
+
+@dataclass(slots=True)
+class Prepare(_Round):
+    """Phase 1 of one ballot."""
+
+    ballot: Ballot = field(kw_only=True)
+    promised: dict[int, Promised] = field(default_factory=dict)
+    outranked: Ballot | None = None
+
+    def receive(self, server: int, reply: Reply) -> None:
+        """A reply to the `Promise` request."""
+        self.waiting.discard(server)
+        match reply:
+            case Promised():
+                self.promised[server] = reply
+            case Refused(ballot):
+                self.outranked = max(ballot, self.outranked or ballot)
+            case _:
+                self.failed.add(server)
+
+    def verdict(self) -> Pending | Won | Outranked | NoQuorum:
+        """What the replies say so far."""
+        if len(self.promised) >= self.quorum:
+            return self._won()
+        if self.outranked is not None:
+            return Outranked(self.outranked)
+        if len(self.promised) + len(self.waiting) < self.quorum:
+            return NoQuorum(len(self.promised))
+        return Pending()
+
+    def _won(self) -> Won:
+        newest = max(self.promised.values(), key=lambda reply: reply.applied)
+        holders = frozenset(server for server, reply in self.promised.items() if reply.applied == newest.applied)
+        # What was accepted after the last slot known to be chosen may be chosen. Of several such batches it is the one
+        # with the highest ballot (Paxos made simple, section 2.2); finishing it is right even if it never was.
+        tails = [
+            reply.tail
+            for reply in self.promised.values()
+            if reply.tail is not None and reply.tail.slot == newest.applied + 1
+        ]
+        unfinished = max(tails, key=lambda tail: tail.ballot, default=None)
+        return Won(Point(newest.applied, newest.digest), holders, unfinished)
+
+
+# ------------------------------------------------------------------ phase 2
+
+
+@dataclass(frozen=True, slots=True)
+class IsChosen:
+    """A quorum has accepted the batch: it is chosen, for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """A server has applied this slot already: others went on meanwhile."""
+
+
+@dataclass(slots=True)
+class Propose(_Round):
+    """Phase 2 of one batch at one slot under one ballot."""
+
+    slot: int = field(kw_only=True)
+    digest: bytes = field(kw_only=True)
+    accepted: set[int] = field(default_factory=set)
+    behind: dict[int, int] = field(default_factory=dict)
+    """Servers that lack batches before this one, and the slot they have applied."""
+    outranked: Ballot | None = None
+    overtaken: bool = False
+
+    def receive(self, server: int, reply: Reply) -> None:
+        """A reply to the `Accept` request."""
+        self.waiting.discard(server)
+        match reply:
+            case AcceptedAt(slot) if slot == self.slot:
+                self.accepted.add(server)
+            case Position(applied, digest) if applied == self.slot and digest == self.digest:
+                self.accepted.add(server)
+            case Position():
+                self.overtaken = True
+            case Refused(ballot):
+                self.outranked = max(ballot, self.outranked or ballot)
+            case Behind(applied):
+                self.behind[server] = applied
+            case _:
+                self.failed.add(server)
+
+    def verdict(self) -> Pending | IsChosen | Outranked | Overtaken | NoQuorum:
+        """What the replies say so far."""
+        if len(self.accepted) >= self.quorum:
+            return IsChosen()
+        if self.outranked is not None:
+            return Outranked(self.outranked)
+        if self.overtaken:
+            return Overtaken()
+        if len(self.accepted) + len(self.waiting) < self.quorum:
+            return NoQuorum(len(self.accepted))
+        return Pending()
+
+
+# ------------------------------------------------------------------ where the log ends
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The log ends here: whatever was acknowledged before the survey began is at or before this point."""
+
+    point: Point
+    holders: frozenset[int]
+    """Servers that have the batch, applied or as their tail."""
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """There is a batch after the last chosen one that may or may not be chosen: its writer is at work, or died."""
+
+
+@dataclass(slots=True)
+class Survey(_Round):
+    """Where the log ends, told by a quorum."""
+
+    known: Point = field(kw_only=True)
+    positions: dict[int, Position] = field(default_factory=dict)
+
+    def receive(self, server: int, reply: Reply) -> None:
+        """A reply to the `GetPosition` request."""
+        self.waiting.discard(server)
+        if isinstance(reply, Position):
+            self.positions[server] = reply
+        else:
+            self.failed.add(server)
+
+    def verdict(self) -> Pending | Newest | InDoubt | NoQuorum:
+        """What the replies say so far."""
+        if len(self.positions) < self.quorum:
+            if len(self.positions) + len(self.waiting) < self.quorum:
+                return NoQuorum(len(self.positions))
+            return Pending()
+        base = self.best()
+        tails = Counter(
+            reply.tail_digest
+            for reply in self.positions.values()
+            if reply.tail_digest and reply.applied == base.slot and reply.tail_digest != base.digest
+        )
+        if not tails:
+            return Newest(base, self._holders(base))
+        digest, votes = tails.most_common(1)[0]
+        if votes >= self.quorum:
+            point = Point(base.slot + 1, digest)
+            return Newest(point, self._holders(point))
+        if base.slot > 0 and votes + self._possible_voters(base) < self.quorum:
+            return Newest(base, self._holders(base))
+        return Pending() if self.waiting else InDoubt()
+
+    def _possible_voters(self, base: Point) -> int:
+        """Servers that may have accepted the slot after `base` though they do not say so.
+
+        Those that have not answered, and those that are behind: they may have lost their memory.
+        """
+        behind = sum(1 for reply in self.positions.values() if reply.applied < base.slot and not reply.tail_digest)
+        return SERVERS - len(self.positions) + behind
+
+    def best(self) -> Point:
+        """The furthest point that is certainly chosen: what the caller knows, or a server has applied."""
+        applied = [Point(reply.applied, reply.digest) for reply in self.positions.values()]
+        return max([self.known, *applied], key=lambda point: point.slot)
+
+    def _holders(self, point: Point) -> frozenset[int]:
+        return frozenset(
+            server
+            for server, reply in self.positions.items()
+            if reply.applied >= point.slot or (reply.applied + 1 == point.slot and reply.tail_digest == point.digest)
+        )

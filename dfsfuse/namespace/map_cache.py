@@ -1,0 +1,106 @@
+"""What a client remembers of the map: values of keys, that a key is absent, and ranges known completely.
+
+Pure bookkeeping: no network, no clock, no lock (the owner's lock guards it). Everything in it is true of one state, the
+owner's known slot: a key that another client changed must be forgotten before the owner's slot moves on.
+
+A *family* is all keys with a common prefix that are worth knowing together (a folder's entries, a file's regions);
+which prefix a key's family has is told by a function, since this module knows no keys.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+MAX_KEYS: Final = 200_000
+"""More than this and all is forgotten: simple, rare, and never wrong."""
+
+
+class Unknown:
+    """The cache cannot tell."""
+
+
+UNKNOWN: Final = Unknown()
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The first key after all keys with this prefix (which must not be all 0xff)."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1])
+
+
+class MapCache:
+    """Values, absences and complete families."""
+
+    def __init__(self, family_of: Callable[[bytes], bytes | None], max_keys: int = MAX_KEYS) -> None:
+        self._family_of = family_of
+        self._max_keys = max_keys
+        self._values: dict[bytes, bytes | None] = {}
+        self._families: dict[bytes, list[bytes]] = {}
+        """Complete families: prefix -> its keys that have a value, sorted. Each of the keys is in `_values`."""
+
+    def get(self, key: bytes) -> bytes | Unknown | None:
+        """The value, None if there is none, UNKNOWN if the cache cannot tell."""
+        found = self._values.get(key, UNKNOWN)
+        if found is UNKNOWN and self._family_of(key) in self._families:
+            return None
+        return found
+
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]] | Unknown:
+        """The items of a family, in order, if it is known completely."""
+        keys = self._families.get(prefix)
+        if keys is None:
+            return UNKNOWN
+        items = []
+        for key in keys:
+            value = self._values[key]
+            assert value is not None
+            items.append((key, value))
+        return items
+
+    def fetched(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+        """These were read at the owner's known slot."""
+        self._make_room(len(keys))
+        self._values.update(zip(keys, values, strict=True))
+
+    def fetched_family(self, prefix: bytes, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """The whole family was read at the owner's known slot."""
+        self._make_room(len(items))
+        self._values.update(items)
+        self._families[prefix] = [key for key, _ in items]
+
+    def changed_here(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes]) -> None:
+        """The owner's own batch was chosen at the next slot."""
+        for key, value in puts:
+            keys = self._family(key)
+            if keys is not None and self._values.get(key) is None:
+                insort(keys, key)
+            self._values[key] = value
+        for key in deletes:
+            keys = self._family(key)
+            if keys is not None and self._values.get(key) is not None:
+                del keys[bisect_left(keys, key)]
+            self._values[key] = None
+        self._make_room(0)
+
+    def changed_elsewhere(self, keys: Iterable[bytes]) -> None:
+        """Another client changed these."""
+        for key in keys:
+            family = self._family_of(key)
+            if family is not None:
+                self._families.pop(family, None)
+            self._values.pop(key, None)
+
+    def forget(self) -> None:
+        """Anything may have changed."""
+        self._values.clear()
+        self._families.clear()
+
+    def _family(self, key: bytes) -> list[bytes] | None:
+        family = self._family_of(key)
+        return None if family is None else self._families.get(family)
+
+    def _make_room(self, wanted: int) -> None:
+        if len(self._values) + wanted > self._max_keys:
+            self.forget()

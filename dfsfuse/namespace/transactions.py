@@ -1,0 +1,72 @@
+"""Transactions over a namespace's key-value map: what the operations of a file system are written against.
+
+An operation is a function of a `View` or a `Transaction`. It may be run several times, each time on one consistent
+state, and must have no effect but on the transaction. It may raise OSError: then nothing is committed.
+
+`dfsfuse.namespace.log_map.LogMap` runs transactions over the quorum log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from dfs_server.protocol.batches import InlinePiece
+
+T = TypeVar("T")
+
+
+class View(Protocol):
+    """One state of the map, to be read."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The key's value, or None."""
+        ...
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """A value or None for each key; in as few round trips as it takes."""
+        ...
+
+    def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
+        """All items with start <= key < end, in order."""
+        ...
+
+
+class Transaction(View, Protocol):
+    """A state of the map and changes on it; reads see the changes."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set the key."""
+        ...
+
+    def delete(self, key: bytes) -> None:
+        """Remove the key; no error if it is not there."""
+        ...
+
+    def drop(self, segment: bytes) -> None:
+        """Nobody refers to this segment any more: its pieces may be deleted after the grace period."""
+        ...
+
+    def carry(self, pieces: Iterable[InlinePiece]) -> None:
+        """Pieces of small segments that become durable with the change."""
+        ...
+
+
+class MapStore(Protocol):
+    """Where transactions run. Thread-safe."""
+
+    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0) -> T:
+        """Run `work` on one state, at most `max_age_s` old; 0.0 means linearizable. Raises UnavailableError."""
+        ...
+
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` and make its changes at once, durably. Raises ReadOnlyError, MaybeDoneError, UnavailableError."""
+        ...
+
+    def writable(self) -> bool:
+        """Whether enough servers are believed to answer for a transaction to succeed. Asks nobody."""
+        ...
+
+    def close(self) -> None:
+        """End. What `transact` has returned from is durable already."""
+        ...
