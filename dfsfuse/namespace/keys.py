@@ -1,0 +1,92 @@
+"""The keys of the map. Pure; the only place that knows how they are made.
+
+    i/<inode>            the inode's record
+    d/<inode>/<name>     an entry of a directory
+    e/<inode><region>    the record of one region of a file's data (made and read by the layer above)
+    o/<inode>            an orphan: an inode without a name, still open or being deleted in steps
+    n                    the first inode number that no client has reserved
+
+Numbers are 8 bytes, big-endian, so that keys sort as numbers do and a directory's entries or a file's regions are one
+range. Names are at most 255 bytes: no key comes near the server's limit.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ROOT: Final = 1
+"""The inode number of a namespace's root."""
+
+NEXT_INODE: Final = b"n"
+NUMBER_BYTES: Final = 8
+MAX_NUMBER: Final = 2 ** (8 * NUMBER_BYTES) - 1
+
+_ENTRY_PREFIX_BYTES: Final = 2 + NUMBER_BYTES + 1
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(NUMBER_BYTES, "big")
+
+
+def inode(ino: int) -> bytes:
+    """The key of an inode's record."""
+    return b"i/" + _number(ino)
+
+
+def entry(parent: int, name: bytes) -> bytes:
+    """The key of a directory entry."""
+    return b"d/" + _number(parent) + b"/" + name
+
+
+def entries(parent: int) -> tuple[bytes, bytes]:
+    """The range of a directory's entries."""
+    return entry(parent, b""), b"d/" + _number(parent) + b"0"  # "0" comes after "/"
+
+
+def name_of(key: bytes) -> bytes:
+    """The name in the key of an entry."""
+    return key[_ENTRY_PREFIX_BYTES:]
+
+
+def region(ino: int, index: int) -> bytes:
+    """The key of the record of a region of a file."""
+    return b"e/" + _number(ino) + _number(index)
+
+
+def regions(ino: int, first: int, end: int) -> tuple[bytes, bytes]:
+    """The range of the records of regions first <= index < end of a file."""
+    return region(ino, first), region(ino, min(end, MAX_NUMBER))
+
+
+def all_regions(ino: int) -> tuple[bytes, bytes]:
+    """The range of all region records of a file."""
+    return b"e/" + _number(ino), b"e/" + _number(ino + 1)
+
+
+def index_of(key: bytes) -> int:
+    """The region's index in the key of a region record."""
+    return int.from_bytes(key[-NUMBER_BYTES:], "big")
+
+
+def family_of(key: bytes) -> bytes | None:
+    """The prefix of the keys that are worth knowing together with this one: a folder's entries, a file's regions."""
+    if key.startswith(b"d/"):
+        return key[:_ENTRY_PREFIX_BYTES]
+    if key.startswith(b"e/"):
+        return key[: 2 + NUMBER_BYTES]
+    return None
+
+
+def orphan(ino: int) -> bytes:
+    """The key that marks an inode without a name."""
+    return b"o/" + _number(ino)
+
+
+def orphans() -> tuple[bytes, bytes]:
+    """The range of all orphans' keys."""
+    return b"o/", b"o0"
+
+
+def orphan_of(key: bytes) -> int:
+    """The inode number in an orphan's key."""
+    return int.from_bytes(key[-NUMBER_BYTES:], "big")

@@ -1,0 +1,107 @@
+"""The records of the map's namespace keys: inodes and directory entries, as values and as bytes. Pure.
+
+Records are immutable; a change is `msgspec.structs.replace`. They are MessagePack arrays with the format first, so that
+fields can be added at the end. A record of another format is refused and never guessed at.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from typing import Final
+
+import msgspec
+
+FORMAT: Final = 1
+
+
+class Inode(msgspec.Struct, frozen=True, array_like=True):
+    """What stat(2) tells of a file, and what it does not.
+
+    `mode` holds the type as well. `size`: bytes of a file or of a link's target; for a directory, the number of its
+    entries. `nlink`: names; for a directory 2 and one more for each folder in it. Invariant: no entry and no region
+    lies beyond what `size` says.
+    """
+
+    format: int
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    nlink: int
+    rdev: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    rotation: int | None = None
+    """x of the file's first segment (DESIGN section 1); None as long as it has none."""
+    stored_bytes: int = 0
+    """Bytes that are not holes."""
+    parent: int = 0
+    """The folder that a folder is in; the root is in itself. 0 for what may have several names."""
+    target: bytes = b""
+    xattrs: dict[bytes, bytes] = {}
+
+    @property
+    def is_directory(self) -> bool:
+        """Is it a folder?"""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Is it a regular file?"""
+        return stat.S_ISREG(self.mode)
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """A name's inode, and the type bits of its mode (a type never changes), so that listing needs no inodes."""
+
+    format: int
+    ino: int
+    type: int
+
+    @property
+    def is_directory(self) -> bool:
+        """Is it a folder?"""
+        return stat.S_ISDIR(self.type)
+
+    @property
+    def is_file(self) -> bool:
+        """Is it a regular file?"""
+        return stat.S_ISREG(self.type)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_inodes = msgspec.msgpack.Decoder(Inode)
+_entries = msgspec.msgpack.Decoder(Entry)
+
+
+def encode(record: Inode | Entry) -> bytes:
+    """The record as stored in the map."""
+    return _encoder.encode(record)
+
+
+def decode_inode(data: bytes) -> Inode:
+    """The inode in these bytes. Raises OSError (EIO) if they are none of this format."""
+    try:
+        record = _inodes.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _unreadable("an inode", str(error)) from error
+    if record.format != FORMAT:
+        raise _unreadable("an inode", f"format {record.format}; this program knows format {FORMAT}")
+    return record
+
+
+def decode_entry(data: bytes) -> Entry:
+    """The entry in these bytes. Raises OSError (EIO) if they are none of this format."""
+    try:
+        record = _entries.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _unreadable("a directory entry", str(error)) from error
+    if record.format != FORMAT:
+        raise _unreadable("a directory entry", f"format {record.format}; this program knows format {FORMAT}")
+    return record
+
+
+def _unreadable(what: str, why: str) -> OSError:
+    return OSError(errno.EIO, f"cannot read the record of {what}: {why}")

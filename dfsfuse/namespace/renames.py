@@ -1,0 +1,121 @@
+"""rename(2) in the map: moving, replacing, exchanging. Pure operations on a transaction; see directories.py."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+import msgspec
+
+from dfsfuse.namespace import directories, inodes, keys
+from dfsfuse.namespace.directories import Removed
+from dfsfuse.namespace.inodes import error
+from dfsfuse.namespace.records import Entry, Inode
+from dfsfuse.namespace.transactions import Transaction, View
+
+NOREPLACE: Final = 1
+"""RENAME_NOREPLACE of <linux/fs.h>."""
+EXCHANGE: Final = 2
+"""RENAME_EXCHANGE of <linux/fs.h>."""
+
+
+def rename(
+    tx: Transaction, parent: int, name: bytes, new_parent: int, new_name: bytes, now_ns: int, flags: int = 0
+) -> Removed | None:
+    """Move an entry; what was at the new name is replaced, and given back if it was not a folder.
+
+    Raises OSError: ENOENT, EEXIST (NOREPLACE), EINVAL (a folder into itself, unknown flags), EISDIR,
+    ENOTDIR, ENOTEMPTY.
+    """
+    directories.check_name(name)
+    directories.check_name(new_name)
+    if flags not in (0, NOREPLACE, EXCHANGE):
+        raise error(errno.EINVAL)
+    source = directories.lookup(tx, parent, name)
+    inodes.load_directory(tx, new_parent)
+    target = directories.find(tx, new_parent, new_name)
+    if flags == EXCHANGE:
+        _exchange(tx, (parent, name, source), (new_parent, new_name, target), now_ns)
+        return None
+    if target is not None and flags == NOREPLACE:
+        raise error(errno.EEXIST)
+    if source.is_directory:
+        _check_not_inside(tx, source.ino, new_parent)
+    if target is not None and target.ino == source.ino:
+        return None
+    removed = None
+    if target is not None:
+        removed = _make_way(tx, source, target, new_parent, new_name, now_ns)
+    _move(tx, (parent, name, source), (new_parent, new_name), now_ns)
+    return removed
+
+
+def _make_way(
+    tx: Transaction, source: Entry, target: Entry, parent: int, name: bytes, now_ns: int
+) -> Removed | None:
+    if target.is_directory:
+        if not source.is_directory:
+            raise error(errno.EISDIR)
+        directories.rmdir(tx, parent, name, now_ns)
+        return None
+    if source.is_directory:
+        raise error(errno.ENOTDIR)
+    return directories.unlink(tx, parent, name, now_ns)
+
+
+def _move(tx: Transaction, source: tuple[int, bytes, Entry], target: tuple[int, bytes], now_ns: int) -> None:
+    """Move an entry to a free name."""
+    parent, name, entry = source
+    new_parent, new_name = target
+    inode = _moved(inodes.load(tx, entry.ino), new_parent, now_ns)
+    inodes.save(tx, entry.ino, inode)
+    tx.delete(keys.entry(parent, name))
+    directories.put_entry(tx, new_parent, new_name, entry.ino, inode)
+    _count(tx, parent, -1, -inode.is_directory, now_ns)
+    _count(tx, new_parent, +1, +inode.is_directory, now_ns)
+
+
+def _exchange(
+    tx: Transaction,
+    one: tuple[int, bytes, Entry],
+    other: tuple[int, bytes, Entry | None],
+    now_ns: int,
+) -> None:
+    parent, name, source = one
+    new_parent, new_name, target = other
+    if target is None:
+        raise error(errno.ENOENT)
+    if source.is_directory:
+        _check_not_inside(tx, source.ino, new_parent)
+    if target.is_directory:
+        _check_not_inside(tx, target.ino, parent)
+    if source.ino == target.ino:
+        return
+    for entry, to_parent, to_name in ((source, new_parent, new_name), (target, parent, name)):
+        inode = _moved(inodes.load(tx, entry.ino), to_parent, now_ns)
+        inodes.save(tx, entry.ino, inode)
+        directories.put_entry(tx, to_parent, to_name, entry.ino, inode)
+    folders = source.is_directory - target.is_directory
+    _count(tx, parent, 0, -folders, now_ns)
+    _count(tx, new_parent, 0, +folders, now_ns)
+
+
+def _moved(inode: Inode, parent: int, now_ns: int) -> Inode:
+    return msgspec.structs.replace(inode, ctime_ns=now_ns, parent=parent if inode.is_directory else 0)
+
+
+def _count(tx: Transaction, ino: int, entries: int, folders: int, now_ns: int) -> None:
+    folder = inodes.touched(inodes.load_directory(tx, ino), now_ns)
+    inodes.save(
+        tx, ino, msgspec.structs.replace(folder, size=folder.size + entries, nlink=folder.nlink + folders)
+    )
+
+
+def _check_not_inside(view: View, ino: int, folder: int) -> None:
+    """Raises OSError (EINVAL) if `folder` is the folder `ino` or lies in it."""
+    while folder != keys.ROOT:
+        if folder == ino:
+            raise error(errno.EINVAL)
+        folder = inodes.load(view, folder).parent
+    if ino == keys.ROOT:
+        raise error(errno.EINVAL)

@@ -1,0 +1,160 @@
+"""The map of a namespace in memory: a `MapStore` without log or servers, for tests of what is above it.
+
+One `MemoryMap` is the truth; several mounts may share it. Every piece of work is run twice, the first time on a
+transaction that is thrown away, since real stores may run it again: work that has effects of its own is found out.
+`LaggingMap` is a mount's store that answers from an old state wherever the caller allows an age.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from dfs_server.protocol import batches
+from dfs_server.protocol.batches import Batch, InlinePiece
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.namespace.transactions import Transaction, View
+
+T = TypeVar("T")
+
+
+class MemoryView:
+    """One state, given as a dictionary that nobody changes."""
+
+    def __init__(self, items: dict[bytes, bytes]) -> None:
+        self._items = items
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._items.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.get(key) for key in keys]
+
+    def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
+        ordered = sorted(self._items)
+        return [
+            (key, self._items[key])
+            for key in ordered[bisect_left(ordered, start) : bisect_left(ordered, end)]
+        ]
+
+
+class MemoryTransaction(MemoryView):
+    """A copy of a state, and the batch that leads to it."""
+
+    def __init__(self, items: dict[bytes, bytes]) -> None:
+        super().__init__(dict(items))
+        self.puts: dict[bytes, bytes] = {}
+        self.deletes: set[bytes] = set()
+        self.drops: list[bytes] = []
+        self.pieces: list[InlinePiece] = []
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._items[key] = self.puts[key] = value
+        self.deletes.discard(key)
+
+    def delete(self, key: bytes) -> None:
+        self._items.pop(key, None)
+        self.puts.pop(key, None)
+        self.deletes.add(key)
+
+    def drop(self, segment: bytes) -> None:
+        self.drops.append(segment)
+
+    def carry(self, pieces: Iterable[InlinePiece]) -> None:
+        self.pieces.extend(pieces)
+
+    def items(self) -> dict[bytes, bytes]:
+        return self._items
+
+    def batch(self) -> Batch:
+        return Batch(
+            format=batches.FORMAT,
+            previous=b"",
+            author=b"memory",
+            sequence=0,
+            time_ns=0,
+            puts=tuple(self.puts.items()),
+            deletes=tuple(self.deletes),
+            drops=tuple(self.drops),
+            pieces=tuple(self.pieces),
+        )
+
+    def is_empty(self) -> bool:
+        return not (self.puts or self.deletes or self.drops or self.pieces)
+
+
+class MemoryMap:
+    """A `MapStore`. Thread-safe: the lock guards everything, and work runs under it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.items: dict[bytes, bytes] = {}
+        self.batches: list[Batch] = []
+        """All that was committed, in order."""
+        self.is_writable = True
+        self.before_commit: Callable[[Batch], None] = lambda _: None
+        """Called with each batch before it is committed; may raise."""
+
+    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0) -> T:
+        with self._lock:
+            items = self.items
+        return work(MemoryView(items))
+
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        with self._lock:
+            work(MemoryTransaction(self.items))
+            transaction = MemoryTransaction(self.items)
+            result = work(transaction)
+            if transaction.is_empty():
+                return result
+            if not self.is_writable:
+                raise ReadOnlyError("two of four servers do not answer")
+            batch = transaction.batch()
+            batches.decode(batches.encode(batch))
+            self.before_commit(batch)
+            self.batches.append(batch)
+            self.items = transaction.items()
+            return result
+
+    def writable(self) -> bool:
+        return self.is_writable
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def drops(self) -> list[bytes]:
+        """All segments that were ever dropped."""
+        return [segment for batch in self.batches for segment in batch.drops]
+
+    @property
+    def pieces(self) -> list[InlinePiece]:
+        """All pieces that were ever carried."""
+        return [piece for batch in self.batches for piece in batch.pieces]
+
+
+class LaggingMap:
+    """A mount's store over a shared `MemoryMap`. Where the caller allows an age it answers from the last state that it
+    had reason to see: one it read without allowing any, or made itself."""
+
+    def __init__(self, truth: MemoryMap) -> None:
+        self.truth = truth
+        self._seen = truth.items
+
+    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0) -> T:
+        if not max_age_s:
+            self._seen = self.truth.items
+        return work(MemoryView(self._seen))
+
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        result = self.truth.transact(work)
+        self._seen = self.truth.items
+        return result
+
+    def writable(self) -> bool:
+        return self.truth.writable()
+
+    def close(self) -> None:
+        pass
