@@ -1,0 +1,156 @@
+"""How dfc writes: names that stay on one line, sizes, aligned tables, JSON, sentences for errors.
+
+Knows the terminal's two streams and nothing of servers or files. Names are bytes; what is written is always valid text,
+one line for one name, on a terminal and in a pipe alike, so that no name can break a script or a terminal.
+A reader that goes away (`dfc list | head -1`) is `OutputClosed`, which is no error of ours.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+_ESCAPES = {
+    "\\": "\\\\",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\v": "\\v",
+}
+_UNITS = "KMGTPE"
+
+
+class OutputClosed(Exception):  # noqa: N818 (it is the end of a pipe, not an error)
+    """Whoever read our standard output is gone."""
+
+
+def printable(name: bytes | str | Path) -> str:
+    """A name as `ls -b` writes it: control characters, odd bytes and the backslash escaped, the rest as it is.
+
+    The escaping is unambiguous, and what it returns is printable, without line breaks and without surrogates.
+    """
+    text = os.fsdecode(name)
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
+
+
+def human_size(size: int) -> str:
+    """A size in bytes as `ls -h` writes it, rounded up: 0, 1023, 1.0K, 9.9M, 12G."""
+    if size < 1024:
+        return str(size)
+    power = next((power for power in range(1, len(_UNITS)) if size <= 999 * 1024**power), len(_UNITS))
+    divisor, unit = 1024**power, _UNITS[power - 1]
+    tenths = -(-size * 10 // divisor)
+    return f"{tenths // 10}.{tenths % 10}{unit}" if tenths < 100 else f"{-(-size // divisor)}{unit}"
+
+
+def local_time(ns: int) -> str:
+    """A moment in nanoseconds since the epoch, in local time, to the minute."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(ns // 1_000_000_000))
+    except (OverflowError, ValueError, OSError):
+        return "?"
+
+
+def iso_time(ns: int) -> str | None:
+    """A moment in nanoseconds since the epoch as ISO 8601 in UTC, or None where that cannot say it."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def json_text(key: str, name: bytes) -> dict[str, str]:
+    """A name for JSON: text, and if it is not UTF-8 also `<key>_b64` with the bytes as they are."""
+    text = os.fsdecode(name)
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return {key: text, f"{key}_b64": base64.b64encode(name).decode("ascii")}
+    return {key: text}
+
+
+def table(
+    rows: Iterable[Sequence[str]], *, header: Sequence[str] | None = None, right: str = ""
+) -> list[str]:
+    """Rows as lines with aligned columns. `right` has an `r` for each column that is aligned to the right.
+
+    The last column is not padded, so that no line ends in blanks.
+    """
+    from rich.cells import cell_len
+
+    all_rows = [list(row) for row in rows]
+    if header is not None:
+        all_rows.insert(0, list(header))
+    if not all_rows:
+        return []
+    widths = [max(cell_len(row[column]) for row in all_rows) for column in range(len(all_rows[0]))]
+    lines = []
+    for row in all_rows:
+        cells = []
+        for column, cell in enumerate(row):
+            blanks = " " * (widths[column] - cell_len(cell))
+            cells.append(blanks + cell if right[column : column + 1] == "r" else cell + blanks)
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Lines to standard output. Raises `OutputClosed`."""
+    text = "".join(f"{line}\n" for line in lines)
+    if text:
+        _guarded(text, newline=False)
+
+
+def write_line(line: str) -> None:
+    """One line to standard output. Raises `OutputClosed`."""
+    _guarded(line, newline=True)
+
+
+def write_json(value: object) -> None:
+    """A value as JSON, in ASCII (surrogates escaped), to standard output. Raises `OutputClosed`."""
+    _guarded(json.dumps(value, indent=2), newline=True)
+
+
+def write_bytes(data: bytes) -> None:
+    """Bytes as they are to standard output. Raises `OutputClosed`."""
+    try:
+        stream = click.get_binary_stream("stdout")
+        stream.write(data)
+        stream.flush()
+    except BrokenPipeError as error:
+        raise OutputClosed from error
+
+
+def complain(sentence: str) -> None:
+    """One sentence about what went wrong, to standard error."""
+    try:
+        click.echo(f"dfc: {sentence}", err=True)
+    except OSError:  # there is nobody to tell
+        return
+
+
+def _guarded(text: str, *, newline: bool) -> None:
+    try:
+        click.echo(text, nl=newline)
+    except BrokenPipeError as error:
+        raise OutputClosed from error

@@ -1,0 +1,142 @@
+"""From an exception to one sentence and an exit code. The only place where dfc decides how an error looks.
+
+Every error is one line `dfc: SENTENCE` on standard error; a traceback is written with `--debug` only. The codes are
+`dfsfuse.cli.exit_codes` and are documented in docs/cli.md.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from dfs_server.config_file import ConfigError
+from dfsfuse.cli import exit_codes
+from dfsfuse.cli.output import OutputClosed, complain, printable
+from dfsfuse.errors import (
+    AuthenticationError,
+    DfsError,
+    NoSpaceError,
+    UnavailableError,
+    WrongServerError,
+)
+
+OUTPUT_CLOSED = 141  # as for any program that SIGPIPE ends
+
+
+class CommandError(Exception):
+    """A command cannot do what it was asked, for the reason that the text says."""
+
+    def __init__(self, sentence: str, exit_code: int = exit_codes.FAILED) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+class AlreadyReported(Exception):  # noqa: N818 (it is the end of a command, not an error of its own)
+    """The command failed in part; its sentences are written, and this is the code to exit with."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+# After one of these every further file would fail in the same way, so a command over many files ends.
+HOPELESS = (AuthenticationError, WrongServerError, UnavailableError, NoSpaceError)
+
+
+class Tally:
+    """The outcome of a command over many files: one that fails is reported, and the others go on."""
+
+    def __init__(self) -> None:
+        self._exit_code = exit_codes.DONE
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Do one of them; its failure is reported here. What makes all others fail too comes out."""
+        try:
+            yield
+        except HOPELESS:
+            raise
+        except (CommandError, DfsError, OSError) as error:
+            self.failed(error)
+
+    def failed(self, error: Exception) -> None:
+        """Report this failure; the first one's exit code is the command's."""
+        self.note(report(error))
+
+    def note(self, exit_code: int) -> None:
+        """Something failed and is reported already."""
+        self._exit_code = self._exit_code or exit_code
+
+    def settle(self) -> None:
+        """Raises `AlreadyReported` if anything failed."""
+        if self._exit_code:
+            raise AlreadyReported(self._exit_code)
+
+
+@contextmanager
+def local_errors(path: Path) -> Iterator[None]:
+    """What the operating system says about a local path becomes a sentence that says which side it is about."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"local {printable(path)}: {error.strerror or error}") from error
+
+
+def report(error: BaseException, *, debug: bool = False) -> int:
+    """Write what happened, and give the exit code. Never raises."""
+    if debug and not isinstance(error, OutputClosed | AlreadyReported | click.exceptions.Exit):
+        click.echo("".join(traceback.format_exception(error)).rstrip(), err=True)
+    for line in sentences(error):
+        complain(line)
+    return exit_code(error)
+
+
+def sentences(error: BaseException) -> list[str]:
+    """What to say about an error: one sentence as a rule, none where all is said."""
+    match error:
+        case AlreadyReported() | OutputClosed() | click.exceptions.Exit():
+            return []
+        case KeyboardInterrupt() | click.Abort():
+            return ["interrupted"]
+        case click.UsageError():
+            where = error.ctx.command_path if error.ctx else "dfc"
+            return [f"{_uncapitalised(error.format_message())} (see: {where} --help)"]
+        case click.ClickException():
+            return [error.format_message()]
+        case CommandError() | DfsError() | ConfigError():
+            return [str(error)]
+        case OSError(strerror=str(strerror), filename=str() | bytes() as name):
+            return [f"{printable(name)}: {strerror}"]
+        case OSError():
+            return [error.strerror or str(error) or type(error).__name__]
+        case _:
+            text = str(error).splitlines()[0] if str(error) else "no further word"
+            kind = type(error).__name__
+            return [
+                f"unexpected {kind}: {text} (this is a mistake in dfc: run it with --debug and report what it shows)"
+            ]
+
+
+def exit_code(error: BaseException) -> int:
+    """The documented exit code of an error."""
+    match error:
+        case AlreadyReported() | CommandError() | click.exceptions.Exit():
+            return error.exit_code
+        case OutputClosed():
+            return OUTPUT_CLOSED
+        case click.Abort():
+            return exit_codes.INTERRUPTED
+        case click.UsageError():
+            return exit_codes.USAGE
+        case _:
+            return exit_codes.exit_code_of(error)
+
+
+def _uncapitalised(text: str) -> str:
+    """Our sentences follow `dfc: `; click's begin with a capital and end with a full stop."""
+    text = text.rstrip(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
