@@ -18,11 +18,14 @@ import reprlib
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
 MAX_FILE_BYTES = 1024 * 1024
 ENVIRONMENT_VARIABLE = "DFS_CONFIG"
+
+T = TypeVar("T")
 
 
 class ConfigError(Exception):
@@ -195,17 +198,20 @@ def text(value: object, at: At, expected: str, *, pattern: str | re.Pattern[str]
     return value
 
 
-def secret(value: object, at: At, expected: str, check: Callable[[str], object] | None = None) -> str:
-    """A text that is not empty and that `check` does not refuse with a ValueError. It is in no error message."""
+def secret(value: object, at: At, expected: str) -> str:
+    """A text that is not empty. It is in no error message."""
+    return secret_as(value, at, expected, str)
+
+
+def secret_as(value: object, at: At, expected: str, convert: Callable[[str], T]) -> T:
+    """What `convert` makes of a text that is not empty; it may raise ValueError. The text is in no error message."""
     if not isinstance(value, str) or not value:
         quotes = " in quotes" if isinstance(value, int | float) else ""
         raise at.error(_kind(value), expected + quotes)
-    if check is not None:
-        try:
-            check(value)
-        except ValueError as error:
-            raise at.error(f"a text that will not do ({error})", expected) from None
-    return value
+    try:
+        return convert(value)
+    except ValueError as error:
+        raise at.error(f"a text that will not do ({error})", expected) from None
 
 
 def integer(value: object, at: At, *, low: int, high: int) -> int:

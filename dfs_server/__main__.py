@@ -1,0 +1,6 @@
+"""`python -m dfs_server` is `dfs-server`."""
+
+from dfs_server.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="dfs-server")

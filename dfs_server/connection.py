@@ -1,0 +1,156 @@
+"""One client's socket: frames in and out, each with a deadline, and word that the server is stopping.
+
+Knows sockets and the layout of frames; knows no message. Between frames a connection may be idle for as long
+as it likes; once a frame has begun, in either direction, some byte must move every `stall_s` seconds. `deadline`,
+while it is set, ends everything. Never holds more than the caller's buffers.
+
+Threads: belongs to one. `stop_descriptor` becomes readable when the server stops and stays so; a connection that waits
+for a frame then leaves at once, one in the middle of a frame goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from dfs_server.protocol.frames import HEADER_BYTES
+from dfs_server.protocol.pieces import Buffer
+
+STALL_S: Final = 30.0
+LINGER_S: Final = 0.5
+LINGER_BYTES: Final = 1024 * 1024
+
+_READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class ConnectionLostError(Exception):
+    """The peer is gone, or too slow. Nobody is left to be told."""
+
+
+class Connection:
+    """A connected, non-blocking socket."""
+
+    def __init__(self, sock: socket.socket, stop_descriptor: int, *, stall_s: float = STALL_S) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._stop = stop_descriptor
+        self._stall_s = stall_s
+        self._header = bytearray(HEADER_BYTES)
+        self.deadline: float | None = None
+
+    # -------------------------------------------------------------- receiving
+
+    def receive_header(self) -> bytearray | None:
+        """The next frame's header, valid until the next call; None: the peer has hung up, or the server is stopping."""
+        view = memoryview(self._header)
+        try:
+            received = self._socket.recv_into(view)
+        except BlockingIOError:
+            if not self._wait_for_frame():
+                return None
+            received = self._receive_some(view)
+        except OSError as error:
+            raise ConnectionLostError(str(error)) from error
+        if received == 0:
+            return None
+        self.receive_into(view[received:])
+        return self._header
+
+    def receive_into(self, view: memoryview) -> None:
+        """Fill `view`. Raises `ConnectionLostError`, also if the peer hangs up before."""
+        while view:
+            received = self._receive_some(view)
+            if received == 0:
+                raise ConnectionLostError("the peer hung up in the middle of a frame")
+            view = view[received:]
+
+    def _receive_some(self, view: memoryview) -> int:
+        while True:
+            try:
+                return self._socket.recv_into(view)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+            except OSError as error:
+                raise ConnectionLostError(str(error)) from error
+
+    # -------------------------------------------------------------- sending
+
+    def send(self, buffers: Sequence[Buffer], *, more: bool = False) -> None:
+        """Send all of it. `more`: a file follows at once, share its packets. Raises `ConnectionLostError`."""
+        flags = socket.MSG_MORE if more else 0
+        rest = [memoryview(buffer) for buffer in buffers if len(buffer)]
+        while rest:
+            try:
+                sent = self._socket.sendmsg(rest, (), flags)
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+                continue
+            except OSError as error:
+                raise ConnectionLostError(str(error)) from error
+            while rest and sent >= len(rest[0]):
+                sent -= len(rest.pop(0))
+            if sent:
+                rest[0] = rest[0][sent:]
+
+    def send_file(self, descriptor: int, offset: int, size: int) -> None:
+        """Send `size` bytes of a file without reading them into this process. Raises `ConnectionLostError`.
+
+        A disk error comes too late for an error reply: it ends the connection like any other.
+        """
+        while size:
+            try:
+                sent = os.sendfile(self._socket.fileno(), descriptor, offset, size)
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+                continue
+            except OSError as error:
+                raise ConnectionLostError(str(error)) from error
+            if sent == 0:
+                raise ConnectionLostError("the file ended before what was promised of it")
+            offset += sent
+            size -= sent
+
+    # -------------------------------------------------------------- ending
+
+    def hang_up(self) -> None:
+        """Close so that the peer still gets what was sent last: closing with bytes unread would take it back (RST)."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            self.deadline = time.monotonic() + LINGER_S
+            scratch = memoryview(bytearray(16 * 1024))
+            discarded = 0
+            while discarded < LINGER_BYTES and (received := self._receive_some(scratch)):
+                discarded += received
+        except (OSError, ConnectionLostError):
+            pass
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    # -------------------------------------------------------------- waiting
+
+    def _wait_for_frame(self) -> bool:
+        """Whether the peer has sent something (or hung up) before the server stops."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._stop, select.POLLIN)
+        timeout_s = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        events = dict(poll.poll(None if timeout_s is None else timeout_s * 1000))
+        if not events:
+            raise ConnectionLostError("the peer did not go on in time")
+        return self._stop not in events
+
+    def _wait(self, event: int) -> None:
+        timeout_s = self._stall_s
+        if self.deadline is not None:
+            timeout_s = min(timeout_s, max(0.0, self.deadline - time.monotonic()))
+        poll = select.poll()
+        poll.register(self._socket, event)
+        if not poll.poll(timeout_s * 1000):
+            raise ConnectionLostError(f"no byte moved for {timeout_s:g} s in the middle of a frame")

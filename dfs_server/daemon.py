@@ -1,0 +1,202 @@
+"""The running server: listens, gives each connection a session in a thread, deletes what was dropped, stops cleanly.
+
+This is the composition root: folder, accounts, namespaces and sessions are put together here. Knows no message.
+
+Threads: one accepts connections, one serves each connection, one deletes dropped pieces every minute; `start` and
+`stop` belong to the thread that made the daemon. `_lock` guards `_sessions`. To stop, `_stopping` is set and
+then `_stop_read` becomes readable for good, which wakes whoever waits for a frame or a connection; whoever is in the
+middle of a request finishes it, for at most `STOP_S` seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from typing import Final
+
+from dfs_server.accounts import Accounts
+from dfs_server.config import ServerConfig
+from dfs_server.connection import STALL_S, Connection
+from dfs_server.namespaces import Namespaces, RequestFailedError
+from dfs_server.server_folder import ServerFolder
+from dfs_server.session import AUTHENTICATION_S, House, Session
+from dfs_server.shares import Shares
+
+STOP_S: Final = 5.0
+SWEEP_INTERVAL_S: Final = 60.0
+STACK_BYTES: Final = 512 * 1024
+MAX_REFUSED_CONNECTIONS: Final = 32
+"""So many more connections than the most allowed are told that there is no room; the others are just closed."""
+
+log = logging.getLogger(__name__)
+
+
+class AddressError(Exception):
+    """The server cannot listen there; the text says why."""
+
+
+class Daemon:
+    """One server. `start`, then `stop` once; `address` is where it listens."""
+
+    def __init__(
+        self,
+        folder: ServerFolder,
+        config: ServerConfig,
+        host: str,
+        port: int,
+        *,
+        sweep_interval_s: float = SWEEP_INTERVAL_S,
+        stall_s: float = STALL_S,
+        authentication_s: float = AUTHENTICATION_S,
+    ) -> None:
+        self._stall_s = stall_s
+        self._sweep_interval_s = sweep_interval_s
+        self._max_connections = config.max_connections
+        self._stopping = threading.Event()
+        self._namespaces = Namespaces(
+            folder.path, folder.name, grace_s=config.grace_period_s, reserve_bytes=config.reserve_bytes
+        )
+        self._house = House(
+            server=folder.name,
+            identity=folder.identity,
+            accounts=Accounts(folder.name, config.users, folder.secret),
+            namespaces=self._namespaces,
+            shares=Shares(max(1, config.max_connections // 2)),
+            stopping=self._stopping.is_set,
+            authentication_s=authentication_s,
+        )
+        self._lock = threading.Lock()
+        self._sessions: dict[threading.Thread, socket.socket] = {}
+        self._listener = _listen(host, port)
+        self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
+        self._threads = [
+            threading.Thread(target=self._accept, name="accept", daemon=True),
+            threading.Thread(target=self._sweep, name="sweep", daemon=True),
+        ]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """(host, port); the real port if the daemon was made with port 0."""
+        host, port = self._listener.getsockname()[:2]
+        return host, port
+
+    def start(self) -> None:
+        """Serve from now on. Connections that came since the daemon was made have waited."""
+        threading.stack_size(STACK_BYTES)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, deadline_s: float = STOP_S) -> None:
+        """Take no new requests, finish those under way (for at most `deadline_s`), close everything."""
+        deadline = time.monotonic() + deadline_s
+        self._stopping.set()
+        os.close(self._stop_write)
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._listener.close()
+        self._join_sessions(deadline)
+        if left := self._running_sessions():
+            log.warning("%d requests were not finished within %g s and are given up", len(left), deadline_s)
+            for sock in left.values():
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            self._join_sessions(time.monotonic() + 1.0)
+        self._namespaces.close()
+        if not self._running_sessions():
+            os.close(self._stop_read)
+
+    # -------------------------------------------------------------- connections
+
+    def _accept(self) -> None:
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._stop_read, select.POLLIN)
+        while not self._stopping.is_set():
+            poll.poll()
+            if self._stopping.is_set():
+                return
+            try:
+                sock, peer = self._listener.accept()
+            except (BlockingIOError, ConnectionError):
+                continue
+            except OSError as error:
+                log.warning("a connection cannot be accepted: %s", error)
+                self._stopping.wait(1.0)  # out of descriptors, most likely: others must end first
+                continue
+            self._begin_session(sock, peer)
+
+    def _begin_session(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        running = len(self._running_sessions())
+        crowded = running >= self._max_connections
+        if running >= self._max_connections + MAX_REFUSED_CONNECTIONS:
+            sock.close()
+            return
+        thread = threading.Thread(
+            target=self._run_session, args=(sock, crowded), name=f"session {peer[0]}:{peer[1]}", daemon=True
+        )
+        with self._lock:
+            self._sessions[thread] = sock
+        try:
+            thread.start()
+        except RuntimeError:
+            log.exception("no thread can be started")
+            self._forget(thread)
+            sock.close()
+
+    def _run_session(self, sock: socket.socket, crowded: bool) -> None:
+        try:
+            with sock:
+                connection = Connection(sock, self._stop_read, stall_s=self._stall_s)
+                Session(connection, self._house, crowded=crowded).run()
+        except OSError as error:
+            log.debug("a connection was lost at once: %s", error)
+        finally:
+            self._forget(threading.current_thread())
+
+    def _forget(self, thread: threading.Thread) -> None:
+        with self._lock:
+            self._sessions.pop(thread, None)
+
+    def _running_sessions(self) -> dict[threading.Thread, socket.socket]:
+        with self._lock:
+            return dict(self._sessions)
+
+    def _join_sessions(self, deadline: float) -> None:
+        for thread in self._running_sessions():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    # -------------------------------------------------------------- dropped pieces
+
+    def _sweep(self) -> None:
+        while not self._stopping.wait(self._sweep_interval_s):
+            for namespace in self._namespaces.opened():
+                try:
+                    deleted = namespace.delete_dropped(self._stopping.is_set)
+                except RequestFailedError as error:
+                    log.warning("dropped pieces could not be deleted: %s", error)
+                    continue
+                if deleted:
+                    log.info("the pieces of %d dropped segments were deleted", deleted)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `AddressError`."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise AddressError(f"{host}: this is not an address to listen on: {error}") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise AddressError(f"the server cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener

@@ -1,0 +1,50 @@
+"""Files that are there, whole, after a power cut.
+
+The recipe (restic's): write to a temporary name, check the length, fsync, close, rename over the name, fsync the
+folder. Without the last step the file may be there and its name not. Knows nothing of what is written. No threads.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path, mode: int = 0o700) -> None:
+    """`folder`, durable in its parent; its parent must exist. It is no error if it is there already."""
+    try:
+        folder.mkdir(mode)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return
+    fsync_folder(folder.parent)
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """`path` with exactly `data`, durable; or, after a crash, as it was before."""
+    temporary = path.with_name(path.name + ".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    """All of `data`: write(2) may take only a part, at the edge of a full disk for one."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

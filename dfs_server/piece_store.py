@@ -1,0 +1,341 @@
+"""Large pieces as files: put once, durably; read whole or in ranges; never changed.
+
+    pieces/3f/3f...c2.1     a piece: the first byte of the segment's id, the id, the piece's number
+    pieces/tmp/             uploads under way; swept when the store is opened, so a crash leaves nothing
+
+    offset  bytes  field of a piece's file (integers big-endian)
+         0      8  magic, b"DFSPIECE"
+         8      2  format version, 1
+        10      2  number, 1 to 4
+        12      4  length of the piece
+        16     16  the segment's id
+        32     32  BLAKE3 of the 32 bytes above and of the level-one digests
+        64   32*n  level-one digests, one for each block of 64 KiB
+      64+32n    .  the piece
+
+A file thus says itself which piece it is and how to check it. Names are made of the hex of a checked id and a checked
+number only: nothing that a peer sends can lead out of the folder. A piece is on the disk (fsynced, renamed, folder
+fsynced) before `commit` returns. Knows files; knows no socket, no log, no user.
+
+Threads: everything may be called from any thread; an `Upload` or `OpenPiece` belongs to one. `_lock` guards `_totals`
+and makes a rename or removal one step with counting it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from blake3 import blake3
+
+from dfs_server import durable
+from dfs_server.protocol.batches import DIGEST_BYTES, SEGMENT_ID_BYTES
+from dfs_server.protocol.pieces import (
+    BLOCK_BYTES,
+    MAX_PIECE_BYTES,
+    PIECE_NUMBERS,
+    Buffer,
+    block_count,
+    block_digests,
+)
+
+MAGIC: Final = b"DFSPIECE"
+FORMAT: Final = 1
+_FIELDS: Final = struct.Struct(">8sHHI16s")
+HEADER_BYTES: Final = _FIELDS.size + DIGEST_BYTES
+
+log = logging.getLogger(__name__)
+
+
+class BadPieceError(ValueError):
+    """What was asked or sent is no proper piece: a wrong id, number, length or count of digests."""
+
+
+class DigestMismatchError(Exception):
+    """The bytes do not have the digests that came with them, or are not the ones this piece already has."""
+
+
+class CorruptPieceError(Exception):
+    """A piece's file on disk is short, or its header is damaged."""
+
+
+def check_piece(segment: bytes, number: int) -> None:
+    """Raises `BadPieceError` unless this can be the name of a piece."""
+    if len(segment) != SEGMENT_ID_BYTES or number not in PIECE_NUMBERS:
+        raise BadPieceError(f"not a piece: a segment id of {len(segment)} bytes, number {number}")
+
+
+class PieceStore:
+    """The large pieces below `folder`, which is made if need be."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._temporary = folder / "tmp"
+        durable.make_folder(folder)
+        durable.make_folder(self._temporary)
+        self._make_folders()
+        for leftover in self._temporary.iterdir():
+            leftover.unlink()
+        self._lock = threading.Lock()
+        self._totals: dict[str, tuple[int, int]] = {}
+        self._uploads = 0
+
+    def put(self, segment: bytes, number: int, digests: bytes, length: int) -> Upload:
+        """Begin to store a piece. Raises `BadPieceError`, or OSError for the disk.
+
+        Pieces are immutable: one that is here with the same digests may be put again (and is written again, which heals
+        it if its bytes have rotted); with other digests it raises `DigestMismatchError`.
+        """
+        check_piece(segment, number)
+        if not 0 <= length <= MAX_PIECE_BYTES:
+            raise BadPieceError(f"a piece of {length} bytes; at most {MAX_PIECE_BYTES} are allowed")
+        if len(digests) != DIGEST_BYTES * block_count(length):
+            raise BadPieceError(f"{len(digests)} bytes of digests for a piece of {length} bytes")
+        self._refuse_other_content(segment, number, digests)
+        with self._lock:
+            self._uploads += 1
+            temporary = self._temporary / f"{segment.hex()}.{number}.{self._uploads}"
+        return Upload(self, temporary, PieceHeader(segment, number, length, digests))
+
+    def open(self, segment: bytes, number: int) -> OpenPiece | None:
+        """The piece for reading, or None. Raises `BadPieceError`, `CorruptPieceError`, or OSError for the disk."""
+        path = self._path(segment, number)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            header = _read_header(descriptor, path)
+            if (header.segment, header.number) != (segment, number):
+                raise CorruptPieceError(f"{path}: the file is of another piece")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return OpenPiece(descriptor, header)
+
+    def have(self, pieces: Sequence[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
+        """Those of the (segment, number) that are here. Nothing is read to tell."""
+        return {piece for piece in pieces if self._path(*piece).exists()}
+
+    def delete(self, segment: bytes) -> None:
+        """Remove all pieces of a segment. It is no error if there are none. Not durable by itself."""
+        for number in PIECE_NUMBERS:
+            path = self._path(segment, number)
+            with self._lock:
+                try:
+                    size = _piece_bytes(path.stat().st_size)
+                    path.unlink()
+                except FileNotFoundError:
+                    continue
+                self._count(path.parent.name, -1, -size)
+
+    def totals(self) -> tuple[int, int]:
+        """(count, bytes) of the pieces. Each folder is looked through once, when this is first asked."""
+        for first_byte in range(256):
+            name = f"{first_byte:02x}"
+            with self._lock:
+                if name not in self._totals:
+                    self._totals[name] = _look_through(self._folder / name)
+        with self._lock:
+            return sum(count for count, _ in self._totals.values()), sum(
+                size for _, size in self._totals.values()
+            )
+
+    def _make_folders(self) -> None:
+        """All 256 at once: one that is made with its first piece might not be durable when its second one is."""
+        for first_byte in range(256):
+            (self._folder / f"{first_byte:02x}").mkdir(mode=0o700, exist_ok=True)
+        durable.fsync_folder(self._folder)
+
+    def _path(self, segment: bytes, number: int) -> Path:
+        check_piece(segment, number)
+        name = segment.hex()
+        return self._folder / name[:2] / f"{name}.{number}"
+
+    def _refuse_other_content(self, segment: bytes, number: int, digests: bytes) -> None:
+        try:
+            with self.open(segment, number) or nullcontext() as present:
+                if present is not None and present.digests != digests:
+                    raise DigestMismatchError(
+                        "this piece is here already, with other digests; pieces never change"
+                    )
+        except CorruptPieceError as error:
+            log.warning("%s; the piece is put anew", error)
+
+    def _install(self, temporary: Path, header: PieceHeader) -> None:
+        """Give a finished upload its name, durably."""
+        path = self._path(header.segment, header.number)
+        with self._lock:
+            try:
+                replaced: int | None = _piece_bytes(path.stat().st_size)
+            except FileNotFoundError:
+                replaced = None
+            temporary.rename(path)
+            if replaced is None:
+                self._count(path.parent.name, 1, header.length)
+            else:
+                self._count(path.parent.name, 0, header.length - replaced)
+        durable.fsync_folder(path.parent)
+
+    def _count(self, folder_name: str, pieces: int, size: int) -> None:
+        if folder_name in self._totals:
+            old_pieces, old_size = self._totals[folder_name]
+            self._totals[folder_name] = (old_pieces + pieces, old_size + size)
+
+
+class PieceHeader(NamedTuple):
+    """What a piece's file says of itself."""
+
+    segment: bytes
+    number: int
+    length: int
+    digests: bytes
+
+    @property
+    def data_offset(self) -> int:
+        """Where in the file the piece begins."""
+        return HEADER_BYTES + len(self.digests)
+
+    def encode(self) -> bytes:
+        """Everything in the file before the piece."""
+        fields = _FIELDS.pack(MAGIC, FORMAT, self.number, self.length, self.segment)
+        return fields + blake3(fields + self.digests).digest() + self.digests
+
+
+class Upload:
+    """A piece on its way to the disk. A context manager: left without `commit`, it leaves nothing."""
+
+    def __init__(self, store: PieceStore, temporary: Path, header: PieceHeader) -> None:
+        self._store = store
+        self._temporary = temporary
+        self._header = header
+        self._written = 0
+        self._descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._open = True
+        try:
+            durable.write_all(self._descriptor, header.encode())
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, data: Buffer) -> None:
+        """The next blocks of the piece, whole ones except at the end. Raises `DigestMismatchError`, OSError."""
+        size = len(data)
+        if self._written % BLOCK_BYTES or self._written + size > self._header.length:
+            raise BadPieceError("blocks of a piece must be whole, and no more than its length")
+        found = block_digests(data)
+        start = self._written // BLOCK_BYTES * DIGEST_BYTES
+        if found != self._header.digests[start : start + len(found)]:
+            raise DigestMismatchError("the bytes of the piece do not have the digests that came with them")
+        durable.write_all(self._descriptor, data)
+        self._written += size
+
+    def commit(self) -> None:
+        """The piece is complete: make it durable and visible. Raises `BadPieceError` if it is not, OSError."""
+        if self._written != self._header.length:
+            raise BadPieceError(f"{self._written} bytes were sent of a piece of {self._header.length}")
+        os.fsync(self._descriptor)
+        if os.fstat(self._descriptor).st_size != self._header.data_offset + self._header.length:
+            raise OSError(f"{self._temporary}: the disk did not keep the file's length")
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._store._install(self._temporary, self._header)
+        self._open = False
+
+    def close(self) -> None:
+        """Give the upload up, unless it is committed."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if self._open:
+            self._open = False
+            self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class OpenPiece:
+    """A piece open for reading; it can be read to its end even if it is deleted meanwhile. A context manager."""
+
+    def __init__(self, descriptor: int, header: PieceHeader) -> None:
+        self._descriptor = descriptor
+        self._header = header
+
+    @property
+    def length(self) -> int:
+        return self._header.length
+
+    @property
+    def digests(self) -> bytes:
+        """The level-one digests of the whole piece."""
+        return self._header.digests
+
+    def fileno(self) -> int:
+        """For sendfile(2): the piece's byte 0 is at `data_offset` of this file."""
+        return self._descriptor
+
+    @property
+    def data_offset(self) -> int:
+        return self._header.data_offset
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes of the piece from `offset` on, as they are on the disk (not checked)."""
+        size = max(0, min(size, self.length - offset))
+        return os.pread(self._descriptor, size, self._header.data_offset + offset)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _read_header(descriptor: int, path: Path) -> PieceHeader:
+    """The header of a piece's file, checked with the file's length. Raises `CorruptPieceError`."""
+    start = os.pread(descriptor, HEADER_BYTES, 0)
+    if len(start) < HEADER_BYTES:
+        raise CorruptPieceError(f"{path}: the file has {len(start)} bytes, less than a header")
+    magic, version, number, length, segment = _FIELDS.unpack_from(start)
+    if magic != MAGIC or version != FORMAT or length > MAX_PIECE_BYTES:
+        raise CorruptPieceError(f"{path}: not a piece's file of format {FORMAT}")
+    digests = os.pread(descriptor, DIGEST_BYTES * block_count(length), HEADER_BYTES)
+    header = PieceHeader(segment, number, length, digests)
+    if blake3(start[: _FIELDS.size] + digests).digest() != start[_FIELDS.size :]:
+        raise CorruptPieceError(f"{path}: the header is damaged")
+    if os.fstat(descriptor).st_size != header.data_offset + length:
+        raise CorruptPieceError(f"{path}: the file does not have the length that its header says")
+    return header
+
+
+def _piece_bytes(file_bytes: int) -> int:
+    """How long the piece in a file of so many bytes is, without reading the header."""
+    body = max(0, file_bytes - HEADER_BYTES)
+    blocks = -(-body // (BLOCK_BYTES + DIGEST_BYTES))
+    return max(0, body - blocks * DIGEST_BYTES)
+
+
+def _look_through(folder: Path) -> tuple[int, int]:
+    count = size = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                count += 1
+                size += _piece_bytes(entry.stat(follow_symlinks=False).st_size)
+    except FileNotFoundError:
+        pass
+    return count, size
