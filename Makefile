@@ -1,0 +1,72 @@
+# Everything one does with this project. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help venv fuse run stop test check lint bench clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+MOUNT ?= $(HOME)/dfs
+TEST_TIMEOUT_S ?= 540
+PYTEST_ARGS ?=
+
+help: ## This list
+	@echo "dfsfuse: one folder on four servers. Targets:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: .venv/installed ## Make .venv with everything in it (others do this when it is needed)
+
+.venv/installed: pyproject.toml
+	@if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	    echo "Python 3.11 or newer is needed: apt-get install python3.11 python3.11-venv" >&2; exit 1; fi
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing the Python packages into .venv ..."
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+fuse: ## Check for FUSE (libfuse 2, fusermount3, /dev/fuse); install it as root or with sudo
+	@missing() { ! "$(PYTHON)" -c 'import ctypes; ctypes.CDLL("libfuse.so.2")' 2>/dev/null || ! command -v fusermount3 >/dev/null; }; \
+	 install='apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends fuse3 libfuse2'; \
+	 if missing; then \
+	    if ! command -v apt-get >/dev/null; then \
+	        echo "FUSE is missing: install libfuse 2 and fuse3 with this system's package manager." >&2; exit 1; \
+	    elif [ "$$(id -u)" = 0 ]; then \
+	        echo "FUSE is missing. Installing it: $$install"; bash -c "$$install"; \
+	    elif command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then \
+	        echo "FUSE is missing. Installing it: sudo bash -c '$$install'"; sudo bash -c "$$install"; \
+	    else \
+	        echo "FUSE is missing. As root, run: apt-get install fuse3 libfuse2" >&2; exit 1; \
+	    fi; \
+	    if missing; then echo "FUSE is still missing after installing it." >&2; exit 1; fi; \
+	 fi; \
+	 if ! [ -c /dev/fuse ]; then \
+	    echo "/dev/fuse is missing. Try: modprobe fuse (in a container: --device /dev/fuse --cap-add SYS_ADMIN)" >&2; exit 1; \
+	 fi
+
+run: fuse venv ## Start DFS1 to DFS4 on this machine and mount them at MOUNT= (~/dfs)
+	@$(BIN)/python -m dfsfuse.cli.quickstart run "$(MOUNT)"
+
+stop: venv ## Unmount, and stop the servers that `make run` started
+	@$(BIN)/python -m dfsfuse.cli.quickstart stop
+
+test: fuse venv ## Run all tests (PYTEST_ARGS= for some: PYTEST_ARGS='tests/unit -k ring')
+	@timeout --kill-after=20 $(TEST_TIMEOUT_S) $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+check: lint test ## What CI runs: lint, then all tests
+
+lint: venv ## Style, types, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted. Run: $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: fuse venv ## Measure beside a plain folder; a table, and JSON in bench-results/
+	@$(BIN)/python -m tests.bench
+
+clean: ## Remove what was made here: .venv, caches, bench-results. Data (DFS1 to DFS4) stays
+	@if [ -e .run ]; then echo "Something of \`make run\` is still there: make stop first." >&2; exit 1; fi
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench-results *.egg-info build
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

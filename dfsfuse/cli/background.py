@@ -1,0 +1,125 @@
+"""Going to the background only when the work has begun, and telling the one who waits how that went.
+
+`run` forks before there is any thread or connection. The child leaves the terminal, does the work, and reports through
+a pipe: "ready", or a sentence and an exit code. The parent prints the sentence, if there is one, and returns the code;
+it waits no longer than its deadline and then ends the child.
+
+The child's standard error goes to the log file, because libraries complain there (libfuse does).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfsfuse.cli.exit_codes import FAILED
+from dfsfuse.mount.errors import MountTimeoutError
+
+START_TIMEOUT_S = 20.0
+_MAX_REPORT_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the child says of its start."""
+
+    exit_code: int
+    text: str = ""
+
+
+class Reporter:
+    """The child's end of the pipe. The first report counts, later ones are dropped."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def __call__(self, report: Report) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        data = json.dumps({"exit_code": report.exit_code, "text": report.text[:8000]}).encode()
+        with suppress(BrokenPipeError):
+            os.write(descriptor, data)
+        os.close(descriptor)
+
+
+def run(work: Callable[[Reporter], int], *, log_file: Path, timeout_s: float = START_TIMEOUT_S) -> Report:
+    """Run `work` in a child of its own. Returns in the parent only, with the child's report.
+
+    `work` gets the reporter, must not let exceptions out, and returns the child's exit code.
+    """
+    assert threading.active_count() == 1, "fork before the first thread"
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _leave_terminal(log_file)
+        code = FAILED
+        try:
+            code = work(Reporter(writer))
+        finally:
+            os._exit(code)
+    os.close(writer)
+    try:
+        return _await_report(reader, child, log_file, timeout_s)
+    except BaseException:  # Ctrl-C
+        _end(child)
+        raise
+    finally:
+        os.close(reader)
+
+
+def _leave_terminal(log_file: Path) -> None:
+    os.setsid()
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    log = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.dup2(log, 2)
+    for descriptor in {nothing, log} - {0, 1, 2}:
+        os.close(descriptor)
+
+
+def _await_report(reader: int, child: int, log_file: Path, timeout_s: float) -> Report:
+    deadline = time.monotonic() + timeout_s
+    data = b""
+    while len(data) < _MAX_REPORT_BYTES:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or not select.select([reader], [], [], left_s)[0]:
+            _end(child)
+            return Report(
+                MountTimeoutError.exit_code,
+                f"It did not start within {timeout_s:.0f} s and was ended. Its log: {log_file}",
+            )
+        block = os.read(reader, 4096)
+        if not block:
+            break
+        data += block
+    try:
+        fields = json.loads(data)
+        return Report(int(fields["exit_code"]), str(fields["text"]))
+    except (ValueError, KeyError, TypeError):
+        return Report(FAILED, f"It ended before it was ready. Its log: {log_file}")
+
+
+def _end(child: int) -> None:
+    """Ask it to end, and make it end if it does not within two seconds."""
+    exited = os.pidfd_open(child)
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signal.pidfd_send_signal(exited, number)
+            if select.select([exited], [], [], 2.0)[0]:
+                break
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(exited)

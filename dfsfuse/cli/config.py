@@ -1,0 +1,153 @@
+"""The client's config, `dfc.yaml`: the four servers, the user, the password.
+
+    servers:
+      - {name: DFS1, host: 127.0.0.1, port: 10001}      # exactly four
+      ...
+    username: alice
+    password: alice-secret      # or password_file: FILE (relative to this file), or $DFS_PASSWORD
+
+Knows the keys and what may stand there; how YAML is read and how a mistake is worded is `dfs_server.config_file`'s job.
+$DFS_PASSWORD wins over both keys, so that a script needs no file with a secret in it. Checks only what is written down:
+whether the servers are there and let the user in is found out by `dfsfuse.cli.session`. No threads, no state.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfs_server import config_file
+from dfs_server.config_file import At, ConfigError
+from dfsfuse.cluster.servers import Credentials, ServerAddress
+
+FILE_NAME = "dfc.yaml"
+PASSWORD_VARIABLE = "DFS_PASSWORD"
+SERVERS = 4
+_MAX_PASSWORD_FILE_BYTES = 4096
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+_HOST = r"[^\s/@]{1,253}"
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """What the config file says, checked."""
+
+    path: Path
+    servers: tuple[ServerAddress, ServerAddress, ServerAddress, ServerAddress]
+    credentials: Credentials
+    warnings: tuple[str, ...] = ()
+    """Sentences for the user: nothing is wrong, but something should be better."""
+
+
+def load_config(explicit: Path | None = None, environment: Mapping[str, str] | None = None) -> ClientConfig:
+    """Find and read the config. Raises `ConfigError` with file, key, what was found and what was expected."""
+    path = config_file.find(explicit, FILE_NAME)
+    return read_config(path, os.environ if environment is None else environment)
+
+
+def read_config(path: Path, environment: Mapping[str, str]) -> ClientConfig:
+    """Read the config file at `path`."""
+    keys = config_file.mapping(
+        config_file.load(path),
+        At(path),
+        required=("servers", "username"),
+        optional=("password", "password_file"),
+    )
+    servers = _servers(keys["servers"], At(path, "servers"))
+    username = config_file.text(
+        keys["username"], At(path, "username"), "a user's name (letters, digits, '.', '_', '-')", pattern=_NAME
+    )
+    password, warnings = _password(keys, path, environment)
+    return ClientConfig(path, servers, Credentials(username, password), warnings)
+
+
+def _servers(value: object, at: At) -> tuple[ServerAddress, ServerAddress, ServerAddress, ServerAddress]:
+    expected = f"a list of exactly {SERVERS} servers, each {{name: DFS1, host: 127.0.0.1, port: 10001}}"
+    items = config_file.sequence(value, at, expected)
+    if len(items) != SERVERS:
+        raise at.error(f"{len(items)} servers", expected)
+    found = [_server(item, at.child(index), index + 1) for index, item in enumerate(items)]
+    names: dict[str, int] = {}
+    addresses: dict[tuple[str, int], int] = {}
+    for index, server in enumerate(found):
+        if server.name in names:
+            raise (
+                at.child(index)
+                .child("name")
+                .error(f"{server.name!r}, which servers[{names[server.name]}] is called already", "a name of its own")
+            )
+        address = (server.host.lower(), server.port)
+        if address in addresses:
+            raise (
+                at.child(index)
+                .child("port")
+                .error(
+                    f"{server.host}:{server.port}, which servers[{addresses[address]}] has already",
+                    "an address of its own for each server",
+                )
+            )
+        names[server.name] = addresses[address] = index
+    one, two, three, four = found
+    return one, two, three, four
+
+
+def _server(value: object, at: At, server_id: int) -> ServerAddress:
+    keys = config_file.mapping(value, at, required=("name", "host", "port"))
+    return ServerAddress(
+        id=server_id,
+        name=config_file.text(
+            keys["name"], at.child("name"), "a server's name, the last part of its folder, like DFS1", pattern=_NAME
+        ),
+        host=config_file.text(keys["host"], at.child("host"), "a host name or address, like 127.0.0.1", pattern=_HOST),
+        port=config_file.integer(keys["port"], at.child("port"), low=1, high=65535),
+    )
+
+
+def _password(keys: Mapping[str, object], path: Path, environment: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    from_environment = environment.get(PASSWORD_VARIABLE, "")
+    given = [key for key in ("password", "password_file") if key in keys]
+    at = At(path, given[-1] if given else "password")
+    if len(given) == 2:
+        raise at.error("both 'password' and 'password_file'", f"one of them, or neither and ${PASSWORD_VARIABLE}")
+    if from_environment:
+        return from_environment, _readable_by_others(path) if "password" in keys else ()
+    if "password" in keys:
+        password = config_file.secret(keys["password"], at, "a password, as a text", str)
+        return password, _readable_by_others(path)
+    if "password_file" in keys:
+        return _from_file(keys["password_file"], at)
+    raise at.error("nothing", f"'password', 'password_file' or ${PASSWORD_VARIABLE}")
+
+
+def _from_file(value: object, at: At) -> tuple[str, tuple[str, ...]]:
+    name = config_file.text(value, at, "the path of a file whose first line is the password")
+    path = at.file.parent / Path(name).expanduser()
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_PASSWORD_FILE_BYTES + 1)
+        password = data.decode().partition("\n")[0].removesuffix("\r")
+    except OSError as error:
+        raise at.error(f"{path}, which cannot be read ({error.strerror})", "a readable file") from error
+    except UnicodeDecodeError as error:
+        raise at.error(f"{path}, which is not UTF-8 text", "a file whose first line is the password") from error
+    if not password or len(data) > _MAX_PASSWORD_FILE_BYTES:
+        raise at.error(
+            f"{path}, which is {'too long' if password else 'empty'}", "a file whose first line is the password"
+        )
+    return password, _readable_by_others(path)
+
+
+def _readable_by_others(path: Path) -> tuple[str, ...]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be looked at: {error.strerror}") from error
+    if mode & (stat.S_IRGRP | stat.S_IROTH):
+        return (
+            f"{path} holds a plain password and can be read by others: run `chmod 600 {path}`, "
+            f"or use password_file or ${PASSWORD_VARIABLE}.",
+        )
+    return ()

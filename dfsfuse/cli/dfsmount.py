@@ -1,0 +1,225 @@
+"""`dfsmount`: the command line. What is asked, in which order it is checked, and the one place where its errors end.
+
+    mount       config, mountpoint and FUSE are checked first; then to the background; connect, mount, report, serve
+    unmount     `-u`: everything about it is in `dfsfuse.mount.unmounting`
+
+Without -f the parent returns when the mount works, or says why it does not. The exit codes are in
+`dfsfuse.cli.exit_codes`.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+import dfsfuse
+from dfs_server.config_file import ConfigError
+from dfsfuse.cli import background, local_servers
+from dfsfuse.cli.background import Report
+from dfsfuse.cli.config import ClientConfig, load_config
+from dfsfuse.cli.exit_codes import DONE, FAILED, USAGE, exit_code_of
+from dfsfuse.errors import DfsError
+from dfsfuse.mount import libfuse, mountpoints, options, unmounting
+from dfsfuse.mount.errors import FuseMissingError
+from dfsfuse.mount.options import MountOptions
+
+PROGRAM = "dfsmount"
+LOG_BYTES = 4 * 1024 * 1024
+LOG_BACKUPS = 2
+log = logging.getLogger(__name__)
+
+EPILOG = """\b
+Options after -o (comma lists; more than one -o is fine):
+  durability=close|fsync   when is it on the servers' disks: at close() (default), or only at fsync()
+  cache=SIZE               memory for file data, like 256M (default 128M)
+  log=FILE                 where the background process writes its log
+  binding=auto|fusepy      how the kernel is spoken to
+  nonempty                 mount over a folder that is not empty
+  ro, allow_other, noatime, noexec, attr_timeout=S, entry_timeout=S, ...   as for every FUSE mount
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    mountpoint: Path
+    config: Path | None
+    local: bool
+    foreground: bool
+    verbose: bool
+    options: MountOptions
+
+
+def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"dfsmount {dfsfuse.__version__}; {libfuse.versions()}")
+        ctx.exit()
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="The client's config file (dfc.yaml).")
+@click.option("-o", "option_lists", metavar="OPTIONS", multiple=True, help="Mount options, see below.")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
+@click.option("--local", is_flag=True, help="Need no config: start four servers of your own under your data folder.")
+@click.option("-u", "--unmount", is_flag=True, help="Unmount MOUNTPOINT and wait until everything is on the servers.")
+@click.option("-z", "--lazy", is_flag=True, help="With -u: even if programs use it.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
+def cli(
+    mountpoint: Path,
+    config: Path | None,
+    option_lists: tuple[str, ...],
+    foreground: bool,
+    local: bool,
+    unmount: bool,
+    lazy: bool,
+    verbose: bool,
+) -> int:
+    """Mount the folder that is on four servers at MOUNTPOINT, or unmount it (-u).
+
+    The config is FILE, or else $DFS_CONFIG, ./conf/dfc.yaml or ~/.config/dfsfuse/dfc.yaml.
+    """
+    if unmount:
+        click.echo(unmounting.unmount(mountpoint, lazy=lazy))
+        return DONE
+    if lazy:
+        raise click.UsageError("-z goes with -u")
+    if local and config is not None:
+        raise click.UsageError("--local needs no --config: it makes its own")
+    parsed = options.parse(option_lists, as_root=os.geteuid() == 0)
+    return mount(Request(mountpoint, config, local, foreground, verbose, parsed))
+
+
+def mount(request: Request) -> int:
+    """Mount, and serve it here (`-f`) or in the background. Returns the exit code."""
+    config = None if request.local else load_config(request.config)
+    for warning in config.warnings if config else ():
+        click.echo(f"{PROGRAM}: warning: {warning}", err=True)
+    mountpoint = mountpoints.absolute(request.mountpoint)
+    if unmounting.remove_stale(mountpoint):
+        click.echo(f"{PROGRAM}: {mountpoint}: unmounted what a killed dfsmount had left here", err=True)
+    mountpoints.check(mountpoint, allow_nonempty=request.options.nonempty)
+    libfuse.require()
+    if request.foreground:
+        _log_to(logging.StreamHandler(), request.verbose)
+        return _serve(request, config, mountpoint, lambda: None)
+    log_file = request.options.log_file or default_log_file(mountpoint)
+    try:
+        log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(
+            log_file, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, delay=True
+        )
+        with log_file.open("ab"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{log_file}: the log cannot be written: {error.strerror}") from error
+    report = background.run(
+        lambda report: _in_background(request, config, mountpoint, handler, report), log_file=log_file
+    )
+    if report.text:
+        click.echo(f"{PROGRAM}: {report.text}", err=True)
+    return report.exit_code
+
+
+def default_log_file(mountpoint: Path) -> Path:
+    """$XDG_STATE_HOME/dfsfuse/mount-NAME.log."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser().absolute() / "dfsfuse" / f"mount-{mountpoint.name or 'root'}.log"
+
+
+def _in_background(
+    request: Request,
+    config: ClientConfig | None,
+    mountpoint: Path,
+    handler: logging.Handler,
+    report: background.Reporter,
+) -> int:
+    _log_to(handler, request.verbose)
+    began_at = os.fstat(2).st_size
+    try:
+        code = _serve(request, config, mountpoint, lambda: report(Report(DONE)))
+    except BaseException as error:  # noqa: BLE001 - the child's last words go to the parent and the log
+        log.exception("%s: the mount ended", mountpoint)
+        text = str(error) or type(error).__name__
+        if isinstance(error, FuseMissingError):
+            text += _complaints_since(began_at)
+        report(Report(exit_code_of(error), text))
+        return exit_code_of(error)
+    finally:
+        logging.shutdown()
+    return code
+
+
+def _complaints_since(offset: int) -> str:
+    """What libfuse wrote to standard error, which is the log file."""
+    with open(os.open("/proc/self/fd/2", os.O_RDONLY), errors="replace") as written:
+        written.seek(offset)
+        found = [line.strip() for line in written if line.startswith("fuse")]
+    return f" ({'; '.join(found)})" if found else ""
+
+
+def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_ready: Callable[[], None]) -> int:
+    from dfsfuse.cli.session import open_session
+    from dfsfuse.mount import bindings, running
+
+    def ready() -> None:
+        log.info("%s: mounted", mountpoint)
+        on_ready()
+
+    with running.announced(mountpoint), bindings.signals_held(), _servers(config) as connected_to:
+        session = open_session(
+            connected_to, durability=request.options.durability, cache_bytes=request.options.cache_bytes
+        )
+        with session:
+            bindings.serve(session.vfs, mountpoint, request.options, ready)
+            log.info("%s: unmounted; writing out what is left", mountpoint)
+    log.info("%s: done", mountpoint)
+    return DONE
+
+
+def _servers(config: ClientConfig | None) -> AbstractContextManager[ClientConfig]:
+    return local_servers.running(local_servers.default_folder()) if config is None else nullcontext(config)
+
+
+def _log_to(handler: logging.Handler, verbose: bool) -> None:
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("fuse").setLevel(logging.CRITICAL)  # it repeats what `errno_of` has logged
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line, report what goes wrong, and give the exit code."""
+    try:
+        outcome = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except (DfsError, ConfigError, OSError) as error:
+        click.echo(f"{PROGRAM}: {error}", err=True)
+        return exit_code_of(error)
+    except (KeyboardInterrupt, click.Abort):
+        return exit_code_of(KeyboardInterrupt())
+    except Exception as error:  # noqa: BLE001 - this is where every error ends
+        click.echo(f"{PROGRAM}: this should not have happened: {error!r}", err=True)
+        log.exception("unforeseen")
+        return FAILED
+    return outcome if isinstance(outcome, int) else DONE
+
+
+def main() -> None:
+    """The program `dfsmount`."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The exit codes of `dfc` and `dfsmount`. They are an interface: scripts test them. Add, never renumber.
+
+     0   done
+     1   something else went wrong; the sentence on standard error says what
+     2   the command line or a config file is wrong; nothing was done
+     3   a file is incomplete: no good copy of some piece can be had
+     4   a server refused the user or password; nothing was done
+     5   the server at an address is not the one the config names there
+     6   too few servers answer
+     7   read-only: enough servers answer to read, too few (fewer than three) to write
+     8   no answer in time: the change may have happened, or may still happen
+     9   too few servers have room
+    10   the mountpoint cannot be used: not there, no folder, not empty, already mounted, or not mounted
+    11   FUSE is missing on this machine (libfuse, fusermount3 or /dev/fuse), or refused the mount
+    12   the mount is in use and was not unmounted
+    13   the mount did not start, or did not finish, in time
+   130   interrupted (Ctrl-C)
+
+Codes 3 to 13 are the `exit_code` of the error that was raised (`dfsfuse.errors`, `dfsfuse.mount.errors`); this module
+knows no more than that attribute.
+"""
+
+from __future__ import annotations
+
+from dfs_server.config_file import ConfigError
+from dfsfuse.errors import DfsError
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that tells what `error` tells."""
+    match error:
+        case DfsError():
+            return error.exit_code
+        case ConfigError():
+            return USAGE
+        case KeyboardInterrupt():
+            return INTERRUPTED
+        case _:
+            return FAILED

@@ -1,0 +1,135 @@
+"""`make run` and `make stop`: four servers on this machine from conf/, and the folder mounted. To try it, not to keep it.
+
+Everything that is started is written down in .run/ (a pid file and a log for each server, the mountpoints, the mount's
+log), so that `stop` finds it and leaves nothing behind but the data in DFS1..DFS4. Running it twice starts only what is
+not running.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from dfs_server.config_file import ConfigError
+from dfsfuse.cli import dfsmount, server_processes
+from dfsfuse.cli.config import load_config
+from dfsfuse.cli.exit_codes import DONE, exit_code_of
+from dfsfuse.cli.server_processes import ServerProcess
+from dfsfuse.errors import DfsError
+from dfsfuse.mount import mountpoints, unmounting
+from dfsfuse.mount.errors import MountpointError
+
+CLIENT_CONFIG = Path("conf/dfc.yaml")
+SERVER_CONFIG = Path("conf/dfs.yaml")
+RUN_FOLDER = Path(".run")
+
+
+@click.group()
+def cli() -> None:
+    """Start and stop everything on this machine."""
+
+
+@cli.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+def run(mountpoint: Path) -> int:
+    """Start the servers and mount at MOUNTPOINT."""
+    for config in (CLIENT_CONFIG, SERVER_CONFIG):
+        with suppress(PermissionError):
+            config.chmod(0o600)  # there are passwords in it
+    RUN_FOLDER.mkdir(mode=0o700, exist_ok=True)
+    processes = _processes()
+    started = [process.root.name for process in server_processes.start(processes)]
+    running = ", ".join(f"{process.root.name} on {process.port}" for process in processes)
+    click.echo(f"Servers: {running}" + ("" if started else " (they were running already)"))
+    mountpoint = mountpoints.absolute(mountpoint.expanduser())
+    mount = mountpoints.mounted_at(mountpoint)
+    if mount is not None and mount.is_ours and not mountpoints.is_stale(mountpoint):
+        click.echo(f"Mounted: {mountpoint} (it was already)")
+    else:
+        code = _mount(mountpoint)
+        if code != DONE:
+            return code
+        click.echo(f"Mounted: {mountpoint}")
+    first = processes[0]
+    click.echo(f"  try:        cp -r /usr/share/doc/bash {mountpoint}/ && ls -l {mountpoint}/bash")
+    click.echo(f"  and then:   kill -9 {first.running_pid()} ({first.root.name}): everything is still there")
+    click.echo("  and last:   make stop")
+    return DONE
+
+
+@cli.command()
+def stop() -> int:
+    """Unmount and stop the servers."""
+    code = DONE
+    for folder, made in _recorded():
+        try:
+            click.echo(unmounting.unmount(folder))
+        except MountpointError as error:
+            click.echo(f"{error}")
+        except DfsError as error:
+            click.echo(f"make stop: {error}", err=True)
+            code = error.exit_code
+            continue
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+    if code != DONE:
+        return code
+    stopped = [process.root.name for process in server_processes.stop(_processes())]
+    shutil.rmtree(RUN_FOLDER, ignore_errors=True)
+    click.echo(f"Stopped: {', '.join(stopped) or 'nothing was running'}. The data stays in DFS1 to DFS4.")
+    return DONE
+
+
+def _processes() -> list[ServerProcess]:
+    config = load_config(CLIENT_CONFIG)
+    run_folder, server_config = RUN_FOLDER.absolute(), SERVER_CONFIG.absolute()
+    return [
+        ServerProcess(Path(server.name).absolute(), server.port, server_config, run_folder, server.host)
+        for server in config.servers
+    ]
+
+
+def _mount(mountpoint: Path) -> int:
+    made = False
+    if not os.path.lexists(mountpoint):
+        mountpoint.mkdir(parents=True)
+        made = True
+    with (RUN_FOLDER / "mountpoints").open("a") as record:
+        record.write(f"{'made' if made else 'found'} {mountpoint}\n")
+    log = RUN_FOLDER.absolute() / "dfsmount.log"
+    command = [sys.executable, "-m", dfsmount.__name__, "--config", os.fspath(CLIENT_CONFIG)]
+    return subprocess.run([*command, "-o", f"log={log}", os.fspath(mountpoint)], check=False).returncode
+
+
+def _recorded() -> list[tuple[Path, bool]]:
+    """The mountpoints of earlier runs, and whether we made the folder."""
+    try:
+        lines = (RUN_FOLDER / "mountpoints").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    found: dict[Path, bool] = {}
+    for line in lines:
+        how, _, path = line.partition(" ")
+        found[Path(path)] = found.get(Path(path), False) or how == "made"
+    return list(found.items())
+
+
+def main() -> None:
+    """The module as a program."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except (DfsError, ConfigError, OSError, click.ClickException) as error:
+        click.echo(f"make: {error}", err=True)
+        sys.exit(exit_code_of(error))
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+if __name__ == "__main__":
+    main()

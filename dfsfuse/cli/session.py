@@ -1,0 +1,64 @@
+"""The composition root: a config becomes an open namespace. The only place that knows how the layers fit together.
+
+`open_session` connects, lets every server check the user, and wires cluster, log, map, segments and Vfs together;
+`Session.close` takes them apart in the opposite order: what is written is flushed while the servers can still be
+reached. Threads are started here (health, log, prefetch), so whoever goes to the background does it before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from dfsfuse.cli.config import ClientConfig
+from dfsfuse.cluster.cluster import Cluster
+from dfsfuse.cluster.quorum_log import QuorumLog
+from dfsfuse.data.segments import SegmentStore
+from dfsfuse.namespace import keys
+from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.vfs.vfs import Vfs
+
+DEFAULT_CACHE_BYTES = 128 * 1024 * 1024
+
+
+@dataclass
+class Session:
+    """An open namespace, and the cluster under it."""
+
+    vfs: Vfs
+    cluster: Cluster
+    _opened: contextlib.ExitStack
+
+    def close(self) -> None:
+        """Write out what is not written yet, and let go of everything. Raises what the writing raises."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_session(config: ClientConfig, *, durability: str = "close", cache_bytes: int = DEFAULT_CACHE_BYTES) -> Session:
+    """Connect and open the namespace of the config's user.
+
+    Raises `AuthenticationError`, `WrongServerError` or `UnavailableError`; then nothing was done on any server.
+    """
+    with contextlib.ExitStack() as opened:
+        cluster = Cluster(config.servers, config.credentials)
+        opened.callback(cluster.close)
+        cluster.connect()
+        log = QuorumLog(cluster)
+        store = LogMap(log, keys.family_of)
+        opened.callback(store.close)
+        log.start()
+        segments = SegmentStore(cluster, cache_bytes=cache_bytes)
+        opened.callback(segments.close)
+        vfs = Vfs(store, segments, servers=cluster.names, durability=durability)
+        opened.callback(vfs.close)
+        return Session(vfs, cluster, opened.pop_all())

@@ -1,0 +1,59 @@
+"""What can go wrong with a mount itself, and how any error of an operation becomes an errno.
+
+    DfsError
+    ├── MountpointError     the mountpoint cannot be used as asked                          exit code 10
+    ├── FuseMissingError    this machine has no (usable) FUSE, or FUSE refused the mount    exit code 11
+    ├── MountBusyError      the mount is in use and was not unmounted                       exit code 12
+    └── MountTimeoutError   the mount did not start, or its process did not finish, in time exit code 13
+
+`errno_of` is the one place where an exception is turned into what the kernel is told; every binding uses it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+from dfsfuse.errors import DfsError
+
+log = logging.getLogger(__name__)
+
+
+class MountpointError(DfsError):
+    """The mountpoint is not there, no folder, not empty, already mounted, or not mounted."""
+
+    exit_code = 10
+
+
+class FuseMissingError(DfsError):
+    """libfuse, fusermount3 or /dev/fuse is missing, or FUSE refused the mount."""
+
+    exit_code = 11
+
+
+class MountBusyError(DfsError):
+    """Something uses the mount."""
+
+    exit_code = 12
+
+
+class MountTimeoutError(DfsError):
+    """A wait ran into its deadline."""
+
+    exit_code = 13
+
+
+def errno_of(error: Exception, operation: str) -> int:
+    """The positive errno for the kernel. What nobody foresaw is EIO, with a traceback in the log.
+
+    An errno that tells of the servers (a `DfsError`) is logged with its sentence, because the program that made the
+    call gets to see the number only.
+    """
+    if isinstance(error, DfsError):
+        log.warning("%s: %s", operation, error)
+        return error.errno
+    if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno > 0:
+        log.debug("%s: %s", operation, error)
+        return error.errno
+    log.error("%s failed in a way nobody foresaw; the program gets EIO", operation, exc_info=error)
+    return errno.EIO

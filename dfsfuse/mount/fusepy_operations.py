@@ -1,0 +1,207 @@
+"""What libfuse asks, answered by the Vfs: each operation resolves its path to an inode and calls the Vfs.
+
+Knows paths, handles and the Vfs; knows neither ctypes (`fusepy_session`) nor servers. Paths come as latin-1 text, one
+character for each byte. Any exception becomes an errno in `__call__`, and nowhere else.
+
+Threads: libfuse calls on many at once. `_inodes` (handle -> inode) is the only state; each of its uses is one
+dictionary operation, and a handle belongs to one open file from open() to release().
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import fuse
+
+from dfsfuse.mount.errors import errno_of
+from dfsfuse.mount.fusepy_session import ENCODING, NOW
+from dfsfuse.vfs import paths
+from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.vfs import Vfs
+
+
+class FusepyOperations(fuse.Operations):  # type: ignore[misc]
+    """The callbacks. fusepy takes a method that is None for one that we do not have."""
+
+    use_ns = True
+    flag_nullpath_ok = 1
+    flag_nopath = 1
+    """Operations on a handle need no path: libfuse then neither makes one nor locks the way to it."""
+    flag_utime_omit_ok = 1
+    """Without it libfuse drops a change of only one of the two times, and reports success."""
+
+    access = None  # the kernel checks: default_permissions
+    ioctl = None
+    lock = None  # without it the kernel keeps locks itself, for this mount
+    bmap = None
+
+    def __init__(self, vfs: Vfs, on_ready: Callable[[], None]) -> None:
+        self._vfs = vfs
+        self._on_ready = on_ready
+        self._inodes: dict[int, int] = {}
+
+    def __call__(self, operation: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self, operation)(*arguments)
+        except Exception as error:  # noqa: BLE001 - the boundary: libfuse must get a number
+            what = arguments[0] if arguments else ""
+            number = errno_of(error, f"{operation} {what!r}")
+        raise OSError(number, os.strerror(number))
+
+    def init(self, path: str) -> None:
+        self._on_ready()
+
+    # -------------------------------------------------------------- names
+
+    def getattr(self, path: str | None, info: Any = None) -> Attributes:
+        if info is not None:
+            return self._vfs.getattr(self._inodes[info.fh], info.fh)
+        return paths.lookup(self._vfs, _bytes(path))
+
+    def readlink(self, path: str) -> str:
+        return self._vfs.readlink(self._resolve(path)).decode(ENCODING)
+
+    def mknod(self, path: str, mode: int, device: int) -> None:
+        parent, name = self._split(path)
+        uid, gid, _ = fuse.fuse_get_context()
+        self._vfs.mknod(parent, name, mode, device, uid, gid)
+
+    def mkdir(self, path: str, mode: int) -> None:
+        parent, name = self._split(path)
+        uid, gid, _ = fuse.fuse_get_context()
+        self._vfs.mkdir(parent, name, mode, uid, gid)
+
+    def symlink(self, path: str, target: str) -> None:
+        parent, name = self._split(path)
+        uid, gid, _ = fuse.fuse_get_context()
+        self._vfs.symlink(parent, name, target.encode(ENCODING), uid, gid)
+
+    def link(self, path: str, existing: str) -> None:
+        parent, name = self._split(path)
+        self._vfs.link(self._resolve(existing), parent, name)
+
+    def unlink(self, path: str) -> None:
+        self._vfs.unlink(*self._split(path))
+
+    def rmdir(self, path: str) -> None:
+        self._vfs.rmdir(*self._split(path))
+
+    def rename(self, old: str, new: str) -> None:
+        self._vfs.rename(*self._split(old), *self._split(new))
+
+    # -------------------------------------------------------------- attributes
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._vfs.setattr(self._resolve(path), AttributeChanges(mode=stat.S_IMODE(mode)))
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        changes = AttributeChanges(uid=None if uid == -1 else uid, gid=None if gid == -1 else gid)
+        self._vfs.setattr(self._resolve(path), changes)
+
+    def truncate(self, path: str | None, length: int, info: Any = None) -> None:
+        changes = AttributeChanges(size=length)
+        if info is not None:
+            self._vfs.setattr(self._inodes[info.fh], changes, info.fh)
+        else:
+            self._vfs.setattr(self._resolve(path), changes)
+
+    def utimens(self, path: str, times: tuple[int | str | None, int | str | None]) -> None:
+        now_ns = time.time_ns()
+        atime_ns, mtime_ns = (now_ns if value == NOW else value for value in times)
+        changes = AttributeChanges(atime_ns=atime_ns, mtime_ns=mtime_ns)
+        self._vfs.setattr(self._resolve(path), changes)
+
+    def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+        if name.startswith(("security.", "system.")):
+            # The kernel asks for security.capability before each write, and `ls -l` for ACLs of each file: we keep
+            # neither, and say so without a look at the inode.
+            raise OSError(errno.ENODATA if name.startswith("security.") else errno.EOPNOTSUPP, name)
+        return self._vfs.getxattr(self._resolve(path), name.encode(ENCODING))
+
+    def setxattr(self, path: str, name: str, value: bytes, flags: int, position: int = 0) -> None:
+        self._vfs.setxattr(self._resolve(path), name.encode(ENCODING), value, flags)
+
+    def listxattr(self, path: str) -> list[str]:
+        return [name.decode(ENCODING) for name in self._vfs.listxattr(self._resolve(path))]
+
+    def removexattr(self, path: str, name: str) -> None:
+        self._vfs.removexattr(self._resolve(path), name.encode(ENCODING))
+
+    def statfs(self, path: str) -> dict[str, int]:
+        totals = self._vfs.statfs()
+        return {
+            "f_bsize": totals.block_bytes,
+            "f_frsize": totals.block_bytes,
+            "f_blocks": totals.blocks,
+            "f_bfree": totals.free_blocks,
+            "f_bavail": totals.free_blocks,
+            "f_files": totals.inodes,
+            "f_ffree": totals.free_inodes,
+            "f_favail": totals.free_inodes,
+            "f_namemax": totals.name_bytes,
+        }
+
+    # -------------------------------------------------------------- open files
+
+    def create(self, path: str, mode: int, info: Any) -> None:
+        parent, name = self._split(path)
+        uid, gid, _ = fuse.fuse_get_context()
+        attributes, handle = self._vfs.create(parent, name, mode, info.flags, uid, gid)
+        self._opened(info, attributes.ino, handle)
+
+    def open(self, path: str, info: Any) -> None:
+        ino = self._resolve(path)
+        self._opened(info, ino, self._vfs.open(ino, info.flags))
+
+    def read(self, path: str | None, size: int, offset: int, info: Any) -> bytes:
+        return self._vfs.read(info.fh, offset, size)
+
+    def write(self, path: str | None, data: bytes, offset: int, info: Any) -> int:
+        return self._vfs.write(info.fh, offset, data)
+
+    def flush(self, path: str | None, info: Any) -> None:
+        self._vfs.flush(info.fh)
+
+    def fsync(self, path: str | None, data_only: int, info: Any) -> None:
+        self._vfs.fsync(info.fh)
+
+    def release(self, path: str | None, info: Any) -> None:
+        self._inodes.pop(info.fh, None)
+        self._vfs.release(info.fh)
+
+    # -------------------------------------------------------------- folders
+
+    def opendir(self, path: str) -> int:
+        return self._vfs.opendir(self._resolve(path))
+
+    def readdir(self, path: str | None, handle: int) -> Iterable[tuple[bytes, int, int]]:
+        return ((entry.name, entry.ino, entry.mode) for entry in self._vfs.readdir(handle, 0))
+
+    def releasedir(self, path: str | None, handle: int) -> None:
+        self._vfs.releasedir(handle)
+
+    def fsyncdir(self, path: str | None, data_only: int, handle: int) -> None:
+        """Names are durable when the operation that made them returns."""
+
+    # -------------------------------------------------------------- helpers
+
+    def _opened(self, info: Any, ino: int, handle: int) -> None:
+        info.fh = handle
+        self._inodes[handle] = ino
+
+    def _resolve(self, path: str | None) -> int:
+        return paths.resolve(self._vfs, _bytes(path))
+
+    def _split(self, path: str) -> tuple[int, bytes]:
+        return paths.split(self._vfs, path.encode(ENCODING))
+
+
+def _bytes(path: str | None) -> bytes:
+    if path is None:  # only operations on a handle may come without
+        raise OSError(errno.ESTALE, "neither a path nor a handle")
+    return path.encode(ENCODING)

@@ -1,0 +1,128 @@
+"""fusepy's FUSE class, with what version 3.0.1 gets wrong put right. Import it only after `libfuse.require()`.
+
+Knows ctypes structures and libfuse's calling conventions; knows no file system. What differs from fusepy:
+
+- Names are latin-1 text: one character for each byte, so that every name gets through unchanged. (With fusepy's UTF-8
+  a name that is not UTF-8 raises in the middle of a callback.)
+- `utimens` tells "leave it" and "now" from times: fusepy adds seconds and nanoseconds up, UTIME_OMIT included.
+- `statfs` fills the real structure: fusepy's has no f_fsid, so that f_namemax lands in f_flag and NAME_MAX reads 0.
+- `readdir` hands over (name, inode, mode) and reuses one structure.
+- `getattr` fills the structure from `Attributes` instead of a dictionary.
+
+libfuse calls the methods on threads of its own, many at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import fuse
+
+if TYPE_CHECKING:
+    from dfsfuse.vfs.attributes import Attributes
+
+ENCODING = "latin-1"
+BLOCK_BYTES = 128 * 1024
+"""st_blksize: what programs should read and write at once; one FUSE request."""
+UTIME_NOW = (1 << 30) - 1
+UTIME_OMIT = (1 << 30) - 2
+NOW = "now"
+_NS = 10**9
+
+
+class _Statvfs(ctypes.Structure):
+    """struct statvfs of glibc on 64-bit Linux."""
+
+    _fields_ = [
+        (name, ctypes.c_ulong)
+        for name in (
+            "f_bsize f_frsize f_blocks f_bfree f_bavail f_files f_ffree f_favail f_fsid f_flag f_namemax".split()
+        )
+    ] + [("spare", ctypes.c_int * 6)]
+
+
+class Filler(Protocol):
+    """libfuse's callback that takes one entry of a folder."""
+
+    def __call__(self, buffer: int, name: bytes, status: Any, offset: int) -> int: ...
+
+
+class FusepySession(fuse.FUSE):  # type: ignore[misc]
+    """One mount: the constructor returns when it is unmounted. Raises RuntimeError if libfuse could not mount."""
+
+    def __init__(self, operations: Any, mountpoint: Path, options: dict[str, str | bool]) -> None:
+        super().__init__(
+            operations,
+            os.fsencode(mountpoint).decode(ENCODING),
+            raw_fi=True,
+            encoding=ENCODING,
+            foreground=True,
+            **options,
+        )
+
+    def fgetattr(self, path: bytes | None, buffer: Any, file_info: Any) -> int:
+        info = file_info.contents if file_info else None
+        fill_stat(buffer, self.operations("getattr", self._decode_optional_path(path), info))
+        return 0
+
+    def utimens(self, path: bytes, buffer: Any) -> int:
+        if buffer:
+            times = tuple(time_of(spec) for spec in (buffer.contents.actime, buffer.contents.modtime))
+        else:
+            times = (NOW, NOW)
+        self.operations("utimens", path.decode(ENCODING), times)
+        return 0
+
+    def statfs(self, path: bytes, buffer: Any) -> int:
+        fields: dict[str, int] = self.operations("statfs", path.decode(ENCODING))
+        status = ctypes.cast(buffer, ctypes.POINTER(_Statvfs)).contents
+        for name, value in fields.items():
+            setattr(status, name, value)
+        return 0
+
+    def readdir(self, path: bytes | None, buffer: int, filler: Filler, offset: int, file_info: Any) -> int:
+        """All entries at once: libfuse keeps them for the rest of this listing."""
+        status = fuse.c_stat()
+        entries: Iterable[tuple[bytes, int, int]] = self.operations("readdir", None, file_info.contents.fh)
+        for name, inode, mode in entries:
+            status.st_ino = inode
+            status.st_mode = mode
+            if filler(buffer, name, status, 0) != 0:
+                break
+        return 0
+
+
+def fill_stat(buffer: Any, attributes: Attributes) -> None:
+    """Write `attributes` into the struct stat that `buffer` points to."""
+    ctypes.memset(buffer, 0, ctypes.sizeof(fuse.c_stat))
+    status = buffer.contents
+    status.st_ino = attributes.ino
+    status.st_mode = attributes.mode
+    status.st_nlink = attributes.nlink
+    status.st_uid = attributes.uid
+    status.st_gid = attributes.gid
+    status.st_rdev = attributes.rdev
+    status.st_size = attributes.size
+    status.st_blksize = BLOCK_BYTES
+    status.st_blocks = attributes.blocks
+    for spec, time_ns in (
+        (status.st_atimespec, attributes.atime_ns),
+        (status.st_mtimespec, attributes.mtime_ns),
+        (status.st_ctimespec, attributes.ctime_ns),
+    ):
+        spec.tv_sec, spec.tv_nsec = divmod(time_ns, _NS)
+
+
+def time_of(spec: Any) -> int | str | None:
+    """Nanoseconds since 1970, `NOW`, or None to leave the time as it is."""
+    if spec.tv_nsec == UTIME_OMIT:
+        return None
+    if spec.tv_nsec == UTIME_NOW:
+        return NOW
+    seconds: int = spec.tv_sec
+    nanoseconds: int = spec.tv_nsec
+    return seconds * _NS + nanoseconds

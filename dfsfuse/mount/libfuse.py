@@ -1,0 +1,66 @@
+"""What this machine has of FUSE: libfuse2 for fusepy, /dev/fuse, fusermount. Says what is missing and how to get it.
+
+fusepy speaks libfuse's version 2 interface only. It would load whatever `libfuse` the linker finds first, and some
+machines have several, so the library is named in full here, before fusepy is imported (on Linux; elsewhere fusepy knows
+better). Imports nothing of fusepy itself. No threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from dfsfuse.mount.errors import FuseMissingError
+
+LIBRARY = "libfuse.so.2"
+LIBRARY_VARIABLE = "FUSE_LIBRARY_PATH"
+DEVICE = Path("/dev/fuse")
+INSTALL_COMMAND = "apt-get install fuse3 libfuse2"
+
+
+def require(device: Path = DEVICE) -> None:
+    """Make sure that fusepy can be imported and can mount. Raises `FuseMissingError`."""
+    load_library()
+    if sys.platform != "linux":
+        return
+    if not device.exists():
+        raise FuseMissingError(
+            f"{device} is missing: the kernel's FUSE module is not loaded, or this is a container without it. "
+            "Try `modprobe fuse` as root; for a container, `--device /dev/fuse --cap-add SYS_ADMIN`."
+        )
+    if os.geteuid() != 0 and fusermount() is None:
+        raise FuseMissingError(f"fusermount3 is missing. Install it as root: {INSTALL_COMMAND}")
+
+
+def load_library() -> ctypes.CDLL | None:
+    """libfuse2, where it is our choice (Linux). Later fusepy loads the same. Raises `FuseMissingError`."""
+    if sys.platform != "linux":
+        return None
+    name = os.environ.setdefault(LIBRARY_VARIABLE, LIBRARY)
+    try:
+        return ctypes.CDLL(name)
+    except OSError as error:
+        raise FuseMissingError(f"libfuse 2 is missing ({error}). Install it as root: {INSTALL_COMMAND}") from error
+
+
+def fusermount() -> str | None:
+    """The helper by which users who are not root mount and unmount."""
+    return shutil.which("fusermount3") or shutil.which("fusermount")
+
+
+def versions() -> str:
+    """One line: the binding and the libfuse that a mount on this machine would use."""
+    binding = f"fusepy {metadata.version('fusepy')}"
+    try:
+        library = load_library()
+    except FuseMissingError as error:
+        return f"binding {binding}; {error}"
+    if library is None:
+        return f"binding {binding}; libfuse as fusepy finds it"
+    library.fuse_version.restype = ctypes.c_int
+    major, minor = divmod(library.fuse_version(), 10)
+    return f"binding {binding}; libfuse {major}.{minor} ({os.environ[LIBRARY_VARIABLE]})"

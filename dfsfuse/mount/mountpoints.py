@@ -1,0 +1,115 @@
+"""Where something may be mounted, and what is mounted there now.
+
+Knows /proc/self/mountinfo and what a folder looks like; knows nothing of servers or files. Never touches the inside of
+a mount whose process may hang: paths are resolved up to the folder that holds the mountpoint, and the rest is
+looked up in the kernel's table. No threads, no state.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfsfuse.mount.errors import MountpointError
+
+MOUNT_TABLE = Path("/proc/self/mountinfo")
+FILE_SYSTEM_TYPE = "fuse.dfs"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of the kernel's table."""
+
+    device: str
+    mountpoint: str
+    type: str
+    source: str
+
+    @property
+    def is_ours(self) -> bool:
+        return self.type == FILE_SYSTEM_TYPE
+
+
+def read_table(table: Path = MOUNT_TABLE) -> list[Mount]:
+    """All mounts, oldest first."""
+    with table.open(encoding="utf-8", errors="surrogateescape") as lines:
+        return [parse_line(line) for line in lines]
+
+
+def parse_line(line: str) -> Mount:
+    """`36 35 0:45 / /mnt/dfs rw,relatime shared:1 - fuse.dfs dfsfuse rw` (proc(5))."""
+    fields = line.split()
+    dash = fields.index("-", 6)
+    return Mount(fields[2], _unescape(fields[4]), _unescape(fields[dash + 1]), _unescape(fields[dash + 2]))
+
+
+def _unescape(text: str) -> str:
+    """The kernel writes blanks, tabs, newlines and backslashes as three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def mounted_at(mountpoint: Path, table: Path = MOUNT_TABLE) -> Mount | None:
+    """The topmost mount at `mountpoint` (as `absolute` gives it), or None."""
+    wanted = os.fspath(mountpoint)
+    found = [mount for mount in read_table(table) if mount.mountpoint == wanted]
+    return found[-1] if found else None
+
+
+def absolute(mountpoint: Path) -> Path:
+    """The path under which the kernel's table lists `mountpoint`, without touching what is mounted on it."""
+    path = Path(os.path.normpath(mountpoint.absolute()))
+    here = Path(os.path.realpath(path.parent)) / path.name if path.name else path
+    if mounted_at(here) is None and _is_link(here):
+        return Path(os.path.realpath(here))
+    return here
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False
+
+
+def is_stale(mountpoint: Path) -> bool:
+    """Is the process behind this FUSE mount gone? (Every access says "Transport endpoint is not connected".)"""
+    try:
+        mountpoint.lstat()
+    except OSError as error:
+        return error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
+    return False
+
+
+def check(mountpoint: Path, *, allow_nonempty: bool = False) -> None:
+    """Make sure that one can mount here. Raises `MountpointError` that says what is wrong and what to do."""
+    mount = mounted_at(mountpoint)
+    if mount is not None:
+        what = "dfsfuse" if mount.is_ours else f"{mount.source} ({mount.type})"
+        advice = f" Unmount it first: dfsmount -u {mountpoint}" if mount.is_ours else " Take another folder."
+        raise MountpointError(f"{mountpoint}: {what} is already mounted here.{advice}")
+    try:
+        status = mountpoint.lstat()
+    except FileNotFoundError:
+        raise MountpointError(f"{mountpoint}: there is no such folder. Make it first: mkdir {mountpoint}") from None
+    except OSError as error:
+        raise MountpointError(f"{mountpoint}: cannot be looked at: {error.strerror}") from error
+    if not mountpoint.is_dir():
+        raise MountpointError(f"{mountpoint}: this is not a folder. A mount needs an empty folder.")
+    if os.geteuid() not in {0, status.st_uid} or not os.access(mountpoint, os.W_OK):
+        raise MountpointError(f"{mountpoint}: this folder is not yours to mount on; take one that you own.")
+    if not allow_nonempty and _has_entries(mountpoint):
+        raise MountpointError(
+            f"{mountpoint}: the folder is not empty, and the mount would hide what is in it. "
+            "Take an empty folder, or say -o nonempty."
+        )
+
+
+def _has_entries(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError as error:
+        raise MountpointError(f"{folder}: cannot be listed: {error.strerror}") from error

@@ -1,0 +1,160 @@
+"""What may be said after `-o`: comma lists of options for the mount, checked, with our defaults filled in.
+
+Knows every option by name: those of dfsfuse (what they do is decided elsewhere), and those of FUSE and the kernel that
+are passed through. An option that nobody knows is an error that lists the known ones, because a misspelt `durability`
+that is silently ignored loses data. Pure: no file, no environment, no threads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dfsfuse.errors import DfsError
+
+MIB = 1024 * 1024
+DEFAULT_CACHE_BYTES = 128 * MIB
+MAX_REQUEST_BYTES = 128 * 1024
+"""The largest read and write that libfuse2 can carry: its buffer is 132 KiB, and it does not negotiate more pages."""
+_UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
+
+
+class OptionError(DfsError):
+    """An option that nobody knows, or a value that it cannot have."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class MountOptions:
+    """The options of one mount."""
+
+    durability: str = "close"
+    """`close`: close() returns when everything is on disk. `fsync`: only fsync() waits."""
+    binding: str = "auto"
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    log_file: Path | None = None
+    nonempty: bool = False
+    fuse: Mapping[str, str | bool] = field(default_factory=dict)
+    """What libfuse and the kernel get: `name` or `name=value`."""
+
+    @property
+    def read_only(self) -> bool:
+        return bool(self.fuse.get("ro"))
+
+
+def _choice(*allowed: str) -> Callable[[str, str], str]:
+    def check(name: str, value: str) -> str:
+        if value not in allowed:
+            raise OptionError(f"-o {name}={value}: expected {' or '.join(allowed)}")
+        return value
+
+    return check
+
+
+def _binding(name: str, value: str) -> str:
+    if value == "kernel":
+        raise OptionError("-o binding=kernel: this version has no kernel binding; use fusepy or auto")
+    return _choice("auto", "fusepy")(name, value)
+
+
+def _size(name: str, value: str) -> str:
+    match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", value, re.IGNORECASE)
+    if match is None:
+        raise OptionError(f"-o {name}={value}: expected a size, like 64M or 1G")
+    return str(int(match[1]) * _UNITS[match[2].upper()])
+
+
+def _seconds(name: str, value: str) -> str:
+    if re.fullmatch(r"\d+(\.\d+)?", value) is None:
+        raise OptionError(f"-o {name}={value}: expected a number of seconds, like 0.3")
+    return value
+
+
+def _text(name: str, value: str) -> str:
+    if not value:
+        raise OptionError(f"-o {name}=: expected a value")
+    return value
+
+
+_OWN = {"durability": _choice("close", "fsync"), "binding": _binding, "cache": _size, "log": _text}
+_WITH_VALUE = {
+    "attr_timeout": _seconds,
+    "entry_timeout": _seconds,
+    "negative_timeout": _seconds,
+    "max_read": _size,
+    "max_write": _size,
+    "max_readahead": _size,
+    "fsname": _text,
+}
+_FLAGS = frozenset(
+    "allow_other allow_root default_permissions auto_unmount ro rw suid nosuid dev nodev exec noexec "
+    "atime noatime sync async dirsync".split()
+)
+_OPPOSITES = {"ro": "rw", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "atime": "noatime", "sync": "async"}
+_OPPOSITES |= {right: left for left, right in _OPPOSITES.items()} | {
+    "allow_other": "allow_root",
+    "allow_root": "allow_other",
+}
+_IGNORED = frozenset("defaults auto noauto user users nofail _netdev".split())
+"""Words of /etc/fstab that are for mount(8), not for us."""
+
+
+def known() -> list[str]:
+    """Every option, for a message."""
+    own = ["durability=close|fsync", "binding=auto|fusepy", "cache=SIZE", "log=FILE", "nonempty"]
+    return own + [f"{name}=..." for name in _WITH_VALUE] + sorted(_FLAGS)
+
+
+def parse(lists: Iterable[str], *, as_root: bool) -> MountOptions:
+    """Read the comma lists given with `-o`, later ones over earlier ones. Raises `OptionError`.
+
+    Root's mount is open to all users, with the kernel checking permissions; a user's own is open to that user, unless
+    `-o allow_other` is given (which /etc/fuse.conf must permit).
+    """
+    own: dict[str, str] = {}
+    fuse: dict[str, str | bool] = dict(_defaults(as_root))
+    nonempty = False
+    for word in (word for text in lists for word in text.split(",") if word):
+        name, equals, value = word.partition("=")
+        if equals and name in _OWN:
+            own[name] = _OWN[name](name, value)
+        elif equals and name in _WITH_VALUE:
+            fuse[name] = _WITH_VALUE[name](name, value)
+        elif not equals and name in _FLAGS:
+            fuse.pop(_OPPOSITES.get(name, ""), None)
+            fuse[name] = True
+        elif word == "nonempty":
+            nonempty = True
+        elif not (name in _IGNORED or name.startswith("x-")):
+            raise OptionError(f"-o {word}: there is no such option. There are: {', '.join(known())}")
+    fuse.pop("rw", None)
+    return MountOptions(
+        durability=own.get("durability", "close"),
+        binding=own.get("binding", "auto"),
+        cache_bytes=int(own.get("cache", DEFAULT_CACHE_BYTES)),
+        log_file=Path(own["log"]).absolute() if "log" in own else None,
+        nonempty=nonempty,
+        fuse=fuse,
+    )
+
+
+def _defaults(as_root: bool) -> dict[str, str | bool]:
+    defaults: dict[str, str | bool] = {
+        "fsname": "dfsfuse",
+        "subtype": "dfs",
+        "default_permissions": True,
+        "big_writes": True,
+        "max_write": str(MAX_REQUEST_BYTES),
+        "max_read": str(MAX_REQUEST_BYTES),
+        # Hard links are several files to a path-based binding, and other mounts write too: the kernel must ask.
+        "attr_timeout": "0",
+        "entry_timeout": "0.3",
+        "negative_timeout": "0",
+        "use_ino": True,
+    }
+    if as_root:
+        defaults["allow_other"] = True
+    return defaults

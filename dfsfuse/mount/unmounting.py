@@ -1,0 +1,161 @@
+"""Taking a mount away: at the user's wish, and when a killed process left a stale one behind.
+
+Knows the kernel's table, umount, fusermount3, and the lock by which a mount's process shows that it lives
+(`dfsfuse.mount.running`). An unmount is finished when the mount has left the table *and* the process that served it has
+written everything to the servers; every wait has a deadline. No threads.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from dfsfuse.mount import libfuse, mountpoints, running
+from dfsfuse.mount.errors import FuseMissingError, MountBusyError, MountpointError, MountTimeoutError
+
+HELPER_TIMEOUT_S = 15.0
+FLUSH_TIMEOUT_S = 60.0
+_MAX_USERS_NAMED = 5
+
+
+def unmount(mountpoint: Path, *, lazy: bool = False, flush_timeout_s: float = FLUSH_TIMEOUT_S) -> str:
+    """Unmount what dfsfuse mounted at `mountpoint` and wait until it is on the servers. Returns a sentence.
+
+    `lazy` takes the mount out of the tree even though programs use it; its process ends when the last of them closes.
+    Raises `MountpointError` if it is no mount of ours, `MountBusyError` with the names of those who use it,
+    `MountTimeoutError` if the process is not done by then.
+    """
+    mountpoint = mountpoints.absolute(mountpoint)
+    mount = mountpoints.mounted_at(mountpoint)
+    serving = running.find(mountpoint)
+    if mount is None:
+        if serving is None:
+            raise MountpointError(f"{mountpoint}: nothing is mounted here.")
+        _wait_for(serving, flush_timeout_s)
+        return f"{mountpoint}: unmounted"
+    if not mount.is_ours:
+        raise MountpointError(f"{mountpoint}: {mount.source} ({mount.type}) is mounted here, not dfsfuse. Left alone.")
+    stale = serving is None and mountpoints.is_stale(mountpoint)
+    detach(mountpoint, lazy=lazy or stale)
+    if stale:
+        return f"{mountpoint}: unmounted (its dfsmount was no longer running)"
+    if lazy:
+        return f"{mountpoint}: unmounted; programs that still use it keep it until they close"
+    if serving is not None:
+        _wait_for(serving, flush_timeout_s)
+    return f"{mountpoint}: unmounted"
+
+
+def detach(mountpoint: Path, *, lazy: bool = False) -> None:
+    """Take the mount out of the kernel's table, by umount as root, else by fusermount3."""
+    result = _run(_command(mountpoint, lazy))
+    if result is None:
+        raise MountTimeoutError(
+            f"{mountpoint}: unmounting takes too long (its dfsmount hangs?). Try: dfsmount -u -z {mountpoint}"
+        )
+    code, complaint = result
+    if code == 0 or mountpoints.mounted_at(mountpoint) is None:
+        return
+    if "busy" in complaint.lower():
+        users = ", ".join(describe_users(mountpoint))
+        by = f" by {users}" if users else ""
+        raise MountBusyError(
+            f"{mountpoint}: in use{by}. Close it there and try again, or say: dfsmount -u -z {mountpoint}"
+        )
+    raise MountpointError(f"{mountpoint}: cannot be unmounted: {complaint or f'exit status {code}'}")
+
+
+def detach_at_any_cost(mountpoint: Path) -> None:
+    """As `detach`, and lazily if programs use it. For a mount's own process when it is told to end."""
+    try:
+        detach(mountpoint)
+    except (MountBusyError, MountTimeoutError):
+        detach(mountpoint, lazy=True)
+
+
+def remove_stale(mountpoint: Path) -> bool:
+    """Unmount what a killed dfsmount left at `mountpoint`, if that is so. True: it was."""
+    mount = mountpoints.mounted_at(mountpoint)
+    if mount is None or not mount.is_ours or not mountpoints.is_stale(mountpoint):
+        return False
+    detach(mountpoint, lazy=True)
+    return True
+
+
+def _command(mountpoint: Path, lazy: bool) -> list[str]:
+    umount = shutil.which("umount", path=os.environ.get("PATH", "") + ":/bin:/sbin:/usr/bin:/usr/sbin")
+    if os.geteuid() == 0 and umount:
+        return [umount, *(["-l"] if lazy else []), "--", os.fspath(mountpoint)]
+    helper = libfuse.fusermount()
+    if helper is None:
+        raise FuseMissingError(f"fusermount3 is missing. Install it as root: {libfuse.INSTALL_COMMAND}")
+    return [helper, "-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)]
+
+
+def _run(command: list[str]) -> tuple[int, str] | None:
+    """Exit status and last words of the helper; None if it did not end in time."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            timeout=HELPER_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return done.returncode, " ".join(os.fsdecode(done.stderr).split())
+
+
+def _wait_for(serving: running.Serving, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not serving.has_ended():
+        if time.monotonic() > deadline:
+            raise MountTimeoutError(
+                f"{serving.mountpoint}: unmounted, but process {serving.pid} is not done writing to the "
+                f"servers after {timeout_s:.0f} s. It goes on; its log says why."
+            )
+        time.sleep(0.02)
+
+
+# ------------------------------------------------------------------ who uses it
+
+
+def describe_users(mountpoint: Path) -> list[str]:
+    """`bash (1234)` for each process that works in the mount, as far as we may look, and no more than a few."""
+    found = []
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        if any(_is_below(target, mountpoint) for target in _targets(process)):
+            found.append(f"{_name(process)} ({process.name})")
+    if len(found) > _MAX_USERS_NAMED:
+        return [*found[:_MAX_USERS_NAMED], f"{len(found) - _MAX_USERS_NAMED} more"]
+    return found
+
+
+def _targets(process: Path) -> Iterator[str]:
+    """What the process has open, as the kernel names it; nothing is opened or looked up for it."""
+    links = [process / "cwd", process / "root", process / "exe"]
+    with suppress(OSError):  # gone, or not ours to look at
+        links += (process / "fd").iterdir()
+    for link in links:
+        with suppress(OSError):
+            yield os.fspath(link.readlink())
+
+
+def _is_below(target: str, mountpoint: Path) -> bool:
+    folder = os.fspath(mountpoint)
+    return target == folder or target.startswith(folder.rstrip("/") + "/")
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return "process"
