@@ -1,0 +1,136 @@
+"""The four servers as one thing to talk to: connect, ask, and know who answers.
+
+Knows no log, no pieces, no quorum. `Cluster` may be used by any number of threads; each makes its own `Exchange`s. It
+has one thread of its own (`pinger`), from `connect` to `close`; nothing is started before, so it may be made before a
+fork and connected after it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Final
+
+from dfs_server.protocol.messages import GetPosition, Request
+from dfsfuse.cluster.exchange import Answer, Call, Exchange, Failure
+from dfsfuse.cluster.lines import AUTHENTICATION_S, Lines
+from dfsfuse.cluster.pinger import Pinger
+from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, look_up
+from dfsfuse.errors import UnavailableError
+
+STRAGGLER_S: Final = 0.5
+"""How long `connect` waits for the last server when the others have answered."""
+RECHECK_S: Final = 0.5
+
+
+class Cluster:
+    """The four servers, as one user."""
+
+    def __init__(
+        self,
+        servers: Sequence[ServerAddress],
+        credentials: Credentials,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        look_up: Callable[[ServerAddress], tuple[Target, ...]] = look_up,
+    ) -> None:
+        self.servers = tuple(servers)
+        self.names = {server.id: server.name for server in servers}
+        self._lines = Lines(servers, credentials, clock=clock, look_up=look_up)
+        self._pinger = Pinger(self._lines)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def connect(self) -> None:
+        """Authenticate with all servers side by side, within 2 s. One or more of them may be missing.
+
+        Raises `AuthenticationError` if any server refuses the user, `WrongServerError` if one is not the one that
+        the config names, `UnavailableError` if none answers.
+        """
+        self._look_up_names()
+        texts: dict[int, str] = {}  # of the servers that did not answer
+        waited_for = set(self.names)
+        with self.exchange() as exchange:
+            for server in self.servers:
+                exchange.start(Call(server.id, GetPosition(), stall_s=AUTHENTICATION_S))
+            while waited_for:
+                straggler = len(waited_for) == 1 < len(self.servers) and not texts
+                outcome = exchange.next(STRAGGLER_S if straggler else None)
+                if outcome is None:
+                    self._give_up(waited_for)
+                    break
+                waited_for.remove(outcome.call.server)
+                if isinstance(outcome, Failure):
+                    if outcome.error is not None:
+                        raise outcome.error
+                    if outcome.status is None:
+                        texts[outcome.call.server] = outcome.text
+        if len(texts) == len(self.servers):
+            raise UnavailableError("no server answers: " + "; ".join(texts.values()))
+        self._pinger.start()
+
+    def exchange(self) -> Exchange:
+        """Requests side by side; for one thread, in a `with`."""
+        return Exchange(self._lines)
+
+    def usable(self) -> frozenset[int]:
+        """The ids of the servers that are believed to answer. Costs nothing."""
+        return self._lines.usable()
+
+    def recheck(self, timeout_s: float = RECHECK_S) -> frozenset[int]:
+        """`usable()`, after a look at those that are down but quick to try (refused or lost a moment ago).
+
+        For somebody about to give up for want of servers: one that was restarted is not missed until its next trial.
+        """
+        _, down = self._lines.next_trial()
+        with Exchange(self._lines, trial=True) as exchange:
+            for id in down:
+                if self._lines.claim(id, eager=True):
+                    exchange.start(Call(id, GetPosition(), stall_s=timeout_s))
+            while exchange.next(None) is not None:
+                pass
+        return self.usable()
+
+    def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> dict[int, Answer | Failure]:
+        """One request to each of some servers, by id, side by side; waits for all of them.
+
+        Raises `AuthenticationError` if a server refuses the user.
+        """
+        outcomes: dict[int, Answer | Failure] = {}
+        with self.exchange() as exchange:
+            for id, request in requests.items():
+                exchange.start(Call(id, request, stall_s=stall_s))
+            while (outcome := exchange.next(None)) is not None:
+                outcomes[outcome.call.server] = outcome
+        return outcomes
+
+    def close(self) -> None:
+        """Stop the thread and close all idle connections; exchanges under way in other threads close theirs."""
+        self._pinger.stop()
+        self._lines.close()
+
+    def _give_up(self, ids: set[int]) -> None:
+        for id in ids:
+            text = f"{self._lines.servers[id]} does not answer: nothing came for {STRAGGLER_S:g} s"
+            self._lines.failed(id, text, quick=False)
+
+    def _look_up_names(self) -> None:
+        """Resolve the hosts that are names, side by side, and wait for them no longer than for a connection."""
+        threads = [
+            threading.Thread(target=self._lines.look_up, args=(id,), daemon=True)
+            for id in self._lines.servers
+            if not self._lines.addresses(id)
+        ]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + AUTHENTICATION_S
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))

@@ -1,0 +1,261 @@
+"""One connection to one server: opened, authenticated, then one request after the other. Never blocks.
+
+Knows its socket, but neither poll nor deadlines: whoever drives it calls `advance` when the socket is ready for what
+`events` says. A connection belongs to one exchange at a time, or lies idle in `Lines`; so it needs no lock.
+
+States: CONNECTING -> AUTHENTICATING -> READY, and CLOSED from any of them. A request that is begun before READY waits
+inside and goes out by itself.
+
+Invariants:
+- The buffers of a request (payload, sink) are held only while it is under way. After its reply, `let_go` or `close`
+  nothing here refers to them, so a late answer can land nowhere.
+- Replies come in the order of the requests. A request that nobody waits for any more leaves an *owed* reply, which is
+  read and thrown away before the next one counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from dfs_server.protocol import messages
+from dfs_server.protocol.frames import AFTER_AUTHENTICATION, BEFORE_AUTHENTICATION, Header, ProtocolError
+from dfs_server.protocol.messages import Error, Reply
+from dfs_server.protocol.pieces import Buffer
+from dfsfuse.cluster.authentication import Handshake, RefusalError
+from dfsfuse.cluster.framing import FrameReader, FrameWriter
+from dfsfuse.cluster.servers import Credentials, ServerAddress, Target
+
+MAX_OWED: Final = 32
+MAX_ID: Final = (1 << 32) - 1
+NOBODY: Final = 0
+"""The request id of an `Error` that a server sends to a header that it cannot make out."""
+_CONNECTING, _AUTHENTICATING, _READY, _CLOSED = range(4)
+
+
+class Connection:
+    """See the module. All methods may raise OSError when the connection is lost, and `ProtocolError`, and what
+    `Handshake.step` raises; the caller must `close()` it then."""
+
+    __slots__ = (
+        "_current", "_handshake", "_idle_poll", "_last_id", "_out", "_owed", "_pending", "_reader", "_sink", "_socket",
+        "_state", "answering", "fd", "opened_at", "payload_bytes", "server",
+    )  # fmt: skip
+
+    def __init__(self, server: ServerAddress, target: Target, credentials: Credentials, now: float) -> None:
+        self.server = server
+        self.opened_at = now
+        self.answering = False  # a byte of the reply to the request under way has come
+        self.payload_bytes = 0  # of the last reply
+        self._handshake = Handshake(server, credentials)
+        self._reader = FrameReader(BEFORE_AUTHENTICATION, self._expect)
+        self._out = FrameWriter()
+        self._last_id = 0
+        self._current: int | None = None  # the id of the request whose reply is waited for
+        self._pending: tuple[bytes, Sequence[Buffer]] | None = None  # a request that waits for READY
+        self._sink: memoryview | None = None
+        self._owed: deque[tuple[int, float]] = deque()  # id, and when it should have come
+        self._state = _CONNECTING
+        self._socket = socket.socket(target.family, socket.SOCK_STREAM)
+        try:
+            self._open(target)
+        except BaseException:
+            self._socket.close()
+            raise
+        self.fd = self._socket.fileno()
+        self._idle_poll = select.poll()
+        self._idle_poll.register(self.fd, select.POLLIN)
+
+    # ------------------------------------------------------------------ what others want to know
+
+    @property
+    def events(self) -> int:
+        """What to poll for."""
+        if self._state == _CONNECTING:
+            return select.POLLOUT
+        return select.POLLIN | select.POLLOUT if self._out.views else select.POLLIN
+
+    @property
+    def connecting(self) -> bool:
+        """Whether nothing is known yet of the server, not even that there is one."""
+        return self._state == _CONNECTING
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server has let us in."""
+        return self._state == _READY
+
+    @property
+    def owed_until(self) -> float | None:
+        """When the oldest reply that is still owed should have come."""
+        return self._owed[0][1] if self._owed else None
+
+    def catch_up(self) -> None:
+        """Read the replies that are owed and have come meanwhile, on an idle connection."""
+        self.advance(readable=True, writable=True)
+
+    def is_quiet(self) -> bool:
+        """Whether an idle connection is as it should be: the server has neither closed it nor said anything."""
+        return self._reader.at_rest and not self._idle_poll.poll(0)
+
+    # ------------------------------------------------------------------ one request
+
+    def begin(self, body: bytes, payload: Sequence[Buffer] = (), sink: memoryview | None = None) -> None:
+        """Send a request; `payload`'s buffers and `sink` are held until it is over."""
+        self._sink = sink
+        self.answering = False
+        if self._state == _READY:
+            self._current = self._send(body, payload)
+        else:
+            self._pending = body, payload
+
+    def advance(self, readable: bool, writable: bool) -> Reply | None:
+        """Do what can be done without waiting. Returns the reply to the request under way, once it is complete."""
+        if self._state == _CONNECTING:
+            if readable or writable:
+                self._connected()
+            return None
+        if writable and self._out.views:
+            try:
+                self._flush()
+            except OSError:  # the server may have said why before it closed
+                self._out.clear()
+                reply = self._receive()
+                if reply is not None:
+                    return reply
+                raise
+        return self._receive() if readable else None
+
+    def let_go(self, patience_until: float) -> bool:
+        """Nobody waits for the request under way any more. Returns whether the connection can be used again.
+
+        Its reply is owed then, and should come before `patience_until`.
+        """
+        self._pending = None
+        if self._state in (_CONNECTING, _AUTHENTICATING):
+            self._sink = None
+            return True
+        if self._state == _CLOSED or self._out.views or self._sink is not None or len(self._owed) >= MAX_OWED:
+            return False
+        if self._current is not None:
+            self._owed.append((self._current, patience_until))
+            self._current = None
+        return True
+
+    def finish(self) -> bool:
+        """The reply to the request was returned. Returns whether the connection can be used again."""
+        return self._state == _READY and self._reader.at_rest and not self._out.views
+
+    def close(self) -> None:
+        """Close the socket and let go of all buffers."""
+        self._state = _CLOSED
+        self._socket.close()
+        self._out.clear()
+        self._reader.drop()
+        self._pending = self._sink = self._current = None
+        self._owed.clear()
+
+    # ------------------------------------------------------------------ inside
+
+    def _open(self, target: Target) -> None:
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        failure = self._socket.connect_ex(target.address)
+        if failure not in (0, errno.EINPROGRESS):
+            raise OSError(failure, os.strerror(failure))
+
+    def _connected(self) -> None:
+        failure = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure:
+            raise OSError(failure, os.strerror(failure))
+        if self._socket.getsockname() == self._socket.getpeername():
+            # TCP lets a socket connect to itself if it is given the very port that it knocks at
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        self._state = _AUTHENTICATING
+        self._current = self._send(messages.encode(self._handshake.first()))
+
+    def _send(self, body: bytes, payload: Sequence[Buffer] = ()) -> int:
+        self._last_id = self._last_id % MAX_ID + 1
+        self._out.add(self._last_id, body, payload)
+        self._flush()
+        return self._last_id
+
+    def _flush(self) -> None:
+        out = self._out
+        try:
+            while out.views:
+                out.sent(self._socket.sendmsg(out.views))
+        except BlockingIOError:
+            pass
+
+    def _receive(self) -> Reply | None:
+        """Read until nothing more is there, or the reply that is waited for is complete."""
+        reader = self._reader
+        while True:
+            buffer = reader.buffer()
+            try:
+                count = self._socket.recv_into(buffer)
+            except BlockingIOError:
+                return None
+            if count == 0:
+                raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
+            reader.received(count)
+            while (body := reader.frame()) is not None:
+                reply = self._take(body)
+                if reply is not None:
+                    return reply
+            if count < len(buffer):
+                return None
+
+    def _expect(self, header: Header) -> memoryview | None:
+        """Is this frame the next one that may come? Where does its payload go?"""
+        if self._owed:
+            wanted: int | None = self._owed[0][0]
+        else:
+            wanted = self._current
+        if header.request_id == NOBODY and not header.payload_bytes:
+            return None  # the server's last words, see `_take`
+        if header.request_id != wanted:
+            raise ProtocolError(f"an answer to request {header.request_id}; the next one should be to {wanted}")
+        if self._owed:
+            return None
+        if self._state == _READY:
+            self.answering = True
+            return self._sink
+        return None
+
+    @staticmethod
+    def _last_words(reply: Reply) -> NoReturn:
+        """The server says what it thinks of this connection, rather than of a request."""
+        if isinstance(reply, Error):
+            raise RefusalError(reply.status, reply.text)
+        raise ProtocolError(f"{type(reply).__name__} to no request")
+
+    def _take(self, body: memoryview) -> Reply | None:
+        """A frame is complete. Returns the reply if it is the one that is waited for."""
+        if self._reader.header.request_id == NOBODY:
+            self._last_words(messages.decode_reply(body))
+        if self._owed:
+            self._owed.popleft()
+            return None
+        self._current = None
+        reply = messages.decode_reply(body)
+        if self._state == _READY:
+            self.payload_bytes = self._reader.header.payload_bytes
+            self._sink = None
+            return reply
+        proof = self._handshake.step(reply)
+        if proof is not None:
+            self._current = self._send(messages.encode(proof))
+        else:
+            self._state = _READY
+            self._reader.limits = AFTER_AUTHENTICATION
+            if self._pending is not None:
+                request, self._pending = self._pending, None
+                self._current = self._send(*request)
+        return None

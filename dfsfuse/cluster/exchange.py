@@ -1,0 +1,359 @@
+"""Requests to several servers side by side, driven by the thread that waits for them. It has no thread of its own.
+
+    with cluster.exchange() as exchange:
+        for server in (1, 2, 3, 4):
+            exchange.start(Call(server, request, stall_s=1.0))
+        while (outcome := exchange.next(timeout_s=None)) is not None:
+            ...
+
+What one server does, or fails to do, never keeps the others' answers from coming. A server's failure is a value, to be
+counted by quorums; only a server that refuses the user is an exception, since nothing more may be done then.
+
+Knows calls, deadlines and poll; knows nothing of frames (`connection`), nor of who is up and which connections are idle
+(`lines`). For one thread only.
+
+Invariants:
+- Every call that is started is finished exactly once: an outcome of `next`, or an exception of it, or abandoned.
+- A call's buffers belong to it until it is finished; from then on no connection refers to them.
+- Nothing waits for ever: without a byte moved a call ends after its `stall_s`, with bytes trickling after
+  `LONGEST_CALL_S`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from dataclasses import dataclass
+from math import ceil
+from types import TracebackType
+from typing import Final
+
+from dfs_server.protocol import messages
+from dfs_server.protocol.frames import ProtocolError
+from dfs_server.protocol.messages import Error, Reply, Request
+from dfs_server.protocol.pieces import Buffer
+from dfs_server.protocol.status import Status
+from dfsfuse.cluster.authentication import RefusalError
+from dfsfuse.cluster.connection import Connection
+from dfsfuse.cluster.expected import REPLIES
+from dfsfuse.cluster.lines import AUTHENTICATION_S, OWED_S, Lines
+from dfsfuse.errors import AuthenticationError, DfsError, WrongServerError
+
+DEFAULT_STALL_S: Final = 2.0
+LONGEST_CALL_S: Final = 60.0
+MAX_CALLS_PER_SERVER: Final = 8
+"""Calls to one server beyond these wait in the exchange until one of them is finished."""
+
+_READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
+_WRITABLE: Final = select.POLLOUT | select.POLLHUP | select.POLLERR
+_HARMLESS: Final = (Status.BUSY, Status.BAD_REQUEST)
+"""Said instead of a greeting, these do not mean that the server is down."""
+_LINE_ERRORS: Final = (OSError, ProtocolError, RefusalError, DfsError)
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One request to one server. `payload` goes out after it; the reply's payload goes into `sink`.
+
+    The buffers must not be changed (payload) or used (sink) before the call is finished. `stall_s`: if no byte
+    moves in either direction for so long, the server is taken to be down.
+    """
+
+    server: int
+    request: Request
+    payload: tuple[Buffer, ...] = ()
+    sink: memoryview | None = None
+    stall_s: float = DEFAULT_STALL_S
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The server did it, or has a reason that is part of the protocol. `reply` is of a type that fits the request."""
+
+    call: Call
+    reply: Reply
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """It did not. `status` is None if there was no answer (refused, lost, stalled): then it may still happen.
+
+    `text` names the server. `error` is there if the server is not the one that the config names.
+    """
+
+    call: Call
+    status: Status | None
+    text: str
+    error: WrongServerError | None = None
+
+
+class _Flight:
+    """A call on its connection."""
+
+    __slots__ = ("attempts", "body", "call", "connection", "deadline", "ends_at", "events", "reused")
+
+    def __init__(self, call: Call, body: bytes, connection: Connection, reused: bool, attempts: int) -> None:
+        self.call = call
+        self.body = body
+        self.connection = connection
+        self.reused = reused  # the connection lay idle before: its loss may be an old story
+        self.attempts = attempts
+        self.events = 0  # what is polled for
+        self.deadline = 0.0
+        self.ends_at = 0.0
+
+    def moved(self, now: float) -> None:
+        """Something happened: the deadline moves on, but not beyond the end."""
+        connection = self.connection
+        ends_at = self.ends_at if connection.ready else min(self.ends_at, connection.opened_at + AUTHENTICATION_S)
+        self.deadline = min(now + self.call.stall_s, ends_at)
+
+
+class Exchange:
+    """See the module. A context manager; leaving it abandons what is unfinished."""
+
+    def __init__(self, lines: Lines, *, trial: bool = False) -> None:
+        """`trial`: servers that are down are asked all the same (the caller has claimed the trial)."""
+        self._lines = lines
+        self._trial = trial
+        self._clock = lines.clock
+        self._poll = select.poll()
+        self._flights: dict[int, _Flight] = {}  # by file descriptor
+        self._flying = dict.fromkeys(lines.servers, 0)
+        self._waiting: deque[Call] = deque()  # for one of their server's other calls to finish
+        self._finished: deque[Answer | Failure | tuple[Call, AuthenticationError]] = deque()
+        self._encoded: tuple[Request | None, bytes] = (None, b"")  # the last one: it often goes to four servers
+
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._waiting.clear()
+        for flight in list(self._flights.values()):
+            self._let_go(flight)
+        self._finished.clear()
+
+    # ------------------------------------------------------------------ for the caller
+
+    def start(self, call: Call) -> None:
+        """Send the call on its way. Never blocks; what goes wrong is an outcome of `next`."""
+        if self._flying[call.server] >= MAX_CALLS_PER_SERVER:
+            self._waiting.append(call)
+        else:
+            self._launch(call)
+
+    def next(self, timeout_s: float | None) -> Answer | Failure | None:
+        """The next finished call; None if there is none within `timeout_s`, or nothing is under way.
+
+        Raises `AuthenticationError` in place of the outcome of a call to a server that refuses the user.
+        """
+        until = None if timeout_s is None else self._clock() + timeout_s
+        while not self._finished:
+            if not self._flights:
+                return None
+            self._drive(until)
+            if not self._finished and until is not None and self._clock() >= until:
+                return None
+        outcome = self._finished.popleft()
+        if isinstance(outcome, tuple):
+            raise outcome[1]
+        return outcome
+
+    def unfinished(self) -> int:
+        """How many calls `next` has not returned yet."""
+        return len(self._finished) + len(self._flights) + len(self._waiting)
+
+    def abandon(self, call: Call) -> None:
+        """Forget a call: `next` will not return it, and its buffers are free. The server may do it or not."""
+        for flight in self._flights.values():
+            if flight.call is call:
+                self._let_go(flight)
+                self._launch_waiting()
+                return
+        if call in self._waiting:
+            self._waiting.remove(call)
+            return
+        for outcome in self._finished:
+            if (outcome[0] if isinstance(outcome, tuple) else outcome.call) is call:
+                self._finished.remove(outcome)
+                return
+
+    # ------------------------------------------------------------------ a call's way
+
+    def _launch(self, call: Call) -> None:
+        refusal = None if self._trial else self._lines.refusal(call.server)
+        if refusal is not None:
+            self._finished.append(Failure(call, None, refusal))
+            return
+        if self._encoded[0] is not call.request:
+            self._encoded = call.request, messages.encode(call.request)
+        self._fly(call, self._encoded[1], reuse=True, attempts=1)
+
+    def _fly(self, call: Call, body: bytes, *, reuse: bool, attempts: int) -> None:
+        """Put the call on a connection."""
+        lines = self._lines
+        connection = None
+        try:
+            connection = lines.borrow(call.server) if reuse else None
+            reused = connection is not None
+            if connection is None:
+                connection = lines.fresh(call.server)
+        except _LINE_ERRORS as error:
+            self._fail(call, error)
+            return
+        flight = _Flight(call, body, connection, reused, attempts)
+        now = self._clock()
+        flight.ends_at = now + LONGEST_CALL_S
+        flight.moved(now)
+        flight.events = select.POLLIN
+        self._flights[connection.fd] = flight
+        self._flying[call.server] += 1
+        self._poll.register(connection.fd, select.POLLIN)
+        try:
+            connection.begin(body, call.payload, call.sink)
+        except OSError as error:
+            self._lost(flight, error)
+            return
+        self._watch(flight)
+
+    def _watch(self, flight: _Flight) -> None:
+        events = flight.connection.events
+        if events != flight.events:
+            flight.events = events
+            self._poll.modify(flight.connection.fd, events)
+
+    def _drive(self, until: float | None) -> None:
+        """Wait until something can be done, at most until `until` or the first deadline, and do it."""
+        now = self._clock()
+        first = min([flight.deadline for flight in self._flights.values()])
+        wake = first if until is None or until > first else until
+        for fd, events in self._poll.poll(max(0, ceil((wake - now) * 1000))):
+            self._advance(self._flights[fd], events)
+        now = self._clock()
+        if now >= first:
+            for flight in [flight for flight in self._flights.values() if now >= flight.deadline]:
+                self._lost(flight, TimeoutError(0, self._stalled(flight, now)))
+
+    def _advance(self, flight: _Flight, events: int) -> None:
+        connection = flight.connection
+        try:
+            reply = connection.advance(bool(events & _READABLE), bool(events & _WRITABLE))
+        except _LINE_ERRORS as error:
+            self._lost(flight, error)
+            return
+        if reply is None:
+            flight.moved(self._clock())
+            self._watch(flight)
+            return
+        self._land(flight)
+        if connection.finish():
+            self._lines.give_back(connection)
+        else:
+            connection.close()
+        self._finish(flight.call, reply, connection.payload_bytes)
+        if self._waiting:
+            self._launch_waiting()
+
+    def _land(self, flight: _Flight) -> None:
+        """The flight is over, one way or the other."""
+        fd = flight.connection.fd
+        del self._flights[fd]
+        self._poll.unregister(fd)
+        self._flying[flight.call.server] -= 1
+
+    def _finish(self, call: Call, reply: Reply, payload_bytes: int) -> None:
+        lines = self._lines
+        server = lines.servers[call.server]
+        if isinstance(reply, Error):
+            status = _status(reply.status)
+            if status is not Status.BUSY:
+                lines.answered(call.server)
+            self._finished.append(Failure(call, status, f"{server}: {reply.text}"))
+        elif isinstance(reply, REPLIES[type(call.request)]):
+            lines.answered(call.server)
+            self._finished.append(Answer(call, reply, payload_bytes))
+        else:
+            self._fail(call, ProtocolError(f"{type(reply).__name__} is no answer to {type(call.request).__name__}"))
+
+    def _let_go(self, flight: _Flight) -> None:
+        """Nobody waits for this call any more."""
+        self._land(flight)
+        connection = flight.connection
+        if connection.let_go(min(flight.deadline, self._clock() + OWED_S)):
+            self._lines.give_back(connection)
+        else:
+            connection.close()
+
+    def _launch_waiting(self) -> None:
+        """Launch the waiting calls for whose servers there is room now."""
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            self.start(call)
+
+    # ------------------------------------------------------------------ when it goes wrong
+
+    def _lost(self, flight: _Flight, error: Exception) -> None:
+        """The connection is of no further use. Try the call on another one, or fail it."""
+        connection, call = flight.connection, flight.call
+        self._land(flight)
+        stale = flight.reused and not connection.answering and not isinstance(error, TimeoutError)
+        astray = connection.connecting and flight.attempts < self._lines.addresses(call.server)
+        connection.close()
+        if isinstance(error, OSError) and (stale or astray):
+            if astray:
+                self._lines.try_next_address(call.server)
+            self._fly(call, flight.body, reuse=False, attempts=flight.attempts + astray)
+        else:
+            self._fail(call, error)
+        self._launch_waiting()
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        """The call failed without an answer to it."""
+        server = self._lines.servers[call.server]
+        if isinstance(error, AuthenticationError):
+            self._lines.failed(call.server, str(error), quick=False)
+            self._finished.append((call, error))
+            return
+        status, wrong = None, None
+        quick = False
+        if isinstance(error, RefusalError):
+            status = _status(error.status)
+            text = f"{server}: {error}"
+        elif isinstance(error, WrongServerError):
+            text, wrong = str(error), error
+        elif isinstance(error, ProtocolError):
+            text = f"{server} does not speak this protocol: {error}"
+        else:
+            text = f"{server} does not answer: {_reason(error)}"
+            quick = not isinstance(error, TimeoutError)
+        if status not in _HARMLESS:
+            self._lines.failed(call.server, text, quick=quick)
+        self._finished.append(Failure(call, status, text, wrong))
+
+    @staticmethod
+    def _stalled(flight: _Flight, now: float) -> str:
+        if now >= flight.ends_at:
+            return f"the call was not over after {LONGEST_CALL_S:.0f} s"
+        if flight.connection.connecting:
+            return "no connection in time"
+        if not flight.connection.ready:
+            return "it did not authenticate in time"
+        return f"no byte moved for {flight.call.stall_s:g} s"
+
+
+def _status(number: int) -> Status:
+    try:
+        return Status(number)
+    except ValueError:  # a newer server's
+        return Status.IO_ERROR
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+        return text[0].lower() + text[1:] if error.errno and text == os.strerror(error.errno) else text
+    return str(error)

@@ -1,0 +1,183 @@
+"""Frames on their way out and in: which bytes to send next, and where the next bytes received belong. Sans-IO.
+
+Nothing is copied that is large: a payload goes out from the caller's own buffers, and comes in straight into the
+buffer that was set aside for it. Small replies are read with their header in one go into a scratch buffer, which is
+why the first bytes of a payload may be copied once.
+
+Invariant: not a byte is put into a buffer of the caller's but by `FrameReader.received`, or by the socket that
+was handed `FrameReader.buffer()`; after the frame is returned, or `drop`, neither can happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dfs_server.protocol.frames import HEADER_BYTES, Header, Limits, ProtocolError, pack_header, parse_header
+from dfs_server.protocol.pieces import Buffer
+
+SCRATCH_BYTES: Final = 8 * 1024
+_JOINED_BYTES: Final = 16 * 1024
+
+Expect = Callable[[Header], memoryview | None]
+"""Told of each header; says where the payload goes (None if it has none). Raises ProtocolError if it is unwelcome."""
+
+
+class FrameWriter:
+    """What is still to be sent, as views for `sendmsg`."""
+
+    __slots__ = ("views",)
+
+    def __init__(self) -> None:
+        self.views: list[Buffer] = []
+
+    def add(self, request_id: int, body: bytes, payload: Sequence[Buffer] = ()) -> None:
+        """Append a frame. The payload's buffers are only looked at, so they must stay as they are until sent."""
+        length = sum(memoryview(part).nbytes for part in payload) if payload else 0
+        header = pack_header(request_id, len(body), length)
+        if len(body) <= _JOINED_BYTES:
+            self.views.append(header + body)
+        else:
+            self.views += (header, body)
+        if length:
+            self.views.extend(memoryview(part).cast("B") for part in payload if len(part))
+
+    def sent(self, count: int) -> None:
+        """The socket took `count` bytes."""
+        views = self.views
+        done = 0
+        for view in views:
+            if count < len(view):
+                break
+            count -= len(view)
+            done += 1
+        del views[:done]
+        if count:
+            views[0] = memoryview(views[0])[count:]
+
+    def clear(self) -> None:
+        """Send nothing more, and let go of all buffers."""
+        self.views.clear()
+
+
+_HEADER, _BODY, _PAYLOAD = range(3)
+
+
+class FrameReader:
+    """Turns bytes into frames: receive into `buffer()`, tell `received(count)`, then take each `frame()` until None."""
+
+    __slots__ = (
+        "_body",
+        "_end",
+        "_expect",
+        "_filled",
+        "_long",
+        "_scratch",
+        "_sink",
+        "_stage",
+        "_start",
+        "header",
+        "limits",
+    )
+
+    def __init__(self, limits: Limits, expect: Expect) -> None:
+        self.limits = limits
+        self.header = Header(0, 0, 0)  # of the frame under way, or of the one returned last
+        self._expect = expect
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._start = 0  # what is received and not yet used is _scratch[_start:_end]
+        self._end = 0
+        self._stage = _HEADER
+        self._body: memoryview = self._scratch[:0]
+        self._long = False  # the body does not fit the scratch buffer and has one of its own
+        self._sink: memoryview | None = None  # where the payload of this frame goes
+        self._filled = 0  # bytes of the long body, or of the payload
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether everything that was received has been returned as frames."""
+        return self._stage == _HEADER and self._start == self._end
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes are to be put; never empty. The body returned last is overwritten by them."""
+        if self._stage == _PAYLOAD and self._sink is not None:
+            return self._sink[self._filled :]
+        if self._stage == _BODY and self._long:
+            return self._body[self._filled :]
+        self._make_room(self.header.body_bytes if self._stage == _BODY else HEADER_BYTES)
+        return self._scratch[self._end :]
+
+    def received(self, count: int) -> None:
+        """`count` bytes were put where `buffer()` said."""
+        if self._stage == _PAYLOAD or (self._stage == _BODY and self._long):
+            self._filled += count
+        else:
+            self._end += count
+
+    def frame(self) -> memoryview | None:
+        """The body of the next complete frame, whose `header` is set; None if more bytes are needed.
+
+        Raises `ProtocolError` for a header that is none, is over the limits, or is not expected.
+        """
+        if self._stage == _HEADER:
+            if self._end - self._start < HEADER_BYTES:
+                return None
+            self._begin_body()
+        if self._stage == _BODY:
+            if not self._body_is_complete():
+                return None
+            self._begin_payload()
+        if self._filled < self.header.payload_bytes:
+            return None
+        self._stage, self._sink = _HEADER, None
+        return self._body
+
+    def drop(self) -> None:
+        """Let go of the caller's buffer. The reader is of no further use."""
+        self._sink = None
+        self._stage, self._start, self._end = _HEADER, 0, 0
+
+    def _begin_body(self) -> None:
+        after = self._start + HEADER_BYTES
+        header = parse_header(self._scratch[self._start : after], self.limits)
+        sink = self._expect(header)
+        if header.payload_bytes and (sink is None or len(sink) < header.payload_bytes):
+            raise ProtocolError(f"a payload of {header.payload_bytes} bytes; there is room for {len(sink or b'')}")
+        self.header, self._start, self._stage = header, after, _BODY
+        self._sink = sink[: header.payload_bytes] if sink is not None else None
+        self._filled = 0
+        self._long = header.body_bytes > SCRATCH_BYTES
+        if self._long:
+            self._body = memoryview(bytearray(header.body_bytes))
+            self._filled = self._take(self._body)
+
+    def _body_is_complete(self) -> bool:
+        if self._long:
+            return self._filled == len(self._body)
+        end = self._start + self.header.body_bytes
+        if end > self._end:
+            return False
+        self._body = self._scratch[self._start : end]
+        self._start = end
+        return True
+
+    def _begin_payload(self) -> None:
+        self._stage, self._filled = _PAYLOAD, 0
+        if self._sink is not None:
+            self._filled = self._take(self._sink)
+
+    def _take(self, target: memoryview) -> int:
+        """Move what there is for `target` from the scratch buffer to it."""
+        count = min(self._end - self._start, len(target))
+        target[:count] = self._scratch[self._start : self._start + count]
+        self._start += count
+        return count
+
+    def _make_room(self, wanted: int) -> None:
+        """See to it that `wanted` bytes fit the scratch buffer from `_start` on, and at least one can be received."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start + wanted > SCRATCH_BYTES or self._end == SCRATCH_BYTES:
+            rest = bytes(self._scratch[self._start : self._end])
+            self._scratch[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)

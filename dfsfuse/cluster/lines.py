@@ -1,0 +1,188 @@
+"""What a client has of each server: its addresses, its circuit, and its idle connections. Thread-safe; starts none.
+
+Exchanges borrow connections here and give them back. All logging about servers that come and go is done here, one
+line for each change.
+
+Invariant: a connection is either in `_idle` or with one exchange. Idle ones may be owed replies, or be not yet
+authenticated: whoever borrows such a one goes on where it stands.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dfsfuse.cluster.connection import Connection
+from dfsfuse.cluster.health import Circuit
+from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, look_up, look_up_number
+
+AUTHENTICATION_S: Final = 2.0
+"""A connection must be open and authenticated so soon."""
+OWED_S: Final = 5.0
+"""A reply that is owed for longer will not be waited for: its connection is closed."""
+MAX_IDLE: Final = 8
+"""Idle connections kept for each server."""
+
+log = logging.getLogger(__name__)
+
+
+class Lines:
+    """The lines to the four servers."""
+
+    def __init__(
+        self,
+        servers: Sequence[ServerAddress],
+        credentials: Credentials,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        look_up: Callable[[ServerAddress], tuple[Target, ...]] = look_up,
+    ) -> None:
+        self.servers = {server.id: server for server in servers}
+        self.clock = clock
+        self.changed = threading.Event()
+        """Set whenever a server goes down, for whoever tries them again."""
+        self.tried_elsewhere = False
+        """Whether somebody else tries servers that are down, so that requests need not do it."""
+        self._credentials = credentials
+        self._look_up = look_up
+        self._lock = threading.Lock()
+        self._idle: dict[int, list[Connection]] = {id: [] for id in self.servers}  # guarded by _lock
+        self._circuits = {id: Circuit(clock) for id in self.servers}  # guarded by _lock, but for reading `up`
+        self._targets = {id: look_up_number(server) for id, server in self.servers.items()}
+        self._closed = False  # guarded by _lock
+
+    # ------------------------------------------------------------------ health
+
+    def usable(self) -> frozenset[int]:
+        """The servers that are believed to answer."""
+        return frozenset(id for id, circuit in self._circuits.items() if circuit.up)
+
+    def refusal(self, id: int) -> str | None:
+        """None if the server may be asked now, else why not."""
+        circuit = self._circuits[id]
+        if circuit.up or self.claim(id, late_s=1.0 if self.tried_elsewhere else 0.0):
+            return None
+        return circuit.reason
+
+    def claim(self, id: int, *, late_s: float = 0.0, eager: bool = False) -> bool:
+        """May the caller try this server, which is down, now? See `Circuit.claim`."""
+        with self._lock:
+            return self._circuits[id].claim(late_s=late_s, eager=eager)
+
+    def next_trial(self) -> tuple[float | None, list[int]]:
+        """When the next trial of a server is due (None: all are up), and the servers that are down."""
+        with self._lock:
+            down = [id for id, circuit in self._circuits.items() if not circuit.up]
+            return min((self._circuits[id].due_at for id in down), default=None), down
+
+    def failed(self, id: int, text: str, *, quick: bool) -> None:
+        """The server did not answer. Its idle connections are worth nothing either."""
+        with self._lock:
+            if not self._circuits[id].failed(text, quick=quick):
+                return
+            idle, self._idle[id] = self._idle[id], []
+        for connection in idle:
+            connection.close()
+        log.warning("%s; trying again in the background", text)
+        self.changed.set()
+
+    def answered(self, id: int) -> None:
+        """The server gave a complete answer."""
+        if self._circuits[id].up:
+            return
+        with self._lock:
+            changed = self._circuits[id].answered()
+        if changed:
+            log.warning("%s answers again", self.servers[id])
+
+    # ------------------------------------------------------------------ addresses
+
+    def look_up(self, id: int) -> None:
+        """Find the server's address if its host is a name; to be called in a thread that may wait."""
+        server = self.servers[id]
+        if look_up_number(server):
+            return
+        try:
+            self._targets[id] = self._look_up(server)
+        except OSError as error:
+            log.debug("%s: the name %r cannot be resolved: %s", server, server.host, error)
+
+    def addresses(self, id: int) -> int:
+        """How many addresses there are to try."""
+        return len(self._targets[id])
+
+    def try_next_address(self, id: int) -> None:
+        """The first of the server's addresses led nowhere."""
+        first, *others = self._targets[id]
+        self._targets[id] = (*others, first)
+
+    # ------------------------------------------------------------------ connections
+
+    def fresh(self, id: int) -> Connection:
+        """A new connection. Raises OSError if that is known to be in vain."""
+        server, targets = self.servers[id], self._targets[id]
+        if not targets:
+            raise OSError(errno.EHOSTUNREACH, f"its host name {server.host!r} cannot be resolved")
+        return Connection(server, targets[0], self._credentials, self.clock())
+
+    def borrow(self, id: int) -> Connection | None:
+        """An idle connection, or None if there is none. Raises what `Connection.advance` does.
+
+        Raises TimeoutError if an answer is overdue on one: a server that nobody waits for, since the others
+        are faster, is found out here when it hangs.
+        """
+        while True:
+            with self._lock:
+                idle = self._idle[id]
+                connection = idle.pop() if idle else None
+            if connection is None:
+                return None
+            if connection.ready and connection.owed_until is None:
+                if connection.is_quiet():
+                    return connection
+                connection.close()
+            elif self._catch_up(connection):
+                return connection
+
+    def _catch_up(self, connection: Connection) -> bool:
+        """Read what has come on an idle connection. False, and closed, if it was lost."""
+        try:
+            connection.catch_up()
+        except OSError:
+            connection.close()
+            return False
+        except BaseException:
+            connection.close()
+            raise
+        due = connection.owed_until if connection.ready else connection.opened_at + AUTHENTICATION_S
+        if due is not None and self.clock() > due:
+            connection.close()
+            raise TimeoutError(errno.ETIMEDOUT, "it has owed an answer for too long")
+        return True
+
+    def give_back(self, connection: Connection) -> None:
+        """An exchange has no more use for it, and it can be used again."""
+        id = connection.server.id
+        with self._lock:
+            idle = self._idle[id]
+            if not self._closed and len(idle) < MAX_IDLE:
+                if connection.ready and connection.owed_until is None:
+                    idle.append(connection)  # the next to be borrowed
+                else:
+                    idle.insert(0, connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close all idle connections, and those that are given back from now on."""
+        with self._lock:
+            self._closed = True
+            connections = [connection for idle in self._idle.values() for connection in idle]
+            for idle in self._idle.values():
+                idle.clear()
+        for connection in connections:
+            connection.close()

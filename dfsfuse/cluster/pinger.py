@@ -1,0 +1,72 @@
+"""Tries servers that are down, in a thread of its own, so that no request has to wait to find out.
+
+One thread for each `Pinger`, between `start` and `stop`; it is a daemon, so a process that forgets `stop` can end.
+A fork does not take it along: start it after the fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Final
+
+from dfs_server.protocol.messages import GetPosition
+from dfsfuse.cluster.exchange import Call, Exchange
+from dfsfuse.cluster.lines import Lines
+from dfsfuse.errors import AuthenticationError
+
+STALL_S: Final = 1.0
+GLANCE_S: Final = 0.1
+"""How often the thread looks up from trials under way: for `stop`, and for trials that are due meanwhile."""
+
+log = logging.getLogger(__name__)
+
+
+class Pinger:
+    """The thread."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="dfsfuse-pinger", daemon=True)
+            self._thread.start()
+            self._lines.tried_elsewhere = True
+
+    def stop(self) -> None:
+        """Stop it; returns when it has ended."""
+        if self._thread is not None:
+            self._stopping = True
+            self._lines.changed.set()
+            self._thread.join()
+            self._thread = None
+            self._lines.tried_elsewhere = False
+
+    def _run(self) -> None:
+        with Exchange(self._lines, trial=True) as exchange:
+            while not self._stopping:
+                self._lines.changed.clear()
+                due_at, down = self._lines.next_trial()
+                for id in down:
+                    if self._lines.claim(id):
+                        self._lines.look_up(id)
+                        exchange.start(Call(id, GetPosition(), stall_s=STALL_S))
+                if exchange.unfinished():
+                    self._glance(exchange)
+                elif due_at is None:
+                    self._lines.changed.wait()
+                else:
+                    self._lines.changed.wait(max(0.0, due_at - self._lines.clock()))
+
+    @staticmethod
+    def _glance(exchange: Exchange) -> None:
+        try:
+            outcome = exchange.next(GLANCE_S)
+        except AuthenticationError as error:
+            log.warning("%s", error)
+        else:
+            log.debug("trial: %s", outcome)

@@ -1,0 +1,58 @@
+"""The four servers' addresses, the user who speaks to them, and how a host's name becomes an address.
+
+Knows the name service and nothing else of the network. `look_up` may block for seconds on a host's name (never on
+a number); whoever calls it chooses the thread.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """One of the four servers: `id` is its position in the client's config, 1 to 4; extents name it by that."""
+
+    id: int
+    name: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.name} ({host}:{self.port})"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who the client is. The password is in no representation of it, so that no log or traceback shows it."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+class Target(NamedTuple):
+    """Where a socket connects to."""
+
+    family: int
+    address: tuple[str | int | bytes, ...]
+
+
+def look_up_number(server: ServerAddress) -> tuple[Target, ...]:
+    """The server's address if `host` is a number (127.0.0.1, ::1), else nothing. Never blocks."""
+    try:
+        return _targets(server, socket.AI_NUMERICHOST)
+    except OSError:
+        return ()
+
+
+def look_up(server: ServerAddress) -> tuple[Target, ...]:
+    """All addresses of the server's host, best first. Raises OSError if the name cannot be resolved. May block."""
+    return _targets(server, 0)
+
+
+def _targets(server: ServerAddress, flags: int) -> tuple[Target, ...]:
+    found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=flags)
+    return tuple(Target(family, tuple(address)) for family, _, _, _, address in found)
