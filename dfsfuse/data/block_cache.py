@@ -1,0 +1,102 @@
+"""Verified blocks of pieces in memory, least recently used out first.
+
+Blocks come in runs: consecutive blocks of a piece that were fetched into one buffer. A block is a view of its run's
+buffer and keeps all of it alive, so runs are what is counted and what is thrown out, whole. What is in here was
+verified by whoever put it in; segments are immutable, so nothing in here ever becomes wrong.
+
+Thread-safe. A view that was handed out stays good after its run was thrown out (it keeps the buffer alive).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+
+from dfs_server.protocol.pieces import BLOCK_BYTES, block_count
+
+BlockKey = tuple[bytes, int, int]
+"""Segment id, piece number, block number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Consecutive verified blocks of a piece, from `first_block` on."""
+
+    segment: bytes
+    number: int
+    first_block: int
+    data: memoryview
+
+    def blocks(self) -> range:
+        """The numbers of its blocks."""
+        return range(self.first_block, self.first_block + block_count(len(self.data)))
+
+    def block(self, block: int) -> memoryview:
+        """The bytes of one of its blocks."""
+        start = (block - self.first_block) * BLOCK_BYTES
+        return self.data[start : start + BLOCK_BYTES]
+
+
+class BlockCache:
+    """Holds at most `capacity_bytes` of runs; a run that is larger than that is not kept at all."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._lock = Lock()
+        self._runs: OrderedDict[Run, int] = OrderedDict()  # run -> blocks of it in use; guarded by _lock
+        self._where: dict[BlockKey, Run] = {}  # guarded by _lock
+        self._bytes = 0  # guarded by _lock
+
+    def get(self, segment: bytes, number: int, block: int) -> memoryview | None:
+        """The block, or None. Counts as use of its run."""
+        with self._lock:
+            run = self._where.get((segment, number, block))
+            if run is None:
+                return None
+            self._runs.move_to_end(run)
+            return run.block(block)
+
+    def put(self, run: Run) -> None:
+        """Keep a run. Its blocks take the place of the same blocks of older runs."""
+        size = len(run.data)
+        if not 0 < size <= self._capacity_bytes:
+            return
+        with self._lock:
+            self._runs[run] = 0
+            self._bytes += size
+            for block in run.blocks():
+                self._release((run.segment, run.number, block))
+                self._where[run.segment, run.number, block] = run
+                self._runs[run] += 1
+            while self._bytes > self._capacity_bytes:
+                self._throw_out(next(iter(self._runs)))
+
+    def size_bytes(self) -> int:
+        """How much memory the runs hold."""
+        with self._lock:
+            return self._bytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._runs.clear()
+            self._where.clear()
+            self._bytes = 0
+
+    def _release(self, key: BlockKey) -> None:
+        """Forget one block; its run goes with its last block."""
+        run = self._where.pop(key, None)
+        if run is None:
+            return
+        self._runs[run] -= 1
+        if self._runs[run] == 0:
+            self._throw_out(run)
+
+    def _throw_out(self, run: Run) -> None:
+        del self._runs[run]
+        self._bytes -= len(run.data)
+        for block in run.blocks():
+            key = (run.segment, run.number, block)
+            if self._where.get(key) is run:
+                del self._where[key]

@@ -1,0 +1,245 @@
+"""Segments up and down: what the layers above know of file data.
+
+`write` makes a segment of some bytes, `read` gives bytes of one. Small segments are not sent from here: their pieces
+are handed to the caller, who carries them in the batch that refers to them, so that they are durable with it. The
+pieces of larger ones are durable on two servers each when `write` returns.
+
+Knows nothing of files and regions: who refers to a segment, and when it is dropped, is the metadata's business.
+
+Threads: any number of callers. Prefetches run on two threads of its own, which start with the first prefetch and
+end with `close`. Memory: the cache's bytes, plus what is being read and written at the moment.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Lock
+from typing import Final, NamedTuple
+
+from dfs_server.protocol.batches import InlinePiece
+from dfs_server.protocol.messages import MAX_HAVE_PIECES, Have, HavePieces
+from dfs_server.protocol.pieces import (
+    BLOCK_BYTES,
+    PIECE_NUMBERS,
+    Buffer,
+    block_count,
+    block_digests,
+    piece_digest,
+)
+from dfsfuse.cluster.exchange import Answer
+from dfsfuse.data.block_cache import BlockCache
+from dfsfuse.data.download import DEADLINE_S, HEDGE_S, download
+from dfsfuse.data.extents import Segment
+from dfsfuse.data.pace import Pace, Suspects
+from dfsfuse.data.placement import place
+from dfsfuse.data.striping import (
+    SEGMENT_MAX_BYTES,
+    Part,
+    blocks_touched,
+    hull,
+    locate,
+    piece_lengths,
+    split,
+)
+from dfsfuse.data.transport import ClusterLike
+from dfsfuse.data.upload import require_writable, upload
+from dfsfuse.errors import DfsError
+
+INLINE_SEGMENT_MAX_BYTES: Final = 128 * 1024
+DEFAULT_CACHE_BYTES: Final = 128 * 1024 * 1024
+PREFETCH_THREADS: Final = 2
+PREFETCHES_AT_ONCE: Final = 8
+"""Under way or waiting for a thread; further ones are not worth it and are forgotten."""
+ASK_STALL_S: Final = 4.0
+
+
+class Written(NamedTuple):
+    """A new segment, and the pieces to carry in the batch that refers to it (none if they are on servers already)."""
+
+    segment: Segment
+    inline: tuple[InlinePiece, ...]
+
+
+def _random_id() -> bytes:
+    return secrets.token_bytes(16)
+
+
+class SegmentStore:
+    """See the module."""
+
+    def __init__(
+        self,
+        cluster: ClusterLike,
+        *,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        ids: Callable[[], bytes] = _random_id,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster = cluster
+        self._cache = BlockCache(cache_bytes)
+        self._ids = ids
+        self._clock = clock
+        self._suspects = Suspects()
+        self._pace = Pace(HEDGE_S)
+        self._lock = Lock()
+        self._threads: ThreadPoolExecutor | None = None  # guarded by _lock
+        self._prefetches: dict[bytes, Future[None]] = {}  # by segment id; guarded by _lock
+        self._closed = False  # guarded by _lock
+
+    # -------------------------------------------------------------- up
+
+    def write(self, data: Buffer, rotation: int) -> Written:
+        """Make a segment of 1 byte to 4 MiB. `data` must not change until this returns, and is not used afterwards.
+
+        Raises `ReadOnlyError` if fewer than three servers answer, `NoSpaceError` if too few have room.
+        """
+        length = memoryview(data).nbytes
+        if not 0 < length <= SEGMENT_MAX_BYTES:
+            raise ValueError(f"a segment has 1 to {SEGMENT_MAX_BYTES} bytes, not {length}")
+        if length <= INLINE_SEGMENT_MAX_BYTES:
+            return self._write_inline(data, rotation)
+        segment = self._ids()
+        homes, digests = upload(segment, data, rotation, self._cluster, self._suspects, clock=self._clock)
+        return Written(Segment(segment, length, homes, digests), ())
+
+    def _write_inline(self, data: Buffer, rotation: int) -> Written:
+        usable = self._cluster.usable()
+        require_writable(usable)
+        segment, names = self._ids(), self._cluster.names
+        pieces = split(data)
+        one, two, three, four = (piece_digest(block_digests(piece)) for piece in pieces)
+        homes = place(rotation, usable)
+        inline = tuple(
+            InlinePiece(segment, number, tuple(names[server] for server in home), bytes(piece))
+            for number, home, piece in zip(PIECE_NUMBERS, homes, pieces, strict=True)
+        )
+        return Written(Segment(segment, memoryview(data).nbytes, homes, (one, two, three, four)), inline)
+
+    # -------------------------------------------------------------- down
+
+    def read(self, segment: Segment, offset: int, length: int) -> bytes:
+        """The bytes of a segment from `offset` on: `length`, or fewer where the segment ends. Verified.
+
+        Raises `IncompleteError` if no good copy of some of them can be had.
+        """
+        parts = locate(segment.length, offset, length)
+        self._wait_for_prefetch(segment.id)
+        blocks = self._blocks(segment, {part.number: blocks_touched(part) for part in parts})
+        return b"".join(view for part in parts for view in _cut(part, blocks))
+
+    def _blocks(self, segment: Segment, touched: Mapping[int, range]) -> dict[tuple[int, int], memoryview]:
+        """Blocks of the segment's pieces, by (piece number, block): from the cache, else fetched and cached."""
+        found = {}
+        wanted = {}
+        for number, blocks in touched.items():
+            missing = []
+            for block in blocks:
+                view = self._cache.get(segment.id, number, block)
+                if view is None:
+                    missing.append(block)
+                else:
+                    found[number, block] = view
+            if missing:
+                wanted[number] = hull(missing)
+        if wanted:
+            for run in download(
+                segment, wanted, self._cluster, self._suspects, self._pace, clock=self._clock
+            ):
+                self._cache.put(run)
+                found.update(((run.number, block), run.block(block)) for block in run.blocks())
+        return found
+
+    # -------------------------------------------------------------- ahead
+
+    def prefetch(self, segment: Segment) -> None:
+        """Fetch all of a segment into the cache, in the background. Never fails: `read` will say what is wrong."""
+        with self._lock:
+            if self._closed or segment.id in self._prefetches or len(self._prefetches) >= PREFETCHES_AT_ONCE:
+                return
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(PREFETCH_THREADS, thread_name_prefix="prefetch")
+            self._prefetches[segment.id] = self._threads.submit(self._prefetch, segment)
+
+    def _prefetch(self, segment: Segment) -> None:
+        lengths = piece_lengths(segment.length)
+        whole = {
+            number: range(block_count(length))
+            for number, length in zip(PIECE_NUMBERS, lengths, strict=True)
+            if length
+        }
+        try:
+            self._blocks(segment, whole)
+        except DfsError:
+            pass  # whoever reads the segment gets the error
+        finally:
+            with self._lock:
+                self._prefetches.pop(segment.id, None)
+
+    def _wait_for_prefetch(self, segment: bytes) -> None:
+        """If the segment is being fetched, wait for it, rather than fetch it twice."""
+        with self._lock:
+            under_way = self._prefetches.get(segment)
+        if under_way is None:
+            return
+        if under_way.cancel():  # no thread was free for it yet: the reader is faster
+            with self._lock:
+                self._prefetches.pop(segment, None)
+            return
+        wait([under_way], timeout=2 * DEADLINE_S)
+
+    # -------------------------------------------------------------- who has what
+
+    def copies(self, segments: Sequence[Segment]) -> list[dict[int, frozenset[int]]]:
+        """For each segment: piece number -> ids of the servers that answer and have it now. Nothing is read to tell."""
+        pieces = [(segment.id, number) for segment in segments for number in PIECE_NUMBERS]
+        holders: list[set[int]] = [set() for _ in pieces]
+        for start in range(0, len(pieces), MAX_HAVE_PIECES):
+            batch = tuple(pieces[start : start + MAX_HAVE_PIECES])
+            for server, flags in self._ask_for(batch).items():
+                for index, flag in enumerate(flags, start):
+                    if flag:
+                        holders[index].add(server)
+        found = iter(holders)
+        return [{number: frozenset(next(found)) for number in PIECE_NUMBERS} for _ in segments]
+
+    def missing(self, segments: Sequence[Segment]) -> list[frozenset[int]]:
+        """For each segment: the numbers of the pieces that no server that answers has. Empty pieces need no server."""
+        return [
+            frozenset(
+                number for number, servers in copies.items() if not servers and number <= segment.length
+            )
+            for segment, copies in zip(segments, self.copies(segments), strict=True)
+        ]
+
+    def _ask_for(self, pieces: tuple[tuple[bytes, int], ...]) -> dict[int, bytes]:
+        """One flag for each piece from each server that answers."""
+        requests = dict.fromkeys(self._cluster.usable(), HavePieces(pieces))
+        results = self._cluster.ask(requests, stall_s=ASK_STALL_S)
+        flags = {}
+        for server, result in results.items():
+            if isinstance(result, Answer) and isinstance(result.reply, Have):
+                flags[server] = result.reply.flags[: len(pieces)]
+        return flags
+
+    def close(self) -> None:
+        """End the prefetches. Waits for those under way."""
+        with self._lock:
+            self._closed = True
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=True, cancel_futures=True)
+        self._cache.clear()
+
+
+def _cut(part: Part, blocks: Mapping[tuple[int, int], memoryview]) -> list[memoryview]:
+    """The part's bytes, as views of the blocks that it touches."""
+    touched = blocks_touched(part)
+    views = [blocks[part.number, block] for block in touched]
+    start = part.offset - touched.start * BLOCK_BYTES
+    views[0] = views[0][start:]
+    surplus = sum(map(len, views)) - part.size
+    views[-1] = views[-1][: len(views[-1]) - surplus]
+    return views

@@ -1,0 +1,102 @@
+"""What the data layer needs of the cluster, and the one loop that carries out a race with it.
+
+The loop does what the race says and reports what came of it. It waits on the exchange only, never for longer
+than until the race wants to be asked again or the deadline has come, and leaves nothing under way: a call that is still
+unfinished when it ends is abandoned with the exchange, so no buffer is written to or read from afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final, Protocol
+
+from dfs_server.protocol.messages import Request
+from dfsfuse.cluster.exchange import Answer, Call, Failure
+from dfsfuse.data.pace import Suspects
+from dfsfuse.data.race import Attempt, Race
+
+SHORTEST_WAIT_S: Final = 0.001
+
+
+class ExchangeLike(Protocol):
+    """Requests side by side: see `dfsfuse.cluster.exchange.Exchange`."""
+
+    def start(self, call: Call) -> None: ...
+    def next(self, timeout_s: float | None) -> Answer | Failure | None: ...
+    def __enter__(self) -> ExchangeLike: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class ClusterLike(Protocol):
+    """The four servers as one: see `dfsfuse.cluster.cluster.Cluster`."""
+
+    @property
+    def names(self) -> Mapping[int, str]: ...
+    def usable(self) -> frozenset[int]: ...
+    def exchange(self) -> ExchangeLike: ...
+    def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> Mapping[int, Answer | Failure]: ...
+
+
+class Job(Protocol):
+    """What is raced for: makes the calls and judges the replies."""
+
+    @property
+    def race(self) -> Race: ...
+
+    def call(self, attempt: Attempt) -> Call:
+        """The request for this attempt."""
+
+    def finished(self, attempt: Attempt, result: Answer | Failure, now: float) -> None:
+        """Judge the result and tell the race."""
+
+    def expired(self) -> None:
+        """Time is up: take what is pending for lost."""
+
+    def check(self) -> None:
+        """Raise the error for the user if there is no hope left."""
+
+
+def run(
+    job: Job, cluster: ClusterLike, suspects: Suspects, *, deadline_s: float, clock: Callable[[], float]
+) -> None:
+    """Carry out the job. Returns when its race is done; raises what `job.check` raises."""
+    race = job.race
+    attempts: dict[Call, Attempt] = {}
+    deadline = clock() + deadline_s
+    with cluster.exchange() as exchange:
+        try:
+            while not race.done():
+                now = clock()
+                if now >= deadline:
+                    job.expired()
+                attempt = race.take(now)
+                if attempt:
+                    call = job.call(attempt)
+                    attempts[call] = attempt
+                    exchange.start(call)
+                job.check()
+                # After a start, do not wait: there may be more to start, and meanwhile bytes are moved.
+                result = exchange.next(0.0 if attempt else _wait_s(race, now, deadline))
+                if result is not None:
+                    _report(job, attempts.pop(result.call), result, suspects, clock())
+        finally:
+            for server in race.laggards(clock()):
+                suspects.lagged(server, clock())
+
+
+def _wait_s(race: Race, now: float, deadline: float) -> float:
+    wake_in_s = race.wake_in_s(now)
+    left_s = deadline - now
+    return max(left_s if wake_in_s is None else min(left_s, wake_in_s), SHORTEST_WAIT_S)
+
+
+def _report(job: Job, attempt: Attempt, result: Answer | Failure, suspects: Suspects, now: float) -> None:
+    if isinstance(result, Answer):
+        suspects.answered(attempt.server)
+    job.finished(attempt, result, now)

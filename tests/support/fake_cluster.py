@@ -1,0 +1,138 @@
+"""A client's view of a `Grid`: the interface of `dfsfuse.cluster.cluster.Cluster` and its exchanges, without a network.
+
+Each started call gets the moment at which it will be finished; `next` lets the virtual clock pass to the earliest of
+them, or to the end of its time-out. A server's work is done at that moment and not before, so a call that is abandoned
+has no effect, and a sink is filled (and a payload read) only while the call is unfinished, as with the real one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from itertools import count
+from types import TracebackType
+
+from support.grid import FakeServer, Fault, Grid
+
+from dfs_server.protocol.messages import Error, Reply, Request
+from dfs_server.protocol.status import Status
+from dfsfuse.cluster.exchange import Answer, Call, Failure
+
+REFUSED_S = 0.0005
+
+
+class FakeExchange:
+    """See `dfsfuse.cluster.exchange.Exchange`."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+        self._grid = cluster.grid
+        self._order = count()
+        self._events: list[tuple[float, int, Call]] = []
+        self._open = False
+
+    def start(self, call: Call) -> None:
+        assert self._open, "an exchange is used within its `with`"
+        server = self._grid[call.server]
+        self._cluster.started.append(call)
+        delay_s = server.latency_s
+        if server.fault is Fault.DOWN:
+            delay_s = REFUSED_S
+        elif server.fault is Fault.HANG:
+            delay_s = call.stall_s
+        heapq.heappush(self._events, (self._grid.clock() + delay_s, next(self._order), call))
+
+    def next(self, timeout_s: float | None) -> Answer | Failure | None:
+        now = self._grid.clock()
+        if timeout_s is None:
+            assert self._events, "this would wait for ever: nothing is under way"
+        if not self._events or (timeout_s is not None and self._events[0][0] > now + timeout_s):
+            self._grid.clock.wait_until(now + (timeout_s or 0.0))
+            return None
+        when, _, call = heapq.heappop(self._events)
+        self._grid.clock.wait_until(when)
+        return self._finish(call)
+
+    def unfinished(self) -> int:
+        return len(self._events)
+
+    def abandon(self, call: Call) -> None:
+        self._events = [event for event in self._events if event[2] is not call]
+        heapq.heapify(self._events)
+
+    def __enter__(self) -> FakeExchange:
+        self._open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+        self._events.clear()
+
+    def _finish(self, call: Call) -> Answer | Failure:
+        server = self._grid[call.server]
+        silence = _silence(server, call)
+        if silence:
+            self._cluster.notice_down(call.server)
+            return Failure(call, None, f"{server.name}: {silence}")
+        reply, payload = server.answer(call.request, b"".join(call.payload))
+        if server.dies_after is not None:
+            server.dies_after -= 1
+        if isinstance(reply, Error):
+            return Failure(call, Status(reply.status), reply.text)
+        assert isinstance(reply, Reply)
+        if payload:
+            if call.sink is None or len(payload) > len(call.sink):
+                return Failure(call, None, f"{server.name}: sent a payload that nobody asked for")
+            call.sink[: len(payload)] = payload
+        return Answer(call, reply, len(payload))
+
+
+def _silence(server: FakeServer, call: Call) -> str:
+    """Why the server does not answer; empty if it does."""
+    if server.dies_after == 0:
+        server.dies_after = None
+        server.fault = Fault.DOWN
+        return "connection lost"
+    if server.fault is Fault.DOWN:
+        return "connection refused"
+    if server.fault is Fault.HANG:
+        return f"no byte moved for {call.stall_s} s"
+    return ""
+
+
+class FakeCluster:
+    """See `dfsfuse.cluster.cluster.Cluster`. Believes in a server until a call to it gets no answer."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.names = {id: server.name for id, server in grid.servers.items()}
+        self.started: list[Call] = []
+        self._down: set[int] = set()
+
+    def notice_down(self, *servers: int) -> None:
+        self._down.update(servers)
+
+    def notice_up(self, *servers: int) -> None:
+        self._down.difference_update(servers)
+
+    def usable(self) -> frozenset[int]:
+        return frozenset(self.grid.servers) - self._down
+
+    def exchange(self) -> FakeExchange:
+        return FakeExchange(self)
+
+    def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> dict[int, Answer | Failure]:
+        results: dict[int, Answer | Failure] = {}
+        with self.exchange() as exchange:
+            for server, request in requests.items():
+                exchange.start(Call(server=server, request=request, stall_s=stall_s))
+            while exchange.unfinished():
+                result = exchange.next(None)
+                assert result is not None
+                results[result.call.server] = result
+        return results
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,154 @@
+"""Four servers in one process, in memory, each with a fault of its own if a test wants it so.
+
+`FakeServer` answers what the data layer asks (PutPiece, GetPiece, HavePieces) as a real one would: it verifies
+digests, refuses what does not fit, and reads blocks. What goes wrong is decided by its `fault`. Time is a
+`VirtualClock`: nothing here ever sleeps, and waiting for four seconds takes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from threading import Lock
+
+from dfs_server.protocol.messages import (
+    Done,
+    Error,
+    GetPiece,
+    Have,
+    HavePieces,
+    Message,
+    Piece,
+    PutPiece,
+)
+from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests
+from dfs_server.protocol.status import Status
+
+
+class Fault(Enum):
+    """What is wrong with a server."""
+
+    NONE = auto()
+    DOWN = auto()
+    """Connections are refused."""
+    HANG = auto()
+    """Takes the request and never answers."""
+    FULL = auto()
+    """No room for pieces."""
+    BROKEN_DISK = auto()
+    """Every request for a piece ends with IO_ERROR."""
+    CORRUPT = auto()
+    """Sends pieces with a flipped bit."""
+    TRUNCATE = auto()
+    """Sends one byte too few."""
+    WRONG_DIGESTS = auto()
+    """Sends bytes and digests that fit each other, but are not those that were stored."""
+    BABBLE = auto()
+    """Answers with a reply that does not belong to the request."""
+
+
+class VirtualClock:
+    """Time that passes when somebody waits."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._now = 1000.0
+
+    def __call__(self) -> float:
+        with self._lock:
+            return self._now
+
+    def wait_until(self, when: float) -> None:
+        with self._lock:
+            self._now = max(self._now, when)
+
+
+@dataclass
+class FakeServer:
+    """One server. `latency_s` is how long each of its answers takes (bytes trickle meanwhile, so that no call
+    stalls); `stored` maps (segment, number) to (level-one digests, bytes).
+    """
+
+    name: str
+    fault: Fault = Fault.NONE
+    latency_s: float = 0.001
+    dies_after: int | None = None
+    """Goes DOWN, and answers nothing that is under way, after so many further answers."""
+    stored: dict[tuple[bytes, int], tuple[bytes, bytes]] = field(default_factory=dict)
+    asked: list[Message] = field(default_factory=list)
+    before_answer: Callable[[Message], None] | None = None
+
+    def forget(self) -> None:
+        """The disk was wiped."""
+        self.stored.clear()
+
+    def answer(self, request: Message, payload: bytes) -> tuple[Message, bytes]:
+        """The reply to a request, and its payload."""
+        self.asked.append(request)
+        if self.before_answer:
+            self.before_answer(request)
+        if self.fault is Fault.BABBLE:
+            return Have(b"\1"), b""
+        if self.fault is Fault.BROKEN_DISK and not isinstance(request, HavePieces):
+            return Error(Status.IO_ERROR, f"{self.name}: the disk failed"), b""
+        match request:
+            case PutPiece():
+                return self._put(request, payload), b""
+            case GetPiece():
+                return self._get(request)
+            case HavePieces():
+                return Have(bytes(piece in self.stored for piece in request.pieces)), b""
+            case _:
+                return Error(Status.BAD_REQUEST, f"{self.name}: unknown message"), b""
+
+    def _put(self, request: PutPiece, payload: bytes) -> Message:
+        if self.fault is Fault.FULL:
+            return Error(Status.NO_SPACE, f"{self.name}: the disk is full")
+        if block_digests(payload) != request.digests:
+            return Error(Status.DIGEST_MISMATCH, f"{self.name}: the piece does not have its digests")
+        self.stored.setdefault((request.segment, request.number), (request.digests, payload))
+        return Done()
+
+    def _get(self, request: GetPiece) -> tuple[Message, bytes]:
+        found = self.stored.get((request.segment, request.number))
+        if found is None:
+            return Error(Status.NOT_FOUND, f"{self.name}: no such piece"), b""
+        digests, data = found
+        if self.fault is Fault.WRONG_DIGESTS:
+            data = bytes(len(data))
+            digests = block_digests(data)
+        start = request.first_block * BLOCK_BYTES
+        end = start + request.block_count * BLOCK_BYTES if request.block_count else len(data)
+        part = data[start:end]
+        if self.fault is Fault.CORRUPT:
+            middle = len(part) // 2
+            part = part[:middle] + bytes([part[middle] ^ 1]) + part[middle + 1 :]
+        if self.fault is Fault.TRUNCATE:
+            part = part[:-1]
+        return Piece(len(data), digests), part
+
+
+class Grid:
+    """The four of them, ids 1..4, and their clock."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.servers = {number: FakeServer(f"DFS{number}") for number in range(1, 5)}
+
+    def __getitem__(self, server: int) -> FakeServer:
+        return self.servers[server]
+
+    def holders(self, segment: bytes, number: int) -> frozenset[int]:
+        """Ids of the servers that have this piece, whatever state they are in."""
+        return frozenset(id for id, server in self.servers.items() if (segment, number) in server.stored)
+
+    def asked(self, kind: type[Message]) -> dict[int, int]:
+        """How many requests of this kind each server has seen, those of which there were any."""
+        counts = {id: sum(isinstance(m, kind) for m in server.asked) for id, server in self.servers.items()}
+        return {id: count for id, count in counts.items() if count}
+
+    def forget_requests(self) -> None:
+        """Start counting anew."""
+        for server in self.servers.values():
+            server.asked.clear()
