@@ -15,6 +15,7 @@ import select
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def run(work: Callable[[Reporter], int], *, log_file: Path, timeout_s: float = S
         code = FAILED
         try:
             code = work(Reporter(writer))
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(writer)

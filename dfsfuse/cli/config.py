@@ -115,7 +115,7 @@ def _password(keys: Mapping[str, object], path: Path, environment: Mapping[str, 
     if from_environment:
         return from_environment, _readable_by_others(path) if "password" in keys else ()
     if "password" in keys:
-        password = config_file.secret(keys["password"], at, "a password, as a text", str)
+        password = config_file.secret(keys["password"], at, "a password, as a text")
         return password, _readable_by_others(path)
     if "password_file" in keys:
         return _from_file(keys["password_file"], at)

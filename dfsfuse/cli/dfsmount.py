@@ -148,7 +148,7 @@ def _in_background(
     began_at = os.fstat(2).st_size
     try:
         code = _serve(request, config, mountpoint, lambda: report(Report(DONE)))
-    except BaseException as error:  # noqa: BLE001 - the child's last words go to the parent and the log
+    except BaseException as error:  # the child's last words go to the parent and the log
         log.exception("%s: the mount ended", mountpoint)
         text = str(error) or type(error).__name__
         if isinstance(error, FuseMissingError):
@@ -162,7 +162,7 @@ def _in_background(
 
 def _complaints_since(offset: int) -> str:
     """What libfuse wrote to standard error, which is the log file."""
-    with open(os.open("/proc/self/fd/2", os.O_RDONLY), errors="replace") as written:
+    with Path("/proc/self/fd/2").open(errors="replace") as written:
         written.seek(offset)
         found = [line.strip() for line in written if line.startswith("fuse")]
     return f" ({'; '.join(found)})" if found else ""
@@ -209,7 +209,7 @@ def run(arguments: list[str] | None = None) -> int:
         return exit_code_of(error)
     except (KeyboardInterrupt, click.Abort):
         return exit_code_of(KeyboardInterrupt())
-    except Exception as error:  # noqa: BLE001 - this is where every error ends
+    except Exception as error:  # this is where every error ends
         click.echo(f"{PROGRAM}: this should not have happened: {error!r}", err=True)
         log.exception("unforeseen")
         return FAILED

@@ -1,7 +1,7 @@
 """`dfsmount --local`: four servers of one's own, with no config to write.
 
-They live under $XDG_DATA_HOME/dfsfuse/local (~/.local/share/dfsfuse/local): DFS1..DFS4, and a config made once, with free
-loopback ports and a random password. Several local mounts share the same servers: each holds a shared lock while it is
+They live under $XDG_DATA_HOME/dfsfuse/local (~/.local/share/dfsfuse/local): DFS1..DFS4, and a config made once,
+with free loopback ports and a random password. Several local mounts share them: each holds a shared lock while it is
 mounted, and the one that can get the exclusive lock at its end was the last and stops them. A killed mount loses its
 lock; the servers it leaves running serve the next local mount, which stops them.
 """
@@ -95,7 +95,8 @@ def free_ports(count: int) -> list[int]:
 def _write_private(path: Path, content: object) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    temporary.touch(mode=0o600, exist_ok=False)
+    with temporary.open("w", encoding="utf-8") as file:
         yaml.safe_dump(content, file, sort_keys=False)
         file.flush()
         os.fsync(file.fileno())

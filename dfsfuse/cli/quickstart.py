@@ -1,4 +1,4 @@
-"""`make run` and `make stop`: four servers on this machine from conf/, and the folder mounted. To try it, not to keep it.
+"""`make run` and `make stop`: four servers on this machine from conf/, and the folder mounted. For trying it out.
 
 Everything that is started is written down in .run/ (a pid file and a log for each server, the mountpoints, the mount's
 log), so that `stop` finds it and leaves nothing behind but the data in DFS1..DFS4. Running it twice starts only what is

@@ -19,7 +19,7 @@ from typing import Any
 import fuse
 
 from dfsfuse.mount.errors import errno_of
-from dfsfuse.mount.fusepy_session import ENCODING, NOW
+from dfsfuse.mount.fusepy_session import ENCODING, NOW, TimeChange
 from dfsfuse.vfs import paths
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.vfs import Vfs
@@ -110,9 +110,9 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         else:
             self._vfs.setattr(self._resolve(path), changes)
 
-    def utimens(self, path: str, times: tuple[int | str | None, int | str | None]) -> None:
+    def utimens(self, path: str, times: tuple[TimeChange, TimeChange]) -> None:
         now_ns = time.time_ns()
-        atime_ns, mtime_ns = (now_ns if value == NOW else value for value in times)
+        atime_ns, mtime_ns = (now_ns if change is NOW else change for change in times)
         changes = AttributeChanges(atime_ns=atime_ns, mtime_ns=mtime_ns)
         self._vfs.setattr(self._resolve(path), changes)
 
@@ -133,17 +133,17 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         self._vfs.removexattr(self._resolve(path), name.encode(ENCODING))
 
     def statfs(self, path: str) -> dict[str, int]:
-        totals = self._vfs.statfs()
+        space = self._vfs.statfs()
         return {
-            "f_bsize": totals.block_bytes,
-            "f_frsize": totals.block_bytes,
-            "f_blocks": totals.blocks,
-            "f_bfree": totals.free_blocks,
-            "f_bavail": totals.free_blocks,
-            "f_files": totals.inodes,
-            "f_ffree": totals.free_inodes,
-            "f_favail": totals.free_inodes,
-            "f_namemax": totals.name_bytes,
+            "f_bsize": space.block_bytes,
+            "f_frsize": space.block_bytes,
+            "f_blocks": space.blocks,
+            "f_bfree": space.free,
+            "f_bavail": space.available,
+            "f_files": space.files,
+            "f_ffree": space.files_free,
+            "f_favail": space.files_free,
+            "f_namemax": space.name_max,
         }
 
     # -------------------------------------------------------------- open files
@@ -180,7 +180,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         return self._vfs.opendir(self._resolve(path))
 
     def readdir(self, path: str | None, handle: int) -> Iterable[tuple[bytes, int, int]]:
-        return ((entry.name, entry.ino, entry.mode) for entry in self._vfs.readdir(handle, 0))
+        return ((entry.name, entry.ino, entry.type) for entry in self._vfs.readdir(handle, 0))
 
     def releasedir(self, path: str | None, handle: int) -> None:
         self._vfs.releasedir(handle)

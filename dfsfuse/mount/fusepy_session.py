@@ -17,20 +17,30 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import fuse
 
 if TYPE_CHECKING:
     from dfsfuse.vfs.attributes import Attributes
 
+
+class Now(Enum):
+    """The time at which an operation is carried out."""
+
+    NOW = "now"
+
+
 ENCODING = "latin-1"
 BLOCK_BYTES = 128 * 1024
 """st_blksize: what programs should read and write at once; one FUSE request."""
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
-NOW = "now"
+NOW: Final = Now.NOW
+TimeChange: TypeAlias = int | Now | None
+"""Nanoseconds since 1970, `NOW`, or None: leave it as it is."""
 _NS = 10**9
 
 
@@ -117,8 +127,8 @@ def fill_stat(buffer: Any, attributes: Attributes) -> None:
         spec.tv_sec, spec.tv_nsec = divmod(time_ns, _NS)
 
 
-def time_of(spec: Any) -> int | str | None:
-    """Nanoseconds since 1970, `NOW`, or None to leave the time as it is."""
+def time_of(spec: Any) -> TimeChange:
+    """What a struct timespec of utimensat(2) asks for."""
     if spec.tv_nsec == UTIME_OMIT:
         return None
     if spec.tv_nsec == UTIME_NOW:

@@ -1,0 +1,74 @@
+"""The parent tells what became of the child, and waits no longer than its deadline. It forks: in a process apart."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from dfsfuse.cli.background import Report, run
+
+def ready(report):
+    report(Report(0)); report(Report(9, "later reports are dropped")); return 0
+def refused(report):
+    report(Report(4, "DFS1 refuses alice")); return 4
+def dies(report):
+    os.kill(os.getpid(), 9)
+def raises(report):
+    raise ValueError("from the child")
+def hangs(report):
+    print("hanging", file=sys.stderr, flush=True); time.sleep(100)
+def who(report):
+    report(Report(0, f"{os.getsid(0) == os.getpid()} {os.getcwd()} {os.readlink('/proc/self/fd/0')}")); return 0
+
+report = run(globals()[sys.argv[1]], log_file=Path(sys.argv[2]), timeout_s=float(sys.argv[3]))
+print(report.exit_code, report.text)
+"""
+
+
+def outcome(work: str, log: Path, timeout_s: float = 30.0) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, work, str(log), str(timeout_s)], capture_output=True, timeout=60, check=True
+    )
+    code, _, text = done.stdout.decode().strip().partition(" ")
+    return int(code), text
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+def test_ready(log: Path) -> None:
+    assert outcome("ready", log) == (0, "")
+
+
+def test_a_sentence_and_a_code(log: Path) -> None:
+    assert outcome("refused", log) == (4, "DFS1 refuses alice")
+
+
+def test_a_child_that_dies(log: Path) -> None:
+    code, text = outcome("dies", log)
+    assert code == 1
+    assert str(log) in text
+
+
+def test_a_child_that_raises_leaves_the_traceback_in_the_log(log: Path) -> None:
+    assert outcome("raises", log)[0] == 1
+    assert "ValueError: from the child" in log.read_text()
+
+
+def test_a_child_that_hangs_is_ended(log: Path) -> None:
+    code, text = outcome("hangs", log, timeout_s=1.0)
+    assert code == 13
+    assert str(log) in text
+    assert log.read_text() == "hanging\n"
+
+
+def test_the_child_has_left_the_terminal(log: Path) -> None:
+    assert outcome("who", log) == (0, "True / /dev/null")

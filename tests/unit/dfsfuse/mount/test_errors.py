@@ -1,0 +1,53 @@
+"""Any error becomes the errno that the kernel is told."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import pytest
+
+from dfsfuse.errors import IncompleteError, NoSpaceError, ReadOnlyError, TooLargeError, UnavailableError
+from dfsfuse.mount.errors import errno_of
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (FileNotFoundError(errno.ENOENT, "no"), errno.ENOENT),
+        (OSError(errno.ENODATA, "no"), errno.ENODATA),
+        (ReadOnlyError("two servers answer"), errno.EROFS),
+        (UnavailableError("no server answers"), errno.EIO),
+        (NoSpaceError("full"), errno.ENOSPC),
+        (IncompleteError("P2 is missing"), errno.EIO),
+        (TooLargeError("large"), errno.EFBIG),
+        (ValueError("what?"), errno.EIO),
+        (OSError("an OSError without a number"), errno.EIO),
+        (OSError(-5, "a number that is none"), errno.EIO),
+        (MemoryError(), errno.EIO),
+    ],
+)
+def test_errno(error: Exception, number: int) -> None:
+    assert errno_of(error, "open '/f'") == number
+
+
+def test_what_nobody_foresaw_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ValueError("what?")
+    except ValueError as error:
+        errno_of(error, "open '/f'")
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "open '/f'" in caplog.text
+    assert "ValueError: what?" in caplog.text
+
+
+def test_the_sentence_of_a_server_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    errno_of(ReadOnlyError("DFS1 and DFS2 do not answer"), "create '/f'")
+    assert "DFS1 and DFS2 do not answer" in caplog.text
+
+
+def test_what_a_local_file_system_would_also_say_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    errno_of(FileNotFoundError(errno.ENOENT, "no"), "open '/f'")
+    assert caplog.text == ""

@@ -1,0 +1,28 @@
+"""What is said when FUSE is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dfsfuse.mount import libfuse
+from dfsfuse.mount.errors import FuseMissingError
+
+
+def test_this_machine_has_it() -> None:
+    libfuse.require()
+    assert "libfuse 2." in libfuse.versions()
+    assert "fusepy 3." in libfuse.versions()
+
+
+def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(libfuse.LIBRARY_VARIABLE, "libfuse-that-is-not-there.so.2")
+    with pytest.raises(FuseMissingError, match="apt-get install fuse3 libfuse2"):
+        libfuse.require()
+    assert "missing" in libfuse.versions()
+
+
+def test_no_device(tmp_path: Path) -> None:
+    with pytest.raises(FuseMissingError, match="modprobe fuse"):
+        libfuse.require(tmp_path / "fuse")

@@ -1,0 +1,88 @@
+"""What may be said after -o."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dfsfuse.mount.options import DEFAULT_CACHE_BYTES, OptionError, known, parse
+
+
+def test_defaults_of_a_user() -> None:
+    options = parse([], as_root=False)
+    assert (options.durability, options.binding, options.cache_bytes) == ("close", "auto", DEFAULT_CACHE_BYTES)
+    assert options.log_file is None
+    assert not options.read_only
+    assert options.fuse["default_permissions"] is True
+    assert options.fuse["subtype"] == "dfs"
+    assert "allow_other" not in options.fuse
+
+
+def test_roots_mount_is_open_to_all_with_the_kernel_checking() -> None:
+    fuse = parse([], as_root=True).fuse
+    assert fuse["allow_other"] is True
+    assert fuse["default_permissions"] is True
+
+
+def test_lists_are_read_in_order_and_the_last_word_counts() -> None:
+    options = parse(["durability=fsync,ro", "durability=close,rw,attr_timeout=1"], as_root=False)
+    assert options.durability == "close"
+    assert not options.read_only
+    assert "rw" not in options.fuse
+    assert options.fuse["attr_timeout"] == "1"
+
+
+def test_opposites_replace_each_other() -> None:
+    fuse = parse(["suid,nosuid,allow_root"], as_root=True).fuse
+    assert fuse["nosuid"] is True
+    assert fuse["allow_root"] is True
+    assert not {"suid", "allow_other"} & fuse.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"), [("0", 0), ("4096", 4096), ("64M", 64 << 20), ("1g", 1 << 30), ("8KiB", 8192)]
+)
+def test_sizes(text: str, size_bytes: int) -> None:
+    assert parse([f"cache={text}"], as_root=False).cache_bytes == size_bytes
+
+
+def test_the_log_file_is_absolute_since_the_background_process_is_elsewhere() -> None:
+    assert parse(["log=mount.log"], as_root=False).log_file == Path.cwd() / "mount.log"
+
+
+def test_words_for_mount_are_ignored() -> None:
+    assert parse(["defaults,_netdev,x-systemd.automount"], as_root=False) == parse([], as_root=False)
+
+
+def test_nonempty_is_ours() -> None:
+    options = parse(["nonempty"], as_root=False)
+    assert options.nonempty
+    assert "nonempty" not in options.fuse
+
+
+@pytest.mark.parametrize("word", ["durabilty=fsync", "nonsense", "durability", "ro=1", "fuse=1", "hard_remove"])
+def test_an_unknown_option_is_refused_with_the_known_ones(word: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse([word], as_root=False)
+    assert word in str(caught.value)
+    assert all(name in str(caught.value) for name in known())
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("durability=never", "close or fsync"),
+        ("binding=pyfuse3", "auto or fusepy"),
+        ("binding=kernel", "no kernel binding"),
+        ("cache=much", "a size"),
+        ("cache=-1", "a size"),
+        ("attr_timeout=soon", "seconds"),
+        ("log=", "a value"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_expected(word: str, expected: str) -> None:
+    with pytest.raises(OptionError, match=expected) as caught:
+        parse([word], as_root=False)
+    assert word in str(caught.value)
+    assert caught.value.exit_code == 2

@@ -1,0 +1,42 @@
+"""What is said when something cannot be unmounted. Real mounts are in tests/integration/test_mount.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dfsfuse.mount import running, unmounting
+from dfsfuse.mount.errors import MountpointError, MountTimeoutError
+
+
+def test_nothing_is_mounted(tmp_path: Path) -> None:
+    with pytest.raises(MountpointError, match="nothing is mounted here"):
+        unmounting.unmount(tmp_path)
+
+
+def test_what_others_mounted_is_left_alone() -> None:
+    with pytest.raises(MountpointError, match="not dfsfuse"):
+        unmounting.unmount(Path("/proc"))
+
+
+def test_a_process_that_is_still_writing_is_waited_for_until_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "folder", lambda: tmp_path / "run")
+    mountpoint = tmp_path.resolve() / "mnt"
+    with running.announced(mountpoint), pytest.raises(MountTimeoutError, match=f"process {os.getpid()}"):
+        unmounting.unmount(mountpoint, flush_timeout_s=0.0)
+
+
+def test_a_folder_is_no_stale_mount(tmp_path: Path) -> None:
+    assert not unmounting.remove_stale(tmp_path)
+
+
+def test_who_works_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (tmp_path / "file").open():
+        (user,) = unmounting.describe_users(tmp_path)
+    assert user.endswith(f"({os.getpid()})")
+    assert unmounting.describe_users(tmp_path) == []
