@@ -1,8 +1,8 @@
 """One client's socket: frames in and out, each with a deadline, and word that the server is stopping.
 
-Knows sockets and the layout of frames; knows no message. Between frames a connection may be idle for as long
-as it likes; once a frame has begun, in either direction, some byte must move every `stall_s` seconds. `deadline`,
-while it is set, ends everything. Never holds more than the caller's buffers.
+Knows sockets and the layout of frames; knows no message. Between frames a connection may be idle for as long as it
+likes (a peer whose machine is gone is noticed by keep-alive); once a frame has begun, in either direction, some byte must
+move every `stall_s` seconds. `deadline`, while it is set, ends everything. Never holds more than the caller's buffers.
 
 Threads: belongs to one. `stop_descriptor` becomes readable when the server stops and stays so; a connection that waits
 for a frame then leaves at once, one in the middle of a frame goes on.
@@ -37,6 +37,10 @@ class Connection:
     def __init__(self, sock: socket.socket, stop_descriptor: int, *, stall_s: float = STALL_S) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
         self._socket = sock
         self._stop = stop_descriptor
         self._stall_s = stall_s

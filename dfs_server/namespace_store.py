@@ -71,6 +71,7 @@ MAX_ITEMS: Final = 5000
 KEEP_BATCHES: Final = 20_000
 KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
 TRIM_STEP: Final = 1000
+_NO_SUCH_COPY: Final = Error(Status.BAD_REQUEST, "no copy of the map with this id is under way")
 
 
 class FolderFormatError(Exception):
@@ -148,12 +149,12 @@ class NamespaceStore:
                 return self._read_at(slot, digest, lambda: self._values(slot, keys))
             case ReadRange(slot, digest, start, end, limit):
                 return self._read_at(slot, digest, lambda: self._items(slot, start, end, limit))
-            case BeginCopy(slot, digest):
-                return self._begin_copy(slot, digest)
-            case CopyItems(items):
-                return self._copy_items(items)
-            case EndCopy(slot, digest, read_until):
-                return self._end_copy(slot, digest, read_until)
+            case BeginCopy(copy, slot, digest):
+                return self._begin_copy(copy, slot, digest)
+            case CopyItems(copy, items):
+                return self._copy_items(copy, items)
+            case EndCopy(copy, count, read_until):
+                return self._end_copy(copy, count, read_until)
 
     # -------------------------------------------------------------- small pieces and drops
 
@@ -357,22 +358,29 @@ class NamespaceStore:
 
     # -------------------------------------------------------------- copying the map
 
-    def _begin_copy(self, slot: int, digest: bytes) -> Reply:
+    def _begin_copy(self, copy: bytes, slot: int, digest: bytes) -> Reply:
         with self._write_lock, self._transaction(durable=False) as db:
             db.execute("DELETE FROM map_copy")
-            db.execute("UPDATE state SET copy_slot = ?, copy_digest = ?", (slot, digest))
+            db.execute("UPDATE state SET copy = ?, copy_slot = ?, copy_digest = ?", (copy, slot, digest))
         return Done()
 
-    def _copy_items(self, items: Sequence[tuple[bytes, bytes]]) -> Reply:
-        with self._write_lock, self._transaction(durable=False) as db:
-            db.executemany("INSERT OR REPLACE INTO map_copy (key, value) VALUES (?, ?)", items)
-        return Done()
-
-    def _end_copy(self, slot: int, digest: bytes, read_until: int) -> Reply:
+    def _copy_items(self, copy: bytes, items: Sequence[tuple[bytes, bytes]]) -> Reply:
         with self._write_lock:
-            under_way = self._writer.execute("SELECT copy_slot, copy_digest FROM state").fetchone()
-            if tuple(under_way) != (slot, digest):
-                return Error(Status.BAD_REQUEST, f"no copy of the map as of slot {slot} is under way")
+            if self._copy_under_way(copy) is None:
+                return _NO_SUCH_COPY
+            with self._transaction(durable=False) as db:
+                db.executemany("INSERT OR REPLACE INTO map_copy (key, value) VALUES (?, ?)", items)
+        return Done()
+
+    def _end_copy(self, copy: bytes, count: int, read_until: int) -> Reply:
+        with self._write_lock:
+            point = self._copy_under_way(copy)
+            if point is None:
+                return _NO_SUCH_COPY
+            (found,) = self._writer.execute("SELECT count(*) FROM map_copy").fetchone()
+            if found != count:
+                return Error(Status.BAD_REQUEST, f"the copy has {found} items and should have {count}")
+            slot, digest = point
             if slot <= self._state.applied:
                 return self._state.position()
             state = acceptor.copied(self._state, slot, digest)
@@ -382,12 +390,16 @@ class NamespaceStore:
                 db.execute("DELETE FROM map_copy")
                 db.execute("DELETE FROM log WHERE slot <= ?", (slot,))
                 db.execute(
-                    "UPDATE state SET applied = ?, digest = ?, read_from = ?, copy_slot = 0, copy_digest = x''",
-                    (slot, digest, read_until),
+                    "UPDATE state SET applied = ?, digest = ?, read_from = ?, copy = x''", (slot, digest, read_until)
                 )
             self._state = state
             self._log_first, self._log_bytes = slot + 1, 0
             return state.position()
+
+    def _copy_under_way(self, copy: bytes) -> tuple[int, bytes] | None:
+        """The slot and digest of this copy, if it is the one under way."""
+        current, slot, digest = self._writer.execute("SELECT copy, copy_slot, copy_digest FROM state").fetchone()
+        return (slot, digest) if copy and current == copy else None
 
     # -------------------------------------------------------------- the file
 

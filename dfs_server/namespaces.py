@@ -23,9 +23,9 @@ from typing import Final
 from dfs_server import __version__, durable
 from dfs_server.accounts import is_user_name
 from dfs_server.namespace_store import FolderFormatError, LogRequest, NamespaceStore, StoredPiece
+from dfs_server.piece_file import CorruptPieceError
 from dfs_server.piece_store import (
     BadPieceError,
-    CorruptPieceError,
     DigestMismatchError,
     OpenPiece,
     PieceStore,

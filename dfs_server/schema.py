@@ -24,10 +24,11 @@ SCHEMA: Final = (
         applied INTEGER NOT NULL,    -- the last slot applied to the map, and its batch's digest
         digest BLOB NOT NULL,
         read_from INTEGER NOT NULL,  -- below this slot the map is a mixture (a copy being completed)
-        copy_slot INTEGER NOT NULL,  -- the copy under way in map_copy, if not 0
+        copy BLOB NOT NULL,          -- the id of the copy under way in map_copy, if any, and what it is a copy of
+        copy_slot INTEGER NOT NULL,
         copy_digest BLOB NOT NULL
     )""",
-    "INSERT OR IGNORE INTO state VALUES (1, 0, x'', 0, x'', 0, 0, x'')",
+    "INSERT OR IGNORE INTO state VALUES (1, 0, x'', 0, x'', 0, x'', 0, x'')",
     # The batches: chosen ones up to `applied`, and at applied + 1 the one accepted but not known to be chosen.
     """CREATE TABLE IF NOT EXISTS log (
         slot INTEGER PRIMARY KEY,

@@ -120,7 +120,8 @@ class Session:
 
     def _refuse(self, status: Status, text: str) -> None:
         """The last reply of a connection: the rest of what the client sends is of no interest."""
-        log.info("a connection is closed: %s", text)
+        level = logging.WARNING if status is Status.AUTHENTICATION_FAILED else logging.INFO
+        log.log(level, "a connection is closed: %s", text)
         self._send(Error(status, text))
         self._connection.hang_up()
 
@@ -148,7 +149,8 @@ class Session:
         """Answer the next request; False when there is none or the connection must end."""
         if self._house.stopping() or (header := self._receive_header()) is None:
             return False
-        with share.hold(header.body_bytes):
+        with ExitStack() as held:
+            held.enter_context(share.hold(header.body_bytes))
             request = self._receive_body(header)
             match request:
                 case PutPiece():
@@ -157,26 +159,23 @@ class Session:
                     return self._send_piece(namespace, request)
                 case Authenticate() | Prove():
                     raise ProtocolError("this connection is authenticated already")
-        return self._answer(namespace, share, request)
+                case ReadKeys() | ReadRange() | GetBatches() | GetChanges():
+                    held.close()  # never wait for one share while holding another: two sessions would block each other
+                    held.enter_context(share.hold(LARGE_REPLY_BYTES))
+            return self._answer(namespace, request, held)
 
-    def _answer(self, namespace: Namespace, share: Share, request: Request) -> bool:
-        may_be_large = isinstance(request, ReadKeys | ReadRange | GetBatches | GetChanges)
-        with ExitStack() as held:
-            held.enter_context(share.hold(LARGE_REPLY_BYTES if may_be_large else 0))
-            try:
-                reply: Message = namespace.answer(request)
-            except RequestFailedError as error:
-                reply = Error(error.status, str(error))
-            body = messages.encode(reply)
-            if len(body) > self._limits.body_bytes:
-                reply = Error(
-                    Status.BAD_REQUEST, f"the reply would have {len(body)} bytes: ask for less at once"
-                )
-                body = messages.encode(reply)
-            if len(body) <= SMALL_BYTES:
-                held.close()
-            self._connection.send([pack_header(self._request_id, len(body), 0), body])
-        return not isinstance(reply, Error) or reply.status not in _LAST_WORDS
+    def _answer(self, namespace: Namespace, request: Request, held: ExitStack) -> bool:
+        """Answer a request without payloads; its share is let go of once it is known to need none."""
+        try:
+            reply: Message = namespace.answer(request)
+        except RequestFailedError as error:
+            reply = Error(error.status, str(error))
+        body = messages.encode(reply)
+        if len(body) > self._limits.body_bytes:
+            raise ProtocolError(f"the reply would have {len(body)} bytes: ask for less at once")
+        if len(body) <= SMALL_BYTES:
+            held.close()
+        return self._send_body(reply, body)
 
     # -------------------------------------------------------------- pieces
 
@@ -249,9 +248,14 @@ class Session:
 
     def _send(self, reply: Message, payload: Buffer = b"") -> bool:
         """Send a reply; whether the connection can go on after it."""
-        body = messages.encode(reply)
+        return self._send_body(reply, messages.encode(reply), payload)
+
+    def _send_body(self, reply: Message, body: bytes, payload: Buffer = b"") -> bool:
         self._connection.send([pack_header(self._request_id, len(body), len(payload)), body, payload])
-        return not isinstance(reply, Error) or reply.status not in _LAST_WORDS
+        if isinstance(reply, Error) and reply.status in _LAST_WORDS:
+            self._connection.hang_up()
+            return False
+        return True
 
 
 def _failure_of(step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> RequestFailedError | None:

@@ -279,27 +279,32 @@ class Items(Message, frozen=True):
 
 
 class BeginCopy(Message, frozen=True):
-    """Forget any copy under way and start a new one, of the map as of `slot`. Reply: `Done`."""
+    """Forget any copy under way and start a new one, of the map as of `slot`. Reply: `Done`.
 
+    `copy` is a random id made by the sender: two clients that copy to one server at once must not mix their pages.
+    """
+
+    copy: bytes
     slot: int
     digest: bytes
 
 
 class CopyItems(Message, frozen=True):
-    """Further items of the copy under way. Reply: `Done`."""
+    """Further items of the copy under way. Reply: `Done`; `Error` BAD_REQUEST if another copy has begun."""
 
+    copy: bytes
     items: tuple[tuple[bytes, bytes], ...]
 
 
 class EndCopy(Message, frozen=True):
-    """Put the copy in the place of the map. Reply: `Position`.
+    """Put the copy in the place of the map. Reply: `Position`; `Error` BAD_REQUEST if it is not whole.
 
-    Its items were read while the log went on, up to slot `read_until`: the server answers no reads
+    `count` is how many items it has in all. They were read while the log went on, up to slot `read_until`: the server answers no reads
     before it has applied that slot, since until then the map is a mixture.
     """
 
-    slot: int
-    digest: bytes
+    copy: bytes
+    count: int
     read_until: int
 
 

@@ -1,24 +1,17 @@
 """The client's side of the log, step by step: what to ask, in which order, and what follows.
 
-Pure: each procedure is a generator that yields what it wants done and is sent what came of it, so that the same code
-runs over real connections (`quorum_log`) and in a simulation with virtual time. No socket, clock, thread or randomness.
-
-    yield Ask(requests)   begins a round: one request to each of these servers. Late replies of earlier rounds are void.
-    yield RECEIVE         -> Event: the next reply of this round, or the word that a server will not answer
-    yield Pause(attempt)  -> wait a short random time, longer after more attempts: somebody else is writing
+Pure: procedures (`dfsfuse.cluster.procedures`), which the same code drives over real connections and in the simulation.
 
 Procedures:
 - `lead`: become the one who may propose (phase 1), finishing what a predecessor left.
 - `commit`: propose a batch until it is chosen, or until what it was based on has changed.
 - `catch_up`: learn how far the log goes, and what changed since we last looked (a linearizable read).
 - `read`: ask the servers, one after the other, for values at the known point or later.
-
-`dfsfuse.cluster.log_repair` has the procedures that bring a server up to date.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -39,7 +32,10 @@ from dfs_server.protocol.messages import (
     Request,
     Values,
 )
+from dfsfuse.cluster.log_repair import bring_up_to_date
+from dfsfuse.cluster.procedures import ALL, RECEIVE, Ask, DeadlineError, Pause, Procedure
 from dfsfuse.cluster.proposer import (
+    QUORUM,
     InDoubt,
     IsChosen,
     Newest,
@@ -55,51 +51,13 @@ from dfsfuse.cluster.proposer import (
 )
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 
-ALL: Final = (1, 2, 3, 4)
 MAX_GAP: Final = 2000
 """A reader that is further behind forgets what it knew instead of learning each change."""
 DOUBTS: Final = 6
 """How often a reader waits for a writer at work before it finishes that writer's batch itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Begin a round."""
-
-    requests: Mapping[int, Request]
-
-
-@dataclass(frozen=True, slots=True)
-class Receive:
-    """Give me the next event of this round."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait a short random time."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A server's reply in this round; None: it will not answer, or answered with an error, which `why` tells."""
-
-    server: int
-    reply: Reply | None
-    why: str = ""
-    status: int | None = None
-
-
-RECEIVE: Final = Receive()
 START: Final = Point(0, batches.NO_BATCH)
-Step = Ask | Receive | Pause
-R = TypeVar("R")
-Procedure = Generator[Step, Event | None, R]
-
-
-class DeadlineError(Exception):
-    """Thrown into a procedure whose time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +84,26 @@ class LogState:
     """What a client knows of its namespace's log."""
 
     client: bytes
+    quorum: int = QUORUM
     known: Point = START
     """The last batch we know to be chosen, and all before it."""
     ballot: Ballot | None = None
     """The ballot under which a quorum lets us propose, as far as we know."""
     highest: Ballot = ZERO
     sequence: int = 0
+    copies: int = 0
+    """How many copies of the map this client has begun; with its id, the id of the next one."""
     news: News = field(default_factory=News)
 
     def learnt(self, change: Change) -> None:
         """The next batch is known to be chosen."""
         self.news.changes.append(change)
         self.known = Point(change.slot, change.digest)
+
+    def next_copy(self) -> bytes:
+        """An id for a copy of the map."""
+        self.copies += 1
+        return self.client + self.copies.to_bytes(4, "big")
 
     def jump(self, point: Point) -> None:
         """Much was missed: forget, and go on from here."""
@@ -182,7 +148,7 @@ def lead(log: LogState) -> Procedure[None]:
     attempt = 0
     while True:
         ballot = log.highest = log.highest.above(log.client)
-        prepare = Prepare(ballot=ballot)
+        prepare = Prepare(log.quorum, ballot=ballot)
         match (yield from _gather(prepare, prepare.verdict, Promise(ballot))):
             case NoQuorum(answered):
                 raise ReadOnlyError(_too_few(answered))
@@ -204,14 +170,21 @@ def lead(log: LogState) -> Procedure[None]:
 def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
     """Phase 2 at the slot after `log.known`. False: outranked, or too few answered; it may be chosen all the same."""
     slot = log.known.slot + 1
-    propose = Propose(slot=slot, digest=batches.digest(encoded))
-    match (yield from _gather(propose, propose.verdict, Accept(ballot, slot, encoded))):
-        case IsChosen():
-            return True
-        case Outranked(higher):
-            log.highest = max(log.highest, higher)
-        case Overtaken() | NoQuorum():
-            pass
+    for _ in range(2):
+        propose = Propose(log.quorum, slot=slot, digest=batches.digest(encoded))
+        match (yield from _gather(propose, propose.verdict, Accept(ballot, slot, encoded))):
+            case IsChosen():
+                return True
+            case Outranked(higher):
+                log.highest = max(log.highest, higher)
+                return False
+            case NoQuorum() if propose.behind and propose.accepted:
+                # Servers that came back are needed for the quorum: they get what they missed, then it is asked again.
+                source = min(propose.accepted)
+                for server in propose.behind:
+                    yield from bring_up_to_date(server, source, log.next_copy())
+            case Overtaken() | NoQuorum():
+                return False
     return False
 
 
@@ -275,7 +248,7 @@ def catch_up(log: LogState) -> Procedure[bool]:
     """
     attempt = 0
     while True:
-        survey = Survey(known=log.known)
+        survey = Survey(log.quorum, known=log.known)
         match (yield from _gather(survey, survey.verdict, GetPosition())):
             case Newest(point, holders):
                 yield from _follow(log, point, holders)

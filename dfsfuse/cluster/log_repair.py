@@ -1,6 +1,6 @@
 """Bringing a server's log up to date: the batches that it missed, or a copy of the whole map.
 
-Pure, as `log_protocol` is. Needs no ballot: chosen batches are facts that anyone may pass on.
+Pure procedures (`dfsfuse.cluster.procedures`). Needs no ballot: chosen batches are facts that anyone may pass on.
 
 The copy is read page by page while the log goes on, so its pages are of different slots: it is a mixture. Batches
 change keys absolutely, so applying those from the copy's first slot on makes the map right again at the slot of its
@@ -29,7 +29,7 @@ from dfs_server.protocol.messages import (
     Request,
 )
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.log_protocol import ALL, RECEIVE, Ask, Procedure
+from dfsfuse.cluster.procedures import ALL, RECEIVE, Ask, Procedure
 from dfsfuse.cluster.proposer import Point
 
 LAST_KEY: Final = b"\xff" * 16
@@ -48,8 +48,11 @@ def settle(point: Point) -> Procedure[dict[int, Position]]:
     return positions
 
 
-def bring_up_to_date(server: int, source: int) -> Procedure[int]:
-    """Give `server` what `source` has applied and it has not. Returns the slot that it has applied then."""
+def bring_up_to_date(server: int, source: int, copy: bytes) -> Procedure[int]:
+    """Give `server` what `source` has applied and it has not. Returns the slot that it has applied then.
+
+    `copy` is a random id for a copy of the map, should it be needed.
+    """
     position = yield from _ask(server, GetPosition())
     if not isinstance(position, Position):
         return 0
@@ -63,7 +66,7 @@ def bring_up_to_date(server: int, source: int) -> Procedure[int]:
                     return applied
                 applied = learnt.applied
             case Error(status) if status == Status.TRIMMED:
-                copied = yield from _copy_map(server, source)
+                copied = yield from _copy_map(server, source, copy)
                 if copied <= applied:
                     return applied
                 applied = copied
@@ -71,26 +74,27 @@ def bring_up_to_date(server: int, source: int) -> Procedure[int]:
                 return applied
 
 
-def _copy_map(server: int, source: int) -> Procedure[int]:
+def _copy_map(server: int, source: int, copy: bytes) -> Procedure[int]:
     """Replace the server's map by a copy of the source's. Returns the slot of the copy; 0 if it failed."""
     position = yield from _ask(source, GetPosition())
     if not isinstance(position, Position) or position.applied == 0:
         return 0
     slot, digest = position.applied, position.digest
-    if not isinstance((yield from _ask(server, BeginCopy(slot, digest))), Done):
+    if not isinstance((yield from _ask(server, BeginCopy(copy, slot, digest))), Done):
         return 0
-    start, read_until = b"\0", slot
+    start, count, read_until = b"\0", 0, slot
     while True:
         page = yield from _ask(source, ReadRange(slot, digest, start, LAST_KEY, PAGE_ITEMS))
         if not isinstance(page, Items):
             return 0
         read_until = max(read_until, page.applied)
-        if page.items and not isinstance((yield from _ask(server, CopyItems(page.items))), Done):
+        count += len(page.items)
+        if page.items and not isinstance((yield from _ask(server, CopyItems(copy, page.items))), Done):
             return 0
         if not page.more:
             break
         start = page.items[-1][0] + b"\0"
-    ended = yield from _ask(server, EndCopy(slot, digest, read_until))
+    ended = yield from _ask(server, EndCopy(copy, count, read_until))
     return ended.applied if isinstance(ended, Position) else 0
 
 

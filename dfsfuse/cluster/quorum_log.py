@@ -15,28 +15,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Reply, Values
+from dfs_server.protocol.messages import Items, Position, ReadKeys, ReadRange, Reply, Values
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.exchange import Answer, Call, Exchange
-from dfsfuse.cluster.log_protocol import (
-    ALL,
-    Ask,
-    Contents,
-    DeadlineError,
-    Event,
-    LogState,
-    News,
-    Pause,
-    Procedure,
-    R,
-    Receive,
-    catch_up,
-    commit,
-    read,
-)
+from dfsfuse.cluster.log_protocol import START, Contents, LogState, News, catch_up, commit, read
 from dfsfuse.cluster.log_repair import bring_up_to_date, settle
+from dfsfuse.cluster.procedures import ALL, Ask, DeadlineError, Event, Pause, Procedure, R, Receive
 from dfsfuse.cluster.proposer import QUORUM, Point
-from dfsfuse.errors import ReadOnlyError, UnavailableError
+from dfsfuse.errors import DfsError, ReadOnlyError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +34,7 @@ SETTLE_AFTER_S: Final = 0.01
 TEND_EVERY_S: Final = 1.0
 TEND_IDLE_EVERY_S: Final = 5.0
 """How often the servers are looked at: while some are missing or behind, and while all is well."""
+TEND_DEADLINE_S: Final = 60.0
 PAUSE_S: Final = 0.004
 
 
@@ -68,7 +55,7 @@ class QuorumLog:
         self._random = random.Random()
         self._state = LogState(client if client is not None else self._random.randbytes(8))
         self._next_reader = self._random.randrange(len(ALL))
-        self._tender = Tender(cluster, lambda: self._state.known, clock)
+        self._tender = Tender(cluster, self._random.randbytes(8), lambda: self._state.known, clock)
 
     @property
     def known(self) -> Point:
@@ -192,15 +179,20 @@ class _OpenRound:
 
 
 class Tender:
-    """Keeps the log tidy in the background: settles the last batch, brings servers up to date."""
+    """Keeps the log tidy in the background: settles the last batch, finishes what a dead writer left in doubt, and
+    brings servers up to date."""
 
-    def __init__(self, cluster: Cluster, known: Callable[[], Point], clock: Callable[[], float]) -> None:
+    def __init__(self, cluster: Cluster, client: bytes, known: Callable[[], Point], clock: Callable[[], float]) -> None:
         self._cluster = cluster
         self._known = known
         self._clock = clock
+        self._log = LogState(client)
+        """Its own view of the log: in doubt, it leads for a moment under its own name."""
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._settled = Point(0, b"")
+        self._settled = START
+        self._doubt = b""
+        """The batch that was in doubt when last looked at."""
         self._tended: frozenset[int] = frozenset()
         """Servers that were up to date when last looked at; the others are looked at again and again."""
         self._thread = threading.Thread(target=self._loop, name="log-tender", daemon=True)
@@ -237,20 +229,31 @@ class Tender:
         known = self._known()
         try:
             positions = self._drive(settle(known))
-            best = max(positions.values(), key=lambda position: position.applied, default=None)
-            if best is None:
-                return
-            sources = [server for server, position in positions.items() if position.applied == best.applied]
-            done = set(sources)
-            for server, position in positions.items():
-                if position.applied < best.applied:
-                    log.info("%s lacks batches after slot %d", self._cluster.names[server], position.applied)
-                    if self._drive(bring_up_to_date(server, sources[0])) >= best.applied:
-                        log.info("%s is up to date again, at slot %d", self._cluster.names[server], best.applied)
-                        done.add(server)
-            self._settled, self._tended = known, frozenset(done)
-        except (UnavailableError, DeadlineError) as error:
+            self._settled = known
+            self._finish_doubt(positions)
+            self._tended = frozenset(self._bring_up_to_date(positions))
+        except (DfsError, DeadlineError) as error:
             log.debug("tending the log: %s", error)
 
+    def _finish_doubt(self, positions: dict[int, Position]) -> None:
+        """A batch that is still in doubt when looked at again has lost its writer: finish it, so that it does not
+        depend on the memory of two servers only."""
+        tails = {position.tail_digest for position in positions.values() if position.tail_digest}
+        if self._doubt in tails:
+            self._drive(catch_up(self._log))
+            self._drive(settle(self._log.known))
+        self._doubt = min(tails, default=b"")
+
+    def _bring_up_to_date(self, positions: dict[int, Position]) -> set[int]:
+        best = max((position.applied for position in positions.values()), default=0)
+        current = {server for server, position in positions.items() if position.applied == best}
+        for server in positions.keys() - current:
+            name = self._cluster.names[server]
+            log.info("%s lacks batches after slot %d", name, positions[server].applied)
+            if self._drive(bring_up_to_date(server, min(current), self._log.next_copy())) >= best:
+                log.info("%s is up to date again, at slot %d", name, best)
+                current.add(server)
+        return current
+
     def _drive(self, procedure: Procedure[R]) -> R:
-        return drive(procedure, self._cluster, self._clock() + 60.0, self._clock, lambda _: None)
+        return drive(procedure, self._cluster, self._clock() + TEND_DEADLINE_S, self._clock, lambda _: None)

@@ -1,0 +1,59 @@
+"""The words in which a procedure says what it wants done, and hears what came of it.
+
+A procedure is a generator that knows no socket, clock, thread or randomness. Whoever drives it carries out its steps:
+
+    yield Ask(requests)   begins a round: one request to each of these servers. Late replies of earlier rounds are void.
+    yield RECEIVE         -> Event: the next reply of this round, or the word that a server will not answer
+    yield Pause(attempt)  -> wait a short random time, longer after more attempts: somebody else is writing
+
+`quorum_log.drive` does so over real connections; the simulation in tests/simulation does so in virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from dfs_server.protocol.messages import Reply, Request
+
+ALL: Final = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Begin a round."""
+
+    requests: Mapping[int, Request]
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Give me the next event of this round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait a short random time."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A server's reply in this round; None: it will not answer, or answered with an error, which `why` tells."""
+
+    server: int
+    reply: Reply | None
+    why: str = ""
+    status: int | None = None
+
+
+RECEIVE: Final = Receive()
+Step = Ask | Receive | Pause
+R = TypeVar("R")
+Procedure = Generator[Step, Event | None, R]
+
+
+class DeadlineError(Exception):
+    """Thrown into a procedure whose time is over."""

@@ -1,0 +1,327 @@
+"""A world in virtual time: four acceptors, clients, and a network between them, all driven by one seed.
+
+Nothing here is faked of what is under test: the acceptor's rules (`dfs_server.acceptor`), the proposer's, and the
+procedures of `dfsfuse.cluster.log_protocol` and `log_repair` run as they are. The world replaces what they do not know:
+time, the network, the disk.
+
+Faults, each drawn from the seed: a message is lost, doubled, delayed (and so overtaken); a server crashes and loses
+what was not durable; all do; a server stops for a while; a server loses its disk; a client dies between any two steps.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from dfs_server import acceptor
+from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, Step
+from dfs_server.protocol.messages import (
+    Accept,
+    Batches,
+    BeginCopy,
+    Behind,
+    Change,
+    Changes,
+    Chosen,
+    CopyItems,
+    Done,
+    EndCopy,
+    Error,
+    GetBatches,
+    GetChanges,
+    GetPosition,
+    Items,
+    Learn,
+    Promise,
+    ReadKeys,
+    ReadRange,
+    Reply,
+    Request,
+    Values,
+)
+from dfs_server.protocol.status import Status
+from dfsfuse.cluster.procedures import ALL, Ask, DeadlineError, Event, Pause, Receive
+from dfsfuse.cluster.proposer import QUORUM
+
+
+class SimulationError(AssertionError):
+    """A promise is broken."""
+
+
+@dataclass
+class Disk:
+    """What a server keeps."""
+
+    state: AcceptorState = field(default_factory=AcceptorState)
+    log: dict[int, ParsedBatch] = field(default_factory=dict)
+    map: dict[bytes, bytes] = field(default_factory=dict)
+    copy: dict[bytes, bytes] = field(default_factory=dict)
+    copy_of: tuple[bytes, int, bytes] | None = None
+    read_from: int = 0
+
+    def twin(self) -> Disk:
+        return Disk(self.state, dict(self.log), dict(self.map), dict(self.copy), self.copy_of, self.read_from)
+
+
+class SimServer:
+    """A dfs-server's log in memory: `disk` as it is now, `synced` as a crash would leave it."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+        self.disk = Disk()
+        self.synced = Disk()
+        self.up = True
+        self.keep_batches = 12  # so that logs are trimmed and maps copied, often
+
+    def crash(self) -> None:
+        self.up = False
+        self.disk = self.synced.twin()
+
+    def wipe(self) -> None:
+        self.disk, self.synced = Disk(), Disk()
+
+    def handle(self, request: Request) -> Reply:
+        disk = self.disk
+        state = disk.state
+        match request:
+            case Promise(ballot):
+                return self._step(acceptor.promise(state, ballot))
+            case Accept(ballot, slot, encoded):
+                return self._step(acceptor.accept(state, ballot, slot, ParsedBatch.of(encoded)))
+            case Chosen(slot, digest):
+                return self._step(acceptor.chosen(state, slot, digest))
+            case Learn(first, encoded_batches):
+                return self._step(acceptor.learn(state, first, [ParsedBatch.of(e) for e in encoded_batches]))
+            case GetPosition():
+                return state.position()
+            case GetBatches(after):
+                if after < state.applied and after + 1 not in disk.log:
+                    return Error(Status.TRIMMED, "trimmed")
+                slots = range(after + 1, min(state.applied, after + 3) + 1)
+                return Batches(after + 1, tuple(disk.log[slot].encoded for slot in slots), state.applied)
+            case GetChanges(after, slot, digest):
+                if (behind := self._behind(slot, digest)) is not None:
+                    return behind
+                if after < disk.state.applied and after + 1 not in disk.log:
+                    return Error(Status.TRIMMED, "trimmed")
+                return Changes(
+                    tuple(self._change(s) for s in range(after + 1, disk.state.applied + 1)), disk.state.applied
+                )
+            case ReadKeys(slot, digest, keys):
+                if (behind := self._behind(slot, digest)) is not None:
+                    return behind
+                return Values(disk.state.applied, tuple(disk.map.get(key) for key in keys))
+            case ReadRange(slot, digest, start, end, _):
+                if (behind := self._behind(slot, digest)) is not None:
+                    return behind
+                found = sorted((key, value) for key, value in disk.map.items() if start <= key < end)
+                return Items(disk.state.applied, tuple(found[:2]), more=len(found) > 2)
+            case BeginCopy(copy, slot, digest):
+                disk.copy, disk.copy_of = {}, (copy, slot, digest)
+                return Done()
+            case CopyItems(copy, items):
+                if disk.copy_of is None or disk.copy_of[0] != copy:
+                    return Error(Status.BAD_REQUEST, "no such copy")
+                disk.copy.update(items)
+                return Done()
+            case EndCopy(copy, items_count, read_until):
+                return self._end_copy(copy, items_count, read_until)
+        raise AssertionError(request)
+
+    def _behind(self, slot: int, digest: bytes) -> Behind | None:
+        if self.disk.state.applied < slot:
+            self._step(acceptor.chosen(self.disk.state, slot, digest))
+        applied = self.disk.state.applied
+        return Behind(applied) if applied < max(slot, self.disk.read_from) else None
+
+    def _change(self, slot: int) -> Change:
+        parsed = self.disk.log[slot]
+        return Change(
+            slot, parsed.digest, parsed.batch.author, parsed.batch.sequence, tuple(parsed.batch.changed_keys())
+        )
+
+    def _end_copy(self, copy: bytes, items_count: int, read_until: int) -> Reply:
+        disk = self.disk
+        if disk.copy_of is None or disk.copy_of[0] != copy or len(disk.copy) != items_count:
+            return Error(Status.BAD_REQUEST, "no such copy")
+        _, slot, digest = disk.copy_of
+        if slot > disk.state.applied:
+            disk.state = acceptor.copied(disk.state, slot, digest)
+            disk.map, disk.copy, disk.copy_of, disk.read_from = disk.copy, {}, None, read_until
+            disk.log = {}
+            self.sync()
+        return disk.state.position()
+
+    def _step(self, step: Step) -> Reply:
+        disk = self.disk
+        disk.state = step.state
+        for effect in step.effects:
+            if isinstance(effect, Apply):
+                self.world.oracle.applied(self.number, effect.slot, effect.parsed)
+                disk.log[effect.slot] = effect.parsed
+                disk.map.update(effect.parsed.batch.puts)
+                for key in effect.parsed.batch.deletes:
+                    disk.map.pop(key, None)
+        for slot in [slot for slot in disk.log if slot <= disk.state.applied - self.keep_batches]:
+            del disk.log[slot]
+        if step.must_be_durable and not self.world.forget_promises:
+            self.sync()
+        return step.reply
+
+    def sync(self) -> None:
+        self.synced = self.disk.twin()
+
+
+class Oracle:
+    """Sees everything. A slot has one chosen batch, for ever."""
+
+    def __init__(self) -> None:
+        self.chosen: dict[int, ParsedBatch] = {}
+
+    def applied(self, server: int, slot: int, parsed: ParsedBatch) -> None:
+        """A server holds this batch for chosen."""
+        known = self.chosen.setdefault(slot, parsed)
+        if known.digest != parsed.digest:
+            raise SimulationError(f"slot {slot}: DFS{server} applies another batch than was chosen")
+
+
+@dataclass(order=True)
+class _Due:
+    time: float
+    tie: int
+    action: Callable[[], None] = field(compare=False)
+
+
+class Task:
+    """A client's procedure under way: a generator, resumed by the world."""
+
+    def __init__(self, world: World, name: str, procedure: Generator[Any, Any, Any]) -> None:
+        self.world = world
+        self.name = name
+        self.procedure = procedure
+        self.round = 0
+        self.inbox: list[Event] = []
+        self.waiting = False
+        self.alive = True
+        self.deadline = float("inf")
+
+    def resume(self, event: Event | None) -> None:
+        if not self.alive:
+            return
+        self.waiting = False
+        try:
+            step = self.procedure.send(event)
+            while True:
+                if self.world.now >= self.deadline:
+                    step = self.procedure.throw(DeadlineError("its time is over"))
+                    continue
+                match step:
+                    case Ask(requests):
+                        self.round += 1
+                        self.inbox.clear()
+                        for server, request in requests.items():
+                            self.world.send(self, self.round, server, request)
+                        step = self.procedure.send(None)
+                    case Receive():
+                        if not self.inbox:
+                            self.waiting = True
+                            return
+                        step = self.procedure.send(self.inbox.pop(0))
+                    case Pause(attempt):
+                        delay = self.world.random.random() * 0.01 * min(attempt, 16)
+                        self.world.after(delay, lambda: self.resume(None))
+                        return
+        except StopIteration:
+            self.alive = False
+
+    def deliver(self, round_: int, event: Event) -> None:
+        if round_ != self.round or not self.alive:
+            return
+        if self.waiting:
+            self.resume(event)
+        else:
+            self.inbox.append(event)
+
+    def kill(self) -> None:
+        self.alive = False
+        self.procedure.close()
+
+
+class World:
+    """Time, network and faults. `loss`, `double` and `chaos` are probabilities."""
+
+    STALL_S = 3.0
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        loss: float = 0.05,
+        double: float = 0.05,
+        forget_promises: bool = False,
+        quorum: int = QUORUM,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.now = 0.0
+        self.loss, self.double = loss, double
+        self.forget_promises = forget_promises
+        self.quorum = quorum
+        self.oracle = Oracle()
+        self.servers = {number: SimServer(self, number) for number in ALL}
+        self._queue: list[_Due] = []
+        self._ties = count()
+        self.delivered = 0
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, _Due(self.now + delay, next(self._ties), action))
+
+    def start(self, name: str, procedure: Generator[Any, Any, Any]) -> Task:
+        task = Task(self, name, procedure)
+        self.after(self.random.random() * 0.01, lambda: task.resume(None))
+        return task
+
+    def send(self, task: Task, round_: int, number: int, request: Request) -> None:
+        """A request on its way; each is answered once in its round, or counts as unanswered."""
+        answered = False
+
+        def answer(event: Event) -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                task.deliver(round_, event)
+
+        def arrive() -> None:
+            server = self.servers[number]
+            if not server.up:
+                self.after(self._delay(), lambda: answer(Event(number, None, "refused")))
+                return
+            self.delivered += 1
+            reply = server.handle(request)
+            if self.random.random() >= self.loss:
+                event = Event(number, reply)
+                if isinstance(reply, Error):
+                    event = Event(number, None, reply.text, reply.status)
+                self.after(self._delay(), lambda: answer(event))
+
+        if self.random.random() >= self.loss:
+            self.after(self._delay(), arrive)
+        if self.random.random() < self.double:
+            self.after(self._delay() * 3, arrive)
+        self.after(self.STALL_S, lambda: answer(Event(number, None, "no answer")))
+
+    def _delay(self) -> float:
+        """Mostly a millisecond, now and then much more."""
+        return self.random.expovariate(1000.0) if self.random.random() < 0.9 else self.random.random() * 0.5
+
+    def run(self, until: float) -> None:
+        """Let virtual time pass."""
+        while self._queue and self._queue[0].time <= until:
+            due = heapq.heappop(self._queue)
+            self.now = due.time
+            due.action()
+        self.now = until
