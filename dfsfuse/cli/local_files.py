@@ -108,7 +108,7 @@ def replacing(target: Path, facts: Facts) -> Iterator[BinaryIO]:
         sync_folder(folder)
 
 
-def put_link(path: Path, target: Path, facts: Facts) -> None:
+def put_link(path: Path, target: bytes, facts: Facts) -> None:
     """A symbolic link, in the place of a file or link that may be there."""
     temporary = path.parent / f".dfc-{os.getpid()}.part"
     with local_errors(path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -134,7 +135,7 @@ def write_json(value: object) -> None:
 def write_bytes(data: bytes) -> None:
     """Bytes as they are to standard output. Raises `OutputClosed`."""
     try:
-        stream = click.get_binary_stream("stdout")
+        stream = sys.stdout.buffer
         stream.write(data)
         stream.flush()
     except BrokenPipeError as error:

@@ -88,7 +88,7 @@ def local_errors(path: Path) -> Iterator[None]:
 
 def report(error: BaseException, *, debug: bool = False) -> int:
     """Write what happened, and give the exit code. Never raises."""
-    if debug and not isinstance(error, OutputClosed | AlreadyReported | click.exceptions.Exit):
+    if debug and not isinstance(error, OutputClosed | AlreadyReported | click.exceptions.Exit | SystemExit):
         click.echo("".join(traceback.format_exception(error)).rstrip(), err=True)
     for line in sentences(error):
         complain(line)
@@ -98,7 +98,7 @@ def report(error: BaseException, *, debug: bool = False) -> int:
 def sentences(error: BaseException) -> list[str]:
     """What to say about an error: one sentence as a rule, none where all is said."""
     match error:
-        case AlreadyReported() | OutputClosed() | click.exceptions.Exit():
+        case AlreadyReported() | OutputClosed() | click.exceptions.Exit() | SystemExit():
             return []
         case KeyboardInterrupt() | click.Abort():
             return ["interrupted"]
@@ -126,6 +126,8 @@ def exit_code(error: BaseException) -> int:
     match error:
         case AlreadyReported() | CommandError() | click.exceptions.Exit():
             return error.exit_code
+        case SystemExit(code=int(code)):
+            return code
         case OutputClosed():
             return OUTPUT_CLOSED
         case click.Abort():
