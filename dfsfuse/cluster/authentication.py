@@ -42,7 +42,6 @@ class Handshake:
         self._server = server
         self._user = credentials.username
         self._proved = False
-        self.identity = b""
         try:
             self._scram = ScramClient(["SCRAM-SHA-256"], credentials.username, credentials.password)
         except ScramException as error:
@@ -53,7 +52,7 @@ class Handshake:
         return Authenticate(frames.VERSION, self._user, self._scram.get_client_first())
 
     def step(self, reply: Reply) -> Prove | None:
-        """The next message, or None when both sides have proved who they are; `identity` is the server's then.
+        """The next message, or None when both sides have proved who they are.
 
         Raises `AuthenticationError`, `WrongServerError`, `RefusalError` or `ProtocolError`; the connection is
         of no further use after any of them.
@@ -99,4 +98,3 @@ class Handshake:
                 f"the server at {self._server.host}:{self._server.port} is {welcome.server}, "
                 f"and the client's config says {self._server.name}; correct the one or the other"
             )
-        self.identity = welcome.identity

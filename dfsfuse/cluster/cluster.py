@@ -55,7 +55,15 @@ class Cluster:
         Raises `AuthenticationError` if any server refuses the user, `WrongServerError` if one is not the one that
         the config names, `UnavailableError` if none answers.
         """
-        self._look_up_names()
+        try:
+            self._look_up_names()
+            self._meet()
+        except BaseException:
+            self._lines.hang_up()
+            raise
+        self._pinger.start()
+
+    def _meet(self) -> None:
         texts: dict[int, str] = {}  # of the servers that did not answer
         waited_for = set(self.names)
         with self.exchange() as exchange:
@@ -65,7 +73,6 @@ class Cluster:
                 straggler = len(waited_for) == 1 < len(self.servers) and not texts
                 outcome = exchange.next(STRAGGLER_S if straggler else None)
                 if outcome is None:
-                    self._give_up(waited_for)
                     break
                 waited_for.remove(outcome.call.server)
                 if isinstance(outcome, Failure):
@@ -73,9 +80,11 @@ class Cluster:
                         raise outcome.error
                     if outcome.status is None:
                         texts[outcome.call.server] = outcome.text
+        for id in waited_for:
+            text = f"{self._lines.servers[id]} does not answer: nothing came for {STRAGGLER_S:g} s"
+            self._lines.failed(id, text, quick=False)
         if len(texts) == len(self.servers):
             raise UnavailableError("no server answers: " + "; ".join(texts.values()))
-        self._pinger.start()
 
     def exchange(self) -> Exchange:
         """Requests side by side; for one thread, in a `with`."""
@@ -116,11 +125,6 @@ class Cluster:
         """Stop the thread and close all idle connections; exchanges under way in other threads close theirs."""
         self._pinger.stop()
         self._lines.close()
-
-    def _give_up(self, ids: set[int]) -> None:
-        for id in ids:
-            text = f"{self._lines.servers[id]} does not answer: nothing came for {STRAGGLER_S:g} s"
-            self._lines.failed(id, text, quick=False)
 
     def _look_up_names(self) -> None:
         """Resolve the hosts that are names, side by side, and wait for them no longer than for a connection."""

@@ -35,6 +35,8 @@ MAX_OWED: Final = 32
 MAX_ID: Final = (1 << 32) - 1
 NOBODY: Final = 0
 """The request id of an `Error` that a server sends to a header that it cannot make out."""
+_READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
+_WRITABLE: Final = select.POLLOUT | select.POLLHUP | select.POLLERR
 _CONNECTING, _AUTHENTICATING, _READY, _CLOSED = range(4)
 
 
@@ -53,7 +55,7 @@ class Connection:
         self.answering = False  # a byte of the reply to the request under way has come
         self.payload_bytes = 0  # of the last reply
         self._handshake = Handshake(server, credentials)
-        self._reader = FrameReader(BEFORE_AUTHENTICATION, self._expect)
+        self._reader = FrameReader(BEFORE_AUTHENTICATION)
         self._out = FrameWriter()
         self._last_id = 0
         self._current: int | None = None  # the id of the request whose reply is waited for
@@ -95,13 +97,20 @@ class Connection:
         """When the oldest reply that is still owed should have come."""
         return self._owed[0][1] if self._owed else None
 
-    def catch_up(self) -> None:
-        """Read the replies that are owed and have come meanwhile, on an idle connection."""
-        self.advance(readable=True, writable=True)
+    # ------------------------------------------------------------------ while it lies idle
 
     def is_quiet(self) -> bool:
         """Whether an idle connection is as it should be: the server has neither closed it nor said anything."""
         return self._reader.at_rest and not self._idle_poll.poll(0)
+
+    def catch_up(self) -> bool:
+        """Take a step in the greeting, or read owed replies, if that is possible now. Returns whether it was."""
+        poll = select.poll()
+        poll.register(self.fd, self.events)
+        ready = poll.poll(0)
+        if ready:
+            self.advance(ready[0][1])
+        return bool(ready)
 
     # ------------------------------------------------------------------ one request
 
@@ -114,11 +123,12 @@ class Connection:
         else:
             self._pending = body, payload
 
-    def advance(self, readable: bool, writable: bool) -> Reply | None:
-        """Do what can be done without waiting. Returns the reply to the request under way, once it is complete."""
+    def advance(self, events: int) -> Reply | None:
+        """Do what can be done now that poll has reported `events`. Returns the reply to the request under way, once it
+        is complete."""
+        readable, writable = events & _READABLE, events & _WRITABLE
         if self._state == _CONNECTING:
-            if readable or writable:
-                self._connected()
+            self._connected()
             return None
         if writable and self._out.views:
             try:
@@ -205,7 +215,7 @@ class Connection:
             if count == 0:
                 raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
             reader.received(count)
-            while (body := reader.frame()) is not None:
+            while (body := reader.frame(self._expect)) is not None:
                 reply = self._take(body)
                 if reply is not None:
                     return reply

@@ -38,17 +38,17 @@ from dfsfuse.cluster.authentication import RefusalError
 from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.expected import REPLIES
 from dfsfuse.cluster.lines import AUTHENTICATION_S, OWED_S, Lines
-from dfsfuse.errors import AuthenticationError, DfsError, WrongServerError
+from dfsfuse.errors import AuthenticationError, DfsError
 
 DEFAULT_STALL_S: Final = 2.0
 LONGEST_CALL_S: Final = 60.0
 MAX_CALLS_PER_SERVER: Final = 8
 """Calls to one server beyond these wait in the exchange until one of them is finished."""
 
-_READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
-_WRITABLE: Final = select.POLLOUT | select.POLLHUP | select.POLLERR
 _HARMLESS: Final = (Status.BUSY, Status.BAD_REQUEST)
 """Said instead of a greeting, these do not mean that the server is down."""
+_LAST_WORDS: Final = (Status.BUSY, Status.BAD_REQUEST, Status.UNAUTHENTICATED, Status.AUTHENTICATION_FAILED)
+"""The server closes the connection after these."""
 _LINE_ERRORS: Final = (OSError, ProtocolError, RefusalError, DfsError)
 
 
@@ -80,13 +80,13 @@ class Answer:
 class Failure:
     """It did not. `status` is None if there was no answer (refused, lost, stalled): then it may still happen.
 
-    `text` names the server. `error` is there if the server is not the one that the config names.
+    `text` names the server. `error` is there if it is not the server that the config names.
     """
 
     call: Call
     status: Status | None
     text: str
-    error: WrongServerError | None = None
+    error: DfsError | None = None
 
 
 class _Flight:
@@ -115,7 +115,8 @@ class Exchange:
     """See the module. A context manager; leaving it abandons what is unfinished."""
 
     def __init__(self, lines: Lines, *, trial: bool = False) -> None:
-        """`trial`: servers that are down are asked all the same (the caller has claimed the trial)."""
+        """`trial`: servers that are down are asked all the same (the caller has claimed the trial), and one that
+        refuses the user is a `Failure` like any other."""
         self._lines = lines
         self._trial = trial
         self._clock = lines.clock
@@ -123,7 +124,7 @@ class Exchange:
         self._flights: dict[int, _Flight] = {}  # by file descriptor
         self._flying = dict.fromkeys(lines.servers, 0)
         self._waiting: deque[Call] = deque()  # for one of their server's other calls to finish
-        self._finished: deque[Answer | Failure | tuple[Call, AuthenticationError]] = deque()
+        self._finished: deque[Answer | Failure] = deque()
         self._encoded: tuple[Request | None, bytes] = (None, b"")  # the last one: it often goes to four servers
 
     def __enter__(self) -> Exchange:
@@ -159,8 +160,8 @@ class Exchange:
             if not self._finished and until is not None and self._clock() >= until:
                 return None
         outcome = self._finished.popleft()
-        if isinstance(outcome, tuple):
-            raise outcome[1]
+        if isinstance(outcome, Failure) and isinstance(outcome.error, AuthenticationError) and not self._trial:
+            raise outcome.error
         return outcome
 
     def unfinished(self) -> int:
@@ -178,7 +179,7 @@ class Exchange:
             self._waiting.remove(call)
             return
         for outcome in self._finished:
-            if (outcome[0] if isinstance(outcome, tuple) else outcome.call) is call:
+            if outcome.call is call:
                 self._finished.remove(outcome)
                 return
 
@@ -241,7 +242,7 @@ class Exchange:
     def _advance(self, flight: _Flight, events: int) -> None:
         connection = flight.connection
         try:
-            reply = connection.advance(bool(events & _READABLE), bool(events & _WRITABLE))
+            reply = connection.advance(events)
         except _LINE_ERRORS as error:
             self._lost(flight, error)
             return
@@ -250,11 +251,10 @@ class Exchange:
             self._watch(flight)
             return
         self._land(flight)
-        if connection.finish():
+        if self._finish(flight.call, reply, connection.payload_bytes) and connection.finish():
             self._lines.give_back(connection)
         else:
             connection.close()
-        self._finish(flight.call, reply, connection.payload_bytes)
         if self._waiting:
             self._launch_waiting()
 
@@ -265,19 +265,23 @@ class Exchange:
         self._poll.unregister(fd)
         self._flying[flight.call.server] -= 1
 
-    def _finish(self, call: Call, reply: Reply, payload_bytes: int) -> None:
+    def _finish(self, call: Call, reply: Reply, payload_bytes: int) -> bool:
+        """The outcome of a reply. Returns whether the server can be asked more on this connection."""
         lines = self._lines
         server = lines.servers[call.server]
         if isinstance(reply, Error):
             status = _status(reply.status)
-            if status is not Status.BUSY:
-                lines.answered(call.server)
             self._finished.append(Failure(call, status, f"{server}: {reply.text}"))
+            if status in _LAST_WORDS:
+                return False
+            lines.answered(call.server)
         elif isinstance(reply, REPLIES[type(call.request)]):
             lines.answered(call.server)
             self._finished.append(Answer(call, reply, payload_bytes))
         else:
             self._fail(call, ProtocolError(f"{type(reply).__name__} is no answer to {type(call.request).__name__}"))
+            return False
+        return True
 
     def _let_go(self, flight: _Flight) -> None:
         """Nobody waits for this call any more."""
@@ -314,17 +318,12 @@ class Exchange:
     def _fail(self, call: Call, error: Exception) -> None:
         """The call failed without an answer to it."""
         server = self._lines.servers[call.server]
-        if isinstance(error, AuthenticationError):
-            self._lines.failed(call.server, str(error), quick=False)
-            self._finished.append((call, error))
-            return
-        status, wrong = None, None
-        quick = False
+        status, cause, quick = None, None, False
         if isinstance(error, RefusalError):
             status = _status(error.status)
             text = f"{server}: {error}"
-        elif isinstance(error, WrongServerError):
-            text, wrong = str(error), error
+        elif isinstance(error, DfsError):
+            text, cause = str(error), error
         elif isinstance(error, ProtocolError):
             text = f"{server} does not speak this protocol: {error}"
         else:
@@ -332,7 +331,7 @@ class Exchange:
             quick = not isinstance(error, TimeoutError)
         if status not in _HARMLESS:
             self._lines.failed(call.server, text, quick=quick)
-        self._finished.append(Failure(call, status, text, wrong))
+        self._finished.append(Failure(call, status, text, cause))
 
     @staticmethod
     def _stalled(flight: _Flight, now: float) -> str:

@@ -69,7 +69,6 @@ class FrameReader:
     __slots__ = (
         "_body",
         "_end",
-        "_expect",
         "_filled",
         "_long",
         "_scratch",
@@ -80,10 +79,9 @@ class FrameReader:
         "limits",
     )
 
-    def __init__(self, limits: Limits, expect: Expect) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.header = Header(0, 0, 0)  # of the frame under way, or of the one returned last
-        self._expect = expect
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._start = 0  # what is received and not yet used is _scratch[_start:_end]
         self._end = 0
@@ -114,15 +112,16 @@ class FrameReader:
         else:
             self._end += count
 
-    def frame(self) -> memoryview | None:
+    def frame(self, expect: Expect) -> memoryview | None:
         """The body of the next complete frame, whose `header` is set; None if more bytes are needed.
 
-        Raises `ProtocolError` for a header that is none, is over the limits, or is not expected.
+        Raises `ProtocolError` for a header that is none or is over the limits, for a payload that is too long for
+        its sink, and what `expect` raises.
         """
         if self._stage == _HEADER:
             if self._end - self._start < HEADER_BYTES:
                 return None
-            self._begin_body()
+            self._begin_body(expect)
         if self._stage == _BODY:
             if not self._body_is_complete():
                 return None
@@ -137,10 +136,10 @@ class FrameReader:
         self._sink = None
         self._stage, self._start, self._end = _HEADER, 0, 0
 
-    def _begin_body(self) -> None:
+    def _begin_body(self, expect: Expect) -> None:
         after = self._start + HEADER_BYTES
         header = parse_header(self._scratch[self._start : after], self.limits)
-        sink = self._expect(header)
+        sink = expect(header)
         if header.payload_bytes and (sink is None or len(sink) < header.payload_bytes):
             raise ProtocolError(f"a payload of {header.payload_bytes} bytes; there is room for {len(sink or b'')}")
         self.header, self._start, self._stage = header, after, _BODY

@@ -70,7 +70,7 @@ class Circuit:
             due = min(due, self._last_trial + EAGER_PAUSE_S)
         if now < due:
             return False
+        self._pause_s = FIRST_PAUSE_S if self._quick else min(self._pause_s * 2, LONGEST_PAUSE_S)
         self._last_trial = now
         self.due_at = now + self._pause_s
-        self._pause_s = FIRST_PAUSE_S if self._quick else min(self._pause_s * 2, LONGEST_PAUSE_S)
         return True

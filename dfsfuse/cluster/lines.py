@@ -149,9 +149,9 @@ class Lines:
                 return connection
 
     def _catch_up(self, connection: Connection) -> bool:
-        """Read what has come on an idle connection. False, and closed, if it was lost."""
+        """Read what has come on an idle connection. False, and closed, if it is of no further use."""
         try:
-            connection.catch_up()
+            moved = connection.catch_up()
         except OSError:
             connection.close()
             return False
@@ -159,10 +159,12 @@ class Lines:
             connection.close()
             raise
         due = connection.owed_until if connection.ready else connection.opened_at + AUTHENTICATION_S
-        if due is not None and self.clock() > due:
-            connection.close()
-            raise TimeoutError(errno.ETIMEDOUT, "it has owed an answer for too long")
-        return True
+        if due is None or self.clock() < due:
+            return True
+        connection.close()
+        if moved:  # it answers; it was this side that did not look
+            return False
+        raise TimeoutError(errno.ETIMEDOUT, "it has owed an answer for too long")
 
     def give_back(self, connection: Connection) -> None:
         """An exchange has no more use for it, and it can be used again."""
@@ -181,6 +183,11 @@ class Lines:
         """Close all idle connections, and those that are given back from now on."""
         with self._lock:
             self._closed = True
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close all idle connections."""
+        with self._lock:
             connections = [connection for idle in self._idle.values() for connection in idle]
             for idle in self._idle.values():
                 idle.clear()

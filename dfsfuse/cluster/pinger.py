@@ -11,11 +11,11 @@ import threading
 from typing import Final
 
 from dfs_server.protocol.messages import GetPosition
-from dfsfuse.cluster.exchange import Call, Exchange
+from dfsfuse.cluster.exchange import Call, Exchange, Failure
 from dfsfuse.cluster.lines import Lines
-from dfsfuse.errors import AuthenticationError
 
 STALL_S: Final = 1.0
+STOP_S: Final = 2.0
 GLANCE_S: Final = 0.1
 """How often the thread looks up from trials under way: for `stop`, and for trials that are due meanwhile."""
 
@@ -29,6 +29,8 @@ class Pinger:
         self._lines = lines
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._under_trial: set[int] = set()  # this and the next: by the thread only
+        self._told: set[str] = set()  # what was said of servers that a person must put right
 
     def start(self) -> None:
         """Start the thread, if it does not run."""
@@ -38,11 +40,11 @@ class Pinger:
             self._lines.tried_elsewhere = True
 
     def stop(self) -> None:
-        """Stop it; returns when it has ended."""
+        """Stop it; returns when it has ended (unless the name service keeps it; it ends by itself then)."""
         if self._thread is not None:
             self._stopping = True
             self._lines.changed.set()
-            self._thread.join()
+            self._thread.join(STOP_S)
             self._thread = None
             self._lines.tried_elsewhere = False
 
@@ -52,8 +54,9 @@ class Pinger:
                 self._lines.changed.clear()
                 due_at, down = self._lines.next_trial()
                 for id in down:
-                    if self._lines.claim(id):
+                    if id not in self._under_trial and self._lines.claim(id):
                         self._lines.look_up(id)
+                        self._under_trial.add(id)
                         exchange.start(Call(id, GetPosition(), stall_s=STALL_S))
                 if exchange.unfinished():
                     self._glance(exchange)
@@ -62,11 +65,10 @@ class Pinger:
                 else:
                     self._lines.changed.wait(max(0.0, due_at - self._lines.clock()))
 
-    @staticmethod
-    def _glance(exchange: Exchange) -> None:
-        try:
-            outcome = exchange.next(GLANCE_S)
-        except AuthenticationError as error:
-            log.warning("%s", error)
-        else:
-            log.debug("trial: %s", outcome)
+    def _glance(self, exchange: Exchange) -> None:
+        outcome = exchange.next(GLANCE_S)
+        if outcome is not None:
+            self._under_trial.remove(outcome.call.server)
+            if isinstance(outcome, Failure) and outcome.text not in self._told and outcome.error is not None:
+                log.warning("%s", outcome.text)
+                self._told.add(outcome.text)
