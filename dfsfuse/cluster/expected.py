@@ -20,7 +20,7 @@ REPLIES: Final[dict[type[m.Request], tuple[type[m.Reply], ...]]] = {
     m.Learn: (m.Position,),
     m.GetPosition: (m.Position,),
     m.GetBatches: (m.Batches,),
-    m.GetChanges: (m.Changes,),
+    m.GetChanges: (m.Changes, m.Behind),
     m.ReadKeys: (m.Values, m.Behind),
     m.ReadRange: (m.Items, m.Behind),
     m.BeginCopy: (m.Done,),
