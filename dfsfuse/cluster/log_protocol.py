@@ -33,7 +33,7 @@ from dfs_server.protocol.messages import (
     Values,
 )
 from dfsfuse.cluster.log_repair import bring_up_to_date
-from dfsfuse.cluster.procedures import ALL, RECEIVE, Ask, DeadlineError, Pause, Procedure
+from dfsfuse.cluster.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, DeadlineError, Pause, Procedure
 from dfsfuse.cluster.proposer import (
     QUORUM,
     InDoubt,
@@ -115,6 +115,8 @@ class _Round(Protocol):
     def ask(self, server: int) -> None: ...
     def fail(self, server: int) -> None: ...
     def receive(self, server: int, reply: Reply) -> None: ...
+    def could_decide(self) -> bool: ...
+    def give_up_waiting(self) -> None: ...
 
 
 Rnd = TypeVar("Rnd", bound=_Round)
@@ -127,9 +129,10 @@ def _gather(round_: _Round, verdict: Callable[[], V | Pending], request: Request
         round_.ask(server)
     yield Ask(dict.fromkeys(ALL, request))
     while isinstance(found := verdict(), Pending):
-        event = yield RECEIVE
-        assert event is not None
-        if event.reply is None:
+        event = yield RECEIVE_SOFT if round_.could_decide() else RECEIVE
+        if event is None:
+            round_.give_up_waiting()
+        elif event.reply is None:
             round_.fail(event.server)
         else:
             round_.receive(event.server, event.reply)

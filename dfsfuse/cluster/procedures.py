@@ -29,7 +29,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """Give me the next event of this round."""
+    """Give me the next event of this round; None after a short silence, if `soft`."""
+
+    soft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Event:
 
 
 RECEIVE: Final = Receive()
+RECEIVE_SOFT: Final = Receive(soft=True)
 Step = Ask | Receive | Pause
 R = TypeVar("R")
 Procedure = Generator[Step, Event | None, R]

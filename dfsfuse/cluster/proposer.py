@@ -30,7 +30,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class NoQuorum:
-    """Too few servers can still answer. `answered` did."""
+    """Too few servers answer: at most `answered`, with those that still may."""
 
     answered: int
 
@@ -66,6 +66,15 @@ class _Round:
         """This server will not answer."""
         self.waiting.discard(server)
         self.failed.add(server)
+
+    def give_up_waiting(self) -> None:
+        """The rest has been silent for a while: decide without them."""
+        self.failed |= self.waiting
+        self.waiting.clear()
+
+    def could_decide(self) -> bool:
+        """Whether it is worth deciding without those that have not answered yet, if they stay silent."""
+        return False
 
 
 # ------------------------------------------------------------------ phase 1
@@ -107,7 +116,7 @@ class Prepare(_Round):
         if self.outranked is not None:
             return Outranked(self.outranked)
         if len(self.promised) + len(self.waiting) < self.quorum:
-            return NoQuorum(len(self.promised))
+            return NoQuorum(len(self.promised) + len(self.waiting))
         return Pending()
 
     def _won(self) -> Won:
@@ -166,6 +175,10 @@ class Propose(_Round):
             case _:
                 self.failed.add(server)
 
+    def could_decide(self) -> bool:
+        """Servers that are behind can be brought up to date, and then make the quorum."""
+        return bool(self.behind) and len(self.accepted) + len(self.behind) >= self.quorum
+
     def verdict(self) -> Pending | IsChosen | Outranked | Overtaken | NoQuorum:
         """What the replies say so far."""
         if len(self.accepted) >= self.quorum:
@@ -175,7 +188,7 @@ class Propose(_Round):
         if self.overtaken:
             return Overtaken()
         if len(self.accepted) + len(self.waiting) < self.quorum:
-            return NoQuorum(len(self.accepted))
+            return NoQuorum(len(self.accepted) + len(self.waiting))
         return Pending()
 
 
@@ -211,11 +224,15 @@ class Survey(_Round):
         else:
             self.failed.add(server)
 
+    def could_decide(self) -> bool:
+        """A quorum has answered, and is in doubt: the last one may know, or may be the one that hangs."""
+        return len(self.positions) >= self.quorum
+
     def verdict(self) -> Pending | Newest | InDoubt | NoQuorum:
         """What the replies say so far."""
         if len(self.positions) < self.quorum:
             if len(self.positions) + len(self.waiting) < self.quorum:
-                return NoQuorum(len(self.positions))
+                return NoQuorum(len(self.positions) + len(self.waiting))
             return Pending()
         base = self.best()
         tails = Counter(

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from dfs_server.protocol.messages import Items, Position, ReadKeys, ReadRange, Reply, Values
+from dfs_server.protocol.messages import Items, Position, ReadKeys, ReadRange, Values
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.exchange import Answer, Call, Exchange
 from dfsfuse.cluster.log_protocol import START, Contents, LogState, News, catch_up, commit, read
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 STALL_S: Final = 3.0
 """A server that moves no byte for so long will not answer."""
+SOFT_S: Final = 0.3
+"""How long a silence is taken for a hanging server where it is possible to go on without it."""
 DEADLINE_S: Final = 10.0
 """The longest that any procedure may take."""
 SETTLE_AFTER_S: Final = 0.01
@@ -141,8 +143,8 @@ def drive(
                 match step:
                     case Ask():
                         round_.begin(step)
-                    case Receive():
-                        event = round_.receive(deadline - clock())
+                    case Receive(soft):
+                        event = round_.receive(deadline - clock(), soft=soft)
                     case Pause(attempt):
                         pause(attempt)
                 step = procedure.send(event)
@@ -165,16 +167,21 @@ class _OpenRound:
         for call in self._calls:
             self._exchange.start(call)
 
-    def receive(self, timeout_s: float) -> Event:
-        """The next event of this round. If the time is over first, the round's servers count as silent."""
-        outcome = self._exchange.next(max(timeout_s, 0.0)) if self._calls else None
+    def receive(self, timeout_s: float, *, soft: bool) -> Event | None:
+        """The next event of this round; None after a short silence, if `soft`.
+
+        If the time is over first, the round's servers count as silent.
+        """
+        wait_s = min(timeout_s, SOFT_S) if soft else timeout_s
+        outcome = self._exchange.next(max(wait_s, 0.0)) if self._calls else None
         if outcome is None:
+            if soft and self._calls:
+                return None
             server = self._calls.pop().server if self._calls else 0
             return Event(server, None, "no answer in time")
         self._calls.discard(outcome.call)
         if isinstance(outcome, Answer):
-            reply: Reply = outcome.reply
-            return Event(outcome.call.server, reply)
+            return Event(outcome.call.server, outcome.reply)
         return Event(outcome.call.server, None, outcome.text, outcome.status)
 
 
@@ -249,10 +256,12 @@ class Tender:
         current = {server for server, position in positions.items() if position.applied == best}
         for server in positions.keys() - current:
             name = self._cluster.names[server]
-            log.info("%s lacks batches after slot %d", name, positions[server].applied)
+            missing = best - positions[server].applied
             if self._drive(bring_up_to_date(server, min(current), self._log.next_copy())) >= best:
-                log.info("%s is up to date again, at slot %d", name, best)
                 current.add(server)
+                log.log(
+                    logging.INFO if missing > 1 else logging.DEBUG, "%s got %d batches that it missed", name, missing
+                )
         return current
 
     def _drive(self, procedure: Procedure[R]) -> R:

@@ -207,6 +207,7 @@ class Task:
         self.round = 0
         self.inbox: list[Event] = []
         self.waiting = False
+        self.turn = 0
         self.alive = True
         self.deadline = float("inf")
 
@@ -227,9 +228,12 @@ class Task:
                         for server, request in requests.items():
                             self.world.send(self, self.round, server, request)
                         step = self.procedure.send(None)
-                    case Receive():
+                    case Receive(soft):
                         if not self.inbox:
                             self.waiting = True
+                            self.turn += 1
+                            if soft:
+                                self.world.after(0.3, lambda turn=self.turn: self.quiet(turn))  # type: ignore[misc]
                             return
                         step = self.procedure.send(self.inbox.pop(0))
                     case Pause(attempt):
@@ -246,6 +250,11 @@ class Task:
             self.resume(event)
         else:
             self.inbox.append(event)
+
+    def quiet(self, turn: int) -> None:
+        """Nothing came since it began to wait."""
+        if self.waiting and self.turn == turn:
+            self.resume(None)
 
     def kill(self) -> None:
         self.alive = False

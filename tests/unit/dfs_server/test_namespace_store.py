@@ -1,0 +1,271 @@
+"""The namespace's store on a real disk: what was answered is there after it is opened again, and nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dfs_server.namespace_store import KEEP_BATCHES, TRIM_STEP, FolderFormatError, NamespaceStore
+from dfs_server.protocol import batches
+from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.batches import Batch, InlinePiece
+from dfs_server.protocol.messages import (
+    Accept,
+    AcceptedAt,
+    Batches,
+    BeginCopy,
+    Behind,
+    Changes,
+    Chosen,
+    CopyItems,
+    Done,
+    EndCopy,
+    Error,
+    GetBatches,
+    GetChanges,
+    GetPosition,
+    Items,
+    Learn,
+    Position,
+    Promise,
+    Promised,
+    ReadKeys,
+    ReadRange,
+    Refused,
+    Values,
+)
+from dfs_server.protocol.status import Status
+
+BALLOT = Ballot(1, b"client")
+SEGMENT = b"s" * 16
+
+
+class Writer:
+    """A proposer that is always right: appends batches to one store."""
+
+    def __init__(self, store: NamespaceStore) -> None:
+        self.store = store
+        self.slot = 0
+        self.digest = b""
+        self.encoded: list[bytes] = []
+
+    def commit(self, **contents: object) -> bytes:
+        batch = Batch(batches.FORMAT, self.digest, b"client", self.slot + 1, 0, **contents)  # type: ignore[arg-type]
+        encoded = batches.encode(batch)
+        assert self.store.handle(Accept(BALLOT, self.slot + 1, encoded)) == AcceptedAt(self.slot + 1)
+        self.slot, self.digest = self.slot + 1, batches.digest(encoded)
+        self.encoded.append(encoded)
+        return encoded
+
+    def read(self, *keys: bytes) -> tuple[bytes | None, ...]:
+        reply = self.store.handle(ReadKeys(self.slot, self.digest, keys))
+        assert isinstance(reply, Values), reply
+        return reply.values
+
+
+class Clock:
+    now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[NamespaceStore]:
+    store = NamespaceStore(tmp_path / "alice", "DFS1", grace_s=10.0, clock=clock)
+    yield store
+    store.close()
+
+
+def reopened(store: NamespaceStore, tmp_path: Path) -> NamespaceStore:
+    store.close()
+    return NamespaceStore(tmp_path / "alice", "DFS1")
+
+
+def test_vows_survive_reopening(store: NamespaceStore, tmp_path: Path) -> None:
+    writer = Writer(store)
+    writer.commit(puts=((b"k", b"1"),))
+    last = writer.commit(puts=((b"k", b"2"),))
+    store.handle(Promise(Ballot(9, b"other")))
+    again = reopened(store, tmp_path)
+    reply = again.handle(Promise(Ballot(10, b"third")))
+    assert isinstance(reply, Promised)
+    assert reply.applied == 1
+    assert reply.tail is not None
+    assert reply.tail.batch == last
+    assert again.handle(Accept(Ballot(9, b"other"), 2, last)) == Refused(Ballot(10, b"third"))
+    again.close()
+
+
+def test_the_reader_says_what_is_chosen(store: NamespaceStore) -> None:
+    writer = Writer(store)
+    writer.commit(puts=((b"k", b"1"),))
+    assert store.handle(ReadKeys(1, b"?" * 32, (b"k",))) == Behind(0)
+    assert writer.read(b"k", b"none") == (b"1", None)
+
+
+def test_puts_and_deletes(store: NamespaceStore) -> None:
+    writer = Writer(store)
+    writer.commit(puts=((b"a", b"1"), (b"b", b"2"), (b"c", b"3")))
+    writer.commit(puts=((b"a", b"4"),), deletes=(b"b", b"never"))
+    assert writer.read(b"a", b"b", b"c") == (b"4", None, b"3")
+
+
+def test_ranges_come_in_order_and_in_pages(store: NamespaceStore) -> None:
+    writer = Writer(store)
+    keys = [b"d/%03d" % n for n in range(10)]
+    writer.commit(puts=tuple((key, key) for key in reversed(keys)))
+    page = store.handle(ReadRange(1, writer.digest, b"d/", b"d0", 4))
+    assert isinstance(page, Items)
+    assert [key for key, _ in page.items] == keys[:4]
+    assert page.more
+    rest = store.handle(ReadRange(1, writer.digest, keys[3] + b"\0", b"d0", 100))
+    assert isinstance(rest, Items)
+    assert [key for key, _ in rest.items] == keys[4:]
+    assert not rest.more
+
+
+def test_small_pieces_are_kept_where_they_are_at_home(store: NamespaceStore) -> None:
+    writer = Writer(store)
+    pieces = (
+        InlinePiece(SEGMENT, 1, ("DFS1", "DFS4"), b"one"),
+        InlinePiece(SEGMENT, 2, ("DFS2", "DFS3"), b"two"),
+    )
+    writer.commit(pieces=pieces)
+    assert store.small_piece(SEGMENT, 1) is None, "accepted, and not known to be chosen"
+    store.handle(Chosen(1, writer.digest))
+    stored = store.small_piece(SEGMENT, 1)
+    assert stored is not None
+    assert stored.data == b"one"
+    assert store.small_piece(SEGMENT, 2) is None
+    assert store.have_small([(SEGMENT, 1), (SEGMENT, 2)]) == {(SEGMENT, 1)}
+    assert store.piece_totals() == (1, 3)
+
+
+def test_dropped_segments_wait_for_their_grace_period(store: NamespaceStore, clock: Clock) -> None:
+    writer = Writer(store)
+    writer.commit(pieces=(InlinePiece(SEGMENT, 1, ("DFS1",), b"one"),))
+    writer.commit(drops=(SEGMENT,))
+    store.handle(Chosen(2, writer.digest))
+    clock.now_ns = int(9.9e9)
+    assert store.expired_drops() == []
+    assert store.small_piece(SEGMENT, 1) is not None
+    clock.now_ns = int(10.1e9)
+    assert store.expired_drops() == [SEGMENT]
+    store.forget_drops([SEGMENT])
+    assert store.small_piece(SEGMENT, 1) is None
+    assert store.expired_drops() == []
+
+
+def test_changes_name_keys_without_values(store: NamespaceStore) -> None:
+    writer = Writer(store)
+    writer.commit(puts=((b"a", b"1"),))
+    writer.commit(deletes=(b"a",))
+    reply = store.handle(GetChanges(1, 2, writer.digest))
+    assert isinstance(reply, Changes)
+    assert [(change.slot, change.keys, change.digest) for change in reply.changes] == [
+        (2, (b"a",), writer.digest)
+    ]
+
+
+def test_a_server_that_missed_batches_learns_them(store: NamespaceStore, tmp_path: Path) -> None:
+    writer = Writer(store)
+    for n in range(5):
+        writer.commit(puts=((b"k%d" % n, b"v"),))
+    store.handle(Chosen(5, writer.digest))
+    behind = NamespaceStore(tmp_path / "behind", "DFS2")
+    got = store.handle(GetBatches(0))
+    assert isinstance(got, Batches)
+    assert got.batches == tuple(writer.encoded)
+    reply = behind.handle(Learn(got.first, got.batches))
+    assert isinstance(reply, Position)
+    assert (reply.applied, reply.digest) == (5, writer.digest)
+    behind.close()
+
+
+def test_a_copy_replaces_the_map_and_is_not_read_before_it_is_right(
+    store: NamespaceStore, tmp_path: Path
+) -> None:
+    writer = Writer(store)
+    for n in range(4):
+        writer.commit(puts=((b"k", b"%d" % n),))
+    store.handle(Chosen(4, writer.digest))
+    second = batches.digest(writer.encoded[1])
+    copy = NamespaceStore(tmp_path / "copy", "DFS2")
+    # The pages were read at slots 2 to 3: the copy of slot 2 holds what slot 3 wrote.
+    assert copy.handle(BeginCopy(b"id", 2, second)) == Done()
+    assert copy.handle(CopyItems(b"id", ((b"k", b"2"),))) == Done()
+    reply = copy.handle(EndCopy(b"id", 1, 3))
+    assert isinstance(reply, Position)
+    assert reply.applied == 2
+    assert copy.handle(ReadKeys(2, second, (b"k",))) == Behind(2)
+    copy.handle(Learn(3, tuple(writer.encoded[2:])))
+    assert copy.handle(ReadKeys(4, writer.digest, (b"k",))) == Values(4, (b"3",))
+    copy.close()
+
+
+def test_two_copies_at_once_do_not_mix(store: NamespaceStore) -> None:
+    store.handle(BeginCopy(b"one", 5, b"d" * 32))
+    store.handle(CopyItems(b"one", ((b"k", b"1"),)))
+    store.handle(BeginCopy(b"two", 5, b"d" * 32))
+    for request in (CopyItems(b"one", ((b"l", b"2"),)), EndCopy(b"one", 2, 5), EndCopy(b"two", 1, 5)):
+        reply = store.handle(request)
+        assert isinstance(reply, Error)
+        assert reply.status == Status.BAD_REQUEST
+    assert store.handle(GetPosition()) == Position(0, b"", Ballot(0, b""))
+
+
+def test_a_trimmed_log_says_so(store: NamespaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfs_server.namespace_store.KEEP_BATCHES", 20)
+    monkeypatch.setattr("dfs_server.namespace_store.TRIM_STEP", 5)
+    writer = Writer(store)
+    for _ in range(40):
+        writer.commit(puts=((b"k", b"v"),))
+    for request in (GetBatches(0), GetChanges(0, writer.slot, writer.digest)):
+        reply = store.handle(request)
+        assert isinstance(reply, Error)
+        assert reply.status == Status.TRIMMED
+    kept = store.handle(GetBatches(35))
+    assert isinstance(kept, Batches)
+    assert kept.batches == tuple(writer.encoded[35:])
+    assert KEEP_BATCHES > 100 * 5
+    assert TRIM_STEP < KEEP_BATCHES
+
+
+def test_not_a_batch_is_an_error_and_changes_nothing(store: NamespaceStore) -> None:
+    for request in (Accept(BALLOT, 1, b"rubbish"), Learn(1, (b"rubbish",))):
+        reply = store.handle(request)
+        assert isinstance(reply, Error)
+        assert reply.status == Status.BAD_REQUEST
+    assert store.handle(GetPosition()) == Position(0, b"", Ballot(0, b""))
+
+
+def test_a_transaction_that_fails_changes_nothing(store: NamespaceStore) -> None:
+    writer = Writer(store)
+    writer.commit(puts=((b"k", b"1"),))
+    before = store.handle(GetPosition())
+    (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
+    store._writer.execute(f"PRAGMA max_page_count = {pages}")
+    big = batches.encode(Batch(1, writer.digest, b"c", 2, 0, puts=((b"k", bytes(1_000_000)),)))
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.handle(Accept(BALLOT, 2, big))
+    assert store.handle(GetPosition()) == before
+    store._writer.execute("PRAGMA max_page_count = 1000000")
+    assert store.handle(Accept(BALLOT, 2, big)) == AcceptedAt(2)
+
+
+def test_another_format_is_refused(store: NamespaceStore, tmp_path: Path) -> None:
+    store.close()
+    with sqlite3.connect(tmp_path / "alice" / "namespace.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(FolderFormatError, match="format 99"):
+        NamespaceStore(tmp_path / "alice", "DFS1")
