@@ -43,6 +43,7 @@ class Race:
         self._pending: dict[Attempt, float] = {}
         self._won: dict[Attempt, float] = {}
         self._out: set[int] = set()
+        self._in_doubt = any(len(servers) < need for servers in order.values())
 
     def take(self, now: float) -> Attempt | None:
         """The next attempt to start, which counts as started now; None if there is nothing to start yet."""
@@ -64,6 +65,7 @@ class Race:
     def lost(self, attempt: Attempt, *, out: bool) -> None:
         """The attempt failed. `out`: so will others at the same server."""
         del self._pending[attempt]
+        self._in_doubt = True
         if out:
             self._out.add(attempt.server)
 
@@ -73,6 +75,8 @@ class Race:
 
     def hopeless(self) -> int | None:
         """A piece that cannot get enough successes any more, whatever the pending attempts and servers left do."""
+        if not self._in_doubt:  # asked for after every step, and nothing has failed in almost all races
+            return None
         for number in self._order:
             hopes = self._wins(number) + len(self._pending_of(number)) + len(self._left(number))
             if hopes < self._need:

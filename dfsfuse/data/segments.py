@@ -30,7 +30,7 @@ from dfs_server.protocol.pieces import (
     piece_digest,
 )
 from dfsfuse.cluster.exchange import Answer
-from dfsfuse.data.block_cache import BlockCache
+from dfsfuse.data.block_cache import BlockCache, Run
 from dfsfuse.data.download import DEADLINE_S, HEDGE_S, download
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.pace import Pace, Suspects
@@ -116,6 +116,8 @@ class SegmentStore:
             InlinePiece(segment, number, tuple(names[server] for server in home), bytes(piece))
             for number, home, piece in zip(PIECE_NUMBERS, homes, pieces, strict=True)
         )
+        for piece in inline:  # what was just written is often read next, and costs no memory of its own here
+            self._cache.put(Run(segment, piece.number, 0, memoryview(piece.data)))
         return Written(Segment(segment, memoryview(data).nbytes, homes, (one, two, three, four)), inline)
 
     # -------------------------------------------------------------- down

@@ -86,6 +86,8 @@ class UploadPlan:
 
     def error(self) -> DfsError | None:
         """Why there is no hope left; None while there is."""
+        if not self._said:
+            return None
         said = "; ".join(dict.fromkeys(self._said))
         answering = len(self._usable - self._silent)
         if answering < SERVERS_TO_WRITE and not self.race.done():

@@ -132,7 +132,15 @@ def test_small_segments_are_read_from_where_the_batch_put_them(
 ) -> None:
     written = store.write(SMALL[:length], 2)
     apply(grid, written)
-    assert store.read(written.segment, 0, length) == SMALL[:length]
+    other = SegmentStore(FakeCluster(grid), clock=grid.clock)
+    assert other.read(written.segment, 0, length) == SMALL[:length]
+    assert grid.asked(GetPiece) != {}
+
+
+def test_a_small_segment_just_written_is_read_from_memory(store: SegmentStore, cluster: FakeCluster) -> None:
+    segment = store.write(SMALL, 2).segment
+    assert store.read(segment, 100, len(SMALL)) == SMALL[100:]
+    assert cluster.started == []
 
 
 @settings(max_examples=60, deadline=None)
