@@ -1,0 +1,59 @@
+"""How many bytes of unsaved data a mount may hold in memory, over all files.
+
+Who writes reserves first. If there is no room it waits for uploads under way, which make room by themselves; if there
+are none it is told so at once, and has to save something itself.
+
+Threads: one condition guards both counts; nothing else is locked while waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Budget:
+    """A count of bytes with a limit. A single reservation above the limit is let through when nothing else is held."""
+
+    def __init__(self, limit_bytes: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.limit_bytes = limit_bytes
+        self._monotonic = monotonic
+        self._changed = threading.Condition()
+        self._held_bytes = 0
+        self._uploads = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that are reserved now."""
+        with self._changed:
+            return self._held_bytes
+
+    def reserve(self, size: int, timeout_s: float) -> bool:
+        """Reserve so many bytes. False if there is no room and no upload that would make some, or time is up."""
+        deadline = self._monotonic() + timeout_s
+        with self._changed:
+            while self._held_bytes and self._held_bytes + size > self.limit_bytes:
+                remaining = deadline - self._monotonic()
+                if not self._uploads or remaining <= 0:
+                    return False
+                self._changed.wait(remaining)
+            self._held_bytes += size
+            return True
+
+    def release(self, size: int) -> None:
+        """So many bytes are saved, or were not needed after all."""
+        with self._changed:
+            self._held_bytes -= size
+            self._changed.notify_all()
+
+    def upload_begins(self) -> None:
+        """A segment is on its way, or waits for its turn."""
+        with self._changed:
+            self._uploads += 1
+
+    def upload_ends(self) -> None:
+        """It is up, or failed."""
+        with self._changed:
+            self._uploads -= 1
+            self._changed.notify_all()

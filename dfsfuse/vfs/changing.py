@@ -1,0 +1,111 @@
+"""setattr(): mode, owner, times and size.
+
+A size is reached in steps of bounded batches, the last of which makes the other changes too. Unsaved data of the file
+is saved first; or given up, if the new size is 0. Threads: `OpenFile.commit_lock` is held: no flush comes between.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from contextlib import nullcontext
+
+import msgspec
+
+from dfsfuse.namespace import inodes
+from dfsfuse.namespace.inodes import error
+from dfsfuse.namespace.records import Inode
+from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.vfs import regions
+from dfsfuse.vfs.attributes import AttributeChanges
+from dfsfuse.vfs.context import FILE_MAX_BYTES, Context
+from dfsfuse.vfs.open_file import OpenFile, Sealed
+from dfsfuse.vfs.saving import Saver
+from dfsfuse.vfs.uploads import Uploads
+
+
+def changed(inode: Inode, changes: AttributeChanges, now_ns: int) -> Inode:
+    """The inode with all but the size changed."""
+    mode = inode.mode
+    if changes.mode is not None:
+        mode = stat.S_IFMT(inode.mode) | stat.S_IMODE(changes.mode)
+    return msgspec.structs.replace(
+        inode,
+        mode=mode,
+        uid=inode.uid if changes.uid is None else changes.uid,
+        gid=inode.gid if changes.gid is None else changes.gid,
+        atime_ns=inode.atime_ns if changes.atime_ns is None else changes.atime_ns,
+        mtime_ns=inode.mtime_ns if changes.mtime_ns is None else changes.mtime_ns,
+        ctime_ns=now_ns,
+    )
+
+
+class Changer:
+    """See the module. Has no state."""
+
+    def __init__(self, context: Context, saver: Saver, uploads: Uploads) -> None:
+        self._context = context
+        self._saver = saver
+        self._uploads = uploads
+
+    def change(self, ino: int, changes: AttributeChanges, file: OpenFile | None) -> Inode:
+        """Make the changes; `file` if it is open here (pinned by the caller). Raises OSError (ENOENT, EISDIR...)."""
+        with file.commit_lock if file is not None else nullcontext():
+            if changes.size is None:
+                inode = self._change_attributes(ino, changes)
+            else:
+                inode = self._resize(ino, changes.size, changes, file)
+            if file is not None and changes.mtime_ns is not None:
+                with file.lock:
+                    file.written_ns = None  # the time that was set stays, until something is written again
+            return inode
+
+    def _change_attributes(self, ino: int, changes: AttributeChanges) -> Inode:
+        now_ns = self._context.clock()
+
+        def work(tx: Transaction) -> Inode:
+            inode = changed(inodes.load(tx, ino), changes, now_ns)
+            inodes.save(tx, ino, inode)
+            return inode
+
+        return self._context.store.transact(work)
+
+    def _resize(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile | None) -> Inode:
+        if size < 0:
+            raise error(errno.EINVAL)
+        if size > FILE_MAX_BYTES:
+            raise error(errno.EFBIG)
+        doomed: list[Sealed] = []
+        if file is not None and size:
+            self._saver.save_locked(file)
+        elif file is not None:
+            with file.lock:
+                file.seal_all()
+                doomed = list(file.sealed)
+        now_ns = self._context.clock()
+
+        def step(tx: Transaction) -> tuple[Inode, bool]:
+            inode = inodes.load(tx, ino)
+            if not inode.is_file:
+                raise error(errno.EISDIR if inode.is_directory else errno.EINVAL)
+            inode, is_reached = regions.resize(tx, ino, inode, size)
+            inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=now_ns)
+            if is_reached:
+                inode = changed(inode, changes, now_ns)
+                for item in doomed:
+                    if item.written is not None and not item.written.inline:
+                        tx.drop(item.written.segment.id)
+            inodes.save(tx, ino, inode)
+            return inode, is_reached
+
+        is_reached = False
+        while not is_reached:
+            inode, is_reached = self._context.store.transact(step)
+        if file is not None:
+            with file.lock:
+                file.sealed = [item for item in file.sealed if item not in doomed]
+                file.rotation = inode.rotation
+                if not file.sealed and not file.buffer.dirty_bytes:
+                    file.written_ns = None
+            self._uploads.let_go(file, doomed)
+        return inode

@@ -1,0 +1,79 @@
+"""What the parts of the Vfs share: the map, the segments, the clock, the options. And what they need of the data layer.
+
+Locks of the whole package, in the order in which they are taken (never the other way round):
+
+    OpenFile.commit_lock    one flush or truncate of a file at a time; the only lock held while waiting for servers
+    (the store's own)       while `work` runs; `work` may take those below
+    OpenFiles lock          the table of open files
+    OpenFile.lock           a file's unsaved data
+    Budget's condition      counts of bytes
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from dfs_server.protocol.batches import InlinePiece
+from dfs_server.protocol.pieces import Buffer
+from dfsfuse.data.extents import Segment
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.namespace.inodes import InodeNumbers
+from dfsfuse.namespace.transactions import MapStore
+
+FILE_MAX_BYTES: Final = 2**63 - 1
+"""The largest offset that Linux knows."""
+
+log = logging.getLogger("dfsfuse.vfs")
+
+
+class Written(Protocol):
+    """A segment that was made: durable on its homes, or (if small) as soon as a batch carries `inline`."""
+
+    @property
+    def segment(self) -> Segment: ...
+    @property
+    def inline(self) -> tuple[InlinePiece, ...]: ...
+
+
+class Segments(Protocol):
+    """The data layer, as the Vfs uses it: see `dfsfuse.data.segments.SegmentStore`."""
+
+    def write(self, data: Buffer, rotation: int) -> Written: ...
+    def read(self, segment: Segment, offset: int, length: int) -> bytes: ...
+    def prefetch(self, segment: Segment) -> None: ...
+    def missing(self, segments: Sequence[Segment]) -> list[frozenset[int]]: ...
+    def copies(self, segments: Sequence[Segment]) -> list[dict[int, frozenset[int]]]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """Made once by the Vfs and never changed."""
+
+    store: MapStore
+    segments: Segments
+    numbers: InodeNumbers
+    servers: Mapping[int, str]
+    usable: Callable[[], frozenset[int]]
+    clock: Callable[[], int]
+    """Nanoseconds since 1970: the times of files."""
+    monotonic: Callable[[], float]
+    max_age_s: float
+    """How old attributes, names and the data of open files may be."""
+    wait_for_close: bool
+    """Does close() wait until all is durable (durability=close), or only fsync()?"""
+    background: Executor
+    """Commits that nobody waits for, and deletions. One thread."""
+    uploads: Executor
+    """Segments on their way up. A task here never waits for another."""
+
+    def check_writable(self) -> None:
+        """Raises ReadOnlyError if too few servers are there to write."""
+        if not self.store.writable():
+            raise ReadOnlyError(
+                "fewer than three servers answer: nothing can be written until one of them is back"
+            )

@@ -1,0 +1,73 @@
+"""Extended attributes of an inode: those that are stored, and `user.dfs.*`, which tell a regular file's health.
+
+Threads: no state of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import msgspec
+
+from dfsfuse.namespace import inodes, xattrs
+from dfsfuse.namespace.inodes import error
+from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.vfs import health
+from dfsfuse.vfs.context import Context
+
+
+class Extended:
+    """See the module."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def get(self, ino: int, name: bytes) -> bytes:
+        """The value. Raises OSError (ENODATA, EOPNOTSUPP)."""
+        xattrs.check_name(name)
+        if name.startswith(health.PREFIX):
+            return self._health(ino, name)
+        inode = self._context.store.read(
+            lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s
+        )
+        return xattrs.get(inode.xattrs, name)
+
+    def list(self, ino: int) -> list[bytes]:
+        """The names."""
+        inode = self._context.store.read(
+            lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s
+        )
+        return [*inode.xattrs, *(health.NAMES if inode.is_file else ())]
+
+    def set(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
+        """Set it. Raises OSError (EEXIST, ENODATA, ENOSPC, E2BIG, EOPNOTSUPP; EPERM for user.dfs.*)."""
+        self._change(ino, name, lambda known: xattrs.with_value(known, name, value, flags))
+
+    def remove(self, ino: int, name: bytes) -> None:
+        """Remove it. Raises OSError (ENODATA, EOPNOTSUPP; EPERM for user.dfs.*)."""
+        self._change(ino, name, lambda known: xattrs.without(known, name))
+
+    def _change(
+        self, ino: int, name: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]]
+    ) -> None:
+        xattrs.check_name(name)
+        if name.startswith(health.PREFIX):
+            raise error(errno.EPERM)
+        now_ns = self._context.clock()
+
+        def work(tx: Transaction) -> None:
+            inode = inodes.load(tx, ino)
+            changed = change(inode.xattrs)
+            inodes.save(tx, ino, msgspec.structs.replace(inode, xattrs=changed, ctime_ns=now_ns))
+
+        self._context.store.transact(work)
+
+    def _health(self, ino: int, name: bytes) -> bytes:
+        if name not in health.NAMES:
+            raise error(errno.ENODATA)
+        found = health.health_of_many(self._context, [ino]).get(ino)
+        value = None if found is None else health.attribute(found, name, self._context.servers)
+        if value is None:
+            raise error(errno.ENODATA)
+        return value

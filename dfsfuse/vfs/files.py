@@ -1,0 +1,225 @@
+"""Open files and their handles: open, create, read, write, flush, fsync, release.
+
+close() is flush() and then, for the last duplicate of a descriptor, release(); what must be reported to the program is
+reported by flush(). Opening asks the servers for the newest state (close-to-open); later reads may be a little old.
+
+Threads: `_lock` guards the handles; the rest is in the table of open files. See context.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import threading
+from dataclasses import dataclass, field, replace
+
+from dfsfuse.errors import DfsError
+from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace.inodes import error
+from dfsfuse.namespace.records import Inode
+from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, blocks
+from dfsfuse.vfs.changing import Changer
+from dfsfuse.vfs.context import Context, log
+from dfsfuse.vfs.open_file import OpenFile
+from dfsfuse.vfs.open_files import OpenFiles
+from dfsfuse.vfs.read_ahead import ReadAhead
+from dfsfuse.vfs.reading import Reader
+from dfsfuse.vfs.saving import Saver
+
+
+@dataclass(eq=False)
+class Handle:
+    """One opening of a file."""
+
+    file: OpenFile
+    flags: int
+    ahead: ReadAhead = field(default_factory=ReadAhead)
+
+    @property
+    def may_read(self) -> bool:
+        """Was it opened for reading?"""
+        return self.flags & os.O_ACCMODE != os.O_WRONLY
+
+    @property
+    def may_write(self) -> bool:
+        """Was it opened for writing?"""
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+
+class Files:
+    """See the module."""
+
+    def __init__(self, context: Context, table: OpenFiles, saver: Saver, changer: Changer) -> None:
+        self._context = context
+        self._table = table
+        self._saver = saver
+        self._changer = changer
+        self._reader = Reader(context)
+        self._lock = threading.Lock()
+        self._handles: dict[int, Handle] = {}
+        self._numbers = itertools.count(1)
+
+    # ------------------------------------------------------------------ attributes
+
+    def attributes(self, ino: int, inode: Inode) -> Attributes:
+        """What stat(2) says: the record, and on top of it what was written here and is not saved yet."""
+        shown = attributes_of(ino, inode)
+        file = self._table.get(ino)
+        if file is None:
+            return shown
+        with file.lock:
+            if not file.is_unsaved:
+                return shown
+            written_ns = file.written_ns
+            return replace(
+                shown,
+                size=max(shown.size, file.end),
+                mtime_ns=shown.mtime_ns if written_ns is None else written_ns,
+                ctime_ns=shown.ctime_ns if written_ns is None else max(written_ns, shown.ctime_ns),
+                blocks=max(shown.blocks, blocks(file.unsaved_bytes)),
+            )
+
+    def change(self, ino: int, changes: AttributeChanges) -> Attributes:
+        """setattr()."""
+        file = self._table.pin_if_open(ino)
+        try:
+            return self.attributes(ino, self._changer.change(ino, changes, file))
+        finally:
+            if file is not None:
+                self._table.unpin(file)
+
+    # ------------------------------------------------------------------ open and close
+
+    def open(self, ino: int, flags: int) -> int:
+        """A handle on a regular file. Raises OSError (ENOENT, EISDIR, ELOOP for a symbolic link, else ENXIO)."""
+        file = self._table.pin(ino)
+        try:
+            inode = self._context.store.read(lambda view: _regular(view, ino))
+            self._opened(file, inode)
+            if flags & os.O_TRUNC:
+                self._changer.change(ino, AttributeChanges(size=0), file)
+        except BaseException:
+            self._table.unpin(file)
+            raise
+        return self._add(Handle(file, flags))
+
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
+    ) -> tuple[Attributes, int]:
+        """open(2) with O_CREAT: a new file, or the one that is there (EEXIST with O_EXCL)."""
+        ino = self._context.numbers.take()
+        now_ns = self._context.clock()
+        new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, now_ns)
+
+        def work(tx: Transaction) -> tuple[int, Inode]:
+            found = directories.find(tx, parent, name)
+            if found is None:
+                return ino, directories.make(tx, parent, name, ino, new, now_ns)
+            if flags & os.O_EXCL:
+                raise error(errno.EEXIST)
+            return found.ino, inodes.load(tx, found.ino)
+
+        with self._table.pinned(ino):
+            made, inode = self._context.store.transact(work)
+            if made == ino:
+                return attributes_of(ino, inode), self._add(Handle(self._table.pin(ino), flags))
+        handle = self.open(made, flags)
+        inode = self._context.store.read(
+            lambda view: inodes.load(view, made), max_age_s=self._context.max_age_s
+        )
+        return self.attributes(made, inode), handle
+
+    def release(self, number: int) -> None:
+        """Close the handle. What flush() has not been asked to save is saved; a failure goes to the log."""
+        with self._lock:
+            handle = self._handles.pop(number, None)
+        if handle is None:
+            raise error(errno.EBADF)
+        file = handle.file
+        try:
+            if file.is_unsaved and not file.is_unlinked:
+                self._save(file, wait=self._context.wait_for_close)
+        except (DfsError, OSError) as failure:
+            log.error("inode %d: what was written last is lost: %s", file.ino, failure)
+        finally:
+            self._table.unpin(file)
+
+    def _opened(self, file: OpenFile, inode: Inode) -> None:
+        with file.lock:
+            if not file.is_unsaved:
+                file.rotation = inode.rotation
+
+    def _add(self, handle: Handle) -> int:
+        with self._lock:
+            number = next(self._numbers)
+            self._handles[number] = handle
+            return number
+
+    def _get(self, number: int) -> Handle:
+        with self._lock:
+            handle = self._handles.get(number)
+        if handle is None:
+            raise error(errno.EBADF)
+        return handle
+
+    # ------------------------------------------------------------------ data
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """Up to `size` bytes, fewer only at the end of the file."""
+        handle = self._get(number)
+        if not handle.may_read:
+            raise error(errno.EBADF)
+        return self._reader.read(handle.file, offset, size, handle.ahead)
+
+    def write(self, number: int, offset: int, data: bytes | memoryview) -> int:
+        """Take the data; with O_APPEND at the end of the file, as far as this mount knows it."""
+        handle = self._get(number)
+        if not handle.may_write:
+            raise error(errno.EBADF)
+        return self._saver.write(handle.file, None if handle.flags & os.O_APPEND else offset, data)
+
+    def flush(self, number: int) -> None:
+        """close() was called on a descriptor: save all, or (durability=fsync) begin to. The data of a file without a
+        name is not worth it."""
+        file = self._get(number).file
+        if not file.is_unlinked:
+            self._save(file, wait=self._context.wait_for_close)
+
+    def fsync(self, number: int) -> None:
+        """Save all of the file, now."""
+        self._save(self._get(number).file, wait=True)
+
+    def _save(self, file: OpenFile, *, wait: bool) -> None:
+        if wait:
+            self._saver.save(file)
+            return
+        with file.lock:
+            failure = file.take_error()
+        if failure is not None:
+            raise failure
+        if file.is_unsaved:
+            self._saver.save_later(file)
+
+    def save_all(self) -> None:
+        """Save every file. Raises the first failure, after all were tried."""
+        failures: list[Exception] = []
+        for file in self._table.all():
+            try:
+                if not file.is_unlinked:
+                    self._saver.save(file)
+            except (DfsError, OSError) as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+
+def _regular(view: View, ino: int) -> Inode:
+    inode = inodes.load(view, ino)
+    if inode.is_file:
+        return inode
+    if inode.is_directory:
+        raise error(errno.EISDIR)
+    raise error(errno.ELOOP if stat.S_ISLNK(inode.mode) else errno.ENXIO)

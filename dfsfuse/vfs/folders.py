@@ -1,0 +1,97 @@
+"""Listing folders: opendir, readdir, releasedir.
+
+opendir() takes a snapshot of the newest state in one pass; offsets count its entries, so they are stable. The inodes of
+what is listed are fetched along with the listing, many at a time: who lists usually asks for their attributes next.
+
+Threads: `_lock` guards the handles; a snapshot never changes.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace.inodes import error
+from dfsfuse.namespace.records import Entry, Inode
+from dfsfuse.namespace.transactions import View
+from dfsfuse.vfs.attributes import DirectoryEntry
+from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.incomplete import Incomplete
+
+INODES_AT_ONCE: Final = 1000
+
+
+class Folders:
+    """See the module."""
+
+    def __init__(self, context: Context, incomplete: Incomplete) -> None:
+        self._context = context
+        self._incomplete = incomplete
+        self._lock = threading.Lock()
+        self._handles: dict[int, list[DirectoryEntry]] = {}
+        self._numbers = itertools.count(1)
+
+    def open(self, ino: int) -> int:
+        """A handle on a snapshot. Raises OSError (ENOENT, ENOTDIR)."""
+
+        def work(view: View) -> tuple[Inode, list[tuple[bytes, Entry]]]:
+            inode = inodes.load_directory(view, ino)
+            entries = directories.scan(view, ino) if inode.size else []
+            inodes.find_many(view, [entry.ino for _, entry in entries[:INODES_AT_ONCE]])
+            return inode, entries
+
+        inode, entries = self._context.store.read(work)
+        names = self._incomplete.names(entries)
+        listing = [(b".", ino, stat.S_IFDIR), (b"..", inode.parent, stat.S_IFDIR)]
+        listing += [(name, entry.ino, entry.type) for name, (_, entry) in zip(names, entries, strict=True)]
+        snapshot = [DirectoryEntry(*item, offset=place) for place, item in enumerate(listing, start=1)]
+        with self._lock:
+            number = next(self._numbers)
+            self._handles[number] = snapshot
+            return number
+
+    def read(self, number: int, offset: int) -> Iterator[DirectoryEntry]:
+        """The entries of the snapshot from `offset` on, `.` and `..` first."""
+        with self._lock:
+            snapshot = self._handles.get(number)
+        if snapshot is None:
+            raise error(errno.EBADF)
+        return self._entries(snapshot, offset)
+
+    def _entries(self, snapshot: Sequence[DirectoryEntry], offset: int) -> Iterator[DirectoryEntry]:
+        for place in range(max(offset, 0), len(snapshot)):
+            if place >= INODES_AT_ONCE and place % INODES_AT_ONCE == 0:
+                self._fetch_inodes(snapshot[place : place + INODES_AT_ONCE])
+            yield snapshot[place]
+
+    def _fetch_inodes(self, portion: Sequence[DirectoryEntry]) -> None:
+        self._context.store.read(
+            lambda view: inodes.find_many(view, [entry.ino for entry in portion]),
+            max_age_s=self._context.max_age_s,
+        )
+
+    def close(self, number: int) -> None:
+        """Forget the snapshot."""
+        with self._lock:
+            if self._handles.pop(number, None) is None:
+                raise error(errno.EBADF)
+
+    def list(self, ino: int) -> list[tuple[bytes, int, Inode]]:
+        """The newest state of a folder: real names, inodes and their records, in one pass."""
+
+        def work(view: View) -> list[tuple[bytes, int, Inode]]:
+            inodes.load_directory(view, ino)
+            entries = directories.scan(view, ino)
+            records = inodes.find_many(view, [entry.ino for _, entry in entries])
+            return [
+                (name, entry.ino, inode)
+                for (name, entry), inode in zip(entries, records, strict=True)
+                if inode is not None
+            ]
+
+        return self._context.store.read(work)

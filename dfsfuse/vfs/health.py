@@ -1,0 +1,84 @@
+"""A file's health: how many copies of its pieces can be had now, and where they are. As values and as attributes' text.
+
+complete: two copies of every piece. degraded: only one of some piece. incomplete: none of some piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfsfuse.data.extents import Segment
+from dfsfuse.namespace import inodes
+from dfsfuse.namespace.transactions import View
+from dfsfuse.vfs import regions
+from dfsfuse.vfs.context import Context
+
+Copies = dict[int, frozenset[int]]
+"""Piece number -> ids of the servers that have it."""
+
+PREFIX: Final = b"user.dfs."
+HEALTH: Final = b"user.dfs.health"
+PIECES: Final = b"user.dfs.pieces"
+SERVERS: Final = b"user.dfs.servers"
+NAMES: Final = (HEALTH, PIECES, SERVERS)
+STATES: Final = ("incomplete", "degraded", "complete")
+"""By the number of copies of the piece that has the fewest."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """For each segment of a file where its pieces are; none for a file without data."""
+
+    segments: tuple[Copies, ...]
+
+    @property
+    def state(self) -> str:
+        """complete, degraded or incomplete."""
+        fewest = min((len(c.get(number, ())) for c in self.segments for number in PIECE_NUMBERS), default=2)
+        return STATES[min(fewest, 2)]
+
+    @property
+    def servers(self) -> frozenset[int]:
+        """The servers that have pieces of it."""
+        return frozenset(server for copies in self.segments for home in copies.values() for server in home)
+
+
+def health_of_many(context: Context, inos: Sequence[int]) -> dict[int, Health]:
+    """The health of these files; of what is no regular file, none. Asks the servers that answer."""
+
+    def work(view: View) -> dict[int, list[Segment]]:
+        found: dict[int, list[Segment]] = {}
+        for ino, inode in zip(inos, inodes.find_many(view, list(inos)), strict=True):
+            if inode is not None and inode.is_file:
+                records = regions.find_all(view, ino, inode)
+                found[ino] = [segment for _, region in records for segment in region.segments]
+        return found
+
+    segments = context.store.read(work, max_age_s=context.max_age_s)
+    copies = iter(context.segments.copies([segment for known in segments.values() for segment in known]))
+    return {ino: Health(tuple(next(copies) for _ in known)) for ino, known in segments.items()}
+
+
+def attribute(health: Health, name: bytes, servers: Mapping[int, str]) -> bytes | None:
+    """The value of one of `NAMES`, or None for any other."""
+    if name == HEALTH:
+        return health.state.encode()
+    if name == SERVERS:
+        return " ".join(servers[server] for server in sorted(health.servers)).encode()
+    if name == PIECES:
+        return _pieces(health, servers).encode()
+    return None
+
+
+def _pieces(health: Health, servers: Mapping[int, str]) -> str:
+    """`P1: DFS1 DFS4; P2: ...` of the first segment; for a longer file with how many segments there are."""
+    if not health.segments:
+        return ""
+    first = "; ".join(
+        f"P{number}: {' '.join(servers[server] for server in sorted(health.segments[0].get(number, ()))) or 'none'}"
+        for number in PIECE_NUMBERS
+    )
+    return first if len(health.segments) == 1 else f"{first} (first of {len(health.segments)} segments)"

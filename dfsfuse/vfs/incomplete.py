@@ -1,0 +1,115 @@
+"""Which files cannot be put together from the servers that answer, and the name `NAME [incomplete]`.
+
+An incomplete file is listed under that name and opens under both. A real file of that very name wins, and a name that
+would be longer than 255 bytes stays as it is. As long as all servers are usable a listing checks nothing, since
+nothing is missing then as a rule; who wants to know for sure asks `among`.
+
+Threads: one lock guards the verdicts, which are kept for a few seconds and as long as the usable servers are the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
+
+from dfsfuse.data.extents import Segment
+from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace.records import Entry
+from dfsfuse.namespace.transactions import View
+from dfsfuse.vfs import regions
+from dfsfuse.vfs.context import Context
+
+SUFFIX: Final = b" [incomplete]"
+VERDICT_S: Final = 3.0
+FILES_AT_ONCE: Final = 500
+SEGMENTS_AT_ONCE: Final = 1000
+VERDICTS_MAX: Final = 100_000
+
+
+class _Verdict(NamedTuple):
+    until: float
+    usable: frozenset[int]
+    is_incomplete: bool
+
+
+class Incomplete:
+    """See the module."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._verdicts: dict[int, _Verdict] = {}
+
+    def among(self, inos: Iterable[int]) -> set[int]:
+        """Those of these files that lack a piece which no answering server has. Asks the servers, at most once in a few
+        seconds for a file."""
+        wanted = list(dict.fromkeys(inos))
+        found = {ino for ino in wanted if self._known(ino)}
+        unknown = iter([ino for ino in wanted if self._known(ino) is None])
+        while portion := list(islice(unknown, FILES_AT_ONCE)):
+            found |= self._check(portion)
+        return found
+
+    def names(self, entries: Sequence[tuple[bytes, Entry]]) -> list[bytes]:
+        """The names under which a folder's entries are listed."""
+        plain = [name for name, _ in entries]
+        if len(self._context.usable()) == len(self._context.servers):
+            return plain
+        incomplete = self.among(entry.ino for _, entry in entries if entry.is_file)
+        taken = set(plain)
+        return [
+            name + SUFFIX if entry.ino in incomplete and _may_be_marked(name, taken) else name
+            for name, entry in entries
+        ]
+
+    def real_name(self, parent: int, name: bytes) -> bytes | None:
+        """The name in the folder that is listed as `name`, if it is an incomplete file's; else None."""
+        base = name.removesuffix(SUFFIX)
+        if base == name or not base:
+            return None
+
+        def work(view: View) -> Entry | None:
+            return directories.find(view, parent, base)
+
+        entry = self._context.store.read(work, max_age_s=self._context.max_age_s)
+        if entry is None or not entry.is_file or not self.among([entry.ino]):
+            return None
+        return base
+
+    def _known(self, ino: int) -> bool | None:
+        with self._lock:
+            verdict = self._verdicts.get(ino)
+        if verdict is None or verdict.until < self._context.monotonic():
+            return None
+        return verdict.is_incomplete if verdict.usable == self._context.usable() else None
+
+    def _check(self, inos: list[int]) -> set[int]:
+        usable = self._context.usable()
+
+        def work(view: View) -> list[tuple[int, Segment]]:
+            found: list[tuple[int, Segment]] = []
+            for ino, inode in zip(inos, inodes.find_many(view, inos), strict=True):
+                if inode is not None and inode.is_file:
+                    for _, region in regions.find_all(view, ino, inode):
+                        found.extend((ino, segment) for segment in region.segments)
+            return found
+
+        pairs = self._context.store.read(work, max_age_s=self._context.max_age_s)
+        incomplete = set()
+        for first in range(0, len(pairs), SEGMENTS_AT_ONCE):
+            portion = pairs[first : first + SEGMENTS_AT_ONCE]
+            missing = self._context.segments.missing([segment for _, segment in portion])
+            incomplete |= {ino for (ino, _), pieces in zip(portion, missing, strict=True) if pieces}
+        until = self._context.monotonic() + VERDICT_S
+        with self._lock:
+            if len(self._verdicts) > VERDICTS_MAX:
+                self._verdicts.clear()
+            self._verdicts.update((ino, _Verdict(until, usable, ino in incomplete)) for ino in inos)
+        return incomplete
+
+
+def _may_be_marked(name: bytes, taken: set[bytes]) -> bool:
+    marked = name + SUFFIX
+    return len(marked) <= directories.NAME_MAX_BYTES and marked not in taken

@@ -1,0 +1,168 @@
+"""A file that is open here: what was written to it and is not in the map yet. One per inode, shared by its handles.
+
+Unsaved data is in one of three states. Dirty: in the write buffer. Sealed: taken out of it, one segment's worth, on
+its way up or waiting for the batch that carries it. Up: on its servers, only the map does not refer to it yet. Dirty
+bytes lie over sealed ones, a sealed item over those sealed before it, and all of them over what is stored.
+
+Does no IO and waits for nothing. Threads: `lock` guards every field but `commit_lock`, which is taken before `lock` and
+is held during a whole flush or truncate, so that a file's batches are committed in the order of its writes. Callers
+hold `lock` when they call a method.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
+
+from dfs_server.protocol.pieces import Buffer
+from dfsfuse.data.extents import REGION_BYTES, Segment, Write
+from dfsfuse.data.placement import rotation_of, rotation_of_region
+from dfsfuse.vfs.context import Written
+from dfsfuse.vfs.regions import Patch
+from dfsfuse.vfs.write_buffer import Interval, WriteBuffer
+
+INTERVALS_MAX: Final = 256
+"""A region with more dirty intervals is saved before more is taken: its record has to fit into a batch."""
+
+
+@dataclass(eq=False)
+class Sealed:
+    """A segment in the making. `data` is None when it is up and nothing is held in memory any more."""
+
+    region: int
+    writes: tuple[Write, ...]
+    length: int
+    rotation: int
+    data: Buffer | None
+    written: Written | None = None
+    upload: Future[None] | None = None
+    is_forgotten: bool = False
+    """Nobody wants it any more; an upload under way frees its memory when it ends."""
+
+    @property
+    def end(self) -> int:
+        """The first byte of the file after it."""
+        last = self.writes[-1]
+        return self.region * REGION_BYTES + last.offset + last.length
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory it holds."""
+        return 0 if self.data is None else self.length
+
+    def patch(self) -> Patch:
+        """What to put into the map. It must be written."""
+        assert self.written is not None
+        return Patch(self.region, self.written.segment, self.written.inline, self.writes)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Bytes of the file from `start` on in one layer: in memory (`data`), or those of `segment` from an offset on."""
+
+    start: int
+    length: int
+    data: memoryview | None
+    segment: Segment | None = None
+    segment_offset: int = 0
+
+
+@dataclass(eq=False)
+class OpenFile:
+    """See the module."""
+
+    ino: int
+    commit_lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    buffer: WriteBuffer = field(default_factory=WriteBuffer)
+    sealed: list[Sealed] = field(default_factory=list)
+    rotation: int | None = None
+    """x of the first segment, as stored or as decided here."""
+    written_ns: int | None = None
+    """When it was last written to, if that is not saved yet and nobody has set another time since."""
+    error: Exception | None = None
+    """Why something failed that nobody waited for; told to the next who writes or flushes."""
+    is_unlinked: bool = False
+    """Its last name was removed by this mount: it goes when its last handle is closed."""
+    is_commit_due: bool = False
+    """A commit in the background is on its way."""
+    is_kept: bool = False
+    """A commit in the background failed: the file is pinned until its data is saved after all."""
+    pins: int = 0
+    """Handles and others that need it. Guarded by the lock of the table that it is in."""
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Is there anything that the map does not have?"""
+        return bool(self.sealed or self.buffer.dirty_bytes or self.written_ns is not None)
+
+    @property
+    def end(self) -> int:
+        """The first byte after all unsaved data; 0 if there is none."""
+        return max(self.buffer.end(), *(item.end for item in self.sealed), 0)
+
+    @property
+    def unsaved_bytes(self) -> int:
+        """How much is unsaved."""
+        return self.buffer.dirty_bytes + sum(item.length for item in self.sealed)
+
+    def write(self, offset: int, data: Buffer, now_ns: int) -> tuple[int, list[Sealed]]:
+        """Take these bytes: by how many the dirty ones grew, and regions that became full and are sealed now."""
+        grown = self.buffer.write(offset, data)
+        self.written_ns = now_ns
+        touched = range(offset // REGION_BYTES, (offset + len(data) - 1) // REGION_BYTES + 1)
+        return grown, [self.seal(region) for region in touched if self.buffer.is_full(region)]
+
+    def seal(self, region: int) -> Sealed:
+        """Take the region's dirty bytes out of the buffer: they become one segment."""
+        item = _pack(region, self.buffer.take(region))
+        assert item.data is not None
+        if self.rotation is None:
+            self.rotation = rotation_of(item.data)
+        item.rotation = rotation_of_region(self.rotation, region)
+        self.sealed.append(item)
+        return item
+
+    def seal_all(self) -> None:
+        """Seal every region that has dirty bytes."""
+        for region in self.buffer.regions():
+            self.seal(region)
+
+    def is_crowded(self, offset: int) -> bool:
+        """Has the region there got so many dirty intervals that it should be saved?"""
+        return self.buffer.intervals(offset // REGION_BYTES) > INTERVALS_MAX
+
+    def take_error(self) -> Exception | None:
+        """The error that waits to be told, once."""
+        error, self.error = self.error, None
+        return error
+
+    def layers(self, offset: int, end: int) -> list[list[Shown]]:
+        """What unsaved data shows from `offset` to `end`: the top layer first, each sorted."""
+        layers = [[Shown(at, len(data), memoryview(data)) for at, data in self.buffer.find(offset, end)]]
+        for item in reversed(self.sealed):
+            base = item.region * REGION_BYTES
+            if base < end and base + REGION_BYTES > offset:
+                layers.append([_shown(item, base, write) for write in item.writes])
+        return [layer for layer in layers if layer]
+
+
+def _pack(region: int, intervals: list[Interval]) -> Sealed:
+    """One segment of all these intervals; a single one is not copied."""
+    writes, length = [], 0
+    for interval in intervals:
+        writes.append(Write(interval.start, len(interval.data), length))
+        length += len(interval.data)
+    data = intervals[0].data if len(intervals) == 1 else b"".join(interval.data for interval in intervals)
+    return Sealed(region, tuple(writes), length, 0, data)
+
+
+def _shown(item: Sealed, base: int, write: Write) -> Shown:
+    start = base + write.offset
+    if item.data is not None:
+        data = memoryview(item.data)[write.segment_offset : write.segment_offset + write.length]
+        return Shown(start, write.length, data)
+    assert item.written is not None
+    return Shown(start, write.length, None, item.written.segment, write.segment_offset)

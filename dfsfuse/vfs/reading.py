@@ -1,0 +1,135 @@
+"""read(): unsaved data over stored data over zeros.
+
+What is unsaved is looked at first and the map second: data that a flush moves from here to there in between is seen
+twice, never not at all. Nothing is locked while segments are fetched; a segment that was replaced meanwhile can still
+be had, since dropped pieces wait for a grace period.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from dfs_server.protocol.pieces import Buffer
+from dfsfuse.data import extents
+from dfsfuse.data.extents import REGION_BYTES, Region
+from dfsfuse.namespace import inodes
+from dfsfuse.namespace.transactions import View
+from dfsfuse.vfs import regions
+from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.open_file import OpenFile, Shown
+from dfsfuse.vfs.read_ahead import ReadAhead
+
+PREFETCH_SEGMENTS_MAX: Final = 8
+"""A region in more segments than this is not fetched ahead: it is used at random."""
+
+
+class _Stored(NamedTuple):
+    """What the map says about a read."""
+
+    size: int
+    regions: dict[int, Region]
+
+
+class _Answer:
+    """A read in the making: what is still open, and what was found."""
+
+    def __init__(self, offset: int, end: int) -> None:
+        self.gaps = [(offset, end)]
+        self._parts: list[tuple[int, Buffer]] = []
+
+    def add(self, start: int, data: Buffer) -> None:
+        """These bytes are there."""
+        self._parts.append((start, data))
+
+    def fill(self, layer: Iterable[Shown], context: Context) -> None:
+        """Take from a layer, which is sorted, what is still open."""
+        left: list[tuple[int, int]] = []
+        for start, end in self.gaps:
+            at = start
+            for shown in layer:
+                low, high = max(at, shown.start), min(end, shown.start + shown.length)
+                if low >= high:
+                    continue
+                if low > at:
+                    left.append((at, low))
+                self.add(low, _bytes_of(shown, low, high, context))
+                at = high
+            if at < end:
+                left.append((at, end))
+        self.gaps = left
+
+    def data(self) -> bytes:
+        """All of it, in order; nothing may be open any more."""
+        if len(self._parts) == 1:
+            return bytes(self._parts[0][1])
+        return b"".join(data for _, data in sorted(self._parts, key=lambda part: part[0]))
+
+
+def _bytes_of(shown: Shown, low: int, high: int, context: Context) -> Buffer:
+    at = low - shown.start
+    if shown.data is not None:
+        return shown.data[at : at + high - low]
+    assert shown.segment is not None
+    return context.segments.read(shown.segment, shown.segment_offset + at, high - low)
+
+
+class Reader:
+    """See the module. Has no state."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def read(self, file: OpenFile, offset: int, size: int, ahead: ReadAhead) -> bytes:
+        """Up to `size` bytes from `offset` on, fewer only at the end of the file. Raises IncompleteError if pieces of
+        any of them cannot be had."""
+        if size <= 0:
+            return b""
+        with file.lock:
+            layers = file.layers(offset, offset + size)
+            unsaved_end = file.end
+            fetch = ahead.regions(offset, size)
+        stored = self._look(file.ino, offset, offset + size, fetch)
+        end = min(offset + size, max(stored.size, unsaved_end))
+        if offset >= end:
+            return b""
+        for index in fetch:
+            self._prefetch(stored.regions[index])
+        answer = _Answer(offset, end)
+        for layer in layers:
+            answer.fill(layer, self._context)
+        for gap in answer.gaps:
+            self._add_stored(answer, stored.regions, *gap)
+        return answer.data()
+
+    def _look(self, ino: int, offset: int, end: int, ahead: range) -> _Stored:
+        def work(view: View) -> _Stored:
+            inode = inodes.find(view, ino)
+            if inode is None:
+                raise inodes.error(errno.ESTALE, "the file was removed by another mount")
+            last = regions.count(min(end, inode.size))
+            wanted = sorted({*range(offset // REGION_BYTES, last), *ahead})
+            there = [index for index in wanted if index < regions.count(inode.size)]
+            found = dict(zip(there, regions.find(view, ino, inode, there), strict=True))
+            return _Stored(inode.size, {index: found.get(index, extents.EMPTY) for index in wanted})
+
+        return self._context.store.read(work, max_age_s=self._context.max_age_s)
+
+    def _add_stored(self, answer: _Answer, found: dict[int, Region], start: int, end: int) -> None:
+        while start < end:
+            index, at = divmod(start, REGION_BYTES)
+            length = min(end - start, REGION_BYTES - at)
+            base = index * REGION_BYTES
+            for span in extents.spans(found.get(index, extents.EMPTY), at, length):
+                if span.segment is None:
+                    answer.add(base + span.offset, bytes(span.length))
+                else:
+                    data = self._context.segments.read(span.segment, span.segment_offset, span.length)
+                    answer.add(base + span.offset, data)
+            start += length
+
+    def _prefetch(self, region: Region) -> None:
+        if len(region.segments) <= PREFETCH_SEGMENTS_MAX:
+            for segment in region.segments:
+                self._context.segments.prefetch(segment)

@@ -1,0 +1,196 @@
+"""A file's data in the map: region records put, cut and deleted within transactions. Pure but for the transaction.
+
+The namespace layer keeps the inode, the data layer knows what is in a region record; the two meet here. What no extent
+refers to any more is dropped in the same transaction.
+
+Invariants of every committed state: no region record lies beyond the inode's size, none is empty, and the inode's
+`stored_bytes` is what all extents show (so 0 means that there are no records, and none has to be asked for).
+One call changes at most `STEP_REGIONS` records, so that its batch stays far below the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from dfs_server.protocol.batches import InlinePiece
+from dfsfuse.data import extents
+from dfsfuse.data.extents import EMPTY, REGION_BYTES, Region, Segment, Write
+from dfsfuse.namespace import inodes, keys
+from dfsfuse.namespace.records import Inode
+from dfsfuse.namespace.transactions import Transaction, View
+
+STEP_REGIONS: Final = 256
+FEW_REGIONS: Final = 16
+"""Up to so many regions are asked for by key, and deleted together with their file's last name."""
+BATCH_BYTES: Final = 640 * 1024
+"""About what patches add to one batch at most; the limit of the log is 2 MiB."""
+EXTENTS_MAX: Final = 64
+"""A region with more extents is compacted."""
+
+decode = lru_cache(maxsize=512)(extents.decode)
+"""Records are immutable values and the same few are read over and over."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A segment to be laid over a region of a file. `inline`: its pieces, if the batch is to carry them."""
+
+    region: int
+    segment: Segment
+    inline: tuple[InlinePiece, ...]
+    writes: tuple[Write, ...]
+
+    @property
+    def end(self) -> int:
+        """The first byte of the file after it."""
+        return self.region * REGION_BYTES + max(write.offset + write.length for write in self.writes)
+
+    @property
+    def cost_bytes(self) -> int:
+        """About what it adds to a batch at most."""
+        whole = len(self.writes) == 1 and self.writes[0].length == REGION_BYTES
+        record = 400 if whole else 16_384 + 16 * len(self.writes)
+        return record + sum(len(piece.data) + 128 for piece in self.inline)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The inode after patches were saved, and the regions that have too many extents now."""
+
+    inode: Inode
+    crowded: tuple[int, ...]
+
+
+def portions(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
+    """The patches in their order, in portions for one batch each."""
+    portion: list[Patch] = []
+    size = 0
+    for patch in patches:
+        if portion and size + patch.cost_bytes > BATCH_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(patch)
+        size += patch.cost_bytes
+    if portion:
+        yield portion
+
+
+def count(size: int) -> int:
+    """How many regions a file of this size has."""
+    return -(-size // REGION_BYTES)
+
+
+def covered(region: Region) -> int:
+    """How many bytes of a region are not holes."""
+    return sum(extent.length for extent in region.extents)
+
+
+def find(view: View, ino: int, inode: Inode, indexes: Sequence[int]) -> list[Region]:
+    """These regions of a file; an empty one where there is no record."""
+    if not inode.stored_bytes:
+        return [EMPTY] * len(indexes)
+    values = view.get_many([keys.region(ino, index) for index in indexes])
+    return [EMPTY if value is None else decode(value) for value in values]
+
+
+def find_all(view: View, ino: int, inode: Inode) -> list[tuple[int, Region]]:
+    """All regions of a file that have a record, in order."""
+    if not inode.stored_bytes:
+        return []
+    if count(inode.size) <= FEW_REGIONS:
+        indexes = range(count(inode.size))
+        found = find(view, ino, inode, indexes)
+        return [(index, region) for index, region in zip(indexes, found, strict=True) if region.extents]
+    return [(keys.index_of(key), decode(value)) for key, value in view.scan(*keys.all_regions(ino))]
+
+
+def put(tx: Transaction, ino: int, index: int, region: Region, dropped: Sequence[bytes]) -> None:
+    """Put a record (or delete it, if nothing is left in it) and drop these segments."""
+    if region.extents:
+        tx.put(keys.region(ino, index), extents.encode(region))
+    else:
+        tx.delete(keys.region(ino, index))
+    for segment in dropped:
+        tx.drop(segment)
+
+
+def save(tx: Transaction, ino: int, inode: Inode, patches: Sequence[Patch]) -> Saved:
+    """Lay the patches over the regions as they are in this transaction, in their order. The inode is given back with
+    its new size and stored bytes, for the caller to save with what else changes."""
+    indexes = sorted({patch.region for patch in patches})
+    regions = dict(zip(indexes, find(tx, ino, inode, indexes), strict=True))
+    before = sum(map(covered, regions.values()))
+    dropped: dict[int, list[bytes]] = {index: [] for index in indexes}
+    for patch in patches:
+        tx.carry(patch.inline)
+        regions[patch.region], gone = extents.overlay(regions[patch.region], patch.segment, patch.writes)
+        dropped[patch.region].extend(gone)
+    for index in indexes:
+        put(tx, ino, index, regions[index], dropped[index])
+    inode = msgspec.structs.replace(
+        inode,
+        size=max(inode.size, *(patch.end for patch in patches)),
+        stored_bytes=inode.stored_bytes + sum(map(covered, regions.values())) - before,
+    )
+    return Saved(inode, tuple(index for index in indexes if len(regions[index].extents) > EXTENTS_MAX))
+
+
+def exchange(tx: Transaction, ino: int, index: int, expected: Region, patch: Patch) -> bool:
+    """Replace a whole region by what one segment holds of it, if nobody has changed it meanwhile. Is it done?"""
+    inode = inodes.find(tx, ino)
+    if inode is None or find(tx, ino, inode, [index])[0] != expected:
+        return False
+    region, dropped = extents.overlay(EMPTY, patch.segment, patch.writes)
+    tx.carry(patch.inline)
+    put(tx, ino, index, region, [*dropped, *(segment.id for segment in expected.segments)])
+    stored = inode.stored_bytes + covered(region) - covered(expected)
+    inodes.save(tx, ino, msgspec.structs.replace(inode, stored_bytes=stored))
+    return True
+
+
+def resize(tx: Transaction, ino: int, inode: Inode, size: int) -> tuple[Inode, bool]:
+    """Bring a file to this size, or a long one a step nearer to it: shrinking goes from the end, so that each step
+    leaves a prefix. Gives the inode as it is now, for the caller to save, and whether the size is reached."""
+    first = count(size)
+    found, complete = _last_records(tx, ino, inode, first)
+    stored = inode.stored_bytes
+    for index, region in found:
+        put(tx, ino, index, EMPTY, [segment.id for segment in region.segments])
+        stored -= covered(region)
+    if not complete:
+        size = found[0][0] * REGION_BYTES
+    elif size < inode.size and size % REGION_BYTES:
+        old = find(tx, ino, inode, [first - 1])[0]
+        region, dropped = extents.truncate(old, size % REGION_BYTES)
+        if region != old:
+            put(tx, ino, first - 1, region, dropped)
+            stored += covered(region) - covered(old)
+    rotation = inode.rotation if size else None
+    return msgspec.structs.replace(inode, size=size, stored_bytes=stored, rotation=rotation), complete
+
+
+def _last_records(view: View, ino: int, inode: Inode, first: int) -> tuple[list[tuple[int, Region]], bool]:
+    """The records from region `first` on, at most the last `STEP_REGIONS`; and whether these are all.
+
+    Looks at windows from the end on, each twice as large as the one before: a sparse file may have any size.
+    """
+    end = count(inode.size)
+    if not inode.stored_bytes or end <= first:
+        return [], True
+    if end - first <= FEW_REGIONS:
+        indexes = range(first, end)
+        regions = zip(indexes, find(view, ino, inode, indexes), strict=True)
+        return [(index, region) for index, region in regions if region.extents], True
+    found: list[tuple[int, Region]] = []
+    window = STEP_REGIONS
+    while end > first and len(found) <= STEP_REGIONS:
+        start = max(first, end - window)
+        items = view.scan(*keys.regions(ino, start, end))[-STEP_REGIONS - 1 :]
+        found = [(keys.index_of(key), decode(value)) for key, value in items] + found
+        end, window = start, window * 2
+    return found[-STEP_REGIONS:], len(found) <= STEP_REGIONS

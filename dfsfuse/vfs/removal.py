@@ -1,0 +1,80 @@
+"""What becomes of an inode whose last name is gone.
+
+A small file that nobody here has open goes with its name, in the same batch. Others become orphans, and are deleted
+in steps of bounded size when the last handle of this mount is closed, or in the background. Another mount that has the
+file open is not asked: its next access gives ESTALE or ENOENT.
+
+An orphan whose client died stays marked in the map (`o/`) for a later sweep. Threads: no state of its own.
+"""
+
+from __future__ import annotations
+
+from dfsfuse.namespace import inodes, keys
+from dfsfuse.namespace.directories import Removed
+from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.vfs import regions
+from dfsfuse.vfs.context import Context, log
+from dfsfuse.vfs.open_files import OpenFiles
+
+ORPHAN_FORMAT = b"\x01"
+
+
+def bury(tx: Transaction, removed: Removed, files: OpenFiles) -> None:
+    """Delete the inode if it has no name any more, or mark it as an orphan. In the transaction that took the name."""
+    ino, inode = removed
+    if inode.nlink:
+        return
+    if inode.is_file:
+        is_small = regions.count(inode.size) <= regions.FEW_REGIONS
+        if not files.doom(ino) or not is_small:
+            tx.put(keys.orphan(ino), ORPHAN_FORMAT)
+            return
+        regions.resize(tx, ino, inode, 0)
+    tx.delete(keys.inode(ino))
+
+
+class Reaper:
+    """Deletes orphans."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def buried(self, removed: Removed | None, files: OpenFiles) -> None:
+        """The transaction with `bury` is through: what it left to do."""
+        if removed is None or removed.inode.nlink or not removed.inode.is_file:
+            return
+        file = files.pin_if_open(removed.ino)
+        if file is not None:
+            file.is_unlinked = True
+            files.unpin(file)  # the last one to do this deletes it
+        elif regions.count(removed.inode.size) > regions.FEW_REGIONS:
+            self.delete_later(removed.ino)
+
+    def delete_later(self, ino: int) -> None:
+        """Delete the orphan in the background."""
+        self._context.background.submit(self._delete, ino)
+
+    def _delete(self, ino: int) -> None:
+        try:
+            self.delete(ino)
+        except Exception as failure:  # noqa: BLE001 (nobody waits; the orphan stays marked)
+            log.warning("inode %d has no name and could not be deleted yet: %s", ino, failure)
+
+    def delete(self, ino: int) -> None:
+        """Delete the orphan, in as many steps as it takes."""
+
+        def step(tx: Transaction) -> bool:
+            inode = inodes.find(tx, ino)
+            if inode is None or inode.nlink:
+                tx.delete(keys.orphan(ino))
+                return True
+            inode, is_empty = regions.resize(tx, ino, inode, 0)
+            if is_empty:
+                tx.delete(keys.inode(ino))
+                tx.delete(keys.orphan(ino))
+            else:
+                inodes.save(tx, ino, inode)
+            return is_empty
+
+        while not self._context.store.transact(step):
+            pass

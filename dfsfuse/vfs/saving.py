@@ -1,0 +1,239 @@
+"""From unsaved data to the map: flush, and what a flush sets off.
+
+A flush seals what is dirty, waits until all of it is up, and then commits: one batch as a rule, several of bounded
+size for a lot of data, in order of the regions, so that a client that dies leaves a prefix. Patches are laid over the
+regions as they are in the transaction; two mounts that write different parts of a file both survive. Regions with too
+many extents are then read whole and written as one segment, unless somebody changes them meanwhile.
+
+What failed stays unsaved and is tried again by the next flush. Threads: `OpenFile.commit_lock`; see context.py.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from dfsfuse.data import extents
+from dfsfuse.data.extents import Region, Write
+from dfsfuse.data.placement import rotation_of_region
+from dfsfuse.errors import DfsError, IncompleteError, UnavailableError
+from dfsfuse.namespace import inodes
+from dfsfuse.namespace.inodes import error
+from dfsfuse.namespace.records import Inode
+from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.vfs import regions
+from dfsfuse.vfs.context import FILE_MAX_BYTES, Context, log
+from dfsfuse.vfs.open_file import OpenFile, Sealed
+from dfsfuse.vfs.open_files import OpenFiles
+from dfsfuse.vfs.regions import Patch, Saved
+from dfsfuse.vfs.uploads import Uploads
+
+ROOM_WAIT_S: Final = 60.0
+"""How long write() waits for memory while uploads make progress."""
+RUNS_MAX: Final = 32
+"""When a region is compacted, so many stretches of data keep the holes between them."""
+UNSAVED_SEGMENTS_MAX: Final = 256
+"""So many segments that are up and that no batch refers to yet are committed without waiting for a flush."""
+
+
+class Saver:
+    """See the module."""
+
+    def __init__(self, context: Context, files: OpenFiles, uploads: Uploads) -> None:
+        self._context = context
+        self._files = files
+        self._uploads = uploads
+
+    # ------------------------------------------------------------------ write
+
+    def write(self, file: OpenFile, offset: int | None, data: bytes | memoryview) -> int:
+        """Take the data; `offset` None means at the end of the file. Raises ReadOnlyError at once if too few servers
+        are there, and what a background upload failed with."""
+        self._context.check_writable()
+        size = len(data)
+        if not size:
+            return 0
+        stored = self._stored_size(file.ino) if offset is None else 0
+        self._make_room(file, size)
+        with file.lock:
+            failure = file.take_error()
+            at = max(stored, file.end) if offset is None else offset
+            if failure is not None or at + size > FILE_MAX_BYTES:
+                self._uploads.budget.release(size)
+                raise failure or error(errno.EFBIG)
+            grown, full = file.write(at, data, self._context.clock())
+            for item in full:
+                self._uploads.start(file, item)
+            is_crowded = file.is_crowded(at)
+            is_long = len(file.sealed) >= UNSAVED_SEGMENTS_MAX
+        self._uploads.budget.release(size - grown)
+        if is_crowded:
+            self.save(file)
+        elif is_long:
+            self.save_later(file, seal=False)
+        return size
+
+    def _stored_size(self, ino: int) -> int:
+        def look(view: View) -> int:
+            return inodes.load(view, ino).size
+
+        return self._context.store.read(look, max_age_s=self._context.max_age_s)
+
+    def _make_room(self, file: OpenFile, size: int) -> None:
+        budget = self._uploads.budget
+        if budget.reserve(size, ROOM_WAIT_S):
+            return
+        others = sorted(self._files.all(), key=lambda other: other.unsaved_bytes, reverse=True)
+        for candidate in [file, *(other for other in others if other is not file)]:
+            try:
+                self.save(candidate)
+            except (DfsError, OSError) as failure:
+                if candidate is file:
+                    raise
+                with candidate.lock:
+                    candidate.error = failure
+            if budget.reserve(size, ROOM_WAIT_S):
+                return
+        raise UnavailableError("written data waits in memory, since the servers do not take it fast enough")
+
+    # ------------------------------------------------------------------ flush
+
+    def save(self, file: OpenFile) -> None:
+        """Make all that was written durable, now. Raises DfsError and OSError; what failed can be tried again."""
+        with file.commit_lock:
+            self.save_locked(file)
+
+    def save_later(self, file: OpenFile, *, seal: bool = True) -> None:
+        """The same in the background. Without `seal` only what is sealed already. A failure is told to the next who
+        writes or flushes."""
+        with file.lock:
+            if file.is_commit_due:
+                return
+            file.is_commit_due = True
+        pinned = self._files.pin(file.ino)
+        self._context.background.submit(self._save_in_background, pinned, seal)
+
+    def _save_in_background(self, file: OpenFile, seal: bool) -> None:
+        with file.lock:
+            file.is_commit_due = False
+        try:
+            with file.commit_lock:
+                self.save_locked(file, seal=seal)
+        except Exception as failure:  # noqa: BLE001 (nobody waits: it is kept for who comes next)
+            log.error("inode %d: what was written is not saved yet: %s", file.ino, failure)
+            with file.lock:
+                file.error = failure
+                was_kept, file.is_kept = file.is_kept, True
+            if not was_kept:
+                return  # it stays pinned: its data is tried again by the next flush, or when the mount ends
+        self._files.unpin(file)
+
+    def save_locked(self, file: OpenFile, *, seal: bool = True) -> None:
+        """`save`, for who holds the file's commit lock."""
+        with file.lock:
+            if not file.is_unsaved:
+                file.error = None
+                return
+            if seal:
+                file.seal_all()
+            items, written_ns, rotation = list(file.sealed), file.written_ns, file.rotation
+        self._uploads.finish(file, items)
+        crowded: set[int] = set()
+        for batch in _batches(items):
+            saved = self._commit(file.ino, [item.patch() for item in batch], written_ns, rotation)
+            with file.lock:
+                file.sealed = [item for item in file.sealed if item not in batch]
+            self._uploads.let_go(file, batch)
+            if saved is None:
+                self._uploads.forget(file)
+                raise error(errno.ESTALE, "the file was removed by another mount")
+            crowded.update(saved.crowded)
+        with file.lock:
+            file.error = None
+            if file.written_ns == written_ns:
+                file.written_ns = None
+            was_kept, file.is_kept = file.is_kept, False
+        if was_kept:
+            self._files.unpin(file)
+        for region in sorted(crowded):
+            self._compact(file.ino, region)
+
+    def _commit(
+        self, ino: int, patches: Sequence[Patch], written_ns: int | None, rotation: int | None
+    ) -> Saved | None:
+        def work(tx: Transaction) -> Saved | None:
+            inode = inodes.find(tx, ino)
+            if inode is None or not inode.is_file:
+                for patch in patches:
+                    tx.drop(patch.segment.id)
+                return None
+            saved = regions.save(tx, ino, inode, patches)
+            inodes.save(tx, ino, _written(saved.inode, written_ns, rotation))
+            return saved
+
+        return self._context.store.transact(work)
+
+    # ------------------------------------------------------------------ compaction
+
+    def _compact(self, ino: int, index: int) -> None:
+        """Make one segment of a region with many. Failing does no harm: the next flush of this region tries again."""
+        context = self._context
+
+        def look(view: View) -> tuple[Inode, Region]:
+            inode = inodes.load(view, ino)
+            return inode, regions.find(view, ino, inode, [index])[0]
+
+        try:
+            inode, old = context.store.read(look, max_age_s=context.max_age_s)
+            if len(old.extents) <= regions.EXTENTS_MAX:
+                return
+            data, writes = self._gather(old)
+            written = context.segments.write(data, rotation_of_region(inode.rotation or 0, index))
+            patch = Patch(index, written.segment, written.inline, tuple(writes))
+            done = context.store.transact(lambda tx: regions.exchange(tx, ino, index, old, patch))
+            if not done and not written.inline:
+                context.store.transact(lambda tx: tx.drop(written.segment.id))
+        except (IncompleteError, UnavailableError, FileNotFoundError) as failure:
+            log.info("inode %d: region %d stays in many parts: %s", ino, index, failure)
+
+    def _gather(self, region: Region) -> tuple[bytes, list[Write]]:
+        """The bytes of a region as one segment's, and where they show."""
+        runs: list[tuple[int, int]] = []
+        for extent in region.extents:
+            if runs and runs[-1][1] == extent.offset:
+                runs[-1] = (runs[-1][0], extent.end)
+            else:
+                runs.append((extent.offset, extent.end))
+        if len(runs) > RUNS_MAX:
+            runs = [(runs[0][0], runs[-1][1])]
+        parts, writes, length = [], [], 0
+        for start, end in runs:
+            writes.append(Write(start, end - start, length))
+            length += end - start
+            for span in extents.spans(region, start, end - start):
+                if span.segment is None:
+                    parts.append(bytes(span.length))
+                else:
+                    parts.append(self._context.segments.read(span.segment, span.segment_offset, span.length))
+        return b"".join(parts), writes
+
+
+def _written(inode: Inode, written_ns: int | None, rotation: int | None) -> Inode:
+    """The inode after a flush: its time of change is that of the last write, not that of the flush."""
+    if inode.rotation is None:
+        inode = msgspec.structs.replace(inode, rotation=rotation)
+    if written_ns is None:
+        return inode
+    return msgspec.structs.replace(inode, mtime_ns=written_ns, ctime_ns=max(inode.ctime_ns, written_ns))
+
+
+def _batches(items: Sequence[Sealed]) -> Iterator[list[Sealed]]:
+    """The items in the order of their regions (those of one region in theirs), in portions for one batch each."""
+    in_order = sorted(items, key=lambda item: item.region)
+    at = 0
+    for portion in regions.portions([item.patch() for item in in_order]):
+        yield in_order[at : at + len(portion)]
+        at += len(portion)

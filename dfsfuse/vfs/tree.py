@@ -1,0 +1,194 @@
+"""Names: lookup, make, link, remove, rename. Each is one transaction; errors are those of a local file system.
+
+An incomplete file is found under its listed name too (incomplete.py), which is tried when the plain one is not there.
+Threads: no state of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from dfsfuse.namespace import directories, inodes, renames
+from dfsfuse.namespace.directories import TARGET_MAX_BYTES, Removed
+from dfsfuse.namespace.inodes import error
+from dfsfuse.namespace.keys import ROOT
+from dfsfuse.namespace.records import Inode
+from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.incomplete import Incomplete
+from dfsfuse.vfs.open_files import OpenFiles
+from dfsfuse.vfs.removal import Reaper, bury
+
+T = TypeVar("T")
+Found = tuple[int, Inode]
+
+
+class Tree:
+    """See the module."""
+
+    def __init__(self, context: Context, files: OpenFiles, reaper: Reaper, incomplete: Incomplete) -> None:
+        self._context = context
+        self._files = files
+        self._reaper = reaper
+        self._incomplete = incomplete
+
+    # ------------------------------------------------------------------ finding
+
+    def lookup(self, parent: int, name: bytes) -> Found:
+        """What has this name in the folder. `.` and `..` too."""
+
+        def find(name: bytes) -> Found:
+            return self._read(lambda view: _step(view, parent, name))
+
+        return self._by_either_name(parent, name, find)
+
+    def resolve(self, names: Sequence[bytes]) -> Found:
+        """What is at the end of a path from the root on; symbolic links are not followed."""
+
+        def walk(view: View) -> Found:
+            ino = ROOT
+            for name in names[:-1]:
+                ino = directories.lookup(view, ino, name).ino
+            if names:
+                return _step(view, ino, names[-1])
+            return ino, inodes.load(view, ino)
+
+        try:
+            return self._read(walk)
+        except FileNotFoundError:
+            found = ROOT, self._read(lambda view: inodes.load(view, ROOT))
+            for name in names:  # slowly, since any of the names may be a listed one
+                found = self.lookup(found[0], name)
+            return found
+
+    def get(self, ino: int) -> Inode:
+        """The inode's record. The first one to look at the root of a new namespace makes it."""
+        inode = self._read(lambda view: inodes.load(view, ino))
+        if ino == ROOT and not inode.ctime_ns and self._context.store.writable():
+            now_ns = self._context.clock()
+            return self._context.store.transact(lambda tx: inodes.make_root(tx, now_ns))
+        return inode
+
+    def readlink(self, ino: int) -> bytes:
+        """The target of a symbolic link. Raises OSError (EINVAL)."""
+        inode = self.get(ino)
+        if not stat.S_ISLNK(inode.mode):
+            raise error(errno.EINVAL)
+        return inode.target
+
+    # ------------------------------------------------------------------ making
+
+    def make(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, rdev: int = 0, target: bytes = b""
+    ) -> Found:
+        """A new inode of the type in `mode`, under a free name."""
+        if len(target) > TARGET_MAX_BYTES:
+            raise error(errno.ENAMETOOLONG)
+        if stat.S_ISLNK(mode) and not target:
+            raise error(errno.ENOENT)
+        ino = self._context.numbers.take()
+        now_ns = self._context.clock()
+        new = inodes.new(mode, uid, gid, now_ns, rdev=rdev, target=target, parent=parent)
+        return ino, self._context.store.transact(
+            lambda tx: directories.make(tx, parent, name, ino, new, now_ns)
+        )
+
+    def link(self, ino: int, parent: int, name: bytes) -> Inode:
+        """One more name for a file."""
+        now_ns = self._context.clock()
+        return self._context.store.transact(lambda tx: directories.link(tx, ino, parent, name, now_ns))
+
+    # ------------------------------------------------------------------ removing and moving
+
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a name; with the last one goes the file, when nobody here has it open any more."""
+        now_ns = self._context.clock()
+
+        def remove(name: bytes) -> None:
+            self._remove(lambda tx: directories.unlink(tx, parent, name, now_ns))
+
+        self._by_either_name(parent, name, remove)
+
+    def rmdir(self, parent: int, name: bytes) -> None:
+        """Remove an empty folder."""
+        if name == b".":
+            raise error(errno.EINVAL)
+        if name == b"..":
+            raise error(errno.ENOTEMPTY)
+        now_ns = self._context.clock()
+        self._context.store.transact(lambda tx: directories.rmdir(tx, parent, name, now_ns))
+
+    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
+        """Move an entry, replacing what is there."""
+        now_ns = self._context.clock()
+
+        def move(name: bytes) -> None:
+            self._remove(
+                lambda tx: renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags)
+            )
+
+        self._by_either_name(parent, name, move)
+
+    def replace(
+        self, parent: int, name: bytes, ino: int, fill: Callable[[Transaction, Inode | None], Inode]
+    ) -> Inode:
+        """Put a file that has no name yet in the place of whatever file has this one. `fill` makes its record, within
+        the transaction and given that of the other file."""
+        now_ns = self._context.clock()
+        made: list[Inode] = []
+
+        def work(tx: Transaction) -> Removed | None:
+            old = directories.find(tx, parent, name)
+            if old is not None and old.is_directory:
+                raise error(errno.EISDIR)
+            inode = fill(tx, None if old is None else inodes.load(tx, old.ino))
+            made[:] = [inode]
+            return directories.replace(tx, parent, name, ino, inode, now_ns)
+
+        self._remove(work)
+        return made[0]
+
+    def _remove(self, work: Callable[[Transaction], Removed | None]) -> None:
+        """A transaction that may take a last name, and what becomes of the inode then."""
+        doomed: set[int] = set()
+
+        def with_burial(tx: Transaction) -> Removed | None:
+            removed = work(tx)
+            if removed is not None:
+                doomed.add(removed.ino)
+                bury(tx, removed, self._files)
+            return removed
+
+        try:
+            removed = self._context.store.transact(with_burial)
+            self._reaper.buried(removed, self._files)
+        finally:
+            for ino in doomed:
+                self._files.pardon(ino)
+
+    # ------------------------------------------------------------------ helpers
+
+    def _read(self, work: Callable[[View], T]) -> T:
+        return self._context.store.read(work, max_age_s=self._context.max_age_s)
+
+    def _by_either_name(self, parent: int, name: bytes, action: Callable[[bytes], T]) -> T:
+        """Do it with the plain name; if there is no such name, with the one that is listed so."""
+        try:
+            return action(name)
+        except FileNotFoundError:
+            real_name = self._incomplete.real_name(parent, name)
+            if real_name is None:
+                raise
+        return action(real_name)
+
+
+def _step(view: View, parent: int, name: bytes) -> Found:
+    if name in (b".", b".."):
+        folder = inodes.load_directory(view, parent)
+        ino = parent if name == b"." else folder.parent
+    else:
+        ino = directories.lookup(view, parent, name).ino
+    return ino, inodes.load(view, ino)

@@ -1,0 +1,107 @@
+"""Sealed segments on their way to the servers, and the memory that unsaved data may take.
+
+A task in the pool does one thing: `segments.write`. It waits for nobody but the servers, with the data layer's
+deadlines; so whoever waits for a task waits for a bounded time, and no task waits for another. What failed stays
+sealed, with its data, and is tried again by the next flush.
+
+Threads: called by any. `OpenFile.lock` guards an item's fields, as it does those of its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Final
+
+from dfs_server.protocol.pieces import Buffer
+from dfsfuse.errors import MaybeDoneError
+from dfsfuse.vfs.budget import Budget
+from dfsfuse.vfs.context import Context, Written, log
+from dfsfuse.vfs.open_file import OpenFile, Sealed
+
+PATIENCE_S: Final = 120.0
+"""No upload takes longer: the data layer's own deadlines are seconds. A guard against our own mistakes."""
+
+
+class Uploads:
+    """See the module."""
+
+    def __init__(self, context: Context, budget: Budget) -> None:
+        self._context = context
+        self.budget = budget
+
+    def start(self, file: OpenFile, item: Sealed) -> None:
+        """Begin. The caller holds the file's lock."""
+        if item.written is not None or (item.upload is not None and not item.upload.done()):
+            return
+        self._context.uploads.submit(self._run, file, item, *self._begin(item))
+
+    def _begin(self, item: Sealed) -> tuple[Buffer, Future[None]]:
+        assert item.data is not None
+        self.budget.upload_begins()
+        item.upload = Future()
+        return item.data, item.upload
+
+    def finish(self, file: OpenFile, items: Sequence[Sealed]) -> None:
+        """Wait until all of these are up. Raises what the first failure was; the others have ended by then too."""
+        alone: tuple[Buffer, Future[None]] | None = None
+        with file.lock:
+            if len(items) == 1 and items[0].written is None and items[0].upload is None:
+                alone = self._begin(items[0])
+            else:
+                for item in items:
+                    self.start(file, item)
+            waiting = [item.upload for item in items if item.written is None and item.upload is not None]
+        if alone is not None:
+            self._run(file, items[0], *alone)  # no other thread is needed for a small file
+        try:
+            failures = [
+                failure for upload in waiting if (failure := upload.exception(PATIENCE_S)) is not None
+            ]
+        except TimeoutError as late:
+            raise MaybeDoneError(f"a segment is on its way for more than {PATIENCE_S:.0f} s") from late
+        if failures:
+            raise failures[0]
+
+    def forget(self, file: OpenFile) -> list[Sealed]:
+        """Give up all unsaved data of a file: it is gone, or has no name. Gives what was sealed."""
+        with file.lock:
+            for region in file.buffer.regions():
+                size = sum(len(interval.data) for interval in file.buffer.take(region))
+                self.budget.release(size)
+            items, file.sealed = file.sealed, []
+            file.written_ns = None
+        self.let_go(file, items)
+        return items
+
+    def let_go(self, file: OpenFile, items: Sequence[Sealed]) -> None:
+        """These items need no memory any more; one that is on its way lets go when it has arrived."""
+        with file.lock:
+            for item in items:
+                if item.upload is None or item.upload.done():
+                    self._free(item)
+                item.is_forgotten = True
+
+    def _run(self, file: OpenFile, item: Sealed, data: Buffer, upload: Future[None]) -> None:
+        failure: Exception | None = None
+        written: Written | None = None
+        try:
+            written = self._context.segments.write(data, item.rotation)
+        except Exception as error:  # noqa: BLE001 (whatever it is, who waits has to be told)
+            failure = error
+            log.warning("inode %d: a segment could not be written: %s", file.ino, error)
+        with file.lock:
+            item.written = written
+            if failure is not None and not item.is_forgotten:
+                file.error = failure
+            if item.is_forgotten or (written is not None and not written.inline):
+                self._free(item)
+            if failure is None:
+                upload.set_result(None)
+            else:
+                upload.set_exception(failure)
+        self.budget.upload_ends()
+
+    def _free(self, item: Sealed) -> None:
+        self.budget.release(item.held_bytes)
+        item.data = None

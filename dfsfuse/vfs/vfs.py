@@ -1,0 +1,300 @@
+"""The file system without FUSE: what a binding or a command calls.
+
+Inode-based; names are bytes. Every operation raises `OSError` with the errno of a local file system, or a
+`dfsfuse.errors.DfsError`. Permissions are not checked here: the kernel does (default_permissions). Each method is a
+line or two; what it does is in the module it names. Knows no FUSE binding, no server, no log.
+
+Promises: metadata operations are atomic and durable when they return. File data is close-to-open: what was written is
+durable and visible to others when flush() (durability=close) or fsync() returns, and open() sees the newest.
+
+Threads: any number of callers. Two threads of its own for uploads, one for what nobody waits for; they start
+when needed and end with `close`. The order of locks is in context.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Final
+
+import msgspec
+
+from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace.inodes import InodeNumbers, error
+from dfsfuse.namespace.transactions import MapStore
+from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space
+from dfsfuse.vfs.budget import Budget
+from dfsfuse.vfs.changing import Changer
+from dfsfuse.vfs.context import Context, Segments, log
+from dfsfuse.vfs.extended import Extended
+from dfsfuse.vfs.files import Files
+from dfsfuse.vfs.folders import Folders
+from dfsfuse.vfs.health import Health, health_of_many
+from dfsfuse.vfs.incomplete import Incomplete
+from dfsfuse.vfs.open_file import OpenFile
+from dfsfuse.vfs.open_files import OpenFiles
+from dfsfuse.vfs.putting import Progress, Putter
+from dfsfuse.vfs.removal import Reaper
+from dfsfuse.vfs.saving import Saver
+from dfsfuse.vfs.tree import Tree
+from dfsfuse.vfs.uploads import Uploads
+
+__all__ = ["AttributeChanges", "Attributes", "DirectoryEntry", "Room", "Space", "Vfs"]
+
+DIRTY_LIMIT_BYTES: Final = 64 * 1024 * 1024
+STATFS_BLOCK_BYTES: Final = 4096
+FILES_MAX: Final = 2**32
+"""What statfs calls the number of possible files; inode numbers have 64 bits."""
+DURABILITIES: Final = ("close", "fsync")
+
+
+class Vfs:
+    """One mount of one namespace.
+
+    `usable` says which of the `servers` (id -> name) are believed to answer; `room` how much room there is.
+    `background` and `uploads` replace the threads, for tests; they are shut down by `close` all the same.
+    """
+
+    def __init__(
+        self,
+        store: MapStore,
+        segments: Segments,
+        *,
+        servers: Mapping[int, str],
+        usable: Callable[[], frozenset[int]] | None = None,
+        room: Callable[[], Room] | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+        durability: str = "close",
+        max_age_s: float = 0.5,
+        dirty_limit_bytes: int = DIRTY_LIMIT_BYTES,
+        background: Executor | None = None,
+        uploads: Executor | None = None,
+    ) -> None:
+        if durability not in DURABILITIES:
+            raise ValueError(f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}")
+        everyone = frozenset(servers)
+        self._context = context = Context(
+            store=store,
+            segments=segments,
+            numbers=InodeNumbers(store),
+            servers=servers,
+            usable=usable or (lambda: everyone),
+            clock=clock,
+            monotonic=monotonic,
+            max_age_s=max_age_s,
+            wait_for_close=durability == "close",
+            background=background or ThreadPoolExecutor(1, thread_name_prefix="vfs-background"),
+            uploads=uploads or ThreadPoolExecutor(2, thread_name_prefix="vfs-upload"),
+        )
+        self._room = room or (lambda: Room(0, 0))
+        self._reaper = Reaper(context)
+        self._uploads = Uploads(context, Budget(dirty_limit_bytes, monotonic))
+        table = OpenFiles(self._closed)
+        saver = Saver(context, table, self._uploads)
+        self._incomplete = Incomplete(context)
+        self._files = Files(context, table, saver, Changer(context, saver, self._uploads))
+        self._tree = Tree(context, table, self._reaper, self._incomplete)
+        self._folders = Folders(context, self._incomplete)
+        self._extended = Extended(context)
+        self._putter = Putter(context, self._tree, self._reaper)
+
+    def close(self) -> None:
+        """Save everything and end the threads. Raises what the saving raises. The store and the segments stay open."""
+        try:
+            self._files.save_all()
+        finally:
+            self._context.background.shutdown(wait=True)
+            self._context.uploads.shutdown(wait=True)
+
+    def _closed(self, file: OpenFile) -> None:
+        """Nobody needs the file any more."""
+        if file.is_unsaved:
+            if not file.is_unlinked:
+                log.error("inode %d: %d bytes that could not be saved are lost", file.ino, file.unsaved_bytes)
+            self._uploads.forget(file)
+        if file.is_unlinked:
+            self._reaper.delete_later(file.ino)
+
+    # ------------------------------------------------------------------ names (tree.py)
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        """What has this name in the folder. Raises OSError (ENOENT, ENOTDIR...)."""
+        return self._files.attributes(*self._tree.lookup(parent, name))
+
+    def resolve(self, names: Sequence[bytes]) -> Attributes:
+        """What is at the end of these names, from the root on; one step for a binding that knows only paths."""
+        return self._files.attributes(*self._tree.resolve(names))
+
+    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int) -> Attributes:
+        """A new file, fifo, socket or device."""
+        if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
+            raise error(errno.EINVAL)
+        mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
+        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev))
+
+    def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attributes:
+        """A new folder."""
+        mode = stat.S_IFDIR | stat.S_IMODE(mode)
+        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid))
+
+    def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Attributes:
+        """A new symbolic link."""
+        mode = stat.S_IFLNK | 0o777
+        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, target=target))
+
+    def readlink(self, ino: int) -> bytes:
+        """A symbolic link's target. Raises OSError (EINVAL)."""
+        return self._tree.readlink(ino)
+
+    def link(self, ino: int, parent: int, name: bytes) -> Attributes:
+        """One more name for a file. Raises OSError (EPERM for a folder, EEXIST...)."""
+        return self._files.attributes(ino, self._tree.link(ino, parent, name))
+
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a name of anything but a folder. Raises OSError (EISDIR...)."""
+        self._tree.unlink(parent, name)
+
+    def rmdir(self, parent: int, name: bytes) -> None:
+        """Remove an empty folder. Raises OSError (ENOTDIR, ENOTEMPTY...)."""
+        self._tree.rmdir(parent, name)
+
+    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
+        """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        self._tree.rename(parent, name, new_parent, new_name, flags)
+
+    # ------------------------------------------------------------------ attributes (changing.py, extended.py)
+
+    def getattr(self, ino: int, handle: int | None = None) -> Attributes:  # noqa: ARG002 (bindings pass what they have)
+        """What stat(2) says, with what is written here and not saved yet."""
+        return self._files.attributes(ino, self._tree.get(ino))
+
+    def setattr(
+        self,
+        ino: int,
+        changes: AttributeChanges,
+        handle: int | None = None,  # noqa: ARG002 (the same)
+    ) -> Attributes:
+        """Change mode, owner, times or size."""
+        return self._files.change(ino, changes)
+
+    def getxattr(self, ino: int, name: bytes) -> bytes:
+        """An extended attribute. Raises OSError (ENODATA, EOPNOTSUPP)."""
+        return self._extended.get(ino, name)
+
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
+        """Set one; `flags` are XATTR_CREATE or XATTR_REPLACE."""
+        self._extended.set(ino, name, value, flags)
+
+    def listxattr(self, ino: int) -> list[bytes]:
+        """The names of all."""
+        return self._extended.list(ino)
+
+    def removexattr(self, ino: int, name: bytes) -> None:
+        """Remove one. Raises OSError (ENODATA...)."""
+        self._extended.remove(ino, name)
+
+    def statfs(self) -> Space:
+        """What statvfs(3) says."""
+        room = self._room()
+        made = self._context.store.read(inodes.numbers_reserved, max_age_s=self._context.max_age_s)
+        free = room.free_bytes // STATFS_BLOCK_BYTES
+        return Space(
+            block_bytes=STATFS_BLOCK_BYTES,
+            blocks=room.total_bytes // STATFS_BLOCK_BYTES,
+            free=free,
+            available=free,
+            files=FILES_MAX,
+            files_free=max(FILES_MAX - made, 0),
+            name_max=directories.NAME_MAX_BYTES,
+        )
+
+    # ------------------------------------------------------------------ files (files.py)
+
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
+    ) -> tuple[Attributes, int]:
+        """open(2) with O_CREAT: attributes and a handle. Raises OSError (EEXIST with O_EXCL...)."""
+        return self._files.create(parent, name, mode, flags, uid, gid)
+
+    def open(self, ino: int, flags: int) -> int:
+        """A handle on a regular file, in its newest state."""
+        return self._files.open(ino, flags)
+
+    def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Up to `size` bytes, fewer only at the end. Raises IncompleteError."""
+        return self._files.read(handle, offset, size)
+
+    def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
+        """Take the data; all of it. Raises ReadOnlyError, NoSpaceError..."""
+        return self._files.write(handle, offset, data)
+
+    def flush(self, handle: int) -> None:
+        """A descriptor was closed: save what was written (or begin to, with durability=fsync)."""
+        self._files.flush(handle)
+
+    def fsync(self, handle: int) -> None:
+        """Save what was written, now."""
+        self._files.fsync(handle)
+
+    def release(self, handle: int) -> None:
+        """Forget the handle."""
+        self._files.release(handle)
+
+    def put_stream(
+        self,
+        parent: int,
+        name: bytes,
+        chunks: Iterable[bytes],
+        *,
+        mode: int = 0o644,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+        progress: Progress | None = None,
+    ) -> Attributes:
+        """A whole file in the place of whatever file has this name, at once; nobody ever sees half of it. A file that
+        is replaced passes on its mode and owner (putting.py)."""
+        uid, gid = os.getuid() if uid is None else uid, os.getgid() if gid is None else gid
+        new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, self._context.clock())
+        new = msgspec.structs.replace(
+            new,
+            atime_ns=new.atime_ns if atime_ns is None else atime_ns,
+            mtime_ns=new.mtime_ns if mtime_ns is None else mtime_ns,
+        )
+        return self._files.attributes(*self._putter.put(parent, name, chunks, new, progress))
+
+    # ------------------------------------------------------------------ folders (folders.py)
+
+    def opendir(self, ino: int) -> int:
+        """A handle on a snapshot of a folder's newest state."""
+        return self._folders.open(ino)
+
+    def readdir(self, handle: int, offset: int = 0) -> Iterator[DirectoryEntry]:
+        """The snapshot's entries from `offset` on, `.` and `..` first, incomplete files under `NAME [incomplete]`."""
+        return self._folders.read(handle, offset)
+
+    def releasedir(self, handle: int) -> None:
+        """Forget the snapshot."""
+        self._folders.close(handle)
+
+    def list_folder(self, ino: int) -> list[tuple[bytes, Attributes]]:
+        """A folder's newest state in one pass: real names and attributes, without `.` and `..`."""
+        return [
+            (name, self._files.attributes(child, inode)) for name, child, inode in self._folders.list(ino)
+        ]
+
+    # ------------------------------------------------------------------ pieces (incomplete.py, health.py)
+
+    def incomplete(self, inos: Iterable[int]) -> set[int]:
+        """Those of these files that cannot be put together now; asks, also when all servers are up."""
+        return self._incomplete.among(inos)
+
+    def health(self, inos: Sequence[int]) -> dict[int, Health]:
+        """Where the pieces of these files are; for regular files only."""
+        return health_of_many(self._context, inos)
