@@ -29,7 +29,7 @@ from dfs_server.protocol.pieces import (
     block_digests,
     piece_digest,
 )
-from dfsfuse.cluster.exchange import Answer
+from dfsfuse.cluster.exchange import Answer, Call
 from dfsfuse.data.block_cache import BlockCache, Run
 from dfsfuse.data.download import DEADLINE_S, HEDGE_S, download
 from dfsfuse.data.extents import Segment
@@ -53,7 +53,7 @@ DEFAULT_CACHE_BYTES: Final = 128 * 1024 * 1024
 PREFETCH_THREADS: Final = 2
 PREFETCHES_AT_ONCE: Final = 8
 """Under way or waiting for a thread; further ones are not worth it and are forgotten."""
-ASK_STALL_S: Final = 4.0
+ASK_STALL_S: Final = 3.0
 
 
 class Written(NamedTuple):
@@ -197,34 +197,42 @@ class SegmentStore:
     def copies(self, segments: Sequence[Segment]) -> list[dict[int, frozenset[int]]]:
         """For each segment: piece number -> ids of the servers that answer and have it now. Nothing is read to tell."""
         pieces = [(segment.id, number) for segment in segments for number in PIECE_NUMBERS]
+        holders = iter(self._holders(pieces, one_is_enough=False))
+        return [{number: frozenset(next(holders)) for number in PIECE_NUMBERS} for _ in segments]
+
+    def missing(self, segments: Sequence[Segment]) -> list[frozenset[int]]:
+        """For each segment: the numbers of the pieces that no server that answers has. Empty pieces need no server.
+
+        Does not wait for a server whose answer makes no difference, since the others have a copy of everything.
+        """
+        pieces = [
+            (segment.id, number)
+            for segment in segments
+            for number in PIECE_NUMBERS
+            if number <= segment.length
+        ]
+        holders = self._holders(pieces, one_is_enough=True)
+        nowhere = {piece for piece, servers in zip(pieces, holders, strict=True) if not servers}
+        return [
+            frozenset(number for number in PIECE_NUMBERS if (segment.id, number) in nowhere)
+            for segment in segments
+        ]
+
+    def _holders(self, pieces: Sequence[tuple[bytes, int]], *, one_is_enough: bool) -> list[set[int]]:
+        """For each piece the usable servers that say they have it, or at least one of them if that is enough."""
         holders: list[set[int]] = [set() for _ in pieces]
         for start in range(0, len(pieces), MAX_HAVE_PIECES):
             batch = tuple(pieces[start : start + MAX_HAVE_PIECES])
-            for server, flags in self._ask_for(batch).items():
-                for index, flag in enumerate(flags, start):
-                    if flag:
-                        holders[index].add(server)
-        found = iter(holders)
-        return [{number: frozenset(next(found)) for number in PIECE_NUMBERS} for _ in segments]
-
-    def missing(self, segments: Sequence[Segment]) -> list[frozenset[int]]:
-        """For each segment: the numbers of the pieces that no server that answers has. Empty pieces need no server."""
-        return [
-            frozenset(
-                number for number, servers in copies.items() if not servers and number <= segment.length
-            )
-            for segment, copies in zip(segments, self.copies(segments), strict=True)
-        ]
-
-    def _ask_for(self, pieces: tuple[tuple[bytes, int], ...]) -> dict[int, bytes]:
-        """One flag for each piece from each server that answers."""
-        requests = dict.fromkeys(self._cluster.usable(), HavePieces(pieces))
-        results = self._cluster.ask(requests, stall_s=ASK_STALL_S)
-        flags = {}
-        for server, result in results.items():
-            if isinstance(result, Answer) and isinstance(result.reply, Have):
-                flags[server] = result.reply.flags[: len(pieces)]
-        return flags
+            found = holders[start : start + MAX_HAVE_PIECES]
+            with self._cluster.exchange() as exchange:
+                for server in self._cluster.usable():
+                    exchange.start(Call(server=server, request=HavePieces(batch), stall_s=ASK_STALL_S))
+                while not (one_is_enough and all(found)) and (result := exchange.next(None)) is not None:
+                    if isinstance(result, Answer) and isinstance(result.reply, Have):
+                        for servers, flag in zip(found, result.reply.flags, strict=False):
+                            if flag:
+                                servers.add(result.call.server)
+        return holders
 
     def close(self) -> None:
         """End the prefetches. Waits for those under way."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Protocol
 
-from dfs_server.protocol.messages import Request
 from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.pace import Suspects
 from dfsfuse.data.race import Attempt, Race
@@ -40,7 +39,6 @@ class ClusterLike(Protocol):
     def names(self) -> Mapping[int, str]: ...
     def usable(self) -> frozenset[int]: ...
     def exchange(self) -> ExchangeLike: ...
-    def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> Mapping[int, Answer | Failure]: ...
 
 
 class Job(Protocol):

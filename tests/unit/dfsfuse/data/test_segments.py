@@ -15,7 +15,7 @@ from support.grid import Fault, Grid
 from dfs_server.protocol.messages import GetPiece, HavePieces, Message, PutPiece
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests, blocks_match, piece_digest
 from dfsfuse.data.placement import place, ring
-from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES, SegmentStore, Written
+from dfsfuse.data.segments import ASK_STALL_S, INLINE_SEGMENT_MAX_BYTES, SegmentStore, Written
 from dfsfuse.data.striping import SEGMENT_MAX_BYTES, split
 from dfsfuse.errors import IncompleteError, ReadOnlyError
 
@@ -268,6 +268,20 @@ def test_missing_are_pieces_that_nobody_who_answers_has(store: SegmentStore, gri
     assert store.missing(segments) == [frozenset({2}), frozenset({1})]
 
 
+def test_a_hung_server_is_not_waited_for_if_the_others_have_everything(
+    store: SegmentStore, grid: Grid
+) -> None:
+    segments = [store.write(LARGE, rotation).segment for rotation in range(4)]
+    grid[2].fault = Fault.HANG
+    began = grid.clock()
+    assert store.missing(segments) == [frozenset()] * 4
+    assert grid.clock() - began < 0.1
+    assert {number: 2 in servers for number, servers in store.copies(segments)[0].items()} == dict.fromkeys(
+        range(1, 5), False
+    )
+    assert grid.clock() - began <= ASK_STALL_S + 0.1
+
+
 def test_servers_known_to_be_down_are_not_asked(
     store: SegmentStore, grid: Grid, cluster: FakeCluster
 ) -> None:
@@ -288,6 +302,10 @@ def test_many_segments_are_asked_for_in_batches(store: SegmentStore, grid: Grid)
     written = [store.write(b"abcd", 0) for _ in range(2600)]
     for one in written:
         apply(grid, one)
-    assert store.missing([one.segment for one in written]) == [frozenset()] * 2600
+    segments = [one.segment for one in written]
+    assert store.missing(segments) == [frozenset()] * 2600
+    grid.forget_requests()
+    homes = dict(enumerate(map(frozenset, ring(0)), start=1))
+    assert store.copies(segments) == [homes] * 2600
     assert grid.asked(HavePieces) == {1: 2, 2: 2, 3: 2, 4: 2}
     assert store.copies([]) == []
