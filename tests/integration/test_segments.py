@@ -35,8 +35,7 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture
 def cluster(servers: Servers) -> Iterator[Cluster]:
     addresses = [
-        ServerAddress(number, server.name, "127.0.0.1", server.port)
-        for number, server in enumerate(servers, start=1)
+        ServerAddress(number, server.name, "127.0.0.1", server.port) for number, server in enumerate(servers, start=1)
     ]
     cluster = Cluster(addresses, Credentials("alice", USERS["alice"]))
     cluster.connect()
@@ -52,9 +51,7 @@ def store(cluster: Cluster) -> Iterator[SegmentStore]:
 
 
 @pytest.mark.parametrize("rotation", range(4))
-def test_pieces_lie_on_disk_as_in_the_missions_table(
-    servers: Servers, store: SegmentStore, rotation: int
-) -> None:
+def test_pieces_lie_on_disk_as_in_the_missions_table(servers: Servers, store: SegmentStore, rotation: int) -> None:
     data = content(rotation, 1_000_003)
     segment = store.write(data, rotation).segment
     roots = {server.name: server.root for server in servers}

@@ -1,0 +1,8 @@
+"""Importing this module fills the registry with every case."""
+
+from __future__ import annotations
+
+from conformance import cases_attributes, cases_data, cases_kernel, cases_links, cases_tree
+from conformance.registry import CASES
+
+__all__ = ["CASES", "cases_attributes", "cases_data", "cases_kernel", "cases_links", "cases_tree"]

@@ -1,0 +1,145 @@
+"""The same random operations on a plain folder and on each of our backends; everything is compared.
+
+CI takes the same examples each time, and few; DFS_TEST_EXAMPLES multiplies them and takes new ones. The comparison
+itself is tested too: two plain folders must agree, and file systems that are a little broken must be found out.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from conformance.fs import Fs, OsFs, Stat
+from conformance.machine import machine_for
+from conformance.vfs_fs import VfsFs
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from support.libraries import memory_vfs, served_vfs
+from support.mounts import Grid
+
+pytestmark = pytest.mark.integration
+
+MORE = int(os.environ.get("DFS_TEST_EXAMPLES", "1"))
+NUMBERS = count()
+MakeFs = Callable[[], AbstractContextManager[list[Fs]]]
+
+
+def compare(name: str, make_fs: MakeFs, examples: int, steps: int, phases: Sequence[Phase] = tuple(Phase)) -> None:
+    """Run one state machine. Reproducible in CI; with DFS_TEST_EXAMPLES set, it looks further each time."""
+    run_state_machine_as_test(
+        machine_for(name, make_fs),
+        settings=settings(
+            max_examples=examples * MORE,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=MORE == 1,
+            database=None,
+            phases=phases,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@contextmanager
+def plain(kind: type[OsFs] = OsFs) -> Iterator[list[Fs]]:
+    with tempfile.TemporaryDirectory(prefix="dfs-plain-") as folder:
+        yield [kind(Path(folder))]
+
+
+def test_two_plain_folders_agree() -> None:
+    compare("Plain", plain, examples=30, steps=50)
+
+
+class LosesRenames(OsFs):
+    """Broken: a rename that replaces a file removes the file and moves nothing."""
+
+    def rename(self, old: bytes, new: bytes) -> None:
+        if os.path.isfile(self.path(old)) and os.path.isfile(self.path(new)) and old != new:  # noqa: PTH113
+            os.unlink(self.path(old))  # noqa: PTH108
+        else:
+            super().rename(old, new)
+
+
+class KeepsOldBytes(OsFs):
+    """Broken: what a longer truncation uncovers is not zero."""
+
+    def truncate(self, path: bytes, length: int) -> None:
+        size = self.stat(path).size
+        super().truncate(path, length)
+        if length > size:
+            with open(self.path(path), "r+b") as file:  # noqa: PTH123
+                file.seek(length - 1)
+                file.write(b"!")
+
+
+class MiscountsLinks(OsFs):
+    """Broken: a file with three names shows two."""
+
+    def stat(self, path: bytes) -> Stat:
+        found = super().stat(path)
+        return Stat(**{**vars(found), "nlink": min(found.nlink, 2)})
+
+    lstat = stat
+
+
+@pytest.mark.parametrize("broken", [LosesRenames, KeepsOldBytes, MiscountsLinks])
+def test_a_broken_file_system_is_found_out(broken: type[OsFs]) -> None:
+    with pytest.raises(Exception) as caught:
+        compare(broken.__name__, lambda: plain(broken), examples=200, steps=50, phases=[Phase.generate])
+    assert isinstance(caught.value, (AssertionError, ExceptionGroup, OSError))
+
+
+@contextmanager
+def in_memory() -> Iterator[list[Fs]]:
+    with memory_vfs() as vfs:
+        yield [VfsFs(vfs)]
+
+
+def test_the_library_in_memory() -> None:
+    compare("Memory", in_memory, examples=120, steps=50)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+    with Grid(tmp_path_factory.mktemp("grid")) as grid:
+        yield grid
+
+
+def test_the_library_on_four_servers(grid: Grid) -> None:
+    with served_vfs(grid.client_config) as vfs:
+
+        @contextmanager
+        def make() -> Iterator[list[Fs]]:
+            yield [VfsFs(vfs).folder(b"one-%d" % next(NUMBERS))]
+
+        compare("Served", make, examples=12, steps=40)
+
+
+def test_two_libraries_on_four_servers_act_as_one(grid: Grid) -> None:
+    """Each operation is done by the other client in turn, and sees all that came before."""
+    with ExitStack() as stack:
+        one, other = (stack.enter_context(served_vfs(grid.client_config, max_age_s=0.0)) for _ in range(2))
+
+        @contextmanager
+        def make() -> Iterator[list[Fs]]:
+            folder = VfsFs(one).folder(b"two-%d" % next(NUMBERS))
+            yield [folder, VfsFs(other, folder.root)]
+
+        compare("Two", make, examples=10, steps=40)
+
+
+def test_the_mount(grid: Grid) -> None:
+    mount = grid.mount()
+
+    @contextmanager
+    def make() -> Iterator[list[Fs]]:
+        folder = mount.path / f"mount-{next(NUMBERS)}"
+        folder.mkdir()
+        yield [OsFs(folder)]
+
+    compare("Mount", make, examples=12, steps=40)

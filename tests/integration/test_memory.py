@@ -1,0 +1,94 @@
+"""Bounded memory whatever the file's size: servers below 100 MiB, clients below 512 MiB.
+
+The file is DFS_TEST_LARGE_MIB MiB long (default 1024; DESIGN promises 4096).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mounts import Grid, Mount, environment, peak_rss_mib, program
+from support.trees import content
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+MIB = 1 << 20
+SIZE_MIB = int(os.environ.get("DFS_TEST_LARGE_MIB", "1024"))
+CLIENT_LIMIT_MIB = 512
+SERVER_LIMIT_MIB = 100
+_BASE = [bytearray(content(MIB, f"memory/{number}")) for number in range(7)]
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Iterator[Grid]:
+    with Grid(tmp_path / "grid") as grid:
+        yield grid
+    shutil.rmtree(tmp_path)  # gigabytes: not left for pytest's three last runs
+
+
+def block(number: int) -> bytearray:
+    """The MiB of this number: no two are alike. Its buffer is reused."""
+    found = _BASE[number % len(_BASE)]
+    found[:8] = number.to_bytes(8, "big")
+    return found
+
+
+def write(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        for number in range(SIZE_MIB):
+            assert file.write(block(number)) == MIB
+        os.fsync(file.fileno())
+
+
+def check(path: Path) -> None:
+    with path.open("rb", buffering=0) as file:
+        for number in range(SIZE_MIB):
+            data = file.read(MIB)
+            while len(data) < MIB and (more := file.read(MIB - len(data))):
+                data += more
+            assert data == block(number), f"MiB {number} of {SIZE_MIB}"
+        assert file.read(1) == b""
+
+
+def servers_are_small(grid: Grid) -> None:
+    peaks = {server.name: round(peak_rss_mib(server.pid)) for server in grid.servers}
+    assert max(peaks.values()) < SERVER_LIMIT_MIB, peaks
+
+
+def mount_is_small(mount: Mount) -> None:
+    assert peak_rss_mib(mount.pid) < CLIENT_LIMIT_MIB
+
+
+def dfc_peak_mib(grid: Grid, *arguments: str | Path) -> float:
+    """Run dfc and give the most memory it had; ru_maxrss counts from the fork, so ours is a floor."""
+    command = [*program("dfc"), "--config", str(grid.client_config), *map(str, arguments)]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss / 1024
+
+
+def test_a_large_file_through_dfc(grid: Grid, tmp_path: Path) -> None:
+    write(tmp_path / "large")
+    assert dfc_peak_mib(grid, "put", tmp_path / "large", "large") < CLIENT_LIMIT_MIB
+    (tmp_path / "large").unlink()
+    servers_are_small(grid)
+    assert dfc_peak_mib(grid, "get", "large", tmp_path / "back") < CLIENT_LIMIT_MIB
+    check(tmp_path / "back")
+    servers_are_small(grid)
+
+
+def test_a_large_file_through_the_mount(grid: Grid) -> None:
+    mount = grid.mount()
+    write(mount.path / "large")
+    mount_is_small(mount)
+    mount.remount()
+    check(mount.path / "large")
+    mount_is_small(mount)
+    servers_are_small(grid)

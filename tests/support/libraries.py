@@ -1,0 +1,63 @@
+"""The library in-process, put together in two ways: over servers in memory, and over real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from support.fake_cluster import FakeCluster
+from support.grid import Grid as MemoryGrid
+from support.memory_map import MemoryMap
+
+from dfs_server.protocol.batches import Batch
+from dfs_server.protocol.pieces import block_digests
+from dfsfuse.cli.config import read_config
+from dfsfuse.cluster.cluster import Cluster
+from dfsfuse.cluster.quorum_log import QuorumLog
+from dfsfuse.data.segments import SegmentStore
+from dfsfuse.namespace import keys
+from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.vfs.vfs import Room, Vfs
+
+
+def _carry(batch: Batch, grid: MemoryGrid) -> None:
+    """What each server does when it applies a batch: keep the small pieces whose homes name it."""
+    for piece in batch.pieces:
+        for server in grid.servers.values():
+            if server.name in piece.homes:
+                server.stored[(piece.segment, piece.number)] = (block_digests(piece.data), piece.data)
+
+
+@contextmanager
+def memory_vfs() -> Iterator[Vfs]:
+    """A Vfs over a map in memory and four servers in memory; the data layer is the real one."""
+    grid = MemoryGrid()
+    cluster = FakeCluster(grid)
+    store = MemoryMap()
+    store.before_commit = lambda batch: _carry(batch, grid)
+    with ExitStack() as opened:
+        segments = SegmentStore(cluster, clock=grid.clock)
+        opened.callback(segments.close)
+        vfs = Vfs(store, segments, servers=cluster.names, usable=cluster.usable, room=lambda: Room(1 << 40, 1 << 39))
+        opened.callback(vfs.close)
+        yield vfs
+
+
+@contextmanager
+def served_vfs(config: Path, *, max_age_s: float = 0.5) -> Iterator[Vfs]:
+    """A Vfs over real servers, wired as `dfsfuse.cli.session` does it, with its patience for old metadata to choose."""
+    client = read_config(config, {})
+    with ExitStack() as opened:
+        cluster = Cluster(client.servers, client.credentials)
+        opened.callback(cluster.close)
+        cluster.connect()
+        log = QuorumLog(cluster)
+        store = LogMap(log, keys.family_of)
+        opened.callback(store.close)
+        log.start()
+        segments = SegmentStore(cluster)
+        opened.callback(segments.close)
+        vfs = Vfs(store, segments, servers=cluster.names, usable=cluster.usable, max_age_s=max_age_s)
+        opened.callback(vfs.close)
+        yield vfs

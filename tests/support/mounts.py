@@ -1,0 +1,254 @@
+"""Four real servers with real mounts and real `dfc` runs, for tests and the benchmark.
+
+`Grid` puts mounts and commands on top of `support.servers.Servers`: leaving its `with` block unmounts and ends all of
+it, whatever happened, and prints the mounts' logs after a failure.
+Waiting is for events (a line, an exit, a change of the mount table), always with a deadline; only `eventually` polls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar, cast
+
+from support.servers import REPOSITORY, Servers
+
+USER: Final = "alice"
+T = TypeVar("T")
+START_DEADLINE_S: Final = 30.0
+STOP_DEADLINE_S: Final = 20.0
+
+_STARTERS: Final = {
+    "dfc": "from dfsfuse.cli.dfc import main",
+    "dfsmount": "from dfsfuse.cli.dfsmount import main",
+}
+
+
+def program(name: str) -> list[str]:
+    """The command line of one of the client's two programs, from this source tree, installed or not."""
+    return [sys.executable, "-c", f"import sys; sys.argv[0] = {name!r}; {_STARTERS[name]}; sys.exit(main())"]
+
+
+def environment() -> dict[str, str]:
+    """The environment of every program we start: no config of the person who runs the tests leaks in."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DFS_")}
+    return kept | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+
+
+def eventually(condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
+    """Wait until `condition()` holds; for what happens by itself and tells nobody."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(0.02)
+
+
+def within(seconds: float, what: str, action: Callable[[], T]) -> T:
+    """Do it in a thread of its own, and fail if it takes longer: nothing in a mount may hang.
+
+    A thread that does hang ends when the mount under it is ended.
+    """
+    outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def act() -> None:
+        try:
+            outcome.put((action(), None))
+        except BaseException as error:  # noqa: BLE001 (it is raised again below)
+            outcome.put((None, error))
+
+    threading.Thread(target=act, daemon=True, name=what).start()
+    try:
+        result, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise AssertionError(f"not done within {seconds:g} s: {what}") from None
+    if error is not None:
+        raise error
+    return cast(T, result)
+
+
+def peak_rss_mib(pid: int) -> float:
+    """The most memory a process ever had resident (VmHWM)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise ProcessLookupError(pid)
+
+
+def is_mounted(mountpoint: Path) -> bool:
+    """By the mount table alone: a dead mount is never touched."""
+    shown = str(mountpoint).replace(" ", "\\040")
+    return any(line.split()[4] == shown for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def unmount(mountpoint: Path) -> None:
+    """Unmount, lazily if need be: works on dead mounts too, and where nothing is mounted."""
+    while is_mounted(mountpoint):
+        subprocess.run(
+            ["fusermount3", "-u", "-z", str(mountpoint)],
+            check=False,
+            timeout=STOP_DEADLINE_S,
+            capture_output=True,
+        )
+
+
+class Mount:
+    """One `dfsmount -f` process and its mountpoint."""
+
+    def __init__(self, grid: Grid, mountpoint: Path, options: Sequence[str]) -> None:
+        self.path = mountpoint
+        self.log = mountpoint.with_name(mountpoint.name + ".log")
+        self._command = [
+            *program("dfsmount"),
+            "--config",
+            str(grid.client_config),
+            *options,
+            "-f",
+            str(mountpoint),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not mounted"
+        return self._process.pid
+
+    def mount(self) -> None:
+        """Start and wait until the kernel has it: the mount table says when it changes."""
+        assert self._process is None, f"{self.path} is mounted"
+        self.path.mkdir(exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment(),
+                cwd=self.path.parent,
+            )
+        deadline = time.monotonic() + START_DEADLINE_S
+        exited = os.pidfd_open(self._process.pid)
+        try:
+            with Path("/proc/self/mountinfo").open("rb") as table:
+                changes = select.poll()
+                changes.register(table, select.POLLPRI)
+                changes.register(exited, select.POLLIN)
+                while not is_mounted(self.path):
+                    left = deadline - time.monotonic()
+                    assert left > 0, f"not mounted in time: {self.log.read_text()[-3000:]}"
+                    assert self._process.poll() is None, f"dfsmount ended: {self.log.read_text()[-3000:]}"
+                    changes.poll(left * 1000)
+        finally:
+            os.close(exited)
+
+    def unmount(self) -> int:
+        """Unmount as a person does, wait for the process, and return its exit status."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with process:
+            done = subprocess.run(
+                ["fusermount3", "-u", str(self.path)],
+                check=False,
+                timeout=STOP_DEADLINE_S,
+                capture_output=True,
+            )
+            if done.returncode != 0:
+                unmount(self.path)
+            try:
+                return process.wait(STOP_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+    def remount(self) -> None:
+        """Unmount and mount again: nothing is cached any more on our side."""
+        self.unmount()
+        self.mount()
+
+    def kill(self) -> None:
+        """kill -9; the mountpoint stays as a dead mount."""
+        process, self._process = self._process, None
+        if process is not None:
+            with process:
+                process.kill()
+                process.wait(STOP_DEADLINE_S)
+
+    def end(self) -> None:
+        """Whatever state it is in: nothing of it is left afterwards."""
+        if self._process is not None and is_mounted(self.path):
+            with contextlib.suppress(Exception):
+                self.unmount()
+        self.kill()
+        unmount(self.path)
+
+
+class Grid:
+    """Four servers in one folder, and the mounts and commands that use them. `grid.servers[1]` is DFS1."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.servers = Servers(4, folder)
+        self.client_config = folder / "dfc.yaml"
+        self.mounts: list[Mount] = []
+        self._running = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as running:
+            running.enter_context(self.servers)
+            running.callback(self._end_mounts)
+            self.servers.write_client_config(self.folder)
+            self._running = running.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            for mount in self.mounts:
+                print(
+                    f"---- log of {mount.path} ----\n{mount.log.read_text(errors='replace')[-20_000:]}", file=sys.stderr
+                )
+        self._running.__exit__(kind, error, trace)
+
+    def _end_mounts(self) -> None:
+        for mount in self.mounts:
+            mount.end()
+
+    def mount(self, name: str = "mnt", options: Sequence[str] = ()) -> Mount:
+        """Mount the namespace in a folder of this name, next to the servers' folders."""
+        mount = Mount(self, self.folder / name, options)
+        self.mounts.append(mount)
+        mount.mount()
+        return mount
+
+    def dfc(self, *arguments: str | Path, timeout_s: float = 120.0) -> subprocess.CompletedProcess[bytes]:
+        """Run one `dfc` command to its end."""
+        command = [*program("dfc"), "--config", str(self.client_config), *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, timeout=timeout_s, env=environment(), check=False, cwd=self.folder
+        )
+
+    def roots(self) -> dict[str, Path]:
+        """The servers' folders by name."""
+        return {server.name: server.root for server in self.servers}
+
+    @contextlib.contextmanager
+    def without(self, *numbers: int) -> Iterator[None]:
+        """Some servers are killed for the length of the block, and started again after it."""
+        for number in numbers:
+            self.servers[number].kill()
+        try:
+            yield
+        finally:
+            for number in numbers:
+                self.servers[number].start()
