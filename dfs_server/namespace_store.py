@@ -4,8 +4,8 @@ Carries out what the acceptor decides: the effects of a step go into one transac
 A reply that is a vow (a promise, a vote) waits for the disk (`synchronous=FULL`); knowing that a batch is chosen can be
 learnt again and does not wait. Nothing here interprets a key.
 
-Threads: `_write_lock` guards the writing connection and changes of `_state`; `_read_lock` guards the reading one, which
-sees committed transactions only, so that a read does not wait for the disk behind a write. Only `close` holds both.
+Threads: `_write_lock` guards the writing connection and changes of `_state`; reading has a connection of its own
+(`namespace_reader`), so that a read does not wait for the disk behind a write.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from dfs_server import acceptor
 from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, SavePromise, SaveTail, Step, Tail
+from dfs_server.namespace_reader import NamespaceReader, StoredPiece
 from dfs_server.protocol.ballots import Ballot
-from dfs_server.protocol.batches import BadBatchError
+from dfs_server.protocol.batches import BadBatchError, InlinePiece
 from dfs_server.protocol.messages import (
     Accept,
-    Batches,
     BeginCopy,
     Behind,
-    Change,
-    Changes,
     Chosen,
     CopyItems,
     Done,
@@ -37,14 +35,11 @@ from dfs_server.protocol.messages import (
     GetBatches,
     GetChanges,
     GetPosition,
-    Items,
     Learn,
-    Position,
     Promise,
     ReadKeys,
     ReadRange,
     Reply,
-    Values,
 )
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
@@ -65,9 +60,6 @@ LogRequest = (
     | EndCopy
 )
 
-REPLY_BYTES: Final = 1024 * 1024
-"""About how much a reply with many items, batches or changes may hold; what does not fit is asked for again."""
-MAX_ITEMS: Final = 5000
 KEEP_BATCHES: Final = 20_000
 KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
 TRIM_STEP: Final = 1000
@@ -76,13 +68,6 @@ _NO_SUCH_COPY: Final = Error(Status.BAD_REQUEST, "no copy of the map with this i
 
 class FolderFormatError(Exception):
     """This folder was written by another version, or is no namespace's folder."""
-
-
-class StoredPiece(NamedTuple):
-    """A small piece and its level-one digests."""
-
-    digests: bytes
-    data: bytes
 
 
 class NamespaceStore:
@@ -102,9 +87,8 @@ class NamespaceStore:
         self._grace_ns = int(grace_s * 1e9)
         self._clock = clock
         self._write_lock = threading.Lock()
-        self._read_lock = threading.Lock()
         self._writer = self._connect()
-        self._reader = self._connect()
+        self._reader = NamespaceReader(self._connect())
         self._state = self._load()
         first, size = self._writer.execute(
             "SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log"
@@ -114,8 +98,8 @@ class NamespaceStore:
 
     def close(self) -> None:
         """Close the file. What was acknowledged is durable already."""
-        with self._write_lock, self._read_lock:
-            self._reader.close()
+        self._reader.close()
+        with self._write_lock:
             self._writer.close()
 
     # -------------------------------------------------------------- requests
@@ -142,13 +126,13 @@ class NamespaceStore:
             case GetPosition():
                 return self._state.position()
             case GetBatches(after):
-                return self._batches(after)
+                return self._reader.batches(after)
             case GetChanges(after, slot, digest):
-                return self._read_at(slot, digest, lambda: self._changes(after))
+                return self._read_at(slot, digest, lambda: self._reader.changes(after))
             case ReadKeys(slot, digest, keys):
-                return self._read_at(slot, digest, lambda: self._values(slot, keys))
+                return self._read_at(slot, digest, lambda: self._reader.values(slot, keys))
             case ReadRange(slot, digest, start, end, limit):
-                return self._read_at(slot, digest, lambda: self._items(slot, start, end, limit))
+                return self._read_at(slot, digest, lambda: self._reader.items(slot, start, end, limit))
             case BeginCopy(copy, slot, digest):
                 return self._begin_copy(copy, slot, digest)
             case CopyItems(copy, items):
@@ -159,35 +143,34 @@ class NamespaceStore:
     # -------------------------------------------------------------- small pieces and drops
 
     def small_piece(self, segment: bytes, number: int) -> StoredPiece | None:
-        """A piece that came inside a batch, or None. Its digests are as they were then: bit rot shows."""
-        with self._read_lock:
-            row = self._reader.execute(
-                "SELECT digests, data FROM small_pieces WHERE segment = ? AND number = ?", (segment, number)
-            ).fetchone()
-        return StoredPiece(*row) if row else None
+        """A piece that came inside a batch, or None.
+
+        The tail's pieces count: its batch may be chosen, and a reader may know that before this server does.
+        """
+        for piece in self._tail_pieces():
+            if (piece.segment, piece.number) == (segment, number):
+                return StoredPiece(block_digests(piece.data), piece.data)
+        return self._reader.small_piece(segment, number)
 
     def have_small(self, pieces: Sequence[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
-        """Those of the (segment, number) that are here as small pieces."""
-        query = "SELECT 1 FROM small_pieces WHERE segment = ? AND number = ?"
-        with self._read_lock:
-            return {piece for piece in pieces if self._reader.execute(query, piece).fetchone()}
+        """Those of the (segment, number) that are here as small pieces, in the tail or applied."""
+        in_tail = {(piece.segment, piece.number) for piece in self._tail_pieces()}
+        return in_tail.intersection(pieces) | self._reader.have_small(pieces)
+
+    def _tail_pieces(self) -> list[InlinePiece]:
+        # Looked at before the applied ones: a batch that is applied meanwhile is found there.
+        tail = self._state.tail
+        if tail is None:
+            return []
+        return [piece for piece in tail.parsed.batch.pieces if self._server in piece.homes]
 
     def piece_totals(self) -> tuple[int, int]:
-        """(count, bytes) of the small pieces."""
-        with self._read_lock:
-            count, size = self._reader.execute(
-                "SELECT count(*), coalesce(sum(length(data)), 0) FROM small_pieces"
-            ).fetchone()
-        return count, size
+        """See `NamespaceReader.piece_totals`."""
+        return self._reader.piece_totals()
 
     def expired_drops(self) -> list[bytes]:
         """Segments that were dropped longer ago than the grace period, oldest first; at most 10,000."""
-        with self._read_lock:
-            rows = self._reader.execute(
-                "SELECT segment FROM drops WHERE dropped_ns <= ? ORDER BY dropped_ns LIMIT 10000",
-                (self._clock() - self._grace_ns,),
-            ).fetchall()
-        return [segment for (segment,) in rows]
+        return self._reader.drops(self._clock() - self._grace_ns)
 
     def forget_drops(self, segments: Sequence[bytes]) -> None:
         """The large pieces of these dropped segments are deleted: delete the small ones and the notes."""
@@ -261,51 +244,6 @@ class NamespaceStore:
         self._log_first = until
         (self._log_bytes,) = db.execute("SELECT coalesce(sum(length(batch)), 0) FROM log").fetchone()
 
-    # -------------------------------------------------------------- reading the log
-
-    def _batches(self, after: int) -> Reply:
-        with self._reading() as (db, applied):
-            if (trimmed := self._trimmed(db, after, applied)) is not None:
-                return trimmed
-            found: list[bytes] = []
-            size = 0
-            for (encoded,) in self._log_rows(db, after, applied, "batch"):
-                found.append(encoded)
-                size += len(encoded)
-                if size >= REPLY_BYTES:
-                    break
-            return Batches(after + 1, tuple(found), applied)
-
-    def _changes(self, after: int) -> Reply:
-        with self._reading() as (db, applied):
-            if (trimmed := self._trimmed(db, after, applied)) is not None:
-                return trimmed
-            found: list[Change] = []
-            size = 0
-            for slot, digest, encoded in self._log_rows(db, after, applied, "slot, digest, batch"):
-                batch = ParsedBatch.of(encoded).batch
-                keys = tuple(batch.changed_keys())
-                found.append(Change(slot, digest, batch.author, batch.sequence, keys))
-                size += 100 + sum(map(len, keys))
-                if size >= REPLY_BYTES or len(found) >= MAX_ITEMS:
-                    break
-            return Changes(tuple(found), applied)
-
-    @staticmethod
-    def _log_rows(db: sqlite3.Connection, after: int, applied: int, columns: str) -> sqlite3.Cursor:
-        query = f"SELECT {columns} FROM log WHERE slot > ? AND slot <= ? ORDER BY slot"
-        return db.execute(query, (after, applied))
-
-    @staticmethod
-    def _trimmed(db: sqlite3.Connection, after: int, applied: int) -> Error | None:
-        if after >= applied:
-            return None
-        if db.execute("SELECT 1 FROM log WHERE slot = ?", (after + 1,)).fetchone():
-            return None
-        return Error(Status.TRIMMED, f"the log no longer reaches back to slot {after + 1}")
-
-    # -------------------------------------------------------------- reading the map
-
     def _read_at(self, slot: int, digest: bytes, read: Callable[[], Reply]) -> Reply:
         """`read` at `slot` or later; first apply the tail if the caller says that it is chosen."""
         if self._state.applied < slot:
@@ -313,48 +251,6 @@ class NamespaceStore:
         if self._state.applied < slot:
             return Behind(self._state.applied)
         return read()
-
-    def _values(self, slot: int, keys: Sequence[bytes]) -> Reply:
-        with self._reading() as (db, applied):
-            if applied < max(slot, self._read_from(db)):
-                return Behind(applied)
-            query = "SELECT value FROM map WHERE key = ?"
-            rows = [db.execute(query, (key,)).fetchone() for key in keys]
-            return Values(applied, tuple(row[0] if row else None for row in rows))
-
-    def _items(self, slot: int, start: bytes, end: bytes, limit: int) -> Reply:
-        limit = max(1, min(limit, MAX_ITEMS))
-        with self._reading() as (db, applied):
-            if applied < max(slot, self._read_from(db)):
-                return Behind(applied)
-            rows = db.execute(
-                "SELECT key, value FROM map WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
-                (start, end, limit + 1),
-            )
-            found: list[tuple[bytes, bytes]] = []
-            size = 0
-            for key, value in rows:
-                if len(found) >= limit or size >= REPLY_BYTES:
-                    return Items(applied, tuple(found), more=True)
-                found.append((key, value))
-                size += len(key) + len(value)
-            return Items(applied, tuple(found), more=False)
-
-    @staticmethod
-    def _read_from(db: sqlite3.Connection) -> int:
-        (slot,) = db.execute("SELECT read_from FROM state").fetchone()
-        return int(slot)
-
-    @contextmanager
-    def _reading(self) -> Iterator[tuple[sqlite3.Connection, int]]:
-        """The reading connection inside one snapshot, and the slot that the snapshot is at."""
-        with self._read_lock:
-            self._reader.execute("BEGIN")
-            try:
-                (applied,) = self._reader.execute("SELECT applied FROM state").fetchone()
-                yield self._reader, applied
-            finally:
-                self._reader.execute("COMMIT")
 
     # -------------------------------------------------------------- copying the map
 
@@ -441,6 +337,3 @@ class NamespaceStore:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-
-
-__all__ = ["FolderFormatError", "LogRequest", "NamespaceStore", "Position", "StoredPiece"]

@@ -22,7 +22,8 @@ from typing import Final
 
 from dfs_server import __version__, durable
 from dfs_server.accounts import is_user_name
-from dfs_server.namespace_store import FolderFormatError, LogRequest, NamespaceStore, StoredPiece
+from dfs_server.namespace_reader import StoredPiece
+from dfs_server.namespace_store import FolderFormatError, LogRequest, NamespaceStore
 from dfs_server.piece_file import CorruptPieceError
 from dfs_server.piece_store import (
     BadPieceError,
@@ -68,6 +69,8 @@ def failures_told() -> Iterator[None]:
     """Turns everything that a request can fail of into a `RequestFailedError`, and logs what an operator should see."""
     try:
         yield
+    except RequestFailedError:
+        raise
     except (BadPieceError, OverflowError) as error:
         raise RequestFailedError(Status.BAD_REQUEST, str(error)) from error
     except DigestMismatchError as error:
@@ -90,6 +93,9 @@ def failures_told() -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         status = Status.NO_SPACE if full else Status.IO_ERROR
         raise RequestFailedError(status, f"the server's disk: {error.strerror or error}") from error
+    except Exception as error:
+        log.exception("a mistake of this program")
+        raise RequestFailedError(Status.IO_ERROR, "a mistake of the server's program; its log has more") from error
 
 
 class Namespace:

@@ -18,7 +18,7 @@ from typing import Final, ParamSpec
 
 from dfs_server.accounts import Accounts, RefusedError
 from dfs_server.connection import Connection, ConnectionLostError
-from dfs_server.namespace_store import StoredPiece
+from dfs_server.namespace_reader import StoredPiece
 from dfs_server.namespaces import Namespace, Namespaces, RequestFailedError, failures_told
 from dfs_server.piece_store import OpenPiece
 from dfs_server.protocol import messages

@@ -299,8 +299,8 @@ class CopyItems(Message, frozen=True):
 class EndCopy(Message, frozen=True):
     """Put the copy in the place of the map. Reply: `Position`; `Error` BAD_REQUEST if it is not whole.
 
-    `count` is how many items it has in all. They were read while the log went on, up to slot `read_until`: the server answers no reads
-    before it has applied that slot, since until then the map is a mixture.
+    `count` is how many items it has in all. They were read while the log went on, up to slot `read_until`: the server
+    answers no reads before it has applied that slot, since until then the map is a mixture.
     """
 
     copy: bytes

@@ -62,7 +62,7 @@ class LogMap:
         with self._lock:
             begun = self._clock()
             for view in self._views(begun):
-                if self._fresh_at < begun - max_age_s or self._fresh_at == float("-inf"):
+                if self._fresh_at <= begun - max_age_s:
                     self._catch_up()
                 try:
                     return work(view)
@@ -127,7 +127,7 @@ class LogMap:
 
     def _still_true(self, view: _CachedView, begun: float) -> bool:
         """Whether what the view has read is the newest state at some moment since `begun`."""
-        if self._fresh_at >= begun:
+        if self._fresh_at > begun:
             return True
         now = self._clock()
         self._log.catch_up()

@@ -140,13 +140,13 @@ def test_small_pieces_are_kept_where_they_are_at_home(store: NamespaceStore) -> 
         InlinePiece(SEGMENT, 2, ("DFS2", "DFS3"), b"two"),
     )
     writer.commit(pieces=pieces)
-    assert store.small_piece(SEGMENT, 1) is None, "accepted, and not known to be chosen"
-    store.handle(Chosen(1, writer.digest))
-    stored = store.small_piece(SEGMENT, 1)
-    assert stored is not None
-    assert stored.data == b"one"
-    assert store.small_piece(SEGMENT, 2) is None
-    assert store.have_small([(SEGMENT, 1), (SEGMENT, 2)]) == {(SEGMENT, 1)}
+    for _ in range(2):  # accepted (it may be chosen, and a reader may know); then applied
+        stored = store.small_piece(SEGMENT, 1)
+        assert stored is not None
+        assert stored.data == b"one"
+        assert store.small_piece(SEGMENT, 2) is None
+        assert store.have_small([(SEGMENT, 1), (SEGMENT, 2)]) == {(SEGMENT, 1)}
+        store.handle(Chosen(1, writer.digest))
     assert store.piece_totals() == (1, 3)
 
 
@@ -171,9 +171,7 @@ def test_changes_name_keys_without_values(store: NamespaceStore) -> None:
     writer.commit(deletes=(b"a",))
     reply = store.handle(GetChanges(1, 2, writer.digest))
     assert isinstance(reply, Changes)
-    assert [(change.slot, change.keys, change.digest) for change in reply.changes] == [
-        (2, (b"a",), writer.digest)
-    ]
+    assert [(change.slot, change.keys, change.digest) for change in reply.changes] == [(2, (b"a",), writer.digest)]
 
 
 def test_a_server_that_missed_batches_learns_them(store: NamespaceStore, tmp_path: Path) -> None:
@@ -191,9 +189,7 @@ def test_a_server_that_missed_batches_learns_them(store: NamespaceStore, tmp_pat
     behind.close()
 
 
-def test_a_copy_replaces_the_map_and_is_not_read_before_it_is_right(
-    store: NamespaceStore, tmp_path: Path
-) -> None:
+def test_a_copy_replaces_the_map_and_is_not_read_before_it_is_right(store: NamespaceStore, tmp_path: Path) -> None:
     writer = Writer(store)
     for n in range(4):
         writer.commit(puts=((b"k", b"%d" % n),))

@@ -1,0 +1,276 @@
+"""Transactions over a log that others write too. The log is a fake with the interface of `QuorumLog`, one slot after
+the other; a scripted rival commits at a chosen moment."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from dfs_server.protocol.messages import Change, Items, Values
+from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.errors import MaybeDoneError, TooLargeError, UnavailableError
+from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.transactions import Transaction, View
+
+
+@dataclass
+class SharedLog:
+    """What the servers hold."""
+
+    map: dict[bytes, bytes] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+
+    def put(self, **values: str) -> None:
+        """Somebody commits."""
+        self.commit({key.encode(): value.encode() for key, value in values.items()}, ())
+
+    def commit(self, puts: dict[bytes, bytes], deletes: tuple[bytes, ...]) -> None:
+        self.map.update(puts)
+        for key in deletes:
+            self.map.pop(key, None)
+        slot = len(self.changes) + 1
+        self.changes.append(Change(slot, b"%d" % slot, b"author", slot, (*puts, *deletes)))
+
+
+class FakeLog:
+    """One client's `QuorumLog`."""
+
+    def __init__(self, shared: SharedLog) -> None:
+        self.shared = shared
+        self.slot = 0
+        self.news = News()
+        self.asked: list[str] = []
+        self.before_commit: list[Callable[[], None]] = []
+        self.before_read: list[Callable[[], None]] = []
+
+    def _learn(self) -> None:
+        self.news.changes.extend(self.shared.changes[self.slot :])
+        self.slot = len(self.shared.changes)
+
+    def catch_up(self) -> bool:
+        self.asked.append("catch up")
+        self._learn()
+        return True
+
+    def read_keys(self, keys: tuple[bytes, ...]) -> Values:
+        if self.before_read:
+            self.before_read.pop(0)()
+        self.asked.append("keys")
+        self._learn()
+        return Values(self.slot, tuple(self.shared.map.get(key) for key in keys))
+
+    def read_range(self, start: bytes, end: bytes, limit: int) -> Items:
+        if self.before_read:
+            self.before_read.pop(0)()
+        self.asked.append("range")
+        self._learn()
+        found = sorted((key, value) for key, value in self.shared.map.items() if start <= key < end)
+        return Items(self.slot, tuple(found[:limit]), more=len(found) > limit)
+
+    def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        if self.before_commit:
+            self.before_commit.pop(0)()
+        self.asked.append("commit")
+        self._learn()
+        if conflicts(self.news):
+            return False
+        self.shared.commit(dict(contents.puts), contents.deletes)
+        self.slot += 1
+        return True
+
+    def take_news(self) -> News:
+        news, self.news = self.news, News()
+        return news
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def family_of(key: bytes) -> bytes | None:
+    return b"d" if key.startswith(b"d") else None
+
+
+@pytest.fixture
+def shared() -> SharedLog:
+    return SharedLog()
+
+
+@pytest.fixture
+def log(shared: SharedLog) -> FakeLog:
+    return FakeLog(shared)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(log: FakeLog, clock: Clock) -> LogMap:
+    return LogMap(log, family_of, clock)  # type: ignore[arg-type]
+
+
+def increment(tx: Transaction) -> int:
+    value = int(tx.get(b"n") or b"0") + 1
+    tx.put(b"n", b"%d" % value)
+    return value
+
+
+def test_an_operation_that_a_rival_touched_is_run_again(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    assert store.transact(increment) == 1
+    log.before_commit.append(lambda: shared.put(n="10"))
+    assert store.transact(increment) == 11
+    assert shared.map[b"n"] == b"11"
+
+
+def test_an_operation_that_a_rival_did_not_touch_is_proposed_again(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    store.transact(increment)
+    runs = []
+    log.before_commit.append(lambda: shared.put(other="x"))
+    store.transact(lambda tx: runs.append(increment(tx)))
+    assert runs == [2]
+
+
+def test_a_rival_in_a_scanned_range_counts(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    shared.put(d1="x")
+
+    def remove_if_alone(tx: Transaction) -> None:
+        if len(tx.scan(b"d", b"e")) != 1:
+            raise OSError(errno.ENOTEMPTY, "not empty")
+        tx.delete(b"d1")
+
+    log.before_commit.append(lambda: shared.put(d2="y"))
+    with pytest.raises(OSError, match="not empty"):
+        store.transact(remove_if_alone)
+    assert shared.map == {b"d1": b"x", b"d2": b"y"}
+
+
+def test_a_refusal_is_checked_against_the_newest_state(store: LogMap, shared: SharedLog) -> None:
+    def create(tx: Transaction) -> None:
+        if tx.get(b"n") is not None:
+            raise FileExistsError(errno.EEXIST, "exists")
+        tx.put(b"n", b"mine")
+
+    shared.put(n="theirs")
+    assert store.read(lambda view: view.get(b"n")) == b"theirs"
+    shared.commit({}, (b"n",))  # removed meanwhile: what the cache has is old
+    store.transact(create)
+    assert shared.map[b"n"] == b"mine"
+
+
+def test_a_refusal_commits_nothing(store: LogMap, shared: SharedLog) -> None:
+    def refuse(tx: Transaction) -> None:
+        tx.put(b"n", b"half")
+        raise OSError(errno.EIO, "no")
+
+    with pytest.raises(OSError, match="no"):
+        store.transact(refuse)
+    assert shared.map == {}
+
+
+def test_reads_of_one_operation_are_of_one_state(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    shared.put(a="1", b="1")
+    log.before_read = [lambda: None, lambda: shared.put(a="2", b="2")]
+    assert store.read(lambda view: (view.get(b"a"), view.get(b"b"))) == (b"2", b"2")
+
+
+def test_fresh_means_fresh_and_a_little_old_may_be_cached(
+    store: LogMap, log: FakeLog, shared: SharedLog, clock: Clock
+) -> None:
+    def look(view: View) -> bytes | None:
+        return view.get(b"n")
+
+    shared.put(n="1")
+    assert store.read(look) == b"1"
+    shared.put(n="2")
+    clock.now += 0.4
+    assert store.read(look, max_age_s=0.5) == b"1"
+    assert store.read(look) == b"2"
+    log.asked.clear()
+    assert store.read(look, max_age_s=0.5) == b"2"
+    assert log.asked == []
+    clock.now += 0.6
+    shared.put(n="3")
+    assert store.read(look, max_age_s=0.5) == b"3"
+
+
+def test_own_changes_are_known_without_asking(store: LogMap, log: FakeLog) -> None:
+    store.transact(lambda tx: tx.put(b"d1", b"x"))
+    store.read(lambda view: view.scan(b"d", b"e"))
+    store.transact(lambda tx: tx.put(b"d2", b"y"))
+    log.asked.clear()
+    found = store.read(lambda view: view.scan(b"d", b"e"), max_age_s=1.0)
+    assert found == [(b"d1", b"x"), (b"d2", b"y")]
+    assert store.read(lambda view: view.get(b"d3"), max_age_s=1.0) is None
+    assert log.asked == []
+
+
+def test_one_key_of_a_small_family_brings_the_rest(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    shared.put(d1="1", d2="2")
+    store.read(lambda view: view.get(b"d1"))
+    log.asked.clear()
+    assert store.read(lambda view: (view.get(b"d2"), view.get(b"d9")), max_age_s=1.0) == (b"2", None)
+    assert log.asked == []
+
+
+def test_a_transaction_sees_its_own_changes(store: LogMap, shared: SharedLog) -> None:
+    shared.put(d1="1", d2="2")
+
+    def work(tx: Transaction) -> list[tuple[bytes, bytes]]:
+        tx.put(b"d3", b"3")
+        tx.delete(b"d1")
+        assert tx.get(b"d1") is None
+        assert tx.get_many([b"d3", b"d2"]) == [b"3", b"2"]
+        return tx.scan(b"d", b"e")
+
+    assert store.transact(work) == [(b"d2", b"2"), (b"d3", b"3")]
+
+
+def test_a_long_range_comes_in_pages(store: LogMap, shared: SharedLog) -> None:
+    keys = [b"d%05d" % n for n in range(12_001)]
+    shared.commit(dict.fromkeys(keys, b"v"), ())
+    assert [key for key, _ in store.read(lambda view: view.scan(b"d", b"e"))] == keys
+
+
+def test_news_that_were_lost_forget_everything(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    store.transact(increment)
+    log.before_commit.append(lambda: (shared.put(n="5"), setattr(log, "news", News(forget=True))))  # type: ignore[arg-type,func-returns-value]
+    assert store.transact(increment) == 6
+
+
+def test_too_large_a_change_is_refused(store: LogMap, shared: SharedLog) -> None:
+    with pytest.raises(TooLargeError):
+        store.transact(lambda tx: tx.put(b"k", bytes(2_000_000)))
+    assert shared.map == {}
+
+
+def test_what_may_be_done_is_said_to_be_so(store: LogMap, log: FakeLog) -> None:
+    def fail() -> None:
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail)
+    with pytest.raises(MaybeDoneError):
+        store.transact(increment)
+    assert store.transact(increment) == 1
+
+
+def test_rivals_without_end_are_an_error_not_a_hang(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    counter = iter(range(100_000))
+    log.before_commit = [lambda: shared.put(n=str(next(counter)))] * 1000
+    with pytest.raises(UnavailableError, match="other clients"):
+        store.transact(increment)

@@ -1,0 +1,89 @@
+"""The cache against a plain dict: it may not know, but it is never wrong."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from dfsfuse.namespace.map_cache import MapCache, Unknown, prefix_end
+
+KEYS = [b"d1/a", b"d1/b", b"d1/c", b"d2/a", b"i1", b"i2"]
+FAMILIES = [b"d1/", b"d2/"]
+
+
+def family_of(key: bytes) -> bytes | None:
+    return key[:3] if key.startswith(b"d") else None
+
+
+def test_prefix_end() -> None:
+    assert prefix_end(b"d/") == b"d0"
+    assert prefix_end(b"a\xff\xff") == b"b"
+
+
+def test_absent_keys_of_a_complete_family_are_known() -> None:
+    cache = MapCache(family_of)
+    assert isinstance(cache.get(b"d1/a"), Unknown)
+    cache.fetched_family(b"d1/", [(b"d1/b", b"2")])
+    assert cache.get(b"d1/a") is None
+    assert cache.get(b"d1/b") == b"2"
+    assert isinstance(cache.get(b"d2/a"), Unknown)
+
+
+def test_too_many_keys_are_forgotten_all_at_once() -> None:
+    cache = MapCache(family_of, max_keys=3)
+    cache.fetched([b"i1", b"i2"], [b"1", None])
+    cache.fetched([b"i3", b"i4"], [b"3", b"4"])
+    assert isinstance(cache.get(b"i1"), Unknown)
+    assert cache.get(b"i4") == b"4"
+
+
+class AgainstADict(RuleBasedStateMachine):
+    """`truth` is the map at the known slot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.truth: dict[bytes, bytes] = {}
+        self.cache = MapCache(family_of, max_keys=20)
+
+    def family(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return sorted((key, value) for key, value in self.truth.items() if key.startswith(prefix))
+
+    @rule(keys=st.lists(st.sampled_from(KEYS), unique=True))
+    def fetch(self, keys: list[bytes]) -> None:
+        self.cache.fetched(keys, [self.truth.get(key) for key in keys])
+
+    @rule(prefix=st.sampled_from(FAMILIES))
+    def fetch_family(self, prefix: bytes) -> None:
+        self.cache.fetched_family(prefix, self.family(prefix))
+
+    @rule(puts=st.dictionaries(st.sampled_from(KEYS), st.binary(min_size=1, max_size=2)), key=st.sampled_from(KEYS))
+    def change_here(self, puts: dict[bytes, bytes], key: bytes) -> None:
+        puts.pop(key, None)
+        self.truth.update(puts)
+        self.truth.pop(key, None)
+        self.cache.changed_here(puts.items(), [key])
+
+    @rule(puts=st.dictionaries(st.sampled_from(KEYS), st.binary(min_size=1, max_size=2)), key=st.sampled_from(KEYS))
+    def change_elsewhere(self, puts: dict[bytes, bytes], key: bytes) -> None:
+        puts.pop(key, None)
+        self.truth.update(puts)
+        self.truth.pop(key, None)
+        self.cache.changed_elsewhere([*puts, key])
+
+    @rule()
+    def forget(self) -> None:
+        self.cache.forget()
+
+    @invariant()
+    def never_wrong(self) -> None:
+        for key in KEYS:
+            found = self.cache.get(key)
+            assert isinstance(found, Unknown) or found == self.truth.get(key), key
+        for prefix in FAMILIES:
+            items = self.cache.scan(prefix)
+            assert isinstance(items, Unknown) or items == self.family(prefix), prefix
+
+
+TestAgainstADict = AgainstADict.TestCase
+TestAgainstADict.settings = settings(derandomize=True, max_examples=100, stateful_step_count=30)
