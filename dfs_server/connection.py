@@ -1,8 +1,8 @@
 """One client's socket: frames in and out, each with a deadline, and word that the server is stopping.
 
 Knows sockets and the layout of frames; knows no message. Between frames a connection may be idle for as long as it
-likes (a peer whose machine is gone is noticed by keep-alive); once a frame has begun, in either direction, some byte must
-move every `stall_s` seconds. `deadline`, while it is set, ends everything. Never holds more than the caller's buffers.
+likes (a peer whose machine is gone is noticed by keep-alive); once a frame has begun, in either direction, some byte
+must move every `stall_s` seconds. `deadline`, while it is set, ends everything. Holds no buffers but the caller's.
 
 Threads: belongs to one. `stop_descriptor` becomes readable when the server stops and stays so; a connection that waits
 for a frame then leaves at once, one in the middle of a frame goes on.

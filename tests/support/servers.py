@@ -84,6 +84,11 @@ class ServerProcess:
         """SIGTERM; the exit status."""
         assert self._process is not None, f"{self.name} is not running"
         self._process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended by itself; the exit status."""
+        assert self._process is not None, f"{self.name} is not running"
         return self._process.wait(STOP_S)
 
     def freeze(self) -> None:

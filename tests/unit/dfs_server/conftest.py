@@ -1,0 +1,35 @@
+"""Fixtures: a real daemon inside the test process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemons import VERIFIERS, House, StartHouse
+
+from dfs_server.config import ServerConfig
+
+
+@pytest.fixture
+def start_house(tmp_path: Path) -> Iterator[StartHouse]:
+    """Start daemons with given options; `config` keys go into the ServerConfig."""
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str = "DFS1", *, root: Path | None = None, **options: Any) -> House:
+            settings = {
+                key: options.pop(key) for key in list(options) if key in ServerConfig.__dataclass_fields__
+            }
+            config = ServerConfig(**{"users": VERIFIERS, "reserve_bytes": 0, **settings})
+            house = House(root or tmp_path / name, config, **options)
+            stack.callback(house.close)
+            return house
+
+        yield start
+
+
+@pytest.fixture
+def house(start_house: StartHouse) -> House:
+    return start_house()

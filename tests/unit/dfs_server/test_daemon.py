@@ -1,0 +1,183 @@
+"""The running server: many connections, none too many, a clean stop, dropped pieces deleted in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.daemons import House, StartHouse, eventually
+from support.raw_client import RawClient, ServerError
+
+from dfs_server.accounts import Verifier
+from dfs_server.config import ServerConfig
+from dfs_server.daemon import AddressError, Daemon
+from dfs_server.namespaces import Namespace
+from dfs_server.protocol import batches, messages
+from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.batches import Batch
+from dfs_server.protocol.frames import pack_header
+from dfs_server.protocol.messages import (
+    Accept,
+    Chosen,
+    Done,
+    GetPiece,
+    GetPosition,
+    GetStatus,
+    HavePieces,
+    Position,
+    Promise,
+    PutPiece,
+    ServerStatus,
+)
+from dfs_server.protocol.pieces import block_digests
+from dfs_server.protocol.status import Status
+from dfs_server.server_folder import ServerFolder
+
+SEGMENT = bytes.fromhex("3f" + "a1" * 15)
+DATA = os.urandom(300_000)
+
+
+def begin_upload(house: House, client: RawClient) -> None:
+    """Send the first half of a piece, and wait until the server is writing it."""
+    body = messages.encode(PutPiece(SEGMENT, 1, block_digests(DATA)))
+    client.send_raw(pack_header(1, len(body), len(DATA)) + body + DATA[:150_000])
+    eventually(lambda: any("/tmp/" in name for name in house.files()))
+
+
+def test_many_clients_at_once(house: House) -> None:
+    def work(number: int) -> bytes:
+        client = house.client("alice" if number % 2 else "bob")
+        segment = number.to_bytes(16, "big")
+        client.put_piece(segment, 1, DATA)
+        return client.call(GetPiece(segment, 1))[1]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(work, range(16), timeout=60)) == [DATA] * 16
+
+
+def test_two_uploads_of_the_same_piece_at_once(house: House) -> None:
+    first, second = house.client(), house.client()
+    begin_upload(house, first)
+    assert second.put_piece(SEGMENT, 1, DATA) == Done()
+    first.send_raw(DATA[150_000:])
+    assert first.receive()[1] == Done()
+    assert house.files() == {f"alice/pieces/3f/{SEGMENT.hex()}.1"}
+
+
+def test_connections_above_the_most_are_told_busy(start_house: StartHouse) -> None:
+    house = start_house(max_connections=8)
+    clients = [house.client("alice") for _ in range(4)]
+    with pytest.raises(ServerError, match="user alice has 4 connections") as caught:
+        house.client("alice")
+    assert caught.value.status is Status.BUSY
+
+    def admitted(user: str) -> bool:
+        with contextlib.suppress(ServerError):
+            clients.append(house.client(user))
+            return True
+        return False
+
+    for _ in range(4):
+        eventually(lambda: admitted("bob"))
+    with pytest.raises(ServerError, match="server DFS1: too many connections") as caught:
+        house.client("bob")
+    assert caught.value.status is Status.BUSY
+    assert all(isinstance(client.ask(GetPosition()), Position) for client in clients)
+    clients[0].close()
+    eventually(lambda: admitted("alice"))
+
+
+def test_far_too_many_connections_do_not_keep_others_out_for_good(start_house: StartHouse) -> None:
+    house = start_house(max_connections=8, authentication_s=0.2)
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(socket.create_connection(("127.0.0.1", house.port), timeout=10))
+
+        def admitted() -> bool:
+            with contextlib.suppress(ServerError, ConnectionError):
+                house.client()
+                return True
+            return False
+
+        eventually(admitted)
+
+
+class TestStop:
+    def test_the_idle_are_hung_up_on_at_once(self, house: House) -> None:
+        idle = [house.client(), house.client("bob"), house.stranger()]
+        begun = time.monotonic()
+        house.stop()
+        assert time.monotonic() - begun < 3.0
+        assert all(client.is_closed_by_server() for client in idle)
+        with pytest.raises(ConnectionError):
+            RawClient(house.port)
+
+    def test_a_request_in_flight_is_finished(self, house: House) -> None:
+        client, idle = house.client(), house.client()
+        begin_upload(house, client)
+        stopping = threading.Thread(target=house.stop)
+        stopping.start()
+        assert idle.is_closed_by_server()  # so the stop has begun
+        client.send_raw(DATA[150_000:])
+        client.send(GetPosition())
+        assert client.receive()[1] == Done()
+        assert client.is_closed_by_server()
+        stopping.join(10)
+        assert not stopping.is_alive()
+        assert house.files() == {f"alice/pieces/3f/{SEGMENT.hex()}.1"}
+
+    def test_a_request_that_does_not_end_is_given_up(self, house: House) -> None:
+        client = house.client()
+        begin_upload(house, client)
+        house.stop(deadline_s=0.05)
+        assert client.is_closed_by_server()
+        assert house.files() == set()
+
+    def test_what_was_acknowledged_is_there_after_a_new_start(self, start_house: StartHouse) -> None:
+        first = start_house()
+        first.client().put_piece(SEGMENT, 1, DATA)
+        first.close()
+        second = start_house()
+        assert second.identity == first.identity
+        assert second.client().call(GetPiece(SEGMENT, 1))[1] == DATA
+
+
+def test_dropped_pieces_are_deleted_in_the_background(start_house: StartHouse) -> None:
+    house = start_house(grace_period_s=0.0, sweep_interval_s=0.01)
+    client = house.client()
+    client.put_piece(SEGMENT, 1, DATA)
+    ballot = Ballot(1, b"client01")
+    encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, drops=(SEGMENT,)))
+    client.ask(Promise(ballot))
+    client.ask(Accept(ballot, 1, encoded))
+    assert len(house.files()) == 1  # accepted is not chosen: nothing is deleted yet
+    client.ask(Chosen(1, batches.digest(encoded)))
+    eventually(lambda: not house.files())
+    asked = client.ask(HavePieces(((SEGMENT, 1),)))
+    assert isinstance(asked, messages.Have)
+    assert asked.flags == b"\0"
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [("no.such.host.invalid", "not an address"), ("192.0.2.1", "cannot listen on 192.0.2.1:0")],
+)
+def test_addresses_that_cannot_be_listened_on(tmp_path: Path, host: str, said: str) -> None:
+    with ServerFolder.open(tmp_path / "DFS9") as folder, pytest.raises(AddressError, match=said):
+        Daemon(folder, ServerConfig(users={"alice": Verifier.of_password("x")}), host, 0)
+
+
+def test_a_mistake_in_a_handler_costs_one_reply(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = house.client()
+    with monkeypatch.context() as patch:
+        patch.setattr(Namespace, "_status", lambda self: 1 / 0)
+        with pytest.raises(ServerError, match="a mistake of the server's program") as caught:
+            client.ask(GetStatus())
+        assert caught.value.status is Status.IO_ERROR
+    assert isinstance(client.ask(GetStatus()), ServerStatus)
