@@ -1,0 +1,49 @@
+"""Executors that tests can follow: one that does its work at once, one that waits to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Immediate(Executor):
+    """Does what is submitted before `submit` returns."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 (as any executor does)
+            future.set_exception(error)
+        return future
+
+
+class Held(Executor):
+    """Keeps what is submitted until `run`."""
+
+    def __init__(self) -> None:
+        self._tasks: list[Callable[[], object]] = []
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+
+        def task() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 (as any executor does)
+                future.set_exception(error)
+
+        self._tasks.append(task)
+        return future
+
+    def run(self) -> None:
+        """Do all that waits, and what that submits."""
+        while self._tasks:
+            self._tasks.pop(0)()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.run()

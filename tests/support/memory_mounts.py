@@ -1,0 +1,98 @@
+"""Mounts of one namespace in memory: real Vfs over `MemoryMap` and `MemorySegments`, with a clock that tests move.
+
+Background work is done at once, in the thread that asks for it, and so are uploads unless a test gives an executor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import Executor
+
+from support.executors import Immediate
+from support.memory_map import LaggingMap, MemoryMap
+from support.memory_segments import NAMES, MemorySegments
+
+from dfsfuse.namespace.transactions import MapStore
+from dfsfuse.vfs.vfs import Vfs
+
+ROOT = 1
+USER, GROUP = 1000, 100
+
+
+class MemoryMounts:
+    """One namespace and its mounts."""
+
+    def __init__(self) -> None:
+        self.map = MemoryMap()
+        self.segments = MemorySegments()
+        self.now_ns = 1_000_000_000
+        self.now_s = 100.0
+
+    def clock(self) -> int:
+        """A later time with every call."""
+        self.now_ns += 1000
+        return self.now_ns
+
+    def mount(
+        self,
+        *,
+        lagging: bool = False,
+        durability: str = "close",
+        dirty_limit_bytes: int = 64 * 1024 * 1024,
+        background: Executor | None = None,
+        uploads: Executor | None = None,
+    ) -> Vfs:
+        """One more mount. A lagging one answers from old states wherever it may."""
+        store: MapStore = LaggingMap(self.map) if lagging else self.map
+        return Vfs(
+            store,
+            self.segments,
+            servers=NAMES,
+            usable=self.segments.usable,
+            clock=self.clock,
+            monotonic=lambda: self.now_s,
+            durability=durability,
+            dirty_limit_bytes=dirty_limit_bytes,
+            background=background or Immediate(),
+            uploads=uploads or Immediate(),
+        )
+
+
+def write_file(vfs: Vfs, name: bytes, data: bytes, parent: int = ROOT, *, flags: int = 0) -> int:
+    """Make (or open) a file, write the data at its beginning, and close it; the inode."""
+    attributes, handle = vfs.create(parent, name, 0o644, os.O_RDWR | flags, USER, GROUP)
+    vfs.write(handle, 0, data)
+    close(vfs, handle)
+    return attributes.ino
+
+
+def close(vfs: Vfs, *handles: int) -> None:
+    """What the kernel does for close(2)."""
+    for handle in handles:
+        vfs.flush(handle)
+        vfs.release(handle)
+
+
+def read_file(vfs: Vfs, name: bytes, parent: int = ROOT, size: int = 1 << 30) -> bytes:
+    """All of a file."""
+    handle = vfs.open(vfs.lookup(parent, name).ino, os.O_RDONLY)
+    try:
+        return vfs.read(handle, 0, size)
+    finally:
+        vfs.release(handle)
+
+
+def names(vfs: Vfs, ino: int = ROOT) -> list[bytes]:
+    """What readdir lists, without `.` and `..`."""
+    handle = vfs.opendir(ino)
+    found = [entry.name for entry in vfs.readdir(handle, 0)]
+    vfs.releasedir(handle)
+    assert found[:2] == [b".", b".."]
+    return found[2:]
+
+
+def in_chunks(data: bytes, size: int) -> Iterable[bytes]:
+    """The data in portions."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
