@@ -65,11 +65,11 @@ class Saver:
                 self._uploads.budget.release(size)
                 raise failure or error(errno.EFBIG)
             grown, full = file.write(at, data, self._context.clock())
-            for item in full:
-                self._uploads.start(file, item)
+            tasks = self._uploads.begin(full)
             is_crowded = file.is_crowded(at)
             is_long = len(file.sealed) >= UNSAVED_SEGMENTS_MAX
         self._uploads.budget.release(size - grown)
+        self._uploads.submit(file, tasks)
         if is_crowded:
             self.save(file)
         elif is_long:

@@ -9,9 +9,9 @@ Threads: called by any. `OpenFile.lock` guards an item's fields, as it does thos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from typing import Final
+from typing import Final, NamedTuple
 
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.errors import MaybeDoneError
@@ -23,6 +23,14 @@ PATIENCE_S: Final = 120.0
 """No upload takes longer: the data layer's own deadlines are seconds. A guard against our own mistakes."""
 
 
+class Task(NamedTuple):
+    """One segment to be written, and how its end is told."""
+
+    item: Sealed
+    data: Buffer
+    upload: Future[None]
+
+
 class Uploads:
     """See the module."""
 
@@ -30,30 +38,32 @@ class Uploads:
         self._context = context
         self.budget = budget
 
-    def start(self, file: OpenFile, item: Sealed) -> None:
-        """Begin. The caller holds the file's lock."""
-        if item.written is not None or (item.upload is not None and not item.upload.done()):
-            return
-        self._context.uploads.submit(self._run, file, item, *self._begin(item))
+    def begin(self, items: Iterable[Sealed]) -> list[Task]:
+        """What is to be done to get these up, unless it is being done already. The caller holds the file's lock, lets
+        go of it, and then calls `submit`."""
+        tasks = []
+        for item in items:
+            if item.written is None and (item.upload is None or item.upload.done()):
+                assert item.data is not None
+                self.budget.upload_begins()
+                item.upload = Future()
+                tasks.append(Task(item, item.data, item.upload))
+        return tasks
 
-    def _begin(self, item: Sealed) -> tuple[Buffer, Future[None]]:
-        assert item.data is not None
-        self.budget.upload_begins()
-        item.upload = Future()
-        return item.data, item.upload
+    def submit(self, file: OpenFile, tasks: Sequence[Task]) -> None:
+        """Let the pool do them."""
+        for task in tasks:
+            self._context.uploads.submit(self._run, file, task)
 
     def finish(self, file: OpenFile, items: Sequence[Sealed]) -> None:
         """Wait until all of these are up. Raises what the first failure was; the others have ended by then too."""
-        alone: tuple[Buffer, Future[None]] | None = None
         with file.lock:
-            if len(items) == 1 and items[0].written is None and items[0].upload is None:
-                alone = self._begin(items[0])
-            else:
-                for item in items:
-                    self.start(file, item)
+            tasks = self.begin(items)
             waiting = [item.upload for item in items if item.written is None and item.upload is not None]
-        if alone is not None:
-            self._run(file, items[0], *alone)  # no other thread is needed for a small file
+        if len(tasks) == 1:
+            self._run(file, tasks[0])  # no other thread is needed for a small file
+        else:
+            self.submit(file, tasks)
         try:
             failures = [
                 failure for upload in waiting if (failure := upload.exception(PATIENCE_S)) is not None
@@ -82,11 +92,12 @@ class Uploads:
                     self._free(item)
                 item.is_forgotten = True
 
-    def _run(self, file: OpenFile, item: Sealed, data: Buffer, upload: Future[None]) -> None:
+    def _run(self, file: OpenFile, task: Task) -> None:
+        item = task.item
         failure: Exception | None = None
         written: Written | None = None
         try:
-            written = self._context.segments.write(data, item.rotation)
+            written = self._context.segments.write(task.data, item.rotation)
         except Exception as error:  # noqa: BLE001 (whatever it is, who waits has to be told)
             failure = error
             log.warning("inode %d: a segment could not be written: %s", file.ino, error)
@@ -96,11 +107,11 @@ class Uploads:
                 file.error = failure
             if item.is_forgotten or (written is not None and not written.inline):
                 self._free(item)
+            self.budget.upload_ends()
             if failure is None:
-                upload.set_result(None)
+                task.upload.set_result(None)
             else:
-                upload.set_exception(failure)
-        self.budget.upload_ends()
+                task.upload.set_exception(failure)
 
     def _free(self, item: Sealed) -> None:
         self.budget.release(item.held_bytes)
