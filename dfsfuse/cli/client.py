@@ -1,0 +1,92 @@
+"""What the commands of one `dfc` share: the connection, opened when the first command needs it, and how it was started.
+
+Knows that there is a way to the servers (`Access`, which tests replace) and nothing of what travels over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from dfsfuse.cli.remote import Remote
+from dfsfuse.cli.server_reports import ServerReport
+
+if TYPE_CHECKING:
+    from dfsfuse.vfs.vfs import Vfs
+
+
+class Connection(Protocol):
+    """A namespace that is open: connected to the servers, and let in by all that answer."""
+
+    @property
+    def vfs(self) -> Vfs:
+        """The namespace."""
+
+    @property
+    def server_names(self) -> dict[int, str]:
+        """The four servers' names by id, in the order of the config."""
+
+    def server_reports(self) -> list[ServerReport]:
+        """How each server is, asked just now."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class Access(Protocol):
+    """The way to the servers."""
+
+    def connect(self) -> Connection:
+        """Open the namespace. Raises ConfigError and DfsError."""
+
+    def ask_servers(self) -> list[ServerReport]:
+        """How each server is, without opening the namespace."""
+
+
+class Client:
+    """The state of one run of dfc. Used by one thread, except that completion at the prompt reads `remote`."""
+
+    def __init__(self, access_to: Callable[[Path | None], Access]) -> None:
+        self._access_to = access_to
+        self._access: Access | None = None
+        self._connection: Connection | None = None
+        self._remote: Remote | None = None
+        self.config: Path | None = None
+        self.debug = False
+        self.at_prompt = False
+
+    @property
+    def access(self) -> Access:
+        """The way to the servers of the config that the command line names."""
+        if self._access is None:
+            self._access = self._access_to(self.config)
+        return self._access
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, made now if there is none yet. Raises DfsError and ConfigError."""
+        if self._connection is None:
+            self._connection = self.access.connect()
+        return self._connection
+
+    @property
+    def remote(self) -> Remote:
+        """The namespace by paths."""
+        if self._remote is None:
+            self._remote = Remote(self.connection.vfs)
+        return self._remote
+
+    def server_reports(self) -> list[ServerReport]:
+        """How each server is. Works without a connection, and makes none."""
+        return self._connection.server_reports() if self._connection else self.access.ask_servers()
+
+    def local_path(self, text: str) -> Path:
+        """A local path as typed. At the prompt no shell has replaced a leading `~` yet."""
+        return Path(text).expanduser() if self.at_prompt else Path(text)
+
+    def close(self) -> None:
+        """Close the connection, if there is one. May be called twice."""
+        connection, self._connection, self._remote = self._connection, None, None
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,15 @@
+"""dfc's commands, one small module for each or for a few alike. `COMMANDS` is their order in the help."""
+
+from __future__ import annotations
+
+import click
+
+from dfsfuse.cli.commands.folders import mkdir, mv, rm
+from dfsfuse.cli.commands.get import get
+from dfsfuse.cli.commands.listing import list_
+from dfsfuse.cli.commands.put import put
+from dfsfuse.cli.commands.stat import stat_
+from dfsfuse.cli.commands.status import status
+
+COMMANDS: tuple[click.Command, ...] = (put, get, list_, mkdir, rm, mv, stat_, status)
+ALIASES = {"ls": "list", "dir": "list", "del": "rm", "delete": "rm", "rename": "mv"}

@@ -1,0 +1,64 @@
+"""`dfc get`: a file or folder from the servers."""
+
+from __future__ import annotations
+
+import stat
+
+import click
+
+from dfsfuse.cli import getting, remote_paths
+from dfsfuse.cli.client import Client
+from dfsfuse.cli.output import complain, printable, write_line
+from dfsfuse.cli.progress import Bar
+from dfsfuse.cli.reports import AlreadyReported, CommandError
+from dfsfuse.errors import IncompleteError
+
+INCOMPLETE = "File is incomplete"
+
+
+@click.command("get", short_help="Get a file or folder from the servers.")
+@click.option("-r", "--recursive", is_flag=True, help="Get a folder and all below it.")
+@click.argument("remote")
+@click.argument("local", required=False)
+@click.pass_obj
+def get(client: Client, remote: str, local: str | None, recursive: bool) -> None:
+    """Get the file REMOTE from the servers into the local file LOCAL.
+
+    LOCAL is REMOTE's base name in the current folder if it is not given. If LOCAL is an existing folder, the base
+    name is appended. A file that is there already is replaced. Every piece is checked against what was put; LOCAL
+    appears whole, or not at all. Mode and times are kept.
+
+    If too few pieces can be had, get prints "File is incomplete", exits with 3 and leaves nothing behind.
+
+    LOCAL may be - for standard output; what was written there before an error cannot be taken back.
+    """
+    path = remote_paths.normal(remote)
+    found = client.remote.existing(path)
+    if stat.S_ISDIR(found.mode) and not recursive:
+        raise CommandError(f"{printable(path)} is a folder: use -r")
+    with Bar() as bar:
+        try:
+            if local == "-":
+                getting.get_stream(client.remote, path, found, bar)
+                return
+            target = getting.target_of(
+                path,
+                None if local is None else client.local_path(local),
+                folder_meant=local is not None and remote_paths.names_a_folder(local),
+            )
+            if stat.S_ISDIR(found.mode):
+                getting.get_tree(client.remote, path, found, target, bar, incomplete=_say_incomplete)
+            else:
+                getting.get_file(client.remote, path, found, target, bar)
+        except IncompleteError as error:
+            if local == "-":  # standard output has the file's bytes
+                complain(INCOMPLETE)
+                complain(f"{printable(path)}: {error}")
+            else:
+                _say_incomplete(path, error)
+            raise AlreadyReported(error.exit_code) from error
+
+
+def _say_incomplete(path: bytes, error: IncompleteError) -> None:
+    write_line(INCOMPLETE)
+    complain(f"{printable(path)}: {error}")

@@ -1,0 +1,106 @@
+"""`dfc status`: which servers answer, how fast, and how much room they have."""
+
+from __future__ import annotations
+
+import click
+
+from dfsfuse.cli.client import Client
+from dfsfuse.cli.output import human_size, printable, table, write_json, write_line, write_lines
+from dfsfuse.cli.reports import AlreadyReported
+from dfsfuse.cli.server_reports import ServerReport
+from dfsfuse.errors import ReadOnlyError, UnavailableError
+
+QUORUM = 3
+
+
+@click.command("status", short_help="Show which servers answer, how fast, and their room.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.pass_obj
+def status(client: Client, as_json: bool) -> None:
+    """Show which servers answer, how fast, and how much room they have.
+
+    SLOT is the last change of your namespace that the server has; one that is behind catches up by itself. PIECES
+    and STORED are what it holds of your files.
+
+    The exit code is 0 if files can be read and written, 7 if they can be read only (fewer than three servers answer), 6
+    if no server answers.
+    """
+    reports = client.server_reports()
+    answering = sum(report.status is not None for report in reports)
+    if as_json:
+        write_json({"access": access(answering), "servers": [as_dictionary(report) for report in reports]})
+    else:
+        write_lines(lines(reports))
+        write_line(summary(answering, len(reports)))
+    if answering < QUORUM:
+        raise AlreadyReported(ReadOnlyError.exit_code if answering else UnavailableError.exit_code)
+
+
+def access(answering: int) -> str:
+    """What can be done with so many servers."""
+    if answering >= QUORUM:
+        return "read-write"
+    return "read-only" if answering else "none"
+
+
+def summary(answering: int, servers: int) -> str:
+    """The same as a sentence."""
+    if answering == servers:
+        return "All servers answer: reading and writing work, and any one server may fail."
+    if answering >= QUORUM:
+        return f"{answering} of {servers} servers answer: reading and writing work."
+    if answering:
+        return (
+            f"{answering} of {servers} servers answer: read-only; files they have no copy of are incomplete."
+        )
+    return "No server answers."
+
+
+def lines(reports: list[ServerReport]) -> list[str]:
+    """The table."""
+    newest = max((report.status.applied for report in reports if report.status), default=0)
+    rows = []
+    for report in reports:
+        address = report.address
+        where = f"{printable(address.host)}:{address.port}"
+        found = report.status
+        if found is None or report.latency_s is None:
+            rows.append((printable(address.name), where, "no answer", *("-" for _ in range(6))))
+            continue
+        behind = newest - found.applied
+        rows.append(
+            (
+                printable(address.name),
+                where,
+                f"behind by {behind}" if behind else "ok",
+                f"{report.latency_s * 1000:.1f} ms",
+                human_size(found.free_bytes),
+                human_size(found.total_bytes),
+                str(found.applied),
+                str(found.piece_count),
+                human_size(found.piece_bytes),
+            )
+        )
+    header = ("SERVER", "ADDRESS", "STATE", "LATENCY", "FREE", "TOTAL", "SLOT", "PIECES", "STORED")
+    return table(rows, header=header, right="   rrrrrr")
+
+
+def as_dictionary(report: ServerReport) -> dict[str, object]:
+    """A server for JSON."""
+    facts: dict[str, object] = {
+        "name": report.address.name,
+        "host": report.address.host,
+        "port": report.address.port,
+        "answers": report.status is not None,
+    }
+    if report.status is None or report.latency_s is None:
+        return facts | {"problem": report.problem}
+    return facts | {
+        "version": report.status.version,
+        "latency_ms": round(report.latency_s * 1000, 3),
+        "free_bytes": report.status.free_bytes,
+        "total_bytes": report.status.total_bytes,
+        "applied_slot": report.status.applied,
+        "pieces": report.status.piece_count,
+        "stored_bytes": report.status.piece_bytes,
+    }

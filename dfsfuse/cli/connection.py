@@ -1,0 +1,76 @@
+"""What dfc's commands stand on, made from the config: an open namespace, and how the servers are.
+
+Knows `session` and `config`; nothing of commands. `Access` is what `Client` needs of it; tests have another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dfsfuse.cli.config import ClientConfig, load_config
+from dfsfuse.cli.output import complain
+from dfsfuse.cli.server_reports import ServerReport, server_reports, unreachable
+from dfsfuse.cli.session import Session, open_session
+from dfsfuse.cluster.cluster import Cluster
+from dfsfuse.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from dfsfuse.vfs.vfs import Vfs
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A `Session`, as the commands see it."""
+
+    session: Session
+
+    @property
+    def vfs(self) -> Vfs:
+        """The namespace."""
+        return self.session.vfs
+
+    @property
+    def server_names(self) -> dict[int, str]:
+        """The four servers' names by id, in the order of the config."""
+        return {server.id: server.name for server in self.session.cluster.servers}
+
+    def server_reports(self) -> list[ServerReport]:
+        """How each server is, asked just now."""
+        return server_reports(self.session.cluster)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.session.close()
+
+
+class Access:
+    """The way to the servers that the config names. Nothing is read or connected before it is used."""
+
+    def __init__(self, config: Path | None) -> None:
+        self._explicit = config
+        self._read: ClientConfig | None = None
+
+    def connect(self) -> Connection:
+        """Open the namespace. Raises ConfigError and DfsError."""
+        return Connection(open_session(self._config()))
+
+    def ask_servers(self) -> list[ServerReport]:
+        """How each server is, without opening the namespace: also when too few answer for that."""
+        config = self._config()
+        cluster = Cluster(config.servers, config.credentials)
+        try:
+            cluster.connect()
+            return server_reports(cluster)
+        except UnavailableError as error:
+            return unreachable(config.servers, str(error))
+        finally:
+            cluster.close()
+
+    def _config(self) -> ClientConfig:
+        if self._read is None:
+            self._read = load_config(self._explicit)
+            for warning in self._read.warnings:
+                complain(f"warning: {warning}")
+        return self._read

@@ -1,0 +1,127 @@
+"""get: from the servers into the local file system.
+
+Knows local files and `Remote`, nothing of the command line. A file appears under its name whole, checked piece by
+piece on the way, or not at all (`local_files.replacing`). Mode and times are kept. The argument itself may be a
+symbolic link; links further down are copied as links and never followed, on either side. Names come from servers and
+are not trusted to be names.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from dfsfuse.cli import local_files, remote_paths
+from dfsfuse.cli.local_files import Facts
+from dfsfuse.cli.output import printable, write_bytes
+from dfsfuse.cli.progress import Bar
+from dfsfuse.cli.remote import Remote
+from dfsfuse.cli.reports import CommandError, Tally, local_errors
+from dfsfuse.errors import IncompleteError
+from dfsfuse.vfs.attributes import Attributes
+
+Incomplete = Callable[[bytes, IncompleteError], None]  # told the path of a file that cannot be put together
+
+
+def get_file(remote: Remote, path: bytes, found: Attributes, local: Path, bar: Bar) -> None:
+    """A remote file in the place of a local path. Raises IncompleteError, and then nothing has changed."""
+    _refuse_special(path, found.mode)
+    bar.start(remote_paths.base_name(path), found.size)
+    with local_files.replacing(local, facts_of(found)) as file:
+        for chunk in remote.contents(found.ino, path):
+            local_files.write_all(file, chunk, local)
+            bar.advance(len(chunk))
+
+
+def get_stream(remote: Remote, path: bytes, found: Attributes, bar: Bar) -> None:
+    """A remote file to standard output. What was written before an error cannot be taken back."""
+    _refuse_special(path, found.mode)
+    bar.start(remote_paths.base_name(path), found.size)
+    for chunk in remote.contents(found.ino, path):
+        write_bytes(chunk)
+        bar.advance(len(chunk))
+
+
+def get_tree(
+    remote: Remote, path: bytes, found: Attributes, local: Path, bar: Bar, *, incomplete: Incomplete
+) -> None:
+    """A remote folder and all below it. Existing local folders are merged into, files replaced.
+
+    One that fails is reported, and the others go on; raises `AlreadyReported` at the end.
+    """
+    tally = Tally()
+    todo: list[tuple[bytes, Attributes, Path]] = [(path, found, local)]
+    folders: list[tuple[Path, Facts]] = []
+    while todo:
+        source, attributes, target = todo.pop()
+        with tally.attempt():
+            entries = remote.entries(attributes.ino, source)
+            _ensure_local_folder(target)
+            folders.append((target, facts_of(attributes)))
+            for name, below in entries:
+                with tally.attempt():
+                    far = remote_paths.join(source, name)
+                    near = target / local_files.safe_name(name)
+                    if stat.S_ISDIR(below.mode):
+                        todo.append((far, below, near))
+                    else:
+                        try:
+                            _get_leaf(remote, far, below, near, bar)
+                        except IncompleteError as error:
+                            incomplete(far, error)
+                            tally.note(error.exit_code)
+    for folder, facts in reversed(folders):  # last, because writing into a folder changes its times
+        with tally.attempt(), local_errors(folder):
+            folder.chmod(facts.mode & local_files.PERMISSIONS)
+            os.utime(folder, ns=(facts.atime_ns, facts.mtime_ns))
+    tally.settle()
+
+
+def facts_of(found: Attributes) -> Facts:
+    """What we keep of a remote file."""
+    return Facts(mode=stat.S_IMODE(found.mode), atime_ns=found.atime_ns, mtime_ns=found.mtime_ns)
+
+
+def target_of(path: bytes, local: Path | None, *, folder_meant: bool) -> Path:
+    """The local path that `get REMOTE [LOCAL]` means: as for cp, an existing folder gets the base name appended.
+
+    `folder_meant`: LOCAL was typed with a slash at its end, which a `Path` forgets.
+    """
+    name = remote_paths.base_name(path)
+    below = local_files.safe_name(name) if name else ""
+    if local is None:
+        return Path(below)
+    with local_errors(local):
+        if local.is_dir():
+            return local / below
+        if folder_meant:
+            raise CommandError(f"local {printable(local)} is not an existing folder")
+        return local.resolve() if local.is_symlink() else local
+
+
+def _get_leaf(remote: Remote, path: bytes, found: Attributes, local: Path, bar: Bar) -> None:
+    if not stat.S_ISLNK(found.mode):
+        get_file(remote, path, found, local, bar)
+        return
+    target = remote.link_target(found.ino, path)
+    if local_files.kind_of(local) == stat.S_IFDIR:
+        raise CommandError(f"local {printable(local)} is a folder: it is not replaced by a symbolic link")
+    local_files.put_link(local, target, facts_of(found))
+
+
+def _ensure_local_folder(path: Path) -> None:
+    """A folder of ours: a symbolic link to one could lead out of the tree that is being written."""
+    with local_errors(path):
+        if local_files.kind_of(path) is None:
+            path.mkdir(0o700)
+        elif local_files.kind_of(path) != stat.S_IFDIR:
+            raise CommandError(f"local {printable(path)} is in the way: it is not a folder")
+
+
+def _refuse_special(path: bytes, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise CommandError(f"{printable(path)} is a folder: use -r")
+    if not stat.S_ISREG(mode):
+        raise CommandError(f"{printable(path)} is not a file, folder or symbolic link: it is not copied")

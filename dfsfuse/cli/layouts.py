@@ -1,0 +1,43 @@
+"""Where a file's pieces are, put together for people. Pure.
+
+In: for each of the file's segments, which servers have which piece now. Out: the segments gathered by which pieces lie
+where, since a long file has hundreds of segments and, as a rule, four ways to lie.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+PIECES = (1, 2, 3, 4)
+
+Copies = Mapping[int, frozenset[int]]  # piece number -> ids of the servers that have it
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Some segments of a file whose pieces lie alike: how many, and the piece numbers by server id."""
+
+    segments: int
+    pieces: dict[int, tuple[int, ...]]
+
+
+def layouts_of(segments: Sequence[Copies]) -> list[Layout]:
+    """The layouts of a file, in the order in which they first occur in it; none for a file without data."""
+    count = Counter(_pieces_by_server(copies) for copies in segments)
+    return [Layout(number, dict(pieces)) for pieces, number in count.items()]
+
+
+def pieces_text(numbers: tuple[int, ...]) -> str:
+    """The pieces a server holds in the mission's way: the pair's order along the ring (4,1 and not 1,4)."""
+    if set(numbers) == {1, 4}:
+        numbers = (4, 1)
+    return ",".join(str(number) for number in numbers) or "-"
+
+
+def _pieces_by_server(copies: Copies) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    servers = sorted({server for number in PIECES for server in copies.get(number, ())})
+    return tuple(
+        (server, tuple(number for number in PIECES if server in copies.get(number, ()))) for server in servers
+    )

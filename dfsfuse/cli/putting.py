@@ -1,0 +1,112 @@
+"""put: from the local file system onto the servers.
+
+Knows local files and `Remote`, nothing of the command line. A file appears under its name whole, or not at all. Mode
+and times are kept, as `cp -p` does; owners are not: what is put belongs to whoever puts it. The argument itself may be
+a symbolic link to what is meant; links further down are copied as links. Hard links become files of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from dfsfuse.cli import local_files, remote_paths
+from dfsfuse.cli.local_files import Facts
+from dfsfuse.cli.output import printable
+from dfsfuse.cli.progress import Bar
+from dfsfuse.cli.remote import Remote
+from dfsfuse.cli.reports import CommandError, Tally, local_errors
+
+
+def put_stream(remote: Remote, file: BinaryIO, path: bytes, facts: Facts, bar: Bar) -> None:
+    """What a stream holds, up to its end, under a remote path."""
+    place = remote.find(path)
+    if place.is_folder():
+        raise CommandError(f"{printable(path)} is a folder: give the file's name too")
+    bar.start(b"standard input", None)
+    remote.put(place, _told(local_files.chunks(file, Path("standard input")), bar), facts, keep_mode=False)
+
+
+def put_file(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
+    """A regular local file under a remote path."""
+    place = remote.find(path)
+    with local_files.reading(local) as (file, found):
+        if place.is_folder():
+            raise CommandError(f"{printable(path)} is a folder: it is not replaced by a file")
+        bar.start(os.fsencode(local.name), found.st_size)
+        remote.put(place, _told(local_files.chunks(file, local), bar), facts_of(found))
+
+
+def put_tree(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
+    """A local folder and all below it. Existing remote folders are merged into, files replaced.
+
+    One that fails is reported, and the others go on; raises `AlreadyReported` at the end.
+    """
+    tally = Tally()
+    todo: list[tuple[Path, bytes]] = [(local, path)]
+    folders: list[tuple[int, Facts]] = []
+    while todo:
+        source, target = todo.pop()
+        with tally.attempt():
+            with local_errors(source):
+                found = source.stat()
+                entries = sorted(source.iterdir())
+            inode = remote.ensure_folder(target)
+            folders.append((inode, facts_of(found)))
+            for entry in entries:
+                with tally.attempt():
+                    below = remote_paths.join(target, os.fsencode(entry.name))
+                    if local_files.kind_of(entry) == stat.S_IFDIR:
+                        todo.append((entry, below))
+                    else:
+                        _put_leaf(remote, entry, below, bar)
+    for inode, facts in reversed(folders):  # last, because putting something into a folder changes its times
+        with tally.attempt():
+            remote.set_facts(inode, facts)
+    tally.settle()
+
+
+def facts_of(found: os.stat_result) -> Facts:
+    """What we keep of a local file."""
+    mode = stat.S_IMODE(found.st_mode) & local_files.PERMISSIONS
+    return Facts(mode=mode, atime_ns=found.st_atime_ns, mtime_ns=found.st_mtime_ns)
+
+
+def _put_leaf(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
+    with local_errors(local):
+        found = local.lstat()
+        target = os.fsencode(local.readlink()) if stat.S_ISLNK(found.st_mode) else b""
+    local_files.refuse_special(local, found.st_mode)
+    if not target:
+        put_file(remote, local, path, bar)
+        return
+    place = remote.find(path, follow=False)
+    if place.is_folder():
+        raise CommandError(f"{printable(path)} is a folder: it is not replaced by a symbolic link")
+    remote.put_link(place, target, facts_of(found))
+
+
+def _told(chunks: Iterator[bytes], bar: Bar) -> Iterator[bytes]:
+    """The chunks, each of them told to the bar when the next one is asked for."""
+    for chunk in chunks:
+        yield chunk
+        bar.advance(len(chunk))
+
+
+def target_of(remote: Remote, local: Path, given: str | None) -> bytes:
+    """The remote path that `put LOCAL [REMOTE]` means: as for cp, an existing folder gets the base name appended."""
+    name = os.fsencode(local.name if local.name != ".." else "") or os.fsencode(local.resolve().name)
+    if given is None:
+        if not name:
+            raise CommandError("the local root has no name of its own: give REMOTE")
+        return remote_paths.join(b"/", name)
+    path = remote_paths.normal(given)
+    place = remote.find(path)
+    if place.is_folder():
+        return remote_paths.join(path, name) if name else path
+    if remote_paths.names_a_folder(given):
+        raise CommandError(f"{printable(given)} is not an existing folder (make it with: mkdir -p)")
+    return path

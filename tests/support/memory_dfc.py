@@ -1,0 +1,105 @@
+"""`dfc` on a namespace in memory: the real command line, the real Vfs, no servers."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.memory_map import MemoryMap
+from support.memory_segments import MemorySegments
+
+from dfs_server.protocol.messages import ServerStatus
+from dfsfuse.cli import dfc as program
+from dfsfuse.cli.client import Client
+from dfsfuse.cli.server_reports import ServerReport, unreachable
+from dfsfuse.cluster.servers import ServerAddress
+from dfsfuse.errors import DfsError
+from dfsfuse.vfs.vfs import Vfs
+
+SERVERS = tuple(ServerAddress(number, f"DFS{number}", "127.0.0.1", 10000 + number) for number in range(1, 5))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of dfc left."""
+
+    code: int
+    out: str
+    err: str
+    out_bytes: bytes
+
+
+class MemoryAccess:
+    """The way to servers that are not there. `refusal` is raised by connecting; `connections` counts those made."""
+
+    def __init__(self) -> None:
+        self.store = MemoryMap()
+        self.segments = MemorySegments()
+        self.names = {server.id: server.name for server in SERVERS}
+        self.refusal: Exception | None = None
+        self.connections = 0
+        self.open = 0
+        self.config: Path | None = None
+
+    @property
+    def server_names(self) -> dict[int, str]:
+        return self.names
+
+    def connect(self) -> MemoryAccess:
+        if self.refusal is not None:
+            raise self.refusal
+        self.connections += 1
+        self.open += 1
+        self.vfs = Vfs(self.store, self.segments, servers=self.names, usable=self.segments.usable)
+        return self
+
+    def ask_servers(self) -> list[ServerReport]:
+        if isinstance(self.refusal, DfsError):
+            return unreachable(SERVERS, str(self.refusal))
+        return self.server_reports()
+
+    def server_reports(self) -> list[ServerReport]:
+        return [
+            ServerReport(server, ServerStatus(server.name, "0.1.0", 7, 10**10, 2 * 10**10, 3, 4096), 0.0004)
+            if server.id in self.segments.answering
+            else ServerReport(server, problem="refused")
+            for server in SERVERS
+        ]
+
+    def close(self) -> None:
+        self.open -= 1
+        self.vfs.close()
+
+
+class Dfc:
+    """Runs command lines of dfc in the folder `here`."""
+
+    def __init__(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[bytes]
+    ) -> None:
+        self.here = here
+        self.access = MemoryAccess()
+        self._monkeypatch = monkeypatch
+        self._capture = capture
+
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> Outcome:
+        self._capture.readouterr()
+        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        client = Client(self._access_to)
+        code = program.run(arguments, client)
+        captured = self._capture.readouterr()
+        return Outcome(code, os.fsdecode(captured.out), captured.err.decode(), captured.out)
+
+    def ok(self, *arguments: str, stdin: bytes = b"") -> str:
+        """A run that must succeed; its standard output."""
+        outcome = self(*arguments, stdin=stdin)
+        assert (outcome.code, outcome.err) == (0, ""), outcome
+        return outcome.out
+
+    def _access_to(self, config: Path | None) -> MemoryAccess:
+        self.access.config = config
+        return self.access

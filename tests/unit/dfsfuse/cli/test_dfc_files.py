@@ -1,0 +1,273 @@
+"""put and get: what arrives, where, with which mode and times, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.memory_dfc import Dfc
+
+from dfsfuse.cli import local_files
+from dfsfuse.errors import IncompleteError, ReadOnlyError
+from dfsfuse.vfs.vfs import Vfs
+
+ODD_NAMES = [
+    b"two\nlines",
+    b"caf\xe9",
+    "日本 🌊".encode(),
+    b"n" * 255,
+    b"back\\slash",
+    b" ",
+    b"-dash",
+    b"'\"$(x)",
+]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 4096, 131_073, 9 * 1024 * 1024 + 1])
+def test_what_is_put_can_be_got(dfc: Dfc, size: int) -> None:
+    data = os.urandom(size)
+    (dfc.here / "file").write_bytes(data)
+    assert dfc.ok("put", "file") == ""
+    assert dfc.ok("get", "file", "copy") == ""
+    assert (dfc.here / "copy").read_bytes() == data
+    assert dfc.ok("list") == "file\n"
+
+
+def test_mode_and_times_are_kept_and_set_user_id_is_not(dfc: Dfc) -> None:
+    file = dfc.here / "file"
+    file.write_bytes(b"x")
+    file.chmod(0o4751)
+    os.utime(file, ns=(1_111_111_111_111_111_111, 1_222_222_222_222_222_222))
+    dfc.ok("put", "file")
+    dfc.ok("get", "file", "copy")
+    found = (dfc.here / "copy").stat()
+    assert stat.S_IMODE(found.st_mode) == 0o751
+    assert found.st_mtime_ns == 1_222_222_222_222_222_222
+
+
+def test_targets_are_chosen_as_by_cp(dfc: Dfc) -> None:
+    (dfc.here / "file").write_bytes(b"x")
+    dfc.ok("mkdir", "folder")
+    dfc.ok("put", "file", "folder")
+    dfc.ok("put", "file", "folder/")
+    dfc.ok("put", "file", "folder/other")
+    dfc.ok("put", str(dfc.here / "file"), ".")
+    assert dfc.ok("list", "-r") == "file\nfolder\nfolder/file\nfolder/other\n"
+    (dfc.here / "near").mkdir()
+    dfc.ok("get", "folder/other", "near")
+    dfc.ok("get", "folder/other", "near/name")
+    dfc.ok("get", "folder/other")
+    assert sorted(path.name for path in dfc.here.rglob("*")) == ["file", "name", "near", "other", "other"]
+    outcome = dfc("put", "file", "nowhere/")
+    assert outcome.code == 1
+    assert "not an existing folder" in outcome.err
+    outcome = dfc("get", "file", "nowhere/")
+    assert "local nowhere is not an existing folder" in outcome.err
+    assert "No such file" in dfc("put", "file", "nowhere/file").err
+    assert "No such file" in dfc("get", "file", "nowhere/file").err
+
+
+def test_files_are_replaced_by_files_only(dfc: Dfc) -> None:
+    (dfc.here / "file").write_bytes(b"new")
+    dfc.ok("put", "-", "file", stdin=b"old")
+    dfc.ok("put", "file")
+    assert dfc.ok("get", "file", "-") == "new"
+    dfc.ok("mkdir", "-p", "folder/file")
+    assert "is a folder" in dfc("put", "file", "folder").err
+    (dfc.here / "sub" / "file").mkdir(parents=True)
+    assert "is a folder" in dfc("get", "file", "sub").err
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_go_both_ways(dfc: Dfc, name: bytes) -> None:
+    local = dfc.here / os.fsdecode(name)
+    local.write_bytes(name)
+    dfc.ok("put", "--", os.fsdecode(name))
+    local.unlink()
+    assert dfc.ok("list").count("\n") == 1
+    dfc.ok("get", "--", os.fsdecode(name))
+    assert local.read_bytes() == name
+    dfc.ok("rm", "--", os.fsdecode(name))
+    assert dfc.ok("list") == ""
+
+
+def test_names_that_are_too_long_are_refused(dfc: Dfc) -> None:
+    (dfc.here / "file").touch()
+    outcome = dfc("put", "file", "n" * 256)
+    assert outcome.code == 1
+    assert outcome.err.endswith("File name too long\n")
+
+
+def test_trees_go_both_ways(dfc: Dfc) -> None:
+    tree = dfc.here / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "empty").mkdir()
+    for name in ODD_NAMES:
+        (tree / "a" / os.fsdecode(name)).write_bytes(name)
+    (tree / "link").symlink_to("a/b")
+    (tree / "dangling").symlink_to("/no/such/thing")
+    (tree / "a").chmod(0o700)
+    os.utime(tree / "a", ns=(1, 1_000_000_007))
+    dfc.ok("put", "-r", "tree")
+    dfc.ok("get", "-r", "/tree", "copy")
+    assert snapshot(dfc.here / "copy") == snapshot(tree)
+    dfc.ok("put", "-r", "tree")  # merges
+    dfc.ok("put", "-r", "tree", "tree")  # goes into it, as with cp
+    dfc.ok("get", "-r", "tree/tree", ".")
+    assert snapshot(tree) == snapshot(dfc.here / "copy")
+    dfc.ok("get", "-r", "tree", "copy")
+    assert snapshot(dfc.here / "copy" / "tree" / "tree") == snapshot(tree)
+    dfc.ok("rm", "-r", "tree")
+    assert dfc.ok("list") == ""
+
+
+def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Everything about a tree that is to be kept."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [folder, *folder.rglob("*")]:
+        facts = path.lstat()
+        content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(folder))] = (facts.st_mode, facts.st_mtime_ns, content)
+    return found
+
+
+def test_folders_need_r(dfc: Dfc) -> None:
+    (dfc.here / "folder").mkdir()
+    assert dfc("put", "folder").err == "dfc: local folder is a folder: use -r\n"
+    dfc.ok("mkdir", "far")
+    assert dfc("get", "far").err == "dfc: /far is a folder: use -r\n"
+
+
+def test_special_files_are_refused_and_the_rest_goes_on(dfc: Dfc) -> None:
+    tree = dfc.here / "tree"
+    tree.mkdir()
+    os.mkfifo(tree / "fifo")
+    (tree / "z-file").write_bytes(b"x")
+    assert dfc("put", "tree/fifo").err.startswith("dfc: local tree/fifo is a FIFO")
+    outcome = dfc("put", "-r", "tree")
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1
+    assert dfc.ok("list", "tree") == "z-file\n"
+    outcome = dfc("get", "-r", "tree", "tree/fifo")
+    assert outcome.code == 1
+    assert stat.S_ISFIFO((tree / "fifo").lstat().st_mode)
+
+
+def test_standard_input_and_output(dfc: Dfc) -> None:
+    data = os.urandom(5 * 1024 * 1024)
+    dfc.ok("put", "-", "/stream", stdin=data)
+    assert dfc("get", "/stream", "-").out_bytes == data
+    assert dfc("put", "-").code == 2
+    assert dfc("put", "-", "/").code == 1
+
+
+def test_an_incomplete_file_leaves_nothing(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
+    dfc.ok("put", "-", "file", stdin=os.urandom(6 * 1024 * 1024))
+    read = Vfs.read
+
+    def read_until_it_fails(vfs: Vfs, handle: int, offset: int, size: int) -> bytes:
+        if offset:
+            raise IncompleteError("no good copy of P2 can be had from DFS1, DFS4")
+        return read(vfs, handle, offset, size)
+
+    monkeypatch.setattr(Vfs, "read", read_until_it_fails)
+    for arguments in (["get", "file"], ["get", "-r", "/", "."]):
+        outcome = dfc(*arguments)
+        assert outcome.code == 3
+        assert outcome.out == "File is incomplete\n"
+        assert outcome.err == "dfc: /file: no good copy of P2 can be had from DFS1, DFS4\n"
+        assert list(dfc.here.iterdir()) == []
+    outcome = dfc("get", "file", "-")
+    assert outcome.code == 3
+    assert b"File is incomplete" not in outcome.out_bytes
+    assert "dfc: File is incomplete\n" in outcome.err
+
+
+def test_an_interrupted_get_leaves_nothing_and_the_old_file(
+    dfc: Dfc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dfc.ok("put", "-", "file", stdin=b"new")
+    (dfc.here / "file").write_bytes(b"old")
+
+    def interrupted(vfs: Vfs, handle: int, offset: int, size: int) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Vfs, "read", interrupted)
+    assert dfc("get", "file").code == 130
+    assert [path.read_bytes() for path in dfc.here.iterdir()] == [b"old"]
+    dfc.access.close()  # at Ctrl-C the program ends without waiting for that
+
+
+def test_a_put_that_fails_midway_changes_nothing(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
+    dfc.ok("put", "-", "file", stdin=b"old")
+    (dfc.here / "file").write_bytes(b"new" * 3_000_000)
+
+    def failing(_file: object, _path: Path) -> Iterator[bytes]:
+        yield b"half"
+        raise OSError(5, "Input/output error", "file")
+
+    monkeypatch.setattr(local_files, "chunks", failing)
+    assert dfc("put", "file").code == 1
+    assert dfc.ok("list") == "file\n"
+    assert dfc.ok("get", "file", "-") == "old"
+
+
+def test_read_only_servers(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
+    (dfc.here / "file").write_bytes(b"x")
+    dfc.ok("put", "file")
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise ReadOnlyError("only 2 of 4 servers answer: nothing can be written")
+
+    monkeypatch.setattr(Vfs, "put_stream", refuse)
+    outcome = dfc("put", "file")
+    assert (outcome.code, outcome.err) == (7, "dfc: only 2 of 4 servers answer: nothing can be written\n")
+    dfc.ok("get", "file", "copy")
+
+
+def test_links_are_followed_as_by_cp(dfc: Dfc) -> None:
+    (dfc.here / "tree" / "sub").mkdir(parents=True)
+    (dfc.here / "tree" / "sub" / "file").write_bytes(b"x")
+    (dfc.here / "tree" / "link").symlink_to("sub/../sub/file")
+    (dfc.here / "tree" / "loop").symlink_to("loop")
+    (dfc.here / "tree" / "out").symlink_to("/etc/passwd")
+    dfc.ok("put", "-r", "tree", "/tree")
+    dfc.ok("put", "tree/link", "followed")
+    assert dfc.ok("get", "followed", "-") == "x"
+    assert dfc.ok("get", "tree/link", "-") == "x"
+    assert "Too many levels" in dfc("get", "tree/loop").err
+    assert "out of the namespace" in dfc("get", "tree/out").err
+    dfc.ok("put", "-", "tree/link", stdin=b"through the link")
+    assert dfc.ok("get", "tree/sub/file", "-") == "through the link"
+
+
+def test_local_links_are_not_followed_out_of_the_target(dfc: Dfc, tmp_path: Path) -> None:
+    (dfc.here / "tree" / "sub").mkdir(parents=True)
+    (dfc.here / "tree" / "sub" / "file").write_bytes(b"new")
+    dfc.ok("put", "-r", "tree")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    copy = dfc.here / "copy"
+    (copy / "tree").mkdir(parents=True)
+    (copy / "tree" / "sub").symlink_to(elsewhere)
+    outcome = dfc("get", "-r", "tree", "copy")
+    assert outcome.code == 1
+    assert "in the way" in outcome.err
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_name_that_would_lead_out_of_the_target_is_refused(
+    dfc: Dfc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dfc.ok("put", "-", "file", stdin=b"evil")
+    from dfsfuse.cli.remote import Remote
+
+    entries = Remote.entries
+    monkeypatch.setattr(Remote, "entries", lambda *a: [(b"../outside", found) for _, found in entries(*a)])
+    outcome = dfc("get", "-r", "/", "copy")
+    assert outcome.code == 1
+    assert "refused" in outcome.err
+    assert [path.name for path in dfc.here.rglob("*")] == ["copy"]
