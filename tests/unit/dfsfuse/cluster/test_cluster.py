@@ -1,0 +1,220 @@
+"""The four servers as one: connecting, coming and going, with servers of every temper and with real ones."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.servers import USERS, Servers
+from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, WireServer
+
+from dfs_server.protocol.messages import Done, GetPiece, GetPosition, Piece, Position, PutPiece
+from dfs_server.protocol.pieces import block_digests
+from dfsfuse.cluster.cluster import Cluster
+from dfsfuse.cluster.exchange import Answer, Call, Failure
+from dfsfuse.cluster.servers import Credentials, ServerAddress
+from dfsfuse.errors import AuthenticationError, UnavailableError, WrongServerError
+
+ALL = {id: GetPosition() for id in (1, 2, 3, 4)}
+
+
+@pytest.fixture
+def four() -> Iterator[dict[int, WireServer]]:
+    servers = {id: WireServer(f"DFS{id}") for id in (1, 2, 3, 4)}
+    yield servers
+    for server in servers.values():
+        server.close()
+
+
+def cluster_of(servers: dict[int, WireServer], credentials: Credentials = CREDENTIALS) -> Cluster:
+    return Cluster([server.address(id) for id, server in servers.items()], credentials)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        pause.wait(0.01)
+
+
+def test_connects_to_all_and_asks_all(four: dict[int, WireServer]) -> None:
+    with cluster_of(four) as cluster:
+        cluster.connect()
+        assert cluster.names == {1: "DFS1", 2: "DFS2", 3: "DFS3", 4: "DFS4"}
+        assert cluster.usable() == {1, 2, 3, 4}
+        outcomes = cluster.ask(ALL, stall_s=DEADLINE_S)
+        assert all(isinstance(outcome, Answer) for outcome in outcomes.values())
+        assert set(outcomes) == {1, 2, 3, 4}
+
+
+def test_nothing_is_started_before_connect_and_nothing_is_left_after_close(four: dict[int, WireServer]) -> None:
+    def pingers() -> int:
+        return sum(thread.name == "dfsfuse-pinger" for thread in threading.enumerate())
+
+    cluster = cluster_of(four)
+    assert pingers() == 0
+    assert all(server.accepted == 0 for server in four.values())
+    cluster.connect()
+    assert pingers() == 1
+    cluster.close()
+    assert pingers() == 0
+    cluster.close()
+
+
+def test_one_server_may_be_missing(four: dict[int, WireServer], caplog: pytest.LogCaptureFixture) -> None:
+    four[3].kill()
+    with cluster_of(four) as cluster:
+        cluster.connect()
+        assert cluster.usable() == {1, 2, 4}
+        outcomes = cluster.ask(ALL, stall_s=DEADLINE_S)
+    assert isinstance(outcomes[3], Failure)
+    expected = f"{four[3].address(3)} does not answer: connection refused; trying again in the background"
+    assert caplog.messages == [expected]
+
+
+def test_one_server_may_hang_and_connecting_does_not_wait_for_it_for_long(four: dict[int, WireServer]) -> None:
+    four[2].greeting = Greeting.SILENT
+    with cluster_of(four) as cluster:
+        before = time.monotonic()
+        cluster.connect()
+        assert time.monotonic() - before < 2.0
+        assert cluster.usable() == {1, 3, 4}
+
+
+def test_no_server_answers(four: dict[int, WireServer]) -> None:
+    for server in four.values():
+        server.kill()
+    with cluster_of(four) as cluster, pytest.raises(UnavailableError) as caught:
+        cluster.connect()
+    assert all(f"DFS{id} (127.0.0.1:{four[id].port})" in str(caught.value) for id in (1, 2, 3, 4))
+
+
+def test_refused_user_stops_everything(four: dict[int, WireServer]) -> None:
+    with (
+        cluster_of(four, Credentials("alice", "wrong")) as cluster,
+        pytest.raises(AuthenticationError, match="refuses user 'alice'"),
+    ):
+        cluster.connect()
+    assert all(server.requests == [] for server in four.values())
+
+
+def test_swapped_servers_are_noticed(four: dict[int, WireServer]) -> None:
+    four[1].says, four[2].says = "DFS2", "DFS1"
+    with cluster_of(four) as cluster, pytest.raises(WrongServerError):
+        cluster.connect()
+
+
+def test_server_that_comes_back_is_found_without_anybody_asking(
+    four: dict[int, WireServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), cluster_of(four) as cluster:
+        cluster.connect()
+        four[4].kill()
+        wait_until(lambda: isinstance(cluster.ask({4: GetPosition()}, stall_s=DEADLINE_S)[4], Failure))
+        assert cluster.usable() == {1, 2, 3}
+        four[4].start()
+        wait_until(lambda: 4 in cluster.usable())
+    assert caplog.messages[-1] == f"{four[4].address(4)} answers again"
+
+
+def test_hung_server_is_found_again_when_it_answers(four: dict[int, WireServer]) -> None:
+    four[1].greeting = Greeting.SILENT
+    with cluster_of(four) as cluster:
+        cluster.connect()
+        assert 1 not in cluster.usable()
+        four[1].greeting = Greeting.NORMAL
+        wait_until(lambda: 1 in cluster.usable())
+
+
+def test_recheck_finds_a_restarted_server_at_once(four: dict[int, WireServer]) -> None:
+    with cluster_of(four) as cluster:  # without its thread
+        four[1].kill()
+        assert isinstance(cluster.ask(ALL, stall_s=DEADLINE_S)[1], Failure)
+        assert cluster.usable() == {2, 3, 4}
+        four[1].start()
+        wait_until(lambda: 1 in cluster.recheck())
+
+
+def test_recheck_of_nothing_costs_nothing(four: dict[int, WireServer]) -> None:
+    with cluster_of(four) as cluster:
+        assert cluster.recheck() == {1, 2, 3, 4}
+    assert all(server.accepted == 0 for server in four.values())
+
+
+def test_user_who_is_refused_later_is_refused_loudly(four: dict[int, WireServer]) -> None:
+    with cluster_of(four) as cluster:
+        cluster.connect()
+    with cluster_of(four, Credentials("alice", "changed")) as cluster, pytest.raises(AuthenticationError):
+        cluster.ask(ALL, stall_s=DEADLINE_S)
+
+
+def test_many_threads_share_the_connections(four: dict[int, WireServer]) -> None:
+    with cluster_of(four) as cluster:
+        cluster.connect()
+        failures: list[object] = []
+
+        def work() -> None:
+            for _ in range(50):
+                outcomes = cluster.ask(ALL, stall_s=DEADLINE_S)
+                failures.extend(outcome for outcome in outcomes.values() if not isinstance(outcome, Answer))
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive()
+    assert failures == []
+
+
+# ---------------------------------------------------------------- real servers
+
+
+@pytest.mark.integration
+def test_real_servers_that_are_killed_frozen_and_restarted(tmp_path: Path) -> None:
+    with Servers(4, tmp_path) as servers:
+        addresses = [ServerAddress(id, server.name, "127.0.0.1", server.port) for id, server in enumerate(servers, 1)]
+        with Cluster(addresses, Credentials("alice", USERS["alice"])) as cluster:
+            cluster.connect()
+            data = bytes(range(256)) * 4096
+            put = PutPiece(b"s" * 16, 1, block_digests(data))
+            sink = bytearray(len(data))
+            with cluster.exchange() as exchange:
+                exchange.start(Call(1, put, (memoryview(data),), stall_s=DEADLINE_S))
+                outcome = exchange.next(None)
+                assert isinstance(outcome, Answer)
+                assert outcome.reply == Done()
+                exchange.start(Call(1, GetPiece(b"s" * 16, 1), sink=memoryview(sink), stall_s=DEADLINE_S))
+                outcome = exchange.next(None)
+                assert isinstance(outcome, Answer)
+                assert outcome.reply == Piece(len(data), block_digests(data))
+            assert sink == data
+
+            servers[1].restart()
+            servers[2].freeze()
+            servers[3].kill()
+            outcomes = cluster.ask(ALL, stall_s=1.0)
+            assert isinstance(outcomes[1], Answer), "a restarted server is not down"
+            assert isinstance(outcomes[1].reply, Position)
+            assert isinstance(outcomes[2], Failure)
+            assert isinstance(outcomes[3], Failure)
+            assert cluster.usable() == {1, 4}
+
+            servers[2].thaw()
+            servers[3].start()
+            wait_until(lambda: cluster.usable() == {1, 2, 3, 4})
+
+
+@pytest.mark.integration
+def test_real_server_refuses_a_wrong_password(tmp_path: Path) -> None:
+    with Servers(1, tmp_path) as servers:
+        address = ServerAddress(1, "DFS1", "127.0.0.1", servers[1].port)
+        with Cluster([address], Credentials("alice", "wrong")) as cluster, pytest.raises(AuthenticationError):
+            cluster.connect()
+        with Cluster([address], Credentials("nobody", "wrong")) as cluster, pytest.raises(AuthenticationError):
+            cluster.connect()

@@ -1,0 +1,148 @@
+"""One connection, driven by hand."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.wire_server import CREDENTIALS, DEADLINE_S, POSITION, Line, WireServer
+
+from dfs_server.protocol.messages import GetPosition, Piece, Reply, Request, encode
+from dfsfuse.cluster.connection import MAX_OWED, Connection
+from dfsfuse.cluster.servers import ServerAddress, look_up_number
+
+ASK = encode(GetPosition())
+
+
+@pytest.fixture
+def server() -> Iterator[WireServer]:
+    with WireServer() as server:
+        yield server
+
+
+@pytest.fixture
+def connection(server: WireServer) -> Iterator[Connection]:
+    address = server.address(1)
+    connection = Connection(address, look_up_number(address)[0], CREDENTIALS, 0.0)
+    yield connection
+    connection.close()
+
+
+def drive(connection: Connection, until: Callable[[], bool] = lambda: False) -> Reply | None:
+    """Advance it until there is a reply or `until`."""
+    while not until():
+        poll = select.poll()
+        poll.register(connection.fd, connection.events)
+        ready = poll.poll(DEADLINE_S * 1000)
+        assert ready, "nothing happened"
+        reply = connection.advance(ready[0][1])
+        if reply is not None:
+            return reply
+    return None
+
+
+def test_request_begun_before_the_greeting_goes_out_after_it(server: WireServer, connection: Connection) -> None:
+    assert connection.connecting
+    connection.begin(ASK)
+    assert drive(connection) == POSITION
+    assert connection.ready
+    assert connection.finish()
+    assert connection.is_quiet()
+    assert server.requests == [GetPosition()]
+
+
+def test_greeting_let_go_of_is_taken_up_again(server: WireServer, connection: Connection) -> None:
+    connection.begin(ASK)
+    assert connection.let_go(0.0)
+    drive(connection, until=lambda: connection.ready)
+    assert server.requests == []
+    connection.begin(ASK)
+    assert drive(connection) == POSITION
+
+
+def test_catching_up_is_a_greeting_step_by_step(connection: Connection) -> None:
+    poll = select.poll()
+    while not connection.ready:
+        poll.register(connection.fd, connection.events)
+        assert poll.poll(DEADLINE_S * 1000)
+        assert connection.catch_up()
+    assert not connection.catch_up()
+    assert connection.is_quiet()
+
+
+def test_closed_by_the_server_it_is_not_quiet(server: WireServer, connection: Connection) -> None:
+    drive(connection, until=lambda: connection.ready)
+    server.kill()
+    poll = select.poll()
+    poll.register(connection.fd, select.POLLIN)
+    assert poll.poll(DEADLINE_S * 1000)
+    assert not connection.is_quiet()
+
+
+def test_only_so_many_replies_may_be_owed(server: WireServer, connection: Connection) -> None:
+    server.answer = lambda line, id, request, payload: server.wait_released()
+    drive(connection, until=lambda: connection.ready)
+    for n in range(MAX_OWED):
+        connection.begin(ASK)
+        assert connection.let_go(float(n))
+    assert connection.owed_until == 0.0
+    connection.begin(ASK)
+    assert not connection.let_go(99.0)
+
+
+def test_owed_replies_are_skipped(server: WireServer, connection: Connection) -> None:
+    drive(connection, until=lambda: connection.ready)
+    for _ in range(5):
+        connection.begin(ASK)
+        assert connection.let_go(1.0)
+    connection.begin(ASK)
+    assert drive(connection) == POSITION
+    assert connection.owed_until is None
+    assert len(server.requests) == 6
+
+
+def test_unfinished_upload_cannot_be_let_go_of(server: WireServer, connection: Connection) -> None:
+    server.answer = lambda line, id, request, payload: server.wait_released()
+    drive(connection, until=lambda: connection.ready)
+    connection.begin(ASK)
+    assert connection.let_go(1.0)
+    connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    payload = bytearray(1024 * 1024)  # more than the sockets hold
+    connection.begin(ASK, (payload,))
+    assert connection.events & select.POLLOUT
+    assert not connection.let_go(1.0)
+    connection.close()
+    payload.append(1)  # BufferError while anything refers to it
+
+
+def test_reply_ends_the_hold_on_the_sink(server: WireServer, connection: Connection) -> None:
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        line.reply(id, Piece(4, b""), b"abcd")
+
+    server.answer = answer
+    sink = bytearray(4)
+    connection.begin(ASK, (), memoryview(sink))
+    assert drive(connection) == Piece(4, b"")
+    assert connection.payload_bytes == 4
+    sink.append(1)  # BufferError while anything refers to it
+    assert sink == b"abcd\x01"
+
+
+def test_socket_that_meets_itself_is_refused() -> None:
+    """TCP connects a socket to itself if it happens to be bound to the port that it knocks at."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    address = ServerAddress(1, "DFS1", "127.0.0.1", port)
+    connection = Connection(address, look_up_number(address)[0], CREDENTIALS, 0.0)
+    try:
+        with socket.socket() as myself:
+            myself.bind(("127.0.0.1", 0))
+            myself.connect(myself.getsockname())
+            connection._socket.close()
+            connection._socket = myself
+            with pytest.raises(ConnectionRefusedError):
+                connection.advance(select.POLLOUT)
+    finally:
+        connection.close()
