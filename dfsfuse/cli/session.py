@@ -59,6 +59,6 @@ def open_session(config: ClientConfig, *, durability: str = "close", cache_bytes
         log.start()
         segments = SegmentStore(cluster, cache_bytes=cache_bytes)
         opened.callback(segments.close)
-        vfs = Vfs(store, segments, servers=cluster.names, durability=durability)
+        vfs = Vfs(store, segments, servers=cluster.names, usable=cluster.usable, durability=durability)
         opened.callback(vfs.close)
         return Session(vfs, cluster, opened.pop_all())
