@@ -28,6 +28,7 @@ from dfs_server import __version__, config, config_file
 from dfs_server.accounts import Verifier
 from dfs_server.config_file import ConfigError
 from dfs_server.daemon import AddressError, Daemon
+from dfs_server.memory import give_back_large_blocks
 from dfs_server.server_folder import FolderBusyError, FolderError, ServerFolder
 
 EXIT_CONFIG = 3
@@ -90,6 +91,7 @@ def _serve(root: Path, host: str, port: int, settings: config.ServerConfig) -> N
     """Serve until SIGTERM or SIGINT."""
     # Blocked here and in the threads made from here on, then waited for: nothing is ever interrupted halfway.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    give_back_large_blocks()
     for warning in settings.warnings:
         log.warning("%s", warning)
     with ServerFolder.open(root) as folder:

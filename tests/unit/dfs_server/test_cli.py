@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,29 @@ class TestRunning:
                 with contextlib.closing(RawClient(server.port)) as client:
                     identities.add(client.authenticate("bob", "bob-secret").identity)
             assert len(identities) == 4
+
+
+class TestMemory:
+    def test_a_hundred_connections_in_less_than_100_mib(self, server: ServerProcess) -> None:
+        data = os.urandom(MAX_PIECE_BYTES)
+
+        def work(client: RawClient) -> None:
+            segment = os.urandom(16)
+            client.put_piece(segment, 1, data)
+            assert client.call(GetPiece(segment, 1))[1] == data
+            client.send_raw(
+                pack_header(99, 4 * 1024 * 1024, 0) + bytes(100)
+            )  # a large request, begun and not ended
+
+        with contextlib.ExitStack() as stack, ThreadPoolExecutor(16) as pool:
+            clients = [
+                stack.enter_context(server.connect("alice" if number % 2 else "bob")) for number in range(100)
+            ]
+            list(pool.map(work, clients, timeout=100))
+            status = Path(f"/proc/{server.pid}/status").read_text()
+        match = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert match is not None
+        assert int(match[1]) < 100 * 1024
 
 
 class TestRefusals:

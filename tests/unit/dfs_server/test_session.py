@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scramp import ScramClient
 from support.daemons import House, StartHouse, eventually
 from support.raw_client import RawClient, ServerError
@@ -44,6 +48,7 @@ from dfs_server.protocol.status import Status
 
 SEGMENT = bytes.fromhex("3f" + "a1" * 15)
 DATA = os.urandom(3 * BLOCK_BYTES + 77)
+NAMES = [kind.__name__ for kind in get_args(messages.Request)]
 
 
 def status_of(client: RawClient, request: Message, payload: bytes = b"") -> Status:
@@ -208,6 +213,34 @@ class TestFrames:
         client = house.client()
         sent = [client.send(GetPosition()) for _ in range(100)]
         assert [client.receive()[0] for _ in sent] == sent
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    body=st.one_of(
+        st.binary(max_size=200),
+        st.lists(
+            st.recursive(
+                st.none()
+                | st.booleans()
+                | st.integers(-(2**63), 2**64 - 1)
+                | st.binary(max_size=20)
+                | st.text(max_size=5)
+                | st.sampled_from([SEGMENT, "GetPiece", "Accept", "Learn", "ReadRange", "Promise"]),
+                lambda inner: st.lists(inner, max_size=3),
+                max_leaves=6,
+            ),
+            max_size=5,
+        ).flatmap(
+            lambda rest: st.sampled_from(NAMES).map(lambda name: msgspec.msgpack.encode([name, *rest]))
+        ),
+    )
+)
+def test_any_body_has_an_answer(house: House, caplog: pytest.LogCaptureFixture, body: bytes) -> None:
+    with contextlib.closing(house.client()) as client:
+        client.send_raw(pack_header(5, len(body), 0) + body)
+        assert client.receive()[0] == 5
+    assert "mistake" not in caplog.text
 
 
 class TestPieces:
