@@ -66,7 +66,7 @@ def run(work: Callable[[Reporter], int], *, log_file: Path, timeout_s: float = S
         code = FAILED
         try:
             code = work(Reporter(writer))
-        except BaseException:
+        except BaseException:  # noqa: BLE001 (the child has no other place to say it)
             traceback.print_exc()
         finally:
             os._exit(code)

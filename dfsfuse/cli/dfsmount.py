@@ -34,7 +34,7 @@ from dfsfuse.mount.options import MountOptions
 PROGRAM = "dfsmount"
 LOG_BYTES = 4 * 1024 * 1024
 LOG_BACKUPS = 2
-log = logging.getLogger(__name__)
+log = logging.getLogger("dfsfuse.cli.dfsmount")  # also when it is run as __main__
 
 EPILOG = """\b
 Options after -o (comma lists; more than one -o is fine):
@@ -149,7 +149,8 @@ def _in_background(
     try:
         code = _serve(request, config, mountpoint, lambda: report(Report(DONE)))
     except BaseException as error:  # the child's last words go to the parent and the log
-        log.exception("%s: the mount ended", mountpoint)
+        foreseen = isinstance(error, DfsError)
+        log.error("%s: the mount ended: %s", mountpoint, error, exc_info=None if foreseen else error)  # noqa: TRY400
         text = str(error) or type(error).__name__
         if isinstance(error, FuseMissingError):
             text += _complaints_since(began_at)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from dfsfuse.cli.config import ClientConfig
+from dfsfuse.cli.room import RoomGauge
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
@@ -59,6 +60,13 @@ def open_session(config: ClientConfig, *, durability: str = "close", cache_bytes
         log.start()
         segments = SegmentStore(cluster, cache_bytes=cache_bytes)
         opened.callback(segments.close)
-        vfs = Vfs(store, segments, servers=cluster.names, usable=cluster.usable, durability=durability)
+        vfs = Vfs(
+            store,
+            segments,
+            servers=cluster.names,
+            usable=cluster.usable,
+            room=RoomGauge(cluster),
+            durability=durability,
+        )
         opened.callback(vfs.close)
         return Session(vfs, cluster, opened.pop_all())

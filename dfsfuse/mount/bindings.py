@@ -27,7 +27,7 @@ from dfsfuse.vfs.vfs import Vfs
 log = logging.getLogger(__name__)
 
 ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
-RELEASE_TIMEOUT_S = 10.0
+RELEASE_TIMEOUT_S = 5.0
 
 
 @contextmanager
@@ -64,7 +64,9 @@ def serve(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[
 
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # libfuse takes over only what nobody else handles
     try:
-        FusepySession(FusepyOperations(vfs, ready), mountpoint, dict(options.fuse))
+        # Whether the folder is empty was looked at before (`mountpoints.check`); libfuse need not ask again.
+        fuse_options = {**options.fuse, "nonempty": True}
+        FusepySession(FusepyOperations(vfs, ready), mountpoint, fuse_options)
     except RuntimeError as error:
         if not ending.started:
             raise FuseMissingError(f"{mountpoint}: libfuse could not mount") from error
