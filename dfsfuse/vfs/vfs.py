@@ -47,6 +47,8 @@ __all__ = ["AttributeChanges", "Attributes", "DirectoryEntry", "Room", "Space", 
 
 DIRTY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 STATFS_BLOCK_BYTES: Final = 4096
+UNKNOWN_ROOM_BYTES: Final = 2**50
+"""What statfs says when nobody knows: programs that look before they write should try."""
 FILES_MAX: Final = 2**32
 """What statfs calls the number of possible files; inode numbers have 64 bits."""
 DURABILITIES: Final = ("close", "fsync")
@@ -91,7 +93,7 @@ class Vfs:
             background=background or ThreadPoolExecutor(1, thread_name_prefix="vfs-background"),
             uploads=uploads or ThreadPoolExecutor(2, thread_name_prefix="vfs-upload"),
         )
-        self._room = room or (lambda: Room(0, 0))
+        self._room = room or (lambda: Room(UNKNOWN_ROOM_BYTES, UNKNOWN_ROOM_BYTES))
         self._reaper = Reaper(context)
         self._uploads = Uploads(context, Budget(dirty_limit_bytes, monotonic))
         table = OpenFiles(self._closed)
