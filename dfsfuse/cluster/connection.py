@@ -46,12 +46,13 @@ class Connection:
 
     __slots__ = (
         "_current", "_handshake", "_idle_poll", "_last_id", "_out", "_owed", "_pending", "_reader", "_sink", "_socket",
-        "_state", "answering", "fd", "opened_at", "payload_bytes", "server",
+        "_state", "answering", "fd", "in_order", "opened_at", "payload_bytes", "server",
     )  # fmt: skip
 
     def __init__(self, server: ServerAddress, target: Target, credentials: Credentials, now: float) -> None:
         self.server = server
         self.opened_at = now
+        self.in_order = False  # kept for requests that must arrive one after the other
         self.answering = False  # a byte of the reply to the request under way has come
         self.payload_bytes = 0  # of the last reply
         self._handshake = Handshake(server, credentials)

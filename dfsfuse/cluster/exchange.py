@@ -21,26 +21,24 @@ Invariants:
 
 from __future__ import annotations
 
-import os
 import select
 from collections import deque
-from dataclasses import dataclass
 from math import ceil
 from types import TracebackType
 from typing import Final
 
 from dfs_server.protocol import messages
 from dfs_server.protocol.frames import ProtocolError
-from dfs_server.protocol.messages import Error, Reply, Request
-from dfs_server.protocol.pieces import Buffer
+from dfs_server.protocol.messages import Reply, Request
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.authentication import RefusalError
+from dfsfuse.cluster.calls import Answer, Call, Failure, failure_of, outcome_of
 from dfsfuse.cluster.connection import Connection
-from dfsfuse.cluster.expected import REPLIES
 from dfsfuse.cluster.lines import AUTHENTICATION_S, OWED_S, Lines
 from dfsfuse.errors import AuthenticationError, DfsError
 
-DEFAULT_STALL_S: Final = 2.0
+__all__ = ["Answer", "Call", "Exchange", "Failure"]
+
 LONGEST_CALL_S: Final = 60.0
 MAX_CALLS_PER_SERVER: Final = 8
 """Calls to one server beyond these wait in the exchange until one of them is finished."""
@@ -50,43 +48,6 @@ _HARMLESS: Final = (Status.BUSY, Status.BAD_REQUEST)
 _LAST_WORDS: Final = (Status.BUSY, Status.BAD_REQUEST, Status.UNAUTHENTICATED, Status.AUTHENTICATION_FAILED)
 """The server closes the connection after these."""
 _LINE_ERRORS: Final = (OSError, ProtocolError, RefusalError, DfsError)
-
-
-@dataclass(eq=False, slots=True)
-class Call:
-    """One request to one server. `payload` goes out after it; the reply's payload goes into `sink`.
-
-    The buffers must not be changed (payload) or used (sink) before the call is finished. `stall_s`: if no byte
-    moves in either direction for so long, the server is taken to be down.
-    """
-
-    server: int
-    request: Request
-    payload: tuple[Buffer, ...] = ()
-    sink: memoryview | None = None
-    stall_s: float = DEFAULT_STALL_S
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The server did it, or has a reason that is part of the protocol. `reply` is of a type that fits the request."""
-
-    call: Call
-    reply: Reply
-    payload_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """It did not. `status` is None if there was no answer (refused, lost, stalled): then it may still happen.
-
-    `text` names the server. `error` is there if it is not the server that the config names.
-    """
-
-    call: Call
-    status: Status | None
-    text: str
-    error: DfsError | None = None
 
 
 class _Flight:
@@ -199,10 +160,11 @@ class Exchange:
         lines = self._lines
         connection = None
         try:
-            connection = lines.borrow(call.server) if reuse else None
+            connection = lines.borrow(call.server, in_order=call.in_order) if reuse else None
             reused = connection is not None
             if connection is None:
                 connection = lines.fresh(call.server)
+                connection.in_order = call.in_order
         except _LINE_ERRORS as error:
             self._fail(call, error)
             return
@@ -267,20 +229,15 @@ class Exchange:
 
     def _finish(self, call: Call, reply: Reply, payload_bytes: int) -> bool:
         """The outcome of a reply. Returns whether the server can be asked more on this connection."""
-        lines = self._lines
-        server = lines.servers[call.server]
-        if isinstance(reply, Error):
-            status = _status(reply.status)
-            self._finished.append(Failure(call, status, f"{server}: {reply.text}"))
-            if status in _LAST_WORDS:
-                return False
-            lines.answered(call.server)
-        elif isinstance(reply, REPLIES[type(call.request)]):
-            lines.answered(call.server)
-            self._finished.append(Answer(call, reply, payload_bytes))
-        else:
-            self._fail(call, ProtocolError(f"{type(reply).__name__} is no answer to {type(call.request).__name__}"))
+        try:
+            outcome = outcome_of(call, self._lines.servers[call.server], reply, payload_bytes)
+        except ProtocolError as error:
+            self._fail(call, error)
             return False
+        self._finished.append(outcome)
+        if isinstance(outcome, Failure) and outcome.status in _LAST_WORDS:
+            return False
+        self._lines.answered(call.server)
         return True
 
     def _let_go(self, flight: _Flight) -> None:
@@ -317,21 +274,11 @@ class Exchange:
 
     def _fail(self, call: Call, error: Exception) -> None:
         """The call failed without an answer to it."""
-        server = self._lines.servers[call.server]
-        status, cause, quick = None, None, False
-        if isinstance(error, RefusalError):
-            status = _status(error.status)
-            text = f"{server}: {error}"
-        elif isinstance(error, DfsError):
-            text, cause = str(error), error
-        elif isinstance(error, ProtocolError):
-            text = f"{server} does not speak this protocol: {error}"
-        else:
-            text = f"{server} does not answer: {_reason(error)}"
-            quick = not isinstance(error, TimeoutError)
-        if status not in _HARMLESS:
-            self._lines.failed(call.server, text, quick=quick)
-        self._finished.append(Failure(call, status, text, cause))
+        failure = failure_of(call, self._lines.servers[call.server], error)
+        if failure.status not in _HARMLESS:
+            quick = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            self._lines.failed(call.server, failure.text, quick=quick)
+        self._finished.append(failure)
 
     @staticmethod
     def _stalled(flight: _Flight, now: float) -> str:
@@ -342,17 +289,3 @@ class Exchange:
         if not flight.connection.ready:
             return "it did not authenticate in time"
         return f"no byte moved for {flight.call.stall_s:g} s"
-
-
-def _status(number: int) -> Status:
-    try:
-        return Status(number)
-    except ValueError:  # a newer server's
-        return Status.IO_ERROR
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-        return text[0].lower() + text[1:] if error.errno and text == os.strerror(error.errno) else text
-    return str(error)

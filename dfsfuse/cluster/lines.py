@@ -129,16 +129,18 @@ class Lines:
             raise OSError(errno.EHOSTUNREACH, f"its host name {server.host!r} cannot be resolved")
         return Connection(server, targets[0], self._credentials, self.clock())
 
-    def borrow(self, id: int) -> Connection | None:
+    def borrow(self, id: int, *, in_order: bool = False) -> Connection | None:
         """An idle connection, or None if there is none. Raises what `Connection.advance` does.
+
+        Requests that must arrive `in_order` go over the same connection, one behind the other, even if an answer is
+        still owed on it; others leave that one alone.
 
         Raises TimeoutError if an answer is overdue on one: a server that nobody waits for, since the others
         are faster, is found out here when it hangs.
         """
         while True:
             with self._lock:
-                idle = self._idle[id]
-                connection = idle.pop() if idle else None
+                connection = _pick(self._idle[id], in_order)
             if connection is None:
                 return None
             if connection.ready and connection.owed_until is None:
@@ -193,3 +195,11 @@ class Lines:
                 idle.clear()
         for connection in connections:
             connection.close()
+
+
+def _pick(idle: list[Connection], in_order: bool) -> Connection | None:
+    """Take the last of those that are kept for this kind of requests."""
+    for index in range(len(idle) - 1, -1, -1):
+        if idle[index].in_order == in_order:
+            return idle.pop(index)
+    return None

@@ -11,7 +11,8 @@ Procedures:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -25,6 +26,7 @@ from dfs_server.protocol.messages import (
     GetChanges,
     GetPosition,
     Items,
+    Learn,
     Promise,
     ReadKeys,
     ReadRange,
@@ -53,6 +55,7 @@ from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 
 MAX_GAP: Final = 2000
 """A reader that is further behind forgets what it knew instead of learning each change."""
+RECENT_BATCHES: Final = 64
 DOUBTS: Final = 6
 """How often a reader waits for a writer at work before it finishes that writer's batch itself."""
 
@@ -94,6 +97,21 @@ class LogState:
     copies: int = 0
     """How many copies of the map this client has begun; with its id, the id of the next one."""
     news: News = field(default_factory=News)
+    recent: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=RECENT_BATCHES))
+    """The last batches that this client got chosen, with their slots, for servers that lack no more than these."""
+
+    def proposed(self, slot: int, encoded: bytes) -> None:
+        """A batch of ours is chosen."""
+        if self.recent and self.recent[-1][0] != slot - 1:
+            self.recent.clear()
+        self.recent.append((slot, encoded))
+
+    def recent_from(self, slot: int) -> tuple[bytes, ...]:
+        """The recent batches from this slot on; none if they do not reach back so far, or are too much for a frame."""
+        if not self.recent or slot < self.recent[0][0]:
+            return ()
+        found = tuple(encoded for at, encoded in self.recent if at >= slot)
+        return found if sum(map(len, found)) <= batches.MAX_BATCH_BYTES else ()
 
     def learnt(self, change: Change) -> None:
         """The next batch is known to be chosen."""
@@ -177,6 +195,8 @@ def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
         propose = Propose(log.quorum, slot=slot, digest=batches.digest(encoded))
         match (yield from _gather(propose, propose.verdict, Accept(ballot, slot, encoded))):
             case IsChosen():
+                log.proposed(slot, encoded)
+                yield from _top_up(log, propose.behind)
                 return True
             case Outranked(higher):
                 log.highest = max(log.highest, higher)
@@ -189,6 +209,13 @@ def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
             case Overtaken() | NoQuorum():
                 return False
     return False
+
+
+def _top_up(log: LogState, behind: Mapping[int, int]) -> Procedure[None]:
+    """Send servers that lack only a few batches these, without waiting: at the next accept they take part again."""
+    requests = {server: Learn(at + 1, found) for server, at in behind.items() if (found := log.recent_from(at + 1))}
+    if requests:
+        yield Ask(requests)
 
 
 def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool], time_ns: int) -> Procedure[bool]:

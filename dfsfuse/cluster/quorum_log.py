@@ -115,7 +115,8 @@ class QuorumLog:
 
     def _run(self, procedure: Procedure[R]) -> R:
         try:
-            return drive(procedure, self._cluster, self._clock() + DEADLINE_S, self._clock, self._pause)
+            deadline = self._clock() + DEADLINE_S
+            return drive(procedure, self._cluster, deadline, self._clock, self._pause, in_order=True)
         except DeadlineError as error:
             raise UnavailableError(f"the servers did not agree within {DEADLINE_S:g} s: {error}") from error
 
@@ -129,10 +130,16 @@ def drive(
     deadline: float,
     clock: Callable[[], float],
     pause: Callable[[int], None],
+    *,
+    in_order: bool = False,
 ) -> R:
-    """Carry out a procedure over the cluster's connections. Throws DeadlineError into it when its time is over."""
+    """Carry out a procedure over the cluster's connections. Throws DeadlineError into it when its time is over.
+
+    `in_order`: a server gets its requests one behind the other, also those of an earlier procedure. (An accept that
+    overtakes the one before it finds its server behind.)
+    """
     with cluster.exchange() as exchange:
-        round_ = _OpenRound(exchange)
+        round_ = _OpenRound(exchange, in_order)
         try:
             step = next(procedure)
             while True:
@@ -156,14 +163,17 @@ def drive(
 class _OpenRound:
     """The calls of the current round."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, in_order: bool) -> None:
         self._exchange = exchange
+        self._in_order = in_order
         self._calls: set[Call] = set()
 
     def begin(self, ask: Ask) -> None:
         for call in self._calls:
             self._exchange.abandon(call)
-        self._calls = {Call(server, request, stall_s=STALL_S) for server, request in ask.requests.items()}
+        self._calls = {
+            Call(server, request, stall_s=STALL_S, in_order=self._in_order) for server, request in ask.requests.items()
+        }
         for call in self._calls:
             self._exchange.start(call)
 
@@ -226,7 +236,8 @@ class Tender:
             idle = len(self._tended) == len(ALL) and self._settled == self._known()
             woken = self._wake.wait(TEND_IDLE_EVERY_S if idle else TEND_EVERY_S)
             # A steady writer settles each batch with the next one: wait until there is none for a moment.
-            while woken and not self._stop.is_set():
+            until = self._clock() + TEND_EVERY_S
+            while woken and not self._stop.is_set() and self._clock() < until:
                 self._wake.clear()
                 woken = self._wake.wait(SETTLE_AFTER_S)
             if not self._stop.is_set():
