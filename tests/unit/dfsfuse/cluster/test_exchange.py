@@ -392,6 +392,34 @@ def test_owed_payload_has_nowhere_to_go(bench: Bench) -> None:
     assert server.accepted == 1
 
 
+def test_call_in_order_never_overtakes_an_abandoned_one(bench: Bench) -> None:
+    """Not even when another connection is idle and free, which is what other calls take."""
+    server = bench.add(WireServer())
+    arrived: list[tuple[int, Request]] = []
+
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        arrived.append((line.number, request))
+        if isinstance(request, HavePieces):
+            server.wait_released()
+        line.reply(id, Done() if isinstance(request, PutPiece) else POSITION)
+
+    server.answer = answer
+    lines = bench.lines()
+    assert isinstance(ask(lines), Answer)
+    with Exchange(lines) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S, in_order=True))
+        assert isinstance(exchange.next(DEADLINE_S), Answer)
+        exchange.start(Call(1, HavePieces(()), stall_s=DEADLINE_S, in_order=True))
+    with Exchange(lines) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S, in_order=True))
+        assert isinstance(ask(lines, PUT), Answer)
+        assert exchange.next(0.0) is None
+        server.released.set()
+        assert isinstance(exchange.next(DEADLINE_S), Answer)
+    assert [request for number, request in arrived if number == 2] == [GetPosition(), HavePieces(()), GetPosition()]
+    assert [request for number, request in arrived if number == 1] == [GetPosition(), PUT]
+
+
 def test_abandoned_greeting_is_taken_up_by_the_next_call(bench: Bench) -> None:
     server = bench.add(WireServer())
     lines = bench.lines()

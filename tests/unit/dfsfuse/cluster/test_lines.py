@@ -150,7 +150,11 @@ def test_old_greeting_that_the_server_went_on_with_is_just_too_old(
 
 
 def test_no_more_idle_connections_than_the_cap(server: WireServer, lines: Lines) -> None:
-    server.answer = lambda line, id, request, payload: (server.wait_released(), line.reply(id, POSITION))[0]
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        server.wait_released()
+        line.reply(id, POSITION)
+
+    server.answer = answer
     exchanges = [Exchange(lines) for _ in range(MAX_IDLE + 3)]
     for exchange in exchanges:
         exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
@@ -192,7 +196,6 @@ def test_second_address_of_a_host_is_tried_and_remembered(server: WireServer) ->
     lines = Lines([ServerAddress(1, "DFS1", "localhost", server.port)], CREDENTIALS, look_up=lambda _: targets)
     lines.look_up(1)
     assert isinstance(ask(lines), Answer)
-    assert lines.fresh(1).close() is None
     server.kill()
     lines.hang_up()
     assert isinstance(ask(lines), Failure)  # after one try of each

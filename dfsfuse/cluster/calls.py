@@ -1,0 +1,95 @@
+"""Calls and what comes of them: values, and how a reply or a broken connection becomes an outcome. Pure.
+
+A server's failure is a value, with a sentence that names the server; the exceptions of the layers below end here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from dfs_server.protocol.frames import ProtocolError
+from dfs_server.protocol.messages import Error, Reply, Request
+from dfs_server.protocol.pieces import Buffer
+from dfs_server.protocol.status import Status
+from dfsfuse.cluster.authentication import RefusalError
+from dfsfuse.cluster.expected import REPLIES
+from dfsfuse.cluster.servers import ServerAddress
+from dfsfuse.errors import DfsError
+
+DEFAULT_STALL_S: Final = 2.0
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One request to one server. `payload` goes out after it; the reply's payload goes into `sink`.
+
+    The buffers must not be changed (payload) or used (sink) before the call is finished. `stall_s`: if no byte
+    moves in either direction for so long, the server is taken to be down. `in_order`: it must not overtake an earlier
+    call to this server that was `in_order` too.
+    """
+
+    server: int
+    request: Request
+    payload: tuple[Buffer, ...] = ()
+    sink: memoryview | None = None
+    stall_s: float = DEFAULT_STALL_S
+    in_order: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The server did it, or has a reason that is part of the protocol. `reply` is of a type that fits the request."""
+
+    call: Call
+    reply: Reply
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """It did not. `status` is None if there was no answer (refused, lost, stalled): then it may still happen.
+
+    `text` names the server. `error` is there if it is not the server that the config names.
+    """
+
+    call: Call
+    status: Status | None
+    text: str
+    error: DfsError | None = None
+
+
+def outcome_of(call: Call, server: ServerAddress, reply: Reply, payload_bytes: int) -> Answer | Failure:
+    """What a complete reply means for its call. Raises `ProtocolError` if it is no answer to such a request."""
+    if isinstance(reply, Error):
+        return Failure(call, status_of(reply.status), f"{server}: {reply.text}")
+    if isinstance(reply, REPLIES[type(call.request)]):
+        return Answer(call, reply, payload_bytes)
+    raise ProtocolError(f"{type(reply).__name__} is no answer to {type(call.request).__name__}")
+
+
+def failure_of(call: Call, server: ServerAddress, error: Exception) -> Failure:
+    """What the end of a connection means for its call."""
+    if isinstance(error, RefusalError):
+        return Failure(call, status_of(error.status), f"{server}: {error}")
+    if isinstance(error, DfsError):
+        return Failure(call, None, str(error), error)
+    if isinstance(error, ProtocolError):
+        return Failure(call, None, f"{server} does not speak this protocol: {error}")
+    return Failure(call, None, f"{server} does not answer: {_reason(error)}")
+
+
+def status_of(number: int) -> Status:
+    """The status with this number; any that only a newer server knows is an IO_ERROR here."""
+    try:
+        return Status(number)
+    except ValueError:
+        return Status.IO_ERROR
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+        return text[0].lower() + text[1:] if error.errno and text == os.strerror(error.errno) else text
+    return str(error)

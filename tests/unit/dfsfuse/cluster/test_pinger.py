@@ -1,0 +1,87 @@
+"""The thread that tries servers that are down."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, WireServer
+
+from dfsfuse.cluster.lines import Lines
+from dfsfuse.cluster.pinger import Pinger
+
+
+@pytest.fixture
+def server() -> Iterator[WireServer]:
+    with WireServer() as server:
+        yield server
+
+
+@pytest.fixture
+def lines(server: WireServer) -> Iterator[Lines]:
+    lines = Lines([server.address(1)], CREDENTIALS)
+    yield lines
+    lines.close()
+
+
+@pytest.fixture
+def pinger(lines: Lines) -> Iterator[Pinger]:
+    pinger = Pinger(lines)
+    pinger.start()
+    yield pinger
+    pinger.stop()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        pause.wait(0.01)
+
+
+def test_asks_nobody_while_all_are_up(server: WireServer, pinger: Pinger) -> None:
+    pinger.stop()
+    assert server.accepted == 0
+
+
+def test_brings_a_server_back(server: WireServer, lines: Lines, pinger: Pinger) -> None:
+    lines.failed(1, "it was lost", quick=True)
+    assert lines.usable() == frozenset()
+    wait_until(lambda: lines.usable() == {1})
+    assert server.accepted == 1
+
+
+def test_hung_server_has_one_trial_at_a_time(server: WireServer, lines: Lines, pinger: Pinger) -> None:
+    """It was refused first, so trials are due twice a second, and each takes a second."""
+    server.greeting = Greeting.SILENT
+    lines.failed(1, "connection refused", quick=True)
+    wait_until(lambda: server.accepted == 2)
+    with server._lock:
+        first = server._lines[0].socket
+    first.setblocking(False)
+    assert first.recv(1) == b"", "it was given up before the second trial"
+
+
+def test_what_a_person_must_put_right_is_said_once(
+    server: WireServer, lines: Lines, pinger: Pinger, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.says = "DFS7"
+    lines.failed(1, "it was lost", quick=True)
+    wait_until(lambda: server.accepted == 3)
+    pinger.stop()
+    told = [record for record in caplog.records if record.levelno == logging.WARNING and "is DFS7" in record.message]
+    assert len(told) == 1
+
+
+def test_stops_at_once_in_the_middle_of_a_trial(server: WireServer, lines: Lines, pinger: Pinger) -> None:
+    server.answer = lambda line, id, request, payload: server.wait_released()
+    lines.failed(1, "it was lost", quick=True)
+    wait_until(lambda: len(server.requests) == 1)
+    before = time.monotonic()
+    pinger.stop()
+    assert time.monotonic() - before < 0.9
+    assert not lines.tried_elsewhere
