@@ -1,8 +1,9 @@
 """The prompt `dfc> `: one command a line, until `quit` or the end of the input.
 
 On a terminal prompt_toolkit reads the lines, with history and completion (`dfsfuse.cli.completion`). Where input or
-output is a pipe or a file, lines are read as they are, and the prompt is printed all the same. A command that fails, or
-that Ctrl-C ends, never ends the prompt. The exit code is that of the last command that failed, if any did.
+output is a pipe or a file, lines are read as they are, and the prompt is printed all the same. A command that fails
+never ends the prompt, and neither does Ctrl-C on a terminal. The exit code is that of the last command that failed, if
+any did.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,33 +34,57 @@ def prompt(ctx: click.Context, client: Client) -> int:
     client.at_prompt = True
     _ = client.remote  # nothing happens before authentication, and its failure is not a command's
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    lines = _lines_of_terminal(ctx, client) if on_terminal else _lines_of_pipe()
+    read_line = _reader_of_terminal(ctx, client) if on_terminal else _line_of_pipe
+    return converse(ctx, client, read_line, on_terminal=on_terminal)
+
+
+def converse(
+    ctx: click.Context, client: Client, read_line: Callable[[], str | None], *, on_terminal: bool
+) -> int:
+    """Run line after line until there is None; gives the exit code.
+
+    On a terminal Ctrl-C ends what is under way (a command, or a line half typed) and the conversation goes on,
+    whenever it comes. In a script it ends everything.
+    """
     code = exit_codes.DONE
-    for line in lines:
+    while True:
         try:
-            words = shlex.split(line)
-        except ValueError as error:
-            complain(f"{str(error).lower()}: put quotes around a name as in a shell")
+            line = read_line()
+            if line is None:
+                return code
+            words = _words(line)
+            if words and words[0].lower() in LEAVE:
+                return code
+            code = run_words(ctx, client, words) or code
+        except KeyboardInterrupt as error:
+            if not on_terminal:
+                raise
+            code = report(error)
+        except BadLineError as error:
+            complain(str(error))
             code = exit_codes.USAGE
-            continue
-        if not words:
-            continue
-        if words[0].lower() in LEAVE:
-            break
-        outcome = run_words(ctx, client, words)
-        code = outcome or code
-    return code
+
+
+class BadLineError(Exception):
+    """A line cannot be taken apart into words."""
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise BadLineError(f"{str(error).lower()}: put quotes around a name as in a shell") from error
 
 
 def run_words(ctx: click.Context, client: Client, words: list[str]) -> int:
-    """One command, as words. Its failure is reported; only that nobody reads our output any more comes out."""
+    """One command, as words. Its failure is reported; only Ctrl-C comes out, and that nobody reads our output."""
+    if not words:
+        return exit_codes.DONE
     try:
         if words[0].lower() in ("help", "?"):
             _help(ctx, words[1:])
             return exit_codes.DONE
-        group = ctx.command
-        assert isinstance(group, click.Group)
-        name, command, rest = group.resolve_command(ctx, words)
+        name, command, rest = _group(ctx).resolve_command(ctx, words)
         assert command is not None
         with command.make_context(name, rest, parent=ctx) as below:
             command.invoke(below)
@@ -68,13 +93,17 @@ def run_words(ctx: click.Context, client: Client, words: list[str]) -> int:
         raise
     except click.exceptions.Exit as leave:  # --help
         return leave.exit_code
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (an error in one command never ends the prompt)
+    except Exception as error:  # noqa: BLE001 (an error in one command never ends the prompt)
         return report(error, debug=client.debug)
 
 
+def _group(ctx: click.Context) -> click.Group:
+    assert isinstance(ctx.command, click.Group)
+    return ctx.command
+
+
 def _help(ctx: click.Context, words: list[str]) -> None:
-    group = ctx.command
-    assert isinstance(group, click.Group)
+    group = _group(ctx)
     if words:
         name, command, _rest = group.resolve_command(ctx, words)
         assert command is not None
@@ -90,39 +119,44 @@ def _help(ctx: click.Context, words: list[str]) -> None:
     write_line(f"  {'quit':<{width}}  Leave; so does Ctrl-D. Ctrl-C ends a command that runs.")
 
 
-def _lines_of_pipe() -> Iterator[str]:
-    """Lines as bytes from standard input, so that a name may have any bytes."""
-    stream = sys.stdin.buffer
-    while True:
-        click.echo(PROMPT, nl=False)
-        line = stream.readline()
-        if not line:
-            click.echo()
-            return
-        yield os.fsdecode(line).rstrip("\r\n")
+def _line_of_pipe() -> str | None:
+    """The next line of standard input, taken as bytes, so that a name may have any."""
+    click.echo(PROMPT, nl=False)
+    line = sys.stdin.buffer.readline()
+    if not line:
+        click.echo()
+        return None
+    return os.fsdecode(line).rstrip("\r\n")
 
 
-def _lines_of_terminal(ctx: click.Context, client: Client) -> Iterator[str]:
+def _reader_of_terminal(ctx: click.Context, client: Client) -> Callable[[], str | None]:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.shortcuts import CompleteStyle
 
     from dfsfuse.cli.completion import DfcCompleter
 
-    group = ctx.command
-    assert isinstance(group, click.Group)
     session: PromptSession[str] = PromptSession(
-        PROMPT,
+        [
+            ("fg:ansidefault", PROMPT)
+        ],  # with a style the blank at its end is written, not skipped with the cursor
         history=history(),
-        completer=DfcCompleter(client.remote, group.list_commands(ctx)),
+        completer=DfcCompleter(client.remote, _group(ctx).list_commands(ctx)),
         complete_in_thread=True,
         complete_while_typing=False,
+        complete_style=CompleteStyle.READLINE_LIKE,
+        reserve_space_for_menu=0,
     )
-    while True:
-        try:
-            yield session.prompt()
-        except KeyboardInterrupt:
-            continue  # Ctrl-C with no command running: a new line
-        except EOFError:
-            return
+
+    def read_line() -> str | None:
+        while True:
+            try:
+                return session.prompt()
+            except KeyboardInterrupt:
+                continue  # a line half typed is dropped, without a word
+            except EOFError:
+                return None
+
+    return read_line
 
 
 def state_folder() -> Path:

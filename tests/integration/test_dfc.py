@@ -71,7 +71,7 @@ def test_odd_names_go_both_ways(whole_servers: Servers, tmp_path: Path) -> None:
 
 
 def test_a_wrong_password_stops_before_anything_is_done(whole_servers: Servers, tmp_path: Path) -> None:
-    dfc = dfc_for(whole_servers, tmp_path, "alice", "wrong")
+    dfc = dfc_for(whole_servers, tmp_path, "alice", "pa55word")
     (dfc.folder / "file").touch()
     for arguments in (["list"], ["put", "file"], ["status"], []):
         outcome = dfc(*arguments)
@@ -79,7 +79,7 @@ def test_a_wrong_password_stops_before_anything_is_done(whole_servers: Servers, 
         assert outcome.err.count(b"\n") == 1
         assert b"DFS" in outcome.err
         assert b"alice" in outcome.err
-        assert b"wrong" not in outcome.err
+        assert b"pa55word" not in outcome.err
 
 
 def test_a_config_that_is_missing_or_wrong(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_on_a_terminal(dfc: DfcProcess) -> None:
         terminal.wait_for(b"complete  far\r\n")
         terminal.type(b"get nothing\r")
         terminal.wait_for(b"dfc: /nothing: No such file or directory")
-        terminal.type(b"\x03")  # Ctrl-C at the prompt: a new line
+        terminal.wait_for(b"dfc> ")
+        terminal.type(b"half a line\x03")  # Ctrl-C at the prompt: a new line
         terminal.wait_for(b"dfc> ")
         terminal.type(b"rm far\r")
         terminal.wait_for(b"dfc> ")
@@ -59,7 +60,6 @@ def test_on_a_terminal(dfc: DfcProcess) -> None:
 
 
 def test_ctrl_c_ends_the_command_and_not_the_prompt(dfc: DfcProcess) -> None:
-    os.mkfifo(dfc.folder / "fifo")
     (dfc.folder / "large").write_bytes(os.urandom(64 << 20))
     with Terminal(dfc) as terminal:
         terminal.wait_for(b"dfc> ")

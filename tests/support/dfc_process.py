@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,7 @@ class Terminal:
             finally:
                 os._exit(127)
         self._code: int | None = None
+        termios.tcsetwinsize(self._descriptor, (24, 80))
 
     def type(self, text: bytes) -> None:
         """Press keys."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.memory_dfc import Dfc
 
 from dfsfuse.cli import prompt
+from dfsfuse.cli.client import Client
+from dfsfuse.cli.dfc import cli
 from dfsfuse.cli.remote import Remote
+
+ENTRIES = Remote.entries
 
 
 def test_commands_from_a_pipe_with_the_prompt_printed(dfc: Dfc) -> None:
@@ -51,24 +56,49 @@ def test_an_error_never_ends_it_and_the_last_failure_is_the_exit_code(dfc: Dfc) 
     assert dfc(stdin=b"rm nothing\nbad 'quote\nlist\n").code == 2
 
 
-def test_a_mistake_of_ours_does_not_end_it_and_neither_does_ctrl_c(
-    dfc: Dfc, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    errors = iter([ZeroDivisionError("oh"), KeyboardInterrupt()])
-
+def test_a_mistake_of_ours_does_not_end_it(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> None:
-        raise next(errors)
+        raise ZeroDivisionError("oh")
 
     monkeypatch.setattr(Remote, "entries", fail)
-    outcome = dfc(stdin=b"list\nlist\nmkdir after\n")
-    assert outcome.code == 130
-    assert [line.split(" (")[0] for line in outcome.err.splitlines()] == [
-        "dfc: unexpected ZeroDivisionError: oh",
-        "dfc: interrupted",
-    ]
-    monkeypatch.undo()
-    monkeypatch.chdir(dfc.here)
+    outcome = dfc(stdin=b"list\nmkdir after\n")
+    assert outcome.code == 1
+    assert outcome.err.startswith("dfc: unexpected ZeroDivisionError: oh (")
+    monkeypatch.setattr(Remote, "entries", ENTRIES)
     assert dfc.ok("list") == "after\n"
+
+
+def test_ctrl_c_ends_a_script(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Remote, "entries", interrupt)
+    outcome = dfc(stdin=b"list\nmkdir after\n")
+    assert (outcome.code, outcome.err) == (130, "\ndfc: interrupted\n")
+    monkeypatch.setattr(Remote, "entries", ENTRIES)
+    assert dfc.ok("list") == ""
+    dfc.access.open -= 1  # at Ctrl-C the program ends without closing the connection
+
+
+def test_ctrl_c_on_a_terminal_ends_the_command_or_the_line_only(
+    dfc: Dfc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: Iterator[str | type[BaseException] | None] = iter(["list", KeyboardInterrupt, "mkdir after", None])
+
+    def read_line() -> str | None:
+        line = next(lines)
+        if isinstance(line, type):
+            raise line
+        return line
+
+    monkeypatch.setattr(Remote, "entries", interrupt)
+    client = Client(lambda _config: dfc.access)
+    with cli.make_context("dfc", [], obj=client) as ctx:
+        assert prompt.converse(ctx, client, read_line, on_terminal=True) == 130
+    client.close()
+    monkeypatch.setattr(Remote, "entries", ENTRIES)
+    assert dfc.ok("list") == "after\n"
+
+
+def interrupt(*_arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_names_with_blanks_and_odd_bytes(dfc: Dfc) -> None:
