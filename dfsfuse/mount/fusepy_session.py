@@ -44,7 +44,7 @@ TimeChange: TypeAlias = int | Now | None
 _NS = 10**9
 
 
-class _Statvfs(ctypes.Structure):
+class Statvfs(ctypes.Structure):
     """struct statvfs of glibc on 64-bit Linux."""
 
     _fields_ = [
@@ -89,7 +89,7 @@ class FusepySession(fuse.FUSE):  # type: ignore[misc]
 
     def statfs(self, path: bytes, buffer: Any) -> int:
         fields: dict[str, int] = self.operations("statfs", path.decode(ENCODING))
-        status = ctypes.cast(buffer, ctypes.POINTER(_Statvfs)).contents
+        status = ctypes.cast(buffer, ctypes.POINTER(Statvfs)).contents
         for name, value in fields.items():
             setattr(status, name, value)
         return 0

@@ -1,0 +1,133 @@
+"""libfuse's callbacks over a Vfs in memory, called as fusepy calls them. With the kernel: the conformance suite."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from typing import Any
+
+import fuse
+import pytest
+from support.memory_mounts import MemoryMounts
+
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.mount.fusepy_operations import FusepyOperations
+from dfsfuse.mount.fusepy_session import ENCODING, NOW
+from dfsfuse.vfs.vfs import Vfs
+
+UID, GID = 1000, 100
+ODD = b"/odd \xff\n".decode(ENCODING)
+
+
+@pytest.fixture
+def vfs() -> Vfs:
+    return MemoryMounts().mount()
+
+
+@pytest.fixture
+def call(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setattr(fuse, "fuse_get_context", lambda: (UID, GID, 1))
+    return FusepyOperations(vfs, lambda: None)
+
+
+def opened(flags: int = os.O_RDWR) -> fuse.fuse_file_info:
+    return fuse.fuse_file_info(flags=flags)
+
+
+def test_a_file_from_create_to_release(call: Callable[..., Any]) -> None:
+    info = opened()
+    call("create", ODD, stat.S_IFREG | 0o640, info)
+    assert call("write", None, b"hello", 3, info) == 5
+    call("flush", None, info)
+    call("fsync", None, 0, info)
+    found = call("getattr", None, info)
+    assert (found.size, found.uid, found.gid, stat.S_IMODE(found.mode)) == (8, UID, GID, 0o640)
+    assert call("getattr", ODD) == found
+    assert call("read", None, 100, 0, info) == b"\0\0\0hello"
+    call("truncate", None, 4, info)
+    call("release", None, info)
+    again = opened(os.O_RDONLY)
+    call("open", ODD, again)
+    assert call("read", None, 100, 0, again) == b"\0\0\0h"
+    call("release", None, again)
+
+
+def test_names(call: Callable[..., Any]) -> None:
+    call("mkdir", "/folder", 0o755)
+    call("symlink", "/folder/link", ODD)
+    assert call("readlink", "/folder/link") == ODD
+    call("mknod", "/folder/fifo", stat.S_IFIFO | 0o600, 0)
+    call("link", "/folder/other", "/folder/fifo")
+    call("rename", "/folder", "/moved")
+    handle = call("opendir", "/moved")
+    entries = {name: mode for name, _, mode in call("readdir", None, handle)}
+    call("releasedir", None, handle)
+    assert entries.keys() == {b".", b"..", b"link", b"fifo", b"other"}
+    assert entries[b"link"] == stat.S_IFLNK
+    call("unlink", "/moved/other")
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTEMPTY)):
+        call("rmdir", "/moved")
+    assert call("getattr", "/moved/fifo").nlink == 1
+
+
+def test_times_and_owners_that_are_to_stay(call: Callable[..., Any]) -> None:
+    call("mkdir", "/f", 0o755)
+    call("utimens", "/f", (7, 8))
+    call("utimens", "/f", (None, 9))
+    call("chown", "/f", 5, -1)
+    call("chmod", "/f", stat.S_IFDIR | 0o1700)
+    found = call("getattr", "/f")
+    assert (found.atime_ns, found.mtime_ns) == (7, 9)
+    assert (found.uid, found.gid) == (5, GID)
+    assert found.mode == stat.S_IFDIR | 0o1700
+    call("utimens", "/f", (NOW, None))
+    assert call("getattr", "/f").atime_ns > 10**18
+    assert call("getattr", "/f").mtime_ns == 9
+
+
+def test_attributes_that_the_kernel_asks_for_all_the_time(call: Callable[..., Any], vfs: Vfs) -> None:
+    call("mkdir", "/f", 0o755)
+    for name, number in [
+        ("security.capability", errno.ENODATA),
+        ("system.posix_acl_access", errno.EOPNOTSUPP),
+        ("user.none", errno.ENODATA),
+    ]:
+        with pytest.raises(OSError) as caught:
+            call("getxattr", "/f", name)
+        assert caught.value.errno == number
+    odd = b"user.\xff".decode(ENCODING)
+    call("setxattr", "/f", odd, b"value", 0)
+    assert odd in call("listxattr", "/f")
+    assert call("getxattr", "/f", odd) == b"value"
+    call("removexattr", "/f", odd)
+    assert odd not in call("listxattr", "/f")
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [(ReadOnlyError("two servers"), errno.EROFS), (ZeroDivisionError(), errno.EIO), (KeyError(1), errno.EIO)],
+)
+def test_any_error_is_an_oserror_with_a_number(
+    call: Callable[..., Any], vfs: Vfs, monkeypatch: pytest.MonkeyPatch, error: Exception, number: int
+) -> None:
+    def fails(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(vfs, "mkdir", fails)
+    with pytest.raises(OSError) as caught:
+        call("mkdir", "/f", 0o755)
+    assert caught.value.errno == number
+
+
+def test_an_operation_with_neither_path_nor_handle(call: Callable[..., Any]) -> None:
+    with pytest.raises(OSError) as caught:
+        call("truncate", None, 0)
+    assert caught.value.errno == errno.ESTALE
+
+
+def test_ready_is_told_when_libfuse_begins(vfs: Vfs) -> None:
+    told: list[bool] = []
+    FusepyOperations(vfs, lambda: told.append(True))("init", "/")
+    assert told == [True]
