@@ -53,6 +53,7 @@ def test_on_a_terminal(dfc: DfcProcess) -> None:
         terminal.wait_for(b"dfc> ")
         terminal.type(b"status\r")
         terminal.wait_for(b"All servers answer")
+        terminal.wait_for(b"dfc> ")
         terminal.type(b"\x04")  # Ctrl-D
         assert terminal.end() == 1  # of the get that failed
     history = (dfc.folder / "state" / "dfsfuse" / "dfc_history").read_text()
