@@ -128,8 +128,15 @@ def write_line(line: str) -> None:
 
 
 def write_json(value: object) -> None:
-    """A value as JSON, in ASCII (surrogates escaped), to standard output. Raises `OutputClosed`."""
-    _guarded(json.dumps(value, indent=2), newline=True)
+    """A value as JSON, in ASCII (surrogates escaped), to standard output; a list has one item a line.
+
+    Raises `OutputClosed`.
+    """
+    if isinstance(value, list) and value:
+        text = "[\n" + ",\n".join(json.dumps(item) for item in value) + "\n]"
+    else:
+        text = json.dumps(value)
+    _guarded(text, newline=True)
 
 
 def write_bytes(data: bytes) -> None:

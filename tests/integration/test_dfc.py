@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,6 +140,33 @@ def test_two_servers_killed(servers: Servers, tmp_path: Path) -> None:
     dfc.ok("put", "file")
 
 
+def test_a_server_that_dies_during_a_put_or_a_get_is_not_noticed(servers: Servers, tmp_path: Path) -> None:
+    dfc = dfc_for(servers, tmp_path)
+    data = os.urandom(40 << 20)
+    process = dfc.start("put", "-", "file")
+    try:
+        assert process.stdin is not None
+        process.stdin.write(data[: 20 << 20])  # far more than a pipe holds: the upload is under way
+        servers[3].kill()
+        out, err = process.communicate(data[20 << 20 :], timeout=60)
+        assert (process.returncode, out, err) == (0, b"", b"")
+    finally:
+        process.kill()
+        process.wait()
+    servers[3].start()
+    process = dfc.start("get", "file", "-")
+    try:
+        assert process.stdout is not None
+        begin = process.stdout.read(1 << 20)
+        servers[1].kill()
+        rest, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, b"")
+        assert begin + rest == data
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_opposite_servers_killed_leave_every_file_readable(servers: Servers, tmp_path: Path) -> None:
     dfc = dfc_for(servers, tmp_path)
     data = os.urandom(9 << 20)
@@ -193,6 +221,32 @@ def test_the_pieces_lie_as_the_table_says(whole_servers: Servers, tmp_path: Path
         cells = dfc.ok("list", "--where", "where").decode().splitlines()[1].split()
         x = int(md5(data, usedforsecurity=False).hexdigest(), 16) % 4
         assert cells == [*table[x], "1", "complete", "file"]
+
+
+def test_ctrl_c_ends_it_at_once_also_when_all_servers_hang(servers: Servers, tmp_path: Path) -> None:
+    dfc = dfc_for(servers, tmp_path)
+    process = dfc.start()
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.read(len("dfc> ")) == b"dfc> "
+        for server in servers:
+            server.freeze()
+        process.stdin.write(b"list\n")
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert time.monotonic() - began < 5
+        outcome = dfc("list")
+        assert (outcome.code, outcome.err.count(b"\n")) == (6, 1), outcome
+        assert outcome.took_s < 15
+    finally:
+        process.kill()
+        process.wait()
+        for server in servers:
+            server.thaw()
 
 
 def test_ctrl_c_and_sigterm_end_it_and_leave_nothing(servers: Servers, tmp_path: Path) -> None:

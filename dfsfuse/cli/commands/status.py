@@ -51,7 +51,7 @@ def summary(answering: int, servers: int) -> str:
         return f"{answering} of {servers} servers answer: reading and writing work."
     if answering:
         return (
-            f"{answering} of {servers} servers answer: read-only; files they have no copy of are incomplete."
+            f"{answering} of {servers} servers answer: read-only; files that need the others are incomplete."
         )
     return "No server answers."
 
