@@ -14,7 +14,10 @@
     11   FUSE is missing on this machine (libfuse, fusermount3 or /dev/fuse), or refused the mount
     12   the mount is in use and was not unmounted
     13   the mount did not start, or did not finish, in time
+   129   ended by SIGHUP
    130   interrupted (Ctrl-C)
+   141   whoever read the output is gone (128 + SIGPIPE)
+   143   ended by SIGTERM
 
 Codes 3 to 13 are the `exit_code` of the error that was raised (`dfsfuse.errors`, `dfsfuse.mount.errors`); this module
 knows no more than that attribute.
@@ -29,6 +32,7 @@ DONE = 0
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
+OUTPUT_CLOSED = 141
 
 
 def exit_code_of(error: BaseException) -> int:

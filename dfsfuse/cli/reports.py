@@ -24,8 +24,6 @@ from dfsfuse.errors import (
     WrongServerError,
 )
 
-OUTPUT_CLOSED = 141  # as for any program that SIGPIPE ends
-
 
 class CommandError(Exception):
     """A command cannot do what it was asked, for the reason that the text says."""
@@ -129,7 +127,7 @@ def exit_code(error: BaseException) -> int:
         case SystemExit(code=int(code)):
             return code
         case OutputClosed():
-            return OUTPUT_CLOSED
+            return exit_codes.OUTPUT_CLOSED
         case click.Abort():
             return exit_codes.INTERRUPTED
         case click.UsageError():
