@@ -9,6 +9,12 @@ The log is accepted slot by slot: an acceptor holds at most one batch that it do
 tail, at slot `applied + 1`. A proposer that is at slot s knows that s - 1 is chosen, and says so by naming
 its digest in the batch for s (`Batch.previous`).
 
+The writer lease: for `LEASE_S` after its last accept, the promises that other clients ask for are refused, so that a
+writer at work need not fear to be outranked, and may answer operations before they are committed. Who was refused first
+is told to the writer with its next replies; when it lets go, that client has the lease for a moment. A lease is
+forgotten when the server stops, so one that starts behaves as if the last writer had one. The log's safety never rests
+on it: an accept under a ballot that is high enough is accepted, lease or not.
+
 Invariants, which docs/consistency.md builds on:
 - `promised` never falls, and no batch is accepted under a ballot below it.
 - under one ballot at most one batch is accepted at a slot.
@@ -19,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
@@ -59,14 +66,30 @@ class Tail:
     parsed: ParsedBatch
 
 
+LEASE_S: Final = 2.0
+"""How long others are refused after a writer's last accept. A writer counts on three quarters of it only."""
+TURN_S: Final = 0.25
+"""How long the client that is next in turn has for its promise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Until then (the server's clock, seconds) only this client is promised anything. `wanted_by`: who is next."""
+
+    client: bytes
+    until: float
+    wanted_by: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class AcceptorState:
-    """All that an acceptor must never forget."""
+    """All that an acceptor must never forget; and the lease, which it may forget when it stops."""
 
     promised: Ballot = ZERO
     applied: int = 0
     digest: bytes = NO_BATCH
     tail: Tail | None = None
+    lease: Lease | None = None
 
     def position(self) -> Position:
         """This state as a reply."""
@@ -112,8 +135,13 @@ class Step:
         return any(not isinstance(effect, Apply) for effect in self.effects)
 
 
-def promise(state: AcceptorState, ballot: Ballot) -> Step:
+def promise(state: AcceptorState, ballot: Ballot, now: float) -> Step:
     """Phase 1. Promising the same ballot again is no change."""
+    lease = state.lease
+    if lease is not None and now < lease.until and lease.client != ballot.client:
+        wanted_by = lease.wanted_by or ballot.client
+        wait_ms = int((lease.until - now) * 1000) + 1
+        return Step(replace(state, lease=replace(lease, wanted_by=wanted_by)), Refused(state.promised, wait_ms))
     if ballot < state.promised:
         return Step(state, Refused(state.promised))
     tail = state.tail
@@ -127,8 +155,8 @@ def promise(state: AcceptorState, ballot: Ballot) -> Step:
     return Step(replace(state, promised=ballot), reply, (SavePromise(ballot),))
 
 
-def accept(state: AcceptorState, ballot: Ballot, slot: int, parsed: ParsedBatch) -> Step:
-    """Phase 2. Accepting the same batch under the same ballot again is no change."""
+def accept(state: AcceptorState, ballot: Ballot, slot: int, parsed: ParsedBatch, now: float) -> Step:
+    """Phase 2. Accepting the same batch under the same ballot again is no change but for the lease."""
     if ballot < state.promised:
         return Step(state, Refused(state.promised))
     if slot <= state.applied:
@@ -142,16 +170,40 @@ def accept(state: AcceptorState, ballot: Ballot, slot: int, parsed: ParsedBatch)
         return Step(state, Behind(state.applied))
     if parsed.batch.previous != state.digest:
         return Step(state, _diverged(state, slot))
+    state = _leased(state, ballot.client, now)
+    wanted = state.lease is not None and bool(state.lease.wanted_by)
     tail = state.tail
     if tail is not None and tail.ballot == ballot:
         if tail.parsed.digest == parsed.digest:
-            return Step(state, AcceptedAt(slot))
+            return Step(state, AcceptedAt(slot, wanted))
         return Step(state, Error(Status.BAD_REQUEST, f"two batches for slot {slot} under ballot {ballot}"))
     if ballot > state.promised:
         effects.append(SavePromise(ballot))
     accepted = Tail(slot, ballot, parsed)
     effects.append(SaveTail(accepted))
-    return Step(replace(state, promised=ballot, tail=accepted), AcceptedAt(slot), tuple(effects))
+    return Step(replace(state, promised=ballot, tail=accepted), AcceptedAt(slot, wanted), tuple(effects))
+
+
+def let_go(state: AcceptorState, client: bytes, now: float) -> AcceptorState:
+    """The writer has no need of its lease any more: it is the next one's turn."""
+    lease = state.lease
+    if lease is None or lease.client != client:
+        return state
+    turn = Lease(lease.wanted_by, now + TURN_S) if lease.wanted_by else None
+    return replace(state, lease=turn)
+
+
+def started(state: AcceptorState, now: float) -> AcceptorState:
+    """The server has started and cannot know what lease it gave: as if the last writer had just been at work."""
+    last = state.tail.ballot if state.tail is not None else state.promised
+    return replace(state, lease=Lease(last.client, now + LEASE_S)) if state.applied or state.tail else state
+
+
+def _leased(state: AcceptorState, client: bytes, now: float) -> AcceptorState:
+    """This client's lease begins anew. Who wants it is remembered while the writer is the same."""
+    lease = state.lease
+    wanted_by = lease.wanted_by if lease is not None and lease.client == client else b""
+    return replace(state, lease=Lease(client, now + LEASE_S, wanted_by))
 
 
 def chosen(state: AcceptorState, slot: int, digest: bytes) -> Step:

@@ -36,9 +36,7 @@ RESERVED_NAMES: Final = frozenset({"server.json", "server.json.tmp"})
 """What else lies in a server's folder and would match the pattern."""
 
 _mechanism = ScramMechanism(MECHANISM)
-_TEXT: Final = re.compile(
-    r"SCRAM-SHA-256\$([1-9][0-9]{3,7}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)"
-)
+_TEXT: Final = re.compile(r"SCRAM-SHA-256\$([1-9][0-9]{3,7}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
 
 
 def is_user_name(name: str) -> bool:

@@ -72,9 +72,7 @@ def main(
     if root is None or port is None:
         raise click.UsageError("ROOT and PORT must be given: dfs-server DFS1 10001")
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(
-        stream=sys.stderr, level=level, format=f"%(asctime)s {root.name} %(levelname)s %(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, level=level, format=f"%(asctime)s {root.name} %(levelname)s %(message)s")
     try:
         _serve(root, host, port, config.read(config_file.find(config_path, config.FILE_NAME)))
     except ConfigError as error:

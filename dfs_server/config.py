@@ -85,14 +85,10 @@ def _users(value: object, at: At) -> tuple[dict[str, Verifier], list[str]]:
         if "password" in keys:
             plain.append(name)
             password = place.child("password")
-            verifiers[name] = config_file.secret_as(
-                keys["password"], password, "a password", Verifier.of_password
-            )
+            verifiers[name] = config_file.secret_as(keys["password"], password, "a password", Verifier.of_password)
         else:
             expected = "what 'dfs-server --hash-password' prints"
-            verifiers[name] = config_file.secret_as(
-                keys["scram"], place.child("scram"), expected, Verifier.parse
-            )
+            verifiers[name] = config_file.secret_as(keys["scram"], place.child("scram"), expected, Verifier.parse)
     return verifiers, plain
 
 

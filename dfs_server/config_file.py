@@ -71,8 +71,7 @@ def find(explicit: Path | None, name: str) -> Path:
             return path
     looked = " and ".join(str(path) for path in candidates)
     raise ConfigError(
-        f"{name}: there is no such config file; looked for {looked}. "
-        f"Name one with --config or ${ENVIRONMENT_VARIABLE}."
+        f"{name}: there is no such config file; looked for {looked}. Name one with --config or ${ENVIRONMENT_VARIABLE}."
     )
 
 
@@ -178,9 +177,7 @@ def any_mapping(value: object, at: At, expected: str) -> dict[str, object]:
         raise at.error(described(value), expected)
     for key in value:
         if not isinstance(key, str):
-            raise at.error(
-                f"{described(key)} as a key", 'a name (in quotes, if YAML takes it for another kind: "123")'
-            )
+            raise at.error(f"{described(key)} as a key", 'a name (in quotes, if YAML takes it for another kind: "123")')
     return value
 
 
@@ -231,6 +228,4 @@ def number(value: object, at: At, *, low: float, high: float) -> float:
 def listed(names: Iterable[str]) -> str:
     """`a`, `b` and `c`, for a sentence."""
     quoted = [repr(name) for name in names]
-    return (
-        quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " and " + quoted[-1] if quoted else "none"
-    )
+    return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " and " + quoted[-1] if quoted else "none"

@@ -74,22 +74,30 @@ class NamespaceStore:
     """One user's log, map and small pieces. Thread-safe.
 
     `folder` is `ROOT/<user>` and must exist or be creatable; `server` is this server's name, as in inline
-    pieces' homes; dropped segments are given out by `expired_drops` after `grace_s` seconds of `clock` (in ns).
+    pieces' homes; dropped segments are given out by `expired_drops` after `grace_s` seconds of `clock` (in ns);
+    leases last by `monotonic`.
     Raises `FolderFormatError`; sqlite3 and OS errors only for the disk, never for what a peer sent.
     """
 
     def __init__(
-        self, folder: Path, server: str, *, grace_s: float = 600.0, clock: Callable[[], int] = time.time_ns
+        self,
+        folder: Path,
+        server: str,
+        *,
+        grace_s: float = 600.0,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "namespace.db"
         self._server = server
         self._grace_ns = int(grace_s * 1e9)
         self._clock = clock
+        self._monotonic = monotonic
         self._write_lock = threading.Lock()
         self._writer = self._connect()
         self._reader = NamespaceReader(self._connect())
-        self._state = self._load()
+        self._state = acceptor.started(self._load(), monotonic())
         first, size = self._writer.execute(
             "SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log"
         ).fetchone()
@@ -114,12 +122,13 @@ class NamespaceStore:
     def _handle(self, request: LogRequest) -> Reply:
         match request:
             case Promise(ballot):
-                return self._step(lambda state: acceptor.promise(state, ballot))
+                return self._step(lambda state: acceptor.promise(state, ballot, self._monotonic()))
             case Accept(ballot, slot, encoded):
                 parsed = ParsedBatch.of(encoded)
-                return self._step(lambda state: acceptor.accept(state, ballot, slot, parsed))
-            case Chosen(slot, digest):
-                return self._step(lambda state: acceptor.chosen(state, slot, digest))
+                return self._step(lambda state: acceptor.accept(state, ballot, slot, parsed, self._monotonic()))
+            case Chosen(slot, digest, client):
+                now = self._monotonic()
+                return self._step(lambda state: acceptor.chosen(acceptor.let_go(state, client, now), slot, digest))
             case Learn(first, encoded_batches):
                 chosen = [ParsedBatch.of(encoded) for encoded in encoded_batches]
                 return self._step(lambda state: acceptor.learn(state, first, chosen))

@@ -77,9 +77,7 @@ def failures_told() -> Iterator[None]:
         raise RequestFailedError(Status.DIGEST_MISMATCH, str(error)) from error
     except CorruptPieceError as error:
         log.warning("%s", error)
-        raise RequestFailedError(
-            Status.DIGEST_MISMATCH, "the piece is damaged on this server's disk"
-        ) from error
+        raise RequestFailedError(Status.DIGEST_MISMATCH, "the piece is damaged on this server's disk") from error
     except FolderFormatError as error:
         log.warning("%s", error)
         raise RequestFailedError(Status.IO_ERROR, str(error)) from error
@@ -174,9 +172,7 @@ class Namespace:
 
     def _have(self, pieces: tuple[tuple[bytes, int], ...]) -> Have:
         if len(pieces) > MAX_HAVE_PIECES:
-            raise BadPieceError(
-                f"{len(pieces)} pieces asked for at once; at most {MAX_HAVE_PIECES} are allowed"
-            )
+            raise BadPieceError(f"{len(pieces)} pieces asked for at once; at most {MAX_HAVE_PIECES} are allowed")
         here = self._pieces.have(pieces)
         here |= self._store.have_small([piece for piece in pieces if piece not in here])
         return Have(bytes(piece in here for piece in pieces))

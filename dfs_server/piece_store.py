@@ -122,9 +122,7 @@ class PieceStore:
                 if name not in self._totals:
                     self._totals[name] = _look_through(self._folder / name)
         with self._lock:
-            return sum(count for count, _ in self._totals.values()), sum(
-                size for _, size in self._totals.values()
-            )
+            return sum(count for count, _ in self._totals.values()), sum(size for _, size in self._totals.values())
 
     def _make_folders(self) -> None:
         """All 256 at once: one that is made with its first piece might not be durable when its second one is."""
@@ -144,9 +142,7 @@ class PieceStore:
         try:
             with self.open(segment, number) or nullcontext() as present:
                 if present is not None and present.digests != digests:
-                    raise DigestMismatchError(
-                        "this piece is here already, with other digests; pieces never change"
-                    )
+                    raise DigestMismatchError("this piece is here already, with other digests; pieces never change")
         except CorruptPieceError as error:
             log.warning("%s; the piece is put anew", error)
 

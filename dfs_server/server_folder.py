@@ -122,8 +122,6 @@ def _read_marker(path: Path) -> _Marker | None:
 
 def _make_marker(path: Path, name: str) -> _Marker:
     marker = _Marker(FORMAT, name, secrets.token_hex(16), secrets.token_hex(32))
-    durable.write_file(
-        path / "server.json", msgspec.json.format(msgspec.json.encode(marker)) + b"\n", mode=0o600
-    )
+    durable.write_file(path / "server.json", msgspec.json.format(msgspec.json.encode(marker)) + b"\n", mode=0o600)
     durable.fsync_folder(path.parent)
     return marker

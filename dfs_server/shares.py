@@ -64,9 +64,7 @@ class Shares:
         with self._lock:
             share = self._shares.setdefault(user, Share())
             if share.connections >= self._max_connections:
-                raise TooBusyError(
-                    f"user {user} has {share.connections} connections, which is the most there may be"
-                )
+                raise TooBusyError(f"user {user} has {share.connections} connections, which is the most there may be")
             share.connections += 1
         try:
             yield share

@@ -144,9 +144,11 @@ class Promised(Message, frozen=True):
 
 
 class Refused(Message, frozen=True):
-    """A higher ballot was promised: `promised`."""
+    """A higher ballot was promised: `promised`. Or, with `wait_ms`, another client holds the writer lease for so long
+    at most; it has been told, or will be with its next accept, that somebody waits."""
 
     promised: Ballot
+    wait_ms: int = 0
 
 
 class Accept(Message, frozen=True):
@@ -162,9 +164,10 @@ class Accept(Message, frozen=True):
 
 
 class AcceptedAt(Message, frozen=True):
-    """The batch and all it carries are durable at this slot."""
+    """The batch and all it carries are durable at this slot. `wanted`: another client waits for the lease."""
 
     slot: int
+    wanted: bool = False
 
 
 class Behind(Message, frozen=True):
@@ -174,10 +177,14 @@ class Behind(Message, frozen=True):
 
 
 class Chosen(Message, frozen=True):
-    """The batch with this digest is chosen at `slot`: apply it if you have accepted it. Reply: `Position`."""
+    """The batch with this digest is chosen at `slot`: apply it if you have accepted it. Reply: `Position`.
+
+    `let_go`: the id of the client that sends this, if it gives up its writer lease.
+    """
 
     slot: int
     digest: bytes
+    let_go: bytes = b""
 
 
 class Learn(Message, frozen=True):

@@ -40,6 +40,7 @@ from dfsfuse.cluster.proposer import (
     QUORUM,
     InDoubt,
     IsChosen,
+    Leased,
     Newest,
     NoQuorum,
     Outranked,
@@ -93,6 +94,8 @@ class LogState:
     ballot: Ballot | None = None
     """The ballot under which a quorum lets us propose, as far as we know."""
     highest: Ballot = ZERO
+    wanted: bool = False
+    """Another client waits for the writer lease."""
     sequence: int = 0
     copies: int = 0
     """How many copies of the map this client has begun; with its id, the id of the next one."""
@@ -163,29 +166,38 @@ def _gather(round_: _Round, verdict: Callable[[], V | Pending], request: Request
 def lead(log: LogState) -> Procedure[None]:
     """Get the promise of a quorum, learn what was chosen before, and finish what may be chosen.
 
-    Afterwards `log.ballot` is set and `log.known` is the end of the log. Raises ReadOnlyError without a quorum.
+    Afterwards `log.ballot` is set and `log.known` is the end of the log. Waits while another client has the writer
+    lease. Raises ReadOnlyError without a quorum.
     """
-    log.ballot = None
     attempt = 0
-    while True:
-        ballot = log.highest = log.highest.above(log.client)
-        prepare = Prepare(log.quorum, ballot=ballot)
-        match (yield from _gather(prepare, prepare.verdict, Promise(ballot))):
-            case NoQuorum(answered):
-                raise ReadOnlyError(_too_few(answered))
-            case Outranked(higher):
-                log.highest = max(log.highest, higher)
-            case Won(base, holders, unfinished):
-                yield from _follow(log, base, holders)
-                if unfinished is None or unfinished.slot != log.known.slot + 1:
-                    log.ballot = ballot
-                    return
-                if (yield from _propose(log, ballot, unfinished.batch)):
-                    log.learnt(_change(unfinished.slot, unfinished.batch))
-                    log.ballot = ballot
-                    return
+    while not (yield from _try_to_lead(log)):
         attempt += 1
         yield Pause(attempt)
+
+
+def _try_to_lead(log: LogState) -> Procedure[bool]:
+    """`lead`, once. False: another client has the lease, or a higher ballot."""
+    log.ballot = None
+    log.wanted = False
+    ballot = log.highest = log.highest.above(log.client)
+    prepare = Prepare(log.quorum, ballot=ballot)
+    match (yield from _gather(prepare, prepare.verdict, Promise(ballot))):
+        case NoQuorum(answered):
+            raise ReadOnlyError(_too_few(answered))
+        case Outranked(higher):
+            log.highest = max(log.highest, higher)
+        case Leased():
+            pass
+        case Won(base, holders, unfinished):
+            yield from _follow(log, base, holders)
+            if unfinished is None or unfinished.slot != log.known.slot + 1:
+                log.ballot = ballot
+                return True
+            if (yield from _propose(log, ballot, unfinished.batch)):
+                log.learnt(_change(unfinished.slot, unfinished.batch))
+                log.ballot = ballot
+                return True
+    return False
 
 
 def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
@@ -196,6 +208,7 @@ def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
         match (yield from _gather(propose, propose.verdict, Accept(ballot, slot, encoded))):
             case IsChosen():
                 log.proposed(slot, encoded)
+                log.wanted = log.wanted or propose.wanted
                 yield from _top_up(log, propose.behind)
                 return True
             case Outranked(higher):
@@ -277,23 +290,27 @@ def catch_up(log: LogState) -> Procedure[bool]:
     Raises UnavailableError if no server answers.
     """
     attempt = 0
+    goal = 0
     while True:
         survey = Survey(log.quorum, known=log.known)
         match (yield from _gather(survey, survey.verdict, GetPosition())):
             case Newest(point, holders):
                 yield from _follow(log, point, holders)
                 return True
-            case NoQuorum(answered):
-                if answered == 0:
+            case NoQuorum():
+                if not survey.positions:
                     raise UnavailableError("no server answers")
-                best = survey.best()
-                holders = frozenset(s for s, position in survey.positions.items() if position.applied >= best.slot)
-                yield from _follow(log, best, holders)
+                yield from _follow(log, survey.best(), survey.appliers())
                 return False
             case InDoubt():
+                # What was acknowledged before we began is at or before the slot in doubt: once that is decided, what
+                # is in doubt after it does not matter.
+                if goal and survey.best().slot >= goal:
+                    yield from _follow(log, survey.best(), survey.appliers())
+                    return True
+                goal = goal or survey.best().slot + 1
                 attempt += 1
-                if attempt > DOUBTS:
-                    yield from lead(log)
+                if attempt > DOUBTS and (yield from _try_to_lead(log)):
                     return True
                 yield Pause(attempt)
 

@@ -36,10 +36,13 @@ LAST_KEY: Final = b"\xff" * 16
 PAGE_ITEMS: Final = 2000
 
 
-def settle(point: Point) -> Procedure[dict[int, Position]]:
-    """Tell all servers that this point is chosen. Returns where each that answered stands afterwards."""
+def settle(point: Point, let_go: bytes = b"") -> Procedure[dict[int, Position]]:
+    """Tell all servers that this point is chosen. Returns where each that answered stands afterwards.
+
+    `let_go`: the client that gives up its writer lease.
+    """
     positions: dict[int, Position] = {}
-    yield Ask(dict.fromkeys(ALL, Chosen(point.slot, point.digest)))
+    yield Ask(dict.fromkeys(ALL, Chosen(point.slot, point.digest, let_go)))
     for _ in ALL:
         event = yield RECEIVE
         assert event is not None

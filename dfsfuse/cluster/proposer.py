@@ -43,6 +43,11 @@ class Outranked:
 
 
 @dataclass(frozen=True, slots=True)
+class Leased:
+    """Another client holds the writer lease: wait. It has been told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """A place in the log: the batch with this digest is chosen at this slot. Slot 0 is the empty log."""
 
@@ -97,6 +102,7 @@ class Prepare(_Round):
     ballot: Ballot = field(kw_only=True)
     promised: dict[int, Promised] = field(default_factory=dict)
     outranked: Ballot | None = None
+    leased: bool = False
 
     def receive(self, server: int, reply: Reply) -> None:
         """A reply to the `Promise` request."""
@@ -104,17 +110,21 @@ class Prepare(_Round):
         match reply:
             case Promised():
                 self.promised[server] = reply
+            case Refused(_, wait_ms) if wait_ms:
+                self.leased = True
             case Refused(ballot):
                 self.outranked = max(ballot, self.outranked or ballot)
             case _:
                 self.failed.add(server)
 
-    def verdict(self) -> Pending | Won | Outranked | NoQuorum:
+    def verdict(self) -> Pending | Won | Outranked | Leased | NoQuorum:
         """What the replies say so far."""
         if len(self.promised) >= self.quorum:
             return self._won()
         if self.outranked is not None:
             return Outranked(self.outranked)
+        if self.leased and len(self.promised) + len(self.waiting) < self.quorum:
+            return Leased()
         if len(self.promised) + len(self.waiting) < self.quorum:
             return NoQuorum(len(self.promised) + len(self.waiting))
         return Pending()
@@ -157,13 +167,16 @@ class Propose(_Round):
     """Servers that lack batches before this one, and the slot they have applied."""
     outranked: Ballot | None = None
     overtaken: bool = False
+    wanted: bool = False
+    """Another client waits for the lease."""
 
     def receive(self, server: int, reply: Reply) -> None:
         """A reply to the `Accept` request."""
         self.waiting.discard(server)
         match reply:
-            case AcceptedAt(slot) if slot == self.slot:
+            case AcceptedAt(slot, wanted) if slot == self.slot:
                 self.accepted.add(server)
+                self.wanted = self.wanted or wanted
             case Position(applied, digest) if applied == self.slot and digest == self.digest:
                 self.accepted.add(server)
             case Position():
@@ -262,6 +275,11 @@ class Survey(_Round):
         """The furthest point that is certainly chosen: what the caller knows, or a server has applied."""
         applied = [Point(reply.applied, reply.digest) for reply in self.positions.values()]
         return max([self.known, *applied], key=lambda point: point.slot)
+
+    def appliers(self) -> frozenset[int]:
+        """Servers that have applied the best point."""
+        best = self.best().slot
+        return frozenset(server for server, reply in self.positions.items() if reply.applied >= best)
 
     def _holders(self, point: Point) -> frozenset[int]:
         return frozenset(

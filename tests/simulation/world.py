@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -76,11 +76,18 @@ class SimServer:
         self.disk = Disk()
         self.synced = Disk()
         self.up = True
+        self.clock_speed = world.random.uniform(0.9, 1.1)
         self.keep_batches = 12  # so that logs are trimmed and maps copied, often
 
+    def now(self) -> float:
+        """This server's clock: it runs at a speed of its own."""
+        return 1000.0 * self.number + self.world.now * self.clock_speed
+
     def crash(self) -> None:
+        """Lose what was not durable. The lease is nowhere on a disk; when it starts again it is cautious."""
         self.up = False
         self.disk = self.synced.twin()
+        self.disk.state = acceptor.started(replace(self.disk.state, lease=None), self.now())
 
     def wipe(self) -> None:
         self.disk, self.synced = Disk(), Disk()
@@ -90,10 +97,11 @@ class SimServer:
         state = disk.state
         match request:
             case Promise(ballot):
-                return self._step(acceptor.promise(state, ballot))
+                return self._step(acceptor.promise(state, ballot, self.now()))
             case Accept(ballot, slot, encoded):
-                return self._step(acceptor.accept(state, ballot, slot, ParsedBatch.of(encoded)))
-            case Chosen(slot, digest):
+                return self._step(acceptor.accept(state, ballot, slot, ParsedBatch.of(encoded), self.now()))
+            case Chosen(slot, digest, client):
+                state = acceptor.let_go(state, client, self.now())
                 return self._step(acceptor.chosen(state, slot, digest))
             case Learn(first, encoded_batches):
                 return self._step(acceptor.learn(state, first, [ParsedBatch.of(e) for e in encoded_batches]))
