@@ -57,6 +57,8 @@ from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 MAX_GAP: Final = 2000
 """A reader that is further behind forgets what it knew instead of learning each change."""
 RECENT_BATCHES: Final = 64
+LEASE_S: Final = 2.0
+"""How long servers refuse others after a writer's last accept (`dfs_server.acceptor.LEASE_S`)."""
 DOUBTS: Final = 6
 """How often a reader waits for a writer at work before it finishes that writer's batch itself."""
 

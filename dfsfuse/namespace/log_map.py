@@ -1,29 +1,38 @@
-"""Transactions over the quorum log: optimistic concurrency, with the read set validated by key.
+"""Transactions over the quorum log: optimistic concurrency, with the read set validated by key; and under the writer
+lease, answers before the commit.
 
-Every state that `work` sees is that of one slot, the log's known point: what is cached is true of it, and what is
-fetched is either of it, or of a later slot; then the changes in between are learnt first, and if they touch what `work`
-has read, it starts again. When its changes are proposed and somebody else's batch came first, the same check decides
-between proposing again at the next slot and running `work` again.
+**Without the lease.** An operation runs on the state of one slot, the log's known point. What it needs and the cache
+does not have is fetched, and it runs again. Its changes are proposed at the next slot; if somebody else's batch came
+first, the changes are proposed again, or the operation runs again if what it has read has changed. One that changes
+nothing, or raises (no such file, ...), has decided something all the same: its read set is checked against the newest
+state.
 
-A transaction that changes nothing, or that raises (no such file, ...), has decided something all the same: its read set
-is checked against the newest state before it returns.
+**With the lease** nobody else can commit, so the cached state is the newest one. An operation runs on it and is
+answered at once; its changes are applied to the cache and wait in `_pending`. They are committed in order, several in a
+batch: by whoever needs one to be durable, else by the committer after a moment. If that fails, what was answered is lost
+from that point on; the cache is forgotten, and the next who asks for durability is told.
 
-Threads: one lock, held while an operation reads, decides and commits. Data never moves under it.
+Threads and locks: `_log_lock` is held while the log is used, over the network; `_lock` for the cache and what waits,
+never over the network. Who holds `_lock` does not wait for `_log_lock`. The cache moves on to a later slot only under
+both. Invariant under `_log_lock`: the cache is the state of the known point, with the waiting changes applied.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
-from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.cluster.log_protocol import Contents, News
-from dfsfuse.cluster.quorum_log import QuorumLog
-from dfsfuse.errors import TooLargeError, UnavailableError
-from dfsfuse.namespace.map_cache import UNKNOWN, MapCache, Unknown, prefix_end
+from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
+from dfsfuse.errors import DfsError, UnavailableError
+from dfsfuse.namespace.map_cache import MapCache, prefix_end
+from dfsfuse.namespace.pending import Pending, PendingChange
 from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.namespace.views import CachedView, MissingError
 
 T = TypeVar("T")
 
@@ -31,13 +40,14 @@ FAMILY_PAGE: Final = 256
 """A family that is not larger is fetched whole when one of its keys is asked for."""
 SCAN_PAGE: Final = 5000
 READ_KEYS: Final = 1000
-MAX_CONTENTS_BYTES: Final = 1_900_000
-RERUNS: Final = 200
+RUNS: Final = 200
 RUNS_FOR_S: Final = 10.0
+LINGER_S: Final = 0.002
+"""How long answered changes wait for more before they are on their way."""
+SETTLE_AFTER_S: Final = 0.01
+"""A pause of this length ends a turn of writing: the lease is let go."""
 
-
-class _StateMovedError(Exception):
-    """What was read is of an older slot than what is being read now."""
+log = logging.getLogger(__name__)
 
 
 class LogMap:
@@ -45,52 +55,70 @@ class LogMap:
 
     def __init__(
         self,
-        log: QuorumLog,
+        quorum_log: QuorumLog,
         family_of: Callable[[bytes], bytes | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log = log
+        self._log = quorum_log
         self._family_of = family_of
         self._clock = clock
+        self._log_lock = threading.Lock()
         self._lock = threading.Lock()
         self._cache = MapCache(family_of)
-        self._fresh_at = float("-inf")
+        self._pending = Pending()
+        self._lease_until = NEVER
+        self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
+        self._unsettled = False
+        self._committer = Committer(self)
+
+    def start(self) -> None:
+        """Start the committer, a thread. Without it changes are committed before they are answered."""
+        self._committer.start()
+
+    # -------------------------------------------------------------- for users (see `MapStore`)
 
     def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0) -> T:
         """See `MapStore.read`."""
+        begun = self._clock()
         with self._lock:
-            begun = self._clock()
+            if self._is_newest(begun - max_age_s):
+                with contextlib.suppress(MissingError):
+                    return work(CachedView(self._cache))
+        with self._log_lock:
+            self._drain()
             for view in self._views(begun):
-                if self._fresh_at <= begun - max_age_s:
+                if not self._is_newest(begun - max_age_s):
                     self._catch_up()
-                try:
-                    return work(view)
-                except _StateMovedError:
-                    continue
+                with contextlib.suppress(MissingError):
+                    return self._run(view, work)
+                self._fetch(view)
         raise AssertionError("unreachable: _views raises when it gives up")
 
-    def transact(self, work: Callable[[Transaction], T]) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         """See `MapStore.transact`."""
-        with self._lock:
-            begun = self._clock()
-            if self._fresh_at == float("-inf"):
-                self._catch_up()
-            for view in self._views(begun):
-                try:
-                    result, refusal = work(view), None
-                except _StateMovedError:
-                    continue
-                except OSError as error:
-                    refusal = error
-                if refusal is None and view.changes_anything():
-                    if self._commit(view):
+        begun = self._clock()
+        if self._committer.is_running:
+            with contextlib.suppress(MissingError), self._lock:
+                if begun < self._lease_until:
+                    result, ticket = self._answer(work)
+                    if ticket is None:
                         return result
-                elif self._still_true(view, begun):
-                    if refusal is not None:
-                        raise refusal
+                    self._lock.release()
+                    try:
+                        self._see_to(ticket, durable=durable)
+                    finally:
+                        self._lock.acquire()
                     return result
-        raise AssertionError("unreachable: _views raises when it gives up")
+        with self._log_lock:
+            self._drain()
+            return self._transact_slowly(work, begun)
+
+    def flush(self) -> None:
+        """See `MapStore.flush`."""
+        with self._lock:
+            ticket = self._pending.last
+        self._see_to(ticket, durable=True)
 
     def writable(self) -> bool:
         """See `MapStore.writable`."""
@@ -98,205 +126,272 @@ class LogMap:
 
     def close(self) -> None:
         """See `MapStore.close`."""
+        self._committer.close()
+        with self._log_lock:
+            self._drain()
+            with contextlib.suppress(DfsError):
+                self._settle()
         self._log.close()
 
-    # -------------------------------------------------------------- one run of an operation
+    # -------------------------------------------------------------- answers under the lease
 
-    def _views(self, begun: float) -> Iterable[_CachedView]:
+    def _answer(self, work: Callable[[Transaction], T]) -> tuple[T, PendingChange | None]:
+        """Run on the cached state, which is the newest. Holds `_lock`."""
+        view = CachedView(self._cache)
+        result = work(view)
+        if not view.changes_anything():
+            return result, None
+        contents = view.contents()
+        self._cache.changed_here(contents.puts, contents.deletes)
+        return result, self._pending.add(contents, view)
+
+    def _see_to(self, change: PendingChange | None, *, durable: bool) -> None:
+        """Wait until this change is durable, or see that it is on its way."""
+        if not durable and not self._pending.is_full:
+            self._committer.wake()
+            return
+        if change is not None and not change.done:
+            with self._log_lock:
+                self._commit_pending(until=change)
+        with self._lock:
+            failure = self._pending.take_failure()
+        if failure is not None:
+            raise failure
+
+    def _commit_pending(self, until: PendingChange | None = None) -> None:
+        """Commit what waits, in order, at least up to `until`. Holds `_log_lock`."""
+        while until is None or not until.done:
+            with self._lock:
+                portion = self._pending.portion()
+            if not portion:
+                break
+            contents = Pending.merged(portion)
+            try:
+                done = self._propose(contents, self._pending.touched_by)
+            except DfsError as error:
+                self._lose(error)
+                return
+            if not done:
+                self._lose(UnavailableError("another client changed the same files while this one was not heard"))
+                return
+            with self._lock:
+                self._pending.committed(portion)
+        if self._log.turn_is_over:
+            self._hand_over()
+
+    def _drain(self) -> None:
+        """Commit all that waits. Holds `_log_lock`. A failure is kept for who asks for durability."""
+        while self._pending.last is not None and not self._pending.last.done:
+            self._commit_pending()
+
+    def _lose(self, error: DfsError) -> None:
+        """What waits cannot be committed: it was answered, and is lost."""
+        with self._lock:
+            self._lease_until = self._fresh_at = NEVER
+            count = self._pending.lose(error)
+            self._cache.forget()
+        log.error("%d changes that were answered, and not yet asked to be durable, are lost: %s", count, error)
+
+    def _hand_over(self) -> None:
+        """Another client waits: answer nothing more, commit what was answered, and let go. Holds `_log_lock`."""
+        with self._lock:
+            self._lease_until = NEVER
+            more = bool(self._pending)
+        if more:
+            self._commit_pending()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let go of the lease; nothing waits. Holds `_log_lock`."""
+        with self._lock:
+            if self._pending:
+                return
+            self._lease_until = NEVER
+        if self._unsettled:
+            self._log.settle()
+            self._unsettled = False
+
+    # -------------------------------------------------------------- the committer's part
+
+    def commit_waiting(self) -> None:
+        """Commit what was answered and nobody waits for."""
+        with self._log_lock:
+            self._commit_pending()
+
+    def settle_if_idle(self) -> bool:
+        """Let go of the lease if nothing waits. False if something does."""
+        with self._log_lock:
+            if self._pending:
+                return False
+            with contextlib.suppress(DfsError):
+                self._settle()
+            return True
+
+    # -------------------------------------------------------------- one operation after the other (hold `_log_lock`)
+
+    def _transact_slowly(self, work: Callable[[Transaction], T], begun: float) -> T:
+        if self._fresh_at == NEVER:
+            self._catch_up()
+        for view in self._views(begun):
+            try:
+                result, refusal = self._run(view, work), None
+            except MissingError:
+                self._fetch(view)
+                continue
+            except OSError as error:
+                refusal = error
+            if refusal is None and view.changes_anything():
+                contents = view.contents()
+                if self._propose(contents, view.touched_by):
+                    self._apply(contents)
+                    return result
+            elif self._still_true(view, begun):
+                if refusal is not None:
+                    raise refusal
+                return result
+        raise AssertionError("unreachable: _views raises when it gives up")
+
+    def _run(self, view: CachedView, work: Callable[[Transaction], T]) -> T:
+        with self._lock:
+            return work(view)
+
+    def _views(self, begun: float) -> Iterator[CachedView]:
         """A fresh view for each run, while there is time."""
-        for _ in range(RERUNS):
-            yield _CachedView(self)
+        for _ in range(RUNS):
+            yield CachedView(self._cache)
             if self._clock() - begun > RUNS_FOR_S:
                 break
         raise UnavailableError("other clients change the same files without pause: try again")
 
+    def _is_newest(self, since: float) -> bool:
+        """Whether the cached state was the newest one at some moment after `since`. (Any lock.)"""
+        return self._fresh_at > since or self._clock() < self._lease_until
+
     def _catch_up(self) -> None:
         begun = self._clock()
         self._log.catch_up()
-        self._take_news()
+        self._absorb()
         self._fresh_at = begun
 
-    def _take_news(self) -> News:
+    def _still_true(self, view: CachedView, begun: float) -> bool:
+        """Whether what the view has read is the newest state at some moment since `begun`."""
+        if self._is_newest(begun):
+            return True
+        now = self._clock()
+        self._log.catch_up()
+        news = self._absorb()
+        self._fresh_at = now
+        return not view.touched_by(news)
+
+    def _absorb(self) -> News:
+        """Move the cache on to the known point."""
         news = self._log.take_news()
-        if news.forget:
-            self._cache.forget()
-        else:
+        with self._lock:
+            if news.forget:
+                self._cache.forget()
             for change in news.changes:
                 self._cache.changed_elsewhere(change.keys)
         return news
 
-    def _still_true(self, view: _CachedView, begun: float) -> bool:
-        """Whether what the view has read is the newest state at some moment since `begun`."""
-        if self._fresh_at > begun:
-            return True
-        now = self._clock()
-        self._log.catch_up()
-        news = self._take_news()
-        self._fresh_at = now
-        return not view.touched_by(news)
-
-    def _commit(self, view: _CachedView) -> bool:
-        contents = view.contents()
-        conflict = False
-
-        def conflicts(news: News) -> bool:
-            nonlocal conflict
-            conflict = view.touched_by(news)
-            return conflict
-
+    def _propose(self, contents: Contents, touched_by: Callable[[News], bool]) -> bool:
         begun = self._clock()
         try:
-            done = self._log.commit(contents, conflicts)
+            done = self._log.commit(contents, touched_by)
         finally:
-            news = self._take_news()
+            news = self._absorb()
+            self._unsettled = True
         if done:
-            self._fresh_at = begun
-            if not news.changes and not news.forget:
-                self._cache.changed_here(contents.puts, contents.deletes)
-            else:
-                self._cache.changed_elsewhere([key for key, _ in contents.puts])
-                self._cache.changed_elsewhere(contents.deletes)
+            with self._lock:
+                self._fresh_at = begun
+                if news.changes or news.forget:
+                    self._cache.changed_elsewhere([*(key for key, _ in contents.puts), *contents.deletes])
+                elif self._committer.is_running and not self._log.turn_is_over:
+                    self._lease_until = self._log.lease_until
+            self._committer.wake()
         return done
 
-    # -------------------------------------------------------------- what a view reads
+    def _apply(self, contents: Contents) -> None:
+        with self._lock:
+            self._cache.changed_here(contents.puts, contents.deletes)
 
-    def fetch(self, view: _CachedView, keys: Sequence[bytes]) -> None:
-        """Bring these keys into the cache, at the known slot."""
+    # -------------------------------------------------------------- fetching (hold `_log_lock`, nothing waits)
+
+    def _fetch(self, view: CachedView) -> None:
+        """Bring what the view lacks into the cache, at the known point."""
+        if view.missing_range is not None:
+            self._fetch_range(*view.missing_range)
+            return
+        keys = view.missing
         if len(keys) == 1 and (family := self._family_of(keys[0])) is not None:
             page = self._log.read_range(family, prefix_end(family), FAMILY_PAGE)
-            self._check(view)
+            self._absorb()
             if not page.more:
-                self._cache.fetched_family(family, page.items)
+                self._insert(lambda: self._cache.fetched_family(family, page.items))
                 return
         for first in range(0, len(keys), READ_KEYS):
             part = tuple(keys[first : first + READ_KEYS])
-            values = self._log.read_keys(part)
-            self._check(view)
-            self._cache.fetched(part, values.values)
+            values = self._log.read_keys(part).values
+            self._absorb()
+            self._insert(lambda part=part, values=values: self._cache.fetched(part, values))  # type: ignore[misc]
 
-    def fetch_range(self, view: _CachedView, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
-        """All items of a range, at the known slot; a family is kept."""
-        view.ranges.append((start, end))
+    def _fetch_range(self, start: bytes, end: bytes) -> None:
         items: list[tuple[bytes, bytes]] = []
         at = start
         while True:
             page = self._log.read_range(at, end, SCAN_PAGE)
-            self._check(view)
+            news = self._absorb()
+            if items and (news.forget or any(start <= key < end for c in news.changes for key in c.keys)):
+                return  # the pages are of different states: the operation runs again, and asks again
             items.extend(page.items)
             if not page.more:
                 break
             at = page.items[-1][0] + b"\0"
-        if self._family_of(start + b"x") == start and end == prefix_end(start):
-            self._cache.fetched_family(start, items)
-        return items
+        self._insert(lambda: self._cache.fetched_family(start, items))
 
-    def _check(self, view: _CachedView) -> None:
-        """The state may have moved on to a later slot: does that touch what the view has read?"""
-        if view.touched_by(self._take_news()):
-            raise _StateMovedError
-
-    def cached(self, key: bytes) -> bytes | Unknown | None:
-        """What the cache has."""
-        return self._cache.get(key)
-
-    def cached_range(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]] | Unknown:
-        """What the cache has of a range that is a family."""
-        return self._cache.scan(start) if end == prefix_end(start) else UNKNOWN
+    def _insert(self, into_cache: Callable[[], None]) -> None:
+        """Under the lease others may have answered since: their changes come on top."""
+        with self._lock:
+            into_cache()
+            for change in self._pending:
+                self._cache.changed_here(change.contents.puts, change.contents.deletes)
 
 
-class _CachedView:
-    """One run's view: what it has read, and what it wants changed. Implements `Transaction`."""
+class Committer:
+    """A thread that commits what was answered before its commit, and lets go of the lease when writing pauses."""
 
     def __init__(self, owner: LogMap) -> None:
         self._owner = owner
-        self.keys: set[bytes] = set()
-        self.ranges: list[tuple[bytes, bytes]] = []
-        self._changes: dict[bytes, bytes | None] = {}
-        self._drops: dict[bytes, None] = {}
-        self._pieces: list[InlinePiece] = []
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="committer", daemon=True)
 
-    # -- reads
+    @property
+    def is_running(self) -> bool:
+        """Whether changes may be answered before they are committed."""
+        return self._thread.ident is not None and not self._stopping
 
-    def get(self, key: bytes) -> bytes | None:
-        """See `View.get`."""
-        return self.get_many((key,))[0]
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `View.get_many`."""
-        wanted = [key for key in keys if key not in self._changes]
-        missing = [key for key in wanted if isinstance(self._owner.cached(key), Unknown)]
-        if missing:
-            self._owner.fetch(self, missing)
-        self.keys.update(wanted)
-        return [self._value(key) for key in keys]
+    def wake(self) -> None:
+        """Something waits, or was committed."""
+        self._wake.set()
 
-    def _value(self, key: bytes) -> bytes | None:
-        if key in self._changes:
-            return self._changes[key]
-        found = self._owner.cached(key)
-        if isinstance(found, Unknown):
-            raise _StateMovedError  # it was fetched and forgotten again: the cache was full, or the state moved
-        return found
+    def close(self) -> None:
+        """End; what waits is left to the owner."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
 
-    def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
-        """See `View.scan`."""
-        found = self._owner.cached_range(start, end)
-        if isinstance(found, Unknown):
-            found = self._owner.fetch_range(self, start, end)
-        else:
-            self.ranges.append((start, end))
-        changed = {key: value for key, value in self._changes.items() if start <= key < end}
-        if not changed:
-            return found
-        merged = {**dict(found), **changed}
-        return sorted((key, value) for key, value in merged.items() if value is not None)
-
-    # -- changes
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """See `Transaction.put`."""
-        self._changes[key] = value
-
-    def delete(self, key: bytes) -> None:
-        """See `Transaction.delete`."""
-        self._changes[key] = None
-
-    def drop(self, segment: bytes) -> None:
-        """See `Transaction.drop`."""
-        self._drops[segment] = None
-
-    def carry(self, pieces: Iterable[InlinePiece]) -> None:
-        """See `Transaction.carry`."""
-        self._pieces.extend(pieces)
-
-    # -- for the owner
-
-    def changes_anything(self) -> bool:
-        """Whether there is something to commit."""
-        return bool(self._changes or self._drops or self._pieces)
-
-    def contents(self) -> Contents:
-        """The changes as a batch's contents. Raises TooLargeError."""
-        contents = Contents(
-            tuple((key, value) for key, value in self._changes.items() if value is not None),
-            tuple(key for key, value in self._changes.items() if value is None),
-            tuple(self._drops),
-            tuple(self._pieces),
-        )
-        size = sum(len(key) + len(value) for key, value in contents.puts) + sum(map(len, contents.deletes))
-        size += sum(len(piece.data) + 64 for piece in contents.pieces) + 20 * len(contents.drops)
-        if size > MAX_CONTENTS_BYTES:
-            raise TooLargeError(
-                f"a change of {size} bytes at once; at most {MAX_CONTENTS_BYTES} are possible"
-            )
-        return contents
-
-    def touched_by(self, news: News) -> bool:
-        """Whether others changed something that this view has read."""
-        if news.forget:
-            return bool(self.keys or self.ranges)
-        return any(
-            key in self.keys or any(start <= key < end for start, end in self.ranges)
-            for change in news.changes
-            for key in change.keys
-        )
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._wake.wait()
+            settled = False
+            while not settled and not self._stopping:
+                self._wake.clear()
+                self._wake.wait(LINGER_S)
+                self._owner.commit_waiting()
+                self._wake.clear()
+                settled = not self._wake.wait(SETTLE_AFTER_S) and self._owner.settle_if_idle()

@@ -28,7 +28,7 @@ class View(Protocol):
         ...
 
     def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
-        """All items with start <= key < end, in order."""
+        """All items with start <= key < end, in order. The range must be all keys with the prefix `start`."""
         ...
 
 
@@ -59,8 +59,16 @@ class MapStore(Protocol):
         """Run `work` on one state, at most `max_age_s` old; 0.0 means linearizable. Raises UnavailableError."""
         ...
 
-    def transact(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` and make its changes at once, durably. Raises ReadOnlyError, MaybeDoneError, UnavailableError."""
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
+        """Run `work` and make its changes at once. Raises ReadOnlyError, MaybeDoneError, UnavailableError.
+
+        `durable`: they are on the servers' disks when this returns. Else they may follow within milliseconds, in the
+        order of the calls, if this client alone writes; for everybody who looks here they are made.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Return when all changes so far are durable. Raises what kept one of them from it, once."""
         ...
 
     def writable(self) -> bool:

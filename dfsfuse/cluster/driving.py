@@ -1,0 +1,86 @@
+"""Carries out procedures (`dfsfuse.cluster.procedures`) over the cluster's connections, in the caller's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from dfsfuse.cluster.cluster import Cluster
+from dfsfuse.cluster.exchange import Answer, Call, Exchange
+from dfsfuse.cluster.procedures import Ask, DeadlineError, Event, Pause, Procedure, R, Receive
+
+STALL_S: Final = 3.0
+"""A server that moves no byte for so long will not answer."""
+SOFT_S: Final = 0.3
+"""How long a silence is taken for a hanging server where it is possible to go on without it."""
+
+
+def drive(
+    procedure: Procedure[R],
+    cluster: Cluster,
+    deadline: float,
+    clock: Callable[[], float],
+    pause: Callable[[int], None],
+    *,
+    in_order: bool = False,
+) -> R:
+    """Carry out a procedure over the cluster's connections. Throws DeadlineError into it when its time is over.
+
+    `in_order`: a server gets its requests one behind the other, also those of an earlier procedure. (An accept that
+    overtakes the one before it finds its server behind.)
+    """
+    with cluster.exchange() as exchange:
+        round_ = _OpenRound(exchange, in_order)
+        try:
+            step = next(procedure)
+            while True:
+                if clock() >= deadline:
+                    step = procedure.throw(DeadlineError("its time is over"))
+                    continue
+                event: Event | None = None
+                match step:
+                    case Ask():
+                        round_.begin(step)
+                    case Receive(soft):
+                        event = round_.receive(deadline - clock(), soft=soft)
+                    case Pause(attempt):
+                        pause(attempt)
+                step = procedure.send(event)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+
+
+class _OpenRound:
+    """The calls of the current round."""
+
+    def __init__(self, exchange: Exchange, in_order: bool) -> None:
+        self._exchange = exchange
+        self._in_order = in_order
+        self._calls: set[Call] = set()
+
+    def begin(self, ask: Ask) -> None:
+        for call in self._calls:
+            self._exchange.abandon(call)
+        self._calls = {
+            Call(server, request, stall_s=STALL_S, in_order=self._in_order) for server, request in ask.requests.items()
+        }
+        for call in self._calls:
+            self._exchange.start(call)
+
+    def receive(self, timeout_s: float, *, soft: bool) -> Event | None:
+        """The next event of this round; None after a short silence, if `soft`.
+
+        If the time is over first, the round's servers count as silent.
+        """
+        wait_s = min(timeout_s, SOFT_S) if soft else timeout_s
+        outcome = self._exchange.next(max(wait_s, 0.0)) if self._calls else None
+        if outcome is None:
+            if soft and self._calls:
+                return None
+            server = self._calls.pop().server if self._calls else 0
+            return Event(server, None, "no answer in time")
+        self._calls.discard(outcome.call)
+        if isinstance(outcome, Answer):
+            return Event(outcome.call.server, outcome.reply)
+        return Event(outcome.call.server, None, outcome.text, outcome.status)

@@ -1,0 +1,122 @@
+"""One run's view of the map: what it has read, and what it wants changed. Implements `View` and `Transaction`.
+
+Reads the cache and nothing else: what that does not have is noted in `missing` or `missing_range`, and the run is ended
+by `MissingError`, to be repeated when it was fetched. Runs under the owner's lock; knows no log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from dfs_server.protocol.batches import InlinePiece
+from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.errors import TooLargeError
+from dfsfuse.namespace.map_cache import MapCache, Unknown, prefix_end
+
+MAX_CONTENTS_BYTES: Final = 1_900_000
+"""A batch may have 2 MiB; what it says besides keys, values and data is reckoned with generously."""
+
+
+class MissingError(Exception):
+    """The cache does not have what the run needs."""
+
+
+class CachedView:
+    """See the module."""
+
+    def __init__(self, cache: MapCache) -> None:
+        self._cache = cache
+        self.keys: set[bytes] = set()
+        self.ranges: list[tuple[bytes, bytes]] = []
+        self.missing: list[bytes] = []
+        self.missing_range: tuple[bytes, bytes] | None = None
+        self._changes: dict[bytes, bytes | None] = {}
+        self._drops: dict[bytes, None] = {}
+        self._pieces: list[InlinePiece] = []
+
+    # -------------------------------------------------------------- reads
+
+    def get(self, key: bytes) -> bytes | None:
+        """See `View.get`."""
+        if key in self._changes:
+            return self._changes[key]
+        found = self._cache.get(key)
+        if isinstance(found, Unknown):
+            self.missing = [key]
+            raise MissingError
+        self.keys.add(key)
+        return found
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `View.get_many`."""
+        missing = [key for key in keys if key not in self._changes and isinstance(self._cache.get(key), Unknown)]
+        if missing:
+            self.missing = missing
+            raise MissingError
+        return [self.get(key) for key in keys]
+
+    def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
+        """See `View.scan`. The range must be a family: all keys with the prefix `start`."""
+        if end != prefix_end(start):
+            raise ValueError(f"not a family of keys: {start!r} to {end!r}")
+        found = self._cache.scan(start)
+        if isinstance(found, Unknown):
+            self.missing_range = (start, end)
+            raise MissingError
+        self.ranges.append((start, end))
+        changed = {key: value for key, value in self._changes.items() if start <= key < end}
+        if not changed:
+            return found
+        merged = {**dict(found), **changed}
+        return sorted((key, value) for key, value in merged.items() if value is not None)
+
+    # -------------------------------------------------------------- changes
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """See `Transaction.put`."""
+        self._changes[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """See `Transaction.delete`."""
+        self._changes[key] = None
+
+    def drop(self, segment: bytes) -> None:
+        """See `Transaction.drop`."""
+        self._drops[segment] = None
+
+    def carry(self, pieces: Iterable[InlinePiece]) -> None:
+        """See `Transaction.carry`."""
+        self._pieces.extend(pieces)
+
+    # -------------------------------------------------------------- for the owner
+
+    def changes_anything(self) -> bool:
+        """Whether there is something to commit."""
+        return bool(self._changes or self._drops or self._pieces)
+
+    def size(self) -> int:
+        """About how many bytes the changes have in a batch."""
+        size = sum(len(key) + len(value or b"") + 8 for key, value in self._changes.items())
+        return size + sum(len(piece.data) + 64 for piece in self._pieces) + 20 * len(self._drops)
+
+    def contents(self) -> Contents:
+        """The changes as a batch's contents. Raises TooLargeError."""
+        if self.size() > MAX_CONTENTS_BYTES:
+            raise TooLargeError(f"a change of {self.size()} bytes at once; at most {MAX_CONTENTS_BYTES} are possible")
+        return Contents(
+            tuple((key, value) for key, value in self._changes.items() if value is not None),
+            tuple(key for key, value in self._changes.items() if value is None),
+            tuple(self._drops),
+            tuple(self._pieces),
+        )
+
+    def touched_by(self, news: News) -> bool:
+        """Whether others changed something that this view has read."""
+        if news.forget:
+            return bool(self.keys or self.ranges)
+        return any(
+            key in self.keys or any(start <= key < end for start, end in self.ranges)
+            for change in news.changes
+            for key in change.keys
+        )
