@@ -9,15 +9,22 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from dfs_server.piece_file import PieceHeader
 from dfs_server.protocol import batches, frames, messages, pieces
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import Batch
 from dfs_server.protocol.messages import Accept, Done, GetPosition, Message, Position, PutPiece
 from dfs_server.protocol.status import Status
+from dfsfuse.data import extents
+from dfsfuse.data.extents import Segment
+from dfsfuse.data.placement import ring
+from dfsfuse.namespace import inodes, records
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -60,6 +67,31 @@ def test_every_message_and_status_is_in_the_wire_protocol() -> None:
         assert f"`{kind.__name__}`" in text, kind
     for status in Status:
         assert f"| {status.value} | `{status.name}` |" in text, status
+
+
+# ------------------------------------------------------------------ the disk format
+
+
+def region_bytes(length: int) -> int:
+    segment = Segment(bytes(16), length, ring(0), (bytes(32),) * 4)
+    return len(extents.encode(extents.overlay(extents.EMPTY, segment, [(0, length, 0)])[0]))
+
+
+def inode_bytes(size: int) -> int:
+    now_ns = 1_700_000_000_000_000_000
+    inode = inodes.new(stat.S_IFREG | 0o644, 1000, 1000, now_ns)
+    return len(records.encode(msgspec.structs.replace(inode, size=size, stored_bytes=size, rotation=1)))
+
+
+def test_the_byte_counts_of_the_disk_format() -> None:
+    text = (ROOT / "docs/disk-format.md").read_text()
+    for length in (1 << 20, 1 << 19):
+        header = PieceHeader(bytes(16), 1, length, bytes(32 * pieces.block_count(length)))
+        assert f" of {header.data_offset + length:,} " in text
+    for length in (1, 4096, 4 << 20):
+        assert f"region record ({region_bytes(length)}), inode ({inode_bytes(length)}), entry (6)" in text
+    assert f"three region records ({region_bytes(4 << 20)} each), inode ({inode_bytes(10 << 20)})" in text
+    assert len(records.encode(records.Entry(records.FORMAT, 2, stat.S_IFREG))) == 6
 
 
 # ------------------------------------------------------------------ what is named exists
