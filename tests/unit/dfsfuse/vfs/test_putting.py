@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, in_chunks, names, read_file, write_file
@@ -13,6 +13,7 @@ from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, in_chunks, na
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError
+from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import regions
 
 
@@ -111,6 +112,25 @@ def test_what_may_have_happened_is_not_taken_back(mounts: MemoryMounts) -> None:
     mounts.map.before_commit = silence
     with pytest.raises(MaybeDoneError):
         vfs.put_stream(ROOT, b"f", [bytes(REGION_BYTES)])
+    assert mounts.map.drops == []
+
+
+def test_interrupted_just_after_the_file_got_its_name_it_stays(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    commit = mounts.map.transact
+    data = bytes(300_000)
+
+    def interrupted(work: Callable[[Transaction], object]) -> object:
+        result = commit(work)
+        if any(key.startswith(b"d/") for key, _ in mounts.map.batches[-1].puts):
+            mounts.map.transact = commit  # type: ignore[method-assign]
+            raise KeyboardInterrupt
+        return result
+
+    mounts.map.transact = interrupted  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        vfs.put_stream(ROOT, b"f", [data])
+    assert read_file(vfs, b"f") == data
     assert mounts.map.drops == []
 
 

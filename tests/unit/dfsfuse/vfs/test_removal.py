@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 import pytest
 from support.executors import Held
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
+from dfsfuse.errors import MaybeDoneError
+from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs.regions import STEP_REGIONS
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
@@ -77,6 +80,38 @@ def test_a_temporary_file_without_a_name_is_not_saved_for_nothing(mounts: Memory
     assert mounts.segments.written == []
     assert left(mounts) == []
     assert vfs._uploads.budget.held_bytes == 0
+
+
+def test_what_went_up_for_a_file_without_a_name_is_dropped(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    _, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP)
+    vfs.write(handle, 0, bytes(3 * REGION_BYTES))
+    vfs.unlink(ROOT, b"f")
+    close(vfs, handle)
+    assert len(mounts.segments.written) == len(set(mounts.map.drops)) == 3
+    assert left(mounts) == []
+
+
+def test_what_is_given_up_but_may_have_been_saved_is_not_dropped(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP)
+    vfs.write(handle, 0, bytes(300_000))
+    commit = mounts.map.transact
+
+    def no_answer(work: Callable[[Transaction], object]) -> object:
+        commit(work)
+        mounts.map.transact = commit  # type: ignore[method-assign]
+        raise MaybeDoneError("no answer in time")
+
+    mounts.map.transact = no_answer  # type: ignore[method-assign, assignment]
+    with pytest.raises(MaybeDoneError):
+        vfs.flush(handle)
+    vfs.unlink(ROOT, b"f")
+    file = vfs._files._table.get(ino.ino)
+    assert file is not None
+    vfs._reaper.drop_later(ino.ino, vfs._uploads.forget(file))
+    assert mounts.map.drops == []
+    close(vfs, handle)
 
 
 def test_a_file_that_rename_replaces_is_unlinked_too(mounts: MemoryMounts) -> None:
