@@ -12,12 +12,15 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dfsfuse.mount.errors import MountpointError
+
+WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Serving:
         except FileNotFoundError:
             return True
         try:
-            return _try_lock(descriptor)
+            # Whoever holds it now may be the next mount already.
+            return _try_lock(descriptor) or _fields(self.file) not in (None, (self.pid, self.mountpoint))
         finally:
             os.close(descriptor)
 
@@ -57,24 +61,35 @@ def file_of(mountpoint: Path, where: Path | None = None) -> Path:
 def find(mountpoint: Path, where: Path | None = None) -> Serving | None:
     """The live process that serves `mountpoint`, or None."""
     file = file_of(mountpoint, where)
-    try:
-        fields = json.loads(file.read_text())
-        serving = Serving(int(fields["pid"]), str(fields["mountpoint"]), file)
-    except (OSError, ValueError, KeyError, TypeError):
+    fields = _fields(file)
+    if fields is None:
         return None
+    serving = Serving(*fields, file)
     return None if serving.has_ended() else serving
 
 
+def _fields(file: Path) -> tuple[int, str] | None:
+    """The pid and the mountpoint in the file; None if they are not written yet."""
+    try:
+        fields = json.loads(file.read_text())
+        return int(fields["pid"]), str(fields["mountpoint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 @contextmanager
-def announced(mountpoint: Path, where: Path | None = None) -> Iterator[None]:
-    """Hold the lock for `mountpoint`. Raises `MountpointError` if another live process holds it."""
+def announced(mountpoint: Path, where: Path | None = None, *, wait_s: float = WAIT_S) -> Iterator[None]:
+    """Hold the lock for `mountpoint`, after waiting for the one who served it before and is about to finish.
+
+    Raises `MountpointError` if another live process still holds it then.
+    """
     file = file_of(mountpoint, where)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = _locked(file)
-    if descriptor is None:
-        raise MountpointError(
-            f"{mountpoint}: another dfsmount serves this mountpoint, or is about to finish with it. Try again."
-        )
+    deadline = time.monotonic() + wait_s
+    while (descriptor := _locked(file)) is None:
+        if time.monotonic() > deadline:
+            raise MountpointError(f"{mountpoint}: another dfsmount still serves this mountpoint.")
+        time.sleep(0.02)
     try:
         text = json.dumps({"pid": os.getpid(), "mountpoint": os.fspath(mountpoint)})
         os.ftruncate(descriptor, 0)

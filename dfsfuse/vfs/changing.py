@@ -20,6 +20,7 @@ from dfsfuse.vfs import regions
 from dfsfuse.vfs.attributes import AttributeChanges
 from dfsfuse.vfs.context import FILE_MAX_BYTES, Context
 from dfsfuse.vfs.open_file import OpenFile, Sealed
+from dfsfuse.vfs.removal import Reaper
 from dfsfuse.vfs.saving import Saver
 from dfsfuse.vfs.uploads import Uploads
 
@@ -43,8 +44,9 @@ def changed(inode: Inode, changes: AttributeChanges, now_ns: int) -> Inode:
 class Changer:
     """See the module. Has no state."""
 
-    def __init__(self, context: Context, saver: Saver, uploads: Uploads) -> None:
+    def __init__(self, context: Context, saver: Saver, uploads: Uploads, reaper: Reaper) -> None:
         self._context = context
+        self._reaper = reaper
         self._saver = saver
         self._uploads = uploads
 
@@ -92,9 +94,6 @@ class Changer:
             inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=now_ns)
             if is_reached:
                 inode = changed(inode, changes, now_ns)
-                for item in doomed:
-                    if item.written is not None and not item.written.inline:
-                        tx.drop(item.written.segment.id)
             inodes.save(tx, ino, inode)
             return inode, is_reached
 
@@ -108,4 +107,7 @@ class Changer:
                 if not file.sealed and not file.buffer.dirty_bytes:
                     file.written_ns = None
             self._uploads.let_go(file, doomed)
+            self._reaper.drop_later(
+                ino, doomed
+            )  # and not above: if that batch may not have come through, they stay
         return inode

@@ -27,6 +27,9 @@ from dfsfuse.namespace.transactions import MapStore
 FILE_MAX_BYTES: Final = 2**63 - 1
 """The largest offset that Linux knows."""
 
+PATIENCE_S: Final = 120.0
+"""No upload takes longer: the data layer's own deadlines are seconds. A guard against our own mistakes."""
+
 log = logging.getLogger("dfsfuse.vfs")
 
 

@@ -32,10 +32,10 @@ def lookup(vfs: Vfs, path: bytes) -> Attributes:
     return vfs.resolve(names) if names else vfs.getattr(ROOT)
 
 
-def resolve(vfs: Vfs, path: bytes) -> int:
-    """The inode at the path. Raises OSError (ENOENT, ENOTDIR...)."""
+def resolve(vfs: Vfs, path: bytes, *, newest: bool = False) -> int:
+    """The inode at the path, in the newest state if so asked. Raises OSError (ENOENT, ENOTDIR...)."""
     names = components(path)
-    return vfs.resolve(names).ino if names else ROOT
+    return vfs.resolve(names, newest=newest).ino if names else ROOT
 
 
 def split(vfs: Vfs, path: bytes) -> tuple[int, bytes]:

@@ -24,14 +24,12 @@ from dfsfuse.namespace import inodes, keys
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import regions
-from dfsfuse.vfs.context import Context, Written
+from dfsfuse.vfs.context import PATIENCE_S, Context, Written
 from dfsfuse.vfs.regions import Patch
 from dfsfuse.vfs.removal import ORPHAN_FORMAT, Reaper
 from dfsfuse.vfs.tree import Tree
-from dfsfuse.vfs.uploads import PATIENCE_S
 
 SEGMENTS_AT_ONCE: Final = 4
-DROPS_PER_BATCH: Final = 10_000
 
 Progress = Callable[[int], None]
 
@@ -114,18 +112,13 @@ class Putter:
         return self._tree.replace(parent, name, ino, fill)
 
     def _give_up(self, ino: int, patches: list[Patch]) -> None:
-        """Leave nothing behind, as far as the servers let us; what stays is swept up later."""
-
-        def drop(tx: Transaction) -> None:
-            if inodes.find(tx, ino) is not None:
-                tx.put(keys.orphan(ino), ORPHAN_FORMAT)
-            for patch in patches[:DROPS_PER_BATCH]:
-                if not patch.inline:
-                    tx.drop(patch.segment.id)
-
+        """Leave nothing behind, as far as the servers let us; what stays is swept up later. If the file got its name
+        after all (we were interrupted while it did), it stays."""
         with suppress(DfsError, OSError):
-            self._context.store.transact(drop)
             self._reaper.delete(ino)
+            self._reaper.drop(
+                ino, [(patch.region, patch.segment.id) for patch in patches if not patch.inline]
+            )
 
 
 def _add(tx: Transaction, ino: int, portion: list[Patch]) -> None:

@@ -153,6 +153,18 @@ def exchange(tx: Transaction, ino: int, index: int, expected: Region, patch: Pat
     return True
 
 
+def drop_unused(tx: Transaction, ino: int, segments: Sequence[tuple[int, bytes]]) -> None:
+    """Drop those of these segments (region, id) that the file does not refer to. A batch of ours whose fate was not
+    known is decided once this one commits: so what it may have made a part of the file is safe."""
+    inode = inodes.find(tx, ino)
+    indexes = sorted({index for index, _ in segments})
+    known = [] if inode is None else find(tx, ino, inode, indexes)
+    used = {segment.id for region in known for segment in region.segments}
+    for _, segment in segments:
+        if segment not in used:
+            tx.drop(segment)
+
+
 def resize(tx: Transaction, ino: int, inode: Inode, size: int) -> tuple[Inode, bool]:
     """Bring a file to this size, or a long one a step nearer to it: shrinking goes from the end, so that each step
     leaves a prefix. Gives the inode as it is now, for the caller to save, and whether the size is reached."""

@@ -4,16 +4,21 @@ A small file that nobody here has open goes with its name, in the same batch. Ot
 in steps of bounded size when the last handle of this mount is closed, or in the background. Another mount that has the
 file open is not asked: its next access gives ESTALE or ENOENT.
 
+Segments that went up for a file and never became part of it are dropped here too, in the background.
+
 An orphan whose client died stays marked in the map (`o/`) for a later sweep. Threads: no state of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dfsfuse.namespace import inodes, keys
 from dfsfuse.namespace.directories import Removed
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import regions
-from dfsfuse.vfs.context import Context, log
+from dfsfuse.vfs.context import PATIENCE_S, Context, log
+from dfsfuse.vfs.open_file import Sealed
 from dfsfuse.vfs.open_files import OpenFiles
 
 ORPHAN_FORMAT = b"\x01"
@@ -78,3 +83,24 @@ class Reaper:
 
         while not self._context.store.transact(step):
             pass
+
+    def drop_later(self, ino: int, items: Sequence[Sealed]) -> None:
+        """These segments will not become part of the file: drop them when they have arrived."""
+        if items:
+            self._context.background.submit(self._drop, ino, items)
+
+    def _drop(self, ino: int, items: Sequence[Sealed]) -> None:
+        try:
+            arrived = [
+                item for item in items if item.upload is None or item.upload.exception(PATIENCE_S) is None
+            ]
+            written = [(item.region, item.written) for item in arrived if item.written is not None]
+            self.drop(ino, [(region, made.segment.id) for region, made in written if not made.inline])
+        except Exception as failure:  # noqa: BLE001 (nobody waits; the segments take room until they are swept up)
+            log.warning("inode %d: segments that are not needed could not be dropped: %s", ino, failure)
+
+    def drop(self, ino: int, segments: Sequence[tuple[int, bytes]]) -> None:
+        """Drop those of these segments (region, id) that the file does not refer to."""
+        for first in range(0, len(segments), regions.STEP_REGIONS):
+            portion = segments[first : first + regions.STEP_REGIONS]
+            self._context.store.transact(lambda tx, portion=portion: regions.drop_unused(tx, ino, portion))  # type: ignore[misc]

@@ -19,7 +19,7 @@ import msgspec
 from dfsfuse.data import extents
 from dfsfuse.data.extents import Region, Write
 from dfsfuse.data.placement import rotation_of_region
-from dfsfuse.errors import DfsError, IncompleteError, UnavailableError
+from dfsfuse.errors import DfsError, UnavailableError
 from dfsfuse.namespace import inodes
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
@@ -29,6 +29,7 @@ from dfsfuse.vfs.context import FILE_MAX_BYTES, Context, log
 from dfsfuse.vfs.open_file import OpenFile, Sealed
 from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.regions import Patch, Saved
+from dfsfuse.vfs.removal import Reaper
 from dfsfuse.vfs.uploads import Uploads
 
 ROOM_WAIT_S: Final = 60.0
@@ -42,8 +43,9 @@ UNSAVED_SEGMENTS_MAX: Final = 256
 class Saver:
     """See the module."""
 
-    def __init__(self, context: Context, files: OpenFiles, uploads: Uploads) -> None:
+    def __init__(self, context: Context, files: OpenFiles, uploads: Uploads, reaper: Reaper) -> None:
         self._context = context
+        self._reaper = reaper
         self._files = files
         self._uploads = uploads
 
@@ -148,7 +150,7 @@ class Saver:
                 file.sealed = [item for item in file.sealed if item not in batch]
             self._uploads.let_go(file, batch)
             if saved is None:
-                self._uploads.forget(file)
+                self._reaper.drop_later(file.ino, self._uploads.forget(file))
                 raise error(errno.ESTALE, "the file was removed by another mount")
             crowded.update(saved.crowded)
         with file.lock:
@@ -179,7 +181,8 @@ class Saver:
     # ------------------------------------------------------------------ compaction
 
     def _compact(self, ino: int, index: int) -> None:
-        """Make one segment of a region with many. Failing does no harm: the next flush of this region tries again."""
+        """Make one segment of a region with many. What was written is durable already, so a failure is nobody's: the
+        next flush of this region tries again."""
         context = self._context
 
         def look(view: View) -> tuple[Inode, Region]:
@@ -196,7 +199,7 @@ class Saver:
             done = context.store.transact(lambda tx: regions.exchange(tx, ino, index, old, patch))
             if not done and not written.inline:
                 context.store.transact(lambda tx: tx.drop(written.segment.id))
-        except (IncompleteError, UnavailableError, FileNotFoundError) as failure:
+        except (DfsError, OSError) as failure:
             log.info("inode %d: region %d stays in many parts: %s", ino, index, failure)
 
     def _gather(self, region: Region) -> tuple[bytes, list[Write]]:

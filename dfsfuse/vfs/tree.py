@@ -45,8 +45,11 @@ class Tree:
 
         return self._by_either_name(parent, name, find)
 
-    def resolve(self, names: Sequence[bytes]) -> Found:
-        """What is at the end of a path from the root on; symbolic links are not followed."""
+    def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> Found:
+        """What is at the end of a path from the root on; symbolic links are not followed.
+
+        `newest`: in the newest state, as open(2) must see it.
+        """
 
         def walk(view: View) -> Found:
             ino = ROOT
@@ -57,7 +60,7 @@ class Tree:
             return ino, inodes.load(view, ino)
 
         try:
-            return self._read(walk)
+            return self._context.store.read(walk) if newest else self._read(walk)
         except FileNotFoundError:
             found = ROOT, self._read(lambda view: inodes.load(view, ROOT))
             for name in names:  # slowly, since any of the names may be a listed one
@@ -172,7 +175,11 @@ class Tree:
     # ------------------------------------------------------------------ helpers
 
     def _read(self, work: Callable[[View], T]) -> T:
-        return self._context.store.read(work, max_age_s=self._context.max_age_s)
+        """Read a state that may be a little old; but that something is not there is only said of the newest."""
+        try:
+            return self._context.store.read(work, max_age_s=self._context.max_age_s)
+        except FileNotFoundError:
+            return self._context.store.read(work)
 
     def _by_either_name(self, parent: int, name: bytes, action: Callable[[bytes], T]) -> T:
         """Do it with the plain name; if there is no such name, with the one that is listed so."""

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.errors import MaybeDoneError
 from dfsfuse.vfs.budget import Budget
-from dfsfuse.vfs.context import Context, Written, log
+from dfsfuse.vfs.context import PATIENCE_S, Context, Written, log
 from dfsfuse.vfs.open_file import OpenFile, Sealed
-
-PATIENCE_S: Final = 120.0
-"""No upload takes longer: the data layer's own deadlines are seconds. A guard against our own mistakes."""
 
 
 class Task(NamedTuple):

@@ -97,9 +97,9 @@ class Vfs:
         self._reaper = Reaper(context)
         self._uploads = Uploads(context, Budget(dirty_limit_bytes, monotonic))
         table = OpenFiles(self._closed)
-        saver = Saver(context, table, self._uploads)
+        saver = Saver(context, table, self._uploads, self._reaper)
         self._incomplete = Incomplete(context)
-        self._files = Files(context, table, saver, Changer(context, saver, self._uploads))
+        self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper))
         self._tree = Tree(context, table, self._reaper, self._incomplete)
         self._folders = Folders(context, self._incomplete)
         self._extended = Extended(context)
@@ -118,7 +118,7 @@ class Vfs:
         if file.is_unsaved:
             if not file.is_unlinked:
                 log.error("inode %d: %d bytes that could not be saved are lost", file.ino, file.unsaved_bytes)
-            self._uploads.forget(file)
+            self._reaper.drop_later(file.ino, self._uploads.forget(file))
         if file.is_unlinked:
             self._reaper.delete_later(file.ino)
 
@@ -128,9 +128,12 @@ class Vfs:
         """What has this name in the folder. Raises OSError (ENOENT, ENOTDIR...)."""
         return self._files.attributes(*self._tree.lookup(parent, name))
 
-    def resolve(self, names: Sequence[bytes]) -> Attributes:
-        """What is at the end of these names, from the root on; one step for a binding that knows only paths."""
-        return self._files.attributes(*self._tree.resolve(names))
+    def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> Attributes:
+        """What is at the end of these names, from the root on; one step for a binding that knows only paths.
+
+        `newest`: in the newest state, as open(2) must see it.
+        """
+        return self._files.attributes(*self._tree.resolve(names, newest=newest))
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int) -> Attributes:
         """A new file, fifo, socket or device."""

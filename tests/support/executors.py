@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -23,9 +24,10 @@ class Immediate(Executor):
 
 
 class Held(Executor):
-    """Keeps what is submitted until `run`."""
+    """Keeps what is submitted until `run`; while `is_released` it does it at once."""
 
     def __init__(self) -> None:
+        self.is_released = False
         self._tasks: list[Callable[[], object]] = []
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -38,7 +40,17 @@ class Held(Executor):
                 future.set_exception(error)
 
         self._tasks.append(task)
+        if self.is_released:
+            self.run()
         return future
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """In the block nothing has to wait."""
+        self.run()
+        self.is_released = True
+        yield
+        self.is_released = False
 
     def run(self) -> None:
         """Do all that waits, and what that submits."""

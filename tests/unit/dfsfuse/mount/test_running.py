@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,27 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     with (
         running.announced(HERE, tmp_path),
         pytest.raises(MountpointError, match="another dfsmount"),
-        running.announced(HERE, tmp_path),
+        running.announced(HERE, tmp_path, wait_s=0.0),
     ):
         pass
+
+
+def test_one_that_is_about_to_finish_is_waited_for(tmp_path: Path) -> None:
+    first = running.announced(HERE, tmp_path)
+    first.__enter__()
+    serving = running.find(HERE, tmp_path)
+    finishing = threading.Timer(0.05, first.__exit__, (None, None, None))
+    finishing.start()
+    with running.announced(HERE, tmp_path, wait_s=30.0):
+        assert serving is not None
+        assert running.find(HERE, tmp_path) is not None
+    finishing.join()
+
+
+def test_the_next_mount_is_not_taken_for_the_last(tmp_path: Path) -> None:
+    with running.announced(HERE, tmp_path):
+        earlier = running.Serving(os.getpid() + 1, str(HERE), running.file_of(HERE, tmp_path))
+        assert earlier.has_ended()
 
 
 def test_a_killed_process_leaves_nothing_that_matters(tmp_path: Path) -> None:

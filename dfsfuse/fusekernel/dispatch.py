@@ -1,0 +1,174 @@
+"""From the bytes of a request to its answer: which handler, and what becomes of errors.
+
+Whatever a request contains and whatever an operation raises, the kernel gets one answer (FORGET has none) and the
+thread lives on. Threads: any number; `_running` is touched by atomic set operations only.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from dfsfuse.fusekernel import handlers_files as files
+from dfsfuse.fusekernel import handlers_names as names
+from dfsfuse.fusekernel import wire
+from dfsfuse.fusekernel.device import Device
+from dfsfuse.fusekernel.operations import Operations
+from dfsfuse.fusekernel.replies import Replies
+from dfsfuse.fusekernel.requests import MalformedError, Request, parse
+from dfsfuse.fusekernel.values import Buffer
+
+log = logging.getLogger(__name__)
+
+Answer: TypeAlias = Buffer | Sequence[Buffer]
+Handler: TypeAlias = Callable[[Operations, Request], Answer]
+ErrnoOf: TypeAlias = Callable[[Exception, str], int]
+"""The positive errno for what an operation raised; the text names the operation."""
+
+_ERRNO_MAX: Final = 511
+"""The kernel takes no larger ones."""
+
+HANDLERS: Final[dict[int, Handler]] = {
+    wire.FUSE_LOOKUP: names.lookup,
+    wire.FUSE_GETATTR: names.getattr_,
+    wire.FUSE_SETATTR: names.setattr_,
+    wire.FUSE_READLINK: names.readlink,
+    wire.FUSE_SYMLINK: names.symlink,
+    wire.FUSE_MKNOD: names.mknod,
+    wire.FUSE_MKDIR: names.mkdir,
+    wire.FUSE_UNLINK: names.unlink,
+    wire.FUSE_RMDIR: names.rmdir,
+    wire.FUSE_RENAME: names.rename,
+    wire.FUSE_RENAME2: names.rename2,
+    wire.FUSE_LINK: names.link,
+    wire.FUSE_STATFS: names.statfs,
+    wire.FUSE_ACCESS: names.access,
+    wire.FUSE_SETXATTR: names.setxattr,
+    wire.FUSE_GETXATTR: names.getxattr,
+    wire.FUSE_LISTXATTR: names.listxattr,
+    wire.FUSE_REMOVEXATTR: names.removexattr,
+    wire.FUSE_CREATE: files.create,
+    wire.FUSE_OPEN: files.open_,
+    wire.FUSE_READ: files.read,
+    wire.FUSE_WRITE: files.write,
+    wire.FUSE_FLUSH: files.flush,
+    wire.FUSE_RELEASE: files.release,
+    wire.FUSE_FSYNC: files.fsync,
+    wire.FUSE_FALLOCATE: files.fallocate,
+    wire.FUSE_LSEEK: files.lseek,
+    wire.FUSE_COPY_FILE_RANGE: files.copy_file_range,
+    wire.FUSE_IOCTL: files.ioctl,
+    wire.FUSE_OPENDIR: files.opendir,
+    wire.FUSE_READDIR: files.readdir,
+    wire.FUSE_READDIRPLUS: files.readdirplus,
+    wire.FUSE_RELEASEDIR: files.releasedir,
+    wire.FUSE_FSYNCDIR: files.fsyncdir,
+    wire.FUSE_GETLK: files.getlk,
+}
+"""Requests that are answered when their handler returns. Those that are not are in `Dispatcher`."""
+
+
+def default_errno_of(error: Exception, operation: str) -> int:
+    """An OSError's own number; EIO for what nobody foresaw, with a traceback in the log."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    log.error("%s failed in a way nobody foresaw; the program gets EIO", operation, exc_info=error)
+    return errno.EIO
+
+
+class Dispatcher:
+    """Handles the requests of one session."""
+
+    def __init__(self, operations: Operations, device: Device, errno_of: ErrnoOf = default_errno_of) -> None:
+        self._operations = operations
+        self._device = device
+        self._errno_of = errno_of
+        self._running: set[int] = set()
+        """The numbers of requests that are being handled and cannot be interrupted."""
+        self._silent: dict[int, Callable[[Request], None]] = {
+            wire.FUSE_FORGET: self._forget,
+            wire.FUSE_BATCH_FORGET: self._forget,
+            wire.FUSE_INTERRUPT: self._interrupt,
+            wire.FUSE_SETLK: self._set_lock,
+            wire.FUSE_SETLKW: self._set_lock,
+            wire.FUSE_DESTROY: self._destroy,
+        }
+        self.replies = Replies(self._answer)
+
+    def handle(self, message: memoryview) -> None:
+        """One request, as it was read. Raises nothing."""
+        try:
+            request = parse(message)
+        except MalformedError as error:
+            log.error("the kernel sent what is no request: %s", error)  # noqa: TRY400
+            return
+        handler = HANDLERS.get(request.opcode)
+        if handler is None:
+            self._handle_other(request)
+            return
+        self._running.add(request.unique)
+        try:
+            body = handler(self._operations, request)
+        except Exception as error:  # noqa: BLE001 - the boundary: the kernel must get an answer
+            self._answer(request.unique, self._errno(error, request), b"")
+        else:
+            self._answer(request.unique, 0, body)
+        finally:
+            self._running.discard(request.unique)
+
+    def refuse(self, message: memoryview, error: int) -> None:
+        """Answer a request without handling it."""
+        try:
+            request = parse(message)
+        except MalformedError:
+            return
+        if request.opcode not in {wire.FUSE_FORGET, wire.FUSE_BATCH_FORGET, wire.FUSE_INTERRUPT}:
+            self._answer(request.unique, error, b"")
+
+    def _handle_other(self, request: Request) -> None:
+        handler = self._silent.get(request.opcode)
+        if handler is None:
+            self._answer(request.unique, errno.ENOSYS, b"")
+            return
+        try:
+            handler(request)
+        except Exception as error:  # noqa: BLE001 - as above
+            number = self._errno(error, request)
+            if handler != self._forget:
+                self._answer(request.unique, number, b"")
+
+    def _forget(self, request: Request) -> None:
+        if request.opcode == wire.FUSE_FORGET:
+            names.forget(self._operations, request)
+        else:
+            names.batch_forget(self._operations, request)
+
+    def _set_lock(self, request: Request) -> None:
+        files.setlk(self._operations, request, self.replies.expect)
+
+    def _interrupt(self, request: Request) -> None:
+        """There is no answer, except that the kernel should try again while the request it is about is on its way
+        from the device to its handler. If it has been answered instead, the kernel drops ours."""
+        (unique,) = request.fields(wire.fuse_interrupt_in)
+        if not self.replies.interrupt(unique) and unique not in self._running:
+            self._answer(request.unique, errno.EAGAIN, b"")
+
+    def _destroy(self, request: Request) -> None:
+        """The session calls `destroy` when all threads have ended."""
+        self._answer(request.unique, 0, b"")
+
+    def _errno(self, error: Exception, request: Request) -> int:
+        what = f"request {request.unique} (opcode {request.opcode}, inode {request.nodeid})"
+        if isinstance(error, MalformedError):
+            log.error("%s is malformed: %s", what, error)
+            return errno.EINVAL
+        number = self._errno_of(error, what)
+        return number if 0 < number <= _ERRNO_MAX else errno.EIO
+
+    def _answer(self, unique: int, error: int, body: Answer) -> None:
+        try:
+            self._device.answer(unique, error, body)
+        except OSError:
+            log.exception("request %d cannot be answered", unique)

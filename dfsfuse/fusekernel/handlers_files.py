@@ -1,0 +1,186 @@
+"""Requests about open files, open folders and locks: read the body, call the operation, pack what it gives.
+
+As `handlers_names`. Data is not copied: what is written is a view of the request, what is read goes out as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from dfsfuse.fusekernel import wire
+from dfsfuse.fusekernel.operations import Operations
+from dfsfuse.fusekernel.packing import dirent, dirent_size, direntplus, entry_out, lock_out, open_out
+from dfsfuse.fusekernel.replies import Reply
+from dfsfuse.fusekernel.requests import MalformedError, Request
+from dfsfuse.fusekernel.values import Buffer, Entry, Lock, LockRequest
+
+_OFFSET_MAX: Final = 2**63 - 1
+_NOT_LOOKED_UP: Final = Entry(None)
+
+# ---------------------------------------------------------------------- files
+
+
+def create(operations: Operations, request: Request) -> bytes:
+    flags, mode, umask, _ = request.fields(wire.fuse_create_in)
+    name = request.name(wire.fuse_create_in.size)
+    entry, opened = operations.create(request.context, request.nodeid, name, mode, flags, umask)
+    return entry_out(entry) + open_out(opened)
+
+
+def open_(operations: Operations, request: Request) -> bytes:
+    flags, how = request.fields(wire.fuse_open_in)
+    kill = bool(how & wire.FUSE_OPEN_KILL_SUIDGID)
+    return open_out(operations.open(request.context, request.nodeid, flags, kill_privileges=kill))
+
+
+def read(operations: Operations, request: Request) -> Buffer | list[Buffer]:
+    handle, offset, size, *_ = request.fields(wire.fuse_read_in)
+    found = operations.read(request.context, request.nodeid, handle, _checked(offset), size)
+    if isinstance(found, bytes | bytearray | memoryview):
+        parts: Buffer | list[Buffer] = found
+        length = len(found) if not isinstance(found, memoryview) else found.nbytes
+    else:
+        parts = list(found)
+        length = sum(memoryview(part).nbytes for part in parts)
+    if length > size:
+        raise ValueError(f"the file system gave {length} bytes where {size} were asked for")
+    return parts
+
+
+def write(operations: Operations, request: Request) -> bytes:
+    handle, offset, size, flags, *_ = request.fields(wire.fuse_write_in)
+    data = request.body[wire.fuse_write_in.size :]
+    if len(data) != size:
+        raise MalformedError(f"{len(data)} bytes of data, said to be {size}")
+    kill = bool(flags & wire.FUSE_WRITE_KILL_SUIDGID)
+    taken = operations.write(request.context, request.nodeid, handle, _checked(offset), data, kill_privileges=kill)
+    return wire.fuse_write_out.pack(taken, 0)
+
+
+def flush(operations: Operations, request: Request) -> bytes:
+    handle, _, _, owner = request.fields(wire.fuse_flush_in)
+    operations.flush(request.context, request.nodeid, handle, owner)
+    return b""
+
+
+def release(operations: Operations, request: Request) -> bytes:
+    handle, _, flags, owner = request.fields(wire.fuse_release_in)
+    ends_flock = flags & wire.FUSE_RELEASE_FLOCK_UNLOCK
+    operations.release(request.context, request.nodeid, handle, owner if ends_flock else None)
+    return b""
+
+
+def fsync(operations: Operations, request: Request) -> bytes:
+    handle, flags, _ = request.fields(wire.fuse_fsync_in)
+    data_only = bool(flags & wire.FUSE_FSYNC_FDATASYNC)
+    operations.fsync(request.context, request.nodeid, handle, data_only=data_only)
+    return b""
+
+
+def fallocate(operations: Operations, request: Request) -> bytes:
+    handle, offset, length, mode, _ = request.fields(wire.fuse_fallocate_in)
+    _checked(offset + length)
+    operations.fallocate(request.context, request.nodeid, handle, offset, length, mode)
+    return b""
+
+
+def lseek(operations: Operations, request: Request) -> bytes:
+    handle, offset, whence, _ = request.fields(wire.fuse_lseek_in)
+    place = operations.lseek(request.context, request.nodeid, handle, _checked(offset), whence)
+    return wire.fuse_lseek_out.pack(place)
+
+
+def copy_file_range(operations: Operations, request: Request) -> bytes:
+    handle, offset, target_ino, target_handle, target_offset, size, flags = request.fields(wire.fuse_copy_file_range_in)
+    source = request.nodeid, handle, _checked(offset)
+    target = target_ino, target_handle, _checked(target_offset)
+    return wire.fuse_write_out.pack(operations.copy_file_range(request.context, source, target, size, flags), 0)
+
+
+def ioctl(operations: Operations, request: Request) -> bytes:
+    operations.ioctl(request.context, request.nodeid)
+    return b""
+
+
+def _checked(offset: int) -> int:
+    """An offset in a file is not negative; here it comes as an unsigned number."""
+    if offset > _OFFSET_MAX:
+        raise MalformedError(f"{offset} is no offset")
+    return int(offset)
+
+
+# ---------------------------------------------------------------------- folders
+
+
+def opendir(operations: Operations, request: Request) -> bytes:
+    flags, _ = request.fields(wire.fuse_open_in)
+    return open_out(operations.opendir(request.context, request.nodeid, flags))
+
+
+def readdir(operations: Operations, request: Request) -> list[Buffer]:
+    handle, offset, size, *_ = request.fields(wire.fuse_read_in)
+    packed: list[Buffer] = []
+    for entry in operations.readdir(request.context, request.nodeid, handle, _checked(offset)):
+        size -= dirent_size(entry.name, plus=False)
+        if size < 0:
+            break
+        packed.append(dirent(entry))
+    return packed
+
+
+def readdirplus(operations: Operations, request: Request) -> list[Buffer]:
+    """An entry is looked up only when it is sure to be sent: the kernel counts what it gets."""
+    handle, offset, size, *_ = request.fields(wire.fuse_read_in)
+    packed: list[Buffer] = []
+    for entry in operations.readdir(request.context, request.nodeid, handle, _checked(offset)):
+        size -= dirent_size(entry.name, plus=True)
+        if size < 0:
+            break
+        found = _NOT_LOOKED_UP
+        if entry.name not in (b".", b".."):
+            try:
+                found = operations.lookup_listed(request.context, request.nodeid, entry)
+            except OSError:  # gone since it was listed, or cannot be had: the kernel asks when it needs it
+                found = _NOT_LOOKED_UP
+        packed.append(direntplus(entry, found))
+    return packed
+
+
+def releasedir(operations: Operations, request: Request) -> bytes:
+    handle, *_ = request.fields(wire.fuse_release_in)
+    operations.releasedir(request.context, request.nodeid, handle)
+    return b""
+
+
+def fsyncdir(operations: Operations, request: Request) -> bytes:
+    handle, flags, _ = request.fields(wire.fuse_fsync_in)
+    data_only = bool(flags & wire.FUSE_FSYNC_FDATASYNC)
+    operations.fsyncdir(request.context, request.nodeid, handle, data_only=data_only)
+    return b""
+
+
+# ---------------------------------------------------------------------- locks
+
+
+def getlk(operations: Operations, request: Request) -> bytes:
+    return lock_out(operations.get_lock(request.context, request.nodeid, _lock_request(request)))
+
+
+def setlk(operations: Operations, request: Request, expect: Callable[[int], Reply]) -> None:
+    """SETLK and SETLKW. The reply exists before the operation begins, so that INTERRUPT finds it."""
+    asked = _lock_request(request)
+    reply = expect(request.unique)
+    try:
+        wait = request.opcode == wire.FUSE_SETLKW
+        operations.set_lock(request.context, request.nodeid, asked, wait=wait, reply=reply)
+    except BaseException:
+        if reply.forget():
+            raise  # answered as every other request that fails
+
+
+def _lock_request(request: Request) -> LockRequest:
+    handle, owner, start, end, kind, pid, flags, _ = request.fields(wire.fuse_lk_in)
+    if start > end or end > _OFFSET_MAX:
+        raise MalformedError(f"a lock from {start} to {end}")
+    return LockRequest(handle, owner, Lock(kind, start, end, pid), bool(flags & wire.FUSE_LK_FLOCK))

@@ -1,0 +1,145 @@
+"""What operations are given and what they give back. Values only.
+
+Times are nanoseconds since 1970, time-outs seconds, sizes bytes, `blocks` units of 512 bytes. Names are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Data: TypeAlias = Buffer | Sequence[Buffer]
+"""One buffer or several, one after the other. They go to the kernel as they are, without a copy."""
+
+
+class Now(Enum):
+    """The time at which an operation is carried out."""
+
+    NOW = "now"
+
+
+NOW: Final = Now.NOW
+TimeChange: TypeAlias = int | Now | None
+"""A time, `NOW`, or None: leave it as it is."""
+
+
+class Context(NamedTuple):
+    """Who asks. `pid` is 0 where the process lives in another pid namespace, or the kernel asks for itself."""
+
+    uid: int
+    gid: int
+    pid: int
+    unique: int
+    """The request's number."""
+
+
+class Attributes(Protocol):
+    """What stat(2) says. Anything with these attributes will do."""
+
+    @property
+    def ino(self) -> int: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def nlink(self) -> int: ...
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def rdev(self) -> int: ...
+    @property
+    def atime_ns(self) -> int: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def ctime_ns(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+
+
+class Entry(NamedTuple):
+    """An inode under a name, and for how long the kernel may rely on both without asking again.
+
+    Each one that is given counts as one lookup, which `forget` takes back. `attributes` is None: there is no such
+    name, and that may be relied on for `entry_timeout_s`.
+    """
+
+    attributes: Attributes | None
+    entry_timeout_s: float = 0.0
+    attributes_timeout_s: float = 0.0
+    generation: int = 1
+
+
+class TimedAttributes(NamedTuple):
+    """Attributes, and for how long the kernel may rely on them."""
+
+    attributes: Attributes
+    timeout_s: float = 0.0
+
+
+class Opened(NamedTuple):
+    """An open file or folder. `flags` are FOPEN_* of `wire`."""
+
+    handle: int
+    flags: int = 0
+
+
+class Changes(NamedTuple):
+    """What setattr is to change; None leaves it as it is.
+
+    `kill_privileges`: clear setuid, and setgid if the group may execute (FUSE_HANDLE_KILLPRIV_V2, with a size). A
+    change of owner always does so, without being told, except on folders.
+    """
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: TimeChange = None
+    mtime_ns: TimeChange = None
+    ctime_ns: int | None = None
+    kill_privileges: bool = False
+
+
+class DirectoryEntry(NamedTuple):
+    """One name of a listing. `type` is the type bits of a mode; `offset` is where the listing goes on after it."""
+
+    name: bytes
+    ino: int
+    type: int
+    offset: int
+
+
+class Space(NamedTuple):
+    """What statvfs(3) says."""
+
+    block_bytes: int
+    blocks: int
+    free: int
+    available: int
+    files: int
+    files_free: int
+    name_max: int
+
+
+class Lock(NamedTuple):
+    """A range of bytes: `type` is F_RDLCK, F_WRLCK or F_UNLCK; `end` is the last byte of it."""
+
+    type: int
+    start: int
+    end: int
+    pid: int
+
+
+class LockRequest(NamedTuple):
+    """What fcntl(2) or flock(2) asks for. `owner` is the kernel's number for who holds the lock."""
+
+    handle: int
+    owner: int
+    lock: Lock
+    is_flock: bool

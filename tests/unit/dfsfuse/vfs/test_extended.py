@@ -1,0 +1,83 @@
+"""Extended attributes: stored ones, and a file's health."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, write_file
+
+from dfsfuse.data.extents import REGION_BYTES
+from dfsfuse.data.placement import rotation_of
+from dfsfuse.namespace import xattrs
+
+
+def fails(number: int, action: Callable[[], object]) -> None:
+    with pytest.raises(OSError) as caught:
+        action()
+    assert caught.value.errno == number
+
+
+def test_stored_attributes(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    vfs.setxattr(folder, b"user.a", b"\0\xff", xattrs.CREATE)
+    assert vfs.getxattr(folder, b"user.a") == b"\0\xff"
+    assert vfs.listxattr(folder) == [b"user.a"]
+    assert vfs.getattr(folder).ctime_ns == mounts.now_ns
+    fails(errno.EEXIST, lambda: vfs.setxattr(folder, b"user.a", b"", xattrs.CREATE))
+    vfs.removexattr(folder, b"user.a")
+    assert vfs.listxattr(folder) == []
+    fails(errno.ENODATA, lambda: vfs.getxattr(folder, b"user.a"))
+    fails(errno.ENODATA, lambda: vfs.removexattr(folder, b"user.a"))
+    fails(errno.EOPNOTSUPP, lambda: vfs.getxattr(folder, b"security.capability"))
+    fails(errno.ENOENT, lambda: vfs.getxattr(999, b"user.a"))
+
+
+def test_attributes_survive_writing(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"one")
+    vfs.setxattr(ino, b"user.a", b"1")
+    write_file(vfs, b"f", b"two")
+    assert vfs.getxattr(ino, b"user.a") == b"1"
+
+
+def test_health_of_a_file(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    data = next(d for d in (b"%0200000d" % i for i in range(99)) if rotation_of(d) == 0)
+    ino = write_file(vfs, b"f", data)
+    assert vfs.getxattr(ino, b"user.dfs.health") == b"complete"
+    assert (
+        vfs.getxattr(ino, b"user.dfs.pieces") == b"P1: DFS1 DFS4; P2: DFS1 DFS2; P3: DFS2 DFS3; P4: DFS3 DFS4"
+    )
+    assert vfs.getxattr(ino, b"user.dfs.servers") == b"DFS1 DFS2 DFS3 DFS4"
+    mounts.segments.answering = {1, 2, 3}
+    assert vfs.getxattr(ino, b"user.dfs.health") == b"degraded"
+    assert vfs.getxattr(ino, b"user.dfs.servers") == b"DFS1 DFS2 DFS3"
+    mounts.segments.answering = {1, 2}
+    assert vfs.getxattr(ino, b"user.dfs.health") == b"incomplete"
+    assert vfs.getxattr(ino, b"user.dfs.pieces").endswith(b"; P4: none")
+    assert vfs.health([ino, ROOT])[ino].state == "incomplete"
+    assert ROOT not in vfs.health([ino, ROOT])
+
+
+def test_health_of_empty_and_of_long_files(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    empty, long = write_file(vfs, b"e", b""), write_file(vfs, b"l", bytes(REGION_BYTES + 1))
+    assert vfs.getxattr(empty, b"user.dfs.health") == b"complete"
+    assert vfs.getxattr(empty, b"user.dfs.pieces") == b""
+    assert vfs.getxattr(long, b"user.dfs.pieces").endswith(b"(first of 2 segments)")
+
+
+def test_health_is_listed_for_files_and_cannot_be_set(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"x")
+    vfs.setxattr(ino, b"user.mine", b"")
+    assert vfs.listxattr(ino) == [b"user.mine", b"user.dfs.health", b"user.dfs.pieces", b"user.dfs.servers"]
+    assert vfs.listxattr(ROOT) == []
+    for name in (b"user.dfs.health", b"user.dfs.anything"):
+        fails(errno.EPERM, lambda name=name: vfs.setxattr(ino, name, b"x"))  # type: ignore[misc]
+        fails(errno.EPERM, lambda name=name: vfs.removexattr(ino, name))  # type: ignore[misc]
+    fails(errno.ENODATA, lambda: vfs.getxattr(ino, b"user.dfs.anything"))
+    fails(errno.ENODATA, lambda: vfs.getxattr(ROOT, b"user.dfs.health"))

@@ -1,0 +1,95 @@
+"""Listing folders."""
+
+from __future__ import annotations
+
+import errno
+import stat
+
+import pytest
+from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, names, write_file
+
+from dfsfuse.namespace import inodes, keys, records
+from dfsfuse.namespace.records import Entry
+
+
+def test_a_listing_has_types_inodes_and_the_two_dots(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    below = vfs.mkdir(folder, b"e", 0o755, USER, GROUP).ino
+    file = write_file(vfs, b"\xff\n", b"", folder)
+    link = vfs.symlink(folder, b"l", b"t", USER, GROUP).ino
+    handle = vfs.opendir(folder)
+    found = list(vfs.readdir(handle, 0))
+    vfs.releasedir(handle)
+    assert [(entry.name, entry.ino, entry.type) for entry in found] == [
+        (b".", folder, stat.S_IFDIR),
+        (b"..", ROOT, stat.S_IFDIR),
+        (b"e", below, stat.S_IFDIR),
+        (b"l", link, stat.S_IFLNK),
+        (b"\xff\n", file, stat.S_IFREG),
+    ]
+
+
+def test_offsets_are_stable_while_the_folder_changes(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    for number in range(10):
+        write_file(vfs, b"%d" % number, b"")
+    handle = vfs.opendir(ROOT)
+    first = [entry for entry, _ in zip(vfs.readdir(handle, 0), range(5), strict=False)]
+    vfs.unlink(ROOT, b"1")
+    vfs.unlink(ROOT, b"7")
+    write_file(vfs, b"00", b"")
+    rest = list(vfs.readdir(handle, first[-1].offset))
+    assert [entry.name for entry in first + rest][2:] == [b"%d" % number for number in range(10)]
+    assert list(vfs.readdir(handle, rest[-1].offset)) == []
+    vfs.releasedir(handle)
+    assert b"7" not in names(vfs)
+
+
+def test_a_large_folder_is_listed_in_one_pass(mounts: MemoryMounts) -> None:
+    count = 5000
+    folder = records.encode(inodes.new(stat.S_IFREG | 0o644, 1, 1, 1))
+    root = inodes.new_root(5)
+    mounts.map.items = {
+        keys.inode(ROOT): records.encode(_with_size(root, count)),
+        **{keys.inode(ino): folder for ino in range(2, count + 2)},
+        **{
+            keys.entry(ROOT, b"%06d" % ino): records.encode(Entry(records.FORMAT, ino, stat.S_IFREG))
+            for ino in range(2, count + 2)
+        },
+    }
+    vfs = mounts.mount()
+    handle = vfs.opendir(ROOT)
+    offset, found = 0, 0
+    while portion := [entry for entry, _ in zip(vfs.readdir(handle, offset), range(700), strict=False)]:
+        offset, found = portion[-1].offset, found + len(portion)
+    assert found == count + 2
+    vfs.releasedir(handle)
+    assert len(vfs.list_folder(ROOT)) == count
+
+
+def _with_size(inode: records.Inode, size: int) -> records.Inode:
+    fields = {name: getattr(inode, name) for name in inode.__struct_fields__}
+    return records.Inode(**{**fields, "size": size})
+
+
+def test_only_folders_are_listed(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"")
+    for bad, number in ((ino, errno.ENOTDIR), (999, errno.ENOENT)):
+        with pytest.raises(OSError) as caught:
+            vfs.opendir(bad)
+        assert caught.value.errno == number
+    for action in (vfs.releasedir, vfs.readdir):
+        with pytest.raises(OSError) as caught:
+            action(999)
+        assert caught.value.errno == errno.EBADF
+
+
+def test_the_roots_parent_is_the_root_and_its_first_look_makes_it(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    assert vfs.lookup(ROOT, b"..").ino == ROOT
+    found = vfs.getattr(ROOT)
+    assert found.mtime_ns == mounts.now_ns
+    assert vfs.getattr(ROOT) == found
+    assert len(mounts.map.batches) == 1
