@@ -112,10 +112,11 @@ class SaveTail:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Effect: the batch is chosen at `slot`: write it into the log and its changes into the map."""
+    """Effect: the batch is chosen at `slot`: its changes go into the map, and it into the log unless it `is_logged`."""
 
     slot: int
     parsed: ParsedBatch
+    is_logged: bool
 
 
 Effect = SavePromise | SaveTail | Apply
@@ -131,8 +132,9 @@ class Step:
 
     @property
     def must_be_durable(self) -> bool:
-        """Whether the reply is a vow. That a batch is chosen can be learnt again; a promise or a vote can not."""
-        return any(not isinstance(effect, Apply) for effect in self.effects)
+        """Whether the reply speaks for what is on the disk. All but applying the tail: that it is chosen can be learnt
+        again, but a promise, a vote, or a batch that was missed and is here now may be what others rely on."""
+        return any(not (isinstance(effect, Apply) and effect.is_logged) for effect in self.effects)
 
 
 def promise(state: AcceptorState, ballot: Ballot, now: float) -> Step:
@@ -164,7 +166,7 @@ def accept(state: AcceptorState, ballot: Ballot, slot: int, parsed: ParsedBatch,
     effects: list[Effect] = []
     tail = state.tail
     if tail is not None and slot == tail.slot + 1 and parsed.batch.previous == tail.parsed.digest:
-        effects.append(Apply(tail.slot, tail.parsed))
+        effects.append(Apply(tail.slot, tail.parsed, is_logged=True))
         state = _applied(state, tail.slot, tail.parsed)
     if slot != state.applied + 1:
         return Step(state, Behind(state.applied))
@@ -212,7 +214,7 @@ def chosen(state: AcceptorState, slot: int, digest: bytes) -> Step:
     if tail is None or tail.slot != slot or tail.parsed.digest != digest:
         return Step(state, state.position())
     state = _applied(state, slot, tail.parsed)
-    return Step(state, state.position(), (Apply(slot, tail.parsed),))
+    return Step(state, state.position(), (Apply(slot, tail.parsed, is_logged=True),))
 
 
 def learn(state: AcceptorState, first: int, chosen_batches: Sequence[ParsedBatch]) -> Step:
@@ -225,7 +227,7 @@ def learn(state: AcceptorState, first: int, chosen_batches: Sequence[ParsedBatch
             break
         if parsed.batch.previous != state.digest:
             return Step(state, _diverged(state, slot), tuple(effects))
-        effects.append(Apply(slot, parsed))
+        effects.append(Apply(slot, parsed, is_logged=_is(state.tail, parsed)))
         state = _applied(state, slot, parsed)
     return Step(state, state.position(), tuple(effects))
 
@@ -239,6 +241,10 @@ def copied(state: AcceptorState, slot: int, digest: bytes) -> AcceptorState:
 def _applied(state: AcceptorState, slot: int, parsed: ParsedBatch) -> AcceptorState:
     """After `slot` is applied. A tail at this slot is either this batch or one that lost: gone in both cases."""
     return replace(state, applied=slot, digest=parsed.digest, tail=None)
+
+
+def _is(tail: Tail | None, parsed: ParsedBatch) -> bool:
+    return tail is not None and tail.parsed.digest == parsed.digest
 
 
 def _diverged(state: AcceptorState, slot: int) -> Error:

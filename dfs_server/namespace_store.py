@@ -1,8 +1,8 @@
 """A user's namespace on one server: the log, the map and the small pieces, in one SQLite file.
 
 Carries out what the acceptor decides: the effects of a step go into one transaction, and only then is the reply given.
-A reply that is a vow (a promise, a vote) waits for the disk (`synchronous=FULL`); knowing that a batch is chosen can be
-learnt again and does not wait. Nothing here interprets a key.
+A reply that others rely on (a promise, a vote, a batch that was missed and is here now) waits for the disk
+(`synchronous=FULL`); that the batch which is here already is chosen can be learnt again and does not wait. Nothing here interprets a key.
 
 Threads: `_write_lock` guards the writing connection and changes of `_state`; reading has a connection of its own
 (`namespace_reader`), so that a read does not wait for the disk behind a write.
@@ -207,7 +207,9 @@ class NamespaceStore:
                 db.execute("UPDATE state SET round = ?, client = ?", (ballot.round, ballot.client))
             case SaveTail(Tail(slot, ballot, parsed)):
                 self._write_log(db, slot, ballot, parsed)
-            case Apply(slot, parsed):
+            case Apply(slot, parsed, is_logged):
+                if not is_logged:
+                    self._write_log(db, slot, self._state.promised, parsed)
                 self._apply(db, slot, parsed)
 
     def _write_log(self, db: sqlite3.Connection, slot: int, ballot: Ballot, parsed: ParsedBatch) -> None:
@@ -219,9 +221,6 @@ class NamespaceStore:
         self._log_first = self._log_first or slot
 
     def _apply(self, db: sqlite3.Connection, slot: int, parsed: ParsedBatch) -> None:
-        tail = self._state.tail
-        if tail is None or tail.parsed.digest != parsed.digest:
-            self._write_log(db, slot, self._state.promised, parsed)
         batch = parsed.batch
         db.executemany("INSERT OR REPLACE INTO map (key, value) VALUES (?, ?)", batch.puts)
         if batch.deletes:

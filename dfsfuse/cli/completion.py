@@ -45,9 +45,7 @@ class DfcCompleter(Completer):
             if count >= MAX_OFFERED:
                 return
             shown = text.rstrip("/").rsplit("/", 1)[-1] + ("/" if is_folder else "")
-            yield Completion(
-                _quoted(text) + ("/" if is_folder else ""), start_position=-length, display=shown
-            )
+            yield Completion(_quoted(text) + ("/" if is_folder else ""), start_position=-length, display=shown)
 
     def _paths(self, words: list[str], last: str) -> Iterator[tuple[str, bool]]:
         command = words[0].lower()

@@ -52,16 +52,10 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
-@click.group(
-    cls=AnyCaseGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
-)
-@click.option(
-    "--config", metavar="FILE", type=click.Path(path_type=Path), help="The client's config file (dfc.yaml)."
-)
+@click.group(cls=AnyCaseGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="The client's config file (dfc.yaml).")
 @click.option("--debug", is_flag=True, help="Show the log, and a traceback with every error.")
-@click.option(
-    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version."
-)
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None, debug: bool) -> None:
     """Files on the four servers of dfsfuse, of which any one may fail.
@@ -128,9 +122,7 @@ def main() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # else the interpreter complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
     if code >= 128:
         os._exit(code)  # at once: threads that wait for a server have nothing to say any more
     sys.exit(code)

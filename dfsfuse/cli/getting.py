@@ -44,9 +44,7 @@ def get_stream(remote: Remote, path: bytes, found: Attributes, bar: Bar) -> None
         bar.advance(len(chunk))
 
 
-def get_tree(
-    remote: Remote, path: bytes, found: Attributes, local: Path, bar: Bar, *, incomplete: Incomplete
-) -> None:
+def get_tree(remote: Remote, path: bytes, found: Attributes, local: Path, bar: Bar, *, incomplete: Incomplete) -> None:
     """A remote folder and all below it. Existing local folders are merged into, files replaced.
 
     One that fails is reported, and the others go on; raises `AlreadyReported` at the end.

@@ -38,6 +38,4 @@ def pieces_text(numbers: tuple[int, ...]) -> str:
 
 def _pieces_by_server(copies: Copies) -> tuple[tuple[int, tuple[int, ...]], ...]:
     servers = sorted({server for number in PIECES for server in copies.get(number, ())})
-    return tuple(
-        (server, tuple(number for number in PIECES if server in copies.get(number, ()))) for server in servers
-    )
+    return tuple((server, tuple(number for number in PIECES if server in copies.get(number, ()))) for server in servers)

@@ -39,9 +39,7 @@ class Facts:
 def reading(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """A regular local file, open for reading, and its facts. Anything else is refused, and never waited for."""
     with local_errors(path):
-        descriptor = os.open(
-            path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        )  # O_NONBLOCK: a FIFO must not hang us
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # O_NONBLOCK: a FIFO must not hang us
         file = open(descriptor, "rb", buffering=0)  # noqa: PTH123, SIM115 (closed below)
     with file:
         with local_errors(path):
@@ -80,9 +78,7 @@ def refuse_special(path: Path, mode: int) -> None:
     }
     kind = kinds.get(stat.S_IFMT(mode))
     if kind is not None:
-        raise CommandError(
-            f"local {printable(path)} is {kind}: only files, folders and symbolic links are copied"
-        )
+        raise CommandError(f"local {printable(path)} is {kind}: only files, folders and symbolic links are copied")
 
 
 @contextmanager

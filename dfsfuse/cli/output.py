@@ -90,9 +90,7 @@ def json_text(key: str, name: bytes) -> dict[str, str]:
     return {key: text}
 
 
-def table(
-    rows: Iterable[Sequence[str]], *, header: Sequence[str] | None = None, right: str = ""
-) -> list[str]:
+def table(rows: Iterable[Sequence[str]], *, header: Sequence[str] | None = None, right: str = "") -> list[str]:
     """Rows as lines with aligned columns. `right` has an `r` for each column that is aligned to the right.
 
     The last column is not padded, so that no line ends in blanks.

@@ -38,9 +38,7 @@ def prompt(ctx: click.Context, client: Client) -> int:
     return converse(ctx, client, read_line, on_terminal=on_terminal)
 
 
-def converse(
-    ctx: click.Context, client: Client, read_line: Callable[[], str | None], *, on_terminal: bool
-) -> int:
+def converse(ctx: click.Context, client: Client, read_line: Callable[[], str | None], *, on_terminal: bool) -> int:
     """Run line after line until there is None; gives the exit code.
 
     On a terminal Ctrl-C ends what is under way (a command, or a line half typed) and the conversation goes on,
@@ -136,9 +134,7 @@ def _reader_of_terminal(ctx: click.Context, client: Client) -> Callable[[], str 
     from dfsfuse.cli.completion import DfcCompleter
 
     session: PromptSession[str] = PromptSession(
-        [
-            ("fg:ansidefault", PROMPT)
-        ],  # with a style the blank at its end is written, not skipped with the cursor
+        [("fg:ansidefault", PROMPT)],  # with a style the blank at its end is written, not skipped with the cursor
         history=history(),
         completer=DfcCompleter(client.remote, _group(ctx).list_commands(ctx)),
         complete_in_thread=True,

@@ -114,9 +114,7 @@ class Remote:
 
     def set_facts(self, inode: int, facts: Facts) -> None:
         """Mode and times of what is there."""
-        self._vfs.setattr(
-            inode, AttributeChanges(mode=facts.mode, atime_ns=facts.atime_ns, mtime_ns=facts.mtime_ns)
-        )
+        self._vfs.setattr(inode, AttributeChanges(mode=facts.mode, atime_ns=facts.atime_ns, mtime_ns=facts.mtime_ns))
 
     def make_folder(self, path: bytes) -> int:
         """A new folder's inode. Raises OSError (EEXIST, ENOENT...)."""

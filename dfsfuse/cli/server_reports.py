@@ -45,9 +45,7 @@ class ClusterLike(Protocol):
     def exchange(self) -> AbstractContextManager[ExchangeLike]: ...
 
 
-def server_reports(
-    cluster: ClusterLike, *, clock: Callable[[], float] = time.monotonic
-) -> list[ServerReport]:
+def server_reports(cluster: ClusterLike, *, clock: Callable[[], float] = time.monotonic) -> list[ServerReport]:
     """Ask all servers side by side, twice: the first answer may include connecting, the second is the latency."""
     first = _ask(cluster, cluster.servers, clock)
     answering = [server for server in cluster.servers if first[server.id].status is not None]
@@ -59,9 +57,7 @@ def unreachable(servers: Iterable[ServerAddress], problem: str) -> list[ServerRe
     return [ServerReport(server, problem=problem) for server in servers]
 
 
-def _ask(
-    cluster: ClusterLike, servers: Iterable[ServerAddress], clock: Callable[[], float]
-) -> dict[int, ServerReport]:
+def _ask(cluster: ClusterLike, servers: Iterable[ServerAddress], clock: Callable[[], float]) -> dict[int, ServerReport]:
     found = {server.id: ServerReport(server, problem="no answer in time") for server in servers}
     with cluster.exchange() as exchange:
         began = clock()

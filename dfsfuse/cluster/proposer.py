@@ -238,15 +238,15 @@ class Survey(_Round):
             self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """A quorum has answered, and is in doubt: the last one may know, or may be the one that hangs."""
-        return len(self.positions) >= self.quorum
+        """A quorum has answered, and is in doubt: the last one may know, or may be the one that hangs. Or there will be
+        none, and what some have told has to do."""
+        found, possible = len(self.positions), len(self.positions) + len(self.waiting)
+        return found >= self.quorum or 0 < found <= possible < self.quorum
 
     def verdict(self) -> Pending | Newest | InDoubt | NoQuorum:
         """What the replies say so far."""
         if len(self.positions) < self.quorum:
-            if len(self.positions) + len(self.waiting) < self.quorum:
-                return NoQuorum(len(self.positions) + len(self.waiting))
-            return Pending()
+            return Pending() if self.waiting else NoQuorum(len(self.positions))
         base = self.best()
         tails = Counter(
             reply.tail_digest
@@ -259,17 +259,8 @@ class Survey(_Round):
         if votes >= self.quorum:
             point = Point(base.slot + 1, digest)
             return Newest(point, self._holders(point))
-        if base.slot > 0 and votes + self._possible_voters(base) < self.quorum:
-            return Newest(base, self._holders(base))
+        # Even a single vote may be all that is left of a chosen batch, if other servers have lost their memory since.
         return Pending() if self.waiting else InDoubt()
-
-    def _possible_voters(self, base: Point) -> int:
-        """Servers that may have accepted the slot after `base` though they do not say so.
-
-        Those that have not answered, and those that are behind: they may have lost their memory.
-        """
-        behind = sum(1 for reply in self.positions.values() if reply.applied < base.slot and not reply.tail_digest)
-        return SERVERS - len(self.positions) + behind
 
     def best(self) -> Point:
         """The furthest point that is certainly chosen: what the caller knows, or a server has applied."""

@@ -45,9 +45,7 @@ class Suspects:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._until: dict[
-            int, tuple[float, float]
-        ] = {}  # server -> (until when, for how long); guarded by _lock
+        self._until: dict[int, tuple[float, float]] = {}  # server -> (until when, for how long); guarded by _lock
 
     def lagged(self, server: int, now: float) -> None:
         """The server let us wait for too long."""

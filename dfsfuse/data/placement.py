@@ -65,9 +65,7 @@ def place(x: int, usable: Collection[int]) -> Homes:
     `NotEnoughServersError` for fewer than two usable servers; whether two are enough to write is the caller's business.
     """
     if len(set(usable)) < COPIES:
-        raise NotEnoughServersError(
-            f"{COPIES} copies of a piece need {COPIES} servers; usable: {sorted(usable)}"
-        )
+        raise NotEnoughServersError(f"{COPIES} copies of a piece need {COPIES} servers; usable: {sorted(usable)}")
     homes = [[server for server in wanted if server in usable] for wanted in ring(x)]
     load = dict.fromkeys(usable, 0)
     for chosen in homes:

@@ -60,9 +60,7 @@ class Job(Protocol):
         """Raise the error for the user if there is no hope left."""
 
 
-def run(
-    job: Job, cluster: ClusterLike, suspects: Suspects, *, deadline_s: float, clock: Callable[[], float]
-) -> None:
+def run(job: Job, cluster: ClusterLike, suspects: Suspects, *, deadline_s: float, clock: Callable[[], float]) -> None:
     """Carry out the job. Returns when its race is done; raises what `job.check` raises."""
     race = job.race
     attempts: dict[Call, Attempt] = {}

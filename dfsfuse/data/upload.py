@@ -105,9 +105,7 @@ class UploadPlan:
         return one, two, three, four
 
 
-def _with_replacements(
-    homes: tuple[int, ...], usable: frozenset[int], spared: frozenset[int]
-) -> tuple[int, ...]:
+def _with_replacements(homes: tuple[int, ...], usable: frozenset[int], spared: frozenset[int]) -> tuple[int, ...]:
     """The homes, then all others in ring order from the first home on (so that the two pieces of a server that fails
     go to different ones), with the spared at the end."""
     others = sorted(usable - set(homes), key=lambda server: (server in spared, (server - homes[0]) % 4))

@@ -142,6 +142,7 @@ class Nemesis:
         server = world.servers[number]
         kind = world.random.choice(("crash", "crash", "stop", "wipe", "power"))
         self.faults[kind] = self.faults.get(kind, 0) + 1
+        forgotten = self._newest() if kind == "wipe" else 0
         if kind == "power":
             for each in world.servers.values():
                 each.crash()
@@ -152,22 +153,26 @@ class Nemesis:
             server.crash()
             if kind == "wipe":
                 server.wipe()
-        world.after(world.random.uniform(0.01, 2.0), lambda: self._return(number))
+        world.after(world.random.uniform(0.01, 2.0), lambda: self._return(number, forgotten))
 
-    def _return(self, number: int) -> None:
+    def _newest(self) -> int:
+        """The last slot that any server has something at."""
+        states = [server.disk.state for server in self.world.servers.values()]
+        return max(state.applied + (state.tail is not None) for state in states)
+
+    def _return(self, number: int, forgotten: int) -> None:
         self.world.servers[number].up = True
         self.world.start("tender", tender(self.world))
-        self._healed_then_next(number, 40)
+        self._healed_then_next(number, forgotten, 40)
 
-    def _healed_then_next(self, number: int, tries: int) -> None:
-        """One lost memory at a time is what is promised: wait until nothing depends on what this server forgot."""
-        states = {n: server.disk.state for n, server in self.world.servers.items()}
-        newest = max(state.applied + (state.tail is not None) for state in states.values())
-        if states[number].applied >= newest - 1 and states[number].applied == max(s.applied for s in states.values()):
+    def _healed_then_next(self, number: int, forgotten: int, tries: int) -> None:
+        """One lost memory at a time is what is promised: wait until nothing depends on what this server forgot, up to
+        the slot that was in doubt when it did."""
+        if self.world.servers[number].disk.state.applied >= forgotten:
             self._next()
         elif tries:
             self.world.start("tender", tender(self.world))
-            self.world.after(0.3, lambda: self._healed_then_next(number, tries - 1))
+            self.world.after(0.3, lambda: self._healed_then_next(number, forgotten, tries - 1))
 
 
 @dataclass

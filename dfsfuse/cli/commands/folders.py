@@ -14,9 +14,7 @@ from dfsfuse.cli.reports import CommandError, Tally
 
 
 @click.command("mkdir", short_help="Make folders.")
-@click.option(
-    "-p", "--parents", is_flag=True, help="Make the folders above it too; one that is there is no error."
-)
+@click.option("-p", "--parents", is_flag=True, help="Make the folders above it too; one that is there is no error.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.pass_obj
 def mkdir(client: Client, paths: tuple[str, ...], parents: bool) -> None:
@@ -86,9 +84,7 @@ def mv(client: Client, source: str, target: str) -> None:
     place = client.remote.find(goal)
     if place.is_folder():
         goal = remote_paths.join(goal, remote_paths.base_name(origin))
-    elif remote_paths.names_a_folder(target) and not stat.S_ISDIR(
-        client.remote.existing(origin, follow=False).mode
-    ):
+    elif remote_paths.names_a_folder(target) and not stat.S_ISDIR(client.remote.existing(origin, follow=False).mode):
         raise CommandError(f"{printable(goal)} is not an existing folder")
     if goal != origin and remote_paths.is_inside(goal, origin):
         raise CommandError(f"{printable(origin)} cannot be moved into itself ({printable(goal)})")

@@ -49,14 +49,10 @@ class Entry:
 @click.option("-r", "--recursive", is_flag=True, help="All below it, as paths from there.")
 @click.option("-l", "--long", "long_", is_flag=True, help="With mode, size, time of change and health.")
 @click.option("--where", is_flag=True, help="Which server holds which pieces of each file.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Everything as JSON, for programs: exact sizes and times."
-)
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON, for programs: exact sizes and times.")
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.pass_obj
-def list_(
-    client: Client, paths: tuple[str, ...], *, recursive: bool, long_: bool, where: bool, as_json: bool
-) -> None:
+def list_(client: Client, paths: tuple[str, ...], *, recursive: bool, long_: bool, where: bool, as_json: bool) -> None:
     """List the folder PATH (the root if it is not given), or the file PATH. Also called ls.
 
     A file that cannot be put together from the servers that answer now is marked [incomplete]. Health is complete
@@ -116,9 +112,7 @@ def completed(remote: Remote, entries: list[Entry], *, everything: bool) -> list
             entry,
             health=(health := known.get(entry.found.ino)),
             is_incomplete=health is not None and health.state == "incomplete",
-            link_target=remote.link_target(entry.found.ino, entry.path)
-            if stat.S_ISLNK(entry.found.mode)
-            else None,
+            link_target=remote.link_target(entry.found.ino, entry.path) if stat.S_ISLNK(entry.found.mode) else None,
         )
         for entry in entries
     ]

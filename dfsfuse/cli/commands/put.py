@@ -49,9 +49,7 @@ def put(client: Client, local: str, remote: str | None, recursive: bool) -> None
 
 def _put_standard_input(client: Client, remote: str | None, *, recursive: bool) -> None:
     if client.at_prompt:
-        raise CommandError(
-            "standard input is where the commands come from: put - works outside the prompt only"
-        )
+        raise CommandError("standard input is where the commands come from: put - works outside the prompt only")
     if remote is None or recursive:
         raise click.UsageError("put - needs REMOTE, and takes no -r")
     path = remote_paths.normal(remote)

@@ -51,10 +51,6 @@ def stat_(client: Client, path: str, as_json: bool) -> None:
     if entry.health is not None:
         rows.append(("health", entry.health.state))
         for layout in layouts_of(entry.health.segments):
-            held = ", ".join(
-                f"{name}: {pieces_text(layout.pieces.get(server, ()))}" for server, name in names.items()
-            )
-            rows.append(
-                ("pieces", f"{held}  ({layout.segments} segment{'s' if layout.segments != 1 else ''})")
-            )
+            held = ", ".join(f"{name}: {pieces_text(layout.pieces.get(server, ()))}" for server, name in names.items())
+            rows.append(("pieces", f"{held}  ({layout.segments} segment{'s' if layout.segments != 1 else ''})"))
     write_lines(table(rows))

@@ -50,9 +50,7 @@ def summary(answering: int, servers: int) -> str:
     if answering >= QUORUM:
         return f"{answering} of {servers} servers answer: reading and writing work."
     if answering:
-        return (
-            f"{answering} of {servers} servers answer: read-only; files that need the others are incomplete."
-        )
+        return f"{answering} of {servers} servers answer: read-only; files that need the others are incomplete."
     return "No server answers."
 
 

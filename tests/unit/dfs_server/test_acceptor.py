@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfs_server import acceptor
-from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, SavePromise, SaveTail
+from dfs_server.acceptor import LEASE_S, TURN_S, AcceptorState, Apply, Lease, ParsedBatch, SavePromise, SaveTail
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import Batch
@@ -26,11 +28,11 @@ OTHER = batch(value=b"another")
 
 
 def accepted(ballot: Ballot = LOW, parsed: ParsedBatch = FIRST) -> AcceptorState:
-    return acceptor.accept(AcceptorState(), ballot, 1, parsed).state
+    return acceptor.accept(AcceptorState(), ballot, 1, parsed, 0.0).state
 
 
 def test_promise_is_durable_and_tells_the_tail() -> None:
-    step = acceptor.promise(accepted(), HIGH)
+    step = acceptor.promise(accepted(), HIGH, 0.0)
     assert step.effects == (SavePromise(HIGH),)
     assert step.must_be_durable
     assert isinstance(step.reply, Promised)
@@ -39,61 +41,103 @@ def test_promise_is_durable_and_tells_the_tail() -> None:
     assert step.reply.tail.ballot == LOW
 
 
+def test_while_a_writer_has_the_lease_others_wait_and_it_is_told() -> None:
+    state = accepted()
+    rival = Ballot(9, b"b")
+    step = acceptor.promise(state, rival, LEASE_S - 0.5)
+    assert step.reply == Refused(LOW, 501)
+    assert step.state.promised == LOW
+    told = acceptor.accept(step.state, LOW, 2, SECOND, LEASE_S - 0.4)
+    assert told.reply == AcceptedAt(2, wanted=True)
+    assert isinstance(acceptor.promise(told.state, rival, LEASE_S + 0.1).reply, Refused), "the lease began anew"
+    assert isinstance(acceptor.promise(told.state, rival, 2 * LEASE_S).reply, Promised), "it ran out"
+
+
+def test_the_writer_itself_may_take_a_higher_ballot() -> None:
+    assert isinstance(acceptor.promise(accepted(), HIGH, 0.1).reply, Promised)
+
+
+def test_a_lease_that_is_let_go_is_first_the_turn_of_who_waits() -> None:
+    waited = acceptor.promise(accepted(), Ballot(9, b"b"), 0.1).state
+    state = acceptor.let_go(waited, b"a", 0.2)
+    assert state.lease == Lease(b"b", 0.2 + TURN_S)
+    assert isinstance(acceptor.promise(state, Ballot(9, b"a"), 0.3).reply, Refused)
+    assert isinstance(acceptor.promise(state, Ballot(9, b"b"), 0.3).reply, Promised)
+    assert isinstance(acceptor.promise(state, Ballot(9, b"a"), 0.3 + TURN_S).reply, Promised)
+
+
+def test_only_its_holder_lets_a_lease_go() -> None:
+    assert acceptor.let_go(accepted(), b"b", 0.1).lease == Lease(b"a", LEASE_S)
+    assert acceptor.let_go(accepted(), b"a", 0.1).lease is None
+
+
+def test_a_server_that_starts_is_as_careful_as_if_it_remembered_the_lease() -> None:
+    state = acceptor.started(replace(accepted(), lease=None), 100.0)
+    assert isinstance(acceptor.promise(state, Ballot(9, b"b"), 100.0 + LEASE_S / 2).reply, Refused)
+    assert isinstance(acceptor.promise(state, Ballot(9, b"a"), 100.0 + LEASE_S / 2).reply, Promised)
+    assert acceptor.started(AcceptorState(), 100.0).lease is None
+
+
+def test_the_lease_never_stands_against_a_quorum() -> None:
+    """An accept under a higher ballot is taken, lease or not: others have promised it."""
+    assert acceptor.accept(accepted(), Ballot(9, b"b"), 1, OTHER, 0.1).reply == AcceptedAt(1)
+
+
 def test_lower_promise_is_refused_and_the_same_is_repeated() -> None:
-    state = acceptor.promise(AcceptorState(), HIGH).state
-    assert acceptor.promise(state, LOW).reply == Refused(HIGH)
-    again = acceptor.promise(state, HIGH)
+    state = acceptor.promise(AcceptorState(), HIGH, 0.0).state
+    assert acceptor.promise(state, LOW, 0.0).reply == Refused(HIGH)
+    again = acceptor.promise(state, HIGH, 0.0)
     assert again.effects == ()
     assert isinstance(again.reply, Promised)
 
 
 def test_accept_below_the_promise_is_refused() -> None:
-    state = acceptor.promise(AcceptorState(), HIGH).state
-    step = acceptor.accept(state, LOW, 1, FIRST)
+    state = acceptor.promise(AcceptorState(), HIGH, 0.0).state
+    step = acceptor.accept(state, LOW, 1, FIRST, 0.0)
     assert step.reply == Refused(HIGH)
     assert step.state == state
 
 
 def test_accept_raises_the_promise_in_the_same_transaction() -> None:
-    step = acceptor.accept(AcceptorState(), HIGH, 1, FIRST)
+    step = acceptor.accept(AcceptorState(), HIGH, 1, FIRST, 0.0)
     assert [type(effect) for effect in step.effects] == [SavePromise, SaveTail]
-    assert acceptor.accept(step.state, LOW, 1, OTHER).reply == Refused(HIGH)
+    assert acceptor.accept(step.state, LOW, 1, OTHER, 0.0).reply == Refused(HIGH)
 
 
 def test_accept_of_the_next_slot_applies_the_one_before() -> None:
-    step = acceptor.accept(accepted(), LOW, 2, SECOND)
+    step = acceptor.accept(accepted(), LOW, 2, SECOND, 0.0)
     assert [type(effect) for effect in step.effects] == [Apply, SaveTail]
     assert step.reply == AcceptedAt(2)
     assert (step.state.applied, step.state.digest) == (1, FIRST.digest)
 
 
 def test_a_tail_that_lost_is_not_applied() -> None:
-    step = acceptor.accept(accepted(parsed=OTHER), HIGH, 2, SECOND)
+    step = acceptor.accept(accepted(parsed=OTHER), HIGH, 2, SECOND, 0.0)
     assert step.reply == Behind(0)
     assert step.effects == ()
 
 
 def test_a_tail_is_replaced_under_a_higher_ballot_only() -> None:
-    assert acceptor.accept(accepted(), HIGH, 1, OTHER).reply == AcceptedAt(1)
-    clash = acceptor.accept(accepted(), LOW, 1, OTHER)
+    assert acceptor.accept(accepted(), HIGH, 1, OTHER, 0.0).reply == AcceptedAt(1)
+    clash = acceptor.accept(accepted(), LOW, 1, OTHER, 0.0)
     assert isinstance(clash.reply, Error)
     assert clash.reply.status == Status.BAD_REQUEST
 
 
 def test_repeated_accept_is_no_change() -> None:
-    step = acceptor.accept(accepted(), LOW, 1, FIRST)
+    step = acceptor.accept(accepted(), LOW, 1, FIRST, 0.0)
     assert step.reply == AcceptedAt(1)
     assert step.effects == ()
 
 
 def test_accept_of_an_applied_slot_tells_the_position() -> None:
     state = acceptor.chosen(accepted(), 1, FIRST.digest).state
-    assert acceptor.accept(state, LOW, 1, FIRST).reply == Position(1, FIRST.digest, LOW)
+    assert acceptor.accept(state, LOW, 1, FIRST, 0.0).reply == Position(1, FIRST.digest, LOW)
 
 
 def test_another_history_is_noticed() -> None:
     state = acceptor.chosen(accepted(parsed=OTHER), 1, OTHER.digest).state
-    for step in (acceptor.accept(state, HIGH, 2, SECOND), acceptor.learn(state, 2, [SECOND])):
+    for step in (acceptor.accept(state, HIGH, 2, SECOND, 0.0), acceptor.learn(state, 2, [SECOND])):
         assert isinstance(step.reply, Error)
         assert step.reply.status == Status.DIVERGED
         assert step.state.applied == 1
@@ -102,7 +146,7 @@ def test_another_history_is_noticed() -> None:
 def test_chosen_applies_exactly_the_batch_that_it_names() -> None:
     assert acceptor.chosen(accepted(), 1, OTHER.digest).effects == ()
     step = acceptor.chosen(accepted(), 1, FIRST.digest)
-    assert step.effects == (Apply(1, FIRST),)
+    assert step.effects == (Apply(1, FIRST, is_logged=True),)
     assert not step.must_be_durable
 
 
@@ -115,22 +159,21 @@ def test_learn_passes_over_what_is_applied_and_stops_at_a_gap() -> None:
 
 def test_learn_replaces_a_tail_that_lost() -> None:
     step = acceptor.learn(accepted(parsed=OTHER), 1, [FIRST])
-    assert step.effects == (Apply(1, FIRST),)
+    assert step.effects == (Apply(1, FIRST, is_logged=False),)
+    assert step.must_be_durable, "a server whose disk was replaced counts again only when its disk has this"
     assert step.state.tail is None
 
 
 def test_a_copy_keeps_the_promise() -> None:
     state = acceptor.copied(accepted(HIGH), 7, SECOND.digest)
-    assert state == AcceptorState(HIGH, 7, SECOND.digest, None)
+    assert replace(state, lease=None) == AcceptorState(HIGH, 7, SECOND.digest, None)
 
 
 _ballots = st.builds(Ballot, st.integers(1, 4), st.sampled_from([b"a", b"b"]))
 _requests = st.one_of(
     st.tuples(st.just("promise"), _ballots),
     st.tuples(st.just("accept"), _ballots, st.integers(1, 3), st.sampled_from([FIRST, SECOND, OTHER])),
-    st.tuples(
-        st.just("chosen"), st.integers(1, 3), st.sampled_from([FIRST.digest, SECOND.digest, OTHER.digest])
-    ),
+    st.tuples(st.just("chosen"), st.integers(1, 3), st.sampled_from([FIRST.digest, SECOND.digest, OTHER.digest])),
 )
 
 
@@ -141,7 +184,8 @@ def test_invariants_hold_under_any_requests(requests: list[tuple]) -> None:  # t
     vows: dict[tuple[int, Ballot], bytes] = {}
     for name, *arguments in requests:
         before = state
-        step = getattr(acceptor, name)(state, *arguments)
+        now = (0.0,) if name in ("promise", "accept") else ()
+        step = getattr(acceptor, name)(state, *arguments, *now)
         state = step.state
         assert state.promised >= before.promised
         assert state.applied >= before.applied
@@ -152,5 +196,5 @@ def test_invariants_hold_under_any_requests(requests: list[tuple]) -> None:  # t
         if name == "accept" and step.reply == AcceptedAt(arguments[1]):
             assert arguments[0] >= before.promised
             assert vows.setdefault((arguments[1], arguments[0]), arguments[2].digest) == arguments[2].digest
-        if state != before:
+        if replace(state, lease=None) != replace(before, lease=None):
             assert step.effects, "a change that nobody would write down"

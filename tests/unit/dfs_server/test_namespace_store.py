@@ -94,14 +94,14 @@ def test_vows_survive_reopening(store: NamespaceStore, tmp_path: Path) -> None:
     writer = Writer(store)
     writer.commit(puts=((b"k", b"1"),))
     last = writer.commit(puts=((b"k", b"2"),))
-    store.handle(Promise(Ballot(9, b"other")))
+    store.handle(Promise(Ballot(9, b"client")))
     again = reopened(store, tmp_path)
-    reply = again.handle(Promise(Ballot(10, b"third")))
+    reply = again.handle(Promise(Ballot(10, b"client")))
     assert isinstance(reply, Promised)
     assert reply.applied == 1
     assert reply.tail is not None
     assert reply.tail.batch == last
-    assert again.handle(Accept(Ballot(9, b"other"), 2, last)) == Refused(Ballot(10, b"third"))
+    assert again.handle(Accept(Ballot(9, b"client"), 2, last)) == Refused(Ballot(10, b"client"))
     again.close()
 
 

@@ -4,6 +4,7 @@ the other; a scripted rival commits at a chosen moment."""
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,9 +12,17 @@ import pytest
 
 from dfs_server.protocol.messages import Change, Items, Values
 from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.quorum_log import NEVER
 from dfsfuse.errors import MaybeDoneError, TooLargeError, UnavailableError
 from dfsfuse.namespace.log_map import LogMap
 from dfsfuse.namespace.transactions import Transaction, View
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @dataclass
@@ -38,11 +47,17 @@ class SharedLog:
 class FakeLog:
     """One client's `QuorumLog`."""
 
-    def __init__(self, shared: SharedLog) -> None:
+    def __init__(self, shared: SharedLog, clock: Clock) -> None:
         self.shared = shared
         self.slot = 0
         self.news = News()
         self.asked: list[str] = []
+        self.committed: list[Contents] = []
+        self.lease_until = NEVER
+        self.lease_s = 0.0
+        self.turn_is_over = False
+        self.settled: Callable[[], None] = lambda: None
+        self.clock = clock
         self.before_commit: list[Callable[[], None]] = []
         self.before_read: list[Callable[[], None]] = []
 
@@ -78,8 +93,16 @@ class FakeLog:
         if conflicts(self.news):
             return False
         self.shared.commit(dict(contents.puts), contents.deletes)
+        self.committed.append(contents)
         self.slot += 1
+        self.lease_until = self.clock() + self.lease_s
         return True
+
+    def settle(self) -> None:
+        self.asked.append("settle")
+        self.lease_until = NEVER
+        if len(self.committed) == 2:
+            self.settled()
 
     def take_news(self) -> News:
         news, self.news = self.news, News()
@@ -92,13 +115,6 @@ class FakeLog:
         pass
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def family_of(key: bytes) -> bytes | None:
     return b"d" if key.startswith(b"d") else None
 
@@ -109,8 +125,8 @@ def shared() -> SharedLog:
 
 
 @pytest.fixture
-def log(shared: SharedLog) -> FakeLog:
-    return FakeLog(shared)
+def log(shared: SharedLog, clock: Clock) -> FakeLog:
+    return FakeLog(shared, clock)
 
 
 @pytest.fixture
@@ -274,3 +290,127 @@ def test_rivals_without_end_are_an_error_not_a_hang(store: LogMap, log: FakeLog,
     log.before_commit = [lambda: shared.put(n=str(next(counter)))] * 1000
     with pytest.raises(UnavailableError, match="other clients"):
         store.transact(increment)
+
+
+# ------------------------------------------------------------------ under the writer lease
+
+
+@pytest.fixture
+def leased(store: LogMap, log: FakeLog) -> LogMap:
+    """A store whose client has the lease. Its committer does nothing by itself: the tests say when."""
+    log.lease_s = 10.0
+    store._committer = HandCommitter()  # type: ignore[assignment]
+    store.transact(lambda tx: tx.put(b"first", b"x"))
+    log.asked.clear()
+    log.committed.clear()
+    return store
+
+
+class HandCommitter:
+    is_running = True
+
+    def wake(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_under_the_lease_answers_come_before_the_commit_and_are_seen(leased: LogMap, log: FakeLog) -> None:
+    leased.read(lambda view: view.scan(b"d", b"e"))
+    log.asked.clear()
+    leased.transact(lambda tx: tx.put(b"d1", b"x"), durable=False)
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == [(b"d1", b"x")]
+    with pytest.raises(OSError, match="there"):
+        leased.transact(_create_d1, durable=False)
+    assert log.asked == []
+
+
+def _create_d1(tx: Transaction) -> None:
+    if tx.get(b"d1") is not None:
+        raise FileExistsError(errno.EEXIST, "there")
+    tx.put(b"d1", b"y")
+
+
+def test_what_waits_is_one_batch_and_durable_means_all_before_too(leased: LogMap, log: FakeLog) -> None:
+    leased.read(lambda view: view.get(b"n"))
+    for _ in range(3):
+        leased.transact(increment, durable=False)
+    assert log.committed == []
+    leased.transact(lambda tx: tx.delete(b"first"))
+    assert log.committed == [Contents(puts=((b"n", b"3"),), deletes=(b"first",))]
+
+
+def test_flush_makes_all_durable(leased: LogMap, log: FakeLog) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    leased.flush()
+    assert len(log.committed) == 1
+    leased.flush()
+    assert len(log.committed) == 1
+
+
+def test_a_lease_that_ran_out_is_not_answered_on(leased: LogMap, log: FakeLog, clock: Clock) -> None:
+    clock.now += 11.0
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    assert len(log.committed) == 1
+
+
+def test_what_is_not_cached_is_fetched_after_what_waits_is_committed(leased: LogMap, log: FakeLog) -> None:
+    leased.transact(lambda tx: tx.put(b"d1", b"x"), durable=False)
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == [(b"d1", b"x")]
+    assert log.asked[:2] == ["commit", "range"]
+
+
+def test_answers_that_are_lost_are_told_once_and_forgotten(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+
+    def fail() -> None:
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail)
+    with pytest.raises(MaybeDoneError):
+        leased.flush()
+    leased.flush()
+    assert leased.read(lambda view: view.get(b"a")) is None
+    assert b"a" not in shared.map
+
+
+def test_a_rival_that_should_not_be_costs_the_answers_not_the_truth(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    leased.read(lambda view: view.get(b"n"))
+    leased.transact(increment, durable=False)
+    log.before_commit.append(lambda: shared.put(n="40"))
+    with pytest.raises(UnavailableError, match="another client"):
+        leased.flush()
+    assert leased.transact(increment) == 41
+
+
+def test_the_lease_is_handed_over_when_the_turn_is_over(leased: LogMap, log: FakeLog) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    log.turn_is_over = True
+    leased.flush()
+    assert log.asked == ["commit", "settle"]
+    log.turn_is_over = False
+    leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
+    assert log.asked == ["commit", "settle", "commit"], "not answered before the commit any more"
+
+
+def test_much_that_waits_is_committed_in_batches_that_are_not_too_large(leased: LogMap, log: FakeLog) -> None:
+    for n in range(30):
+        leased.transact(lambda tx, n=n: tx.put(b"k%d" % n, bytes(100_000)), durable=False)  # type: ignore[misc]
+    leased.flush()
+    assert len(log.committed) == 4
+    assert [key for contents in log.committed for key, _ in contents.puts] == [b"k%d" % n for n in range(30)]
+
+
+def test_the_committer_commits_and_settles_by_itself(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    settled = threading.Event()
+    log.lease_s = 10.0
+    log.settled = settled.set
+    store.start()
+    store.transact(lambda tx: tx.put(b"a", b"1"))
+    store.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
+    assert settled.wait(10.0)
+    assert shared.map == {b"a": b"1", b"b": b"1"}
+    store.close()
