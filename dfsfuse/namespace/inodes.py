@@ -68,9 +68,7 @@ def save(tx: Transaction, ino: int, inode: Inode) -> None:
     tx.put(keys.inode(ino), records.encode(inode))
 
 
-def new(
-    mode: int, uid: int, gid: int, now_ns: int, *, rdev: int = 0, target: bytes = b"", parent: int = 0
-) -> Inode:
+def new(mode: int, uid: int, gid: int, now_ns: int, *, rdev: int = 0, target: bytes = b"", parent: int = 0) -> Inode:
     """A new inode with one name (a directory: its own `.` too)."""
     is_directory = stat.S_ISDIR(mode)
     return Inode(

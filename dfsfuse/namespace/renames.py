@@ -50,9 +50,7 @@ def rename(
     return removed
 
 
-def _make_way(
-    tx: Transaction, source: Entry, target: Entry, parent: int, name: bytes, now_ns: int
-) -> Removed | None:
+def _make_way(tx: Transaction, source: Entry, target: Entry, parent: int, name: bytes, now_ns: int) -> Removed | None:
     if target.is_directory:
         if not source.is_directory:
             raise error(errno.EISDIR)
@@ -106,9 +104,7 @@ def _moved(inode: Inode, parent: int, now_ns: int) -> Inode:
 
 def _count(tx: Transaction, ino: int, entries: int, folders: int, now_ns: int) -> None:
     folder = inodes.touched(inodes.load_directory(tx, ino), now_ns)
-    inodes.save(
-        tx, ino, msgspec.structs.replace(folder, size=folder.size + entries, nlink=folder.nlink + folders)
-    )
+    inodes.save(tx, ino, msgspec.structs.replace(folder, size=folder.size + entries, nlink=folder.nlink + folders))
 
 
 def _check_not_inside(view: View, ino: int, folder: int) -> None:

@@ -39,9 +39,7 @@ def get(xattrs: Mapping[bytes, bytes], name: bytes) -> bytes:
     return xattrs[name]
 
 
-def with_value(
-    xattrs: Mapping[bytes, bytes], name: bytes, value: bytes, flags: int = 0
-) -> dict[bytes, bytes]:
+def with_value(xattrs: Mapping[bytes, bytes], name: bytes, value: bytes, flags: int = 0) -> dict[bytes, bytes]:
     """The attributes with this one set. Raises OSError (EEXIST, ENODATA, E2BIG, ENOSPC, EINVAL...)."""
     check_name(name)
     if flags not in (0, CREATE, REPLACE):

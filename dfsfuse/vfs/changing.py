@@ -107,7 +107,5 @@ class Changer:
                 if not file.sealed and not file.buffer.dirty_bytes:
                     file.written_ns = None
             self._uploads.let_go(file, doomed)
-            self._reaper.drop_later(
-                ino, doomed
-            )  # and not above: if that batch may not have come through, they stay
+            self._reaper.drop_later(ino, doomed)  # and not above: if that batch may not have come through, they stay
         return inode

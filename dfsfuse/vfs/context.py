@@ -77,6 +77,4 @@ class Context:
     def check_writable(self) -> None:
         """Raises ReadOnlyError if too few servers are there to write."""
         if not self.store.writable():
-            raise ReadOnlyError(
-                "fewer than three servers answer: nothing can be written until one of them is back"
-            )
+            raise ReadOnlyError("fewer than three servers answer: nothing can be written until one of them is back")

@@ -28,16 +28,12 @@ class Extended:
         xattrs.check_name(name)
         if name.startswith(health.PREFIX):
             return self._health(ino, name)
-        inode = self._context.store.read(
-            lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s
-        )
+        inode = self._context.store.read(lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s)
         return xattrs.get(inode.xattrs, name)
 
     def list(self, ino: int) -> list[bytes]:
         """The names."""
-        inode = self._context.store.read(
-            lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s
-        )
+        inode = self._context.store.read(lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s)
         return [*inode.xattrs, *(health.NAMES if inode.is_file else ())]
 
     def set(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
@@ -48,9 +44,7 @@ class Extended:
         """Remove it. Raises OSError (ENODATA, EOPNOTSUPP; EPERM for user.dfs.*)."""
         self._change(ino, name, lambda known: xattrs.without(known, name))
 
-    def _change(
-        self, ino: int, name: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]]
-    ) -> None:
+    def _change(self, ino: int, name: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]]) -> None:
         xattrs.check_name(name)
         if name.startswith(health.PREFIX):
             raise error(errno.EPERM)

@@ -106,9 +106,7 @@ class Files:
             raise
         return self._add(Handle(file, flags))
 
-    def create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
-    ) -> tuple[Attributes, int]:
+    def create(self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: a new file, or the one that is there (EEXIST with O_EXCL)."""
         ino = self._context.numbers.take()
         now_ns = self._context.clock()
@@ -127,9 +125,7 @@ class Files:
             if made == ino:
                 return attributes_of(ino, inode), self._add(Handle(self._table.pin(ino), flags))
         handle = self.open(made, flags)
-        inode = self._context.store.read(
-            lambda view: inodes.load(view, made), max_age_s=self._context.max_age_s
-        )
+        inode = self._context.store.read(lambda view: inodes.load(view, made), max_age_s=self._context.max_age_s)
         return self.attributes(made, inode), handle
 
     def release(self, number: int) -> None:

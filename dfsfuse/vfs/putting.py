@@ -116,9 +116,7 @@ class Putter:
         after all (we were interrupted while it did), it stays."""
         with suppress(DfsError, OSError):
             self._reaper.delete(ino)
-            self._reaper.drop(
-                ino, [(patch.region, patch.segment.id) for patch in patches if not patch.inline]
-            )
+            self._reaper.drop(ino, [(patch.region, patch.segment.id) for patch in patches if not patch.inline])
 
 
 def _add(tx: Transaction, ino: int, portion: list[Patch]) -> None:

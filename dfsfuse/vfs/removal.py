@@ -91,9 +91,7 @@ class Reaper:
 
     def _drop(self, ino: int, items: Sequence[Sealed]) -> None:
         try:
-            arrived = [
-                item for item in items if item.upload is None or item.upload.exception(PATIENCE_S) is None
-            ]
+            arrived = [item for item in items if item.upload is None or item.upload.exception(PATIENCE_S) is None]
             written = [(item.region, item.written) for item in arrived if item.written is not None]
             self.drop(ino, [(region, made.segment.id) for region, made in written if not made.inline])
         except Exception as failure:  # noqa: BLE001 (nobody waits; the segments take room until they are swept up)

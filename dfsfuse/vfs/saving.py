@@ -163,9 +163,7 @@ class Saver:
         for region in sorted(crowded):
             self._compact(file.ino, region)
 
-    def _commit(
-        self, ino: int, patches: Sequence[Patch], written_ns: int | None, rotation: int | None
-    ) -> Saved | None:
+    def _commit(self, ino: int, patches: Sequence[Patch], written_ns: int | None, rotation: int | None) -> Saved | None:
         def work(tx: Transaction) -> Saved | None:
             inode = inodes.find(tx, ino)
             if inode is None or not inode.is_file:

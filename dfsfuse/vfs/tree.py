@@ -95,9 +95,7 @@ class Tree:
         ino = self._context.numbers.take()
         now_ns = self._context.clock()
         new = inodes.new(mode, uid, gid, now_ns, rdev=rdev, target=target, parent=parent)
-        return ino, self._context.store.transact(
-            lambda tx: directories.make(tx, parent, name, ino, new, now_ns)
-        )
+        return ino, self._context.store.transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns))
 
     def link(self, ino: int, parent: int, name: bytes) -> Inode:
         """One more name for a file."""
@@ -129,15 +127,11 @@ class Tree:
         now_ns = self._context.clock()
 
         def move(name: bytes) -> None:
-            self._remove(
-                lambda tx: renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags)
-            )
+            self._remove(lambda tx: renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags))
 
         self._by_either_name(parent, name, move)
 
-    def replace(
-        self, parent: int, name: bytes, ino: int, fill: Callable[[Transaction, Inode | None], Inode]
-    ) -> Inode:
+    def replace(self, parent: int, name: bytes, ino: int, fill: Callable[[Transaction, Inode | None], Inode]) -> Inode:
         """Put a file that has no name yet in the place of whatever file has this one. `fill` makes its record, within
         the transaction and given that of the other file."""
         now_ns = self._context.clock()

@@ -62,9 +62,7 @@ class Uploads:
         else:
             self.submit(file, tasks)
         try:
-            failures = [
-                failure for upload in waiting if (failure := upload.exception(PATIENCE_S)) is not None
-            ]
+            failures = [failure for upload in waiting if (failure := upload.exception(PATIENCE_S)) is not None]
         except TimeoutError as late:
             raise MaybeDoneError(f"a segment is on its way for more than {PATIENCE_S:.0f} s") from late
         if failures:

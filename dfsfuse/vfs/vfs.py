@@ -220,9 +220,7 @@ class Vfs:
 
     # ------------------------------------------------------------------ files (files.py)
 
-    def create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
-    ) -> tuple[Attributes, int]:
+    def create(self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: attributes and a handle. Raises OSError (EEXIST with O_EXCL...)."""
         return self._files.create(parent, name, mode, flags, uid, gid)
 
@@ -290,9 +288,7 @@ class Vfs:
 
     def list_folder(self, ino: int) -> list[tuple[bytes, Attributes]]:
         """A folder's newest state in one pass: real names and attributes, without `.` and `..`."""
-        return [
-            (name, self._files.attributes(child, inode)) for name, child, inode in self._folders.list(ino)
-        ]
+        return [(name, self._files.attributes(child, inode)) for name, child, inode in self._folders.list(ino)]
 
     # ------------------------------------------------------------------ pieces (incomplete.py, health.py)
 

@@ -92,9 +92,7 @@ class WriteBuffer:
             for interval in self._regions.get(region, ()):
                 start, stop = max(offset - base, interval.start), min(end - base, interval.end)
                 if start < stop:
-                    found.append(
-                        (base + start, bytes(interval.data[start - interval.start : stop - interval.start]))
-                    )
+                    found.append((base + start, bytes(interval.data[start - interval.start : stop - interval.start])))
         return found
 
     def end(self) -> int:

@@ -55,9 +55,7 @@ class File:
     def check(self) -> None:
         """The invariants that regions.py states."""
         stored = {
-            keys.index_of(key): extents.decode(value)
-            for key, value in self.map.items.items()
-            if key.startswith(b"e/")
+            keys.index_of(key): extents.decode(value) for key, value in self.map.items.items() if key.startswith(b"e/")
         }
         assert self.inode.stored_bytes == sum(map(regions.covered, stored.values()))
         for index, region in stored.items():
@@ -65,9 +63,7 @@ class File:
             assert index * REGION_BYTES + region.end() <= self.inode.size
         used = {segment.id for region in stored.values() for segment in region.segments}
         made = {number.to_bytes(16, "big") for number in range(1, len(self.segments.written) + 1)}
-        assert sorted(self.map.drops) == sorted(made - used), (
-            "dropped: once each what nobody refers to, and no more"
-        )
+        assert sorted(self.map.drops) == sorted(made - used), "dropped: once each what nobody refers to, and no more"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -83,9 +79,7 @@ def test_random_patches_and_sizes(seed: int) -> None:
                 )
             )
         else:
-            size = rng.choice(
-                [0, rng.randrange(20 * REGION_BYTES), rng.randrange(20) * REGION_BYTES + 50, 2**61]
-            )
+            size = rng.choice([0, rng.randrange(20 * REGION_BYTES), rng.randrange(20) * REGION_BYTES + 50, 2**61])
             assert file.resize(size)
             assert file.inode.size == size
         file.check()

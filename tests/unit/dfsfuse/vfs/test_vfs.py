@@ -20,9 +20,7 @@ def test_unknown_durability_is_refused() -> None:
 
 
 def test_room_comes_from_who_knows(mounts: MemoryMounts) -> None:
-    vfs = Vfs(
-        mounts.map, mounts.segments, servers=NAMES, room=lambda: Room(40960, 8192), background=Immediate()
-    )
+    vfs = Vfs(mounts.map, mounts.segments, servers=NAMES, room=lambda: Room(40960, 8192), background=Immediate())
     space = vfs.statfs()
     assert (space.blocks, space.free, space.available, space.block_bytes) == (10, 2, 2, 4096)
     assert space.name_max == 255
