@@ -58,6 +58,10 @@ MAX_GAP: Final = 2000
 RECENT_BATCHES: Final = 64
 DOUBTS: Final = 6
 """How often a reader waits for a writer at work before it finishes that writer's batch itself."""
+QUORUM_TRIES: Final = 4
+NO_QUORUM_PAUSE: Final = 16
+"""Too few answers to a promise are asked for again, after pauses of so many units: when one server dies just after
+another came back, that one may not have been noticed yet."""
 
 
 START: Final = Point(0, batches.NO_BATCH)
@@ -166,13 +170,16 @@ def lead(log: LogState) -> Procedure[None]:
     Afterwards `log.ballot` is set and `log.known` is the end of the log. Raises ReadOnlyError without a quorum.
     """
     log.ballot = None
-    attempt = 0
+    attempt = missed = 0
     while True:
         ballot = log.highest = log.highest.above(log.client)
         prepare = Prepare(log.quorum, ballot=ballot)
         match (yield from _gather(prepare, prepare.verdict, Promise(ballot))):
             case NoQuorum(answered):
-                raise ReadOnlyError(_too_few(answered))
+                missed += 1
+                if missed == QUORUM_TRIES:
+                    raise ReadOnlyError(_too_few(answered))
+                attempt = NO_QUORUM_PAUSE
             case Outranked(higher):
                 log.highest = max(log.highest, higher)
             case Won(base, holders, unfinished):

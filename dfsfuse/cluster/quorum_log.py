@@ -65,8 +65,8 @@ class QuorumLog:
         return self._state.known
 
     def writable(self) -> bool:
-        """Whether as many servers as a batch needs are believed to answer. Asks nobody."""
-        return len(self._cluster.usable()) >= QUORUM
+        """Whether as many servers as a batch needs are believed to answer. Asks nobody but those that are missing."""
+        return len(self._cluster.usable()) >= QUORUM or len(self._cluster.recheck()) >= QUORUM
 
     def take_news(self) -> News:
         """What was learnt since this was last called."""

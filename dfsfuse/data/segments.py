@@ -45,7 +45,7 @@ from dfsfuse.data.striping import (
     split,
 )
 from dfsfuse.data.transport import ClusterLike
-from dfsfuse.data.upload import require_writable, upload
+from dfsfuse.data.upload import servers_to_write_to, upload
 from dfsfuse.errors import DfsError
 
 INLINE_SEGMENT_MAX_BYTES: Final = 128 * 1024
@@ -106,8 +106,7 @@ class SegmentStore:
         return Written(Segment(segment, length, homes, digests), ())
 
     def _write_inline(self, data: Buffer, rotation: int) -> Written:
-        usable = self._cluster.usable()
-        require_writable(usable)
+        usable = servers_to_write_to(self._cluster)
         segment, names = self._ids(), self._cluster.names
         pieces = split(data)
         one, two, three, four = (piece_digest(block_digests(piece)) for piece in pieces)
@@ -147,9 +146,7 @@ class SegmentStore:
             if missing:
                 wanted[number] = hull(missing)
         if wanted:
-            for run in download(
-                segment, wanted, self._cluster, self._suspects, self._pace, clock=self._clock
-            ):
+            for run in download(segment, wanted, self._cluster, self._suspects, self._pace, clock=self._clock):
                 self._cache.put(run)
                 found.update(((run.number, block), run.block(block)) for block in run.blocks())
         return found
@@ -168,9 +165,7 @@ class SegmentStore:
     def _prefetch(self, segment: Segment) -> None:
         lengths = piece_lengths(segment.length)
         whole = {
-            number: range(block_count(length))
-            for number, length in zip(PIECE_NUMBERS, lengths, strict=True)
-            if length
+            number: range(block_count(length)) for number, length in zip(PIECE_NUMBERS, lengths, strict=True) if length
         }
         try:
             self._blocks(segment, whole)
@@ -205,17 +200,11 @@ class SegmentStore:
 
         Does not wait for a server whose answer makes no difference, since the others have a copy of everything.
         """
-        pieces = [
-            (segment.id, number)
-            for segment in segments
-            for number in PIECE_NUMBERS
-            if number <= segment.length
-        ]
+        pieces = [(segment.id, number) for segment in segments for number in PIECE_NUMBERS if number <= segment.length]
         holders = self._holders(pieces, one_is_enough=True)
         nowhere = {piece for piece, servers in zip(pieces, holders, strict=True) if not servers}
         return [
-            frozenset(number for number in PIECE_NUMBERS if (segment.id, number) in nowhere)
-            for segment in segments
+            frozenset(number for number in PIECE_NUMBERS if (segment.id, number) in nowhere) for segment in segments
         ]
 
     def _holders(self, pieces: Sequence[tuple[bytes, int]], *, one_is_enough: bool) -> list[set[int]]:

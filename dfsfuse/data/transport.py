@@ -38,6 +38,7 @@ class ClusterLike(Protocol):
     @property
     def names(self) -> Mapping[int, str]: ...
     def usable(self) -> frozenset[int]: ...
+    def recheck(self) -> frozenset[int]: ...
     def exchange(self) -> ExchangeLike: ...
 
 
@@ -60,9 +61,7 @@ class Job(Protocol):
         """Raise the error for the user if there is no hope left."""
 
 
-def run(
-    job: Job, cluster: ClusterLike, suspects: Suspects, *, deadline_s: float, clock: Callable[[], float]
-) -> None:
+def run(job: Job, cluster: ClusterLike, suspects: Suspects, *, deadline_s: float, clock: Callable[[], float]) -> None:
     """Carry out the job. Returns when its race is done; raises what `job.check` raises."""
     race = job.race
     attempts: dict[Call, Attempt] = {}
