@@ -1,4 +1,4 @@
-"""The conformance suite over a plain folder (which tests the tests), the library in-process, and real mounts by both bindings.
+"""The conformance suite over a plain folder (which tests the tests), the library in-process, and mounts by both bindings.
 
 One mount on four real servers serves all cases of its binding, each in a folder of its own. Known differences are in
 `conformance.deviations`: they must fail, and an unexpected pass fails here.
