@@ -1,4 +1,4 @@
-"""The conformance suite over a plain folder (which tests the tests), the library in-process, and mounts by both bindings.
+"""The conformance suite over a plain folder (which tests the tests), the library, and mounts by both bindings.
 
 One mount on four real servers serves all cases of its binding, each in a folder of its own. Known differences are in
 `conformance.deviations`: they must fail, and an unexpected pass fails here.
@@ -15,9 +15,10 @@ from conformance.deviations import DEVIATIONS
 from conformance.fs import OsFs
 from conformance.registry import Case
 from conformance.vfs_fs import VfsFs
-from dfsfuse.vfs.vfs import Vfs
 from support.libraries import memory_vfs
 from support.mounts import Grid
+
+from dfsfuse.vfs.vfs import Vfs
 
 pytestmark = pytest.mark.integration
 
