@@ -41,7 +41,7 @@ Options after -o (comma lists; more than one -o is fine):
   durability=close|fsync   when is it on the servers' disks: at close() (default), or only at fsync()
   cache=SIZE               memory for file data, like 256M (default 128M)
   log=FILE                 where the background process writes its log
-  binding=auto|fusepy      how the kernel is spoken to
+  binding=auto|kernel|fusepy   how the kernel is spoken to
   nonempty                 mount over a folder that is not empty
   ro, allow_other, noatime, noexec, attr_timeout=S, entry_timeout=S, ...   as for every FUSE mount
 """
@@ -109,7 +109,7 @@ def mount(request: Request) -> int:
     if unmounting.remove_stale(mountpoint):
         click.echo(f"{PROGRAM}: {mountpoint}: unmounted what a killed dfsmount had left here", err=True)
     mountpoints.check(mountpoint, allow_nonempty=request.options.nonempty)
-    libfuse.require()
+    libfuse.require(library=request.options.binding != "kernel")
     if request.foreground:
         _log_to(logging.StreamHandler(), request.verbose)
         return _serve(request, config, mountpoint, lambda: None)

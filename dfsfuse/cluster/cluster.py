@@ -15,6 +15,7 @@ from typing import Final
 
 from dfs_server.protocol.messages import GetPosition, Request
 from dfsfuse.cluster.exchange import Answer, Call, Exchange, Failure
+from dfsfuse.cluster.health import EAGER_PAUSE_S
 from dfsfuse.cluster.lines import AUTHENTICATION_S, Lines
 from dfsfuse.cluster.pinger import Pinger
 from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, look_up
@@ -98,14 +99,21 @@ class Cluster:
         """`usable()`, after a look at those that are down but quick to try (refused or lost a moment ago).
 
         For somebody about to give up for want of servers: one that was restarted is not missed until its next trial.
+        One that was tried a moment ago is tried again after a short pause: it may have come back in between.
         """
-        _, down = self._lines.next_trial()
-        with Exchange(self._lines, trial=True) as exchange:
-            for id in down:
-                if self._lines.claim(id, eager=True):
+        for pause_s in (0.0, EAGER_PAUSE_S):
+            _, down = self._lines.next_trial()
+            if not down:
+                break
+            time.sleep(pause_s)
+            with Exchange(self._lines, trial=True) as exchange:
+                claimed = [id for id in down if self._lines.claim(id, eager=True)]
+                for id in claimed:
                     exchange.start(Call(id, GetPosition(), stall_s=timeout_s))
-            while exchange.next(None) is not None:
-                pass
+                while exchange.next(None) is not None:
+                    pass
+            if len(claimed) == len(down):
+                break
         return self.usable()
 
     def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> dict[int, Answer | Failure]:

@@ -62,9 +62,10 @@ class Lines:
         return frozenset(id for id, circuit in self._circuits.items() if circuit.up)
 
     def refusal(self, id: int) -> str | None:
-        """None if the server may be asked now, else why not."""
+        """None if the server may be asked now, else why not. One that refused a moment ago may: it costs nothing, and
+        if it was restarted it may be needed at once, when another one dies."""
         circuit = self._circuits[id]
-        if circuit.up or self.claim(id, late_s=1.0 if self.tried_elsewhere else 0.0):
+        if circuit.up or self.claim(id, late_s=1.0 if self.tried_elsewhere else 0.0, eager=True):
             return None
         return circuit.reason
 

@@ -61,6 +61,10 @@ LEASE_S: Final = 2.0
 """How long servers refuse others after a writer's last accept (`dfs_server.acceptor.LEASE_S`)."""
 DOUBTS: Final = 6
 """How often a reader waits for a writer at work before it finishes that writer's batch itself."""
+QUORUM_TRIES: Final = 4
+NO_QUORUM_PAUSE: Final = 16
+"""Too few answers to a promise are asked for again, after pauses of so many units: when one server dies just after
+another came back, that one may not have been noticed yet."""
 
 
 START: Final = Point(0, batches.NO_BATCH)
@@ -171,8 +175,16 @@ def lead(log: LogState) -> Procedure[None]:
     Afterwards `log.ballot` is set and `log.known` is the end of the log. Waits while another client has the writer
     lease. Raises ReadOnlyError without a quorum.
     """
-    attempt = 0
-    while not (yield from _try_to_lead(log)):
+    attempt = missed = 0
+    while True:
+        try:
+            if (yield from _try_to_lead(log)):
+                return
+        except ReadOnlyError:
+            missed += 1
+            if missed == QUORUM_TRIES:
+                raise
+            attempt = NO_QUORUM_PAUSE
         attempt += 1
         yield Pause(attempt)
 

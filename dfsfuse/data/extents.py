@@ -135,7 +135,7 @@ def spans(region: Region, offset: int, length: int) -> list[Span]:
     here, end = offset, offset + length
     start = max(bisect_right(region.extents, offset, key=lambda extent: extent.offset) - 1, 0)
     for extent in region.extents[start:]:
-        if extent.offset >= end:
+        if extent.offset >= end or here == end:
             break
         if extent.end <= here:
             continue

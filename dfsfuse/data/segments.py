@@ -45,7 +45,7 @@ from dfsfuse.data.striping import (
     split,
 )
 from dfsfuse.data.transport import ClusterLike
-from dfsfuse.data.upload import require_writable, upload
+from dfsfuse.data.upload import servers_to_write_to, upload
 from dfsfuse.errors import DfsError
 
 INLINE_SEGMENT_MAX_BYTES: Final = 128 * 1024
@@ -106,8 +106,7 @@ class SegmentStore:
         return Written(Segment(segment, length, homes, digests), ())
 
     def _write_inline(self, data: Buffer, rotation: int) -> Written:
-        usable = self._cluster.usable()
-        require_writable(usable)
+        usable = servers_to_write_to(self._cluster)
         segment, names = self._ids(), self._cluster.names
         pieces = split(data)
         one, two, three, four = (piece_digest(block_digests(piece)) for piece in pieces)

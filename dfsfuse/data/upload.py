@@ -54,6 +54,16 @@ def require_writable(usable: Collection[int]) -> None:
         )
 
 
+def servers_to_write_to(cluster: ClusterLike) -> frozenset[int]:
+    """The usable servers. If they are too few, those that are thought down are looked at once more, since one may have
+    come back a moment ago; raises `ReadOnlyError` if they still are."""
+    usable = cluster.usable()
+    if len(usable) < SERVERS_TO_WRITE:
+        usable = cluster.recheck()
+    require_writable(usable)
+    return usable
+
+
 class UploadPlan:
     """Which piece goes where next, and when to give up. Pure."""
 
@@ -168,7 +178,26 @@ def upload(
 
     Raises `ReadOnlyError` if fewer than three servers answer, `NoSpaceError` if too few have room.
     """
-    plan = UploadPlan(rotation, cluster.usable(), suspects.now(clock()))
+    usable = servers_to_write_to(cluster)
+    try:
+        return _upload_once(segment, data, rotation, usable, cluster, suspects, clock)
+    except ReadOnlyError:
+        now_usable = cluster.recheck()
+        if now_usable <= usable:
+            raise
+    return _upload_once(segment, data, rotation, now_usable, cluster, suspects, clock)  # one came back meanwhile
+
+
+def _upload_once(
+    segment: bytes,
+    data: Buffer,
+    rotation: int,
+    usable: frozenset[int],
+    cluster: ClusterLike,
+    suspects: Suspects,
+    clock: Callable[[], float],
+) -> Uploaded:
+    plan = UploadPlan(rotation, usable, suspects.now(clock()))
     job = _Upload(segment, data, plan, cluster.names)
     run(job, cluster, suspects, deadline_s=DEADLINE_S, clock=clock)
     return job.result()

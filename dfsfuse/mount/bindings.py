@@ -1,12 +1,13 @@
 """The ways in which a Vfs can be served to the kernel, by name; and serving one until it is unmounted.
 
-A binding is imported only when it is used: each needs things that a machine may not have. There is one so far, fusepy.
+A binding is imported only when it is used: each needs things that a machine may not have. `fusepy` needs libfuse 2;
+`kernel` needs Linux only.
 
 Signals: SIGTERM and SIGINT mean "unmount cleanly": a thread waits for them (`signal.sigwait`), since Python's own
 handlers cannot run while the main thread is inside libfuse, and libfuse's would cut the connection to the kernel with
-pages of mapped files still unwritten. If programs hold the mount for longer than `RELEASE_TIMEOUT_S` after that, the
-thread sends SIGHUP to the main thread, where libfuse takes it for "stop at once". SIGTERM and SIGINT must be blocked
-(`signals_held`) before any other thread starts, so that none of them is hit.
+pages of mapped files still unwritten. If programs hold the mount for longer than `RELEASE_TIMEOUT_S` after that, they
+are cut off: libfuse stops at once when the main thread gets SIGHUP; the kernel binding is told so. SIGTERM and SIGINT
+must be blocked (`signals_held`) before any other thread starts, so that none of them is hit.
 """
 
 from __future__ import annotations
@@ -52,11 +53,34 @@ def serve(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[
 
     `on_ready` is called once, when the mount works. Raises `FuseMissingError` if it never did.
     """
+    if options.binding == "kernel":
+        _serve_by_kernel(vfs, mountpoint, options, on_ready)
+    else:
+        _serve_by_fusepy(vfs, mountpoint, options, on_ready)
+
+
+def _serve_by_kernel(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None]) -> None:
+    from dfsfuse.mount.kernel_session import KernelSession
+
+    session = KernelSession(vfs, mountpoint, options.fuse)
+    ending = _Ending(mountpoint, session.cut_off)
+
+    def ready() -> None:
+        on_ready()
+        ending.start()
+
+    try:
+        session.serve(ready)
+    finally:
+        ending.served()
+
+
+def _serve_by_fusepy(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None]) -> None:
     libfuse.require()
     from dfsfuse.mount.fusepy_operations import FusepyOperations
     from dfsfuse.mount.fusepy_session import FusepySession
 
-    ending = _Ending(mountpoint)
+    ending = _Ending(mountpoint, _hang_up)
 
     def ready() -> None:
         on_ready()
@@ -76,12 +100,18 @@ def serve(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[
         ending.served()
 
 
-class _Ending:
-    """Waits for SIGTERM or SIGINT in a thread of its own and unmounts."""
+def _hang_up() -> None:
+    main = threading.main_thread()
+    if main.ident is not None:
+        signal.pthread_kill(main.ident, signal.SIGHUP)
 
-    def __init__(self, mountpoint: Path) -> None:
+
+class _Ending:
+    """Waits for SIGTERM or SIGINT in a thread of its own and unmounts. `cut_off` ends what programs still use."""
+
+    def __init__(self, mountpoint: Path, cut_off: Callable[[], None]) -> None:
         self._mountpoint = mountpoint
-        self._main = threading.main_thread()
+        self._cut_off = cut_off
         self._served = threading.Event()
         self.started = False
 
@@ -101,6 +131,6 @@ class _Ending:
             unmounting.detach_at_any_cost(self._mountpoint)
         except (DfsError, OSError) as error:
             log.warning("%s", error)
-        if not self._served.wait(RELEASE_TIMEOUT_S) and self._main.ident is not None:
+        if not self._served.wait(RELEASE_TIMEOUT_S):
             log.warning("%s: programs still use it; cutting them off", self._mountpoint)
-            signal.pthread_kill(self._main.ident, signal.SIGHUP)
+            self._cut_off()

@@ -155,7 +155,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         self._opened(info, attributes.ino, handle)
 
     def open(self, path: str, info: Any) -> None:
-        ino = self._resolve(path)
+        ino = paths.resolve(self._vfs, _bytes(path), newest=True)  # another mount may just have replaced it
         self._opened(info, ino, self._vfs.open(ino, info.flags))
 
     def read(self, path: str | None, size: int, offset: int, info: Any) -> bytes:

@@ -22,9 +22,10 @@ DEVICE = Path("/dev/fuse")
 INSTALL_COMMAND = "apt-get install fuse3 libfuse2"
 
 
-def require(device: Path = DEVICE) -> None:
-    """Make sure that fusepy can be imported and can mount. Raises `FuseMissingError`."""
-    load_library()
+def require(device: Path = DEVICE, *, library: bool = True) -> None:
+    """Make sure that one can mount, and with `library` that fusepy can be imported. Raises `FuseMissingError`."""
+    if library:
+        load_library()
     if sys.platform != "linux":
         return
     if not device.exists():

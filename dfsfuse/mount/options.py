@@ -17,7 +17,7 @@ from dfsfuse.errors import DfsError
 MIB = 1024 * 1024
 DEFAULT_CACHE_BYTES = 128 * MIB
 MAX_REQUEST_BYTES = 128 * 1024
-"""The largest read and write that libfuse2 can carry: its buffer is 132 KiB, and it does not negotiate more pages."""
+"""The largest read and write that libfuse 2 can carry: its buffer is 132 KiB, and it does not negotiate more pages."""
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
 
@@ -54,12 +54,6 @@ def _choice(*allowed: str) -> Callable[[str, str], str]:
     return check
 
 
-def _binding(name: str, value: str) -> str:
-    if value == "kernel":
-        raise OptionError("-o binding=kernel: this version has no kernel binding; use fusepy or auto")
-    return _choice("auto", "fusepy")(name, value)
-
-
 def _size(name: str, value: str) -> str:
     match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", value, re.IGNORECASE)
     if match is None:
@@ -79,7 +73,12 @@ def _text(name: str, value: str) -> str:
     return value
 
 
-_OWN = {"durability": _choice("close", "fsync"), "binding": _binding, "cache": _size, "log": _text}
+_OWN = {
+    "durability": _choice("close", "fsync"),
+    "binding": _choice("auto", "kernel", "fusepy"),
+    "cache": _size,
+    "log": _text,
+}
 _WITH_VALUE = {
     "attr_timeout": _seconds,
     "entry_timeout": _seconds,
@@ -104,7 +103,7 @@ _IGNORED = frozenset("defaults auto noauto user users nofail _netdev".split())
 
 def known() -> list[str]:
     """Every option, for a message."""
-    own = ["durability=close|fsync", "binding=auto|fusepy", "cache=SIZE", "log=FILE", "nonempty"]
+    own = ["durability=close|fsync", "binding=auto|kernel|fusepy", "cache=SIZE", "log=FILE", "nonempty"]
     return own + [f"{name}=..." for name in _WITH_VALUE] + sorted(_FLAGS)
 
 
@@ -114,10 +113,11 @@ def parse(lists: Iterable[str], *, as_root: bool) -> MountOptions:
     Root's mount is open to all users, with the kernel checking permissions; a user's own is open to that user, unless
     `-o allow_other` is given (which /etc/fuse.conf must permit).
     """
+    words = [word for text in lists for word in text.split(",") if word]
     own: dict[str, str] = {}
-    fuse: dict[str, str | bool] = dict(_defaults(as_root))
+    fuse: dict[str, str | bool] = dict(_defaults(as_root, by_kernel=_asks_for_kernel(words)))
     nonempty = False
-    for word in (word for text in lists for word in text.split(",") if word):
+    for word in words:
         name, equals, value = word.partition("=")
         if equals and name in _OWN:
             own[name] = _OWN[name](name, value)
@@ -141,7 +141,12 @@ def parse(lists: Iterable[str], *, as_root: bool) -> MountOptions:
     )
 
 
-def _defaults(as_root: bool) -> dict[str, str | bool]:
+def _asks_for_kernel(words: list[str]) -> bool:
+    bindings = [word for word in words if word.startswith("binding=")]
+    return bindings[-1:] == ["binding=kernel"]
+
+
+def _defaults(as_root: bool, *, by_kernel: bool) -> dict[str, str | bool]:
     defaults: dict[str, str | bool] = {
         "fsname": "dfsfuse",
         "subtype": "dfs",
@@ -155,6 +160,10 @@ def _defaults(as_root: bool) -> dict[str, str | bool]:
         "negative_timeout": "0",
         "use_ino": True,
     }
+    if by_kernel:
+        # Here hard links are one inode, so that attributes may be kept as long as names.
+        defaults |= {"max_write": str(MIB), "max_read": str(MIB), "attr_timeout": "0.3"}
+        del defaults["big_writes"], defaults["use_ino"]
     if as_root:
         defaults["allow_other"] = True
     return defaults

@@ -249,15 +249,24 @@ def an_unlinked_file_lives_while_it_is_open(fs: Fs) -> None:
         fs.unlink(b"f")
         with fails(errno.ENOENT):
             fs.stat(b"f")
-        assert fs.listdir(b"") == []
-        assert fs.fstat(fd).nlink == 0
         write_all(fs, fd, b" after", 6)
+        assert fs.fstat(fd).size == 12
         same(read_all(fs, fd), b"before after")
         fs.ftruncate(fd, 3)
         same(read_all(fs, fd), b"bef")
         write_file(fs, b"f", b"another")
         same(read_all(fs, fd), b"bef")
     assert read_file(fs, b"f") == b"another"
+
+
+@case
+def an_unlinked_open_file_has_no_name(fs: Fs) -> None:
+    fs.mkdir(b"d")
+    with opened(fs, b"d/f") as fd:
+        fs.unlink(b"d/f")
+        assert fs.listdir(b"d") == []
+        assert fs.fstat(fd).nlink == 0
+        fs.rmdir(b"d")
 
 
 @case

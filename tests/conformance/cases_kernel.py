@@ -187,22 +187,45 @@ def of_several_exclusive_creators_one_wins(fs: OsFs) -> None:
 
 @kernel_case
 def readers_see_a_replaced_file_whole(fs: OsFs) -> None:
-    """While a file is replaced by renames, every open gives one of the versions, whole."""
-    versions = [bytes([65 + number]) * 40_000 for number in range(4)]
-    write_file(fs, b"f", versions[0])
+    """While a file is replaced by renames, whoever opens it reads one of the versions, whole."""
+    for found in replaced_and_read(fs, rounds=30):
+        assert found is None or found in VERSIONS
+
+
+@kernel_case
+def a_name_that_is_replaced_is_always_there(fs: OsFs) -> None:
+    assert None not in replaced_and_read(fs, rounds=150)
+
+
+VERSIONS = [bytes([65 + number]) * 40_000 for number in range(4)]
+
+
+def replaced_and_read(fs: OsFs, rounds: int) -> list[bytes | None]:
+    """Replace a file time and again while two readers open it; what they read, None where there was no file."""
+    write_file(fs, b"f", VERSIONS[0])
     stop = threading.Event()
 
     def replace() -> None:
-        for turn in range(30):
-            write_file(fs, b"new", versions[turn % 4])
-            fs.rename(b"new", b"f")
-        stop.set()
+        try:
+            for turn in range(rounds):
+                write_file(fs, b"new", VERSIONS[turn % 4])
+                fs.rename(b"new", b"f")
+        finally:
+            stop.set()
 
-    with ThreadPoolExecutor(1) as pool:
-        writer = pool.submit(replace)
-        while not stop.is_set() and not writer.done():
-            assert read_file(fs, b"f") in versions
+    def read() -> list[bytes | None]:
+        found: list[bytes | None] = []
+        while not stop.is_set():
+            try:
+                found.append(read_file(fs, b"f"))
+            except FileNotFoundError:
+                found.append(None)
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        writer, *readers = pool.submit(replace), pool.submit(read), pool.submit(read)
         writer.result(DEADLINE_S)
+        return [version for reader in readers for version in reader.result(DEADLINE_S)]
 
 
 @kernel_case

@@ -122,6 +122,8 @@ class Comparison(RuleBasedStateMachine):
 
     make_fs: Callable[[], AbstractContextManager[list[Fs]]]
     """Gives one or more views of the same empty file system: operations go to them in turn."""
+    names_stay_while_open = False
+    """True for a path-based mount: a file's name is not taken away while it is open (see conformance.deviations)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,6 +152,10 @@ class Comparison(RuleBasedStateMachine):
         expected, found = _outcome(operation, self._model), _outcome(operation, self._view())
         assert found == expected, f"{_shown(found)}, a plain folder gives {_shown(expected)}"
 
+    def _before_removal(self) -> None:
+        while self.names_stay_while_open and self._open:
+            self.handle_close(0)
+
     # ------------------------------------------------------------------ names
 
     @rule(path_pick=PATHS, mode=st.sampled_from((0o755, 0o700)))
@@ -165,12 +171,14 @@ class Comparison(RuleBasedStateMachine):
     @rule(path_pick=PATHS)
     def unlink(self, path_pick: Pick) -> None:
         path = self._path(path_pick)
+        self._before_removal()
         self._both(lambda fs: fs.unlink(path))
 
     @rule(old_pick=PATHS, new_pick=PATHS)
     def rename(self, old_pick: Pick, new_pick: Pick) -> None:
         old = self._path(old_pick)
         new = self._path(new_pick)
+        self._before_removal()
         self._both(lambda fs: fs.rename(old, new))
 
     @rule(old_pick=PATHS, new_pick=PATHS)
@@ -357,6 +365,8 @@ def _shown(outcome: Outcome) -> str:
     return f"{outcome[0]} {text[:300]}{'...' if len(text) > 300 else ''}"
 
 
-def machine_for(name: str, make_fs: Callable[[], AbstractContextManager[list[Fs]]]) -> type[Comparison]:
+def machine_for(
+    name: str, make_fs: Callable[[], AbstractContextManager[list[Fs]]], *, names_stay_while_open: bool = False
+) -> type[Comparison]:
     """A state machine class over the file systems that `make_fs` gives."""
-    return type(name, (Comparison,), {"make_fs": staticmethod(make_fs)})
+    return type(name, (Comparison,), {"make_fs": staticmethod(make_fs), "names_stay_while_open": names_stay_while_open})

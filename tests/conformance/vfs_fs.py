@@ -6,6 +6,7 @@ opened for writing, slashes), and what an open file remembers. It knows `dfsfuse
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat as stat_bits
@@ -16,10 +17,10 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from conformance.fs import UTIME_NOW, UTIME_OMIT, Room, Stat
-from dfsfuse.vfs.vfs import Vfs
 
 from dfsfuse.errors import DfsError
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.vfs import Vfs
 
 ROOT = 1
 MAX_LINKS = 40
@@ -254,7 +255,23 @@ class VfsFs:
 
     @_as_a_kernel_would
     def rename(self, old: bytes, new: bytes) -> None:
-        self.vfs.rename(*self._place(old), *self._place(new))
+        old_parent, old_name = self._place(old)
+        new_parent, new_name = self._place(new)
+        source = self.vfs.lookup(old_parent, old_name).ino
+        if source in self._line_of(new_parent):
+            raise _error(errno.EINVAL, new)
+        with contextlib.suppress(FileNotFoundError):
+            if self.vfs.lookup(new_parent, new_name).ino in self._line_of(old_parent):
+                raise _error(errno.ENOTEMPTY, new)
+        self.vfs.rename(old_parent, old_name, new_parent, new_name)
+
+    def _line_of(self, folder: int) -> set[int]:
+        """A folder and all that it is in."""
+        line = {folder}
+        while folder != ROOT:
+            folder = self.vfs.lookup(folder, b"..").ino
+            line.add(folder)
+        return line
 
     @_as_a_kernel_would
     def link(self, old: bytes, new: bytes) -> None:

@@ -1,6 +1,6 @@
-"""The conformance suite over a plain folder (which tests the tests), the library in-process, and a real mount.
+"""The conformance suite over a plain folder (which tests the tests), the library, and mounts by both bindings.
 
-One mount on four real servers serves all its cases, each in a folder of its own. Known differences are in
+One mount on four real servers serves all cases of its binding, each in a folder of its own. Known differences are in
 `conformance.deviations`: they must fail, and an unexpected pass fails here.
 """
 
@@ -15,9 +15,10 @@ from conformance.deviations import DEVIATIONS
 from conformance.fs import OsFs
 from conformance.registry import Case
 from conformance.vfs_fs import VfsFs
-from dfsfuse.vfs.vfs import Vfs
 from support.libraries import memory_vfs
 from support.mounts import Grid
+
+from dfsfuse.vfs.vfs import Vfs
 
 pytestmark = pytest.mark.integration
 
@@ -63,5 +64,18 @@ def mountpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("case", on("mount"))
 def test_mount(case: Case, mountpoint: Path) -> None:
     folder = mountpoint / case.name
+    folder.mkdir()
+    case.run(OsFs(folder))
+
+
+@pytest.fixture(scope="module")
+def kernel_mountpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with Grid(tmp_path_factory.mktemp("kernel-grid")) as grid:
+        yield grid.mount(options=["-o", "binding=kernel"]).path
+
+
+@pytest.mark.parametrize("case", on("kernel"))
+def test_kernel_mount(case: Case, kernel_mountpoint: Path) -> None:
+    folder = kernel_mountpoint / case.name
     folder.mkdir()
     case.run(OsFs(folder))

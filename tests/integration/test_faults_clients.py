@@ -91,7 +91,18 @@ def test_each_mount_sees_what_the_other_closed(grid: Grid) -> None:
             file.seek(1)
             file.write(b"!")
         with (reader / "f").open("rb") as file:
-            assert file.read() == data[:1] + b"!" + data[2:3] + (bytes(1) if len(data) == 0 else b"")
+            assert file.read() == data[:1] + b"!" + data[2:3].ljust(1, b"\0")
+
+
+def test_a_file_replaced_elsewhere_is_opened_in_its_new_version(grid: Grid) -> None:
+    """Write aside and rename over, as editors do: who opens the name after that gets the new file."""
+    one, other = grid.mount("one").path, grid.mount("other").path
+    for turn in range(8):
+        writer, reader = (one, other) if turn % 2 else (other, one)
+        data = content(1000 + turn * 60_000, turn)
+        (writer / "aside").write_bytes(data)
+        (writer / "aside").rename(writer / "f")
+        assert (reader / "f").read_bytes() == data, turn
 
 
 def test_changes_of_another_mount_show_within_a_second_or_so(grid: Grid) -> None:

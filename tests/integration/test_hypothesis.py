@@ -29,10 +29,18 @@ NUMBERS = count()
 MakeFs = Callable[[], AbstractContextManager[list[Fs]]]
 
 
-def compare(name: str, make_fs: MakeFs, examples: int, steps: int, phases: Sequence[Phase] = tuple(Phase)) -> None:
+def compare(
+    name: str,
+    make_fs: MakeFs,
+    examples: int,
+    steps: int,
+    phases: Sequence[Phase] = tuple(Phase),
+    *,
+    names_stay_while_open: bool = False,
+) -> None:
     """Run one state machine. Reproducible in CI; with DFS_TEST_EXAMPLES set, it looks further each time."""
     run_state_machine_as_test(
-        machine_for(name, make_fs),
+        machine_for(name, make_fs, names_stay_while_open=names_stay_while_open),
         settings=settings(
             max_examples=examples * MORE,
             stateful_step_count=steps,
@@ -117,7 +125,7 @@ def test_the_library_on_four_servers(grid: Grid) -> None:
         def make() -> Iterator[list[Fs]]:
             yield [VfsFs(vfs).folder(b"one-%d" % next(NUMBERS))]
 
-        compare("Served", make, examples=12, steps=40)
+        compare("Served", make, examples=25, steps=40)
 
 
 def test_two_libraries_on_four_servers_act_as_one(grid: Grid) -> None:
@@ -130,7 +138,7 @@ def test_two_libraries_on_four_servers_act_as_one(grid: Grid) -> None:
             folder = VfsFs(one).folder(b"two-%d" % next(NUMBERS))
             yield [folder, VfsFs(other, folder.root)]
 
-        compare("Two", make, examples=10, steps=40)
+        compare("Two", make, examples=25, steps=40)
 
 
 def test_the_mount(grid: Grid) -> None:
@@ -142,4 +150,4 @@ def test_the_mount(grid: Grid) -> None:
         folder.mkdir()
         yield [OsFs(folder)]
 
-    compare("Mount", make, examples=12, steps=40)
+    compare("Mount", make, examples=25, steps=40, names_stay_while_open=True)

@@ -120,6 +120,10 @@ class FakeCluster:
     def usable(self) -> frozenset[int]:
         return frozenset(self.grid.servers) - self._down
 
+    def recheck(self) -> frozenset[int]:
+        """Nobody comes back unnoticed here: the tests say when (`notice_up`)."""
+        return self.usable()
+
     def exchange(self) -> FakeExchange:
         return FakeExchange(self)
 

@@ -197,11 +197,11 @@ class MemoryFs(Operations):
                     source.nlink, target.nlink = source.nlink - is_folder, target.nlink + is_folder
                     inode.parent = target.ino
                 return
+            if there is not None and flags & NOREPLACE:
+                raise error(errno.EEXIST)
             if there is moved:
                 return
             if there is not None:
-                if flags & NOREPLACE:
-                    raise error(errno.EEXIST)
                 if there.names:
                     raise error(errno.ENOTEMPTY)
                 self._drop(new_parent, new_name)

@@ -34,10 +34,7 @@ class MemoryView:
 
     def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
         ordered = sorted(self._items)
-        return [
-            (key, self._items[key])
-            for key in ordered[bisect_left(ordered, start) : bisect_left(ordered, end)]
-        ]
+        return [(key, self._items[key]) for key in ordered[bisect_left(ordered, start) : bisect_left(ordered, end)]]
 
 
 class MemoryTransaction(MemoryView):

@@ -89,15 +89,12 @@ class MemorySegments:
 
     def copies(self, segments: Sequence[Segment]) -> list[dict[int, frozenset[int]]]:
         with self._lock:
-            return [
-                {number: self._holders(segment, number) for number in PIECE_NUMBERS} for segment in segments
-            ]
+            return [{number: self._holders(segment, number) for number in PIECE_NUMBERS} for segment in segments]
 
     def missing(self, segments: Sequence[Segment]) -> list[frozenset[int]]:
         self.missing_calls += 1
         return [
-            frozenset(number for number, servers in copies.items() if not servers)
-            for copies in self.copies(segments)
+            frozenset(number for number, servers in copies.items() if not servers) for copies in self.copies(segments)
         ]
 
     def lose(self, server: int) -> None:

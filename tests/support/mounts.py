@@ -8,6 +8,7 @@ Waiting is for events (a line, an exit, a change of the mount table), always wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import select
@@ -124,7 +125,8 @@ class Mount:
     def mount(self) -> None:
         """Start and wait until the kernel has it: the mount table says when it changes."""
         assert self._process is None, f"{self.path} is mounted"
-        self.path.mkdir(exist_ok=True)
+        if not is_mounted(self.path):  # else a killed one is to be mounted over
+            self.path.mkdir(exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -141,13 +143,25 @@ class Mount:
                 changes = select.poll()
                 changes.register(table, select.POLLPRI)
                 changes.register(exited, select.POLLIN)
-                while not is_mounted(self.path):
+                while not self._is_ours():
                     left = deadline - time.monotonic()
                     assert left > 0, f"not mounted in time: {self.log.read_text()[-3000:]}"
                     assert self._process.poll() is None, f"dfsmount ended: {self.log.read_text()[-3000:]}"
                     changes.poll(left * 1000)
         finally:
             os.close(exited)
+
+    def _is_ours(self) -> bool:
+        """Mounted, and alive: a stale mount that is about to be replaced does not count."""
+        if not is_mounted(self.path):
+            return False
+        try:
+            self.path.stat()
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                return False
+            raise
+        return True
 
     def unmount(self) -> int:
         """Unmount as a person does, wait for the process, and return its exit status."""

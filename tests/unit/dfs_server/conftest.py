@@ -19,9 +19,7 @@ def start_house(tmp_path: Path) -> Iterator[StartHouse]:
     with contextlib.ExitStack() as stack:
 
         def start(name: str = "DFS1", *, root: Path | None = None, **options: Any) -> House:
-            settings = {
-                key: options.pop(key) for key in list(options) if key in ServerConfig.__dataclass_fields__
-            }
+            settings = {key: options.pop(key) for key in list(options) if key in ServerConfig.__dataclass_fields__}
             config = ServerConfig(**{"users": VERIFIERS, "reserve_bytes": 0, **settings})
             house = House(root or tmp_path / name, config, **options)
             stack.callback(house.close)

@@ -119,9 +119,7 @@ def test_nonsense_instead_of_the_first_message(accounts: Accounts, message: str)
     assert caught.value.status is Status.BAD_REQUEST
 
 
-@pytest.mark.parametrize(
-    "message", ["", "c=biws", "c=biws,r=x,p=AAAA", "c=!,r=,p=", "\u20ac", "c=\u20ac,r=x,p=\u20ac"]
-)
+@pytest.mark.parametrize("message", ["", "c=biws", "c=biws,r=x,p=AAAA", "c=!,r=,p=", "\u20ac", "c=\u20ac,r=x,p=\u20ac"])
 def test_nonsense_instead_of_the_proof(accounts: Accounts, message: str) -> None:
     handshake = accounts.handshake()
     handshake.challenge(Authenticate(VERSION, "alice", "n,,n=alice,r=abcdef"))

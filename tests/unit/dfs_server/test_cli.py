@@ -31,9 +31,7 @@ SEGMENT = bytes.fromhex("3f" + "a1" * 15)
 DATA = os.urandom(300_000)
 
 
-def run(
-    *arguments: object, input_: str | None = None, cwd: Path = REPOSITORY
-) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, input_: str | None = None, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
     """Run a dfs-server that is expected to end by itself."""
     return subprocess.run(
         [sys.executable, "-m", "dfs_server", *map(str, arguments)],
@@ -111,9 +109,7 @@ class TestRunning:
             with pytest.raises(ServerError, match="NOT_FOUND"):
                 client.ask(GetPiece(SEGMENT, 2))
         pieces = server.root / "alice" / "pieces"
-        assert [path for path in pieces.rglob("*") if path.is_file()] == [
-            pieces / "3f" / f"{SEGMENT.hex()}.1"
-        ]
+        assert [path for path in pieces.rglob("*") if path.is_file()] == [pieces / "3f" / f"{SEGMENT.hex()}.1"]
 
     def test_a_frozen_server_goes_on_when_thawed(self, server: ServerProcess) -> None:
         with server.connect() as client:
@@ -148,14 +144,10 @@ class TestMemory:
             segment = os.urandom(16)
             client.put_piece(segment, 1, data)
             assert client.call(GetPiece(segment, 1))[1] == data
-            client.send_raw(
-                pack_header(99, 4 * 1024 * 1024, 0) + bytes(100)
-            )  # a large request, begun and not ended
+            client.send_raw(pack_header(99, 4 * 1024 * 1024, 0) + bytes(100))  # a large request, begun and not ended
 
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(16) as pool:
-            clients = [
-                stack.enter_context(server.connect("alice" if number % 2 else "bob")) for number in range(100)
-            ]
+            clients = [stack.enter_context(server.connect("alice" if number % 2 else "bob")) for number in range(100)]
             list(pool.map(work, clients, timeout=100))
             status = Path(f"/proc/{server.pid}/status").read_text()
         match = re.search(r"VmHWM:\s+(\d+) kB", status)
@@ -208,9 +200,7 @@ class TestRefusals:
         assert result.returncode == 3
         assert "there is no such config file" in refusal(result)
 
-    @pytest.mark.parametrize(
-        "arguments", [[], ["DFS1"], ["DFS1", "ten"], ["DFS1", "70000"], ["a", "1", "b"], ["--no"]]
-    )
+    @pytest.mark.parametrize("arguments", [[], ["DFS1"], ["DFS1", "ten"], ["DFS1", "70000"], ["a", "1", "b"], ["--no"]])
     def test_a_wrong_command_line(self, arguments: list[str]) -> None:
         result = run(*arguments)
         assert result.returncode == 2
@@ -246,9 +236,7 @@ class TestOptions:
         assert result.returncode == 2
         assert "a password must not be empty" in refusal(result)
 
-    def test_plain_passwords_that_others_can_read_are_warned_about(
-        self, tmp_path: Path, config: Path
-    ) -> None:
+    def test_plain_passwords_that_others_can_read_are_warned_about(self, tmp_path: Path, config: Path) -> None:
         config.chmod(0o644)
         process = ServerProcess(tmp_path / "DFS1", config, 0)
         with contextlib.closing(process):
@@ -314,9 +302,7 @@ class TestFullDisk:
                 client.ask(Accept(Ballot(1, b"client01"), slot, encoded))
                 previous = batches.digest(encoded)
 
-    def test_without_a_reserve_the_disk_says_so_and_nothing_is_lost(
-        self, small_disk: Path, tmp_path: Path
-    ) -> None:
+    def test_without_a_reserve_the_disk_says_so_and_nothing_is_lost(self, small_disk: Path, tmp_path: Path) -> None:
         server = self.start(small_disk, tmp_path, 0)
         with contextlib.closing(server):
             with server.connect() as client:
@@ -336,9 +322,9 @@ class TestFullDisk:
             (small_disk / "filler").unlink()
             server.restart()
             with server.connect() as client:
-                assert [client.call(GetPiece(segment, 1))[1] for segment in stored] == [
-                    bytes(MAX_PIECE_BYTES)
-                ] * len(stored)
+                assert [client.call(GetPiece(segment, 1))[1] for segment in stored] == [bytes(MAX_PIECE_BYTES)] * len(
+                    stored
+                )
                 client.ask(Promise(Ballot(2, b"client01")))
             assert list((server.root / "alice" / "pieces" / "tmp").iterdir()) == []
 

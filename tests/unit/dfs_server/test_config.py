@@ -37,9 +37,7 @@ def test_users_and_defaults(tmp_path: Path) -> None:
 
 
 def test_the_limits_can_be_set(tmp_path: Path) -> None:
-    found = read(
-        tmp_path, "users: {a: {password: x}}\ngrace_period_s: 0.5\nreserve_bytes: 0\nmax_connections: 8\n"
-    )
+    found = read(tmp_path, "users: {a: {password: x}}\ngrace_period_s: 0.5\nreserve_bytes: 0\nmax_connections: 8\n")
     assert (found.grace_period_s, found.reserve_bytes, found.max_connections) == (0.5, 0, 8)
 
 

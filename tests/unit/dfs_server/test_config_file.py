@@ -119,9 +119,7 @@ def test_a_text_must_match_from_end_to_end(file: Path) -> None:
 
 def test_unknown_missing_and_strange_keys(file: Path) -> None:
     at = At(file, "x")
-    with pytest.raises(
-        ConfigError, match="x: found the unknown key 'usres'; expected one of 'users', 'a' and 'b'"
-    ):
+    with pytest.raises(ConfigError, match="x: found the unknown key 'usres'; expected one of 'users', 'a' and 'b'"):
         config_file.mapping({"usres": 1}, at, required=["users"], optional=["a", "b"])
     with pytest.raises(ConfigError, match=r"x\.users: found nothing; expected the key 'users'"):
         config_file.mapping({"a": 1}, at, required=["users"], optional=["a", "b"])
@@ -177,9 +175,7 @@ class TestFind:
         self.in_conf.unlink()
         assert config_file.find(None, "dfs.yaml") == self.in_home
         self.in_home.unlink()
-        with pytest.raises(
-            ConfigError, match=r"no such config file; looked for conf/dfs.yaml and .*--config"
-        ):
+        with pytest.raises(ConfigError, match=r"no such config file; looked for conf/dfs.yaml and .*--config"):
             config_file.find(None, "dfs.yaml")
 
     def test_the_environment_may_name_the_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,7 @@ def test_a_file_is_written_with_its_mode_and_leaves_no_temporary(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_that_fails_leaves_the_file_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x"
     durable.write_file(path, b"first")
 

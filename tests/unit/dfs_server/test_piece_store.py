@@ -49,9 +49,7 @@ def leftovers(folder: Path) -> list[Path]:
     return list((folder / "tmp").iterdir())
 
 
-@pytest.mark.parametrize(
-    "length", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 300_001, MAX_PIECE_BYTES]
-)
+@pytest.mark.parametrize("length", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 300_001, MAX_PIECE_BYTES])
 def test_put_then_read(store: PieceStore, folder: Path, length: int) -> None:
     data = pattern(length)
     put(store, data)
@@ -269,9 +267,7 @@ def test_the_recipe_file_then_name_then_folder(
 
     def fsync(descriptor: int) -> None:
         target = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-        steps.append(
-            "fsync " + ("file" if "/tmp/" in target.removeprefix(str(folder)) else Path(target).name)
-        )
+        steps.append("fsync " + ("file" if "/tmp/" in target.removeprefix(str(folder)) else Path(target).name))
         real_fsync(descriptor)
 
     def rename(self: Path, target: Path) -> Path:

@@ -127,9 +127,7 @@ class TestAuthentication:
 
     def test_another_version(self, house: House) -> None:
         client = house.stranger()
-        client.send(
-            Authenticate(77, "alice", ScramClient(["SCRAM-SHA-256"], "alice", "x").get_client_first())
-        )
+        client.send(Authenticate(77, "alice", ScramClient(["SCRAM-SHA-256"], "alice", "x").get_client_first()))
         assert refused(client) is Status.UNSUPPORTED_VERSION
 
 
@@ -231,9 +229,7 @@ class TestFrames:
                 max_leaves=6,
             ),
             max_size=5,
-        ).flatmap(
-            lambda rest: st.sampled_from(NAMES).map(lambda name: msgspec.msgpack.encode([name, *rest]))
-        ),
+        ).flatmap(lambda rest: st.sampled_from(NAMES).map(lambda name: msgspec.msgpack.encode([name, *rest]))),
     )
 )
 def test_any_body_has_an_answer(house: House, caplog: pytest.LogCaptureFixture, body: bytes) -> None:

@@ -25,6 +25,14 @@ def test_roots_mount_is_open_to_all_with_the_kernel_checking() -> None:
     assert fuse["default_permissions"] is True
 
 
+def test_the_kernel_binding_takes_large_requests_and_keeps_attributes() -> None:
+    fuse = parse(["binding=fusepy", "binding=kernel"], as_root=False).fuse
+    assert (fuse["max_write"], fuse["attr_timeout"]) == (str(1 << 20), "0.3")
+    assert "big_writes" not in fuse
+    assert parse(["binding=kernel,attr_timeout=0"], as_root=False).fuse["attr_timeout"] == "0"
+    assert parse(["binding=kernel,binding=auto"], as_root=False) == parse([], as_root=False)
+
+
 def test_lists_are_read_in_order_and_the_last_word_counts() -> None:
     options = parse(["durability=fsync,ro", "durability=close,rw,attr_timeout=1"], as_root=False)
     assert options.durability == "close"
@@ -73,8 +81,7 @@ def test_an_unknown_option_is_refused_with_the_known_ones(word: str) -> None:
     ("word", "expected"),
     [
         ("durability=never", "close or fsync"),
-        ("binding=pyfuse3", "auto or fusepy"),
-        ("binding=kernel", "no kernel binding"),
+        ("binding=pyfuse3", "auto or kernel or fusepy"),
         ("cache=much", "a size"),
         ("cache=-1", "a size"),
         ("attr_timeout=soon", "seconds"),

@@ -24,9 +24,7 @@ def test_an_entry_comes_back_as_it_was() -> None:
     assert made.is_directory and not made.is_file
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\xc1", b"\x90", msgspec.msgpack.encode([2, 1, 16384]), b"\x93\x01\xa1x\x02"]
-)
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", msgspec.msgpack.encode([2, 1, 16384]), b"\x93\x01\xa1x\x02"])
 def test_what_is_no_record_of_this_format_is_an_io_error(data: bytes) -> None:
     for decode in (records.decode_entry, records.decode_inode):
         with pytest.raises(OSError) as caught:

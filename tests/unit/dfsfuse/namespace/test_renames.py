@@ -41,9 +41,7 @@ class Space:
         self.map.transact(lambda tx: directories.make(tx, parent, name, ino, new, self.now_ns))
         return ino
 
-    def rename(
-        self, old: bytes, new: bytes, parent: int = ROOT, to: int = ROOT, flags: int = 0
-    ) -> Removed | None:
+    def rename(self, old: bytes, new: bytes, parent: int = ROOT, to: int = ROOT, flags: int = 0) -> Removed | None:
         self.now_ns += 1
         return self.map.transact(lambda tx: renames.rename(tx, parent, old, to, new, self.now_ns, flags))
 

@@ -34,9 +34,7 @@ def test_create_and_replace() -> None:
     assert xattrs.with_value(kept, b"user.a", b"2", xattrs.REPLACE) == {b"user.a": b"2"}
 
 
-@pytest.mark.parametrize(
-    "name", [b"security.capability", b"system.posix_acl_access", b"trusted.x", b"plain", b""]
-)
+@pytest.mark.parametrize("name", [b"security.capability", b"system.posix_acl_access", b"trusted.x", b"plain", b""])
 def test_other_namespaces_are_not_supported(name: bytes) -> None:
     fails(errno.EOPNOTSUPP, lambda: xattrs.get({}, name))
     fails(errno.EOPNOTSUPP, lambda: xattrs.with_value({}, name, b"x"))

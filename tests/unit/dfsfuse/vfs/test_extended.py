@@ -48,9 +48,7 @@ def test_health_of_a_file(mounts: MemoryMounts) -> None:
     data = next(d for d in (b"%0200000d" % i for i in range(99)) if rotation_of(d) == 0)
     ino = write_file(vfs, b"f", data)
     assert vfs.getxattr(ino, b"user.dfs.health") == b"complete"
-    assert (
-        vfs.getxattr(ino, b"user.dfs.pieces") == b"P1: DFS1 DFS4; P2: DFS1 DFS2; P3: DFS2 DFS3; P4: DFS3 DFS4"
-    )
+    assert vfs.getxattr(ino, b"user.dfs.pieces") == b"P1: DFS1 DFS4; P2: DFS1 DFS2; P3: DFS2 DFS3; P4: DFS3 DFS4"
     assert vfs.getxattr(ino, b"user.dfs.servers") == b"DFS1 DFS2 DFS3 DFS4"
     mounts.segments.answering = {1, 2, 3}
     assert vfs.getxattr(ino, b"user.dfs.health") == b"degraded"

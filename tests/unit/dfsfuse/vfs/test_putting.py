@@ -28,9 +28,7 @@ def test_a_file_is_put_with_one_batch_and_placed_by_its_md5(mounts: MemoryMounts
     )
     assert len(mounts.map.batches) == before + 1
     x = int(hashlib.md5(data[:REGION_BYTES]).hexdigest(), 16) % 4
-    assert sorted(rotation for _, rotation in mounts.segments.written) == sorted(
-        [(x + i) % 4 for i in range(3)]
-    )
+    assert sorted(rotation for _, rotation in mounts.segments.written) == sorted([(x + i) % 4 for i in range(3)])
     assert (made.size, made.mode & 0o777, made.uid, made.gid, made.mtime_ns) == (len(data), 0o640, 7, 8, 5)
     assert (made.nlink, made.blocks) == (1, -(-len(data) // 512))
     assert told == [REGION_BYTES, 2 * REGION_BYTES, len(data)]

@@ -32,9 +32,7 @@ def region(mounts: MemoryMounts, ino: int, index: int = 0) -> extents.Region:
 
 @pytest.mark.parametrize("size", [1, 5, 4096, 130 * 1024, REGION_BYTES])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_file_up_to_4_mib_is_one_segment_placed_by_its_md5(
-    mounts: MemoryMounts, size: int, seed: int
-) -> None:
+def test_a_file_up_to_4_mib_is_one_segment_placed_by_its_md5(mounts: MemoryMounts, size: int, seed: int) -> None:
     data = random.Random(seed).randbytes(size)
     vfs = mounts.mount()
     write_file(vfs, b"f", data)

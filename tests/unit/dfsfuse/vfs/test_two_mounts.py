@@ -52,10 +52,7 @@ def test_both_write_different_parts_and_both_survive(mounts: MemoryMounts) -> No
     other.write(b, REGION_BYTES, b"b")
     close(one, a)
     close(other, b)
-    assert (
-        read_file_of(one, ino)
-        == b"a" * 10 + b"-" * 10 + b"b" * 15 + bytes(REGION_BYTES - 35)[: (1 << 20) - 35]
-    )
+    assert read_file_of(one, ino) == b"a" * 10 + b"-" * 10 + b"b" * 15 + bytes(REGION_BYTES - 35)[: (1 << 20) - 35]
     assert one.getattr(ino).size == REGION_BYTES + 1
 
 

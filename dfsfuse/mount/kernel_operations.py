@@ -1,0 +1,229 @@
+"""What the kernel asks, answered by the Vfs: both know inodes, so an operation is a line or two.
+
+Knows values of `dfsfuse.fusekernel` and the Vfs; knows neither /dev/fuse (`kernel_session`) nor servers. An inode
+number means the same file for ever, so that lookups need not be counted, and hard links are one inode with one cache.
+
+An inode that is gone is ESTALE, not ENOENT: the kernel then looks the path up once more, past its cache, and finds what
+another mount has put in its place. So a file that is replaced by rename is never missing.
+
+The kernel leaves it to us to clear setuid and setgid when a file's owner or content changes (HANDLE_KILLPRIV_V2);
+otherwise it would ask for `security.capability` before each write. Locks are the kernel's own, for this mount alone.
+
+Threads: called by many at once; no state.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from dfsfuse.fusekernel.operations import Operations
+from dfsfuse.fusekernel.values import (
+    NOW,
+    Changes,
+    Context,
+    Data,
+    DirectoryEntry,
+    Entry,
+    Opened,
+    Space,
+    TimeChange,
+    TimedAttributes,
+)
+from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.vfs import Vfs
+
+
+@contextmanager
+def _known_inode() -> Iterator[None]:
+    """What is done here is done to an inode that the kernel has: if it is not there, it is stale."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
+
+
+class KernelOperations(Operations):
+    """The operations. Time-outs: for how long the kernel relies on a name, on attributes, on there being no such name
+    without asking; another mount's changes show up that much later."""
+
+    def __init__(
+        self,
+        vfs: Vfs,
+        *,
+        entry_timeout_s: float = 0.0,
+        attributes_timeout_s: float = 0.0,
+        negative_timeout_s: float = 0.0,
+    ) -> None:
+        self._vfs = vfs
+        self._entry_timeout_s = entry_timeout_s
+        self._attributes_timeout_s = attributes_timeout_s
+        self._negative_timeout_s = negative_timeout_s
+
+    def _entry(self, attributes: Attributes) -> Entry:
+        return Entry(attributes, self._entry_timeout_s, self._attributes_timeout_s, attributes.generation)
+
+    def _timed(self, attributes: Attributes) -> TimedAttributes:
+        return TimedAttributes(attributes, self._attributes_timeout_s)
+
+    # -------------------------------------------------------------- names
+
+    def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
+        try:
+            return self._entry(self._vfs.lookup(parent, name))
+        except FileNotFoundError:
+            if self._negative_timeout_s:
+                return Entry(None, self._negative_timeout_s)
+            raise
+
+    def readlink(self, context: Context, ino: int) -> bytes:
+        with _known_inode():
+            return self._vfs.readlink(ino)
+
+    def symlink(self, context: Context, parent: int, name: bytes, target: bytes) -> Entry:
+        return self._entry(self._vfs.symlink(parent, name, target, context.uid, context.gid))
+
+    def mknod(self, context: Context, parent: int, name: bytes, mode: int, rdev: int, umask: int) -> Entry:
+        return self._entry(self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid))
+
+    def mkdir(self, context: Context, parent: int, name: bytes, mode: int, umask: int) -> Entry:
+        return self._entry(self._vfs.mkdir(parent, name, mode, context.uid, context.gid))
+
+    def unlink(self, context: Context, parent: int, name: bytes) -> None:
+        self._vfs.unlink(parent, name)
+
+    def rmdir(self, context: Context, parent: int, name: bytes) -> None:
+        self._vfs.rmdir(parent, name)
+
+    def rename(self, context: Context, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
+        self._vfs.rename(parent, name, new_parent, new_name, flags)
+
+    def link(self, context: Context, ino: int, parent: int, name: bytes) -> Entry:
+        return self._entry(self._vfs.link(ino, parent, name))
+
+    # -------------------------------------------------------------- attributes
+
+    def getattr(self, context: Context, ino: int, handle: int | None) -> TimedAttributes:
+        with _known_inode():
+            return self._timed(self._vfs.getattr(ino, handle))
+
+    def setattr(self, context: Context, ino: int, changes: Changes, handle: int | None) -> TimedAttributes:
+        mode = changes.mode
+        if mode is None and (changes.kill_privileges or changes.uid is not None or changes.gid is not None):
+            mode = self._mode_without_privileges(ino)
+        now_ns = time.time_ns()
+        wanted = AttributeChanges(
+            mode=None if mode is None else stat.S_IMODE(mode),
+            uid=changes.uid,
+            gid=changes.gid,
+            size=changes.size,
+            atime_ns=_time_ns(changes.atime_ns, now_ns),
+            mtime_ns=_time_ns(changes.mtime_ns, now_ns),
+        )
+        with _known_inode():
+            return self._timed(self._vfs.setattr(ino, wanted, handle))
+
+    def _mode_without_privileges(self, ino: int) -> int | None:
+        """The mode that the file must get when somebody else may have changed it; None: it may stay."""
+        mode = self._vfs.getattr(ino).mode
+        if stat.S_ISDIR(mode) or not mode & (stat.S_ISUID | stat.S_ISGID):
+            return None
+        kept = mode & ~stat.S_ISUID
+        return kept & ~stat.S_ISGID if mode & stat.S_IXGRP else kept
+
+    def _kill_privileges(self, ino: int) -> None:
+        mode = self._mode_without_privileges(ino)
+        if mode is not None:
+            self._vfs.setattr(ino, AttributeChanges(mode=stat.S_IMODE(mode)))
+
+    def getxattr(self, context: Context, ino: int, name: bytes) -> bytes:
+        if name.startswith((b"security.", b"system.")):
+            # `ls -l` asks for ACLs of each file, and the kernel for capabilities: we keep neither, and say so without
+            # a look at the inode.
+            number = errno.ENODATA if name.startswith(b"security.") else errno.EOPNOTSUPP
+            raise OSError(number, os.strerror(number))
+        with _known_inode():
+            return self._vfs.getxattr(ino, name)
+
+    def setxattr(self, context: Context, ino: int, name: bytes, value: bytes, flags: int) -> None:
+        self._vfs.setxattr(ino, name, value, flags)
+
+    def listxattr(self, context: Context, ino: int) -> Iterable[bytes]:
+        with _known_inode():
+            return self._vfs.listxattr(ino)
+
+    def removexattr(self, context: Context, ino: int, name: bytes) -> None:
+        self._vfs.removexattr(ino, name)
+
+    def statfs(self, context: Context, ino: int) -> Space:
+        space = self._vfs.statfs()
+        return Space(
+            space.block_bytes,
+            space.blocks,
+            space.free,
+            space.available,
+            space.files,
+            space.files_free,
+            space.name_max,
+        )
+
+    # -------------------------------------------------------------- files
+
+    def create(
+        self, context: Context, parent: int, name: bytes, mode: int, flags: int, umask: int
+    ) -> tuple[Entry, Opened]:
+        attributes, handle = self._vfs.create(parent, name, mode, flags, context.uid, context.gid)
+        return self._entry(attributes), Opened(handle)
+
+    def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
+        with _known_inode():
+            handle = self._vfs.open(ino, flags)
+        if kill_privileges and flags & os.O_TRUNC:
+            self._kill_privileges(ino)
+        return Opened(handle)
+
+    def read(self, context: Context, ino: int, handle: int, offset: int, size: int) -> Data:
+        return self._vfs.read(handle, offset, size)
+
+    def write(
+        self, context: Context, ino: int, handle: int, offset: int, data: memoryview, *, kill_privileges: bool
+    ) -> int:
+        if kill_privileges:
+            self._kill_privileges(ino)
+        return self._vfs.write(handle, offset, data)
+
+    def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
+        self._vfs.flush(handle)
+
+    def fsync(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
+        self._vfs.fsync(handle)
+
+    def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
+        self._vfs.release(handle)
+
+    # -------------------------------------------------------------- folders
+
+    def opendir(self, context: Context, ino: int, flags: int) -> Opened:
+        with _known_inode():
+            return Opened(self._vfs.opendir(ino))
+
+    def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterator[DirectoryEntry]:
+        for entry in self._vfs.readdir(handle, offset):
+            yield DirectoryEntry(entry.name, entry.ino, entry.type, entry.offset)
+
+    def lookup_listed(self, context: Context, ino: int, entry: DirectoryEntry) -> Entry:
+        return self._entry(self._vfs.getattr(entry.ino))
+
+    def releasedir(self, context: Context, ino: int, handle: int) -> None:
+        self._vfs.releasedir(handle)
+
+    def fsyncdir(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
+        """Names are durable when the operation that made them returns."""
+
+
+def _time_ns(change: TimeChange, now_ns: int) -> int | None:
+    return now_ns if change is NOW else change

@@ -1,0 +1,93 @@
+"""One mount by the kernel binding: mounted, served, unmounted. Knows options and `dfsfuse.fusekernel`; no file system.
+
+The mount is served by threads of the session; the thread that calls `serve` waits for the end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from dfsfuse.fusekernel import mounting, wire
+from dfsfuse.fusekernel.mounting import MountError
+from dfsfuse.fusekernel.negotiation import DEFAULT_FLAGS, Settings, UnsupportedKernelError
+from dfsfuse.fusekernel.session import Session
+from dfsfuse.mount.errors import FuseMissingError, errno_of
+from dfsfuse.mount.kernel_operations import KernelOperations
+from dfsfuse.vfs.vfs import Vfs
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD_KIB: Final = 2048
+THREADS_MAX: Final = 32
+"""So many operations may wait for the servers at a time."""
+_FLAGS: Final = DEFAULT_FLAGS | wire.FUSE_HANDLE_KILLPRIV_V2
+_MOUNT_FLAGS: Final = frozenset("ro noexec sync dirsync noatime".split())
+
+
+def mount_options(fuse: Mapping[str, str | bool]) -> mounting.MountOptions:
+    """What mount(2) or fusermount3 gets of the options after -o. Devices and setuid need to be asked for."""
+    flags = {word for word in _MOUNT_FLAGS if fuse.get(word)}
+    flags |= {"nodev"} if not fuse.get("dev") else set()
+    flags |= {"nosuid"} if not fuse.get("suid") else set()
+    return mounting.MountOptions(
+        fsname=str(fuse.get("fsname", "dfsfuse")),
+        subtype=str(fuse.get("subtype", "dfs")),
+        allow_other=bool(fuse.get("allow_other")),
+        default_permissions=bool(fuse.get("default_permissions")),
+        max_read_bytes=int(fuse.get("max_read", 0)),
+        flags=frozenset(flags),
+        auto_unmount=bool(fuse.get("auto_unmount")),
+    )
+
+
+class KernelSession:
+    """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if it cannot be."""
+
+    def __init__(self, vfs: Vfs, mountpoint: Path, fuse: Mapping[str, str | bool]) -> None:
+        self._mountpoint = mountpoint
+        operations = KernelOperations(
+            vfs,
+            entry_timeout_s=float(fuse.get("entry_timeout", 0)),
+            attributes_timeout_s=float(fuse.get("attr_timeout", 0)),
+            negative_timeout_s=float(fuse.get("negative_timeout", 0)),
+        )
+        settings = Settings(
+            flags=_FLAGS,
+            max_write_bytes=int(fuse.get("max_write", Settings.max_write_bytes)),
+            max_readahead_bytes=int(fuse.get("max_readahead", Settings.max_readahead_bytes)),
+        )
+        try:
+            self._mount = mounting.mount(mountpoint, mount_options(fuse))
+        except MountError as error:
+            raise FuseMissingError(f"{mountpoint}: cannot be mounted: {error}") from error
+        self._session = Session(
+            self._mount.descriptor, operations, settings, errno_of=errno_of, threads_max=THREADS_MAX
+        )
+
+    def serve(self, on_ready: Callable[[], None]) -> None:
+        """Until it is unmounted or cut off. `on_ready` is called when the mount works."""
+        with self._mount:
+            try:
+                self._session.negotiate()
+                if not mounting.set_read_ahead(self._mountpoint, READ_AHEAD_KIB):
+                    log.debug("%s: the kernel's read-ahead is as it was", self._mountpoint)
+                on_ready()
+            except BaseException as error:
+                self._give_up()
+                if isinstance(error, UnsupportedKernelError):
+                    raise FuseMissingError(f"{self._mountpoint}: {error}") from error
+                raise
+            self._session.serve()
+
+    def cut_off(self) -> None:
+        """Programs that still use the mount get errors from now on; `serve` returns."""
+        self._session.cut_off()
+
+    def _give_up(self) -> None:
+        try:
+            mounting.unmount(self._mountpoint, lazy=True)
+        except MountError as error:
+            log.warning("%s", error)

@@ -1,0 +1,85 @@
+"""The kernel's side of /dev/fuse, over a socket that keeps messages apart: for tests of the binding without a mount.
+
+`FakeKernel` serves an `Operations` by real threads of a real session; a test sends requests and reads answers. Leaving
+its `with` block "unmounts" and waits for the threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+from dfsfuse.fusekernel import wire
+from dfsfuse.fusekernel.negotiation import Settings
+from dfsfuse.fusekernel.operations import Operations
+from dfsfuse.fusekernel.session import Session
+
+DEADLINE_S = 10.0
+ALL_FLAGS = 2**30 - 1 | wire.FUSE_INIT_EXT
+"""What a kernel offers that can do everything."""
+
+
+def request(opcode: int, unique: int, nodeid: int = 1, body: bytes = b"", length: int | None = None) -> bytes:
+    """The bytes of one request, by process 42 of user 10 and group 20."""
+    size = wire.fuse_in_header.size + len(body) if length is None else length
+    return wire.fuse_in_header.pack(size, opcode, unique, nodeid, 10, 20, 42, 0, 0) + body
+
+
+def init_body(major: int = 7, minor: int = 40, flags: int = ALL_FLAGS, flags2: int = 2**32 - 1) -> bytes:
+    return wire.fuse_init_in.pack(major, minor, 131072, flags, flags2)
+
+
+class FakeKernel:
+    """See the module."""
+
+    def __init__(self, operations: Operations, settings: Settings | None = None) -> None:
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ours.settimeout(DEADLINE_S)
+        for end in (self._ours, self._theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        self._numbers = itertools.count(2, 2)
+        self.session = Session(self._theirs.fileno(), operations, settings)
+        self._thread = threading.Thread(target=self._serve, name="session")
+
+    def _serve(self) -> None:
+        self.session.negotiate()
+        self.session.serve()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.ask(wire.FUSE_INIT, body=init_body())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ours.close()
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the session did not end"
+        self._theirs.close()
+
+    def send(self, opcode: int, nodeid: int = 1, body: bytes = b"", length: int | None = None) -> int:
+        """Send a request and give its number."""
+        unique = next(self._numbers)
+        self.send_raw(request(opcode, unique, nodeid, body, length))
+        return unique
+
+    def send_raw(self, message: bytes) -> None:
+        self._ours.send(message)
+
+    def receive(self) -> tuple[int, int, bytes]:
+        """The next answer or notification: its request's number, errno (or minus the code), body."""
+        message = self._ours.recv(4 << 20)
+        length, error, unique = wire.fuse_out_header.unpack_from(message)
+        assert length == len(message)
+        return unique, -error, message[wire.fuse_out_header.size :]
+
+    def ask(self, opcode: int, nodeid: int = 1, body: bytes = b"", length: int | None = None) -> tuple[int, bytes]:
+        """Send a request, and give errno and body of its answer, which must be the next one."""
+        unique = self.send(opcode, nodeid, body, length)
+        answered, error, answer = self.receive()
+        assert answered == unique
+        return error, answer

@@ -1,0 +1,56 @@
+"""The Vfs as a whole: options, room, its end."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from support.executors import Immediate
+from support.memory_map import MemoryMap
+from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, write_file
+from support.memory_segments import NAMES, MemorySegments
+
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.vfs.vfs import Room, Vfs
+
+
+def test_unknown_durability_is_refused() -> None:
+    with pytest.raises(ValueError, match="close, fsync"):
+        Vfs(MemoryMap(), MemorySegments(), servers=NAMES, durability="never")
+
+
+def test_room_comes_from_who_knows(mounts: MemoryMounts) -> None:
+    vfs = Vfs(mounts.map, mounts.segments, servers=NAMES, room=lambda: Room(40960, 8192), background=Immediate())
+    space = vfs.statfs()
+    assert (space.blocks, space.free, space.available, space.block_bytes) == (10, 2, 2, 4096)
+    assert space.name_max == 255
+    before = space.files_free
+    write_file(vfs, b"f", b"x")
+    assert vfs.statfs().files_free < before
+    vfs.close()
+
+
+def test_closing_tells_what_could_not_be_saved_and_ends_all_the_same(mounts: MemoryMounts) -> None:
+    vfs = Vfs(mounts.map, mounts.segments, servers=NAMES)
+    for name in (b"a", b"b"):
+        _, handle = vfs.create(ROOT, name, 0o644, os.O_RDWR, USER, GROUP)
+        vfs.write(handle, 0, b"x")
+    mounts.map.is_writable = False
+    with pytest.raises(ReadOnlyError):
+        vfs.close()
+
+
+def test_real_threads_do_the_same(mounts: MemoryMounts) -> None:
+    vfs = Vfs(mounts.map, mounts.segments, servers=NAMES, durability="fsync", dirty_limit_bytes=10 << 20)
+    data = os.urandom(30 << 20)
+    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    for offset in range(0, len(data), 1 << 20):
+        vfs.write(handle, offset, data[offset : offset + (1 << 20)])
+    vfs.flush(handle)
+    vfs.release(handle)
+    vfs.close()
+    after = Vfs(mounts.map, mounts.segments, servers=NAMES)
+    handle = after.open(attributes.ino, os.O_RDONLY)
+    assert after.read(handle, 0, len(data) + 1) == data
+    after.release(handle)
+    after.close()
