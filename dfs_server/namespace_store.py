@@ -2,7 +2,8 @@
 
 Carries out what the acceptor decides: the effects of a step go into one transaction, and only then is the reply given.
 A reply that others rely on (a promise, a vote, a batch that was missed and is here now) waits for the disk
-(`synchronous=FULL`); that the batch which is here already is chosen can be learnt again and does not wait. Nothing here interprets a key.
+(`synchronous=FULL`); that the batch which is here already is chosen can be learnt again and does not wait. Nothing here
+interprets a key.
 
 Threads: `_write_lock` guards the writing connection and changes of `_state`; reading has a connection of its own
 (`namespace_reader`), so that a read does not wait for the disk behind a write.

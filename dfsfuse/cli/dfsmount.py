@@ -179,7 +179,10 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
 
     with running.announced(mountpoint), bindings.signals_held(), _servers(config) as connected_to:
         session = open_session(
-            connected_to, durability=request.options.durability, cache_bytes=request.options.cache_bytes
+            connected_to,
+            durability=request.options.durability,
+            cache_bytes=request.options.cache_bytes,
+            answer_early=True,
         )
         with session:
             bindings.serve(session.vfs, mountpoint, request.options, ready)

@@ -45,8 +45,17 @@ class Session:
         self.close()
 
 
-def open_session(config: ClientConfig, *, durability: str = "close", cache_bytes: int = DEFAULT_CACHE_BYTES) -> Session:
+def open_session(
+    config: ClientConfig,
+    *,
+    durability: str = "close",
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    answer_early: bool = False,
+) -> Session:
     """Connect and open the namespace of the config's user.
+
+    `answer_early`: while this client alone writes, changes of names and attributes are answered before they are
+    durable (for a mount, which has fsync() for those who want to know).
 
     Raises `AuthenticationError`, `WrongServerError` or `UnavailableError`; then nothing was done on any server.
     """
@@ -58,6 +67,8 @@ def open_session(config: ClientConfig, *, durability: str = "close", cache_bytes
         store = LogMap(log, keys.family_of)
         opened.callback(store.close)
         log.start()
+        if answer_early:
+            store.start()
         segments = SegmentStore(cluster, cache_bytes=cache_bytes)
         opened.callback(segments.close)
         vfs = Vfs(

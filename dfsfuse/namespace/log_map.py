@@ -98,18 +98,12 @@ class LogMap:
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         """See `MapStore.transact`."""
         begun = self._clock()
-        if self._committer.is_running:
-            with contextlib.suppress(MissingError), self._lock:
-                if begun < self._lease_until:
-                    result, ticket = self._answer(work)
-                    if ticket is None:
-                        return result
-                    self._lock.release()
-                    try:
-                        self._see_to(ticket, durable=durable)
-                    finally:
-                        self._lock.acquire()
-                    return result
+        answered = self._answer(work, begun)
+        if answered is not None:
+            result, change = answered
+            if change is not None:
+                self._see_to(change, durable=durable)
+            return result
         with self._log_lock:
             self._drain()
             return self._transact_slowly(work, begun)
@@ -117,8 +111,8 @@ class LogMap:
     def flush(self) -> None:
         """See `MapStore.flush`."""
         with self._lock:
-            ticket = self._pending.last
-        self._see_to(ticket, durable=True)
+            last = self._pending.last
+        self._see_to(last, durable=True)
 
     def writable(self) -> bool:
         """See `MapStore.writable`."""
@@ -127,23 +121,30 @@ class LogMap:
     def close(self) -> None:
         """See `MapStore.close`."""
         self._committer.close()
-        with self._log_lock:
-            self._drain()
-            with contextlib.suppress(DfsError):
+        try:
+            self.flush()
+        finally:
+            with self._log_lock, contextlib.suppress(DfsError):
                 self._settle()
-        self._log.close()
+            self._log.close()
 
     # -------------------------------------------------------------- answers under the lease
 
-    def _answer(self, work: Callable[[Transaction], T]) -> tuple[T, PendingChange | None]:
-        """Run on the cached state, which is the newest. Holds `_lock`."""
-        view = CachedView(self._cache)
-        result = work(view)
-        if not view.changes_anything():
-            return result, None
-        contents = view.contents()
-        self._cache.changed_here(contents.puts, contents.deletes)
-        return result, self._pending.add(contents, view)
+    def _answer(self, work: Callable[[Transaction], T], begun: float) -> tuple[T, PendingChange | None] | None:
+        """The result of an operation on the cached state, and what it changes. None if it cannot be had there."""
+        with self._lock:
+            if begun >= self._lease_until:
+                return None
+            view = CachedView(self._cache)
+            try:
+                result = work(view)
+            except MissingError:
+                return None
+            if not view.changes_anything():
+                return result, None
+            contents = view.contents()
+            self._cache.changed_here(contents.puts, contents.deletes)
+            return result, self._pending.add(contents, view)
 
     def _see_to(self, change: PendingChange | None, *, durable: bool) -> None:
         """Wait until this change is durable, or see that it is on its way."""

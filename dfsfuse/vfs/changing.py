@@ -70,7 +70,7 @@ class Changer:
             inodes.save(tx, ino, inode)
             return inode
 
-        return self._context.store.transact(work)
+        return self._context.store.transact(work, durable=False)
 
     def _resize(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile | None) -> Inode:
         if size < 0:
@@ -99,7 +99,7 @@ class Changer:
 
         is_reached = False
         while not is_reached:
-            inode, is_reached = self._context.store.transact(step)
+            inode, is_reached = self._context.store.transact(step, durable=False)
         if file is not None:
             with file.lock:
                 file.sealed = [item for item in file.sealed if item not in doomed]

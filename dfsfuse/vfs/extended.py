@@ -55,7 +55,7 @@ class Extended:
             changed = change(inode.xattrs)
             inodes.save(tx, ino, msgspec.structs.replace(inode, xattrs=changed, ctime_ns=now_ns))
 
-        self._context.store.transact(work)
+        self._context.store.transact(work, durable=False)
 
     def _health(self, ino: int, name: bytes) -> bytes:
         if name not in health.NAMES:

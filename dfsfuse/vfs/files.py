@@ -121,7 +121,7 @@ class Files:
             return found.ino, inodes.load(tx, found.ino)
 
         with self._table.pinned(ino):
-            made, inode = self._context.store.transact(work)
+            made, inode = self._context.store.transact(work, durable=False)
             if made == ino:
                 return attributes_of(ino, inode), self._add(Handle(self._table.pin(ino), flags))
         handle = self.open(made, flags)
@@ -180,9 +180,9 @@ class Files:
     def flush(self, number: int) -> None:
         """close() was called on a descriptor: save all, or (durability=fsync) begin to. The data of a file without a
         name is not worth it."""
-        file = self._get(number).file
-        if not file.is_unlinked:
-            self._save(file, wait=self._context.wait_for_close)
+        handle = self._get(number)
+        if handle.may_write and not handle.file.is_unlinked:
+            self._save(handle.file, wait=self._context.wait_for_close)
 
     def fsync(self, number: int) -> None:
         """Save all of the file, now."""
@@ -191,6 +191,7 @@ class Files:
     def _save(self, file: OpenFile, *, wait: bool) -> None:
         if wait:
             self._saver.save(file)
+            self._context.store.flush()
             return
         with file.lock:
             failure = file.take_error()

@@ -95,12 +95,12 @@ class Tree:
         ino = self._context.numbers.take()
         now_ns = self._context.clock()
         new = inodes.new(mode, uid, gid, now_ns, rdev=rdev, target=target, parent=parent)
-        return ino, self._context.store.transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns))
+        return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns))
 
     def link(self, ino: int, parent: int, name: bytes) -> Inode:
         """One more name for a file."""
         now_ns = self._context.clock()
-        return self._context.store.transact(lambda tx: directories.link(tx, ino, parent, name, now_ns))
+        return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns))
 
     # ------------------------------------------------------------------ removing and moving
 
@@ -120,7 +120,7 @@ class Tree:
         if name == b"..":
             raise error(errno.ENOTEMPTY)
         now_ns = self._context.clock()
-        self._context.store.transact(lambda tx: directories.rmdir(tx, parent, name, now_ns))
+        self._transact(lambda tx: directories.rmdir(tx, parent, name, now_ns))
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
         """Move an entry, replacing what is there."""
@@ -160,13 +160,17 @@ class Tree:
             return removed
 
         try:
-            removed = self._context.store.transact(with_burial)
+            removed = self._transact(with_burial)
             self._reaper.buried(removed, self._files)
         finally:
             for ino in doomed:
                 self._files.pardon(ino)
 
     # ------------------------------------------------------------------ helpers
+
+    def _transact(self, work: Callable[[Transaction], T]) -> T:
+        """Names need not be durable when they are answered; close() and fsync() see to it."""
+        return self._context.store.transact(work, durable=False)
 
     def _read(self, work: Callable[[View], T]) -> T:
         """Read a state that may be a little old; but that something is not there is only said of the newest."""

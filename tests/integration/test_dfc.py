@@ -63,9 +63,7 @@ def test_odd_names_go_both_ways(whole_servers: Servers, tmp_path: Path) -> None:
         dfc.ok("put", name)
         (dfc.folder / os.fsdecode(name)).unlink()
     lines = dfc.ok("list").splitlines()
-    assert sorted(lines) == sorted(
-        [b"two\\nlines", b"caf\\351", b"n" * 255, "日本 🌊".encode(), b"back\\\\slash"]
-    )
+    assert sorted(lines) == sorted([b"two\\nlines", b"caf\\351", b"n" * 255, "日本 🌊".encode(), b"back\\\\slash"])
     for name in ODD_NAMES:
         dfc.ok("get", name)
         assert (dfc.folder / os.fsdecode(name)).read_bytes() == name
@@ -256,9 +254,7 @@ def test_ctrl_c_and_sigterm_end_it_and_leave_nothing(servers: Servers, tmp_path:
         process = dfc.start("put", "-", "unfinished")
         try:
             assert process.stdin is not None
-            process.stdin.write(
-                b"x" * (5 << 20)
-            )  # more than a pipe holds: it is being read, so dfc is under way
+            process.stdin.write(b"x" * (5 << 20))  # more than a pipe holds: it is being read, so dfc is under way
             process.stdin.flush()
             process.send_signal(number)
             _out, err = process.communicate(timeout=10)

@@ -59,9 +59,7 @@ class House:
 
     def files(self) -> set[str]:
         """All files of users' pieces below ROOT."""
-        return {
-            str(path.relative_to(self.root)) for path in self.root.glob("*/pieces/**/*") if path.is_file()
-        }
+        return {str(path.relative_to(self.root)) for path in self.root.glob("*/pieces/**/*") if path.is_file()}
 
     def stop(self, deadline_s: float = 5.0) -> None:
         """Stop the daemon, with its clients still connected."""

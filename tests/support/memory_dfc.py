@@ -78,9 +78,7 @@ class MemoryAccess:
 class Dfc:
     """Runs command lines of dfc in the folder `here`."""
 
-    def __init__(
-        self, here: Path, monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[bytes]
-    ) -> None:
+    def __init__(self, here: Path, monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[bytes]) -> None:
         self.here = here
         self.access = MemoryAccess()
         self._monkeypatch = monkeypatch

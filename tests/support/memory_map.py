@@ -99,7 +99,7 @@ class MemoryMap:
             items = self.items
         return work(MemoryView(items))
 
-    def transact(self, work: Callable[[Transaction], T]) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         with self._lock:
             work(MemoryTransaction(self.items))
             transaction = MemoryTransaction(self.items)
@@ -114,6 +114,9 @@ class MemoryMap:
             self.batches.append(batch)
             self.items = transaction.items()
             return result
+
+    def flush(self) -> None:
+        pass
 
     def writable(self) -> bool:
         return self.is_writable
@@ -145,10 +148,13 @@ class LaggingMap:
             self._seen = self.truth.items
         return work(MemoryView(self._seen))
 
-    def transact(self, work: Callable[[Transaction], T]) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         result = self.truth.transact(work)
         self._seen = self.truth.items
         return result
+
+    def flush(self) -> None:
+        pass
 
     def writable(self) -> bool:
         return self.truth.writable()

@@ -225,9 +225,7 @@ def _first_line(process: subprocess.Popen[str], timeout_s: float) -> str:
     deadline = time.monotonic() + timeout_s
     line = b""
     while not line.endswith(b"\n"):
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000) or not (
-            part := os.read(descriptor, 4096)
-        ):
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000) or not (part := os.read(descriptor, 4096)):
             break
         line += part
     return line.decode()

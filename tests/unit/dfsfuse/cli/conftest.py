@@ -10,9 +10,7 @@ from support.memory_dfc import Dfc
 
 
 @pytest.fixture
-def dfc(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
-) -> Iterator[Dfc]:
+def dfc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Iterator[Dfc]:
     """dfc in an empty folder, on an empty namespace."""
     here = tmp_path / "here"
     here.mkdir()

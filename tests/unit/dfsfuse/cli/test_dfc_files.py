@@ -186,9 +186,7 @@ def test_an_incomplete_file_leaves_nothing(dfc: Dfc, monkeypatch: pytest.MonkeyP
     assert "dfc: File is incomplete\n" in outcome.err
 
 
-def test_an_interrupted_get_leaves_nothing_and_the_old_file(
-    dfc: Dfc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_get_leaves_nothing_and_the_old_file(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
     dfc.ok("put", "-", "file", stdin=b"new")
     (dfc.here / "file").write_bytes(b"old")
 
@@ -259,9 +257,7 @@ def test_local_links_are_not_followed_out_of_the_target(dfc: Dfc, tmp_path: Path
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_name_that_would_lead_out_of_the_target_is_refused(
-    dfc: Dfc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_would_lead_out_of_the_target_is_refused(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
     dfc.ok("put", "-", "file", stdin=b"evil")
     from dfsfuse.cli.remote import Remote
 

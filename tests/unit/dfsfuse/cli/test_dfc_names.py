@@ -64,9 +64,7 @@ def test_incomplete_files_are_marked(dfc: Dfc) -> None:
     facts = json.loads(dfc.ok("list", "--json"))
     assert [entry.get("health") for entry in facts] == [None, "incomplete", "incomplete"]
     assert [entry["name"] for entry in facts] == ["folder", "good", "lost\n"]
-    assert facts[1]["where"] == [
-        {"segments": 1, "servers": {"DFS1": [], "DFS2": [], "DFS3": [3, 4], "DFS4": [1, 4]}}
-    ]
+    assert facts[1]["where"] == [{"segments": 1, "servers": {"DFS1": [], "DFS2": [], "DFS3": [3, 4], "DFS4": [1, 4]}}]
     outcome = dfc("get", "good [incomplete]")
     assert (outcome.code, outcome.out) == (3, "File is incomplete\n")
     assert list(dfc.here.iterdir()) == []

@@ -35,9 +35,7 @@ def test_the_end_of_the_input_or_a_word_ends_it(dfc: Dfc, script: bytes) -> None
 
 
 def test_an_error_never_ends_it_and_the_last_failure_is_the_exit_code(dfc: Dfc) -> None:
-    script = (
-        b"frobnicate\nget nothing\nput 'unclosed\nmkdir a\nput\nlist --nonsense\nls\nrm nothing\nmkdir b\n"
-    )
+    script = b"frobnicate\nget nothing\nput 'unclosed\nmkdir a\nput\nlist --nonsense\nls\nrm nothing\nmkdir b\n"
     outcome = dfc(stdin=script)
     assert outcome.code == 1
     said = [
@@ -77,9 +75,7 @@ def test_ctrl_c_ends_a_script(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None
     dfc.access.open -= 1  # at Ctrl-C the program ends without closing the connection
 
 
-def test_ctrl_c_on_a_terminal_ends_the_command_or_the_line_only(
-    dfc: Dfc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_on_a_terminal_ends_the_command_or_the_line_only(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: Iterator[str | type[BaseException] | None] = iter(["list", KeyboardInterrupt, "mkdir after", None])
 
     def read_line() -> str | None:

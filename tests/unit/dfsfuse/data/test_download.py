@@ -25,9 +25,7 @@ ALL = frozenset({1, 2, 3, 4})
 ID = b"i" * 16
 DATA = random.Random(6).randbytes(4 * 200_000 + 3)
 PIECES = [bytes(piece) for piece in split(DATA)]
-WHOLE = {
-    number: range(block_count(length)) for number, length in enumerate(piece_lengths(len(DATA)), start=1)
-}
+WHOLE = {number: range(block_count(length)) for number, length in enumerate(piece_lengths(len(DATA)), start=1)}
 
 
 class Bench:
@@ -90,9 +88,7 @@ def test_any_one_server_may_have_any_fault(bench: Bench, fault: Fault, bad: int)
 
 
 @pytest.mark.parametrize("fault", [Fault.CORRUPT, Fault.TRUNCATE, Fault.WRONG_DIGESTS])
-def test_a_lying_server_is_named_in_the_log(
-    bench: Bench, fault: Fault, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_lying_server_is_named_in_the_log(bench: Bench, fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
     bench.grid[2].fault = fault
     with caplog.at_level(logging.WARNING):
         bench.download({2: range(1)})

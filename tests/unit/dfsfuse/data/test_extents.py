@@ -183,9 +183,7 @@ def test_damaged_records_are_refused(what: str) -> None:
         decode(encode(damaged()[what]))
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\x93", b"hello", msgspec.msgpack.encode({"format": 1}), b"\x91" * 5000]
-)
+@pytest.mark.parametrize("data", [b"", b"\x93", b"hello", msgspec.msgpack.encode({"format": 1}), b"\x91" * 5000])
 def test_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(BadRegionError, match="not a region record"):
         decode(data)

@@ -95,9 +95,7 @@ def test_with_all_lagging_there_is_nothing_to_wake_for() -> None:
 
 @given(
     need=st.integers(1, 2),
-    choices=st.lists(
-        st.tuples(st.integers(0, 15), st.sampled_from(["win", "lose", "out", "wait"])), max_size=60
-    ),
+    choices=st.lists(st.tuples(st.integers(0, 15), st.sampled_from(["win", "lose", "out", "wait"])), max_size=60),
     orders=st.lists(st.permutations([1, 2, 3, 4]), min_size=1, max_size=4),
 )
 def test_every_race_ends(need: int, choices: list[tuple[int, str]], orders: list[list[int]]) -> None:

@@ -67,9 +67,7 @@ def test_a_small_segment_costs_no_message_and_is_carried(store: SegmentStore, cl
     assert b"".join(piece.data for piece in inline) == SMALL
     assert [piece.number for piece in inline] == [1, 2, 3, 4]
     assert {piece.segment for piece in inline} == {segment.id}
-    assert [piece.homes for piece in inline] == [
-        tuple(f"DFS{server}" for server in home) for home in segment.homes
-    ]
+    assert [piece.homes for piece in inline] == [tuple(f"DFS{server}" for server in home) for home in segment.homes]
     assert segment.homes == ring(1)
     for piece, digest in zip(inline, segment.digests, strict=True):
         assert piece_digest(block_digests(piece.data)) == digest
@@ -87,9 +85,7 @@ def test_small_segments_are_handed_off_too(store: SegmentStore, cluster: FakeClu
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE])
-def test_with_two_servers_down_nothing_is_written(
-    store: SegmentStore, cluster: FakeCluster, data: bytes
-) -> None:
+def test_with_two_servers_down_nothing_is_written(store: SegmentStore, cluster: FakeCluster, data: bytes) -> None:
     cluster.notice_down(2, 3)
     with pytest.raises(ReadOnlyError):
         store.write(data, 0)
@@ -127,9 +123,7 @@ def test_what_was_written_is_read(store: SegmentStore) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 1000, INLINE_SEGMENT_MAX_BYTES])
-def test_small_segments_are_read_from_where_the_batch_put_them(
-    store: SegmentStore, grid: Grid, length: int
-) -> None:
+def test_small_segments_are_read_from_where_the_batch_put_them(store: SegmentStore, grid: Grid, length: int) -> None:
     written = store.write(SMALL[:length], 2)
     apply(grid, written)
     other = SegmentStore(FakeCluster(grid), clock=grid.clock)
@@ -145,9 +139,7 @@ def test_a_small_segment_just_written_is_read_from_memory(store: SegmentStore, c
 
 @settings(max_examples=60, deadline=None)
 @given(
-    reads=st.lists(
-        st.tuples(st.integers(0, len(LARGE) + 10), st.integers(0, 3 * BLOCK_BYTES)), min_size=1, max_size=6
-    ),
+    reads=st.lists(st.tuples(st.integers(0, len(LARGE) + 10), st.integers(0, 3 * BLOCK_BYTES)), min_size=1, max_size=6),
     cache_bytes=st.sampled_from([0, BLOCK_BYTES, 1 << 27]),
 )
 def test_any_ranges_in_any_order(reads: list[tuple[int, int]], cache_bytes: int) -> None:
@@ -254,8 +246,7 @@ def test_copies_tell_who_has_what_now(store: SegmentStore, grid: Grid) -> None:
     segments = [store.write(LARGE, rotation).segment for rotation in range(3)]
     grid[4].forget()
     expected = [
-        {number: frozenset(home) - {4} for number, home in enumerate(segment.homes, start=1)}
-        for segment in segments
+        {number: frozenset(home) - {4} for number, home in enumerate(segment.homes, start=1)} for segment in segments
     ]
     assert store.copies(segments) == expected
     assert store.missing(segments) == [frozenset()] * 3
@@ -268,9 +259,7 @@ def test_missing_are_pieces_that_nobody_who_answers_has(store: SegmentStore, gri
     assert store.missing(segments) == [frozenset({2}), frozenset({1})]
 
 
-def test_a_hung_server_is_not_waited_for_if_the_others_have_everything(
-    store: SegmentStore, grid: Grid
-) -> None:
+def test_a_hung_server_is_not_waited_for_if_the_others_have_everything(store: SegmentStore, grid: Grid) -> None:
     segments = [store.write(LARGE, rotation).segment for rotation in range(4)]
     grid[2].fault = Fault.HANG
     began = grid.clock()
@@ -282,9 +271,7 @@ def test_a_hung_server_is_not_waited_for_if_the_others_have_everything(
     assert grid.clock() - began <= ASK_STALL_S + 0.1
 
 
-def test_servers_known_to_be_down_are_not_asked(
-    store: SegmentStore, grid: Grid, cluster: FakeCluster
-) -> None:
+def test_servers_known_to_be_down_are_not_asked(store: SegmentStore, grid: Grid, cluster: FakeCluster) -> None:
     segment = store.write(LARGE, 0).segment
     cluster.notice_down(1, 2)
     assert store.missing([segment]) == [frozenset({2})]

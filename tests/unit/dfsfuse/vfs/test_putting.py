@@ -118,8 +118,8 @@ def test_interrupted_just_after_the_file_got_its_name_it_stays(mounts: MemoryMou
     commit = mounts.map.transact
     data = bytes(300_000)
 
-    def interrupted(work: Callable[[Transaction], object]) -> object:
-        result = commit(work)
+    def interrupted(work: Callable[[Transaction], object], *, durable: bool = True) -> object:
+        result = commit(work, durable=durable)
         if any(key.startswith(b"d/") for key, _ in mounts.map.batches[-1].puts):
             mounts.map.transact = commit  # type: ignore[method-assign]
             raise KeyboardInterrupt

@@ -98,7 +98,7 @@ def test_what_is_given_up_but_may_have_been_saved_is_not_dropped(mounts: MemoryM
     vfs.write(handle, 0, bytes(300_000))
     commit = mounts.map.transact
 
-    def no_answer(work: Callable[[Transaction], object]) -> object:
+    def no_answer(work: Callable[[Transaction], object], *, durable: bool = True) -> object:
         commit(work)
         mounts.map.transact = commit  # type: ignore[method-assign]
         raise MaybeDoneError("no answer in time")
