@@ -225,15 +225,15 @@ class Survey(_Round):
             self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """A quorum has answered, and is in doubt: the last one may know, or may be the one that hangs."""
-        return len(self.positions) >= self.quorum
+        """A quorum has answered, and is in doubt, or there is none to be had: the last one may know, or may be the one
+        that hangs."""
+        answered = len(self.positions)
+        return answered >= self.quorum or (answered > 0 and answered + len(self.waiting) < self.quorum)
 
     def verdict(self) -> Pending | Newest | InDoubt | NoQuorum:
         """What the replies say so far."""
-        if len(self.positions) < self.quorum:
-            if len(self.positions) + len(self.waiting) < self.quorum:
-                return NoQuorum(len(self.positions) + len(self.waiting))
-            return Pending()
+        if len(self.positions) < self.quorum:  # without a quorum, what the others know still counts: hear them all
+            return Pending() if self.waiting else NoQuorum(len(self.positions))
         base = self.best()
         tails = Counter(
             reply.tail_digest
