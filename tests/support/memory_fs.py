@@ -1,7 +1,8 @@
 """A small file system in memory for the kernel binding: hard links, renames, holes, xattrs, locks.
 
-`python memory_fs.py MOUNTPOINT` mounts it, prints `mounted`, and serves it until it is unmounted. One lock for all:
-no operation waits, except for locks, and those are answered later.
+`python memory_fs.py MOUNTPOINT [auto_unmount] [uid=N]` mounts it (as that user), prints `mounted`, and serves it until
+it is unmounted. One lock for all: no operation waits, except for locks, and those are answered later; the attribute
+`user.waiting` tells how many wait for a file's.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ from dfsfuse.fusekernel.values import (
 )
 
 PAGE = 4096
-TIMEOUT_S = 1.0
 NOREPLACE, EXCHANGE = 1, 2
 PUNCH_HOLE, KEEP_SIZE = 2, 1
 
@@ -97,6 +97,7 @@ class MemoryFs(Operations):
         self.inodes = {1: root}
         self._numbers = itertools.count(2)
         self.destroyed = 0
+        self.timeout_s = 1.0
 
     def destroy(self) -> None:
         self.destroyed += 1
@@ -116,7 +117,7 @@ class MemoryFs(Operations):
 
     def _entry(self, inode: Inode) -> Entry:
         inode.lookups += 1
-        return Entry(inode, TIMEOUT_S, TIMEOUT_S)
+        return Entry(inode, self.timeout_s, self.timeout_s)
 
     def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
         with self._lock:
@@ -212,7 +213,7 @@ class MemoryFs(Operations):
     # attributes
 
     def getattr(self, context: Context, ino: int, handle: int | None) -> TimedAttributes:
-        return TimedAttributes(self.inodes[ino], TIMEOUT_S)
+        return TimedAttributes(self.inodes[ino], self.timeout_s)
 
     def setattr(self, context: Context, ino: int, changes: Changes, handle: int | None) -> TimedAttributes:
         with self._lock:
@@ -229,9 +230,11 @@ class MemoryFs(Operations):
                 change = getattr(changes, name)
                 if change is not None:
                     setattr(inode, name, now if change is NOW else change)
-            return TimedAttributes(inode, TIMEOUT_S)
+            return TimedAttributes(inode, self.timeout_s)
 
     def getxattr(self, context: Context, ino: int, name: bytes) -> bytes:
+        if name == b"user.waiting":
+            return b"%d" % sum(len(table.waiting) for table in self.inodes[ino].locks)
         if name not in self.inodes[ino].xattrs:
             raise error(errno.ENODATA)
         return self.inodes[ino].xattrs[name]
@@ -362,11 +365,17 @@ class MemoryFs(Operations):
 FLAGS = DEFAULT_FLAGS | wire.FUSE_POSIX_LOCKS | wire.FUSE_FLOCK_LOCKS
 
 
-def main(mountpoint: Path) -> None:
+def main(mountpoint: Path, *, auto_unmount: bool = False) -> None:
     """Mount and serve."""
     logging.basicConfig(level=logging.INFO)
     is_root = os.geteuid() == 0
-    options = mounting.MountOptions(fsname="memory", subtype="memoryfs", default_permissions=True, allow_other=is_root)
+    options = mounting.MountOptions(
+        fsname="memory",
+        subtype="memoryfs",
+        default_permissions=True,
+        allow_other=is_root,
+        auto_unmount=auto_unmount,
+    )
     file_system = MemoryFs()
     with mounting.mount(mountpoint, options) as mount:
         session = Session(mount.descriptor, file_system, Settings(flags=FLAGS))
@@ -377,4 +386,8 @@ def main(mountpoint: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    for word in sys.argv[2:]:
+        if word.startswith("uid="):
+            os.setgid(int(word[4:]))
+            os.setuid(int(word[4:]))
+    main(Path(sys.argv[1]), auto_unmount="auto_unmount" in sys.argv)

@@ -1,0 +1,39 @@
+"""Where the log ends when there is no quorum to say it: all that answer are heard, and only those count."""
+
+from __future__ import annotations
+
+from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.messages import Position
+from dfsfuse.cluster.proposer import NoQuorum, Pending, Point, Survey
+
+DIGEST = b"d" * 32
+
+
+def survey(known: Point) -> Survey:
+    asked = Survey(3, known=known)
+    for server in (1, 2, 3, 4):
+        asked.ask(server)
+    return asked
+
+
+def test_silence_of_all_is_no_answer() -> None:
+    """Else a mount without servers would go on answering from its memory."""
+    asked = survey(Point(7, DIGEST))
+    for server in (1, 2, 3):
+        asked.fail(server)
+        assert asked.verdict() == Pending()
+    asked.fail(4)
+    assert asked.verdict() == NoQuorum(0)
+
+
+def test_what_the_last_two_know_is_heard_when_the_others_failed_first() -> None:
+    asked = survey(Point(7, DIGEST))
+    asked.fail(1)
+    asked.fail(2)
+    assert asked.verdict() == Pending()
+    assert not asked.could_decide()
+    asked.receive(3, Position(7, DIGEST, Ballot(0, b"")))
+    assert asked.could_decide()
+    asked.receive(4, Position(9, b"e" * 32, Ballot(0, b"")))
+    assert asked.verdict() == NoQuorum(2)
+    assert asked.best() == Point(9, b"e" * 32)
