@@ -9,11 +9,11 @@ The log is accepted slot by slot: an acceptor holds at most one batch that it do
 tail, at slot `applied + 1`. A proposer that is at slot s knows that s - 1 is chosen, and says so by naming
 its digest in the batch for s (`Batch.previous`).
 
-The writer lease: for `LEASE_S` after its last accept, the promises that other clients ask for are refused, so that a
-writer at work need not fear to be outranked, and may answer operations before they are committed. Who was refused first
-is told to the writer with its next replies; when it lets go, that client has the lease for a moment. A lease is
-forgotten when the server stops, so one that starts behaves as if the last writer had one. The log's safety never rests
-on it: an accept under a ballot that is high enough is accepted, lease or not.
+The writer lease: for `LEASE_S` after an accept with which a writer wants it, the promises that other clients ask for
+are refused, so that a writer at work need not fear to be outranked, and may answer operations before they are
+committed. Who was refused first is told to the writer with its next replies; when it lets go, that client has the lease
+for a moment. A lease is forgotten when the server stops, so one that starts behaves as if the last writer had one. The
+log's safety never rests on it: an accept under a ballot that is high enough is accepted, lease or not.
 
 Invariants, which docs/consistency.md builds on:
 - `promised` never falls, and no batch is accepted under a ballot below it.
@@ -157,7 +157,9 @@ def promise(state: AcceptorState, ballot: Ballot, now: float) -> Step:
     return Step(replace(state, promised=ballot), reply, (SavePromise(ballot),))
 
 
-def accept(state: AcceptorState, ballot: Ballot, slot: int, parsed: ParsedBatch, now: float) -> Step:
+def accept(
+    state: AcceptorState, ballot: Ballot, slot: int, parsed: ParsedBatch, now: float, *, lease: bool = False
+) -> Step:
     """Phase 2. Accepting the same batch under the same ballot again is no change but for the lease."""
     if ballot < state.promised:
         return Step(state, Refused(state.promised))
@@ -172,7 +174,7 @@ def accept(state: AcceptorState, ballot: Ballot, slot: int, parsed: ParsedBatch,
         return Step(state, Behind(state.applied))
     if parsed.batch.previous != state.digest:
         return Step(state, _diverged(state, slot))
-    state = _leased(state, ballot.client, now)
+    state = _leased(state, ballot.client, now) if lease else state
     wanted = state.lease is not None and bool(state.lease.wanted_by)
     tail = state.tail
     if tail is not None and tail.ballot == ballot:

@@ -124,9 +124,10 @@ class NamespaceStore:
         match request:
             case Promise(ballot):
                 return self._step(lambda state: acceptor.promise(state, ballot, self._monotonic()))
-            case Accept(ballot, slot, encoded):
+            case Accept(ballot, slot, encoded, lease):
                 parsed = ParsedBatch.of(encoded)
-                return self._step(lambda state: acceptor.accept(state, ballot, slot, parsed, self._monotonic()))
+                now = self._monotonic()
+                return self._step(lambda state: acceptor.accept(state, ballot, slot, parsed, now, lease=lease))
             case Chosen(slot, digest, client):
                 now = self._monotonic()
                 return self._step(lambda state: acceptor.chosen(acceptor.let_go(state, client, now), slot, digest))

@@ -155,12 +155,14 @@ class Accept(Message, frozen=True):
     """Paxos phase 2: accept `batch` at `slot`. Reply: `AcceptedAt`, `Refused`, `Behind` or `Position`.
 
     The batch names the digest of the one before it, which is chosen: the acceptor may apply that one now. `Position`
-    is the answer to a slot that is applied already (the proposer is behind).
+    is the answer to a slot that is applied already (the proposer is behind). `lease`: the client wants the writer
+    lease.
     """
 
     ballot: Ballot
     slot: int
     batch: bytes
+    lease: bool = False
 
 
 class AcceptedAt(Message, frozen=True):

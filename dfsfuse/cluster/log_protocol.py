@@ -100,6 +100,8 @@ class LogState:
     ballot: Ballot | None = None
     """The ballot under which a quorum lets us propose, as far as we know."""
     highest: Ballot = ZERO
+    wants_lease: bool = False
+    """Whether this client will answer operations before it commits them."""
     wanted: bool = False
     """Another client waits for the writer lease."""
     sequence: int = 0
@@ -219,7 +221,7 @@ def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
     slot = log.known.slot + 1
     for _ in range(2):
         propose = Propose(log.quorum, slot=slot, digest=batches.digest(encoded))
-        match (yield from _gather(propose, propose.verdict, Accept(ballot, slot, encoded))):
+        match (yield from _gather(propose, propose.verdict, Accept(ballot, slot, encoded, log.wants_lease))):
             case IsChosen():
                 log.proposed(slot, encoded)
                 log.wanted = log.wanted or propose.wanted

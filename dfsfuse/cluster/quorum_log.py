@@ -82,7 +82,7 @@ class QuorumLog:
         ballot = self._state.ballot
         self.lease_until = NEVER
         done = self._run(commit(self._state, contents, conflicts, self._time_ns()))
-        if done and self._state.ballot is not None:
+        if done and self._state.ballot is not None and self._state.wants_lease:
             # The servers count from when they got it, which was later; a quarter is left for clocks that run slow.
             self.lease_until = begun + 0.75 * LEASE_S
             if self._state.ballot != ballot:
@@ -112,6 +112,10 @@ class QuorumLog:
     def start(self) -> None:
         """Start the tender, a thread."""
         self._tender.start()
+
+    def want_lease(self) -> None:
+        """From now on, ask for the writer lease with each batch; `settle` lets go of it."""
+        self._state.wants_lease = True
 
     def close(self) -> None:
         """Stop the tender."""

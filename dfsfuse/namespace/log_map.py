@@ -44,7 +44,7 @@ RUNS: Final = 200
 RUNS_FOR_S: Final = 10.0
 LINGER_S: Final = 0.002
 """How long answered changes wait for more before they are on their way."""
-SETTLE_AFTER_S: Final = 0.01
+SETTLE_AFTER_S: Final = 0.005
 """A pause of this length ends a turn of writing: the lease is let go."""
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class LogMap:
 
     def start(self) -> None:
         """Start the committer, a thread. Without it changes are committed before they are answered."""
+        self._log.want_lease()
         self._committer.start()
 
     # -------------------------------------------------------------- for users (see `MapStore`)
@@ -347,7 +348,7 @@ class LogMap:
             if not page.more:
                 break
             at = page.items[-1][0] + b"\0"
-        self._insert(lambda: self._cache.fetched_family(start, items))
+        self._insert(lambda: self._cache.fetched_range(start, end, items))
 
     def _insert(self, into_cache: Callable[[], None]) -> None:
         """Under the lease others may have answered since: their changes come on top."""

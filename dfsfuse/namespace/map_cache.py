@@ -15,6 +15,7 @@ from typing import Final
 
 MAX_KEYS: Final = 200_000
 """More than this and all is forgotten: simple, rare, and never wrong."""
+MAX_RANGES: Final = 8
 
 
 class Unknown:
@@ -39,6 +40,8 @@ class MapCache:
         self._values: dict[bytes, bytes | None] = {}
         self._families: dict[bytes, list[bytes]] = {}
         """Complete families: prefix -> its keys that have a value, sorted. Each of the keys is in `_values`."""
+        self._ranges: dict[tuple[bytes, bytes], list[tuple[bytes, bytes]]] = {}
+        """The last few other ranges that were read."""
 
     def get(self, key: bytes) -> bytes | Unknown | None:
         """The value, None if there is none, UNKNOWN if the cache cannot tell."""
@@ -47,11 +50,11 @@ class MapCache:
             return None
         return found
 
-    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]] | Unknown:
-        """The items of a family, in order, if it is known completely."""
-        keys = self._families.get(prefix)
+    def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]] | Unknown:
+        """The items of a family or of another range, in order, if it is known completely."""
+        keys = self._families.get(start) if end == prefix_end(start) else None
         if keys is None:
-            return UNKNOWN
+            return self._ranges.get((start, end), UNKNOWN)
         items = []
         for key in keys:
             value = self._values[key]
@@ -70,8 +73,20 @@ class MapCache:
         self._values.update(items)
         self._families[prefix] = [key for key, _ in items]
 
+    def fetched_range(self, start: bytes, end: bytes, items: list[tuple[bytes, bytes]]) -> None:
+        """The whole range was read at the owner's known slot."""
+        if end == prefix_end(start) and self._family_of(start + b"x") == start:
+            self.fetched_family(start, items)
+            return
+        if len(self._ranges) == MAX_RANGES:
+            del self._ranges[next(iter(self._ranges))]
+        self._ranges[start, end] = items
+
     def changed_here(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes]) -> None:
         """The owner's own batch was chosen at the next slot."""
+        puts, deletes = list(puts), list(deletes)
+        if self._ranges:
+            self._forget_ranges([key for key, _ in puts] + deletes)
         for key, value in puts:
             keys = self._family(key)
             if keys is not None and self._values.get(key) is None:
@@ -86,6 +101,9 @@ class MapCache:
 
     def changed_elsewhere(self, keys: Iterable[bytes]) -> None:
         """Another client changed these."""
+        if self._ranges:
+            keys = list(keys)
+            self._forget_ranges(keys)
         for key in keys:
             family = self._family_of(key)
             if family is not None:
@@ -96,6 +114,11 @@ class MapCache:
         """Anything may have changed."""
         self._values.clear()
         self._families.clear()
+        self._ranges.clear()
+
+    def _forget_ranges(self, keys: Sequence[bytes]) -> None:
+        for start, end in [at for at in self._ranges if any(at[0] <= key < at[1] for key in keys)]:
+            del self._ranges[start, end]
 
     def _family(self, key: bytes) -> list[bytes] | None:
         family = self._family_of(key)

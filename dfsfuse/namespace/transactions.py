@@ -28,7 +28,7 @@ class View(Protocol):
         ...
 
     def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
-        """All items with start <= key < end, in order. The range must be all keys with the prefix `start`."""
+        """All items with start <= key < end, in order."""
         ...
 
 

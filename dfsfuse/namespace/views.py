@@ -12,7 +12,7 @@ from typing import Final
 from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.cluster.log_protocol import Contents, News
 from dfsfuse.errors import TooLargeError
-from dfsfuse.namespace.map_cache import MapCache, Unknown, prefix_end
+from dfsfuse.namespace.map_cache import MapCache, Unknown
 
 MAX_CONTENTS_BYTES: Final = 1_900_000
 """A batch may have 2 MiB; what it says besides keys, values and data is reckoned with generously."""
@@ -57,10 +57,8 @@ class CachedView:
         return [self.get(key) for key in keys]
 
     def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
-        """See `View.scan`. The range must be a family: all keys with the prefix `start`."""
-        if end != prefix_end(start):
-            raise ValueError(f"not a family of keys: {start!r} to {end!r}")
-        found = self._cache.scan(start)
+        """See `View.scan`."""
+        found = self._cache.scan(start, end)
         if isinstance(found, Unknown):
             self.missing_range = (start, end)
             raise MissingError

@@ -61,11 +61,13 @@ def encode(elements: list[int]) -> bytes:
 
 def client(world: World, history: History, number: int, operations: int) -> Generator[Any, Any, None]:
     """A client's life: operations one after the other."""
-    log = LogState(b"client-%d" % number, world.quorum)
+    log = LogState(b"client-%d" % number, world.quorum, wants_lease=world.random.random() < 0.5)
     for _ in range(operations):
         key = world.random.choice(KEYS)
         kind = "append" if world.random.random() < 0.7 else "read"
         operation = history.begin(kind, key, world.now)
+        if log.wanted or world.random.random() < 0.3:
+            yield from settle(log.known, log.client)
         try:
             linearizable = yield from (_append if kind == "append" else _read)(world, log, operation)
             operation.outcome = "ok" if linearizable else "stale"

@@ -98,8 +98,10 @@ class SimServer:
         match request:
             case Promise(ballot):
                 return self._step(acceptor.promise(state, ballot, self.now()))
-            case Accept(ballot, slot, encoded):
-                return self._step(acceptor.accept(state, ballot, slot, ParsedBatch.of(encoded), self.now()))
+            case Accept(ballot, slot, encoded, lease):
+                return self._step(
+                    acceptor.accept(state, ballot, slot, ParsedBatch.of(encoded), self.now(), lease=lease)
+                )
             case Chosen(slot, digest, client):
                 state = acceptor.let_go(state, client, self.now())
                 return self._step(acceptor.chosen(state, slot, digest))

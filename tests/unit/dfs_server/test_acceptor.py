@@ -28,7 +28,7 @@ OTHER = batch(value=b"another")
 
 
 def accepted(ballot: Ballot = LOW, parsed: ParsedBatch = FIRST) -> AcceptorState:
-    return acceptor.accept(AcceptorState(), ballot, 1, parsed, 0.0).state
+    return acceptor.accept(AcceptorState(), ballot, 1, parsed, 0.0, lease=True).state
 
 
 def test_promise_is_durable_and_tells_the_tail() -> None:
@@ -47,10 +47,15 @@ def test_while_a_writer_has_the_lease_others_wait_and_it_is_told() -> None:
     step = acceptor.promise(state, rival, LEASE_S - 0.5)
     assert step.reply == Refused(LOW, 501)
     assert step.state.promised == LOW
-    told = acceptor.accept(step.state, LOW, 2, SECOND, LEASE_S - 0.4)
+    told = acceptor.accept(step.state, LOW, 2, SECOND, LEASE_S - 0.4, lease=True)
     assert told.reply == AcceptedAt(2, wanted=True)
     assert isinstance(acceptor.promise(told.state, rival, LEASE_S + 0.1).reply, Refused), "the lease began anew"
     assert isinstance(acceptor.promise(told.state, rival, 2 * LEASE_S).reply, Promised), "it ran out"
+
+
+def test_who_does_not_want_the_lease_does_not_get_it() -> None:
+    state = acceptor.accept(AcceptorState(), LOW, 1, FIRST, 0.0).state
+    assert isinstance(acceptor.promise(state, Ballot(9, b"b"), 0.1).reply, Promised)
 
 
 def test_the_writer_itself_may_take_a_higher_ballot() -> None:

@@ -98,6 +98,9 @@ class FakeLog:
         self.lease_until = self.clock() + self.lease_s
         return True
 
+    def want_lease(self) -> None:
+        pass
+
     def settle(self) -> None:
         self.asked.append("settle")
         self.lease_until = NEVER

@@ -10,6 +10,7 @@ from dfsfuse.namespace.map_cache import MapCache, Unknown, prefix_end
 
 KEYS = [b"d1/a", b"d1/b", b"d1/c", b"d2/a", b"i1", b"i2"]
 FAMILIES = [b"d1/", b"d2/"]
+RANGES = [(b"d1/a", b"d1/c"), (b"d1/b", b"e"), (b"d1/", b"d10")]
 
 
 def family_of(key: bytes) -> bytes | None:
@@ -47,7 +48,10 @@ class AgainstADict(RuleBasedStateMachine):
         self.cache = MapCache(family_of, max_keys=20)
 
     def family(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        return sorted((key, value) for key, value in self.truth.items() if key.startswith(prefix))
+        return self.range(prefix, prefix_end(prefix))
+
+    def range(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
+        return sorted((key, value) for key, value in self.truth.items() if start <= key < end)
 
     @rule(keys=st.lists(st.sampled_from(KEYS), unique=True))
     def fetch(self, keys: list[bytes]) -> None:
@@ -56,6 +60,10 @@ class AgainstADict(RuleBasedStateMachine):
     @rule(prefix=st.sampled_from(FAMILIES))
     def fetch_family(self, prefix: bytes) -> None:
         self.cache.fetched_family(prefix, self.family(prefix))
+
+    @rule(ends=st.sampled_from(RANGES))
+    def fetch_range(self, ends: tuple[bytes, bytes]) -> None:
+        self.cache.fetched_range(*ends, self.range(*ends))
 
     @rule(puts=st.dictionaries(st.sampled_from(KEYS), st.binary(min_size=1, max_size=2)), key=st.sampled_from(KEYS))
     def change_here(self, puts: dict[bytes, bytes], key: bytes) -> None:
@@ -81,8 +89,11 @@ class AgainstADict(RuleBasedStateMachine):
             found = self.cache.get(key)
             assert isinstance(found, Unknown) or found == self.truth.get(key), key
         for prefix in FAMILIES:
-            items = self.cache.scan(prefix)
+            items = self.cache.scan(prefix, prefix_end(prefix))
             assert isinstance(items, Unknown) or items == self.family(prefix), prefix
+        for start, end in RANGES:
+            items = self.cache.scan(start, end)
+            assert isinstance(items, Unknown) or items == self.range(start, end), start
 
 
 TestAgainstADict = AgainstADict.TestCase
