@@ -13,6 +13,7 @@ Knows nothing of dfsfuse, and could be a package by itself. A file system is a s
     dispatch        request -> handler -> answer; what is raised becomes an errno
     device          reading and writing /dev/fuse; notifications
     negotiation     INIT
-    session         the threads
+    readers         the threads: who reads the next request
+    session         one mount, served
     mounting        mount(2), fusermount3, unmounting
 """

@@ -98,18 +98,14 @@ def test_a_large_file_is_written_and_read_while_a_server_dies(grid: Grid, tmp_pa
         for start in range(0, len(data), 1 << 20):
             if start == 20 << 20:
                 grid.servers[3].kill()
-            within(
-                NO_PAUSE_S,
-                "a write of 1 MiB",
-                lambda start=start: file.write(data[start : start + (1 << 20)]),
-            )
+            within(NO_PAUSE_S, "a write of 1 MiB", partial(file.write, data[start : start + (1 << 20)]))
     grid.servers[3].start()
     mount.remount()
     with (mount.path / "large").open("rb", buffering=0) as file:
         for start in range(0, len(data), 1 << 20):
             if start == 20 << 20:
                 grid.servers[1].kill()
-            found = within(NO_PAUSE_S, "a read of 1 MiB", lambda: file.read(1 << 20))
+            found = within(NO_PAUSE_S, "a read of 1 MiB", partial(file.read, 1 << 20))
             assert found == data[start : start + (1 << 20)], start
 
 

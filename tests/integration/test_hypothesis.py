@@ -141,8 +141,9 @@ def test_two_libraries_on_four_servers_act_as_one(grid: Grid) -> None:
         compare("Two", make, examples=25, steps=40)
 
 
-def test_the_mount(grid: Grid) -> None:
-    mount = grid.mount()
+@pytest.mark.parametrize("binding", ["fusepy", "kernel"])
+def test_the_mount(grid: Grid, binding: str) -> None:
+    mount = grid.mount(f"mnt-{binding}", ["-o", f"binding={binding}"])
 
     @contextmanager
     def make() -> Iterator[list[Fs]]:
@@ -150,4 +151,4 @@ def test_the_mount(grid: Grid) -> None:
         folder.mkdir()
         yield [OsFs(folder)]
 
-    compare("Mount", make, examples=25, steps=40, names_stay_while_open=True)
+    compare("Mount", make, examples=25, steps=40, names_stay_while_open=binding == "fusepy")

@@ -1,0 +1,168 @@
+"""Which thread reads the next request: the one that just answered, as long as operations are quick.
+
+The kernel would wake another thread for each request, and both would contend for the interpreter's lock; one thread
+that reads, answers and reads again is two to three times as fast. But an operation may wait for a network, and nobody
+else may have to wait for it. So there is a baton: who has it reads. With a kind of request (opcode) that took longer
+than `PATIENCE_S` the last time, it is passed on before the operation begins. Otherwise it is kept; and if the operation
+takes long after all, the supervisor passes it on: a thread that looks every `PATIENCE_S` while there is work.
+
+Threads: `_baton` is the right to read. `_lock` guards who keeps it while handling, and the counts. `_slow` is touched
+by atomic set operations only.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from dfsfuse.fusekernel import wire
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S: Final = 0.001
+_QUIET_LOOKS: Final = 20
+"""After so many looks without any work the supervisor sleeps until there is some."""
+_NOBODY: Final = 0
+
+Read = Callable[[bytearray], int | None]
+Handle = Callable[[memoryview], None]
+
+
+class Readers:
+    """Threads that read by `read` until it gives None, and handle by `handle`, which raises nothing."""
+
+    def __init__(self, read: Read, handle: Handle, buffer_bytes: int, threads_max: int) -> None:
+        self._read = read
+        self._handle = handle
+        self._buffer_bytes = buffer_bytes
+        self._threads_max = threads_max
+        self._baton = threading.Lock()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._alive = 0
+        self._spare = 0
+        """Threads that wait for the baton, or are about to."""
+        self._turn = 0
+        """Counts the requests that were read; changed only by who has the baton."""
+        self._kept = _NOBODY
+        """The turn whose thread keeps the baton while it handles its request."""
+        self._kept_opcode = 0
+        self._slow: set[int] = set()
+        self._work = threading.Event()
+        self.ended = threading.Event()
+        """All threads have seen the end, or are told not to wait for it (`let_go`)."""
+
+    def start(self) -> None:
+        """Start the first reader and the supervisor."""
+        with self._lock:
+            self._start_reader()
+        threading.Thread(target=self._supervise, name="fuse-supervisor", daemon=True).start()
+
+    def let_go(self) -> None:
+        """Do not wait for threads that are blocked in reading or in an operation."""
+        self.ended.set()
+        self._work.set()
+
+    def join(self) -> None:
+        """Wait until the threads are gone. They are, or are about to be, unless they were let go."""
+        for thread in list(self._threads):
+            thread.join()
+
+    # ------------------------------------------------------------------ readers
+
+    def _start_reader(self) -> None:
+        """With the lock held."""
+        thread = threading.Thread(target=self._run, name=f"fuse-{len(self._threads) + 1}", daemon=True)
+        self._threads.append(thread)
+        self._alive += 1
+        self._spare += 1
+        thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._read_and_handle()
+        except Exception:
+            log.exception("a thread of the mount ends")
+        with self._lock:
+            self._alive -= 1
+            is_last = self._alive == 0
+        if is_last:
+            self.let_go()
+
+    def _read_and_handle(self) -> None:
+        buffer = bytearray(self._buffer_bytes)
+        view = memoryview(buffer)
+        while True:
+            self._baton.acquire()
+            with self._lock:
+                self._spare -= 1
+            has_baton = True
+            while has_baton:
+                try:
+                    length = self._read(buffer)
+                except BaseException:
+                    self._baton.release()
+                    raise
+                if length is None:
+                    self._baton.release()  # so that the others see it too
+                    return
+                has_baton = self._take_turn(view[:length])
+            with self._lock:
+                self._spare += 1
+
+    def _take_turn(self, message: memoryview) -> bool:
+        """Handle one request. Does this thread have the baton afterwards?"""
+        opcode = wire.fuse_in_header.unpack_from(message)[1] if len(message) >= wire.fuse_in_header.size else 0
+        self._turn = turn = self._turn + 1
+        is_slow = opcode in self._slow
+        if is_slow:
+            self._pass_on()
+        else:
+            self._kept_opcode = opcode
+            self._kept = turn  # first this, then the look at `_work`: the supervisor does it the other way round
+            if not self._work.is_set():
+                self._work.set()
+        began = time.monotonic()
+        self._handle(message)
+        if is_slow and time.monotonic() - began < PATIENCE_S:
+            self._slow.discard(opcode)
+        with self._lock:
+            has_baton = self._kept == turn
+            if has_baton:
+                self._kept = _NOBODY
+        return has_baton
+
+    def _pass_on(self) -> None:
+        """Let another thread read; start one if there is none to spare."""
+        with self._lock:
+            if self._spare == 0 and self._alive < self._threads_max:
+                self._start_reader()
+        self._baton.release()
+
+    # ------------------------------------------------------------------ the supervisor
+
+    def _supervise(self) -> None:
+        seen, quiet = _NOBODY, 0
+        while not self.ended.is_set():
+            if quiet >= _QUIET_LOOKS:
+                self._work.clear()
+                if self._kept == _NOBODY:
+                    self._work.wait()
+                quiet = 0
+            time.sleep(PATIENCE_S)
+            kept = self._kept
+            if kept != _NOBODY and kept == seen:
+                self._take_baton_of(kept)
+            quiet = 0 if kept != _NOBODY else quiet + 1
+            seen = kept
+
+    def _take_baton_of(self, turn: int) -> None:
+        with self._lock:
+            if self._kept != turn:
+                return
+            self._kept = _NOBODY
+            self._slow.add(self._kept_opcode)
+        self._pass_on()

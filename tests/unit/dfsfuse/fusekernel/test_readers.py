@@ -1,0 +1,144 @@
+"""Who reads the next request: one thread while operations are quick, as many as it takes while they wait."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable
+
+from support.fake_kernel import request
+
+from dfsfuse.fusekernel import wire
+from dfsfuse.fusekernel.readers import Readers
+
+DEADLINE_S = 10.0
+QUICK, SLOW = wire.FUSE_GETATTR, wire.FUSE_FSYNC
+
+
+class Requests:
+    """A source of requests, and a record of who handled what."""
+
+    def __init__(self, threads_max: int, handle: Callable[[int], None]) -> None:
+        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._handle_opcode = handle
+        self.handled: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self.readers = Readers(self._read, self._handle, 4096, threads_max)
+        self.reading = 0
+        self.readers.start()
+
+    def _read(self, buffer: bytearray) -> int | None:
+        self.reading += 1
+        assert self.reading == 1, "two threads read"
+        message = self._waiting.get()
+        self.reading -= 1
+        if message is None:
+            self._waiting.put(None)
+            return None
+        buffer[: len(message)] = message
+        return len(message)
+
+    def _handle(self, message: memoryview) -> None:
+        opcode = wire.fuse_in_header.unpack_from(message)[1]
+        self._handle_opcode(opcode)
+        self.handled.put((opcode, threading.current_thread().name))
+
+    def send(self, opcode: int) -> None:
+        self._waiting.put(request(opcode, 2))
+
+    def ask(self, opcode: int) -> str:
+        self.send(opcode)
+        handled, name = self.handled.get(timeout=DEADLINE_S)
+        assert handled == opcode
+        return name
+
+    def end(self) -> None:
+        self._waiting.put(None)
+        assert self.readers.ended.wait(DEADLINE_S)
+        self.readers.join()
+
+
+def test_quick_requests_in_a_row_are_handled_by_one_thread() -> None:
+    """But for those during which the machine was busy with something else for a millisecond."""
+    requests = Requests(16, lambda opcode: None)
+    names = [requests.ask(QUICK) for _ in range(2000)]
+    requests.end()
+    assert changes(names) < 1000
+
+
+def test_nobody_waits_for_one_that_is_slow() -> None:
+    go_on = threading.Event()
+    requests = Requests(16, lambda opcode: None if opcode == QUICK else _wait(go_on))
+    for _ in range(3):  # the first time it is a surprise
+        go_on.clear()
+        requests.send(SLOW)
+        requests.ask(QUICK)
+        go_on.set()
+        assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
+    requests.end()
+
+
+def test_a_surprise_when_the_supervisor_sleeps() -> None:
+    """It sleeps while there is no work, and must wake up for the first request, whenever that comes."""
+    go_on = threading.Event()
+    requests = Requests(4, lambda opcode: None if opcode == QUICK else _wait(go_on))
+    for _ in range(50):
+        go_on.clear()
+        requests.readers._slow.clear()
+        requests.readers._work.clear()
+        requests.send(SLOW)
+        requests.ask(QUICK)
+        go_on.set()
+        assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
+    requests.end()
+
+
+def test_there_are_no_more_threads_than_allowed_and_all_requests_are_handled() -> None:
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    def handle(opcode: int) -> None:
+        inside.release()
+        _wait(go_on)
+
+    requests = Requests(5, handle)
+    for _ in range(20):
+        requests.send(SLOW)
+    assert all(inside.acquire(timeout=DEADLINE_S) for _ in range(5))
+    assert not inside.acquire(blocking=False)
+    go_on.set()
+    names = {requests.handled.get(timeout=DEADLINE_S)[1] for _ in range(20)}
+    assert len(names) <= 5
+    requests.end()
+
+
+def test_what_was_slow_once_is_quick_again_when_it_is() -> None:
+    go_on = threading.Event()
+    requests = Requests(16, lambda opcode: _wait(go_on))
+    requests.send(SLOW)
+    requests.send(QUICK)
+    go_on.set()
+    assert {requests.handled.get(timeout=DEADLINE_S)[0] for _ in range(2)} == {SLOW, QUICK}
+    for _ in range(50):
+        requests.ask(SLOW)
+    names = [requests.ask(SLOW) for _ in range(200)]
+    requests.end()
+    assert changes(names) < 150
+
+
+def test_letting_go_of_a_thread_that_hangs() -> None:
+    go_on = threading.Event()
+    requests = Requests(2, lambda opcode: _wait(go_on))
+    requests.send(SLOW)
+    requests.readers.let_go()
+    assert requests.readers.ended.is_set()
+    go_on.set()
+    requests.end()
+
+
+def _wait(event: threading.Event) -> None:
+    assert event.wait(DEADLINE_S)
+
+
+def changes(names: list[str]) -> int:
+    """How often the next one is another one."""
+    return sum(one != other for one, other in itertools.pairwise(names))
