@@ -104,6 +104,15 @@ class Connection:
         """Whether an idle connection is as it should be: the server has neither closed it nor said anything."""
         return self._reader.at_rest and not self._idle_poll.poll(0)
 
+    def is_hung_up(self) -> bool:
+        """Whether the server has closed an idle connection: it was stopped, or killed."""
+        try:
+            return self._state == _READY and not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def catch_up(self) -> bool:
         """Take a step in the greeting, or read owed replies, if that is possible now. Returns whether it was."""
         poll = select.poll()

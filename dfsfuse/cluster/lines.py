@@ -91,6 +91,17 @@ class Lines:
         log.warning("%s; trying again in the background", text)
         self.changed.set()
 
+    def notice_hang_ups(self) -> None:
+        """Find servers that were killed while nobody was asking them anything: they have closed our connections."""
+        with self._lock:
+            gone = [
+                id
+                for id, idle in self._idle.items()
+                if self._circuits[id].up and any(connection.is_hung_up() for connection in idle)
+            ]
+        for id in gone:
+            self.failed(id, f"{self.servers[id]} does not answer: it has closed the connection", quick=True)
+
     def answered(self, id: int) -> None:
         """The server gave a complete answer."""
         if self._circuits[id].up:

@@ -1,4 +1,4 @@
-"""Tries servers that are down, in a thread of its own, so that no request has to wait to find out.
+"""Tries servers that are down, and finds out which were killed, so that no request has to wait for that.
 
 One thread for each `Pinger`, between `start` and `stop`; it is a daemon, so a process that forgets `stop` can end.
 A fork does not take it along: start it after the fork.
@@ -18,6 +18,9 @@ STALL_S: Final = 1.0
 STOP_S: Final = 2.0
 GLANCE_S: Final = 0.1
 """How often the thread looks up from trials under way: for `stop`, and for trials that are due meanwhile."""
+
+WATCH_S: Final = 0.2
+"""How often idle connections are looked at: whether their server has closed them."""
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +63,10 @@ class Pinger:
                         exchange.start(Call(id, GetPosition(), stall_s=STALL_S))
                 if exchange.unfinished():
                     self._glance(exchange)
-                elif due_at is None:
-                    self._lines.changed.wait()
                 else:
-                    self._lines.changed.wait(max(0.0, due_at - self._lines.clock()))
+                    wait_s = WATCH_S if due_at is None else min(WATCH_S, due_at - self._lines.clock())
+                    self._lines.changed.wait(max(0.0, wait_s))
+                    self._lines.notice_hang_ups()
 
     def _glance(self, exchange: Exchange) -> None:
         outcome = exchange.next(GLANCE_S)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, WireServer
 
+from dfs_server.protocol.messages import GetPosition
+from dfsfuse.cluster.exchange import Answer, Call, Exchange
 from dfsfuse.cluster.lines import Lines
 from dfsfuse.cluster.pinger import Pinger
 
@@ -85,3 +87,11 @@ def test_stops_at_once_in_the_middle_of_a_trial(server: WireServer, lines: Lines
     pinger.stop()
     assert time.monotonic() - before < 0.9
     assert not lines.tried_elsewhere
+
+
+def test_a_server_that_is_killed_while_nobody_asks_is_noticed(server: WireServer, lines: Lines, pinger: Pinger) -> None:
+    with Exchange(lines) as exchange:
+        exchange.start(Call(1, GetPosition()))
+        assert isinstance(exchange.next(DEADLINE_S), Answer)
+    server.kill()
+    wait_until(lambda: lines.usable() == frozenset())
