@@ -74,11 +74,15 @@ TURN_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Until then (the server's clock, seconds) only this client is promised anything. `wanted_by`: who is next."""
+    """Until then (the server's clock, seconds) only this client is promised anything. `wanted_by`: who is next.
+    `recalled`: somebody must see what was answered under it, so it should be let go at once. `number`: which lease of
+    this server it is."""
 
     client: bytes
     until: float
     wanted_by: bytes = b""
+    recalled: bool = False
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +94,13 @@ class AcceptorState:
     digest: bytes = NO_BATCH
     tail: Tail | None = None
     lease: Lease | None = None
+    leases: int = 0
+    """How many leases there have been since the server started."""
 
-    def position(self) -> Position:
+    def position(self, lease: int = 0) -> Position:
         """This state as a reply."""
-        return Position(self.applied, self.digest, self.promised, self.tail.parsed.digest if self.tail else NO_BATCH)
+        tail_digest = self.tail.parsed.digest if self.tail else NO_BATCH
+        return Position(self.applied, self.digest, self.promised, tail_digest, lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,17 +182,28 @@ def accept(
     if parsed.batch.previous != state.digest:
         return Step(state, _diverged(state, slot))
     state = _leased(state, ballot.client, now) if lease else state
-    wanted = state.lease is not None and bool(state.lease.wanted_by)
+    held = state.lease if lease else None
+    taken = AcceptedAt(slot, bool(held and held.wanted_by), bool(held and held.recalled))
     tail = state.tail
     if tail is not None and tail.ballot == ballot:
         if tail.parsed.digest == parsed.digest:
-            return Step(state, AcceptedAt(slot, wanted))
+            return Step(state, taken)
         return Step(state, Error(Status.BAD_REQUEST, f"two batches for slot {slot} under ballot {ballot}"))
     if ballot > state.promised:
         effects.append(SavePromise(ballot))
     accepted = Tail(slot, ballot, parsed)
     effects.append(SaveTail(accepted))
-    return Step(replace(state, promised=ballot, tail=accepted), AcceptedAt(slot, wanted), tuple(effects))
+    return Step(replace(state, promised=ballot, tail=accepted), taken, tuple(effects))
+
+
+def position(state: AcceptorState, recall: bytes, now: float) -> Step:
+    """Where the log stands; and, for a client that must see all that was answered, whether another one may have
+    answered something that is not in the log yet: that one is told to commit it and let go."""
+    lease = state.lease
+    if not recall or lease is None or now >= lease.until or lease.client == recall or not lease.number:
+        return Step(state, state.position())
+    reply = state.position(lease.number)
+    return Step(replace(state, lease=replace(lease, recalled=True)), reply)
 
 
 def let_go(state: AcceptorState, client: bytes, now: float) -> AcceptorState:
@@ -199,15 +217,19 @@ def let_go(state: AcceptorState, client: bytes, now: float) -> AcceptorState:
 
 def started(state: AcceptorState, now: float) -> AcceptorState:
     """The server has started and cannot know what lease it gave: as if the last writer had just been at work."""
+    if not state.applied and state.tail is None:
+        return state
     last = state.tail.ballot if state.tail is not None else state.promised
-    return replace(state, lease=Lease(last.client, now + LEASE_S)) if state.applied or state.tail else state
+    return replace(state, lease=Lease(last.client, now + LEASE_S, number=1), leases=1)
 
 
 def _leased(state: AcceptorState, client: bytes, now: float) -> AcceptorState:
     """This client's lease begins anew. Who wants it is remembered while the writer is the same."""
     lease = state.lease
-    wanted_by = lease.wanted_by if lease is not None and lease.client == client else b""
-    return replace(state, lease=Lease(client, now + LEASE_S, wanted_by))
+    if lease is not None and lease.client == client and lease.number and now < lease.until:
+        return replace(state, lease=replace(lease, until=now + LEASE_S))
+    number = state.leases + 1
+    return replace(state, lease=Lease(client, now + LEASE_S, number=number), leases=number)
 
 
 def chosen(state: AcceptorState, slot: int, digest: bytes) -> Step:

@@ -120,7 +120,7 @@ class NamespaceStore:
         except BadBatchError as error:
             return Error(Status.BAD_REQUEST, str(error))
 
-    def _handle(self, request: LogRequest) -> Reply:
+    def _handle(self, request: LogRequest) -> Reply:  # noqa: PLR0912 - one branch a request
         match request:
             case Promise(ballot):
                 return self._step(lambda state: acceptor.promise(state, ballot, self._monotonic()))
@@ -134,8 +134,10 @@ class NamespaceStore:
             case Learn(first, encoded_batches):
                 chosen = [ParsedBatch.of(encoded) for encoded in encoded_batches]
                 return self._step(lambda state: acceptor.learn(state, first, chosen))
-            case GetPosition():
-                return self._state.position()
+            case GetPosition(recall):
+                if not recall:
+                    return self._state.position()
+                return self._step(lambda state: acceptor.position(state, recall, self._monotonic()))
             case GetBatches(after):
                 return self._reader.batches(after)
             case GetChanges(after, slot, digest):

@@ -166,10 +166,12 @@ class Accept(Message, frozen=True):
 
 
 class AcceptedAt(Message, frozen=True):
-    """The batch and all it carries are durable at this slot. `wanted`: another client waits for the lease."""
+    """The batch and all it carries are durable at this slot. `wanted`: another client waits for the lease. `recalled`:
+    another client waits to see what was answered under it."""
 
     slot: int
     wanted: bool = False
+    recalled: bool = False
 
 
 class Behind(Message, frozen=True):
@@ -197,16 +199,23 @@ class Learn(Message, frozen=True):
 
 
 class GetPosition(Message, frozen=True):
-    """Reply: `Position`."""
+    """Reply: `Position`. `recall`: the id of a client that must see all that a writer has answered under its lease."""
+
+    recall: bytes = b""
 
 
 class Position(Message, frozen=True):
-    """Where the server's log stands. `tail_digest` is empty if nothing is accepted after `applied`."""
+    """Where the server's log stands. `tail_digest` is empty if nothing is accepted after `applied`.
+
+    `lease`, told to who recalls only: the number of the lease that another client holds now, or 0. Leases of a server
+    are numbered on, so another number says that the one before has ended.
+    """
 
     applied: int
     digest: bytes
     promised: Ballot
     tail_digest: bytes = b""
+    lease: int = 0
 
 
 class GetBatches(Message, frozen=True):

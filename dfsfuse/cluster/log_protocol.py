@@ -104,6 +104,8 @@ class LogState:
     """Whether this client will answer operations before it commits them."""
     wanted: bool = False
     """Another client waits for the writer lease."""
+    recalled: bool = False
+    """Another client waits to see what was answered under the lease."""
     sequence: int = 0
     copies: int = 0
     """How many copies of the map this client has begun; with its id, the id of the next one."""
@@ -194,7 +196,7 @@ def lead(log: LogState) -> Procedure[None]:
 def _try_to_lead(log: LogState) -> Procedure[bool]:
     """`lead`, once. False: another client has the lease, or a higher ballot."""
     log.ballot = None
-    log.wanted = False
+    log.wanted = log.recalled = False
     ballot = log.highest = log.highest.above(log.client)
     prepare = Prepare(log.quorum, ballot=ballot)
     match (yield from _gather(prepare, prepare.verdict, Promise(ballot))):
@@ -225,6 +227,7 @@ def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
             case IsChosen():
                 log.proposed(slot, encoded)
                 log.wanted = log.wanted or propose.wanted
+                log.recalled = log.recalled or propose.recalled
                 yield from _top_up(log, propose.behind)
                 return True
             case Outranked(higher):
@@ -300,35 +303,39 @@ def _change(slot: int, encoded: bytes) -> Change:
 # ------------------------------------------------------------------ reading
 
 
-def catch_up(log: LogState) -> Procedure[bool]:
+def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
     """Learn everything that was acknowledged before this began. False: only as far as the servers that answer know.
 
-    Raises UnavailableError if no server answers.
+    `recall`: also what another client has answered under its lease and not committed yet; it is made to. Raises
+    UnavailableError if no server answers.
     """
-    attempt = 0
-    goal = 0
+    attempt = doubts = goal = 0
+    leases: dict[int, int] = {}
     while True:
         survey = Survey(log.quorum, known=log.known)
-        match (yield from _gather(survey, survey.verdict, GetPosition())):
-            case Newest(point, holders):
-                yield from _follow(log, point, holders)
-                return True
-            case NoQuorum():
-                if not survey.positions:
-                    raise UnavailableError("no server answers")
-                yield from _follow(log, survey.best(), survey.appliers())
-                return False
-            case InDoubt():
-                # What was acknowledged before we began is at or before the slot in doubt: once that is decided, what
-                # is in doubt after it does not matter.
-                if goal and survey.best().slot >= goal:
+        found = yield from _gather(survey, survey.verdict, GetPosition(log.client if recall else b""))
+        if not recall or survey.free_of(leases):
+            match found:
+                case Newest(point, holders):
+                    yield from _follow(log, point, holders)
+                    return True
+                case NoQuorum():
+                    if not survey.positions:
+                        raise UnavailableError("no server answers")
                     yield from _follow(log, survey.best(), survey.appliers())
-                    return True
-                goal = goal or survey.best().slot + 1
-                attempt += 1
-                if attempt > DOUBTS and (yield from _try_to_lead(log)):
-                    return True
-                yield Pause(attempt)
+                    return False
+                case InDoubt():
+                    # What was acknowledged before we began is at or before the slot in doubt: once that is decided,
+                    # what is in doubt after it does not matter.
+                    if goal and survey.best().slot >= goal:
+                        yield from _follow(log, survey.best(), survey.appliers())
+                        return True
+                    goal = goal or survey.best().slot + 1
+                    doubts += 1
+                    if doubts > DOUBTS and (yield from _try_to_lead(log)):
+                        return True
+        attempt += 1
+        yield Pause(min(attempt, 4))
 
 
 def _follow(log: LogState, point: Point, holders: frozenset[int]) -> Procedure[None]:

@@ -169,14 +169,17 @@ class Propose(_Round):
     overtaken: bool = False
     wanted: bool = False
     """Another client waits for the lease."""
+    recalled: bool = False
+    """Another client waits to see what was answered under it."""
 
     def receive(self, server: int, reply: Reply) -> None:
         """A reply to the `Accept` request."""
         self.waiting.discard(server)
         match reply:
-            case AcceptedAt(slot, wanted) if slot == self.slot:
+            case AcceptedAt(slot, wanted, recalled) if slot == self.slot:
                 self.accepted.add(server)
                 self.wanted = self.wanted or wanted
+                self.recalled = self.recalled or recalled
             case Position(applied, digest) if applied == self.slot and digest == self.digest:
                 self.accepted.add(server)
             case Position():
@@ -261,6 +264,16 @@ class Survey(_Round):
             return Newest(point, self._holders(point))
         # Even a single vote may be all that is left of a chosen batch, if other servers have lost their memory since.
         return Pending() if self.waiting else InDoubt()
+
+    def free_of(self, leases: dict[int, int]) -> bool:
+        """Whether no other client may still answer under a lease that was there when each server was first asked.
+
+        `leases`: their numbers then; servers that are asked for the first time are added.
+        """
+        for server, reply in self.positions.items():
+            leases.setdefault(server, reply.lease)
+        free = sum(not reply.lease or reply.lease != leases[server] for server, reply in self.positions.items())
+        return free >= min(self.quorum, len(self.positions))
 
     def best(self) -> Point:
         """The furthest point that is certainly chosen: what the caller knows, or a server has applied."""

@@ -57,8 +57,8 @@ class QuorumLog:
 
     @property
     def turn_is_over(self) -> bool:
-        """Whether another client waits for the lease, and we have had our turn."""
-        return self._state.wanted and self._clock() >= self._turn_ends_at
+        """Whether another client waits for the lease, and we have had our turn; or must see what we have answered."""
+        return self._state.recalled or (self._state.wanted and self._clock() >= self._turn_ends_at)
 
     def writable(self) -> bool:
         """Whether as many servers as a batch needs are believed to answer. Asks nobody but those that are missing."""
@@ -69,9 +69,10 @@ class QuorumLog:
         news, self._state.news = self._state.news, News()
         return news
 
-    def catch_up(self) -> bool:
-        """`log_protocol.catch_up`: a linearizable look at the end of the log."""
-        return self._run(catch_up(self._state))
+    def catch_up(self, *, recall: bool = True) -> bool:
+        """`log_protocol.catch_up`: a linearizable look at the end of the log. Without `recall`, what another client has
+        answered in the last few milliseconds may be missing."""
+        return self._run(catch_up(self._state, recall=recall))
 
     def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
         """`log_protocol.commit`: True when the batch is chosen, that is durable on three servers."""
@@ -92,7 +93,7 @@ class QuorumLog:
     def settle(self) -> None:
         """Writing pauses: tell the servers that the last batch is chosen, and let go of the lease."""
         self.lease_until = NEVER
-        self._state.wanted = False
+        self._state.wanted = self._state.recalled = False
         positions = self._run(settle(self._state.known, self._state.client))
         if any(position.applied < self._state.known.slot for position in positions.values()):
             self._tender.wake()

@@ -82,7 +82,7 @@ class Tender:
         depend on the memory of two servers only."""
         tails = {position.tail_digest for position in positions.values() if position.tail_digest}
         if self._doubt in tails:
-            self._drive(catch_up(self._log))
+            self._drive(catch_up(self._log, recall=False))
             self._drive(settle(self._log.known))
         self._doubt = min(tails, default=b"")
 

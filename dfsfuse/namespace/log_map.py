@@ -90,7 +90,7 @@ class LogMap:
             self._drain()
             for view in self._views(begun):
                 if not self._is_newest(begun - max_age_s):
-                    self._catch_up()
+                    self._catch_up(recall=not max_age_s)
                 with contextlib.suppress(MissingError):
                     return self._run(view, work)
                 self._fetch(view)
@@ -233,7 +233,7 @@ class LogMap:
 
     def _transact_slowly(self, work: Callable[[Transaction], T], begun: float) -> T:
         if self._fresh_at == NEVER:
-            self._catch_up()
+            self._catch_up(recall=False)
         for view in self._views(begun):
             try:
                 result, refusal = self._run(view, work), None
@@ -269,9 +269,9 @@ class LogMap:
         """Whether the cached state was the newest one at some moment after `since`. (Any lock.)"""
         return self._fresh_at > since or self._clock() < self._lease_until
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, *, recall: bool) -> None:
         begun = self._clock()
-        self._log.catch_up()
+        self._log.catch_up(recall=recall)
         self._absorb()
         self._fresh_at = begun
 

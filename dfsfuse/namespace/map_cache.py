@@ -15,7 +15,7 @@ from typing import Final
 
 MAX_KEYS: Final = 200_000
 """More than this and all is forgotten: simple, rare, and never wrong."""
-MAX_RANGES: Final = 8
+MAX_RANGES: Final = 64
 
 
 class Unknown:

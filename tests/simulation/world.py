@@ -107,8 +107,8 @@ class SimServer:
                 return self._step(acceptor.chosen(state, slot, digest))
             case Learn(first, encoded_batches):
                 return self._step(acceptor.learn(state, first, [ParsedBatch.of(e) for e in encoded_batches]))
-            case GetPosition():
-                return state.position()
+            case GetPosition(recall):
+                return self._step(acceptor.position(state, recall, self.now()))
             case GetBatches(after):
                 if after < state.applied and after + 1 not in disk.log:
                     return Error(Status.TRIMMED, "trimmed")

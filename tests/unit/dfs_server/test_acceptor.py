@@ -72,8 +72,27 @@ def test_a_lease_that_is_let_go_is_first_the_turn_of_who_waits() -> None:
 
 
 def test_only_its_holder_lets_a_lease_go() -> None:
-    assert acceptor.let_go(accepted(), b"b", 0.1).lease == Lease(b"a", LEASE_S)
+    assert acceptor.let_go(accepted(), b"b", 0.1).lease == Lease(b"a", LEASE_S, number=1)
     assert acceptor.let_go(accepted(), b"a", 0.1).lease is None
+
+
+def test_who_must_see_what_was_answered_recalls_the_lease() -> None:
+    step = acceptor.position(accepted(), b"b", 0.5)
+    assert isinstance(step.reply, Position)
+    assert step.reply.lease == 1
+    told = acceptor.accept(step.state, LOW, 2, SECOND, 0.6, lease=True)
+    assert told.reply == AcceptedAt(2, recalled=True)
+    let_go = acceptor.let_go(told.state, b"a", 0.7)
+    assert acceptor.position(let_go, b"b", 0.8).reply == let_go.position(), "nobody may answer now"
+    anew = acceptor.accept(let_go, LOW, 2, SECOND, 0.9, lease=True).state
+    again = acceptor.position(anew, b"b", 1.0).reply
+    assert isinstance(again, Position)
+    assert again.lease == 2, "another lease: the one that was recalled has ended"
+
+
+def test_a_lease_is_not_recalled_by_its_holder_or_by_who_does_not_mind() -> None:
+    for recall in (b"a", b""):
+        assert acceptor.position(accepted(), recall, 0.5) == acceptor.Step(accepted(), accepted().position())
 
 
 def test_a_server_that_starts_is_as_careful_as_if_it_remembered_the_lease() -> None:
@@ -171,7 +190,7 @@ def test_learn_replaces_a_tail_that_lost() -> None:
 
 def test_a_copy_keeps_the_promise() -> None:
     state = acceptor.copied(accepted(HIGH), 7, SECOND.digest)
-    assert replace(state, lease=None) == AcceptorState(HIGH, 7, SECOND.digest, None)
+    assert replace(state, lease=None, leases=0) == AcceptorState(HIGH, 7, SECOND.digest, None)
 
 
 _ballots = st.builds(Ballot, st.integers(1, 4), st.sampled_from([b"a", b"b"]))
@@ -201,5 +220,5 @@ def test_invariants_hold_under_any_requests(requests: list[tuple]) -> None:  # t
         if name == "accept" and step.reply == AcceptedAt(arguments[1]):
             assert arguments[0] >= before.promised
             assert vows.setdefault((arguments[1], arguments[0]), arguments[2].digest) == arguments[2].digest
-        if replace(state, lease=None) != replace(before, lease=None):
+        if replace(state, lease=None, leases=0) != replace(before, lease=None, leases=0):
             assert step.effects, "a change that nobody would write down"

@@ -37,3 +37,18 @@ def test_what_the_last_two_know_is_heard_when_the_others_failed_first() -> None:
     asked.receive(4, Position(9, b"e" * 32, Ballot(0, b"")))
     assert asked.verdict() == NoQuorum(2)
     assert asked.best() == Point(9, b"e" * 32)
+
+
+def test_a_lease_that_was_there_at_first_must_have_ended() -> None:
+    leases: dict[int, int] = {}
+    first = survey(Point(0, b""))
+    for server, lease in ((1, 3), (2, 0), (3, 5)):
+        first.receive(server, Position(7, DIGEST, Ballot(0, b""), lease=lease))
+    assert not first.free_of(leases)
+    assert leases == {1: 3, 2: 0, 3: 5}
+    second = survey(Point(0, b""))
+    for server, lease in ((1, 4), (2, 0), (3, 5)):
+        second.receive(server, Position(7, DIGEST, Ballot(0, b""), lease=lease))
+    assert not second.free_of(leases)
+    second.receive(4, Position(7, DIGEST, Ballot(0, b""), lease=0))
+    assert second.free_of(leases)

@@ -65,7 +65,7 @@ class FakeLog:
         self.news.changes.extend(self.shared.changes[self.slot :])
         self.slot = len(self.shared.changes)
 
-    def catch_up(self) -> bool:
+    def catch_up(self, *, recall: bool = True) -> bool:
         self.asked.append("catch up")
         self._learn()
         return True
