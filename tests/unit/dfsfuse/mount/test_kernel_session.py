@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dfsfuse.fusekernel.mounting import MountOptions
 from dfsfuse.mount import options
-from dfsfuse.mount.kernel_session import mount_options
+from dfsfuse.mount.kernel_session import mount_options, write_size
 
 
 def parsed(text: str, *, as_root: bool = False) -> MountOptions:
@@ -30,3 +30,13 @@ def test_flags_are_passed_on() -> None:
     assert parsed("auto_unmount,fsname=mine,max_read=64K") == MountOptions(
         fsname="mine", subtype="dfs", default_permissions=True, max_read_bytes=65536, auto_unmount=True
     )
+
+
+def test_write_requests_are_whole_pages() -> None:
+    assert [write_size(wanted) for wanted in (0, 4096, 10_000, 1 << 20, 1 << 30)] == [
+        4096,
+        4096,
+        8192,
+        1 << 20,
+        1 << 20,
+    ]
