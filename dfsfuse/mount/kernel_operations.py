@@ -129,7 +129,8 @@ class KernelOperations(Operations):
 
     def _mode_without_privileges(self, ino: int) -> int | None:
         """The mode that the file must get when somebody else may have changed it; None: it may stay."""
-        mode = self._vfs.getattr(ino).mode
+        with _known_inode():
+            mode = self._vfs.getattr(ino).mode
         if stat.S_ISDIR(mode) or not mode & (stat.S_ISUID | stat.S_ISGID):
             return None
         kept = mode & ~stat.S_ISUID

@@ -12,7 +12,7 @@ from typing import Final
 
 from dfsfuse.fusekernel import mounting, wire
 from dfsfuse.fusekernel.mounting import MountError
-from dfsfuse.fusekernel.negotiation import DEFAULT_FLAGS, Settings, UnsupportedKernelError
+from dfsfuse.fusekernel.negotiation import DEFAULT_FLAGS, PAGE_BYTES, Settings, UnsupportedKernelError
 from dfsfuse.fusekernel.session import Session
 from dfsfuse.mount.errors import FuseMissingError, errno_of
 from dfsfuse.mount.kernel_operations import KernelOperations
@@ -43,6 +43,12 @@ def mount_options(fuse: Mapping[str, str | bool]) -> mounting.MountOptions:
     )
 
 
+def write_size(wanted_bytes: int) -> int:
+    """The nearest size of write requests that the kernel takes: whole pages, up to its limit."""
+    pages = min(max(wanted_bytes, PAGE_BYTES), Settings.max_write_bytes) // PAGE_BYTES
+    return pages * PAGE_BYTES
+
+
 class KernelSession:
     """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if it cannot be."""
 
@@ -56,7 +62,7 @@ class KernelSession:
         )
         settings = Settings(
             flags=_FLAGS,
-            max_write_bytes=int(fuse.get("max_write", Settings.max_write_bytes)),
+            max_write_bytes=write_size(int(fuse.get("max_write", Settings.max_write_bytes))),
             max_readahead_bytes=int(fuse.get("max_readahead", Settings.max_readahead_bytes)),
         )
         try:

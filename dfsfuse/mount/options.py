@@ -131,6 +131,8 @@ def parse(lists: Iterable[str], *, as_root: bool) -> MountOptions:
         elif not (name in _IGNORED or name.startswith("x-")):
             raise OptionError(f"-o {word}: there is no such option. There are: {', '.join(known())}")
     fuse.pop("rw", None)
+    if _asks_for_kernel(words) and fuse.get("allow_root"):
+        raise OptionError("-o allow_root: only libfuse knows it; use allow_other, or binding=fusepy")
     return MountOptions(
         durability=own.get("durability", "close"),
         binding=own.get("binding", "auto"),

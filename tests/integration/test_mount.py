@@ -177,7 +177,7 @@ def test_usage(dfsmount: Dfsmount, mountpoint: Path) -> None:
     for arguments, expected in [
         ((), "MOUNTPOINT"),
         (("-o", "durabilty=fsync", mountpoint), "durability=close|fsync"),
-        (("-o", "binding=kernel", mountpoint), "no kernel binding"),
+        (("-o", "binding=kernel,allow_root", mountpoint), "allow_root: only libfuse knows it"),
         (("--config", "nowhere.yaml", mountpoint), "nowhere.yaml"),
         (("-z", mountpoint), "-u"),
         (("--local", "--config", "x", mountpoint), "--local"),

@@ -30,6 +30,8 @@ def test_the_kernel_binding_takes_large_requests_and_keeps_attributes() -> None:
     assert (fuse["max_write"], fuse["attr_timeout"]) == (str(1 << 20), "0.3")
     assert "big_writes" not in fuse
     assert parse(["binding=kernel,attr_timeout=0"], as_root=False).fuse["attr_timeout"] == "0"
+    with pytest.raises(OptionError, match="allow_root"):
+        parse(["binding=kernel,allow_root"], as_root=True)
     assert parse(["binding=kernel,binding=auto"], as_root=False) == parse([], as_root=False)
 
 

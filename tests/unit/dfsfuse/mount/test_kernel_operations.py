@@ -1,0 +1,191 @@
+"""The kernel's operations over a Vfs in memory. With the kernel: the conformance suite."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import pytest
+from support.memory_mounts import ROOT, MemoryMounts
+
+from dfsfuse.fusekernel.values import NOW, Changes, Context
+from dfsfuse.mount.kernel_operations import KernelOperations
+
+WHO = Context(1000, 100, 42, 2)
+NAME = b"odd \xff\n"
+
+
+@pytest.fixture
+def mounts() -> MemoryMounts:
+    return MemoryMounts()
+
+
+@pytest.fixture
+def fs(mounts: MemoryMounts) -> KernelOperations:
+    return KernelOperations(mounts.mount(), entry_timeout_s=0.25, attributes_timeout_s=0.5)
+
+
+def create(fs: KernelOperations, name: bytes = NAME, mode: int = 0o644) -> tuple[int, int]:
+    entry, opened = fs.create(WHO, ROOT, name, stat.S_IFREG | mode, os.O_RDWR, 0)
+    assert entry.attributes is not None
+    return entry.attributes.ino, opened.handle
+
+
+def mode_of(fs: KernelOperations, ino: int) -> int:
+    return stat.S_IMODE(fs.getattr(WHO, ino, None).attributes.mode)
+
+
+def test_a_file_from_create_to_release(fs: KernelOperations) -> None:
+    ino, handle = create(fs, mode=0o640)
+    assert fs.write(WHO, ino, handle, 3, memoryview(b"hello"), kill_privileges=False) == 5
+    fs.flush(WHO, ino, handle, 1)
+    fs.fsync(WHO, ino, handle, data_only=True)
+    found = fs.getattr(WHO, ino, handle).attributes
+    assert (found.size, found.uid, found.gid, stat.S_IMODE(found.mode)) == (8, 1000, 100, 0o640)
+    assert fs.read(WHO, ino, handle, 0, 100) == b"\0\0\0hello"
+    fs.setattr(WHO, ino, Changes(size=4), handle)
+    fs.release(WHO, ino, handle, None)
+    again = fs.open(WHO, ino, os.O_RDONLY, kill_privileges=False).handle
+    assert fs.read(WHO, ino, again, 0, 100) == b"\0\0\0h"
+    fs.release(WHO, ino, again, None)
+
+
+def test_time_outs_go_with_every_entry(fs: KernelOperations) -> None:
+    ino, _ = create(fs)
+    entry = fs.lookup(WHO, ROOT, NAME)
+    assert (entry.entry_timeout_s, entry.attributes_timeout_s) == (0.25, 0.5)
+    assert fs.getattr(WHO, ino, None).timeout_s == 0.5
+
+
+def test_a_missing_name_is_remembered_only_if_that_is_wanted(fs: KernelOperations, mounts: MemoryMounts) -> None:
+    with pytest.raises(FileNotFoundError):
+        fs.lookup(WHO, ROOT, b"missing")
+    entry = KernelOperations(mounts.mount(), negative_timeout_s=2.0).lookup(WHO, ROOT, b"missing")
+    assert (entry.attributes, entry.entry_timeout_s) == (None, 2.0)
+
+
+def test_names(fs: KernelOperations) -> None:
+    folder = fs.mkdir(WHO, ROOT, b"d", 0o755, 0).attributes
+    assert folder is not None
+    link = fs.symlink(WHO, folder.ino, b"link", NAME).attributes
+    assert link is not None
+    assert fs.readlink(WHO, link.ino) == NAME
+    fifo = fs.mknod(WHO, folder.ino, b"fifo", stat.S_IFIFO | 0o600, 0, 0).attributes
+    assert fifo is not None
+    again = fs.link(WHO, fifo.ino, ROOT, b"again").attributes
+    assert again is not None
+    assert (again.ino, again.nlink) == (fifo.ino, 2)
+    fs.rename(WHO, ROOT, b"again", folder.ino, b"link", 2)
+    assert fs.readlink(WHO, fs.lookup(WHO, ROOT, b"again").attributes.ino) == NAME  # type: ignore[union-attr]
+    with pytest.raises(FileExistsError):
+        fs.rename(WHO, ROOT, b"again", folder.ino, b"link", 1)
+    handle = fs.opendir(WHO, folder.ino, 0).handle
+    listed = list(fs.readdir(WHO, folder.ino, handle, 0))
+    assert [entry.name for entry in listed] == [b".", b"..", b"fifo", b"link"]
+    assert list(fs.readdir(WHO, folder.ino, handle, listed[1].offset)) == listed[2:]
+    found = fs.lookup_listed(WHO, folder.ino, listed[2]).attributes
+    assert found is not None
+    assert (found.ino, found.nlink) == (fifo.ino, 2)
+    fs.fsyncdir(WHO, folder.ino, handle, data_only=False)
+    fs.releasedir(WHO, folder.ino, handle)
+    for name in (b"fifo", b"link"):
+        fs.unlink(WHO, folder.ino, name)
+    fs.rmdir(WHO, ROOT, b"d")
+
+
+def test_times(fs: KernelOperations) -> None:
+    ino, _ = create(fs)
+    fs.setattr(WHO, ino, Changes(atime_ns=-7, mtime_ns=1_234_567_890_123_456_789), None)
+    found = fs.getattr(WHO, ino, None).attributes
+    assert (found.atime_ns, found.mtime_ns) == (-7, 1_234_567_890_123_456_789)
+    fs.setattr(WHO, ino, Changes(mtime_ns=NOW), None)
+    found = fs.getattr(WHO, ino, None).attributes
+    assert found.atime_ns == -7
+    assert found.mtime_ns > 1_600_000_000_000_000_000
+
+
+def test_extended_attributes(fs: KernelOperations) -> None:
+    ino, _ = create(fs)
+    fs.setxattr(WHO, ino, b"user.a", b"value", 0)
+    assert fs.getxattr(WHO, ino, b"user.a") == b"value"
+    assert b"user.a" in list(fs.listxattr(WHO, ino))
+    fs.removexattr(WHO, ino, b"user.a")
+    for name, number in [
+        (b"user.a", errno.ENODATA),
+        (b"security.capability", errno.ENODATA),
+        (b"system.posix_acl_access", errno.EOPNOTSUPP),
+    ]:
+        with pytest.raises(OSError, match=r".") as caught:
+            fs.getxattr(WHO, ino, name)
+        assert caught.value.errno == number
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(0o6755, 0o755), (0o4711, 0o711), (0o2755, 0o755), (0o2745, 0o2745), (0o6745, 0o2745), (0o755, 0o755)],
+)
+def test_setuid_and_setgid_end_when_others_may_have_changed_the_file(
+    fs: KernelOperations, before: int, after: int
+) -> None:
+    """setgid without the right to execute for the group means something else, and stays."""
+    ino, handle = create(fs)
+
+    def again() -> None:
+        fs.setattr(WHO, ino, Changes(mode=stat.S_IFREG | before), None)
+        assert mode_of(fs, ino) == before
+
+    again()
+    fs.write(WHO, ino, handle, 0, memoryview(b"x"), kill_privileges=False)
+    assert mode_of(fs, ino) == before
+    fs.write(WHO, ino, handle, 0, memoryview(b"x"), kill_privileges=True)
+    assert mode_of(fs, ino) == after
+    again()
+    fs.setattr(WHO, ino, Changes(uid=5), None)
+    assert mode_of(fs, ino) == after
+    again()
+    fs.setattr(WHO, ino, Changes(size=0, kill_privileges=True), None)
+    assert mode_of(fs, ino) == after
+    again()
+    fs.open(WHO, ino, os.O_WRONLY | os.O_TRUNC, kill_privileges=True)
+    assert mode_of(fs, ino) == after
+
+
+def test_a_folder_keeps_its_bits_when_its_owner_changes(fs: KernelOperations) -> None:
+    folder = fs.mkdir(WHO, ROOT, b"d", 0o2775, 0).attributes
+    assert folder is not None
+    fs.setattr(WHO, folder.ino, Changes(mode=stat.S_IFDIR | 0o2775), None)
+    fs.setattr(WHO, folder.ino, Changes(gid=7), None)
+    assert mode_of(fs, folder.ino) == 0o2775
+
+
+def test_an_inode_that_another_mount_has_removed_is_stale(mounts: MemoryMounts) -> None:
+    """So that the kernel looks for what is in its place now."""
+    one, other = KernelOperations(mounts.mount()), KernelOperations(mounts.mount())
+    ino, handle = create(one)
+    one.release(WHO, ino, handle, None)
+    link = one.symlink(WHO, ROOT, b"link", b"there").attributes
+    folder = one.mkdir(WHO, ROOT, b"d", 0o755, 0).attributes
+    assert link is not None
+    assert folder is not None
+    other.unlink(WHO, ROOT, NAME)
+    other.unlink(WHO, ROOT, b"link")
+    other.rmdir(WHO, ROOT, b"d")
+    for use in (
+        lambda: one.getattr(WHO, ino, None),
+        lambda: one.setattr(WHO, ino, Changes(mode=0o600), None),
+        lambda: one.setattr(WHO, ino, Changes(uid=3), None),
+        lambda: one.open(WHO, ino, os.O_RDONLY, kill_privileges=False),
+        lambda: one.getxattr(WHO, ino, b"user.a"),
+        lambda: one.listxattr(WHO, ino),
+        lambda: one.readlink(WHO, link.ino),
+        lambda: one.opendir(WHO, folder.ino, 0),
+    ):
+        with pytest.raises(OSError, match=r".") as caught:
+            use()
+        assert caught.value.errno == errno.ESTALE
+
+
+def test_statfs_is_what_the_vfs_says(fs: KernelOperations) -> None:
+    space = fs.statfs(WHO, ROOT)
+    assert (space.block_bytes, space.name_max) == (4096, 255)
