@@ -99,9 +99,9 @@ class Cluster:
         """`usable()`, after a look at those that are down but quick to try (refused or lost a moment ago).
 
         For somebody about to give up for want of servers: one that was restarted is not missed until its next trial.
-        One that was tried a moment ago is tried again after a short pause: it may have come back in between.
+        One that was tried a moment ago is tried again after a short pause, and one that is being tried is waited for.
         """
-        for pause_s in (0.0, EAGER_PAUSE_S):
+        for pause_s in (0.0, EAGER_PAUSE_S, EAGER_PAUSE_S):
             _, down = self._lines.next_trial()
             if not down:
                 break
@@ -112,7 +112,7 @@ class Cluster:
                     exchange.start(Call(id, GetPosition(), stall_s=timeout_s))
                 while exchange.next(None) is not None:
                     pass
-            if len(claimed) == len(down):
+            if pause_s and len(claimed) == len(down):
                 break
         return self.usable()
 

@@ -28,7 +28,7 @@ from typing import Final, TypeVar
 
 from dfsfuse.cluster.log_protocol import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
-from dfsfuse.errors import DfsError, UnavailableError
+from dfsfuse.errors import DfsError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.map_cache import MapCache, prefix_end
 from dfsfuse.namespace.pending import Pending, PendingChange
 from dfsfuse.namespace.transactions import Transaction, View
@@ -47,6 +47,9 @@ LINGER_S: Final = 0.002
 SETTLE_AFTER_S: Final = 0.005
 """A pause of this length ends a turn of writing: the lease is let go."""
 
+QUORUM_PAUSES_S: Final = (0.1, 0.2, 0.4)
+"""Before answered changes are given up for want of a quorum."""
+
 log = logging.getLogger(__name__)
 
 
@@ -58,10 +61,12 @@ class LogMap:
         quorum_log: QuorumLog,
         family_of: Callable[[bytes], bytes | None],
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._log = quorum_log
         self._family_of = family_of
         self._clock = clock
+        self._sleep = sleep
         self._log_lock = threading.Lock()
         self._lock = threading.Lock()
         self._cache = MapCache(family_of)
@@ -167,9 +172,8 @@ class LogMap:
                 portion = self._pending.portion()
             if not portion:
                 break
-            contents = Pending.merged(portion)
             try:
-                done = self._propose(contents, self._pending.touched_by)
+                done = self._propose_patiently(Pending.merged(portion))
             except DfsError as error:
                 self._lose(error)
                 return
@@ -180,6 +184,15 @@ class LogMap:
                 self._pending.committed(portion)
         if self._log.turn_is_over:
             self._hand_over()
+
+    def _propose_patiently(self, contents: Contents) -> bool:
+        """What was answered is not given up as soon as a quorum is missed: a server may be about to return."""
+        for pause_s in QUORUM_PAUSES_S:
+            try:
+                return self._propose(contents, self._pending.touched_by)
+            except ReadOnlyError:
+                self._sleep(pause_s)
+        return self._propose(contents, self._pending.touched_by)
 
     def _drain(self) -> None:
         """Commit all that waits. Holds `_log_lock`. A failure is kept for who asks for durability."""

@@ -13,13 +13,16 @@ import pytest
 from dfs_server.protocol.messages import Change, Items, Values
 from dfsfuse.cluster.log_protocol import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER
-from dfsfuse.errors import MaybeDoneError, TooLargeError, UnavailableError
+from dfsfuse.errors import MaybeDoneError, ReadOnlyError, TooLargeError, UnavailableError
 from dfsfuse.namespace.log_map import LogMap
 from dfsfuse.namespace.transactions import Transaction, View
 
 
 class Clock:
     now = 100.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
     def __call__(self) -> float:
         return self.now
@@ -139,7 +142,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(log: FakeLog, clock: Clock) -> LogMap:
-    return LogMap(log, family_of, clock)  # type: ignore[arg-type]
+    return LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]
 
 
 def increment(tx: Transaction) -> int:
@@ -376,6 +379,21 @@ def test_answers_that_are_lost_are_told_once_and_forgotten(leased: LogMap, log: 
     leased.flush()
     assert leased.read(lambda view: view.get(b"a")) is None
     assert b"a" not in shared.map
+
+
+def test_answers_wait_for_a_server_that_is_about_to_return(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+
+    def fail() -> None:
+        raise ReadOnlyError("only two servers answer")
+
+    log.before_commit = [fail, fail]
+    leased.flush()
+    assert shared.map[b"a"] == b"1"
+    leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
+    log.before_commit = [fail] * 10
+    with pytest.raises(ReadOnlyError):
+        leased.flush()
 
 
 def test_a_rival_that_should_not_be_costs_the_answers_not_the_truth(
