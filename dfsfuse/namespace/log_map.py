@@ -150,7 +150,7 @@ class LogMap:
                 return result, None
             contents = view.contents()
             self._cache.changed_here(contents.puts, contents.deletes)
-            return result, self._pending.add(contents, view)
+            return result, self._pending.add(contents, view, begun)
 
     def _see_to(self, change: PendingChange | None, *, durable: bool) -> None:
         """Wait until this change is durable, or see that it is on its way."""
@@ -229,9 +229,10 @@ class LogMap:
     # -------------------------------------------------------------- the committer's part
 
     def commit_waiting(self) -> None:
-        """Commit what was answered and nobody waits for."""
+        """Commit what was answered a moment ago, and nobody waits for."""
         with self._log_lock:
-            self._commit_pending()
+            if self._clock() - self._pending.since >= LINGER_S:
+                self._commit_pending()
 
     def settle_if_idle(self) -> bool:
         """Let go of the lease if nothing waits. False if something does."""

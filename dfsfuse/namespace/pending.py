@@ -23,12 +23,13 @@ FULL_CHANGES: Final = 5000
 class PendingChange:
     """One operation's changes."""
 
-    __slots__ = ("contents", "done", "size", "view")
+    __slots__ = ("contents", "done", "since", "size", "view")
 
-    def __init__(self, contents: Contents, view: CachedView) -> None:
+    def __init__(self, contents: Contents, view: CachedView, since: float) -> None:
         self.contents = contents
         self.size = view.size()
         self.view = view
+        self.since = since
         self.done = False
         """Committed, or lost: then the failure is in `Pending`."""
 
@@ -54,9 +55,14 @@ class Pending:
         """Whether it is time to wait for a commit."""
         return self._bytes > FULL_BYTES or len(self._queue) > FULL_CHANGES
 
-    def add(self, contents: Contents, view: CachedView) -> PendingChange:
+    @property
+    def since(self) -> float:
+        """When the first of those that wait was answered; infinite if none waits."""
+        return self._queue[0].since if self._queue else float("inf")
+
+    def add(self, contents: Contents, view: CachedView, since: float) -> PendingChange:
         """One more, answered after all others."""
-        change = PendingChange(contents, view)
+        change = PendingChange(contents, view, since)
         self._queue.append(change)
         self._bytes += change.size
         self.last = change

@@ -51,7 +51,11 @@ class WriteBuffer:
             here = intervals[index]
             old = len(here.data)
             at = offset - here.start
-            here.data[at : at + len(data)] = data
+            inside = min(old - at, len(data))
+            if inside:
+                with memoryview(here.data) as view:  # a bytearray's own slice assignment copies the data twice
+                    view[at : at + inside] = data[:inside]
+            here.data += data[inside:]
             self.dirty_bytes += len(here.data) - old
         else:
             index += 1
