@@ -1,10 +1,12 @@
 """What the kernel asks, answered by the Vfs: both know inodes, so an operation is a line or two.
 
 Knows values of `dfsfuse.fusekernel` and the Vfs; knows neither /dev/fuse (`kernel_session`) nor servers. An inode
-number means the same file for ever, so that lookups need not be counted, and hard links are one inode with one cache.
+number means the same file for ever, so that hard links are one inode with one cache. Each entry that is given counts as
+one look-up, and the Vfs holds the inode until the kernel has forgotten all of them.
 
-An inode that is gone is ESTALE, not ENOENT: the kernel then looks the path up once more, past its cache, and finds what
-another mount has put in its place. So a file that is replaced by rename is never missing.
+An inode that is gone all the same (another mount removed it) is ESTALE, not ENOENT: the kernel then looks the path up
+once more, past its cache, and finds what the other mount has put in its place. So a file that is replaced by rename is
+never missing.
 
 The kernel leaves it to us to clear setuid and setgid when a file's owner or content changes (HANDLE_KILLPRIV_V2);
 otherwise it would ask for `security.capability` before each write. Locks are the kernel's own, for this mount alone.
@@ -74,24 +76,27 @@ class KernelOperations(Operations):
 
     def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
         try:
-            return self._entry(self._vfs.lookup(parent, name))
+            return self._entry(self._vfs.lookup(parent, name, hold=True))
         except FileNotFoundError:
             if self._negative_timeout_s:
                 return Entry(None, self._negative_timeout_s)
             raise
+
+    def forget(self, ino: int, lookups: int) -> None:
+        self._vfs.forget(ino, lookups)
 
     def readlink(self, context: Context, ino: int) -> bytes:
         with _known_inode():
             return self._vfs.readlink(ino)
 
     def symlink(self, context: Context, parent: int, name: bytes, target: bytes) -> Entry:
-        return self._entry(self._vfs.symlink(parent, name, target, context.uid, context.gid))
+        return self._entry(self._vfs.symlink(parent, name, target, context.uid, context.gid, hold=True))
 
     def mknod(self, context: Context, parent: int, name: bytes, mode: int, rdev: int, umask: int) -> Entry:
-        return self._entry(self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid))
+        return self._entry(self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid, hold=True))
 
     def mkdir(self, context: Context, parent: int, name: bytes, mode: int, umask: int) -> Entry:
-        return self._entry(self._vfs.mkdir(parent, name, mode, context.uid, context.gid))
+        return self._entry(self._vfs.mkdir(parent, name, mode, context.uid, context.gid, hold=True))
 
     def unlink(self, context: Context, parent: int, name: bytes) -> None:
         self._vfs.unlink(parent, name)
@@ -103,7 +108,7 @@ class KernelOperations(Operations):
         self._vfs.rename(parent, name, new_parent, new_name, flags)
 
     def link(self, context: Context, ino: int, parent: int, name: bytes) -> Entry:
-        return self._entry(self._vfs.link(ino, parent, name))
+        return self._entry(self._vfs.link(ino, parent, name, hold=True))
 
     # -------------------------------------------------------------- attributes
 
@@ -177,7 +182,7 @@ class KernelOperations(Operations):
     def create(
         self, context: Context, parent: int, name: bytes, mode: int, flags: int, umask: int
     ) -> tuple[Entry, Opened]:
-        attributes, handle = self._vfs.create(parent, name, mode, flags, context.uid, context.gid)
+        attributes, handle = self._vfs.create(parent, name, mode, flags, context.uid, context.gid, hold=True)
         return self._entry(attributes), Opened(handle)
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
@@ -215,9 +220,6 @@ class KernelOperations(Operations):
     def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterator[DirectoryEntry]:
         for entry in self._vfs.readdir(handle, offset):
             yield DirectoryEntry(entry.name, entry.ino, entry.type, entry.offset)
-
-    def lookup_listed(self, context: Context, ino: int, entry: DirectoryEntry) -> Entry:
-        return self._entry(self._vfs.getattr(entry.ino))
 
     def releasedir(self, context: Context, ino: int, handle: int) -> None:
         self._vfs.releasedir(handle)

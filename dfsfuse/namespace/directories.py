@@ -8,6 +8,7 @@ Invariants of every committed state: an entry's inode exists; a directory's `siz
 directory's entries puts its inode too (so that two clients who change one directory notice each other).
 
 Removing a name does not delete an inode: that is for the caller, who is told when the last name is gone (nlink 0).
+A folder without a name may live on for who still has it, but gets no entries any more.
 """
 
 from __future__ import annotations
@@ -70,11 +71,19 @@ def put_entry(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode)
     tx.put(keys.entry(parent, name), records.encode(Entry(records.FORMAT, ino, stat.S_IFMT(inode.mode))))
 
 
+def load_growing(view: View, ino: int) -> Inode:
+    """A folder that is to get an entry. Raises OSError (ENOENT, also if it is removed; ENOTDIR)."""
+    folder = inodes.load_directory(view, ino)
+    if not folder.nlink:
+        raise error(errno.ENOENT)
+    return folder
+
+
 def make(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, now_ns: int) -> Inode:
     """A new inode under a name that must be free. In a set-group-id folder it gets the folder's group, and folders
     the bit too. Gives the inode as it is now. Raises OSError (EEXIST, ENOENT, ENOTDIR...)."""
     check_name(name)
-    folder = inodes.load_directory(tx, parent)
+    folder = load_growing(tx, parent)
     if find(tx, parent, name) is not None:
         raise error(errno.EEXIST)
     if folder.mode & stat.S_ISGID:
@@ -89,7 +98,7 @@ def make(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, now_
 def link(tx: Transaction, ino: int, parent: int, name: bytes, now_ns: int) -> Inode:
     """One more name for an inode. Raises OSError (EPERM for a folder, EEXIST, ENOENT...)."""
     check_name(name)
-    folder = inodes.load_directory(tx, parent)
+    folder = load_growing(tx, parent)
     inode = inodes.load(tx, ino)
     if find(tx, parent, name) is not None:
         raise error(errno.EEXIST)
@@ -117,8 +126,9 @@ def unlink(tx: Transaction, parent: int, name: bytes, now_ns: int) -> Removed:
     return Removed(entry.ino, inode)
 
 
-def rmdir(tx: Transaction, parent: int, name: bytes, now_ns: int) -> None:
-    """Remove an empty folder. Raises OSError (ENOENT, ENOTDIR, ENOTEMPTY)."""
+def rmdir(tx: Transaction, parent: int, name: bytes, now_ns: int) -> Removed:
+    """Remove an empty folder. It goes with its name, unless the caller saves its inode (without names) again.
+    Raises OSError (ENOENT, ENOTDIR, ENOTEMPTY)."""
     entry = lookup(tx, parent, name)
     if not entry.is_directory:
         raise error(errno.ENOTDIR)
@@ -129,13 +139,14 @@ def rmdir(tx: Transaction, parent: int, name: bytes, now_ns: int) -> None:
     tx.delete(keys.inode(entry.ino))
     tx.delete(keys.entry(parent, name))
     inodes.save(tx, parent, _shrunk(folder, inode, now_ns))
+    return Removed(entry.ino, msgspec.structs.replace(inode, nlink=0, ctime_ns=now_ns))
 
 
 def replace(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, now_ns: int) -> Removed | None:
     """Put a file that has no name yet in the place of whatever file has this one, if any; gives that.
     Raises OSError (EISDIR, ENOENT...)."""
     check_name(name)
-    folder = inodes.load_directory(tx, parent)
+    folder = load_growing(tx, parent)
     old = find(tx, parent, name)
     inodes.save(tx, ino, inode)
     put_entry(tx, parent, name, ino, inode)

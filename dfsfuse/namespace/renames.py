@@ -22,7 +22,7 @@ EXCHANGE: Final = 2
 def rename(
     tx: Transaction, parent: int, name: bytes, new_parent: int, new_name: bytes, now_ns: int, flags: int = 0
 ) -> Removed | None:
-    """Move an entry; what was at the new name is replaced, and given back if it was not a folder.
+    """Move an entry; what was at the new name is replaced, and given back.
 
     Raises OSError: ENOENT, EEXIST (NOREPLACE), EINVAL (a folder into itself, unknown flags), EISDIR,
     ENOTDIR, ENOTEMPTY.
@@ -32,7 +32,7 @@ def rename(
     if flags not in (0, NOREPLACE, EXCHANGE):
         raise error(errno.EINVAL)
     source = directories.lookup(tx, parent, name)
-    inodes.load_directory(tx, new_parent)
+    directories.load_growing(tx, new_parent)
     target = directories.find(tx, new_parent, new_name)
     if flags == EXCHANGE:
         _exchange(tx, (parent, name, source), (new_parent, new_name, target), now_ns)
@@ -54,8 +54,7 @@ def _make_way(tx: Transaction, source: Entry, target: Entry, parent: int, name: 
     if target.is_directory:
         if not source.is_directory:
             raise error(errno.EISDIR)
-        directories.rmdir(tx, parent, name, now_ns)
-        return None
+        return directories.rmdir(tx, parent, name, now_ns)
     if source.is_directory:
         raise error(errno.ENOTDIR)
     return directories.unlink(tx, parent, name, now_ns)

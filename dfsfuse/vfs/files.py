@@ -13,7 +13,9 @@ import itertools
 import os
 import stat
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace import directories, inodes
@@ -28,6 +30,9 @@ from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.read_ahead import ReadAhead
 from dfsfuse.vfs.reading import Reader
 from dfsfuse.vfs.saving import Saver
+
+CREATE_TRIES: Final = 20
+"""A file that is there and is replaced before it is open: so often it is looked for again."""
 
 
 @dataclass(eq=False)
@@ -106,8 +111,20 @@ class Files:
             raise
         return self._add(Handle(file, flags))
 
-    def create(self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int) -> tuple[Attributes, int]:
-        """open(2) with O_CREAT: a new file, or the one that is there (EEXIST with O_EXCL)."""
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False
+    ) -> tuple[Attributes, int]:
+        """open(2) with O_CREAT: a new file, or the one that is there (EEXIST with O_EXCL). `hold`: it is kept until it
+        is forgotten."""
+        for _ in range(CREATE_TRIES):
+            with suppress(FileNotFoundError):
+                return self._create(parent, name, mode, flags, uid, gid, hold=hold)
+        return self._create(parent, name, mode, flags, uid, gid, hold=hold)
+
+    def _create(
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool
+    ) -> tuple[Attributes, int]:
+        """One try; the file that is there may be removed before it is open (ENOENT)."""
         ino = self._context.numbers.take()
         now_ns = self._context.clock()
         new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, now_ns)
@@ -123,9 +140,13 @@ class Files:
         with self._table.pinned(ino):
             made, inode = self._context.store.transact(work, durable=False)
             if made == ino:
+                if hold:
+                    self._table.hold(ino)
                 return attributes_of(ino, inode), self._add(Handle(self._table.pin(ino), flags))
         handle = self.open(made, flags)
         inode = self._context.store.read(lambda view: inodes.load(view, made), max_age_s=self._context.max_age_s)
+        if hold:
+            self._table.hold(made)
         return self.attributes(made, inode), handle
 
     def release(self, number: int) -> None:

@@ -1,9 +1,15 @@
-"""The table of files that are open in this mount, and which of them are being deleted.
+"""The table of what this mount still needs: files that are open, and inodes that the kernel knows.
 
-Whether an unlinked file may go at once is decided within the transaction that removes its last name; a file that is
-chosen to go cannot be opened from then on (it has no name any more).
+An inode that the kernel has looked up is counted, by number alone, until the kernel forgets it. Like an open file it
+outlives its last name: between LOOKUP and OPEN, or as somebody's working folder, it must not vanish. When nobody needs
+such an orphan any more, `unneeded` is called.
 
-Threads: one lock guards the table and the files' `pins`; it is never held while anything else is waited for.
+Whether an inode without a name may go at once is decided within the transaction that removes its last name; one that
+is chosen to go cannot be opened or held from then on (it has no name any more). A look-up must therefore hold what it
+found within the read that found it: then it comes before that decision, or it sees what follows from it.
+
+Threads: one lock guards the table, the counts and the files' `pins`; it is never held while anything else is waited
+for.
 """
 
 from __future__ import annotations
@@ -18,20 +24,30 @@ from dfsfuse.vfs.open_file import OpenFile
 
 
 class OpenFiles:
-    """Open files by inode. `closed` is called with each file that has lost its last pin, after it left the table."""
+    """See the module. `closed` is called with each file that has lost its last pin, after it left the table; then
+    `unneeded` with the inode if it is an orphan that nobody here needs any more."""
 
-    def __init__(self, closed: Callable[[OpenFile], None]) -> None:
+    def __init__(self, closed: Callable[[OpenFile], None], unneeded: Callable[[int], None] = lambda _: None) -> None:
         self._closed = closed
+        self._unneeded = unneeded
         self._lock = threading.Lock()
         self._files: dict[int, OpenFile] = {}
+        self._held: dict[int, int] = {}
+        """How often each inode was looked up and not forgotten yet."""
+        self._orphans: set[int] = set()
+        """Inodes whose last name this mount removed and which it is to delete."""
         self._doomed: set[int] = set()
+
+    # ------------------------------------------------------------------ open files
 
     def pin(self, ino: int) -> OpenFile:
         """The file, which stays in the table until `unpin`. Raises OSError (ENOENT) if it is being deleted."""
         with self._lock:
             if ino in self._doomed:
                 raise error(errno.ENOENT)
-            file = self._files.setdefault(ino, OpenFile(ino))
+            file = self._files.get(ino)
+            if file is None:
+                file = self._files[ino] = OpenFile(ino, is_unlinked=ino in self._orphans)
             file.pins += 1
             return file
 
@@ -59,7 +75,10 @@ class OpenFiles:
             if file.pins:
                 return
             del self._files[file.ino]
+            is_over = self._take_orphan(file.ino)
         self._closed(file)
+        if is_over:
+            self._unneeded(file.ino)
 
     def get(self, ino: int) -> OpenFile | None:
         """The file, if it is in the table."""
@@ -71,10 +90,33 @@ class OpenFiles:
         with self._lock:
             return list(self._files.values())
 
-    def doom(self, ino: int) -> bool:
-        """If the file is not open, let nobody open it any more. May be called again. Is it so?"""
+    # ------------------------------------------------------------------ what the kernel knows
+
+    def hold(self, ino: int) -> None:
+        """Count one more look-up. Raises OSError (ENOENT) if the inode is being deleted."""
         with self._lock:
-            if ino in self._files:
+            if ino in self._doomed:
+                raise error(errno.ENOENT)
+            self._held[ino] = self._held.get(ino, 0) + 1
+
+    def forget(self, ino: int, lookups: int) -> None:
+        """Take back so many look-ups."""
+        with self._lock:
+            left = self._held.get(ino, 0) - lookups
+            if left > 0:
+                self._held[ino] = left
+                return
+            self._held.pop(ino, None)
+            is_over = self._take_orphan(ino)
+        if is_over:
+            self._unneeded(ino)
+
+    # ------------------------------------------------------------------ inodes without a name
+
+    def doom(self, ino: int) -> bool:
+        """If nobody here needs the inode, let nobody open or hold it any more. May be called again. Is it so?"""
+        with self._lock:
+            if ino in self._files or ino in self._held:
                 return False
             self._doomed.add(ino)
             return True
@@ -83,3 +125,28 @@ class OpenFiles:
         """The deletion is done, or came to nothing."""
         with self._lock:
             self._doomed.discard(ino)
+
+    def orphaned(self, ino: int) -> None:
+        """The last name is gone and the inode is left: it is to be deleted when nobody here needs it any more."""
+        with self._lock:
+            self._orphans.add(ino)
+            file = self._files.get(ino)
+            if file is not None:
+                file.is_unlinked = True
+            is_over = self._take_orphan(ino)
+        if is_over:
+            self._unneeded(ino)
+
+    def end(self) -> list[int]:
+        """The mount ends, and nobody needs anything: all orphans that are left."""
+        with self._lock:
+            left, self._orphans = sorted(self._orphans), set()
+            self._held.clear()
+            return left
+
+    def _take_orphan(self, ino: int) -> bool:
+        """Is it an orphan that nobody needs any more? Then it is the caller's. With the lock held."""
+        if ino not in self._orphans or ino in self._files or ino in self._held:
+            return False
+        self._orphans.discard(ino)
+        return True

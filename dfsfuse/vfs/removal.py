@@ -1,8 +1,8 @@
 """What becomes of an inode whose last name is gone.
 
-A small file that nobody here has open goes with its name, in the same batch. Others become orphans, and are deleted
-in steps of bounded size when the last handle of this mount is closed, or in the background. Another mount that has the
-file open is not asked: its next access gives ESTALE or ENOENT.
+What is small and nobody here needs goes with its name, in the same batch. Others become orphans, and are deleted in
+steps of bounded size when this mount needs them no more (open_files.py), or in the background. Another mount that has
+the file open is not asked: its next access gives ESTALE or ENOENT.
 
 Segments that went up for a file and never became part of it are dropped here too, in the background.
 
@@ -24,18 +24,21 @@ from dfsfuse.vfs.open_files import OpenFiles
 ORPHAN_FORMAT = b"\x01"
 
 
-def bury(tx: Transaction, removed: Removed, files: OpenFiles) -> None:
-    """Delete the inode if it has no name any more, or mark it as an orphan. In the transaction that took the name."""
+def bury(tx: Transaction, removed: Removed, files: OpenFiles) -> bool:
+    """Delete the inode if it has no name any more, or mark it as an orphan. In the transaction that took the name.
+    Is it an orphan now?"""
     ino, inode = removed
     if inode.nlink:
-        return
+        return False
+    is_small = not inode.is_file or regions.count(inode.size) <= regions.FEW_REGIONS
+    if not files.doom(ino) or not is_small:
+        inodes.save(tx, ino, inode)
+        tx.put(keys.orphan(ino), ORPHAN_FORMAT)
+        return True
     if inode.is_file:
-        is_small = regions.count(inode.size) <= regions.FEW_REGIONS
-        if not files.doom(ino) or not is_small:
-            tx.put(keys.orphan(ino), ORPHAN_FORMAT)
-            return
         regions.resize(tx, ino, inode, 0)
     tx.delete(keys.inode(ino))
+    return False
 
 
 class Reaper:
@@ -43,17 +46,6 @@ class Reaper:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-
-    def buried(self, removed: Removed | None, files: OpenFiles) -> None:
-        """The transaction with `bury` is through: what it left to do."""
-        if removed is None or removed.inode.nlink or not removed.inode.is_file:
-            return
-        file = files.pin_if_open(removed.ino)
-        if file is not None:
-            file.is_unlinked = True
-            files.unpin(file)  # the last one to do this deletes it
-        elif regions.count(removed.inode.size) > regions.FEW_REGIONS:
-            self.delete_later(removed.ino)
 
     def delete_later(self, ino: int) -> None:
         """Delete the orphan in the background."""
@@ -81,7 +73,7 @@ class Reaper:
                 inodes.save(tx, ino, inode)
             return is_empty
 
-        while not self._context.store.transact(step):
+        while not self._context.store.transact(step, durable=False):
             pass
 
     def drop_later(self, ino: int, items: Sequence[Sealed]) -> None:

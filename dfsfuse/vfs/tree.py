@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from dfsfuse.namespace import directories, inodes, renames
@@ -20,7 +21,7 @@ from dfsfuse.namespace.transactions import Transaction, View
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.incomplete import Incomplete
 from dfsfuse.vfs.open_files import OpenFiles
-from dfsfuse.vfs.removal import Reaper, bury
+from dfsfuse.vfs.removal import bury
 
 T = TypeVar("T")
 Found = tuple[int, Inode]
@@ -29,19 +30,24 @@ Found = tuple[int, Inode]
 class Tree:
     """See the module."""
 
-    def __init__(self, context: Context, files: OpenFiles, reaper: Reaper, incomplete: Incomplete) -> None:
+    def __init__(self, context: Context, files: OpenFiles, incomplete: Incomplete) -> None:
         self._context = context
         self._files = files
-        self._reaper = reaper
         self._incomplete = incomplete
 
     # ------------------------------------------------------------------ finding
 
-    def lookup(self, parent: int, name: bytes) -> Found:
-        """What has this name in the folder. `.` and `..` too."""
+    def lookup(self, parent: int, name: bytes, *, hold: bool = False) -> Found:
+        """What has this name in the folder. `.` and `..` too. `hold`: it is kept until it is forgotten."""
+
+        def step(view: View, name: bytes) -> Found:
+            found = _step(view, parent, name)
+            if hold:
+                self._files.hold(found[0])  # the last thing: a read that came so far is not run again
+            return found
 
         def find(name: bytes) -> Found:
-            return self._read(lambda view: _step(view, parent, name))
+            return self._read(lambda view: step(view, name))
 
         return self._by_either_name(parent, name, find)
 
@@ -85,9 +91,18 @@ class Tree:
     # ------------------------------------------------------------------ making
 
     def make(
-        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, rdev: int = 0, target: bytes = b""
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+        hold: bool = False,
     ) -> Found:
-        """A new inode of the type in `mode`, under a free name."""
+        """A new inode of the type in `mode`, under a free name. `hold`: it is kept until it is forgotten."""
         if len(target) > TARGET_MAX_BYTES:
             raise error(errno.ENAMETOOLONG)
         if stat.S_ISLNK(mode) and not target:
@@ -95,17 +110,29 @@ class Tree:
         ino = self._context.numbers.take()
         now_ns = self._context.clock()
         new = inodes.new(mode, uid, gid, now_ns, rdev=rdev, target=target, parent=parent)
-        return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns))
+        with self._holding(ino) if hold else nullcontext():
+            return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns))
 
-    def link(self, ino: int, parent: int, name: bytes) -> Inode:
-        """One more name for a file."""
+    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False) -> Inode:
+        """One more name for a file. `hold`: as above."""
         now_ns = self._context.clock()
-        return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns))
+        with self._holding(ino) if hold else nullcontext():
+            return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns))
+
+    @contextmanager
+    def _holding(self, ino: int) -> Iterator[None]:
+        """It is held, unless this fails."""
+        self._files.hold(ino)
+        try:
+            yield
+        except BaseException:
+            self._files.forget(ino, 1)
+            raise
 
     # ------------------------------------------------------------------ removing and moving
 
     def unlink(self, parent: int, name: bytes) -> None:
-        """Remove a name; with the last one goes the file, when nobody here has it open any more."""
+        """Remove a name; with the last one goes the file, when nobody here needs it any more."""
         now_ns = self._context.clock()
 
         def remove(name: bytes) -> None:
@@ -120,7 +147,7 @@ class Tree:
         if name == b"..":
             raise error(errno.ENOTEMPTY)
         now_ns = self._context.clock()
-        self._transact(lambda tx: directories.rmdir(tx, parent, name, now_ns))
+        self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns))
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
         """Move an entry, replacing what is there."""
@@ -152,19 +179,20 @@ class Tree:
         """A transaction that may take a last name, and what becomes of the inode then."""
         doomed: set[int] = set()
 
-        def with_burial(tx: Transaction) -> Removed | None:
+        def with_burial(tx: Transaction) -> int | None:
             removed = work(tx)
-            if removed is not None:
-                doomed.add(removed.ino)
-                bury(tx, removed, self._files)
-            return removed
+            if removed is None:
+                return None
+            doomed.add(removed.ino)
+            return removed.ino if bury(tx, removed, self._files) else None
 
         try:
-            removed = self._transact(with_burial)
-            self._reaper.buried(removed, self._files)
+            orphan = self._transact(with_burial)
         finally:
             for ino in doomed:
                 self._files.pardon(ino)
+        if orphan is not None:
+            self._files.orphaned(orphan)
 
     # ------------------------------------------------------------------ helpers
 

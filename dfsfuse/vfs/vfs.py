@@ -6,6 +6,8 @@ line or two; what it does is in the module it names. Knows no FUSE binding, no s
 
 Promises: metadata operations are atomic and durable when they return. File data is close-to-open: what was written is
 durable and visible to others when flush() (durability=close) or fsync() returns, and open() sees the newest.
+What is looked up or made with `hold` stays until `forget`, also if this mount removes its last name, as on a local disk
+what the kernel knows.
 
 Threads: any number of callers. Two threads of its own for uploads, one for what nobody waits for; they start
 when needed and end with `close`. The order of locks is in context.py.
@@ -96,11 +98,11 @@ class Vfs:
         self._room = room or (lambda: Room(UNKNOWN_ROOM_BYTES, UNKNOWN_ROOM_BYTES))
         self._reaper = Reaper(context)
         self._uploads = Uploads(context, Budget(dirty_limit_bytes, monotonic))
-        table = OpenFiles(self._closed)
+        self._table = table = OpenFiles(self._closed, self._reaper.delete_later)
         saver = Saver(context, table, self._uploads, self._reaper)
         self._incomplete = Incomplete(context)
         self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper))
-        self._tree = Tree(context, table, self._reaper, self._incomplete)
+        self._tree = Tree(context, table, self._incomplete)
         self._folders = Folders(context, self._incomplete)
         self._extended = Extended(context)
         self._putter = Putter(context, self._tree, self._reaper)
@@ -110,6 +112,8 @@ class Vfs:
         try:
             self._files.save_all()
         finally:
+            for ino in self._table.end():
+                self._reaper.delete_later(ino)
             self._context.background.shutdown(wait=True)
             self._context.uploads.shutdown(wait=True)
 
@@ -119,14 +123,16 @@ class Vfs:
             if not file.is_unlinked:
                 log.error("inode %d: %d bytes that could not be saved are lost", file.ino, file.unsaved_bytes)
             self._reaper.drop_later(file.ino, self._uploads.forget(file))
-        if file.is_unlinked:
-            self._reaper.delete_later(file.ino)
 
     # ------------------------------------------------------------------ names (tree.py)
 
-    def lookup(self, parent: int, name: bytes) -> Attributes:
+    def lookup(self, parent: int, name: bytes, *, hold: bool = False) -> Attributes:
         """What has this name in the folder. Raises OSError (ENOENT, ENOTDIR...)."""
-        return self._files.attributes(*self._tree.lookup(parent, name))
+        return self._files.attributes(*self._tree.lookup(parent, name, hold=hold))
+
+    def forget(self, ino: int, holds: int = 1) -> None:
+        """An inode that was held so many times need not be kept any more if it has no name."""
+        self._table.forget(ino, holds)
 
     def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> Attributes:
         """What is at the end of these names, from the root on; one step for a binding that knows only paths.
@@ -135,30 +141,32 @@ class Vfs:
         """
         return self._files.attributes(*self._tree.resolve(names, newest=newest))
 
-    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int) -> Attributes:
+    def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int, *, hold: bool = False
+    ) -> Attributes:
         """A new file, fifo, socket or device."""
         if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
             raise error(errno.EINVAL)
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
-        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev))
+        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev, hold=hold))
 
-    def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attributes:
+    def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, hold: bool = False) -> Attributes:
         """A new folder."""
         mode = stat.S_IFDIR | stat.S_IMODE(mode)
-        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid))
+        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, hold=hold))
 
-    def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Attributes:
+    def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, hold: bool = False) -> Attributes:
         """A new symbolic link."""
         mode = stat.S_IFLNK | 0o777
-        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, target=target))
+        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, target=target, hold=hold))
 
     def readlink(self, ino: int) -> bytes:
         """A symbolic link's target. Raises OSError (EINVAL)."""
         return self._tree.readlink(ino)
 
-    def link(self, ino: int, parent: int, name: bytes) -> Attributes:
+    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False) -> Attributes:
         """One more name for a file. Raises OSError (EPERM for a folder, EEXIST...)."""
-        return self._files.attributes(ino, self._tree.link(ino, parent, name))
+        return self._files.attributes(ino, self._tree.link(ino, parent, name, hold=hold))
 
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name of anything but a folder. Raises OSError (EISDIR...)."""
@@ -220,9 +228,11 @@ class Vfs:
 
     # ------------------------------------------------------------------ files (files.py)
 
-    def create(self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int) -> tuple[Attributes, int]:
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False
+    ) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: attributes and a handle. Raises OSError (EEXIST with O_EXCL...)."""
-        return self._files.create(parent, name, mode, flags, uid, gid)
+        return self._files.create(parent, name, mode, flags, uid, gid, hold=hold)
 
     def open(self, ino: int, flags: int) -> int:
         """A handle on a regular file, in its newest state."""

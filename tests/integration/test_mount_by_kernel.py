@@ -68,6 +68,28 @@ def test_an_unlinked_file_lives_on_without_a_name(root: Path) -> None:
         assert os.fstat(file.fileno()).st_nlink == 0
 
 
+def test_what_was_found_lives_on_without_a_name(root: Path) -> None:
+    """O_PATH is a look-up and no open; a working folder is one too."""
+    (root / "d").mkdir()
+    (root / "d/f").write_bytes(b"found before")
+    file, folder = os.open(root / "d/f", os.O_PATH), os.open(root / "d", os.O_PATH)
+    try:
+        (root / "d/f").unlink()
+        (root / "d").rmdir()
+        assert Path(f"/proc/self/fd/{file}").read_bytes() == b"found before"
+        assert os.fstat(file).st_nlink == 0
+        assert os.fstat(folder).st_nlink == 0
+        with pytest.raises(FileNotFoundError):
+            os.mkdir("new", dir_fd=folder)
+        inside = ["sh", "-c", "touch new 2>/dev/null || echo refused"]
+        done = subprocess.run(inside, cwd=f"/proc/self/fd/{folder}", capture_output=True, timeout=30, check=False)
+        assert done.stdout.split()[-1:] == [b"refused"]
+    finally:
+        os.close(file)
+        os.close(folder)
+    assert list(root.glob("d*")) == []
+
+
 def test_whoever_else_writes_ends_setuid(root: Path) -> None:
     """As root the writer is somebody else, who gets the open file from us."""
     path = root / "program"

@@ -91,7 +91,9 @@ def test_a_folder_replaces_only_an_empty_folder(space: Space) -> None:
     fails(errno.ENOTEMPTY, lambda: space.rename(b"d2", b"d"))
     fails(errno.ENOTDIR, lambda: space.rename(b"d2", b"f"))
     fails(errno.EISDIR, lambda: space.rename(b"f", b"d2"))
-    assert space.rename(b"d", b"d2") is None
+    replaced = space.rename(b"d", b"d2")
+    assert replaced is not None
+    assert replaced.inode.nlink == 0
     assert space.find(b"d2") == space.d
     assert space.inode(ROOT).nlink == 3
     fails(errno.ENOENT, lambda: space.inode(space.d2))

@@ -189,3 +189,137 @@ def test_another_mounts_unlink_makes_an_open_file_stale_and_no_worse(mounts: Mem
     close(vfs, handle)
     assert left(mounts) == []
     assert len(mounts.map.drops) == 2  # also the segment that nobody will ever refer to
+
+
+def test_what_was_looked_up_outlives_its_name_until_it_is_forgotten(mounts: MemoryMounts) -> None:
+    """As on a local disk between the look-up and the open of a program that is overtaken by another one's unlink."""
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"data")
+    assert vfs.lookup(ROOT, b"f", hold=True).ino == ino
+    assert vfs.lookup(ROOT, b"f", hold=True).ino == ino
+    vfs.unlink(ROOT, b"f")
+    assert left(mounts) == [b"e/", b"i/", b"o/"]
+    handle = vfs.open(ino, os.O_RDWR)
+    assert vfs.read(handle, 0, 100) == b"data"
+    vfs.write(handle, 0, b"scratch")
+    vfs.forget(ino, 2)
+    assert vfs.read(handle, 0, 100) == b"scratch"
+    close(vfs, handle)
+    assert left(mounts) == []
+
+
+def test_it_may_be_opened_and_closed_before_it_is_forgotten(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    attributes, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP, hold=True)
+    vfs.unlink(ROOT, b"f")
+    close(vfs, handle)
+    for _ in range(2):
+        close(vfs, vfs.open(attributes.ino, os.O_RDONLY))
+        assert vfs.getattr(attributes.ino).nlink == 0
+    vfs.forget(attributes.ino, 1)
+    assert left(mounts) == []
+    with pytest.raises(FileNotFoundError):
+        vfs.open(attributes.ino, os.O_RDONLY)
+
+
+def test_what_rename_replaces_is_held_too(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    old = write_file(vfs, b"f", b"old")
+    new = write_file(vfs, b"g", b"new")
+    vfs.lookup(ROOT, b"f", hold=True)
+    vfs.rename(ROOT, b"g", ROOT, b"f")
+    assert vfs.lookup(ROOT, b"f", hold=True).ino == new
+    handle = vfs.open(old, os.O_RDONLY)
+    assert vfs.read(handle, 0, 100) == b"old"
+    close(vfs, handle)
+    vfs.forget(old)
+    assert left(mounts) == [b"d/", b"e/", b"i/"]
+
+
+def test_nothing_is_kept_for_what_was_forgotten(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"data")
+    vfs.lookup(ROOT, b"f", hold=True)
+    vfs.forget(ino, 1)
+    before = len(mounts.map.batches)
+    vfs.unlink(ROOT, b"f")
+    assert len(mounts.map.batches) == before + 1
+    assert left(mounts) == []
+
+
+def test_a_removed_folder_that_somebody_is_in(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP, hold=True).ino
+    vfs.mkdir(ROOT, b"empty", 0o755, USER, GROUP)
+    target = vfs.mkdir(ROOT, b"target", 0o755, USER, GROUP, hold=True).ino
+    write_file(vfs, b"f", b"x")
+    vfs.rmdir(ROOT, b"d")
+    vfs.rename(ROOT, b"empty", ROOT, b"target")
+    for gone in (folder, target):
+        assert (vfs.getattr(gone).nlink, vfs.list_folder(gone)) == (0, [])
+        for attempt in (
+            lambda gone=gone: vfs.lookup(gone, b"x"),
+            lambda gone=gone: vfs.mkdir(gone, b"x", 0o755, USER, GROUP),
+            lambda gone=gone: vfs.create(gone, b"x", 0o644, os.O_RDWR, USER, GROUP),
+            lambda gone=gone: vfs.rename(ROOT, b"f", gone, b"x"),
+            lambda gone=gone: vfs.link(vfs.lookup(ROOT, b"f").ino, gone, b"x"),
+        ):
+            with pytest.raises(FileNotFoundError):
+                attempt()
+        vfs.forget(gone)
+    vfs.unlink(ROOT, b"f")
+    vfs.rmdir(ROOT, b"target")
+    assert left(mounts) == []
+
+
+def test_links_and_fifos_are_held_as_well(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    link = vfs.symlink(ROOT, b"l", b"target", USER, GROUP, hold=True).ino
+    fifo = vfs.mknod(ROOT, b"p", 0o010644, 0, USER, GROUP, hold=True).ino
+    vfs.unlink(ROOT, b"l")
+    vfs.unlink(ROOT, b"p")
+    assert vfs.readlink(link) == b"target"
+    assert vfs.getattr(fifo).nlink == 0
+    vfs.forget(link)
+    vfs.forget(fifo)
+    assert left(mounts) == []
+
+
+def test_what_is_held_at_the_end_of_a_mount_goes(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    _, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP, hold=True)
+    vfs.write(handle, 0, b"x")
+    vfs.fsync(handle)
+    vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP, hold=True)
+    vfs.unlink(ROOT, b"f")
+    vfs.rmdir(ROOT, b"d")
+    assert b"o/" in left(mounts)
+    vfs.close()
+    assert left(mounts) == []
+
+
+def test_a_failed_creation_holds_nothing(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    write_file(vfs, b"f", b"x")
+    with pytest.raises(FileExistsError):
+        vfs.mkdir(ROOT, b"f", 0o755, USER, GROUP, hold=True)
+    assert vfs._table._held == {}
+
+
+def test_a_look_up_after_the_decision_to_delete_does_not_find_it(mounts: MemoryMounts) -> None:
+    """It comes between the decision and the commit: what it would be given is about to be nothing."""
+    vfs = mounts.mount()
+    write_file(vfs, b"f", b"x")
+    found: list[str] = []
+
+    def look(_: object) -> None:
+        try:
+            vfs.lookup(ROOT, b"f", hold=True)
+        except FileNotFoundError:
+            found.append("nothing")
+
+    mounts.map.before_commit = look
+    vfs.unlink(ROOT, b"f")
+    assert found == ["nothing"]
+    assert vfs._table._held == {}
+    assert left(mounts) == []
