@@ -3,17 +3,18 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv fuse run stop test check lint bench clean
+.PHONY: help venv fuse run stop install-mount-helper uninstall-mount-helper test check lint bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 MOUNT ?= $(HOME)/dfs
+SBIN ?= /sbin
 TEST_TIMEOUT_S ?= 540
 PYTEST_ARGS ?=
 
 help: ## This list
 	@echo "dfsfuse: one folder on four servers. Targets:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: .venv/installed ## Make .venv with everything in it (others do this when it is needed)
 
@@ -51,6 +52,18 @@ run: fuse venv ## Start DFS1 to DFS4 on this machine and mount them at MOUNT= (~
 
 stop: venv ## Unmount, and stop the servers that `make run` started
 	@$(BIN)/python -m dfsfuse.cli.quickstart stop
+
+install-mount-helper: venv ## As root: make mount -t fuse.dfs and /etc/fstab work
+	@for name in mount.dfs mount.fuse.dfs; do \
+	    if [ -e "$(SBIN)/$$name" ] && ! [ -L "$(SBIN)/$$name" ]; then \
+	        echo "$(SBIN)/$$name is there and is no link of ours: remove it first." >&2; exit 1; fi; \
+	    ln -sfn "$(CURDIR)/$(BIN)/mount.dfs" "$(SBIN)/$$name"; \
+	done
+
+uninstall-mount-helper: ## As root: undo that
+	@for name in mount.dfs mount.fuse.dfs; do \
+	    if [ "$$(readlink "$(SBIN)/$$name")" = "$(CURDIR)/$(BIN)/mount.dfs" ]; then rm "$(SBIN)/$$name"; fi; \
+	done
 
 test: fuse venv ## Run all tests (PYTEST_ARGS= for some: PYTEST_ARGS='tests/unit -k ring')
 	@timeout --kill-after=20 $(TEST_TIMEOUT_S) $(BIN)/python -m pytest -q $(PYTEST_ARGS)

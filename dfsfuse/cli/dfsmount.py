@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -27,7 +27,7 @@ from dfsfuse.cli.background import Report
 from dfsfuse.cli.config import ClientConfig, load_config
 from dfsfuse.cli.exit_codes import DONE, FAILED, USAGE, exit_code_of
 from dfsfuse.errors import DfsError
-from dfsfuse.mount import libfuse, mountpoints, options, unmounting
+from dfsfuse.mount import choice, libfuse, mountpoints, options, unmounting
 from dfsfuse.mount.errors import FuseMissingError
 from dfsfuse.mount.options import MountOptions
 
@@ -41,7 +41,7 @@ Options after -o (comma lists; more than one -o is fine):
   durability=close|fsync   when is it on the servers' disks: at close() (default), or only at fsync()
   cache=SIZE               memory for file data, like 256M (default 128M)
   log=FILE                 where the background process writes its log
-  binding=auto|kernel|fusepy   how the kernel is spoken to
+  binding=auto|kernel|fusepy   how the kernel is spoken to (auto: by ourselves where that works, else by libfuse 2)
   nonempty                 mount over a folder that is not empty
   ro, allow_other, noatime, noexec, attr_timeout=S, entry_timeout=S, ...   as for every FUSE mount
 """
@@ -61,7 +61,7 @@ class Request:
 
 def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        click.echo(f"dfsmount {dfsfuse.__version__}; {libfuse.versions()}")
+        click.echo(f"dfsmount {dfsfuse.__version__}; {choice.versions()}")
         ctx.exit()
 
 
@@ -109,7 +109,8 @@ def mount(request: Request) -> int:
     if unmounting.remove_stale(mountpoint):
         click.echo(f"{PROGRAM}: {mountpoint}: unmounted what a killed dfsmount had left here", err=True)
     mountpoints.check(mountpoint, allow_nonempty=request.options.nonempty)
-    libfuse.require(library=request.options.binding != "kernel")
+    request = replace(request, options=choice.choose(request.options))
+    libfuse.require(library=request.options.binding == "fusepy")
     if request.foreground:
         _log_to(logging.StreamHandler(), request.verbose)
         return _serve(request, config, mountpoint, lambda: None)
@@ -177,6 +178,8 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
         log.info("%s: mounted", mountpoint)
         on_ready()
 
+    if request.options.why_fusepy:
+        log.info("%s: fusepy is used: %s", mountpoint, request.options.why_fusepy)
     with running.announced(mountpoint), bindings.signals_held(), _servers(config) as connected_to:
         session = open_session(
             connected_to,
@@ -201,20 +204,20 @@ def _log_to(handler: logging.Handler, verbose: bool) -> None:
     logging.getLogger("fuse").setLevel(logging.CRITICAL)  # it repeats what `errno_of` has logged
 
 
-def run(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str] | None = None, command: click.Command = cli, program: str = PROGRAM) -> int:
     """Run one command line, report what goes wrong, and give the exit code."""
     try:
-        outcome = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+        outcome = command.main(arguments, prog_name=program, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return USAGE
     except (DfsError, ConfigError, OSError) as error:
-        click.echo(f"{PROGRAM}: {error}", err=True)
+        click.echo(f"{program}: {error}", err=True)
         return exit_code_of(error)
     except (KeyboardInterrupt, click.Abort):
         return exit_code_of(KeyboardInterrupt())
     except Exception as error:  # this is where every error ends
-        click.echo(f"{PROGRAM}: this should not have happened: {error!r}", err=True)
+        click.echo(f"{program}: this should not have happened: {error!r}", err=True)
         log.exception("unforeseen")
         return FAILED
     return outcome if isinstance(outcome, int) else DONE

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dfsfuse.errors import DfsError
@@ -39,6 +39,10 @@ class MountOptions:
     nonempty: bool = False
     fuse: Mapping[str, str | bool] = field(default_factory=dict)
     """What libfuse and the kernel get: `name` or `name=value`."""
+    fallback: MountOptions | None = None
+    """With `binding=auto`: the same for fusepy, if the kernel binding (which the others are for) does not work."""
+    why_fusepy: str = ""
+    """Why that was taken, in one sentence for the log."""
 
     @property
     def read_only(self) -> bool:
@@ -97,8 +101,11 @@ _OPPOSITES |= {right: left for left, right in _OPPOSITES.items()} | {
     "allow_other": "allow_root",
     "allow_root": "allow_other",
 }
-_IGNORED = frozenset("defaults auto noauto user users nofail _netdev".split())
-"""Words of /etc/fstab that are for mount(8), not for us."""
+_IGNORED = frozenset(
+    "defaults auto noauto user nouser users owner noowner group nogroup nofail _netdev comment uhelper "
+    "relatime silent loud".split()
+)
+"""Words of /etc/fstab that are for mount(8), not for us; and what the kernel does anyhow."""
 
 
 def known() -> list[str]:
@@ -107,13 +114,27 @@ def known() -> list[str]:
     return own + [f"{name}=..." for name in _WITH_VALUE] + sorted(_FLAGS)
 
 
-def parse(lists: Iterable[str], *, as_root: bool) -> MountOptions:
+def parse(lists: Iterable[str], *, as_root: bool, sloppy: bool = False) -> MountOptions:
     """Read the comma lists given with `-o`, later ones over earlier ones. Raises `OptionError`.
+
+    `sloppy`: what nobody knows is left out, as `mount -s` asks for it.
 
     Root's mount is open to all users, with the kernel checking permissions; a user's own is open to that user, unless
     `-o allow_other` is given (which /etc/fuse.conf must permit).
     """
     words = [word for text in lists for word in text.split(",") if word]
+    bindings = [word for word in words if word.startswith("binding=")]
+    if bindings and bindings[-1] != "binding=auto":
+        return _parse(words, as_root=as_root, sloppy=sloppy)
+    by_fusepy = _parse([*words, "binding=fusepy"], as_root=as_root, sloppy=sloppy)
+    if by_fusepy.fuse.get("allow_root"):
+        return replace(by_fusepy, why_fusepy="only libfuse knows allow_root")
+    by_kernel = _parse([*words, "binding=kernel"], as_root=as_root, sloppy=sloppy)
+    return replace(by_kernel, binding="auto", fallback=by_fusepy)
+
+
+def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
+    """With one binding or the other."""
     own: dict[str, str] = {}
     fuse: dict[str, str | bool] = dict(_defaults(as_root, by_kernel=_asks_for_kernel(words)))
     nonempty = False
@@ -128,7 +149,9 @@ def parse(lists: Iterable[str], *, as_root: bool) -> MountOptions:
             fuse[name] = True
         elif word == "nonempty":
             nonempty = True
-        elif not (name in _IGNORED or name.startswith("x-")):
+        elif word == "remount":
+            raise OptionError("-o remount: options cannot change while it is mounted: unmount, then mount again")
+        elif not (sloppy or name in _IGNORED or name.startswith(("x-", "X-"))):
             raise OptionError(f"-o {word}: there is no such option. There are: {', '.join(known())}")
     fuse.pop("rw", None)
     if _asks_for_kernel(words) and fuse.get("allow_root"):
@@ -156,7 +179,7 @@ def _defaults(as_root: bool, *, by_kernel: bool) -> dict[str, str | bool]:
         "big_writes": True,
         "max_write": str(MAX_REQUEST_BYTES),
         "max_read": str(MAX_REQUEST_BYTES),
-        # Hard links are several files to a path-based binding, and other mounts write too: the kernel must ask.
+        # Hard links are several files to a path-based binding: the kernel must ask.
         "attr_timeout": "0",
         "entry_timeout": "0.3",
         "negative_timeout": "0",

@@ -32,7 +32,7 @@ def test_the_kernel_binding_takes_large_requests_and_keeps_attributes() -> None:
     assert parse(["binding=kernel,attr_timeout=0"], as_root=False).fuse["attr_timeout"] == "0"
     with pytest.raises(OptionError, match="allow_root"):
         parse(["binding=kernel,allow_root"], as_root=True)
-    assert parse(["binding=kernel,binding=auto"], as_root=False) == parse([], as_root=False)
+    assert parse(["binding=kernel,binding=auto"], as_root=False).fuse == parse([], as_root=False).fuse
 
 
 def test_lists_are_read_in_order_and_the_last_word_counts() -> None:
@@ -62,7 +62,16 @@ def test_the_log_file_is_absolute_since_the_background_process_is_elsewhere() ->
 
 
 def test_words_for_mount_are_ignored() -> None:
-    assert parse(["defaults,_netdev,x-systemd.automount"], as_root=False) == parse([], as_root=False)
+    words = "defaults,auto,noauto,nofail,_netdev,user,user=alice,users,comment=ours,x-systemd.automount,X-mount.mkdir"
+    assert parse([words], as_root=False) == parse([], as_root=False)
+
+
+def test_sloppily_read_an_unknown_option_is_left_out_but_never_a_remount() -> None:
+    assert parse(["nonsense,ro"], as_root=False, sloppy=True) == parse(["ro"], as_root=False)
+    with pytest.raises(OptionError, match="unmount"):
+        parse(["remount,ro"], as_root=False, sloppy=True)
+    with pytest.raises(OptionError, match="durability=never"):
+        parse(["durability=never"], as_root=False, sloppy=True)
 
 
 def test_nonempty_is_ours() -> None:

@@ -1,0 +1,124 @@
+"""`mount -t fuse.dfs` and /etc/fstab, by the real mount(8), which runs what `make install-mount-helper` has installed.
+
+All of it happens in a mount namespace of its own, whose /usr/sbin is a copy made of links: this machine's is not
+touched, and when the namespace's last process is gone, so is the mount. (What others unmount is unmounted there too.)
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mounts import Grid, environment
+from support.servers import REPOSITORY
+
+pytestmark = pytest.mark.integration
+
+TIMEOUT_S = 90.0
+
+PRIVATE = """
+set -euo pipefail
+mount --make-rslave /
+mkdir sbin mnt
+mount --bind /usr/sbin sbin
+mount -t tmpfs none /usr/sbin
+ln -s "$PWD"/sbin/* /usr/sbin/
+"""
+INSTALL = """
+make -s -C "$PROJECT" install-mount-helper
+"""
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+    with Grid(tmp_path_factory.mktemp("grid")) as grid:
+        yield grid
+
+
+def run_privately(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as root in a mount namespace of its own, in `folder`."""
+    project = folder / "project"  # so that the links are made to what runs this very source tree
+    (project / ".venv/bin").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "Makefile", project)
+    shutil.copy(REPOSITORY / "pyproject.toml", project)
+    (project / ".venv/installed").touch()
+    helper = project / ".venv/bin/mount.dfs"
+    helper.write_text(
+        f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(REPOSITORY))}\n"
+        f'exec {shlex.quote(sys.executable)} -m dfsfuse.cli.mount_helper "$@"\n'
+    )
+    helper.chmod(0o755)
+    return subprocess.run(
+        ["unshare", "--mount", "bash", "-c", PRIVATE + script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=environment() | {"PROJECT": str(project), "HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")},
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def test_mount_and_umount(grid: Grid, tmp_path: Path) -> None:
+    config = shlex.quote(str(grid.client_config))
+    script = f"""
+    mount -t fuse.dfs -o noatime,binding=kernel {config} mnt
+    grep " $PWD/mnt fuse.dfs " /proc/self/mounts
+    echo kept > mnt/file
+    umount mnt
+    test ! -e mnt/file
+    mount -t dfs {config} mnt
+    cat mnt/file
+    "$PROJECT/.venv/bin/mount.dfs" {config} mnt || echo "code $?"
+    umount mnt
+    mount -t fuse.dfs -o remount,ro {config} mnt || echo "code $?"
+    make -s -C "$PROJECT" uninstall-mount-helper
+    ls /sbin/mount.dfs /sbin/mount.fuse.dfs || echo gone
+    """
+    done = run_privately(tmp_path, INSTALL + script)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"{grid.client_config} {tmp_path}/mnt fuse.dfs rw,nosuid,nodev,noatime")
+    assert lines[1] == "kept"
+    assert "mnt: dfsfuse is already mounted here" in lines[2]
+    assert lines[3] == "code 32"
+    assert "-o remount: options cannot change" in lines[4]
+    assert lines[5] == "code 1"
+    assert lines[-1] == "gone"
+
+
+def test_a_line_of_fstab_is_mounted_once(grid: Grid, tmp_path: Path) -> None:
+    line = f"{grid.client_config} {tmp_path}/mnt fuse.dfs defaults,nofail,_netdev,users,relatime,comment=x,x-ours 0 0\n"
+    (tmp_path / "fstab").write_text(line)
+    script = """
+    mount -T fstab "$PWD/mnt"
+    mount -T fstab -a
+    grep -c " $PWD/mnt fuse.dfs .*nosuid,nodev,noexec" /proc/self/mounts
+    echo kept > mnt/by-fstab
+    umount mnt
+    """
+    done = run_privately(tmp_path, INSTALL + script)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stdout
+
+
+def test_what_goes_wrong_is_said_with_the_codes_of_mount(grid: Grid, tmp_path: Path) -> None:
+    script = f"""
+    mount -t fuse.dfs missing.yaml mnt || echo "code $?"
+    mount -t fuse.dfs -o durabilty=fsync {shlex.quote(str(grid.client_config))} mnt || echo "code $?"
+    mount -s -f -t fuse.dfs -o durabilty=fsync {shlex.quote(str(grid.client_config))} mnt && echo checked
+    mount -t fuse.dfs {shlex.quote(str(grid.client_config))} "$PWD/sbin" || echo "code $?"
+    grep -c " $PWD/[a-z]* fuse.dfs " /proc/self/mounts || true
+    """
+    done = run_privately(tmp_path, INSTALL + script)
+    lines = done.stdout.splitlines()
+    assert "missing.yaml" in lines[0]
+    assert "durabilty" in lines[2]
+    assert (lines[1], lines[3], lines[4]) == ("code 1", "code 1", "checked"), done.stdout
+    assert "sbin: " in lines[-3]
+    assert lines[-2:] == ["code 32", "0"], done.stdout
