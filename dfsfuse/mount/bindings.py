@@ -1,7 +1,7 @@
 """The ways in which a Vfs can be served to the kernel, by name; and serving one until it is unmounted.
 
 A binding is imported only when it is used: each needs things that a machine may not have. `fusepy` needs libfuse 2;
-`kernel` needs Linux only.
+`kernel` needs Linux only. Which one it is was decided before (`choice`).
 
 Signals: SIGTERM and SIGINT mean "unmount cleanly": a thread waits for them (`signal.sigwait`), since Python's own
 handlers cannot run while the main thread is inside libfuse, and libfuse's would cut the connection to the kernel with
@@ -53,10 +53,10 @@ def serve(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[
 
     `on_ready` is called once, when the mount works. Raises `FuseMissingError` if it never did.
     """
-    if options.binding == "kernel":
-        _serve_by_kernel(vfs, mountpoint, options, on_ready)
-    else:
+    if options.binding == "fusepy":
         _serve_by_fusepy(vfs, mountpoint, options, on_ready)
+    else:
+        _serve_by_kernel(vfs, mountpoint, options, on_ready)
 
 
 def _serve_by_kernel(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None]) -> None:

@@ -58,7 +58,7 @@ def test_library(case: Case, library: Vfs) -> None:
 @pytest.fixture(scope="module")
 def mountpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid.mount().path
+        yield grid.mount(options=["-o", "binding=fusepy"]).path
 
 
 @pytest.mark.parametrize("case", on("mount"))

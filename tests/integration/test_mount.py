@@ -16,6 +16,7 @@ from support.mounts import Grid, environment, eventually, is_mounted, program, u
 pytestmark = pytest.mark.integration
 
 COMMAND_TIMEOUT_S = 90.0
+BINDINGS = pytest.mark.parametrize("binding", ["kernel", "fusepy"])
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def servers_below(folder: Path) -> list[int]:
 
 
 def test_to_the_background_when_it_works_and_back(dfsmount: Dfsmount, mountpoint: Path) -> None:
-    assert dfsmount.mount(mountpoint) == (0, "")
+    assert dfsmount.mount(mountpoint, "-o", "binding=fusepy") == (0, "")
     assert is_mounted(mountpoint)
     (mountpoint / "kept").write_text("hello")
     assert dfsmount("-u", mountpoint) == (0, f"{mountpoint}: unmounted\n")
@@ -93,19 +94,21 @@ def test_to_the_background_when_it_works_and_back(dfsmount: Dfsmount, mountpoint
         (mountpoint / "new").write_text("")
 
 
-def test_what_the_kernel_is_told(dfsmount: Dfsmount, mountpoint: Path) -> None:
-    assert dfsmount.mount(mountpoint)[0] == 0
+@pytest.mark.parametrize(("binding", "max_read"), [("kernel", 1 << 20), ("fusepy", 128 << 10)])
+def test_what_the_kernel_is_told(dfsmount: Dfsmount, mountpoint: Path, binding: str, max_read: int) -> None:
+    assert dfsmount.mount(mountpoint, "-o", f"binding={binding}")[0] == 0
     (line,) = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(mountpoint) in line]
     source, _, kind, options, *_ = line.split()
     assert (source, kind) == ("dfsfuse", "fuse.dfs")
-    assert {"default_permissions", "max_read=131072"} <= set(options.split(","))
+    assert {"default_permissions", f"max_read={max_read}"} <= set(options.split(","))
     assert ("allow_other" in options.split(",")) == (os.geteuid() == 0)
     assert os.statvfs(mountpoint).f_namemax == 255
     assert os.statvfs(mountpoint).f_blocks > 0
 
 
-def test_any_name_gets_through(dfsmount: Dfsmount, mountpoint: Path) -> None:
-    assert dfsmount.mount(mountpoint)[0] == 0
+@BINDINGS
+def test_any_name_gets_through(dfsmount: Dfsmount, mountpoint: Path, binding: str) -> None:
+    assert dfsmount.mount(mountpoint, "-o", f"binding={binding}")[0] == 0
     folder = mountpoint / os.fsdecode(b"names\xff")
     names = {b"bad \xff\xfe utf-8", b"new\nline", "ünï".encode(), b"\xed\xa0\x80", b"x" * 255}
     folder.mkdir()
@@ -118,8 +121,9 @@ def test_any_name_gets_through(dfsmount: Dfsmount, mountpoint: Path) -> None:
     assert os.fsencode(link.readlink()) == b"to \xff"
 
 
-def test_times_are_told_from_omit_and_now(dfsmount: Dfsmount, mountpoint: Path) -> None:
-    assert dfsmount.mount(mountpoint)[0] == 0
+@BINDINGS
+def test_times_are_told_from_omit_and_now(dfsmount: Dfsmount, mountpoint: Path, binding: str) -> None:
+    assert dfsmount.mount(mountpoint, "-o", f"binding={binding}")[0] == 0
     file = mountpoint / "times"
     file.write_text("")
     omit_ns, now_ns = 1_073_741_822, 1_073_741_823  # as times, these are what fusepy makes of UTIME_OMIT and _NOW
@@ -186,13 +190,14 @@ def test_usage(dfsmount: Dfsmount, mountpoint: Path) -> None:
         assert (code, expected in text) == (2, True), text
     code, text = dfsmount("--version")
     assert code == 0
+    assert "binding kernel" in text
     assert "fusepy 3." in text
     assert "libfuse 2." in text
 
 
 def test_no_libfuse(dfsmount: Dfsmount, mountpoint: Path) -> None:
     dfsmount.environment["FUSE_LIBRARY_PATH"] = "libfuse-that-is-not-there.so.2"
-    code, text = dfsmount.mount(mountpoint)
+    code, text = dfsmount.mount(mountpoint, "-o", "binding=fusepy")
     assert code == 11
     assert "apt-get install fuse3 libfuse2" in text
 
@@ -216,8 +221,9 @@ def test_what_a_killed_mount_leaves_is_no_obstacle(dfsmount: Dfsmount, grid: Gri
     assert not is_mounted(mount.path)
 
 
-def test_a_mount_in_use(dfsmount: Dfsmount, mountpoint: Path) -> None:
-    assert dfsmount.mount(mountpoint)[0] == 0
+@BINDINGS
+def test_a_mount_in_use(dfsmount: Dfsmount, mountpoint: Path, binding: str) -> None:
+    assert dfsmount.mount(mountpoint, "-o", f"binding={binding}")[0] == 0
     (mountpoint / "open").write_text("text")
     with (mountpoint / "open").open() as file:
         code, text = dfsmount("-u", mountpoint)
@@ -230,9 +236,9 @@ def test_a_mount_in_use(dfsmount: Dfsmount, mountpoint: Path) -> None:
         assert file.read() == "text"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_unmounts_and_keeps_what_was_written(grid: Grid, number: signal.Signals) -> None:
-    mount = grid.mount(f"signal-{number.name}")
+@pytest.mark.parametrize(("number", "binding"), [(signal.SIGTERM, "fusepy"), (signal.SIGINT, "kernel")])
+def test_a_signal_unmounts_and_keeps_what_was_written(grid: Grid, number: signal.Signals, binding: str) -> None:
+    mount = grid.mount(f"signal-{number.name}", ["-o", f"binding={binding}"])
     (mount.path / "closed").write_text("is on the servers")
     pid = mount.pid
     ended = os.pidfd_open(pid)
@@ -247,7 +253,8 @@ def test_a_signal_unmounts_and_keeps_what_was_written(grid: Grid, number: signal
 
 
 def test_a_signal_while_a_program_keeps_a_file_open(grid: Grid) -> None:
-    mount = grid.mount("held")
+    """By the kernel binding: in test_mount_by_kernel.py."""
+    mount = grid.mount("held", ["-o", "binding=fusepy"])
     descriptor = os.open(mount.path / "still-open", os.O_CREAT | os.O_WRONLY)
     try:
         os.write(descriptor, b"not yet closed")
