@@ -5,6 +5,7 @@ As `handlers_names`. Data is not copied: what is written is a view of the reques
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -49,12 +50,14 @@ def read(operations: Operations, request: Request) -> Buffer | list[Buffer]:
 
 
 def write(operations: Operations, request: Request) -> bytes:
-    handle, offset, size, flags, *_ = request.fields(wire.fuse_write_in)
+    handle, offset, size, flags, _, of_descriptor, _ = request.fields(wire.fuse_write_in)
     data = request.body[wire.fuse_write_in.size :]
     if len(data) != size:
         raise MalformedError(f"{len(data)} bytes of data, said to be {size}")
     kill = bool(flags & wire.FUSE_WRITE_KILL_SUIDGID)
-    taken = operations.write(request.context, request.nodeid, handle, _checked(offset), data, kill_privileges=kill)
+    append = bool(of_descriptor & os.O_APPEND and not flags & wire.FUSE_WRITE_CACHE)
+    ino, offset = request.nodeid, _checked(offset)
+    taken = operations.write(request.context, ino, handle, offset, data, kill_privileges=kill, append=append)
     return wire.fuse_write_out.pack(taken, 0)
 
 

@@ -134,9 +134,18 @@ class Operations:
         raise no_such_operation()
 
     def write(
-        self, context: Context, ino: int, handle: int, offset: int, data: memoryview, *, kill_privileges: bool
+        self,
+        context: Context,
+        ino: int,
+        handle: int,
+        offset: int,
+        data: memoryview,
+        *,
+        kill_privileges: bool,
+        append: bool = False,
     ) -> int:
-        """How many bytes were taken. `data` is valid until this returns, and belongs to the session."""
+        """How many bytes were taken. `data` is valid until this returns, and belongs to the session. `append`: the
+        descriptor has O_APPEND now; `offset` is where the kernel believes the file to end."""
         raise no_such_operation()
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:

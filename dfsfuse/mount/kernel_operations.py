@@ -196,11 +196,19 @@ class KernelOperations(Operations):
         return self._vfs.read(handle, offset, size)
 
     def write(
-        self, context: Context, ino: int, handle: int, offset: int, data: memoryview, *, kill_privileges: bool
+        self,
+        context: Context,
+        ino: int,
+        handle: int,
+        offset: int,
+        data: memoryview,
+        *,
+        kill_privileges: bool,
+        append: bool = False,
     ) -> int:
         if kill_privileges:
             self._kill_privileges(ino)
-        return self._vfs.write(handle, offset, data)
+        return self._vfs.write(handle, offset, data, append=append)
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
         self._vfs.flush(handle)

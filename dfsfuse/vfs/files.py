@@ -191,12 +191,13 @@ class Files:
             raise error(errno.EBADF)
         return self._reader.read(handle.file, offset, size, handle.ahead)
 
-    def write(self, number: int, offset: int, data: bytes | memoryview) -> int:
-        """Take the data; with O_APPEND at the end of the file, as far as this mount knows it."""
+    def write(self, number: int, offset: int, data: bytes | memoryview, *, append: bool | None = None) -> int:
+        """Take the data; `append` (None: as the file was opened) at the end that the file has when it is committed."""
         handle = self._get(number)
         if not handle.may_write:
             raise error(errno.EBADF)
-        return self._saver.write(handle.file, None if handle.flags & os.O_APPEND else offset, data)
+        append = bool(handle.flags & os.O_APPEND) if append is None else append
+        return self._saver.write(handle.file, None if append else offset, data)
 
     def flush(self, number: int) -> None:
         """close() was called on a descriptor: save all, or (durability=fsync) begin to. The data of a file without a

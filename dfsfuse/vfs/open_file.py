@@ -4,6 +4,10 @@ Unsaved data is in one of three states. Dirty: in the write buffer. Sealed: take
 its way up or waiting for the batch that carries it. Up: on its servers, only the map does not refer to it yet. Dirty
 bytes lie over sealed ones, a sealed item over those sealed before it, and all of them over what is stored.
 
+Unsaved data either has places of its own or was appended, never some of each: who writes the other way saves first.
+Appended data is one run of bytes whose place is decided when it is committed (appending.py); until then it is kept
+from where this mount believes the file to end, and in memory, since it may have to move.
+
 Does no IO and waits for nothing. Threads: `lock` guards every field but `commit_lock`, which is taken before `lock` and
 is held during a whole flush or truncate, so that a file's batches are committed in the order of its writes. Callers
 hold `lock` when they call a method.
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dfs_server.protocol.pieces import Buffer
@@ -40,6 +44,17 @@ class Sealed:
     upload: Future[None] | None = None
     is_forgotten: bool = False
     """Nobody wants it any more; an upload under way frees its memory when it ends."""
+    is_appended: bool = False
+    """Its place is not decided; its data stays in memory until it is."""
+    is_doubtful: bool = False
+    """A batch with it failed in a way that does not tell whether it is in the map, and where."""
+    spare: Written | None = None
+    """A second segment of the same bytes, for appended data that may come to lie across a border of regions."""
+
+    @property
+    def start(self) -> int:
+        """Its first byte in the file."""
+        return self.region * REGION_BYTES + self.writes[0].offset
 
     @property
     def end(self) -> int:
@@ -82,6 +97,8 @@ class OpenFile:
     """x of the first segment, as stored or as decided here."""
     written_ns: int | None = None
     """When it was last written to, if that is not saved yet and nobody has set another time since."""
+    is_appended: bool = False
+    """Was the unsaved data appended, rather than written to places of its own?"""
     error: Exception | None = None
     """Why something failed that nobody waited for; told to the next who writes or flushes."""
     is_unlinked: bool = False
@@ -97,6 +114,16 @@ class OpenFile:
     def is_unsaved(self) -> bool:
         """Is there anything that the map does not have?"""
         return bool(self.sealed or self.buffer.dirty_bytes or self.written_ns is not None)
+
+    @property
+    def has_data(self) -> bool:
+        """Is there unsaved data?"""
+        return bool(self.sealed or self.buffer.dirty_bytes)
+
+    @property
+    def start(self) -> int:
+        """The first byte of unsaved data, of which there is some."""
+        return min([item.start for item in self.sealed] + [self.buffer.start()] * bool(self.buffer.dirty_bytes))
 
     @property
     def end(self) -> int:
@@ -115,6 +142,37 @@ class OpenFile:
         touched = range(offset // REGION_BYTES, (offset + len(data) - 1) // REGION_BYTES + 1)
         return grown, [self.seal(region) for region in touched if self.buffer.is_full(region)]
 
+    def begin(self, *, is_append: bool) -> bool:
+        """What is written next is appended, or has a place of its own. False if there is unsaved data of the other
+        kind."""
+        if not self.has_data:
+            self.is_appended = is_append
+        return self.is_appended == is_append
+
+    def appended(self, items: list[Sealed], place: int) -> list[Sealed]:
+        """These, the first of what was appended, are in the map now, from `place` on. What was appended since comes
+        after them. Gives the items that are sealed no more because of that."""
+        by = place - items[0].start
+        self.sealed = [item for item in self.sealed if item not in items]
+        return self.unseal(by) if by else []
+
+    def unseal(self, by: int = 0) -> list[Sealed]:
+        """Appended data becomes dirty again, so many bytes further on. Gives the items that were sealed."""
+        items, self.sealed = self.sealed, []
+        parts = [(item.start, item.data) for item in items]
+        parts += [
+            (region * REGION_BYTES + interval.start, interval.data)
+            for region in self.buffer.regions()
+            for interval in self.buffer.take(region)
+        ]
+        for start, data in parts:
+            assert data is not None
+            self.buffer.write(start + by, data)
+        for item in items:
+            item.data = None  # an upload under way has its own reference, and no memory to give back
+            item.is_forgotten = True
+        return items
+
     def seal(self, region: int) -> Sealed:
         """Take the region's dirty bytes out of the buffer: they become one segment."""
         item = _pack(region, self.buffer.take(region))
@@ -122,6 +180,7 @@ class OpenFile:
         if self.rotation is None:
             self.rotation = rotation_of(item.data)
         item.rotation = rotation_of_region(self.rotation, region)
+        item.is_appended = self.is_appended
         self.sealed.append(item)
         return item
 
@@ -139,8 +198,12 @@ class OpenFile:
         error, self.error = self.error, None
         return error
 
-    def layers(self, offset: int, end: int) -> list[list[Shown]]:
-        """What unsaved data shows from `offset` to `end`: the top layer first, each sorted."""
+    def layers(self, offset: int, end: int, by: int = 0) -> list[list[Shown]]:
+        """What unsaved data shows from `offset` to `end`: the top layer first, each sorted. `by`: all of it lies so
+        many bytes further on."""
+        if by:
+            layers = self.layers(offset - by, end - by)
+            return [[replace(shown, start=shown.start + by) for shown in layer] for layer in layers]
         layers = [[Shown(at, len(data), memoryview(data)) for at, data in self.buffer.find(offset, end)]]
         for item in reversed(self.sealed):
             base = item.region * REGION_BYTES

@@ -87,10 +87,8 @@ class Reader:
         if size <= 0:
             return b""
         with file.lock:
-            layers = file.layers(offset, offset + size)
-            unsaved_end = file.end
             fetch = ahead.regions(offset, size)
-        stored = self._look(file.ino, offset, offset + size, fetch)
+        layers, unsaved_end, stored = self._layers(file, offset, offset + size, fetch)
         end = min(offset + size, max(stored.size, unsaved_end))
         if offset >= end:
             return b""
@@ -102,6 +100,19 @@ class Reader:
         for gap in answer.gaps:
             self._add_stored(answer, stored.regions, *gap)
         return answer.data()
+
+    def _layers(self, file: OpenFile, offset: int, end: int, ahead: range) -> tuple[list[list[Shown]], int, _Stored]:
+        with file.lock:
+            layers, unsaved_end = file.layers(offset, end), file.end
+            start = file.start if file.is_appended and file.has_data else None
+        stored = self._look(file.ino, offset, end, ahead)
+        if start is None or stored.size == start:
+            return layers, unsaved_end, stored
+        with file.commit_lock:  # others have appended, or what we have appended is being committed just now
+            stored = self._look(file.ino, offset, end, ahead)
+            with file.lock:
+                by = stored.size - file.start if file.is_appended and file.has_data else 0
+                return file.layers(offset, end, by), file.end + by, stored
 
     def _look(self, ino: int, offset: int, end: int, ahead: range) -> _Stored:
         def work(view: View) -> _Stored:

@@ -3,7 +3,8 @@
 A flush seals what is dirty, waits until all of it is up, and then commits: one batch as a rule, several of bounded
 size for a lot of data, in order of the regions, so that a client that dies leaves a prefix. Patches are laid over the
 regions as they are in the transaction; two mounts that write different parts of a file both survive. Regions with too
-many extents are then read whole and written as one segment, unless somebody changes them meanwhile.
+many extents are then read whole and written as one segment, unless somebody changes them meanwhile. Appended data is
+committed in one batch, which decides its place (appending.py).
 
 What failed stays unsaved and is tried again by the next flush. Threads: `OpenFile.commit_lock`; see context.py.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -24,13 +25,14 @@ from dfsfuse.namespace import inodes
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction, View
-from dfsfuse.vfs import regions
+from dfsfuse.vfs import appending, regions
+from dfsfuse.vfs.appending import Laid
 from dfsfuse.vfs.context import FILE_MAX_BYTES, Context, log
 from dfsfuse.vfs.open_file import OpenFile, Sealed
 from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.regions import Patch, Saved
 from dfsfuse.vfs.removal import Reaper
-from dfsfuse.vfs.uploads import Uploads
+from dfsfuse.vfs.uploads import Task, Uploads
 
 ROOM_WAIT_S: Final = 60.0
 """How long write() waits for memory while uploads make progress."""
@@ -38,6 +40,17 @@ RUNS_MAX: Final = 32
 """When a region is compacted, so many stretches of data keep the holes between them."""
 UNSAVED_SEGMENTS_MAX: Final = 256
 """So many segments that are up and that no batch refers to yet are committed without waiting for a flush."""
+APPENDED_SEGMENTS_MAX: Final = 8
+"""The same for appended ones, which stay in memory until then."""
+
+
+class _Taken(NamedTuple):
+    """What a write set off."""
+
+    grown: int
+    begun: list[Task]
+    is_crowded: bool
+    is_long: bool
 
 
 class Saver:
@@ -60,23 +73,35 @@ class Saver:
             return 0
         stored = self._stored_size(file.ino) if offset is None else 0
         self._make_room(file, size)
-        with file.lock:
-            failure = file.take_error()
-            at = max(stored, file.end) if offset is None else offset
-            if failure is not None or at + size > FILE_MAX_BYTES:
-                self._uploads.budget.release(size)
-                raise failure or error(errno.EFBIG)
-            grown, full = file.write(at, data, self._context.clock())
-            tasks = self._uploads.begin(full)
-            is_crowded = file.is_crowded(at)
-            is_long = len(file.sealed) >= UNSAVED_SEGMENTS_MAX
-        self._uploads.budget.release(size - grown)
-        self._uploads.submit(file, tasks)
-        if is_crowded:
+        try:
+            while not (tasks := self._take(file, offset, stored, data)):
+                self.save(file)
+        except BaseException:
+            self._uploads.budget.release(size)
+            raise
+        self._uploads.budget.release(size - tasks.grown)
+        self._uploads.submit(file, tasks.begun)
+        if tasks.is_crowded:
             self.save(file)
-        elif is_long:
+        elif tasks.is_long:
             self.save_later(file, seal=False)
         return size
+
+    def _take(self, file: OpenFile, offset: int | None, stored: int, data: bytes | memoryview) -> _Taken | None:
+        """Into the file's unsaved data. None: what is unsaved has to be saved first, as it was written the other way
+        (appended, or to a place)."""
+        with file.lock:
+            failure = file.take_error()
+            if failure is not None:
+                raise failure
+            if not file.begin(is_append=offset is None):
+                return None
+            at = offset if offset is not None else file.end or stored
+            if at + len(data) > FILE_MAX_BYTES:
+                raise error(errno.EFBIG)
+            grown, full = file.write(at, data, self._context.clock())
+            limit = APPENDED_SEGMENTS_MAX if file.is_appended else UNSAVED_SEGMENTS_MAX
+            return _Taken(grown, self._uploads.begin(full), file.is_crowded(at), len(file.sealed) >= limit)
 
     def _stored_size(self, ino: int) -> int:
         def look(view: View) -> int:
@@ -139,20 +164,10 @@ class Saver:
             if not file.is_unsaved:
                 file.error = None
                 return
-            if seal:
+            if seal and not file.is_appended:
                 file.seal_all()
-            items, written_ns, rotation = list(file.sealed), file.written_ns, file.rotation
-        self._uploads.finish(file, items)
-        crowded: set[int] = set()
-        for batch in _batches(items):
-            saved = self._commit(file.ino, [item.patch() for item in batch], written_ns, rotation)
-            with file.lock:
-                file.sealed = [item for item in file.sealed if item not in batch]
-            self._uploads.let_go(file, batch)
-            if saved is None:
-                self._reaper.drop_later(file.ino, self._uploads.forget(file))
-                raise error(errno.ESTALE, "the file was removed by another mount")
-            crowded.update(saved.crowded)
+            items, written_ns, is_appended = list(file.sealed), file.written_ns, file.is_appended and file.has_data
+        crowded = self._save_appended(file, written_ns) if is_appended else self._save_placed(file, items, written_ns)
         with file.lock:
             file.error = None
             if file.written_ns == written_ns:
@@ -162,6 +177,81 @@ class Saver:
             self._files.unpin(file)
         for region in sorted(crowded):
             self._compact(file.ino, region)
+
+    def _save_placed(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> set[int]:
+        """Commit what was written to places of its own. Gives the crowded regions."""
+        self._uploads.finish(file, items)
+        crowded: set[int] = set()
+        for batch in _batches(items):
+            saved = self._commit(file.ino, [item.patch() for item in batch], written_ns, file.rotation)
+            with file.lock:
+                file.sealed = [item for item in file.sealed if item not in batch]
+            self._uploads.let_go(file, batch)
+            if saved is None:
+                raise self._gone(file)
+            crowded.update(saved.crowded)
+        return crowded
+
+    def _gone(self, file: OpenFile) -> OSError:
+        """What was written has no file any more: it is given up."""
+        self._reaper.drop_later(file.ino, self._uploads.forget(file))
+        return error(errno.ESTALE, "the file was removed by another mount")
+
+    # ------------------------------------------------------------------ what was appended
+
+    def _save_appended(self, file: OpenFile, written_ns: int | None) -> set[int]:
+        """Commit all that was appended up to now, in one batch. Gives the crowded regions."""
+        with file.lock:
+            doubtful = [item for item in file.sealed if item.is_doubtful]
+        crowded = self._append(file, doubtful, written_ns) if doubtful else set()
+        with file.lock:
+            gone = []
+            if len(file.sealed) > len({item.region for item in file.sealed}):
+                gone = file.unseal()  # left by failures; many small segments are too much for a batch
+            file.seal_all()
+            items = list(file.sealed)
+        self._reaper.drop_later(file.ino, gone)
+        return crowded | self._append(file, items, written_ns) if items else crowded
+
+    def _append(self, file: OpenFile, items: list[Sealed], written_ns: int | None) -> set[int]:
+        items = sorted(items, key=lambda item: item.start)
+        self._uploads.finish(file, items)
+        try:
+            laid = self._commit_appended(file, items, written_ns)
+            if laid is None:
+                for item in items:
+                    assert item.data is not None
+                    item.spare = item.spare or self._context.segments.write(item.data, item.rotation)
+                laid = self._commit_appended(file, items, written_ns)
+        except BaseException:
+            with file.lock:
+                for item in items:
+                    item.is_doubtful = True
+            raise
+        if laid is None:
+            raise self._gone(file)
+        with file.lock:
+            moved = file.appended(items, laid.place)
+        self._uploads.let_go(file, items)
+        self._reaper.drop_later(file.ino, moved)
+        return set() if laid.saved is None else set(laid.saved.crowded)
+
+    def _commit_appended(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> Laid | None:
+        """None: the items need spares; or, if they have them, the file is gone."""
+        ino, rotation = file.ino, file.rotation
+
+        def work(tx: Transaction) -> Laid | None:
+            inode = inodes.find(tx, ino)
+            if inode is None or not inode.is_file:
+                return None
+            laid = appending.lay(tx, ino, inode, items)
+            if laid is not None and laid.saved is not None:
+                inodes.save(tx, ino, _written(laid.saved.inode, written_ns, rotation))
+            return laid
+
+        return self._context.store.transact(work)
+
+    # ------------------------------------------------------------------ what has places of its own
 
     def _commit(self, ino: int, patches: Sequence[Patch], written_ns: int | None, rotation: int | None) -> Saved | None:
         def work(tx: Transaction) -> Saved | None:

@@ -100,7 +100,7 @@ class Uploads:
             item.written = written
             if failure is not None and not item.is_forgotten:
                 file.error = failure
-            if item.is_forgotten or (written is not None and not written.inline):
+            if item.is_forgotten or (written is not None and not written.inline and not item.is_appended):
                 self._free(item)
             self.budget.upload_ends()
             if failure is None:

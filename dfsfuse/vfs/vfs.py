@@ -242,9 +242,10 @@ class Vfs:
         """Up to `size` bytes, fewer only at the end. Raises IncompleteError."""
         return self._files.read(handle, offset, size)
 
-    def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
-        """Take the data; all of it. Raises ReadOnlyError, NoSpaceError..."""
-        return self._files.write(handle, offset, data)
+    def write(self, handle: int, offset: int, data: bytes | memoryview, *, append: bool | None = None) -> int:
+        """Take the data; all of it. `append`: at the end, wherever that is; None: if it was opened so. Raises
+        ReadOnlyError, NoSpaceError..."""
+        return self._files.write(handle, offset, data, append=append)
 
     def flush(self, handle: int) -> None:
         """A descriptor was closed: save what was written (or begin to, with durability=fsync)."""

@@ -99,6 +99,11 @@ class WriteBuffer:
                     found.append((base + start, bytes(interval.data[start - interval.start : stop - interval.start])))
         return found
 
+    def start(self) -> int:
+        """The first dirty byte of the file; something must be dirty."""
+        first = min(self._regions)
+        return first * REGION_BYTES + self._regions[first][0].start
+
     def end(self) -> int:
         """The first byte of the file after the last dirty one; 0 if nothing is dirty."""
         if not self._regions:

@@ -276,10 +276,19 @@ class MemoryFs(Operations):
         return [memoryview(whole)[: len(whole) // 2], memoryview(whole)[len(whole) // 2 :]]
 
     def write(
-        self, context: Context, ino: int, handle: int, offset: int, data: memoryview, *, kill_privileges: bool
+        self,
+        context: Context,
+        ino: int,
+        handle: int,
+        offset: int,
+        data: memoryview,
+        *,
+        kill_privileges: bool,
+        append: bool = False,
     ) -> int:
         with self._lock:
             inode = self.inodes[ino]
+            offset = len(inode.data) if append else offset
             if offset > len(inode.data):
                 inode.resize(offset)
             inode.data[offset : offset + len(data)] = data

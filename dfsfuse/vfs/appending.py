@@ -1,0 +1,83 @@
+"""Where appended data goes is decided within the transaction that commits it: at the end the file has there. Pure but
+for the transaction.
+
+Until then it is kept as if it began where this mount believes the file to end, cut into segments at the borders of
+regions. If others have appended meanwhile, it moves as a whole: its segments are laid elsewhere as they are. One that
+would cross a border in its new place needs a spare, a second segment of the same bytes: each of the two regions then
+refers to one of them, so that a segment still belongs to one region.
+
+All of a file's appended data is committed in one batch, so no record (what one write() call gave) is ever torn.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from dfsfuse.data.extents import REGION_BYTES, Write
+from dfsfuse.namespace import inodes
+from dfsfuse.namespace.records import Inode
+from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.vfs import regions
+from dfsfuse.vfs.context import FILE_MAX_BYTES
+from dfsfuse.vfs.open_file import Sealed
+from dfsfuse.vfs.regions import Patch, Saved
+
+
+class Laid(NamedTuple):
+    """Where appended data begins in the map, and what else a batch has to do. `saved` None: it was there already."""
+
+    place: int
+    saved: Saved | None
+
+
+def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed]) -> Laid | None:
+    """Lay these items, which follow one another, at the end of the file. None, and nothing is changed: one of them
+    would cross a border of regions, and has no spare. Raises OSError (EFBIG)."""
+    place = inode.size
+    if any(item.is_doubtful for item in items):
+        found = _place_of(tx, ino, inode, items[0])
+        if found is not None:
+            return Laid(found, None)
+    if place + sum(item.length for item in items) > FILE_MAX_BYTES:
+        raise inodes.error(errno.EFBIG)
+    by = place - items[0].start
+    if any(_crosses(item, by) and item.spare is None for item in items):
+        return None
+    patches = [patch for item in items for patch in _moved(item, by)]
+    saved = regions.save(tx, ino, inode, patches)
+    used = {patch.segment.id for patch in patches}
+    for item in items:
+        if item.spare is not None and not item.spare.inline and item.spare.segment.id not in used:
+            tx.drop(item.spare.segment.id)
+    return Laid(place, saved)
+
+
+def _place_of(tx: Transaction, ino: int, inode: Inode, item: Sealed) -> int | None:
+    """Where a batch of ours, whose fate was not known, has laid this item; None if it has not. Whoever commits after
+    such a batch knows: it is in the log by now, or never will be."""
+    segment = item.patch().segment.id
+    for index, region in regions.find_all(tx, ino, inode):
+        for extent in region.extents:
+            if region.segments[extent.segment].id == segment:
+                return index * REGION_BYTES + extent.offset - extent.segment_offset
+    return None
+
+
+def _crosses(item: Sealed, by: int) -> bool:
+    return (item.start + by) % REGION_BYTES + item.length > REGION_BYTES
+
+
+def _moved(item: Sealed, by: int) -> Iterator[Patch]:
+    """The item's patch (or two, if it crosses a border) so many bytes further on."""
+    region, at = divmod(item.start + by, REGION_BYTES)
+    if not _crosses(item, by):
+        yield replace(item.patch(), region=region, writes=(Write(at, item.length, 0),))
+        return
+    room = REGION_BYTES - at
+    assert item.spare is not None
+    yield replace(item.patch(), region=region, writes=(Write(at, room, 0),))
+    rest = Write(0, item.length - room, room)
+    yield Patch(region + 1, item.spare.segment, item.spare.inline, (rest,))
