@@ -77,7 +77,7 @@ def _is_link(path: Path) -> bool:
 def is_stale(mountpoint: Path) -> bool:
     """Is the process behind this FUSE mount gone? (Every access says "Transport endpoint is not connected".)"""
     try:
-        mountpoint.lstat()
+        os.statvfs(mountpoint)  # unlike attributes, the kernel keeps nothing of this
     except OSError as error:
         return error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
     return False
