@@ -104,21 +104,29 @@ class LogMap:
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         """See `MapStore.transact`."""
         begun = self._clock()
-        answered = self._answer(work, begun)
-        if answered is not None:
-            result, change = answered
-            if change is not None:
-                self._see_to(change, durable=durable)
-            return result
-        with self._log_lock:
-            self._drain()
-            return self._transact_slowly(work, begun)
+        answered = self._answer(work, begun, durable)
+        if answered is None:
+            with self._log_lock:
+                self._drain()
+                answered = self._transact_slowly(work, begun, durable)
+        result, change = answered
+        if change is not None:
+            self._see_to(change, durable=durable)
+        return result
 
     def flush(self) -> None:
         """See `MapStore.flush`."""
         with self._lock:
             last = self._pending.last
-        self._see_to(last, durable=True)
+            waits = last is not None and not last.done
+        if last is not None and waits:
+            self._commit_up_to(last)
+        with self._lock:
+            failure = self._pending.take_failure()
+            if last is not None and waits:
+                failure = last.failure or failure
+        if failure is not None:
+            raise failure
 
     def writable(self) -> bool:
         """See `MapStore.writable`."""
@@ -136,34 +144,43 @@ class LogMap:
 
     # -------------------------------------------------------------- answers under the lease
 
-    def _answer(self, work: Callable[[Transaction], T], begun: float) -> tuple[T, PendingChange | None] | None:
+    def _answer(
+        self, work: Callable[[Transaction], T], begun: float, durable: bool
+    ) -> tuple[T, PendingChange | None] | None:
         """The result of an operation on the cached state, and what it changes. None if it cannot be had there."""
         with self._lock:
             if begun >= self._lease_until:
                 return None
-            view = CachedView(self._cache)
             try:
-                result = work(view)
+                return self._take(CachedView(self._cache), work, begun, durable)
             except MissingError:
                 return None
-            if not view.changes_anything():
-                return result, None
-            contents = view.contents()
-            self._cache.changed_here(contents.puts, contents.deletes)
-            return result, self._pending.add(contents, view, begun)
 
-    def _see_to(self, change: PendingChange | None, *, durable: bool) -> None:
-        """Wait until this change is durable, or see that it is on its way."""
+    def _take(
+        self, view: CachedView, work: Callable[[Transaction], T], begun: float, durable: bool
+    ) -> tuple[T, PendingChange | None]:
+        """Run the operation as the newest of those that were answered. Holds `_lock`; there is a lease."""
+        result = work(view)
+        if not view.changes_anything():
+            return result, None
+        contents = view.contents()
+        self._cache.changed_here(contents.puts, contents.deletes)
+        return result, self._pending.add(contents, view, begun, is_awaited=durable)
+
+    def _see_to(self, change: PendingChange, *, durable: bool) -> None:
+        """Wait until this change is durable, or see that it is on its way. Its failure is told to all who wait for it,
+        and to nobody else."""
         if not durable and not self._pending.is_full:
             self._committer.wake()
             return
-        if change is not None and not change.done:
+        self._commit_up_to(change)
+        if change.failure is not None:
+            raise change.failure
+
+    def _commit_up_to(self, change: PendingChange) -> None:
+        if not change.done:
             with self._log_lock:
                 self._commit_pending(until=change)
-        with self._lock:
-            failure = self._pending.take_failure()
-        if failure is not None:
-            raise failure
 
     def _commit_pending(self, until: PendingChange | None = None) -> None:
         """Commit what waits, in order, at least up to `until`. Holds `_log_lock`."""
@@ -189,10 +206,10 @@ class LogMap:
         """What was answered is not given up as soon as a quorum is missed: a server may be about to return."""
         for pause_s in QUORUM_PAUSES_S:
             try:
-                return self._propose(contents, self._pending.touched_by)
+                return self._propose(contents, self._pending.touched_by, is_in_cache=True)
             except ReadOnlyError:
                 self._sleep(pause_s)
-        return self._propose(contents, self._pending.touched_by)
+        return self._propose(contents, self._pending.touched_by, is_in_cache=True)
 
     def _drain(self) -> None:
         """Commit all that waits. Holds `_log_lock`. A failure is kept for who asks for durability."""
@@ -214,7 +231,8 @@ class LogMap:
             more = bool(self._pending)
         if more:
             self._commit_pending()
-        self._settle()
+        with contextlib.suppress(DfsError):  # what was to be committed is; the lease ends by itself
+            self._settle()
 
     def _settle(self) -> None:
         """Let go of the lease; nothing waits. Holds `_log_lock`."""
@@ -245,26 +263,33 @@ class LogMap:
 
     # -------------------------------------------------------------- one operation after the other (hold `_log_lock`)
 
-    def _transact_slowly(self, work: Callable[[Transaction], T], begun: float) -> T:
+    def _transact_slowly(
+        self, work: Callable[[Transaction], T], begun: float, durable: bool
+    ) -> tuple[T, PendingChange | None]:
         if self._fresh_at == NEVER:
             self._catch_up(recall=False)
         for view in self._views(begun):
+            if self._clock() >= self._lease_until:
+                self._drain()
             try:
-                result, refusal = self._run(view, work), None
+                with self._lock:
+                    if self._clock() < self._lease_until:  # others are answered meanwhile: it takes its turn with them
+                        return self._take(view, work, begun, durable)
+                    if self._pending:
+                        continue  # the lease has just run out
+                    result, refusal = work(view), None
             except MissingError:
                 self._fetch(view)
                 continue
             except OSError as error:
                 refusal = error
             if refusal is None and view.changes_anything():
-                contents = view.contents()
-                if self._propose(contents, view.touched_by):
-                    self._apply(contents)
-                    return result
+                if self._propose(view.contents(), view.touched_by):
+                    return result, None
             elif self._still_true(view, begun):
                 if refusal is not None:
                     raise refusal
-                return result
+                return result, None
         raise AssertionError("unreachable: _views raises when it gives up")
 
     def _run(self, view: CachedView, work: Callable[[Transaction], T]) -> T:
@@ -309,7 +334,7 @@ class LogMap:
                 self._cache.changed_elsewhere(change.keys)
         return news
 
-    def _propose(self, contents: Contents, touched_by: Callable[[News], bool]) -> bool:
+    def _propose(self, contents: Contents, touched_by: Callable[[News], bool], *, is_in_cache: bool = False) -> bool:
         begun = self._clock()
         try:
             done = self._log.commit(contents, touched_by)
@@ -320,15 +345,15 @@ class LogMap:
             with self._lock:
                 self._fresh_at = begun
                 if news.changes or news.forget:
+                    # Another client may have finished our batch for us, and gone on from there.
                     self._cache.changed_elsewhere([*(key for key, _ in contents.puts), *contents.deletes])
-                elif self._committer.is_running and not self._log.turn_is_over:
-                    self._lease_until = self._log.lease_until
+                else:
+                    if not is_in_cache:  # before the lease begins and others are answered
+                        self._cache.changed_here(contents.puts, contents.deletes)
+                    if self._committer.is_running and not self._log.turn_is_over:
+                        self._lease_until = self._log.lease_until
             self._committer.wake()
         return done
-
-    def _apply(self, contents: Contents) -> None:
-        with self._lock:
-            self._cache.changed_here(contents.puts, contents.deletes)
 
     # -------------------------------------------------------------- fetching (hold `_log_lock`, nothing waits)
 
@@ -408,6 +433,9 @@ class Committer:
             while not settled and not self._stopping:
                 self._wake.clear()
                 self._wake.wait(LINGER_S)
-                self._owner.commit_waiting()
+                try:
+                    self._owner.commit_waiting()
+                except Exception:
+                    log.exception("what was answered could not be committed yet")
                 self._wake.clear()
                 settled = not self._wake.wait(SETTLE_AFTER_S) and self._owner.settle_if_idle()

@@ -23,15 +23,18 @@ FULL_CHANGES: Final = 5000
 class PendingChange:
     """One operation's changes."""
 
-    __slots__ = ("contents", "done", "since", "size", "view")
+    __slots__ = ("contents", "done", "failure", "is_awaited", "since", "size", "view")
 
-    def __init__(self, contents: Contents, view: CachedView, since: float) -> None:
+    def __init__(self, contents: Contents, view: CachedView, since: float, *, is_awaited: bool) -> None:
         self.contents = contents
         self.size = view.size()
         self.view = view
         self.since = since
+        self.is_awaited = is_awaited
+        """Whoever asked for it waits until it is durable, and is told by `failure` if it is lost."""
         self.done = False
-        """Committed, or lost: then the failure is in `Pending`."""
+        """Committed; or lost, then `failure` says why."""
+        self.failure: DfsError | None = None
 
 
 class Pending:
@@ -60,9 +63,9 @@ class Pending:
         """When the first of those that wait was answered; infinite if none waits."""
         return self._queue[0].since if self._queue else float("inf")
 
-    def add(self, contents: Contents, view: CachedView, since: float) -> PendingChange:
+    def add(self, contents: Contents, view: CachedView, since: float, *, is_awaited: bool) -> PendingChange:
         """One more, answered after all others."""
-        change = PendingChange(contents, view, since)
+        change = PendingChange(contents, view, since, is_awaited=is_awaited)
         self._queue.append(change)
         self._bytes += change.size
         self.last = change
@@ -114,11 +117,14 @@ class Pending:
         """None of those that wait can be committed. Gives how many."""
         queue, self._queue, self._bytes = self._queue, [], 0
         for change in queue:
+            change.failure = failure
             change.done = True
-        self._failure = failure
+            if not change.is_awaited:
+                self._failure = failure
         return len(queue)
 
     def take_failure(self) -> DfsError | None:
-        """What was lost since this was last asked: to be told to who wants to rely on it."""
+        """Why changes that nobody waited for were lost, since this was last asked: to be told to who wants to rely on
+        them."""
         failure, self._failure = self._failure, None
         return failure

@@ -315,8 +315,12 @@ def leased(store: LogMap, log: FakeLog) -> LogMap:
 class HandCommitter:
     is_running = True
 
+    def __init__(self, woken: Callable[[], None] = lambda: None) -> None:
+        self.woken = woken
+
     def wake(self) -> None:
-        pass
+        woken, self.woken = self.woken, lambda: None
+        woken()
 
     def close(self) -> None:
         pass
@@ -435,3 +439,96 @@ def test_the_committer_commits_and_settles_by_itself(store: LogMap, log: FakeLog
     assert settled.wait(10.0)
     assert shared.map == {b"a": b"1", b"b": b"1"}
     store.close()
+
+
+# ------------------------------------------------------------------ what only shows when several are at it
+
+
+def test_everybody_who_waits_for_a_batch_that_is_lost_is_told(leased: LogMap, log: FakeLog) -> None:
+    told: list[Exception] = []
+    answered = threading.Event()
+
+    def put_b(tx: Transaction) -> None:
+        tx.put(b"b", b"1")
+        answered.set()
+
+    def second() -> None:
+        try:
+            leased.transact(put_b)
+        except MaybeDoneError as error:
+            told.append(error)
+
+    thread = threading.Thread(target=second)
+
+    def fail_both() -> None:
+        thread.start()
+        assert answered.wait(10.0)
+        with leased._lock:
+            assert len(leased._pending) == 2
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail_both)
+    with pytest.raises(MaybeDoneError):
+        leased.transact(lambda tx: tx.put(b"a", b"1"))
+    thread.join(10.0)
+    assert len(told) == 1
+    leased.flush()  # nothing was lost that nobody knows of
+
+
+def test_a_loss_that_nobody_waited_for_is_not_told_as_the_failure_of_another_change(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+
+    def fail() -> None:
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail)
+    leased.read(lambda view: view.get(b"new"))
+    leased.transact(lambda tx: tx.put(b"b", b"1"))
+    assert shared.map[b"b"] == b"1"
+    with pytest.raises(MaybeDoneError):
+        leased.flush()
+
+
+def test_what_had_to_be_fetched_takes_its_turn_with_what_is_answered_meanwhile(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    def meanwhile() -> None:
+        leased.transact(increment, durable=False)
+
+    log.before_commit.append(meanwhile)
+    leased.transact(increment)
+    leased.flush()
+    assert shared.map[b"n"] == b"2"
+
+
+def test_the_first_answer_under_a_lease_sees_the_change_that_brought_the_lease(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    log.lease_s = 10.0
+
+    def at_once() -> None:
+        store.transact(increment, durable=False)
+
+    store._committer = HandCommitter(at_once)  # type: ignore[assignment]
+    store.transact(increment)
+    store.flush()
+    assert shared.map[b"n"] == b"2"
+
+
+def test_a_change_that_another_client_finished_and_built_on_is_not_taken_for_the_newest(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    commit = log.commit
+
+    def finished_by_a_rival(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        log.commit = commit  # type: ignore[method-assign]
+        shared.commit(dict(contents.puts), contents.deletes)
+        shared.put(n="40")
+        log._learn()
+        return True
+
+    log.commit = finished_by_a_rival  # type: ignore[method-assign]
+    store.transact(increment)
+    assert store.transact(increment) == 41
