@@ -74,6 +74,8 @@ class LogMap:
         self._lease_until = NEVER
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
+        self._large_family = b""
+        """The last family that was seen to be larger than a page."""
         self._unsettled = False
         self._committer = Committer(self)
 
@@ -151,6 +153,7 @@ class LogMap:
         with self._lock:
             if begun >= self._lease_until:
                 return None
+            self._cache.trim()
             try:
                 return self._take(CachedView(self._cache), work, begun, durable)
             except MissingError:
@@ -298,6 +301,8 @@ class LogMap:
 
     def _views(self, begun: float) -> Iterator[CachedView]:
         """A fresh view for each run, while there is time."""
+        with self._lock:
+            self._cache.trim()
         for _ in range(RUNS):
             yield CachedView(self._cache)
             if self._clock() - begun > RUNS_FOR_S:
@@ -364,16 +369,31 @@ class LogMap:
             return
         keys = view.missing
         if len(keys) == 1 and (family := self._family_of(keys[0])) is not None:
-            page = self._log.read_range(family, prefix_end(family), FAMILY_PAGE)
-            self._absorb()
-            if not page.more:
-                self._insert(lambda: self._cache.fetched_family(family, page.items))
-                return
+            self._fetch_with_family(keys[0], family)
+            return
         for first in range(0, len(keys), READ_KEYS):
             part = tuple(keys[first : first + READ_KEYS])
             values = self._log.read_keys(part).values
             self._absorb()
             self._insert(lambda part=part, values=values: self._cache.fetched(part, values))  # type: ignore[misc]
+
+    def _fetch_with_family(self, key: bytes, family: bytes) -> None:
+        """A key, with its whole family; of a large one, with those that come after it, which are asked for next when a
+        large folder is worked through."""
+        end = prefix_end(family)
+        if family != self._large_family:
+            page = self._log.read_range(family, end, FAMILY_PAGE)
+            self._absorb()
+            if not page.more:
+                self._insert(lambda: self._cache.fetched_family(family, page.items))
+                return
+            self._large_family = family
+        after = self._log.read_range(key, end, FAMILY_PAGE)
+        self._absorb()
+        if not after.more:
+            self._large_family = b""
+        found = {key: None, **dict(after.items)}
+        self._insert(lambda: self._cache.fetched(list(found), list(found.values())))
 
     def _fetch_range(self, start: bytes, end: bytes) -> None:
         items: list[tuple[bytes, bytes]] = []

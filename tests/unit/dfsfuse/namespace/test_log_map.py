@@ -4,7 +4,9 @@ the other; a scripted rival commits at a chosen moment."""
 from __future__ import annotations
 
 import errno
+import stat
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,7 +16,9 @@ from dfs_server.protocol.messages import Change, Items, Values
 from dfsfuse.cluster.log_protocol import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, TooLargeError, UnavailableError
+from dfsfuse.namespace import directories, inodes, keys, renames
 from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.map_cache import MapCache
 from dfsfuse.namespace.transactions import Transaction, View
 
 
@@ -429,8 +433,10 @@ def test_much_that_waits_is_committed_in_batches_that_are_not_too_large(leased: 
     assert [key for contents in log.committed for key, _ in contents.puts] == [b"k%d" % n for n in range(30)]
 
 
-def test_the_committer_commits_and_settles_by_itself(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+def test_the_committer_commits_and_settles_by_itself(log: FakeLog, shared: SharedLog) -> None:
+    store = LogMap(log, family_of)  # type: ignore[arg-type]
     settled = threading.Event()
+    log.clock = time.monotonic  # type: ignore[assignment]  # what is answered waits for real
     log.lease_s = 10.0
     log.settled = settled.set
     store.start()
@@ -532,3 +538,70 @@ def test_a_change_that_another_client_finished_and_built_on_is_not_taken_for_the
     log.commit = finished_by_a_rival  # type: ignore[method-assign]
     store.transact(increment)
     assert store.transact(increment) == 41
+
+
+# ---------------------------------------------------------------- folders of many entries
+
+
+def test_a_large_family_is_read_onwards_from_the_key_that_is_asked_for(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    keys = [b"d%05d" % n for n in range(2000)]
+    shared.commit(dict.fromkeys(keys, b"v"), ())
+    for key in keys:
+        assert store.read(lambda view, key=key: view.get(key), max_age_s=100.0) == b"v"  # type: ignore[misc]
+    assert store.read(lambda view: view.get(b"d00000x"), max_age_s=100.0) is None
+    assert store.read(lambda view: view.get(b"d99999"), max_age_s=100.0) is None
+    assert log.asked.count("range") <= 2000 / 256 + 5
+    assert "keys" not in log.asked
+
+
+def test_an_operation_may_need_more_than_is_kept(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    store._cache = MapCache(family_of, max_keys=100)
+    names = {b"d%05d" % n: b"v" for n in range(3000)}
+    others = {b"k%05d" % n: b"w" for n in range(3000)}
+    shared.commit(names | others, ())
+
+    def work(view: View) -> int:
+        return len(view.scan(b"d", b"e")) + len(view.get_many(sorted(others)))
+
+    for _ in range(2):
+        log.asked.clear()
+        assert store.read(work) == 6000
+        assert (log.asked.count("range"), log.asked.count("keys")) == (1, 3)
+
+
+def test_filling_and_emptying_a_large_folder_asks_the_servers_in_proportion(log: FakeLog, clock: Clock) -> None:
+    """And no answer looks at more of the folder than its own name."""
+    log.lease_s = 1000.0
+    store = LogMap(log, keys.family_of, clock, clock.sleep)  # type: ignore[arg-type]
+    store._committer._thread = threading.Thread(target=lambda: None)
+    store.start()
+    scans: list[bytes] = []
+    scan = MapCache.scan
+    store._cache.scan = lambda *ends: (scans.append(ends[0]), scan(store._cache, *ends))[1]  # type: ignore[method-assign, func-returns-value]
+    store.transact(lambda tx: inodes.make_root(tx, 1))
+    costs = []
+    for count in (1000, 4000):
+        log.asked.clear()
+        for number in range(count):
+            new = inodes.new(stat.S_IFREG | 0o644, 0, 0, 1)
+            name = b"file %d" % number
+            store.transact(
+                lambda tx, name=name, number=number, new=new: directories.make(tx, 1, name, 10 + number, new, 2),  # type: ignore[misc]
+                durable=False,
+            )
+        assert len(store.read(lambda view: directories.scan(view, 1))) == count
+        assert len(scans) == 1
+        scans.clear()
+        store.transact(lambda tx: renames.rename(tx, 1, b"file 0", 1, b"first", 3), durable=False)
+        for name in [b"first", *(b"file %d" % number for number in range(1, count))]:
+            store.transact(lambda tx, name=name: directories.unlink(tx, 1, name, 4), durable=False)  # type: ignore[misc]
+        store.flush()
+        assert store.read(lambda view: directories.scan(view, 1)) == []
+        assert scans == [keys.entries(1)[0]]
+        scans.clear()
+        costs.append(len(log.asked))
+    assert costs[0] <= 20
+    assert costs[1] <= 5 * costs[0]
+    assert all(len(contents.puts) < 10_000 for contents in log.committed)

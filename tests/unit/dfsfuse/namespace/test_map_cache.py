@@ -31,12 +31,39 @@ def test_absent_keys_of_a_complete_family_are_known() -> None:
     assert isinstance(cache.get(b"d2/a"), Unknown)
 
 
-def test_too_many_keys_are_forgotten_all_at_once() -> None:
+def test_the_older_half_is_forgotten_when_there_is_too_much_and_an_operation_is_through() -> None:
     cache = MapCache(family_of, max_keys=3)
     cache.fetched([b"i1", b"i2"], [b"1", None])
     cache.fetched([b"i3", b"i4"], [b"3", b"4"])
+    assert cache.get(b"i1") == b"1"
+    cache.trim()
     assert isinstance(cache.get(b"i1"), Unknown)
     assert cache.get(b"i4") == b"4"
+    cache.trim()
+    assert cache.get(b"i4") == b"4"
+
+
+def test_a_large_family_is_kept_longer_than_what_is_newer() -> None:
+    cache = MapCache(family_of, max_keys=1000)
+    cache.fetched_family(b"d1/", [(b"d1/%03d" % number, b"x") for number in range(300)])
+    cache.fetched([b"i%d" % number for number in range(800)], [b"y"] * 800)
+    cache.trim()
+    assert cache.get(b"d1/absent") is None
+    assert isinstance(cache.get(b"i0"), Unknown) and cache.get(b"i799") == b"y"
+    cache.fetched_family(b"d2/", [(b"d2/%03d" % number, b"x") for number in range(600)])
+    cache.trim()
+    assert isinstance(cache.get(b"d1/000"), Unknown)  # nothing but large families: all is forgotten
+
+
+def test_what_is_deleted_takes_no_room_in_a_complete_family() -> None:
+    cache = MapCache(family_of, max_keys=12)
+    cache.fetched_family(b"d1/", [])
+    for number in range(100):
+        key = b"d1/%d" % number
+        cache.changed_here([(key, b"x")], [])
+        cache.changed_here([], [key])
+        cache.trim()
+        assert cache.get(key) is None
 
 
 class AgainstADict(RuleBasedStateMachine):
@@ -45,7 +72,7 @@ class AgainstADict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.truth: dict[bytes, bytes] = {}
-        self.cache = MapCache(family_of, max_keys=20)
+        self.cache = MapCache(family_of, max_keys=4)
 
     def family(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         return self.range(prefix, prefix_end(prefix))
@@ -78,6 +105,10 @@ class AgainstADict(RuleBasedStateMachine):
         self.truth.update(puts)
         self.truth.pop(key, None)
         self.cache.changed_elsewhere([*puts, key])
+
+    @rule()
+    def trim(self) -> None:
+        self.cache.trim()
 
     @rule()
     def forget(self) -> None:
