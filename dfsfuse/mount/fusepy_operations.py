@@ -49,8 +49,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         try:
             return getattr(self, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - the boundary: libfuse must get a number
-            what = arguments[0] if arguments else ""
-            number = errno_of(error, f"{operation} {what!r}")
+            number = errno_of(error, f"{operation} {self._subject(arguments)}")
         raise OSError(number, os.strerror(number))
 
     def init(self, path: str) -> None:
@@ -193,6 +192,14 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
     def _opened(self, info: Any, ino: int, handle: int) -> None:
         info.fh = handle
         self._inodes[handle] = ino
+
+    def _subject(self, arguments: tuple[Any, ...]) -> str:
+        """What an operation was about, for the log: its path, or of an open file, which comes without, the inode."""
+        path = arguments[0] if arguments else None
+        if path is not None:
+            return repr(path)
+        ino = self._inodes.get(getattr(arguments[-1], "fh", -1)) if arguments else None
+        return "of an open folder" if ino is None else f"of inode {ino}"
 
     def _resolve(self, path: str | None) -> int:
         return paths.resolve(self._vfs, _bytes(path))

@@ -121,6 +121,28 @@ def test_any_error_is_an_oserror_with_a_number(
     assert caught.value.errno == number
 
 
+def test_the_log_names_the_file_that_an_error_is_about(
+    vfs: Vfs, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = opened()
+    call("create", "/f", stat.S_IFREG | 0o644, info)
+
+    def fails(*_arguments: object) -> None:
+        raise ReadOnlyError("only 2 of 4 servers answer")
+
+    monkeypatch.setattr(vfs, "write", fails)
+    monkeypatch.setattr(vfs, "unlink", fails)
+    for operation, arguments in (("write", (None, b"x", 0, info)), ("unlink", ("/f",))):
+        with pytest.raises(OSError, match="Read-only"):
+            call(operation, *arguments)
+    ino = call("getattr", None, info).ino
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"write of inode {ino}: only 2 of 4 servers answer",
+        "unlink '/f': only 2 of 4 servers answer",
+    ]
+    call("release", None, info)
+
+
 def test_an_operation_with_neither_path_nor_handle(call: Callable[..., Any]) -> None:
     with pytest.raises(OSError) as caught:
         call("truncate", None, 0)
