@@ -186,6 +186,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             durability=request.options.durability,
             cache_bytes=request.options.cache_bytes,
             answer_early=True,
+            lock_lifetime_s=request.options.lock_timeout_s,
         )
         with session:
             bindings.serve(session.vfs, mountpoint, request.options, ready)

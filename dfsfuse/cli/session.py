@@ -19,6 +19,7 @@ from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.vfs.locking import LIFETIME_S
 from dfsfuse.vfs.vfs import Vfs
 
 DEFAULT_CACHE_BYTES = 128 * 1024 * 1024
@@ -51,6 +52,7 @@ def open_session(
     durability: str = "close",
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     answer_early: bool = False,
+    lock_lifetime_s: float = LIFETIME_S,
 ) -> Session:
     """Connect and open the namespace of the config's user.
 
@@ -78,6 +80,7 @@ def open_session(
             usable=cluster.usable,
             room=RoomGauge(cluster),
             durability=durability,
+            lock_lifetime_s=lock_lifetime_s,
         )
         opened.callback(vfs.close)
         return Session(vfs, cluster, opened.pop_all())

@@ -9,7 +9,7 @@ once more, past its cache, and finds what the other mount has put in its place. 
 never missing.
 
 The kernel leaves it to us to clear setuid and setgid when a file's owner or content changes (HANDLE_KILLPRIV_V2);
-otherwise it would ask for `security.capability` before each write. Locks are the kernel's own, for this mount alone.
+otherwise it would ask for `security.capability` before each write.
 
 Threads: called by many at once; no state.
 """
@@ -17,6 +17,7 @@ Threads: called by many at once; no state.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import time
@@ -24,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from dfsfuse.fusekernel.operations import Operations
+from dfsfuse.fusekernel.replies import Reply
 from dfsfuse.fusekernel.values import (
     NOW,
     Changes,
@@ -31,11 +33,14 @@ from dfsfuse.fusekernel.values import (
     Data,
     DirectoryEntry,
     Entry,
+    Lock,
+    LockRequest,
     Opened,
     Space,
     TimeChange,
     TimedAttributes,
 )
+from dfsfuse.namespace import locks
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.vfs import Vfs
 
@@ -208,16 +213,40 @@ class KernelOperations(Operations):
     ) -> int:
         if kill_privileges:
             self._kill_privileges(ino)
+        self._vfs.locks.check(ino)
         return self._vfs.write(handle, offset, data, append=append)
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
-        self._vfs.flush(handle)
+        try:
+            self._vfs.flush(handle)
+        finally:
+            self._vfs.locks.closed(ino, owner, is_flock=False)
 
     def fsync(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
         self._vfs.fsync(handle)
 
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
-        self._vfs.release(handle)
+        try:
+            if owner is not None:
+                self._vfs.locks.closed(ino, owner, is_flock=True)
+        finally:
+            self._vfs.release(handle)
+
+    # -------------------------------------------------------------- locks
+
+    def get_lock(self, context: Context, ino: int, request: LockRequest) -> Lock:
+        found = self._vfs.locks.test(ino, _lock(request))
+        if found is None:
+            return request.lock._replace(type=fcntl.F_UNLCK)
+        return Lock(fcntl.F_WRLCK if found.is_exclusive else fcntl.F_RDLCK, found.start, found.end, found.pid)
+
+    def set_lock(self, context: Context, ino: int, request: LockRequest, *, wait: bool, reply: Reply) -> None:
+        wanted = _lock(request)
+        if request.lock.type == fcntl.F_UNLCK:
+            self._vfs.locks.unlock(ino, wanted.owner, wanted.start, wanted.end, is_flock=wanted.is_flock)
+            reply.done()
+        else:
+            self._vfs.locks.lock(ino, wanted, reply, wait=wait)
 
     # -------------------------------------------------------------- folders
 
@@ -234,6 +263,11 @@ class KernelOperations(Operations):
 
     def fsyncdir(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
         """Names are durable when the operation that made them returns."""
+
+
+def _lock(request: LockRequest) -> locks.Lock:
+    kind, start, end, pid = request.lock
+    return locks.Lock(b"", request.owner, request.is_flock, kind == fcntl.F_WRLCK, start, end, pid)
 
 
 def _time_ns(change: TimeChange, now_ns: int) -> int | None:

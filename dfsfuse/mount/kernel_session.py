@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 READ_AHEAD_KIB: Final = 2048
 THREADS_MAX: Final = 32
 """So many operations may wait for the servers at a time."""
-_FLAGS: Final = DEFAULT_FLAGS | wire.FUSE_HANDLE_KILLPRIV_V2
+_FLAGS: Final = DEFAULT_FLAGS | wire.FUSE_HANDLE_KILLPRIV_V2 | wire.FUSE_POSIX_LOCKS | wire.FUSE_FLOCK_LOCKS
 _MOUNT_FLAGS: Final = frozenset("ro noexec sync dirsync noatime".split())
 
 
@@ -72,6 +72,7 @@ class KernelSession:
         self._session = Session(
             self._mount.descriptor, operations, settings, errno_of=errno_of, threads_max=THREADS_MAX
         )
+        vfs.locks.on_change = self._session.device.inval_inode
 
     def serve(self, on_ready: Callable[[], None]) -> None:
         """Until it is unmounted or cut off. `on_ready` is called when the mount works."""

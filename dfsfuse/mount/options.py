@@ -18,6 +18,8 @@ MIB = 1024 * 1024
 DEFAULT_CACHE_BYTES = 128 * MIB
 MAX_REQUEST_BYTES = 128 * 1024
 """The largest read and write that libfuse 2 can carry: its buffer is 132 KiB, and it does not negotiate more pages."""
+LOCK_TIMEOUT_MIN_S = 1.0
+"""Less than this and a short pause of the network would cost locks."""
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
 
@@ -36,6 +38,8 @@ class MountOptions:
     binding: str = "auto"
     cache_bytes: int = DEFAULT_CACHE_BYTES
     log_file: Path | None = None
+    lock_timeout_s: float = 10.0
+    """When nothing is heard of this mount for so long, others may have its locks."""
     nonempty: bool = False
     fuse: Mapping[str, str | bool] = field(default_factory=dict)
     """What libfuse and the kernel get: `name` or `name=value`."""
@@ -82,6 +86,7 @@ _OWN = {
     "binding": _choice("auto", "kernel", "fusepy"),
     "cache": _size,
     "log": _text,
+    "lock_timeout": _seconds,
 }
 _WITH_VALUE = {
     "attr_timeout": _seconds,
@@ -110,7 +115,8 @@ _IGNORED = frozenset(
 
 def known() -> list[str]:
     """Every option, for a message."""
-    own = ["durability=close|fsync", "binding=auto|kernel|fusepy", "cache=SIZE", "log=FILE", "nonempty"]
+    own = ["durability=close|fsync", "binding=auto|kernel|fusepy", "cache=SIZE", "log=FILE"]
+    own += ["lock_timeout=SECONDS", "nonempty"]
     return own + [f"{name}=..." for name in _WITH_VALUE] + sorted(_FLAGS)
 
 
@@ -161,6 +167,7 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         binding=own.get("binding", "auto"),
         cache_bytes=int(own.get("cache", DEFAULT_CACHE_BYTES)),
         log_file=Path(own["log"]).absolute() if "log" in own else None,
+        lock_timeout_s=max(float(own.get("lock_timeout", MountOptions.lock_timeout_s)), LOCK_TIMEOUT_MIN_S),
         nonempty=nonempty,
         fuse=fuse,
     )

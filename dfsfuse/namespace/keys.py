@@ -5,6 +5,8 @@
     e/<inode><region>    the record of one region of a file's data (made and read by the layer above)
     o/<inode>            an orphan: an inode without a name, still open or being deleted in steps
     n                    the first inode number that no client has reserved
+    l/<inode>            the locks on a file
+    s/<session>          the sign of life of a mount that holds locks
 
 Numbers are 8 bytes, big-endian, so that keys sort as numbers do and a directory's entries or a file's regions are one
 range. Names are at most 255 bytes: no key comes near the server's limit.
@@ -90,3 +92,13 @@ def orphans() -> tuple[bytes, bytes]:
 def orphan_of(key: bytes) -> int:
     """The inode number in an orphan's key."""
     return int.from_bytes(key[-NUMBER_BYTES:], "big")
+
+
+def locks(ino: int) -> bytes:
+    """The key of a file's locks."""
+    return b"l/" + _number(ino)
+
+
+def session(session_id: bytes) -> bytes:
+    """The key of the sign of life of a mount that holds locks."""
+    return b"s/" + session_id

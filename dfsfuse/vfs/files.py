@@ -222,6 +222,18 @@ class Files:
         if file.is_unsaved:
             self._saver.save_later(file)
 
+    def save_inode(self, ino: int) -> None:
+        """Save all that was written to a file, through whichever handle, now: durable and visible to others."""
+        file = self._table.pin_if_open(ino)
+        if file is None:
+            return
+        try:
+            if file.is_unsaved and not file.is_unlinked:
+                self._saver.save(file)
+        finally:
+            self._table.unpin(file)
+        self._context.store.flush()
+
     def save_all(self) -> None:
         """Save every file. Raises the first failure, after all were tried."""
         failures: list[Exception] = []

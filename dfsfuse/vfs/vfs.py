@@ -37,6 +37,7 @@ from dfsfuse.vfs.files import Files
 from dfsfuse.vfs.folders import Folders
 from dfsfuse.vfs.health import Health, health_of_many
 from dfsfuse.vfs.incomplete import Incomplete
+from dfsfuse.vfs.locking import LIFETIME_S, Locking
 from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.putting import Progress, Putter
@@ -76,6 +77,7 @@ class Vfs:
         durability: str = "close",
         max_age_s: float = 0.5,
         dirty_limit_bytes: int = DIRTY_LIMIT_BYTES,
+        lock_lifetime_s: float = LIFETIME_S,
         background: Executor | None = None,
         uploads: Executor | None = None,
     ) -> None:
@@ -102,6 +104,7 @@ class Vfs:
         saver = Saver(context, table, self._uploads, self._reaper)
         self._incomplete = Incomplete(context)
         self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper))
+        self.locks = Locking(store, self._files.save_inode, lifetime_s=lock_lifetime_s)
         self._tree = Tree(context, table, self._incomplete)
         self._folders = Folders(context, self._incomplete)
         self._extended = Extended(context)
@@ -112,6 +115,7 @@ class Vfs:
         try:
             self._files.save_all()
         finally:
+            self.locks.close()
             for ino in self._table.end():
                 self._reaper.delete_later(ino)
             self._context.background.shutdown(wait=True)
