@@ -40,6 +40,9 @@ def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed]) -> Lai
     if any(item.is_doubtful for item in items):
         found = _place_of(tx, ino, inode, items[0])
         if found is not None:
+            for item in items:  # their new segments are not needed
+                if not (patch := item.patch()).inline:
+                    tx.drop(patch.segment.id)
             return Laid(found, None)
     if place + sum(item.length for item in items) > FILE_MAX_BYTES:
         raise inodes.error(errno.EFBIG)
@@ -52,16 +55,17 @@ def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed]) -> Lai
     for item in items:
         if item.spare is not None and not item.spare.inline and item.spare.segment.id not in used:
             tx.drop(item.spare.segment.id)
+        for segment in item.earlier:
+            tx.drop(segment)
     return Laid(place, saved)
 
 
 def _place_of(tx: Transaction, ino: int, inode: Inode, item: Sealed) -> int | None:
     """Where a batch of ours, whose fate was not known, has laid this item; None if it has not. Whoever commits after
     such a batch knows: it is in the log by now, or never will be."""
-    segment = item.patch().segment.id
     for index, region in regions.find_all(tx, ino, inode):
         for extent in region.extents:
-            if region.segments[extent.segment].id == segment:
+            if region.segments[extent.segment].id in item.earlier:
                 return index * REGION_BYTES + extent.offset - extent.segment_offset
     return None
 

@@ -48,6 +48,8 @@ class Sealed:
     """Its place is not decided; its data stays in memory until it is."""
     is_doubtful: bool = False
     """A batch with it failed in a way that does not tell whether it is in the map, and where."""
+    earlier: tuple[bytes, ...] = ()
+    """Ids of segments of the same bytes that such batches referred to. They are never used again (uploads.renew)."""
     spare: Written | None = None
     """A second segment of the same bytes, for appended data that may come to lie across a border of regions."""
 

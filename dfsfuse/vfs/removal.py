@@ -77,9 +77,9 @@ class Reaper:
             pass
 
     def drop_later(self, ino: int, items: Sequence[Sealed]) -> None:
-        """These segments will not become part of the file: drop them when they have arrived. Not those of which this
-        is not known: nobody knows where to look for them."""
-        items = [item for item in items if not item.is_doubtful]
+        """These segments will not become part of the file: drop them when they have arrived. Not appended ones of
+        which this is not known: nobody knows where to look for them."""
+        items = [item for item in items if not (item.is_doubtful and item.is_appended)]
         if items:
             self._context.background.submit(self._drop, ino, items)
 
@@ -89,7 +89,8 @@ class Reaper:
             written = [
                 (item.region, made) for item in arrived for made in (item.written, item.spare) if made is not None
             ]
-            self.drop(ino, [(region, made.segment.id) for region, made in written if not made.inline])
+            earlier = [(item.region, segment) for item in items for segment in item.earlier]
+            self.drop(ino, [*earlier, *((region, made.segment.id) for region, made in written if not made.inline)])
         except Exception as failure:  # noqa: BLE001 (nobody waits; the segments take room until they are swept up)
             log.warning("inode %d: segments that are not needed could not be dropped: %s", ino, failure)
 

@@ -183,7 +183,14 @@ class Saver:
         self._uploads.finish(file, items)
         crowded: set[int] = set()
         for batch in _batches(items):
-            saved = self._commit(file.ino, [item.patch() for item in batch], written_ns, file.rotation)
+            self._uploads.renew(file, batch)
+            try:
+                saved = self._commit(file.ino, batch, written_ns, file.rotation)
+            except UnavailableError:
+                raise  # it was not sent
+            except BaseException:
+                self._doubt(file, batch)
+                raise
             with file.lock:
                 file.sealed = [item for item in file.sealed if item not in batch]
             self._uploads.let_go(file, batch)
@@ -196,6 +203,13 @@ class Saver:
         """What was written has no file any more: it is given up."""
         self._reaper.drop_later(file.ino, self._uploads.forget(file))
         return error(errno.ESTALE, "the file was removed by another mount")
+
+    @staticmethod
+    def _doubt(file: OpenFile, items: Sequence[Sealed]) -> None:
+        """A batch with these failed, and may come through all the same."""
+        with file.lock:
+            for item in items:
+                item.is_doubtful = True
 
     # ------------------------------------------------------------------ what was appended
 
@@ -216,6 +230,7 @@ class Saver:
     def _append(self, file: OpenFile, items: list[Sealed], written_ns: int | None) -> set[int]:
         items = sorted(items, key=lambda item: item.start)
         self._uploads.finish(file, items)
+        self._uploads.renew(file, items)
         try:
             laid = self._commit_appended(file, items, written_ns)
             if laid is None:
@@ -224,9 +239,7 @@ class Saver:
                     item.spare = item.spare or self._context.segments.write(item.data, item.rotation)
                 laid = self._commit_appended(file, items, written_ns)
         except BaseException:
-            with file.lock:
-                for item in items:
-                    item.is_doubtful = True
+            self._doubt(file, items)
             raise
         if laid is None:
             raise self._gone(file)
@@ -253,15 +266,19 @@ class Saver:
 
     # ------------------------------------------------------------------ what has places of its own
 
-    def _commit(self, ino: int, patches: Sequence[Patch], written_ns: int | None, rotation: int | None) -> Saved | None:
+    def _commit(self, ino: int, items: Sequence[Sealed], written_ns: int | None, rotation: int | None) -> Saved | None:
+        patches = [item.patch() for item in items]
+        earlier = [(item.region, segment) for item in items for segment in item.earlier]
+
         def work(tx: Transaction) -> Saved | None:
             inode = inodes.find(tx, ino)
             if inode is None or not inode.is_file:
-                for patch in patches:
-                    tx.drop(patch.segment.id)
+                for segment in [*(patch.segment.id for patch in patches), *(segment for _, segment in earlier)]:
+                    tx.drop(segment)
                 return None
             saved = regions.save(tx, ino, inode, patches)
             inodes.save(tx, ino, _written(saved.inode, written_ns, rotation))
+            regions.drop_unused(tx, ino, earlier)
             return saved
 
         return self._context.store.transact(work)

@@ -68,6 +68,21 @@ class Uploads:
         if failures:
             raise failures[0]
 
+    def renew(self, file: OpenFile, items: Iterable[Sealed]) -> None:
+        """Give those of which nobody can tell whether they are in the map new segments of the same bytes. If they are
+        in it, another mount may replace them and so drop their segments: the servers delete these after the grace
+        period, whoever refers to them by then."""
+        for item in items:
+            if not item.is_doubtful or item.written is None:
+                continue
+            old = item.written.segment
+            data = item.data if item.data is not None else self._context.segments.read(old, 0, item.length)
+            made = self._context.segments.write(data, item.rotation)
+            with file.lock:
+                spare = () if item.spare is None else (item.spare.segment.id,)
+                item.earlier = (*item.earlier, old.id, *spare)
+                item.written, item.spare = made, None
+
     def forget(self, file: OpenFile) -> list[Sealed]:
         """Give up all unsaved data of a file: it is gone, or has no name. Gives what was sealed."""
         with file.lock:

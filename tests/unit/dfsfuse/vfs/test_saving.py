@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import random
+from collections.abc import Callable
 
 import pytest
 from support.executors import Held
@@ -15,8 +16,9 @@ from dfs_server.protocol.batches import MAX_BATCH_BYTES, Batch
 from dfsfuse.data import extents
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.data.placement import pairs
-from dfsfuse.errors import NoSpaceError, ReadOnlyError, UnavailableError
+from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace import keys
+from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs.regions import EXTENTS_MAX
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
@@ -211,6 +213,52 @@ def test_a_failed_commit_is_the_same(mounts: MemoryMounts) -> None:
     assert len(mounts.segments.written) == 2  # what is up already is not sent again
     assert read_file(vfs, b"f") == b"b" + b"a" * 199_999
     close(vfs, handle)
+
+
+@pytest.mark.parametrize("size", [1000, 200_000])
+@pytest.mark.parametrize("is_append", [False, True])
+def test_what_may_have_been_saved_is_saved_again_under_another_segment(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, size: int, is_append: bool
+) -> None:
+    """The batch came through, but nobody could tell; then another mount cut the file, and so dropped the segment."""
+    vfs, other = mounts.mount(), mounts.mount()
+    ino, handle = create(vfs, b"f", os.O_RDWR | (os.O_APPEND if is_append else 0))
+    vfs.write(handle, 0, b"a" * size)
+    transact = mounts.map.transact
+
+    def without_answer(work: Callable[[Transaction], object], *, durable: bool = True) -> object:
+        monkeypatch.undo()
+        transact(work, durable=durable)
+        raise MaybeDoneError("no answer in time")
+
+    monkeypatch.setattr(mounts.map, "transact", without_answer)
+    with pytest.raises(MaybeDoneError):
+        vfs.fsync(handle)
+    assert len(region(mounts, ino).segments) == 1
+    other.setattr(ino, AttributeChanges(size=0))
+    vfs.fsync(handle)
+    close(vfs, handle)
+    assert read_file(other, b"f") == b"a" * size
+    assert not {segment.id for segment in region(mounts, ino).segments} & set(mounts.map.drops)
+
+
+def test_what_was_not_saved_after_all_leaves_no_segment_behind(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino, handle = create(vfs, b"f")
+    vfs.write(handle, 0, b"a" * 200_000)
+
+    def no_answer(_: Batch) -> None:
+        raise MaybeDoneError("no answer in time")
+
+    mounts.map.before_commit = no_answer
+    with pytest.raises(MaybeDoneError):
+        vfs.fsync(handle)
+    mounts.map.before_commit = lambda _: None
+    close(vfs, handle)
+    stored = {segment for pieces in mounts.segments.pieces.values() for segment, _ in pieces}
+    (used,) = region(mounts, ino).segments
+    assert stored - {used.id} == set(mounts.map.drops)
+    assert read_file(vfs, b"f") == b"a" * 200_000
 
 
 def test_a_background_upload_that_failed_is_told_to_the_next_write_once(mounts: MemoryMounts) -> None:
