@@ -130,29 +130,32 @@ class Witness:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._seen: dict[bytes, tuple[bytes, float]] = {}
-        """By session: its record, and since when it has been that."""
+        """By session: its record, and when it is dead if the record is still that."""
 
     def saw(self, signs: Signs, own: Iterable[bytes]) -> None:
         """These records are there now."""
-        now = self._clock()
         for session, sign in signs.items():
             known = self._seen.get(session)
             if session not in own and (known is None or known[0] != sign):
-                self._seen[session] = sign, now
+                self._seen[session] = sign, self._clock() + _patience_s(sign)
 
     def dead(self) -> Signs:
         """Sessions that have been silent for too long, unless their records are others by now."""
         now = self._clock()
-        return {
-            session: sign
-            for session, (sign, since) in list(self._seen.items())
-            if now - since > lock_sessions.lifetime_s(sign)
-        }
+        return {session: sign for session, (sign, until) in list(self._seen.items()) if now > until}
 
     def forget(self, sessions: Iterable[bytes]) -> None:
         """They are dealt with."""
         for session in sessions:
             self._seen.pop(session, None)
+
+
+def _patience_s(sign: bytes) -> float:
+    """What a program of another version has written is left to such programs."""
+    try:
+        return lock_sessions.lifetime_s(sign)
+    except OSError:
+        return float("inf")
 
 
 def _discard(holders: dict[int, set[LocalHolder]], ino: int, holder: LocalHolder) -> None:

@@ -133,7 +133,7 @@ class Locking:
         """End what he holds of these bytes. What he wrote is durable and visible before. Raises what keeps it from
         that, and (once) that his locks were lost."""
         holder = owner, is_flock
-        was_lost = self._session.forgive(ino, holder)
+        was_lost = self._were_lost(ino, holder)
         if self._session.holds(ino, holder):
             self._save(ino)
             with self._turn:
@@ -146,7 +146,7 @@ class Locking:
         """He is gone, or has closed the file: all his locks on it end, whatever happens. Raises what keeps his data
         from being saved, or (once) that his locks were lost."""
         holder = owner, is_flock
-        was_lost = self._session.forgive(ino, holder)
+        was_lost = self._were_lost(ino, holder)
         if self._session.holds(ino, holder):
             try:
                 self._save(ino)
@@ -236,6 +236,14 @@ class Locking:
                 log.warning("inode %d: a lock that nobody waits for could not be ended yet: %s", waiter.ino, failure)
         self._tell()
 
+    def _were_lost(self, ino: int, holder: LocalHolder) -> bool:
+        """Were his locks lost, and was he not told so at an end of them yet?"""
+        if self._session.holds(ino, holder) and self._session.is_unsure():
+            with self._turn:
+                if self._session.held and self._session.is_unsure():
+                    self._lose()
+        return self._session.forgive(ino, holder)
+
     def _lose(self) -> None:
         count = self._session.lose()
         log.error(
@@ -261,26 +269,26 @@ class Locking:
     def _give_signs(self) -> None:
         while not self._stop.wait(RENEW_PART * self._lifetime_s):
             try:
-                with self._turn:
-                    self._give_sign()
+                self.beat()
             except Exception as failure:  # noqa: BLE001 (it is tried again)
                 log.warning("this mount's locks could not be renewed: %s", failure)
 
-    def _give_sign(self) -> None:
-        session = self._session
-        if session.held and session.is_unsure():
-            self._lose()
-        self._end_sessions(also_own=not session.has_locks())
-        for ino, holders in list(session.overdue.items()):
-            for holder in list(holders):
-                whole = session.id, *holder
-                self._store.transact(lambda tx, ino=ino, whole=whole: lock_sessions.give(tx, ino, whole))  # type: ignore[misc]
-                session.caught_up(ino, holder)
-        if session.has_locks():
-            try:
-                self._renew()
-            except SessionLostError:
+    def beat(self) -> None:
+        """Renew the session, if there are locks; end it, if there are none."""
+        with self._turn:
+            session = self._session
+            if session.held and session.is_unsure():
                 self._lose()
+            self._end_sessions(also_own=not session.has_locks())
+            for ino, holders in list(session.overdue.items()):
+                for holder in list(holders):
+                    self._give(ino, holder)
+                    session.caught_up(ino, holder)
+            if session.has_locks():
+                try:
+                    self._renew()
+                except SessionLostError:
+                    self._lose()
 
     def _renew(self) -> None:
         life, begun = self._session.life()

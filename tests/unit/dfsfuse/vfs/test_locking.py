@@ -1,0 +1,351 @@
+"""Locks of several mounts over one map in memory, with a clock that tests move. With the kernel: integration."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.memory_map import MemoryMap
+
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.namespace import inodes, keys, locks
+from dfsfuse.namespace.locks import Lock
+from dfsfuse.vfs.locking import Locking
+
+INO = 7
+DEADLINE_S = 20.0
+
+
+class Answer:
+    """What a request is answered, once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.answered = threading.Event()
+        self.error: int | None = None
+        self._interruption: Callable[[], None] | None = None
+
+    def done(self) -> bool:
+        return self.fail(0)
+
+    def fail(self, error: int) -> bool:
+        with self._lock:
+            if self.error is not None:
+                return False
+            self.error = error
+        self.answered.set()
+        return True
+
+    def on_interrupt(self, callback: Callable[[], None]) -> None:
+        self._interruption = callback
+
+    def interrupt(self) -> None:
+        assert self._interruption is not None
+        self._interruption()
+
+    def result(self) -> int:
+        assert self.answered.wait(DEADLINE_S)
+        assert self.error is not None
+        return self.error
+
+
+class Mount:
+    """The locks of one mount."""
+
+    def __init__(self, world: World, name: bytes) -> None:
+        self.saved: list[int] = []
+        self.changed: list[int] = []
+        numbers = itertools.count(1)
+        self.locks = Locking(
+            world.map,
+            self.saved.append,
+            lifetime_s=10.0,
+            clock=lambda: world.now_s,
+            new_id=lambda: name + b"%d" % next(numbers),
+        )
+        self.locks.on_change = self.changed.append
+
+    def lock(
+        self,
+        owner: int,
+        start: int = 0,
+        end: int = 99,
+        *,
+        shared: bool = False,
+        flock: bool = False,
+        wait: bool = False,
+    ) -> Answer:
+        answer = Answer()
+        self.locks.lock(INO, Lock(b"", owner, flock, not shared, start, end, 1000 + owner), answer, wait=wait)
+        return answer
+
+    def take(self, owner: int, start: int = 0, end: int = 99, **how: bool) -> int:
+        return self.lock(owner, start, end, **how).result()
+
+    def unlock(self, owner: int, start: int = 0, end: int = 99, *, flock: bool = False) -> None:
+        self.locks.unlock(INO, owner, start, end, is_flock=flock)
+
+
+class World:
+    """One namespace, its mounts, and what time it is."""
+
+    def __init__(self) -> None:
+        self.map = MemoryMap()
+        self.now_s = 1000.0
+        self.mounts: list[Mount] = []
+        self.write(1)
+
+    def mount(self, name: bytes = b"m") -> Mount:
+        self.mounts.append(Mount(self, name))
+        return self.mounts[-1]
+
+    def write(self, time_ns: int) -> None:
+        """Somebody saves something in the file."""
+        self.map.transact(lambda tx: inodes.save(tx, INO, inodes.new(0o100644, 0, 0, time_ns)))
+
+    def table(self) -> locks.Locks:
+        return locks.decode(self.map.items.get(keys.locks(INO)))
+
+    def sessions(self) -> list[bytes]:
+        return sorted(key[2:] for key in self.map.items if key.startswith(b"s/"))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    for mount in world.mounts:
+        mount.locks.close()
+
+
+def test_mounts_keep_each_other_out(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    assert a.take(1, 0, 9) == 0
+    assert (b.take(1, 5, 20), b.take(1, 10, 20), a.take(2, 9, 9)) == (errno.EAGAIN, 0, errno.EAGAIN)
+    assert b.take(1, 0, 9, flock=True) == 0
+    a.unlock(1, 4, 9)
+    assert b.take(1, 4, 9) == 0
+    found = b.locks.test(INO, Lock(b"", 1, False, True, 0, 99))
+    assert found is not None
+    assert (found.start, found.end, found.pid) == (0, 3, 1001)
+    assert a.locks.test(INO, Lock(b"", 1, False, True, 0, 3)) is None
+
+
+def test_what_is_not_wanted_any_more_leaves_nothing(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    assert a.take(1) == b.take(1, flock=True) == 0
+    a.unlock(1)
+    b.locks.closed(INO, 1, is_flock=True)
+    assert keys.locks(INO) not in world.map.items
+    a.locks.beat()
+    b.locks.close()
+    assert world.sessions() == []
+
+
+def test_who_holds_nothing_asks_nobody(world: World) -> None:
+    """Every close() of every file comes here."""
+    a = world.mount()
+    world.map.before_commit = lambda _: pytest.fail("a commit")
+    a.locks.closed(INO, 1, is_flock=False)
+    a.unlock(1)
+    assert a.saved == []
+
+
+def test_the_data_is_saved_before_a_lock_ends(world: World) -> None:
+    a = world.mount()
+    held: list[int] = []
+    a.locks._save = lambda ino: held.append(len(world.table()))
+    a.take(1)
+    a.unlock(1, 0, 49)
+    a.locks.closed(INO, 1, is_flock=False)
+    assert held == [1, 1]
+    assert world.table() == ()
+
+
+def test_any_close_ends_all_fcntl_locks_of_the_owner(world: World) -> None:
+    a = world.mount()
+    a.take(1, 0, 9)
+    a.take(1, 50, 59)
+    a.take(2, 20, 29)
+    a.take(1, flock=True)
+    a.locks.closed(INO, 1, is_flock=False)
+    assert [lock.holder[1:] for lock in world.table()] == [(2, False), (1, True)]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_who_waits_is_answered_when_it_is_free(world: World, elsewhere: bool) -> None:
+    a = world.mount(b"a")
+    other = world.mount(b"b") if elsewhere else a
+    a.take(1)
+    waiter = other.lock(2, wait=True)
+    assert not waiter.answered.is_set()
+    a.unlock(1)
+    assert waiter.result() == 0
+    assert world.table()[0].owner == 2
+
+
+def test_first_come_first_served(world: World) -> None:
+    a = world.mount()
+    a.take(1)
+    second = a.lock(2, wait=True)
+    third = a.lock(3, shared=True, wait=True)
+    fourth = a.lock(4, shared=True, wait=True)
+    a.unlock(1)
+    assert second.result() == 0
+    assert not third.answered.is_set()
+    fifth = a.lock(5, wait=True)
+    a.unlock(2)
+    assert third.result() == fourth.result() == 0
+    assert not fifth.answered.is_set()
+
+
+def test_who_has_a_lock_does_not_queue_behind_those_who_wait_for_it(world: World) -> None:
+    a = world.mount()
+    a.take(1, shared=True)
+    waiter = a.lock(2, wait=True)
+    assert a.lock(1, wait=True).result() == 0
+    a.unlock(1)
+    assert waiter.result() == 0
+
+
+def test_two_who_both_want_more_of_a_flock_do_not_wait_for_each_other(world: World) -> None:
+    """As Linux does: who waits for another kind of flock lets go of the one he has."""
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, shared=True, flock=True)
+    b.take(1, shared=True, flock=True)
+    one, other = a.lock(1, flock=True, wait=True), b.lock(1, flock=True, wait=True)
+    assert other.result() == 0
+    b.unlock(1, flock=True)
+    assert one.result() == 0
+
+
+def test_an_interrupted_waiter_leaves_nothing(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1)
+    waiter = b.lock(1, wait=True)
+    waiter.interrupt()
+    assert waiter.result() == errno.EINTR
+    a.unlock(1)
+    assert world.table() == ()
+    assert a.take(2) == 0
+
+
+def test_interrupted_at_the_moment_of_the_grant(world: World) -> None:
+    """What it had before it has afterwards."""
+    a = world.mount()
+    a.take(1, 0, 49, shared=True)
+    a.changed.clear()
+    answer = Answer()
+    answer.fail(errno.EINTR)
+    a.locks.lock(INO, Lock(b"", 1, False, True, 20, 99), answer, wait=False)
+    assert [(lock.start, lock.end, lock.is_exclusive) for lock in world.table()] == [(0, 49, False)]
+    answer = Answer()
+    answer.fail(errno.EINTR)
+    a.locks.lock(INO, Lock(b"", 2, True, True), answer, wait=False)
+    assert len(world.table()) == 1
+
+
+def test_the_kernel_forgets_a_file_that_was_changed_and_only_then(world: World) -> None:
+    a = world.mount()
+    for time_ns, expected in [(1, 1), (1, 1), (2, 2), (3, 3), (3, 3)]:
+        world.write(time_ns)
+        assert a.take(1) == 0
+        a.unlock(1)
+        assert len(a.changed) == expected
+
+
+# ---------------------------------------------------------------------- who is dead
+
+
+def test_a_silent_mount_loses_its_locks_and_is_told(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1)
+    assert b.take(1) == errno.EAGAIN
+    world.now_s += 9.9
+    assert b.take(1) == errno.EAGAIN
+    world.now_s += 0.2
+    assert b.take(1) == 0
+    assert world.sessions() == [b"b1"]
+    for _ in range(2):
+        with pytest.raises(OSError, match="lost") as caught:
+            a.locks.check(INO)
+        assert caught.value.errno == errno.EIO
+    with pytest.raises(OSError, match="lost"):
+        a.unlock(1)
+    a.locks.check(INO)
+    assert a.take(1) == errno.EAGAIN
+    b.unlock(1)
+    assert a.take(1) == 0
+    assert world.table()[0].session != b"a1"
+
+
+def test_a_mount_that_gives_signs_of_life_keeps_its_locks(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1)
+    for _ in range(10):
+        assert b.take(1) == errno.EAGAIN
+        world.now_s += 5
+        a.locks.beat()
+        a.locks.check(INO)
+    assert b.take(1) == errno.EAGAIN
+
+
+def test_a_waiter_finds_out_who_is_dead(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1)
+    waiter = b.lock(1, wait=True)
+    world.now_s += 11
+    assert waiter.result() == 0
+    world.now_s -= 11
+
+
+def test_a_mount_without_quorum_knows_that_its_locks_are_unsure_before_others_take_them(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1)
+    b.take(1)
+    world.map.is_writable = False
+    world.now_s += 7.6
+    with pytest.raises(OSError, match="lost"):
+        a.locks.check(INO)
+    world.map.is_writable = True
+    assert b.take(1) == errno.EAGAIN
+    with pytest.raises(OSError, match="lost"):
+        a.locks.check(INO)
+
+
+def test_a_lock_that_cannot_be_ended_at_close_is_ended_later(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1)
+    a.take(2, 200, 299)
+    world.map.is_writable = False
+    a.locks.closed(INO, 1, is_flock=False)
+    a.locks.closed(INO, 2, is_flock=False)
+    with pytest.raises(ReadOnlyError):
+        b.take(1, 500, 500)
+    world.map.is_writable = True
+    assert b.take(1, 0, 99) == errno.EAGAIN
+    assert a.take(1, 300, 300) == 0, "the same number, another process"
+    assert b.take(1, 0, 99) == 0
+    a.locks.beat()
+    assert b.take(1, 200, 299) == 0
+
+
+def test_a_mount_that_slept_while_it_had_no_locks_has_lost_nothing(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1)
+    a.unlock(1)
+    world.now_s += 3600
+    assert a.take(1) == 0
+    a.locks.check(INO)
+    assert b.take(1) == errno.EAGAIN
+
+
+def test_a_clean_end_ends_all_locks_at_once(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1)
+    a.take(2, flock=True)
+    a.locks.close()
+    assert b.take(1) == b.take(1, flock=True) == 0
