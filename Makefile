@@ -9,6 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 MOUNT ?= $(HOME)/dfs
 SBIN ?= /sbin
+MAN ?= /usr/local/share/man
 TEST_TIMEOUT_S ?= 540
 PYTEST_ARGS ?=
 
@@ -53,16 +54,23 @@ run: fuse venv ## Start DFS1 to DFS4 on this machine and mount them at MOUNT= (~
 stop: venv ## Unmount, and stop the servers that `make run` started
 	@$(BIN)/python -m dfsfuse.cli.quickstart stop
 
-install-mount-helper: venv ## As root: make mount -t fuse.dfs and /etc/fstab work
+install-mount-helper: venv ## As root: mount -t fuse.dfs, /etc/fstab, manual pages
 	@for name in mount.dfs mount.fuse.dfs; do \
 	    if [ -e "$(SBIN)/$$name" ] && ! [ -L "$(SBIN)/$$name" ]; then \
 	        echo "$(SBIN)/$$name is there and is no link of ours: remove it first." >&2; exit 1; fi; \
 	    ln -sfn "$(CURDIR)/$(BIN)/mount.dfs" "$(SBIN)/$$name"; \
 	done
+	@for page in docs/man/*.[18]; do \
+	    mkdir -p "$(MAN)/man$${page##*.}"; ln -sfn "$(CURDIR)/$$page" "$(MAN)/man$${page##*.}/$${page##*/}"; \
+	done
 
 uninstall-mount-helper: ## As root: undo that
 	@for name in mount.dfs mount.fuse.dfs; do \
 	    if [ "$$(readlink "$(SBIN)/$$name")" = "$(CURDIR)/$(BIN)/mount.dfs" ]; then rm "$(SBIN)/$$name"; fi; \
+	done
+	@for page in docs/man/*.[18]; do \
+	    link="$(MAN)/man$${page##*.}/$${page##*/}"; \
+	    if [ "$$(readlink "$$link")" = "$(CURDIR)/$$page" ]; then rm "$$link"; fi; \
 	done
 
 test: fuse venv ## Run all tests (PYTEST_ARGS= for some: PYTEST_ARGS='tests/unit -k ring')

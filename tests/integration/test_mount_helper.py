@@ -47,6 +47,7 @@ def run_privately(folder: Path, script: str) -> subprocess.CompletedProcess[str]
     shutil.copy(REPOSITORY / "Makefile", project)
     shutil.copy(REPOSITORY / "pyproject.toml", project)
     (project / ".venv/installed").touch()
+    shutil.copytree(REPOSITORY / "docs/man", project / "docs/man")
     helper = project / ".venv/bin/mount.dfs"
     helper.write_text(
         f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(REPOSITORY))}\n"
@@ -59,7 +60,13 @@ def run_privately(folder: Path, script: str) -> subprocess.CompletedProcess[str]
         stderr=subprocess.STDOUT,
         text=True,
         cwd=folder,
-        env=environment() | {"PROJECT": str(project), "HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")},
+        env=environment()
+        | {
+            "PROJECT": str(project),
+            "HOME": str(folder),
+            "XDG_STATE_HOME": str(folder / "state"),
+            "MAN": str(folder / "man"),
+        },
         timeout=TIMEOUT_S,
         check=False,
     )
@@ -78,8 +85,9 @@ def test_mount_and_umount(grid: Grid, tmp_path: Path) -> None:
     "$PROJECT/.venv/bin/mount.dfs" {config} mnt || echo "code $?"
     umount mnt
     mount -t fuse.dfs -o remount,ro {config} mnt || echo "code $?"
+    test -e "$MAN/man8/dfs-server.8" -a -e "$MAN/man1/dfc.1"
     make -s -C "$PROJECT" uninstall-mount-helper
-    ls /sbin/mount.dfs /sbin/mount.fuse.dfs || echo gone
+    ls /sbin/mount.dfs /sbin/mount.fuse.dfs "$MAN"/man*/* || echo gone
     """
     done = run_privately(tmp_path, INSTALL + script)
     assert done.returncode == 0, done.stdout
