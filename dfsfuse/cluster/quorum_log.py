@@ -51,6 +51,11 @@ class QuorumLog:
         """Until then no other client can commit anything. By the clock; NEVER without a lease."""
 
     @property
+    def client(self) -> bytes:
+        """The author of our batches."""
+        return self._state.client
+
+    @property
     def known(self) -> Point:
         """The last batch known to be chosen."""
         return self._state.known

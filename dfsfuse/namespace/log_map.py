@@ -71,6 +71,8 @@ class LogMap:
         self._lock = threading.Lock()
         self._cache = MapCache(family_of)
         self._pending = Pending()
+        self._rivals = News()
+        """What others changed while something waits, and that is not compared with it yet."""
         self._lease_until = NEVER
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
@@ -189,7 +191,11 @@ class LogMap:
         """Commit what waits, in order, at least up to `until`. Holds `_log_lock`."""
         while until is None or not until.done:
             with self._lock:
+                overtaken, self._rivals = self._overtaken_by(News()), News()
                 portion = self._pending.portion()
+            if overtaken:
+                self._lose(_overtaken())
+                return
             if not portion:
                 break
             try:
@@ -198,7 +204,7 @@ class LogMap:
                 self._lose(error)
                 return
             if not done:
-                self._lose(UnavailableError("another client changed the same files while this one was not heard"))
+                self._lose(_overtaken())
                 return
             with self._lock:
                 self._pending.committed(portion)
@@ -209,10 +215,14 @@ class LogMap:
         """What was answered is not given up as soon as a quorum is missed: a server may be about to return."""
         for pause_s in QUORUM_PAUSES_S:
             try:
-                return self._propose(contents, self._pending.touched_by, is_in_cache=True)
+                return self._propose(contents, self._overtaken_by, is_in_cache=True)
             except ReadOnlyError:
                 self._sleep(pause_s)
-        return self._propose(contents, self._pending.touched_by, is_in_cache=True)
+        return self._propose(contents, self._overtaken_by, is_in_cache=True)
+
+    def _overtaken_by(self, news: News) -> bool:
+        """Whether others changed what the waiting operations have read: now, or since it was last asked."""
+        return self._pending.touched_by(news) or self._pending.touched_by(self._rivals)
 
     def _drain(self) -> None:
         """Commit all that waits. Holds `_log_lock`. A failure is kept for who asks for durability."""
@@ -332,7 +342,14 @@ class LogMap:
     def _absorb(self) -> News:
         """Move the cache on to the known point."""
         news = self._log.take_news()
+        others = [change for change in news.changes if change.author != self._log.client]
         with self._lock:
+            if others or news.forget:
+                self._lease_until = NEVER
+            if self._pending and (others or news.forget):
+                # A batch of ours that was in doubt may be chosen, and others may have gone on from it before we come to
+                # propose the next: what still waits is compared with this then.
+                self._rivals = News([*self._rivals.changes, *others], self._rivals.forget or news.forget)
             if news.forget:
                 self._cache.forget()
             for change in news.changes:
@@ -415,6 +432,10 @@ class LogMap:
             into_cache()
             for change in self._pending:
                 self._cache.changed_here(change.contents.puts, change.contents.deletes)
+
+
+def _overtaken() -> UnavailableError:
+    return UnavailableError("another client changed the same files while this one was not heard")
 
 
 class Committer:

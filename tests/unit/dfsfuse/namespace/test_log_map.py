@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec import structs
 
 from dfs_server.protocol.messages import Change, Items, Values
 from dfsfuse.cluster.log_protocol import Contents, News
@@ -56,6 +57,7 @@ class FakeLog:
 
     def __init__(self, shared: SharedLog, clock: Clock) -> None:
         self.shared = shared
+        self.client = b"me"
         self.slot = 0
         self.news = News()
         self.asked: list[str] = []
@@ -541,6 +543,48 @@ def test_a_change_that_another_client_finished_and_built_on_is_not_taken_for_the
 
 
 # ---------------------------------------------------------------- folders of many entries
+
+
+def test_what_waits_behind_a_batch_that_a_rival_finished_is_compared_with_what_the_rival_did_next(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """Our batch was in doubt, a rival finished it and went on; more was answered while it was under way."""
+    commit = log.commit
+
+    def finished_by_a_rival(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        log.commit = commit  # type: ignore[method-assign]
+        assert leased.transact(increment, durable=False) == 3, "answered while the batch is under way"
+        shared.commit(dict(contents.puts), contents.deletes)
+        shared.changes[-1] = structs.replace(shared.changes[-1], author=log.client)
+        shared.put(n="40")
+        log._learn()
+        return True
+
+    assert leased.transact(increment, durable=False) == 1
+    assert leased.transact(increment, durable=False) == 2
+    log.commit = finished_by_a_rival  # type: ignore[method-assign]
+    leased.flush()
+    with pytest.raises(UnavailableError, match="another client"):
+        leased.flush()
+    assert shared.map[b"n"] == b"40", "the rival's change was undone"
+    assert leased.transact(increment) == 41
+
+
+def test_news_that_came_before_a_quorum_was_missed_still_count(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    """The first attempt learns what a rival did and then finds too few servers; the second must not forget that."""
+    commit = log.commit
+
+    def too_few(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        log.commit = commit  # type: ignore[method-assign]
+        shared.put(n="40")
+        log._learn()
+        raise ReadOnlyError("only 2 of 4 servers answer")
+
+    assert leased.transact(increment, durable=False) == 1
+    log.commit = too_few  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError, match="another client"):
+        leased.flush()
+    assert shared.map[b"n"] == b"40", "the rival's change was undone"
 
 
 def test_a_large_family_is_read_onwards_from_the_key_that_is_asked_for(
