@@ -82,5 +82,6 @@ def open_session(
             durability=durability,
             lock_lifetime_s=lock_lifetime_s,
         )
+        store.on_change = vfs.changed_elsewhere
         opened.callback(vfs.close)
         return Session(vfs, cluster, opened.pop_all())

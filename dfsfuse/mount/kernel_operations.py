@@ -23,6 +23,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.replies import Reply
@@ -40,7 +41,9 @@ from dfsfuse.fusekernel.values import (
     TimeChange,
     TimedAttributes,
 )
+from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.namespace import locks
+from dfsfuse.namespace.renames import EXCHANGE
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.vfs import Vfs
 
@@ -70,18 +73,31 @@ class KernelOperations(Operations):
         self._entry_timeout_s = entry_timeout_s
         self._attributes_timeout_s = attributes_timeout_s
         self._negative_timeout_s = negative_timeout_s
+        self.caches: KernelCaches | None = None
+        """Told what the kernel keeps, if there is one."""
 
-    def _entry(self, attributes: Attributes) -> Entry:
-        return Entry(attributes, self._entry_timeout_s, self._attributes_timeout_s, attributes.generation)
+    def _entry(self, parent: int, name: bytes, attributes: Attributes) -> Entry:
+        """Something that was made here."""
+        if self.caches is not None:
+            self.caches.given(parent, name, attributes.ino)
+        return self._timed_entry(attributes)
+
+    def _timed_entry(self, attributes: Attributes) -> Entry:
+        # Where a symbolic link leads decides what open() opens, and that must be the newest: it is asked for each time.
+        entry_timeout_s = 0.0 if stat.S_ISLNK(attributes.mode) else self._entry_timeout_s
+        return Entry(attributes, entry_timeout_s, self._attributes_timeout_s, attributes.generation)
 
     def _timed(self, attributes: Attributes) -> TimedAttributes:
+        if self.caches is not None:
+            self.caches.relied_on()
         return TimedAttributes(attributes, self._attributes_timeout_s)
 
     # -------------------------------------------------------------- names
 
     def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
+        found_as = None if self.caches is None else partial(self.caches.given, parent)
         try:
-            return self._entry(self._vfs.lookup(parent, name, hold=True))
+            return self._timed_entry(self._vfs.lookup(parent, name, hold=True, found_as=found_as))
         except FileNotFoundError:
             if self._negative_timeout_s:
                 return Entry(None, self._negative_timeout_s)
@@ -89,31 +105,39 @@ class KernelOperations(Operations):
 
     def forget(self, ino: int, lookups: int) -> None:
         self._vfs.forget(ino, lookups)
+        if self.caches is not None:
+            self.caches.forgotten(ino, self._vfs.is_held)
 
     def readlink(self, context: Context, ino: int) -> bytes:
         with _known_inode():
             return self._vfs.readlink(ino)
 
     def symlink(self, context: Context, parent: int, name: bytes, target: bytes) -> Entry:
-        return self._entry(self._vfs.symlink(parent, name, target, context.uid, context.gid, hold=True))
+        return self._entry(parent, name, self._vfs.symlink(parent, name, target, context.uid, context.gid, hold=True))
 
     def mknod(self, context: Context, parent: int, name: bytes, mode: int, rdev: int, umask: int) -> Entry:
-        return self._entry(self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid, hold=True))
+        return self._entry(parent, name, self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid, hold=True))
 
     def mkdir(self, context: Context, parent: int, name: bytes, mode: int, umask: int) -> Entry:
-        return self._entry(self._vfs.mkdir(parent, name, mode, context.uid, context.gid, hold=True))
+        return self._entry(parent, name, self._vfs.mkdir(parent, name, mode, context.uid, context.gid, hold=True))
 
     def unlink(self, context: Context, parent: int, name: bytes) -> None:
         self._vfs.unlink(parent, name)
+        if self.caches is not None:
+            self.caches.removed(parent, name)
 
     def rmdir(self, context: Context, parent: int, name: bytes) -> None:
         self._vfs.rmdir(parent, name)
+        if self.caches is not None:
+            self.caches.removed(parent, name)
 
     def rename(self, context: Context, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
         self._vfs.rename(parent, name, new_parent, new_name, flags)
+        if self.caches is not None:
+            self.caches.moved(parent, name, new_parent, new_name, exchanged=bool(flags & EXCHANGE))
 
     def link(self, context: Context, ino: int, parent: int, name: bytes) -> Entry:
-        return self._entry(self._vfs.link(ino, parent, name, hold=True))
+        return self._entry(parent, name, self._vfs.link(ino, parent, name, hold=True))
 
     # -------------------------------------------------------------- attributes
 
@@ -188,14 +212,26 @@ class KernelOperations(Operations):
         self, context: Context, parent: int, name: bytes, mode: int, flags: int, umask: int
     ) -> tuple[Entry, Opened]:
         attributes, handle = self._vfs.create(parent, name, mode, flags, context.uid, context.gid, hold=True)
-        return self._entry(attributes), Opened(handle)
+        return self._entry(parent, name, attributes), Opened(handle)
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
         with _known_inode():
-            handle = self._vfs.open(ino, flags)
+            handle = self._vfs.open(ino, flags & ~os.O_TRUNC)
+        try:
+            self._check(ino)
+            if flags & os.O_TRUNC:
+                self._vfs.setattr(ino, AttributeChanges(size=0), handle)
+        except BaseException:
+            self._vfs.release(handle)
+            raise
         if kill_privileges and flags & os.O_TRUNC:
             self._kill_privileges(ino)
         return Opened(handle)
+
+    def _check(self, ino: int) -> None:
+        """The newest state has been looked at: is it still what has the name by which it is being opened?"""
+        if self.caches is not None:
+            self.caches.check(ino)
 
     def read(self, context: Context, ino: int, handle: int, offset: int, size: int) -> Data:
         return self._vfs.read(handle, offset, size)
@@ -252,7 +288,13 @@ class KernelOperations(Operations):
 
     def opendir(self, context: Context, ino: int, flags: int) -> Opened:
         with _known_inode():
-            return Opened(self._vfs.opendir(ino))
+            handle = self._vfs.opendir(ino)
+        try:
+            self._check(ino)
+        except BaseException:
+            self._vfs.releasedir(handle)
+            raise
+        return Opened(handle)
 
     def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterator[DirectoryEntry]:
         for entry in self._vfs.readdir(handle, offset):

@@ -15,6 +15,7 @@ from dfsfuse.fusekernel.mounting import MountError
 from dfsfuse.fusekernel.negotiation import DEFAULT_FLAGS, PAGE_BYTES, Settings, UnsupportedKernelError
 from dfsfuse.fusekernel.session import Session
 from dfsfuse.mount.errors import FuseMissingError, errno_of
+from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.vfs.vfs import Vfs
 
@@ -72,6 +73,9 @@ class KernelSession:
         self._session = Session(
             self._mount.descriptor, operations, settings, errno_of=errno_of, threads_max=THREADS_MAX
         )
+        keeps_s = max(float(fuse.get(f"{what}_timeout", 0)) for what in ("entry", "attr"))
+        self._caches = operations.caches = KernelCaches(vfs.look_for_changes, self._session.device, keeps_s)
+        vfs.on_change = self._caches.changed
         vfs.locks.on_change = self._session.device.inval_inode
 
     def serve(self, on_ready: Callable[[], None]) -> None:
@@ -87,7 +91,11 @@ class KernelSession:
                 if isinstance(error, UnsupportedKernelError):
                     raise FuseMissingError(f"{self._mountpoint}: {error}") from error
                 raise
-            self._session.serve()
+            self._caches.start()
+            try:
+                self._session.serve()
+            finally:
+                self._caches.close()
 
     def cut_off(self) -> None:
         """Programs that still use the mount get errors from now on; `serve` returns."""

@@ -193,8 +193,8 @@ def _defaults(as_root: bool, *, by_kernel: bool) -> dict[str, str | bool]:
         "use_ino": True,
     }
     if by_kernel:
-        # Here hard links are one inode, so that attributes may be kept as long as names.
-        defaults |= {"max_write": str(MIB), "max_read": str(MIB), "attr_timeout": "0.3"}
+        # Here hard links are one inode, and the kernel is told what other mounts change.
+        defaults |= {"max_write": str(MIB), "max_read": str(MIB), "attr_timeout": "1", "entry_timeout": "1"}
         del defaults["big_writes"], defaults["use_ino"]
     if as_root:
         defaults["allow_other"] = True

@@ -55,6 +55,11 @@ def region(ino: int, index: int) -> bytes:
     return b"e/" + _number(ino) + _number(index)
 
 
+def number_in(key: bytes) -> int:
+    """The inode number that a key of an inode, an entry (its folder's) or a region begins with."""
+    return int.from_bytes(key[2 : 2 + NUMBER_BYTES], "big")
+
+
 def regions(ino: int, first: int, end: int) -> tuple[bytes, bytes]:
     """The range of the records of regions first <= index < end of a file."""
     return region(ino, first), region(ino, min(end, MAX_NUMBER))

@@ -79,6 +79,9 @@ class LogMap:
         self._large_family = b""
         """The last family that was seen to be larger than a page."""
         self._unsettled = False
+        self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
+        """Called with the keys that another client has changed (None: perhaps all), before anybody is told what is
+        newer. It must not wait for anything, nor use this map."""
         self._committer = Committer(self)
 
     def start(self) -> None:
@@ -354,6 +357,10 @@ class LogMap:
                 self._cache.forget()
             for change in news.changes:
                 self._cache.changed_elsewhere(change.keys)
+        if news.forget:
+            self.on_change(None)
+        elif news.changes:
+            self.on_change([key for change in news.changes for key in change.keys])
         return news
 
     def _propose(self, contents: Contents, touched_by: Callable[[News], bool], *, is_in_cache: bool = False) -> bool:

@@ -99,6 +99,11 @@ class OpenFiles:
                 raise error(errno.ENOENT)
             self._held[ino] = self._held.get(ino, 0) + 1
 
+    def is_held(self, ino: int) -> bool:
+        """Was it looked up and not forgotten?"""
+        with self._lock:
+            return ino in self._held
+
     def forget(self, ino: int, lookups: int) -> None:
         """Take back so many look-ups."""
         with self._lock:

@@ -37,13 +37,18 @@ class Tree:
 
     # ------------------------------------------------------------------ finding
 
-    def lookup(self, parent: int, name: bytes, *, hold: bool = False) -> Found:
-        """What has this name in the folder. `.` and `..` too. `hold`: it is kept until it is forgotten."""
+    def lookup(
+        self, parent: int, name: bytes, *, hold: bool = False, found_as: Callable[[bytes, int], None] | None = None
+    ) -> Found:
+        """What has this name in the folder. `.` and `..` too. `hold`: it is kept until it is forgotten. `found_as` is
+        called with the real name and the inode within the read: it must not wait for anything."""
 
         def step(view: View, name: bytes) -> Found:
             found = _step(view, parent, name)
             if hold:
                 self._files.hold(found[0])  # the last thing: a read that came so far is not run again
+            if found_as is not None:
+                found_as(name, found[0])
             return found
 
         def find(name: bytes) -> Found:

@@ -30,6 +30,7 @@ from dfsfuse.namespace.inodes import InodeNumbers, error
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space
 from dfsfuse.vfs.budget import Budget
+from dfsfuse.vfs.changed import Changed, changes_of
 from dfsfuse.vfs.changing import Changer
 from dfsfuse.vfs.context import Context, Segments, log
 from dfsfuse.vfs.extended import Extended
@@ -97,6 +98,8 @@ class Vfs:
             background=background or ThreadPoolExecutor(1, thread_name_prefix="vfs-background"),
             uploads=uploads or ThreadPoolExecutor(2, thread_name_prefix="vfs-upload"),
         )
+        self.on_change: Callable[[list[Changed] | None], None] = lambda _: None
+        """Called with what another mount has changed (None: perhaps everything). It must not wait for anything."""
         self._room = room or (lambda: Room(UNKNOWN_ROOM_BYTES, UNKNOWN_ROOM_BYTES))
         self._reaper = Reaper(context)
         self._uploads = Uploads(context, Budget(dirty_limit_bytes, monotonic))
@@ -121,6 +124,18 @@ class Vfs:
             self._context.background.shutdown(wait=True)
             self._context.uploads.shutdown(wait=True)
 
+    def changed_elsewhere(self, keys_changed: list[bytes] | None) -> None:
+        """The map has learnt that another mount changed these keys (None: perhaps all)."""
+        self.on_change(None if keys_changed is None else changes_of(keys_changed))
+
+    def look_for_changes(self) -> None:
+        """Learn what other mounts have changed, unless that is known already."""
+        self._context.store.read(lambda _: None, max_age_s=self._context.max_age_s / 2)
+
+    def is_held(self, ino: int) -> bool:
+        """Was it looked up with `hold` and not forgotten?"""
+        return self._table.is_held(ino)
+
     def _closed(self, file: OpenFile) -> None:
         """Nobody needs the file any more."""
         if file.is_unsaved:
@@ -130,9 +145,11 @@ class Vfs:
 
     # ------------------------------------------------------------------ names (tree.py)
 
-    def lookup(self, parent: int, name: bytes, *, hold: bool = False) -> Attributes:
+    def lookup(
+        self, parent: int, name: bytes, *, hold: bool = False, found_as: Callable[[bytes, int], None] | None = None
+    ) -> Attributes:
         """What has this name in the folder. Raises OSError (ENOENT, ENOTDIR...)."""
-        return self._files.attributes(*self._tree.lookup(parent, name, hold=hold))
+        return self._files.attributes(*self._tree.lookup(parent, name, hold=hold, found_as=found_as))
 
     def forget(self, ino: int, holds: int = 1) -> None:
         """An inode that was held so many times need not be kept any more if it has no name."""

@@ -114,6 +114,52 @@ def test_what_another_mount_puts_in_its_place_is_never_missing(grid: Grid, root:
     eventually(lambda: int((root / "page").read_bytes()) == 39, "the last one")
 
 
+def test_what_another_mount_changes_is_shown_by_itself(grid: Grid, root: Path) -> None:
+    """The kernel is told to forget what it keeps, also while nothing is asked of us."""
+    other = grid.mount("other-2", [*OPTIONS[:1], OPTIONS[1] + ",entry_timeout=60,attr_timeout=60"])
+    (root / "shown").mkdir()
+    for name in ("gone", "moved", "grown", "mode"):
+        (root / "shown" / name).write_bytes(b"x")
+    there = other.path / "shown"
+    seen = {path.name: path.stat() for path in there.iterdir()}
+    assert len(seen) == 4
+    with (there / "grown").open("rb", buffering=0) as file:
+        assert file.read() == b"x"
+        (root / "shown/gone").unlink()
+        (root / "shown/moved").rename(root / "shown/away")
+        (root / "shown/grown").write_bytes(b"new content")
+        (root / "shown/mode").chmod(0o600)
+        eventually(lambda: not (there / "gone").exists(), "a removed name", within_s=3.0)
+        eventually(lambda: not (there / "moved").exists(), "a moved name", within_s=3.0)
+        eventually(lambda: (there / "grown").stat().st_size == 11, "a size", within_s=3.0)
+        eventually(lambda: (there / "mode").stat().st_mode & 0o777 == 0o600, "a mode", within_s=3.0)
+        eventually(lambda: os.pread(file.fileno(), 100, 0) == b"new content", "data", within_s=3.0)
+    assert (there / "away").stat().st_ino == seen["moved"].st_ino
+    other.end()
+
+
+def test_what_another_mount_moves_is_not_opened_by_its_old_name(grid: Grid, root: Path) -> None:
+    """At once, though the kernel would keep the name for a minute."""
+    other = grid.mount("other-3", [*OPTIONS[:1], OPTIONS[1] + ",entry_timeout=60,attr_timeout=60"])
+    top = other.path / "top"
+    (root / "top/deep").mkdir(parents=True)
+    for turn in range(10):
+        (root / "top/deep/f").write_bytes(b"old %d" % turn)
+        (root / "top/deep/new").write_bytes(b"new %d" % turn)
+        assert (top / "deep/f").read_bytes() == b"old %d" % turn
+        (root / "top/deep/f").rename(root / f"top/deep/kept-{turn}")
+        with pytest.raises(FileNotFoundError):
+            (top / "deep/f").open("rb")
+        (root / "top/deep/new").rename(root / "top/deep/f")
+        assert (top / "deep/f").read_bytes() == b"new %d" % turn
+        (root / "top/deep").rename(root / "top/elsewhere")
+        with pytest.raises(FileNotFoundError):
+            (top / "deep/f").open("rb")
+        assert (top / "elsewhere/f").read_bytes() == b"new %d" % turn
+        (root / "top/elsewhere").rename(root / "top/deep")
+    other.end()
+
+
 def test_a_mount_that_is_told_to_end_while_it_is_used(grid: Grid) -> None:
     mount = grid.mount("busy", OPTIONS)
     with (mount.path / "f").open("w+b", buffering=0) as file:

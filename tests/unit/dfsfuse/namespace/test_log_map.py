@@ -281,6 +281,19 @@ def test_news_that_were_lost_forget_everything(store: LogMap, log: FakeLog, shar
     assert store.transact(increment) == 6
 
 
+def test_whoever_wants_to_is_told_what_others_changed(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    told: list[list[bytes] | None] = []
+    store.on_change = told.append
+    store.transact(lambda tx: tx.put(b"mine", b"1"))
+    shared.put(a="1", b="2")
+    shared.commit({}, (b"a",))
+    store.read(lambda view: view.get(b"x"))
+    assert told == [[b"a", b"b", b"a"]]
+    log.news.forget = True
+    store.read(lambda view: view.get(b"x"))
+    assert told[1:] == [None]
+
+
 def test_too_large_a_change_is_refused(store: LogMap, shared: SharedLog) -> None:
     with pytest.raises(TooLargeError):
         store.transact(lambda tx: tx.put(b"k", bytes(2_000_000)))

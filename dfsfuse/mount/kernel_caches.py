@@ -1,0 +1,202 @@
+"""What the kernel keeps of names and attributes, and making it forget what other mounts have changed.
+
+- The map tells which names and inodes another mount changed (`changed`). A thread sends the kernel notifications about
+  those that it knows: from that thread only, since one that is sent from within an operation on the same inode waits
+  for itself.
+- A mount that is idle learns nothing. So the same thread looks for changes every `LOOK_EVERY_S`, as long as the kernel
+  may be relying on something.
+- open() must see the newest state, though the kernel may come straight from a name that it keeps. The look for the
+  newest state that is part of it has told us what changed: if the name (or a folder above it) is among that, the answer
+  is ESTALE, and the kernel looks the whole path up anew.
+
+Knows names and inode numbers; no map, no keys. Threads: any number of callers; `_lock` guards all state and is held
+for moments only. One thread of its own, between `start` and `close`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from dfsfuse.errors import DfsError
+from dfsfuse.vfs.changed import Changed
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 0.4
+END_DEADLINE_S: Final = 5.0
+_DEPTH_MAX: Final = 256
+_ROOT: Final = 1
+
+Name = tuple[int, bytes]
+"""A folder's inode and a name in it."""
+
+
+class Device(Protocol):
+    """Where notifications go: `dfsfuse.fusekernel.device.Device`."""
+
+    def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool: ...
+    def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool: ...
+
+
+class KernelCaches:
+    """See the module. `look` makes the map learn of changes; the kernel relies on an answer for `keeps_s`."""
+
+    def __init__(
+        self,
+        look: Callable[[], None],
+        device: Device,
+        keeps_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look = look
+        self._device = device
+        self._keeps_s = keeps_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._inodes: dict[Name, int] = {}
+        """What the kernel was told to be under each name."""
+        self._names: dict[int, set[Name]] = {}
+        """The same, the other way round; also inodes that it knows without a name."""
+        self._stale: set[int] = set()
+        """Inodes that the kernel may reach by a name which another mount has changed."""
+        self._waiting: dict[Changed, None] = {}
+        self._relies_until = float("-inf")
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="kernel-caches", daemon=True)
+
+    # ------------------------------------------------------------------ what the kernel is told
+
+    def given(self, parent: int, name: bytes, ino: int) -> None:
+        """The kernel gets this entry. To be called within the read that found it: then what is learnt later comes
+        after it."""
+        with self._lock:
+            self._take(parent, name)
+            self._inodes[parent, name] = ino
+            self._names.setdefault(ino, set()).add((parent, name))
+            self._stale.discard(ino)
+        self.relied_on()
+
+    def relied_on(self) -> None:
+        """The kernel gets something that it keeps for a while."""
+        if self._keeps_s:
+            until = self._clock() + self._keeps_s
+            begins = self._relies_until < until - self._keeps_s
+            self._relies_until = until
+            if begins:
+                self._wake.set()
+
+    def removed(self, parent: int, name: bytes) -> None:
+        """A name was removed here, and the kernel knows."""
+        with self._lock:
+            self._take(parent, name)
+
+    def moved(self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, exchanged: bool = False) -> None:
+        """A name was changed here, and the kernel has done the same with what it keeps."""
+        with self._lock:
+            source, target = self._take(parent, name), self._take(new_parent, new_name)
+            moved = [(source, (new_parent, new_name)), *([(target, (parent, name))] if exchanged else [])]
+            for ino, at in moved:
+                if ino is not None:
+                    self._inodes[at] = ino
+                    self._names.setdefault(ino, set()).add(at)
+
+    def forgotten(self, ino: int, is_known: Callable[[int], bool]) -> None:
+        """The kernel has taken back look-ups; does it still know the inode?"""
+        with self._lock:
+            if is_known(ino):
+                return
+            for at in self._names.pop(ino, ()):
+                self._inodes.pop(at, None)
+            self._stale.discard(ino)
+
+    def _take(self, parent: int, name: bytes) -> int | None:
+        ino = self._inodes.pop((parent, name), None)
+        if ino is not None:
+            self._names[ino].discard((parent, name))
+        return ino
+
+    # ------------------------------------------------------------------ what others change
+
+    def changed(self, changes: Iterable[Changed] | None) -> None:
+        """Another mount changed this; None: perhaps everything. Never blocks."""
+        with self._lock:
+            if changes is None:
+                known = [Changed(ino, is_data=True) for ino in self._names]
+                changes = [Changed(parent, name) for parent, name in self._inodes] + known
+            for change in changes:
+                if change.name is not None:
+                    ino = self._take(change.ino, change.name)
+                    if ino is None:
+                        continue
+                    self._stale.add(ino)
+                elif change.ino not in self._names and change.ino != _ROOT:
+                    continue
+                self._waiting[change] = None
+            if self._waiting:
+                self._wake.set()
+
+    def check(self, ino: int) -> None:
+        """The newest state was looked at: can the kernel have come to this inode by a name that is no more? Raises
+        OSError (ESTALE), once; then it comes by the new one."""
+        with self._lock:
+            found = False
+            for _ in range(_DEPTH_MAX):
+                if ino in self._stale:
+                    self._stale.discard(ino)
+                    found = True
+                names = self._names.get(ino)
+                if not names:
+                    break
+                ino = next(iter(names))[0]
+        if found:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    # ------------------------------------------------------------------ the thread
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End: nothing is sent any more, so that the device may be closed."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(END_DEADLINE_S)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            relies = self._clock() < self._relies_until
+            if not self._wake.wait(LOOK_EVERY_S if relies else None):
+                self.look()
+            self._wake.clear()
+            self.notify()
+
+    def look(self) -> None:
+        """Let the map learn what others have changed."""
+        try:
+            self._look()
+        except (DfsError, OSError) as error:
+            log.debug("looking for changes: %s", error)
+
+    def notify(self) -> None:
+        """Tell the kernel what has changed. Never within an operation."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for change in waiting:
+            if self._stopping:
+                return
+            try:
+                if change.name is not None:
+                    self._device.inval_entry(change.ino, change.name, expire_only=True)
+                else:
+                    self._device.inval_inode(change.ino, 0 if change.is_data else -1)
+            except OSError as error:
+                log.warning("the kernel cannot be told of a change: %s", error)

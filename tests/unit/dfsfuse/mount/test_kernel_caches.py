@@ -1,0 +1,142 @@
+"""What the kernel is told of others' changes, and what open() makes of them."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+import pytest
+
+from dfsfuse.errors import UnavailableError
+from dfsfuse.mount.kernel_caches import KernelCaches
+from dfsfuse.vfs.changed import Changed, changes_of
+
+ROOT, FOLDER, FILE, OTHER = 1, 2, 3, 4
+
+
+class FakeDevice:
+    """Notes what it is to tell the kernel."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+        self.something = threading.Event()
+
+    def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
+        self.told.append((ino, offset))
+        self.something.set()
+        return True
+
+    def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
+        assert expire_only
+        self.told.append((parent, name))
+        self.something.set()
+        return True
+
+
+@pytest.fixture
+def device() -> FakeDevice:
+    return FakeDevice()
+
+
+@pytest.fixture
+def caches(device: FakeDevice) -> KernelCaches:
+    caches = KernelCaches(lambda: None, device, 1.0)
+    caches.given(ROOT, b"d", FOLDER)
+    caches.given(FOLDER, b"f", FILE)
+    return caches
+
+
+def is_stale(caches: KernelCaches, ino: int) -> bool:
+    try:
+        caches.check(ino)
+    except OSError as error:
+        assert error.errno == errno.ESTALE
+        return True
+    return False
+
+
+def test_the_kernel_is_told_of_what_it_knows_only(caches: KernelCaches, device: FakeDevice) -> None:
+    changes = [Changed(FOLDER, b"f"), Changed(FOLDER, b"g"), Changed(FILE), Changed(FILE, is_data=True), Changed(77)]
+    caches.changed([*changes, Changed(ROOT)])
+    caches.notify()
+    assert device.told == [(FOLDER, b"f"), (FILE, -1), (FILE, 0), (ROOT, -1)]
+    caches.changed(changes[:1])
+    caches.notify()
+    assert len(device.told) == 4  # it does not keep that name any more
+
+
+def test_a_name_that_another_mount_changed_is_not_opened_by_once(caches: KernelCaches) -> None:
+    caches.changed([Changed(FOLDER, b"f")])
+    assert is_stale(caches, FILE)
+    assert not is_stale(caches, FILE)
+    caches.given(FOLDER, b"f", OTHER)
+    assert not is_stale(caches, OTHER)
+
+
+def test_nor_is_what_is_below_it(caches: KernelCaches) -> None:
+    caches.changed([Changed(ROOT, b"d")])
+    assert is_stale(caches, FILE)
+    assert not is_stale(caches, FILE)
+
+
+def test_what_was_looked_up_since_is_right(caches: KernelCaches) -> None:
+    caches.changed([Changed(FOLDER, b"f")])
+    caches.given(FOLDER, b"f", FILE)
+    assert not is_stale(caches, FILE)
+
+
+def test_attributes_and_data_may_change_under_a_name(caches: KernelCaches) -> None:
+    caches.changed([Changed(FILE), Changed(FILE, is_data=True)])
+    assert not is_stale(caches, FILE)
+
+
+def test_what_this_mount_renames_goes_on(caches: KernelCaches) -> None:
+    caches.given(ROOT, b"x", OTHER)
+    caches.moved(FOLDER, b"f", ROOT, b"x", exchanged=True)
+    caches.changed([Changed(FOLDER, b"f")])
+    assert (is_stale(caches, FILE), is_stale(caches, OTHER)) == (False, True)
+    caches.changed([Changed(ROOT, b"x")])
+    assert is_stale(caches, FILE)
+
+
+def test_removed_and_forgotten_names_are_not_kept(caches: KernelCaches, device: FakeDevice) -> None:
+    caches.removed(FOLDER, b"f")
+    caches.forgotten(FOLDER, lambda _: False)
+    caches.forgotten(FILE, lambda _: True)
+    caches.changed([Changed(FOLDER, b"f"), Changed(ROOT, b"d"), Changed(FILE)])
+    caches.notify()
+    assert device.told == [(FILE, -1)]
+
+
+def test_when_anything_may_have_changed(caches: KernelCaches, device: FakeDevice) -> None:
+    caches.changed(None)
+    caches.notify()
+    assert set(device.told) == {(ROOT, b"d"), (FOLDER, b"f"), (FOLDER, 0), (FILE, 0)}
+    assert is_stale(caches, FILE)
+
+
+def test_the_thread_looks_while_the_kernel_relies_on_something(device: FakeDevice) -> None:
+    now = 100.0
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks, now
+        looks += 1
+        if looks == 1:
+            raise UnavailableError("no server answers")
+        caches.changed([Changed(FILE)])
+        now += 10.0
+
+    caches = KernelCaches(look, device, 5.0, clock=lambda: now)
+    caches.start()
+    caches.given(ROOT, b"f", FILE)
+    assert device.something.wait(10.0)
+    caches.close()
+    assert looks == 2
+    assert device.told == [(FILE, -1)]
+
+
+def test_what_keys_stand_for() -> None:
+    number = (7).to_bytes(8, "big")
+    keys = [b"d/" + number + b"/na/me", b"i/" + number, b"e/" + number + number, b"o/" + number, b"n"]
+    assert changes_of(keys) == [Changed(7, b"na/me"), Changed(7), Changed(7, is_data=True)]
