@@ -270,7 +270,8 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
                 uncertain = False
             if conflicts(log.news):
                 return False
-            assert log.ballot is not None
+            ballot = log.ballot
+            assert ballot is not None
             batch = Batch(
                 batches.FORMAT,
                 log.known.digest,
@@ -284,10 +285,11 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
             )
             encoded = batches.encode(batch)
             uncertain = True
-            if (yield from _propose(log, log.ballot, encoded)):
+            log.ballot = None  # however this ends: under one ballot there is only one batch for a slot
+            if (yield from _propose(log, ballot, encoded)):
                 log.known = Point(log.known.slot + 1, batches.digest(encoded))
+                log.ballot = ballot
                 return True
-            log.ballot = None
     except (UnavailableError, DeadlineError) as error:
         log.ballot = None
         if uncertain:
