@@ -206,10 +206,13 @@ def position(state: AcceptorState, recall: bytes, now: float) -> Step:
     return Step(replace(state, lease=replace(lease, recalled=True)), reply)
 
 
-def let_go(state: AcceptorState, client: bytes, now: float) -> AcceptorState:
-    """The writer has no need of its lease any more: it is the next one's turn."""
+def let_go(state: AcceptorState, client: bytes, slot: int, now: float) -> AcceptorState:
+    """The writer has no need of its lease any more: it is the next one's turn. If it has written on after `slot`, the
+    message was late, and is about an earlier lease."""
     lease = state.lease
-    if lease is None or lease.client != client:
+    if lease is None or lease.client != client or state.applied > slot:
+        return state
+    if state.tail is not None and state.tail.slot > slot:
         return state
     turn = Lease(lease.wanted_by, now + TURN_S) if lease.wanted_by else None
     return replace(state, lease=turn)

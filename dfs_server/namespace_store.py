@@ -130,7 +130,9 @@ class NamespaceStore:
                 return self._step(lambda state: acceptor.accept(state, ballot, slot, parsed, now, lease=lease))
             case Chosen(slot, digest, client):
                 now = self._monotonic()
-                return self._step(lambda state: acceptor.chosen(acceptor.let_go(state, client, now), slot, digest))
+                return self._step(
+                    lambda state: acceptor.chosen(acceptor.let_go(state, client, slot, now), slot, digest)
+                )
             case Learn(first, encoded_batches):
                 chosen = [ParsedBatch.of(encoded) for encoded in encoded_batches]
                 return self._step(lambda state: acceptor.learn(state, first, chosen))

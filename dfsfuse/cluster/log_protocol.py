@@ -102,6 +102,8 @@ class LogState:
     highest: Ballot = ZERO
     wants_lease: bool = False
     """Whether this client will answer operations before it commits them."""
+    leased: bool = False
+    """Whether a quorum gave us the lease with the last commit. (Not if another client finished our batch.)"""
     wanted: bool = False
     """Another client waits for the writer lease."""
     recalled: bool = False
@@ -226,6 +228,7 @@ def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
         match (yield from _gather(propose, propose.verdict, Accept(ballot, slot, encoded, log.wants_lease))):
             case IsChosen():
                 log.proposed(slot, encoded)
+                log.leased = log.wants_lease and len(propose.leasing) >= log.quorum
                 log.wanted = log.wanted or propose.wanted
                 log.recalled = log.recalled or propose.recalled
                 yield from _top_up(log, propose.behind)
@@ -256,6 +259,7 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
     `conflicts` says whether news (all since the caller last took them) touch what the contents were made from. Raises
     ReadOnlyError if nothing was done, MaybeDoneError if it may have been.
     """
+    log.leased = False
     log.sequence += 1
     sequence = log.sequence
     uncertain = False

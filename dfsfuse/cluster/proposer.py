@@ -163,6 +163,8 @@ class Propose(_Round):
     slot: int = field(kw_only=True)
     digest: bytes = field(kw_only=True)
     accepted: set[int] = field(default_factory=set)
+    leasing: set[int] = field(default_factory=set)
+    """Those of them that took it from us just now: what others gave a server brings no lease."""
     behind: dict[int, int] = field(default_factory=dict)
     """Servers that lack batches before this one, and the slot they have applied."""
     outranked: Ballot | None = None
@@ -178,6 +180,7 @@ class Propose(_Round):
         match reply:
             case AcceptedAt(slot, wanted, recalled) if slot == self.slot:
                 self.accepted.add(server)
+                self.leasing.add(server)
                 self.wanted = self.wanted or wanted
                 self.recalled = self.recalled or recalled
             case Position(applied, digest) if applied == self.slot and digest == self.digest:
@@ -268,11 +271,15 @@ class Survey(_Round):
     def free_of(self, leases: dict[int, int]) -> bool:
         """Whether no other client may still answer under a lease that was there when each server was first asked.
 
-        `leases`: their numbers then; servers that are asked for the first time are added.
+        `leases`: their numbers then; servers that are asked for the first time are added. Number 1 may be what a server
+        that has just started knows of the lease from before: it is no new one.
         """
         for server, reply in self.positions.items():
             leases.setdefault(server, reply.lease)
-        free = sum(not reply.lease or reply.lease != leases[server] for server, reply in self.positions.items())
+        free = sum(
+            not reply.lease or (reply.lease > 1 and reply.lease != leases[server])
+            for server, reply in self.positions.items()
+        )
         return free >= min(self.quorum, len(self.positions))
 
     def best(self) -> Point:

@@ -88,7 +88,7 @@ class QuorumLog:
         ballot = self._state.ballot
         self.lease_until = NEVER
         done = self._run(commit(self._state, contents, conflicts, self._time_ns()))
-        if done and self._state.ballot is not None and self._state.wants_lease:
+        if done and self._state.leased:
             # The servers count from when they got it, which was later; a quarter is left for clocks that run slow.
             self.lease_until = begun + 0.75 * LEASE_S
             if self._state.ballot != ballot:

@@ -53,6 +53,12 @@ def test_while_a_writer_has_the_lease_others_wait_and_it_is_told() -> None:
     assert isinstance(acceptor.promise(told.state, rival, 2 * LEASE_S).reply, Promised), "it ran out"
 
 
+def test_letting_go_that_comes_late_does_not_end_the_next_lease() -> None:
+    state = acceptor.accept(accepted(), LOW, 2, SECOND, 0.1, lease=True).state
+    assert acceptor.let_go(state, b"a", 1, 0.2) == state
+    assert acceptor.let_go(state, b"a", 2, 0.2).lease is None
+
+
 def test_who_does_not_want_the_lease_does_not_get_it() -> None:
     state = acceptor.accept(AcceptorState(), LOW, 1, FIRST, 0.0).state
     assert isinstance(acceptor.promise(state, Ballot(9, b"b"), 0.1).reply, Promised)
@@ -64,7 +70,7 @@ def test_the_writer_itself_may_take_a_higher_ballot() -> None:
 
 def test_a_lease_that_is_let_go_is_first_the_turn_of_who_waits() -> None:
     waited = acceptor.promise(accepted(), Ballot(9, b"b"), 0.1).state
-    state = acceptor.let_go(waited, b"a", 0.2)
+    state = acceptor.let_go(waited, b"a", 1, 0.2)
     assert state.lease == Lease(b"b", 0.2 + TURN_S)
     assert isinstance(acceptor.promise(state, Ballot(9, b"a"), 0.3).reply, Refused)
     assert isinstance(acceptor.promise(state, Ballot(9, b"b"), 0.3).reply, Promised)
@@ -72,8 +78,8 @@ def test_a_lease_that_is_let_go_is_first_the_turn_of_who_waits() -> None:
 
 
 def test_only_its_holder_lets_a_lease_go() -> None:
-    assert acceptor.let_go(accepted(), b"b", 0.1).lease == Lease(b"a", LEASE_S, number=1)
-    assert acceptor.let_go(accepted(), b"a", 0.1).lease is None
+    assert acceptor.let_go(accepted(), b"b", 1, 0.1).lease == Lease(b"a", LEASE_S, number=1)
+    assert acceptor.let_go(accepted(), b"a", 1, 0.1).lease is None
 
 
 def test_who_must_see_what_was_answered_recalls_the_lease() -> None:
@@ -82,7 +88,7 @@ def test_who_must_see_what_was_answered_recalls_the_lease() -> None:
     assert step.reply.lease == 1
     told = acceptor.accept(step.state, LOW, 2, SECOND, 0.6, lease=True)
     assert told.reply == AcceptedAt(2, recalled=True)
-    let_go = acceptor.let_go(told.state, b"a", 0.7)
+    let_go = acceptor.let_go(told.state, b"a", 2, 0.7)
     assert acceptor.position(let_go, b"b", 0.8).reply == let_go.position(), "nobody may answer now"
     anew = acceptor.accept(let_go, LOW, 2, SECOND, 0.9, lease=True).state
     again = acceptor.position(anew, b"b", 1.0).reply
