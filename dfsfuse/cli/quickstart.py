@@ -46,7 +46,11 @@ def run(mountpoint: Path) -> int:
     processes = _processes()
     started = [process.root.name for process in server_processes.start(processes)]
     running = ", ".join(f"{process.root.name} on {process.port}" for process in processes)
-    click.echo(f"Servers: {running}" + ("" if started else " (they were running already)"))
+    if not started:
+        running += " (they were running already)"
+    elif len(started) < len(processes):
+        running += f" ({', '.join(started)} started; the others were running already)"
+    click.echo(f"Servers: {running}")
     mountpoint = mountpoints.absolute(mountpoint.expanduser())
     mount = mountpoints.mounted_at(mountpoint)
     if mount is not None and mount.is_ours and not mountpoints.is_stale(mountpoint):

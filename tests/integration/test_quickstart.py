@@ -77,6 +77,7 @@ def test_run_twice_and_stop(folder: Path) -> None:
     os.kill(before[0], 9)
     code, text = quickstart(folder, "run", mountpoint)
     assert code == 0, text
+    assert "(DFS1 started; the others were running already)" in text
     assert pids(folder)[1:] == before[1:]
     assert pids(folder)[0] != before[0]
 
