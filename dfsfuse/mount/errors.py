@@ -46,14 +46,14 @@ class MountTimeoutError(DfsError):
 def errno_of(error: Exception, operation: str) -> int:
     """The positive errno for the kernel. What nobody foresaw is EIO, with a traceback in the log.
 
-    An errno that tells of the servers (a `DfsError`) is logged with its sentence, because the program that made the
-    call gets to see the number only.
+    What tells of the servers (a `DfsError`) or of a record that cannot be read (EIO) is logged with its sentence: the
+    program that made the call gets to see the number only.
     """
     if isinstance(error, DfsError):
         log.warning("%s: %s", operation, error)
         return error.errno
     if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno > 0:
-        log.debug("%s: %s", operation, error)
+        log.log(logging.WARNING if error.errno == errno.EIO else logging.DEBUG, "%s: %s", operation, error)
         return error.errno
     log.error("%s failed in a way nobody foresaw; the program gets EIO", operation, exc_info=error)
     return errno.EIO

@@ -10,14 +10,13 @@ transaction that found it unchanged. No clock is compared with another one's.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from dfsfuse.namespace import keys, locks
+from dfsfuse.namespace import keys, locks, records
 from dfsfuse.namespace.locks import END_OF_ALL, Holder, Lock, Locks
 from dfsfuse.namespace.transactions import Transaction, View
 
@@ -80,10 +79,10 @@ def lifetime_s(sign: bytes) -> float:
     """How long a session's record may stay the same. Raises OSError (EIO)."""
     try:
         decoded = _decoder.decode(sign)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise OSError(errno.EIO, f"cannot read the record of a session: {error}") from error
+    except records.UNREADABLE as error:
+        raise records.unreadable("a session", sign, FORMAT, error) from error
     if decoded.format != FORMAT:
-        raise OSError(errno.EIO, f"the record of a session has format {decoded.format}, not {FORMAT}")
+        raise records.unreadable("a session", sign, FORMAT)
     return decoded.lifetime_ms / 1000
 
 

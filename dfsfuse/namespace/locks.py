@@ -15,6 +15,8 @@ from typing import Final
 
 import msgspec
 
+from dfsfuse.namespace import records
+
 FORMAT: Final = 1
 END_OF_ALL: Final = 2**63 - 1
 """The last byte that a file can have."""
@@ -80,10 +82,10 @@ def decode(data: bytes | None) -> Locks:
         return ()
     try:
         record = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise OSError(errno.EIO, f"cannot read the record of a file's locks: {error}") from error
+    except records.UNREADABLE as error:
+        raise records.unreadable("a file's locks", data, FORMAT, error) from error
     if record.format != FORMAT:
-        raise OSError(errno.EIO, f"the record of a file's locks has format {record.format}, not {FORMAT}")
+        raise records.unreadable("a file's locks", data, FORMAT)
     return record.locks
 
 

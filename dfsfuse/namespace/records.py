@@ -85,10 +85,10 @@ def decode_inode(data: bytes) -> Inode:
     """The inode in these bytes. Raises OSError (EIO) if they are none of this format."""
     try:
         record = _inodes.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _unreadable("an inode", str(error)) from error
+    except UNREADABLE as error:
+        raise unreadable("an inode", data, FORMAT, error) from error
     if record.format != FORMAT:
-        raise _unreadable("an inode", f"format {record.format}; this program knows format {FORMAT}")
+        raise unreadable("an inode", data, FORMAT)
     return record
 
 
@@ -96,12 +96,25 @@ def decode_entry(data: bytes) -> Entry:
     """The entry in these bytes. Raises OSError (EIO) if they are none of this format."""
     try:
         record = _entries.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _unreadable("a directory entry", str(error)) from error
+    except UNREADABLE as error:
+        raise unreadable("a directory entry", data, FORMAT, error) from error
     if record.format != FORMAT:
-        raise _unreadable("a directory entry", f"format {record.format}; this program knows format {FORMAT}")
+        raise unreadable("a directory entry", data, FORMAT)
     return record
 
 
-def _unreadable(what: str, why: str) -> OSError:
+UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What decoding bytes raises that are not as expected."""
+
+
+def unreadable(what: str, data: bytes, known: int, error: Exception | None = None) -> OSError:
+    """EIO with a sentence: the record's format, if it is not the one that is known (a newer client's record may have
+    fields of other types); else what is wrong with it."""
+    why = str(error)
+    try:
+        found = msgspec.msgpack.decode(data)
+    except UNREADABLE:
+        found = None
+    if isinstance(found, list) and found and type(found[0]) is int and found[0] != known:
+        why = f"format {found[0]}; this program knows format {known}"
     return OSError(errno.EIO, f"cannot read the record of {what}: {why}")

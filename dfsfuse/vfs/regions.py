@@ -10,6 +10,7 @@ One call changes at most `STEP_REGIONS` records, so that its batch stays far bel
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +20,7 @@ import msgspec
 
 from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.data import extents
-from dfsfuse.data.extents import EMPTY, REGION_BYTES, Region, Segment, Write
+from dfsfuse.data.extents import EMPTY, REGION_BYTES, BadRegionError, Region, Segment, Write
 from dfsfuse.namespace import inodes, keys
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction, View
@@ -32,8 +33,14 @@ BATCH_BYTES: Final = 640 * 1024
 EXTENTS_MAX: Final = 64
 """A region with more extents is compacted."""
 
-decode = lru_cache(maxsize=512)(extents.decode)
-"""Records are immutable values and the same few are read over and over."""
+
+@lru_cache(maxsize=512)
+def decode(data: bytes) -> Region:
+    """A region record. They are immutable values, and the same few are read over and over. Raises OSError (EIO)."""
+    try:
+        return extents.decode(data)
+    except BadRegionError as error:
+        raise OSError(errno.EIO, f"cannot read the record of a file's data: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,12 @@ def test_the_sentence_of_a_server_error_is_logged(caplog: pytest.LogCaptureFixtu
     assert "DFS1 and DFS2 do not answer" in caplog.text
 
 
+def test_the_sentence_about_a_record_that_cannot_be_read_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    errno_of(OSError(errno.EIO, "format 9; this program knows format 1"), "open '/f'")
+    assert "format 9" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 def test_what_a_local_file_system_would_also_say_is_not(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     errno_of(FileNotFoundError(errno.ENOENT, "no"), "open '/f'")
