@@ -97,7 +97,10 @@ def load(path: Path) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else f"{path}"
-        raise ConfigError(f"{where}: found {error.problem or error.context}; expected YAML") from error
+        problem = error.problem or error.context or ""
+        if problem.startswith("the key "):  # our own, from the loader above
+            raise ConfigError(f"{where}: found {problem}; expected each key once") from error
+        raise ConfigError(f"{where}: this is not YAML that can be read: {problem}") from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: this is not YAML that can be read: {reason}") from error
@@ -113,9 +116,7 @@ class _Loader(yaml.SafeLoader):
                 continue
             key = key_node.value
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} twice (each may be given once)", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 

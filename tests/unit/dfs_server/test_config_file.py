@@ -28,6 +28,7 @@ def test_what_yaml_says_comes_back_as_plain_values(file: Path) -> None:
     ("content", "said"),
     [
         ("a: [1", "line 1"),
+        ("a: [", "line 1, column 5: this is not YAML that can be read: expected the node content, but found"),
         ("a: 1\nb: }", "line 2"),
         ("a: 1\n\ta: 2", "line 2"),
         ("a: 1\nb: 2\na: 3", "line 3, column 1: found the key 'a' twice"),
