@@ -18,6 +18,8 @@ from dfs_server.protocol.status import Status
 
 REPLY_BYTES: Final = 1024 * 1024
 """About how much a reply with many items, batches or changes may hold; what does not fit is asked for again."""
+VALUES_BYTES: Final = 4 * 1024 * 1024
+"""What the values of keys that were asked for one by one may have at most: a frame has no room for more."""
 MAX_ITEMS: Final = 5000
 
 
@@ -82,7 +84,7 @@ class NamespaceReader:
             for (encoded,) in self._log_rows(db, after, applied, "batch"):
                 found.append(encoded)
                 size += len(encoded)
-                if size >= REPLY_BYTES:
+                if size >= REPLY_BYTES or len(found) >= MAX_ITEMS:
                     break
             return Batches(after + 1, tuple(found), applied)
 
@@ -122,9 +124,15 @@ class NamespaceReader:
         with self._reading() as (db, applied):
             if applied < max(slot, self._read_from(db)):
                 return Behind(applied)
-            query = "SELECT value FROM map WHERE key = ?"
-            rows = [db.execute(query, (key,)).fetchone() for key in keys]
-            return Values(applied, tuple(row[0] if row else None for row in rows))
+            found: list[bytes | None] = []
+            size = 0
+            for key in keys:
+                row = db.execute("SELECT value FROM map WHERE key = ?", (key,)).fetchone()
+                found.append(row[0] if row else None)
+                size += len(row[0]) if row else 0
+                if size > VALUES_BYTES:
+                    return Error(Status.BAD_REQUEST, "the values are more than fits in a reply: ask for fewer at once")
+            return Values(applied, tuple(found))
 
     def items(self, slot: int, start: bytes, end: bytes, limit: int) -> Reply:
         """The reply to `ReadRange` at `slot` or later."""

@@ -6,12 +6,16 @@ in a body. Where a message speaks of a server's log, `slot` counts from 1 and 0 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.frames import ProtocolError
+
+MAX_HAVE_PIECES: Final = 10_000
+MAX_AT_ONCE: Final = 10_000
+"""The most keys, items or batches in a request. However small they are, each takes memory and time of its own."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -105,7 +109,7 @@ class Piece(Message, frozen=True):
 class HavePieces(Message, frozen=True):
     """Which of these (segment, number) are here? Reply: `Have`. At most 10,000 at a time."""
 
-    pieces: tuple[tuple[bytes, int], ...]
+    pieces: Annotated[tuple[tuple[bytes, int], ...], msgspec.Meta(max_length=MAX_HAVE_PIECES)]
 
 
 class Have(Message, frozen=True):
@@ -192,10 +196,10 @@ class Chosen(Message, frozen=True):
 
 
 class Learn(Message, frozen=True):
-    """Chosen batches from slot `first` on, for a server that missed them. Reply: `Position`."""
+    """Chosen batches from slot `first` on, for a server that missed them. Reply: `Position`. At most 10,000."""
 
     first: int
-    batches: tuple[bytes, ...]
+    batches: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_AT_ONCE)]
 
 
 class GetPosition(Message, frozen=True):
@@ -264,11 +268,12 @@ class Changes(Message, frozen=True):
 
 
 class ReadKeys(Message, frozen=True):
-    """The values of `keys` at `slot` (whose batch has `digest`) or later. Reply: `Values` or `Behind`."""
+    """The values of `keys` at `slot` (whose batch has `digest`) or later. Reply: `Values` or `Behind`; `Error`
+    BAD_REQUEST if they are more than fits. At most 10,000 keys."""
 
     slot: int
     digest: bytes
-    keys: tuple[bytes, ...]
+    keys: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_AT_ONCE)]
 
 
 class Values(Message, frozen=True):
@@ -308,10 +313,11 @@ class BeginCopy(Message, frozen=True):
 
 
 class CopyItems(Message, frozen=True):
-    """Further items of the copy under way. Reply: `Done`; `Error` BAD_REQUEST if another copy has begun."""
+    """Further items of the copy under way. Reply: `Done`; `Error` BAD_REQUEST if another copy has begun. At most
+    10,000."""
 
     copy: bytes
-    items: tuple[tuple[bytes, bytes], ...]
+    items: Annotated[tuple[tuple[bytes, bytes], ...], msgspec.Meta(max_length=MAX_AT_ONCE)]
 
 
 class EndCopy(Message, frozen=True):
@@ -372,8 +378,6 @@ Reply = (
     | Items
     | Error
 )
-
-MAX_HAVE_PIECES = 10_000
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

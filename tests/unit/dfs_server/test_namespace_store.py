@@ -133,6 +133,15 @@ def test_ranges_come_in_order_and_in_pages(store: NamespaceStore) -> None:
     assert not rest.more
 
 
+def test_values_that_are_more_than_fits_are_not_gathered(store: NamespaceStore) -> None:
+    writer = Writer(store)
+    writer.commit(puts=((b"large", bytes(1_000_000)), (b"small", b"x")))
+    assert writer.read(*[b"large"] * 4, b"small")[-1] == b"x"
+    refused = store.handle(ReadKeys(writer.slot, writer.digest, (b"large",) * 1000))
+    assert isinstance(refused, Error)
+    assert refused.status == Status.BAD_REQUEST
+
+
 def test_small_pieces_are_kept_where_they_are_at_home(store: NamespaceStore) -> None:
     writer = Writer(store)
     pieces = (

@@ -25,6 +25,7 @@ from dfs_server.protocol.messages import (
     AcceptedAt,
     Authenticate,
     Chosen,
+    CopyItems,
     Done,
     Error,
     GetBatches,
@@ -33,6 +34,7 @@ from dfs_server.protocol.messages import (
     GetStatus,
     Have,
     HavePieces,
+    Learn,
     Message,
     Piece,
     Position,
@@ -352,6 +354,23 @@ class TestPieces:
         assert not isinstance(reply, Done | Piece | Have)
         still_serves(house)
         assert house.files() == set()
+
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            ReadKeys(0, b"", (b"k",) * 10_001),
+            Learn(1, (b"",) * 10_001),
+            CopyItems(b"copy", ((b"k", b""),) * 10_001),
+            HavePieces(((SEGMENT, 1),) * 10_001),
+        ],
+    )
+    def test_requests_for_too_much_at_once_are_not_even_read(self, house: House, request_: Message) -> None:
+        client = house.client()
+        client.send(request_)
+        _, reply, _ = client.receive()
+        assert isinstance(reply, Error)
+        assert "not a request of this protocol" in reply.text
+        still_serves(house)
 
     def test_a_client_that_stops_in_mid_upload_leaves_nothing(self, house: House) -> None:
         client = house.client()
