@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.replies import Reply
 from dfsfuse.fusekernel.values import (
@@ -212,7 +213,7 @@ class KernelOperations(Operations):
         self, context: Context, parent: int, name: bytes, mode: int, flags: int, umask: int
     ) -> tuple[Entry, Opened]:
         attributes, handle = self._vfs.create(parent, name, mode, flags, context.uid, context.gid, hold=True)
-        return self._entry(parent, name, attributes), Opened(handle)
+        return self._entry(parent, name, attributes), _opened(handle, flags)
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
         with _known_inode():
@@ -226,7 +227,7 @@ class KernelOperations(Operations):
             raise
         if kill_privileges and flags & os.O_TRUNC:
             self._kill_privileges(ino)
-        return Opened(handle)
+        return _opened(handle, flags)
 
     def _check(self, ino: int) -> None:
         """The newest state has been looked at: is it still what has the name by which it is being opened?"""
@@ -251,6 +252,13 @@ class KernelOperations(Operations):
             self._kill_privileges(ino)
         self._vfs.locks.check(ino)
         return self._vfs.write(handle, offset, data, append=append)
+
+    def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
+        self._vfs.locks.check(ino)
+        self._vfs.fallocate(handle, offset, length, mode)
+
+    def lseek(self, context: Context, ino: int, handle: int, offset: int, whence: int) -> int:
+        return self._vfs.lseek(handle, offset, whence)
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
         try:
@@ -310,6 +318,11 @@ class KernelOperations(Operations):
 def _lock(request: LockRequest) -> locks.Lock:
     kind, start, end, pid = request.lock
     return locks.Lock(b"", request.owner, request.is_flock, kind == fcntl.F_WRLCK, start, end, pid)
+
+
+def _opened(handle: int, flags: int) -> Opened:
+    """Appended records are written past the kernel's cache: there they would be cut at the borders of pages."""
+    return Opened(handle, wire.FOPEN_DIRECT_IO if flags & os.O_APPEND else 0)
 
 
 def _time_ns(change: TimeChange, now_ns: int) -> int | None:

@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 READ_AHEAD_KIB: Final = 2048
 THREADS_MAX: Final = 32
 """So many operations may wait for the servers at a time."""
-_FLAGS: Final = DEFAULT_FLAGS | wire.FUSE_HANDLE_KILLPRIV_V2 | wire.FUSE_POSIX_LOCKS | wire.FUSE_FLOCK_LOCKS
+_DIRECT_IO_ALLOW_MMAP: Final = 1 << 36
+"""From Linux 6.6 on, and not in the headers of Debian 12: files that are open to append can be mapped too."""
+_FLAGS: Final = (
+    DEFAULT_FLAGS | wire.FUSE_HANDLE_KILLPRIV_V2 | wire.FUSE_POSIX_LOCKS | wire.FUSE_FLOCK_LOCKS | _DIRECT_IO_ALLOW_MMAP
+)
 _MOUNT_FLAGS: Final = frozenset("ro noexec sync dirsync noatime".split())
 
 
