@@ -25,6 +25,7 @@ from dfsfuse.namespace.transactions import Transaction, View
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, blocks
 from dfsfuse.vfs.changing import Changer
 from dfsfuse.vfs.context import Context, log
+from dfsfuse.vfs.holes import Holes
 from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.read_ahead import ReadAhead
@@ -63,6 +64,7 @@ class Files:
         self._saver = saver
         self._changer = changer
         self._reader = Reader(context)
+        self._holes = Holes(context, saver)
         self._lock = threading.Lock()
         self._handles: dict[int, Handle] = {}
         self._numbers = itertools.count(1)
@@ -198,6 +200,17 @@ class Files:
             raise error(errno.EBADF)
         append = bool(handle.flags & os.O_APPEND) if append is None else append
         return self._saver.write(handle.file, None if append else offset, data)
+
+    def allocate(self, number: int, offset: int, length: int, mode: int) -> None:
+        """fallocate(2)."""
+        handle = self._get(number)
+        if not handle.may_write:
+            raise error(errno.EBADF)
+        self._holes.allocate(handle.file, offset, length, mode)
+
+    def seek(self, number: int, offset: int, whence: int) -> int:
+        """lseek(2), for SEEK_DATA and SEEK_HOLE."""
+        return self._holes.seek(self._get(number).file, offset, whence)
 
     def flush(self, number: int) -> None:
         """close() was called on a descriptor: save all, or (durability=fsync) begin to. The data of a file without a

@@ -268,6 +268,14 @@ class Vfs:
         ReadOnlyError, NoSpaceError..."""
         return self._files.write(handle, offset, data, append=append)
 
+    def fallocate(self, handle: int, offset: int, length: int, mode: int = 0) -> None:
+        """fallocate(2): the size, holes, zeros; room is not reserved. Raises OSError (EOPNOTSUPP...)."""
+        self._files.allocate(handle, offset, length, mode)
+
+    def lseek(self, handle: int, offset: int, whence: int) -> int:
+        """Where data (SEEK_DATA) or a hole (SEEK_HOLE) begins. Raises OSError (ENXIO)."""
+        return self._files.seek(handle, offset, whence)
+
     def flush(self, handle: int) -> None:
         """A descriptor was closed: save what was written (or begin to, with durability=fsync)."""
         self._files.flush(handle)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -32,6 +33,7 @@ from conformance.registry import (
 )
 
 DEADLINE_S = 60.0
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run(command: Sequence[str | bytes], cwd: bytes | Path | None = None) -> bytes:
@@ -113,6 +115,49 @@ def space_can_be_reserved(fs: OsFs) -> None:
         write_all(fs, fd, b"start")
         os.posix_fallocate(fd, 0, 100_000)
     same(read_file(fs, b"f"), b"start" + bytes(99_995))
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2), which Python has without modes only."""
+    if _libc.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(length)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@kernel_case
+def holes_are_punched_and_found(fs: OsFs) -> None:
+    keep_size, punch_hole = 1, 2
+    part = 256 << 10
+    data = bytearray(content(4 * part))
+    write_file(fs, b"f", bytes(data))
+    with opened(fs, b"f", os.O_RDWR) as fd:
+        fallocate(fd, keep_size | punch_hole, part, part)
+        data[part : 2 * part] = bytes(part)
+        same(read_all(fs, fd), bytes(data))
+        assert os.lseek(fd, 0, os.SEEK_HOLE) == part
+        assert os.lseek(fd, part, os.SEEK_DATA) == 2 * part
+        assert os.lseek(fd, 2 * part, os.SEEK_HOLE) == 4 * part
+        with fails(errno.ENXIO):
+            os.lseek(fd, 4 * part, os.SEEK_DATA)
+    assert fs.stat(b"f").size == 4 * part
+    same(read_file(fs, b"f"), bytes(data))
+
+
+@kernel_case
+def space_is_allocated_and_zeroed(fs: OsFs) -> None:
+    keep_size, zero_range = 1, 16
+    write_file(fs, b"f", b"x" * 10_000)
+    with opened(fs, b"f", os.O_RDWR) as fd:
+        fallocate(fd, keep_size, 0, 100_000)
+        assert os.fstat(fd).st_size == 10_000
+        fallocate(fd, zero_range, 5_000, 10_000)
+        assert os.fstat(fd).st_size == 15_000
+        same(read_all(fs, fd), b"x" * 5_000 + bytes(10_000))
+        fallocate(fd, 0, 15_000, 5_000)
+        assert os.fstat(fd).st_size == 20_000
+        with fails(errno.EINVAL):
+            fallocate(fd, 0, 0, 0)
+    same(read_file(fs, b"f"), b"x" * 5_000 + bytes(15_000))
 
 
 @kernel_case

@@ -11,7 +11,11 @@ _HIDDEN = (
     "removed at its last close. (Its option hard_remove is no way out: fstat on such a file then fails.)"
 )
 
+_NO_FALLOCATE = "fusepy has no fallocate, and libfuse2 no lseek: a file is all data."
+
 DEVIATIONS: dict[tuple[str, str], str] = {
+    ("mount", "holes_are_punched_and_found"): _NO_FALLOCATE,
+    ("mount", "space_is_allocated_and_zeroed"): _NO_FALLOCATE,
     ("mount", "an_unlinked_open_file_has_no_name"): _HIDDEN,
     ("mount", "a_name_that_is_replaced_is_always_there"): _HIDDEN + " So for a moment the name is not there.",
 }
