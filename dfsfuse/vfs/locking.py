@@ -100,7 +100,8 @@ class Locking:
         self._shown: dict[int, bytes | None] = {}
         """The inode's record when the kernel was last told to forget it."""
         self.on_change: Callable[[int], object] = lambda _: None
-        """Others have changed the file: what is cached of it is old."""
+        """Others have changed the file: what is cached of it is old. Also called on the thread that asks for a lock,
+        since the kernel holds nothing of an inode while it waits for one, unlike with other operations."""
 
     # ------------------------------------------------------------------ for bindings
 
