@@ -59,9 +59,7 @@ class NamespaceReader:
     def piece_totals(self) -> tuple[int, int]:
         """(count, bytes) of the small pieces."""
         with self._lock:
-            count, size = self._reader.execute(
-                "SELECT count(*), coalesce(sum(length(data)), 0) FROM small_pieces"
-            ).fetchone()
+            count, size = self._reader.execute("SELECT pieces, bytes FROM small_totals").fetchone()
         return count, size
 
     def drops(self, before_ns: int) -> list[bytes]:

@@ -47,6 +47,17 @@ SCHEMA: Final = (
         data BLOB NOT NULL,
         UNIQUE (segment, number)
     )""",
+    # How many small pieces there are, and how many bytes: counting them anew would read the whole table.
+    "CREATE TABLE IF NOT EXISTS small_totals (pieces INTEGER NOT NULL, bytes INTEGER NOT NULL)",
+    """INSERT INTO small_totals
+        SELECT (SELECT count(*) FROM small_pieces), (SELECT coalesce(sum(length(data)), 0) FROM small_pieces)
+        WHERE NOT EXISTS (SELECT 1 FROM small_totals)""",
+    """CREATE TRIGGER IF NOT EXISTS small_piece_comes AFTER INSERT ON small_pieces BEGIN
+        UPDATE small_totals SET pieces = pieces + 1, bytes = bytes + length(new.data);
+    END""",
+    """CREATE TRIGGER IF NOT EXISTS small_piece_goes AFTER DELETE ON small_pieces BEGIN
+        UPDATE small_totals SET pieces = pieces - 1, bytes = bytes - length(old.data);
+    END""",
     # Segments that nobody refers to any more, until their grace period is over.
     "CREATE TABLE IF NOT EXISTS drops (segment BLOB PRIMARY KEY, dropped_ns INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS drops_by_age ON drops (dropped_ns)",

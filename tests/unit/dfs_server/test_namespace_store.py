@@ -159,6 +159,20 @@ def test_small_pieces_are_kept_where_they_are_at_home(store: NamespaceStore) -> 
     assert store.piece_totals() == (1, 3)
 
 
+def test_totals_of_small_pieces_go_with_what_comes_and_goes(store: NamespaceStore, tmp_path: Path) -> None:
+    writer = Writer(store)
+    one = InlinePiece(SEGMENT, 1, ("DFS1",), b"one")
+    other = InlinePiece(b"t" * 16, 2, ("DFS1",), b"other")
+    for contents in ({"pieces": (one,)}, {"pieces": (one, other)}, {}):  # one comes twice; the last is not applied
+        writer.commit(**contents)
+    assert store.piece_totals() == (2, 8)
+    store.forget_drops([SEGMENT])
+    assert store.piece_totals() == (1, 5)
+    again = reopened(store, tmp_path)
+    assert again.piece_totals() == (1, 5)
+    again.close()
+
+
 def test_dropped_segments_wait_for_their_grace_period(store: NamespaceStore, clock: Clock) -> None:
     writer = Writer(store)
     writer.commit(pieces=(InlinePiece(SEGMENT, 1, ("DFS1",), b"one"),))
