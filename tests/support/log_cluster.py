@@ -1,0 +1,64 @@
+"""Four servers that hold a real log (`NamespaceStore`), behind a `FakeCluster`: no network, and virtual time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.fake_cluster import FakeCluster
+from support.grid import FakeServer, Fault, Grid
+
+from dfs_server.namespace_store import NamespaceStore
+from dfs_server.protocol.messages import Error, GetPosition, Message, Position
+from dfs_server.protocol.status import Status
+
+
+class LogServer(FakeServer):
+    """Answers what is asked about a log. Faults DOWN and HANG are the cluster's doing."""
+
+    store: NamespaceStore
+
+    def answer(self, request: Message, payload: bytes) -> tuple[Message, bytes]:
+        self.asked.append(request)
+        if self.before_answer:
+            self.before_answer(request)
+        if self.fault is Fault.BROKEN_DISK:
+            return Error(Status.IO_ERROR, f"{self.name}: the disk failed"), b""
+        return self.store.handle(request), b""  # type: ignore[arg-type]
+
+
+class LogCluster(FakeCluster):
+    """Close it: the stores have files open."""
+
+    def __init__(self, folder: Path) -> None:
+        grid = Grid()
+        for number in grid.servers:
+            server = LogServer(f"DFS{number}")
+            server.store = NamespaceStore(folder / server.name, server.name, monotonic=grid.clock)
+            grid.servers[number] = server
+        super().__init__(grid)
+
+    def applied(self) -> list[int]:
+        """How far each server's log is."""
+        positions = [server.store.handle(GetPosition()) for server in self.servers]
+        assert all(isinstance(position, Position) for position in positions)
+        return [position.applied for position in positions]  # type: ignore[union-attr]
+
+    @property
+    def servers(self) -> list[LogServer]:
+        return [server for server in self.grid.servers.values() if isinstance(server, LogServer)]
+
+    def down(self, *servers: int) -> None:
+        """They refuse connections, and it is known."""
+        for server in servers:
+            self.grid[server].fault = Fault.DOWN
+            self.notice_down(server)
+
+    def up(self, *servers: int) -> None:
+        """They answer again."""
+        for server in servers:
+            self.grid[server].fault = Fault.NONE
+            self.notice_up(server)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.store.close()

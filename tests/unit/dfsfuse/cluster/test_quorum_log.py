@@ -1,0 +1,101 @@
+"""Two clients of one log, driven over four servers in virtual time. The log's rules have tests of their own, in
+tests/simulation: here it is about what is made of them."""
+
+from __future__ import annotations
+
+import pytest
+from support.grid import Fault
+from support.log_cluster import LogCluster
+
+from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.quorum_log import NEVER, TURN_S, QuorumLog
+from dfsfuse.errors import ReadOnlyError, UnavailableError
+
+
+def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
+    return QuorumLog(cluster, client=client, clock=cluster.grid.clock, time_ns=lambda: 7)  # type: ignore[arg-type]
+
+
+def put(**values: str) -> Contents:
+    return Contents(puts=tuple((key.encode(), value.encode()) for key, value in values.items()))
+
+
+def never(_news: News) -> bool:
+    return False
+
+
+def test_what_is_committed_is_read_by_another_client_who_learns_which_keys_changed(log_cluster: LogCluster) -> None:
+    writer, reader = log_of(log_cluster), log_of(log_cluster, b"client-2")
+    assert writer.commit(put(c="0"), never)
+    assert reader.catch_up()
+    reader.take_news()
+    assert writer.commit(put(a="1", b="2"), never)
+    assert writer.known.slot == 2
+    assert reader.catch_up()
+    assert [change.keys for change in reader.take_news().changes] == [(b"a", b"b")]
+    assert reader.take_news().changes == []
+    assert reader.read_keys((b"b", b"d")).values == (b"2", None)
+    page = reader.read_range(b"a", b"z", 1)
+    assert (page.items, page.more) == (((b"a", b"1"),), True)
+
+
+def test_a_conflict_with_what_others_did_is_the_callers_to_see(log_cluster: LogCluster) -> None:
+    one, other = log_of(log_cluster), log_of(log_cluster, b"client-2")
+    assert one.commit(put(a="1"), never)
+    assert not other.commit(put(a="2"), lambda news: any(b"a" in change.keys for change in news.changes))
+    assert other.commit(put(a="2"), never)
+    assert one.catch_up()
+    assert one.read_keys((b"a",)).values == (b"2",)
+
+
+def test_one_server_less_is_no_harm_and_two_are_refused_before_anything_is_sent(log_cluster: LogCluster) -> None:
+    log = log_of(log_cluster)
+    log_cluster.down(4)
+    assert log.writable()
+    assert log.commit(put(a="1"), never)
+    log_cluster.down(3)
+    log_cluster.grid.forget_requests()
+    assert not log.writable()
+    with pytest.raises(ReadOnlyError, match="only 2 of 4"):
+        log.commit(put(a="2"), never)
+    assert all(server.asked == [] for server in log_cluster.servers)
+    assert log.read_keys((b"a",)).values == (b"1",)
+    log_cluster.down(1, 2)
+    with pytest.raises(UnavailableError):
+        log.catch_up()
+
+
+def test_a_hanging_server_is_not_waited_for_when_three_have_answered(log_cluster: LogCluster) -> None:
+    log = log_of(log_cluster)
+    log_cluster.grid[2].fault = Fault.HANG
+    begun = log_cluster.grid.clock()
+    assert log.commit(put(a="1"), never)
+    assert log_cluster.grid.clock() - begun < 1.0
+
+
+def test_the_lease_is_counted_only_if_it_is_wanted_and_ends_when_writing_pauses(log_cluster: LogCluster) -> None:
+    log = log_of(log_cluster)
+    assert log.commit(put(a="1"), never)
+    assert log.lease_until == NEVER
+    log.want_lease()
+    before = log_cluster.grid.clock()
+    assert log.commit(put(a="2"), never)
+    assert before < log.lease_until < before + 2.0
+    assert not log.turn_is_over
+    log.settle()
+    assert log.lease_until == NEVER
+    assert log_cluster.applied().count(2) >= 3
+
+
+def test_who_is_waited_for_has_a_turn_and_then_must_let_go(log_cluster: LogCluster) -> None:
+    holder = log_of(log_cluster)
+    holder.want_lease()
+    assert holder.commit(put(a="1"), never)
+    holder._state.wanted = True
+    assert not holder.turn_is_over
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + TURN_S)
+    assert holder.turn_is_over
+    holder.settle()
+    assert not holder.turn_is_over
+    holder._state.recalled = True
+    assert holder.turn_is_over

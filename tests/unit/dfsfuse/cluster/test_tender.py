@@ -1,0 +1,74 @@
+"""One look after the log at a time, without the thread."""
+
+from __future__ import annotations
+
+from support.log_cluster import LogCluster
+
+from dfsfuse.cluster.log_protocol import Contents
+from dfsfuse.cluster.procedures import ALL
+from dfsfuse.cluster.quorum_log import QuorumLog
+from dfsfuse.cluster.tender import Tender
+
+
+def parts(cluster: LogCluster) -> tuple[QuorumLog, Tender]:
+    log = QuorumLog(cluster, client=b"client-1", clock=cluster.grid.clock)  # type: ignore[arg-type]
+    return log, Tender(cluster, b"tender-1", lambda: log.known, cluster.grid.clock)  # type: ignore[arg-type]
+
+
+def write(log: QuorumLog, count: int) -> None:
+    for number in range(count):
+        assert log.commit(Contents(puts=((b"key", b"%d" % number),)), lambda _news: False)
+
+
+def test_a_server_that_was_away_is_brought_up_to_date(log_cluster: LogCluster) -> None:
+    log, tender = parts(log_cluster)
+    write(log, 1)
+    log_cluster.down(4)
+    write(log, 5)
+    tender._tend()
+    assert log_cluster.applied()[:3] == [6, 6, 6]
+    assert tender._tended == {1, 2, 3}
+    log_cluster.up(4)
+    tender._tend()
+    assert log_cluster.applied() == [6, 6, 6, 6]
+    assert tender._tended == set(ALL)
+
+
+def test_a_batch_that_stays_in_doubt_is_finished_at_the_second_look(log_cluster: LogCluster) -> None:
+    log, tender = parts(log_cluster)
+    write(log, 1)
+    log.settle()
+    writer = QuorumLog(log_cluster, client=b"client-2", clock=log_cluster.grid.clock)  # type: ignore[arg-type]
+    write(writer, 1)  # nobody is told that it is chosen: its writer is gone
+    assert log_cluster.applied().count(2) < 4
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + 10.0)
+    tender._tend()
+    tender._tend()
+    assert log_cluster.applied().count(2) >= 3
+    tender._tend()
+    assert log_cluster.applied() == [2, 2, 2, 2]
+
+
+def test_without_servers_it_waits_for_better_times(log_cluster: LogCluster) -> None:
+    log, tender = parts(log_cluster)
+    write(log, 2)
+    log_cluster.down(1, 2, 3, 4)
+    tender._tend()
+    assert tender._tended == set()
+    log_cluster.up(1, 2, 3, 4)
+    tender._tend()
+    assert log_cluster.applied() == [2, 2, 2, 2]
+
+
+def test_closing_one_that_was_never_started_is_nothing(log_cluster: LogCluster) -> None:
+    _, tender = parts(log_cluster)
+    tender.close()
+
+
+def test_the_thread_tends_when_it_is_woken_and_ends(log_cluster: LogCluster) -> None:
+    log, tender = parts(log_cluster)
+    write(log, 2)
+    tender.start()
+    tender.wake()
+    tender.close()
+    assert not tender._thread.is_alive()
