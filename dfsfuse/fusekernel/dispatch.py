@@ -160,7 +160,9 @@ class Dispatcher:
         self._answer(request.unique, 0, b"")
 
     def _errno(self, error: Exception, request: Request) -> int:
-        what = f"request {request.unique} (opcode {request.opcode}, inode {request.nodeid})"
+        handler = HANDLERS.get(request.opcode)
+        name = handler.__name__.rstrip("_") if handler else f"opcode {request.opcode}"
+        what = f"{name} of inode {request.nodeid}"
         if isinstance(error, MalformedError):
             log.error("%s is malformed: %s", what, error)
             return errno.EINVAL
