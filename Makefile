@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv fuse run stop install-mount-helper uninstall-mount-helper test check lint bench clean
+.PHONY: help venv fuse run stop install-mount-helper uninstall-mount-helper test check lint sim bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -83,6 +83,9 @@ lint: venv ## Style, types, and who may import whom
 	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted. Run: $(BIN)/ruff format ." >&2; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+sim: venv ## Run the log in virtual time under faults: SEEDS=100000, or SEED=7 with a trace of each step
+	@SEEDS="$(SEEDS)" SEED="$(SEED)" PYTHONPATH=tests $(BIN)/python -m simulation
 
 bench: fuse venv ## Measure beside a plain folder; a table, and JSON in bench-results/
 	@$(BIN)/python -m tests.bench

@@ -5,7 +5,11 @@ procedures of `dfsfuse.cluster.log_protocol` and `log_repair` run as they are. T
 time, the network, the disk.
 
 Faults, each drawn from the seed: a message is lost, doubled, delayed (and so overtaken); a server crashes and loses
-what was not durable; all do; a server stops for a while; a server loses its disk; a client dies between any two steps.
+what was not durable; all do; a server stops for a while; it hangs, and answers much later what came meanwhile; a server
+loses its disk; clients and servers are cut off from each other; a client dies between any two steps, or stands still;
+every clock has a speed and an offset of its own.
+
+Variants that are broken on purpose are named in `broken`: the checks must catch each of them.
 """
 
 from __future__ import annotations
@@ -17,8 +21,11 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from msgspec import Struct
+
 from dfs_server import acceptor
 from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, Step
+from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.messages import (
     Accept,
     Batches,
@@ -46,6 +53,26 @@ from dfs_server.protocol.messages import (
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.procedures import ALL, Ask, DeadlineError, Event, Pause, Receive
 from dfsfuse.cluster.proposer import QUORUM
+
+CLOCK_SPEEDS = (0.9, 1.1)
+"""What is allowed for: a writer counts on three quarters of its lease."""
+
+
+def brief(message: object) -> str:
+    """A message in a line of the trace: digests and batches are only hinted at."""
+    match message:
+        case bytes():
+            return (
+                message.hex()[:6] if len(message) > 12 else message.decode("latin-1").encode("unicode_escape").decode()
+            )
+        case Ballot():
+            return f"{message.round}/{brief(message.client)}"
+        case Struct():
+            shown = (brief(getattr(message, name)) for name in message.__struct_fields__)
+            return f"{type(message).__name__}({', '.join(shown)})"
+        case tuple():
+            return f"({len(message)})"
+    return str(message)
 
 
 class SimulationError(AssertionError):
@@ -76,7 +103,10 @@ class SimServer:
         self.disk = Disk()
         self.synced = Disk()
         self.up = True
-        self.clock_speed = world.random.uniform(0.9, 1.1)
+        self.hangs = False
+        self.backlog: list[Callable[[], None]] = []
+        """What came while it hangs."""
+        self.clock_speed = world.random.uniform(*CLOCK_SPEEDS)
         self.keep_batches = 12  # so that logs are trimmed and maps copied, often
 
     def now(self) -> float:
@@ -92,18 +122,27 @@ class SimServer:
     def wipe(self) -> None:
         self.disk, self.synced = Disk(), Disk()
 
+    def thaw(self) -> None:
+        """It goes on, with what came meanwhile."""
+        self.hangs = False
+        backlog, self.backlog = self.backlog, []
+        for arrive in backlog:
+            arrive()
+
     def handle(self, request: Request) -> Reply:
         disk = self.disk
         state = disk.state
         match request:
             case Promise(ballot):
+                if "lease" in self.world.broken:
+                    state = replace(state, lease=None)
                 return self._step(acceptor.promise(state, ballot, self.now()))
             case Accept(ballot, slot, encoded, lease):
                 return self._step(
                     acceptor.accept(state, ballot, slot, ParsedBatch.of(encoded), self.now(), lease=lease)
                 )
             case Chosen(slot, digest, client):
-                state = acceptor.let_go(state, client, self.now())
+                state = acceptor.let_go(state, client, slot, self.now())
                 return self._step(acceptor.chosen(state, slot, digest))
             case Learn(first, encoded_batches):
                 return self._step(acceptor.learn(state, first, [ParsedBatch.of(e) for e in encoded_batches]))
@@ -135,13 +174,17 @@ class SimServer:
                 disk.copy, disk.copy_of = {}, (copy, slot, digest)
                 return Done()
             case CopyItems(copy, items):
-                if disk.copy_of is None or disk.copy_of[0] != copy:
+                if not self._is_under_way(copy):
                     return Error(Status.BAD_REQUEST, "no such copy")
                 disk.copy.update(items)
                 return Done()
             case EndCopy(copy, items_count, read_until):
                 return self._end_copy(copy, items_count, read_until)
         raise AssertionError(request)
+
+    def _is_under_way(self, copy: bytes) -> bool:
+        under_way = self.disk.copy_of
+        return under_way is not None and (under_way[0] == copy or "copies" in self.world.broken)
 
     def _behind(self, slot: int, digest: bytes) -> Behind | None:
         if self.disk.state.applied < slot:
@@ -157,8 +200,9 @@ class SimServer:
 
     def _end_copy(self, copy: bytes, items_count: int, read_until: int) -> Reply:
         disk = self.disk
-        if disk.copy_of is None or disk.copy_of[0] != copy or len(disk.copy) != items_count:
+        if not self._is_under_way(copy) or len(disk.copy) != items_count:
             return Error(Status.BAD_REQUEST, "no such copy")
+        assert disk.copy_of is not None
         _, slot, digest = disk.copy_of
         if slot > disk.state.applied:
             disk.state = acceptor.copied(disk.state, slot, digest)
@@ -179,12 +223,17 @@ class SimServer:
                     disk.map.pop(key, None)
         for slot in [slot for slot in disk.log if slot <= disk.state.applied - self.keep_batches]:
             del disk.log[slot]
-        if step.must_be_durable and not self.world.forget_promises:
+        if step.must_be_durable:
             self.sync()
         return step.reply
 
     def sync(self) -> None:
+        before = self.synced.state
         self.synced = self.disk.twin()
+        if "promises" in self.world.broken:
+            self.synced.state = replace(self.synced.state, promised=before.promised)
+        if "votes" in self.world.broken:
+            self.synced.state = replace(self.synced.state, tail=None)
 
 
 class Oracle:
@@ -200,35 +249,48 @@ class Oracle:
             raise SimulationError(f"slot {slot}: DFS{server} applies another batch than was chosen")
 
 
-@dataclass(order=True)
-class _Due:
-    time: float
-    tie: int
-    action: Callable[[], None] = field(compare=False)
-
-
 class Task:
     """A client's procedure under way: a generator, resumed by the world."""
 
-    def __init__(self, world: World, name: str, procedure: Generator[Any, Any, Any]) -> None:
+    procedure: Generator[Any, Any, Any]
+
+    def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
-        self.procedure = procedure
         self.round = 0
         self.inbox: list[Event] = []
         self.waiting = False
         self.turn = 0
         self.alive = True
         self.deadline = float("inf")
+        """By its own clock: then DeadlineError is thrown into the procedure."""
+        self.stands_still_until = 0.0
+        self.dies_after = -1
+        """So many steps from now; -1: not."""
+        self.clock_speed = world.random.uniform(*CLOCK_SPEEDS)
+        self.clock_offset = world.random.uniform(-1e6, 1e6)
+
+    def clock(self) -> float:
+        """This client's clock: hours apart from others', and with a speed of its own."""
+        return self.clock_offset + self.world.now * self.clock_speed
 
     def resume(self, event: Event | None) -> None:
         if not self.alive:
             return
+        if self.world.now < self.stands_still_until:
+            self.world.after(self.stands_still_until - self.world.now, lambda: self.resume(event))
+            return
+        if self.dies_after >= 0:
+            self.dies_after -= 1
+            if self.dies_after < 0:
+                self.world.note(self.name, "dies")
+                self.kill()
+                return
         self.waiting = False
         try:
             step = self.procedure.send(event)
             while True:
-                if self.world.now >= self.deadline:
+                if self.clock() >= self.deadline:
                     step = self.procedure.throw(DeadlineError("its time is over"))
                     continue
                 match step:
@@ -256,14 +318,25 @@ class Task:
     def deliver(self, round_: int, event: Event) -> None:
         if round_ != self.round or not self.alive:
             return
-        if self.waiting:
+        if self.waiting and self.world.now >= self.stands_still_until:
             self.resume(event)
         else:
             self.inbox.append(event)
+            if self.waiting:
+                self.turn += 1
+                turn = self.turn
+                self.world.after(self.stands_still_until - self.world.now, lambda: self._awake(turn))
+
+    def _awake(self, turn: int) -> None:
+        """It stood still while it waited, and something came."""
+        if self.waiting and self.turn == turn and self.inbox:
+            self.resume(self.inbox.pop(0))
 
     def quiet(self, turn: int) -> None:
         """Nothing came since it began to wait."""
-        if self.waiting and self.turn == turn:
+        if self.world.now < self.stands_still_until:
+            self.world.after(self.stands_still_until - self.world.now, lambda: self.quiet(turn))
+        elif self.waiting and self.turn == turn:
             self.resume(None)
 
     def kill(self) -> None:
@@ -272,7 +345,7 @@ class Task:
 
 
 class World:
-    """Time, network and faults. `loss`, `double` and `chaos` are probabilities."""
+    """Time, network and faults. `loss` and `double` are probabilities."""
 
     STALL_S = 3.0
 
@@ -282,25 +355,35 @@ class World:
         *,
         loss: float = 0.05,
         double: float = 0.05,
-        forget_promises: bool = False,
+        broken: frozenset[str] = frozenset(),
         quorum: int = QUORUM,
+        trace: Callable[[str], None] | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
         self.loss, self.double = loss, double
-        self.forget_promises = forget_promises
+        self.broken = broken
         self.quorum = quorum
+        self.trace = trace
+        self.cuts: set[tuple[str, int]] = set()
+        """Clients (by name) and servers that do not hear each other."""
         self.oracle = Oracle()
         self.servers = {number: SimServer(self, number) for number in ALL}
-        self._queue: list[_Due] = []
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._ties = count()
         self.delivered = 0
 
     def after(self, delay: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, _Due(self.now + delay, next(self._ties), action))
+        heapq.heappush(self._queue, (self.now + delay, next(self._ties), action))
 
-    def start(self, name: str, procedure: Generator[Any, Any, Any]) -> Task:
-        task = Task(self, name, procedure)
+    def note(self, who: str, what: str) -> None:
+        """A line of the trace."""
+        if self.trace is not None:
+            self.trace(f"{self.now:9.4f}  {who:<10} {what}")
+
+    def start(self, name: str, life: Generator[Any, Any, Any] | Callable[[Task], Generator[Any, Any, Any]]) -> Task:
+        task = Task(self, name)
+        task.procedure = life(task) if callable(life) else life
         self.after(self.random.random() * 0.01, lambda: task.resume(None))
         return task
 
@@ -316,12 +399,19 @@ class World:
 
         def arrive() -> None:
             server = self.servers[number]
+            if (task.name, number) in self.cuts:
+                return
             if not server.up:
                 self.after(self._delay(), lambda: answer(Event(number, None, "refused")))
                 return
+            if server.hangs:
+                server.backlog.append(arrive)
+                return
             self.delivered += 1
             reply = server.handle(request)
-            if self.random.random() >= self.loss:
+            if self.trace is not None:
+                self.note(task.name, f"DFS{number}: {brief(request)} -> {brief(reply)}")
+            if self.random.random() >= self.loss and (task.name, number) not in self.cuts:
                 event = Event(number, reply)
                 if isinstance(reply, Error):
                     event = Event(number, None, reply.text, reply.status)
@@ -339,8 +429,7 @@ class World:
 
     def run(self, until: float) -> None:
         """Let virtual time pass."""
-        while self._queue and self._queue[0].time <= until:
-            due = heapq.heappop(self._queue)
-            self.now = due.time
-            due.action()
+        while self._queue and self._queue[0][0] <= until:
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
         self.now = until

@@ -1,0 +1,133 @@
+"""What breaks, and when; all drawn from the world's seed.
+
+One server at a time crashes, stops, hangs or loses its disk, or the power of all is cut; a lost disk is brought up to
+date before the next fault, for one lost memory at a time is what is promised. Besides, and at any time: clients are cut
+off from some servers, stand still for longer than their lease, and die between any two steps. So do the tenders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from dfsfuse.cluster.log_protocol import LogState, catch_up
+from dfsfuse.cluster.log_repair import bring_up_to_date, settle
+from dfsfuse.cluster.procedures import ALL
+from dfsfuse.errors import DfsError
+
+from .world import Task, World
+
+
+def tender(world: World) -> Generator[Any, Any, None]:
+    """What a mount's tender does: look how far the log goes, finish what is in doubt, bring laggards up to date."""
+    log = LogState(b"tender-%d" % world.random.getrandbits(32), world.quorum)
+    try:
+        yield from catch_up(log)
+    except DfsError:
+        return
+    positions = yield from settle(log.known)
+    if len(positions) > 1:
+        source = max(positions, key=lambda server: positions[server].applied)
+        for server in positions:
+            if positions[server].applied < positions[source].applied:
+                yield from bring_up_to_date(server, source, world.random.randbytes(8))
+
+
+class Nemesis:
+    """Breaks things until `until`. `faults` counts them."""
+
+    def __init__(self, world: World, clients: Sequence[Task], until: float) -> None:
+        self.world, self.until = world, until
+        self.clients = clients
+        self.faults: dict[str, int] = {}
+        self._next()
+        if until:
+            self._next_for_clients()
+            for task in clients[1:]:  # one lives
+                if world.random.random() < 0.25:
+                    task.dies_after = world.random.randrange(300)
+
+    def _note(self, kind: str, what: str) -> None:
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+        self.world.note("nemesis", f"{kind} {what}")
+
+    # -------------------------------------------------------------- servers
+
+    def _next(self) -> None:
+        self.world.after(self.world.random.uniform(0.05, 1.5), self._strike)
+
+    def _strike(self) -> None:
+        world = self.world
+        if world.now >= self.until:
+            return
+        number = world.random.choice(ALL)
+        server = world.servers[number]
+        kind = world.random.choice(("crash", "crash", "stop", "hang", "wipe", "power"))
+        self._note(kind, f"DFS{number}")
+        forgotten = self._newest() if kind == "wipe" else 0
+        if kind == "power":
+            for each in world.servers.values():
+                each.crash()
+                each.up = each is not server
+        elif kind == "stop":
+            server.up = False
+        elif kind == "hang":
+            server.hangs = True
+        else:
+            server.crash()
+            if kind == "wipe":
+                server.wipe()
+        world.after(world.random.uniform(0.01, 2.0), lambda: self._return(number, forgotten))
+
+    def _newest(self) -> int:
+        """The last slot that any server has something at."""
+        states = [server.disk.state for server in self.world.servers.values()]
+        return max(state.applied + (state.tail is not None) for state in states)
+
+    def _return(self, number: int, forgotten: int) -> None:
+        self.world.note("nemesis", f"DFS{number} returns")
+        self.world.servers[number].up = True
+        self.world.servers[number].thaw()
+        self._tend()
+        self._healed_then_next(number, forgotten, 40)
+
+    def _healed_then_next(self, number: int, forgotten: int, tries: int) -> None:
+        """Wait until nothing depends on what this server forgot, up to the slot that was in doubt when it did."""
+        if self.world.servers[number].disk.state.applied >= forgotten:
+            self._next()
+        elif tries:
+            self._tend()
+            self.world.after(0.3, lambda: self._healed_then_next(number, forgotten, tries - 1))
+
+    def _tend(self) -> None:
+        """Often two mounts' tenders at once; now and then one dies at its work."""
+        for _ in range(self.world.random.choice((1, 1, 2))):
+            task = self.world.start("tender", tender(self.world))
+            if self.world.random.random() < 0.2:
+                task.dies_after = self.world.random.randrange(20)
+
+    # -------------------------------------------------------------- clients and the network
+
+    def _next_for_clients(self) -> None:
+        self.world.after(self.world.random.uniform(0.05, 2.0), self._strike_clients)
+
+    def _strike_clients(self) -> None:
+        world = self.world
+        if world.now >= self.until:
+            return
+        self._next_for_clients()
+        if world.random.random() < 0.4:
+            task = world.random.choice(self.clients)
+            task.stands_still_until = world.now + world.random.choice((0.1, 1.0, 3.0))
+            self._note("pause", f"{task.name} for {task.stands_still_until - world.now:g} s")
+            return
+        names = [task.name for task in self.clients if world.random.random() < 0.5]
+        servers = world.random.sample(ALL, world.random.randint(1, 3))
+        cuts = {(name, server) for name in names for server in servers} - world.cuts
+        self._note("cut", f"{names} from {servers}")
+        world.cuts |= cuts
+        world.after(world.random.uniform(0.05, 3.0), lambda: self._mend(cuts))
+
+    def _mend(self, cuts: set[tuple[str, int]]) -> None:
+        self.world.note("nemesis", f"mends {sorted(cuts)}")
+        self.world.cuts -= cuts
