@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv fuse run stop install-mount-helper uninstall-mount-helper test check lint sim bench clean
+.PHONY: help venv fuse programs run stop install-mount-helper uninstall-mount-helper test check lint sim bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -48,6 +48,16 @@ fuse: ## Check for FUSE (libfuse 2, fusermount3, /dev/fuse); install it as root 
 	    echo "/dev/fuse is missing. Try: modprobe fuse (in a container: --device /dev/fuse --cap-add SYS_ADMIN)" >&2; exit 1; \
 	 fi
 
+programs: ## Check for what the tests run in a mount (rsync, git, gcc); install it as root
+	@missing() { for name in rsync git gcc; do command -v $$name >/dev/null || return 0; done; return 1; }; \
+	 packages='rsync git gcc libc6-dev'; \
+	 if missing; then \
+	    if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	        echo "Some of rsync, git and gcc are missing. As root, run: apt-get install $$packages" >&2; exit 1; fi; \
+	    echo "Installing $$packages"; apt-get update -qq; \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages; \
+	 fi
+
 run: fuse venv ## Start DFS1 to DFS4 on this machine and mount them at MOUNT= (~/dfs)
 	@$(BIN)/python -m dfsfuse.cli.quickstart run "$(MOUNT)"
 
@@ -73,7 +83,7 @@ uninstall-mount-helper: ## As root: undo that
 	    if [ "$$(readlink "$$link")" = "$(CURDIR)/$$page" ]; then rm "$$link"; fi; \
 	done
 
-test: fuse venv ## Run all tests (PYTEST_ARGS= for some: PYTEST_ARGS='tests/unit -k ring')
+test: fuse programs venv ## Run all tests (PYTEST_ARGS= for some: PYTEST_ARGS='tests/unit -k ring')
 	@timeout --kill-after=20 $(TEST_TIMEOUT_S) $(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 check: lint test ## What CI runs: lint, then all tests
