@@ -57,10 +57,13 @@ def test_a_quorum_of_two_is_caught() -> None:
     assert _caught(quorum=2)
 
 
+def test_a_promise_that_is_not_durable_is_caught() -> None:
+    assert _caught(broken=frozenset({"promises"}))
+
+
 @pytest.mark.parametrize(
     "what",
     [
-        "promises",  # a promise is not durable
         "votes",  # an accepted batch is not durable
         "lease",  # others are promised something while a writer has the lease
     ],
