@@ -1,0 +1,67 @@
+"""The writer lease under real mounts: few batches while one writes alone, a prefix after a crash, others go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mounts import Grid, Mount
+
+from dfs_server.protocol.messages import GetPosition, Position
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Iterator[Grid]:
+    with Grid(tmp_path / "grid") as grid:
+        yield grid
+
+
+def slots(grid: Grid) -> int:
+    """How many batches DFS1 has applied."""
+    with grid.servers[1].connect() as client:
+        position = client.ask(GetPosition())
+        assert isinstance(position, Position)
+        return position.applied
+
+
+def make_folders(mount: Mount, stop: threading.Event, made: list[int]) -> None:
+    """Without pause, until told to stop or the mount dies."""
+    try:
+        while not stop.is_set():
+            (mount.path / f"d{len(made):06}").mkdir()
+            made.append(len(made))
+    except OSError:
+        pass
+
+
+def test_one_writer_alone_makes_far_fewer_batches_than_operations(grid: Grid) -> None:
+    mount = grid.mount()
+    (mount.path / "first").mkdir()
+    before = slots(grid)
+    for number in range(300):
+        (mount.path / f"d{number}").mkdir()
+        (mount.path / f"d{number}").rename(mount.path / f"e{number}")
+    assert slots(grid) - before < 300, "600 operations"
+
+
+def test_a_crash_leaves_a_prefix_and_others_go_on(grid: Grid) -> None:
+    one, other = grid.mount("one"), grid.mount("other")
+    stop, made = threading.Event(), list[int]()
+    writer = threading.Thread(target=make_folders, args=(one, stop, made))
+    writer.start()
+    while len(made) < 100:
+        assert writer.is_alive()
+        time.sleep(0.005)
+    one.kill()
+    stop.set()
+    writer.join(30)
+    begun = time.monotonic()
+    (other.path / "mine").mkdir()
+    assert time.monotonic() - begun < 5, "a dead writer's lease lasts two seconds"
+    found = sorted(path.name for path in other.path.iterdir() if path.name != "mine")
+    assert found == [f"d{number:06}" for number in range(len(found))], "not a prefix"
