@@ -37,6 +37,7 @@ from dfs_server.protocol.messages import (
     GetChanges,
     GetPosition,
     Learn,
+    LogRequest,
     Promise,
     ReadKeys,
     ReadRange,
@@ -45,21 +46,6 @@ from dfs_server.protocol.messages import (
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
 from dfs_server.schema import FORMAT, PRAGMAS, SCHEMA
-
-LogRequest = (
-    Promise
-    | Accept
-    | Chosen
-    | Learn
-    | GetPosition
-    | GetBatches
-    | GetChanges
-    | ReadKeys
-    | ReadRange
-    | BeginCopy
-    | CopyItems
-    | EndCopy
-)
 
 KEEP_BATCHES: Final = 20_000
 KEEP_LOG_BYTES: Final = 128 * 1024 * 1024

@@ -23,7 +23,7 @@ from typing import Final
 from dfs_server import __version__, durable
 from dfs_server.accounts import is_user_name
 from dfs_server.namespace_reader import StoredPiece
-from dfs_server.namespace_store import FolderFormatError, LogRequest, NamespaceStore
+from dfs_server.namespace_store import FolderFormatError, NamespaceStore
 from dfs_server.piece_file import CorruptPieceError
 from dfs_server.piece_store import (
     BadPieceError,
@@ -41,6 +41,7 @@ from dfs_server.protocol.messages import (
     GetStatus,
     Have,
     HavePieces,
+    LogRequest,
     Position,
     Prove,
     PutPiece,

@@ -340,14 +340,8 @@ class Error(Message, frozen=True):
 
 
 AuthenticationRequest = Authenticate | Prove
-Request = (
-    Authenticate
-    | Prove
-    | GetStatus
-    | PutPiece
-    | GetPiece
-    | HavePieces
-    | Promise
+LogRequest = (
+    Promise
     | Accept
     | Chosen
     | Learn
@@ -360,6 +354,7 @@ Request = (
     | CopyItems
     | EndCopy
 )
+Request = AuthenticationRequest | GetStatus | PutPiece | GetPiece | HavePieces | LogRequest
 Reply = (
     Challenge
     | Welcome

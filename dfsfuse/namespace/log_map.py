@@ -39,7 +39,7 @@ T = TypeVar("T")
 FAMILY_PAGE: Final = 256
 """A family that is not larger is fetched whole when one of its keys is asked for."""
 SCAN_PAGE: Final = 5000
-READ_KEYS: Final = 1000
+READ_KEYS: Final = 256
 RUNS: Final = 200
 RUNS_FOR_S: Final = 10.0
 LINGER_S: Final = 0.002
@@ -156,7 +156,7 @@ class LogMap:
     ) -> tuple[T, PendingChange | None] | None:
         """The result of an operation on the cached state, and what it changes. None if it cannot be had there."""
         with self._lock:
-            if begun >= self._lease_until:
+            if self._clock() >= self._lease_until:
                 return None
             self._cache.trim()
             try:
