@@ -10,7 +10,7 @@ BIN := .venv/bin
 MOUNT ?= $(HOME)/dfs
 SBIN ?= /sbin
 MAN ?= /usr/local/share/man
-TEST_TIMEOUT_S ?= 540
+TEST_TIMEOUT_S ?= 900
 PYTEST_ARGS ?=
 
 help: ## This list

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import struct
 from pathlib import Path
 from typing import get_args
@@ -49,7 +50,7 @@ from dfs_server.protocol.pieces import BLOCK_BYTES, MAX_PIECE_BYTES, block_diges
 from dfs_server.protocol.status import Status
 
 SEGMENT = bytes.fromhex("3f" + "a1" * 15)
-DATA = os.urandom(3 * BLOCK_BYTES + 77)
+DATA = random.Random(1).randbytes(3 * BLOCK_BYTES + 77)
 NAMES = [kind.__name__ for kind in get_args(messages.Request)]
 
 
