@@ -269,7 +269,7 @@ class TestPieces:
             expected,
         )
 
-    @pytest.mark.parametrize("data", [b"", b"x", bytes(BLOCK_BYTES), os.urandom(MAX_PIECE_BYTES)])
+    @pytest.mark.parametrize("data", [b"", b"x", bytes(BLOCK_BYTES), random.Random(2).randbytes(MAX_PIECE_BYTES)])
     def test_from_nothing_to_the_largest(self, house: House, data: bytes) -> None:
         client = house.client()
         client.put_piece(SEGMENT, 1, data)
