@@ -11,6 +11,7 @@ MOUNT ?= $(HOME)/dfs
 SBIN ?= /sbin
 MAN ?= /usr/local/share/man
 TEST_TIMEOUT_S ?= 900
+TEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 
 help: ## This list
@@ -84,7 +85,7 @@ uninstall-mount-helper: ## As root: undo that
 	done
 
 test: fuse programs venv ## Run all tests (PYTEST_ARGS= for some: PYTEST_ARGS='tests/unit -k ring')
-	@timeout --kill-after=20 $(TEST_TIMEOUT_S) $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	@timeout --kill-after=20 $(TEST_TIMEOUT_S) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: lint test ## What CI runs: lint, then all tests
 
