@@ -33,9 +33,9 @@ class Ends:
         stack.callback(self.connection.close)
 
     def stop(self) -> None:
-        if self.stop_write >= 0:
-            os.close(self.stop_write)
-            self.stop_write = -1
+        descriptor, self.stop_write = self.stop_write, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 @pytest.fixture
@@ -107,8 +107,10 @@ def test_the_deadline_also_ends_who_goes_on_slowly(ends: Ends) -> None:
 
 
 def test_a_stop_wakes_who_waits_for_a_frame(ends: Ends) -> None:
-    threading.Timer(SHORT_S, ends.stop).start()
+    timer = threading.Timer(SHORT_S, ends.stop)
+    timer.start()
     assert ends.connection.receive_header() is None
+    timer.join()
 
 
 def test_a_stop_does_not_disturb_a_frame_that_has_begun(ends: Ends) -> None:
