@@ -116,6 +116,11 @@ class Cluster:
                 break
         return self.usable()
 
+    def wait_for_missing(self, wait_s: float) -> None:
+        """Wait so long, and `recheck`."""
+        time.sleep(wait_s)
+        self.recheck()
+
     def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> dict[int, Answer | Failure]:
         """One request to each of some servers, by id, side by side; waits for all of them.
 

@@ -7,12 +7,15 @@ from typing import Final
 
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.exchange import Answer, Call, Exchange
-from dfsfuse.cluster.procedures import Ask, DeadlineError, Event, Pause, Procedure, R, Receive
+from dfsfuse.cluster.procedures import Ask, Await, DeadlineError, Event, Pause, Procedure, R, Receive
 
 STALL_S: Final = 3.0
 """A server that moves no byte for so long will not answer."""
 SOFT_S: Final = 0.3
 """How long a silence is taken for a hanging server where it is possible to go on without it."""
+
+AWAIT_S: Final = 0.1
+"""The first wait for a server that is missing; each further one is twice as long."""
 
 
 def drive(
@@ -45,6 +48,8 @@ def drive(
                         event = round_.receive(deadline - clock(), soft=soft)
                     case Pause(attempt):
                         pause(attempt)
+                    case Await(attempt):
+                        cluster.wait_for_missing(AWAIT_S * 2 ** (attempt - 1))
                 step = procedure.send(event)
         except StopIteration as stop:
             result: R = stop.value

@@ -35,7 +35,7 @@ from dfs_server.protocol.messages import (
     Values,
 )
 from dfsfuse.cluster.log_repair import bring_up_to_date
-from dfsfuse.cluster.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, DeadlineError, Pause, Procedure
+from dfsfuse.cluster.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, Await, DeadlineError, Pause, Procedure
 from dfsfuse.cluster.proposer import (
     QUORUM,
     InDoubt,
@@ -62,9 +62,8 @@ LEASE_S: Final = 2.0
 DOUBTS: Final = 6
 """How often a reader waits for a writer at work before it finishes that writer's batch itself."""
 QUORUM_TRIES: Final = 4
-NO_QUORUM_PAUSE: Final = 16
-"""Too few answers to a promise are asked for again, after pauses of so many units: when one server dies just after
-another came back, that one may not have been noticed yet."""
+"""How often too few answers to a promise are asked for: when one server dies just after another came back, that one may
+not have been noticed yet, and what was sent under the last ballot would be in doubt."""
 
 
 START: Final = Point(0, batches.NO_BATCH)
@@ -190,9 +189,10 @@ def lead(log: LogState) -> Procedure[None]:
             missed += 1
             if missed == QUORUM_TRIES:
                 raise
-            attempt = NO_QUORUM_PAUSE
-        attempt += 1
-        yield Pause(attempt)
+            yield Await(missed)
+        else:
+            attempt += 1
+            yield Pause(attempt)
 
 
 def _try_to_lead(log: LogState) -> Procedure[bool]:

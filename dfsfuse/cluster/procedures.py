@@ -5,6 +5,7 @@ A procedure is a generator that knows no socket, clock, thread or randomness. Wh
     yield Ask(requests)   begins a round: one request to each of these servers. Late replies of earlier rounds are void.
     yield RECEIVE         -> Event: the next reply of this round, or the word that a server will not answer
     yield Pause(attempt)  -> wait a short random time, longer after more attempts: somebody else is writing
+    yield Await(attempt)  -> wait a moment, longer after more attempts, and look for the servers that are missing
 
 `quorum_log.drive` does so over real connections; the simulation in tests/simulation does so in virtual time.
 """
@@ -42,6 +43,13 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Await:
+    """Too few servers answer: wait for one of those that are missing."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A server's reply in this round; None: it will not answer, or answered with an error, which `why` tells."""
 
@@ -53,7 +61,7 @@ class Event:
 
 RECEIVE: Final = Receive()
 RECEIVE_SOFT: Final = Receive(soft=True)
-Step = Ask | Receive | Pause
+Step = Ask | Receive | Pause | Await
 R = TypeVar("R")
 Procedure = Generator[Step, Event | None, R]
 

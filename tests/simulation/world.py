@@ -51,7 +51,7 @@ from dfs_server.protocol.messages import (
     Values,
 )
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.procedures import ALL, Ask, DeadlineError, Event, Pause, Receive
+from dfsfuse.cluster.procedures import ALL, Ask, Await, DeadlineError, Event, Pause, Receive
 from dfsfuse.cluster.proposer import QUORUM
 
 CLOCK_SPEEDS = (0.9, 1.1)
@@ -311,6 +311,9 @@ class Task:
                     case Pause(attempt):
                         delay = self.world.random.random() * 0.01 * min(attempt, 16)
                         self.world.after(delay, lambda: self.resume(None))
+                        return
+                    case Await(attempt):
+                        self.world.after(0.1 * 2 ** (attempt - 1), lambda: self.resume(None))
                         return
         except StopIteration:
             self.alive = False

@@ -8,7 +8,7 @@ has no effect, and a sink is filled (and a payload read) only while the call is 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from types import TracebackType
 
@@ -110,6 +110,7 @@ class FakeCluster:
         self.names = {id: server.name for id, server in grid.servers.items()}
         self.started: list[Call] = []
         self._down: set[int] = set()
+        self.while_waiting: Callable[[], None] = lambda: None
 
     def notice_down(self, *servers: int) -> None:
         self._down.update(servers)
@@ -123,6 +124,11 @@ class FakeCluster:
     def recheck(self) -> frozenset[int]:
         """Nobody comes back unnoticed here: the tests say when (`notice_up`)."""
         return self.usable()
+
+    def wait_for_missing(self, wait_s: float) -> None:
+        """Time passes; what happens meanwhile is the test's to say (`while_waiting`)."""
+        self.grid.clock.wait_until(self.grid.clock() + wait_s)
+        self.while_waiting()
 
     def exchange(self) -> FakeExchange:
         return FakeExchange(self)

@@ -8,8 +8,8 @@ from support.log_cluster import LogCluster
 
 from dfs_server.protocol.messages import GetPosition, Position
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.driving import SOFT_S, STALL_S, drive
-from dfsfuse.cluster.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, DeadlineError, Event, Pause, Procedure, R
+from dfsfuse.cluster.driving import AWAIT_S, SOFT_S, STALL_S, drive
+from dfsfuse.cluster.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, Await, DeadlineError, Event, Pause, Procedure, R
 
 
 def run(cluster: LogCluster, procedure: Procedure[R], within_s: float = 10.0, pauses: list[int] | None = None) -> R:
@@ -88,6 +88,18 @@ def test_who_is_not_heard_in_time_is_silent_and_the_time_is_over_after_that(log_
     with pytest.raises(DeadlineError):
         run(log_cluster, procedure(), within_s=1.0)
     assert [event.why for event in heard if event] == ["no answer in time"]
+
+
+def test_missing_servers_are_waited_for_longer_and_longer(log_cluster: LogCluster) -> None:
+    def procedure() -> Procedure[str]:
+        yield Await(1)
+        yield Await(3)
+        return "done"
+
+    begun, waits = log_cluster.grid.clock(), []
+    log_cluster.while_waiting = lambda: waits.append(log_cluster.grid.clock() - begun)
+    assert run(log_cluster, procedure()) == "done"
+    assert waits == pytest.approx([AWAIT_S, 5 * AWAIT_S])
 
 
 def test_pauses_are_the_drivers(log_cluster: LogCluster) -> None:

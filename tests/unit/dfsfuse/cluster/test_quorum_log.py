@@ -9,7 +9,7 @@ from support.log_cluster import LogCluster
 
 from dfsfuse.cluster.log_protocol import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, TURN_S, QuorumLog
-from dfsfuse.errors import ReadOnlyError, UnavailableError
+from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 
 
 def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
@@ -63,6 +63,33 @@ def test_one_server_less_is_no_harm_and_two_are_refused_before_anything_is_sent(
     log_cluster.down(1, 2)
     with pytest.raises(UnavailableError):
         log.catch_up()
+
+
+def test_when_a_server_dies_just_after_another_came_back_the_commit_waits_for_that_one(log_cluster: LogCluster) -> None:
+    """What was sent may be chosen, or not: to give it up at once would be an error where only one server is missing."""
+    log = log_of(log_cluster)
+    log_cluster.down(3)
+    assert log.commit(put(a="1"), never)
+    back_at = log_cluster.grid.clock() + 0.6
+
+    def while_waiting() -> None:
+        if log_cluster.grid.clock() >= back_at:
+            log_cluster.up(3)
+
+    log_cluster.while_waiting = while_waiting
+    log_cluster.grid[4].dies_after = 0
+    assert log.commit(put(a="2"), never)
+    assert log.read_keys((b"a",)).values == (b"2",)
+
+
+def test_a_commit_waits_no_longer_than_a_second_for_servers_that_are_gone(log_cluster: LogCluster) -> None:
+    log = log_of(log_cluster)
+    assert log.commit(put(a="1"), never)
+    log_cluster.grid[3].dies_after = log_cluster.grid[4].dies_after = 0
+    begun = log_cluster.grid.clock()
+    with pytest.raises(MaybeDoneError, match="only 2 of 4"):
+        log.commit(put(a="2"), never)
+    assert 0.5 < log_cluster.grid.clock() - begun < 1.0
 
 
 def test_a_hanging_server_is_not_waited_for_when_three_have_answered(log_cluster: LogCluster) -> None:
