@@ -18,16 +18,16 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.ports import free_ports
 from support.raw_client import RawClient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -204,16 +204,6 @@ def write_server_config(folder: Path, extra: str = "") -> Path:
     path.write_text(f"users:\n{users}{extra}")
     path.chmod(0o600)
     return path
-
-
-def free_ports(count: int) -> Sequence[int]:
-    """Ports that nobody listens on now. All are held at once, so that they differ."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 def _first_line(process: subprocess.Popen[str], timeout_s: float) -> str:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from scramp import ScramException, ScramMechanism
+from support.ports import free_ports
 
 from dfs_server.protocol import messages
 from dfs_server.protocol.ballots import ZERO
@@ -109,7 +110,7 @@ class WireServer:
         self.requests: list[Request] = []
         self.released = threading.Event()
         """For answers that wait for the test's word; `close` gives it too."""
-        self.port = 0
+        (self.port,) = free_ports(1)
         self._lock = threading.Lock()
         self._lines: list[Line] = []  # guarded by _lock
         self._threads: list[threading.Thread] = []
@@ -121,7 +122,6 @@ class WireServer:
     def start(self) -> None:
         """Listen, on the same port as before."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
         self._spawn(self._accept, self._listener)
 
     def kill(self) -> None:

@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.ports import free_ports
 from support.raw_client import RawClient, ServerError
-from support.servers import REPOSITORY, ServerProcess, Servers, command, free_ports, write_server_config
+from support.servers import REPOSITORY, ServerProcess, Servers, command, write_server_config
 
 from dfs_server import __version__
 from dfs_server.accounts import Verifier
