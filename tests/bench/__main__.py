@@ -15,7 +15,10 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # the helpers of the tests, and 
 @click.option("--runs", default=3, show_default=True, type=click.IntRange(1), help="How often; the median is shown.")
 @click.option("--quick", is_flag=True, help="Less of everything, to see that it works.")
 @click.option(
-    "--only", default="", type=click.Choice(["large", "small", ""]), help="Only the large file, or small ones."
+    "--only",
+    default="",
+    type=click.Choice(["large", "small", "bindings", ""]),
+    help="Only the large file, small ones, or the bindings over a no-op file system.",
 )
 @click.option("--results", default=TESTS.parent / "bench-results", show_default=True, type=click.Path(path_type=Path))
 @click.option("-o", "mount_options", multiple=True, metavar="OPTION", help="Passed on to dfsmount.")

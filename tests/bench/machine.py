@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
@@ -29,16 +29,21 @@ def usage() -> Usage:
     return Usage(time.monotonic(), (user + nice + system + irq + softirq) / _TICKS, stolen / _TICKS)
 
 
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """What these processes have used so far; ones that are gone count nothing."""
-    total = 0
+def cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
+    """What each of these processes has used so far; ones that are gone are left out."""
+    used = {}
     for pid in pids:
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICKS
+        used[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
+    return used
+
+
+def cpu_between(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """What the processes that are there afterwards have used since; one that is new began at 0."""
+    return sum(used - before.get(pid, 0.0) for pid, used in after.items())
 
 
 class Facts(TypedDict):

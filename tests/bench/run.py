@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from bench import machine
+from bench import binding_costs, machine
+from bench.binding_costs import Cost
 from bench.workloads import FULL, QUICK, STEPS, Place, Sizes, Step
 from rich.console import Console
 from rich.table import Table
@@ -46,7 +47,7 @@ class Measurement:
     per_second: float
     seconds: float
     cpu_s: float
-    """Used by the servers and the mount together."""
+    """Used by the servers and the mount together; of a mount that is mounted anew in the step, by the new one."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,25 @@ class Row:
 def run(options: Options, console: Console) -> Path:
     """Measure, show the table, and give the file with everything in it."""
     steps = [step for step in STEPS if options.only in ("", step.group)]
+    sizes: Sizes = QUICK if options.quick else FULL
     facts = machine.describe(caches_dropped=machine.drop_caches())
     before = machine.usage()
-    with _places(options) as (places, pids):
-        found = list(_measure(steps, places, pids, options, console))
-        after = machine.usage()
+    found, costs = [], []
+    if steps:
+        with _places(options) as (places, pids):
+            found = list(_measure(steps, places, pids, sizes, options, console))
+    if options.only in ("", "bindings"):
+        with console.status("the bindings over a no-op file system"):
+            costs = binding_costs.measure(sizes, options.runs)
+    after = machine.usage()
     elapsed = (after.when - before.when) * (os.cpu_count() or 1)
     facts["busy"] = round((after.busy_s - before.busy_s) / elapsed, 3)
     facts["stolen"] = round((after.stolen_s - before.stolen_s) / elapsed, 3)
     table = _medians(steps, found)
-    _show(console, table, facts, options)
+    if table:
+        _show(console, table, facts, options)
+    if costs:
+        _show_costs(console, costs, options)
     options.results.mkdir(exist_ok=True)
     file = options.results / f"{facts['when'].replace(':', '')}{'-quick' if options.quick else ''}.json"
     document = {
@@ -84,6 +94,7 @@ def run(options: Options, console: Console) -> Path:
         "quick": options.quick,
         "mount_options": list(options.mount_options),
         "medians": [asdict(row) for row in table],
+        "bindings over a no-op file system": [asdict(cost) for cost in costs],
         "measurements": [asdict(measurement) for measurement in found],
     }
     file.write_text(json.dumps(document, indent=1) + "\n")
@@ -120,16 +131,20 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _measure(
-    steps: Sequence[Step], places: Sequence[Place], pids: list[int], options: Options, console: Console
+    steps: Sequence[Step],
+    places: Sequence[Place],
+    pids: list[int],
+    sizes: Sizes,
+    options: Options,
+    console: Console,
 ) -> Iterator[Measurement]:
-    sizes: Sizes = QUICK if options.quick else FULL
     for turn in range(options.runs):
         for step in steps:
             for place in places:
                 with console.status(f"run {turn + 1} of {options.runs}: {step.name}, {place.name}"):
                     cpu_before = machine.cpu_seconds(pids)
                     count, seconds = step.run(place, sizes)
-                    cpu = max(0.0, machine.cpu_seconds(pids) - cpu_before)
+                    cpu = machine.cpu_between(cpu_before, machine.cpu_seconds(pids))
                 yield Measurement(step.name, place.name, turn, count / seconds, seconds, round(cpu, 2))
         for place in places:
             for path in place.folder.iterdir():
@@ -179,3 +194,13 @@ def _show(console: Console, rows: Sequence[Row], facts: machine.Facts, options: 
         f"load before {facts['load_before']}; caches {cold}.\n"
         "CPU is of the four servers and the mount. Every byte goes to two disks and is read back checked."
     )
+
+
+def _show_costs(console: Console, costs: Sequence[Cost], options: Options) -> None:
+    table = Table(title=f"The bindings by themselves, over a no-op file system (median of {options.runs})")
+    table.add_column("step")
+    for heading in ("unit", *binding_costs.BINDINGS):
+        table.add_column(heading, justify="right")
+    for cost in costs:
+        table.add_row(cost.step, cost.unit, *(f"{cost.per_second[binding]:,.0f}" for binding in binding_costs.BINDINGS))
+    console.print(table)
