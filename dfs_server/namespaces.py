@@ -36,15 +36,19 @@ from dfs_server.piece_store import (
 from dfs_server.protocol.messages import (
     MAX_HAVE_PIECES,
     Authenticate,
+    DropPieces,
+    GetFindings,
     GetPiece,
     GetPosition,
     GetStatus,
     Have,
     HavePieces,
+    ListPieces,
     LogRequest,
     Position,
     Prove,
     PutPiece,
+    PutPieces,
     Reply,
     Request,
     ServerStatus,
@@ -117,6 +121,8 @@ class Namespace:
                     return self._have(pieces)
                 case Authenticate() | Prove() | PutPiece() | GetPiece():
                     raise AssertionError("the session answers these")
+                case GetFindings() | PutPieces() | ListPieces() | DropPieces():
+                    raise RequestFailedError(Status.BAD_REQUEST, "this server does not answer this yet")
                 case _:
                     return self._answer_log(request)
 

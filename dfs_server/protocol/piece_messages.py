@@ -1,0 +1,102 @@
+"""The messages of the piece store. Each request has one reply of the type named in its docstring, or an `Error`.
+
+Raw bytes of large pieces travel as a frame's payload; small pieces, of which many are put at once, in the body. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+from dfs_server.protocol.message import MAX_AT_ONCE, MAX_HAVE_PIECES, Message
+
+MAX_SMALL_PIECE_BYTES: Final = 32 * 1024
+"""The most that a piece of a small segment has: a quarter of 128 KiB."""
+MAX_PUT_PIECES_BYTES: Final = 1024 * 1024
+"""The most that the pieces of one `PutPieces` have together."""
+
+
+class PutPiece(Message, frozen=True):
+    """Store a piece durably; the payload is the piece, `digests` its level-one digests. Reply: `Done`.
+
+    Putting a piece that is there already is no error: pieces are immutable. `replace`: it takes the place of one that
+    is there, whatever that one is, at one stroke: the one there was found to be bad.
+    """
+
+    segment: bytes
+    number: int
+    digests: bytes
+    replace: bool = False
+
+
+class GetPiece(Message, frozen=True):
+    """Read `block_count` blocks of a piece from `first_block` on; 0 blocks means all the rest. Reply: `Piece`."""
+
+    segment: bytes
+    number: int
+    first_block: int = 0
+    block_count: int = 0
+
+
+class Piece(Message, frozen=True):
+    """The payload is the blocks asked for; `digests` are the level-one digests of the whole piece."""
+
+    length: int
+    digests: bytes
+
+
+class PutPieces(Message, frozen=True):
+    """Store pieces (segment, number, data) of small segments durably, all or none, in the place of what is there.
+    Reply: `Done`. Each has at most 32 KiB, all together 1 MiB."""
+
+    pieces: Annotated[tuple[tuple[bytes, int, bytes], ...], msgspec.Meta(max_length=MAX_AT_ONCE)]
+
+
+class ListPieces(Message, frozen=True):
+    """What the server holds of the user: large and small pieces alike, in the order of (segment, number), from the
+    first one after `after` on. Reply: `PieceList`. At most `limit`, and at most 10,000.
+
+    Left out are pieces that were dropped, and those of a batch that the server has accepted and not yet applied.
+    """
+
+    after: tuple[bytes, int] | None = None
+    limit: int = MAX_AT_ONCE
+
+
+class PieceList(Message, frozen=True):
+    """Pieces as (segment, number, length, age_s), the age since they were stored by the server's own clock. `more` says
+    that there are others after the last of them."""
+
+    pieces: tuple[tuple[bytes, int, int, int], ...]
+    more: bool
+
+
+class DropPieces(Message, frozen=True):
+    """Delete these (segment, number) after the grace period, if they were stored at least `min_age_s` ago by the
+    server's clock. Reply: `Have`: 1 for each that will be deleted. Putting a piece again takes that back. At most
+    10,000."""
+
+    pieces: Annotated[tuple[tuple[bytes, int], ...], msgspec.Meta(max_length=MAX_AT_ONCE)]
+    min_age_s: int
+
+
+class HavePieces(Message, frozen=True):
+    """Which of these (segment, number) are here? Reply: `Have`. At most 10,000 at a time. One that will be deleted, as
+    `DropPieces` asked for, does not count as here."""
+
+    pieces: Annotated[tuple[tuple[bytes, int], ...], msgspec.Meta(max_length=MAX_HAVE_PIECES)]
+
+
+class Have(Message, frozen=True):
+    """One byte for each piece asked for: 1 if the answer is yes, else 0. Nothing was read to tell."""
+
+    flags: bytes
+
+
+class Done(Message, frozen=True):
+    """It is done, durably."""
+
+
+PieceRequest = PutPiece | PutPieces | GetPiece | HavePieces | ListPieces | DropPieces
+PieceReply = Piece | PieceList | Have | Done
