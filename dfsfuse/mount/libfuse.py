@@ -33,6 +33,10 @@ def require(device: Path = DEVICE, *, library: bool = True) -> None:
             f"{device} is missing: the kernel's FUSE module is not loaded, or this is a container without it. "
             "Try `modprobe fuse` as root; for a container, `--device /dev/fuse --cap-add SYS_ADMIN`."
         )
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise FuseMissingError(
+            f"{device} cannot be opened by this user. Let users mount, as root: chmod 666 {device}; or mount as root."
+        )
     if os.geteuid() != 0 and fusermount() is None:
         raise FuseMissingError(f"fusermount3 is missing. Install it as root: {INSTALL_COMMAND}")
 

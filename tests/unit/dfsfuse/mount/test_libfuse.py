@@ -26,3 +26,11 @@ def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_device(tmp_path: Path) -> None:
     with pytest.raises(FuseMissingError, match="modprobe fuse"):
         libfuse.require(tmp_path / "fuse")
+
+
+def test_a_device_that_this_user_may_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = tmp_path / "fuse"
+    device.touch(mode=0o600)
+    monkeypatch.setattr(libfuse.os, "access", lambda path, _mode: path != device)  # root may open everything
+    with pytest.raises(FuseMissingError, match=f"as root: chmod 666 {device}"):
+        libfuse.require(device)
