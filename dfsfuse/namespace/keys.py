@@ -70,6 +70,11 @@ def all_regions(ino: int) -> tuple[bytes, bytes]:
     return b"e/" + _number(ino), b"e/" + _number(ino + 1)
 
 
+def all_files_regions() -> tuple[bytes, bytes]:
+    """The range of all region records of all files."""
+    return b"e/", b"e0"
+
+
 def index_of(key: bytes) -> int:
     """The region's index in the key of a region record."""
     return int.from_bytes(key[-NUMBER_BYTES:], "big")

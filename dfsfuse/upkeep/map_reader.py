@@ -1,0 +1,90 @@
+"""Reading the map page by page, past a mount's own cache: for those who look through all of it.
+
+A mount's `LogMap` keeps what it reads and locks its log meanwhile; a look through a whole namespace must do neither.
+`MapReader` has a view of the log of its own. `begin` learns where the log ends, linearizably; what is read from then on
+is of that slot or a later one, each page by itself: pages of one look may be of different slots.
+
+One thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol, TypeVar
+
+from dfs_server.protocol.messages import Items
+from dfsfuse.cluster.quorum_log import QuorumLog
+from dfsfuse.errors import UnavailableError
+
+T = TypeVar("T")
+
+PAGE_ITEMS: Final = 1000
+READ_KEYS: Final = 1000
+TRIES: Final = 5
+"""How often a page is asked for: a server may have gone on so far meanwhile that it no longer tells what changed."""
+
+
+class Pages(Protocol):
+    """What a look through the map needs of it."""
+
+    def begin(self) -> bool:
+        """Learn where the log ends. False: fewer servers than a quorum answer, and what is read may be a little old.
+
+        Raises UnavailableError if no server answers.
+        """
+        ...
+
+    def pages(self, start: bytes, end: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+        """All items with start <= key < end, in order, in pages. Raises UnavailableError."""
+        ...
+
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """A value or None for each key. Raises UnavailableError."""
+        ...
+
+
+class MapReader:
+    """See the module. Implements `Pages`."""
+
+    def __init__(self, log: QuorumLog) -> None:
+        """`log` is for this reader alone."""
+        self._log = log
+
+    def begin(self) -> bool:
+        """See `Pages.begin`."""
+        try:
+            return self._log.catch_up()
+        finally:
+            self._log.take_news()
+
+    def pages(self, start: bytes, end: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+        """See `Pages.pages`."""
+        while True:
+            page: Items = self._patiently(lambda at=start: self._log.read_range(at, end, PAGE_ITEMS))  # type: ignore[misc]
+            if page.items:
+                yield list(page.items)
+            if not page.more:
+                return
+            start = page.items[-1][0] + b"\0"
+
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Pages.values`."""
+        found: list[bytes | None] = []
+        for first in range(0, len(keys), READ_KEYS):
+            part = tuple(keys[first : first + READ_KEYS])
+            found += self._patiently(lambda part=part: self._log.read_keys(part)).values  # type: ignore[misc]
+        return found
+
+    def _patiently(self, read: Callable[[], T]) -> T:
+        for _ in range(TRIES - 1):
+            try:
+                return self._read(read)
+            except UnavailableError:
+                self._log.catch_up()
+        return self._read(read)
+
+    def _read(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        finally:
+            self._log.take_news()  # nobody here wants them, and they would be kept for ever
