@@ -147,15 +147,20 @@ def save(tx: Transaction, ino: int, inode: Inode, patches: Sequence[Patch]) -> S
     return Saved(inode, tuple(index for index in indexes if len(regions[index].extents) > EXTENTS_MAX))
 
 
-def exchange(tx: Transaction, ino: int, index: int, expected: Region, patch: Patch) -> bool:
-    """Replace a whole region by what one segment holds of it, if nobody has changed it meanwhile. Is it done?"""
+def compact(tx: Transaction, ino: int, index: int, old: Region, patch: Patch) -> bool:
+    """Put one segment, which holds what `old` showed of a region, in the place of those that `old` is made of. What was
+    written since stays on top. Is it done? Not if the region was cut meanwhile."""
     inode = inodes.find(tx, ino)
-    if inode is None or find(tx, ino, inode, [index])[0] != expected:
+    if inode is None:
         return False
-    region, dropped = extents.overlay(EMPTY, patch.segment, patch.writes)
+    now = find(tx, ino, inode, [index])[0]
+    made = extents.compacted(now, old, patch.segment, patch.writes)
+    if made is None:
+        return False
+    region, dropped = made
     tx.carry(patch.inline)
-    put(tx, ino, index, region, [*dropped, *(segment.id for segment in expected.segments)])
-    stored = inode.stored_bytes + covered(region) - covered(expected)
+    put(tx, ino, index, region, dropped)
+    stored = inode.stored_bytes + covered(region) - covered(now)
     inodes.save(tx, ino, msgspec.structs.replace(inode, stored_bytes=stored))
     return True
 

@@ -3,8 +3,8 @@
 A flush seals what is dirty, waits until all of it is up, and then commits: one batch as a rule, several of bounded
 size for a lot of data, in order of the regions, so that a client that dies leaves a prefix. Patches are laid over the
 regions as they are in the transaction; two mounts that write different parts of a file both survive. Regions with too
-many extents are then read whole and written as one segment, unless somebody changes them meanwhile. Appended data is
-committed in one batch, which decides its place (appending.py).
+many extents are told to the compactor (compaction.py), which nobody waits for. Appended data is committed in one batch,
+which decides its place (appending.py).
 
 What failed stays unsaved and is tried again by the next flush. Threads: `OpenFile.commit_lock`; see context.py.
 """
@@ -17,9 +17,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dfsfuse.data import extents
-from dfsfuse.data.extents import Region, Write
-from dfsfuse.data.placement import rotation_of_region
 from dfsfuse.errors import DfsError, UnavailableError
 from dfsfuse.namespace import inodes
 from dfsfuse.namespace.inodes import error
@@ -27,17 +24,16 @@ from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction, View
 from dfsfuse.vfs import appending, regions
 from dfsfuse.vfs.appending import Laid
+from dfsfuse.vfs.compaction import Compactor
 from dfsfuse.vfs.context import FILE_MAX_BYTES, Context, log
 from dfsfuse.vfs.open_file import OpenFile, Sealed
 from dfsfuse.vfs.open_files import OpenFiles
-from dfsfuse.vfs.regions import Patch, Saved
+from dfsfuse.vfs.regions import Saved
 from dfsfuse.vfs.removal import Reaper
 from dfsfuse.vfs.uploads import Task, Uploads
 
 ROOM_WAIT_S: Final = 60.0
 """How long write() waits for memory while uploads make progress."""
-RUNS_MAX: Final = 32
-"""When a region is compacted, so many stretches of data keep the holes between them."""
 UNSAVED_SEGMENTS_MAX: Final = 256
 """So many segments that are up and that no batch refers to yet are committed without waiting for a flush."""
 APPENDED_SEGMENTS_MAX: Final = 8
@@ -56,8 +52,11 @@ class _Taken(NamedTuple):
 class Saver:
     """See the module."""
 
-    def __init__(self, context: Context, files: OpenFiles, uploads: Uploads, reaper: Reaper) -> None:
+    def __init__(
+        self, context: Context, files: OpenFiles, uploads: Uploads, reaper: Reaper, compactor: Compactor
+    ) -> None:
         self._context = context
+        self._compactor = compactor
         self._reaper = reaper
         self._files = files
         self._uploads = uploads
@@ -175,8 +174,7 @@ class Saver:
             was_kept, file.is_kept = file.is_kept, False
         if was_kept:
             self._files.unpin(file)
-        for region in sorted(crowded):
-            self._compact(file.ino, region)
+        self._compactor.later(file.ino, sorted(crowded))
 
     def _save_placed(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> set[int]:
         """Commit what was written to places of its own. Gives the crowded regions."""
@@ -282,51 +280,6 @@ class Saver:
             return saved
 
         return self._context.store.transact(work)
-
-    # ------------------------------------------------------------------ compaction
-
-    def _compact(self, ino: int, index: int) -> None:
-        """Make one segment of a region with many. What was written is durable already, so a failure is nobody's: the
-        next flush of this region tries again."""
-        context = self._context
-
-        def look(view: View) -> tuple[Inode, Region]:
-            inode = inodes.load(view, ino)
-            return inode, regions.find(view, ino, inode, [index])[0]
-
-        try:
-            inode, old = context.store.read(look, max_age_s=context.max_age_s)
-            if len(old.extents) <= regions.EXTENTS_MAX:
-                return
-            data, writes = self._gather(old)
-            written = context.segments.write(data, rotation_of_region(inode.rotation or 0, index))
-            patch = Patch(index, written.segment, written.inline, tuple(writes))
-            done = context.store.transact(lambda tx: regions.exchange(tx, ino, index, old, patch))
-            if not done and not written.inline:
-                context.store.transact(lambda tx: tx.drop(written.segment.id))
-        except (DfsError, OSError) as failure:
-            log.info("inode %d: region %d stays in many parts: %s", ino, index, failure)
-
-    def _gather(self, region: Region) -> tuple[bytes, list[Write]]:
-        """The bytes of a region as one segment's, and where they show."""
-        runs: list[tuple[int, int]] = []
-        for extent in region.extents:
-            if runs and runs[-1][1] == extent.offset:
-                runs[-1] = (runs[-1][0], extent.end)
-            else:
-                runs.append((extent.offset, extent.end))
-        if len(runs) > RUNS_MAX:
-            runs = [(runs[0][0], runs[-1][1])]
-        parts, writes, length = [], [], 0
-        for start, end in runs:
-            writes.append(Write(start, end - start, length))
-            length += end - start
-            for span in extents.spans(region, start, end - start):
-                if span.segment is None:
-                    parts.append(bytes(span.length))
-                else:
-                    parts.append(self._context.segments.read(span.segment, span.segment_offset, span.length))
-        return b"".join(parts), writes
 
 
 def _written(inode: Inode, written_ns: int | None, rotation: int | None) -> Inode:

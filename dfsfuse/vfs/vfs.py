@@ -9,8 +9,8 @@ durable and visible to others when flush() (durability=close) or fsync() returns
 What is looked up or made with `hold` stays until `forget`, also if this mount removes its last name, as on a local disk
 what the kernel knows.
 
-Threads: any number of callers. Two threads of its own for uploads, one for what nobody waits for; they start
-when needed and end with `close`. The order of locks is in context.py.
+Threads: any number of callers. Two threads of its own for uploads, one for compaction, one for what else nobody waits
+for; they start when needed and end with `close`. The order of locks is in context.py.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry,
 from dfsfuse.vfs.budget import Budget
 from dfsfuse.vfs.changed import Changed, changes_of
 from dfsfuse.vfs.changing import Changer
+from dfsfuse.vfs.compaction import Compactor
 from dfsfuse.vfs.context import Context, Segments, log
 from dfsfuse.vfs.extended import Extended
 from dfsfuse.vfs.files import Files
@@ -62,7 +63,8 @@ class Vfs:
     """One mount of one namespace.
 
     `usable` says which of the `servers` (id -> name) are believed to answer; `room` how much room there is.
-    `background` and `uploads` replace the threads, for tests; they are shut down by `close` all the same.
+    `background`, `uploads` and `compaction` replace the threads, for tests; they are shut down by `close` all the
+    same.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Vfs:
         lock_lifetime_s: float = LIFETIME_S,
         background: Executor | None = None,
         uploads: Executor | None = None,
+        compaction: Executor | None = None,
     ) -> None:
         if durability not in DURABILITIES:
             raise ValueError(f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}")
@@ -104,7 +107,8 @@ class Vfs:
         self._reaper = Reaper(context)
         self._uploads = Uploads(context, Budget(dirty_limit_bytes, monotonic))
         self._table = table = OpenFiles(self._closed, self._reaper.delete_later)
-        saver = Saver(context, table, self._uploads, self._reaper)
+        self._compactor = Compactor(context, compaction or ThreadPoolExecutor(1, thread_name_prefix="vfs-compaction"))
+        saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
         self._incomplete = Incomplete(context)
         self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper))
         self.locks = Locking(store, self._files.save_inode, lifetime_s=lock_lifetime_s)
@@ -121,6 +125,7 @@ class Vfs:
             self.locks.close()
             for ino in self._table.end():
                 self._reaper.delete_later(ino)
+            self._compactor.close()
             self._context.background.shutdown(wait=True)
             self._context.uploads.shutdown(wait=True)
 

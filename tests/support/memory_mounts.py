@@ -42,6 +42,8 @@ class MemoryMounts:
         dirty_limit_bytes: int = 64 * 1024 * 1024,
         background: Executor | None = None,
         uploads: Executor | None = None,
+        compaction: Executor | None = None,
+        atime: str = "noatime",
     ) -> Vfs:
         """One more mount. A lagging one answers from old states wherever it may."""
         store: MapStore = LaggingMap(self.map) if lagging else self.map
@@ -56,6 +58,8 @@ class MemoryMounts:
             dirty_limit_bytes=dirty_limit_bytes,
             background=background or Immediate(),
             uploads=uploads or Immediate(),
+            compaction=compaction or Immediate(),
+            atime=atime,
         )
 
 

@@ -19,7 +19,9 @@ from dfsfuse.data.extents import (
     Region,
     Segment,
     Span,
+    Write,
     clear,
+    compacted,
     decode,
     encode,
     overlay,
@@ -46,6 +48,7 @@ class RegionMachine(RuleBasedStateMachine):
         self.made = 0
         self.dropped: list[bytes] = []
         self.written: set[bytes] = set()
+        self.look()
 
     @rule(
         writes=st.lists(
@@ -68,6 +71,36 @@ class RegionMachine(RuleBasedStateMachine):
         self.region, dropped = truncate(self.region, length)
         self.model[length:] = [None] * (SMALL - length)
         self._note(dropped)
+
+    @rule()
+    def look(self) -> None:
+        """Compaction begins: it reads what shows now."""
+        self.looked = (self.region, list(self.model))
+
+    @rule()
+    def compact(self) -> None:
+        """And ends, whatever happened in between."""
+        old, shown = self.looked
+        if not old.extents:
+            return
+        self.made += 1
+        new = segment(self.made)
+        start, end = old.extents[0].offset, old.end()
+        made = compacted(self.region, old, new, [Write(start, end - start, 0)])
+        was_cut = any(was is not None and now is None for was, now in zip(shown, self.model, strict=True))
+        left = {known.id for known in old.segments} & {known.id for known in self.region.segments}
+        if made is None:
+            assert was_cut or not left
+            return
+        assert not was_cut
+        self.region, dropped = made
+        assert set(dropped) == left
+        self.written.add(new.id)
+        for index in range(start, end):
+            if self.model[index] is None or self.model[index] == shown[index]:
+                self.model[index] = (new.id, index - start)
+        self._note(dropped)
+        self.look()
 
     @rule(offset=st.integers(0, SMALL), length=st.integers(0, SMALL))
     def clear(self, offset: int, length: int) -> None:

@@ -98,17 +98,24 @@ def test_an_empty_files_records_are_not_asked_for() -> None:
     assert asked == []
 
 
-def test_exchange_only_if_nobody_changed_the_region() -> None:
+def test_a_region_is_compacted_under_what_was_written_since_but_not_if_it_was_cut() -> None:
     file = File()
     file.save(file.patch(0, 0, 5))
     old = file.map.read(lambda view: regions.find(view, INO, file.inode, [0])[0])
     file.save(file.patch(0, 2, 5))
-    patch = file.patch(0, 0, 7)
-    assert not file.map.transact(lambda tx: regions.exchange(tx, INO, 0, old, patch))
-    now = file.map.read(lambda view: regions.find(view, INO, file.inode, [0])[0])
-    assert file.map.transact(lambda tx: regions.exchange(tx, INO, 0, now, patch))
+    patch = file.patch(0, 0, 5)
+    assert file.map.transact(lambda tx: regions.compact(tx, INO, 0, old, patch))
     file.check()
     assert file.inode.stored_bytes == 7
+    assert file.map.drops == [old.segments[0].id]
+
+    now = file.map.read(lambda view: regions.find(view, INO, file.inode, [0])[0])
+    assert now.segments[0].id == patch.segment.id
+    file.resize(6)
+    again = file.patch(0, 0, 7)
+    assert not file.map.transact(lambda tx: regions.compact(tx, INO, 0, now, again))
+    assert not file.map.transact(lambda tx: regions.compact(tx, 777, 0, now, again))
+    assert file.inode.stored_bytes == 6
 
 
 def test_portions_keep_the_order_and_stay_small() -> None:

@@ -19,7 +19,6 @@ from dfsfuse.data.placement import pairs
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.transactions import Transaction
-from dfsfuse.vfs.regions import EXTENTS_MAX
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
 
@@ -95,45 +94,6 @@ def test_what_is_overwritten_is_dropped_in_the_same_batch(mounts: MemoryMounts) 
     write_file(vfs, b"f", b"new!")
     assert mounts.map.batches[-1].drops == (old,)
     assert read_file(vfs, b"f") == b"new!"
-
-
-def test_a_region_in_many_parts_is_compacted_within_the_flush(mounts: MemoryMounts) -> None:
-    vfs = mounts.mount()
-    ino, handle = create(vfs, b"f")
-    expected = bytearray()
-    for turn in range(EXTENTS_MAX + 1):
-        expected[turn * 20 : turn * 20 + 10] = bytes([turn]) * 10
-        expected += bytes(10)
-        vfs.write(handle, turn * 20, bytes([turn]) * 10)
-        vfs.fsync(handle)
-    made = region(mounts, ino)
-    assert len(made.segments) == len(made.extents) == 1
-    assert vfs.read(handle, 0, 10_000) == bytes(expected).removesuffix(bytes(10))
-    assert len(set(mounts.map.drops)) == EXTENTS_MAX + 1
-    assert vfs.getattr(ino).blocks == -(-made.extents[0].length // 512)
-    close(vfs, handle)
-
-
-def test_compaction_gives_way_to_another_mounts_write(mounts: MemoryMounts) -> None:
-    vfs, other = mounts.mount(), mounts.mount()
-    ino, handle = create(vfs, b"f")
-    theirs = other.open(ino, os.O_RDWR)
-    for turn in range(EXTENTS_MAX):
-        vfs.write(handle, turn * 20, b"x" * 10)
-        vfs.fsync(handle)
-
-    def meanwhile(data: bytes) -> None:
-        if len(data) > 100:
-            mounts.segments.before_write = lambda _: None
-            other.write(theirs, 5, b"other")
-            other.fsync(theirs)
-
-    mounts.segments.before_write = meanwhile
-    vfs.write(handle, EXTENTS_MAX * 20, b"x" * 10)
-    vfs.fsync(handle)
-    assert vfs.read(handle, 0, 20) == b"xxxxxother" + bytes(10)
-    close(other, theirs)
-    close(vfs, handle)
 
 
 def test_a_region_with_very_many_dirty_intervals_is_saved_before_more_are_taken(mounts: MemoryMounts) -> None:

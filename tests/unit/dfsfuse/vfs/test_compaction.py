@@ -1,0 +1,158 @@
+"""Regions in many parts become one segment, in the background, whatever is written meanwhile."""
+
+from __future__ import annotations
+
+import os
+
+from support.executors import Held, Immediate
+from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close
+
+from dfsfuse.data import extents
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.namespace import keys
+from dfsfuse.namespace.inodes import InodeNumbers
+from dfsfuse.vfs.compaction import ATTEMPTS, RETRY_S, Compactor
+from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.regions import EXTENTS_MAX
+from dfsfuse.vfs.vfs import AttributeChanges, Vfs
+
+
+def create(vfs: Vfs) -> tuple[int, int]:
+    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    return attributes.ino, handle
+
+
+def region(mounts: MemoryMounts, ino: int) -> extents.Region:
+    return extents.decode(mounts.map.items[keys.region(ino, 0)])
+
+
+def write_parts(vfs: Vfs, handle: int, count: int = EXTENTS_MAX + 1, step: int = 20) -> bytes:
+    """So many writes of 10 bytes, each flushed; the file's content."""
+    expected = bytearray()
+    for turn in range(count):
+        expected[turn * step :] = bytes(turn * step - len(expected)) + bytes([turn % 256]) * 10
+        vfs.write(handle, turn * step, bytes([turn % 256]) * 10)
+        vfs.fsync(handle)
+    return bytes(expected)
+
+
+def compactor(mounts: MemoryMounts, pauses: list[float]) -> Compactor:
+    context = Context(
+        store=mounts.map,
+        segments=mounts.segments,
+        numbers=InodeNumbers(mounts.map),
+        servers={},
+        usable=mounts.segments.usable,
+        clock=mounts.clock,
+        monotonic=lambda: 0.0,
+        max_age_s=0.0,
+        wait_for_close=True,
+        background=Immediate(),
+        uploads=Immediate(),
+    )
+    return Compactor(context, Immediate(), pauses.append)
+
+
+def test_a_region_in_many_parts_is_compacted_after_the_flush(mounts: MemoryMounts) -> None:
+    background = Held()
+    vfs = mounts.mount(compaction=background)
+    ino, handle = create(vfs)
+    expected = write_parts(vfs, handle)
+    assert len(region(mounts, ino).extents) == EXTENTS_MAX + 1  # the flush has not waited for it
+    background.run()
+    made = region(mounts, ino)
+    assert len(made.segments) == len(made.extents) == 1
+    assert vfs.read(handle, 0, 10_000) == expected
+    assert len(set(mounts.map.drops)) == EXTENTS_MAX + 1
+    assert vfs.getattr(ino).blocks == -(-made.extents[0].length // 512)
+    close(vfs, handle)
+
+
+def test_a_writer_who_never_pauses_does_not_keep_a_region_from_being_compacted(mounts: MemoryMounts) -> None:
+    vfs, other = mounts.mount(), mounts.mount(compaction=Held())
+    ino, handle = create(vfs)
+    theirs = other.open(ino, os.O_RDWR)
+    expected = bytearray(write_parts(vfs, handle, EXTENTS_MAX))
+
+    def meanwhile(data: bytes) -> None:
+        if len(data) > 100:
+            mounts.segments.before_write = lambda _: None
+            other.write(theirs, 5, b"other")
+            other.fsync(theirs)
+
+    mounts.segments.before_write = meanwhile
+    vfs.write(handle, EXTENTS_MAX * 20, b"x" * 10)
+    vfs.fsync(handle)
+    expected[5:10] = b"other"
+    expected += bytes(EXTENTS_MAX * 20 - len(expected)) + b"x" * 10
+    assert vfs.read(handle, 0, 10_000) == bytes(expected)
+    assert len(region(mounts, ino).segments) == 2
+    close(other, theirs)
+    close(vfs, handle)
+
+
+def test_a_region_that_is_cut_meanwhile_is_compacted_as_it_is_then(mounts: MemoryMounts) -> None:
+    vfs, other = mounts.mount(), mounts.mount(compaction=Held())
+    ino, handle = create(vfs)
+    expected = write_parts(vfs, handle, EXTENTS_MAX, step=10)
+
+    def meanwhile(data: bytes) -> None:
+        if len(data) > 100:
+            mounts.segments.before_write = lambda _: None
+            other.setattr(ino, AttributeChanges(size=300))
+
+    mounts.segments.before_write = meanwhile
+    vfs.write(handle, 900, b"x" * 10)
+    vfs.fsync(handle)
+    assert vfs.read(handle, 0, 10_000) == expected[:300]
+    carried = {piece.segment for piece in mounts.map.pieces} - set(mounts.map.drops)
+    assert carried == {segment.id for segment in region(mounts, ino).segments}
+    close(vfs, handle)
+
+
+def test_a_failure_is_tried_again_after_a_pause_and_not_for_ever(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount(compaction=Held())
+    ino, handle = create(vfs)
+    expected = write_parts(vfs, handle)
+    failures = 0
+
+    def fail(_: bytes) -> None:
+        nonlocal failures
+        failures += 1
+        if failures != 3:
+            raise ReadOnlyError("two servers do not answer")
+
+    mounts.segments.before_write = fail
+    pauses: list[float] = []
+    compactor(mounts, pauses).later(ino, [0])
+    assert pauses == [RETRY_S] * 2
+    assert len(region(mounts, ino).segments) == 1
+    assert vfs.read(handle, 0, 10_000) == expected
+
+    close(vfs, handle)
+
+
+def test_what_never_succeeds_is_left_to_the_next_flush(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount(compaction=Held())
+    ino, handle = create(vfs)
+    expected = write_parts(vfs, handle)
+    mounts.segments.answering = {1, 2}
+    pauses: list[float] = []
+    compactor(mounts, pauses).later(ino, [0])
+    assert len(pauses) == ATTEMPTS - 1
+    mounts.segments.answering = {1, 2, 3, 4}
+    assert vfs.read(handle, 0, 10_000) == expected
+    compactor(mounts, []).later(ino, [0])
+    assert len(region(mounts, ino).segments) == 1
+    close(vfs, handle)
+
+
+def test_closing_waits_for_one_region_and_not_for_a_pause(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount(compaction=Held())
+    ino, handle = create(vfs)
+    write_parts(vfs, handle)
+    made = compactor(mounts, [])
+    made.close()
+    made.later(ino, [0])
+    assert len(region(mounts, ino).segments) == EXTENTS_MAX + 1
+    close(vfs, handle)
