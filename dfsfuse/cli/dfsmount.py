@@ -43,7 +43,8 @@ Options after -o (comma lists; more than one -o is fine):
   log=FILE                 where the background process writes its log
   binding=auto|kernel|fusepy   how the kernel is spoken to (auto: by ourselves where that works, else by libfuse 2)
   nonempty                 mount over a folder that is not empty
-  ro, allow_other, noatime, noexec, attr_timeout=S, entry_timeout=S, ...   as for every FUSE mount
+  relatime|strictatime|noatime   does reading change the time of access (default: once a day, and after a change)
+  ro, allow_other, noexec, attr_timeout=S, entry_timeout=S, ...   as for every FUSE mount
 """
 
 
@@ -187,6 +188,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             cache_bytes=request.options.cache_bytes,
             answer_early=True,
             lock_lifetime_s=request.options.lock_timeout_s,
+            atime=request.options.atime,
         )
         with session:
             bindings.serve(session.vfs, mountpoint, request.options, ready)

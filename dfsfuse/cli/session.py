@@ -53,11 +53,12 @@ def open_session(
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     answer_early: bool = False,
     lock_lifetime_s: float = LIFETIME_S,
+    atime: str = "noatime",
 ) -> Session:
     """Connect and open the namespace of the config's user.
 
     `answer_early`: while this client alone writes, changes of names and attributes are answered before they are
-    durable (for a mount, which has fsync() for those who want to know).
+    durable (for a mount, which has fsync() for those who want to know). `atime`: what reading does to times of access.
 
     Raises `AuthenticationError`, `WrongServerError` or `UnavailableError`; then nothing was done on any server.
     """
@@ -81,6 +82,7 @@ def open_session(
             room=RoomGauge(cluster),
             durability=durability,
             lock_lifetime_s=lock_lifetime_s,
+            atime=atime,
         )
         store.on_change = vfs.changed_elsewhere
         opened.callback(vfs.close)

@@ -41,6 +41,8 @@ class MountOptions:
     lock_timeout_s: float = 10.0
     """When nothing is heard of this mount for so long, others may have its locks."""
     nonempty: bool = False
+    atime_rule: str = "relatime"
+    """What reading does to times of access: `relatime`, `strictatime`."""
     fuse: Mapping[str, str | bool] = field(default_factory=dict)
     """What libfuse and the kernel get: `name` or `name=value`."""
     fallback: MountOptions | None = None
@@ -51,6 +53,11 @@ class MountOptions:
     @property
     def read_only(self) -> bool:
         return bool(self.fuse.get("ro"))
+
+    @property
+    def atime(self) -> str:
+        """The rule that holds: without a change if nothing may be changed."""
+        return "noatime" if self.read_only or self.fuse.get("noatime") else self.atime_rule
 
 
 def _choice(*allowed: str) -> Callable[[str, str], str]:
@@ -108,15 +115,16 @@ _OPPOSITES |= {right: left for left, right in _OPPOSITES.items()} | {
 }
 _IGNORED = frozenset(
     "defaults auto noauto user nouser users owner noowner group nogroup nofail _netdev comment uhelper "
-    "relatime silent loud".split()
+    "silent loud".split()
 )
-"""Words of /etc/fstab that are for mount(8), not for us; and what the kernel does anyhow."""
+"""Words of /etc/fstab that are for mount(8), not for us."""
+_ATIME_RULES = frozenset(("relatime", "strictatime"))
 
 
 def known() -> list[str]:
     """Every option, for a message."""
     own = ["durability=close|fsync", "binding=auto|kernel|fusepy", "cache=SIZE", "log=FILE"]
-    own += ["lock_timeout=SECONDS", "nonempty"]
+    own += ["lock_timeout=SECONDS", "nonempty", *sorted(_ATIME_RULES)]
     return own + [f"{name}=..." for name in _WITH_VALUE] + sorted(_FLAGS)
 
 
@@ -153,6 +161,9 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         elif not equals and name in _FLAGS:
             fuse.pop(_OPPOSITES.get(name, ""), None)
             fuse[name] = True
+        elif word in _ATIME_RULES:
+            fuse.pop("noatime", None)
+            own["atime"] = word
         elif word == "nonempty":
             nonempty = True
         elif word == "remount":
@@ -169,6 +180,7 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         log_file=Path(own["log"]).absolute() if "log" in own else None,
         lock_timeout_s=max(float(own.get("lock_timeout", MountOptions.lock_timeout_s)), LOCK_TIMEOUT_MIN_S),
         nonempty=nonempty,
+        atime_rule=own.get("atime", MountOptions.atime_rule),
         fuse=fuse,
     )
 

@@ -22,6 +22,7 @@ from dfsfuse.namespace import directories, inodes
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, blocks
 from dfsfuse.vfs.changing import Changer
 from dfsfuse.vfs.context import Context, log
@@ -34,6 +35,9 @@ from dfsfuse.vfs.saving import Saver
 
 CREATE_TRIES: Final = 20
 """A file that is there and is replaced before it is open: so often it is looked for again."""
+
+_O_NOATIME: Final[int] = getattr(os, "O_NOATIME", 0)
+"""Linux has it only."""
 
 
 @dataclass(eq=False)
@@ -50,6 +54,11 @@ class Handle:
         return self.flags & os.O_ACCMODE != os.O_WRONLY
 
     @property
+    def is_noticed(self) -> bool:
+        """Does reading change the time of access?"""
+        return not self.flags & _O_NOATIME
+
+    @property
     def may_write(self) -> bool:
         """Was it opened for writing?"""
         return self.flags & os.O_ACCMODE != os.O_RDONLY
@@ -58,12 +67,15 @@ class Handle:
 class Files:
     """See the module."""
 
-    def __init__(self, context: Context, table: OpenFiles, saver: Saver, changer: Changer) -> None:
+    def __init__(
+        self, context: Context, table: OpenFiles, saver: Saver, changer: Changer, access_times: AccessTimes
+    ) -> None:
         self._context = context
         self._table = table
         self._saver = saver
         self._changer = changer
-        self._reader = Reader(context)
+        self._access_times = access_times
+        self._reader = Reader(context, access_times)
         self._holes = Holes(context, saver)
         self._lock = threading.Lock()
         self._handles: dict[int, Handle] = {}
@@ -74,6 +86,8 @@ class Files:
     def attributes(self, ino: int, inode: Inode) -> Attributes:
         """What stat(2) says: the record, and on top of it what was written here and is not saved yet."""
         shown = attributes_of(ino, inode)
+        if (atime_ns := self._access_times.shown_ns(ino, inode)) != inode.atime_ns:
+            shown = replace(shown, atime_ns=atime_ns)
         file = self._table.get(ino)
         if file is None:
             return shown
@@ -91,6 +105,8 @@ class Files:
 
     def change(self, ino: int, changes: AttributeChanges) -> Attributes:
         """setattr()."""
+        if changes.atime_ns is not None:
+            self._access_times.set_by_hand(ino)
         file = self._table.pin_if_open(ino)
         try:
             return self.attributes(ino, self._changer.change(ino, changes, file))
@@ -191,7 +207,7 @@ class Files:
         handle = self._get(number)
         if not handle.may_read:
             raise error(errno.EBADF)
-        return self._reader.read(handle.file, offset, size, handle.ahead)
+        return self._reader.read(handle.file, offset, size, handle.ahead, is_noticed=handle.is_noticed)
 
     def write(self, number: int, offset: int, data: bytes | memoryview, *, append: bool | None = None) -> int:
         """Take the data; `append` (None: as the file was opened) at the end that the file has when it is committed."""

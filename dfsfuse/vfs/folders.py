@@ -19,6 +19,7 @@ from dfsfuse.namespace import directories, inodes
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Entry, Inode
 from dfsfuse.namespace.transactions import View
+from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import DirectoryEntry
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.incomplete import Incomplete
@@ -29,11 +30,14 @@ INODES_AT_ONCE: Final = 1000
 class Folders:
     """See the module."""
 
-    def __init__(self, context: Context, incomplete: Incomplete) -> None:
+    def __init__(self, context: Context, incomplete: Incomplete, access_times: AccessTimes) -> None:
         self._context = context
         self._incomplete = incomplete
+        self._access_times = access_times
         self._lock = threading.Lock()
         self._handles: dict[int, list[DirectoryEntry]] = {}
+        self._unread: dict[int, tuple[int, Inode]] = {}
+        """The folders, by handle, that were opened and not read yet."""
         self._numbers = itertools.count(1)
 
     def open(self, ino: int) -> int:
@@ -53,14 +57,18 @@ class Folders:
         with self._lock:
             number = next(self._numbers)
             self._handles[number] = snapshot
+            self._unread[number] = ino, inode
             return number
 
     def read(self, number: int, offset: int) -> Iterator[DirectoryEntry]:
         """The entries of the snapshot from `offset` on, `.` and `..` first."""
         with self._lock:
             snapshot = self._handles.get(number)
+            unread = self._unread.pop(number, None)
         if snapshot is None:
             raise error(errno.EBADF)
+        if unread is not None:
+            self._access_times.read(*unread)
         return self._entries(snapshot, offset)
 
     def _entries(self, snapshot: Sequence[DirectoryEntry], offset: int) -> Iterator[DirectoryEntry]:
@@ -78,6 +86,7 @@ class Folders:
     def close(self, number: int) -> None:
         """Forget the snapshot."""
         with self._lock:
+            self._unread.pop(number, None)
             if self._handles.pop(number, None) is None:
                 raise error(errno.EBADF)
 

@@ -15,8 +15,10 @@ from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data import extents
 from dfsfuse.data.extents import REGION_BYTES, Region
 from dfsfuse.namespace import inodes
+from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import View
 from dfsfuse.vfs import regions
+from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.open_file import OpenFile, Shown
 from dfsfuse.vfs.read_ahead import ReadAhead
@@ -28,8 +30,12 @@ PREFETCH_SEGMENTS_MAX: Final = 8
 class _Stored(NamedTuple):
     """What the map says about a read."""
 
-    size: int
+    inode: Inode
     regions: dict[int, Region]
+
+    @property
+    def size(self) -> int:
+        return self.inode.size
 
 
 class _Answer:
@@ -78,17 +84,20 @@ def _bytes_of(shown: Shown, low: int, high: int, context: Context) -> Buffer:
 class Reader:
     """See the module. Has no state."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, access_times: AccessTimes) -> None:
         self._context = context
+        self._access_times = access_times
 
-    def read(self, file: OpenFile, offset: int, size: int, ahead: ReadAhead) -> bytes:
+    def read(self, file: OpenFile, offset: int, size: int, ahead: ReadAhead, *, is_noticed: bool = True) -> bytes:
         """Up to `size` bytes from `offset` on, fewer only at the end of the file. Raises IncompleteError if pieces of
-        any of them cannot be had."""
+        any of them cannot be had. `is_noticed`: it counts as an access."""
         if size <= 0:
             return b""
         with file.lock:
-            fetch = ahead.regions(offset, size)
+            fetch, written_ns = ahead.regions(offset, size), file.written_ns
         layers, unsaved_end, stored = self._layers(file, offset, offset + size, fetch)
+        if is_noticed:
+            self._access_times.read(file.ino, stored.inode, written_ns)
         end = min(offset + size, max(stored.size, unsaved_end))
         if offset >= end:
             return b""
@@ -123,7 +132,7 @@ class Reader:
             wanted = sorted({*range(offset // REGION_BYTES, last), *ahead})
             there = [index for index in wanted if index < regions.count(inode.size)]
             found = dict(zip(there, regions.find(view, ino, inode, there), strict=True))
-            return _Stored(inode.size, {index: found.get(index, extents.EMPTY) for index in wanted})
+            return _Stored(inode, {index: found.get(index, extents.EMPTY) for index in wanted})
 
         return self._context.store.read(work, max_age_s=self._context.max_age_s)
 

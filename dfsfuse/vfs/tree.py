@@ -18,6 +18,7 @@ from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.keys import ROOT
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.incomplete import Incomplete
 from dfsfuse.vfs.open_files import OpenFiles
@@ -30,10 +31,11 @@ Found = tuple[int, Inode]
 class Tree:
     """See the module."""
 
-    def __init__(self, context: Context, files: OpenFiles, incomplete: Incomplete) -> None:
+    def __init__(self, context: Context, files: OpenFiles, incomplete: Incomplete, access_times: AccessTimes) -> None:
         self._context = context
         self._files = files
         self._incomplete = incomplete
+        self._access_times = access_times
 
     # ------------------------------------------------------------------ finding
 
@@ -91,6 +93,7 @@ class Tree:
         inode = self.get(ino)
         if not stat.S_ISLNK(inode.mode):
             raise error(errno.EINVAL)
+        self._access_times.read(ino, inode)
         return inode.target
 
     # ------------------------------------------------------------------ making

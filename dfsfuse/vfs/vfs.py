@@ -28,6 +28,7 @@ import msgspec
 from dfsfuse.namespace import directories, inodes
 from dfsfuse.namespace.inodes import InodeNumbers, error
 from dfsfuse.namespace.transactions import MapStore
+from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space
 from dfsfuse.vfs.budget import Budget
 from dfsfuse.vfs.changed import Changed, changes_of
@@ -62,9 +63,9 @@ DURABILITIES: Final = ("close", "fsync")
 class Vfs:
     """One mount of one namespace.
 
-    `usable` says which of the `servers` (id -> name) are believed to answer; `room` how much room there is.
-    `background`, `uploads` and `compaction` replace the threads, for tests; they are shut down by `close` all the
-    same.
+    `usable` says which of the `servers` (id -> name) are believed to answer; `room` how much room there is; `atime` is
+    a rule of access_times.py. `background`, `uploads` and `compaction` replace the threads, for tests; they are shut
+    down by `close` all the same.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Vfs:
         max_age_s: float = 0.5,
         dirty_limit_bytes: int = DIRTY_LIMIT_BYTES,
         lock_lifetime_s: float = LIFETIME_S,
+        atime: str = "noatime",
         background: Executor | None = None,
         uploads: Executor | None = None,
         compaction: Executor | None = None,
@@ -110,15 +112,17 @@ class Vfs:
         self._compactor = Compactor(context, compaction or ThreadPoolExecutor(1, thread_name_prefix="vfs-compaction"))
         saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
         self._incomplete = Incomplete(context)
-        self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper))
+        self._access_times = times = AccessTimes(context, atime)
+        self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper), times)
         self.locks = Locking(store, self._files.save_inode, lifetime_s=lock_lifetime_s)
-        self._tree = Tree(context, table, self._incomplete)
-        self._folders = Folders(context, self._incomplete)
+        self._tree = Tree(context, table, self._incomplete, times)
+        self._folders = Folders(context, self._incomplete, times)
         self._extended = Extended(context)
         self._putter = Putter(context, self._tree, self._reaper)
 
     def close(self) -> None:
         """Save everything and end the threads. Raises what the saving raises. The store and the segments stay open."""
+        self._access_times.close()
         try:
             self._files.save_all()
         finally:

@@ -8,8 +8,8 @@ import stat
 import time
 from collections.abc import Callable
 
-from conformance.fs import UTIME_NOW, UTIME_OMIT, Fs
-from conformance.registry import case, content, fails, opened, write_all, write_file
+from conformance.fs import UTIME_NOW, UTIME_OMIT, Fs, OsFs
+from conformance.registry import case, content, fails, opened, read_all, read_file, write_all, write_file
 
 SECOND_NS = 1_000_000_000
 OLD = 1_000_000_000 * SECOND_NS + 123_456_789
@@ -193,6 +193,59 @@ def writing_into_a_file_leaves_its_folder_alone(fs: Fs) -> None:
     write_file(fs, b"d/f", b"content")
     fs.chmod(b"d/f", 0o600)
     assert fs.stat(b"d").mtime_ns == OLD
+
+
+def counts_access(fs: Fs) -> bool:
+    """A plain folder may be on a disk that is mounted without times of access."""
+    return not (isinstance(fs, OsFs) and os.statvfs(fs.root).f_flag & os.ST_NOATIME)
+
+
+@case
+def reading_sets_the_time_of_access_once(fs: Fs) -> None:
+    """relatime: if it is not later than the last change, or is a day old."""
+    write_file(fs, b"f", b"content")
+    backdate(fs, b"f")
+    before = fs.stat(b"f")
+    assert read_file(fs, b"f") == b"content"
+    after = fs.stat(b"f")
+    assert is_now(after.atime_ns) or not counts_access(fs)
+    assert (after.mtime_ns, after.ctime_ns) == (before.mtime_ns, before.ctime_ns)
+    fs.utimens(b"f", time.time_ns() + 60 * SECOND_NS, UTIME_OMIT)
+    again = fs.stat(b"f").atime_ns
+    read_file(fs, b"f")
+    assert fs.stat(b"f").atime_ns == again
+
+
+@case
+def listing_sets_a_folders_time_of_access(fs: Fs) -> None:
+    fs.mkdir(b"d")
+    write_file(fs, b"d/f")
+    backdate(fs, b"d")
+    fs.listdir(b"d")
+    assert is_now(fs.stat(b"d").atime_ns) or not counts_access(fs)
+    assert fs.stat(b"d").mtime_ns == OLD
+
+
+@case
+def writing_and_looking_leave_the_time_of_access(fs: Fs) -> None:
+    write_file(fs, b"f", b"content")
+    backdate(fs, b"f")
+    with opened(fs, b"f", os.O_WRONLY) as fd:
+        write_all(fs, fd, b"C")
+    fs.truncate(b"f", 3)
+    fs.chmod(b"f", 0o600)
+    fs.rename(b"f", b"g")
+    assert fs.stat(b"g").atime_ns == OLD
+
+
+@case
+def a_time_of_access_that_is_set_stays(fs: Fs) -> None:
+    """As `cp -p` and `tar --atime-preserve` do: read, then put the old time back."""
+    write_file(fs, b"f", b"content")
+    with opened(fs, b"f", os.O_RDONLY) as fd:
+        read_all(fs, fd)
+        fs.futimens(fd, OLD, UTIME_OMIT)
+    assert fs.stat(b"f").atime_ns == OLD
 
 
 @case

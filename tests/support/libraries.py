@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from support.fake_cluster import FakeCluster
@@ -37,9 +38,10 @@ def memory_vfs() -> Iterator[Vfs]:
     store = MemoryMap()
     store.before_commit = lambda batch: _carry(batch, grid)
     with ExitStack() as opened:
+        room = partial(Room, 1 << 40, 1 << 39)
         segments = SegmentStore(cluster, clock=grid.clock)
         opened.callback(segments.close)
-        vfs = Vfs(store, segments, servers=cluster.names, usable=cluster.usable, room=lambda: Room(1 << 40, 1 << 39))
+        vfs = Vfs(store, segments, servers=cluster.names, usable=cluster.usable, room=room, atime="relatime")
         opened.callback(vfs.close)
         yield vfs
 

@@ -51,6 +51,23 @@ def test_opposites_replace_each_other() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "relatime"),
+        ("strictatime", "strictatime"),
+        ("noatime,strictatime", "strictatime"),
+        ("strictatime,noatime", "noatime"),
+        ("noatime,atime", "relatime"),
+        ("strictatime,ro", "noatime"),
+    ],
+)
+def test_times_of_access(text: str, rule: str) -> None:
+    options = parse([text], as_root=False)
+    assert options.atime == rule
+    assert "strictatime" not in options.fuse, "fusermount does not know the word"
+
+
+@pytest.mark.parametrize(
     ("text", "size_bytes"), [("0", 0), ("4096", 4096), ("64M", 64 << 20), ("1g", 1 << 30), ("8KiB", 8192)]
 )
 def test_sizes(text: str, size_bytes: int) -> None:
