@@ -1,0 +1,35 @@
+"""Bounded bandwidth: a token bucket. Pure; the clock's time is handed in.
+
+Who is about to move bytes takes them from the bucket, and waits as long as it says. It may be overdrawn by one taking,
+so that nothing is ever too large for it; whoever comes next waits for that too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+BURST_S: Final = 1.0
+"""How much may be saved up while nothing is moved: what flows in so long."""
+
+
+class Bucket:
+    """One thread only. `rate_bytes_s` None: no bound."""
+
+    def __init__(self, rate_bytes_s: float | None) -> None:
+        if rate_bytes_s is not None and rate_bytes_s <= 0:
+            raise ValueError(f"a rate of {rate_bytes_s} bytes/s would never end")
+        self._rate_bytes_s = rate_bytes_s
+        self._level = 0.0
+        self._at: float | None = None
+
+    def take(self, size: int, now: float) -> float:
+        """Take so many bytes. Returns how long to wait, in seconds, before moving them."""
+        if self._rate_bytes_s is None:
+            return 0.0
+        full = self._rate_bytes_s * BURST_S
+        passed_s = 0.0 if self._at is None else now - self._at
+        self._at = now
+        self._level = full if passed_s < 0 else min(full, self._level + passed_s * self._rate_bytes_s)
+        wait_s = max(0.0, -self._level / self._rate_bytes_s)
+        self._level -= size
+        return wait_s
