@@ -120,14 +120,14 @@ def run(
         task.kill()
     for mount in sim_mounts:
         mount.died()
-    _heal(world)
+    heal(world)
     final_map = world.servers[1].disk.map
     check_lists(history, final_map)
     check_registers(history, final_map)
     return Report(history, nemesis.faults, max(world.oracle.chosen, default=0), world.delivered)
 
 
-def _heal(world: World) -> None:
+def heal(world: World) -> None:
     """Faults stop; a last client looks, and all servers must stand at the same place within a bound."""
     world.loss = world.double = 0.0
     world.cuts.clear()
