@@ -7,12 +7,16 @@ from typing import Final
 
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.exchange import Answer, Call, Exchange
+from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import Ask, Await, DeadlineError, Event, Pause, Procedure, R, Receive
 
 STALL_S: Final = 3.0
 """A server that moves no byte for so long will not answer."""
 SOFT_S: Final = 0.3
-"""How long a silence is taken for a hanging server where it is possible to go on without it."""
+"""How long a silence is taken for a hanging server where it is possible to go on without it. Longer if answers usually
+take long (`Pace`)."""
+ANY_SIZE: Final = 1
+"""To a pace, requests of the log are all alike."""
 
 AWAIT_S: Final = 0.1
 """The first wait for a server that is missing; each further one is twice as long."""
@@ -26,14 +30,16 @@ def drive(
     pause: Callable[[int], None],
     *,
     in_order: bool = False,
+    pace: Pace | None = None,
 ) -> R:
     """Carry out a procedure over the cluster's connections. Throws DeadlineError into it when its time is over.
 
     `in_order`: a server gets its requests one behind the other, also those of an earlier procedure. (An accept that
-    overtakes the one before it finds its server behind.)
+    overtakes the one before it finds its server behind.) `pace`: what is known of how long answers take, and is learnt.
     """
+    pace = pace or Pace(SOFT_S)
     with cluster.exchange() as exchange:
-        round_ = _OpenRound(exchange, in_order)
+        round_ = _OpenRound(exchange, in_order, pace, clock)
         try:
             step = next(procedure)
             while True:
@@ -59,18 +65,22 @@ def drive(
 class _OpenRound:
     """The calls of the current round."""
 
-    def __init__(self, exchange: Exchange, in_order: bool) -> None:
+    def __init__(self, exchange: Exchange, in_order: bool, pace: Pace, clock: Callable[[], float]) -> None:
         self._exchange = exchange
         self._in_order = in_order
-        self._calls: set[Call] = set()
+        self._pace = pace
+        self._clock = clock
+        self._calls: dict[Call, float] = {}  # and when each was begun
 
     def begin(self, ask: Ask) -> None:
-        for call in self._calls:
-            self._exchange.abandon(call)
-        self._calls = {
-            Call(server, request, stall_s=STALL_S, in_order=self._in_order) for server, request in ask.requests.items()
-        }
-        for call in self._calls:
+        if not ask.also:
+            for call in self._calls:
+                self._exchange.abandon(call)
+            self._calls.clear()
+        now = self._clock()
+        for server, request in ask.requests.items():
+            call = Call(server, request, stall_s=STALL_S, in_order=self._in_order)
+            self._calls[call] = now
             self._exchange.start(call)
 
     def receive(self, timeout_s: float, *, soft: bool) -> Event | None:
@@ -78,14 +88,15 @@ class _OpenRound:
 
         If the time is over first, the round's servers count as silent.
         """
-        wait_s = min(timeout_s, SOFT_S) if soft else timeout_s
+        wait_s = min(timeout_s, self._pace.patience_s(ANY_SIZE)) if soft else timeout_s
         outcome = self._exchange.next(max(wait_s, 0.0)) if self._calls else None
         if outcome is None:
             if soft and self._calls:
                 return None
-            server = self._calls.pop().server if self._calls else 0
+            server = self._calls.popitem()[0].server if self._calls else 0
             return Event(server, None, "no answer in time")
-        self._calls.discard(outcome.call)
+        begun = self._calls.pop(outcome.call)
         if isinstance(outcome, Answer):
+            self._pace.note(ANY_SIZE, self._clock() - begun)
             return Event(outcome.call.server, outcome.reply)
         return Event(outcome.call.server, None, outcome.text, outcome.status)

@@ -38,8 +38,9 @@ class Circuit:
         self._quick = False
         self._last_trial = 0.0
 
-    def failed(self, reason: str, *, quick: bool) -> bool:
-        """It did not answer. `quick`: it cost no waiting. Returns whether this is what took it down."""
+    def failed(self, reason: str, *, quick: bool, tried: bool = True) -> bool:
+        """It did not answer. `quick`: it cost no waiting. Not `tried`: nobody asked it just now, so somebody eager may at
+        once. Returns whether this is what took it down."""
         now = self._clock()
         self.reason, self._quick = reason, quick
         if not self.up:
@@ -48,7 +49,7 @@ class Circuit:
         steady = now - self._up_since >= STEADY_S
         self._pause_s = FIRST_PAUSE_S if steady or quick else min(self._pause_s * 2, LONGEST_PAUSE_S)
         self.due_at = now + self._pause_s
-        self._last_trial = now
+        self._last_trial = now if tried else now - EAGER_PAUSE_S
         return True
 
     def answered(self) -> bool:

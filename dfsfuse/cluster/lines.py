@@ -80,10 +80,10 @@ class Lines:
             down = [id for id, circuit in self._circuits.items() if not circuit.up]
             return min((self._circuits[id].due_at for id in down), default=None), down
 
-    def failed(self, id: int, text: str, *, quick: bool) -> None:
+    def failed(self, id: int, text: str, *, quick: bool, tried: bool = True) -> None:
         """The server did not answer. Its idle connections are worth nothing either."""
         with self._lock:
-            if not self._circuits[id].failed(text, quick=quick):
+            if not self._circuits[id].failed(text, quick=quick, tried=tried):
                 return
             idle, self._idle[id] = self._idle[id], []
         for connection in idle:
@@ -100,7 +100,8 @@ class Lines:
                 if self._circuits[id].up and any(connection.is_hung_up() for connection in idle)
             ]
         for id in gone:
-            self.failed(id, f"{self.servers[id]} does not answer: it has closed the connection", quick=True)
+            text = f"{self.servers[id]} does not answer: it has closed the connection"
+            self.failed(id, text, quick=True, tried=False)
 
     def answered(self, id: int) -> None:
         """The server gave a complete answer."""

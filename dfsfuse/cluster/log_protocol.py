@@ -6,13 +6,16 @@ Procedures:
 - `lead`: become the one who may propose (phase 1), finishing what a predecessor left.
 - `commit`: propose a batch until it is chosen, or until what it was based on has changed.
 - `catch_up`: learn how far the log goes, and what changed since we last looked (a linearizable read).
-- `read`: ask the servers, one after the other, for values at the known point or later.
+- `read`: ask a server for values at the known point or later, and the next ones if it is slow or cannot tell.
+
+A server that hangs costs one short silence: wherever the others can do without it, it is waited for no longer, and
+remembered in `LogState.silent`. Only a quorum that is not there is waited for until the last server's stall.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -35,7 +38,7 @@ from dfs_server.protocol.messages import (
     Values,
 )
 from dfsfuse.cluster.log_repair import bring_up_to_date
-from dfsfuse.cluster.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, Await, DeadlineError, Pause, Procedure
+from dfsfuse.cluster.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, Await, DeadlineError, Event, Pause, Procedure
 from dfsfuse.cluster.proposer import (
     QUORUM,
     InDoubt,
@@ -108,6 +111,8 @@ class LogState:
     recalled: bool = False
     """Another client waits to see what was answered under the lease."""
     sequence: int = 0
+    silent: set[int] = field(default_factory=set)
+    """Servers that let us wait lately: they are not waited for again where it is possible to go on without them."""
     copies: int = 0
     """How many copies of the map this client has begun; with its id, the id of the next one."""
     news: News = field(default_factory=News)
@@ -144,6 +149,8 @@ class LogState:
 
 
 class _Round(Protocol):
+    waiting: set[int]
+
     def ask(self, server: int) -> None: ...
     def fail(self, server: int) -> None: ...
     def receive(self, server: int, reply: Reply) -> None: ...
@@ -155,20 +162,39 @@ Rnd = TypeVar("Rnd", bound=_Round)
 V = TypeVar("V")
 
 
-def _gather(round_: _Round, verdict: Callable[[], V | Pending], request: Request) -> Procedure[V]:
+def _gather(log: LogState, round_: _Round, verdict: Callable[[], V | Pending], request: Request) -> Procedure[V]:
     """Send `request` to all servers and feed the replies to the round until it has a verdict."""
     for server in ALL:
         round_.ask(server)
     yield Ask(dict.fromkeys(ALL, request))
     while isinstance(found := verdict(), Pending):
-        event = yield RECEIVE_SOFT if round_.could_decide() else RECEIVE
-        if event is None:
+        dispensable = round_.could_decide()
+        if dispensable and round_.waiting <= log.silent:
             round_.give_up_waiting()
-        elif event.reply is None:
+            continue
+        event = yield RECEIVE_SOFT if dispensable else RECEIVE
+        if event is None:
+            log.silent |= round_.waiting
+            round_.give_up_waiting()
+            continue
+        log.silent.discard(event.server)
+        if event.reply is None:
             round_.fail(event.server)
         else:
             round_.receive(event.server, event.reply)
     return found
+
+
+def _first_of(log: LogState, servers: Sequence[int], request: Request) -> Procedure[Event]:
+    """The first answer, whatever it is. The next server is asked too when those before it are silent."""
+    for index, server in enumerate(servers):
+        yield Ask({server: request}, also=index > 0)
+        event = yield RECEIVE_SOFT if server != servers[-1] else RECEIVE
+        if event is not None:
+            log.silent.discard(event.server)
+            return event
+        log.silent.add(server)
+    raise AssertionError("unreachable: the last one is waited for")
 
 
 # ------------------------------------------------------------------ writing
@@ -201,7 +227,7 @@ def _try_to_lead(log: LogState) -> Procedure[bool]:
     log.wanted = log.recalled = False
     ballot = log.highest = log.highest.above(log.client)
     prepare = Prepare(log.quorum, ballot=ballot)
-    match (yield from _gather(prepare, prepare.verdict, Promise(ballot))):
+    match (yield from _gather(log, prepare, prepare.verdict, Promise(ballot))):
         case NoQuorum(answered):
             raise ReadOnlyError(_too_few(answered))
         case Outranked(higher):
@@ -225,7 +251,7 @@ def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
     slot = log.known.slot + 1
     for _ in range(2):
         propose = Propose(log.quorum, slot=slot, digest=batches.digest(encoded))
-        match (yield from _gather(propose, propose.verdict, Accept(ballot, slot, encoded, log.wants_lease))):
+        match (yield from _gather(log, propose, propose.verdict, Accept(ballot, slot, encoded, log.wants_lease))):
             case IsChosen():
                 log.proposed(slot, encoded)
                 log.leased = log.wants_lease and len(propose.leasing) >= log.quorum
@@ -240,7 +266,7 @@ def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
                 # Servers that came back are needed for the quorum: they get what they missed, then it is asked again.
                 source = min(propose.accepted)
                 for server in propose.behind:
-                    yield from bring_up_to_date(server, source, log.next_copy())
+                    yield from bring_up_to_date(server, source, log.next_copy(), patient=False)
             case Overtaken() | NoQuorum():
                 return False
     return False
@@ -319,7 +345,7 @@ def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
     leases: dict[int, int] = {}
     while True:
         survey = Survey(log.quorum, known=log.known)
-        found = yield from _gather(survey, survey.verdict, GetPosition(log.client if recall else b""))
+        found = yield from _gather(log, survey, survey.verdict, GetPosition(log.client if recall else b""))
         if not recall or survey.free_of(leases):
             match found:
                 case Newest(point, holders):
@@ -351,18 +377,20 @@ def _follow(log: LogState, point: Point, holders: frozenset[int]) -> Procedure[N
     if log.known.slot == 0 or point.slot - log.known.slot > MAX_GAP:
         log.jump(point)
         return
-    for server in sorted(holders):
+    for server in sorted(holders, key=lambda server: (server in log.silent, server)):
         if (yield from _learn_from(log, server, point)):
             return
     log.jump(point)
 
 
 def _learn_from(log: LogState, server: int, point: Point) -> Procedure[bool]:
-    """Learn the changes up to `point` from this server. False: it cannot tell all of them."""
+    """Learn the changes up to `point` from this server. False: it cannot tell all of them, or not now."""
     while log.known.slot < point.slot:
         yield Ask({server: GetChanges(log.known.slot, point.slot, point.digest)})
-        event = yield RECEIVE
-        assert event is not None
+        event = yield RECEIVE_SOFT
+        if event is None:
+            log.silent.add(server)
+            return False
         if not isinstance(event.reply, Changes) or not event.reply.changes:
             return False
         for change in event.reply.changes:
@@ -375,16 +403,17 @@ def _learn_from(log: LogState, server: int, point: Point) -> Procedure[bool]:
 def read(
     log: LogState, order: tuple[int, ...], make: Callable[[Point], ReadKeys | ReadRange]
 ) -> Procedure[Values | Items]:
-    """The reply of the first server in `order` that is at `log.known` or later.
+    """The reply of a server that is at `log.known` or later, asked in this order.
 
     If it is later, the changes in between are learnt first. Raises UnavailableError if no server can tell.
     """
     reasons: list[str] = []
-    for server in order:
-        yield Ask({server: make(log.known)})
-        event = yield RECEIVE
-        assert event is not None
-        reply = event.reply
+    left = list(order)
+    while left:
+        left.sort(key=lambda server: server in log.silent)
+        event = yield from _first_of(log, left, make(log.known))
+        server, reply = event.server, event.reply
+        left.remove(server)
         if not isinstance(reply, Values | Items):
             reasons.append(event.why or f"server {server} is behind")
             continue

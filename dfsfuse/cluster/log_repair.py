@@ -29,7 +29,7 @@ from dfs_server.protocol.messages import (
     Request,
 )
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.procedures import ALL, RECEIVE, Ask, Procedure
+from dfsfuse.cluster.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, Procedure
 from dfsfuse.cluster.proposer import Point
 
 LAST_KEY: Final = b"\xff" * 16
@@ -37,39 +37,41 @@ PAGE_ITEMS: Final = 2000
 
 
 def settle(point: Point, let_go: bytes = b"") -> Procedure[dict[int, Position]]:
-    """Tell all servers that this point is chosen. Returns where each that answered stands afterwards.
+    """Tell all servers that this point is chosen. Returns where each stands afterwards that answered without delay.
 
     `let_go`: the client that gives up its writer lease.
     """
     positions: dict[int, Position] = {}
     yield Ask(dict.fromkeys(ALL, Chosen(point.slot, point.digest, let_go)))
     for _ in ALL:
-        event = yield RECEIVE
-        assert event is not None
+        event = yield RECEIVE_SOFT
+        if event is None:  # they have been told, and that is all that matters
+            break
         if isinstance(event.reply, Position):
             positions[event.server] = event.reply
     return positions
 
 
-def bring_up_to_date(server: int, source: int, copy: bytes) -> Procedure[int]:
+def bring_up_to_date(server: int, source: int, copy: bytes, *, patient: bool = True) -> Procedure[int]:
     """Give `server` what `source` has applied and it has not. Returns the slot that it has applied then.
 
-    `copy` is a random id for a copy of the map, should it be needed.
+    `copy` is a random id for a copy of the map, should it be needed. Without `patient` a short silence of one of the
+    two is the end of it: somebody waits.
     """
-    position = yield from _ask(server, GetPosition())
+    position = yield from _ask(server, GetPosition(), patient)
     if not isinstance(position, Position):
         return 0
     applied = position.applied
     while True:
-        missing = yield from _ask(source, GetBatches(applied))
+        missing = yield from _ask(source, GetBatches(applied), patient)
         match missing:
             case Batches(first, found, _) if found:
-                learnt = yield from _ask(server, Learn(first, found))
+                learnt = yield from _ask(server, Learn(first, found), patient)
                 if not isinstance(learnt, Position) or learnt.applied <= applied:
                     return applied
                 applied = learnt.applied
             case Error(status) if status == Status.TRIMMED:
-                copied = yield from _copy_map(server, source, copy)
+                copied = yield from _copy_map(server, source, copy, patient)
                 if copied <= applied:
                     return applied
                 applied = copied
@@ -77,34 +79,35 @@ def bring_up_to_date(server: int, source: int, copy: bytes) -> Procedure[int]:
                 return applied
 
 
-def _copy_map(server: int, source: int, copy: bytes) -> Procedure[int]:
+def _copy_map(server: int, source: int, copy: bytes, patient: bool) -> Procedure[int]:
     """Replace the server's map by a copy of the source's. Returns the slot of the copy; 0 if it failed."""
-    position = yield from _ask(source, GetPosition())
+    position = yield from _ask(source, GetPosition(), patient)
     if not isinstance(position, Position) or position.applied == 0:
         return 0
     slot, digest = position.applied, position.digest
-    if not isinstance((yield from _ask(server, BeginCopy(copy, slot, digest))), Done):
+    if not isinstance((yield from _ask(server, BeginCopy(copy, slot, digest), patient)), Done):
         return 0
     start, count, read_until = b"\0", 0, slot
     while True:
-        page = yield from _ask(source, ReadRange(slot, digest, start, LAST_KEY, PAGE_ITEMS))
+        page = yield from _ask(source, ReadRange(slot, digest, start, LAST_KEY, PAGE_ITEMS), patient)
         if not isinstance(page, Items):
             return 0
         read_until = max(read_until, page.applied)
         count += len(page.items)
-        if page.items and not isinstance((yield from _ask(server, CopyItems(copy, page.items))), Done):
+        if page.items and not isinstance((yield from _ask(server, CopyItems(copy, page.items), patient)), Done):
             return 0
         if not page.more:
             break
         start = page.items[-1][0] + b"\0"
-    ended = yield from _ask(server, EndCopy(copy, count, read_until))
+    ended = yield from _ask(server, EndCopy(copy, count, read_until), patient=True)
     return ended.applied if isinstance(ended, Position) else 0
 
 
-def _ask(server: int, request: Request) -> Procedure[Reply | Error | None]:
+def _ask(server: int, request: Request, patient: bool) -> Procedure[Reply | Error | None]:
     yield Ask({server: request})
-    event = yield RECEIVE
-    assert event is not None
+    event = yield RECEIVE if patient else RECEIVE_SOFT
+    if event is None:
+        return None
     if event.reply is None and event.status is not None:
         return Error(event.status, event.why)
     return event.reply

@@ -3,6 +3,7 @@
 A procedure is a generator that knows no socket, clock, thread or randomness. Whoever drives it carries out its steps:
 
     yield Ask(requests)   begins a round: one request to each of these servers. Late replies of earlier rounds are void.
+    yield Ask(r, also=True)  asks further servers in the same round
     yield RECEIVE         -> Event: the next reply of this round, or the word that a server will not answer
     yield Pause(attempt)  -> wait a short random time, longer after more attempts: somebody else is writing
     yield Await(attempt)  -> wait a moment, longer after more attempts, and look for the servers that are missing
@@ -23,9 +24,10 @@ ALL: Final = (1, 2, 3, 4)
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Begin a round."""
+    """Begin a round, or ask further servers in the one that is under way (`also`)."""
 
     requests: Mapping[int, Request]
+    also: bool = False
 
 
 @dataclass(frozen=True, slots=True)

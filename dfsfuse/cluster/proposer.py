@@ -117,6 +117,10 @@ class Prepare(_Round):
             case _:
                 self.failed.add(server)
 
+    def could_decide(self) -> bool:
+        """Somebody has the lease, and the last answer would hardly change that."""
+        return self.leased
+
     def verdict(self) -> Pending | Won | Outranked | Leased | NoQuorum:
         """What the replies say so far."""
         if len(self.promised) >= self.quorum:

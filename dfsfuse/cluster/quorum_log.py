@@ -12,9 +12,10 @@ from typing import Final
 
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.cluster.cluster import Cluster
-from dfsfuse.cluster.driving import drive
+from dfsfuse.cluster.driving import SOFT_S, drive
 from dfsfuse.cluster.log_protocol import LEASE_S, Contents, LogState, News, catch_up, commit, read
 from dfsfuse.cluster.log_repair import settle
+from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.cluster.proposer import QUORUM, Point
 from dfsfuse.cluster.tender import Tender
@@ -23,6 +24,8 @@ from dfsfuse.errors import ReadOnlyError, UnavailableError
 DEADLINE_S: Final = 10.0
 """The longest that any procedure may take."""
 PAUSE_S: Final = 0.004
+SPARED_S: Final = 2.0
+"""How long a server that was silent is not waited for. By then the circuit has opened, or it answers."""
 TURN_S: Final = 0.03
 """How long a writer goes on when another one waits: long enough for several batches, too short to be noticed."""
 NEVER: Final = float("-inf")
@@ -37,13 +40,17 @@ class QuorumLog:
         *,
         client: bytes | None = None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
         time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._cluster = cluster
         self._clock = clock
+        self._sleep = sleep
         self._time_ns = time_ns
         self._random = random.Random()
         self._state = LogState(client if client is not None else self._random.randbytes(8))
+        self._pace = Pace(SOFT_S)
+        self._silence_ends_at = NEVER
         self._next_reader = self._random.randrange(len(ALL))
         self._tender = Tender(cluster, self._random.randbytes(8), lambda: self._state.known, clock)
         self._turn_ends_at = NEVER
@@ -135,11 +142,25 @@ class QuorumLog:
         return tuple(sorted(turn, key=lambda server: server not in usable))
 
     def _run(self, procedure: Procedure[R]) -> R:
+        begun, silent = self._clock(), self._state.silent
+        if silent and begun >= self._silence_ends_at:
+            silent.clear()
+        known_before = set(silent)
         try:
-            deadline = self._clock() + DEADLINE_S
-            return drive(procedure, self._cluster, deadline, self._clock, self._pause, in_order=True)
+            return drive(
+                procedure,
+                self._cluster,
+                begun + DEADLINE_S,
+                self._clock,
+                self._pause,
+                in_order=True,
+                pace=self._pace,
+            )
         except DeadlineError as error:
             raise UnavailableError(f"the servers did not agree within {DEADLINE_S:g} s: {error}") from error
+        finally:
+            if silent - known_before:
+                self._silence_ends_at = self._clock() + SPARED_S
 
     def _pause(self, attempt: int) -> None:
-        time.sleep(self._random.random() * PAUSE_S * min(attempt, 16))
+        self._sleep(self._random.random() * PAUSE_S * min(attempt, 16))

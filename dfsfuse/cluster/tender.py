@@ -14,9 +14,10 @@ from typing import Final
 
 from dfs_server.protocol.messages import Position
 from dfsfuse.cluster.cluster import Cluster
-from dfsfuse.cluster.driving import drive
+from dfsfuse.cluster.driving import SOFT_S, drive
 from dfsfuse.cluster.log_protocol import LogState, catch_up
 from dfsfuse.cluster.log_repair import bring_up_to_date, settle
+from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.cluster.proposer import Point
 from dfsfuse.errors import DfsError
@@ -38,6 +39,7 @@ class Tender:
         self._clock = clock
         self._log = LogState(client)
         """Its own view of the log: in doubt, it leads for a moment under its own name."""
+        self._pace = Pace(SOFT_S)
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._doubt = b""
@@ -100,4 +102,5 @@ class Tender:
         return current
 
     def _drive(self, procedure: Procedure[R]) -> R:
-        return drive(procedure, self._cluster, self._clock() + TEND_DEADLINE_S, self._clock, lambda _: None)
+        deadline = self._clock() + TEND_DEADLINE_S
+        return drive(procedure, self._cluster, deadline, self._clock, lambda _: None, pace=self._pace)

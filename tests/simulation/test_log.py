@@ -90,7 +90,7 @@ class SilenceIsAbsence(Survey):
 
 def test_a_minority_that_is_silent_is_not_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_protocol, "Survey", SilenceIsAbsence)
-    assert _caught(first=17, clients=5, mounts=0, operations=10)
+    assert _caught(first=421, clients=5, mounts=0, operations=10)
 
 
 def test_same_seed_same_run() -> None:

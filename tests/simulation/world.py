@@ -294,9 +294,10 @@ class Task:
                     step = self.procedure.throw(DeadlineError("its time is over"))
                     continue
                 match step:
-                    case Ask(requests):
-                        self.round += 1
-                        self.inbox.clear()
+                    case Ask(requests, also):
+                        if not also:
+                            self.round += 1
+                            self.inbox.clear()
                         for server, request in requests.items():
                             self.world.send(self, self.round, server, request)
                         step = self.procedure.send(None)

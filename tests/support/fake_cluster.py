@@ -39,7 +39,8 @@ class FakeExchange:
         if server.fault is Fault.DOWN:
             delay_s = REFUSED_S
         elif server.fault is Fault.HANG:
-            delay_s = call.stall_s
+            known = call.server not in self._cluster.usable()
+            delay_s = REFUSED_S if known else call.stall_s
         heapq.heappush(self._events, (self._grid.clock() + delay_s, next(self._order), call))
 
     def next(self, timeout_s: float | None) -> Answer | Failure | None:
@@ -57,6 +58,9 @@ class FakeExchange:
         return len(self._events)
 
     def abandon(self, call: Call) -> None:
+        due = next((when for when, _, started in self._events if started is call), None)
+        if due is not None and due <= self._grid.clock() and self._grid[call.server].fault is Fault.HANG:
+            self._cluster.notice_down(call.server)  # as `Lines.borrow` finds that an answer is overdue
         self._events = [event for event in self._events if event[2] is not call]
         heapq.heapify(self._events)
 
@@ -103,7 +107,8 @@ def _silence(server: FakeServer, call: Call) -> str:
 
 
 class FakeCluster:
-    """See `dfsfuse.cluster.cluster.Cluster`. Believes in a server until a call to it gets no answer."""
+    """See `dfsfuse.cluster.cluster.Cluster`. Believes in a server until a call to it gets no answer; one that hangs costs
+    nothing from then on."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid

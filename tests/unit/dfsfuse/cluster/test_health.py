@@ -107,3 +107,11 @@ def test_one_that_hangs_again_and_again_is_tried_less_and_less() -> None:
     clock.now += STEADY_S
     circuit.failed("no byte moved", quick=False)
     assert circuit.due_at - clock.now == FIRST_PAUSE_S
+
+
+def test_who_is_seen_to_have_hung_up_may_be_asked_at_once() -> None:
+    """It may be back already: nobody has tried it."""
+    circuit = Circuit(Clock())
+    circuit.failed("it has closed the connection", quick=True, tried=False)
+    assert circuit.claim(eager=True)
+    assert not circuit.claim(eager=True)

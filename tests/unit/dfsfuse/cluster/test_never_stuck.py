@@ -1,0 +1,191 @@
+"""A server that hangs is waited for once, and shortly: each step of the log, in virtual time, over four servers.
+
+One hangs without anybody knowing it yet (SIGSTOP a moment ago), and another one is behind, since it was away: all three
+that answer are needed, and one of them must be brought up to date first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support.grid import Fault
+from support.log_cluster import LogCluster
+
+from dfs_server.protocol.messages import ReadKeys
+from dfsfuse.cluster.driving import SOFT_S, STALL_S
+from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.quorum_log import SPARED_S, QuorumLog
+from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
+
+ONE_HANGS_S = 1.0
+TWO_HANG_S = 5.0
+BEHIND_AND_HANGING = [(1, 2), (2, 1), (3, 4), (4, 2)]
+
+
+def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
+    clock = cluster.grid.clock
+
+    def sleep(seconds: float) -> None:
+        clock.wait_until(clock() + seconds)
+
+    return QuorumLog(cluster, client=client, clock=clock, sleep=sleep, time_ns=lambda: 7)  # type: ignore[arg-type]
+
+
+def put(**values: str) -> Contents:
+    return Contents(puts=tuple((key.encode(), value.encode()) for key, value in values.items()))
+
+
+def never(_news: News) -> bool:
+    return False
+
+
+def took(cluster: LogCluster, work: Callable[[], object]) -> float:
+    begun = cluster.grid.clock()
+    work()
+    return cluster.grid.clock() - begun
+
+
+def one_behind(cluster: LogCluster, behind: int) -> QuorumLog:
+    """The writer of two batches that `behind` lacks. Nobody knows yet that the second one is chosen."""
+    log = log_of(cluster)
+    assert log.commit(put(a="0"), never)
+    cluster.down(behind)
+    assert log.commit(put(a="1"), never)
+    assert log.commit(put(a="2"), never)
+    cluster.up(behind)
+    return log
+
+
+@pytest.mark.parametrize(("behind", "hanging"), BEHIND_AND_HANGING)
+def test_the_writer_goes_on(log_cluster: LogCluster, behind: int, hanging: int) -> None:
+    log = one_behind(log_cluster, behind)
+    log_cluster.grid[hanging].fault = Fault.HANG
+    assert took(log_cluster, lambda: log.commit(put(a="3"), never)) < ONE_HANGS_S
+    assert took(log_cluster, log.settle) < ONE_HANGS_S
+    for value in range(4, 9):
+        assert took(log_cluster, lambda value=value: log.commit(put(a=str(value)), never)) < SOFT_S
+    assert log.read_keys((b"a",)).values == (b"8",)
+
+
+@pytest.mark.parametrize(("behind", "hanging"), BEHIND_AND_HANGING)
+def test_another_client_reads_what_is_in_doubt_and_takes_over(
+    log_cluster: LogCluster, behind: int, hanging: int
+) -> None:
+    """Of the three that answer only two have the last batch: it is in doubt until somebody finishes it."""
+    one_behind(log_cluster, behind)
+    log_cluster.grid[hanging].fault = Fault.HANG
+    other = log_of(log_cluster, b"client-2")
+
+    def work() -> None:
+        assert other.catch_up()
+        assert other.read_keys((b"a",)).values == (b"2",)
+        assert other.commit(put(a="3"), never)
+
+    assert took(log_cluster, work) < ONE_HANGS_S
+
+
+@pytest.mark.parametrize("hanging", [1, 4])
+def test_a_read_is_hedged_and_the_next_ones_spare_the_server(log_cluster: LogCluster, hanging: int) -> None:
+    log = log_of(log_cluster)
+    assert log.commit(put(**{f"k{number}": str(number) for number in range(20)}), never)
+    log.settle()
+    log_cluster.grid[hanging].fault = Fault.HANG
+
+    def read_all() -> None:
+        for number in range(20):
+            assert log.read_keys((b"k%d" % number,)).values == (b"%d" % number,)
+
+    assert took(log_cluster, read_all) < ONE_HANGS_S
+    log_cluster.grid[hanging].fault = Fault.NONE
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + SPARED_S)
+    log_cluster.grid.forget_requests()
+    read_all()
+    assert set(log_cluster.grid.asked(ReadKeys)) == {1, 2, 3, 4}, "after a while it has its turn again"
+
+
+@pytest.mark.parametrize("hanging", [1, 4])
+def test_who_has_much_to_learn_does_not_wait_for_a_server_that_hangs_meanwhile(
+    log_cluster: LogCluster, hanging: int
+) -> None:
+    reader, writer = log_of(log_cluster, b"client-2"), log_of(log_cluster)
+    assert writer.commit(put(a="0"), never)
+    assert reader.catch_up()
+    assert writer.commit(put(a="1"), never)
+    writer.settle()
+
+    def hangs_after_its_position(_request: object) -> None:
+        log_cluster.grid[hanging].fault = Fault.HANG
+
+    log_cluster.grid[hanging].before_answer = hangs_after_its_position
+    assert took(log_cluster, reader.catch_up) < ONE_HANGS_S
+    assert reader.read_keys((b"a",)).values == (b"1",)
+
+
+def test_a_slow_network_is_no_hanging_server(log_cluster: LogCluster) -> None:
+    """Everything takes longer than the usual patience: nobody is asked in vain for long, and nothing fails."""
+    for server in log_cluster.servers:
+        server.latency_s = 2 * SOFT_S
+    log = log_of(log_cluster)
+    assert log.commit(put(a="1"), never)
+    log.settle()
+    for _ in range(10):
+        assert log.read_keys((b"a",)).values == (b"1",)
+    log_cluster.grid.forget_requests()
+    assert took(log_cluster, lambda: log.read_keys((b"a",))) == pytest.approx(2 * SOFT_S)
+    assert len(log_cluster.grid.asked(ReadKeys)) == 1
+
+
+def test_another_writers_lease_is_respected_without_waiting_for_who_hangs(log_cluster: LogCluster) -> None:
+    holder = log_of(log_cluster)
+    holder.want_lease()
+    assert holder.commit(put(a="1"), never)
+    log_cluster.grid[3].fault = Fault.HANG
+    other = log_of(log_cluster, b"client-2")
+    pauses: list[float] = []
+
+    def wait_for_the_lease(_attempt: int) -> None:
+        pauses.append(log_cluster.grid.clock())
+        if len(pauses) == 2:
+            holder.settle()
+
+    other._pause = wait_for_the_lease  # type: ignore[method-assign]
+    assert took(log_cluster, lambda: other.commit(put(a="2"), never)) < ONE_HANGS_S
+    assert len(pauses) >= 2
+
+
+@pytest.mark.parametrize("hanging", [(1, 2), (4, 1), (2, 4)])
+def test_two_that_hang_refuse_writing_within_five_seconds_and_leave_reading(
+    log_cluster: LogCluster, hanging: tuple[int, int]
+) -> None:
+    log = log_of(log_cluster)
+    assert log.commit(put(a="1"), never)
+    log.settle()
+    for server in hanging:
+        log_cluster.grid[server].fault = Fault.HANG
+
+    def write() -> None:
+        with pytest.raises((ReadOnlyError, MaybeDoneError)):
+            log.commit(put(a="2"), never)
+
+    assert STALL_S <= took(log_cluster, write) < TWO_HANG_S
+    with pytest.raises(ReadOnlyError):
+        log.commit(put(a="3"), never)
+    reader = log_of(log_cluster, b"client-2")
+    assert took(log_cluster, lambda: reader.catch_up() or reader.read_keys((b"a",))) < ONE_HANGS_S
+
+
+def test_all_hang_and_everything_ends(log_cluster: LogCluster) -> None:
+    log = log_of(log_cluster)
+    assert log.commit(put(a="1"), never)
+    for server in log_cluster.servers:
+        server.fault = Fault.HANG
+
+    def look() -> None:
+        with pytest.raises(UnavailableError):
+            log.catch_up()
+
+    assert took(log_cluster, look) < TWO_HANG_S
+    assert took(log_cluster, log.settle) < ONE_HANGS_S
+    with pytest.raises(ReadOnlyError):
+        log.commit(put(a="2"), never)
