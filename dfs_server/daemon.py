@@ -22,7 +22,8 @@ from typing import Final
 from dfs_server.accounts import Accounts
 from dfs_server.config import ServerConfig
 from dfs_server.connection import STALL_S, Connection
-from dfs_server.namespaces import Namespaces, RequestFailedError
+from dfs_server.failures import RequestFailedError
+from dfs_server.namespaces import Namespaces
 from dfs_server.server_folder import ServerFolder
 from dfs_server.session import AUTHENTICATION_S, House, Session
 from dfs_server.shares import Shares
@@ -182,7 +183,7 @@ class Daemon:
                     log.warning("dropped pieces could not be deleted: %s", error)
                     continue
                 if deleted:
-                    log.info("the pieces of %d dropped segments were deleted", deleted)
+                    log.info("the pieces of %d dropped segments, or dropped by themselves, were deleted", deleted)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 from dfs_server.acceptor import ParsedBatch
 from dfs_server.protocol.messages import Batches, Behind, Change, Changes, Error, Items, Reply, Values
@@ -21,13 +21,6 @@ REPLY_BYTES: Final = 1024 * 1024
 VALUES_BYTES: Final = 4 * 1024 * 1024
 """What the values of keys that were asked for one by one may have at most: a frame has no room for more."""
 MAX_ITEMS: Final = 5000
-
-
-class StoredPiece(NamedTuple):
-    """A small piece and its level-one digests."""
-
-    digests: bytes
-    data: bytes
 
 
 class NamespaceReader:
@@ -41,34 +34,6 @@ class NamespaceReader:
         """Close the connection."""
         with self._lock:
             self._reader.close()
-
-    def small_piece(self, segment: bytes, number: int) -> StoredPiece | None:
-        """A piece that came inside a batch, or None. Its digests are as they were then: bit rot shows."""
-        with self._lock:
-            row = self._reader.execute(
-                "SELECT digests, data FROM small_pieces WHERE segment = ? AND number = ?", (segment, number)
-            ).fetchone()
-        return StoredPiece(*row) if row else None
-
-    def have_small(self, pieces: Sequence[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
-        """Those of the (segment, number) that are here as small pieces."""
-        query = "SELECT 1 FROM small_pieces WHERE segment = ? AND number = ?"
-        with self._lock:
-            return {piece for piece in pieces if self._reader.execute(query, piece).fetchone()}
-
-    def piece_totals(self) -> tuple[int, int]:
-        """(count, bytes) of the small pieces."""
-        with self._lock:
-            count, size = self._reader.execute("SELECT pieces, bytes FROM small_totals").fetchone()
-        return count, size
-
-    def drops(self, before_ns: int) -> list[bytes]:
-        """Segments that were dropped at that time or before, oldest first; at most 10,000."""
-        with self._lock:
-            rows = self._reader.execute(
-                "SELECT segment FROM drops WHERE dropped_ns <= ? ORDER BY dropped_ns LIMIT 10000", (before_ns,)
-            ).fetchall()
-        return [segment for (segment,) in rows]
 
     # -------------------------------------------------------------- reading the log
 

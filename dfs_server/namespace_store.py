@@ -1,27 +1,27 @@
-"""A user's namespace on one server: the log, the map and the small pieces, in one SQLite file.
+"""A user's namespace on one server: the log and the map, in one SQLite file; its small pieces are `piece_tables`'.
 
 Carries out what the acceptor decides: the effects of a step go into one transaction, and only then is the reply given.
 A reply that others rely on (a promise, a vote, a batch that was missed and is here now) waits for the disk
 (`synchronous=FULL`); that the batch which is here already is chosen can be learnt again and does not wait. Nothing here
 interprets a key.
 
-Threads: `_write_lock` guards the writing connection and changes of `_state`; reading has a connection of its own
+Threads: the database's lock guards the writing connection and changes of `_state`; reading has a connection of its own
 (`namespace_reader`), so that a read does not wait for the disk behind a write.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from dfs_server import acceptor
 from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, SavePromise, SaveTail, Step, Tail
-from dfs_server.namespace_reader import NamespaceReader, StoredPiece
+from dfs_server.database import Database
+from dfs_server.namespace_reader import NamespaceReader
+from dfs_server.piece_tables import PieceTables, StoredPiece
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import BadBatchError, InlinePiece
 from dfs_server.protocol.messages import (
@@ -45,7 +45,6 @@ from dfs_server.protocol.messages import (
 )
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
-from dfs_server.schema import FORMAT, PRAGMAS, SCHEMA
 
 KEEP_BATCHES: Final = 20_000
 KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
@@ -53,16 +52,12 @@ TRIM_STEP: Final = 1000
 _NO_SUCH_COPY: Final = Error(Status.BAD_REQUEST, "no copy of the map with this id is under way")
 
 
-class FolderFormatError(Exception):
-    """This folder was written by another version, or is no namespace's folder."""
-
-
 class NamespaceStore:
     """One user's log, map and small pieces. Thread-safe.
 
     `folder` is `ROOT/<user>` and must exist or be creatable; `server` is this server's name, as in inline
-    pieces' homes; dropped segments are given out by `expired_drops` after `grace_s` seconds of `clock` (in ns);
-    leases last by `monotonic`.
+    pieces' homes; what was dropped is given out by `pieces` after `grace_s` seconds of `clock` (in ns); leases last by
+    `monotonic`.
     Raises `FolderFormatError`; sqlite3 and OS errors only for the disk, never for what a peer sent.
     """
 
@@ -76,16 +71,14 @@ class NamespaceStore:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "namespace.db"
         self._server = server
-        self._grace_ns = int(grace_s * 1e9)
-        self._clock = clock
         self._monotonic = monotonic
-        self._write_lock = threading.Lock()
-        self._writer = self._connect()
-        self._reader = NamespaceReader(self._connect())
+        self._database = Database(folder / "namespace.db", clock)
         self._state = acceptor.started(self._load(), monotonic())
-        first, size = self._writer.execute(
+        self._reader = NamespaceReader(self._database.connect())
+        self.pieces = PieceTables(self._database, grace_s)
+        """Small pieces that are applied, and drops."""
+        first, size = self._database.writer.execute(
             "SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log"
         ).fetchone()
         self._log_first: int = first
@@ -93,9 +86,9 @@ class NamespaceStore:
 
     def close(self) -> None:
         """Close the file. What was acknowledged is durable already."""
+        self.pieces.close()
         self._reader.close()
-        with self._write_lock:
-            self._writer.close()
+        self._database.close()
 
     # -------------------------------------------------------------- requests
 
@@ -141,7 +134,7 @@ class NamespaceStore:
             case EndCopy(copy, count, read_until):
                 return self._end_copy(copy, count, read_until)
 
-    # -------------------------------------------------------------- small pieces and drops
+    # -------------------------------------------------------------- small pieces
 
     def small_piece(self, segment: bytes, number: int) -> StoredPiece | None:
         """A piece that came inside a batch, or None.
@@ -151,12 +144,12 @@ class NamespaceStore:
         for piece in self._tail_pieces():
             if (piece.segment, piece.number) == (segment, number):
                 return StoredPiece(block_digests(piece.data), piece.data)
-        return self._reader.small_piece(segment, number)
+        return self.pieces.get(segment, number)
 
     def have_small(self, pieces: Sequence[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
         """Those of the (segment, number) that are here as small pieces, in the tail or applied."""
         in_tail = {(piece.segment, piece.number) for piece in self._tail_pieces()}
-        return in_tail.intersection(pieces) | self._reader.have_small(pieces)
+        return in_tail.intersection(pieces) | self.pieces.have(pieces)
 
     def _tail_pieces(self) -> list[InlinePiece]:
         # Looked at before the applied ones: a batch that is applied meanwhile is found there.
@@ -165,28 +158,13 @@ class NamespaceStore:
             return []
         return [piece for piece in tail.parsed.batch.pieces if self._server in piece.homes]
 
-    def piece_totals(self) -> tuple[int, int]:
-        """See `NamespaceReader.piece_totals`."""
-        return self._reader.piece_totals()
-
-    def expired_drops(self) -> list[bytes]:
-        """Segments that were dropped longer ago than the grace period, oldest first; at most 10,000."""
-        return self._reader.drops(self._clock() - self._grace_ns)
-
-    def forget_drops(self, segments: Sequence[bytes]) -> None:
-        """The large pieces of these dropped segments are deleted: delete the small ones and the notes."""
-        with self._write_lock, self._transaction(durable=False) as db:
-            rows = [(segment,) for segment in segments]
-            db.executemany("DELETE FROM small_pieces WHERE segment = ?", rows)
-            db.executemany("DELETE FROM drops WHERE segment = ?", rows)
-
     # -------------------------------------------------------------- the acceptor's effects
 
     def _step(self, decide: Callable[[AcceptorState], Step]) -> Reply:
-        with self._write_lock:
+        with self._database.lock:
             step = decide(self._state)
             if step.effects:
-                with self._transaction(durable=step.must_be_durable) as db:
+                with self._database.transaction(durable=step.must_be_durable) as db:
                     for effect in step.effects:
                         self._carry_out(db, effect)
                     self._trim(db, step.state.applied)
@@ -217,21 +195,8 @@ class NamespaceStore:
         db.executemany("INSERT OR REPLACE INTO map (key, value) VALUES (?, ?)", batch.puts)
         if batch.deletes:
             db.executemany("DELETE FROM map WHERE key = ?", [(key,) for key in batch.deletes])
-        if batch.pieces:
-            db.executemany(
-                "INSERT OR IGNORE INTO small_pieces (segment, number, digests, data) VALUES (?, ?, ?, ?)",
-                [
-                    (piece.segment, piece.number, block_digests(piece.data), piece.data)
-                    for piece in batch.pieces
-                    if self._server in piece.homes
-                ],
-            )
-        if batch.drops:
-            now = self._clock()
-            db.executemany(
-                "INSERT OR IGNORE INTO drops (segment, dropped_ns) VALUES (?, ?)",
-                [(segment, now) for segment in batch.drops],
-            )
+        ours = [(piece.segment, piece.number, piece.data) for piece in batch.pieces if self._server in piece.homes]
+        self.pieces.apply(db, ours, batch.drops)
         db.execute("UPDATE state SET applied = ?, digest = ?", (slot, parsed.digest))
 
     def _trim(self, db: sqlite3.Connection, applied: int) -> None:
@@ -255,32 +220,32 @@ class NamespaceStore:
     # -------------------------------------------------------------- copying the map
 
     def _begin_copy(self, copy: bytes, slot: int, digest: bytes) -> Reply:
-        with self._write_lock, self._transaction(durable=False) as db:
+        with self._database.lock, self._database.transaction(durable=False) as db:
             db.execute("DELETE FROM map_copy")
             db.execute("UPDATE state SET copy = ?, copy_slot = ?, copy_digest = ?", (copy, slot, digest))
         return Done()
 
     def _copy_items(self, copy: bytes, items: Sequence[tuple[bytes, bytes]]) -> Reply:
-        with self._write_lock:
+        with self._database.lock:
             if self._copy_under_way(copy) is None:
                 return _NO_SUCH_COPY
-            with self._transaction(durable=False) as db:
+            with self._database.transaction(durable=False) as db:
                 db.executemany("INSERT OR REPLACE INTO map_copy (key, value) VALUES (?, ?)", items)
         return Done()
 
     def _end_copy(self, copy: bytes, count: int, read_until: int) -> Reply:
-        with self._write_lock:
+        with self._database.lock:
             point = self._copy_under_way(copy)
             if point is None:
                 return _NO_SUCH_COPY
-            (found,) = self._writer.execute("SELECT count(*) FROM map_copy").fetchone()
+            (found,) = self._database.writer.execute("SELECT count(*) FROM map_copy").fetchone()
             if found != count:
                 return Error(Status.BAD_REQUEST, f"the copy has {found} items and should have {count}")
             slot, digest = point
             if slot <= self._state.applied:
                 return self._state.position()
             state = acceptor.copied(self._state, slot, digest)
-            with self._transaction(durable=True) as db:
+            with self._database.transaction(durable=True) as db:
                 db.execute("DELETE FROM map")
                 db.execute("INSERT INTO map SELECT key, value FROM map_copy")
                 db.execute("DELETE FROM map_copy")
@@ -294,25 +259,15 @@ class NamespaceStore:
 
     def _copy_under_way(self, copy: bytes) -> tuple[int, bytes] | None:
         """The slot and digest of this copy, if it is the one under way."""
-        current, slot, digest = self._writer.execute("SELECT copy, copy_slot, copy_digest FROM state").fetchone()
+        current, slot, digest = self._database.writer.execute(
+            "SELECT copy, copy_slot, copy_digest FROM state"
+        ).fetchone()
         return (slot, digest) if copy and current == copy else None
 
     # -------------------------------------------------------------- the file
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10.0)
-        for pragma in PRAGMAS:
-            db.execute(pragma)
-        return db
-
     def _load(self) -> AcceptorState:
-        db = self._writer
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, FORMAT):
-            raise FolderFormatError(f"{self._path} has format {version}; this program knows format {FORMAT}")
-        with self._transaction(durable=True):
-            for statement in SCHEMA:
-                db.execute(statement)
+        db = self._database.writer
         row = db.execute("SELECT round, client, applied, digest FROM state").fetchone()
         promised, applied, digest = Ballot(row[0], row[1]), row[2], row[3]
         tail = None
@@ -320,20 +275,3 @@ class NamespaceStore:
         if row is not None:
             tail = Tail(applied + 1, Ballot(row[0], row[1]), ParsedBatch.of(row[2]))
         return AcceptorState(promised, applied, digest, tail)
-
-    @contextmanager
-    def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """One transaction of the writing connection. `durable`: on the disk when this ends.
-
-        One that is not durable is on the disk with the next one that is: WAL is written in order.
-        """
-        db = self._writer
-        db.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise

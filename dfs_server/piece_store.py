@@ -7,21 +7,23 @@ Names are made of the hex of a checked id and a checked
 number only: nothing that a peer sends can lead out of the folder. A piece is on the disk (fsynced, renamed, folder
 fsynced) before `commit` returns. Knows files; knows no socket, no log, no user.
 
-Threads: everything may be called from any thread; an `Upload` or `OpenPiece` belongs to one. `_lock` guards `_totals`
-and makes a rename or removal one step with counting it.
+Threads: everything may be called from any thread; an `Upload` or `OpenPiece` belongs to one. `lock` guards `_totals`
+and makes a rename or removal one step with counting it, and with what the store's owner notes of it (see `holdings`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Final, NamedTuple, Self
 
 from dfs_server import durable
+from dfs_server.open_piece import OpenPiece
 from dfs_server.piece_file import CorruptPieceError, PieceHeader, piece_bytes, read_header
 from dfs_server.protocol.batches import DIGEST_BYTES, SEGMENT_ID_BYTES
 from dfs_server.protocol.pieces import (
@@ -32,6 +34,8 @@ from dfs_server.protocol.pieces import (
     block_count,
     block_digests,
 )
+
+_FILE_NAME: Final = re.compile(r"([0-9a-f]{32})\.([1-4])")
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,15 @@ class DigestMismatchError(Exception):
     """The bytes do not have the digests that came with them, or are not the ones this piece already has."""
 
 
+class HeldPiece(NamedTuple):
+    """A piece that is here, large or small, and since when (seconds since 1970)."""
+
+    segment: bytes
+    number: int
+    length: int
+    stored_s: int
+
+
 def check_piece(segment: bytes, number: int) -> None:
     """Raises `BadPieceError` unless this can be the name of a piece."""
     if len(segment) != SEGMENT_ID_BYTES or number not in PIECE_NUMBERS:
@@ -51,33 +64,37 @@ def check_piece(segment: bytes, number: int) -> None:
 
 
 class PieceStore:
-    """The large pieces below `folder`, which is made if need be."""
+    """The large pieces below `folder`, which is made if need be. `on_install` is called, under `lock`, with each piece
+    that is there now, before it is acknowledged."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_install: Callable[[bytes, int], None] | None = None) -> None:
         self._folder = folder
+        self._on_install = on_install
         self._temporary = folder / "tmp"
         durable.make_folder(folder)
         durable.make_folder(self._temporary)
         self._make_folders()
         for leftover in self._temporary.iterdir():
             leftover.unlink()
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._totals: dict[str, tuple[int, int]] = {}
         self._uploads = 0
 
-    def put(self, segment: bytes, number: int, digests: bytes, length: int) -> Upload:
+    def put(self, segment: bytes, number: int, digests: bytes, length: int, *, replace: bool = False) -> Upload:
         """Begin to store a piece. Raises `BadPieceError`, or OSError for the disk.
 
         Pieces are immutable: one that is here with the same digests may be put again (and is written again, which heals
-        it if its bytes have rotted); with other digests it raises `DigestMismatchError`.
+        it if its bytes have rotted); with other digests it raises `DigestMismatchError`, unless it is to `replace` what
+        is here.
         """
         check_piece(segment, number)
         if not 0 <= length <= MAX_PIECE_BYTES:
             raise BadPieceError(f"a piece of {length} bytes; at most {MAX_PIECE_BYTES} are allowed")
         if len(digests) != DIGEST_BYTES * block_count(length):
             raise BadPieceError(f"{len(digests)} bytes of digests for a piece of {length} bytes")
-        self._refuse_other_content(segment, number, digests)
-        with self._lock:
+        if not replace:
+            self._refuse_other_content(segment, number, digests)
+        with self.lock:
             self._uploads += 1
             temporary = self._temporary / f"{segment.hex()}.{number}.{self._uploads}"
         return Upload(self, temporary, PieceHeader(segment, number, length, digests))
@@ -102,26 +119,55 @@ class PieceStore:
         """Those of the (segment, number) that are here. Nothing is read to tell."""
         return {piece for piece in pieces if os.path.exists(self._name(*piece))}  # noqa: PTH110 - 10,000 at a time
 
-    def delete(self, segment: bytes) -> None:
-        """Remove all pieces of a segment. It is no error if there are none. Not durable by itself."""
-        for number in PIECE_NUMBERS:
+    def held(self, segment: bytes, number: int) -> HeldPiece | None:
+        """How long this piece is and since when it is here, or None. Its file is not opened."""
+        try:
+            status = self._path(segment, number).stat()
+        except FileNotFoundError:
+            return None
+        return HeldPiece(segment, number, piece_bytes(status.st_size), int(status.st_mtime))
+
+    def listed(self, after: tuple[bytes, int] | None) -> Iterator[HeldPiece]:
+        """The pieces in order, from the first one after `after` on. One that comes or goes meanwhile may be missed."""
+        segment, number = after or (b"", 0)
+        for first_byte in range(segment[0] if segment else 0, 256):
+            names = (_parsed(name) for name in os.listdir(self._folder / f"{first_byte:02x}"))  # noqa: PTH208
+            for piece in sorted(name for name in names if name is not None and name > (segment, number)):
+                if (found := self.held(*piece)) is not None:
+                    yield found
+
+    def delete(self, segment: bytes, numbers: Sequence[int] = PIECE_NUMBERS) -> None:
+        """Remove these pieces of a segment. It is no error if there are none. Not durable by itself."""
+        for number in numbers:
+            self._take_out(segment, number, Path.unlink)
+
+    def move_out(self, segment: bytes, number: int, moved: Callable[[Path], object], only: int | None = None) -> bool:
+        """Have `moved` take the file of a piece away; whether it was there. `only`: a file with this inode number."""
+        with self.lock:
             path = self._path(segment, number)
-            with self._lock:
-                try:
-                    size = piece_bytes(path.stat().st_size)
-                    path.unlink()
-                except FileNotFoundError:
-                    continue
-                self._count(path.parent.name, -1, -size)
+            if only is not None and (not path.exists() or path.stat().st_ino != only):
+                return False
+            return self._take_out(segment, number, moved)
+
+    def _take_out(self, segment: bytes, number: int, take: Callable[[Path], object]) -> bool:
+        path = self._path(segment, number)
+        with self.lock:
+            try:
+                size = piece_bytes(path.stat().st_size)
+                take(path)
+            except FileNotFoundError:
+                return False
+            self._count(path.parent.name, -1, -size)
+            return True
 
     def totals(self) -> tuple[int, int]:
         """(count, bytes) of the pieces. Each folder is looked through once, when this is first asked."""
         for first_byte in range(256):
             name = f"{first_byte:02x}"
-            with self._lock:
+            with self.lock:
                 if name not in self._totals:
                     self._totals[name] = _look_through(self._folder / name)
-        with self._lock:
+        with self.lock:
             return sum(count for count, _ in self._totals.values()), sum(size for _, size in self._totals.values())
 
     def _make_folders(self) -> None:
@@ -149,7 +195,7 @@ class PieceStore:
     def _install(self, temporary: Path, header: PieceHeader) -> None:
         """Give a finished upload its name, durably."""
         path = self._path(header.segment, header.number)
-        with self._lock:
+        with self.lock:
             try:
                 replaced: int | None = piece_bytes(path.stat().st_size)
             except FileNotFoundError:
@@ -159,6 +205,8 @@ class PieceStore:
                 self._count(path.parent.name, 1, header.length)
             else:
                 self._count(path.parent.name, 0, header.length - replaced)
+            if self._on_install is not None:
+                self._on_install(header.segment, header.number)
         durable.fsync_folder(path.parent)
 
     def _count(self, folder_name: str, pieces: int, size: int) -> None:
@@ -223,45 +271,10 @@ class Upload:
         self.close()
 
 
-class OpenPiece:
-    """A piece open for reading; it can be read to its end even if it is deleted meanwhile. A context manager."""
-
-    def __init__(self, descriptor: int, header: PieceHeader) -> None:
-        self._descriptor = descriptor
-        self._header = header
-
-    @property
-    def length(self) -> int:
-        return self._header.length
-
-    @property
-    def digests(self) -> bytes:
-        """The level-one digests of the whole piece."""
-        return self._header.digests
-
-    def fileno(self) -> int:
-        """For sendfile(2): the piece's byte 0 is at `data_offset` of this file."""
-        return self._descriptor
-
-    @property
-    def data_offset(self) -> int:
-        return self._header.data_offset
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes of the piece from `offset` on, as they are on the disk (not checked)."""
-        size = max(0, min(size, self.length - offset))
-        return os.pread(self._descriptor, size, self._header.data_offset + offset)
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def _parsed(name: str) -> tuple[bytes, int] | None:
+    """The piece whose file has this name, if it can be one's."""
+    match = _FILE_NAME.fullmatch(name)
+    return (bytes.fromhex(match[1]), int(match[2])) if match else None
 
 
 def _look_through(folder: Path) -> tuple[int, int]:

@@ -1,10 +1,10 @@
-"""The tables of `namespace.db`. docs/disk-format.md explains them; a change of them is a new `FORMAT`."""
+"""The tables of `namespace.db`. docs/disk-format.md explains them; a change is a new `FORMAT` with an upgrade."""
 
 from __future__ import annotations
 
 from typing import Final
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Kept in the file as SQLite's user_version."""
 
 PRAGMAS: Final = (
@@ -39,12 +39,13 @@ SCHEMA: Final = (
     )""",
     "CREATE TABLE IF NOT EXISTS map (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS map_copy (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-    # Pieces of small segments, which came inside a batch.
+    # Pieces of small segments, which came inside a batch or were put by who heals.
     """CREATE TABLE IF NOT EXISTS small_pieces (
         segment BLOB NOT NULL,
         number INTEGER NOT NULL,
         digests BLOB NOT NULL,       -- level-one digests, made when it came
         data BLOB NOT NULL,
+        stored_s INTEGER NOT NULL,   -- when it came, by this server's clock
         UNIQUE (segment, number)
     )""",
     # How many small pieces there are, and how many bytes: counting them anew would read the whole table.
@@ -61,5 +62,19 @@ SCHEMA: Final = (
     # Segments that nobody refers to any more, until their grace period is over.
     "CREATE TABLE IF NOT EXISTS drops (segment BLOB PRIMARY KEY, dropped_ns INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS drops_by_age ON drops (dropped_ns)",
+    # Single pieces, large or small, that are not wanted on this server any more, until their grace period is over.
+    """CREATE TABLE IF NOT EXISTS piece_drops (
+        segment BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        dropped_ns INTEGER NOT NULL,
+        PRIMARY KEY (segment, number)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS piece_drops_by_age ON piece_drops (dropped_ns)",
     f"PRAGMA user_version = {FORMAT}",
 )
+
+UPGRADES: Final = {
+    # Since when the small pieces of format 1 are there is not known: as if they had come just now.
+    1: ("ALTER TABLE small_pieces ADD COLUMN stored_s INTEGER NOT NULL DEFAULT {now_s}",),
+}
+"""For each older format what makes it the next one, before `SCHEMA` adds the tables that are new."""

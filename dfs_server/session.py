@@ -18,9 +18,11 @@ from typing import Final, ParamSpec
 
 from dfs_server.accounts import Accounts, RefusedError
 from dfs_server.connection import Connection, ConnectionLostError
-from dfs_server.namespace_reader import StoredPiece
-from dfs_server.namespaces import Namespace, Namespaces, RequestFailedError, failures_told
-from dfs_server.piece_store import OpenPiece
+from dfs_server.failures import RequestFailedError, failures_told
+from dfs_server.namespace import Namespace
+from dfs_server.namespaces import Namespaces
+from dfs_server.open_piece import OpenPiece
+from dfs_server.piece_tables import StoredPiece
 from dfs_server.protocol import messages
 from dfs_server.protocol.frames import (
     AFTER_AUTHENTICATION,
@@ -39,6 +41,7 @@ from dfs_server.protocol.messages import (
     GetBatches,
     GetChanges,
     GetPiece,
+    ListPieces,
     Message,
     Piece,
     Prove,
@@ -159,7 +162,7 @@ class Session:
                     return self._send_piece(namespace, request)
                 case Authenticate() | Prove():
                     raise ProtocolError("this connection is authenticated already")
-                case ReadKeys() | ReadRange() | GetBatches() | GetChanges():
+                case ReadKeys() | ReadRange() | GetBatches() | GetChanges() | ListPieces():
                     held.close()  # never wait for one share while holding another: two sessions would block each other
                     held.enter_context(share.hold(LARGE_REPLY_BYTES))
             return self._answer(namespace, request, held)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dfs_server.namespace_store import KEEP_BATCHES, TRIM_STEP, FolderFormatError, NamespaceStore
+from dfs_server.database import FolderFormatError
+from dfs_server.namespace_store import KEEP_BATCHES, TRIM_STEP, NamespaceStore
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch, InlinePiece
@@ -156,7 +157,7 @@ def test_small_pieces_are_kept_where_they_are_at_home(store: NamespaceStore) -> 
         assert store.small_piece(SEGMENT, 2) is None
         assert store.have_small([(SEGMENT, 1), (SEGMENT, 2)]) == {(SEGMENT, 1)}
         store.handle(Chosen(1, writer.digest))
-    assert store.piece_totals() == (1, 3)
+    assert store.pieces.totals() == (1, 3)
 
 
 def test_totals_of_small_pieces_go_with_what_comes_and_goes(store: NamespaceStore, tmp_path: Path) -> None:
@@ -165,11 +166,11 @@ def test_totals_of_small_pieces_go_with_what_comes_and_goes(store: NamespaceStor
     other = InlinePiece(b"t" * 16, 2, ("DFS1",), b"other")
     for contents in ({"pieces": (one,)}, {"pieces": (one, other)}, {}):  # one comes twice; the last is not applied
         writer.commit(**contents)
-    assert store.piece_totals() == (2, 8)
-    store.forget_drops([SEGMENT])
-    assert store.piece_totals() == (1, 5)
+    assert store.pieces.totals() == (2, 8)
+    store.pieces.forget([SEGMENT])
+    assert store.pieces.totals() == (1, 5)
     again = reopened(store, tmp_path)
-    assert again.piece_totals() == (1, 5)
+    assert again.pieces.totals() == (1, 5)
     again.close()
 
 
@@ -179,13 +180,13 @@ def test_dropped_segments_wait_for_their_grace_period(store: NamespaceStore, clo
     writer.commit(drops=(SEGMENT,))
     store.handle(Chosen(2, writer.digest))
     clock.now_ns = int(9.9e9)
-    assert store.expired_drops() == []
+    assert store.pieces.expired() == []
     assert store.small_piece(SEGMENT, 1) is not None
     clock.now_ns = int(10.1e9)
-    assert store.expired_drops() == [SEGMENT]
-    store.forget_drops([SEGMENT])
+    assert store.pieces.expired() == [SEGMENT]
+    store.pieces.forget([SEGMENT])
     assert store.small_piece(SEGMENT, 1) is None
-    assert store.expired_drops() == []
+    assert store.pieces.expired() == []
 
 
 def test_changes_name_keys_without_values(store: NamespaceStore) -> None:
@@ -271,13 +272,13 @@ def test_a_transaction_that_fails_changes_nothing(store: NamespaceStore) -> None
     writer = Writer(store)
     writer.commit(puts=((b"k", b"1"),))
     before = store.handle(GetPosition())
-    (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
-    store._writer.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = store._database.writer.execute("PRAGMA page_count").fetchone()
+    store._database.writer.execute(f"PRAGMA max_page_count = {pages}")
     big = batches.encode(Batch(1, writer.digest, b"c", 2, 0, puts=((b"k", bytes(1_000_000)),)))
     with pytest.raises(sqlite3.OperationalError, match="full"):
         store.handle(Accept(BALLOT, 2, big))
     assert store.handle(GetPosition()) == before
-    store._writer.execute("PRAGMA max_page_count = 1000000")
+    store._database.writer.execute("PRAGMA max_page_count = 1000000")
     assert store.handle(Accept(BALLOT, 2, big)) == AcceptedAt(2)
 
 

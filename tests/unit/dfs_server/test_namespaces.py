@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from dfs_server.namespace_reader import StoredPiece
-from dfs_server.namespace_store import FolderFormatError
-from dfs_server.namespaces import Namespace, Namespaces, RequestFailedError, failures_told
+from dfs_server.database import FolderFormatError
+from dfs_server.failures import RequestFailedError, failures_told
+from dfs_server.namespace import Namespace
+from dfs_server.namespaces import Namespaces
+from dfs_server.open_piece import OpenPiece
 from dfs_server.piece_file import CorruptPieceError
-from dfs_server.piece_store import BadPieceError, DigestMismatchError, OpenPiece
+from dfs_server.piece_store import BadPieceError, DigestMismatchError
+from dfs_server.piece_tables import StoredPiece
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch, InlinePiece

@@ -1,0 +1,84 @@
+"""A namespace's SQLite file: the one connection that writes, transactions, and the format of the tables.
+
+Two kinds of transaction: what others rely on waits for the disk (`synchronous=FULL`), what can be learnt again does
+not. A file of an older format is brought up to date when it is opened, in one transaction; one of a newer format is
+left alone. Knows the tables' names from `schema` only.
+
+Threads: `lock` guards the writing connection, and whatever its holders change together with what is written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dfs_server.schema import FORMAT, PRAGMAS, SCHEMA, UPGRADES
+
+
+class FolderFormatError(Exception):
+    """This folder was written by another version, or is no namespace's folder."""
+
+
+class Database:
+    """The file at `path`, made if need be. `clock` in ns. Raises `FolderFormatError`, sqlite3 errors."""
+
+    def __init__(self, path: Path, clock: Callable[[], int] = time.time_ns) -> None:
+        self.path = path
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.writer = self.connect()
+        try:
+            self._prepare()
+        except BaseException:
+            self.writer.close()
+            raise
+
+    def close(self) -> None:
+        """Close the writing connection. What was acknowledged is durable already."""
+        with self.lock:
+            self.writer.close()
+
+    def connect(self) -> sqlite3.Connection:
+        """Another connection, for reading; it belongs to the caller."""
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10.0)
+        try:
+            for pragma in PRAGMAS:
+                db.execute(pragma)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    @contextmanager
+    def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """One transaction of the writing connection; the caller has the lock. `durable`: on the disk when this ends.
+
+        One that is not durable is on the disk with the next one that is: WAL is written in order.
+        """
+        db = self.writer
+        db.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def _prepare(self) -> None:
+        (version,) = self.writer.execute("PRAGMA user_version").fetchone()
+        if not 0 <= version <= FORMAT:
+            raise FolderFormatError(
+                f"{self.path} has format {version}, which a newer dfs-server wrote; this program knows format {FORMAT}"
+            )
+        with self.transaction(durable=True) as db:
+            for statements in (UPGRADES[older] for older in range(version, FORMAT) if version):
+                for statement in statements:
+                    db.execute(statement.format(now_s=self.clock() // 10**9))
+            for statement in SCHEMA:
+                db.execute(statement)

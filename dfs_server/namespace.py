@@ -1,0 +1,188 @@
+"""One user's namespace on one server: turns requests into replies, apart from moving payloads, which is the session's.
+
+Whatever goes wrong is a `RequestFailedError` with the status that the client is told. Knows no socket.
+
+Threads: everything may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from dfs_server import __version__
+from dfs_server.failures import RequestFailedError, failures_told
+from dfs_server.holdings import Holdings
+from dfs_server.namespace_store import NamespaceStore
+from dfs_server.open_piece import OpenPiece
+from dfs_server.piece_store import BadPieceError, Upload, check_piece
+from dfs_server.piece_tables import PieceName, StoredPiece
+from dfs_server.protocol.messages import (
+    MAX_AT_ONCE,
+    MAX_HAVE_PIECES,
+    AcceptedAt,
+    Authenticate,
+    Done,
+    DropPieces,
+    Findings,
+    GetFindings,
+    GetPiece,
+    GetPosition,
+    GetStatus,
+    Have,
+    HavePieces,
+    ListPieces,
+    LogRequest,
+    PieceList,
+    Position,
+    Prove,
+    PutPiece,
+    PutPieces,
+    Reply,
+    Request,
+    ServerStatus,
+)
+from dfs_server.protocol.status import Status
+
+log = logging.getLogger(__name__)
+
+
+class Namespace:
+    """One user's namespace on this server. `room`: (free, total) bytes of the disk that a folder is on."""
+
+    def __init__(
+        self,
+        folder: Path,
+        server: str,
+        store: NamespaceStore,
+        reserve_bytes: int,
+        room: Callable[[Path], tuple[int, int]],
+    ) -> None:
+        self._folder = folder
+        self._server = server
+        self._store = store
+        self._reserve_bytes = reserve_bytes
+        self._room = room
+        self.holdings = Holdings(folder, store)
+
+    def answer(self, request: Request) -> Reply:
+        """The reply to any request that needs no payload in either direction. Raises `RequestFailedError`."""
+        with failures_told():
+            match request:
+                case GetStatus():
+                    return self._status()
+                case GetFindings():
+                    return self._findings()
+                case HavePieces(pieces):
+                    return self._have(pieces)
+                case ListPieces(after, limit):
+                    return self._list(after, limit)
+                case PutPieces(pieces_with_data):
+                    self._refuse_beyond_reserve(sum(len(data) for _, _, data in pieces_with_data))
+                    self.holdings.put_small(pieces_with_data)
+                    return Done()
+                case DropPieces(pieces, min_age_s):
+                    return Have(bytes(self.holdings.drop(pieces, min_age_s)))
+                case Authenticate() | Prove() | PutPiece() | GetPiece():
+                    raise AssertionError("the session answers these")
+                case _:
+                    return self._answer_log(request)
+
+    def put_piece(self, request: PutPiece, length: int) -> Upload:
+        """Begin to store a piece. Raises `RequestFailedError`; the upload itself wants `failures_told` around it."""
+        with failures_told():
+            self._refuse_beyond_reserve(length)
+            return self.holdings.files.put(
+                request.segment, request.number, request.digests, length, replace=request.replace
+            )
+
+    def get_piece(self, request: GetPiece) -> OpenPiece | StoredPiece:
+        """The piece, wherever it is. Raises `RequestFailedError`, also if it is not here."""
+        with failures_told():
+            check_piece(request.segment, request.number)
+            piece = self.holdings.files.open(request.segment, request.number)
+            found = piece or self._store.small_piece(request.segment, request.number)
+        if found is None:
+            raise RequestFailedError(Status.NOT_FOUND, "this piece is not here")
+        return found
+
+    def delete_dropped(self, stop: Callable[[], bool] = lambda: False) -> int:
+        """Delete what was dropped and has had its grace period; how many segments and single pieces. Raises
+        `RequestFailedError`."""
+        with failures_told():
+            self.holdings.forget_old_findings()
+            return sum(self.holdings.delete_dropped(stop))
+
+    def close(self) -> None:
+        self._store.close()
+
+    # -------------------------------------------------------------- the log
+
+    def _answer_log(self, request: LogRequest) -> Reply:
+        reply = self._store.handle(request)
+        if isinstance(reply, AcceptedAt) and self._free_bytes() <= 0:
+            return AcceptedAt(reply.slot, reply.wanted, reply.recalled, full=True)
+        return reply
+
+    # -------------------------------------------------------------- the disk
+
+    def _refuse_beyond_reserve(self, size_bytes: int) -> None:
+        free_bytes, _ = self._room(self._folder)
+        if free_bytes - size_bytes < self._reserve_bytes:
+            text = f"server {self._server} has {free_bytes} bytes free, of which it keeps {self._reserve_bytes}"
+            raise RequestFailedError(Status.NO_SPACE, text)
+
+    def _free_bytes(self) -> int:
+        """Without the reserve; less than 0 if that is begun."""
+        free_bytes, _ = self._room(self._folder)
+        return free_bytes - self._reserve_bytes
+
+    def _status(self) -> ServerStatus:
+        position = self._store.handle(GetPosition())
+        piece_count, piece_bytes = self.holdings.totals()
+        _, total_bytes = self._room(self._folder)
+        return ServerStatus(
+            server=self._server,
+            version=__version__,
+            applied=position.applied if isinstance(position, Position) else 0,
+            free_bytes=max(0, self._free_bytes()),
+            total_bytes=total_bytes,
+            piece_count=piece_count,
+            piece_bytes=piece_bytes,
+            quarantined=len(self.holdings.quarantine),
+        )
+
+    # -------------------------------------------------------------- pieces
+
+    def _have(self, pieces: tuple[PieceName, ...]) -> Have:
+        if len(pieces) > MAX_HAVE_PIECES:
+            raise BadPieceError(f"{len(pieces)} pieces asked for at once; at most {MAX_HAVE_PIECES} are allowed")
+        here = self.holdings.have(pieces)
+        return Have(bytes(piece in here for piece in pieces))
+
+    def _list(self, after: PieceName | None, limit: int) -> PieceList:
+        now_s = self.holdings.now_s()
+        found, more = self.holdings.listed(after, max(1, min(limit, MAX_AT_ONCE)))
+        pieces = tuple((piece.segment, piece.number, piece.length, max(0, now_s - piece.stored_s)) for piece in found)
+        return PieceList(pieces, more)
+
+    def _findings(self) -> Findings:
+        bad = self.holdings.quarantine.latest(MAX_AT_ONCE)
+        return Findings(
+            quarantined=tuple((piece.segment, piece.number, piece.when_s) for piece in bad),
+            quarantined_count=len(self.holdings.quarantine),
+            passed_s=0,
+            began_s=0,
+            checked=0,
+            pieces=0,
+            database_checked_s=0,
+            database="",
+        )
+
+
+def room(folder: Path) -> tuple[int, int]:
+    """(free, total) bytes of the disk."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
