@@ -7,6 +7,8 @@
     n                    the first inode number that no client has reserved
     l/<inode>            the locks on a file
     s/<session>          the sign of life of a mount that holds locks
+    h/...                how far healing is
+    u/sweep              when somebody last began to look for pieces that nobody refers to
 
 Numbers are 8 bytes, big-endian, so that keys sort as numbers do and a directory's entries or a file's regions are one
 range. Names are at most 255 bytes: no key comes near the server's limit.
@@ -99,6 +101,11 @@ def orphans() -> tuple[bytes, bytes]:
     return b"o/", b"o0"
 
 
+def is_orphan(key: bytes) -> bool:
+    """Is it an orphan's key?"""
+    return key.startswith(b"o/")
+
+
 def orphan_of(key: bytes) -> int:
     """The inode number in an orphan's key."""
     return int.from_bytes(key[-NUMBER_BYTES:], "big")
@@ -112,3 +119,24 @@ def locks(ino: int) -> bytes:
 def session(session_id: bytes) -> bytes:
     """The key of the sign of life of a mount that holds locks."""
     return b"s/" + session_id
+
+
+SWEEP: Final = b"u/sweep"
+
+KINDS: Final = (b"d/", b"e/", b"h/", b"i/", b"l/", b"o/", b"s/", b"u/")
+"""What keys begin with, in order; `NEXT_INODE` is the only other key."""
+END: Final = b"\xff" * 16
+"""After all keys."""
+
+
+def is_known(key: bytes) -> bool:
+    """Does this program know keys of this kind?"""
+    return key == NEXT_INODE or key[:2] in KINDS
+
+
+def unknown_ranges() -> list[tuple[bytes, bytes]]:
+    """The ranges in which no key is of a kind that this program knows."""
+    known = sorted([*((kind, kind[:1] + b"0") for kind in KINDS), (NEXT_INODE, NEXT_INODE + b"\0")])
+    starts = [b"", *(end for _, end in known)]
+    ends = [*(start for start, _ in known), END]
+    return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]

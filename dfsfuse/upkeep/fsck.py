@@ -1,0 +1,82 @@
+"""Are the records of a namespace's map sound? `examine` says what is not, and how to put it right. Pure.
+
+What it says of a sound map is nothing. What it changes loses nothing; what it does not understand it leaves alone and
+says so. The changes hold for the map that was looked at: `mend` makes them only while what they rest on is unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from dfsfuse.namespace.transactions import MapStore, Transaction
+from dfsfuse.upkeep import fsck_data, fsck_records
+from dfsfuse.upkeep.fsck_data import Placed
+from dfsfuse.upkeep.fsck_names import Names
+from dfsfuse.upkeep.fsck_records import Draft, Finding, Items
+
+KEYS_AT_ONCE: Final = 500
+"""So many changes go into one batch; most maps need fewer in all."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found in one state of the map."""
+
+    findings: list[Finding]
+    draft: Draft
+    segments: list[Placed]
+    paths: Mapping[int, bytes]
+    """Of the files with segments."""
+    files: int
+    folders: int
+    is_all_understood: bool
+    """Could everything be read? Else nobody may say that something is referred to by nobody."""
+
+
+def examine(items: Items, now_ns: int) -> Examined:
+    """Look at a whole map, all of it at one slot."""
+    contents = fsck_records.read(items)
+    draft = Draft(items)
+    strange = [Finding("cannot be read", _where(key), f"{why}: left alone", key) for key, why in contents.strange]
+    names = Names(contents, draft, now_ns)
+    findings = strange + names.check()
+    findings += fsck_data.check(contents, draft, names.path)
+    placed = list(fsck_data.segments(contents))
+    return Examined(
+        findings,
+        draft,
+        placed,
+        {ino: names.path(ino) for ino in {one.ino for one in placed}},
+        files=sum(not inode.is_directory for inode in contents.inodes.values()),
+        folders=sum(inode.is_directory for inode in contents.inodes.values()),
+        is_all_understood=not contents.strange,
+    )
+
+
+def mend(store: MapStore, draft: Draft) -> bool:
+    """Make the changes. False if somebody changed what they rest on: then look again. Raises DfsError."""
+    changes = iter(sorted(draft.changes.items(), key=lambda change: change[0]))
+    guards = draft.expected(draft.guards - set(draft.changes))
+    while portion := dict(islice(changes, KEYS_AT_ONCE)):
+        expected = {**guards, **draft.expected(portion)}
+
+        def work(tx: Transaction, portion: dict[bytes, bytes | None] = portion, expected: Mapping[bytes, bytes | None] = expected) -> bool:  # fmt: skip # noqa: E501
+            if tx.get_many(list(expected)) != list(expected.values()):
+                return False
+            for key, value in portion.items():
+                if value is None:
+                    tx.delete(key)
+                else:
+                    tx.put(key, value)
+            return True
+
+        if not store.transact(work):
+            return False
+    return True
+
+
+def _where(key: bytes) -> bytes:
+    return b"(key %s)" % key.hex().encode()
