@@ -174,6 +174,7 @@ def _complaints_since(offset: int) -> str:
 def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_ready: Callable[[], None]) -> int:
     from dfsfuse.cli.session import open_session
     from dfsfuse.mount import bindings, running
+    from dfsfuse.vfs.orphan_keeper import GRACE_S
 
     def ready() -> None:
         log.info("%s: mounted", mountpoint)
@@ -189,6 +190,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             answer_early=True,
             lock_lifetime_s=request.options.lock_timeout_s,
             atime=request.options.atime,
+            removal_grace_s=GRACE_S,
         )
         with session:
             bindings.serve(session.vfs, mountpoint, request.options, ready)

@@ -54,11 +54,13 @@ def open_session(
     answer_early: bool = False,
     lock_lifetime_s: float = LIFETIME_S,
     atime: str = "noatime",
+    removal_grace_s: float = 0.0,
 ) -> Session:
     """Connect and open the namespace of the config's user.
 
     `answer_early`: while this client alone writes, changes of names and attributes are answered before they are
     durable (for a mount, which has fsync() for those who want to know). `atime`: what reading does to times of access.
+    `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
 
     Raises `AuthenticationError`, `WrongServerError` or `UnavailableError`; then nothing was done on any server.
     """
@@ -83,7 +85,10 @@ def open_session(
             durability=durability,
             lock_lifetime_s=lock_lifetime_s,
             atime=atime,
+            removal_grace_s=removal_grace_s,
         )
         store.on_change = vfs.changed_elsewhere
+        if removal_grace_s:
+            vfs.orphan_keeper.start()
         opened.callback(vfs.close)
         return Session(vfs, cluster, opened.pop_all())

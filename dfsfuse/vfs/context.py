@@ -69,6 +69,10 @@ class Context:
     """How old attributes, names and the data of open files may be."""
     wait_for_close: bool
     """Does close() wait until all is durable (durability=close), or only fsync()?"""
+    client: bytes
+    """An id of this mount that no other has."""
+    grace_s: float
+    """How long a file without a name is kept, so that other mounts that have it open can say so (removal.py)."""
     background: Executor
     """Commits that nobody waits for, and deletions. One thread."""
     uploads: Executor

@@ -13,6 +13,7 @@ import itertools
 import os
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -80,6 +81,8 @@ class Files:
         self._lock = threading.Lock()
         self._handles: dict[int, Handle] = {}
         self._numbers = itertools.count(1)
+        self.on_nameless: Callable[[int], None] = lambda _: None
+        """Called with a file that was opened and has no name any more. It must not wait for anything."""
 
     # ------------------------------------------------------------------ attributes
 
@@ -122,6 +125,8 @@ class Files:
         try:
             inode = self._context.store.read(lambda view: _regular(view, ino))
             self._opened(file, inode)
+            if not inode.nlink and not file.is_unlinked:
+                self.on_nameless(ino)
             if flags & os.O_TRUNC:
                 self._changer.change(ino, AttributeChanges(size=0), file)
         except BaseException:

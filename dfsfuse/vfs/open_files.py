@@ -35,8 +35,9 @@ class OpenFiles:
         self._held: dict[int, int] = {}
         """How often each inode was looked up and not forgotten yet."""
         self._orphans: set[int] = set()
-        """Inodes whose last name this mount removed and which it is to delete."""
+        """Inodes without a name that this mount has claimed, and may have to delete when it needs them no more."""
         self._doomed: set[int] = set()
+        self._has_ended = False
 
     # ------------------------------------------------------------------ open files
 
@@ -121,7 +122,7 @@ class OpenFiles:
     def doom(self, ino: int) -> bool:
         """If nobody here needs the inode, let nobody open or hold it any more. May be called again. Is it so?"""
         with self._lock:
-            if ino in self._files or ino in self._held:
+            if not self._has_ended and (ino in self._files or ino in self._held):
                 return False
             self._doomed.add(ino)
             return True
@@ -142,11 +143,17 @@ class OpenFiles:
         if is_over:
             self._unneeded(ino)
 
+    def orphans(self) -> list[int]:
+        """Those without a name that are needed here."""
+        with self._lock:
+            return sorted(self._orphans)
+
     def end(self) -> list[int]:
         """The mount ends, and nobody needs anything: all orphans that are left."""
         with self._lock:
             left, self._orphans = sorted(self._orphans), set()
             self._held.clear()
+            self._has_ended = True
             return left
 
     def _take_orphan(self, ino: int) -> bool:

@@ -20,13 +20,13 @@ import msgspec
 from dfsfuse.data.extents import REGION_BYTES, Write
 from dfsfuse.data.placement import rotation_of, rotation_of_region
 from dfsfuse.errors import DfsError, MaybeDoneError
-from dfsfuse.namespace import inodes, keys
+from dfsfuse.namespace import inodes, orphans
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import regions
 from dfsfuse.vfs.context import PATIENCE_S, Context, Written
 from dfsfuse.vfs.regions import Patch
-from dfsfuse.vfs.removal import ORPHAN_FORMAT, Reaper
+from dfsfuse.vfs.removal import Reaper
 from dfsfuse.vfs.tree import Tree
 
 SEGMENTS_AT_ONCE: Final = 4
@@ -91,7 +91,7 @@ class Putter:
         hidden = msgspec.structs.replace(new, nlink=0)
 
         def begin(tx: Transaction) -> None:
-            tx.put(keys.orphan(ino), ORPHAN_FORMAT)
+            orphans.claim(tx, ino, self._context.client, new.ctime_ns)
             inodes.save(tx, ino, hidden)
 
         self._context.store.transact(begin)
@@ -103,8 +103,7 @@ class Putter:
             inode = inodes.find(tx, ino) or new
             if last:
                 inode = regions.save(tx, ino, inode, last).inode
-            if tx.get(keys.orphan(ino)) is not None:
-                tx.delete(keys.orphan(ino))
+            orphans.end(tx, ino)
             if old is not None and old.is_file:
                 inode = msgspec.structs.replace(inode, mode=old.mode, uid=old.uid, gid=old.gid)
             return msgspec.structs.replace(inode, nlink=1)
@@ -115,7 +114,7 @@ class Putter:
         """Leave nothing behind, as far as the servers let us; what stays is swept up later. If the file got its name
         after all (we were interrupted while it did), it stays."""
         with suppress(DfsError, OSError):
-            self._reaper.delete(ino)
+            self._reaper.delete([ino])
             self._reaper.drop(ino, [(patch.region, patch.segment.id) for patch in patches if not patch.inline])
 
 

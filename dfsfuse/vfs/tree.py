@@ -192,7 +192,7 @@ class Tree:
             if removed is None:
                 return None
             doomed.add(removed.ino)
-            return removed.ino if bury(tx, removed, self._files) else None
+            return removed.ino if bury(tx, removed, self._files, self._context) else None
 
         try:
             orphan = self._transact(with_burial)

@@ -43,6 +43,7 @@ from dfsfuse.vfs.incomplete import Incomplete
 from dfsfuse.vfs.locking import LIFETIME_S, Locking
 from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.open_files import OpenFiles
+from dfsfuse.vfs.orphan_keeper import OrphanKeeper
 from dfsfuse.vfs.putting import Progress, Putter
 from dfsfuse.vfs.removal import Reaper
 from dfsfuse.vfs.saving import Saver
@@ -83,6 +84,8 @@ class Vfs:
         dirty_limit_bytes: int = DIRTY_LIMIT_BYTES,
         lock_lifetime_s: float = LIFETIME_S,
         atime: str = "noatime",
+        removal_grace_s: float = 0.0,
+        client: bytes | None = None,
         background: Executor | None = None,
         uploads: Executor | None = None,
         compaction: Executor | None = None,
@@ -100,20 +103,24 @@ class Vfs:
             monotonic=monotonic,
             max_age_s=max_age_s,
             wait_for_close=durability == "close",
+            client=client or os.urandom(8),
+            grace_s=removal_grace_s,
             background=background or ThreadPoolExecutor(1, thread_name_prefix="vfs-background"),
             uploads=uploads or ThreadPoolExecutor(2, thread_name_prefix="vfs-upload"),
         )
         self.on_change: Callable[[list[Changed] | None], None] = lambda _: None
         """Called with what another mount has changed (None: perhaps everything). It must not wait for anything."""
         self._room = room or (lambda: Room(UNKNOWN_ROOM_BYTES, UNKNOWN_ROOM_BYTES))
-        self._reaper = Reaper(context)
         self._uploads = Uploads(context, Budget(dirty_limit_bytes, monotonic))
-        self._table = table = OpenFiles(self._closed, self._reaper.delete_later)
+        self._table = table = OpenFiles(self._closed, self._is_unneeded)
+        self._reaper = Reaper(context, table)
+        self.orphan_keeper = OrphanKeeper(context, table, self._reaper)
         self._compactor = Compactor(context, compaction or ThreadPoolExecutor(1, thread_name_prefix="vfs-compaction"))
         saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
         self._incomplete = Incomplete(context)
         self._access_times = times = AccessTimes(context, atime)
         self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper), times)
+        self._files.on_nameless = self.orphan_keeper.opened
         self.locks = Locking(store, self._files.save_inode, lifetime_s=lock_lifetime_s)
         self._tree = Tree(context, table, self._incomplete, times)
         self._folders = Folders(context, self._incomplete, times)
@@ -127,14 +134,17 @@ class Vfs:
             self._files.save_all()
         finally:
             self.locks.close()
+            self.orphan_keeper.close()
             for ino in self._table.end():
                 self._reaper.delete_later(ino)
+            self._reaper.finish()
             self._compactor.close()
             self._context.background.shutdown(wait=True)
             self._context.uploads.shutdown(wait=True)
 
     def changed_elsewhere(self, keys_changed: list[bytes] | None) -> None:
         """The map has learnt that another mount changed these keys (None: perhaps all)."""
+        self.orphan_keeper.learnt(keys_changed)
         self.on_change(None if keys_changed is None else changes_of(keys_changed))
 
     def look_for_changes(self) -> None:
@@ -151,6 +161,10 @@ class Vfs:
             if not file.is_unlinked:
                 log.error("inode %d: %d bytes that could not be saved are lost", file.ino, file.unsaved_bytes)
             self._reaper.drop_later(file.ino, self._uploads.forget(file))
+
+    def _is_unneeded(self, ino: int) -> None:
+        """An orphan that nobody here needs."""
+        self._reaper.delete_later(ino)
 
     # ------------------------------------------------------------------ names (tree.py)
 

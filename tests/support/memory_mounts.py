@@ -5,6 +5,7 @@ Background work is done at once, in the thread that asks for it, and so are uplo
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from concurrent.futures import Executor
@@ -28,6 +29,7 @@ class MemoryMounts:
         self.segments = MemorySegments()
         self.now_ns = 1_000_000_000
         self.now_s = 100.0
+        self._clients = itertools.count(1)
 
     def clock(self) -> int:
         """A later time with every call."""
@@ -44,6 +46,7 @@ class MemoryMounts:
         uploads: Executor | None = None,
         compaction: Executor | None = None,
         atime: str = "noatime",
+        grace_s: float = 0.0,
     ) -> Vfs:
         """One more mount. A lagging one answers from old states wherever it may."""
         store: MapStore = LaggingMap(self.map) if lagging else self.map
@@ -60,6 +63,8 @@ class MemoryMounts:
             uploads=uploads or Immediate(),
             compaction=compaction or Immediate(),
             atime=atime,
+            removal_grace_s=grace_s,
+            client=b"mount %d" % next(self._clients),
         )
 
 

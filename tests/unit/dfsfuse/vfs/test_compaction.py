@@ -47,6 +47,8 @@ def compactor(mounts: MemoryMounts, pauses: list[float]) -> Compactor:
         monotonic=lambda: 0.0,
         max_age_s=0.0,
         wait_for_close=True,
+        client=b"client",
+        grace_s=0.0,
         background=Immediate(),
         uploads=Immediate(),
     )
