@@ -70,6 +70,50 @@ def a_shared_mapping_is_written(fs: OsFs) -> None:
     same(read_file(fs, b"f"), bytes(data))
 
 
+_MAP = """
+import mmap, os, sys
+fd = os.open("f", os.O_RDWR)
+view = mmap.mmap(fd, 0)
+os.close(fd)  # the mapping lives on
+view[int(sys.argv[1]) : int(sys.argv[1]) + 8] = b"%08d" % int(sys.argv[1])
+view.flush()
+while view[:8] == bytes(8) or view[8192:8200] == bytes(8):  # the other process's part comes by itself
+    pass
+"""
+
+
+@kernel_case
+def two_processes_share_a_mapping(fs: OsFs) -> None:
+    write_file(fs, b"f", bytes(20_000))
+    assert at_once([[sys.executable, "-c", _MAP, str(place)] for place in (0, 8192)], fs.root) == [0, 0]
+    data = bytearray(20_000)
+    data[:8], data[8192:8200] = b"00000000", b"00008192"
+    same(read_file(fs, b"f"), bytes(data))
+
+
+@kernel_case
+def a_mapping_outlives_its_descriptor(fs: OsFs) -> None:
+    """What is written through it after close() is in the file when it is unmapped."""
+    write_file(fs, b"f", bytes(10_000))
+    fd = fs.open(b"f", os.O_RDWR)
+    view = mmap.mmap(fd, 0)
+    fs.close(fd)
+    view[5_000:5_003] = b"new"
+    view.close()
+    same(read_file(fs, b"f"), bytes(5_000) + b"new" + bytes(4_997))
+
+
+@kernel_case
+def a_mapping_sees_what_is_written(fs: OsFs) -> None:
+    write_file(fs, b"f", bytes(10_000))
+    with opened(fs, b"f", os.O_RDWR) as fd, mmap.mmap(fd, 0) as view:
+        assert view[:5] == bytes(5)
+        fs.pwrite(fd, b"write", 0)
+        assert view[:5] == b"write"
+        view[5:8] = b"map"
+        assert fs.pread(fd, 8, 0) == b"writemap"
+
+
 @kernel_case
 def a_private_mapping_changes_nothing(fs: OsFs) -> None:
     write_file(fs, b"f", b"x" * 10_000)
