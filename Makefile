@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv fuse programs run stop install-mount-helper uninstall-mount-helper test check lint sim bench clean
+.PHONY: help venv fuse programs conformance-programs run stop install-mount-helper uninstall-mount-helper test conformance check lint sim bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -13,6 +13,18 @@ MAN ?= /usr/local/share/man
 TEST_TIMEOUT_S ?= 900
 TEST_WORKERS ?= 3
 PYTEST_ARGS ?=
+PROGRAMS ?=
+
+# In a recipe, after `missing` (whether something is) and `packages` (what has it): as root they are installed.
+define INSTALL_IF_MISSING
+	 if missing; then \
+	    if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	        echo "Some programs are missing. As root, run: apt-get install $$packages" >&2; exit 1; fi; \
+	    echo "Installing $$packages"; apt-get update -qq; \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages; \
+	    if missing; then echo "Some of $$packages are still missing after installing them." >&2; exit 1; fi; \
+	 fi
+endef
 
 help: ## This list
 	@echo "dfsfuse: one folder on four servers. Targets:"
@@ -51,13 +63,12 @@ fuse: ## Check for FUSE (libfuse 2, fusermount3, /dev/fuse); install it as root 
 
 programs: ## Check for what the tests run in a mount (rsync, git, gcc); install it as root
 	@missing() { for name in rsync git gcc; do command -v $$name >/dev/null || return 0; done; return 1; }; \
-	 packages='rsync git gcc libc6-dev'; \
-	 if missing; then \
-	    if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
-	        echo "Some of rsync, git and gcc are missing. As root, run: apt-get install $$packages" >&2; exit 1; fi; \
-	    echo "Installing $$packages"; apt-get update -qq; \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages; \
-	 fi
+	 packages='rsync git gcc libc6-dev'; $(INSTALL_IF_MISSING)
+
+conformance-programs: ## The same for `make conformance`: fio, stress-ng, dbench, PostgreSQL
+	@missing() { for name in fio stress-ng dbench; do command -v $$name >/dev/null || return 0; done; \
+	             ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }; \
+	 packages='fio stress-ng dbench postgresql'; $(INSTALL_IF_MISSING)
 
 run: fuse venv ## Start DFS1 to DFS4 on this machine and mount them at MOUNT= (~/dfs)
 	@$(BIN)/python -m dfsfuse.cli.quickstart run "$(MOUNT)"
@@ -86,6 +97,9 @@ uninstall-mount-helper: ## As root: undo that
 
 test: fuse programs venv ## Run all tests (PYTEST_ARGS= for some: PYTEST_ARGS='tests/unit -k ring')
 	@timeout --kill-after=20 $(TEST_TIMEOUT_S) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+conformance: fuse conformance-programs venv ## Run fio, stress-ng, dbench, pip and PostgreSQL in a mount, a test each (PROGRAMS='-k fio')
+	@$(BIN)/python -m pytest -v -m programs --durations=0 --durations-min=1 tests/programs $(PROGRAMS)
 
 check: lint test ## What CI runs: lint, then all tests
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import stat
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 from support.mounts import Grid, Mount
+from support.programs import run
 from support.trees import content
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-DEADLINE_S: Final = 60.0
 FILES: Final = 60
 
 
@@ -33,24 +31,6 @@ def root(mount: Mount, request: pytest.FixtureRequest) -> Path:
     folder = mount.path / request.node.name
     folder.mkdir()
     return folder
-
-
-def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """A program's output. `make programs` has them all; so a missing one is a failure, and says what to install."""
-    assert shutil.which(str(command[0])), f"{command[0]} is missing: make programs, or apt-get install {command[0]}"
-    home = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "LC_ALL": "C"}
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=cwd,
-        env=os.environ | home,
-        timeout=DEADLINE_S,
-        check=False,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def plant(folder: Path) -> Path:

@@ -1,0 +1,124 @@
+"""A PostgreSQL of Debian's, with its data in a folder of the mount: made, started, asked, stopped.
+
+PostgreSQL refuses to run as root; then all of it runs as Debian's user `postgres`. It listens on a socket in a local
+folder only. Knows no mount and no server.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from support.programs import as_user, end_session, run
+
+INSTALL: Final = "make conformance-programs"
+DEADLINE_S: Final = 240.0
+SETTINGS: Final = "fsync = on\nfull_page_writes = on\nlisten_addresses = ''\nautovacuum_naptime = 1s\n"
+
+
+def programs_folder() -> Path:
+    """Where Debian puts the programs of the newest version that is installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    assert found, f"PostgreSQL is missing: {INSTALL}"
+    return found[-1].parent
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process has started and that run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
+
+
+class PostgreSQL:
+    """One database cluster: `data` is made by it, `sockets` is a local folder with a short name."""
+
+    def __init__(self, data: Path, sockets: Path) -> None:
+        self.data = data
+        self.log = sockets / "log"
+        self._sockets = sockets
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self._programs = programs_folder()
+        self._pid: int | None = None
+        for folder in (data, sockets):
+            folder.mkdir(mode=0o700)
+            if self._user is not None:
+                uid = int(run("id", "-u", self._user, install=INSTALL))
+                os.chown(folder, uid, -1)
+
+    def create(self) -> None:
+        self.run("initdb", "-D", self.data, "--data-checksums", "--auth=trust", "--username=postgres", "--locale=C")
+        with (self.data / "postgresql.conf").open("a") as settings:
+            settings.write(f"{SETTINGS}unix_socket_directories = '{self._sockets}'\n")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """It runs for the length of the block, and nothing of it is left afterwards."""
+        self.start()
+        try:
+            yield
+        finally:
+            with suppress(AssertionError):
+                self.stop("immediate")
+            self.kill()
+
+    def start(self) -> None:
+        """Start it, and wait until it has recovered and answers."""
+        self.run("pg_ctl", "start", "-w", "-t", str(int(DEADLINE_S)), "-D", self.data, "-l", self.log)
+        self._pid = int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def stop(self, mode: str) -> None:
+        """`fast`: in order; `immediate`: as if it had crashed."""
+        self.run("pg_ctl", "stop", "-w", "-t", str(int(DEADLINE_S)), "-m", mode, "-D", self.data)
+        self._pid = None
+
+    def kill(self) -> None:
+        """kill -9 for its first process and those that it started; each of them leads a session of its own."""
+        if self._pid is None:
+            return
+        for pid in [self._pid, *children(self._pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._pid = None
+
+    def run(self, program: str, *arguments: str | Path) -> str:
+        return run(*self.command(program, *arguments), user=self._user, deadline_s=DEADLINE_S, cwd=Path("/"))
+
+    def command(self, program: str, *arguments: str | Path) -> list[str]:
+        """The command line of one of its programs."""
+        connects = program not in {"initdb", "pg_ctl", "pg_checksums"}
+        environment = [f"PGHOST={self._sockets}", "PGUSER=postgres"] if connects else [f"PGDATA={self.data}"]
+        return ["env", *environment, str(self._programs / program), *map(str, arguments)]
+
+    def ask(self, question: str) -> str:
+        """One SQL statement's answer: rows in lines, columns with | between them."""
+        return self.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", question).strip()
+
+    @contextmanager
+    def bench(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """pgbench that runs; its lines, a line each second with `-P 1`, come from `stdout`."""
+        process = subprocess.Popen(
+            self.command("pgbench", *arguments, "postgres"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd="/",
+            start_new_session=True,
+            **as_user(self._user),  # type: ignore[call-overload]
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    end_session(process.pid)

@@ -1,0 +1,68 @@
+"""Running other people's programs in a mount: with a deadline, as another user if need be, and with what they said.
+
+A program that is missing is a failure that says what to install, never a skip. Knows no mount and no server.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+DEADLINE_S: Final = 60.0
+_QUIET: Final = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "LC_ALL": "C"}
+
+
+def run(
+    *command: str | Path,
+    cwd: Path | None = None,
+    deadline_s: float = DEADLINE_S,
+    user: str | None = None,
+    install: str = "make programs",
+) -> str:
+    """A program's output. It must be there, end in time and succeed; all that it started ends with it."""
+    assert shutil.which(str(command[0])), f"{command[0]} is missing: {install}"
+    with subprocess.Popen(
+        list(map(str, command)),
+        cwd=cwd,
+        env=os.environ | _QUIET,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        **as_user(user),  # type: ignore[call-overload]
+    ) as process:
+        try:
+            output: str = process.communicate(timeout=deadline_s)[0]
+        except subprocess.TimeoutExpired:
+            end_session(process.pid)
+            said = process.communicate()[0][-3000:]
+            raise AssertionError(f"{command[0]} not done within {deadline_s:g} s:\n{said}") from None
+        except BaseException:
+            end_session(process.pid)
+            raise
+    assert process.returncode == 0, f"{shown(command)}: exit status {process.returncode}\n{output[-10_000:]}"
+    return output
+
+
+def as_user(user: str | None) -> dict[str, object]:
+    """What `Popen` needs for a program of another user, without any group of ours."""
+    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
+
+
+def end_session(leader: int) -> None:
+    """kill -9 for a process that was started as the leader of a session, and for its group."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def shown(command: Sequence[str | Path]) -> str:
+    return " ".join(map(str, command))
