@@ -1,8 +1,9 @@
 """Four servers in one process, in memory, each with a fault of its own if a test wants it so.
 
-`FakeServer` answers what the data layer asks (PutPiece, GetPiece, HavePieces) as a real one would: it verifies
-digests, refuses what does not fit, and reads blocks. What goes wrong is decided by its `fault`. Time is a
-`VirtualClock`: nothing here ever sleeps, and waiting for four seconds takes none.
+`FakeServer` answers what the data layer asks (PutPiece, PutPieces, GetPiece, HavePieces, DropPieces) as a real one
+would: it verifies digests, refuses what does not fit, and reads blocks. It drops at once, without a grace period. What
+goes wrong is decided by its `fault`. Time is a `VirtualClock`: nothing here ever sleeps, and waiting for four seconds
+takes none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from threading import Lock
 
 from dfs_server.protocol.messages import (
     Done,
+    DropPieces,
     Error,
     GetPiece,
     Have,
@@ -21,6 +23,7 @@ from dfs_server.protocol.messages import (
     Message,
     Piece,
     PutPiece,
+    PutPieces,
 )
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests
 from dfs_server.protocol.status import Status
@@ -95,6 +98,10 @@ class FakeServer:
         match request:
             case PutPiece():
                 return self._put(request, payload), b""
+            case PutPieces():
+                return self._put_many(request), b""
+            case DropPieces():
+                return Have(bytes(self.stored.pop(piece, None) is not None for piece in request.pieces)), b""
             case GetPiece():
                 return self._get(request)
             case HavePieces():
@@ -107,7 +114,16 @@ class FakeServer:
             return Error(Status.NO_SPACE, f"{self.name}: the disk is full")
         if block_digests(payload) != request.digests:
             return Error(Status.DIGEST_MISMATCH, f"{self.name}: the piece does not have its digests")
+        if request.replace:
+            self.stored.pop((request.segment, request.number), None)
         self.stored.setdefault((request.segment, request.number), (request.digests, payload))
+        return Done()
+
+    def _put_many(self, request: PutPieces) -> Message:
+        if self.fault is Fault.FULL:
+            return Error(Status.NO_SPACE, f"{self.name}: the disk is full")
+        for segment, number, data in request.pieces:
+            self.stored[segment, number] = (block_digests(data), data)
         return Done()
 
     def _get(self, request: GetPiece) -> tuple[Message, bytes]:

@@ -1,0 +1,245 @@
+"""Healing: every piece gets its two copies, on the homes of the ring, if those answer. Rules in `heal_plan`.
+
+Goes through the region records in batches. For each batch the servers are asked what they have; copies are made;
+records are made to name the homes that the pieces have now; superfluous copies are dropped last, for segments whose
+record was seen to be unchanged in that transaction. Killed anywhere in between, it leaves at most a copy too many.
+
+Two of these at once are harmless: both may make the same copy, and what one has moved the other leaves alone.
+
+Knows no file system, no mount and no terminal. One thread at a time; nothing here waits longer than `moving` does
+without looking whether it is to stop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from dfs_server.protocol.messages import MAX_HAVE_PIECES, DropPieces, Have, HavePieces
+from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfsfuse.cluster.exchange import Answer, Call
+from dfsfuse.data.extents import Segment
+from dfsfuse.data.placement import Homes
+from dfsfuse.data.transport import ClusterLike
+from dfsfuse.namespace.transactions import MapStore
+from dfsfuse.upkeep import heal_plan, homes
+from dfsfuse.upkeep.bandwidth import Bucket
+from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.homes import Rehome
+from dfsfuse.upkeep.map_reader import Pages
+from dfsfuse.upkeep.moving import GLANCE_S, STALL_S, Move, Mover, Place, StoppedError
+from dfsfuse.upkeep.walk import RegionRecord, walk
+
+BATCH_SEGMENTS: Final = MAX_HAVE_PIECES // len(PIECE_NUMBERS)
+ROUNDS: Final = 3
+"""How often a segment is planned anew when a copy that was relied on turned out to be bad."""
+
+
+@dataclass(eq=False)
+class Subject:
+    """A segment, where it belongs, and what is known of its copies just now."""
+
+    key: bytes
+    segment: Segment
+    desired: Homes
+    holders: dict[int, set[int]]
+    answering: frozenset[int] = frozenset()
+
+    def transfers(self) -> tuple[heal_plan.Transfer, ...]:
+        """The copies to be made."""
+        return heal_plan.missing(self.segment.homes, self.desired, self.holders, self.answering)
+
+    def settled(self) -> heal_plan.Settled:
+        """What its record may say now."""
+        return heal_plan.settled(self.segment.homes, self.desired, self.holders, self.answering)
+
+
+class Healer:
+    """See the module. `wait` waits so many seconds, and says whether to stop."""
+
+    def __init__(
+        self,
+        cluster: ClusterLike,
+        pages: Pages,
+        store: MapStore,
+        *,
+        bucket: Bucket | None = None,
+        wait: Callable[[float], bool] = lambda _: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster = cluster
+        self._pages = pages
+        self._store = store
+        self._wait = wait
+        self._mover = Mover(cluster, bucket or Bucket(None), wait, clock=clock)
+
+    def survey(self, inos: Iterable[int] | None = None, told: Callable[[Report], None] = lambda _: None) -> Report:
+        """What lacks a copy or is not at home, of all files or of some. Changes nothing. `told` hears how far it is.
+
+        Raises UnavailableError, `StoppedError`.
+        """
+        report = Report()
+        for batch in self._batches(inos, report):
+            for subject in batch:
+                report.seen(subject)
+            told(report)
+        return report
+
+    def heal(self, inos: Iterable[int] | None = None, told: Callable[[Report], None] = lambda _: None) -> Report:
+        """Make what is missing and bring home what is elsewhere; says what was done and what is left.
+
+        Raises UnavailableError (and ReadOnlyError: then records stay as they are), `StoppedError`.
+        """
+        report = Report()
+        self._mover.begin()
+        for batch in self._batches(inos, report):
+            for subject in batch:
+                report.seen(subject)
+            self._heal([subject for subject in batch if _wants(subject)], report, told)
+            for subject in batch:
+                report.left(subject)
+            told(report)
+        return report
+
+    def restore(self, segments: Sequence[tuple[Segment, int, int]]) -> Report:
+        """Make these copies (segment, number, server) anew, which somebody found bad or missing; from their twins.
+
+        Raises `StoppedError`.
+        """
+        report = Report()
+        self._mover.begin()
+        moves = []
+        for segment, number, server in segments:
+            sources = dict.fromkeys((*segment.homes[number - 1], *sorted(self._cluster.usable())))
+            others = tuple(source for source in sources if source != server)
+            moves.append(Move(segment, number, server, others, replace=True))
+        for moved in self._mover.move(moves):
+            report.moved(moved)
+        return report
+
+    # -------------------------------------------------------------- looking
+
+    def _batches(self, inos: Iterable[int] | None, report: Report) -> Iterator[list[Subject]]:
+        """All segments with what the servers say about them, in batches."""
+        self._pages.begin()
+        subjects = (subject for page in walk(self._pages, inos) for record in page for subject in _of(record, report))
+        while batch := list(islice(subjects, BATCH_SEGMENTS)):
+            self._look(batch)
+            yield batch
+
+    def _look(self, batch: Sequence[Subject]) -> None:
+        """Ask all servers which copies they have. Those that do not answer count as if they had none."""
+        wanted = HavePieces(tuple((subject.segment.id, number) for subject in batch for number in PIECE_NUMBERS))
+        flags: dict[int, bytes] = {}
+        with self._cluster.exchange() as exchange:
+            waiting = set(self._cluster.usable())
+            for server in sorted(waiting):
+                exchange.start(Call(server, wanted, stall_s=STALL_S))
+            while waiting:
+                result = exchange.next(GLANCE_S)
+                if result is None:
+                    if self._wait(0.0):
+                        raise StoppedError
+                    continue
+                server = result.call.server
+                waiting.discard(server)
+                said = result.reply if isinstance(result, Answer) else None
+                if isinstance(said, Have) and len(said.flags) == len(wanted.pieces):
+                    flags[server] = said.flags
+        answering = frozenset(flags)
+        for at, subject in enumerate(batch):
+            subject.answering = answering
+            for offset, number in enumerate(PIECE_NUMBERS):
+                place = at * len(PIECE_NUMBERS) + offset
+                subject.holders[number] = {server for server, said in flags.items() if said[place]}
+
+    # -------------------------------------------------------------- healing
+
+    def _heal(self, subjects: Sequence[Subject], report: Report, told: Callable[[Report], None]) -> None:
+        unfit: set[Place] = set()
+        todo = list(subjects)
+        for _ in range(ROUNDS):
+            again = self._copy(todo, unfit, report, told)
+            todo = [subject for subject in todo if subject.segment.id in again]
+            if not todo:
+                break
+        self._settle(subjects, report)
+
+    def _copy(
+        self, subjects: Sequence[Subject], unfit: set[Place], report: Report, told: Callable[[Report], None]
+    ) -> set[bytes]:
+        """Make what is missing. Returns the segments of which a copy was found to be bad on the way."""
+        of = {subject.segment.id: subject for subject in subjects}
+        moves = [
+            Move(subject.segment, t.number, t.target, t.sources, (subject.segment.id, t.number, t.target) in unfit)
+            for subject in subjects
+            for t in subject.transfers()
+        ]
+        again: set[bytes] = set()
+        for moved in self._mover.move(moves):
+            for move in moved.done:
+                of[move.segment.id].holders[move.number].add(move.target)
+            for segment, number, server in moved.unfit:
+                of[segment].holders[number].discard(server)
+                again.add(segment)
+            unfit.update(moved.unfit)
+            report.moved(moved)
+            told(report)
+        return again
+
+    def _settle(self, subjects: Sequence[Subject], report: Report) -> None:
+        """Records first, then drops."""
+        settled = {subject: subject.settled() for subject in subjects}
+        changes = [
+            Rehome(subject.key, subject.segment, homes_now)
+            for subject, (homes_now, drops) in settled.items()
+            if drops or homes_now != subject.segment.homes
+        ]
+        for portion in homes.portions(changes):
+            confirmed = self._store.transact(lambda tx, portion=portion: homes.save(tx, portion))  # type: ignore[misc]
+            report.went_home += sum(c.segment.id in confirmed and c.homes != c.segment.homes for c in portion)
+            here = {change.segment.id for change in portion}
+            self._drop(
+                [
+                    (subject.segment.id, number, server)
+                    for subject, (_, drops) in settled.items()
+                    if subject.segment.id in here & confirmed
+                    for number, server in drops
+                ],
+                report,
+            )
+
+    def _drop(self, places: Sequence[Place], report: Report) -> None:
+        requests = []
+        for server in sorted({server for _, _, server in places}):
+            pieces = tuple((segment, number) for segment, number, at in places if at == server)
+            for start in range(0, len(pieces), MAX_HAVE_PIECES):
+                requests.append(Call(server, DropPieces(pieces[start : start + MAX_HAVE_PIECES], 0), stall_s=STALL_S))
+        with self._cluster.exchange() as exchange:
+            for call in requests:
+                exchange.start(call)
+            left = len(requests)
+            while left:
+                result = exchange.next(GLANCE_S)
+                left -= result is not None
+                if isinstance(result, Answer) and isinstance(result.reply, Have):
+                    report.dropped += sum(result.reply.flags)
+
+
+def _wants(subject: Subject) -> bool:
+    """Is there something to do?"""
+    homes_now, drops = subject.settled()
+    return bool(subject.transfers() or drops or homes_now != subject.segment.homes)
+
+
+def _of(record: RegionRecord, report: Report) -> Iterator[Subject]:
+    """The segments of a record; those of one that cannot be read, or whose place nobody knows, are counted only."""
+    if record.region is None:
+        report.unreadable += 1
+        return
+    ring = record.ring()
+    for segment in record.region.segments:
+        yield Subject(record.key, segment, ring or segment.homes, {})
