@@ -56,13 +56,17 @@ class ServerProcess:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def command_line(self) -> list[str]:
+        """What `start` runs."""
+        return command(self.root, self.port, self._config)
+
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
         assert not self.is_running(), f"{self.name} is running already"
         self.close()
         with self.stderr_path.open("a") as stderr:
             self._process = subprocess.Popen(
-                command(self.root, self.port, self._config),
+                self.command_line(),
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,338 @@
+"""A writer: a thread with a folder of its own in one of the mounts, which it alone changes.
+
+It does one operation after the other, through the kernel, and knows after each what the folder must look like
+(`model.Journal`). What it reads must be exactly that; it also reads what other writers have acknowledged, through its
+own mount. After an operation that failed, with an excuse, it makes a barrier, looks, and goes on from what it finds, if
+that may be.
+
+`lock` is held during each operation: who holds it finds the writer between two. Of other writers' locks it takes one at
+a time, and without waiting.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from support.mounts import Mount
+
+from .choices import CHANGES, Choices
+from .history import History, ViolationError
+from .model import FILE, FOLDER, SYMLINK, Entry, Found, Journal, Operation, State, difference
+
+T = TypeVar("T")
+SETTLE: Final = ".settle"
+"""A file for barriers, which is not looked at."""
+READ_BYTES: Final = 1024 * 1024
+PAUSE_S: Final = 0.2
+
+
+class Writer(threading.Thread):
+    """See the module."""
+
+    def __init__(self, name: str, mount_name: str, mount: Mount, history: History, choices: Choices) -> None:
+        super().__init__(name=name, daemon=True)
+        self.mount_name = mount_name
+        self.folder = mount.path / name
+        self.lock = threading.Lock()
+        self.journal = Journal()
+        self.is_crashed = False
+        """The mount was killed since the last barrier."""
+        self.others: Sequence[Writer] = ()
+        self._mounted_at = mount.path
+        self._history = history
+        self._choices = choices
+        self._go = threading.Event()
+        self._ending = threading.Event()
+        self._failures = 0  # of the mount, at the last barrier
+
+    # ------------------------------------------------------------------ the thread
+
+    def run(self) -> None:
+        try:
+            while not self._is_over():
+                if not self._go.wait(PAUSE_S):
+                    continue
+                with self.lock:
+                    is_right = self.settle() if self.is_unsettled else self._step()
+                if not is_right:
+                    time.sleep(PAUSE_S)
+        except ViolationError:
+            pass  # it is written down
+        except BaseException as error:
+            self._history.violation(f"{self.name}: the torture itself is wrong: {error!r}")
+            raise
+
+    def _is_over(self) -> bool:
+        return self._ending.is_set() or self._history.stopped.is_set()
+
+    @property
+    def is_unsettled(self) -> bool:
+        """It has to be looked what is there."""
+        return self.is_crashed or self.journal.is_in_doubt
+
+    def go(self) -> None:
+        """Begin, or go on."""
+        self._go.set()
+
+    def pause(self) -> None:
+        """Do nothing more after the present operation until `go`."""
+        self._go.clear()
+
+    def finish(self) -> None:
+        """End the thread after the present operation."""
+        self._ending.set()
+
+    # ------------------------------------------------------------------ one operation
+
+    def _step(self) -> bool:
+        """Do something. False if it failed, with an excuse."""
+        verb, state, begin = self._choices.verb(), self.journal.current, time.monotonic()
+        try:
+            if verb == "replace":
+                return self._replace(state)
+            if verb not in CHANGES:
+                self._look(verb, state)
+                return True
+        except OSError as error:
+            self._history.excuse(self.name, self.mount_name, verb, begin, error)
+            self.is_crashed = True  # what it was about may be lost
+            return False
+        operation = self._choices.operation(verb, state)
+        return operation is None or self._change(operation)
+
+    def _replace(self, state: State) -> bool:
+        """As editors do: a new file under another name, then a rename over the old one."""
+        path = self._choices.file(state)
+        if not path:
+            return True
+        temporary = f"{path}.new"
+        return self._change(self._choices.creation(temporary)) and self._change(Operation("rename", temporary, path))
+
+    def _change(self, operation: Operation) -> bool:
+        begin = time.monotonic()
+        is_barrier = operation.verb in ("write", "append") or (operation.verb == "create" and operation.size > 0)
+        try:
+            self._call(operation.verb, operation.path, lambda: self._perform(operation))
+        except OSError as error:
+            reason = self._history.excuse(self.name, self.mount_name, str(operation), begin, error)
+            self.journal.failed(operation, reason)
+            return False
+        self.journal.acknowledged(operation, durable=is_barrier)
+        if is_barrier:
+            self._failures = self._history.failures[self.mount_name]
+        return True
+
+    def _call(self, verb: str, what: str, action: Callable[[], T]) -> T:
+        return self._history.call(self.name, self.mount_name, verb, what, action)
+
+    def _perform(self, operation: Operation) -> None:
+        path, other = self.folder / operation.path, self.folder / operation.other
+        match operation.verb:
+            case "create":
+                self._put(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, operation)
+            case "write":
+                self._put(path, os.O_RDWR, operation)
+            case "append":
+                self._put(path, os.O_WRONLY | os.O_APPEND, operation)
+            case "truncate":
+                os.truncate(path, operation.size)
+            case "rename":
+                path.rename(other)
+            case "link":
+                os.link(path, other)
+            case "unlink":
+                path.unlink()
+            case "mkdir":
+                path.mkdir()
+            case "rmdir":
+                path.rmdir()
+            case "symlink":
+                path.symlink_to(operation.other)
+            case _:
+                raise ValueError(operation.verb)
+
+    def _put(self, path: Path, flags: int, operation: Operation) -> None:
+        data, offset = memoryview(operation.data()), operation.offset
+        with_fsync = operation.version % 3 == 0
+        descriptor = os.open(path, flags, 0o644)
+        try:
+            while data:
+                is_append = flags & os.O_APPEND
+                written = os.write(descriptor, data) if is_append else os.pwrite(descriptor, data, offset)
+                data, offset = data[written:], offset + written
+            if with_fsync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    # ------------------------------------------------------------------ looking
+
+    def _look(self, verb: str, state: State) -> None:
+        random = self._choices.random
+        path = self._choices.file(state)
+        if verb == "list":
+            found = self._call("list", ".", lambda: names_below(self.folder))
+            self._compare("names", "the folder", sorted(state.names) == found, f"{found}, not {sorted(state.names)}")
+        elif verb == "peek":
+            self._peek(random.choice(self.others)) if self.others else None
+        elif verb == "sync folder":
+            self._call(verb, ".", lambda: sync(self.folder, os.O_RDONLY | os.O_DIRECTORY))
+            self._is_at_barrier()
+        elif not path:
+            return
+        elif verb == "sync":
+            self._call(verb, path, lambda: sync(self.folder / path, os.O_WRONLY))
+            self._is_at_barrier()
+        else:
+            wanted = state.contents[state.names[path].number]
+            start, size = 0, len(wanted) + 1
+            if verb == "range":
+                start = random.randint(0, len(wanted))
+                size = random.randint(0, 300_000)
+            self._read_and_compare(self, path, wanted, start, size, verb)
+
+    def _is_at_barrier(self) -> None:
+        self.journal.barrier()
+        self._failures = self._history.failures[self.mount_name]
+
+    def _peek(self, other: Writer) -> None:
+        """What another writer has acknowledged shows at once in a file that is opened here."""
+        if not other.lock.acquire(blocking=False):
+            return
+        try:
+            state = other.journal.current
+            path = self._choices.file(state)
+            if path and not other.is_unsettled and not self._other_may_have_lost(other):
+                self._read_and_compare(other, path, state.contents[state.names[path].number], 0, 1 << 62, "peek")
+        finally:
+            other.lock.release()
+
+    def _other_may_have_lost(self, other: Writer) -> bool:
+        return other.journal.unsure > 0 and other._failures != self._history.failures[other.mount_name]
+
+    def _read_and_compare(self, owner: Writer, path: str, wanted: bytes, start: int, size: int, verb: str) -> None:
+        whole = self._mounted_at / owner.name / path
+        found = self._call(verb, f"{owner.name}/{path}", lambda: read(whole, start, size))
+        due = wanted[start : start + size]
+        self._compare("read", f"{owner.name}/{path}", found == due, owner.difference(due, found, start))
+
+    def _compare(self, kind: str, what: str, is_right: bool, text: str) -> None:
+        if is_right:
+            self._history.checked(kind)
+        elif self.journal.unsure and self._failures != self._history.failures[self.mount_name]:
+            self.is_crashed = True  # something was lost, and the mount has said so
+        else:
+            self._history.violation(f"{self.name} on {self.mount_name}: {what}: {text}\n{self.recently()}")
+            raise ViolationError(what)
+
+    def difference(self, due: bytes, found: bytes, start: int) -> str:
+        """What is wrong with what was read, in words."""
+        return "" if due == found else f"from {start} on: {difference(due, found)}"
+
+    def recently(self) -> str:
+        """The end of the journal."""
+        return "\n".join(f"    {line}" for line in self.journal.lines[-30:])
+
+    # ------------------------------------------------------------------ after a failure
+
+    def settle(self) -> bool:
+        """Look what is there and take it, if it may be. False if that fails, with an excuse. Holds the lock."""
+        begin = time.monotonic()
+        doubt = self.journal.doubtful_paths()
+        try:
+            self._call("settle", ".", lambda: self._barrier(doubt))
+            found = self.look(self._mounted_at, self)
+        except OSError as error:
+            self._history.excuse(self.name, self.mount_name, "looking what is there", begin, error)
+            return False
+        may_be_lost = self.is_crashed or self._failures != self._history.failures[self.mount_name]
+        problems = self.journal.adopt(found, crashed=may_be_lost)
+        if problems:
+            self._history.violation(
+                f"{self.name} on {self.mount_name}, after a fault: {'; '.join(problems[:5])}\n{self.recently()}"
+            )
+            raise ViolationError(self.name)
+        self.is_crashed = False
+        self._failures = self._history.failures[self.mount_name]
+        self._history.checked("settled")
+        return True
+
+    def _barrier(self, doubtful: Sequence[str]) -> None:
+        """After it, nothing that was begun before is still on its way."""
+        descriptor = os.open(self.folder / SETTLE, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, b"settled\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        for path in doubtful:
+            try:
+                if stat.S_ISREG(os.lstat(self.folder / path).st_mode):
+                    sync(self.folder / path, os.O_RDWR)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+
+    def look(self, mounted_at: Path, by: Writer | None = None, *, mount_name: str = "") -> Found:
+        """The whole folder as a mount shows it."""
+        name = mount_name or self.mount_name
+        return self._history.call(
+            by.name if by else "checker", name, "look", self.name, lambda: tree(mounted_at / self.name)
+        )
+
+
+def sync(path: Path, flags: int) -> None:
+    """Open it and fsync it."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path, start: int = 0, size: int = 1 << 62) -> bytes:
+    """A stretch of a file."""
+    parts = []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        while size > 0 and (part := os.pread(descriptor, min(size, READ_BYTES), start)):
+            parts.append(part)
+            start, size = start + len(part), size - len(part)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
+
+
+def names_below(folder: Path) -> list[str]:
+    """All names below the folder, sorted."""
+    names = []
+    for where, folders, files in os.walk(folder, onerror=_raise):
+        inside = Path(where).relative_to(folder)
+        names += [str(inside / name) for name in (*folders, *files)]
+    return sorted(name for name in names if name != SETTLE)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def tree(folder: Path) -> Found:
+    """What is in the folder, with all contents."""
+    names, contents, links = {}, {}, {}
+    for name in names_below(folder):
+        path = folder / name
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            names[name] = Entry(FOLDER)
+        elif stat.S_ISLNK(status.st_mode):
+            names[name] = Entry(SYMLINK, target=str(path.readlink()))
+        else:
+            names[name] = Entry(FILE, status.st_ino)
+            contents[status.st_ino] = read(path)
+            links[status.st_ino] = status.st_nlink
+    return Found(names, contents, links)
