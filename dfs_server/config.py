@@ -27,6 +27,10 @@ class ServerConfig:
     reserve_bytes: int = 64 * _MIB
     """Room on the disk that pieces must leave free, so that the log can go on."""
     max_connections: int = 256
+    scrub_days: float = 30.0
+    """Every piece is looked at once in so many days; 0: never."""
+    scrub_mb_s: float = 8.0
+    """How much of the disk's time that may take, in MB a second."""
     warnings: tuple[str, ...] = ()
 
 
@@ -37,7 +41,7 @@ def read(path: Path) -> ServerConfig:
         config_file.load(path),
         at,
         required=("users",),
-        optional=("grace_period_s", "reserve_bytes", "max_connections"),
+        optional=("grace_period_s", "reserve_bytes", "max_connections", "scrub_days", "scrub_mb_s"),
     )
     users, plain = _users(keys["users"], at.child("users"))
     return ServerConfig(
@@ -59,6 +63,12 @@ def read(path: Path) -> ServerConfig:
             at.child("max_connections"),
             low=8,
             high=4096,
+        ),
+        scrub_days=config_file.number(
+            keys.get("scrub_days", ServerConfig.scrub_days), at.child("scrub_days"), low=0, high=3650
+        ),
+        scrub_mb_s=config_file.number(
+            keys.get("scrub_mb_s", ServerConfig.scrub_mb_s), at.child("scrub_mb_s"), low=0.1, high=10_000
         ),
         warnings=_warnings(path, plain),
     )

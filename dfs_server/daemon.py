@@ -1,11 +1,12 @@
-"""The running server: listens, gives each connection a session in a thread, deletes what was dropped, stops cleanly.
+"""The running server: listens, gives each connection a session in a thread, deletes what was dropped, looks after what
+it holds (scrub), stops cleanly.
 
 This is the composition root: folder, accounts, namespaces and sessions are put together here. Knows no message.
 
-Threads: one accepts connections, one serves each connection, one deletes dropped pieces every minute; `start` and
-`stop` belong to the thread that made the daemon. `_lock` guards `_sessions`. To stop, `_stopping` is set and
-then `_stop_read` becomes readable for good, which wakes whoever waits for a frame or a connection; whoever is in the
-middle of a request finishes it, for at most `STOP_S` seconds.
+Threads: one accepts connections, one serves each connection, one deletes dropped pieces every minute, one scrubs;
+`start` and `stop` belong to the thread that made the daemon. `_lock` guards `_sessions`. To stop, `_stopping` is set
+and then `_stop_read` becomes readable for good, which wakes whoever waits for a frame or a connection; whoever is in
+the middle of a request finishes it, for at most `STOP_S` seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import threading
 import time
 from typing import Final
 
+from dfs_server import scrub
 from dfs_server.accounts import Accounts
 from dfs_server.config import ServerConfig
 from dfs_server.connection import STALL_S, Connection
@@ -30,6 +32,9 @@ from dfs_server.shares import Shares
 
 STOP_S: Final = 5.0
 SWEEP_INTERVAL_S: Final = 60.0
+SCRUB_INTERVAL_S: Final = 60.0
+"""How long after the start, and then how often, it is asked whether it is time for a scrub."""
+SCRUB_NICENESS: Final = 15
 MAX_REFUSED_CONNECTIONS: Final = 32
 """So many more connections than the most allowed are told that there is no room; the others are just closed."""
 
@@ -51,11 +56,15 @@ class Daemon:
         port: int,
         *,
         sweep_interval_s: float = SWEEP_INTERVAL_S,
+        scrub_interval_s: float = SCRUB_INTERVAL_S,
         stall_s: float = STALL_S,
         authentication_s: float = AUTHENTICATION_S,
     ) -> None:
         self._stall_s = stall_s
         self._sweep_interval_s = sweep_interval_s
+        self._scrub_interval_s = scrub_interval_s
+        self._config = config
+        self._root = folder.path
         self._max_connections = config.max_connections
         self._stopping = threading.Event()
         self._namespaces = Namespaces(
@@ -78,6 +87,8 @@ class Daemon:
             threading.Thread(target=self._accept, name="accept", daemon=True),
             threading.Thread(target=self._sweep, name="sweep", daemon=True),
         ]
+        if config.scrub_days:
+            self._threads.append(threading.Thread(target=self._scrub, name="scrub", daemon=True))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -184,6 +195,22 @@ class Daemon:
                     continue
                 if deleted:
                     log.info("the pieces of %d dropped segments, or dropped by themselves, were deleted", deleted)
+
+    # -------------------------------------------------------------- scrub
+
+    def _scrub(self) -> None:
+        with contextlib.suppress(OSError):  # Linux: a thread has a niceness of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SCRUB_NICENESS)
+        period_s = self._config.scrub_days * scrub.DAY_S
+        bytes_per_s = self._config.scrub_mb_s * 1e6
+        while not self._stopping.wait(self._scrub_interval_s):
+            for user in sorted(self._config.users):
+                if self._stopping.is_set() or not (self._root / user).is_dir():
+                    continue
+                try:
+                    self._namespaces.of(user).scrub(period_s, bytes_per_s, self._stopping.wait)
+                except RequestFailedError as error:
+                    log.warning("the scrub of user %s's folder failed, and is tried again: %s", user, error)
 
 
 def _listen(host: str, port: int) -> socket.socket:

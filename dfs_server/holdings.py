@@ -131,21 +131,18 @@ class Holdings:
 
     # -------------------------------------------------------------- bad pieces
 
-    def quarantine_large(self, segment: bytes, number: int, inode: int | None) -> Path | None:
-        """Move a bad piece's file to quarantine, if it is (still) the file with this inode number. Raises OSError."""
-        bad = BadPiece(int(self._clock()), segment, number)
+    def quarantine_large(self, segment: bytes, number: int, inode: int) -> Path | None:
+        """Move a bad piece's file to quarantine, if it is (still) the file with this number. Raises OSError."""
+        bad = BadPiece(self.now_s(), segment, number)
         places: list[Path] = []
-        if self.files.move_out(
-            segment, number, lambda path: places.append(self.quarantine.move_here(path, bad)), inode
-        ):
-            return places[0]
-        return None
+        self.files.move_out(segment, number, inode, lambda path: places.append(self.quarantine.move_here(path, bad)))
+        return places[0] if places else None
 
     def quarantine_small(self, segment: bytes, number: int, stored: StoredPiece) -> Path | None:
         """Move a bad small piece to quarantine, if it still has these bytes. Raises OSError, sqlite3 errors."""
-        place = self.quarantine.write_here(stored.data, BadPiece(int(self._clock()), segment, number))
+        place = self.quarantine.write_here(stored.data, BadPiece(self.now_s(), segment, number))
         return place if self.tables.remove(segment, number, stored.data) else None
 
     def forget_old_findings(self) -> None:
         """Delete what lies in quarantine for long and is here again."""
-        self.quarantine.forget_old(int(self._clock()), lambda segment, number: bool(self.have([(segment, number)])))
+        self.quarantine.forget_old(self.now_s(), lambda segment, number: bool(self.have([(segment, number)])))

@@ -45,6 +45,7 @@ from dfs_server.protocol.messages import (
     ServerStatus,
 )
 from dfs_server.protocol.status import Status
+from dfs_server.scrubber import Rest, Scrubber
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Namespace:
         self._reserve_bytes = reserve_bytes
         self._room = room
         self.holdings = Holdings(folder, store)
+        self.scrubber = Scrubber(folder, self.holdings, store.connect)
 
     def answer(self, request: Request) -> Reply:
         """The reply to any request that needs no payload in either direction. Raises `RequestFailedError`."""
@@ -115,6 +117,11 @@ class Namespace:
             self.holdings.forget_old_findings()
             return sum(self.holdings.delete_dropped(stop))
 
+    def scrub(self, period_s: float, bytes_per_s: float, rest: Rest) -> bool:
+        """Look at what is here, if it is time; whether a whole pass has ended. Raises `RequestFailedError`."""
+        with failures_told():
+            return self.scrubber.run(period_s, bytes_per_s, rest)
+
     def close(self) -> None:
         self._store.close()
 
@@ -152,6 +159,7 @@ class Namespace:
             piece_count=piece_count,
             piece_bytes=piece_bytes,
             quarantined=len(self.holdings.quarantine),
+            scrubbed_s=self.scrubber.progress.passed_s,
         )
 
     # -------------------------------------------------------------- pieces
@@ -170,15 +178,16 @@ class Namespace:
 
     def _findings(self) -> Findings:
         bad = self.holdings.quarantine.latest(MAX_AT_ONCE)
+        progress = self.scrubber.progress
         return Findings(
             quarantined=tuple((piece.segment, piece.number, piece.when_s) for piece in bad),
             quarantined_count=len(self.holdings.quarantine),
-            passed_s=0,
-            began_s=0,
-            checked=0,
-            pieces=0,
-            database_checked_s=0,
-            database="",
+            passed_s=progress.passed_s,
+            began_s=progress.began_s if progress.is_under_way else 0,
+            checked=progress.checked,
+            pieces=max(progress.pieces, progress.checked),
+            database_checked_s=progress.database_checked_s,
+            database=progress.database,
         )
 
 

@@ -84,6 +84,10 @@ class NamespaceStore:
         self._log_first: int = first
         self._log_bytes: int = size
 
+    def connect(self) -> sqlite3.Connection:
+        """Another connection to the file, for reading; it belongs to the caller."""
+        return self._database.connect()
+
     def close(self) -> None:
         """Close the file. What was acknowledged is durable already."""
         self.pieces.close()

@@ -35,6 +35,10 @@ class CorruptPieceError(Exception):
     """A piece's file on disk is short, or its header is damaged."""
 
 
+class OtherFormatError(CorruptPieceError):
+    """The file is, or seems to be, of another format: another version of this program wrote it."""
+
+
 class PieceHeader(NamedTuple):
     """What a piece's file says of itself."""
 
@@ -60,8 +64,12 @@ def read_header(descriptor: int, path: Path) -> PieceHeader:
     if len(start) < HEADER_BYTES:
         raise CorruptPieceError(f"{path}: the file has {len(start)} bytes, less than a header")
     magic, version, number, length, segment = _FIELDS.unpack_from(start)
-    if magic != MAGIC or version != FORMAT or length > MAX_PIECE_BYTES:
-        raise CorruptPieceError(f"{path}: not a piece's file of format {FORMAT}")
+    if magic != MAGIC:
+        raise CorruptPieceError(f"{path}: not a piece's file")
+    if version != FORMAT:
+        raise OtherFormatError(f"{path}: a piece's file of format {version}; this program knows format {FORMAT}")
+    if length > MAX_PIECE_BYTES:
+        raise CorruptPieceError(f"{path}: the header says {length} bytes; a piece has at most {MAX_PIECE_BYTES}")
     digests = os.pread(descriptor, DIGEST_BYTES * block_count(length), HEADER_BYTES)
     header = PieceHeader(segment, number, length, digests)
     if blake3(start[: _FIELDS.size] + digests).digest() != start[_FIELDS.size :]:

@@ -141,13 +141,17 @@ class PieceStore:
         for number in numbers:
             self._take_out(segment, number, Path.unlink)
 
-    def move_out(self, segment: bytes, number: int, moved: Callable[[Path], object], only: int | None = None) -> bool:
-        """Have `moved` take the file of a piece away; whether it was there. `only`: a file with this inode number."""
+    def inode(self, segment: bytes, number: int) -> int | None:
+        """The number of this piece's file, which is another one once the piece is put again; or None."""
+        try:
+            return self._path(segment, number).stat().st_ino
+        except FileNotFoundError:
+            return None
+
+    def move_out(self, segment: bytes, number: int, inode: int, move: Callable[[Path], object]) -> bool:
+        """Have `move` take away the file of a piece, if it is (still) the one with this number; whether it was."""
         with self.lock:
-            path = self._path(segment, number)
-            if only is not None and (not path.exists() or path.stat().st_ino != only):
-                return False
-            return self._take_out(segment, number, moved)
+            return self.inode(segment, number) == inode and self._take_out(segment, number, move)
 
     def _take_out(self, segment: bytes, number: int, take: Callable[[Path], object]) -> bool:
         path = self._path(segment, number)

@@ -50,6 +50,8 @@ def test_the_file_that_comes_with_it_is_right_and_its_comments_name_the_defaults
         "grace_period_s": found.grace_period_s,
         "reserve_bytes": found.reserve_bytes,
         "max_connections": found.max_connections,
+        "scrub_days": found.scrub_days,
+        "scrub_mb_s": found.scrub_mb_s,
     }
 
 

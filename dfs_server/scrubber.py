@@ -1,0 +1,208 @@
+"""The scrub of one namespace: looks at every piece and at SQLite's file, slowly, and moves what is bad to quarantine.
+
+A piece is bad if its bytes do not have the digests they came with, or if the disk cannot read them. It is then no
+longer here (`HavePieces` says so), and a client makes it anew from its twin. A file of another format is left alone.
+The schedule is `scrub`'s. How far it is lies in `ROOT/<user>/scrub.json`, written now and then: after a crash some
+pieces are looked at twice.
+
+Threads: `run` belongs to the scrub's thread; `progress` may be asked for from any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from dfs_server import durable, scrub
+from dfs_server.holdings import Holdings
+from dfs_server.open_piece import OpenPiece
+from dfs_server.piece_file import CorruptPieceError, OtherFormatError
+from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests, blocks_match
+from dfs_server.scrub import Progress
+
+LIST_STEP: Final = 1000
+SAVE_EVERY: Final = 256
+"""So many pieces are looked at between two notes of how far it is."""
+READ_BYTES: Final = 4 * BLOCK_BYTES
+SMALL_COST_BYTES: Final = 4096
+"""What looking at a piece costs at least, however small it is."""
+DATABASE_STEPS: Final = 20_000
+"""SQLite's instructions between two looks whether the server stops."""
+
+log = logging.getLogger(__name__)
+
+_UNREADABLE: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
+_WRONG_BYTES: Final = "its bytes do not have their digests"
+
+Rest = Callable[[float], bool]
+"""Wait so many seconds; True if the server stops."""
+
+
+class Scrubber:
+    """The scrub of the namespace in `folder`. `connect`: a new connection to its SQLite file."""
+
+    def __init__(
+        self,
+        folder: Path,
+        holdings: Holdings,
+        connect: Callable[[], sqlite3.Connection],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._file = folder / "scrub.json"
+        self._holdings = holdings
+        self._connect = connect
+        self._clock = clock
+        self.progress = self._saved()
+        """Replaced as a whole with each piece."""
+
+    def run(self, period_s: float, bytes_per_s: float, rest: Rest) -> bool:
+        """Do a whole pass, or the rest of one, if it is time; whether a pass has ended. Raises OSError, sqlite3 errors
+        for what is no piece's fault."""
+        if not self.progress.is_due(self._now_s(), period_s):
+            return False
+        if not self.progress.is_under_way:
+            self.progress = self.progress.begun(self._now_s(), self._holdings.totals()[0])
+            self._save()
+        try:
+            failure: sqlite3.DatabaseError | None = None
+            try:
+                if self._look_at_pieces(bytes_per_s, rest):
+                    return False
+            except sqlite3.DatabaseError as error:
+                failure = error  # SQLite's own check can tell more
+            if (database := self._look_at_database(rest)) is None:
+                return False
+            if failure is not None and not database:
+                raise failure
+            self.progress = self.progress.ended(self._now_s(), database)
+            self._holdings.forget_old_findings()
+        finally:
+            self._save()
+        log.info("the scrub of %s has looked at %d pieces", self._folder, self.progress.checked)
+        return True
+
+    # -------------------------------------------------------------- pieces
+
+    def _look_at_pieces(self, bytes_per_s: float, rest: Rest) -> bool:
+        """Look at all pieces that are left; whether the server stops."""
+        more = True
+        while more:
+            found, more = self._holdings.listed(self.progress.position, LIST_STEP)
+            for piece in found:
+                self._look_at_large(piece.segment, piece.number)
+                self._look_at_small(piece.segment, piece.number)
+                self.progress = self.progress.looked_at(piece.segment, piece.number)
+                if self.progress.checked % SAVE_EVERY == 0:
+                    self._save()
+                if rest(scrub.pause_s(max(piece.length, SMALL_COST_BYTES), bytes_per_s)):
+                    return True
+        return False
+
+    def _look_at_large(self, segment: bytes, number: int) -> None:
+        if (inode := self._holdings.files.inode(segment, number)) is None:
+            return
+        try:
+            with self._holdings.files.open(segment, number) or contextlib.nullcontext() as piece:
+                if piece is None or _is_good(piece):
+                    return
+            why = _WRONG_BYTES
+        except OtherFormatError as error:
+            log.warning("%s; it is left alone", error)
+            return
+        except CorruptPieceError as error:
+            why = str(error)
+        except OSError as error:
+            if error.errno not in _UNREADABLE:
+                raise
+            why = f"the disk cannot read it: {error.strerror}"
+        self._report(segment, number, why, lambda: self._holdings.quarantine_large(segment, number, inode))
+
+    def _look_at_small(self, segment: bytes, number: int) -> None:
+        stored = self._holdings.tables.get(segment, number)
+        if stored is None or block_digests(stored.data) == stored.digests:
+            return
+        self._report(segment, number, _WRONG_BYTES, lambda: self._holdings.quarantine_small(segment, number, stored))
+
+    def _report(self, segment: bytes, number: int, why: str, take: Callable[[], Path | None]) -> None:
+        name = f"piece P{number} of segment {segment.hex()} of user {self._folder.name}"
+        try:
+            if (place := take()) is None:
+                return  # somebody has put it anew meanwhile
+        except OSError as error:
+            log.warning("%s is bad (%s), and cannot be moved to quarantine: %s", name, why, error.strerror or error)
+            return
+        log.error(
+            "%s is bad (%s); it is in quarantine as %s. Mounts make it anew from its twin, 'dfc heal' does so at once. "
+            "If this happens again, replace this server's disk.",
+            name,
+            why,
+            place,
+        )
+
+    # -------------------------------------------------------------- SQLite's file
+
+    def _look_at_database(self, rest: Rest) -> str | None:
+        """What is wrong with SQLite's file: empty if nothing is; None if the server stops."""
+        stops = False
+
+        def look_up() -> int:
+            nonlocal stops
+            stops = rest(0.0)
+            return int(stops)
+
+        try:
+            with contextlib.closing(self._connect()) as db:
+                db.set_progress_handler(look_up, DATABASE_STEPS)
+                rows = db.execute("PRAGMA integrity_check(10)").fetchall()
+        except sqlite3.DatabaseError as error:
+            if stops:
+                return None
+            rows = [(str(error),)]
+        wrong = "; ".join(str(row[0]) for row in rows if row[0] != "ok")
+        if wrong:
+            log.error(
+                "%s is damaged (%s). Stop this server, move the user's folder %s away and start the server: the others "
+                "bring back what was in it. If this happens again, replace this server's disk.",
+                self._folder / "namespace.db",
+                wrong,
+                self._folder,
+            )
+        return wrong
+
+    # -------------------------------------------------------------- how far it is
+
+    def _now_s(self) -> int:
+        return int(self._clock())
+
+    def _saved(self) -> Progress:
+        try:
+            return scrub.decode(self._file.read_bytes())
+        except OSError:
+            return Progress()
+
+    def _save(self) -> None:
+        try:
+            durable.write_file(self._file, scrub.encode(self.progress))
+        except OSError as error:
+            log.warning("%s: how far the scrub is cannot be written: %s", self._file, error.strerror or error)
+
+
+def _is_good(piece: OpenPiece) -> bool:
+    """Whether the piece on the disk has its digests. What is in memory says nothing of the disk."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(piece.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for offset in range(0, piece.length, READ_BYTES):
+        data = piece.read(offset, READ_BYTES)
+        if len(data) < min(READ_BYTES, piece.length - offset):
+            return False
+        if not blocks_match(data, piece.digests, offset // BLOCK_BYTES):
+            return False
+    return True
