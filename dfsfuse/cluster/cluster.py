@@ -95,6 +95,10 @@ class Cluster:
         """The ids of the servers that are believed to answer. Costs nothing."""
         return self._lines.usable()
 
+    def comebacks(self) -> dict[int, int]:
+        """How often each server, by id, has answered again after it had been missing."""
+        return dict(self._lines.comebacks)
+
     def recheck(self, timeout_s: float = RECHECK_S) -> frozenset[int]:
         """`usable()`, after a look at those that are down but quick to try (refused or lost a moment ago).
 

@@ -45,6 +45,8 @@ class Lines:
         self.clock = clock
         self.changed = threading.Event()
         """Set whenever a server goes down, for whoever tries them again."""
+        self.comebacks = dict.fromkeys(self.servers, 0)
+        """How often each server has answered again after it had been missing: then it may have missed something."""
         self.tried_elsewhere = False
         """Whether somebody else tries servers that are down, so that requests need not do it."""
         self._credentials = credentials
@@ -109,6 +111,7 @@ class Lines:
             return
         with self._lock:
             changed = self._circuits[id].answered()
+            self.comebacks[id] += changed
         if changed:
             log.warning("%s answers again", self.servers[id])
 

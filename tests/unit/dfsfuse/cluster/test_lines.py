@@ -63,8 +63,10 @@ def test_one_line_is_logged_for_each_change(lines: Lines, caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO):
         lines.failed(1, f"{server} does not answer: connection refused", quick=True)
         lines.failed(1, f"{server} does not answer: connection refused", quick=True)
+        assert lines.comebacks == {1: 0}
         lines.answered(1)
         lines.answered(1)
+    assert lines.comebacks == {1: 1}
     assert caplog.messages == [
         f"{server} does not answer: connection refused; trying again in the background",
         f"{server} answers again",
