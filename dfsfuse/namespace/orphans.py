@@ -61,6 +61,12 @@ def is_orphan(view: View, ino: int) -> bool:
     return view.get(keys.orphan(ino)) is not None
 
 
+def begin(tx: Transaction, ino: int, client: bytes, now_ns: int) -> None:
+    """The inode has just lost its last name, or has none yet, and the client needs it. Nobody can have claimed it
+    before, so nothing is read: a removal is answered from what is cached."""
+    _save(tx, ino, {client: now_ns})
+
+
 def claim(tx: Transaction, ino: int, client: bytes, now_ns: int) -> None:
     """The client needs the inode, which has no name (any more)."""
     _save(tx, ino, claims(tx, ino) | {client: now_ns})

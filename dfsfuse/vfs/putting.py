@@ -91,7 +91,7 @@ class Putter:
         hidden = msgspec.structs.replace(new, nlink=0)
 
         def begin(tx: Transaction) -> None:
-            orphans.claim(tx, ino, self._context.client, new.ctime_ns)
+            orphans.begin(tx, ino, self._context.client, new.ctime_ns)
             inodes.save(tx, ino, hidden)
 
         self._context.store.transact(begin)

@@ -44,7 +44,7 @@ def bury(tx: Transaction, removed: Removed, files: OpenFiles, context: Context) 
     is_small = not inode.is_file or regions.count(inode.size) <= regions.FEW_REGIONS
     if context.grace_s or not files.doom(ino) or not is_small:
         inodes.save(tx, ino, inode)
-        orphans.claim(tx, ino, context.client, inode.ctime_ns)
+        orphans.begin(tx, ino, context.client, inode.ctime_ns)
         return True
     if inode.is_file:
         regions.resize(tx, ino, inode, 0)
