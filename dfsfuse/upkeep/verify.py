@@ -1,0 +1,217 @@
+"""Verifying from outside: every copy of every piece is fetched from its home and checked against the metadata's digest.
+
+Nothing is trusted but the map: not what a server says it has, nor the digests that it keeps beside a piece. What looks
+bad counts only if the record still names that copy afterwards: the file may have been written to, or healed, meanwhile.
+A server that does not answer is not asked again; what it holds is not verified then, and that is said.
+
+Memory: `WINDOW_BYTES` of pieces under way, and one batch of records. One thread; given up within a moment when `wait`
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Final, NamedTuple
+
+from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfs_server.protocol.status import Status
+from dfsfuse.cluster.exchange import Answer, Call, Failure
+from dfsfuse.data import extents
+from dfsfuse.data.extents import BadRegionError, Segment
+from dfsfuse.data.transport import ClusterLike
+from dfsfuse.upkeep import whole_pieces
+from dfsfuse.upkeep.map_reader import Pages
+from dfsfuse.upkeep.moving import GLANCE_S, STALL_S, StoppedError
+from dfsfuse.upkeep.walk import RegionRecord, walk
+
+WINDOW_CALLS: Final = 64
+WINDOW_BYTES: Final = 16 * 1024 * 1024
+BATCH_SEGMENTS: Final = 500
+
+Told = Callable[[int], None]
+"""Hears of so many bytes that were verified."""
+
+
+@dataclass(frozen=True)
+class BadCopy:
+    """A copy that is not what it should be. `is_missing`: the server says that it does not have it."""
+
+    path: bytes
+    segment: bytes
+    number: int
+    server: int
+    is_missing: bool
+    text: str
+    has_twin: bool
+    """Another copy of the piece was found to be good: healing makes this one anew from it."""
+
+
+@dataclass
+class Verified:
+    """What came of it."""
+
+    files: int = 0
+    segments: int = 0
+    copies: int = 0
+    """That were found to be good."""
+    verified_bytes: int = 0
+    bad: list[BadCopy] = field(default_factory=list)
+    unheard: dict[int, str] = field(default_factory=dict)
+    """Servers that did not answer, and what is to be said of them."""
+    unverified: int = 0
+    """Copies on those."""
+    unreadable: list[bytes] = field(default_factory=list)
+    """Files of which a record cannot be read."""
+
+    @property
+    def lost(self) -> list[bytes]:
+        """The files of which some piece has no good copy on any server that answers."""
+        return sorted({copy.path for copy in self.bad if not copy.has_twin})
+
+
+class _Copy(NamedTuple):
+    key: bytes
+    segment: Segment
+    number: int
+    server: int
+
+
+class Verifier:
+    """See the module. `wait` waits so many seconds, and says whether to stop."""
+
+    def __init__(
+        self,
+        cluster: ClusterLike,
+        pages: Pages,
+        *,
+        told: Told = lambda _: None,
+        wait: Callable[[float], bool] = lambda _: False,
+    ) -> None:
+        self._cluster = cluster
+        self._pages = pages
+        self._told = told
+        self._wait = wait
+
+    def verify(self, paths: Mapping[int, bytes], *, everything: bool = False) -> Verified:
+        """Verify these files (inode -> a path of it). `everything`: they are all that there are, or nearly, so that
+        it is quicker to go through all records. Raises `StoppedError`, UnavailableError, AuthenticationError."""
+        verified = Verified(files=len(paths))
+        self._pages.begin()
+        records = chain.from_iterable(walk(self._pages, None if everything else paths))
+        wanted = self._copies((record for record in records if record.ino in paths), paths, verified)
+        while batch := [copy for copies in islice(wanted, BATCH_SEGMENTS) for copy in copies]:
+            good, doubtful = self._fetch(batch, verified)
+            verified.bad += self._confirmed(doubtful, good, paths)
+        return verified
+
+    @staticmethod
+    def _copies(
+        records: Iterable[RegionRecord], paths: Mapping[int, bytes], verified: Verified
+    ) -> Iterator[list[_Copy]]:
+        """The copies of each segment."""
+        for record in records:
+            if record.region is None:
+                verified.unreadable.append(paths[record.ino])
+                continue
+            for segment in record.region.segments:
+                verified.segments += 1
+                yield [
+                    _Copy(record.key, segment, number, server)
+                    for number, homes in zip(PIECE_NUMBERS, segment.homes, strict=True)
+                    if whole_pieces.length_of(segment, number)
+                    for server in homes
+                ]
+
+    def _fetch(
+        self, batch: list[_Copy], verified: Verified
+    ) -> tuple[set[tuple[bytes, int]], dict[_Copy, Failure | str]]:
+        """Fetch these copies. Gives the pieces of which a good one was seen, and what looks bad."""
+        good: set[tuple[bytes, int]] = set()
+        doubtful: dict[_Copy, Failure | str] = {}
+        flights: dict[Call, tuple[_Copy, memoryview]] = {}
+        under_way = 0
+        waiting = iter(batch)
+        following = next(waiting, None)
+        with self._cluster.exchange() as exchange:
+            while True:
+                while following is not None and len(flights) < WINDOW_CALLS and under_way < WINDOW_BYTES:
+                    if following.server in verified.unheard or following.server not in self._cluster.names:
+                        verified.unverified += 1
+                    else:
+                        sink = memoryview(bytearray(whole_pieces.length_of(following.segment, following.number)))
+                        request = whole_pieces.request(following.segment, following.number)
+                        call = Call(following.server, request, sink=sink, stall_s=STALL_S)
+                        flights[call] = following, sink
+                        under_way += len(sink)
+                        exchange.start(call)
+                    following = next(waiting, None)
+                if not flights:
+                    return good, doubtful
+                result = exchange.next(GLANCE_S)
+                if result is None:
+                    if self._wait(0.0):
+                        raise StoppedError
+                    continue
+                copy, sink = flights.pop(result.call)
+                under_way -= len(sink)
+                self._judge(copy, result, sink, verified, good, doubtful)
+                self._told(len(sink))
+
+    def _judge(
+        self,
+        copy: _Copy,
+        result: Answer | Failure,
+        sink: memoryview,
+        verified: Verified,
+        good: set[tuple[bytes, int]],
+        doubtful: dict[_Copy, Failure | str],
+    ) -> None:
+        if isinstance(result, Failure):
+            if result.status in (None, Status.BUSY):
+                verified.unheard.setdefault(copy.server, result.text)
+                verified.unverified += 1
+            else:
+                doubtful[copy] = result
+            return
+        problem = whole_pieces.problem(copy.segment, copy.number, result.reply, result.payload_bytes, sink)
+        if problem:
+            doubtful[copy] = f"{self._cluster.names[copy.server]} {problem}"
+            return
+        good.add((copy.segment.id, copy.number))
+        verified.copies += 1
+        verified.verified_bytes += len(sink)
+
+    def _confirmed(
+        self, doubtful: Mapping[_Copy, Failure | str], good: set[tuple[bytes, int]], paths: Mapping[int, bytes]
+    ) -> Iterator[BadCopy]:
+        """Those that the records still name, in the newest state."""
+        if not doubtful:
+            return
+        self._pages.begin()
+        keys = sorted({copy.key for copy in doubtful})
+        named = {
+            (segment.id, number, server)
+            for value in self._pages.values(keys)
+            for segment in _segments(value)
+            for number, homes in zip(PIECE_NUMBERS, segment.homes, strict=True)
+            for server in homes
+        }
+        for copy, what in doubtful.items():
+            if (copy.segment.id, copy.number, copy.server) in named:
+                ino = RegionRecord(copy.key, None, None).ino
+                is_missing = isinstance(what, Failure) and what.status == Status.NOT_FOUND
+                name = self._cluster.names[copy.server]
+                text = f"{name} does not have it" if is_missing else what.text if isinstance(what, Failure) else what
+                has_twin = (copy.segment.id, copy.number) in good
+                yield BadCopy(paths[ino], copy.segment.id, copy.number, copy.server, is_missing, text, has_twin)
+
+
+def _segments(value: bytes | None) -> tuple[Segment, ...]:
+    if value is None:
+        return ()
+    try:
+        return extents.decode(value).segments
+    except BadRegionError:
+        return ()
