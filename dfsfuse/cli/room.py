@@ -19,7 +19,7 @@ from dfsfuse.cluster.exchange import Answer
 from dfsfuse.vfs.attributes import Room
 
 COPIES = 2
-STALL_S = 1.0
+STALL_S = 0.5
 MAX_AGE_S = 1.0
 
 

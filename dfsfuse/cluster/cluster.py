@@ -15,6 +15,7 @@ from typing import Final
 
 from dfs_server.protocol.messages import GetPosition, Request
 from dfsfuse.cluster.exchange import Answer, Call, Exchange, Failure
+from dfsfuse.cluster.faults import Fault
 from dfsfuse.cluster.health import EAGER_PAUSE_S
 from dfsfuse.cluster.lines import AUTHENTICATION_S, Lines
 from dfsfuse.cluster.pinger import Pinger
@@ -98,6 +99,14 @@ class Cluster:
     def comebacks(self) -> dict[int, int]:
         """How often each server, by id, has answered again after it had been missing."""
         return dict(self._lines.comebacks)
+
+    def note_fault(self, server: int, what: str) -> None:
+        """A server's answer was not what it should be. Remembered for people (`faults`)."""
+        self._lines.faults.note(server, what)
+
+    def faults(self) -> dict[int, Fault]:
+        """What servers did wrong since this was made, by server id."""
+        return self._lines.faults.by_server()
 
     def recheck(self, timeout_s: float = RECHECK_S) -> frozenset[int]:
         """`usable()`, after a look at those that are down but quick to try (refused or lost a moment ago).

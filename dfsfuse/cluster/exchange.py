@@ -235,8 +235,11 @@ class Exchange:
             self._fail(call, error)
             return False
         self._finished.append(outcome)
-        if isinstance(outcome, Failure) and outcome.status in _LAST_WORDS:
-            return False
+        if isinstance(outcome, Failure):
+            if outcome.status in _LAST_WORDS:
+                return False
+            if outcome.status == Status.DIVERGED:
+                self._lines.faults.note(call.server, "its log is another one than the others'")
         self._lines.answered(call.server)
         return True
 
@@ -275,6 +278,8 @@ class Exchange:
     def _fail(self, call: Call, error: Exception) -> None:
         """The call failed without an answer to it."""
         failure = failure_of(call, self._lines.servers[call.server], error)
+        if isinstance(error, ProtocolError):
+            self._lines.faults.note(call.server, f"no answer to {type(call.request).__name__}: {error}")
         if failure.status not in _HARMLESS:
             quick = isinstance(error, OSError) and not isinstance(error, TimeoutError)
             self._lines.failed(call.server, failure.text, quick=quick)

@@ -39,8 +39,8 @@ class Circuit:
         self._last_trial = 0.0
 
     def failed(self, reason: str, *, quick: bool, tried: bool = True) -> bool:
-        """It did not answer. `quick`: it cost no waiting. Not `tried`: nobody asked it just now, so somebody eager may at
-        once. Returns whether this is what took it down."""
+        """It did not answer. `quick`: it cost no waiting. Not `tried`: nobody asked it just now, so somebody eager may.
+        Returns whether this is what took it down."""
         now = self._clock()
         self.reason, self._quick = reason, quick
         if not self.up:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dfsfuse.cluster.connection import Connection
+from dfsfuse.cluster.faults import Faults
 from dfsfuse.cluster.health import Circuit
 from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, look_up, look_up_number
 
@@ -45,6 +46,7 @@ class Lines:
         self.clock = clock
         self.changed = threading.Event()
         """Set whenever a server goes down, for whoever tries them again."""
+        self.faults = Faults()
         self.comebacks = dict.fromkeys(self.servers, 0)
         """How often each server has answered again after it had been missing: then it may have missed something."""
         self.tried_elsewhere = False

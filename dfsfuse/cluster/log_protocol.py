@@ -344,9 +344,9 @@ def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
     attempt = doubts = goal = 0
     leases: dict[int, int] = {}
     while True:
-        survey = Survey(log.quorum, known=log.known)
+        survey = Survey(log.quorum, known=log.known, leases=leases if recall else None)
         found = yield from _gather(log, survey, survey.verdict, GetPosition(log.client if recall else b""))
-        if not recall or survey.free_of(leases):
+        if survey.is_free():
             match found:
                 case Newest(point, holders):
                     yield from _follow(log, point, holders)

@@ -210,9 +210,10 @@ class Propose(_Round):
             return Outranked(self.outranked)
         if self.overtaken:
             return Overtaken()
-        if len(self.accepted) + len(self.waiting) < self.quorum:
-            return NoQuorum(len(self.accepted) + len(self.waiting))
-        return Pending()
+        possible = len(self.accepted) + len(self.waiting)
+        if possible >= self.quorum or (self.waiting and possible + len(self.behind) >= self.quorum):
+            return Pending()  # also if servers must be brought up to date for it: by one that has accepted
+        return NoQuorum(possible)
 
 
 # ------------------------------------------------------------------ where the log ends
@@ -237,6 +238,8 @@ class Survey(_Round):
     """Where the log ends, told by a quorum."""
 
     known: Point = field(kw_only=True)
+    leases: dict[int, int] | None = None
+    """The number of each server's lease when it was first asked, if that matters; those asked now are added."""
     positions: dict[int, Position] = field(default_factory=dict)
 
     def receive(self, server: int, reply: Reply) -> None:
@@ -257,6 +260,8 @@ class Survey(_Round):
         """What the replies say so far."""
         if len(self.positions) < self.quorum:
             return Pending() if self.waiting else NoQuorum(len(self.positions))
+        if self.waiting and not self.is_free():
+            return Pending()  # the last one may be what it takes: another one has just started, and knows less
         base = self.best()
         tails = Counter(
             reply.tail_digest
@@ -272,12 +277,14 @@ class Survey(_Round):
         # Even a single vote may be all that is left of a chosen batch, if other servers have lost their memory since.
         return Pending() if self.waiting else InDoubt()
 
-    def free_of(self, leases: dict[int, int]) -> bool:
+    def is_free(self) -> bool:
         """Whether no other client may still answer under a lease that was there when each server was first asked.
 
-        `leases`: their numbers then; servers that are asked for the first time are added. Number 1 may be what a server
-        that has just started knows of the lease from before: it is no new one.
+        Number 1 may be what a server that has just started knows of the lease from before: it is no new one.
         """
+        leases = self.leases
+        if leases is None:
+            return True
         for server, reply in self.positions.items():
             leases.setdefault(server, reply.lease)
         free = sum(

@@ -34,8 +34,14 @@ HARD_STALL_S: Final = 4.0
 DEADLINE_S: Final = 30.0
 """However slowly bytes trickle, a download of at most 4 MiB ends by then."""
 
+OnBadPiece = Callable[[Segment, int, int], None]
+"""Told of a home that does not have a piece, or not as it was: segment, number of the piece, server. In the reader's
+thread, so it must not wait for anything."""
+
 Wanted = Mapping[int, range]
 """Piece number -> its blocks to fetch, a non-empty run."""
+
+_NOT_THERE: Final = (Status.NOT_FOUND, Status.IO_ERROR)
 
 _log = logging.getLogger(__name__)
 
@@ -76,14 +82,16 @@ class _Download:
     """One download, for `transport.run`. Gathers the verified runs."""
 
     def __init__(
-        self, segment: Segment, wanted: Wanted, plan: DownloadPlan, names: Mapping[int, str], pace: Pace
+        self, segment: Segment, wanted: Wanted, plan: DownloadPlan, cluster: ClusterLike, pace: Pace, on_bad: OnBadPiece
     ) -> None:
         self.race = plan.race
+        self._cluster = cluster
+        self._on_bad = on_bad
         self.runs: dict[int, Run] = {}
         self._segment = segment
         self._wanted = wanted
         self._plan = plan
-        self._names = names
+        self._names = cluster.names
         self._pace = pace
         self._lengths = dict(zip(PIECE_NUMBERS, piece_lengths(segment.length), strict=True))
         self._sinks: dict[Attempt, memoryview] = {}  # one each: two servers may be sending the same piece
@@ -100,6 +108,8 @@ class _Download:
         if isinstance(result, Failure):
             if result.status == Status.DIGEST_MISMATCH:
                 self._warn(attempt, result.text)
+            elif result.status in _NOT_THERE and attempt.server in self._segment.homes[attempt.number - 1]:
+                self._on_bad(self._segment, attempt.number, attempt.server)
             self._plan.failed(attempt, result.text, silent=result.status is None)
             return
         lie = self._lie(attempt.number, result, sink)
@@ -135,6 +145,7 @@ class _Download:
         return ""
 
     def _warn(self, attempt: Attempt, what: str) -> None:
+        """It has the piece, and not as it was put there."""
         _log.warning(
             "%s has a bad P%d of segment %s: %s",
             self._names[attempt.server],
@@ -142,6 +153,8 @@ class _Download:
             self._segment.id.hex(),
             what,
         )
+        self._cluster.note_fault(attempt.server, f"a bad P{attempt.number} of segment {self._segment.id.hex()}: {what}")
+        self._on_bad(self._segment, attempt.number, attempt.server)
 
 
 def download(
@@ -151,6 +164,7 @@ def download(
     suspects: Suspects,
     pace: Pace,
     *,
+    on_bad: OnBadPiece = lambda *_: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Run]:
     """The wanted blocks, verified, in order of pieces. Raises `IncompleteError` if some cannot be had."""
@@ -158,6 +172,6 @@ def download(
     largest = max(run_bytes(lengths[number - 1], blocks) for number, blocks in wanted.items())
     usable = cluster.usable() - suspects.now(clock())
     plan = DownloadPlan(segment, wanted, frozenset(cluster.names), usable, pace.patience_s(largest))
-    job = _Download(segment, wanted, plan, cluster.names, pace)
+    job = _Download(segment, wanted, plan, cluster, pace, on_bad)
     run(job, cluster, suspects, deadline_s=DEADLINE_S, clock=clock)
     return [job.runs[number] for number in sorted(wanted)]

@@ -20,7 +20,6 @@ from threading import Lock
 from typing import Final, NamedTuple
 
 from dfs_server.protocol.batches import InlinePiece
-from dfs_server.protocol.messages import MAX_HAVE_PIECES, Have, HavePieces
 from dfs_server.protocol.pieces import (
     BLOCK_BYTES,
     PIECE_NUMBERS,
@@ -29,10 +28,10 @@ from dfs_server.protocol.pieces import (
     block_digests,
     piece_digest,
 )
-from dfsfuse.cluster.exchange import Answer, Call
 from dfsfuse.data.block_cache import BlockCache, Run
-from dfsfuse.data.download import DEADLINE_S, HEDGE_S, download
+from dfsfuse.data.download import DEADLINE_S, HEDGE_S, OnBadPiece, download
 from dfsfuse.data.extents import Segment
+from dfsfuse.data.holders import LAST_ONE_S, holders
 from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import place
 from dfsfuse.data.striping import (
@@ -45,6 +44,7 @@ from dfsfuse.data.striping import (
     split,
 )
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.data.upload import HEDGE_S as UPLOAD_HEDGE_S
 from dfsfuse.data.upload import servers_to_write_to, upload
 from dfsfuse.errors import DfsError
 
@@ -53,7 +53,6 @@ DEFAULT_CACHE_BYTES: Final = 128 * 1024 * 1024
 PREFETCH_THREADS: Final = 2
 PREFETCHES_AT_ONCE: Final = 8
 """Under way or waiting for a thread; further ones are not worth it and are forgotten."""
-ASK_STALL_S: Final = 3.0
 
 
 class Written(NamedTuple):
@@ -84,6 +83,10 @@ class SegmentStore:
         self._clock = clock
         self._suspects = Suspects()
         self._pace = Pace(HEDGE_S)
+        self._upload_pace = Pace(UPLOAD_HEDGE_S)
+        self._asking = Pace(LAST_ONE_S)
+        self.on_bad_piece: OnBadPiece = lambda *_: None
+        """Told of each copy that a reader found bad or missing (`dfsfuse.data.download`)."""
         self._lock = Lock()
         self._threads: ThreadPoolExecutor | None = None  # guarded by _lock
         self._prefetches: dict[bytes, Future[None]] = {}  # by segment id; guarded by _lock
@@ -102,7 +105,9 @@ class SegmentStore:
         if length <= INLINE_SEGMENT_MAX_BYTES:
             return self._write_inline(data, rotation)
         segment = self._ids()
-        homes, digests = upload(segment, data, rotation, self._cluster, self._suspects, clock=self._clock)
+        homes, digests = upload(
+            segment, data, rotation, self._cluster, self._suspects, self._upload_pace, clock=self._clock
+        )
         return Written(Segment(segment, length, homes, digests), ())
 
     def _write_inline(self, data: Buffer, rotation: int) -> Written:
@@ -146,7 +151,16 @@ class SegmentStore:
             if missing:
                 wanted[number] = hull(missing)
         if wanted:
-            for run in download(segment, wanted, self._cluster, self._suspects, self._pace, clock=self._clock):
+            runs = download(
+                segment,
+                wanted,
+                self._cluster,
+                self._suspects,
+                self._pace,
+                on_bad=self.on_bad_piece,
+                clock=self._clock,
+            )
+            for run in runs:
                 self._cache.put(run)
                 found.update(((run.number, block), run.block(block)) for block in run.blocks())
         return found
@@ -192,8 +206,8 @@ class SegmentStore:
     def copies(self, segments: Sequence[Segment]) -> list[dict[int, frozenset[int]]]:
         """For each segment: piece number -> ids of the servers that answer and have it now. Nothing is read to tell."""
         pieces = [(segment.id, number) for segment in segments for number in PIECE_NUMBERS]
-        holders = iter(self._holders(pieces, one_is_enough=False))
-        return [{number: frozenset(next(holders)) for number in PIECE_NUMBERS} for _ in segments]
+        found = iter(self._holders(pieces, one_is_enough=False))
+        return [{number: frozenset(next(found)) for number in PIECE_NUMBERS} for _ in segments]
 
     def missing(self, segments: Sequence[Segment]) -> list[frozenset[int]]:
         """For each segment: the numbers of the pieces that no server that answers has. Empty pieces need no server.
@@ -201,27 +215,16 @@ class SegmentStore:
         Does not wait for a server whose answer makes no difference, since the others have a copy of everything.
         """
         pieces = [(segment.id, number) for segment in segments for number in PIECE_NUMBERS if number <= segment.length]
-        holders = self._holders(pieces, one_is_enough=True)
-        nowhere = {piece for piece, servers in zip(pieces, holders, strict=True) if not servers}
+        found = self._holders(pieces, one_is_enough=True)
+        nowhere = {piece for piece, servers in zip(pieces, found, strict=True) if not servers}
         return [
             frozenset(number for number in PIECE_NUMBERS if (segment.id, number) in nowhere) for segment in segments
         ]
 
     def _holders(self, pieces: Sequence[tuple[bytes, int]], *, one_is_enough: bool) -> list[set[int]]:
-        """For each piece the usable servers that say they have it, or at least one of them if that is enough."""
-        holders: list[set[int]] = [set() for _ in pieces]
-        for start in range(0, len(pieces), MAX_HAVE_PIECES):
-            batch = tuple(pieces[start : start + MAX_HAVE_PIECES])
-            found = holders[start : start + MAX_HAVE_PIECES]
-            with self._cluster.exchange() as exchange:
-                for server in self._cluster.usable():
-                    exchange.start(Call(server=server, request=HavePieces(batch), stall_s=ASK_STALL_S))
-                while not (one_is_enough and all(found)) and (result := exchange.next(None)) is not None:
-                    if isinstance(result, Answer) and isinstance(result.reply, Have):
-                        for servers, flag in zip(found, result.reply.flags, strict=False):
-                            if flag:
-                                servers.add(result.call.server)
-        return holders
+        return holders(
+            pieces, self._cluster, self._suspects, self._asking, one_is_enough=one_is_enough, clock=self._clock
+        )
 
     def close(self) -> None:
         """End the prefetches. Waits for those under way."""

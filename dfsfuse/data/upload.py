@@ -22,7 +22,7 @@ from dfs_server.protocol.pieces import PIECE_NUMBERS, Buffer, block_digests, pie
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.extents import Digests
-from dfsfuse.data.pace import Suspects
+from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import COPIES, Homes, place
 from dfsfuse.data.race import Attempt, Race
 from dfsfuse.data.striping import split
@@ -32,7 +32,8 @@ from dfsfuse.errors import DfsError, NoSpaceError, ReadOnlyError
 SERVERS_TO_WRITE: Final = 3
 """A batch needs three servers, so data for fewer is not worth sending."""
 
-SOFT_STALL_S: Final = 0.7
+HEDGE_S: Final = 0.4
+"""How long a server may take for a piece before another one gets it too, unless that usually takes long."""
 HARD_STALL_S: Final = 4.0
 DEADLINE_S: Final = 60.0
 """However slowly bytes trickle, an upload of at most 4 MiB ends by then."""
@@ -67,7 +68,13 @@ def servers_to_write_to(cluster: ClusterLike) -> frozenset[int]:
 class UploadPlan:
     """Which piece goes where next, and when to give up. Pure."""
 
-    def __init__(self, rotation: int, usable: frozenset[int], spared: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        rotation: int,
+        usable: frozenset[int],
+        spared: frozenset[int] = frozenset(),
+        patience_s: float = HEDGE_S,
+    ) -> None:
         """`spared` are usable servers that it is better not to burden. Raises `ReadOnlyError`."""
         require_writable(usable)
         self._usable = usable
@@ -80,11 +87,11 @@ class UploadPlan:
             number: _with_replacements(homes, usable, spared)
             for number, homes in zip(PIECE_NUMBERS, preferred, strict=True)
         }
-        self.race = Race(order, need=COPIES, patience_s=SOFT_STALL_S, others_first=COPIES)
+        self.race = Race(order, need=COPIES, patience_s=patience_s, others_first=COPIES)
 
-    def acknowledged(self, attempt: Attempt, now: float) -> None:
-        """The server has the piece, durably."""
-        self.race.won(attempt, now)
+    def acknowledged(self, attempt: Attempt, now: float) -> float:
+        """The server has the piece, durably. Returns how long that took, in seconds."""
+        return self.race.won(attempt, now)
 
     def failed(self, attempt: Attempt, status: Status | None, text: str) -> None:
         """The server does not have the piece. `status` None: it did not answer."""
@@ -125,8 +132,9 @@ def _with_replacements(homes: tuple[int, ...], usable: frozenset[int], spared: f
 class _Upload:
     """One segment's upload, for `transport.run`."""
 
-    def __init__(self, segment: bytes, data: Buffer, plan: UploadPlan, names: Mapping[int, str]) -> None:
+    def __init__(self, segment: bytes, data: Buffer, plan: UploadPlan, names: Mapping[int, str], pace: Pace) -> None:
         self.race = plan.race
+        self._pace = pace
         self._segment = segment
         self._pieces = split(data)
         self._plan = plan
@@ -144,7 +152,7 @@ class _Upload:
         if isinstance(result, Failure):
             self._plan.failed(attempt, result.status, result.text)
         elif isinstance(result.reply, Done):
-            self._plan.acknowledged(attempt, now)
+            self._pace.note(len(self._pieces[attempt.number - 1]), self._plan.acknowledged(attempt, now))
         else:
             name = self._names[attempt.server]
             text = f"{name} answered PutPiece with {type(result.reply).__name__}"
@@ -171,6 +179,7 @@ def upload(
     rotation: int,
     cluster: ClusterLike,
     suspects: Suspects,
+    pace: Pace,
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> Uploaded:
@@ -180,12 +189,13 @@ def upload(
     """
     usable = servers_to_write_to(cluster)
     try:
-        return _upload_once(segment, data, rotation, usable, cluster, suspects, clock)
+        return _upload_once(segment, data, rotation, usable, cluster, suspects, pace, clock)
     except ReadOnlyError:
         now_usable = cluster.recheck()
         if now_usable <= usable:
             raise
-    return _upload_once(segment, data, rotation, now_usable, cluster, suspects, clock)  # one came back meanwhile
+    # One came back meanwhile.
+    return _upload_once(segment, data, rotation, now_usable, cluster, suspects, pace, clock)
 
 
 def _upload_once(
@@ -195,9 +205,11 @@ def _upload_once(
     usable: frozenset[int],
     cluster: ClusterLike,
     suspects: Suspects,
+    pace: Pace,
     clock: Callable[[], float],
 ) -> Uploaded:
-    plan = UploadPlan(rotation, usable, suspects.now(clock()))
-    job = _Upload(segment, data, plan, cluster.names)
+    largest = -(-memoryview(data).nbytes // len(PIECE_NUMBERS))
+    plan = UploadPlan(rotation, usable, suspects.now(clock()), pace.patience_s(largest))
+    job = _Upload(segment, data, plan, cluster.names, pace)
     run(job, cluster, suspects, deadline_s=DEADLINE_S, clock=clock)
     return job.result()

@@ -107,13 +107,14 @@ def _silence(server: FakeServer, call: Call) -> str:
 
 
 class FakeCluster:
-    """See `dfsfuse.cluster.cluster.Cluster`. Believes in a server until a call to it gets no answer; one that hangs costs
-    nothing from then on."""
+    """See `dfsfuse.cluster.cluster.Cluster`. Believes in a server until a call to it gets no answer; from then on one
+    that hangs costs nothing."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self.names = {id: server.name for id, server in grid.servers.items()}
         self.started: list[Call] = []
+        self.noted: list[tuple[int, str]] = []
         self._down: set[int] = set()
         self.while_waiting: Callable[[], None] = lambda: None
 
@@ -129,6 +130,9 @@ class FakeCluster:
     def recheck(self) -> frozenset[int]:
         """Nobody comes back unnoticed here: the tests say when (`notice_up`)."""
         return self.usable()
+
+    def note_fault(self, server: int, what: str) -> None:
+        self.noted.append((server, what))
 
     def wait_for_missing(self, wait_s: float) -> None:
         """Time passes; what happens meanwhile is the test's to say (`while_waiting`)."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from support.fake_cluster import FakeCluster
@@ -15,7 +19,24 @@ from dfs_server.protocol.status import Status
 class LogServer(FakeServer):
     """Answers what is asked about a log. Faults DOWN and HANG are the cluster's doing."""
 
+    folder: Path
     store: NamespaceStore
+    open: Callable[[], NamespaceStore]
+
+    @contextmanager
+    def put_back_later(self) -> Iterator[None]:
+        """Afterwards its folder is as it was before: put back from a backup."""
+        self.store.close()
+        backup = self.folder.with_name(self.name + ".backup")
+        shutil.copytree(self.folder, backup)
+        self.store = self.open()
+        try:
+            yield
+        finally:
+            self.store.close()
+            shutil.rmtree(self.folder)
+            backup.rename(self.folder)
+            self.store = self.open()
 
     def answer(self, request: Message, payload: bytes) -> tuple[Message, bytes]:
         self.asked.append(request)
@@ -33,7 +54,9 @@ class LogCluster(FakeCluster):
         grid = Grid()
         for number in grid.servers:
             server = LogServer(f"DFS{number}")
-            server.store = NamespaceStore(folder / server.name, server.name, monotonic=grid.clock)
+            server.folder = folder / server.name
+            server.open = partial(NamespaceStore, server.folder, server.name, monotonic=grid.clock)
+            server.store = server.open()
             grid.servers[number] = server
         super().__init__(grid)
 

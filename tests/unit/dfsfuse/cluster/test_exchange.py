@@ -574,6 +574,8 @@ def test_lie_is_a_failure_and_the_end_of_the_connection(bench: Bench, answer: Ca
     outcome = failure(ask(lines))
     assert outcome.status is None
     assert outcome.text.startswith(f"{server.address(1)} does not speak this protocol: ")
+    fault = lines.faults.by_server()[1]
+    assert fault.times == 1 and fault.text.startswith("no answer to "), "it is remembered against the server"
     assert lines.usable() == frozenset()
     lines.answered(1)
     server.answer = lambda line, id, request, payload: line.reply(id, POSITION)

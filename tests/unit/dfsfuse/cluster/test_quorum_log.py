@@ -13,7 +13,12 @@ from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 
 
 def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
-    return QuorumLog(cluster, client=client, clock=cluster.grid.clock, time_ns=lambda: 7)  # type: ignore[arg-type]
+    clock = cluster.grid.clock
+
+    def sleep(seconds: float) -> None:
+        clock.wait_until(clock() + seconds)
+
+    return QuorumLog(cluster, client=client, clock=clock, sleep=sleep, time_ns=lambda: 7)  # type: ignore[arg-type]
 
 
 def put(**values: str) -> Contents:
@@ -126,3 +131,26 @@ def test_who_is_waited_for_has_a_turn_and_then_must_let_go(log_cluster: LogClust
     assert not holder.turn_is_over
     holder._state.recalled = True
     assert holder.turn_is_over
+
+
+@pytest.mark.parametrize("away", [None, 1])
+def test_a_server_with_an_old_state_is_not_believed(log_cluster: LogCluster, away: int | None) -> None:
+    """Its folder was put back from a backup: it has forgotten what it accepted since."""
+    log = log_of(log_cluster)
+    server = log_cluster.servers[1]
+    assert log.commit(put(a="old"), never)
+    log.settle()
+    with server.put_back_later():
+        assert log.commit(put(a="new"), never)
+        log.settle()
+    assert log_cluster.applied()[1] < max(log_cluster.applied())
+    if away:
+        log_cluster.down(away)
+    reader = log_of(log_cluster, b"client-2")
+    assert reader.catch_up()
+    for _ in range(4):
+        assert reader.read_keys((b"a",)).values == (b"new",)
+    reader.take_news()
+    assert reader.commit(put(b="newer"), never)
+    assert log.catch_up()
+    assert log.read_keys((b"a", b"b")).values == (b"new", b"newer")

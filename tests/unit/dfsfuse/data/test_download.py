@@ -10,7 +10,7 @@ from support.fake_cluster import FakeCluster
 from support.grid import Fault, Grid
 
 from dfs_server.protocol.messages import GetPiece
-from dfs_server.protocol.pieces import BLOCK_BYTES, block_count
+from dfs_server.protocol.pieces import BLOCK_BYTES, block_count, block_digests
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.download import DEADLINE_S, HARD_STALL_S, HEDGE_S, DownloadPlan, download
 from dfsfuse.data.extents import Segment
@@ -36,13 +36,22 @@ class Bench:
         self.cluster = FakeCluster(self.grid)
         self.suspects = Suspects()
         self.pace = Pace(HEDGE_S)
-        stored = upload(ID, DATA, 0, self.cluster, self.suspects, clock=self.grid.clock)
+        stored = upload(ID, DATA, 0, self.cluster, self.suspects, Pace(1.0), clock=self.grid.clock)
         self.segment = Segment(ID, len(DATA), stored.homes, stored.digests)
+        self.bad: list[tuple[int, int]] = []
         self.grid.forget_requests()
         self.cluster.started.clear()
 
     def download(self, wanted: dict[int, range] = WHOLE) -> list[Run]:
-        return download(self.segment, wanted, self.cluster, self.suspects, self.pace, clock=self.grid.clock)
+        return download(
+            self.segment,
+            wanted,
+            self.cluster,
+            self.suspects,
+            self.pace,
+            on_bad=lambda _segment, number, server: self.bad.append((number, server)),
+            clock=self.grid.clock,
+        )
 
     def took_s(self) -> float:
         """How long one whole download takes; it must be right."""
@@ -94,17 +103,37 @@ def test_a_lying_server_is_named_in_the_log(bench: Bench, fault: Fault, caplog: 
         bench.download({2: range(1)})
     assert len(caplog.records) == 1
     assert f"DFS2 has a bad P2 of segment {ID.hex()}" in caplog.text
+    assert [server for server, _ in bench.cluster.noted] == [2], "and remembered, for `dfc status`"
+    assert bench.bad == [(2, 2)], "and told to whom heals"
 
 
 def test_digests_of_another_piece_are_not_believed(bench: Bench) -> None:
     server = bench.grid[1]
     server.stored[ID, 1] = server.stored[ID, 2]
     assert bench.download({1: range(1)})[0].data == PIECES[0][:BLOCK_BYTES]
+    assert bench.bad == [(1, 1)]
+
+
+def test_a_piece_of_another_segment_is_not_believed(bench: Bench) -> None:
+    other = bytes(reversed(PIECES[0]))
+    bench.grid[1].stored[ID, 1] = (block_digests(other), other)
+    assert bench.download({1: range(1)})[0].data == PIECES[0][:BLOCK_BYTES]
+    assert bench.bad == [(1, 1)]
 
 
 def test_a_wiped_server_is_replaced(bench: Bench) -> None:
     bench.grid[1].forget()
     bench.took_s()
+    assert bench.bad == [(1, 1)], "who heals is told of what is missing"
+    assert bench.cluster.noted == [], "and nobody has lied"
+
+
+def test_a_server_that_was_never_a_home_owes_nothing(bench: Bench) -> None:
+    for server in (1, 4):
+        bench.grid[server].fault = Fault.DOWN
+    with pytest.raises(IncompleteError):
+        bench.download({1: range(1)})
+    assert bench.bad == []
 
 
 def test_a_server_known_to_be_down_is_not_asked(bench: Bench) -> None:

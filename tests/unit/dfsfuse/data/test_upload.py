@@ -12,14 +12,14 @@ from support.grid import Fault, Grid
 from dfs_server.protocol.messages import PutPiece
 from dfs_server.protocol.pieces import block_digests, piece_digest
 from dfs_server.protocol.status import Status
-from dfsfuse.data.pace import Suspects
+from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import ring
 from dfsfuse.data.race import Attempt
 from dfsfuse.data.striping import split
 from dfsfuse.data.upload import (
     DEADLINE_S,
     HARD_STALL_S,
-    SOFT_STALL_S,
+    HEDGE_S,
     Uploaded,
     UploadPlan,
     upload,
@@ -40,7 +40,7 @@ class Bench:
         self.suspects = Suspects()
 
     def upload(self, rotation: int = 0) -> Uploaded:
-        return upload(ID, DATA, rotation, self.cluster, self.suspects, clock=self.grid.clock)
+        return upload(ID, DATA, rotation, self.cluster, self.suspects, Pace(HEDGE_S), clock=self.grid.clock)
 
     def check(self, result: Uploaded) -> None:
         """Every piece is stored where the result says, on two servers, and is what it should be."""
@@ -137,7 +137,7 @@ def test_any_one_server_may_have_any_fault(bench: Bench, fault: Fault, bad: int)
     result = bench.upload(rotation=bad % 4)
     bench.check(result)
     assert bad not in {server for home in result.homes for server in home}
-    assert bench.grid.clock() - began <= (SOFT_STALL_S + 0.1 if fault is Fault.HANG else 0.1)
+    assert bench.grid.clock() - began <= (HEDGE_S + 0.1 if fault is Fault.HANG else 0.1)
 
 
 @pytest.mark.parametrize("answers", [1, 2])
@@ -162,7 +162,7 @@ def test_a_hung_server_costs_one_wait_and_not_one_for_each_segment(bench: Bench)
 
 
 def test_a_slow_server_that_answers_in_the_end_was_not_cancelled(bench: Bench) -> None:
-    bench.grid[1].latency_s = SOFT_STALL_S + 0.05
+    bench.grid[1].latency_s = HEDGE_S + 0.05
     for server in (2, 3, 4):
         bench.grid[server].latency_s = 0.2
     result = bench.upload()

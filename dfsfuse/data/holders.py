@@ -1,0 +1,74 @@
+"""Which servers hold which pieces, as they say themselves.
+
+All usable servers are asked side by side. When all others have answered, the last one is waited for shortly only: one
+that hangs serves nothing either, whatever it holds. Nothing is read to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dfs_server.protocol.messages import MAX_HAVE_PIECES, Have, HavePieces
+from dfsfuse.cluster.exchange import Answer, Call
+from dfsfuse.cluster.pace import Pace
+from dfsfuse.data.pace import Suspects
+from dfsfuse.data.transport import ClusterLike
+
+ASK_STALL_S: Final = 3.0
+LAST_ONE_S: Final = 0.5
+"""How long the last server is waited for, unless answers to such questions usually take long."""
+
+
+def holders(
+    pieces: Sequence[tuple[bytes, int]],
+    cluster: ClusterLike,
+    suspects: Suspects,
+    pace: Pace,
+    *,
+    one_is_enough: bool,
+    clock: Callable[[], float],
+) -> list[set[int]]:
+    """For each (segment, number) the usable servers that say they have it, or at least one of them if that is enough.
+
+    `pace` is one for this kind of question, made with `LAST_ONE_S`.
+    """
+    found: list[set[int]] = [set() for _ in pieces]
+    for start in range(0, len(pieces), MAX_HAVE_PIECES):
+        batch = tuple(pieces[start : start + MAX_HAVE_PIECES])
+        _ask(batch, found[start : start + MAX_HAVE_PIECES], cluster, suspects, pace, one_is_enough, clock)
+    return found
+
+
+def _ask(
+    batch: tuple[tuple[bytes, int], ...],
+    found: list[set[int]],
+    cluster: ClusterLike,
+    suspects: Suspects,
+    pace: Pace,
+    one_is_enough: bool,
+    clock: Callable[[], float],
+) -> None:
+    begun = clock()
+    with cluster.exchange() as exchange:
+        waiting = set(cluster.usable())
+        for server in waiting:
+            exchange.start(Call(server=server, request=HavePieces(batch), stall_s=ASK_STALL_S))
+        while waiting and not (one_is_enough and all(found)):
+            patience_s = None
+            if len(waiting) == 1:
+                patience_s = 0.0 if waiting <= suspects.now(clock()) else pace.patience_s(len(batch))
+            result = exchange.next(patience_s)
+            if result is None:
+                for server in waiting:
+                    suspects.lagged(server, clock())
+                break
+            waiting.discard(result.call.server)
+            if not isinstance(result, Answer):
+                continue
+            suspects.answered(result.call.server)
+            pace.note(len(batch), clock() - begun)
+            if isinstance(result.reply, Have):
+                for servers, flag in zip(found, result.reply.flags, strict=False):
+                    if flag:
+                        servers.add(result.call.server)
