@@ -13,7 +13,14 @@ from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.server_reports import ServerReport
 
 if TYPE_CHECKING:
+    from dfsfuse.cluster.quorum_log import QuorumLog
+    from dfsfuse.data.transport import ClusterLike
+    from dfsfuse.namespace.transactions import MapStore
+    from dfsfuse.upkeep.fsck_snapshot import Asked
     from dfsfuse.vfs.vfs import Vfs
+
+    class Servers(ClusterLike, Asked, Protocol):
+        """What upkeep needs of a `Cluster`."""
 
 
 class Connection(Protocol):
@@ -26,6 +33,17 @@ class Connection(Protocol):
     @property
     def server_names(self) -> dict[int, str]:
         """The four servers' names by id, in the order of the config."""
+
+    @property
+    def cluster(self) -> Servers:
+        """The four servers."""
+
+    @property
+    def store(self) -> MapStore:
+        """The namespace's map."""
+
+    def new_log(self) -> QuorumLog:
+        """A view of the log for one thread that looks through the whole map, past the cache."""
 
     def server_reports(self) -> list[ServerReport]:
         """How each server is, asked just now."""

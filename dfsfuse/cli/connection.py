@@ -14,9 +14,11 @@ from dfsfuse.cli.output import complain
 from dfsfuse.cli.server_reports import ServerReport, server_reports, unreachable
 from dfsfuse.cli.session import Session, open_session
 from dfsfuse.cluster.cluster import Cluster
+from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from dfsfuse.namespace.transactions import MapStore
     from dfsfuse.vfs.vfs import Vfs
 
 
@@ -35,6 +37,20 @@ class Connection:
     def server_names(self) -> dict[int, str]:
         """The four servers' names by id, in the order of the config."""
         return {server.id: server.name for server in self.session.cluster.servers}
+
+    @property
+    def cluster(self) -> Cluster:
+        """The four servers."""
+        return self.session.cluster
+
+    @property
+    def store(self) -> MapStore:
+        """The namespace's map."""
+        return self.session.store
+
+    def new_log(self) -> QuorumLog:
+        """A view of the log for one thread that looks through the whole map, past the cache."""
+        return QuorumLog(self.session.cluster)
 
     def server_reports(self) -> list[ServerReport]:
         """How each server is, asked just now."""

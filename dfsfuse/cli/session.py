@@ -27,10 +27,11 @@ DEFAULT_CACHE_BYTES = 128 * 1024 * 1024
 
 @dataclass
 class Session:
-    """An open namespace, and the cluster under it."""
+    """An open namespace, and what is under it."""
 
     vfs: Vfs
     cluster: Cluster
+    store: LogMap
     _opened: contextlib.ExitStack
 
     def close(self) -> None:
@@ -91,4 +92,4 @@ def open_session(
         if removal_grace_s:
             vfs.orphan_keeper.start()
         opened.callback(vfs.close)
-        return Session(vfs, cluster, opened.pop_all())
+        return Session(vfs, cluster, store, opened.pop_all())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.fake_cluster import FakeCluster
 from support.memory_map import MemoryMap
 from support.memory_segments import MemorySegments
 
@@ -16,6 +17,7 @@ from dfs_server.protocol.messages import ServerStatus
 from dfsfuse.cli import dfc as program
 from dfsfuse.cli.client import Client
 from dfsfuse.cli.server_reports import ServerReport, unreachable
+from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.cluster.servers import ServerAddress
 from dfsfuse.errors import DfsError
 from dfsfuse.vfs.vfs import Vfs
@@ -56,6 +58,13 @@ class MemoryAccess:
         self.open += 1
         self.vfs = Vfs(self.store, self.segments, servers=self.names, usable=self.segments.usable)
         return self
+
+    @property
+    def cluster(self) -> FakeCluster:
+        raise AssertionError("there are no servers here: see support.stored_dfc")
+
+    def new_log(self) -> QuorumLog:
+        raise AssertionError("there is no log here: see support.stored_dfc")
 
     def ask_servers(self) -> list[ServerReport]:
         if isinstance(self.refusal, DfsError):
