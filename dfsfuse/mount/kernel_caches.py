@@ -7,7 +7,12 @@
   may be relying on something.
 - open() must see the newest state, though the kernel may come straight from a name that it keeps. The look for the
   newest state that is part of it has told us what changed: if the name (or a folder above it) is among that, the answer
-  is ESTALE, and the kernel looks the whole path up anew.
+  is ESTALE, and the kernel looks the whole path up anew. What it then comes by was looked up since the program called,
+  and is right whatever happens meanwhile: the thread is *excused*, once.
+- So must whatever changes names. There the names by which the kernel has come (`way`) are part of the transaction.
+- open() must see the newest size as well: attributes that are known to be old are taken from the kernel before it is
+  answered, without waiting for the thread. This one notification may be sent from an operation on the same inode, since
+  it touches no pages.
 
 Knows names and inode numbers; no map, no keys. Threads: any number of callers; `_lock` guards all state and is held
 for moments only. One thread of its own, between `start` and `close`.
@@ -16,6 +21,7 @@ for moments only. One thread of its own, between `start` and `close`.
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import threading
@@ -24,6 +30,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from dfsfuse.errors import DfsError
+from dfsfuse.namespace.directories import Step, Way
 from dfsfuse.vfs.changed import Changed
 
 log = logging.getLogger(__name__)
@@ -32,6 +39,9 @@ LOOK_EVERY_S: Final = 0.4
 END_DEADLINE_S: Final = 5.0
 _DEPTH_MAX: Final = 256
 _ROOT: Final = 1
+EXCUSED_FOR_S: Final = 2.0
+"""The kernel tries again at once. What is not used by then is of a call that found no such name the second time."""
+_EXCUSED_MAX: Final = 1000
 
 Name = tuple[int, bytes]
 """A folder's inode and a name in it."""
@@ -65,7 +75,12 @@ class KernelCaches:
         """The same, the other way round; also inodes that it knows without a name."""
         self._stale: set[int] = set()
         """Inodes that the kernel may reach by a name which another mount has changed."""
+        self._excused: dict[int, float] = {}
+        """Until when: threads whose last operation was answered with ESTALE."""
         self._waiting: dict[Changed, None] = {}
+        self._old: dict[int, int] = {}
+        """Inodes of which the kernel has not been told yet that they changed: with the number of the last change."""
+        self._changes = itertools.count(1)
         self._relies_until = float("-inf")
         self._wake = threading.Event()
         self._stopping = False
@@ -138,25 +153,58 @@ class KernelCaches:
                     self._stale.add(ino)
                 elif change.ino not in self._names and change.ino != _ROOT:
                     continue
+                else:
+                    self._old[change.ino] = next(self._changes)
                 self._waiting[change] = None
             if self._waiting:
                 self._wake.set()
 
-    def check(self, ino: int) -> None:
-        """The newest state was looked at: can the kernel have come to this inode by a name that is no more? Raises
-        OSError (ESTALE), once; then it comes by the new one."""
+    def way(self, who: int, *inos: int) -> Way:
+        """By which names the kernel has come to these inodes, as far as it is known. `who` is the calling thread's
+        number. Raises OSError (ESTALE) if one of the names is no more; then it comes again, by the new ones."""
         with self._lock:
-            found = False
-            for _ in range(_DEPTH_MAX):
-                if ino in self._stale:
-                    self._stale.discard(ino)
-                    found = True
-                names = self._names.get(ino)
-                if not names:
-                    break
-                ino = next(iter(names))[0]
-        if found:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            steps: list[Step] = []
+            stale: set[int] = set()
+            for ino in inos:
+                self._climb(ino, steps, stale)
+            is_excused = self._excused.pop(who, float("-inf")) >= self._clock()
+            if is_excused or not who:
+                self._stale -= stale  # it came the same way again, or nobody can tell who comes again
+            if is_excused:
+                return ()
+            if not stale:
+                return steps
+        self.excuse(who)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _climb(self, ino: int, steps: list[Step], stale: set[int]) -> None:
+        """Add the names from the inode upwards, and who of them is stale. With the lock held."""
+        for _ in range(_DEPTH_MAX):
+            if ino in self._stale:
+                stale.add(ino)
+            names = self._names.get(ino, ())
+            if len(names) != 1:  # it has none that is known, or it cannot be told which
+                return
+            ((parent, name),) = names
+            steps.append((parent, name, ino))
+            ino = parent
+
+    def excuse(self, who: int) -> None:
+        """This thread was answered with ESTALE, and comes again by names that it looks up now."""
+        with self._lock:
+            if who:
+                if len(self._excused) >= _EXCUSED_MAX:
+                    self._excused.clear()
+                self._excused[who] = self._clock() + EXCUSED_FOR_S
+
+    def opened(self, ino: int, who: int) -> None:
+        """The newest state was looked at, to open the inode: can the kernel have come to it by a name that is no more,
+        or does it believe in attributes that are old? Raises OSError (ESTALE)."""
+        self.way(who, ino)
+        with self._lock:
+            is_old = ino in self._old
+        if is_old:
+            self._device.inval_inode(ino, -1)
 
     # ------------------------------------------------------------------ the thread
 
@@ -190,6 +238,7 @@ class KernelCaches:
         """Tell the kernel what has changed. Never within an operation."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
+            told = dict(self._old)
         for change in waiting:
             if self._stopping:
                 return
@@ -200,3 +249,7 @@ class KernelCaches:
                     self._device.inval_inode(change.ino, 0 if change.is_data else -1)
             except OSError as error:
                 log.warning("the kernel cannot be told of a change: %s", error)
+        with self._lock:
+            for ino, number in told.items():
+                if self._old.get(ino) == number:
+                    del self._old[ino]

@@ -44,6 +44,7 @@ from dfsfuse.fusekernel.values import (
 )
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.namespace import locks
+from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.renames import EXCHANGE
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.vfs import Vfs
@@ -93,6 +94,39 @@ class KernelOperations(Operations):
             self.caches.relied_on()
         return TimedAttributes(attributes, self._attributes_timeout_s)
 
+    # -------------------------------------------------------------- by which names the kernel comes
+
+    @contextmanager
+    def _way(self, context: Context, *inos: int) -> Iterator[Way]:
+        """By which names the kernel has come to these inodes, which it may have kept though they are no more: they
+        become part of the transaction. With ESTALE it comes again, by names that it has just looked up."""
+        if self.caches is None:
+            yield ()
+            return
+        way = self.caches.way(context.pid, *inos)
+        with self._excused(context):
+            yield way
+
+    @contextmanager
+    def _way_to_file(self, context: Context, ino: int, handle: int | None = None) -> Iterator[Way]:
+        """The same for what may be done by a descriptor too. Then the names do not matter; and since the kernel does
+        not say which it was, they do not either while anybody has the file open."""
+        if handle is not None or self._vfs.is_open(ino):
+            yield ()
+            return
+        with self._way(context, ino) as way:
+            yield way
+
+    @contextmanager
+    def _excused(self, context: Context) -> Iterator[None]:
+        """Whoever gets ESTALE here comes again."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ESTALE and self.caches is not None:
+                self.caches.excuse(context.pid)
+            raise
+
     # -------------------------------------------------------------- names
 
     def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
@@ -114,31 +148,43 @@ class KernelOperations(Operations):
             return self._vfs.readlink(ino)
 
     def symlink(self, context: Context, parent: int, name: bytes, target: bytes) -> Entry:
-        return self._entry(parent, name, self._vfs.symlink(parent, name, target, context.uid, context.gid, hold=True))
+        with self._way(context, parent) as way:
+            made = self._vfs.symlink(parent, name, target, context.uid, context.gid, hold=True, way=way)
+        return self._entry(parent, name, made)
 
     def mknod(self, context: Context, parent: int, name: bytes, mode: int, rdev: int, umask: int) -> Entry:
-        return self._entry(parent, name, self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid, hold=True))
+        with self._way(context, parent) as way:
+            made = self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid, hold=True, way=way)
+        return self._entry(parent, name, made)
 
     def mkdir(self, context: Context, parent: int, name: bytes, mode: int, umask: int) -> Entry:
-        return self._entry(parent, name, self._vfs.mkdir(parent, name, mode, context.uid, context.gid, hold=True))
+        with self._way(context, parent) as way:
+            made = self._vfs.mkdir(parent, name, mode, context.uid, context.gid, hold=True, way=way)
+        return self._entry(parent, name, made)
 
     def unlink(self, context: Context, parent: int, name: bytes) -> None:
-        self._vfs.unlink(parent, name)
+        with self._way(context, parent) as way:
+            self._vfs.unlink(parent, name, way=way)
         if self.caches is not None:
             self.caches.removed(parent, name)
 
     def rmdir(self, context: Context, parent: int, name: bytes) -> None:
-        self._vfs.rmdir(parent, name)
+        with self._way(context, parent) as way:
+            self._vfs.rmdir(parent, name, way=way)
         if self.caches is not None:
             self.caches.removed(parent, name)
 
     def rename(self, context: Context, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
-        self._vfs.rename(parent, name, new_parent, new_name, flags)
+        with self._way(context, parent, new_parent) as way:
+            self._vfs.rename(parent, name, new_parent, new_name, flags, way=way)
         if self.caches is not None:
             self.caches.moved(parent, name, new_parent, new_name, exchanged=bool(flags & EXCHANGE))
 
     def link(self, context: Context, ino: int, parent: int, name: bytes) -> Entry:
-        return self._entry(parent, name, self._vfs.link(ino, parent, name, hold=True))
+        of_file = () if self._vfs.is_open(ino) else (ino,)
+        with self._way(context, parent, *of_file) as way:
+            made = self._vfs.link(ino, parent, name, hold=True, way=way)
+        return self._entry(parent, name, made)
 
     # -------------------------------------------------------------- attributes
 
@@ -159,8 +205,8 @@ class KernelOperations(Operations):
             atime_ns=_time_ns(changes.atime_ns, now_ns),
             mtime_ns=_time_ns(changes.mtime_ns, now_ns),
         )
-        with _known_inode():
-            return self._timed(self._vfs.setattr(ino, wanted, handle))
+        with self._way_to_file(context, ino, handle) as way, _known_inode():
+            return self._timed(self._vfs.setattr(ino, wanted, handle, way=way))
 
     def _mode_without_privileges(self, ino: int) -> int | None:
         """The mode that the file must get when somebody else may have changed it; None: it may stay."""
@@ -186,14 +232,16 @@ class KernelOperations(Operations):
             return self._vfs.getxattr(ino, name)
 
     def setxattr(self, context: Context, ino: int, name: bytes, value: bytes, flags: int) -> None:
-        self._vfs.setxattr(ino, name, value, flags)
+        with self._way_to_file(context, ino) as way:
+            self._vfs.setxattr(ino, name, value, flags, way=way)
 
     def listxattr(self, context: Context, ino: int) -> Iterable[bytes]:
         with _known_inode():
             return self._vfs.listxattr(ino)
 
     def removexattr(self, context: Context, ino: int, name: bytes) -> None:
-        self._vfs.removexattr(ino, name)
+        with self._way_to_file(context, ino) as way:
+            self._vfs.removexattr(ino, name, way=way)
 
     def statfs(self, context: Context, ino: int) -> Space:
         space = self._vfs.statfs()
@@ -212,14 +260,17 @@ class KernelOperations(Operations):
     def create(
         self, context: Context, parent: int, name: bytes, mode: int, flags: int, umask: int
     ) -> tuple[Entry, Opened]:
-        attributes, handle = self._vfs.create(parent, name, mode, flags, context.uid, context.gid, hold=True)
+        with self._way(context, parent) as way:
+            attributes, handle = self._vfs.create(
+                parent, name, mode, flags, context.uid, context.gid, hold=True, way=way
+            )
         return self._entry(parent, name, attributes), _opened(handle, flags)
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
-        with _known_inode():
+        with self._excused(context), _known_inode():
             handle = self._vfs.open(ino, flags & ~os.O_TRUNC)
         try:
-            self._check(ino)
+            self._opened(context, ino)
             if flags & os.O_TRUNC:
                 self._vfs.setattr(ino, AttributeChanges(size=0), handle)
         except BaseException:
@@ -229,10 +280,10 @@ class KernelOperations(Operations):
             self._kill_privileges(ino)
         return _opened(handle, flags)
 
-    def _check(self, ino: int) -> None:
+    def _opened(self, context: Context, ino: int) -> None:
         """The newest state has been looked at: is it still what has the name by which it is being opened?"""
         if self.caches is not None:
-            self.caches.check(ino)
+            self.caches.opened(ino, context.pid)
 
     def read(self, context: Context, ino: int, handle: int, offset: int, size: int) -> Data:
         return self._vfs.read(handle, offset, size)
@@ -295,10 +346,10 @@ class KernelOperations(Operations):
     # -------------------------------------------------------------- folders
 
     def opendir(self, context: Context, ino: int, flags: int) -> Opened:
-        with _known_inode():
+        with self._excused(context), _known_inode():
             handle = self._vfs.opendir(ino)
         try:
-            self._check(ino)
+            self._opened(context, ino)
         except BaseException:
             self._vfs.releasedir(handle)
             raise

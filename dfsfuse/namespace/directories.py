@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -26,6 +27,11 @@ from dfsfuse.namespace.transactions import Transaction, View
 
 NAME_MAX_BYTES: Final = 255
 TARGET_MAX_BYTES: Final = 4095
+
+
+Step = tuple[int, bytes, int]
+"""A folder, a name in it, and the inode that it was looked up to be."""
+Way = Sequence[Step]
 
 
 class Removed(NamedTuple):
@@ -59,6 +65,14 @@ def lookup(view: View, parent: int, name: bytes) -> Entry:
         inodes.load_directory(view, parent)
         raise error(errno.ENOENT)
     return found
+
+
+def check_way(view: View, way: Way) -> None:
+    """Raises OSError (ESTALE) if one of these names is not what it was any more."""
+    for folder, name, ino in way:
+        entry = find(view, folder, name)
+        if entry is None or entry.ino != ino:
+            raise error(errno.ESTALE)
 
 
 def scan(view: View, ino: int) -> list[tuple[bytes, Entry]]:

@@ -12,7 +12,8 @@ from contextlib import nullcontext
 
 import msgspec
 
-from dfsfuse.namespace import inodes
+from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction
@@ -50,29 +51,32 @@ class Changer:
         self._saver = saver
         self._uploads = uploads
 
-    def change(self, ino: int, changes: AttributeChanges, file: OpenFile | None) -> Inode:
-        """Make the changes; `file` if it is open here (pinned by the caller). Raises OSError (ENOENT, EISDIR...)."""
+    def change(self, ino: int, changes: AttributeChanges, file: OpenFile | None, way: Way = ()) -> Inode:
+        """Make the changes; `file` if it is open here (pinned by the caller). `way`: by which names the caller has
+        come. Raises OSError (ENOENT, EISDIR...; ESTALE if one of them is another one's)."""
         with file.commit_lock if file is not None else nullcontext():
             if changes.size is None:
-                inode = self._change_attributes(ino, changes)
+                inode = self._change_attributes(ino, changes, way)
             else:
-                inode = self._resize(ino, changes.size, changes, file)
+                inode = self._resize(ino, changes.size, changes, file, way)
             if file is not None and changes.mtime_ns is not None:
                 with file.lock:
                     file.written_ns = None  # the time that was set stays, until something is written again
             return inode
 
-    def _change_attributes(self, ino: int, changes: AttributeChanges) -> Inode:
+    def _change_attributes(self, ino: int, changes: AttributeChanges, way: Way) -> Inode:
         now_ns = self._context.clock()
 
         def work(tx: Transaction) -> Inode:
-            inode = changed(inodes.load(tx, ino), changes, now_ns)
+            inode = inodes.load(tx, ino)
+            directories.check_way(tx, way)
+            inode = changed(inode, changes, now_ns)
             inodes.save(tx, ino, inode)
             return inode
 
         return self._context.store.transact(work, durable=False)
 
-    def _resize(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile | None) -> Inode:
+    def _resize(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile | None, way: Way) -> Inode:
         if size < 0:
             raise error(errno.EINVAL)
         if size > FILE_MAX_BYTES:
@@ -90,6 +94,7 @@ class Changer:
             inode = inodes.load(tx, ino)
             if not inode.is_file:
                 raise error(errno.EISDIR if inode.is_directory else errno.EINVAL)
+            directories.check_way(tx, way)
             inode, is_reached = regions.resize(tx, ino, inode, size)
             inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=now_ns)
             if is_reached:

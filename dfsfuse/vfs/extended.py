@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from dfsfuse.namespace import inodes, xattrs
+from dfsfuse.namespace import directories, inodes, xattrs
+from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import health
@@ -36,15 +37,17 @@ class Extended:
         inode = self._context.store.read(lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s)
         return [*inode.xattrs, *(health.NAMES if inode.is_file else ())]
 
-    def set(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
+    def set(self, ino: int, name: bytes, value: bytes, flags: int, way: Way = ()) -> None:
         """Set it. Raises OSError (EEXIST, ENODATA, ENOSPC, E2BIG, EOPNOTSUPP; EPERM for user.dfs.*)."""
-        self._change(ino, name, lambda known: xattrs.with_value(known, name, value, flags))
+        self._change(ino, name, lambda known: xattrs.with_value(known, name, value, flags), way)
 
-    def remove(self, ino: int, name: bytes) -> None:
+    def remove(self, ino: int, name: bytes, way: Way = ()) -> None:
         """Remove it. Raises OSError (ENODATA, EOPNOTSUPP; EPERM for user.dfs.*)."""
-        self._change(ino, name, lambda known: xattrs.without(known, name))
+        self._change(ino, name, lambda known: xattrs.without(known, name), way)
 
-    def _change(self, ino: int, name: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]]) -> None:
+    def _change(
+        self, ino: int, name: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]], way: Way
+    ) -> None:
         xattrs.check_name(name)
         if name.startswith(health.PREFIX):
             raise error(errno.EPERM)
@@ -52,6 +55,7 @@ class Extended:
 
         def work(tx: Transaction) -> None:
             inode = inodes.load(tx, ino)
+            directories.check_way(tx, way)
             changed = change(inode.xattrs)
             inodes.save(tx, ino, msgspec.structs.replace(inode, xattrs=changed, ctime_ns=now_ns))
 

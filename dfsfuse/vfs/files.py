@@ -20,6 +20,7 @@ from typing import Final
 
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction, View
@@ -106,13 +107,17 @@ class Files:
                 blocks=max(shown.blocks, blocks(file.unsaved_bytes)),
             )
 
-    def change(self, ino: int, changes: AttributeChanges) -> Attributes:
+    def is_open(self, ino: int) -> bool:
+        """Has anybody here got it open?"""
+        return self._table.get(ino) is not None
+
+    def change(self, ino: int, changes: AttributeChanges, way: Way = ()) -> Attributes:
         """setattr()."""
         if changes.atime_ns is not None:
             self._access_times.set_by_hand(ino)
         file = self._table.pin_if_open(ino)
         try:
-            return self.attributes(ino, self._changer.change(ino, changes, file))
+            return self.attributes(ino, self._changer.change(ino, changes, file, way))
         finally:
             if file is not None:
                 self._table.unpin(file)
@@ -135,17 +140,17 @@ class Files:
         return self._add(Handle(file, flags))
 
     def create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: a new file, or the one that is there (EEXIST with O_EXCL). `hold`: it is kept until it
-        is forgotten."""
+        is forgotten. `way`: as with `Tree.make`."""
         for _ in range(CREATE_TRIES):
             with suppress(FileNotFoundError):
-                return self._create(parent, name, mode, flags, uid, gid, hold=hold)
-        return self._create(parent, name, mode, flags, uid, gid, hold=hold)
+                return self._create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
+        return self._create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
 
     def _create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool, way: Way
     ) -> tuple[Attributes, int]:
         """One try; the file that is there may be removed before it is open (ENOENT)."""
         ino = self._context.numbers.take()
@@ -153,6 +158,7 @@ class Files:
         new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, now_ns)
 
         def work(tx: Transaction) -> tuple[int, Inode]:
+            directories.check_way(tx, way)
             found = directories.find(tx, parent, name)
             if found is None:
                 return ino, directories.make(tx, parent, name, ino, new, now_ns)

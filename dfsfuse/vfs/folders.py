@@ -60,6 +60,11 @@ class Folders:
             self._unread[number] = ino, inode
             return number
 
+    def is_open(self, ino: int) -> bool:
+        """Has anybody here got the folder open?"""
+        with self._lock:
+            return any(snapshot[0].ino == ino for snapshot in self._handles.values())
+
     def read(self, number: int, offset: int) -> Iterator[DirectoryEntry]:
         """The entries of the snapshot from `offset` on, `.` and `..` first."""
         with self._lock:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from dfsfuse.namespace import directories, inodes, renames
-from dfsfuse.namespace.directories import TARGET_MAX_BYTES, Removed
+from dfsfuse.namespace.directories import TARGET_MAX_BYTES, Removed, Way
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.keys import ROOT
 from dfsfuse.namespace.records import Inode
@@ -109,8 +109,10 @@ class Tree:
         rdev: int = 0,
         target: bytes = b"",
         hold: bool = False,
+        way: Way = (),
     ) -> Found:
-        """A new inode of the type in `mode`, under a free name. `hold`: it is kept until it is forgotten."""
+        """A new inode of the type in `mode`, under a free name. `hold`: it is kept until it is forgotten. `way`: by
+        which names the caller has come; ESTALE if one of them is another one's by now."""
         if len(target) > TARGET_MAX_BYTES:
             raise error(errno.ENAMETOOLONG)
         if stat.S_ISLNK(mode) and not target:
@@ -119,13 +121,13 @@ class Tree:
         now_ns = self._context.clock()
         new = inodes.new(mode, uid, gid, now_ns, rdev=rdev, target=target, parent=parent)
         with self._holding(ino) if hold else nullcontext():
-            return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns))
+            return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns), way)
 
-    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False) -> Inode:
-        """One more name for a file. `hold`: as above."""
+    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, way: Way = ()) -> Inode:
+        """One more name for a file. `hold`, `way`: as above."""
         now_ns = self._context.clock()
         with self._holding(ino) if hold else nullcontext():
-            return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns))
+            return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns), way)
 
     @contextmanager
     def _holding(self, ino: int) -> Iterator[None]:
@@ -139,30 +141,30 @@ class Tree:
 
     # ------------------------------------------------------------------ removing and moving
 
-    def unlink(self, parent: int, name: bytes) -> None:
+    def unlink(self, parent: int, name: bytes, way: Way = ()) -> None:
         """Remove a name; with the last one goes the file, when nobody here needs it any more."""
         now_ns = self._context.clock()
 
         def remove(name: bytes) -> None:
-            self._remove(lambda tx: directories.unlink(tx, parent, name, now_ns))
+            self._remove(lambda tx: directories.unlink(tx, parent, name, now_ns), way)
 
         self._by_either_name(parent, name, remove)
 
-    def rmdir(self, parent: int, name: bytes) -> None:
+    def rmdir(self, parent: int, name: bytes, way: Way = ()) -> None:
         """Remove an empty folder."""
         if name == b".":
             raise error(errno.EINVAL)
         if name == b"..":
             raise error(errno.ENOTEMPTY)
         now_ns = self._context.clock()
-        self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns))
+        self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns), way)
 
-    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
+    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, way: Way = ()) -> None:
         """Move an entry, replacing what is there."""
         now_ns = self._context.clock()
 
         def move(name: bytes) -> None:
-            self._remove(lambda tx: renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags))
+            self._remove(lambda tx: renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags), way)
 
         self._by_either_name(parent, name, move)
 
@@ -183,7 +185,7 @@ class Tree:
         self._remove(work)
         return made[0]
 
-    def _remove(self, work: Callable[[Transaction], Removed | None]) -> None:
+    def _remove(self, work: Callable[[Transaction], Removed | None], way: Way = ()) -> None:
         """A transaction that may take a last name, and what becomes of the inode then."""
         doomed: set[int] = set()
 
@@ -195,7 +197,7 @@ class Tree:
             return removed.ino if bury(tx, removed, self._files, self._context) else None
 
         try:
-            orphan = self._transact(with_burial)
+            orphan = self._transact(with_burial, way)
         finally:
             for ino in doomed:
                 self._files.pardon(ino)
@@ -204,9 +206,14 @@ class Tree:
 
     # ------------------------------------------------------------------ helpers
 
-    def _transact(self, work: Callable[[Transaction], T]) -> T:
+    def _transact(self, work: Callable[[Transaction], T], way: Way) -> T:
         """Names need not be durable when they are answered; close() and fsync() see to it."""
-        return self._context.store.transact(work, durable=False)
+
+        def by_this_way(tx: Transaction) -> T:
+            directories.check_way(tx, way)
+            return work(tx)
+
+        return self._context.store.transact(by_this_way, durable=False)
 
     def _read(self, work: Callable[[View], T]) -> T:
         """Read a state that may be a little old; but that something is not there is only said of the newest."""

@@ -6,6 +6,7 @@ line or two; what it does is in the module it names. Knows no FUSE binding, no s
 
 Promises: metadata operations are atomic and durable when they return. File data is close-to-open: what was written is
 durable and visible to others when flush() (durability=close) or fsync() returns, and open() sees the newest.
+`way` says by which names the caller has come: if one of them is another one's by then, nothing is done (ESTALE).
 What is looked up or made with `hold` stays until `forget`, also if this mount removes its last name, as on a local disk
 what the kernel knows.
 
@@ -26,6 +27,7 @@ from typing import Final
 import msgspec
 
 from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import InodeNumbers, error
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.vfs.access_times import AccessTimes
@@ -151,6 +153,10 @@ class Vfs:
         """Learn what other mounts have changed, unless that is known already."""
         self._context.store.read(lambda _: None, max_age_s=self._context.max_age_s / 2)
 
+    def is_open(self, ino: int) -> bool:
+        """Has somebody here got the file or folder open?"""
+        return self._files.is_open(ino) or self._folders.is_open(ino)
+
     def is_held(self, ino: int) -> bool:
         """Was it looked up with `hold` and not forgotten?"""
         return self._table.is_held(ino)
@@ -186,43 +192,50 @@ class Vfs:
         return self._files.attributes(*self._tree.resolve(names, newest=newest))
 
     def mknod(
-        self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int, *, hold: bool = False
+        self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> Attributes:
         """A new file, fifo, socket or device."""
         if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
             raise error(errno.EINVAL)
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
-        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev, hold=hold))
+        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev, hold=hold, way=way))
 
-    def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, hold: bool = False) -> Attributes:
+    def mkdir(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
+    ) -> Attributes:
         """A new folder."""
         mode = stat.S_IFDIR | stat.S_IMODE(mode)
-        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, hold=hold))
+        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, hold=hold, way=way))
 
-    def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, hold: bool = False) -> Attributes:
+    def symlink(
+        self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, hold: bool = False, way: Way = ()
+    ) -> Attributes:
         """A new symbolic link."""
         mode = stat.S_IFLNK | 0o777
-        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, target=target, hold=hold))
+        made = self._tree.make(parent, name, mode, uid, gid, target=target, hold=hold, way=way)
+        return self._files.attributes(*made)
 
     def readlink(self, ino: int) -> bytes:
         """A symbolic link's target. Raises OSError (EINVAL)."""
         return self._tree.readlink(ino)
 
-    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False) -> Attributes:
+    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, way: Way = ()) -> Attributes:
         """One more name for a file. Raises OSError (EPERM for a folder, EEXIST...)."""
-        return self._files.attributes(ino, self._tree.link(ino, parent, name, hold=hold))
+        return self._files.attributes(ino, self._tree.link(ino, parent, name, hold=hold, way=way))
 
-    def unlink(self, parent: int, name: bytes) -> None:
+    def unlink(self, parent: int, name: bytes, *, way: Way = ()) -> None:
         """Remove a name of anything but a folder. Raises OSError (EISDIR...)."""
-        self._tree.unlink(parent, name)
+        self._tree.unlink(parent, name, way)
 
-    def rmdir(self, parent: int, name: bytes) -> None:
+    def rmdir(self, parent: int, name: bytes, *, way: Way = ()) -> None:
         """Remove an empty folder. Raises OSError (ENOTDIR, ENOTEMPTY...)."""
-        self._tree.rmdir(parent, name)
+        self._tree.rmdir(parent, name, way)
 
-    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0, *, way: Way = ()
+    ) -> None:
         """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE or RENAME_EXCHANGE."""
-        self._tree.rename(parent, name, new_parent, new_name, flags)
+        self._tree.rename(parent, name, new_parent, new_name, flags, way)
 
     # ------------------------------------------------------------------ attributes (changing.py, extended.py)
 
@@ -235,25 +248,27 @@ class Vfs:
         ino: int,
         changes: AttributeChanges,
         handle: int | None = None,  # noqa: ARG002 (the same)
+        *,
+        way: Way = (),
     ) -> Attributes:
         """Change mode, owner, times or size."""
-        return self._files.change(ino, changes)
+        return self._files.change(ino, changes, way)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """An extended attribute. Raises OSError (ENODATA, EOPNOTSUPP)."""
         return self._extended.get(ino, name)
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0, *, way: Way = ()) -> None:
         """Set one; `flags` are XATTR_CREATE or XATTR_REPLACE."""
-        self._extended.set(ino, name, value, flags)
+        self._extended.set(ino, name, value, flags, way)
 
     def listxattr(self, ino: int) -> list[bytes]:
         """The names of all."""
         return self._extended.list(ino)
 
-    def removexattr(self, ino: int, name: bytes) -> None:
+    def removexattr(self, ino: int, name: bytes, *, way: Way = ()) -> None:
         """Remove one. Raises OSError (ENODATA...)."""
-        self._extended.remove(ino, name)
+        self._extended.remove(ino, name, way)
 
     def statfs(self) -> Space:
         """What statvfs(3) says."""
@@ -273,10 +288,10 @@ class Vfs:
     # ------------------------------------------------------------------ files (files.py)
 
     def create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: attributes and a handle. Raises OSError (EEXIST with O_EXCL...)."""
-        return self._files.create(parent, name, mode, flags, uid, gid, hold=hold)
+        return self._files.create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
 
     def open(self, ino: int, flags: int) -> int:
         """A handle on a regular file, in its newest state."""

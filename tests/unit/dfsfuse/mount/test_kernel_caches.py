@@ -46,9 +46,9 @@ def caches(device: FakeDevice) -> KernelCaches:
     return caches
 
 
-def is_stale(caches: KernelCaches, ino: int) -> bool:
+def is_stale(caches: KernelCaches, ino: int, who: int = 42) -> bool:
     try:
-        caches.check(ino)
+        caches.opened(ino, who)
     except OSError as error:
         assert error.errno == errno.ESTALE
         return True
@@ -71,6 +71,80 @@ def test_a_name_that_another_mount_changed_is_not_opened_by_once(caches: KernelC
     assert not is_stale(caches, FILE)
     caches.given(FOLDER, b"f", OTHER)
     assert not is_stale(caches, OTHER)
+
+
+def test_who_comes_again_is_let_in_though_the_name_has_changed_once_more(caches: KernelCaches) -> None:
+    """The name that he looked up the second time was right since he called."""
+    caches.changed([Changed(FOLDER, b"f")])
+    assert is_stale(caches, FILE)
+    caches.given(FOLDER, b"f", OTHER)
+    caches.changed([Changed(FOLDER, b"f")])
+    assert not is_stale(caches, OTHER)
+    caches.given(FOLDER, b"f", OTHER)
+    caches.changed([Changed(FOLDER, b"f")])
+    assert is_stale(caches, OTHER), "that was another call"
+
+
+def test_others_are_not_let_in_because_of_that(caches: KernelCaches) -> None:
+    caches.changed([Changed(FOLDER, b"f")])
+    assert is_stale(caches, FILE, who=1)
+    assert is_stale(caches, FILE, who=2)
+    assert not is_stale(caches, FILE, who=1)
+    assert not is_stale(caches, FILE, who=2)
+
+
+def test_threads_that_have_no_number_are_told_once(caches: KernelCaches) -> None:
+    caches.changed([Changed(FOLDER, b"f")])
+    assert is_stale(caches, FILE, who=0)
+    assert not is_stale(caches, FILE, who=0)
+
+
+def test_an_excuse_does_not_last(device: FakeDevice) -> None:
+    now = 100.0
+    caches = KernelCaches(lambda: None, device, 1.0, clock=lambda: now)
+    caches.given(ROOT, b"d", FOLDER)
+    caches.given(ROOT, b"e", OTHER)
+    caches.changed([Changed(ROOT, b"d"), Changed(ROOT, b"e")])
+    assert is_stale(caches, FOLDER)
+    now += 6.0
+    assert is_stale(caches, OTHER)
+
+
+def test_the_way_is_the_names_upwards(caches: KernelCaches) -> None:
+    caches.given(ROOT, b"x", OTHER)
+    assert caches.way(42, FILE) == [(FOLDER, b"f", FILE), (ROOT, b"d", FOLDER)]
+    assert caches.way(42, FOLDER, OTHER) == [(ROOT, b"d", FOLDER), (ROOT, b"x", OTHER)]
+    caches.given(ROOT, b"link", FILE)
+    assert caches.way(42, FILE) == [], "it has two names, and nobody knows by which it was reached"
+    assert caches.way(42, ROOT) == []
+
+
+def test_open_takes_old_attributes_from_the_kernel_before_it_is_answered(
+    caches: KernelCaches, device: FakeDevice
+) -> None:
+    caches.changed([Changed(FILE, is_data=True)])
+    assert not is_stale(caches, FILE)
+    assert device.told == [(FILE, -1)]
+    caches.notify()
+    device.told.clear()
+    assert not is_stale(caches, FILE)
+    assert device.told == [], "it has been told"
+
+
+def test_a_change_while_the_kernel_is_told_of_an_earlier_one(caches: KernelCaches, device: FakeDevice) -> None:
+    told = device.inval_inode
+
+    def tell(ino: int, offset: int = 0, length: int = 0) -> bool:
+        device.inval_inode = told  # type: ignore[method-assign]
+        caches.changed([Changed(FILE)])
+        return told(ino, offset, length)
+
+    caches.changed([Changed(FILE)])
+    device.inval_inode = tell  # type: ignore[method-assign]
+    caches.notify()
+    device.told.clear()
+    assert not is_stale(caches, FILE)
+    assert device.told == [(FILE, -1)]
 
 
 def test_nor_is_what_is_below_it(caches: KernelCaches) -> None:
@@ -96,7 +170,7 @@ def test_what_this_mount_renames_goes_on(caches: KernelCaches) -> None:
     caches.changed([Changed(FOLDER, b"f")])
     assert (is_stale(caches, FILE), is_stale(caches, OTHER)) == (False, True)
     caches.changed([Changed(ROOT, b"x")])
-    assert is_stale(caches, FILE)
+    assert is_stale(caches, FILE, who=1)
 
 
 def test_removed_and_forgotten_names_are_not_kept(caches: KernelCaches, device: FakeDevice) -> None:
