@@ -7,7 +7,8 @@
     n                    the first inode number that no client has reserved
     l/<inode>            the locks on a file
     s/<session>          the sign of life of a mount that holds locks
-    h/...                how far healing is
+    c/servers            which server is which
+    h/healing            how far healing is
     u/sweep              when somebody last began to look for pieces that nobody refers to
 
 Numbers are 8 bytes, big-endian, so that keys sort as numbers do and a directory's entries or a file's regions are one
@@ -121,9 +122,11 @@ def session(session_id: bytes) -> bytes:
     return b"s/" + session_id
 
 
+HEALING: Final = b"h/healing"
+SERVERS: Final = b"c/servers"
 SWEEP: Final = b"u/sweep"
 
-KINDS: Final = (b"d/", b"e/", b"h/", b"i/", b"l/", b"o/", b"s/", b"u/")
+KINDS: Final = (b"c/", b"d/", b"e/", b"h/", b"i/", b"l/", b"o/", b"s/", b"u/")
 """What keys begin with, in order; `NEXT_INODE` is the only other key."""
 END: Final = b"\xff" * 16
 """After all keys."""

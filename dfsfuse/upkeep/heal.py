@@ -26,14 +26,17 @@ from dfsfuse.data.placement import Homes
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.upkeep import heal_plan, homes
+from dfsfuse.upkeep.asking import ask
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.homes import Rehome
 from dfsfuse.upkeep.map_reader import Pages
-from dfsfuse.upkeep.moving import GLANCE_S, STALL_S, Move, Mover, Place, StoppedError
+from dfsfuse.upkeep.moving import GLANCE_S, STALL_S, Move, Mover, Place
 from dfsfuse.upkeep.walk import RegionRecord, walk
 
 BATCH_SEGMENTS: Final = MAX_HAVE_PIECES // len(PIECE_NUMBERS)
+LOOK_COST_BYTES: Final = 2048
+"""What looking at a segment takes from the bucket: its record, and four servers asked."""
 ROUNDS: Final = 3
 """How often a segment is planned anew when a copy that was relied on turned out to be bad."""
 
@@ -127,28 +130,19 @@ class Healer:
         self._pages.begin()
         subjects = (subject for page in walk(self._pages, inos) for record in page for subject in _of(record, report))
         while batch := list(islice(subjects, BATCH_SEGMENTS)):
+            self._mover.pause(len(batch) * LOOK_COST_BYTES)
             self._look(batch)
             yield batch
 
     def _look(self, batch: Sequence[Subject]) -> None:
         """Ask all servers which copies they have. Those that do not answer count as if they had none."""
         wanted = HavePieces(tuple((subject.segment.id, number) for subject in batch for number in PIECE_NUMBERS))
+        outcomes = ask(self._cluster, dict.fromkeys(sorted(self._cluster.usable()), wanted), self._wait)
         flags: dict[int, bytes] = {}
-        with self._cluster.exchange() as exchange:
-            waiting = set(self._cluster.usable())
-            for server in sorted(waiting):
-                exchange.start(Call(server, wanted, stall_s=STALL_S))
-            while waiting:
-                result = exchange.next(GLANCE_S)
-                if result is None:
-                    if self._wait(0.0):
-                        raise StoppedError
-                    continue
-                server = result.call.server
-                waiting.discard(server)
-                said = result.reply if isinstance(result, Answer) else None
-                if isinstance(said, Have) and len(said.flags) == len(wanted.pieces):
-                    flags[server] = said.flags
+        for server, outcome in outcomes.items():
+            said = outcome.reply if isinstance(outcome, Answer) else None
+            if isinstance(said, Have) and len(said.flags) == len(wanted.pieces):
+                flags[server] = said.flags
         answering = frozenset(flags)
         for at, subject in enumerate(batch):
             subject.answering = answering

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -55,10 +56,17 @@ class Report:
     """Superfluous copies of pieces."""
     bad: int = 0
     """Copies of pieces that were found to be bad or gone when they were read."""
+    healed: int = 0
+    """That lacked a copy and no longer do."""
     still_lacking: int = 0
     still_incomplete: int = 0
     reasons: dict[str, None] = field(default_factory=dict)
     """Why copies could not be made, as sentences."""
+
+    @property
+    def is_work(self) -> bool:
+        """Is there something that can be done now?"""
+        return bool(self.to_heal or self.astray)
 
     def seen(self, subject: SubjectLike) -> None:
         """A segment was looked at."""
@@ -79,6 +87,7 @@ class Report:
         copies = heal_plan.copies(subject.holders)
         self.still_lacking += copies < COPIES
         self.still_incomplete += copies == 0
+        self.healed = self.lacking - self.still_lacking
 
     def moved(self, moved: Moved) -> None:
         """Some copies were made, or not."""
@@ -89,3 +98,15 @@ class Report:
         for text in moved.failed.values():
             if len(self.reasons) < REASONS_MAX:
                 self.reasons.setdefault(text)
+
+    def told(self, names: Mapping[int, str]) -> str:
+        """What was done, as a sentence's part."""
+        done = []
+        if self.copied:
+            where = ", ".join(f"{count} on {names[server]}" for server, count in sorted(self.copied.items()))
+            done.append(f"{self.copied.total()} copies of pieces made ({where}; {self.bytes_copied / 2**20:.1f} MiB)")
+        if self.went_home:
+            done.append(f"{self.went_home} segments brought home")
+        if self.dropped:
+            done.append(f"{self.dropped} superfluous copies dropped")
+        return ", ".join(done) or "nothing to do"

@@ -46,14 +46,16 @@ class Pages(Protocol):
 class MapReader:
     """See the module. Implements `Pages`."""
 
-    def __init__(self, log: QuorumLog) -> None:
-        """`log` is for this reader alone."""
+    def __init__(self, log: QuorumLog, *, recall: bool = True) -> None:
+        """`log` is for this reader alone. `recall`: see also what a mount has answered under its lease and not
+        committed yet, which interrupts it for a moment."""
         self._log = log
+        self._recall = recall
 
     def begin(self) -> bool:
         """See `Pages.begin`."""
         try:
-            return self._log.catch_up()
+            return self._log.catch_up(recall=self._recall)
         finally:
             self._log.take_news()
 
@@ -80,7 +82,7 @@ class MapReader:
             try:
                 return self._read(read)
             except UnavailableError:
-                self._log.catch_up()
+                self.begin()
         return self._read(read)
 
     def _read(self, read: Callable[[], T]) -> T:

@@ -97,12 +97,16 @@ class Mover:
         """Another round: targets that failed are tried again."""
         self._out.clear()
 
+    def pause(self, cost: int) -> None:
+        """Wait until so many bytes may be moved. Raises `StoppedError`."""
+        if self._wait(self._bucket.take(cost, self._clock())):
+            raise StoppedError
+
     def move(self, moves: Sequence[Move]) -> Iterator[Moved]:
         """Make these copies; gives the outcome of each window. Raises `StoppedError`, `AuthenticationError`."""
         for window in _windows(moves):
             cost = sum(max(move.size_bytes, LEAST_COST_BYTES) for move in window)
-            if self._wait(self._bucket.take(cost, self._clock())):
-                raise StoppedError
+            self.pause(cost)
             outcome = Moved()
             self._put(self._fetch(window, outcome), outcome)
             yield outcome

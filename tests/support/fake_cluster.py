@@ -116,13 +116,19 @@ class FakeCluster:
         self.started: list[Call] = []
         self.noted: list[tuple[int, str]] = []
         self._down: set[int] = set()
+        self._comebacks = dict.fromkeys(grid.servers, 0)
         self.while_waiting: Callable[[], None] = lambda: None
 
     def notice_down(self, *servers: int) -> None:
         self._down.update(servers)
 
     def notice_up(self, *servers: int) -> None:
+        for server in self._down.intersection(servers):
+            self._comebacks[server] += 1
         self._down.difference_update(servers)
+
+    def comebacks(self) -> dict[int, int]:
+        return dict(self._comebacks)
 
     def usable(self) -> frozenset[int]:
         return frozenset(self.grid.servers) - self._down

@@ -13,15 +13,20 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from threading import Lock
 
+from dfs_server.protocol.ballots import ZERO
 from dfs_server.protocol.messages import (
     Done,
     DropPieces,
     Error,
+    Findings,
+    GetFindings,
     GetPiece,
+    GetPosition,
     Have,
     HavePieces,
     Message,
     Piece,
+    Position,
     PutPiece,
     PutPieces,
 )
@@ -81,6 +86,9 @@ class FakeServer:
     stored: dict[tuple[bytes, int], tuple[bytes, bytes]] = field(default_factory=dict)
     asked: list[Message] = field(default_factory=list)
     before_answer: Callable[[Message], None] | None = None
+    applied: int = 0
+    """How far its log is, if it is asked."""
+    quarantined: int = 0
 
     def forget(self) -> None:
         """The disk was wiped."""
@@ -100,6 +108,10 @@ class FakeServer:
                 return self._put(request, payload), b""
             case PutPieces():
                 return self._put_many(request), b""
+            case GetPosition():
+                return Position(self.applied, b"", ZERO), b""
+            case GetFindings():
+                return Findings((), self.quarantined, 0, 0, 0, 0, 0, ""), b""
             case DropPieces():
                 return Have(bytes(self.stored.pop(piece, None) is not None for piece in request.pieces)), b""
             case GetPiece():

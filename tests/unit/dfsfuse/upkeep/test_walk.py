@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 from support.grid import Fault
-from support.log_cluster import LogCluster
+from support.log_cluster import LogCluster, LogServer
 
+from dfs_server.protocol.messages import Error, GetChanges, Message
+from dfs_server.protocol.status import Status
 from dfsfuse.cluster.log_protocol import Contents
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data import extents
@@ -86,16 +88,24 @@ def test_in_pages_while_the_log_goes_on(log_cluster: LogCluster, monkeypatch: py
     assert seen == list(range(10))
 
 
-def test_a_page_is_asked_for_again_if_the_log_went_on_too_far(log_cluster: LogCluster) -> None:
+def test_a_page_is_asked_for_again_if_the_log_went_on_too_far(
+    log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The servers' logs were trimmed: none of them tells any more what changed since the walk began."""
+    answer = LogServer.answer
+
+    def trimmed(server: LogServer, request: Message, payload: bytes) -> tuple[Message, bytes]:
+        if isinstance(request, GetChanges):
+            return Error(Status.TRIMMED, "trimmed"), b""
+        return answer(server, request, payload)
+
+    monkeypatch.setattr(LogServer, "answer", trimmed)
     log = log_of(log_cluster)
     put(log, (keys.inode(2), inode_of(0)), (keys.region(2, 0), extents.encode(region_of(0))))
     reader = MapReader(log_of(log_cluster))
     assert reader.begin()
-    put(log, (b"x", b"1"))
-    for server in log_cluster.servers:
-        with server.store._transaction(durable=True) as db:  # the log was trimmed: it no longer tells what changed
-            db.execute("DELETE FROM log WHERE slot < 2")
-            server.store._log_first = 2
+    for value in (b"1", b"2"):
+        put(log, (b"x", value))
     assert [record.ino for page in walk(reader) for record in page] == [2]
 
 

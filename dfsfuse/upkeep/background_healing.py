@@ -1,0 +1,307 @@
+"""Healing in a mount, by itself: when there is a reason, at a bounded rate, and by one mount at a time.
+
+Reasons: a mount begins; a server that was missing answers again (it may have missed pieces, or come back empty); a
+server's scrub has put pieces into quarantine; a reader has found a copy that is bad or gone, which is made anew at
+once; and once in a while none at all. `HealingTurn.step` does what is due; the thread that calls it, once a second, is
+`BackgroundHealer`.
+
+A run first surveys, and writes nothing anywhere if all is well. What it does else is in the record of `heal_state`.
+Foreground work is not kept waiting: the map is read past the mount's cache, and bytes come out of a bucket.
+
+Threads: `found_bad` may be called by any, and never waits. All else belongs to the one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from dfs_server.protocol.messages import Findings, GetFindings, GetPosition, Position
+from dfsfuse.cluster.exchange import Answer
+from dfsfuse.cluster.proposer import QUORUM
+from dfsfuse.data.extents import Segment
+from dfsfuse.data.transport import ClusterLike
+from dfsfuse.errors import DfsError
+from dfsfuse.namespace import keys
+from dfsfuse.namespace.transactions import MapStore
+from dfsfuse.upkeep import heal_state
+from dfsfuse.upkeep.asking import ask
+from dfsfuse.upkeep.bandwidth import Bucket
+from dfsfuse.upkeep.heal import Healer
+from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.heal_state import HealState, Step, Turns
+from dfsfuse.upkeep.map_reader import Pages
+from dfsfuse.upkeep.moving import StoppedError
+
+FIRST_S: Final = 10.0
+"""After the mount began."""
+EVERY_S: Final = 6 * 3600.0
+FINDINGS_EVERY_S: Final = 300.0
+STEP_S: Final = 1.0
+SETTLE_S: Final = 2.0
+"""After a server came back: its log is brought up to date first, and small pieces come with that."""
+LOG_WAIT_S: Final = 20.0
+"""So long a server may be behind before healing goes on without waiting for it."""
+RETRY_FIRST_S: Final = 10.0
+RETRY_LAST_S: Final = 600.0
+TELL_EVERY_S: Final = 2.0
+NEWS_S: Final = 3600.0
+"""So old the record may be if there is nothing new to say."""
+BAD_MAX: Final = 1000
+AGAIN_S: Final = 60.0
+"""A copy that was made anew, or could not be, is left alone for so long, whatever readers say of it."""
+STOP_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class ClusterWithComebacks(ClusterLike, Protocol):
+    """See `dfsfuse.cluster.cluster.Cluster`."""
+
+    def comebacks(self) -> dict[int, int]: ...
+
+
+class HealingTurn:
+    """What a mount's healer does, step by step."""
+
+    def __init__(
+        self,
+        cluster: ClusterWithComebacks,
+        pages: Pages,
+        store: MapStore,
+        *,
+        bucket: Bucket,
+        wait: Callable[[float], bool],
+        clock: Callable[[], float] = time.monotonic,
+        time_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._wait = wait
+        self._clock = clock
+        self._time_ns = time_ns
+        self._healer = Healer(cluster, pages, store, bucket=bucket, wait=wait, clock=clock)
+        self._turns = Turns()
+        self._comebacks = cluster.comebacks()
+        self._due_at = clock() + FIRST_S
+        """When to look without a further reason."""
+        self._not_before = 0.0
+        self._retry_s = RETRY_FIRST_S
+        self._findings_at = clock() + FINDINGS_EVERY_S
+        self._quarantined: dict[int, int] = {}
+        self._bad: deque[tuple[Segment, int, int]] = deque(maxlen=BAD_MAX)
+        self._restored: dict[tuple[bytes, int, int], float] = {}
+        self._told_at = 0.0
+
+    def found_bad(self, segment: Segment, number: int, server: int) -> None:
+        """A reader got no good copy of this piece there. Called by any thread."""
+        self._bad.append((segment, number, server))
+
+    @property
+    def is_wanted(self) -> bool:
+        """Is there a reason to heal?"""
+        return self._turns.is_wanted
+
+    def step(self) -> None:
+        """Do what is due. Raises `StoppedError`, and nothing else that is to be foreseen."""
+        try:
+            self._restore()
+            self._look_for_reasons()
+            if self._turns.is_wanted and self._clock() >= self._not_before and self._can_write():
+                record = self._record()
+                if self._turns.next(record, self._clock()) is Step.RUN:
+                    self._run(record)
+        except (DfsError, OSError) as error:
+            self._later()
+            log.info("healing: tried again later: %s", error)
+
+    # -------------------------------------------------------------- reasons
+
+    def _look_for_reasons(self) -> None:
+        now = self._clock()
+        comebacks = self._cluster.comebacks()
+        if comebacks != self._comebacks:
+            self._turns.want(self._record())
+            self._comebacks = comebacks
+            self._not_before, self._retry_s = now + SETTLE_S, RETRY_FIRST_S
+        if now >= self._due_at:
+            self._turns.want(self._record())
+            self._due_at = now + EVERY_S
+        if now >= self._findings_at:
+            self._findings_at = now + FINDINGS_EVERY_S
+            if self._more_in_quarantine():
+                self._turns.want(self._record())
+
+    def _more_in_quarantine(self) -> bool:
+        outcomes = ask(self._cluster, dict.fromkeys(sorted(self._cluster.usable()), GetFindings()), self._wait)
+        found = {
+            server: outcome.reply.quarantined_count
+            for server, outcome in outcomes.items()
+            if isinstance(outcome, Answer) and isinstance(outcome.reply, Findings)
+        }
+        more = any(count > self._quarantined.get(server, 0) for server, count in found.items())
+        self._quarantined.update(found)
+        return more
+
+    def _record(self) -> bytes | None:
+        return self._store.read(lambda view: view.get(keys.HEALING), max_age_s=STEP_S)
+
+    def _can_write(self) -> bool:
+        return len(self._cluster.usable()) >= QUORUM
+
+    def _later(self) -> None:
+        self._not_before = self._clock() + self._retry_s
+        self._retry_s = min(2 * self._retry_s, RETRY_LAST_S)
+
+    # -------------------------------------------------------------- single copies
+
+    def _restore(self) -> None:
+        now = self._clock()
+        self._restored = {place: at for place, at in self._restored.items() if now < at + AGAIN_S}
+        wanted = []
+        while self._bad:
+            segment, number, server = self._bad.popleft()
+            place = (segment.id, number, server)
+            if place not in self._restored and server in self._cluster.usable():
+                self._restored[place] = now
+                wanted.append((segment, number, server))
+        if not wanted:
+            return
+        report = self._healer.restore(wanted)
+        log.info("healing: of %d copies that readers found bad or gone: %s", len(wanted), self._said(report))
+
+    # -------------------------------------------------------------- a run
+
+    def _run(self, record: bytes | None) -> None:
+        self._wait_for_logs()
+        found = self._healer.survey()
+        before = heal_state.decode(record)
+        state = heal_state.beginning(before, found, self._time_ns())
+        if not found.is_work:
+            if self._is_news(before, found):
+                self._claim(record, heal_state.ended(state, found_as_left(found), self._time_ns()))
+            self._turns.done()
+            return
+        claimed = self._claim(record, state)
+        if claimed is None:
+            return  # somebody else began just now
+        log.info(
+            "healing: of %d segments %d lack a copy and %d are not at home; %.1f MiB to copy",
+            found.segments,
+            found.lacking,
+            found.astray,
+            found.bytes_to_copy / 2**20,
+        )
+        began = self._clock()
+        progress = _Progress(self._store, claimed, state)
+        try:
+            report = self._healer.heal(told=lambda report: self._tell(progress, report, began))
+        except BaseException:
+            progress.write(heal_state.stopped(progress.state, self._time_ns()))
+            raise
+        progress.write(heal_state.ended(progress.state, report, self._time_ns()))
+        log.info(
+            "healing: done in %.0f s: %s; %d segments lack a copy now",
+            self._clock() - began,
+            self._said(report),
+            report.still_lacking,
+        )
+        if report.reasons and report.still_lacking:
+            self._later()
+            self._turns.want(progress.record)
+        else:
+            self._turns.done()
+            self._retry_s = RETRY_FIRST_S
+
+    def _wait_for_logs(self) -> None:
+        """Until all servers that answer have what the furthest had: their small pieces come with the log."""
+        until = self._clock() + LOG_WAIT_S
+        goal = 0
+        while self._clock() < until:
+            outcomes = ask(self._cluster, dict.fromkeys(sorted(self._cluster.usable()), GetPosition()), self._wait)
+            applied = [
+                outcome.reply.applied
+                for outcome in outcomes.values()
+                if isinstance(outcome, Answer) and isinstance(outcome.reply, Position)
+            ]
+            goal = goal or max(applied, default=0) - 1  # the last one is applied with the next
+            if all(slot >= goal for slot in applied):
+                return
+            if self._wait(STEP_S):
+                raise StoppedError
+
+    def _is_news(self, before: HealState | None, found: Report) -> bool:
+        if before is None:
+            return True
+        same = (before.phase, before.lacking, before.incomplete) == (heal_state.DONE, found.lacking, found.incomplete)
+        return not same or self._time_ns() - before.changed_ns > NEWS_S * 1e9
+
+    def _claim(self, seen: bytes | None, state: HealState) -> bytes | None:
+        return self._store.transact(lambda tx: heal_state.claim(tx, seen, state))
+
+    def _tell(self, progress: _Progress, report: Report, began: float) -> None:
+        now = self._clock()
+        if now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            progress.write(heal_state.going_on(progress.state, report, now - began, self._time_ns()))
+
+    def _said(self, report: Report) -> str:
+        said = report.told(self._cluster.names)
+        return "; ".join([said, *report.reasons])
+
+
+class _Progress:
+    """The record of a run of ours, as it was written last."""
+
+    def __init__(self, store: MapStore, record: bytes, state: HealState) -> None:
+        self._store = store
+        self.record = record
+        self.state = state
+
+    def write(self, state: HealState) -> None:
+        """Another state; not waited for, and left out if somebody else has taken the record over. Never fails."""
+        try:
+            record = self._store.transact(lambda tx: heal_state.claim(tx, self.record, state), durable=False)
+        except (DfsError, OSError) as error:
+            log.debug("healing: the progress cannot be written: %s", error)
+            return
+        if record is not None:
+            self.record, self.state = record, state
+
+
+def found_as_left(found: Report) -> Report:
+    """A survey's report as that of a run in which nothing could be done."""
+    return Report(segments=found.segments, still_lacking=found.lacking, still_incomplete=found.incomplete)
+
+
+class BackgroundHealer:
+    """The thread. `make` makes a turn with what is to be waited with."""
+
+    def __init__(self, make: Callable[[Callable[[float], bool]], HealingTurn]) -> None:
+        self._stop = threading.Event()
+        self._turn = make(self._stop.wait)
+        self.found_bad = self._turn.found_bad
+        self._thread = threading.Thread(target=self._loop, name="healer", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, within a second. A request that hangs is left to its own deadline."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_S)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(STEP_S):
+            try:
+                self._turn.step()
+            except StoppedError:
+                return
+            except Exception:
+                log.exception("healing failed in a way nobody foresaw; it goes on")
