@@ -10,6 +10,7 @@ from dfsfuse.cli.commands.listing import list_
 from dfsfuse.cli.commands.put import put
 from dfsfuse.cli.commands.stat import stat_
 from dfsfuse.cli.commands.status import status
+from dfsfuse.cli.commands.verify import verify
 
-COMMANDS: tuple[click.Command, ...] = (put, get, list_, mkdir, rm, mv, stat_, status)
+COMMANDS: tuple[click.Command, ...] = (put, get, list_, mkdir, rm, mv, stat_, status, verify)
 ALIASES = {"ls": "list", "dir": "list", "del": "rm", "delete": "rm", "rename": "mv"}

@@ -1,0 +1,154 @@
+"""`dfc verify`: every copy of every piece checked from outside; or a tree compared with a local one."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from dfsfuse.cli import exit_codes, remote_paths
+from dfsfuse.cli.client import Client
+from dfsfuse.cli.output import complain, human_size, json_text, printable, write_json, write_line
+from dfsfuse.cli.progress import Bar
+from dfsfuse.cli.remote import Remote
+from dfsfuse.cli.reports import AlreadyReported, Tally
+from dfsfuse.errors import IncompleteError
+from dfsfuse.vfs.attributes import Attributes
+
+COPIES = 2
+BLOCK_BYTES = 512
+
+
+@click.command("verify", short_help="Check every copy of every piece, or compare with a local folder.")
+@click.option("--against", metavar="DIR", help="Compare with the local folder (or file) DIR instead.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.argument("path", default="/")
+@click.pass_obj
+def verify(client: Client, path: str, against: str | None, as_json: bool) -> None:
+    """Fetch both copies of every piece of PATH and all below it (default: everything), and check them against what
+    was put. Says which copies are bad or missing, on which server, and what to do.
+
+    With --against, compare names, types, sizes, contents, permissions and the targets of links with a local folder,
+    and say what differs.
+
+    The exit code is 0 if all is as it should be, 14 if not, and 3 if some piece has no good copy left.
+    """
+    where = remote_paths.normal(path)
+    found = client.remote.existing(where, follow=False)
+    if against is not None:
+        _compare(client, where, found, client.local_path(against), as_json)
+    else:
+        _verify(client, where, found, as_json)
+
+
+# ------------------------------------------------------------------ all copies
+
+
+def _verify(client: Client, path: bytes, found: Attributes, as_json: bool) -> None:
+    from dfsfuse.upkeep.map_reader import MapReader
+    from dfsfuse.upkeep.verify import Verifier
+
+    paths: dict[int, bytes] = {}
+    total = 0
+    for at, attributes in _files(client.remote, path, found):
+        if attributes.ino not in paths:
+            paths[attributes.ino] = at
+            total += COPIES * BLOCK_BYTES * attributes.blocks
+    connection = client.connection
+    with Bar() as bar:
+        bar.start(path, total)
+        verifier = Verifier(connection.cluster, MapReader(connection.new_log()), told=bar.advance)
+        verified = verifier.verify(paths, everything=path == b"/")
+    names = connection.server_names
+    bad = sorted(verified.bad, key=lambda copy: (copy.path, copy.segment, copy.number, copy.server))
+    if as_json:
+        write_json(
+            {
+                "files": verified.files,
+                "segments": verified.segments,
+                "good_copies": verified.copies,
+                "verified_bytes": verified.verified_bytes,
+                "bad_copies": [
+                    {
+                        **json_text("path", copy.path),
+                        "segment": copy.segment.hex(),
+                        "piece": copy.number,
+                        "server": names[copy.server],
+                        "missing": copy.is_missing,
+                        "has_good_copy": copy.has_twin,
+                        "problem": copy.text,
+                    }
+                    for copy in bad
+                ],
+                "unreadable": [json_text("path", one) for one in verified.unreadable],
+                "not_verified": {names[server]: text for server, text in sorted(verified.unheard.items())},
+                "unverified_copies": verified.unverified,
+            }
+        )
+    else:
+        for copy in bad:
+            twin = "" if copy.has_twin else "; no other server that answers has a good copy"
+            write_line(f"{printable(copy.path)}: P{copy.number}: {printable(copy.text)}{twin}")
+        for one in verified.unreadable:
+            write_line(f"{printable(one)}: a record of its data cannot be read: 'dfc fsck' says more")
+        write_line(
+            f"{_several(verified.files, 'file')}: {verified.copies} copies of pieces are good "
+            f"({human_size(verified.verified_bytes)})."
+        )
+    for server, text in sorted(verified.unheard.items()):
+        complain(f"{names[server]} was not verified: {text}")
+    if verified.lost:
+        complain(f"{_several(len(verified.lost), 'file')} cannot be put together from the servers that answer")
+        raise AlreadyReported(IncompleteError.exit_code)
+    if bad:
+        complain(f"{_several(len(bad), 'copy', 'copies')} bad or missing: 'dfc heal' makes them anew")
+    if bad or verified.unheard or verified.unreadable:
+        raise AlreadyReported(exit_codes.FOUND)
+
+
+def _files(remote: Remote, path: bytes, found: Attributes) -> Iterator[tuple[bytes, Attributes]]:
+    """All files at and below a path."""
+    todo = [(path, found)]
+    while todo:
+        path, found = todo.pop()
+        if stat.S_ISREG(found.mode):
+            yield path, found
+        elif stat.S_ISDIR(found.mode):
+            todo += [(remote_paths.join(path, name), below) for name, below in remote.entries(found.ino, path)]
+
+
+# ------------------------------------------------------------------ against a local folder
+
+
+def _compare(client: Client, path: bytes, found: Attributes, local: Path, as_json: bool) -> None:
+    from dfsfuse.cli.comparing import differences
+
+    tally = Tally()
+    seen: list[tuple[bytes, str]] = []
+    with Bar() as bar, tally.attempt():
+        last = b""
+
+        def told(name: bytes, size: int) -> None:
+            nonlocal last
+            if name != last:
+                bar.start(name, None)
+                last = name
+            bar.advance(size)
+
+        for where, what in differences(client.remote, path, found, local, told):
+            seen.append((where, what))
+            if not as_json:
+                write_line(f"{printable(where)}: {what}")
+    if as_json:
+        write_json([{**json_text("path", where), "difference": what} for where, what in seen])
+    tally.settle()
+    if seen:
+        raise AlreadyReported(exit_codes.FOUND)
+    if not as_json:
+        write_line(f"{printable(path)} and {printable(local)} are the same.")
+
+
+def _several(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
