@@ -185,7 +185,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         self._vfs.releasedir(handle)
 
     def fsyncdir(self, path: str | None, data_only: int, handle: int) -> None:
-        """Names are durable when the operation that made them returns."""
+        self._vfs.fsyncdir(handle)
 
     # -------------------------------------------------------------- helpers
 

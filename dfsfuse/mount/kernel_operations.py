@@ -363,7 +363,7 @@ class KernelOperations(Operations):
         self._vfs.releasedir(handle)
 
     def fsyncdir(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
-        """Names are durable when the operation that made them returns."""
+        self._vfs.fsyncdir(handle)
 
 
 def _lock(request: LockRequest) -> locks.Lock:

@@ -88,6 +88,12 @@ class Folders:
             max_age_s=self._context.max_age_s,
         )
 
+    def check(self, number: int) -> None:
+        """Raises OSError (EBADF) if there is no such handle."""
+        with self._lock:
+            if number not in self._handles:
+                raise error(errno.EBADF)
+
     def close(self, number: int) -> None:
         """Forget the snapshot."""
         with self._lock:

@@ -364,6 +364,11 @@ class Vfs:
         """Forget the snapshot."""
         self._folders.close(handle)
 
+    def fsyncdir(self, handle: int) -> None:
+        """Make all names durable that were made, changed or removed here until now. Raises what kept one from it."""
+        self._folders.check(handle)
+        self._context.store.flush()
+
     def list_folder(self, ino: int) -> list[tuple[bytes, Attributes]]:
         """A folder's newest state in one pass: real names and attributes, without `.` and `..`."""
         return [(name, self._files.attributes(child, inode)) for name, child, inode in self._folders.list(ino)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,26 @@ def test_one_writer_alone_makes_far_fewer_batches_than_operations(grid: Grid) ->
         (mount.path / f"e{number}").rmdir()
         (mount.path / f"f{number}").unlink()
     assert slots(grid) - before < 400, "1500 operations, of which touch() waits until it is durable"
+
+
+def test_what_fsync_of_a_folder_has_answered_for_survives_a_crash(grid: Grid) -> None:
+    """As databases and editors do: rename, then fsync() the folder. Just after the answer the mount dies."""
+    mount, other = grid.mount("dies"), grid.mount("other")
+    folder = mount.path / "d"
+    folder.mkdir()
+    (folder / "new").write_bytes(b"content")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for number in range(50):
+            (folder / f"sub{number}").mkdir()
+        (folder / "new").rename(folder / "config")
+        os.fsync(descriptor)
+        mount.kill()
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
+    assert (other.path / "d/config").read_bytes() == b"content"
+    assert len(list((other.path / "d").iterdir())) == 51
 
 
 def test_a_crash_leaves_a_prefix_and_others_go_on(grid: Grid) -> None:

@@ -93,3 +93,17 @@ def test_the_roots_parent_is_the_root_and_its_first_look_makes_it(mounts: Memory
     assert found.mtime_ns == mounts.now_ns
     assert vfs.getattr(ROOT) == found
     assert len(mounts.map.batches) == 1
+
+
+def test_fsync_of_a_folder_waits_until_all_names_are_durable(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(mounts.map, "flush", lambda: flushed.append(1))
+    vfs = mounts.mount()
+    handle = vfs.opendir(ROOT)
+    vfs.fsyncdir(handle)
+    assert flushed == [1]
+    vfs.releasedir(handle)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        vfs.fsyncdir(handle)
