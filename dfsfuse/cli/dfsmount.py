@@ -42,6 +42,7 @@ Options after -o (comma lists; more than one -o is fine):
   cache=SIZE               memory for file data, like 256M (default 128M)
   log=FILE                 where the background process writes its log
   binding=auto|kernel|fusepy   how the kernel is spoken to (auto: by ourselves where that works, else by libfuse 2)
+  heal_mb_s=N              heal what lacks a copy with at most N megabytes a second (default 32; 0: not at all)
   nonempty                 mount over a folder that is not empty
   relatime|strictatime|noatime   does reading change the time of access (default: once a day, and after a change)
   ro, allow_other, noexec, attr_timeout=S, entry_timeout=S, ...   as for every FUSE mount
@@ -191,6 +192,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             lock_lifetime_s=request.options.lock_timeout_s,
             atime=request.options.atime,
             removal_grace_s=GRACE_S,
+            heal_mb_s=0.0 if request.options.read_only else request.options.heal_mb_s,
         )
         with session:
             bindings.serve(session.vfs, mountpoint, request.options, ready)

@@ -19,6 +19,9 @@ from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.upkeep.background_healing import BackgroundHealer, HealingTurn
+from dfsfuse.upkeep.bandwidth import Bucket
+from dfsfuse.upkeep.map_reader import MapReader
 from dfsfuse.vfs.locking import LIFETIME_S
 from dfsfuse.vfs.vfs import Vfs
 
@@ -56,12 +59,14 @@ def open_session(
     lock_lifetime_s: float = LIFETIME_S,
     atime: str = "noatime",
     removal_grace_s: float = 0.0,
+    heal_mb_s: float = 0.0,
 ) -> Session:
     """Connect and open the namespace of the config's user.
 
     `answer_early`: while this client alone writes, changes of names and attributes are answered before they are
     durable (for a mount, which has fsync() for those who want to know). `atime`: what reading does to times of access.
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
+    `heal_mb_s`: what lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not.
 
     Raises `AuthenticationError`, `WrongServerError` or `UnavailableError`; then nothing was done on any server.
     """
@@ -92,4 +97,15 @@ def open_session(
         if removal_grace_s:
             vfs.orphan_keeper.start()
         opened.callback(vfs.close)
+        if heal_mb_s:
+            healer = background_healer(cluster, store, heal_mb_s)
+            segments.on_bad_piece = healer.found_bad
+            opened.callback(healer.close)
+            healer.start()
         return Session(vfs, cluster, store, opened.pop_all())
+
+
+def background_healer(cluster: Cluster, store: LogMap, mb_s: float) -> BackgroundHealer:
+    """A mount's healer, with a view of the log of its own; not started yet."""
+    pages = MapReader(QuorumLog(cluster), recall=False)
+    return BackgroundHealer(lambda wait: HealingTurn(cluster, pages, store, bucket=Bucket(mb_s * 1_000_000), wait=wait))

@@ -40,6 +40,8 @@ class MountOptions:
     log_file: Path | None = None
     lock_timeout_s: float = 10.0
     """When nothing is heard of this mount for so long, others may have its locks."""
+    heal_mb_s: float = 32.0
+    """What lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not."""
     nonempty: bool = False
     atime_rule: str = "relatime"
     """What reading does to times of access: `relatime`, `strictatime`."""
@@ -82,6 +84,12 @@ def _seconds(name: str, value: str) -> str:
     return value
 
 
+def _rate(name: str, value: str) -> str:
+    if re.fullmatch(r"\d+(\.\d+)?", value) is None:
+        raise OptionError(f"-o {name}={value}: expected megabytes a second, like 32; 0 for none")
+    return value
+
+
 def _text(name: str, value: str) -> str:
     if not value:
         raise OptionError(f"-o {name}=: expected a value")
@@ -94,6 +102,7 @@ _OWN = {
     "cache": _size,
     "log": _text,
     "lock_timeout": _seconds,
+    "heal_mb_s": _rate,
 }
 _WITH_VALUE = {
     "attr_timeout": _seconds,
@@ -124,7 +133,7 @@ _ATIME_RULES = frozenset(("relatime", "strictatime"))
 def known() -> list[str]:
     """Every option, for a message."""
     own = ["durability=close|fsync", "binding=auto|kernel|fusepy", "cache=SIZE", "log=FILE"]
-    own += ["lock_timeout=SECONDS", "nonempty", *sorted(_ATIME_RULES)]
+    own += ["lock_timeout=SECONDS", "heal_mb_s=N", "nonempty", *sorted(_ATIME_RULES)]
     return own + [f"{name}=..." for name in _WITH_VALUE] + sorted(_FLAGS)
 
 
@@ -179,6 +188,7 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         cache_bytes=int(own.get("cache", DEFAULT_CACHE_BYTES)),
         log_file=Path(own["log"]).absolute() if "log" in own else None,
         lock_timeout_s=max(float(own.get("lock_timeout", MountOptions.lock_timeout_s)), LOCK_TIMEOUT_MIN_S),
+        heal_mb_s=float(own.get("heal_mb_s", MountOptions.heal_mb_s)),
         nonempty=nonempty,
         atime_rule=own.get("atime", MountOptions.atime_rule),
         fuse=fuse,

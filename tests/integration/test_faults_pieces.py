@@ -68,7 +68,7 @@ def test_with_a_server_down_each_piece_is_still_on_two_disks(grid: Grid) -> None
     with grid.without(2):
         for name, data in files.items():
             (mount.path / name).write_bytes(data)
-    assert mount.unmount() == 0
+        assert mount.unmount() == 0  # before it is back: then they would go home
     for name, data in files.items():
         places = holders(grid.roots(), USER, data)
         assert places["DFS2"] == set(), name

@@ -43,6 +43,14 @@ def test_lists_are_read_in_order_and_the_last_word_counts() -> None:
     assert options.fuse["attr_timeout"] == "1"
 
 
+def test_the_rate_of_healing() -> None:
+    assert parse([], as_root=False).heal_mb_s == 32
+    assert parse(["heal_mb_s=0"], as_root=False).heal_mb_s == 0
+    assert parse(["heal_mb_s=2.5,binding=kernel"], as_root=False).heal_mb_s == 2.5
+    with pytest.raises(OptionError, match="megabytes a second"):
+        parse(["heal_mb_s=fast"], as_root=False)
+
+
 def test_opposites_replace_each_other() -> None:
     fuse = parse(["suid,nosuid,allow_root"], as_root=True).fuse
     assert fuse["nosuid"] is True
