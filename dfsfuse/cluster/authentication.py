@@ -42,6 +42,8 @@ class Handshake:
         self._server = server
         self._user = credentials.username
         self._proved = False
+        self.identity = b""
+        """The identity of the server's folder, when both sides have proved who they are."""
         try:
             self._scram = ScramClient(["SCRAM-SHA-256"], credentials.username, credentials.password)
         except ScramException as error:
@@ -95,6 +97,7 @@ class Handshake:
             ) from error
         if welcome.server != self._server.name:
             raise WrongServerError(
-                f"the server at {self._server.host}:{self._server.port} is {welcome.server}, "
-                f"and the client's config says {self._server.name}; correct the one or the other"
+                f"the server at {self._server.host}:{self._server.port} is {welcome.server}, and the client's config "
+                f"says {self._server.name}: correct name or address of servers[{self._server.id - 1}] there"
             )
+        self.identity = welcome.identity

@@ -102,11 +102,24 @@ class Cluster:
 
     def note_fault(self, server: int, what: str) -> None:
         """A server's answer was not what it should be. Remembered for people (`faults`)."""
-        self._lines.faults.note(server, what)
+        self._lines.note_fault(server, what)
 
     def faults(self) -> dict[int, Fault]:
         """What servers did wrong since this was made, by server id."""
         return self._lines.faults.by_server()
+
+    def identities(self) -> dict[int, bytes]:
+        """The identity of the folder of each server that has answered, by its id."""
+        return dict(self._lines.identities)
+
+    @property
+    def on_news(self) -> Callable[[], None]:
+        """What is called when a server has another folder than before, or did something wrong. Never waits."""
+        return self._lines.on_news
+
+    @on_news.setter
+    def on_news(self, told: Callable[[], None]) -> None:
+        self._lines.on_news = told
 
     def recheck(self, timeout_s: float = RECHECK_S) -> frozenset[int]:
         """`usable()`, after a look at those that are down but quick to try (refused or lost a moment ago).

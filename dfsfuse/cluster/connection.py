@@ -94,6 +94,11 @@ class Connection:
         return self._state == _READY
 
     @property
+    def identity(self) -> bytes:
+        """The identity of the server's folder, once it is ready."""
+        return self._handshake.identity
+
+    @property
     def owed_until(self) -> float | None:
         """When the oldest reply that is still owed should have come."""
         return self._owed[0][1] if self._owed else None

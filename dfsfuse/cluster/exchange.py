@@ -213,7 +213,11 @@ class Exchange:
             self._watch(flight)
             return
         self._land(flight)
-        if self._finish(flight.call, reply, connection.payload_bytes) and connection.finish():
+        twin = self._lines.met(flight.call.server, connection.identity)
+        if twin is not None:
+            self._fail(flight.call, twin)
+            connection.close()
+        elif self._finish(flight.call, reply, connection.payload_bytes) and connection.finish():
             self._lines.give_back(connection)
         else:
             connection.close()
@@ -239,7 +243,7 @@ class Exchange:
             if outcome.status in _LAST_WORDS:
                 return False
             if outcome.status == Status.DIVERGED:
-                self._lines.faults.note(call.server, "its log is another one than the others'")
+                self._lines.note_fault(call.server, "its log is another one than the others'")
         self._lines.answered(call.server)
         return True
 
@@ -279,7 +283,7 @@ class Exchange:
         """The call failed without an answer to it."""
         failure = failure_of(call, self._lines.servers[call.server], error)
         if isinstance(error, ProtocolError):
-            self._lines.faults.note(call.server, f"no answer to {type(call.request).__name__}: {error}")
+            self._lines.note_fault(call.server, f"no answer to {type(call.request).__name__}: {error}")
         if failure.status not in _HARMLESS:
             quick = isinstance(error, OSError) and not isinstance(error, TimeoutError)
             self._lines.failed(call.server, failure.text, quick=quick)

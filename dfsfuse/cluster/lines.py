@@ -20,6 +20,7 @@ from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.faults import Faults
 from dfsfuse.cluster.health import Circuit
 from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, look_up, look_up_number
+from dfsfuse.errors import WrongServerError
 
 AUTHENTICATION_S: Final = 2.0
 """A connection must be open and authenticated so soon."""
@@ -47,6 +48,10 @@ class Lines:
         self.changed = threading.Event()
         """Set whenever a server goes down, for whoever tries them again."""
         self.faults = Faults()
+        self.identities: dict[int, bytes] = {}  # of the folders that answered last; guarded by _lock, but for reading
+        self.on_news: Callable[[], None] = lambda: None
+        """Called, in any thread, when a server has another folder than before or has done something wrong. It must not
+        wait for anything."""
         self.comebacks = dict.fromkeys(self.servers, 0)
         """How often each server has answered again after it had been missing: then it may have missed something."""
         self.tried_elsewhere = False
@@ -107,6 +112,11 @@ class Lines:
             text = f"{self.servers[id]} does not answer: it has closed the connection"
             self.failed(id, text, quick=True, tried=False)
 
+    def note_fault(self, id: int, what: str) -> None:
+        """The server's answer was not what it should be."""
+        self.faults.note(id, what)
+        self.on_news()
+
     def answered(self, id: int) -> None:
         """The server gave a complete answer."""
         if self._circuits[id].up:
@@ -116,6 +126,24 @@ class Lines:
             self.comebacks[id] += changed
         if changed:
             log.warning("%s answers again", self.servers[id])
+
+    def met(self, id: int, identity: bytes) -> WrongServerError | None:
+        """This folder has answered. The error if it is another server's folder, copied."""
+        if self.identities.get(id) == identity:
+            return None
+        with self._lock:
+            twin = next((other for other, known in self.identities.items() if known == identity and other != id), None)
+            if twin is None:
+                before, self.identities[id] = self.identities.get(id), identity
+        if twin is not None:
+            return WrongServerError(
+                f"{self.servers[id]} has the same identity as {self.servers[twin]}: the folder of one is a copy of the "
+                "other's; start the copy on an empty folder, which is filled from the other servers"
+            )
+        if before is not None:
+            log.warning("%s answers with another folder than before", self.servers[id])
+        self.on_news()
+        return None
 
     # ------------------------------------------------------------------ addresses
 

@@ -106,6 +106,8 @@ class WireServer:
         self.greeting = greeting
         self.answer = answer
         self.says = says or name
+        self.identity = b""
+        """Empty: one of its own."""
         self.accepted = 0
         self.requests: list[Request] = []
         self.released = threading.Event()
@@ -211,5 +213,5 @@ class WireServer:
             line.reply(request_id, Error(Status.AUTHENTICATION_FAILED, "wrong user name or password"))
             return False
         final = "v=" + "A" * 43 + "=" if self.greeting is Greeting.IMPOSTOR else scram.get_server_final()
-        line.reply(request_id, Welcome(final, self.says, b"i" * 16))
+        line.reply(request_id, Welcome(final, self.says, self.identity or b"%016d" % self.port))
         return True

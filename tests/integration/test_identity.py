@@ -1,0 +1,87 @@
+"""Which server is which: a config or a folder that is not as the namespace knows it is refused before harm is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from support.mounts import Grid, eventually
+from support.trees import content
+
+pytestmark = pytest.mark.integration
+
+WRONG_SERVER = 5
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Iterator[Grid]:
+    with Grid(tmp_path / "grid") as grid:
+        yield grid
+
+
+def change_config(grid: Grid, change: Callable[[list[dict[str, object]]], None]) -> None:
+    config = yaml.safe_load(grid.client_config.read_text())
+    change(config["servers"])
+    grid.client_config.write_text(yaml.safe_dump(config))
+
+
+def refusal(grid: Grid) -> str:
+    done = grid.dfc("list")
+    assert done.returncode == WRONG_SERVER, (done.returncode, done.stderr)
+    assert done.stdout == b""
+    return done.stderr.decode()
+
+
+def test_a_config_that_differs_is_refused_with_what_to_change(grid: Grid, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(content(600_000))
+    assert grid.dfc("put", tmp_path / "f", "f").returncode == 0
+    good = grid.client_config.read_text()
+
+    def swap_lines(servers: list[dict[str, object]]) -> None:
+        servers[0], servers[2] = servers[2], servers[0]
+
+    def swap_addresses(servers: list[dict[str, object]]) -> None:
+        servers[0]["port"], servers[2]["port"] = servers[2]["port"], servers[0]["port"]
+
+    change_config(grid, swap_lines)
+    assert "lists the servers as DFS3, DFS2, DFS1, DFS4, and this namespace is on DFS1, DFS2, DFS3, DFS4" in refusal(
+        grid
+    )
+    grid.client_config.write_text(good)
+    change_config(grid, swap_addresses)
+    assert "correct name or address of servers[" in refusal(grid)
+    grid.client_config.write_text(good)
+    assert grid.dfc("get", "f", tmp_path / "back").returncode == 0
+    assert (tmp_path / "back").read_bytes() == content(600_000)
+
+
+def test_a_copied_folder_is_refused(grid: Grid, tmp_path: Path) -> None:
+    """Somebody copied DFS1 to have a DFS3 quickly, and even changed its name in it."""
+    (tmp_path / "f").write_bytes(content(600_000))
+    assert grid.dfc("put", tmp_path / "f", "f").returncode == 0
+    one, three = grid.servers[1], grid.servers[3]
+    three.kill()
+    shutil.rmtree(three.root)
+    shutil.copytree(one.root, three.root)
+    marker = json.loads((three.root / "server.json").read_text())
+    (three.root / "server.json").write_text(json.dumps(marker | {"name": "DFS3"}))
+    three.start()
+    assert "has the same identity as" in refusal(grid)
+    with grid.without(1):
+        assert "DFS3 has the identity of DFS1: its folder is a copy" in refusal(grid)
+    three.wipe()
+    assert grid.dfc("get", "f", tmp_path / "back").returncode == 0
+
+
+def test_a_server_with_a_new_disk_is_taken_in_and_noted(grid: Grid) -> None:
+    mount = grid.mount()
+    (mount.path / "f").write_bytes(content(300_000))
+    grid.servers[2].wipe()
+    eventually(lambda: "DFS2 has another disk than before" in mount.log.read_text(), "the new disk is noticed")
+    assert (mount.path / "f").read_bytes() == content(300_000)
+    mount.remount()
+    assert mount.log.read_text().count("DFS2 has another disk than before") == 1

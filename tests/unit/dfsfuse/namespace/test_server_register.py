@@ -1,0 +1,108 @@
+"""The register writes down what is found out, and refuses what is wrong before anything else is done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from support.memory_map import MemoryMap
+
+from dfsfuse.cluster.faults import Fault
+from dfsfuse.errors import WrongServerError
+from dfsfuse.namespace.members import find
+from dfsfuse.namespace.server_register import ServerRegister
+
+WAIT_S = 10.0
+
+
+class Servers:
+    """What the register asks of a cluster."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = dict(enumerate(names or ("DFS1", "DFS2", "DFS3", "DFS4"), start=1))
+        self.on_news: Callable[[], None] = lambda: None
+        self.found = {id: f"identity of {name}".encode() for id, name in self.names.items()}
+        self.noted: dict[int, Fault] = {}
+        self.up = frozenset(self.names)
+
+    def identities(self) -> dict[int, bytes]:
+        return self.found
+
+    def faults(self) -> dict[int, Fault]:
+        return self.noted
+
+    def usable(self) -> frozenset[int]:
+        return self.up
+
+
+@pytest.fixture
+def store() -> MemoryMap:
+    return MemoryMap()
+
+
+def register(store: MemoryMap, servers: Servers) -> ServerRegister:
+    return ServerRegister(store, servers, pause_s=0.0, time_ns=lambda: 42)
+
+
+def test_a_namespace_without_the_record_gets_it_and_then_nothing_is_written(store: MemoryMap) -> None:
+    register(store, Servers()).open()
+    batches = len(store.batches)
+    assert {member.name for member in store.read(find).values()} == {"DFS1", "DFS2", "DFS3", "DFS4"}
+    again = register(store, Servers())
+    again.open()
+    again.close()
+    assert len(store.batches) == batches
+
+
+def test_another_order_is_refused(store: MemoryMap) -> None:
+    register(store, Servers()).open()
+    with pytest.raises(WrongServerError, match="in this order"):
+        register(store, Servers("DFS1", "DFS3", "DFS2", "DFS4")).open()
+
+
+def test_without_a_quorum_nothing_is_written_and_the_config_is_compared_all_the_same(store: MemoryMap) -> None:
+    servers = Servers()
+    servers.up = frozenset({1, 2})
+    register(store, servers).open()
+    assert store.read(find) == {}
+    register(store, Servers()).open()
+    wrong = Servers("DFS4", "DFS3", "DFS2", "DFS1")
+    wrong.up = frozenset({1})
+    with pytest.raises(WrongServerError):
+        register(store, wrong).open()
+
+
+def test_what_is_found_out_later_is_written_down(store: MemoryMap) -> None:
+    servers = Servers()
+    one = register(store, servers)
+    one.open()
+    told = threading.Event()
+    replaced: list[int] = []
+
+    def on_replaced(server: int) -> None:
+        replaced.append(server)
+        told.set()
+
+    one.on_replaced = on_replaced
+    one.start()
+    servers.found = servers.found | {3: b"new disk"}
+    servers.on_news()
+    assert told.wait(WAIT_S)
+    servers.noted = {2: Fault(3, 99, "sent wrong bytes")}
+    one.close()
+    assert replaced == [3]
+    found = store.read(find)
+    assert (found[3].identity, found[3].replaced_ns) == (b"new disk", 42)
+    assert (found[2].faults, found[2].fault_ns, found[2].fault) == (3, 99, "sent wrong bytes")
+
+
+def test_a_fault_is_counted_once(store: MemoryMap) -> None:
+    servers = Servers()
+    one = register(store, servers)
+    one.open()
+    servers.noted = {2: Fault(3, 99, "a lie")}
+    one.close()
+    servers.noted = {2: Fault(4, 100, "another one")}
+    one.close()
+    assert store.read(find)[2].faults == 4
