@@ -19,6 +19,7 @@ from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.server_register import ServerRegister
 from dfsfuse.upkeep.background_healing import BackgroundHealer, HealingTurn
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.map_reader import MapReader
@@ -80,6 +81,10 @@ def open_session(
         log.start()
         if answer_early:
             store.start()
+        register = ServerRegister(store, cluster)
+        register.open()
+        register.start()
+        opened.callback(register.close)
         segments = SegmentStore(cluster, cache_bytes=cache_bytes)
         opened.callback(segments.close)
         vfs = Vfs(
