@@ -32,6 +32,7 @@ from dfsfuse.upkeep import heal_state
 from dfsfuse.upkeep.asking import ask
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.heal import Healer
+from dfsfuse.upkeep.heal_progress import Progress
 from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.heal_state import HealState, Step, Turns
 from dfsfuse.upkeep.map_reader import Pages
@@ -48,7 +49,6 @@ LOG_WAIT_S: Final = 20.0
 """So long a server may be behind before healing goes on without waiting for it."""
 RETRY_FIRST_S: Final = 10.0
 RETRY_LAST_S: Final = 600.0
-TELL_EVERY_S: Final = 2.0
 NEWS_S: Final = 3600.0
 """So old the record may be if there is nothing new to say."""
 BAD_MAX: Final = 1000
@@ -95,7 +95,6 @@ class HealingTurn:
         self._quarantined: dict[int, int] = {}
         self._bad: deque[tuple[Segment, int, int]] = deque(maxlen=BAD_MAX)
         self._restored: dict[tuple[bytes, int, int], float] = {}
-        self._told_at = 0.0
 
     def found_bad(self, segment: Segment, number: int, server: int) -> None:
         """A reader got no good copy of this piece there. Called by any thread."""
@@ -183,11 +182,12 @@ class HealingTurn:
         state = heal_state.beginning(before, found, self._time_ns())
         if not found.is_work:
             if self._is_news(before, found):
-                self._claim(record, heal_state.ended(state, found_as_left(found), self._time_ns()))
+                as_left = heal_state.found_only(state, found)
+                self._store.transact(lambda tx: heal_state.claim(tx, record, as_left), durable=False)
             self._turns.done()
             return
-        claimed = self._claim(record, state)
-        if claimed is None:
+        progress = Progress.begun(self._store, record, state, self._clock, self._time_ns)
+        if progress is None:
             return  # somebody else began just now
         log.info(
             "healing: of %d segments %d lack a copy and %d are not at home; %.1f MiB to copy",
@@ -196,17 +196,12 @@ class HealingTurn:
             found.astray,
             found.bytes_to_copy / 2**20,
         )
-        began = self._clock()
-        progress = _Progress(self._store, claimed, state)
-        try:
-            report = self._healer.heal(told=lambda report: self._tell(progress, report, began))
-        except BaseException:
-            progress.write(heal_state.stopped(progress.state, self._time_ns()))
-            raise
-        progress.write(heal_state.ended(progress.state, report, self._time_ns()))
+        with progress:
+            report = self._healer.heal(told=progress.told)
+            progress.ended(report)
         log.info(
             "healing: done in %.0f s: %s; %d segments lack a copy now",
-            self._clock() - began,
+            progress.ran_s(),
             self._said(report),
             report.still_lacking,
         )
@@ -240,42 +235,9 @@ class HealingTurn:
         same = (before.phase, before.lacking, before.incomplete) == (heal_state.DONE, found.lacking, found.incomplete)
         return not same or self._time_ns() - before.changed_ns > NEWS_S * 1e9
 
-    def _claim(self, seen: bytes | None, state: HealState) -> bytes | None:
-        return self._store.transact(lambda tx: heal_state.claim(tx, seen, state))
-
-    def _tell(self, progress: _Progress, report: Report, began: float) -> None:
-        now = self._clock()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
-            progress.write(heal_state.going_on(progress.state, report, now - began, self._time_ns()))
-
     def _said(self, report: Report) -> str:
         said = report.told(self._cluster.names)
         return "; ".join([said, *report.reasons])
-
-
-class _Progress:
-    """The record of a run of ours, as it was written last."""
-
-    def __init__(self, store: MapStore, record: bytes, state: HealState) -> None:
-        self._store = store
-        self.record = record
-        self.state = state
-
-    def write(self, state: HealState) -> None:
-        """Another state; not waited for, and left out if somebody else has taken the record over. Never fails."""
-        try:
-            record = self._store.transact(lambda tx: heal_state.claim(tx, self.record, state), durable=False)
-        except (DfsError, OSError) as error:
-            log.debug("healing: the progress cannot be written: %s", error)
-            return
-        if record is not None:
-            self.record, self.state = record, state
-
-
-def found_as_left(found: Report) -> Report:
-    """A survey's report as that of a run in which nothing could be done."""
-    return Report(segments=found.segments, still_lacking=found.lacking, still_incomplete=found.incomplete)
 
 
 class BackgroundHealer:

@@ -114,6 +114,11 @@ def ended(state: HealState, report: Report, now_ns: int) -> HealState:
     )
 
 
+def found_only(state: HealState, found: Report) -> HealState:
+    """The run, if the survey found nothing that can be done now."""
+    return msgspec.structs.replace(state, phase=DONE, lacking=found.lacking, incomplete=found.incomplete)
+
+
 def stopped(state: HealState, now_ns: int) -> HealState:
     """The run is not gone on with: whoever has a reason may begin another one at once."""
     return msgspec.structs.replace(state, phase=STOPPED, beat=state.beat + 1, changed_ns=now_ns)
