@@ -48,6 +48,8 @@ from dfs_server.protocol.status import Status
 
 KEEP_BATCHES: Final = 20_000
 KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
+KEEP_TIGHT_BYTES: Final = 4 * 1024 * 1024
+"""So much of the log is kept when only the reserve is left on the disk: the rest of the file is then used again."""
 TRIM_STEP: Final = 1000
 _NO_SUCH_COPY: Final = Error(Status.BAD_REQUEST, "no copy of the map with this id is under way")
 
@@ -57,7 +59,7 @@ class NamespaceStore:
 
     `folder` is `ROOT/<user>` and must exist or be creatable; `server` is this server's name, as in inline
     pieces' homes; what was dropped is given out by `pieces` after `grace_s` seconds of `clock` (in ns); leases last by
-    `monotonic`.
+    `monotonic`. `is_tight`: whether only the reserve is left on the disk.
     Raises `FolderFormatError`; sqlite3 and OS errors only for the disk, never for what a peer sent.
     """
 
@@ -69,10 +71,12 @@ class NamespaceStore:
         grace_s: float = 600.0,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
+        is_tight: Callable[[], bool] = lambda: False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._server = server
         self._monotonic = monotonic
+        self._is_tight = is_tight
         self._database = Database(folder / "namespace.db", clock)
         self._state = acceptor.started(self._load(), monotonic())
         self._reader = NamespaceReader(self._database.connect())
@@ -206,7 +210,9 @@ class NamespaceStore:
     def _trim(self, db: sqlite3.Connection, applied: int) -> None:
         """Forget the oldest chosen batches when there are too many; who misses them copies the map."""
         too_many = applied - self._log_first > KEEP_BATCHES + TRIM_STEP
-        if not too_many and self._log_bytes <= KEEP_LOG_BYTES:
+        if not too_many and self._log_bytes <= KEEP_TIGHT_BYTES:
+            return
+        if not too_many and self._log_bytes <= KEEP_LOG_BYTES and not self._is_tight():
             return
         until = min(self._log_first + TRIM_STEP, applied)
         db.execute("DELETE FROM log WHERE slot < ?", (until,))

@@ -61,7 +61,12 @@ class Namespaces:
             raise AssertionError(f"{user!r} must not get this far")
         folder = self._root / user
         durable.make_folder(folder)
-        store = NamespaceStore(folder, self._server, grace_s=self._grace_s)
+        store = NamespaceStore(
+            folder,
+            self._server,
+            grace_s=self._grace_s,
+            is_tight=lambda: self._room(folder)[0] <= self._reserve_bytes,
+        )
         try:
             return Namespace(folder, self._server, store, self._reserve_bytes, self._room)
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,3 +32,13 @@ def start_house(tmp_path: Path) -> Iterator[StartHouse]:
 @pytest.fixture
 def house(start_house: StartHouse) -> House:
     return start_house()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 6 MiB. Needs root, like all of our tests."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "dfs-test", str(disk)], check=True, timeout=10)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True, timeout=10)

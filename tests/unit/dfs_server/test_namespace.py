@@ -17,6 +17,7 @@ from dfs_server.protocol.batches import Batch
 from dfs_server.protocol.messages import (
     Accept,
     AcceptedAt,
+    Chosen,
     Done,
     DropPieces,
     Findings,
@@ -165,6 +166,32 @@ class TestReserve:
             assert (status.free_bytes == 0) is full
             previous = batches.digest(encoded)
         namespace.close()
+
+
+def test_a_full_server_can_be_emptied_and_works_again_without_a_restart(
+    start_house: StartHouse, small_disk: Path
+) -> None:
+    house = start_house(
+        root=small_disk / "DFS1", reserve_bytes=3 * 1024 * 1024, grace_period_s=0.0, sweep_interval_s=0.01
+    )
+    client = house.client()
+    stored: list[bytes] = []
+    with pytest.raises(ServerError, match="NO_SPACE"):
+        for number in range(20):
+            client.put_piece(bytes([number]) * 16, 1, bytes(512 * 1024))
+            stored.append(bytes([number]) * 16)
+    assert stored
+    (small_disk / "filler").write_bytes(bytes(2 * 1024 * 1024))  # others take of the reserve too
+    assert status_of(client, PutPieces(((A, 2, bytes(32 * 1024)),))) is Status.NO_SPACE
+    client.ask(Promise(BALLOT))
+    encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, deletes=(b"k",), drops=tuple(stored[:-1])))
+    assert client.ask(Accept(BALLOT, 1, encoded)) == AcceptedAt(1, full=True)
+    client.ask(Chosen(1, batches.digest(encoded)))
+    assert client.ask(DropPieces(((stored[-1], 1),), 0)) == Have(b"\1")
+    eventually(lambda: house.files() == set())
+    (small_disk / "filler").unlink()
+    client.put_piece(A, 1, bytes(512 * 1024))
+    assert client.call(GetPiece(A, 1))[1] == bytes(512 * 1024)
 
 
 class TestFindings:

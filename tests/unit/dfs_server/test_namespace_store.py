@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,33 @@ def test_a_trimmed_log_says_so(store: NamespaceStore, monkeypatch: pytest.Monkey
     assert kept.batches == tuple(writer.encoded[35:])
     assert KEEP_BATCHES > 100 * 5
     assert TRIM_STEP < KEEP_BATCHES
+
+
+def test_on_a_full_disk_the_log_is_short_and_its_room_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfs_server.namespace_store.TRIM_STEP", 5)
+    monkeypatch.setattr("dfs_server.namespace_store.KEEP_TIGHT_BYTES", 200_000)
+    tight = False
+    with closing(NamespaceStore(tmp_path, "DFS1", is_tight=lambda: tight)) as store:
+        writer = Writer(store)
+
+        def sizes(count: int) -> tuple[int, int]:
+            """(bytes of the log, pages of the file) after so many more batches."""
+            for _ in range(count):
+                writer.commit(puts=((b"k", bytes(20_000)),))
+            db = store._database.writer
+            (log_bytes,) = db.execute("SELECT sum(length(batch)) FROM log").fetchone()
+            return log_bytes, db.execute("PRAGMA page_count").fetchone()[0]
+
+        log_bytes, pages = sizes(50)
+        assert log_bytes > 1_000_000
+        tight = True
+        assert sizes(50)[0] < 300_000
+        assert sizes(100)[1] <= pages + 50
+        reply = store.handle(GetBatches(0))
+        assert isinstance(reply, Error)
+        assert reply.status == Status.TRIMMED
 
 
 def test_not_a_batch_is_an_error_and_changes_nothing(store: NamespaceStore) -> None:
