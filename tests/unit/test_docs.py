@@ -1,7 +1,7 @@
 """The documents say what is so: examples are what the code makes, and what they name exists.
 
-Checked are worked bytes, timeouts, make targets, paths of files, links with their anchors, and the tests of the table
-of faults. Prose is not.
+Checked are worked bytes, timeouts, make targets, paths of files, links with their anchors, and the tests of the tables
+of faults and of conformance. Prose is not.
 """
 
 from __future__ import annotations
@@ -147,6 +147,26 @@ def test_every_fault_has_a_test(row: str) -> None:
     assert named
     for file, test in named:
         assert test in functions_in(ROOT / "tests" / file), f"there is no {file}::{test}"
+
+
+def rows_of_conformance() -> list[str]:
+    section = (ROOT / "docs/conformance.md").read_text().partition("## What is tested")[2].partition("\n## ")[0]
+    return [line for line in section.splitlines() if line.startswith("| ")][1:]
+
+
+@pytest.mark.parametrize("row", rows_of_conformance(), ids=lambda row: row.split("|")[1].strip()[:40])
+def test_every_line_of_conformance_has_a_test(row: str) -> None:
+    """Words with a `_` that are no file are cases of tests/conformance."""
+    cases = set[str]().union(*(functions_in(file) for file in (ROOT / "tests/conformance").glob("cases_*.py")))
+    named = re.findall(r"`([\w/.:]+)`", row.split("|")[2])
+    assert named
+    for name in named:
+        file, _, test = name.partition("::")
+        if "/" in file or file == "simulation":
+            assert (ROOT / "tests" / file).exists(), file
+            assert not test or test in functions_in(ROOT / "tests" / file), f"there is no {name}"
+        elif not file.isupper():
+            assert file in cases, f"there is no case {file}"
 
 
 def test_names_of_code_in_the_walks_exist() -> None:
