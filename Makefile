@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv fuse programs conformance-programs run stop install-mount-helper uninstall-mount-helper test conformance check lint sim bench clean
+.PHONY: help venv fuse programs conformance-programs run stop install-mount-helper uninstall-mount-helper test conformance check lint sim torture bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -111,6 +111,9 @@ lint: venv ## Style, types, and who may import whom
 
 sim: venv ## Run the log in virtual time under faults: SEEDS=100000, or SEED=7 with a trace of each step
 	@SEEDS="$(SEEDS)" SEED="$(SEED)" PYTHONPATH=tests $(BIN)/python -m simulation
+
+torture: fuse venv ## Four servers, two mounts, writers, and what breaks them: MINUTES=10, SEED=7 to repeat one
+	@MINUTES="$(MINUTES)" SEED="$(SEED)" PYTHONPATH=tests $(BIN)/python -m torture
 
 bench: fuse venv ## Measure beside a plain folder; a table, and JSON in bench-results/
 	@$(BIN)/python -m tests.bench

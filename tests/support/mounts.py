@@ -156,7 +156,8 @@ class Mount:
         if not is_mounted(self.path):
             return False
         try:
-            self.path.stat()
+            with os.scandir(self.path):  # stat() might be answered by the kernel, from what the dead one had told it
+                pass
         except OSError as error:
             if error.errno == errno.ENOTCONN:
                 return False

@@ -28,7 +28,7 @@ CHANGES: Final = {
     "rmdir": 2,
     "symlink": 2,
 }
-LOOKS: Final = {"read": 16, "range": 8, "list": 6, "peek": 8, "sync": 3, "sync folder": 3}
+LOOKS: Final = {"read": 16, "range": 8, "list": 6, "sync": 3, "sync folder": 3}
 """Verbs that change nothing, with how often they are drawn."""
 
 SIZES: Final = ((5, 0, 0), (20, 1, 200), (35, 201, 32_768), (22, 32_769, 160_000), (15, 200_000, 1_500_000))
@@ -104,6 +104,8 @@ class Choices:
         return Operation("create", path, number=self._number, version=self._version, size=self.size())
 
     def _write(self, verb: str, path: str, number: int, length: int) -> Operation:
+        if length >= FILE_MAX_BYTES:
+            return Operation("truncate", path, size=0)
         self._version += 1
         offset = length
         if verb == "write":

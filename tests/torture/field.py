@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from support.mounts import Mount, environment, eventually, program
 from support.pieces_on_disk import large_piece_files
 from support.servers import USERS, ServerProcess, write_server_config
 
+from . import programs
 from .network import Network, network
 
 SERVERS: Final = 4
@@ -59,7 +59,7 @@ class Field(contextlib.ExitStack):
         self.servers: dict[int, TorturedServer] = {}
         self.mounts: dict[str, Mount] = {}
         self.has_disks = os.geteuid() == 0
-        self._server_program = list(server) or [*program_of_the_server()]
+        self._server_program = list(server) or programs.command("server")
         self._mount_program = list(mount)
 
     def __enter__(self) -> Field:
@@ -121,6 +121,14 @@ class Field(contextlib.ExitStack):
         """The server's disk is replaced by an empty one. It is not running then."""
         self.servers[number].kill()
         shutil.rmtree(self.servers[number].root)
+        (self.servers[number].root.parent / programs.RECORD).unlink(missing_ok=True)
+
+    def cut_power(self) -> None:
+        """All servers end at once, and forget what they have not fsynced."""
+        for server in self.servers.values():
+            server.kill()
+        for server in self.servers.values():
+            programs.power_cut(server.root)
 
     def piece_files(self, number: int) -> list[Path]:
         """The files of large pieces that a server has."""
@@ -129,9 +137,12 @@ class Field(contextlib.ExitStack):
     def fill_disk(self, number: int) -> None:
         """Nothing more fits on the server's disk."""
         disk = self.servers[number].root.parent
-        room = shutil.disk_usage(disk).free - LEFT_BYTES
         with (disk / "filler").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, room))
+            size = 0
+            while (room := shutil.disk_usage(disk).free - LEFT_BYTES) > 0:
+                part = max(1, room // 2)  # the server takes room meanwhile
+                os.posix_fallocate(file.fileno(), size, part)
+                size += part
 
     def free_disk(self, number: int) -> None:
         """Undo that."""
@@ -145,11 +156,6 @@ class TorturedMount(Mount):
         super().__init__(field, mountpoint, options)  # type: ignore[arg-type] (of a grid it uses the config only)
         if start_with:
             self._command = [*start_with, *self._command[len(program("dfsmount")) :]]
-
-
-def program_of_the_server() -> list[str]:
-    """`dfs-server`, from this source tree."""
-    return [sys.executable, "-m", "dfs_server"]
 
 
 def damage(path: Path, how: str, other: Path | None, random: random.Random) -> bool:

@@ -32,7 +32,7 @@ ONE: Final = (
     "spoilt small pieces",
     "killed mount",
 )
-TWO: Final = ("two killed", "two frozen", "two cut off", "two full disks", "killed and frozen", "all killed")
+TWO: Final = ("two killed", "two frozen", "two cut off", "two full disks", "killed and frozen", "power cut")
 DAMAGE: Final = {"flipped bits": "flip", "cut pieces": "cut", "swapped pieces": "swap", "removed pieces": "remove"}
 DAMAGED_PIECES: Final = 4
 LEAVES_DAMAGE: Final = frozenset({*DAMAGE, "empty disk", "spoilt small pieces"})
@@ -65,7 +65,7 @@ def plan(seed: int, *, has_disks: bool, kinds: Sequence[str] = ONE + TWO) -> Ite
         if not bags[is_double]:
             bags[is_double] = random.sample(chosen, len(chosen))
         kind = bags[is_double].pop()
-        count = SERVERS if kind == "all killed" else 2 if is_double else 1
+        count = SERVERS if kind == "power cut" else 2 if is_double else 1
         servers = tuple(random.sample(range(1, SERVERS + 1), count))
         yield Fault(kind, servers, random.randrange(2), round(random.uniform(1.5, 4.0), 1))
 
@@ -89,6 +89,8 @@ class Nemesis:
             return
         is_rough = len(fault.servers) > 1
         with self._history.weather.spell(fault.kind, rough=is_rough), contextlib.ExitStack() as undo:
+            if fault.kind == "power cut":
+                self._field.cut_power()
             for server, kind in zip(fault.servers, self._each(fault), strict=True):
                 self._begin(kind, server, undo)
             self._last(fault.lasts_s)
@@ -98,7 +100,7 @@ class Nemesis:
         many = {"two killed": "kill", "two frozen": "freeze", "two cut off": "cut off", "two full disks": "full disk"}
         if fault.kind == "killed and frozen":
             return ["kill", "freeze"]
-        if fault.kind == "all killed":
+        if fault.kind == "power cut":
             return ["kill"] * SERVERS
         return [many.get(fault.kind, fault.kind)] * len(fault.servers)
 

@@ -89,6 +89,7 @@ class Namespaces(contextlib.ExitStack):
                 _ip("netns", "add", namespace)
                 made.callback(_ip, "netns", "del", namespace, check=False)
                 _ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", namespace)
+                made.callback(_ip, "link", "del", near, check=False)  # by itself it goes some time after the namespace
                 _ip("addr", "add", f"{self._host(server, 1)}/30", "dev", near)
                 _ip("link", "set", near, "up")
                 _ip("-n", namespace, "addr", "add", f"{self._host(server, 2)}/30", "dev", far)
@@ -110,7 +111,8 @@ class Namespaces(contextlib.ExitStack):
     listens_on = address
 
     def command(self, server: int, command: Sequence[str]) -> list[str]:
-        return ["ip", "netns", "exec", self._names(server)[0], *command]
+        # `ip netns exec` would give it a mount namespace too, where our mounts live on after they are unmounted
+        return ["nsenter", f"--net=/var/run/netns/{self._names(server)[0]}", *command]
 
     def cut(self, server: int) -> None:
         namespace, _, far = self._names(server)

@@ -5,8 +5,8 @@ It does one operation after the other, through the kernel, and knows after each 
 own mount. After an operation that failed, with an excuse, it makes a barrier, looks, and goes on from what it finds, if
 that may be.
 
-`lock` is held during each operation: who holds it finds the writer between two. Of other writers' locks it takes one at
-a time, and without waiting.
+`lock` is held during each operation on the folder, also by another writer who looks at it: who holds it finds the
+writer between two. Nobody holds more than one but the thread that drives the run.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ SETTLE: Final = ".settle"
 """A file for barriers, which is not looked at."""
 READ_BYTES: Final = 1024 * 1024
 PAUSE_S: Final = 0.2
+PEEKS: Final = 0.08
+"""How often a writer looks at what another one has acknowledged."""
 
 
 class Writer(threading.Thread):
@@ -58,8 +60,11 @@ class Writer(threading.Thread):
             while not self._is_over():
                 if not self._go.wait(PAUSE_S):
                     continue
-                with self.lock:
-                    is_right = self.settle() if self.is_unsettled else self._step()
+                if self._choices.random.random() < PEEKS and self.others:
+                    is_right = self._peek(self._choices.random.choice(self.others))
+                else:
+                    with self.lock:
+                        is_right = self.settle() if self.is_unsettled else self._step()
                 if not is_right:
                     time.sleep(PAUSE_S)
         except ViolationError:
@@ -178,9 +183,8 @@ class Writer(threading.Thread):
         path = self._choices.file(state)
         if verb == "list":
             found = self._call("list", ".", lambda: names_below(self.folder))
-            self._compare("names", "the folder", sorted(state.names) == found, f"{found}, not {sorted(state.names)}")
-        elif verb == "peek":
-            self._peek(random.choice(self.others)) if self.others else None
+            due = sorted(state.names)
+            self._compare("names", "the folder", due == found, f"{found}, not {due}", self)
         elif verb == "sync folder":
             self._call(verb, ".", lambda: sync(self.folder, os.O_RDONLY | os.O_DIRECTORY))
             self._is_at_barrier()
@@ -201,39 +205,40 @@ class Writer(threading.Thread):
         self.journal.barrier()
         self._failures = self._history.failures[self.mount_name]
 
-    def _peek(self, other: Writer) -> None:
+    def _peek(self, other: Writer) -> bool:
         """What another writer has acknowledged shows at once in a file that is opened here."""
-        if not other.lock.acquire(blocking=False):
-            return
-        try:
+        begin = time.monotonic()
+        with other.lock:
             state = other.journal.current
             path = self._choices.file(state)
-            if path and not other.is_unsettled and not self._other_may_have_lost(other):
+            if not path or other.is_unsettled or other.may_have_lost():
+                return True
+            try:
                 self._read_and_compare(other, path, state.contents[state.names[path].number], 0, 1 << 62, "peek")
-        finally:
-            other.lock.release()
+            except OSError as error:
+                self._history.excuse(self.name, self.mount_name, "peek", begin, error)
+                return False
+        return True
 
-    def _other_may_have_lost(self, other: Writer) -> bool:
-        return other.journal.unsure > 0 and other._failures != self._history.failures[other.mount_name]
+    def may_have_lost(self) -> bool:
+        """Something was answered early, and the mount has said since that something is lost."""
+        return self.journal.unsure > 0 and self._failures != self._history.failures[self.mount_name]
 
     def _read_and_compare(self, owner: Writer, path: str, wanted: bytes, start: int, size: int, verb: str) -> None:
         whole = self._mounted_at / owner.name / path
         found = self._call(verb, f"{owner.name}/{path}", lambda: read(whole, start, size))
         due = wanted[start : start + size]
-        self._compare("read", f"{owner.name}/{path}", found == due, owner.difference(due, found, start))
+        text = "" if due == found else f"from {start} on: {difference(due, found)}"
+        self._compare(verb, f"{owner.name}/{path}", found == due, text, owner)
 
-    def _compare(self, kind: str, what: str, is_right: bool, text: str) -> None:
+    def _compare(self, kind: str, what: str, is_right: bool, text: str, owner: Writer) -> None:
         if is_right:
             self._history.checked(kind)
-        elif self.journal.unsure and self._failures != self._history.failures[self.mount_name]:
-            self.is_crashed = True  # something was lost, and the mount has said so
+        elif owner.may_have_lost():
+            owner.is_crashed = True
         else:
-            self._history.violation(f"{self.name} on {self.mount_name}: {what}: {text}\n{self.recently()}")
+            self._history.violation(f"{self.name} on {self.mount_name}: {what}: {text}\n{owner.recently()}")
             raise ViolationError(what)
-
-    def difference(self, due: bytes, found: bytes, start: int) -> str:
-        """What is wrong with what was read, in words."""
-        return "" if due == found else f"from {start} on: {difference(due, found)}"
 
     def recently(self) -> str:
         """The end of the journal."""

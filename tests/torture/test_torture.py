@@ -1,0 +1,27 @@
+"""A short run of the torture: real servers, mounts and faults, with a fixed seed. A long run is `make torture`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .field import Field
+from .nemesis import LEAVES_DAMAGE, ONE, TWO
+from .run import Options, Run
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+SEED = 5
+FAULTS = 6
+KINDS = [kind for kind in ONE + TWO if kind not in LEAVES_DAMAGE]
+
+
+def test_a_short_run(tmp_path: Path) -> None:
+    with Field(tmp_path / "field") as field:
+        report = Run(Options(SEED, 150, tmp_path, faults=FAULTS, kinds=KINDS), field).run()
+        print("\n".join(report.lines()))
+        assert report.passed, "\n".join(report.violations)
+    assert sum(report.faults.values()) == FAULTS
+    assert sum(report.operations.values()) > 300, "hardly anything was done: the run shows nothing"
+    assert report.checks["copies of pieces"] > 100
