@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.dfc_process import DfcProcess
+from support.dfc_process import Outcome
 from support.pieces_on_disk import large_piece_files
-from support.servers import Servers
+from support.servers import ServerProcess, Servers
 from support.trees import content, make_tree
+
+from dfs_server.protocol.messages import PutPiece
+from dfs_server.protocol.pieces import block_digests
+from dfsfuse.cli import dfc as program
+from dfsfuse.cli.config import load_config
+from dfsfuse.cli.session import open_session
+from dfsfuse.namespace import keys
+from dfsfuse.namespace.transactions import Transaction
 
 pytestmark = pytest.mark.integration
 USER = "alice"
@@ -22,17 +35,35 @@ def servers() -> Iterator[Servers]:
         yield servers
 
 
+class Dfc:
+    """dfc in this process, which is quicker than one process for each command."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+
+    def __call__(self, *arguments: str) -> Outcome:
+        out, err = io.StringIO(), io.StringIO()
+        began = time.monotonic()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = program.run(["--config", str(self.config), *arguments])
+        return Outcome(code, out.getvalue().encode(), err.getvalue().encode(), time.monotonic() - began)
+
+    def ok(self, *arguments: str) -> bytes:
+        outcome = self(*arguments)
+        assert (outcome.code, outcome.err) == (0, b""), outcome
+        return outcome.out
+
+
 @pytest.fixture
-def dfc(servers: Servers, tmp_path: Path) -> DfcProcess:
-    here = tmp_path / "here"
-    here.mkdir()
-    dfc = DfcProcess(servers.write_client_config(tmp_path, USER, None), here)
-    make_tree(here / "tree")
+def dfc(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dfc:
+    monkeypatch.chdir(tmp_path)
+    dfc = Dfc(servers.write_client_config(tmp_path, USER, None))
+    make_tree(tmp_path / "tree")
     dfc.ok("put", "-r", "tree")
     return dfc
 
 
-def test_what_is_wrong_on_the_disks_is_found_and_what_a_tree_differs_in(servers: Servers, dfc: DfcProcess) -> None:
+def test_what_is_wrong_on_the_disks_is_found_and_what_a_tree_differs_in(servers: Servers, dfc: Dfc) -> None:
     assert b"copies of pieces are good" in dfc.ok("verify")
     whole = json.loads(dfc.ok("verify", "--json"))
     assert (whole["bad_copies"], whole["not_verified"], whole["unverified_copies"]) == ([], {}, 0)
@@ -62,9 +93,62 @@ def test_what_is_wrong_on_the_disks_is_found_and_what_a_tree_differs_in(servers:
     assert said["good_copies"] + said["unverified_copies"] + len(said["bad_copies"]) == whole["good_copies"]
     servers[3].start()
 
-    file = dfc.folder / "tree" / "changed"
+    file = Path("tree/changed")
     file.write_bytes(content(100))
     dfc.ok("put", "tree/changed", "tree/")
     file.write_bytes(content(99) + b"!")
     outcome = dfc("verify", "--against", "tree", "/tree")
     assert (outcome.code, outcome.out) == (14, b"/tree/changed: its contents differ from byte 99 on\n")
+
+
+def test_a_damaged_namespace_is_found_said_and_repaired(servers: Servers, dfc: Dfc) -> None:
+    dfc.ok("verify", "--against", "tree", "/tree")
+    assert json.loads(dfc.ok("fsck", "--json"))["sound"]
+    with open_session(load_config(dfc.config)) as session:
+        folder = session.vfs.lookup(keys.ROOT, b"tree").ino
+        name, lost = min(session.vfs.list_folder(folder))
+
+        def damage(tx: Transaction) -> None:
+            tx.delete(keys.entry(folder, name))
+            tx.put(b"x/1", b"of a newer program")
+
+        session.store.transact(damage)
+    gone, *_ = large_piece_files(servers[4].root, USER)
+    gone.unlink()
+    orphan = put_orphan(servers[1])
+
+    outcome = dfc("fsck", "--json")
+    said = json.loads(outcome.out)
+    assert outcome.code == 14
+    assert {finding["kind"] for finding in said["findings"]} == {"cannot be read", "unreachable", "wrong size"} | (
+        {"wrong link count"} if stat.S_ISDIR(lost.mode) else set()
+    )
+    assert [copy["server"] for copy in said["missing_copies"]] == ["DFS4"]
+    assert "kinds" in said["orphans_unknown"]
+    outcome = dfc("fsck")
+    assert b"--repair puts this right" in outcome.out and b"left alone" in outcome.out
+
+    outcome = dfc("fsck", "--repair")  # all but the key that nobody understands
+    assert outcome.code == 14
+    with open_session(load_config(dfc.config)) as session:
+        assert session.store.read(lambda view: view.get(b"x/1")) == b"of a newer program"
+        session.store.transact(lambda tx: tx.delete(b"x/1"))
+    assert orphan.exists()
+    outcome = dfc("fsck", "--repair", "--json")
+    said = json.loads(outcome.out)
+    assert (outcome.code, said["findings"], said["orphans_dropped"], said["still_lacking"]) == (0, [], 1, None)
+    assert json.loads(dfc.ok("fsck", "--json"))["missing_copies"] == []
+    dfc.ok("mv", f"/lost+found/#{lost.ino}", f"/tree/{name.decode()}")
+    dfc.ok("verify", "--against", "tree", "/tree")
+    dfc.ok("verify")
+
+
+def put_orphan(server: ServerProcess) -> Path:
+    """A large piece to which nothing refers, put two days ago; its file."""
+    data = content(100_000)
+    with contextlib.closing(server.connect(USER)) as client:
+        client.ask(PutPiece(b"orphan" + bytes(10), 1, block_digests(data)), data)
+    (path,) = (path for path in large_piece_files(server.root, USER) if path.name.startswith(b"orphan".hex()))
+    old = time.time() - 2 * 24 * 3600
+    os.utime(path, (old, old))
+    return path
