@@ -10,12 +10,14 @@ kernel lets no FUSE file system have them), eventfd and ioprio (no file system).
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Final
 
 import pytest
-from support.mounts import Mount, within
-from support.programs import run
+from support.mounts import Grid, Mount, eventually, within
+from support.programs import run, started
 
 pytestmark = [pytest.mark.programs, pytest.mark.timeout(240)]
 
@@ -29,6 +31,11 @@ STRESSORS: Final = (
     "iomix lease link locka lockf lockofd madvise mknod mmap mmapmany msync msyncmany open readahead rename revio "
     "rmap seek sendfile splice symlink sync-file touch utime xattr"
 ).split()
+
+
+WHILE_SERVERS_DIE: Final = "hdd copy-file dentry dir rename link mmap flock utime".split()
+KILLS: Final = 12
+ROUNDS: Final = 20
 
 
 @pytest.mark.parametrize("stressor", STRESSORS)
@@ -49,4 +56,26 @@ def test_stressor(stressor: str, root: Path, mount: Mount) -> None:
     assert "successful run completed" in said, said
     assert "fail:" not in said and "skipping" not in said, said
     assert within(DEADLINE_S, "the folder is listed", lambda: list(root.iterdir())) == []
+    assert "Traceback" not in mount.log.read_text()
+
+
+def test_many_stressors_while_one_server_after_the_other_is_killed(root: Path, mount: Mount, grid: Grid) -> None:
+    """With one server missing at a time no call may fail."""
+    probe = mount.path / "on all four"
+    probe.write_bytes(bytes(100_000))
+    kinds = [word for stressor in WHILE_SERVERS_DIE for word in (f"--{stressor}", "1")]
+    options = ("--timeout", f"{2 * DEADLINE_S:g}s", "--verify", "--temp-path", str(root))
+    with started("stress-ng", *kinds, *options, install="make conformance-programs") as stress:
+        for number in range(KILLS):
+            server = grid.servers[1 + number % 4]
+            with grid.without(1 + number % 4):
+                for turn in range(ROUNDS):
+                    (mount.path / f"work {turn}").write_bytes(bytes(turn))
+                    (mount.path / f"work {turn}").unlink()
+            name = server.name.encode()
+            eventually(lambda name=name: name in os.getxattr(probe, "user.dfs.servers"), f"{server.name} is back")
+            assert stress.poll() is None, stress.communicate()[0]
+        stress.send_signal(signal.SIGINT)
+        said = stress.communicate(timeout=DEADLINE_S)[0]
+    assert "fail:" not in said and "error:" not in said, said
     assert "Traceback" not in mount.log.read_text()

@@ -10,11 +10,11 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from support.programs import as_user, end_session, run
+from support.programs import run, started
 
 INSTALL: Final = "make conformance-programs"
 DEADLINE_S: Final = 240.0
@@ -103,22 +103,6 @@ class PostgreSQL:
         """One SQL statement's answer: rows in lines, columns with | between them."""
         return self.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", question).strip()
 
-    @contextmanager
-    def bench(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """pgbench that runs; its lines, a line each second with `-P 1`, come from `stdout`."""
-        process = subprocess.Popen(
-            self.command("pgbench", *arguments, "postgres"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd="/",
-            start_new_session=True,
-            **as_user(self._user),  # type: ignore[call-overload]
-        )
-        with process:
-            try:
-                yield process
-            finally:
-                if process.poll() is None:
-                    end_session(process.pid)
+    def bench(self, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        """pgbench for the length of a block; with `-P 1` it says a line each second."""
+        return started(*self.command("pgbench", *arguments, "postgres"), user=self._user, cwd=Path("/"))

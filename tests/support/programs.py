@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,22 @@ def run(
     install: str = "make programs",
 ) -> str:
     """A program's output. It must be there, end in time and succeed; all that it started ends with it."""
+    with started(*command, cwd=cwd, user=user, install=install) as process:
+        try:
+            output = process.communicate(timeout=deadline_s)[0]
+        except subprocess.TimeoutExpired:
+            end_session(process.pid)
+            said = process.communicate()[0][-3000:]
+            raise AssertionError(f"{command[0]} not done within {deadline_s:g} s:\n{said}") from None
+    assert process.returncode == 0, f"{shown(command)}: exit status {process.returncode}\n{output[-10_000:]}"
+    return output
+
+
+@contextmanager
+def started(
+    *command: str | Path, cwd: Path | None = None, user: str | None = None, install: str = "make programs"
+) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs for the length of the block; what it says comes from `stdout`."""
     assert shutil.which(str(command[0])), f"{command[0]} is missing: {install}"
     with subprocess.Popen(
         list(map(str, command)),
@@ -39,16 +56,10 @@ def run(
         **as_user(user),  # type: ignore[call-overload]
     ) as process:
         try:
-            output: str = process.communicate(timeout=deadline_s)[0]
-        except subprocess.TimeoutExpired:
-            end_session(process.pid)
-            said = process.communicate()[0][-3000:]
-            raise AssertionError(f"{command[0]} not done within {deadline_s:g} s:\n{said}") from None
-        except BaseException:
-            end_session(process.pid)
-            raise
-    assert process.returncode == 0, f"{shown(command)}: exit status {process.returncode}\n{output[-10_000:]}"
-    return output
+            yield process
+        finally:
+            if process.poll() is None:
+                end_session(process.pid)
 
 
 def as_user(user: str | None) -> dict[str, object]:
