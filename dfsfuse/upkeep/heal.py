@@ -13,51 +13,28 @@ without looking whether it is to stop.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from dfs_server.protocol.messages import MAX_HAVE_PIECES, DropPieces, Have, HavePieces
+from dfs_server.protocol.messages import MAX_HAVE_PIECES, DropPieces, Have
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.cluster.exchange import Answer, Call
 from dfsfuse.data.extents import Segment
-from dfsfuse.data.placement import Homes
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.namespace.transactions import MapStore
-from dfsfuse.upkeep import heal_plan, homes
-from dfsfuse.upkeep.asking import ask
+from dfsfuse.upkeep import heal_survey, homes
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.heal_survey import Subject
 from dfsfuse.upkeep.homes import Rehome
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.moving import GLANCE_S, STALL_S, Move, Mover, Place
-from dfsfuse.upkeep.walk import RegionRecord, walk
 
 BATCH_SEGMENTS: Final = MAX_HAVE_PIECES // len(PIECE_NUMBERS)
 LOOK_COST_BYTES: Final = 2048
 """What looking at a segment takes from the bucket: its record, and four servers asked."""
 ROUNDS: Final = 3
 """How often a segment is planned anew when a copy that was relied on turned out to be bad."""
-
-
-@dataclass(eq=False)
-class Subject:
-    """A segment, where it belongs, and what is known of its copies just now."""
-
-    key: bytes
-    segment: Segment
-    desired: Homes
-    holders: dict[int, set[int]]
-    answering: frozenset[int] = frozenset()
-
-    def transfers(self) -> tuple[heal_plan.Transfer, ...]:
-        """The copies to be made."""
-        return heal_plan.missing(self.segment.homes, self.desired, self.holders, self.answering)
-
-    def settled(self) -> heal_plan.Settled:
-        """What its record may say now."""
-        return heal_plan.settled(self.segment.homes, self.desired, self.holders, self.answering)
 
 
 class Healer:
@@ -79,17 +56,12 @@ class Healer:
         self._wait = wait
         self._mover = Mover(cluster, bucket or Bucket(None), wait, clock=clock)
 
-    def survey(self, inos: Iterable[int] | None = None, told: Callable[[Report], None] = lambda _: None) -> Report:
-        """What lacks a copy or is not at home, of all files or of some. Changes nothing. `told` hears how far it is.
+    def survey(self, inos: Iterable[int] | None = None) -> Report:
+        """What lacks a copy or is not at home, of all files or of some. Changes nothing.
 
         Raises UnavailableError, `StoppedError`.
         """
-        report = Report()
-        for batch in self._batches(inos, report):
-            for subject in batch:
-                report.seen(subject)
-            told(report)
-        return report
+        return heal_survey.survey(self._cluster, self._pages, inos, wait=self._wait, pause=self._mover.pause)
 
     def heal(self, inos: Iterable[int] | None = None, told: Callable[[Report], None] = lambda _: None) -> Report:
         """Make what is missing and bring home what is elsewhere; says what was done and what is left.
@@ -98,10 +70,12 @@ class Healer:
         """
         report = Report()
         self._mover.begin()
-        for batch in self._batches(inos, report):
+        for batch in heal_survey.batches(
+            self._cluster, self._pages, inos, report, wait=self._wait, pause=self._mover.pause
+        ):
             for subject in batch:
                 report.seen(subject)
-            self._heal([subject for subject in batch if _wants(subject)], report, told)
+            self._heal([subject for subject in batch if subject.is_work], report, told)
             for subject in batch:
                 report.left(subject)
             told(report)
@@ -122,33 +96,6 @@ class Healer:
         for moved in self._mover.move(moves):
             report.moved(moved)
         return report
-
-    # -------------------------------------------------------------- looking
-
-    def _batches(self, inos: Iterable[int] | None, report: Report) -> Iterator[list[Subject]]:
-        """All segments with what the servers say about them, in batches."""
-        self._pages.begin()
-        subjects = (subject for page in walk(self._pages, inos) for record in page for subject in _of(record, report))
-        while batch := list(islice(subjects, BATCH_SEGMENTS)):
-            self._mover.pause(len(batch) * LOOK_COST_BYTES)
-            self._look(batch)
-            yield batch
-
-    def _look(self, batch: Sequence[Subject]) -> None:
-        """Ask all servers which copies they have. Those that do not answer count as if they had none."""
-        wanted = HavePieces(tuple((subject.segment.id, number) for subject in batch for number in PIECE_NUMBERS))
-        outcomes = ask(self._cluster, dict.fromkeys(sorted(self._cluster.usable()), wanted), self._wait)
-        flags: dict[int, bytes] = {}
-        for server, outcome in outcomes.items():
-            said = outcome.reply if isinstance(outcome, Answer) else None
-            if isinstance(said, Have) and len(said.flags) == len(wanted.pieces):
-                flags[server] = said.flags
-        answering = frozenset(flags)
-        for at, subject in enumerate(batch):
-            subject.answering = answering
-            for offset, number in enumerate(PIECE_NUMBERS):
-                place = at * len(PIECE_NUMBERS) + offset
-                subject.holders[number] = {server for server, said in flags.items() if said[place]}
 
     # -------------------------------------------------------------- healing
 
@@ -221,19 +168,3 @@ class Healer:
                 left -= result is not None
                 if isinstance(result, Answer) and isinstance(result.reply, Have):
                     report.dropped += sum(result.reply.flags)
-
-
-def _wants(subject: Subject) -> bool:
-    """Is there something to do?"""
-    homes_now, drops = subject.settled()
-    return bool(subject.transfers() or drops or homes_now != subject.segment.homes)
-
-
-def _of(record: RegionRecord, report: Report) -> Iterator[Subject]:
-    """The segments of a record; those of one that cannot be read, or whose place nobody knows, are counted only."""
-    if record.region is None:
-        report.unreadable += 1
-        return
-    ring = record.ring()
-    for segment in record.region.segments:
-        yield Subject(record.key, segment, ring or segment.homes, {})

@@ -75,7 +75,7 @@ class Report:
         transfers = subject.transfers()
         self.lacking += copies < COPIES
         self.incomplete += copies == 0
-        if transfers:
+        if any(t.sources for t in transfers):
             self.to_heal += 1
             self.bytes_to_copy += sum(whole_pieces.length_of(subject.segment, t.number) for t in transfers if t.sources)
         if copies >= COPIES:

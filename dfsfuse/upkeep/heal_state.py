@@ -20,6 +20,8 @@ FORMAT: Final = 1
 SILENT_S: Final = 20.0
 """A healer writes every two seconds; one that has not been heard for so long is gone."""
 
+KEY: Final = keys.HEALING
+"""Where the record is."""
 HEALING: Final = "healing"
 DONE: Final = "done"
 STOPPED: Final = "stopped"

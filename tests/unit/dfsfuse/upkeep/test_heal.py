@@ -14,7 +14,7 @@ from dfs_server.protocol.pieces import PIECE_NUMBERS, block_digests
 from dfsfuse.data.placement import ring
 from dfsfuse.errors import ReadOnlyError
 from dfsfuse.namespace import keys
-from dfsfuse.upkeep import heal
+from dfsfuse.upkeep import heal_survey
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.heal import Healer
 from dfsfuse.upkeep.moving import LEAST_COST_BYTES, StoppedError
@@ -223,7 +223,7 @@ def pieces_of(files: StoredFiles, ino: int) -> set[tuple[bytes, int]]:
 
 
 def test_in_small_batches_and_windows(files: StoredFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heal, "BATCH_SEGMENTS", 3)
+    monkeypatch.setattr(heal_survey, "BATCH_SEGMENTS", 3)
     monkeypatch.setattr("dfsfuse.upkeep.moving.WINDOW_MOVES", 2)
     monkeypatch.setattr("dfsfuse.upkeep.homes.STEP_RECORDS", 2)
     files.down(4)
