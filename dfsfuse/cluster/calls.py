@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dfs_server.protocol.frames import ProtocolError
-from dfs_server.protocol.messages import Error, Reply, Request
+from dfs_server.protocol.messages import AcceptedAt, Done, Error, PutPiece, Reply, Request, ServerStatus
 from dfs_server.protocol.pieces import Buffer
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.authentication import RefusalError
@@ -78,6 +78,20 @@ def failure_of(call: Call, server: ServerAddress, error: Exception) -> Failure:
     if isinstance(error, ProtocolError):
         return Failure(call, None, f"{server} does not speak this protocol: {error}")
     return Failure(call, None, f"{server} does not answer: {_reason(error)}")
+
+
+def is_full(outcome: Answer | Failure) -> bool | None:
+    """Whether the server has no room for data; None if the outcome says nothing of that."""
+    if isinstance(outcome, Failure):
+        return True if outcome.status == Status.NO_SPACE else None
+    match outcome.reply:
+        case AcceptedAt(full=full):
+            return full
+        case ServerStatus(free_bytes=free_bytes):
+            return free_bytes == 0
+        case Done() if isinstance(outcome.call.request, PutPiece):
+            return False
+    return None
 
 
 def status_of(number: int) -> Status:

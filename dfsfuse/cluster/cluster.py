@@ -100,6 +100,10 @@ class Cluster:
         """How often each server, by id, has answered again after it had been missing."""
         return dict(self._lines.comebacks)
 
+    def full(self) -> frozenset[int]:
+        """The ids of the servers that have no room for data, as far as they have said. Costs nothing."""
+        return self._lines.room.now()
+
     def note_fault(self, server: int, what: str) -> None:
         """A server's answer was not what it should be. Remembered for people (`faults`)."""
         self._lines.note_fault(server, what)

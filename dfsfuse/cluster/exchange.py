@@ -32,7 +32,7 @@ from dfs_server.protocol.frames import ProtocolError
 from dfs_server.protocol.messages import Reply, Request
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.authentication import RefusalError
-from dfsfuse.cluster.calls import Answer, Call, Failure, failure_of, outcome_of
+from dfsfuse.cluster.calls import Answer, Call, Failure, failure_of, is_full, outcome_of
 from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.lines import AUTHENTICATION_S, OWED_S, Lines
 from dfsfuse.errors import AuthenticationError, DfsError
@@ -239,6 +239,9 @@ class Exchange:
             self._fail(call, error)
             return False
         self._finished.append(outcome)
+        full = is_full(outcome)
+        if full is not None:
+            self._lines.room.told(call.server, full=full)
         if isinstance(outcome, Failure):
             if outcome.status in _LAST_WORDS:
                 return False

@@ -18,6 +18,7 @@ from typing import Final
 
 from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.faults import Faults
+from dfsfuse.cluster.full import Full
 from dfsfuse.cluster.health import Circuit
 from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, look_up, look_up_number
 from dfsfuse.errors import WrongServerError
@@ -48,6 +49,7 @@ class Lines:
         self.changed = threading.Event()
         """Set whenever a server goes down, for whoever tries them again."""
         self.faults = Faults()
+        self.room = Full({server.id: server.name for server in servers}, clock)
         self.identities: dict[int, bytes] = {}  # of the folders that answered last; guarded by _lock, but for reading
         self.on_news: Callable[[], None] = lambda: None
         """Called, in any thread, when a server has another folder than before or has done something wrong. It must not

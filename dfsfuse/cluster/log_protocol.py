@@ -37,6 +37,7 @@ from dfs_server.protocol.messages import (
     Request,
     Values,
 )
+from dfs_server.protocol.status import Status
 from dfsfuse.cluster.log_repair import bring_up_to_date
 from dfsfuse.cluster.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, Await, DeadlineError, Event, Pause, Procedure
 from dfsfuse.cluster.proposer import (
@@ -55,7 +56,7 @@ from dfsfuse.cluster.proposer import (
     Survey,
     Won,
 )
-from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
+from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 
 MAX_GAP: Final = 2000
 """A reader that is further behind forgets what it knew instead of learning each change."""
@@ -111,6 +112,8 @@ class LogState:
     recalled: bool = False
     """Another client waits to see what was answered under the lease."""
     sequence: int = 0
+    full: set[int] = field(default_factory=set)
+    """Servers whose disk is so full that not even the log can go on there."""
     silent: set[int] = field(default_factory=set)
     """Servers that let us wait lately: they are not waited for again where it is possible to go on without them."""
     copies: int = 0
@@ -178,6 +181,10 @@ def _gather(log: LogState, round_: _Round, verdict: Callable[[], V | Pending], r
             round_.give_up_waiting()
             continue
         log.silent.discard(event.server)
+        if event.status == Status.NO_SPACE:
+            log.full.add(event.server)
+        else:
+            log.full.discard(event.server)
         if event.reply is None:
             round_.fail(event.server)
         else:
@@ -229,6 +236,8 @@ def _try_to_lead(log: LogState) -> Procedure[bool]:
     prepare = Prepare(log.quorum, ballot=ballot)
     match (yield from _gather(log, prepare, prepare.verdict, Promise(ballot))):
         case NoQuorum(answered):
+            if answered + len(log.full) >= log.quorum:
+                raise NoSpaceError(f"the disks of {len(log.full)} servers are full to the last: make room there")
             raise ReadOnlyError(_too_few(answered))
         case Outranked(higher):
             log.highest = max(log.highest, higher)
@@ -320,10 +329,13 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
                 log.known = Point(log.known.slot + 1, batches.digest(encoded))
                 log.ballot = ballot
                 return True
-    except (UnavailableError, DeadlineError) as error:
+    except (UnavailableError, NoSpaceError, DeadlineError) as error:
         log.ballot = None
         if uncertain:
-            raise MaybeDoneError(f"the change was sent, but too few servers confirmed it in time ({error})") from error
+            maybe = MaybeDoneError(f"the change was sent, but too few servers confirmed it in time ({error})")
+            if isinstance(error, NoSpaceError):
+                maybe.errno = error.errno
+            raise maybe from error
         raise
 
 
@@ -364,8 +376,13 @@ def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
                         return True
                     goal = goal or survey.best().slot + 1
                     doubts += 1
-                    if doubts > DOUBTS and (yield from _try_to_lead(log)):
-                        return True
+                    if doubts > DOUBTS:
+                        try:
+                            if (yield from _try_to_lead(log)):
+                                return True
+                        except (ReadOnlyError, NoSpaceError):  # enough answer, and too few can write: full disks, say
+                            yield from _follow(log, survey.best(), survey.appliers())
+                            return False
         attempt += 1
         yield Pause(min(attempt, 4))
 

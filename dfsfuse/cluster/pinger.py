@@ -1,4 +1,4 @@
-"""Tries servers that are down, and finds out which were killed, so that no request has to wait for that.
+"""Tries servers that are down, finds out which were killed, and asks full ones for room, so that no request need do it.
 
 One thread for each `Pinger`, between `start` and `stop`; it is a daemon, so a process that forgets `stop` can end.
 A fork does not take it along: start it after the fork.
@@ -10,7 +10,7 @@ import logging
 import threading
 from typing import Final
 
-from dfs_server.protocol.messages import GetPosition
+from dfs_server.protocol.messages import GetPosition, GetStatus
 from dfsfuse.cluster.exchange import Call, Exchange, Failure
 from dfsfuse.cluster.lines import Lines
 
@@ -61,6 +61,10 @@ class Pinger:
                         self._lines.look_up(id)
                         self._under_trial.add(id)
                         exchange.start(Call(id, GetPosition(), stall_s=STALL_S))
+                for id in self._lines.room.to_ask():
+                    if id not in self._under_trial:
+                        self._under_trial.add(id)
+                        exchange.start(Call(id, GetStatus(), stall_s=STALL_S))
                 if exchange.unfinished():
                     self._glance(exchange)
                 else:

@@ -56,13 +56,27 @@ def require_writable(usable: Collection[int]) -> None:
 
 
 def servers_to_write_to(cluster: ClusterLike) -> frozenset[int]:
-    """The usable servers. If they are too few, those that are thought down are looked at once more, since one may have
-    come back a moment ago; raises `ReadOnlyError` if they still are."""
+    """The usable servers that have room. If too few are usable, those that are thought down are looked at once more,
+    since one may have come back a moment ago.
+
+    Raises `ReadOnlyError` if they still are, `NoSpaceError` if too few have room.
+    """
     usable = cluster.usable()
     if len(usable) < SERVERS_TO_WRITE:
         usable = cluster.recheck()
     require_writable(usable)
-    return usable
+    full = cluster.full() & usable
+    if len(usable - full) < SERVERS_TO_WRITE:
+        raise NoSpaceError(
+            f"{_names(cluster, full)} full, and {len(usable - full)} servers are left for data where "
+            f"{SERVERS_TO_WRITE} are needed: delete files, or make room on the servers' disks"
+        )
+    return usable - full
+
+
+def _names(cluster: ClusterLike, servers: frozenset[int]) -> str:
+    names = [cluster.names[server] for server in sorted(servers)]
+    return f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} are"
 
 
 class UploadPlan:
@@ -191,7 +205,7 @@ def upload(
     try:
         return _upload_once(segment, data, rotation, usable, cluster, suspects, pace, clock)
     except ReadOnlyError:
-        now_usable = cluster.recheck()
+        now_usable = cluster.recheck() - cluster.full()
         if now_usable <= usable:
             raise
     # One came back meanwhile.

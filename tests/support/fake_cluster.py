@@ -115,6 +115,7 @@ class FakeCluster:
         self.names = {id: server.name for id, server in grid.servers.items()}
         self.started: list[Call] = []
         self.noted: list[tuple[int, str]] = []
+        self.known_full: set[int] = set()
         self._down: set[int] = set()
         self._comebacks = dict.fromkeys(grid.servers, 0)
         self.while_waiting: Callable[[], None] = lambda: None
@@ -136,6 +137,9 @@ class FakeCluster:
     def recheck(self) -> frozenset[int]:
         """Nobody comes back unnoticed here: the tests say when (`notice_up`)."""
         return self.usable()
+
+    def full(self) -> frozenset[int]:
+        return frozenset(self.known_full)
 
     def note_fault(self, server: int, what: str) -> None:
         self.noted.append((server, what))

@@ -12,8 +12,19 @@ from support.fake_cluster import FakeCluster
 from support.grid import FakeServer, Fault, Grid
 
 from dfs_server.namespace_store import NamespaceStore
-from dfs_server.protocol.messages import Error, GetPosition, Message, Position
+from dfs_server.protocol.messages import (
+    Error,
+    GetBatches,
+    GetChanges,
+    GetPosition,
+    Message,
+    Position,
+    ReadKeys,
+    ReadRange,
+)
 from dfs_server.protocol.status import Status
+
+READS = (GetPosition, GetBatches, GetChanges, ReadKeys, ReadRange)
 
 
 class LogServer(FakeServer):
@@ -44,6 +55,8 @@ class LogServer(FakeServer):
             self.before_answer(request)
         if self.fault is Fault.BROKEN_DISK:
             return Error(Status.IO_ERROR, f"{self.name}: the disk failed"), b""
+        if self.fault is Fault.FULL and not isinstance(request, READS):
+            return Error(Status.NO_SPACE, f"{self.name}: the disk is full"), b""
         return self.store.handle(request), b""  # type: ignore[arg-type]
 
 

@@ -96,8 +96,9 @@ class ServerProcess:
         return self._process.wait(STOP_S)
 
     def freeze(self) -> None:
-        """SIGSTOP: it hangs, and its connections with it."""
+        """SIGSTOP: it hangs, and its connections with it. All its threads have stopped when this returns."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, WireServer
+from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, Line, WireServer
 
-from dfs_server.protocol.messages import GetPosition
+from dfs_server.protocol.messages import GetPosition, GetStatus, Request, ServerStatus
 from dfsfuse.cluster.exchange import Answer, Call, Exchange
+from dfsfuse.cluster.full import ASK_AGAIN_S
 from dfsfuse.cluster.lines import Lines
 from dfsfuse.cluster.pinger import Pinger
 
@@ -95,3 +96,18 @@ def test_a_server_that_is_killed_while_nobody_asks_is_noticed(server: WireServer
         assert isinstance(exchange.next(DEADLINE_S), Answer)
     server.kill()
     wait_until(lambda: lines.usable() == frozenset())
+
+
+def test_asks_a_full_server_until_it_has_room(server: WireServer, lines: Lines, pinger: Pinger) -> None:
+    free_bytes = [0, 0, 5000]
+
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        assert isinstance(request, GetStatus)
+        line.reply(id, ServerStatus("DFS1", "0", 1, free_bytes.pop(0), 9000, 0, 0))
+
+    server.answer = answer
+    assert ASK_AGAIN_S < DEADLINE_S / 4
+    lines.room.told(1, full=True)
+    assert lines.usable() == {1} and lines.room.now() == {1}, "it is full, not down"
+    wait_until(lambda: not lines.room.now())
+    assert free_bytes == []

@@ -3,13 +3,15 @@ tests/simulation: here it is about what is made of them."""
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from support.grid import Fault
 from support.log_cluster import LogCluster
 
 from dfsfuse.cluster.log_protocol import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, TURN_S, QuorumLog
-from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
+from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 
 
 def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
@@ -154,3 +156,27 @@ def test_a_server_with_an_old_state_is_not_believed(log_cluster: LogCluster, awa
     assert reader.commit(put(b="newer"), never)
     assert log.catch_up()
     assert log.read_keys((b"a", b"b")).values == (b"new", b"newer")
+
+
+def test_disks_full_to_the_last_refuse_changes_and_leave_reading(log_cluster: LogCluster) -> None:
+    """What two of the servers have accepted can neither be finished nor replaced until there is room again."""
+    log = log_of(log_cluster)
+    assert log.commit(put(a="1"), never)
+    log.settle()
+    for number in (3, 4):
+        log_cluster.grid[number].fault = Fault.FULL
+    with pytest.raises(MaybeDoneError, match="full to the last") as raised:
+        log.commit(put(a="2"), never)
+    assert raised.value.errno == errno.ENOSPC
+    with pytest.raises(NoSpaceError):
+        log.commit(put(a="3"), never)
+    reader = log_of(log_cluster, b"client-2")
+    begun = log_cluster.grid.clock()
+    reader.catch_up()
+    assert reader.read_keys((b"a",)).values[0] in (b"1", b"2")
+    assert log_cluster.grid.clock() - begun < 1.0
+    for number in (3, 4):
+        log_cluster.grid[number].fault = Fault.NONE
+    assert reader.commit(put(b="1"), never), "there is room again"
+    assert reader.read_keys((b"a",)).values[0] in (b"1", b"2")
+    assert log.commit(put(a="4"), never)

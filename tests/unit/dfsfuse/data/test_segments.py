@@ -18,7 +18,7 @@ from dfsfuse.data.holders import LAST_ONE_S
 from dfsfuse.data.placement import place, ring
 from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES, SegmentStore, Written
 from dfsfuse.data.striping import SEGMENT_MAX_BYTES, split
-from dfsfuse.errors import IncompleteError, ReadOnlyError
+from dfsfuse.errors import IncompleteError, NoSpaceError, ReadOnlyError
 
 LARGE = random.Random(7).randbytes(1_500_001)
 SMALL = random.Random(8).randbytes(INLINE_SEGMENT_MAX_BYTES)
@@ -300,3 +300,13 @@ def test_many_segments_are_asked_for_in_batches(store: SegmentStore, grid: Grid)
     assert store.copies(segments) == [homes] * 2600
     assert grid.asked(HavePieces) == {1: 2, 2: 2, 3: 2, 4: 2}
     assert store.copies([]) == []
+
+
+def test_small_segments_spare_full_servers_too(store: SegmentStore, cluster: FakeCluster) -> None:
+    cluster.known_full = {3}
+    written = store.write(b"abcd", 0)
+    assert all(3 not in home for home in written.segment.homes)
+    assert all("DFS3" not in piece.homes for piece in written.inline)
+    cluster.known_full = {3, 1}
+    with pytest.raises(NoSpaceError, match="DFS1 and DFS3 are full"):
+        store.write(b"abcd", 0)

@@ -215,3 +215,21 @@ def test_a_trickle_ends_with_the_last_deadline(bench: Bench) -> None:
     with pytest.raises(ReadOnlyError, match="was not done after 60 s"):
         bench.upload()
     assert bench.grid.clock() - began <= DEADLINE_S + 0.1
+
+
+@pytest.mark.parametrize("full", sorted(ALL))
+def test_a_full_server_is_like_one_that_is_down_for_writing(bench: Bench, full: int) -> None:
+    bench.cluster.known_full = {full}
+    result = bench.upload()
+    bench.check(result)
+    assert all(full not in home for home in result.homes)
+    assert full not in bench.grid.asked(PutPiece)
+
+
+def test_with_two_full_servers_nothing_is_sent(bench: Bench) -> None:
+    bench.cluster.known_full = {2, 4}
+    with pytest.raises(NoSpaceError, match="DFS2 and DFS4 are full, and 2 servers are left for data"):
+        bench.upload()
+    assert bench.cluster.started == []
+    bench.cluster.known_full.clear()
+    bench.check(bench.upload())
