@@ -23,7 +23,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from dfsfuse.cluster.log_protocol import Contents, News
@@ -39,6 +40,10 @@ T = TypeVar("T")
 FAMILY_PAGE: Final = 256
 """A family that is not larger is fetched whole when one of its keys is asked for."""
 SCAN_PAGE: Final = 5000
+WHOLE_AFTER: Final = 16
+"""After so many misses in a larger family it is fetched whole, if that takes no more than a quarter as many pages; else
+tried again after four times as many."""
+WHOLE_AGAIN: Final = 4
 READ_KEYS: Final = 256
 RUNS: Final = 200
 RUNS_FOR_S: Final = 10.0
@@ -77,7 +82,9 @@ class LogMap:
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
         self._large_family = b""
-        """The last family that was seen to be larger than a page."""
+        """The last family that was seen to be larger than a page; how often a key of it was not known; and with how
+        many such misses it is worth it to ask for all of it."""
+        self._misses, self._whole_after = 0, WHOLE_AFTER
         self._unsettled = False
         self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
         """Called with the keys that another client has changed (None: perhaps all), before anybody is told what is
@@ -373,16 +380,24 @@ class LogMap:
         if done:
             with self._lock:
                 self._fresh_at = begun
-                if news.changes or news.forget:
+                if not self._is_last(news):
                     # Another client may have finished our batch for us, and gone on from there.
                     self._cache.changed_elsewhere([*(key for key, _ in contents.puts), *contents.deletes])
                 else:
                     if not is_in_cache:  # before the lease begins and others are answered
                         self._cache.changed_here(contents.puts, contents.deletes)
-                    if self._committer.is_running and not self._log.turn_is_over:
+                    has_rivals = bool(self._rivals.changes) or self._rivals.forget
+                    if self._committer.is_running and not self._log.turn_is_over and not has_rivals:
                         self._lease_until = self._log.lease_until
             self._committer.wake()
         return done
+
+    def _is_last(self, news: News) -> bool:
+        """Whether the batch that was just committed comes after all these changes: it is not among them, and whoever
+        gave us the lease for it has let nobody come after it."""
+        if news.forget or any(change.author == self._log.client for change in news.changes):
+            return False
+        return not news.changes or self._log.lease_until != NEVER
 
     # -------------------------------------------------------------- fetching (hold `_log_lock`, nothing waits)
 
@@ -395,6 +410,9 @@ class LogMap:
         if len(keys) == 1 and (family := self._family_of(keys[0])) is not None:
             self._fetch_with_family(keys[0], family)
             return
+        self._fetch_keys(keys)
+
+    def _fetch_keys(self, keys: Sequence[bytes]) -> None:
         for first in range(0, len(keys), READ_KEYS):
             part = tuple(keys[first : first + READ_KEYS])
             values = self._log.read_keys(part).values
@@ -403,15 +421,24 @@ class LogMap:
 
     def _fetch_with_family(self, key: bytes, family: bytes) -> None:
         """A key, with its whole family; of a large one, with those that come after it, which are asked for next when a
-        large folder is worked through."""
+        large folder is worked through. Of a family that others have changed a little, what they changed."""
         end = prefix_end(family)
+        if unknown := self._cache.unknown_in(family, end):
+            self._fetch_keys(unknown[bisect_left(unknown, key) :][:READ_KEYS])
+            return
         if family != self._large_family:
+            self._misses, self._whole_after = 0, WHOLE_AFTER
             page = self._log.read_range(family, end, FAMILY_PAGE)
             self._absorb()
             if not page.more:
                 self._insert(lambda: self._cache.fetched_family(family, page.items))
                 return
             self._large_family = family
+        self._misses += 1
+        if self._misses >= self._whole_after:  # then to know it all may be cheaper: it takes few pages, or is given up
+            self._whole_after *= WHOLE_AGAIN
+            if self._fetch_range(family, end, pages=self._misses // WHOLE_AGAIN):
+                return
         after = self._log.read_range(key, end, FAMILY_PAGE)
         self._absorb()
         if not after.more:
@@ -419,19 +446,26 @@ class LogMap:
         found = {key: None, **dict(after.items)}
         self._insert(lambda: self._cache.fetched(list(found), list(found.values())))
 
-    def _fetch_range(self, start: bytes, end: bytes) -> None:
+    def _fetch_range(self, start: bytes, end: bytes, pages: int | None = None) -> bool:
+        """False if it is not to be had: it has more pages, or changes meanwhile."""
+        if unknown := self._cache.unknown_in(start, end):
+            self._fetch_keys(unknown)
+            return True
         items: list[tuple[bytes, bytes]] = []
         at = start
         while True:
             page = self._log.read_range(at, end, SCAN_PAGE)
             news = self._absorb()
             if items and (news.forget or any(start <= key < end for c in news.changes for key in c.keys)):
-                return  # the pages are of different states: the operation runs again, and asks again
+                return False  # the pages are of different states: the operation runs again, and asks again
             items.extend(page.items)
             if not page.more:
                 break
+            if len(items) // SCAN_PAGE == pages:
+                return False
             at = page.items[-1][0] + b"\0"
         self._insert(lambda: self._cache.fetched_range(start, end, items))
+        return True
 
     def _insert(self, into_cache: Callable[[], None]) -> None:
         """Under the lease others may have answered since: their changes come on top."""

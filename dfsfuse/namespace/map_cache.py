@@ -4,7 +4,8 @@ Pure bookkeeping: no network, no clock, no lock (the owner's lock guards it). Ev
 owner's known slot: a key that another client changed must be forgotten before the owner's slot moves on.
 
 A *family* is all keys with a common prefix that are worth knowing together (a folder's entries, a file's regions);
-which prefix a key's family has is told by a function, since this module knows no keys.
+which prefix a key's family has is told by a function, since this module knows no keys. A family that is known
+completely stays so when others change a few of its keys: only these are unknown then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ MAX_KEYS: Final = 400_000
 LARGE_FAMILY: Final = 256
 """A family of more keys takes long to be fetched again, and is kept longer."""
 MAX_RANGES: Final = 64
+MAX_UNKNOWN: Final = 5000
+"""A family of which more keys are unknown is not known completely any more."""
 
 
 class Unknown:
@@ -42,21 +45,31 @@ class MapCache:
         self._values: dict[bytes, bytes | None] = {}
         self._families: dict[bytes, list[bytes]] = {}
         """Complete families: prefix -> its keys that have a value, sorted. Each of the keys is in `_values`."""
+        self._unknown: dict[bytes, set[bytes]] = {}
+        """By complete family: keys that others have changed. They are neither in its list nor in `_values`."""
         self._ranges: dict[tuple[bytes, bytes], list[tuple[bytes, bytes]]] = {}
         """The last few other ranges that were read."""
 
     def get(self, key: bytes) -> bytes | Unknown | None:
         """The value, None if there is none, UNKNOWN if the cache cannot tell."""
         found = self._values.get(key, UNKNOWN)
-        if found is UNKNOWN and self._family_of(key) in self._families:
-            return None
+        if found is UNKNOWN:
+            family = self._family_of(key)
+            if family in self._families and key not in self._unknown.get(family, ()):
+                return None
         return found
+
+    def unknown_in(self, start: bytes, end: bytes) -> list[bytes]:
+        """The keys that are all that is unknown of this family."""
+        return sorted(self._unknown.get(start, ())) if end == prefix_end(start) else []
 
     def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]] | Unknown:
         """The items of a family or of another range, in order, if it is known completely."""
         keys = self._families.get(start) if end == prefix_end(start) else None
         if keys is None:
             return self._ranges.get((start, end), UNKNOWN)
+        if self._unknown.get(start):
+            return UNKNOWN
         items = []
         for key in keys:
             value = self._values[key]
@@ -66,12 +79,14 @@ class MapCache:
 
     def fetched(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
         """These were read at the owner's known slot."""
-        self._values.update(zip(keys, values, strict=True))
+        for key, value in zip(keys, values, strict=True):
+            self._learn(key, value)
 
     def fetched_family(self, prefix: bytes, items: Sequence[tuple[bytes, bytes]]) -> None:
         """The whole family was read at the owner's known slot."""
         self._values.update(items)
         self._families[prefix] = [key for key, _ in items]
+        self._unknown.pop(prefix, None)
 
     def fetched_range(self, start: bytes, end: bytes, items: list[tuple[bytes, bytes]]) -> None:
         """The whole range was read at the owner's known slot."""
@@ -88,16 +103,9 @@ class MapCache:
         if self._ranges:
             self._forget_ranges([key for key, _ in puts] + deletes)
         for key, value in puts:
-            keys = self._family(key)
-            if keys is not None and self._values.get(key) is None:
-                insort(keys, key)
-            self._values[key] = value
+            self._learn(key, value)
         for key in deletes:
-            keys = self._family(key)
-            if keys is None:
-                self._values[key] = None
-            elif self._values.pop(key, None) is not None:  # the family tells that it is absent
-                del keys[bisect_left(keys, key)]
+            self._learn(key, None)
 
     def changed_elsewhere(self, keys: Iterable[bytes]) -> None:
         """Another client changed these."""
@@ -105,15 +113,23 @@ class MapCache:
             keys = list(keys)
             self._forget_ranges(keys)
         for key in keys:
+            value = self._values.pop(key, None)
             family = self._family_of(key)
-            if family is not None:
-                self._families.pop(family, None)
-            self._values.pop(key, None)
+            members = None if family is None else self._families.get(family)
+            if family is None or members is None:
+                continue
+            if value is not None:
+                del members[bisect_left(members, key)]
+            unknown = self._unknown.setdefault(family, set())
+            unknown.add(key)
+            if len(unknown) > MAX_UNKNOWN:
+                self._drop(family)
 
     def forget(self) -> None:
         """Anything may have changed."""
         self._values.clear()
         self._families.clear()
+        self._unknown.clear()
         self._ranges.clear()
 
     def trim(self) -> None:
@@ -127,8 +143,9 @@ class MapCache:
             del self._values[key]
             family = self._family_of(key)
             if family is not None:
-                self._families.pop(family, None)
-        self._families = {prefix: keys for prefix, keys in self._families.items() if keys}
+                self._drop(family)
+        for prefix in [prefix for prefix, keys in self._families.items() if not keys]:
+            self._drop(prefix)
         if self._size > self._max_keys * 3 // 4:
             self.forget()
 
@@ -136,9 +153,29 @@ class MapCache:
         for start, end in [at for at in self._ranges if any(at[0] <= key < at[1] for key in keys)]:
             del self._ranges[start, end]
 
-    def _family(self, key: bytes) -> list[bytes] | None:
+    def _learn(self, key: bytes, value: bytes | None) -> None:
+        """The key's value is known."""
         family = self._family_of(key)
-        return None if family is None else self._families.get(family)
+        members = None if family is None else self._families.get(family)
+        if family is None or members is None:
+            self._values[key] = value
+            return
+        if family in self._unknown:
+            self._unknown[family].discard(key)
+        was_there = self._values.get(key) is not None
+        if value is not None:
+            if not was_there:
+                insort(members, key)
+            self._values[key] = value
+        elif was_there:
+            del members[bisect_left(members, key)]
+        if value is None:
+            self._values.pop(key, None)  # the family tells that it is absent
+
+    def _drop(self, family: bytes) -> None:
+        """The family is not known completely any more; what is known of its keys stays."""
+        self._families.pop(family, None)
+        self._unknown.pop(family, None)
 
     @property
     def _size(self) -> int:

@@ -662,3 +662,88 @@ def test_filling_and_emptying_a_large_folder_asks_the_servers_in_proportion(log:
     assert costs[0] <= 20
     assert costs[1] <= 5 * costs[0]
     assert all(len(contents.puts) < 10_000 for contents in log.committed)
+
+
+@pytest.fixture
+def by_folder(log: FakeLog, clock: Clock) -> LogMap:
+    """With the families that there are in truth."""
+    return LogMap(log, keys.family_of, clock, clock.sleep)  # type: ignore[arg-type]
+
+
+def entries(count: int) -> dict[bytes, bytes]:
+    """Names in the folder 1: more than are asked for at once."""
+    return {keys.entry(1, b"n%06d" % number): b"x" for number in range(count)}
+
+
+def is_free(store: LogMap, name: bytes) -> bool:
+    return store.read(lambda view: view.get(keys.entry(1, name)), max_age_s=1e9) is None
+
+
+def test_what_others_change_in_a_large_folder_is_asked_for_and_no_more(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.commit(entries(12_000), ())
+    assert len(by_folder.read(lambda view: view.scan(*keys.entries(1)))) == 12_000
+    shared.commit({keys.entry(1, b"new"): b"y"}, (keys.entry(1, b"n000007"),))
+    log.asked.clear()
+    assert is_free(by_folder, b"unheard of")
+    found = by_folder.read(lambda view: view.scan(*keys.entries(1)))
+    assert [what for what in log.asked if what != "catch up"] == ["keys"]
+    assert len(found) == 12_000
+    assert (found[0][0], found[-1]) == (keys.entry(1, b"n000000"), (keys.entry(1, b"new"), b"y"))
+
+
+def test_a_large_folder_is_fetched_whole_when_its_names_are_missed_again_and_again(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.commit(entries(12_000), ())
+    for number in range(200):
+        assert (
+            by_folder.read(lambda view, number=number: view.get(keys.entry(1, b"%d" % number)), max_age_s=1e9) is None
+        )  # type: ignore[misc]
+    assert log.asked.count("range") < 30
+
+
+def test_a_very_large_one_is_not_fetched_for_a_few_names(by_folder: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    shared.commit(entries(60_000), ())
+    for number in range(60):
+        assert (
+            by_folder.read(lambda view, number=number: view.get(keys.entry(1, b"%d" % number)), max_age_s=1e9) is None
+        )  # type: ignore[misc]
+    assert log.asked.count("range") < 60 + 10
+
+
+def test_the_lease_begins_with_the_first_batch_after_others_have_written(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """A turn is short: to commit one more batch before answering would be most of it."""
+    log.lease_s = 1000.0
+    store._committer._thread = threading.Thread(target=lambda: None)
+    store.start()
+    store.transact(lambda tx: tx.put(b"mine", b"1"))
+    log.lease_until = store._lease_until = NEVER
+    shared.put(theirs="1")
+    store.transact(lambda tx: tx.put(b"mine", b"2"))
+    log.asked.clear()
+    store.transact(lambda tx: tx.put(b"mine", b"3"), durable=False)
+    assert log.asked == []
+    assert store.read(lambda view: (view.get(b"mine"), view.get(b"theirs"))) == (b"3", b"1")
+
+
+def test_but_not_if_ours_was_finished_by_another_client(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    log.lease_s = 1000.0
+    store._committer._thread = threading.Thread(target=lambda: None)
+    store.start()
+
+    def finished_by_another(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        shared.commit(dict(contents.puts), contents.deletes)
+        shared.changes[-1] = structs.replace(shared.changes[-1], author=b"me")
+        shared.put(x="theirs, later")
+        log._learn()
+        log.lease_until = log.clock() + log.lease_s
+        return True
+
+    log.commit = finished_by_another  # type: ignore[method-assign]
+    store.transact(lambda tx: tx.put(b"x", b"mine"))
+    assert store._lease_until == NEVER
+    assert store.read(lambda view: view.get(b"x")) == b"theirs, later"

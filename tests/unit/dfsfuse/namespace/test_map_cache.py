@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dfsfuse.namespace.map_cache import MapCache, Unknown, prefix_end
+from dfsfuse.namespace.map_cache import MAX_UNKNOWN, MapCache, Unknown, prefix_end
 
 KEYS = [b"d1/a", b"d1/b", b"d1/c", b"d2/a", b"i1", b"i2"]
 FAMILIES = [b"d1/", b"d2/"]
@@ -64,6 +64,21 @@ def test_what_is_deleted_takes_no_room_in_a_complete_family() -> None:
         cache.changed_here([], [key])
         cache.trim()
         assert cache.get(key) is None
+
+
+def test_of_a_complete_family_only_what_others_changed_is_unknown() -> None:
+    cache = MapCache(family_of)
+    cache.fetched_family(b"d1/", [(b"d1/a", b"1"), (b"d1/b", b"2")])
+    cache.changed_elsewhere([b"d1/b", b"d1/c"])
+    assert isinstance(cache.get(b"d1/b"), Unknown) and isinstance(cache.get(b"d1/c"), Unknown)
+    assert (cache.get(b"d1/a"), cache.get(b"d1/z")) == (b"1", None)
+    assert isinstance(cache.scan(b"d1/", b"d10"), Unknown)
+    assert cache.unknown_in(b"d1/", b"d10") == [b"d1/b", b"d1/c"]
+    cache.fetched([b"d1/b", b"d1/c"], [None, b"3"])
+    assert cache.scan(b"d1/", b"d10") == [(b"d1/a", b"1"), (b"d1/c", b"3")]
+    cache.changed_elsewhere([b"d1/%d" % number for number in range(MAX_UNKNOWN + 1)])
+    assert cache.unknown_in(b"d1/", b"d10") == []
+    assert isinstance(cache.get(b"d1/z"), Unknown)
 
 
 class AgainstADict(RuleBasedStateMachine):
