@@ -16,8 +16,10 @@ has threads of its own.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -90,6 +92,9 @@ def _serve(root: Path, host: str, port: int, settings: config.ServerConfig) -> N
     # Blocked here and in the threads made from here on, then waited for: nothing is ever interrupted halfway.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     give_back_large_blocks()
+    with contextlib.suppress(OSError, ValueError):  # each user's namespace has a few files open, each connection one
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for warning in settings.warnings:
         log.warning("%s", warning)
     with ServerFolder.open(root) as folder:

@@ -18,6 +18,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from dfs_server import scrub
@@ -25,6 +26,7 @@ from dfs_server.accounts import Accounts
 from dfs_server.config import ServerConfig
 from dfs_server.connection import STALL_S, Connection
 from dfs_server.failures import RequestFailedError
+from dfs_server.namespace import Namespace
 from dfs_server.namespaces import Namespaces
 from dfs_server.server_folder import ServerFolder
 from dfs_server.session import AUTHENTICATION_S, House, Session
@@ -183,20 +185,15 @@ class Daemon:
         for thread in self._running_sessions():
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    # -------------------------------------------------------------- dropped pieces
+    # -------------------------------------------------------------- dropped pieces and scrub
 
     def _sweep(self) -> None:
         while not self._stopping.wait(self._sweep_interval_s):
-            for namespace in self._namespaces.opened():
-                try:
-                    deleted = namespace.delete_dropped(self._stopping.is_set)
-                except RequestFailedError as error:
-                    log.warning("dropped pieces could not be deleted: %s", error)
-                    continue
-                if deleted:
-                    log.info("the pieces of %d dropped segments, or dropped by themselves, were deleted", deleted)
+            self._for_each_user(self._delete_dropped, "dropped pieces could not be deleted")
 
-    # -------------------------------------------------------------- scrub
+    def _delete_dropped(self, namespace: Namespace) -> None:
+        if deleted := namespace.delete_dropped(self._stopping.is_set):
+            log.info("the pieces of %d dropped segments, or dropped by themselves, were deleted", deleted)
 
     def _scrub(self) -> None:
         with contextlib.suppress(OSError):  # Linux: a thread has a niceness of its own
@@ -204,13 +201,20 @@ class Daemon:
         period_s = self._config.scrub_days * scrub.DAY_S
         bytes_per_s = self._config.scrub_mb_s * 1e6
         while not self._stopping.wait(self._scrub_interval_s):
-            for user in sorted(self._config.users):
-                if self._stopping.is_set() or not (self._root / user).is_dir():
-                    continue
-                try:
-                    self._namespaces.of(user).scrub(period_s, bytes_per_s, self._stopping.wait)
-                except RequestFailedError as error:
-                    log.warning("the scrub of user %s's folder failed, and is tried again: %s", user, error)
+            self._for_each_user(
+                lambda namespace: namespace.scrub(period_s, bytes_per_s, self._stopping.wait),
+                "the scrub failed, and is tried again",
+            )
+
+    def _for_each_user(self, work: Callable[[Namespace], object], failed: str) -> None:
+        """Do this for all who have a folder here, connected or not."""
+        for user in sorted(self._config.users):
+            if self._stopping.is_set() or not (self._root / user).is_dir():
+                continue
+            try:
+                work(self._namespaces.of(user))
+            except RequestFailedError as error:
+                log.warning("user %s: %s: %s", user, failed, error)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,8 +1,8 @@
 """A namespace's SQLite file: the one connection that writes, transactions, and the format of the tables.
 
 Two kinds of transaction: what others rely on waits for the disk (`synchronous=FULL`), what can be learnt again does
-not. A file of an older format is brought up to date when it is opened, in one transaction; one of a newer format is
-left alone. Knows the tables' names from `schema` only.
+not. A file of an older format is brought up to date when it is opened, in one transaction; one of a newer format, or of
+another server or user, is refused. Knows the tables' names from `schema` only.
 
 Threads: `lock` guards the writing connection, and whatever its holders change together with what is written.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from dfs_server.schema import FORMAT, PRAGMAS, SCHEMA, UPGRADES
 
@@ -23,16 +24,23 @@ class FolderFormatError(Exception):
     """This folder was written by another version, or is no namespace's folder."""
 
 
+class Owner(NamedTuple):
+    """Whose file it is."""
+
+    server: str
+    user: str
+
+
 class Database:
     """The file at `path`, made if need be. `clock` in ns. Raises `FolderFormatError`, sqlite3 errors."""
 
-    def __init__(self, path: Path, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, path: Path, owner: Owner, clock: Callable[[], int] = time.time_ns) -> None:
         self.path = path
         self.clock = clock
         self.lock = threading.RLock()
         self.writer = self.connect()
         try:
-            self._prepare()
+            self._prepare(owner)
         except BaseException:
             self.writer.close()
             raise
@@ -70,7 +78,7 @@ class Database:
                 db.execute("ROLLBACK")
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, owner: Owner) -> None:
         (version,) = self.writer.execute("PRAGMA user_version").fetchone()
         if not 0 <= version <= FORMAT:
             raise FolderFormatError(
@@ -82,3 +90,11 @@ class Database:
                     db.execute(statement.format(now_s=self.clock() // 10**9))
             for statement in SCHEMA:
                 db.execute(statement)
+            db.execute("INSERT OR IGNORE INTO owner VALUES (1, ?, ?)", owner)
+            found = Owner(*db.execute("SELECT server, user FROM owner").fetchone())
+        if found != owner:
+            raise FolderFormatError(
+                f"{self.path} is what server {found.server} holds for user {found.user}, not server {owner.server} for "
+                f"user {owner.user}: it was copied or renamed. Put it back where it was; what belongs here comes back "
+                f"from the other servers"
+            )

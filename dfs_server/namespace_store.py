@@ -19,7 +19,7 @@ from typing import Final
 
 from dfs_server import acceptor
 from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, SavePromise, SaveTail, Step, Tail
-from dfs_server.database import Database
+from dfs_server.database import Database, Owner
 from dfs_server.namespace_reader import NamespaceReader
 from dfs_server.piece_tables import PieceTables, StoredPiece
 from dfs_server.protocol.ballots import Ballot
@@ -77,8 +77,12 @@ class NamespaceStore:
         self._server = server
         self._monotonic = monotonic
         self._is_tight = is_tight
-        self._database = Database(folder / "namespace.db", clock)
-        self._state = acceptor.started(self._load(), monotonic())
+        self._database = Database(folder / "namespace.db", Owner(server, folder.name), clock)
+        try:
+            self._state = acceptor.started(self._load(), monotonic())
+        except BaseException:
+            self._database.close()
+            raise
         self._reader = NamespaceReader(self._database.connect())
         self.pieces = PieceTables(self._database, grace_s)
         """Small pieces that are applied, and drops."""

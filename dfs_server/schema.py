@@ -29,6 +29,12 @@ SCHEMA: Final = (
         copy_digest BLOB NOT NULL
     )""",
     "INSERT OR IGNORE INTO state VALUES (1, 0, x'', 0, x'', 0, x'', 0, x'')",
+    # Whose file this is: a copy of it on another server, or for another user, would be a lie. One row.
+    """CREATE TABLE IF NOT EXISTS owner (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        server TEXT NOT NULL,
+        user TEXT NOT NULL
+    )""",
     # The batches: chosen ones up to `applied`, and at applied + 1 the one accepted but not known to be chosen.
     """CREATE TABLE IF NOT EXISTS log (
         slot INTEGER PRIMARY KEY,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dfs_server.database import Database, FolderFormatError
+from dfs_server.database import Database, FolderFormatError, Owner
 from dfs_server.holdings import Holdings
 from dfs_server.namespace_store import NamespaceStore
 from dfs_server.protocol.messages import GetPosition, Position
@@ -68,7 +68,7 @@ def test_a_newer_format_is_refused_and_left_as_it_is(tmp_path: Path, version: in
         db.execute("CREATE TABLE unheard_of (x)")
         db.commit()
     with pytest.raises(FolderFormatError, match=f"format {version}, which a newer dfs-server wrote"):
-        Database(tmp_path / "namespace.db")
+        Database(tmp_path / "namespace.db", Owner("DFS1", "alice"))
     with closing(sqlite3.connect(tmp_path / "namespace.db")) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("unheard_of",)]
 
@@ -79,7 +79,7 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
         db.execute("CREATE VIEW piece_drops AS SELECT 1")  # in the way of a new table's index
         db.commit()
     with pytest.raises(sqlite3.Error):
-        Database(tmp_path / "namespace.db")
+        Database(tmp_path / "namespace.db", Owner("DFS1", "alice"))
     with closing(sqlite3.connect(tmp_path / "namespace.db")) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
         assert "stored_s" not in [row[1] for row in db.execute("PRAGMA table_info(small_pieces)")]

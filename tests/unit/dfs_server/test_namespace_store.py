@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -317,3 +318,19 @@ def test_another_format_is_refused(store: NamespaceStore, tmp_path: Path) -> Non
     db.close()
     with pytest.raises(FolderFormatError, match="format 99"):
         NamespaceStore(tmp_path / "alice", "DFS1")
+
+
+@pytest.mark.parametrize("place", ["DFS2/alice", "DFS1/bob"])
+def test_a_copied_folder_is_refused_and_left_as_it_is(tmp_path: Path, place: str) -> None:
+    original = tmp_path / "DFS1" / "alice"
+    with closing(NamespaceStore(original, "DFS1")) as store:
+        Writer(store).commit(puts=((b"k", b"1"),))
+    copy = tmp_path / place
+    shutil.copytree(original, copy)
+    for _ in range(2):
+        with pytest.raises(
+            FolderFormatError, match=r"is what server DFS1 holds for user alice, not server DFS\d for user"
+        ):
+            NamespaceStore(copy, copy.parent.name)
+    with closing(NamespaceStore(original, "DFS1")) as store:
+        assert store.handle(GetPosition()) != Position(0, b"", Ballot(0, b""))
