@@ -15,6 +15,7 @@ from typing import Protocol
 from dfs_server.protocol.messages import GetStatus, ServerStatus
 from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.cluster.servers import ServerAddress
+from dfsfuse.namespace.members import Member
 
 STALL_S = 2.0
 
@@ -27,6 +28,13 @@ class ServerReport:
     status: ServerStatus | None = None
     latency_s: float | None = None
     problem: str = ""
+    noted: Member | None = None
+    """What the namespace knows of it."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has no room for data: all but its reserve is used."""
+        return self.status is not None and self.status.free_bytes == 0
 
 
 class ExchangeLike(Protocol):

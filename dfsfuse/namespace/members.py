@@ -50,7 +50,11 @@ _decoder = msgspec.msgpack.Decoder(Members)
 
 def find(view: View) -> dict[int, Member]:
     """The servers by id; none in a namespace that has no record of them yet. Raises OSError (EIO)."""
-    data = view.get(keys.SERVERS)
+    return decode(view.get(keys.SERVERS))
+
+
+def decode(data: bytes | None) -> dict[int, Member]:
+    """The servers in the record. Raises OSError (EIO)."""
     if data is None:
         return {}
     try:

@@ -1,0 +1,74 @@
+"""What the namespace has noted of its servers, added to their reports: a new disk, answers that were not right.
+
+Reads one record from one server that answers, as that one has it: for people to look at. Knows the record
+(`dfsfuse.namespace.members`) and the ReadKeys message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+
+from dfs_server.protocol.batches import NO_BATCH
+from dfs_server.protocol.messages import ReadKeys, Values
+from dfsfuse.cli.output import printable
+from dfsfuse.cli.server_reports import STALL_S, ClusterLike, ServerReport
+from dfsfuse.cluster.exchange import Answer, Call
+from dfsfuse.namespace import keys, members
+from dfsfuse.namespace.members import Member
+
+RECENT_S = 7 * 24 * 3600
+"""Answers that were not right are shown for so long."""
+NS = 1_000_000_000
+
+
+def with_notes(cluster: ClusterLike, reports: list[ServerReport]) -> list[ServerReport]:
+    """The reports, with what is noted. Raises `WrongServerError` if the config is not as the namespace knows it."""
+    known = _read(cluster, reports)
+    members.check(known, {report.address.id: report.address.name for report in reports})
+    return [dataclasses.replace(report, noted=known.get(report.address.id)) for report in reports]
+
+
+def remarks(reports: list[ServerReport], now_s: float) -> list[str]:
+    """A line for each thing that a person should know."""
+    found = []
+    for report in reports:
+        name = printable(report.address.name)
+        if report.is_full:
+            found.append(
+                f"{name} is full: new data goes to the others; make room on its disk, or delete files not needed."
+            )
+        if report.status is not None and report.status.quarantined:
+            found.append(
+                f"{name} has found {report.status.quarantined} bad pieces on its disk: they are made anew from their "
+                "other copies; look at the disk's health."
+            )
+        noted = report.noted
+        if noted is not None and is_recent(noted, now_s):
+            last = datetime.fromtimestamp(noted.fault_ns / NS).strftime("%Y-%m-%d %H:%M")
+            found.append(
+                f"{name} gave wrong answers ({noted.faults} so far, the last on {last}: {printable(noted.fault)}); "
+                "another copy was used each time."
+            )
+    return found
+
+
+def is_recent(noted: Member, now_s: float) -> bool:
+    """Whether its last wrong answer is not long ago."""
+    return bool(noted.faults) and now_s - noted.fault_ns / NS < RECENT_S
+
+
+def _read(cluster: ClusterLike, reports: list[ServerReport]) -> dict[int, Member]:
+    answering = [report for report in reports if report.status is not None]
+    if not answering:
+        return {}
+    newest = max(answering, key=lambda report: report.status.applied if report.status else 0)
+    with cluster.exchange() as exchange:
+        exchange.start(Call(newest.address.id, ReadKeys(0, NO_BATCH, (keys.SERVERS,)), stall_s=STALL_S))
+        outcome = exchange.next(2 * STALL_S)
+    if not isinstance(outcome, Answer) or not isinstance(outcome.reply, Values) or len(outcome.reply.values) != 1:
+        return {}
+    try:
+        return members.decode(outcome.reply.values[0])
+    except OSError:  # of a newer format: nothing that a status would fail for
+        return {}
