@@ -191,6 +191,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             answer_early=True,
             lock_lifetime_s=request.options.lock_timeout_s,
             atime=request.options.atime,
+            diratime=request.options.diratime,
             removal_grace_s=GRACE_S,
             heal_mb_s=0.0 if request.options.read_only else request.options.heal_mb_s,
         )

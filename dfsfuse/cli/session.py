@@ -59,13 +59,15 @@ def open_session(
     answer_early: bool = False,
     lock_lifetime_s: float = LIFETIME_S,
     atime: str = "noatime",
+    diratime: bool = True,
     removal_grace_s: float = 0.0,
     heal_mb_s: float = 0.0,
 ) -> Session:
     """Connect and open the namespace of the config's user.
 
     `answer_early`: while this client alone writes, changes of names and attributes are answered before they are
-    durable (for a mount, which has fsync() for those who want to know). `atime`: what reading does to times of access.
+    durable (for a mount, which has fsync() for those who want to know). `atime`, `diratime`: what reading does to times
+    of access.
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
     `heal_mb_s`: what lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not.
 
@@ -96,6 +98,7 @@ def open_session(
             durability=durability,
             lock_lifetime_s=lock_lifetime_s,
             atime=atime,
+            diratime=diratime,
             removal_grace_s=removal_grace_s,
         )
         store.on_change = vfs.changed_elsewhere

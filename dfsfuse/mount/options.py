@@ -45,6 +45,8 @@ class MountOptions:
     nonempty: bool = False
     atime_rule: str = "relatime"
     """What reading does to times of access: `relatime`, `strictatime`."""
+    diratime: bool = True
+    """Does listing a folder change its time of access?"""
     fuse: Mapping[str, str | bool] = field(default_factory=dict)
     """What libfuse and the kernel get: `name` or `name=value`."""
     fallback: MountOptions | None = None
@@ -128,12 +130,13 @@ _IGNORED = frozenset(
 )
 """Words of /etc/fstab that are for mount(8), not for us."""
 _ATIME_RULES = frozenset(("relatime", "strictatime"))
+_DIRATIME = frozenset(("diratime", "nodiratime"))
 
 
 def known() -> list[str]:
     """Every option, for a message."""
     own = ["durability=close|fsync", "binding=auto|kernel|fusepy", "cache=SIZE", "log=FILE"]
-    own += ["lock_timeout=SECONDS", "heal_mb_s=N", "nonempty", *sorted(_ATIME_RULES)]
+    own += ["lock_timeout=SECONDS", "heal_mb_s=N", "nonempty", *sorted(_ATIME_RULES | _DIRATIME)]
     return own + [f"{name}=..." for name in _WITH_VALUE] + sorted(_FLAGS)
 
 
@@ -173,6 +176,8 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         elif word in _ATIME_RULES:
             fuse.pop("noatime", None)
             own["atime"] = word
+        elif word in _DIRATIME:
+            own["diratime"] = word
         elif word == "nonempty":
             nonempty = True
         elif word == "remount":
@@ -191,6 +196,7 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         heal_mb_s=float(own.get("heal_mb_s", MountOptions.heal_mb_s)),
         nonempty=nonempty,
         atime_rule=own.get("atime", MountOptions.atime_rule),
+        diratime=own.get("diratime") != "nodiratime",
         fuse=fuse,
     )
 

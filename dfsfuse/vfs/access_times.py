@@ -1,10 +1,10 @@
 """Times of access (atime): what reading changes, written long after the reading.
 
 `relatime`, as mount(8) has it: reading a file, listing a folder or following a link sets the time if it is not later
-than the last change, or is a day old. `strictatime`: each read. `noatime`: none. So whoever only reads changes one
-record per file and day. An access is never said to be before the change that it saw: if the clock of who made the
-change is ahead of ours, the time of access is just after it. A time of modification that somebody has set ahead of the
-time of change does not count, or each read would be due.
+than the last change, or is a day old. `strictatime`: each read. `noatime`: none. Folders may be left out. So whoever
+only reads changes one record per file and day. An access is never said to be before the change that it saw: if the
+clock of who made the change is ahead of ours, the time of access is just after it. A time of modification that somebody
+has set ahead of the time of change does not count, or each read would be due.
 
 Nobody waits: a time that is due is kept here, is shown to whoever asks this mount, and is written with others by a
 thread after `GATHER_S`. A crash loses it, and so does a mount that cannot be written just then. A time that is set by
@@ -56,11 +56,14 @@ def due_ns(rule: str, atime_ns: int, changed_ns: int, now_ns: int) -> int | None
 class AccessTimes:
     """See the module. `gather_s`: how long a time waits for others before it is written."""
 
-    def __init__(self, context: Context, rule: str = "relatime", *, gather_s: float = GATHER_S) -> None:
+    def __init__(
+        self, context: Context, rule: str = "relatime", *, folders: bool = True, gather_s: float = GATHER_S
+    ) -> None:
         if rule not in RULES:
             raise ValueError(f"the rule for times of access is {rule!r}; it must be one of {', '.join(RULES)}")
         self._context = context
         self._rule = rule
+        self._folders = folders
         self._gather_s = gather_s
         self._lock = threading.Lock()
         self._waiting: dict[int, Due] = {}
@@ -71,6 +74,8 @@ class AccessTimes:
     def read(self, ino: int, inode: Inode, written_ns: int | None = None) -> None:
         """The inode was read; `written_ns`: when something was written to it that is not in the record yet."""
         if self._rule == "noatime" or not inode.ctime_ns:  # the root of a new namespace: nobody has made it yet
+            return
+        if inode.is_directory and not self._folders:
             return
         changed_ns = inode.ctime_ns if written_ns is None else max(inode.ctime_ns, written_ns)
         new_ns = due_ns(self._rule, self.shown_ns(ino, inode), changed_ns, self._context.clock())

@@ -86,6 +86,7 @@ class Vfs:
         dirty_limit_bytes: int = DIRTY_LIMIT_BYTES,
         lock_lifetime_s: float = LIFETIME_S,
         atime: str = "noatime",
+        diratime: bool = True,
         removal_grace_s: float = 0.0,
         client: bytes | None = None,
         background: Executor | None = None,
@@ -120,7 +121,7 @@ class Vfs:
         self._compactor = Compactor(context, compaction or ThreadPoolExecutor(1, thread_name_prefix="vfs-compaction"))
         saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
         self._incomplete = Incomplete(context)
-        self._access_times = times = AccessTimes(context, atime)
+        self._access_times = times = AccessTimes(context, atime, folders=diratime)
         self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper), times)
         self._files.on_nameless = self.orphan_keeper.opened
         self.locks = Locking(store, self._files.save_inode, lifetime_s=lock_lifetime_s)

@@ -46,6 +46,7 @@ class MemoryMounts:
         uploads: Executor | None = None,
         compaction: Executor | None = None,
         atime: str = "noatime",
+        diratime: bool = True,
         grace_s: float = 0.0,
     ) -> Vfs:
         """One more mount. A lagging one answers from old states wherever it may."""
@@ -63,6 +64,7 @@ class MemoryMounts:
             uploads=uploads or Immediate(),
             compaction=compaction or Immediate(),
             atime=atime,
+            diratime=diratime,
             removal_grace_s=grace_s,
             client=b"mount %d" % next(self._clients),
         )

@@ -72,6 +72,9 @@ def test_opposites_replace_each_other() -> None:
 def test_times_of_access(text: str, rule: str) -> None:
     options = parse([text], as_root=False)
     assert options.atime == rule
+    assert options.diratime
+    without = parse([f"{text},nodiratime"], as_root=False)
+    assert (without.atime, without.diratime) == (rule, False)
     assert "strictatime" not in options.fuse, "fusermount does not know the word"
 
 

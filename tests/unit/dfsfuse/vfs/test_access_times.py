@@ -122,6 +122,17 @@ def test_folders_and_links_too_but_not_what_only_opens_them(mounts: MemoryMounts
     assert vfs.getattr(link.ino).atime_ns > link.atime_ns
 
 
+def test_without_folders(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount(atime="relatime", diratime=False)
+    folder = vfs.mkdir(ROOT, b"d", 0o755, 0, 0)
+    ino = write_file(vfs, b"f", b"content")
+    before = vfs.getattr(ino).atime_ns
+    names(vfs, folder.ino)
+    read_file(vfs, b"f")
+    assert vfs.getattr(folder.ino).atime_ns == folder.atime_ns
+    assert vfs.getattr(ino).atime_ns > before
+
+
 def test_o_noatime(vfs: Vfs) -> None:
     ino = write_file(vfs, b"f", b"content")
     before = vfs.getattr(ino).atime_ns
