@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 
 from dfsfuse.errors import DfsError
+from dfsfuse.mount.repetition import Repetition
 
 log = logging.getLogger(__name__)
+_repetition = Repetition()
 
 
 class MountpointError(DfsError):
@@ -43,17 +46,26 @@ class MountTimeoutError(DfsError):
     exit_code = 13
 
 
+def _warn_once(line: str) -> None:
+    told = _repetition.worth_telling(line, time.monotonic())
+    if told is not None:
+        log.warning("%s", told)
+
+
 def errno_of(error: Exception, operation: str) -> int:
     """The positive errno for the kernel. What nobody foresaw is EIO, with a traceback in the log.
 
     What tells of the servers (a `DfsError`) or of a record that cannot be read (EIO) is logged with its sentence: the
-    program that made the call gets to see the number only.
+    program that made the call gets to see the number only. The same line is not told again and again.
     """
     if isinstance(error, DfsError):
-        log.warning("%s: %s", operation, error)
+        _warn_once(f"{operation}: {error}")
         return error.errno
     if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno > 0:
-        log.log(logging.WARNING if error.errno == errno.EIO else logging.DEBUG, "%s: %s", operation, error)
+        if error.errno == errno.EIO:
+            _warn_once(f"{operation}: {error}")
+        else:
+            log.debug("%s: %s", operation, error)
         return error.errno
     log.error("%s failed in a way nobody foresaw; the program gets EIO", operation, exc_info=error)
     return errno.EIO

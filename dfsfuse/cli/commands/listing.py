@@ -61,7 +61,7 @@ def list_(client: Client, paths: tuple[str, ...], *, recursive: bool, long_: boo
     Names are shown as by ls -b: a line break in a name is \\n, an odd byte \\ooo, a backslash \\\\.
 
     --where has a column for each server. A long file is many segments, each with four pieces of its own; those whose
-    pieces are on the same servers share a line.
+    pieces are on the same servers share a line. With -l, folders and links have a line too.
     """
     tally = Tally()
     entries: list[Entry] = []
@@ -73,7 +73,7 @@ def list_(client: Client, paths: tuple[str, ...], *, recursive: bool, long_: boo
     if as_json:
         write_json([as_dictionary(entry, names) for entry in entries])
     elif where:
-        write_lines(_where_lines(entries, names))
+        write_lines(_where_lines(entries, names, long_=long_))
     elif long_:
         write_lines(_long_lines(entries))
     else:
@@ -118,32 +118,36 @@ def completed(remote: Remote, entries: list[Entry], *, everything: bool) -> list
     ]
 
 
+def _facts(entry: Entry) -> list[str]:
+    """Mode, size and time of change."""
+    size = human_size(entry.found.size) if stat.S_ISREG(entry.found.mode) else "-"
+    return [stat.filemode(entry.found.mode), size, local_time(entry.found.mtime_ns)]
+
+
+def _state_and_name(entry: Entry) -> list[str]:
+    """The health, and the name with what a link leads to."""
+    target = f" -> {printable(entry.link_target)}" if entry.link_target is not None else ""
+    return [entry.health.state if entry.health else "-", entry.name() + target]
+
+
 def _long_lines(entries: list[Entry]) -> list[str]:
-    rows = [
-        (
-            stat.filemode(entry.found.mode),
-            human_size(entry.found.size) if stat.S_ISREG(entry.found.mode) else "-",
-            local_time(entry.found.mtime_ns),
-            entry.health.state if entry.health else "-",
-            entry.name() + (f" -> {printable(entry.link_target)}" if entry.link_target is not None else ""),
-        )
-        for entry in entries
-    ]
-    return table(rows, right=" r")
+    return table([[*_facts(entry), *_state_and_name(entry)] for entry in entries], right=" r")
 
 
-def _where_lines(entries: list[Entry], names: dict[int, str]) -> list[str]:
+def _where_lines(entries: list[Entry], names: dict[int, str], *, long_: bool) -> list[str]:
     rows: list[list[str]] = []
     for entry in entries:
-        if entry.health is None:
+        if entry.health is None and not long_:
             continue
-        layouts = layouts_of(entry.health.segments)
+        facts = _facts(entry) if long_ else []
+        layouts = layouts_of(entry.health.segments) if entry.health else []
         if not layouts:
-            rows.append([*("-" for _ in names), "0", entry.health.state, entry.name()])
+            rows.append([*facts, *("-" for _ in names), "0", *_state_and_name(entry)])
         for layout in layouts:
             cells = [pieces_text(layout.pieces.get(server, ())) for server in names]
-            rows.append([*cells, str(layout.segments), entry.health.state, entry.name()])
-    return table(rows, header=[*names.values(), "SEGMENTS", "HEALTH", "NAME"], right=" " * len(names) + "r")
+            rows.append([*facts, *cells, str(layout.segments), *_state_and_name(entry)])
+    header = [*(("MODE", "SIZE", "CHANGED") if long_ else ()), *names.values(), "SEGMENTS", "HEALTH", "NAME"]
+    return table(rows, header=header, right=(" r " if long_ else "") + " " * len(names) + "r")
 
 
 def as_dictionary(entry: Entry, names: dict[int, str]) -> dict[str, object]:

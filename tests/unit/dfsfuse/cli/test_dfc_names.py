@@ -144,3 +144,12 @@ def test_mv(dfc: Dfc) -> None:
     assert "not an existing folder" in dfc("mv", "c/other", "nowhere/").err
     dfc.ok("mv", "c/other", "c/other")
     assert dfc.ok("list", "c") == "other\n"
+
+
+def test_long_and_where_together_show_both(dfc: Dfc) -> None:
+    dfc.ok("put", "-", "file", stdin=b"x" * 2000)
+    dfc.ok("mkdir", "folder")
+    head, file, folder = dfc.ok("list", "-l", "--where").splitlines()
+    assert head.split() == ["MODE", "SIZE", "CHANGED", "DFS1", "DFS2", "DFS3", "DFS4", "SEGMENTS", "HEALTH", "NAME"]
+    assert file.startswith("-rw") and "2.0K" in file and file.endswith("1  complete  file")
+    assert folder.startswith("drwx") and folder.endswith("0  -         folder")

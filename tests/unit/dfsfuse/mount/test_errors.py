@@ -57,3 +57,9 @@ def test_what_a_local_file_system_would_also_say_is_not(caplog: pytest.LogCaptur
     caplog.set_level(logging.INFO)
     errno_of(FileNotFoundError(errno.ENOENT, "no"), "open '/f'")
     assert caplog.text == ""
+
+
+def test_many_requests_that_fail_alike_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(50):
+        assert errno_of(IncompleteError("no good copy of P3 of segment 77"), "read '/g'") == errno.EIO
+    assert caplog.text.count("no good copy of P3 of segment 77") == 1
