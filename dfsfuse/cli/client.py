@@ -13,6 +13,7 @@ from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.server_reports import ServerReport
 
 if TYPE_CHECKING:
+    from dfsfuse.cli.piece_reports import PieceReport
     from dfsfuse.cluster.quorum_log import QuorumLog
     from dfsfuse.data.transport import ClusterLike
     from dfsfuse.namespace.transactions import MapStore
@@ -48,6 +49,9 @@ class Connection(Protocol):
     def server_reports(self) -> list[ServerReport]:
         """How each server is, asked just now."""
 
+    def piece_report(self) -> PieceReport | None:
+        """Whether every piece has its two copies; None if that cannot be told."""
+
     def close(self) -> None:
         """Let go of everything."""
 
@@ -60,6 +64,9 @@ class Access(Protocol):
 
     def ask_servers(self) -> list[ServerReport]:
         """How each server is, without opening the namespace."""
+
+    def ask_pieces(self) -> PieceReport | None:
+        """Whether every piece has its two copies, without opening the namespace; None if that cannot be told."""
 
 
 class Client:
@@ -98,6 +105,10 @@ class Client:
     def server_reports(self) -> list[ServerReport]:
         """How each server is. Works without a connection, and makes none."""
         return self._connection.server_reports() if self._connection else self.access.ask_servers()
+
+    def piece_report(self) -> PieceReport | None:
+        """Whether every piece has its two copies; None if that cannot be told. Makes no connection."""
+        return self._connection.piece_report() if self._connection else self.access.ask_pieces()
 
     def local_path(self, text: str) -> Path:
         """A local path as typed. At the prompt no shell has replaced a leading `~` yet."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from dfsfuse.cli.config import ClientConfig, load_config
 from dfsfuse.cli.output import complain
+from dfsfuse.cli.piece_reports import PieceReport, piece_report
+from dfsfuse.cli.server_notes import with_notes
 from dfsfuse.cli.server_reports import ServerReport, server_reports, unreachable
 from dfsfuse.cli.session import Session, open_session
 from dfsfuse.cluster.cluster import Cluster
@@ -54,7 +56,12 @@ class Connection:
 
     def server_reports(self) -> list[ServerReport]:
         """How each server is, asked just now."""
-        return server_reports(self.session.cluster)
+        cluster = self.session.cluster
+        return with_notes(cluster, server_reports(cluster))
+
+    def piece_report(self) -> PieceReport | None:
+        """Whether every piece has its two copies; None if that cannot be told."""
+        return piece_report(self.session.cluster, self.new_log())
 
     def close(self) -> None:
         """Let go of everything."""
@@ -78,9 +85,21 @@ class Access:
         cluster = Cluster(config.servers, config.credentials)
         try:
             cluster.connect()
-            return server_reports(cluster)
+            return with_notes(cluster, server_reports(cluster))
         except UnavailableError as error:
             return unreachable(config.servers, str(error))
+        finally:
+            cluster.close()
+
+    def ask_pieces(self) -> PieceReport | None:
+        """Whether every piece has its two copies, without opening the namespace; None if that cannot be told."""
+        config = self._config()
+        cluster = Cluster(config.servers, config.credentials)
+        try:
+            cluster.connect()
+            return piece_report(cluster, QuorumLog(cluster))
+        except UnavailableError:
+            return None
         finally:
             cluster.close()
 

@@ -16,6 +16,7 @@ from support.memory_segments import MemorySegments
 from dfs_server.protocol.messages import ServerStatus
 from dfsfuse.cli import dfc as program
 from dfsfuse.cli.client import Client
+from dfsfuse.cli.piece_reports import PieceReport
 from dfsfuse.cli.server_reports import ServerReport, unreachable
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.cluster.servers import ServerAddress
@@ -42,6 +43,7 @@ class MemoryAccess:
         self.store = MemoryMap()
         self.segments = MemorySegments()
         self.names = {server.id: server.name for server in SERVERS}
+        self.pieces: PieceReport | None = None
         self.refusal: Exception | None = None
         self.connections = 0
         self.open = 0
@@ -65,6 +67,12 @@ class MemoryAccess:
 
     def new_log(self) -> QuorumLog:
         raise AssertionError("there is no log here: see support.stored_dfc")
+
+    def piece_report(self) -> PieceReport | None:
+        return self.pieces
+
+    def ask_pieces(self) -> PieceReport | None:
+        return self.pieces
 
     def ask_servers(self) -> list[ServerReport]:
         if isinstance(self.refusal, DfsError):

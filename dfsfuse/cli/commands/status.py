@@ -1,12 +1,16 @@
-"""`dfc status`: which servers answer, how fast, and how much room they have."""
+"""`dfc status`: which servers answer, how fast, how much room they have, and whether every piece has its two copies."""
 
 from __future__ import annotations
+
+import time
 
 import click
 
 from dfsfuse.cli.client import Client
 from dfsfuse.cli.output import human_size, printable, table, write_json, write_line, write_lines
+from dfsfuse.cli.piece_reports import about_pieces, pieces_as_dictionary
 from dfsfuse.cli.reports import AlreadyReported
+from dfsfuse.cli.server_notes import NS, remarks
 from dfsfuse.cli.server_reports import ServerReport
 from dfsfuse.errors import ReadOnlyError, UnavailableError
 
@@ -20,18 +24,25 @@ def status(client: Client, as_json: bool) -> None:
     """Show which servers answer, how fast, and how much room they have.
 
     SLOT is the last change of your namespace that the server has; one that is behind catches up by itself. PIECES
-    and STORED are what it holds of your files.
+    and STORED are what it holds of your files. Below the table stands what a person should see to: a full disk,
+    bad pieces, wrong answers.
+
+    Then: whether every piece of your files has its two copies, counted now if that is quick, and how far healing is.
 
     The exit code is 0 if files can be read and written, 7 if they can be read only (fewer than three servers answer), 6
     if no server answers.
     """
     reports = client.server_reports()
     answering = sum(report.status is not None for report in reports)
+    pieces = client.piece_report() if answering else None
     if as_json:
-        write_json({"access": access(answering), "servers": [as_dictionary(report) for report in reports]})
+        servers = [as_dictionary(report) for report in reports]
+        write_json({"access": access(answering), "servers": servers, **pieces_as_dictionary(pieces)})
     else:
         write_lines(lines(reports))
+        write_lines(remarks(reports, time.time()))
         write_line(summary(answering, len(reports)))
+        write_lines(about_pieces(pieces, time.time_ns()))
     if answering < QUORUM:
         raise AlreadyReported(ReadOnlyError.exit_code if answering else UnavailableError.exit_code)
 
@@ -70,7 +81,7 @@ def lines(reports: list[ServerReport]) -> list[str]:
             (
                 printable(address.name),
                 where,
-                f"behind by {behind}" if behind else "ok",
+                _state(report, behind),
                 f"{report.latency_s * 1000:.1f} ms",
                 human_size(found.free_bytes),
                 human_size(found.total_bytes),
@@ -83,6 +94,12 @@ def lines(reports: list[ServerReport]) -> list[str]:
     return table(rows, header=header, right="   rrrrrr")
 
 
+def _state(report: ServerReport, behind: int) -> str:
+    if report.is_full:
+        return "full"
+    return f"behind by {behind}" if behind else "ok"
+
+
 def as_dictionary(report: ServerReport) -> dict[str, object]:
     """A server for JSON."""
     facts: dict[str, object] = {
@@ -91,12 +108,20 @@ def as_dictionary(report: ServerReport) -> dict[str, object]:
         "port": report.address.port,
         "answers": report.status is not None,
     }
+    if report.noted is not None and report.noted.faults:
+        facts["wrong_answers"] = {
+            "count": report.noted.faults,
+            "last": report.noted.fault_ns // NS,
+            "what": report.noted.fault,
+        }
     if report.status is None or report.latency_s is None:
         return facts | {"problem": report.problem}
     return facts | {
         "version": report.status.version,
         "latency_ms": round(report.latency_s * 1000, 3),
         "free_bytes": report.status.free_bytes,
+        "full": report.is_full,
+        "quarantined": report.status.quarantined,
         "total_bytes": report.status.total_bytes,
         "applied_slot": report.status.applied,
         "pieces": report.status.piece_count,

@@ -1,0 +1,155 @@
+"""`dfc heal`: what lacks a copy gets it now, in the foreground, and what was done is said."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Iterator
+
+import click
+
+from dfsfuse.cli import exit_codes, remote_paths
+from dfsfuse.cli.client import Client, Connection
+from dfsfuse.cli.output import complain, human_size, write_json, write_line
+from dfsfuse.cli.progress import Bar
+from dfsfuse.cli.remote import Remote
+from dfsfuse.cli.reports import AlreadyReported
+from dfsfuse.errors import IncompleteError
+from dfsfuse.upkeep import heal_state
+from dfsfuse.upkeep.heal import Healer
+from dfsfuse.upkeep.heal_progress import Progress
+from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.map_reader import MapReader
+
+TELL_TRIES = 3
+
+
+@click.command("heal", short_help="Make what lacks a copy anew, and bring home what is elsewhere.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.argument("path", default="/")
+@click.pass_obj
+def heal(client: Client, path: str, as_json: bool) -> None:
+    """Give every piece of PATH and all below it (default: everything) its two copies, on the servers where they
+    belong, as far as those answer. Says what was done. Mounts do the same in the background.
+
+    A copy is made from the other one, which is checked against what was put. To find bad copies that nobody has read,
+    use verify first; servers also look for them by themselves.
+
+    The exit code is 0 if everything has its two copies now, 14 if something lacks one still, and 3 if some piece has
+    none that can be had.
+    """
+    where = remote_paths.normal(path)
+    inos = None if where == b"/" else list(_files(client.remote, where))
+    connection = client.connection
+    healer = Healer(connection.cluster, MapReader(connection.new_log()), connection.store)
+    with Bar() as bar:
+        bar.start(b"looking", None)
+        found = healer.survey(inos)
+        report = found
+        if found.is_work:
+            bar.start(b"healing", found.bytes_to_copy)
+            report = _heal(connection, healer, inos, found, bar)
+        else:
+            report.still_lacking, report.still_incomplete = found.lacking, found.incomplete
+    if as_json:
+        write_json(as_dictionary(report, connection.server_names))
+    else:
+        for line in lines(report, connection.server_names):
+            write_line(line)
+    for reason in report.reasons:
+        complain(reason)
+    if report.still_incomplete:
+        complain(f"{segments(report.still_incomplete)} cannot be put together from the servers that answer")
+        raise AlreadyReported(IncompleteError.exit_code)
+    if report.still_lacking:
+        complain(f"{segments(report.still_lacking)} still without a second copy: 'dfc status' shows who is missing")
+    if report.unreadable:
+        complain(f"{report.unreadable} records of files' data cannot be read: 'dfc fsck' says more")
+    if report.still_lacking or report.unreadable:
+        raise AlreadyReported(exit_codes.FOUND)
+
+
+def _heal(connection: Connection, healer: Healer, inos: list[int] | None, found: Report, bar: Bar) -> Report:
+    copied = 0
+
+    def told(report: Report) -> None:
+        nonlocal copied
+        bar.advance(report.bytes_copied - copied)
+        copied = report.bytes_copied
+        if progress is not None:
+            progress.told(report)
+
+    progress = None if inos is not None else _announced(connection, found)
+    if progress is None:
+        return healer.heal(inos, told)
+    with progress:
+        report = healer.heal(inos, told)
+        progress.ended(report)
+    return report
+
+
+def _announced(connection: Connection, found: Report) -> Progress | None:
+    """Tell others that all is being healed, in the place of what a mount may be telling. None if they are faster."""
+    store = connection.store
+    for _ in range(TELL_TRIES):
+        record = store.read(lambda view: view.get(heal_state.KEY))
+        state = heal_state.beginning(heal_state.decode(record), found, time.time_ns())
+        progress = Progress.begun(store, record, state, time.monotonic, time.time_ns)
+        if progress is not None:
+            return progress
+    return None
+
+
+def _files(remote: Remote, path: bytes) -> Iterator[int]:
+    """The inode numbers of all files at and below a path, each once."""
+    seen = set()
+    todo = [(path, remote.existing(path, follow=False))]
+    while todo:
+        path, found = todo.pop()
+        if stat.S_ISREG(found.mode) and found.ino not in seen:
+            seen.add(found.ino)
+            yield found.ino
+        elif stat.S_ISDIR(found.mode):
+            todo += [(remote_paths.join(path, name), below) for name, below in remote.entries(found.ino, path)]
+
+
+def segments(count: int) -> str:
+    """So many segments, in words."""
+    return f"{count} segment{'' if count == 1 else 's'}"
+
+
+def lines(report: Report, names: dict[int, str]) -> list[str]:
+    """What was done, for people."""
+    if not (report.copied or report.went_home or report.dropped):
+        all_well = not report.still_lacking and not report.unreadable
+        return [f"{segments(report.segments)}: all have two copies, nothing to do."] if all_well else []
+    done = [
+        f"{names[server]}: {count} {'copy' if count == 1 else 'copies'} of pieces made"
+        for server, count in sorted(report.copied.items())
+    ]
+    if report.went_home:
+        done.append(f"{segments(report.went_home)} brought home from the servers that stood in")
+    if report.dropped:
+        done.append(f"{report.dropped} superfluous {'copy' if report.dropped == 1 else 'copies'} dropped")
+    if report.bad:
+        done.append(f"{report.bad} {'copy was' if report.bad == 1 else 'copies were'} found to be bad or gone")
+    done.append(f"{segments(report.segments)}: {report.healed} healed, {human_size(report.bytes_copied)} copied.")
+    return done
+
+
+def as_dictionary(report: Report, names: dict[int, str]) -> dict[str, object]:
+    """The same for JSON."""
+    return {
+        "segments": report.segments,
+        "lacked_a_copy": report.lacking,
+        "healed": report.healed,
+        "lack_a_copy": report.still_lacking,
+        "incomplete": report.still_incomplete,
+        "copies_made": {names[server]: count for server, count in sorted(report.copied.items())},
+        "bytes_copied": report.bytes_copied,
+        "brought_home": report.went_home,
+        "copies_dropped": report.dropped,
+        "bad_copies": report.bad,
+        "unreadable_records": report.unreadable,
+        "reasons": list(report.reasons),
+    }
