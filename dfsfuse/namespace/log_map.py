@@ -27,6 +27,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
+from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.log_protocol import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
 from dfsfuse.errors import DfsError, ReadOnlyError, UnavailableError
@@ -65,7 +66,7 @@ class LogMap:
         self,
         quorum_log: QuorumLog,
         family_of: Callable[[bytes], bytes | None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = lease_clock,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._log = quorum_log
