@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
+from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.driving import SOFT_S, drive
 from dfsfuse.cluster.log_protocol import LEASE_S, Contents, LogState, News, catch_up, commit, read
@@ -39,12 +40,13 @@ class QuorumLog:
         cluster: Cluster,
         *,
         client: bytes | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._cluster = cluster
-        self._clock = clock
+        self._clock = clock or time.monotonic
+        self._lease_clock = clock or lease_clock
         self._sleep = sleep
         self._time_ns = time_ns
         self._random = random.Random()
@@ -52,10 +54,10 @@ class QuorumLog:
         self._pace = Pace(SOFT_S)
         self._silence_ends_at = NEVER
         self._next_reader = self._random.randrange(len(ALL))
-        self._tender = Tender(cluster, self._random.randbytes(8), lambda: self._state.known, clock)
+        self._tender = Tender(cluster, self._random.randbytes(8), lambda: self._state.known, self._clock)
         self._turn_ends_at = NEVER
         self.lease_until = NEVER
-        """Until then no other client can commit anything. By the clock; NEVER without a lease."""
+        """Until then no other client can commit anything. By the lease's clock (`clocks`); NEVER without a lease."""
 
     @property
     def client(self) -> bytes:
@@ -91,7 +93,7 @@ class QuorumLog:
         if not self.writable():
             usable = len(self._cluster.usable())
             raise ReadOnlyError(f"only {usable} of 4 servers answer, and three are needed to write")
-        begun = self._clock()
+        begun = self._lease_clock()
         ballot = self._state.ballot
         self.lease_until = NEVER
         done = self._run(commit(self._state, contents, conflicts, self._time_ns()))
