@@ -23,8 +23,8 @@ from dfsfuse.data.extents import Region, Write
 from dfsfuse.data.placement import rotation_of_region
 from dfsfuse.namespace import inodes
 from dfsfuse.namespace.records import Inode
-from dfsfuse.namespace.transactions import View
-from dfsfuse.vfs import regions
+from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.vfs import regions, uploaded
 from dfsfuse.vfs.context import Context, log
 from dfsfuse.vfs.regions import Patch
 
@@ -100,9 +100,15 @@ class Compactor:
         if len(old.extents) <= regions.EXTENTS_MAX:
             return True
         data, writes = self._gather(old)
+        began_ns = context.clock()
         written = context.segments.write(data, rotation_of_region(inode.rotation or 0, index))
         patch = Patch(index, written.segment, written.inline, tuple(writes))
-        done = context.store.transact(lambda tx: regions.compact(tx, ino, index, old, patch))
+
+        def put(tx: Transaction) -> bool:
+            uploaded.check(tx, began_ns, context.clock())
+            return regions.compact(tx, ino, index, old, patch)
+
+        done = context.store.transact(put)
         if not done and not written.inline:
             context.store.transact(lambda tx: tx.drop(written.segment.id))
         return done

@@ -42,6 +42,8 @@ class Sealed:
     data: Buffer | None
     written: Written | None = None
     upload: Future[None] | None = None
+    began_ns: int = 0
+    """When `written` began to go up."""
     is_forgotten: bool = False
     """Nobody wants it any more; an upload under way frees its memory when it ends."""
     is_appended: bool = False

@@ -1,7 +1,8 @@
 """put: a whole file in the place of whatever file has its name, so that nobody ever sees half of it.
 
 Segments go up as the data comes, a few at a time, without an inode. Then one batch makes the inode, its regions and its
-name; for a very long file several batches fill a hidden inode (an orphan) first, and the last one names it. What it
+name; for a very long file several batches fill a hidden inode (an orphan) first, and the last one names it. What takes
+hours fills it as it goes, since segments to which nobody refers are swept after a day. What it
 replaces keeps its mode and owner, as with cp. If anything fails the segments are dropped and nothing was there.
 
 Memory: the segments on their way, at most `SEGMENTS_AT_ONCE`. Threads: the caller's, and the pool of uploads.
@@ -13,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,7 +25,7 @@ from dfsfuse.errors import DfsError, MaybeDoneError
 from dfsfuse.namespace import inodes, orphans
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction
-from dfsfuse.vfs import regions
+from dfsfuse.vfs import regions, uploaded
 from dfsfuse.vfs.context import PATIENCE_S, Context, Written
 from dfsfuse.vfs.regions import Patch
 from dfsfuse.vfs.removal import Reaper
@@ -47,68 +49,82 @@ class Putter:
     ) -> tuple[int, Inode]:
         """Put the data as a file; `new` is its record without size. `progress` is told how many bytes are up."""
         self._context.check_writable()
-        ino = self._context.numbers.take()
-        patches: list[Patch] = []
+        put = _Put(self._context.numbers.take(), new)
         try:
-            rotation = self._upload(chunks, patches, progress or (lambda _: None))
-            new = msgspec.structs.replace(new, rotation=rotation)
-            *early, last = regions.portions(patches) if patches else [[]]
+            self._upload(chunks, put, progress or (lambda _: None))
+            *early, last = regions.portions(put.waiting) if put.waiting else [[]]
             if early:
-                self._hide(ino, new, early)
-            return ino, self._name(parent, name, ino, new, last)
+                self._hide(put, early)
+            return put.ino, self._name(parent, name, put, last)
         except MaybeDoneError:
             raise  # the batch may still be chosen: what it refers to must stay
         except BaseException:
-            self._give_up(ino, patches)
+            self._give_up(put.ino, put.patches)
             raise
 
-    def _upload(self, chunks: Iterable[bytes], patches: list[Patch], progress: Progress) -> int | None:
-        """All segments, as patches; gives the rotation."""
+    def _upload(self, chunks: Iterable[bytes], put: _Put, progress: Progress) -> None:
+        """All segments, as patches; and the rotation."""
         rotation: int | None = None
-        on_the_way: deque[tuple[int, int, Future[Written]]] = deque()
+        on_the_way: deque[_OnTheWay] = deque()
         sent = 0
         try:
             for index, data in enumerate(_segments(chunks)):
                 if rotation is None:
                     rotation = rotation_of(data)
+                    put.new = msgspec.structs.replace(put.new, rotation=rotation)
                 turn = rotation_of_region(rotation, index)
+                began_ns = self._context.clock()
                 upload = self._context.uploads.submit(self._context.segments.write, data, turn)
-                on_the_way.append((index, len(data), upload))
-                if len(on_the_way) >= SEGMENTS_AT_ONCE:
-                    sent += _arrived(on_the_way, patches)
+                on_the_way.append(_OnTheWay(index, len(data), upload, began_ns))
+                while on_the_way and (len(on_the_way) >= SEGMENTS_AT_ONCE or self._is_late(on_the_way[0].began_ns)):
+                    sent += _arrived(on_the_way, put)
                     progress(sent)
+                    if put.waiting and self._is_late(put.began_ns()):
+                        self._hide(put, list(regions.portions(put.waiting)))
             while on_the_way:
-                sent += _arrived(on_the_way, patches)
+                sent += _arrived(on_the_way, put)
                 progress(sent)
         except BaseException:
             while on_the_way:  # none may arrive later, unknown to anyone
                 with suppress(DfsError, OSError):
-                    _arrived(on_the_way, patches)
+                    _arrived(on_the_way, put)
             raise
-        return rotation
 
-    def _hide(self, ino: int, new: Inode, portions: list[list[Patch]]) -> None:
-        hidden = msgspec.structs.replace(new, nlink=0)
+    def _is_late(self, began_ns: int) -> bool:
+        """Is it time that the map refers to what went up then?"""
+        return uploaded.is_old(began_ns, self._context.clock(), uploaded.SOON_NS)
 
-        def begin(tx: Transaction) -> None:
-            orphans.begin(tx, ino, self._context.client, new.ctime_ns)
-            inodes.save(tx, ino, hidden)
-
-        self._context.store.transact(begin)
+    def _hide(self, put: _Put, portions: list[list[Patch]]) -> None:
+        """Let the file that has no name yet refer to these."""
         for portion in portions:
-            self._context.store.transact(lambda tx, portion=portion: _add(tx, ino, portion))  # type: ignore[misc]
+            began_ns = put.began_ns()
 
-    def _name(self, parent: int, name: bytes, ino: int, new: Inode, last: list[Patch]) -> Inode:
+            def add(tx: Transaction, portion: list[Patch] = portion, began_ns: int = began_ns) -> None:
+                now_ns = self._context.clock()
+                uploaded.check(tx, began_ns, now_ns)
+                inode = inodes.find(tx, put.ino)
+                if inode is None:
+                    orphans.begin(tx, put.ino, self._context.client, now_ns)
+                    inode = msgspec.structs.replace(put.new, nlink=0)
+                else:
+                    orphans.claim(tx, put.ino, self._context.client, now_ns)
+                inodes.save(tx, put.ino, regions.save(tx, put.ino, inode, portion).inode)
+
+            self._context.store.transact(add)
+            put.referred(len(portion))
+
+    def _name(self, parent: int, name: bytes, put: _Put, last: list[Patch]) -> Inode:
         def fill(tx: Transaction, old: Inode | None) -> Inode:
-            inode = inodes.find(tx, ino) or new
+            inode = inodes.find(tx, put.ino) or put.new
             if last:
-                inode = regions.save(tx, ino, inode, last).inode
-            orphans.end(tx, ino)
+                uploaded.check(tx, put.began_ns(), self._context.clock())
+                inode = regions.save(tx, put.ino, inode, last).inode
+            orphans.end(tx, put.ino)
             if old is not None and old.is_file:
                 inode = msgspec.structs.replace(inode, mode=old.mode, uid=old.uid, gid=old.gid)
             return msgspec.structs.replace(inode, nlink=1)
 
-        return self._tree.replace(parent, name, ino, fill)
+        return self._tree.replace(parent, name, put.ino, fill)
 
     def _give_up(self, ino: int, patches: list[Patch]) -> None:
         """Leave nothing behind, as far as the servers let us; what stays is swept up later. If the file got its name
@@ -118,15 +134,44 @@ class Putter:
             self._reaper.drop(ino, [(patch.region, patch.segment.id) for patch in patches if not patch.inline])
 
 
-def _add(tx: Transaction, ino: int, portion: list[Patch]) -> None:
-    inodes.save(tx, ino, regions.save(tx, ino, inodes.load(tx, ino), portion).inode)
+class _OnTheWay(NamedTuple):
+    region: int
+    size: int
+    upload: Future[Written]
+    began_ns: int
 
 
-def _arrived(on_the_way: deque[tuple[int, int, Future[Written]]], patches: list[Patch]) -> int:
+@dataclass
+class _Put:
+    """A file in the making."""
+
+    ino: int
+    new: Inode
+    patches: list[Patch] = field(default_factory=list)
+    """All that is up."""
+    began: list[int] = field(default_factory=list)
+    """When those began to go up to which the map does not refer yet; they are the last ones."""
+
+    @property
+    def waiting(self) -> list[Patch]:
+        """What the map does not refer to yet."""
+        return self.patches[len(self.patches) - len(self.began) :]
+
+    def began_ns(self) -> int:
+        """When the first of those began to go up."""
+        return min(self.began)
+
+    def referred(self, count: int) -> None:
+        """The map refers to the first so many of them."""
+        del self.began[:count]
+
+
+def _arrived(on_the_way: deque[_OnTheWay], put: _Put) -> int:
     """Wait for the next segment."""
-    index, size, upload = on_the_way.popleft()
+    region, size, upload, began_ns = on_the_way.popleft()
     written = upload.result(PATIENCE_S)
-    patches.append(Patch(index, written.segment, written.inline, (Write(0, size, 0),)))
+    put.patches.append(Patch(region, written.segment, written.inline, (Write(0, size, 0),)))
+    put.began.append(began_ns)
     return size
 
 

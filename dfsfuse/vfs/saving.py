@@ -157,6 +157,12 @@ class Saver:
                 return  # it stays pinned: its data is tried again by the next flush, or when the mount ends
         self._files.unpin(file)
 
+    def save_long_unsaved(self) -> None:
+        """Save in the background what has been up for long: nobody refers to it, and it must not be taken for lost."""
+        for file in self._files.all():
+            if self._uploads.is_waiting_long(file):
+                self.save_later(file, seal=False)
+
     def save_locked(self, file: OpenFile, *, seal: bool = True) -> None:
         """`save`, for who holds the file's commit lock."""
         with file.lock:
@@ -255,6 +261,7 @@ class Saver:
             inode = inodes.find(tx, ino)
             if inode is None or not inode.is_file:
                 return None
+            self._uploads.check(tx, items)
             laid = appending.lay(tx, ino, inode, items)
             if laid is not None and laid.saved is not None:
                 inodes.save(tx, ino, _written(laid.saved.inode, written_ns, rotation))
@@ -274,6 +281,7 @@ class Saver:
                 for segment in [*(patch.segment.id for patch in patches), *(segment for _, segment in earlier)]:
                     tx.drop(segment)
                 return None
+            self._uploads.check(tx, items)
             saved = regions.save(tx, ino, inode, patches)
             inodes.save(tx, ino, _written(saved.inode, written_ns, rotation))
             regions.drop_unused(tx, ino, earlier)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.errors import MaybeDoneError
+from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.vfs import uploaded
 from dfsfuse.vfs.budget import Budget
 from dfsfuse.vfs.context import PATIENCE_S, Context, Written, log
 from dfsfuse.vfs.open_file import OpenFile, Sealed
@@ -71,17 +73,35 @@ class Uploads:
     def renew(self, file: OpenFile, items: Iterable[Sealed]) -> None:
         """Give those of which nobody can tell whether they are in the map new segments of the same bytes. If they are
         in it, another mount may replace them and so drop their segments: the servers delete these after the grace
-        period, whoever refers to them by then."""
+        period, whoever refers to them by then. The same for those that have been up so long that they may be swept."""
         for item in items:
-            if not item.is_doubtful or item.written is None:
+            if item.written is None or not (item.is_doubtful or self._is_old(item, uploaded.KEEP_NS)):
                 continue
             old = item.written.segment
             data = item.data if item.data is not None else self._context.segments.read(old, 0, item.length)
+            began_ns = self._context.clock()
             made = self._context.segments.write(data, item.rotation)
             with file.lock:
+                item.began_ns = began_ns
                 spare = () if item.spare is None else (item.spare.segment.id,)
                 item.earlier = (*item.earlier, old.id, *spare)
                 item.written, item.spare = made, None
+
+    def check(self, tx: Transaction, items: Iterable[Sealed]) -> None:
+        """In the transaction that is to refer to these. Raises UnavailableError if one may be swept before."""
+        for item in items:
+            if item.written is not None and not item.written.inline:
+                uploaded.check(tx, item.began_ns, self._context.clock())
+
+    def is_waiting_long(self, file: OpenFile) -> bool:
+        """Has anything of the file been up so long that it is better saved now?"""
+        with file.lock:
+            return any(self._is_old(item, uploaded.SOON_NS) for item in file.sealed)
+
+    def _is_old(self, item: Sealed, limit_ns: int) -> bool:
+        if item.written is None or item.written.inline:
+            return False
+        return uploaded.is_old(item.began_ns, self._context.clock(), limit_ns)
 
     def forget(self, file: OpenFile) -> list[Sealed]:
         """Give up all unsaved data of a file: it is gone, or has no name. Gives what was sealed."""
@@ -106,13 +126,14 @@ class Uploads:
         item = task.item
         failure: Exception | None = None
         written: Written | None = None
+        began_ns = self._context.clock()
         try:
             written = self._context.segments.write(task.data, item.rotation)
         except Exception as error:  # noqa: BLE001 (whatever it is, who waits has to be told)
             failure = error
             log.warning("inode %d: a segment could not be written: %s", file.ino, error)
         with file.lock:
-            item.written = written
+            item.written, item.began_ns = written, began_ns
             if failure is not None and not item.is_forgotten:
                 file.error = failure
             if item.is_forgotten or (written is not None and not written.inline and not item.is_appended):

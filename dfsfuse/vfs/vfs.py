@@ -119,7 +119,7 @@ class Vfs:
         self._reaper = Reaper(context, table)
         self.orphan_keeper = OrphanKeeper(context, table, self._reaper)
         self._compactor = Compactor(context, compaction or ThreadPoolExecutor(1, thread_name_prefix="vfs-compaction"))
-        saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
+        self._saver = saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
         self._incomplete = Incomplete(context)
         self._access_times = times = AccessTimes(context, atime, folders=diratime)
         self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper), times)
@@ -157,6 +157,10 @@ class Vfs:
     def is_open(self, ino: int) -> bool:
         """Has somebody here got the file or folder open?"""
         return self._files.is_open(ino) or self._folders.is_open(ino)
+
+    def save_long_unsaved(self) -> None:
+        """Save in the background what has been on the servers for long without a batch that refers to it."""
+        self._saver.save_long_unsaved()
 
     def is_held(self, ino: int) -> bool:
         """Was it looked up with `hold` and not forgotten?"""

@@ -13,6 +13,7 @@ from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, in_chunks, na
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError
+from dfsfuse.namespace import orphans
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import regions
 
@@ -148,3 +149,34 @@ def test_it_takes_the_place_of_a_symbolic_link(mounts: MemoryMounts) -> None:
     made = vfs.put_stream(ROOT, b"l", [b"x"], mode=0o600)
     assert made.mode == 0o100600
     assert len([key for key in mounts.map.items if key.startswith(b"i/")]) == 2
+
+
+def test_a_file_that_takes_days_is_referred_to_as_it_goes(mounts: MemoryMounts) -> None:
+    """Else its first segments would be swept before the last one is there."""
+    vfs = mounts.mount()
+    data = random.Random(7).randbytes(20 * REGION_BYTES)
+    oldest_ns = 0
+
+    def slowly() -> Iterator[bytes]:
+        nonlocal oldest_ns
+        for chunk in in_chunks(data, REGION_BYTES):
+            mounts.now_ns += 2 * 3600 * 10**9
+            yield chunk
+            referred = {
+                segment.id
+                for key, value in mounts.map.items.items()
+                if key.startswith(b"e/")
+                for segment in regions.decode(value).segments
+            }
+            on_servers = {segment for held in mounts.segments.pieces.values() for segment, _ in held}
+            assert len(on_servers - referred) <= 2
+            assert names(vfs) == []
+            for key, value in mounts.map.items.items():
+                if key.startswith(b"o/"):
+                    oldest_ns = max(oldest_ns, mounts.now_ns - min(orphans.decode(value).values()))
+
+    vfs.put_stream(ROOT, b"f", slowly())
+    assert 0 < oldest_ns <= 10 * 3600 * 10**9
+    assert read_file(vfs, b"f") == data
+    assert not [key for key in mounts.map.items if key.startswith(b"o/")]
+    assert mounts.map.drops == []
