@@ -25,6 +25,8 @@ from dfsfuse.errors import ReadOnlyError, UnavailableError
 DEADLINE_S: Final = 10.0
 """The longest that any procedure may take."""
 PAUSE_S: Final = 0.004
+PAUSE_GROWTHS: Final = 4
+"""Pauses grow to so many times that at most: who waits for another one's turn to end must not sleep through his own."""
 SPARED_S: Final = 2.0
 """How long a server that was silent is not waited for. By then the circuit has opened, or it answers."""
 TURN_S: Final = 0.03
@@ -71,8 +73,9 @@ class QuorumLog:
 
     @property
     def turn_is_over(self) -> bool:
-        """Whether another client waits for the lease, and we have had our turn; or must see what we have answered."""
-        return self._state.recalled or (self._state.wanted and self._clock() >= self._turn_ends_at)
+        """Whether another client waits for the lease, or must see what we have answered; and we have had our turn. Who
+        looks again and again must not keep others from writing."""
+        return (self._state.recalled or self._state.wanted) and self._clock() >= self._turn_ends_at
 
     def writable(self) -> bool:
         """Whether as many servers as a batch needs are believed to answer. Asks nobody but those that are missing."""
@@ -165,4 +168,4 @@ class QuorumLog:
                 self._silence_ends_at = self._clock() + SPARED_S
 
     def _pause(self, attempt: int) -> None:
-        self._sleep(self._random.random() * PAUSE_S * min(attempt, 16))
+        self._sleep(self._random.random() * PAUSE_S * min(attempt, PAUSE_GROWTHS))

@@ -448,24 +448,33 @@ class LogMap:
         self._insert(lambda: self._cache.fetched(list(found), list(found.values())))
 
     def _fetch_range(self, start: bytes, end: bytes, pages: int | None = None) -> bool:
-        """False if it is not to be had: it has more pages, or changes meanwhile."""
-        if unknown := self._cache.unknown_in(start, end):
+        """False if it is not to be had: it has more pages. What others change meanwhile is unknown afterwards."""
+        unknown = self._cache.unknown_in(start, end)
+        if unknown and self._cache.count(start) > SCAN_PAGE:  # what has one page is read at one moment, for sure
             self._fetch_keys(unknown)
             return True
         items: list[tuple[bytes, bytes]] = []
+        changed: list[bytes] = []
         at = start
         while True:
             page = self._log.read_range(at, end, SCAN_PAGE)
             news = self._absorb()
-            if items and (news.forget or any(start <= key < end for c in news.changes for key in c.keys)):
+            if items and news.forget:
                 return False  # the pages are of different states: the operation runs again, and asks again
+            if items:
+                changed += [key for change in news.changes for key in change.keys if start <= key < end]
             items.extend(page.items)
             if not page.more:
                 break
             if len(items) // SCAN_PAGE == pages:
                 return False
             at = page.items[-1][0] + b"\0"
-        self._insert(lambda: self._cache.fetched_range(start, end, items))
+
+        def into_cache() -> None:
+            self._cache.fetched_range(start, end, items)
+            self._cache.changed_elsewhere(changed)
+
+        self._insert(into_cache)
         return True
 
     def _insert(self, into_cache: Callable[[], None]) -> None:

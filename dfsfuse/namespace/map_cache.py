@@ -63,6 +63,10 @@ class MapCache:
         """The keys that are all that is unknown of this family."""
         return sorted(self._unknown.get(start, ())) if end == prefix_end(start) else []
 
+    def count(self, family: bytes) -> int:
+        """How many keys of the family are known to have a value, if it is known completely."""
+        return len(self._families.get(family, ()))
+
     def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]] | Unknown:
         """The items of a family or of another range, in order, if it is known completely."""
         keys = self._families.get(start) if end == prefix_end(start) else None

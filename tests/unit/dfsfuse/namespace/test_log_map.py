@@ -693,6 +693,26 @@ def test_what_others_change_in_a_large_folder_is_asked_for_and_no_more(
     assert (found[0][0], found[-1]) == (keys.entry(1, b"n000000"), (keys.entry(1, b"new"), b"y"))
 
 
+def test_a_large_folder_can_be_listed_while_others_write_in_it(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.commit(entries(12_000), ())
+    turns = 0
+
+    def write() -> None:
+        nonlocal turns
+        turns += 1
+        gone, new = keys.entry(1, b"n%06d" % turns), keys.entry(1, b"n%06d.new" % turns)
+        shared.commit({new: b"y", keys.entry(1, b"n011999"): b"z%d" % turns}, (gone,))
+        if turns < 5:
+            log.before_read.append(write)
+
+    log.before_read.append(write)
+    found = dict(by_folder.read(lambda view: view.scan(*keys.entries(1)), max_age_s=1e9))
+    assert log.asked.count("range") == 3
+    assert found == {key: value for key, value in shared.map.items() if key.startswith(b"d/")}
+
+
 def test_a_large_folder_is_fetched_whole_when_its_names_are_missed_again_and_again(
     by_folder: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
