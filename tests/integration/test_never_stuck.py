@@ -1,0 +1,165 @@
+"""Servers that hang, a network that is cut, a client that stood still: no operation waits long, and all comes back.
+
+Real servers, real mounts, SIGSTOP. The limits are those of the promise, with room for a machine that is busy with other
+things; what is exact is tested in virtual time (tests/unit/dfsfuse/cluster/test_never_stuck.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.mounts import Grid, Mount, environment, eventually, program, within
+from support.trees import content
+
+pytestmark = pytest.mark.integration
+
+ONE_HANGS_S = 4.0
+"""The promise is 1 s, on a machine that has nothing else to do."""
+TWO_HANG_S = 10.0
+"""The promise is 5 s."""
+DEADLINE_S = 40.0
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Iterator[Grid]:
+    with Grid(tmp_path / "grid") as grid:
+        try:
+            yield grid
+        finally:
+            for server in grid.servers:
+                if server.is_running():
+                    server.thaw()
+
+
+def operations(mount: Mount, turn: str) -> dict[str, Callable[[], object]]:
+    """What a person does, with what has just been written and what was there."""
+    large, folder = content(5 << 20, turn), mount.path / turn
+    return {
+        "make a folder": folder.mkdir,
+        "write a large file": lambda: (folder / "large").write_bytes(large),
+        "write a small file": lambda: (folder / "small").write_bytes(turn.encode()),
+        "read what is here": lambda: _same((folder / "large").read_bytes(), large),
+        "read what was there": lambda: _same((mount.path / f"old {turn}").read_bytes(), content(2 << 20, turn)),
+        "list": lambda: _same(sorted(path.name for path in folder.iterdir()), ["large", "small"]),
+        "room": lambda: os.statvfs(mount.path),
+        "rename": lambda: (folder / "small").rename(folder / "other"),
+        "delete": (folder / "other").unlink,
+    }
+
+
+def _same(found: object, expected: object) -> None:
+    assert found == expected
+
+
+def test_one_server_that_hangs_stops_nobody_and_two_refuse_soon(grid: Grid) -> None:
+    mount = grid.mount()
+    for server in grid.servers:
+        (mount.path / f"old {server.name}").write_bytes(content(2 << 20, server.name))
+    mount.remount()
+    for server in (grid.servers[2], grid.servers[3]):
+        server.freeze()
+        longest_s = 0.0
+        for what, operation in operations(mount, server.name).items():
+            begun = time.monotonic()
+            within(ONE_HANGS_S, f"with {server.name} hanging: {what}", operation)
+            longest_s = max(longest_s, time.monotonic() - begun)
+        print(f"{server.name} hangs: the longest operation took {longest_s:.2f} s")
+        server.thaw()
+        eventually(
+            lambda: mount.log.read_text().count("does not answer") == mount.log.read_text().count("again\n"),
+            "it is back",
+        )
+    for number in (1, 3):
+        grid.servers[number].freeze()
+    with pytest.raises(OSError) as refused:
+        within(TWO_HANG_S, "refusing to write", lambda: (mount.path / "f").write_bytes(b"x"))
+    assert refused.value.errno in (errno.EROFS, errno.EIO)
+    with pytest.raises(OSError) as refused:
+        within(TWO_HANG_S, "refusing again", lambda: (mount.path / "g").write_bytes(b"x"))
+    assert refused.value.errno == errno.EROFS
+    for server in grid.servers:
+        data = within(TWO_HANG_S, "reading", (mount.path / f"old {server.name}").read_bytes)
+        assert data == content(2 << 20, server.name), "two opposite servers have everything"
+    for number in (1, 3):
+        grid.servers[number].thaw()
+    eventually(lambda: _writes(mount, "after"), "writing again", DEADLINE_S)
+
+
+def _writes(mount: Mount, name: str) -> bool:
+    try:
+        (mount.path / name).write_bytes(b"again")
+    except OSError as error:
+        assert error.errno in (errno.EROFS, errno.EIO)
+        return False
+    return True
+
+
+def test_a_busy_mount_with_all_servers_hanging_is_unmounted(grid: Grid) -> None:
+    """`dfsmount -u` while a program writes: the program gets an error, the mount goes away, its process ends."""
+    mount = grid.mount()
+    (mount.path / "f").write_bytes(content(1 << 20))
+    writer = subprocess.Popen(
+        ["dd", "if=/dev/zero", f"of={mount.path / 'g'}", "bs=1M", "count=4000"], stderr=subprocess.DEVNULL
+    )
+    try:
+        eventually(lambda: (mount.path / "g").exists() and (mount.path / "g").stat().st_size > 8 << 20, "it writes")
+        for server in grid.servers:
+            server.freeze()
+        done = subprocess.run(
+            [*program("dfsmount"), "-u", str(mount.path)],
+            capture_output=True,
+            timeout=90,
+            env=environment(),
+            check=False,
+            cwd=grid.folder,
+        )
+        if done.returncode != 0:  # it says that a program uses it
+            assert b"use" in done.stderr
+            writer.terminate()
+            within(DEADLINE_S, "the program ends", writer.wait)
+            subprocess.run(
+                [*program("dfsmount"), "-u", str(mount.path)],
+                capture_output=True,
+                timeout=90,
+                env=environment(),
+                check=True,
+                cwd=grid.folder,
+            )
+        assert not os.path.ismount(mount.path)
+    finally:
+        writer.kill()
+        writer.wait(DEADLINE_S)
+
+
+def test_a_mount_that_stood_still_sees_what_others_did_meanwhile(grid: Grid) -> None:
+    """It held the lease, and slept for longer than that: it must not answer from its memory when it wakes up."""
+    sleeper, other = grid.mount("sleeper"), grid.mount("other")
+    (sleeper.path / "d").mkdir()
+    eventually((other.path / "d").is_dir, "the other mount sees the folder")
+    for number in range(20):
+        (sleeper.path / "d" / f"{number}").write_bytes(b"before")
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        within(DEADLINE_S, "taking over", (other.path / "d" / "taken").mkdir)
+        for number in range(20):
+            within(DEADLINE_S, "writing", lambda number=number: (other.path / "d" / f"{number}").write_bytes(b"during"))
+        (other.path / "d" / "19").unlink()
+        eventually(lambda: time.monotonic() - begun > 3.0, "the lease has ended")
+    finally:
+        os.kill(sleeper.pid, signal.SIGCONT)
+    with pytest.raises(FileExistsError):
+        within(DEADLINE_S, "making the folder", (sleeper.path / "d" / "taken").mkdir)
+    for number in range(19):
+        assert within(DEADLINE_S, "reading", (sleeper.path / "d" / f"{number}").read_bytes) == b"during"
+    with pytest.raises(FileNotFoundError):
+        (sleeper.path / "d" / "19").read_bytes()
+    within(DEADLINE_S, "writing", lambda: (sleeper.path / "d" / "20").write_bytes(b"after"))
+    assert within(DEADLINE_S, "reading", (other.path / "d" / "20").read_bytes) == b"after"
