@@ -177,7 +177,8 @@ int rename(const char *from, const char *to) {
     return syscall(SYS_rename, from, to);
 }
 int unlink(const char *path) {
-    if (is_watched(path))
+    struct stat status;
+    if (is_watched(path) && lstat(path, &status) == 0)
         change('u', path, NULL, 0);
     return syscall(SYS_unlink, path);
 }

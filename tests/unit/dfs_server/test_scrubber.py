@@ -14,7 +14,7 @@ import pytest
 from dfs_server.holdings import Holdings
 from dfs_server.namespace_store import NamespaceStore
 from dfs_server.open_piece import OpenPiece
-from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests
+from dfs_server.protocol.pieces import BLOCK_BYTES, MAX_PIECE_BYTES, block_digests
 from dfs_server.scrub import DAY_S
 from dfs_server.scrubber import Scrubber
 
@@ -127,6 +127,20 @@ def test_any_flipped_bit_of_a_file_is_found(
     assert "'dfc heal'" in caplog.text
     put(holdings, bad, 1)
     assert len(everything(holdings)) == 8
+
+
+def test_a_flipped_bit_far_inside_a_large_piece(
+    make_scrubber: Callable[[], Scrubber], holdings: Holdings, tmp_path: Path
+) -> None:
+    large = bytes(MAX_PIECE_BYTES)
+    with holdings.files.put(SEGMENTS[0], 1, block_digests(large), len(large), replace=True) as upload:
+        upload.write(large)
+        upload.commit()
+    assert make_scrubber().run(PERIOD_S, 1e9, Resting())
+    assert len(holdings.quarantine) == 0
+    flip(path_of(tmp_path, SEGMENTS[0]), 700_000)
+    assert make_scrubber().run(0.0, 1e9, Resting())
+    assert [bad[1:] for bad in holdings.quarantine.latest(9)] == [(SEGMENTS[0], 1)]
 
 
 @pytest.mark.parametrize("length", [0, 30, 64 + 64, 64 + 64 + BLOCK_BYTES])
