@@ -22,6 +22,10 @@ class Bucket:
         self._level = 0.0
         self._at: float | None = None
 
+    def portion_bytes(self, most: int) -> int:
+        """How much to move at once, at most so much: less where little flows, so that it flows evenly."""
+        return most if self._rate_bytes_s is None else min(most, max(1, round(self._rate_bytes_s * BURST_S / 2)))
+
     def take(self, size: int, now: float) -> float:
         """Take so many bytes. Returns how long to wait, in seconds, before moving them."""
         if self._rate_bytes_s is None:

@@ -104,7 +104,7 @@ class Mover:
 
     def move(self, moves: Sequence[Move]) -> Iterator[Moved]:
         """Make these copies; gives the outcome of each window. Raises `StoppedError`, `AuthenticationError`."""
-        for window in _windows(moves):
+        for window in _windows(moves, self._bucket.portion_bytes(WINDOW_BYTES)):
             cost = sum(max(move.size_bytes, LEAST_COST_BYTES) for move in window)
             self.pause(cost)
             outcome = Moved()
@@ -196,12 +196,12 @@ class Mover:
                 raise StoppedError
 
 
-def _windows(moves: Sequence[Move]) -> Iterator[list[Move]]:
-    """The moves in their order, in windows."""
+def _windows(moves: Sequence[Move], most_bytes: int) -> Iterator[list[Move]]:
+    """The moves in their order, in windows of so many bytes; one move at least."""
     window: list[Move] = []
     size = 0
     for move in moves:
-        if window and (len(window) >= WINDOW_MOVES or size + move.size_bytes > WINDOW_BYTES):
+        if window and (len(window) >= WINDOW_MOVES or size + move.size_bytes > most_bytes):
             yield window
             window, size = [], 0
         window.append(move)

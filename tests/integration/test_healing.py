@@ -3,14 +3,18 @@ files are used, a bad copy is made anew; and `dfc heal` does it when asked."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.mounts import USER, Grid, Mount, eventually
+from support.mounts import USER, Grid, Mount, eventually, within
 from support.pieces_on_disk import large_piece_files
+from support.ports import free_ports
 from support.records_on_disk import astray, at_home, pieces
 from support.trees import assert_same_tree, content, make_tree
 
@@ -124,3 +128,67 @@ def test_a_bad_copy_that_is_read_is_made_anew(grid: Grid) -> None:
     assert (mount.path / "f").read_bytes() == data
     bad = [path for path, raw in originals.items() if path.read_bytes() != raw]
     eventually(lambda: sum(path.read_bytes() == originals[path] for path in bad) >= 1, "the copy that was read", 20)
+
+
+def status(grid: Grid) -> dict[str, Any]:
+    done = grid.dfc("status", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_dfc_tells_how_far_a_mount_is_and_does_the_rest(grid: Grid) -> None:
+    mount = grid.mount(options=("-o", "heal_mb_s=1"))
+    (mount.path / "large").write_bytes(content(12 << 20))
+    (mount.path / "small").write_bytes(content(5000))
+    assert status(grid)["pieces"]["lack_a_copy"] == 0
+    grid.servers[3].wipe()
+    seen: list[dict[str, Any]] = []
+
+    def goes_on() -> bool:
+        seen.append(status(grid))
+        healing = seen[-1]["healing"]
+        return healing is not None and healing["phase"] == "healing" and healing["bytes_done"] > 0
+
+    eventually(goes_on, "healing has begun", HEALED_S)
+    assert 0 < seen[-1]["healing"]["bytes_done"] < seen[-1]["healing"]["bytes_total"]
+    assert seen[-1]["healing"]["left_s"] > 0
+    assert seen[-1]["pieces"]["lack_a_copy"] > 0
+    assert within(10, "unmounting while it heals", mount.unmount) == 0
+
+    done = grid.dfc("heal", "--json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    did = json.loads(done.stdout)
+    assert did["copies_made"].keys() == {"DFS3"}
+    assert did["lack_a_copy"] == 0
+    wait_until_all_is_home(grid)
+    after = status(grid)
+    assert (after["pieces"]["lack_a_copy"], after["healing"]["phase"]) == (0, "done")
+
+
+def test_a_replaced_server_at_another_address_is_one_line_of_the_config(grid: Grid) -> None:
+    mount = grid.mount()
+    files = {f"f{size}": content(size) for size in (10, 5000, 300_000, 5 << 20)}
+    for name, data in files.items():
+        (mount.path / name).write_bytes(data)
+    assert mount.unmount() == 0
+    old = grid.servers[2]
+    old.kill()
+    shutil.rmtree(old.root)
+    (new_port,) = free_ports(1)
+    config = grid.client_config.read_text()
+    grid.client_config.write_text(config.replace(f"port: {old.port}}}", f"port: {new_port}}}"))
+    old.port = new_port
+    old.start()
+
+    done = grid.dfc("heal")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"DFS2: " in done.stdout
+    assert b" copies of pieces made" in done.stdout
+    assert status(grid)["pieces"]["lack_a_copy"] == 0
+    wait_until_all_is_home(grid)
+    with grid.without(1):
+        mount.mount()
+        for name, data in files.items():
+            assert (mount.path / name).read_bytes() == data

@@ -225,6 +225,10 @@ def test_its_progress_is_in_the_map_while_it_runs(files: StoredFiles) -> None:
     assert states[0].bytes_total == states[-1].bytes_done > 0
     assert [state.phase for state in states[:-1]] == ["healing"] * (len(states) - 1)
     assert states[-1].phase == "done"
+    told = [state.bytes_done for state in states]
+    assert len(set(told)) > 10
+    assert all(state.rate_bytes_s > 0 for state in states[2:])
+    assert 90_000 < states[-2].rate_bytes_s < 130_000
     assert [state.beat for state in states[:-1]] == list(range(len(states) - 1))
 
 

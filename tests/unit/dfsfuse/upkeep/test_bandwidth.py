@@ -31,6 +31,11 @@ def test_what_is_not_used_is_saved_up_for_a_second_only() -> None:
     assert bucket.take(1, 500.0) == pytest.approx(1.0)
 
 
+def test_where_little_flows_it_flows_in_small_portions() -> None:
+    assert Bucket(None).portion_bytes(8 * MB) == Bucket(100 * MB).portion_bytes(8 * MB) == 8 * MB
+    assert Bucket(MB).portion_bytes(8 * MB) == MB // 2
+
+
 def test_without_a_bound_nobody_waits() -> None:
     assert Bucket(None).take(10**12, 0.0) == Bucket(None).take(10**12, 0.0) == 0
 
