@@ -194,6 +194,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             diratime=request.options.diratime,
             removal_grace_s=GRACE_S,
             heal_mb_s=0.0 if request.options.read_only else request.options.heal_mb_s,
+            sweep=not request.options.read_only,
         )
         with session:
             bindings.serve(session.vfs, mountpoint, request.options, ready)

@@ -21,6 +21,7 @@ from dfsfuse.namespace import keys
 from dfsfuse.namespace.log_map import LogMap
 from dfsfuse.namespace.server_register import ServerRegister
 from dfsfuse.upkeep.background_healing import BackgroundHealer, HealingTurn
+from dfsfuse.upkeep.background_sweep import BackgroundSweep
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.map_reader import MapReader
 from dfsfuse.vfs.locking import LIFETIME_S
@@ -62,6 +63,7 @@ def open_session(
     diratime: bool = True,
     removal_grace_s: float = 0.0,
     heal_mb_s: float = 0.0,
+    sweep: bool = False,
 ) -> Session:
     """Connect and open the namespace of the config's user.
 
@@ -70,6 +72,7 @@ def open_session(
     of access.
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
     `heal_mb_s`: what lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not.
+    `sweep`: what dead clients left is swept in the background, once a day (for a mount).
 
     Raises `AuthenticationError`, `WrongServerError` or `UnavailableError`; then nothing was done on any server.
     """
@@ -110,6 +113,10 @@ def open_session(
             segments.on_bad_piece = healer.found_bad
             opened.callback(healer.close)
             healer.start()
+        if sweep:
+            sweeper = BackgroundSweep(cluster, MapReader(QuorumLog(cluster)), store, vfs.save_long_unsaved, log.client)
+            opened.callback(sweeper.close)
+            sweeper.start()
         return Session(vfs, cluster, store, opened.pop_all())
 
 

@@ -117,6 +117,16 @@ def locks(ino: int) -> bytes:
     return b"l/" + _number(ino)
 
 
+def all_locks() -> tuple[bytes, bytes]:
+    """The range of all files' locks."""
+    return b"l/", b"l0"
+
+
+def sessions() -> tuple[bytes, bytes]:
+    """The range of all sessions."""
+    return b"s/", b"s0"
+
+
 def session(session_id: bytes) -> bytes:
     """The key of the sign of life of a mount that holds locks."""
     return b"s/" + session_id

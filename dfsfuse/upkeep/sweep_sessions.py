@@ -1,0 +1,58 @@
+"""Sessions of mounts that died with locks, and the locks: they count for nothing, and are taken out of the map. Pure.
+
+Whoever waits for such a lock ends the session at once (`dfsfuse.namespace.lock_sessions`); this is for those for which
+nobody waits. A session is dead if its record is still the same after the time that it may be silent, by the clock of
+who looks. What cannot be read is a newer program's and is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dfsfuse.namespace import keys, locks
+from dfsfuse.namespace.lock_sessions import lifetime_s
+from dfsfuse.namespace.transactions import Transaction, View
+
+LONGEST_S = 600.0
+"""A session that may be silent for longer is left to who waits for its locks."""
+
+Seen = dict[bytes, bytes]
+"""Keys of sessions, and their records."""
+
+
+def look(view: View) -> Seen:
+    """The sessions that are there."""
+    return dict(view.scan(*keys.sessions()))
+
+
+def patience_s(seen: Mapping[bytes, bytes]) -> float:
+    """After so long, those that are still the same are dead. 0 if there are none of which that can be said."""
+    return max((2 * life for record in seen.values() if (life := _life_s(record)) is not None), default=0.0)
+
+
+def bury(tx: Transaction, seen: Mapping[bytes, bytes]) -> int:
+    """End the sessions whose records are the same as then, and all locks that count for nothing. How many went?"""
+    there = look(tx)
+    dead = [key for key, record in there.items() if seen.get(key) == record and _life_s(record) is not None]
+    for key in dead:
+        tx.delete(key)
+    living = {key for key in there if key not in dead}
+    for key, value in tx.scan(*keys.all_locks()):
+        try:
+            found = locks.decode(value)
+        except OSError:
+            continue
+        left = tuple(lock for lock in found if keys.session(lock.session) in living)
+        if not left:
+            tx.delete(key)
+        elif left != found:
+            tx.put(key, locks.encode(left))
+    return len(dead)
+
+
+def _life_s(record: bytes) -> float | None:
+    try:
+        life = lifetime_s(record)
+    except OSError:
+        return None
+    return life if 0 < life <= LONGEST_S else None
