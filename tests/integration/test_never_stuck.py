@@ -6,6 +6,7 @@ things; what is exact is tested in virtual time (tests/unit/dfsfuse/cluster/test
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import pytest
 from support.mounts import Grid, Mount, environment, eventually, program, within
+from support.ports import free_ports
 from support.trees import content
+from torture.network import Proxy
 
 pytestmark = pytest.mark.integration
 
@@ -163,3 +166,51 @@ def test_a_mount_that_stood_still_sees_what_others_did_meanwhile(grid: Grid) -> 
         (sleeper.path / "d" / "19").read_bytes()
     within(DEADLINE_S, "writing", lambda: (sleeper.path / "d" / "20").write_bytes(b"after"))
     assert within(DEADLINE_S, "reading", (other.path / "d" / "20").read_bytes) == b"after"
+
+
+@contextlib.contextmanager
+def proxied(grid: Grid) -> Iterator[list[Proxy]]:
+    """A proxy in front of each server, and a client config that leads through them."""
+    with contextlib.ExitStack() as running:
+        proxies = []
+        config = grid.client_config.read_text()
+        for server, port in zip(grid.servers, free_ports(4), strict=True):
+            proxy = Proxy(port, server.port)
+            proxy.start()
+            running.callback(proxy.close)
+            proxies.append(proxy)
+            config = config.replace(f"port: {server.port}", f"port: {port}")
+        (grid.folder / "far").mkdir()
+        grid.client_config = grid.folder / "far" / "dfc.yaml"
+        grid.client_config.write_text(config)
+        grid.client_config.chmod(0o600)
+        yield proxies
+
+
+def test_a_mount_whose_network_was_cut_comes_back_by_itself(grid: Grid) -> None:
+    near = grid.mount("near")
+    (near.path / "f").write_bytes(b"before")
+    with proxied(grid) as proxies:
+        far = grid.mount("behind the proxies")
+        (far.path / "g").write_bytes(b"from there")
+        assert (far.path / "f").read_bytes() == b"before"
+        for proxy in proxies:
+            proxy.is_open.clear()
+        within(DEADLINE_S, "taking over", lambda: (near.path / "f").write_bytes(b"meanwhile"))
+        for what, operation in {
+            "write": lambda: (far.path / "h").write_bytes(b"x"),
+            "read": (far.path / "f").read_bytes,
+            "rename": lambda: (far.path / "g").rename(far.path / "i"),
+        }.items():
+            with pytest.raises(OSError) as refused:
+                within(DEADLINE_S, f"{what} through a cut", operation)
+            assert refused.value.errno in (errno.EROFS, errno.EIO), what
+        for proxy in proxies:
+            proxy.is_open.set()
+        eventually(lambda: _writes(far, "h"), "writing again", DEADLINE_S)
+        assert within(DEADLINE_S, "reading", (far.path / "f").read_bytes) == b"meanwhile"
+        assert within(DEADLINE_S, "reading", (near.path / "h").read_bytes) == b"again"
+        names = {path.name for path in near.path.iterdir()}
+        assert names == {path.name for path in far.path.iterdir()}
+        assert len(names & {"g", "i"}) == 1, "the rename was made, or was not: never both names, never none"
+        far.unmount()
