@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from types import TracebackType
 
+import msgspec
 import pytest
+from support.memory_map import MemoryMap
 
-from dfs_server.protocol.messages import ServerStatus
+from dfs_server.protocol.messages import ServerStatus, Values
 from dfsfuse.cli.commands.status import access, as_dictionary, lines, summary
+from dfsfuse.cli.server_notes import remarks, with_notes
 from dfsfuse.cli.server_reports import ServerReport, server_reports, unreachable
 from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.cluster.servers import ServerAddress
 from dfsfuse.errors import WrongServerError
+from dfsfuse.namespace import keys, members
+from dfsfuse.namespace.members import Member
 
 SERVERS = tuple(ServerAddress(number, f"DFS{number}", "127.0.0.1", 10000 + number) for number in range(1, 5))
 
@@ -42,7 +48,7 @@ class FakeExchange:
                 continue
             self._calls.remove(call)
             self._cluster.now_s += 0.001
-            if isinstance(reply, ServerStatus):
+            if isinstance(reply, ServerStatus | Values):
                 return Answer(call, reply, 0)
             return Failure(call, None, str(reply), reply if isinstance(reply, WrongServerError) else None)
         self._cluster.now_s += timeout_s or 0.0
@@ -63,7 +69,9 @@ class FakeCluster:
     servers = SERVERS
 
     def __init__(self, **replies: ServerStatus | Exception | None) -> None:
-        self.replies = {n: replies.get(f"DFS{n}", answer(n)) for n in range(1, 5)}
+        self.replies: dict[int, ServerStatus | Values | Exception | None] = {
+            n: replies.get(f"DFS{n}", answer(n)) for n in range(1, 5)
+        }
         self.asked: list[int] = []
         self.now_s = 0.0
 
@@ -126,3 +134,60 @@ def test_json_has_exact_numbers_and_reasons() -> None:
     assert (facts["latency_ms"], facts["stored_bytes"], facts["answers"]) == (1.234, 21_000_000, True)
     (first, *_) = unreachable(SERVERS, "all are down")
     assert as_dictionary(first)["problem"] == "all are down"
+
+
+NOW_S = 1_800_000_000
+
+
+def test_what_a_person_should_see_to_stands_below_the_table() -> None:
+    full = msgspec.structs.replace(answer(1), free_bytes=0)
+    bad = ServerReport(SERVERS[1], msgspec.structs.replace(answer(2), quarantined=3), 0.001)
+    fault = Member(
+        "DFS3", b"i", faults=4, fault_ns=(NOW_S - 60) * 10**9, fault="a bad P2 of segment 00: sent wrong bytes"
+    )
+    old = Member("DFS4", b"i", faults=1, fault_ns=(NOW_S - 30 * 86400) * 10**9, fault="long ago")
+    reports = [
+        ServerReport(SERVERS[0], full, 0.001),
+        bad,
+        ServerReport(SERVERS[2], answer(3), 0.001, noted=fault),
+        ServerReport(SERVERS[3], answer(4), 0.001, noted=old),
+    ]
+    assert [line.split()[2] for line in lines(reports)] == ["STATE", "full", "ok", "ok", "ok"]
+    one, two, three = remarks(reports, NOW_S)
+    assert one.startswith("DFS1 is full: new data goes to the others")
+    assert two.startswith("DFS2 has found 3 bad pieces")
+    assert three.startswith("DFS3 gave wrong answers (4 so far, the last on 2027-01-15 ")
+    assert "a bad P2 of segment 00: sent wrong bytes" in three
+    facts = [as_dictionary(report) for report in reports]
+    assert [found["full"] for found in facts] == [True, False, False, False]
+    assert facts[2]["wrong_answers"] == {"count": 4, "last": NOW_S - 60, "what": fault.fault}
+    assert facts[1]["quarantined"] == 3
+    assert remarks(reports[3:], NOW_S) == []
+
+
+def test_the_notes_are_read_from_the_server_that_is_furthest() -> None:
+    store = MemoryMap()
+    names = {server.id: server.name for server in SERVERS}
+    store.transact(lambda transaction: members.meet(transaction, names, {3: b"i"}, 0))
+    store.transact(lambda transaction: members.note_faults(transaction, {3: (2, 5, "a lie")}))
+    cluster = FakeCluster(DFS2=answer(2, applied=18))
+    reports = asked(cluster)
+    cluster.asked.clear()
+    cluster.replies[2] = Values(18, (store.read(lambda view: view.get(keys.SERVERS)),))
+    noted = with_notes(cluster, reports)
+    assert cluster.asked == [2]
+    assert [report.noted.faults for report in noted if report.noted] == [0, 0, 2, 0]
+    with pytest.raises(WrongServerError):
+        with_notes(
+            cluster,
+            [dataclasses.replace(one, address=dataclasses.replace(one.address, name="DFS9")) for one in reports],
+        )
+
+
+def test_without_notes_there_is_a_status_all_the_same() -> None:
+    cluster = FakeCluster(DFS1=OSError("refused"), DFS2=OSError("refused"), DFS3=OSError("refused"))
+    reports = asked(cluster)
+    cluster.replies[4] = None
+    assert with_notes(cluster, reports) == reports
+    cluster.replies[4] = Values(1, (b"\x92\x09\x90",))
+    assert with_notes(cluster, reports) == reports
