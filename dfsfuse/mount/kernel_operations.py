@@ -196,6 +196,8 @@ class KernelOperations(Operations):
         mode = changes.mode
         if mode is None and (changes.kill_privileges or changes.uid is not None or changes.gid is not None):
             mode = self._mode_without_privileges(ino)
+        if changes.size is not None:
+            self._vfs.locks.check(ino)
         now_ns = time.time_ns()
         wanted = AttributeChanges(
             mode=None if mode is None else stat.S_IMODE(mode),
@@ -272,6 +274,7 @@ class KernelOperations(Operations):
         try:
             self._opened(context, ino)
             if flags & os.O_TRUNC:
+                self._vfs.locks.check(ino)
                 self._vfs.setattr(ino, AttributeChanges(size=0), handle)
         except BaseException:
             self._vfs.release(handle)

@@ -12,7 +12,7 @@ import pytest
 from support.memory_mounts import ROOT, MemoryMounts
 
 from dfsfuse.fusekernel.replies import Replies
-from dfsfuse.fusekernel.values import Context, Lock, LockRequest
+from dfsfuse.fusekernel.values import Changes, Context, Lock, LockRequest
 from dfsfuse.mount.kernel_operations import KernelOperations
 
 WHO = Context(1000, 100, 42, 2)
@@ -87,6 +87,26 @@ def test_each_close_ends_fcntl_locks_and_the_last_one_a_flock(sides: tuple[Side,
     assert other.set(ino, fcntl.F_WRLCK, flock=True) == errno.EAGAIN
     one.fs.release(WHO, ino, handle, 2)
     assert other.set(ino, fcntl.F_WRLCK, flock=True) == 0
+
+
+def test_nothing_changes_the_data_of_a_file_whose_locks_were_lost(sides: tuple[Side, Side], ino: int) -> None:
+    """Not its size either: others may hold the lock by now."""
+    one, _ = sides
+    handle = one.open(ino)
+    assert one.set(ino, fcntl.F_WRLCK) == 0
+    one.vfs.locks._session.lose()
+    for attempt in (
+        lambda: one.write(ino, handle, b"x"),
+        lambda: one.fs.fallocate(WHO, ino, handle, 0, 10, 0),
+        lambda: one.fs.setattr(WHO, ino, Changes(size=3), handle),
+        lambda: one.fs.setattr(WHO, ino, Changes(size=3), None),
+        lambda: one.fs.open(WHO, ino, os.O_WRONLY | os.O_TRUNC, kill_privileges=False),
+    ):
+        with pytest.raises(OSError, match="locks") as caught:
+            attempt()
+        assert caught.value.errno == errno.EIO
+    one.fs.setattr(WHO, ino, Changes(mode=stat.S_IFREG | 0o600), None)
+    one.fs.release(WHO, ino, handle, None)
 
 
 def test_the_kernel_is_told_to_forget_before_the_answer(sides: tuple[Side, Side], ino: int) -> None:
