@@ -162,9 +162,10 @@ class Run:
 
     def heal(self) -> None:
         """Find what is bad, and mend it, from outside."""
-        self._field.dfc("verify")  # finding something bad is its exit code's business; what counts is on the disks
-        healed = self._field.dfc("heal")
-        self.history.note(heal=healed.stdout.decode(errors="replace")[-2000:], exit=healed.returncode)
+        for command in ("verify", "heal"):  # what they find is their exit codes' business; what counts is on the disks
+            done = self._field.dfc(command)
+            said = (done.stdout + done.stderr).decode(errors="replace")[-3000:]
+            self.history.note(dfc=command, exit=done.returncode, said=said)
 
     def _servers_agree(self) -> bool:
         """All four answer and have the same slot, or nearly: the writers go on meanwhile."""
