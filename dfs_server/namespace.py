@@ -17,6 +17,7 @@ from dfs_server.failures import RequestFailedError, failures_told
 from dfs_server.holdings import Holdings
 from dfs_server.namespace_store import NamespaceStore
 from dfs_server.open_piece import OpenPiece
+from dfs_server.piece_file import CorruptPieceError
 from dfs_server.piece_store import BadPieceError, Upload, check_piece
 from dfs_server.piece_tables import PieceName, StoredPiece
 from dfs_server.protocol.messages import (
@@ -104,11 +105,19 @@ class Namespace:
         """The piece, wherever it is. Raises `RequestFailedError`, also if it is not here."""
         with failures_told():
             check_piece(request.segment, request.number)
-            piece = self.holdings.files.open(request.segment, request.number)
+            piece = self._open(request.segment, request.number)
             found = piece or self._store.small_piece(request.segment, request.number)
         if found is None:
             raise RequestFailedError(Status.NOT_FOUND, "this piece is not here")
         return found
+
+    def _open(self, segment: bytes, number: int) -> OpenPiece | None:
+        try:
+            return self.holdings.files.open(segment, number)
+        except CorruptPieceError:
+            # Not here any more, so that who heals sees it at once and not with the next scrub.
+            self.scrubber.look_at(segment, number)
+            raise
 
     def delete_dropped(self, stop: Callable[[], bool] = lambda: False) -> int:
         """Delete what was dropped and has had its grace period; how many segments and single pieces. Raises

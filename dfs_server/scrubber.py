@@ -5,7 +5,7 @@ longer here (`HavePieces` says so), and a client makes it anew from its twin. A 
 The schedule is `scrub`'s. How far it is lies in `ROOT/<user>/scrub.json`, written now and then: after a crash some
 pieces are looked at twice.
 
-Threads: `run` belongs to the scrub's thread; `progress` may be asked for from any.
+Threads: `run` belongs to the scrub's thread; `look_at` and `progress` may be used from any.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Scrubber:
         while more:
             found, more = self._holdings.listed(self.progress.position, LIST_STEP)
             for piece in found:
-                self._look_at_large(piece.segment, piece.number)
+                self.look_at(piece.segment, piece.number)
                 self._look_at_small(piece.segment, piece.number)
                 self.progress = self.progress.looked_at(piece.segment, piece.number)
                 if self.progress.checked % SAVE_EVERY == 0:
@@ -106,7 +106,9 @@ class Scrubber:
                     return True
         return False
 
-    def _look_at_large(self, segment: bytes, number: int) -> None:
+    def look_at(self, segment: bytes, number: int) -> None:
+        """Look at a large piece, and move it to quarantine if it is bad. From any thread. Raises OSError for what is
+        not its fault."""
         if (inode := self._holdings.files.inode(segment, number)) is None:
             return
         try:

@@ -388,6 +388,8 @@ class TestPieces:
         (path,) = house.root.glob(f"alice/pieces/3f/{SEGMENT.hex()}.1")
         path.write_bytes(path.read_bytes()[:1000])
         assert status_of(client, GetPiece(SEGMENT, 1)) is Status.DIGEST_MISMATCH
+        assert client.ask(HavePieces(((SEGMENT, 1),))) == Have(b"\0")  # in quarantine: who heals sees it
+        assert status_of(client, GetPiece(SEGMENT, 1)) is Status.NOT_FOUND
         assert client.put_piece(SEGMENT, 1, DATA) == Done()
         assert client.call(GetPiece(SEGMENT, 1))[1] == DATA
 
