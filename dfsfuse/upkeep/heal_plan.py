@@ -3,13 +3,13 @@
 Each piece belongs on its two *desired* homes, those of the ring. Where a home of the ring has no copy and answers, it
 gets one from whoever has a good one (`missing`). Where it does not answer, what the record says is left alone, and
 stand-ins of the handoff keep their copies, and get one if they have lost it. When copies were made, `settled` says
-which homes the record may name: those that are known to have the piece, or were named already and cannot be asked.
+which homes the record may name: those that are known to have the piece, or were named already.
 
 Rules that keep this harmless, whoever else heals at the same time:
 - A server that answers and has a good copy is never written to.
 - A home is only named if it has the piece, or was named before.
-- A copy is dropped only where both homes of the ring have one and the record names just these. Nobody makes a record
-  name anything but the ring's homes again then, so nobody comes to rely on what is dropped.
+- A copy is dropped only where both homes of the ring have one and the record names just these. A home of the ring that
+  is named once is named for ever, whatever becomes of its copy: so nobody comes to rely on what is dropped.
 - Sources are the homes that stay, before stand-ins: so what is relied on is what is read and checked.
 """
 
@@ -54,13 +54,13 @@ def missing(recorded: Homes, desired: Homes, holders: Holders, answering: Collec
     return tuple(found)
 
 
-def settled(recorded: Homes, desired: Homes, holders: Holders, answering: Collection[int]) -> Settled:
+def settled(recorded: Homes, desired: Homes, holders: Holders) -> Settled:
     """What may be recorded now that these servers have the pieces."""
     homes = []
     drops: list[tuple[int, int]] = []
     for number in PIECE_NUMBERS:
         old, ring, have = recorded[number - 1], desired[number - 1], holders[number]
-        chosen = [home for home in ring if home in have or (home in old and home not in answering)]
+        chosen = [home for home in ring if home in have or home in old]
         others = [*(home for home in old if home in have), *sorted(have), *old]
         chosen += [home for home in dict.fromkeys(others) if home not in chosen][: COPIES - len(chosen)]
         homes.append(old if set(chosen) == set(old) else tuple(chosen))

@@ -48,7 +48,7 @@ class Subject:
 
     def settled(self) -> heal_plan.Settled:
         """What its record may say now."""
-        return heal_plan.settled(self.segment.homes, self.desired, self.holders, self.answering)
+        return heal_plan.settled(self.segment.homes, self.desired, self.holders)
 
     @property
     def is_work(self) -> bool:
