@@ -10,7 +10,7 @@ completely stays so when others change a few of its keys: only these are unknown
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -34,6 +34,17 @@ def prefix_end(prefix: bytes) -> bytes:
     """The first key after all keys with this prefix (which must not be all 0xff)."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1])
+
+
+def _include(members: list[bytes], key: bytes, wanted: bool) -> None:
+    """Make the sorted list hold the key, or not. A value says nothing of that: what was answered while the family was
+    being fetched has one, and is not in the list."""
+    at = bisect_left(members, key)
+    is_there = at < len(members) and members[at] == key
+    if wanted and not is_there:
+        members.insert(at, key)
+    elif is_there and not wanted:
+        del members[at]
 
 
 class MapCache:
@@ -117,13 +128,12 @@ class MapCache:
             keys = list(keys)
             self._forget_ranges(keys)
         for key in keys:
-            value = self._values.pop(key, None)
+            self._values.pop(key, None)
             family = self._family_of(key)
             members = None if family is None else self._families.get(family)
             if family is None or members is None:
                 continue
-            if value is not None:
-                del members[bisect_left(members, key)]
+            _include(members, key, False)
             unknown = self._unknown.setdefault(family, set())
             unknown.add(key)
             if len(unknown) > MAX_UNKNOWN:
@@ -166,14 +176,10 @@ class MapCache:
             return
         if family in self._unknown:
             self._unknown[family].discard(key)
-        was_there = self._values.get(key) is not None
+        _include(members, key, value is not None)
         if value is not None:
-            if not was_there:
-                insort(members, key)
             self._values[key] = value
-        elif was_there:
-            del members[bisect_left(members, key)]
-        if value is None:
+        else:
             self._values.pop(key, None)  # the family tells that it is absent
 
     def _drop(self, family: bytes) -> None:

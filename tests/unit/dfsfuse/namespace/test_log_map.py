@@ -361,6 +361,19 @@ def _create_d1(tx: Transaction) -> None:
     tx.put(b"d1", b"y")
 
 
+def test_what_is_answered_while_a_family_is_fetched_is_in_it(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    """Files that are made while their large folder is being listed: they are in the next listing too, and removing them
+    removes them only."""
+    shared.map |= {b"d1": b"1", b"d3": b"3"}
+    log.before_read.append(lambda: leased.transact(lambda tx: tx.put(b"d2", b"2"), durable=False))
+    listed = [(b"d1", b"1"), (b"d2", b"2"), (b"d3", b"3")]
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == listed
+    leased.flush()
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == listed
+    leased.transact(lambda tx: tx.delete(b"d2"), durable=False)
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == [listed[0], listed[2]]
+
+
 def test_what_waits_is_one_batch_and_durable_means_all_before_too(leased: LogMap, log: FakeLog) -> None:
     leased.read(lambda view: view.get(b"n"))
     for _ in range(3):

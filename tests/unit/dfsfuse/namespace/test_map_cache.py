@@ -114,6 +114,22 @@ class AgainstADict(RuleBasedStateMachine):
         self.truth.pop(key, None)
         self.cache.changed_here(puts.items(), [key])
 
+    @rule(
+        prefix=st.sampled_from(FAMILIES),
+        keys=st.lists(st.sampled_from(KEYS), unique=True),
+        puts=st.dictionaries(st.sampled_from(KEYS), st.binary(min_size=1, max_size=2)),
+        key=st.sampled_from(KEYS),
+    )
+    def change_here_while_others_are_fetched(
+        self, prefix: bytes, keys: list[bytes], puts: dict[bytes, bytes], key: bytes
+    ) -> None:
+        """What was fetched does not have it, and it comes on top once more."""
+        family, values = self.family(prefix), [self.truth.get(key) for key in keys]
+        self.change_here(puts, key)
+        self.cache.fetched_family(prefix, family)
+        self.cache.fetched(keys, values)
+        self.cache.changed_here(puts.items(), [key])
+
     @rule(puts=st.dictionaries(st.sampled_from(KEYS), st.binary(min_size=1, max_size=2)), key=st.sampled_from(KEYS))
     def change_elsewhere(self, puts: dict[bytes, bytes], key: bytes) -> None:
         puts.pop(key, None)
