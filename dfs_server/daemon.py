@@ -36,7 +36,6 @@ STOP_S: Final = 5.0
 SWEEP_INTERVAL_S: Final = 60.0
 SCRUB_INTERVAL_S: Final = 60.0
 """How long after the start, and then how often, it is asked whether it is time for a scrub."""
-SCRUB_NICENESS: Final = 15
 MAX_REFUSED_CONNECTIONS: Final = 32
 """So many more connections than the most allowed are told that there is no room; the others are just closed."""
 
@@ -196,8 +195,7 @@ class Daemon:
             log.info("the pieces of %d dropped segments, or dropped by themselves, were deleted", deleted)
 
     def _scrub(self) -> None:
-        with contextlib.suppress(OSError):  # Linux: a thread has a niceness of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SCRUB_NICENESS)
+        # No niceness of its own: a thread that must wait while it has the interpreter's lock would stop the others.
         period_s = self._config.scrub_days * scrub.DAY_S
         bytes_per_s = self._config.scrub_mb_s * 1e6
         while not self._stopping.wait(self._scrub_interval_s):
