@@ -12,7 +12,7 @@ from typing import Final
 
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError, Region
-from dfsfuse.namespace import keys, locks, records
+from dfsfuse.namespace import keys, locks, orphans, records
 from dfsfuse.namespace.lock_sessions import lifetime_s
 from dfsfuse.namespace.records import Entry, Inode
 
@@ -118,6 +118,7 @@ def _read_one(found: Contents, key: bytes, value: bytes) -> None:
             raise
     elif kind == b"o/" and len(rest) == _NUMBER:
         found.orphans.add(keys.orphan_of(key))
+        orphans.decode(value)
     elif key == keys.NEXT_INODE and len(value) == _NUMBER:
         found.next_inode = int.from_bytes(value, "big")
     elif kind == b"l/" and len(rest) == _NUMBER:

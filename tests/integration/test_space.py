@@ -1,0 +1,89 @@
+"""Space really comes back: one file overwritten a thousand times, and what is left on the servers' disks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.daemons import PASSWORDS, VERIFIERS, House, eventually
+from support.pieces_on_disk import pieces_of
+
+from dfs_server.config import ServerConfig
+from dfsfuse.cli.config import ClientConfig
+from dfsfuse.cli.session import Session, open_session
+from dfsfuse.cluster.servers import Credentials, ServerAddress
+from dfsfuse.data import extents
+from dfsfuse.data.extents import REGION_BYTES, Region
+from dfsfuse.namespace import keys
+from dfsfuse.vfs.regions import EXTENTS_MAX
+
+pytestmark = pytest.mark.integration
+
+USER = "alice"
+SIZE = 3 * 1024 * 1024
+SMALL, LARGE = 940, 60
+LARGE_BYTES = 300_000
+
+
+@pytest.fixture
+def houses(tmp_path: Path) -> Iterator[list[House]]:
+    """Four servers that look every moment for what was dropped half a second ago."""
+    config = ServerConfig(VERIFIERS, grace_period_s=0.5, scrub_days=0)
+    with contextlib.ExitStack() as stack:
+        houses = []
+        for number in range(1, 5):
+            house = House(tmp_path / f"DFS{number}", config, sweep_interval_s=0.2)
+            stack.callback(house.close)
+            houses.append(house)
+        yield houses
+
+
+def session_of(houses: list[House]) -> Session:
+    one, two, three, four = (
+        ServerAddress(number, f"DFS{number}", "127.0.0.1", house.port) for number, house in enumerate(houses, start=1)
+    )
+    return open_session(ClientConfig(Path("dfc.yaml"), (one, two, three, four), Credentials(USER, PASSWORDS[USER])))
+
+
+def on_disks(houses: list[House]) -> int:
+    """The bytes of all pieces on all disks."""
+    return sum(len(data) for house in houses for _, data in pieces_of(house.root, USER))
+
+
+def test_a_file_that_is_overwritten_a_thousand_times_takes_the_room_of_one(houses: list[House]) -> None:
+    chance = random.Random(1)
+    expected = bytearray(chance.randbytes(SIZE))
+    with session_of(houses) as session:
+        vfs = session.vfs
+        attributes, handle = vfs.create(keys.ROOT, b"f", 0o644, os.O_RDWR, 1, 1)
+        vfs.write(handle, 0, bytes(expected))
+        vfs.flush(handle)
+        for turn in range(SMALL + LARGE):
+            size = LARGE_BYTES if turn % (SMALL // LARGE + 1) == 0 else chance.randrange(1, 2000)
+            start = chance.randrange(SIZE - size)
+            data = chance.randbytes(size)
+            expected[start : start + size] = data
+            vfs.write(handle, start, data)
+            vfs.flush(handle)
+        assert vfs.read(handle, 0, REGION_BYTES) == bytes(expected)
+
+        def region() -> Region:
+            value = session.store.read(lambda view: view.get(keys.region(attributes.ino, 0)))
+            assert value is not None
+            return extents.decode(value)
+
+        eventually(lambda: len(region().extents) <= EXTENTS_MAX, 30.0)  # compacted in the background
+        eventually(lambda: on_disks(houses) == 2 * sum(one.length for one in region().segments), 30.0)
+        assert on_disks(houses) < 2 * (SIZE + 40 * LARGE_BYTES)
+        for house in houses:
+            assert sum(path.stat().st_size for path in (house.root / USER).rglob("*") if path.is_file()) < 24 << 20
+
+        assert vfs.read(handle, 0, REGION_BYTES) == bytes(expected)
+        vfs.release(handle)
+        vfs.unlink(keys.ROOT, b"f")
+        vfs.mkdir(keys.ROOT, b"d", 0o755, 1, 1)
+        eventually(lambda: on_disks(houses) == 0, 30.0)
