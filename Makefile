@@ -99,7 +99,7 @@ test: fuse programs venv ## Run all tests (PYTEST_ARGS= for some: PYTEST_ARGS='t
 	@timeout --kill-after=20 $(TEST_TIMEOUT_S) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 conformance: fuse conformance-programs venv ## Run fio, stress-ng, dbench, pip and PostgreSQL in a mount, a test each (PROGRAMS='-k fio')
-	@$(BIN)/python -m pytest -v -m programs --durations=0 --durations-min=1 tests/programs $(PROGRAMS)
+	@$(BIN)/python -m pytest -v -m programs -o faulthandler_timeout=600 --durations=0 --durations-min=1 tests/programs $(PROGRAMS)
 
 check: lint test ## What CI runs: lint, then all tests
 
