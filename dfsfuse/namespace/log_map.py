@@ -23,35 +23,24 @@ import contextlib
 import logging
 import threading
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.log_protocol import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
 from dfsfuse.errors import DfsError, ReadOnlyError, UnavailableError
-from dfsfuse.namespace.map_cache import MapCache, prefix_end
+from dfsfuse.namespace.committer import LINGER_S, Committer
+from dfsfuse.namespace.fetching import Fetcher
+from dfsfuse.namespace.map_cache import MapCache
 from dfsfuse.namespace.pending import Pending, PendingChange
 from dfsfuse.namespace.transactions import Transaction, View
 from dfsfuse.namespace.views import CachedView, MissingError
 
 T = TypeVar("T")
 
-FAMILY_PAGE: Final = 256
-"""A family that is not larger is fetched whole when one of its keys is asked for."""
-SCAN_PAGE: Final = 5000
-WHOLE_AFTER: Final = 16
-"""After so many misses in a larger family it is fetched whole, if that takes no more than a quarter as many pages; else
-tried again after four times as many."""
-WHOLE_AGAIN: Final = 4
-READ_KEYS: Final = 256
 RUNS: Final = 200
 RUNS_FOR_S: Final = 10.0
-LINGER_S: Final = 0.002
-"""How long answered changes wait for more before they are on their way."""
-SETTLE_AFTER_S: Final = 0.005
-"""A pause of this length ends a turn of writing: the lease is let go."""
 
 QUORUM_PAUSES_S: Final = (0.1, 0.2, 0.4)
 """Before answered changes are given up for want of a quorum."""
@@ -70,7 +59,6 @@ class LogMap:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._log = quorum_log
-        self._family_of = family_of
         self._clock = clock
         self._sleep = sleep
         self._log_lock = threading.Lock()
@@ -82,15 +70,12 @@ class LogMap:
         self._lease_until = NEVER
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
-        self._large_family = b""
-        """The last family that was seen to be larger than a page; how often a key of it was not known; and with how
-        many such misses it is worth it to ask for all of it."""
-        self._misses, self._whole_after = 0, WHOLE_AFTER
         self._unsettled = False
         self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
         """Called with the keys that another client has changed (None: perhaps all), before anybody is told what is
         newer. It must not wait for anything, nor use this map."""
         self._committer = Committer(self)
+        self._fetcher = Fetcher(quorum_log, family_of, lambda: self._cache, self._absorb, self._insert)
 
     def start(self) -> None:
         """Start the committer, a thread. Without it changes are committed before they are answered."""
@@ -113,7 +98,7 @@ class LogMap:
                     self._catch_up(recall=not max_age_s)
                 with contextlib.suppress(MissingError):
                     return self._run(view, work)
-                self._fetch(view)
+                self._fetcher.fetch(view)
         raise AssertionError("unreachable: _views raises when it gives up")
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
@@ -303,7 +288,7 @@ class LogMap:
                         continue  # the lease has just run out
                     result, refusal = work(view), None
             except MissingError:
-                self._fetch(view)
+                self._fetcher.fetch(view)
                 continue
             except OSError as error:
                 refusal = error
@@ -400,82 +385,7 @@ class LogMap:
             return False
         return not news.changes or self._log.lease_until != NEVER
 
-    # -------------------------------------------------------------- fetching (hold `_log_lock`, nothing waits)
-
-    def _fetch(self, view: CachedView) -> None:
-        """Bring what the view lacks into the cache, at the known point."""
-        if view.missing_range is not None:
-            self._fetch_range(*view.missing_range)
-            return
-        keys = view.missing
-        if len(keys) == 1 and (family := self._family_of(keys[0])) is not None:
-            self._fetch_with_family(keys[0], family)
-            return
-        self._fetch_keys(keys)
-
-    def _fetch_keys(self, keys: Sequence[bytes]) -> None:
-        for first in range(0, len(keys), READ_KEYS):
-            part = tuple(keys[first : first + READ_KEYS])
-            values = self._log.read_keys(part).values
-            self._absorb()
-            self._insert(lambda part=part, values=values: self._cache.fetched(part, values))  # type: ignore[misc]
-
-    def _fetch_with_family(self, key: bytes, family: bytes) -> None:
-        """A key, with its whole family; of a large one, with those that come after it, which are asked for next when a
-        large folder is worked through. Of a family that others have changed a little, what they changed."""
-        end = prefix_end(family)
-        if unknown := self._cache.unknown_in(family, end):
-            self._fetch_keys(unknown[bisect_left(unknown, key) :][:READ_KEYS])
-            return
-        if family != self._large_family:
-            self._misses, self._whole_after = 0, WHOLE_AFTER
-            page = self._log.read_range(family, end, FAMILY_PAGE)
-            self._absorb()
-            if not page.more:
-                self._insert(lambda: self._cache.fetched_family(family, page.items))
-                return
-            self._large_family = family
-        self._misses += 1
-        if self._misses >= self._whole_after:  # then to know it all may be cheaper: it takes few pages, or is given up
-            self._whole_after *= WHOLE_AGAIN
-            if self._fetch_range(family, end, pages=self._misses // WHOLE_AGAIN):
-                return
-        after = self._log.read_range(key, end, FAMILY_PAGE)
-        self._absorb()
-        if not after.more:
-            self._large_family = b""
-        found = {key: None, **dict(after.items)}
-        self._insert(lambda: self._cache.fetched(list(found), list(found.values())))
-
-    def _fetch_range(self, start: bytes, end: bytes, pages: int | None = None) -> bool:
-        """False if it is not to be had: it has more pages. What others change meanwhile is unknown afterwards."""
-        unknown = self._cache.unknown_in(start, end)
-        if unknown and self._cache.count(start) > SCAN_PAGE:  # what has one page is read at one moment, for sure
-            self._fetch_keys(unknown)
-            return True
-        items: list[tuple[bytes, bytes]] = []
-        changed: list[bytes] = []
-        at = start
-        while True:
-            page = self._log.read_range(at, end, SCAN_PAGE)
-            news = self._absorb()
-            if items and news.forget:
-                return False  # the pages are of different states: the operation runs again, and asks again
-            if items:
-                changed += [key for change in news.changes for key in change.keys if start <= key < end]
-            items.extend(page.items)
-            if not page.more:
-                break
-            if len(items) // SCAN_PAGE == pages:
-                return False
-            at = page.items[-1][0] + b"\0"
-
-        def into_cache() -> None:
-            self._cache.fetched_range(start, end, items)
-            self._cache.changed_elsewhere(changed)
-
-        self._insert(into_cache)
-        return True
+    # -------------------------------------------------------------- what is fetched (hold `_log_lock`, nothing waits)
 
     def _insert(self, into_cache: Callable[[], None]) -> None:
         """Under the lease others may have answered since: their changes come on top."""
@@ -487,47 +397,3 @@ class LogMap:
 
 def _overtaken() -> UnavailableError:
     return UnavailableError("another client changed the same files while this one was not heard")
-
-
-class Committer:
-    """A thread that commits what was answered before its commit, and lets go of the lease when writing pauses."""
-
-    def __init__(self, owner: LogMap) -> None:
-        self._owner = owner
-        self._wake = threading.Event()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name="committer", daemon=True)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether changes may be answered before they are committed."""
-        return self._thread.ident is not None and not self._stopping
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Something waits, or was committed."""
-        self._wake.set()
-
-    def close(self) -> None:
-        """End; what waits is left to the owner."""
-        self._stopping = True
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _loop(self) -> None:
-        while not self._stopping:
-            self._wake.wait()
-            settled = False
-            while not settled and not self._stopping:
-                self._wake.clear()
-                self._wake.wait(LINGER_S)
-                try:
-                    self._owner.commit_waiting()
-                except Exception:
-                    log.exception("what was answered could not be committed yet")
-                self._wake.clear()
-                settled = not self._wake.wait(SETTLE_AFTER_S) and self._owner.settle_if_idle()

@@ -1,0 +1,134 @@
+"""A log that others write too: a fake with the interface of `QuorumLog`, one slot after the other; a scripted rival
+commits at a chosen moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dfs_server.protocol.messages import Change, Items, Values
+from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.quorum_log import NEVER
+
+
+class Clock:
+    now = 100.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class SharedLog:
+    """What the servers hold."""
+
+    map: dict[bytes, bytes] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+
+    def put(self, **values: str) -> None:
+        """Somebody commits."""
+        self.commit({key.encode(): value.encode() for key, value in values.items()}, ())
+
+    def commit(self, puts: dict[bytes, bytes], deletes: tuple[bytes, ...]) -> None:
+        self.map.update(puts)
+        for key in deletes:
+            self.map.pop(key, None)
+        slot = len(self.changes) + 1
+        self.changes.append(Change(slot, b"%d" % slot, b"author", slot, (*puts, *deletes)))
+
+
+class FakeLog:
+    """One client's `QuorumLog`."""
+
+    def __init__(self, shared: SharedLog, clock: Clock) -> None:
+        self.shared = shared
+        self.client = b"me"
+        self.slot = 0
+        self.news = News()
+        self.asked: list[str] = []
+        self.committed: list[Contents] = []
+        self.lease_until = NEVER
+        self.lease_s = 0.0
+        self.turn_is_over = False
+        self.settled: Callable[[], None] = lambda: None
+        self.clock = clock
+        self.before_commit: list[Callable[[], None]] = []
+        self.before_read: list[Callable[[], None]] = []
+
+    def _learn(self) -> None:
+        self.news.changes.extend(self.shared.changes[self.slot :])
+        self.slot = len(self.shared.changes)
+
+    def catch_up(self, *, recall: bool = True) -> bool:
+        self.asked.append("catch up")
+        self._learn()
+        return True
+
+    def read_keys(self, keys: tuple[bytes, ...]) -> Values:
+        if self.before_read:
+            self.before_read.pop(0)()
+        self.asked.append("keys")
+        self._learn()
+        return Values(self.slot, tuple(self.shared.map.get(key) for key in keys))
+
+    def read_range(self, start: bytes, end: bytes, limit: int) -> Items:
+        if self.before_read:
+            self.before_read.pop(0)()
+        self.asked.append("range")
+        self._learn()
+        found = sorted((key, value) for key, value in self.shared.map.items() if start <= key < end)
+        return Items(self.slot, tuple(found[:limit]), more=len(found) > limit)
+
+    def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        if self.before_commit:
+            self.before_commit.pop(0)()
+        self.asked.append("commit")
+        self._learn()
+        if conflicts(self.news):
+            return False
+        self.shared.commit(dict(contents.puts), contents.deletes)
+        self.committed.append(contents)
+        self.slot += 1
+        self.lease_until = self.clock() + self.lease_s
+        return True
+
+    def want_lease(self) -> None:
+        pass
+
+    def settle(self) -> None:
+        self.asked.append("settle")
+        self.lease_until = NEVER
+        if len(self.committed) == 2:
+            self.settled()
+
+    def take_news(self) -> News:
+        news, self.news = self.news, News()
+        return news
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def family_of(key: bytes) -> bytes | None:
+    return b"d" if key.startswith(b"d") else None
+
+
+class HandCommitter:
+    is_running = True
+
+    def __init__(self, woken: Callable[[], None] = lambda: None) -> None:
+        self.woken = woken
+
+    def wake(self) -> None:
+        woken, self.woken = self.woken, lambda: None
+        woken()
+
+    def close(self) -> None:
+        pass

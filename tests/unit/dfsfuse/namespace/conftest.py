@@ -1,0 +1,46 @@
+"""A map over a log that others write too, and the same with the lease."""
+
+from __future__ import annotations
+
+import pytest
+from support.fake_log import Clock, FakeLog, HandCommitter, SharedLog, family_of
+
+from dfsfuse.namespace import keys
+from dfsfuse.namespace.log_map import LogMap
+
+
+@pytest.fixture
+def shared() -> SharedLog:
+    return SharedLog()
+
+
+@pytest.fixture
+def log(shared: SharedLog, clock: Clock) -> FakeLog:
+    return FakeLog(shared, clock)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(log: FakeLog, clock: Clock) -> LogMap:
+    return LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def leased(store: LogMap, log: FakeLog) -> LogMap:
+    """A store whose client has the lease. Its committer does nothing by itself: the tests say when."""
+    log.lease_s = 10.0
+    store._committer = HandCommitter()  # type: ignore[assignment]
+    store.transact(lambda tx: tx.put(b"first", b"x"))
+    log.asked.clear()
+    log.committed.clear()
+    return store
+
+
+@pytest.fixture
+def by_folder(log: FakeLog, clock: Clock) -> LogMap:
+    """With the families that there are in truth."""
+    return LogMap(log, keys.family_of, clock, clock.sleep)  # type: ignore[arg-type]

@@ -1,0 +1,288 @@
+"""Under the writer lease: answers before the commit, in order; what is lost and who is told."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+
+import pytest
+from msgspec import structs
+from support.fake_log import Clock, FakeLog, HandCommitter, SharedLog
+
+from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.quorum_log import NEVER
+from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
+from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.transactions import Transaction
+
+
+def increment(tx: Transaction) -> int:
+    value = int(tx.get(b"n") or b"0") + 1
+    tx.put(b"n", b"%d" % value)
+    return value
+
+
+def test_under_the_lease_answers_come_before_the_commit_and_are_seen(leased: LogMap, log: FakeLog) -> None:
+    leased.read(lambda view: view.scan(b"d", b"e"))
+    log.asked.clear()
+    leased.transact(lambda tx: tx.put(b"d1", b"x"), durable=False)
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == [(b"d1", b"x")]
+    with pytest.raises(OSError, match="there"):
+        leased.transact(_create_d1, durable=False)
+    assert log.asked == []
+
+
+def _create_d1(tx: Transaction) -> None:
+    if tx.get(b"d1") is not None:
+        raise FileExistsError(errno.EEXIST, "there")
+    tx.put(b"d1", b"y")
+
+
+def test_what_waits_is_one_batch_and_durable_means_all_before_too(leased: LogMap, log: FakeLog) -> None:
+    leased.read(lambda view: view.get(b"n"))
+    for _ in range(3):
+        leased.transact(increment, durable=False)
+    assert log.committed == []
+    leased.transact(lambda tx: tx.delete(b"first"))
+    assert log.committed == [Contents(puts=((b"n", b"3"),), deletes=(b"first",))]
+
+
+def test_flush_makes_all_durable(leased: LogMap, log: FakeLog) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    leased.flush()
+    assert len(log.committed) == 1
+    leased.flush()
+    assert len(log.committed) == 1
+
+
+def test_a_lease_that_ran_out_is_not_answered_on(leased: LogMap, log: FakeLog, clock: Clock) -> None:
+    clock.now += 11.0
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    assert len(log.committed) == 1
+
+
+def test_answers_that_are_lost_are_told_once_and_forgotten(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+
+    def fail() -> None:
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail)
+    with pytest.raises(MaybeDoneError):
+        leased.flush()
+    leased.flush()
+    assert leased.read(lambda view: view.get(b"a")) is None
+    assert b"a" not in shared.map
+
+
+def test_answers_wait_for_a_server_that_is_about_to_return(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+
+    def fail() -> None:
+        raise ReadOnlyError("only two servers answer")
+
+    log.before_commit = [fail, fail]
+    leased.flush()
+    assert shared.map[b"a"] == b"1"
+    leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
+    log.before_commit = [fail] * 10
+    with pytest.raises(ReadOnlyError):
+        leased.flush()
+
+
+def test_a_rival_that_should_not_be_costs_the_answers_not_the_truth(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    leased.read(lambda view: view.get(b"n"))
+    leased.transact(increment, durable=False)
+    log.before_commit.append(lambda: shared.put(n="40"))
+    with pytest.raises(UnavailableError, match="another client"):
+        leased.flush()
+    assert leased.transact(increment) == 41
+
+
+def test_the_lease_is_handed_over_when_the_turn_is_over(leased: LogMap, log: FakeLog) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    log.turn_is_over = True
+    leased.flush()
+    assert log.asked == ["commit", "settle"]
+    log.turn_is_over = False
+    leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
+    assert log.asked == ["commit", "settle", "commit"], "not answered before the commit any more"
+
+
+def test_much_that_waits_is_committed_in_batches_that_are_not_too_large(leased: LogMap, log: FakeLog) -> None:
+    for n in range(30):
+        leased.transact(lambda tx, n=n: tx.put(b"k%d" % n, bytes(100_000)), durable=False)  # type: ignore[misc]
+    leased.flush()
+    assert len(log.committed) == 4
+    assert [key for contents in log.committed for key, _ in contents.puts] == [b"k%d" % n for n in range(30)]
+
+
+def test_everybody_who_waits_for_a_batch_that_is_lost_is_told(leased: LogMap, log: FakeLog) -> None:
+    told: list[Exception] = []
+    answered = threading.Event()
+
+    def put_b(tx: Transaction) -> None:
+        tx.put(b"b", b"1")
+        answered.set()
+
+    def second() -> None:
+        try:
+            leased.transact(put_b)
+        except MaybeDoneError as error:
+            told.append(error)
+
+    thread = threading.Thread(target=second)
+
+    def fail_both() -> None:
+        thread.start()
+        assert answered.wait(10.0)
+        with leased._lock:
+            assert len(leased._pending) == 2
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail_both)
+    with pytest.raises(MaybeDoneError):
+        leased.transact(lambda tx: tx.put(b"a", b"1"))
+    thread.join(10.0)
+    assert len(told) == 1
+    leased.flush()  # nothing was lost that nobody knows of
+
+
+def test_a_loss_that_nobody_waited_for_is_not_told_as_the_failure_of_another_change(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+
+    def fail() -> None:
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail)
+    leased.read(lambda view: view.get(b"new"))
+    leased.transact(lambda tx: tx.put(b"b", b"1"))
+    assert shared.map[b"b"] == b"1"
+    with pytest.raises(MaybeDoneError):
+        leased.flush()
+
+
+def test_what_had_to_be_fetched_takes_its_turn_with_what_is_answered_meanwhile(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    def meanwhile() -> None:
+        leased.transact(increment, durable=False)
+
+    log.before_commit.append(meanwhile)
+    leased.transact(increment)
+    leased.flush()
+    assert shared.map[b"n"] == b"2"
+
+
+def test_the_first_answer_under_a_lease_sees_the_change_that_brought_the_lease(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    log.lease_s = 10.0
+
+    def at_once() -> None:
+        store.transact(increment, durable=False)
+
+    store._committer = HandCommitter(at_once)  # type: ignore[assignment]
+    store.transact(increment)
+    store.flush()
+    assert shared.map[b"n"] == b"2"
+
+
+def test_a_change_that_another_client_finished_and_built_on_is_not_taken_for_the_newest(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    commit = log.commit
+
+    def finished_by_a_rival(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        log.commit = commit  # type: ignore[method-assign]
+        shared.commit(dict(contents.puts), contents.deletes)
+        shared.put(n="40")
+        log._learn()
+        return True
+
+    log.commit = finished_by_a_rival  # type: ignore[method-assign]
+    store.transact(increment)
+    assert store.transact(increment) == 41
+
+
+def test_what_waits_behind_a_batch_that_a_rival_finished_is_compared_with_what_the_rival_did_next(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """Our batch was in doubt, a rival finished it and went on; more was answered while it was under way."""
+    commit = log.commit
+
+    def finished_by_a_rival(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        log.commit = commit  # type: ignore[method-assign]
+        assert leased.transact(increment, durable=False) == 3, "answered while the batch is under way"
+        shared.commit(dict(contents.puts), contents.deletes)
+        shared.changes[-1] = structs.replace(shared.changes[-1], author=log.client)
+        shared.put(n="40")
+        log._learn()
+        return True
+
+    assert leased.transact(increment, durable=False) == 1
+    assert leased.transact(increment, durable=False) == 2
+    log.commit = finished_by_a_rival  # type: ignore[method-assign]
+    leased.flush()
+    with pytest.raises(UnavailableError, match="another client"):
+        leased.flush()
+    assert shared.map[b"n"] == b"40", "the rival's change was undone"
+    assert leased.transact(increment) == 41
+
+
+def test_news_that_came_before_a_quorum_was_missed_still_count(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    """The first attempt learns what a rival did and then finds too few servers; the second must not forget that."""
+    commit = log.commit
+
+    def too_few(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        log.commit = commit  # type: ignore[method-assign]
+        shared.put(n="40")
+        log._learn()
+        raise ReadOnlyError("only 2 of 4 servers answer")
+
+    assert leased.transact(increment, durable=False) == 1
+    log.commit = too_few  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError, match="another client"):
+        leased.flush()
+    assert shared.map[b"n"] == b"40", "the rival's change was undone"
+
+
+def test_the_lease_begins_with_the_first_batch_after_others_have_written(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """A turn is short: to commit one more batch before answering would be most of it."""
+    log.lease_s = 1000.0
+    store._committer._thread = threading.Thread(target=lambda: None)
+    store.start()
+    store.transact(lambda tx: tx.put(b"mine", b"1"))
+    log.lease_until = store._lease_until = NEVER
+    shared.put(theirs="1")
+    store.transact(lambda tx: tx.put(b"mine", b"2"))
+    log.asked.clear()
+    store.transact(lambda tx: tx.put(b"mine", b"3"), durable=False)
+    assert log.asked == []
+    assert store.read(lambda view: (view.get(b"mine"), view.get(b"theirs"))) == (b"3", b"1")
+
+
+def test_but_not_if_ours_was_finished_by_another_client(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    log.lease_s = 1000.0
+    store._committer._thread = threading.Thread(target=lambda: None)
+    store.start()
+
+    def finished_by_another(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        shared.commit(dict(contents.puts), contents.deletes)
+        shared.changes[-1] = structs.replace(shared.changes[-1], author=b"me")
+        shared.put(x="theirs, later")
+        log._learn()
+        log.lease_until = log.clock() + log.lease_s
+        return True
+
+    log.commit = finished_by_another  # type: ignore[method-assign]
+    store.transact(lambda tx: tx.put(b"x", b"mine"))
+    assert store._lease_until == NEVER
+    assert store.read(lambda view: view.get(b"x")) == b"theirs, later"
