@@ -394,22 +394,24 @@ def _follow(log: LogState, point: Point, holders: frozenset[int]) -> Procedure[N
     if log.known.slot == 0 or point.slot - log.known.slot > MAX_GAP:
         log.jump(point)
         return
-    for server in sorted(holders, key=lambda server: (server in log.silent, server)):
-        if (yield from _learn_from(log, server, point)):
-            return
-    log.jump(point)
+    order = sorted(holders, key=lambda server: (server in log.silent, server))
+    if not (yield from _learn_from(log, order, point)):
+        log.jump(point)
 
 
-def _learn_from(log: LogState, server: int, point: Point) -> Procedure[bool]:
-    """Learn the changes up to `point` from this server. False: it cannot tell all of them, or not now."""
+def _learn_from(log: LogState, servers: Sequence[int], point: Point) -> Procedure[bool]:
+    """Learn the changes up to `point` from these servers, asked in this order. False: none of them can tell.
+
+    However slow they are: who gives up and forgets loses track of what became of an own batch that is in doubt.
+    """
+    left = list(servers)
     while log.known.slot < point.slot:
-        yield Ask({server: GetChanges(log.known.slot, point.slot, point.digest)})
-        event = yield RECEIVE_SOFT
-        if event is None:
-            log.silent.add(server)
+        if not left:
             return False
+        event = yield from _first_of(log, left, GetChanges(log.known.slot, point.slot, point.digest))
         if not isinstance(event.reply, Changes) or not event.reply.changes:
-            return False
+            left.remove(event.server)  # it cannot tell all of them, or not now
+            continue
         for change in event.reply.changes:
             # Not beyond `point`: what the caller has read is of that slot.
             if log.known.slot + 1 == change.slot <= point.slot:
@@ -434,7 +436,8 @@ def read(
         if not isinstance(reply, Values | Items):
             reasons.append(event.why or f"server {server} is behind")
             continue
-        if (yield from _learn_from(log, server, Point(reply.applied, batches.NO_BATCH))):
+        others = [other for other in order if other != server]
+        if (yield from _learn_from(log, [server, *others], Point(reply.applied, batches.NO_BATCH))):
             return reply
         reasons.append(f"server {server} went on and no longer tells what changed")
     raise UnavailableError("no server can answer this read: " + "; ".join(reasons))
