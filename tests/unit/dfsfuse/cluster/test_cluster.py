@@ -218,3 +218,39 @@ def test_real_server_refuses_a_wrong_password(tmp_path: Path) -> None:
             cluster.connect()
         with Cluster([address], Credentials("nobody", "wrong")) as cluster, pytest.raises(AuthenticationError):
             cluster.connect()
+
+
+def test_two_servers_with_one_identity_are_refused(four: dict[int, WireServer]) -> None:
+    """The folder of one is a copy of the other's: it has the other's memory."""
+    four[1].identity = four[3].identity = b"i" * 16
+    with (
+        pytest.raises(WrongServerError, match=r"DFS\d .* has the same identity as DFS\d .* is a copy"),
+        cluster_of(four) as cluster,
+    ):
+        cluster.connect()
+
+
+def test_a_server_that_comes_back_with_another_folder_is_told(
+    four: dict[int, WireServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    with cluster_of(four) as cluster:
+        cluster.connect()
+        wait_until(lambda: len(cluster.identities()) == 4)
+        before = cluster.identities()
+        told = threading.Event()
+        cluster.on_news = told.set
+        four[2].kill()
+        four[2].identity = b"new" + b"i" * 13
+        four[2].start()
+        assert told.wait(DEADLINE_S)
+        assert cluster.identities() == before | {2: four[2].identity}
+        assert "DFS2" in caplog.text and "answers with another folder than before" in caplog.text
+
+
+def test_what_is_noted_against_a_server_is_told(four: dict[int, WireServer]) -> None:
+    with cluster_of(four) as cluster:
+        told: list[str] = []
+        cluster.on_news = lambda: told.append("news")
+        cluster.note_fault(3, "sent wrong bytes")
+        assert told == ["news"]
+        assert cluster.faults()[3].text == "sent wrong bytes"
