@@ -6,7 +6,7 @@ says so. The changes hold for the map that was looked at: `mend` makes them only
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -28,8 +28,8 @@ class Examined:
     findings: list[Finding]
     draft: Draft
     segments: list[Placed]
-    paths: Mapping[int, bytes]
-    """Of the files with segments."""
+    path: Callable[[int], bytes]
+    """Of an inode."""
     files: int
     folders: int
     is_all_understood: bool
@@ -44,12 +44,11 @@ def examine(items: Items, now_ns: int) -> Examined:
     names = Names(contents, draft, now_ns)
     findings = strange + names.check()
     findings += fsck_data.check(contents, draft, names.path)
-    placed = list(fsck_data.segments(contents))
     return Examined(
         findings,
         draft,
-        placed,
-        {ino: names.path(ino) for ino in {one.ino for one in placed}},
+        list(fsck_data.segments(contents)),
+        names.path,
         files=sum(not inode.is_directory for inode in contents.inodes.values()),
         folders=sum(inode.is_directory for inode in contents.inodes.values()),
         is_all_understood=not contents.strange,

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import msgspec
 
 from dfsfuse.data.extents import REGION_BYTES, Segment
-from dfsfuse.data.placement import Homes, ring, rotation_of_region
+from dfsfuse.data.placement import SERVERS, Homes, ring, rotation_of_region
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.records import Inode
 from dfsfuse.upkeep.fsck_records import Contents, Draft, Finding, shown
 from dfsfuse.vfs.regions import covered
+
+_RINGS = tuple(ring(x) for x in range(SERVERS))
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def segments(contents: Contents) -> Iterator[Placed]:
         inode = contents.inodes.get(ino)
         first = None if inode is None else inode.rotation
         for index, region in regions:
-            homes = None if first is None else ring(rotation_of_region(first, index))
+            homes = None if first is None else _RINGS[rotation_of_region(first, index)]
             for segment in region.segments:
                 yield Placed(ino, index, segment, homes)
 
@@ -42,27 +44,29 @@ def check(contents: Contents, draft: Draft, path: Callable[[int], bytes]) -> lis
     findings: list[Finding] = []
     for ino, inode in sorted(contents.inodes.items()):
         if not inode.is_directory:
-            findings += _check_inode(contents, draft, ino, inode, path(ino))
+            findings += _check_inode(contents, draft, ino, inode, path)
     findings += _shared(contents, path)
     return findings
 
 
-def _check_inode(contents: Contents, draft: Draft, ino: int, inode: Inode, path: bytes) -> list[Finding]:
+def _check_inode(
+    contents: Contents, draft: Draft, ino: int, inode: Inode, path_of: Callable[[int], bytes]
+) -> list[Finding]:
     key = keys.inode(ino)
     if stat.S_ISLNK(inode.mode) and inode.size != len(inode.target):
         draft.put_inode(ino, msgspec.structs.replace(inode, size=len(inode.target)))
-        return [Finding("wrong size", path, "the size is not that of the link's target", key, mends=True)]
+        return [Finding("wrong size", path_of(ino), "the size is not that of the link's target", key, mends=True)]
     regions = contents.regions.get(ino, [])
     if not inode.is_file:
         text = "it has data, and is not a file"
-        return [Finding("data of no file", path, text, key)] if regions else []
+        return [Finding("data of no file", path_of(ino), text, key)] if regions else []
     if ino in contents.dark_regions:
         return []
     findings = []
     for index, region in regions:
         if not region.extents:
             findings.append(
-                Finding("empty region", path, "a record of data without data", keys.region(ino, index), True)
+                Finding("empty region", path_of(ino), "a record of data without data", keys.region(ino, index), True)
             )
             draft.put(keys.region(ino, index), None)
     end = max((index * REGION_BYTES + region.end() for index, region in regions if region.extents), default=0)
@@ -70,10 +74,10 @@ def _check_inode(contents: Contents, draft: Draft, ino: int, inode: Inode, path:
     right = msgspec.structs.replace(inode, size=max(inode.size, end), stored_bytes=stored)
     if inode.size < end:
         text = f"it has data up to byte {end}, and its record says that it ends at {inode.size}"
-        findings.append(Finding("wrong size", path, text, key, mends=True))
+        findings.append(Finding("wrong size", path_of(ino), text, key, mends=True))
     if inode.stored_bytes != stored:
         text = f"it has {stored} bytes that are stored, and its record says {inode.stored_bytes}"
-        findings.append(Finding("wrong stored bytes", path, text, key, mends=True))
+        findings.append(Finding("wrong stored bytes", path_of(ino), text, key, mends=True))
     if right != inode:
         contents.inodes[ino] = right
         draft.put_inode(ino, right)

@@ -224,16 +224,24 @@ class Names:
 
     def _check_entries(self) -> None:
         for parent, name, entry in list(self._entries()):
-            key, path = keys.entry(parent, name), self._path_in(parent, name)
+            key = keys.entry(parent, name)
             folder, inode = self._contents.inodes.get(parent), self._contents.inodes.get(entry.ino)
             try:
                 check_name(name)
             except OSError:
-                self._say("bad name", path, "a name that no program can use", key, mends=False)
+                self._say("bad name", self._path_in(parent, name), "a name that no program can use", key, mends=False)
             if folder is not None and not folder.is_directory:
-                self._say("no folder", path, "a name in something that is not a folder", key, mends=False)
+                self._say(
+                    "no folder",
+                    self._path_in(parent, name),
+                    "a name in something that is not a folder",
+                    key,
+                    mends=False,
+                )
             if inode is not None and stat.S_IFMT(inode.mode) != entry.type:
-                self._say("wrong type", path, "the name says another type of file than the inode", key)
+                self._say(
+                    "wrong type", self._path_in(parent, name), "the name says another type of file than the inode", key
+                )
                 self._draft.put(key, records.encode(Entry(records.FORMAT, entry.ino, stat.S_IFMT(inode.mode))))
 
     def _check_orphans(self) -> None:

@@ -48,7 +48,7 @@ class Checked:
     slot: int = 0
     is_newest: bool = True
     """Did a quorum answer? Else there may be newer changes that nobody can see now."""
-    paths: dict[int, bytes] = field(default_factory=dict)
+    path: Callable[[int], bytes] = lambda ino: b"(inode %d)" % ino
     comparison: Comparison = field(default_factory=lambda: Comparison(frozenset(), {}, {}))
     pieces: Pieces = field(default_factory=Pieces)
     healed: Healed | None = None
@@ -110,7 +110,7 @@ class Fsck:
             state = snapshot(self._log, self._told)
             examined = examine(state.items, self._now_ns())
             checked.findings, checked.slot, checked.is_newest = examined.findings, state.slot, state.is_newest
-            checked.files, checked.folders, checked.paths = examined.files, examined.folders, dict(examined.paths)
+            checked.files, checked.folders, checked.path = examined.files, examined.folders, examined.path
             if not repair or not examined.draft.changes:
                 return examined
             if mend(self._store, examined.draft):

@@ -3,7 +3,7 @@
 The snapshot is read in pages, each at the slot that the server has by then. What changed in between is told by the log
 and read again, until nothing has changed meanwhile: then all of it is of one slot. Servers are compared page by page;
 keys that differ, perhaps only since one of them was asked a moment later, are asked for again, and count only when two
-servers at the same slot say different things. Memory: the whole map, about 1 KiB for each file.
+servers at the same slot say different things. Memory: the whole map, with what is made of it about 3 KiB for each file.
 
 One thread; the log given is for nobody else.
 """

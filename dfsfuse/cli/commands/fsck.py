@@ -68,7 +68,7 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
     if checked.comparison.undecided:
         write_line(f"{checked.comparison.undecided} keys change too often to be compared between the servers")
     for lack in checked.pieces.lacks[:LACKS_SHOWN] if checked.healed is None else ():
-        path = printable(checked.paths.get(lack.placed.ino, b"(inode %d)" % lack.placed.ino))
+        path = printable(checked.path(lack.placed.ino))
         other = ", and no other server that answers has it" if lack.is_last else ""
         write_line(f"{path}: P{lack.number} of a segment is missing on {names[lack.server]}{other}")
     write_line(f"{checked.files} files and {checked.folders} folders, at slot {checked.slot}.")
@@ -136,7 +136,7 @@ def as_dictionary(checked: Checked, names: dict[int, str]) -> dict[str, object]:
         },
         "missing_copies": [
             {
-                **json_text("path", checked.paths.get(lack.placed.ino, b"")),
+                **json_text("path", checked.path(lack.placed.ino)),
                 "segment": lack.placed.segment.id.hex(),
                 "piece": lack.number,
                 "server": names[lack.server],
