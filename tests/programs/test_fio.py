@@ -51,6 +51,7 @@ def fio(job: str, folder: Path, *options: str) -> None:
         "--verify=crc32c",
         "--verify_fatal=1",
         "--verify_dump=0",
+        "--verify_state_save=0",
         "--randrepeat=1",
         "--group_reporting",
         "--output-format=json",
