@@ -46,6 +46,8 @@ class BadCopy:
     text: str
     has_twin: bool
     """Another copy of the piece was found to be good: healing makes this one anew from it."""
+    whole: Segment
+    """The segment, for who heals it."""
 
 
 @dataclass
@@ -205,7 +207,9 @@ class Verifier:
                 name = self._cluster.names[copy.server]
                 text = f"{name} does not have it" if is_missing else what.text if isinstance(what, Failure) else what
                 has_twin = (copy.segment.id, copy.number) in good
-                yield BadCopy(paths[ino], copy.segment.id, copy.number, copy.server, is_missing, text, has_twin)
+                yield BadCopy(
+                    paths[ino], copy.segment.id, copy.number, copy.server, is_missing, text, has_twin, copy.segment
+                )
 
 
 def _segments(value: bytes | None) -> tuple[Segment, ...]:

@@ -84,7 +84,15 @@ def test_what_is_wrong_on_the_disks_is_found_and_what_a_tree_differs_in(servers:
     assert all(copy["path"].startswith("/tree/") for copy in bad)
     outcome = dfc("verify", "tree")
     assert outcome.code == 14
-    assert b"DFS4" in outcome.out and b"dfc heal" in outcome.err
+    assert b"DFS4" in outcome.out and b"dfc verify --heal" in outcome.err
+
+    # The server believes its damaged piece to be good, so only who has seen its bytes can heal it.
+    assert b"2 copies made anew." in dfc.ok("verify", "--heal")
+    assert json.loads(dfc.ok("verify", "--heal", "--json"))["made_anew"] == 0
+    assert dfc("verify", "--heal", "--against", "tree", "/tree").code == 2
+    raw[-1] ^= 1
+    assert damaged.read_bytes() == raw
+    assert gone.exists()
 
     servers[3].kill()
     outcome = dfc("verify", "--json")

@@ -1,7 +1,7 @@
 """One run: writers and contestants at work in two mounts, a nemesis, healing, and checks all along and at the end.
 
-After each fault the servers must agree again, and, where the fault left damage, `dfc verify` finds it and `dfc heal`
-mends it, until both copies of every piece are on the disks and good. Then everybody pauses, and each writer's folder is
+After each fault the servers must agree again, and, where the fault left damage, `dfc heal` and `dfc verify --heal`
+mend it, until both copies of every piece are on the disks and good. Then everybody pauses, and each writer's folder is
 compared through the other mount. At the end all is compared once more, through a mount that never saw any of it and
 through `dfc get`. The first broken promise ends the run.
 
@@ -162,10 +162,10 @@ class Run:
 
     def heal(self) -> None:
         """Find what is bad, and mend it, from outside."""
-        for command in ("verify", "heal"):  # what they find is their exit codes' business; what counts is on the disks
-            done = self._field.dfc(command)
+        for command in (["heal"], ["verify", "--heal"]):  # what counts is not what they say, but what is on the disks
+            done = self._field.dfc(*command)
             said = (done.stdout + done.stderr).decode(errors="replace")[-3000:]
-            self.history.note(dfc=command, exit=done.returncode, said=said)
+            self.history.note(dfc=" ".join(command), exit=done.returncode, said=said)
 
     def _servers_agree(self) -> bool:
         """All four answer and have the same slot, or nearly: the writers go on meanwhile."""

@@ -32,8 +32,8 @@ def heal(client: Client, path: str, as_json: bool) -> None:
     """Give every piece of PATH and all below it (default: everything) its two copies, on the servers where they
     belong, as far as those answer. Says what was done. Mounts do the same in the background.
 
-    A copy is made from the other one, which is checked against what was put. To find bad copies that nobody has read,
-    use verify first; servers also look for them by themselves.
+    A copy is made from the other one, which is checked against what was put. Bad copies that nobody
+    has read are found by verify --heal; servers also look for them by themselves.
 
     The exit code is 0 if everything has its two copies now, 14 if something lacks one still, and 3 if some piece has
     none that can be had.

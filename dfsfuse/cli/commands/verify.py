@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from dfsfuse.cli import exit_codes, remote_paths
-from dfsfuse.cli.client import Client
+from dfsfuse.cli.client import Client, Connection
 from dfsfuse.cli.output import complain, human_size, json_text, printable, write_json, write_line
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.reports import AlreadyReported, Tally
 from dfsfuse.errors import IncompleteError
+from dfsfuse.upkeep.verify import BadCopy
 from dfsfuse.vfs.attributes import Attributes
 
 COPIES = 2
@@ -23,30 +24,34 @@ BLOCK_BYTES = 512
 
 @click.command("verify", short_help="Check every copy of every piece, or compare with a local folder.")
 @click.option("--against", metavar="DIR", help="Compare with the local folder (or file) DIR instead.")
+@click.option("--heal", "heal_bad", is_flag=True, help="Make anew what is found bad or missing, from the good copy.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @click.argument("path", default="/")
 @click.pass_obj
-def verify(client: Client, path: str, against: str | None, as_json: bool) -> None:
+def verify(client: Client, path: str, against: str | None, heal_bad: bool, as_json: bool) -> None:
     """Fetch both copies of every piece of PATH and all below it (default: everything), and check them against what
-    was put. Says which copies are bad or missing, on which server, and what to do.
+    was put. Says which copies are bad or missing, on which server, and what to do; with --heal, does it.
 
     With --against, compare names, types, sizes, contents, permissions and the targets of links with a local folder,
     and say what differs.
 
-    The exit code is 0 if all is as it should be, 14 if not, and 3 if some piece has no good copy left.
+    The exit code is 0 if all is as it should be (with --heal: is now), 14 if not, and 3 if some piece has no good copy
+    left.
     """
     where = remote_paths.normal(path)
     found = client.remote.existing(where, follow=False)
+    if against is not None and heal_bad:
+        raise click.UsageError("--heal makes copies of pieces anew: it does not go with --against")
     if against is not None:
         _compare(client, where, found, client.local_path(against), as_json)
     else:
-        _verify(client, where, found, as_json)
+        _verify(client, where, found, heal_bad, as_json)
 
 
 # ------------------------------------------------------------------ all copies
 
 
-def _verify(client: Client, path: bytes, found: Attributes, as_json: bool) -> None:
+def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, as_json: bool) -> None:
     from dfsfuse.upkeep.map_reader import MapReader
     from dfsfuse.upkeep.verify import Verifier
 
@@ -63,6 +68,7 @@ def _verify(client: Client, path: bytes, found: Attributes, as_json: bool) -> No
         verified = verifier.verify(paths, everything=path == b"/")
     names = connection.server_names
     bad = sorted(verified.bad, key=lambda copy: (copy.path, copy.segment, copy.number, copy.server))
+    made_anew = _heal(connection, bad) if heal_bad else 0
     if as_json:
         write_json(
             {
@@ -85,6 +91,7 @@ def _verify(client: Client, path: bytes, found: Attributes, as_json: bool) -> No
                 "unreadable": [json_text("path", one) for one in verified.unreadable],
                 "not_verified": {names[server]: text for server, text in sorted(verified.unheard.items())},
                 "unverified_copies": verified.unverified,
+                "made_anew": made_anew,
             }
         )
     else:
@@ -97,15 +104,30 @@ def _verify(client: Client, path: bytes, found: Attributes, as_json: bool) -> No
             f"{_several(verified.files, 'file')}: {verified.copies} copies of pieces are good "
             f"({human_size(verified.verified_bytes)})."
         )
+        if made_anew:
+            write_line(f"{_several(made_anew, 'copy', 'copies')} made anew.")
     for server, text in sorted(verified.unheard.items()):
         complain(f"{names[server]} was not verified: {text}")
     if verified.lost:
         complain(f"{_several(len(verified.lost), 'file')} cannot be put together from the servers that answer")
         raise AlreadyReported(IncompleteError.exit_code)
-    if bad:
-        complain(f"{_several(len(bad), 'copy', 'copies')} bad or missing: 'dfc heal' makes them anew")
-    if bad or verified.unheard or verified.unreadable:
+    still_bad = len(bad) - made_anew
+    if still_bad:
+        complain(f"{_several(still_bad, 'copy', 'copies')} bad or missing: 'dfc verify --heal' makes them anew")
+    if still_bad or verified.unheard or verified.unreadable:
         raise AlreadyReported(exit_codes.FOUND)
+
+
+def _heal(connection: Connection, bad: list[BadCopy]) -> int:
+    """Make these copies anew, from their twins; also those that a server believes to be good. How many it were."""
+    from dfsfuse.upkeep.heal import Healer
+    from dfsfuse.upkeep.map_reader import MapReader
+
+    healer = Healer(connection.cluster, MapReader(connection.new_log()), connection.store)
+    report = healer.restore([(copy.whole, copy.number, copy.server) for copy in bad if copy.has_twin])
+    for reason in report.reasons:
+        complain(reason)
+    return report.copied.total()
 
 
 def _files(remote: Remote, path: bytes, found: Attributes) -> Iterator[tuple[bytes, Attributes]]:
