@@ -196,10 +196,11 @@ def test_real_servers_that_are_killed_frozen_and_restarted(tmp_path: Path) -> No
             assert sink == data
 
             servers[1].restart()
+            assert 1 in cluster.recheck(DEADLINE_S), "a restarted server is not down for who looks"
             servers[2].freeze()
             servers[3].kill()
             outcomes = cluster.ask(ALL, stall_s=1.0)
-            assert isinstance(outcomes[1], Answer), "a restarted server is not down"
+            assert isinstance(outcomes[1], Answer)
             assert isinstance(outcomes[1].reply, Position)
             assert isinstance(outcomes[2], Failure)
             assert isinstance(outcomes[3], Failure)
