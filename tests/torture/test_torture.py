@@ -9,7 +9,7 @@ import pytest
 from .field import Field
 from .run import Options, Run
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
 SEED = 3
 FAULTS = 6
@@ -17,7 +17,7 @@ FAULTS = 6
 
 def test_a_short_run(tmp_path: Path) -> None:
     with Field(tmp_path / "field") as field:
-        report = Run(Options(SEED, 150, tmp_path, faults=FAULTS), field).run()
+        report = Run(Options(SEED, 360, tmp_path, faults=FAULTS), field).run()
         print("\n".join(report.lines()))
         assert report.passed, "\n".join(report.violations)
     assert sum(report.faults.values()) == FAULTS
