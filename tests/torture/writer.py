@@ -11,6 +11,7 @@ writer between two. Nobody holds more than one but the thread that drives the ru
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -30,6 +31,7 @@ SETTLE: Final = ".settle"
 """A file for barriers, which is not looked at."""
 READ_BYTES: Final = 1024 * 1024
 PAUSE_S: Final = 0.2
+INCOMPLETE: Final = " [incomplete]"
 PEEKS: Final = 0.08
 """How often a writer looks at what another one has acknowledged."""
 
@@ -314,11 +316,14 @@ def read(path: Path, start: int = 0, size: int = 1 << 62) -> bytes:
 
 
 def names_below(folder: Path) -> list[str]:
-    """All names below the folder, sorted."""
+    """All names below the folder, sorted. Raises OSError (EIO) if a file is shown as incomplete: that is as good an
+    answer as a failure, and only then excused."""
     names = []
     for where, folders, files in os.walk(folder, onerror=_raise):
         inside = Path(where).relative_to(folder)
         names += [str(inside / name) for name in (*folders, *files)]
+    if any(name.endswith(INCOMPLETE) for name in names):
+        raise OSError(errno.EIO, "files are incomplete")
     return sorted(name for name in names if name != SETTLE)
 
 
