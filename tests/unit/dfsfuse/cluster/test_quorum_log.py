@@ -135,6 +135,17 @@ def test_who_is_waited_for_has_a_turn_and_then_must_let_go(log_cluster: LogClust
     assert holder.turn_is_over
 
 
+def test_who_only_looks_does_not_take_the_turn_away(log_cluster: LogCluster) -> None:
+    """Else one that looks for names without pause keeps the other one from writing more than one at a time."""
+    holder = log_of(log_cluster)
+    holder.want_lease()
+    assert holder.commit(put(a="1"), never)
+    holder._state.recalled = True
+    assert not holder.turn_is_over
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + TURN_S)
+    assert holder.turn_is_over
+
+
 @pytest.mark.parametrize("away", [None, 1])
 def test_a_server_with_an_old_state_is_not_believed(log_cluster: LogCluster, away: int | None) -> None:
     """Its folder was put back from a backup: it has forgotten what it accepted since."""
