@@ -59,8 +59,6 @@ class ServerRegister:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="server-register", daemon=True)
-        self.on_replaced: Callable[[int], None] = lambda _: None
-        """Told of each server that has another disk than before. It must not wait for anything."""
 
     def open(self) -> None:
         """Compare the config with the namespace, and write down who is who.
@@ -131,4 +129,3 @@ class ServerRegister:
         self._written.update((id, known_faults[id]) for id in faults)
         for id in sorted(replaced):
             log.warning("%s has another disk than before: what it held is made anew", self._cluster.names[id])
-            self.on_replaced(id)

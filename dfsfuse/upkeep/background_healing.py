@@ -41,7 +41,7 @@ from dfsfuse.upkeep.moving import StoppedError
 FIRST_S: Final = 10.0
 """After the mount began."""
 EVERY_S: Final = 6 * 3600.0
-FINDINGS_EVERY_S: Final = 300.0
+FINDINGS_EVERY_S: Final = 60.0
 STEP_S: Final = 1.0
 SETTLE_S: Final = 2.0
 """After a server came back: its log is brought up to date first, and small pieces come with that."""
