@@ -23,6 +23,7 @@ import msgspec
 
 from dfs_server.protocol.message import MAX_AT_ONCE
 from dfs_server.protocol.messages import DropPieces, Have, ListPieces, PieceList
+from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.cluster.exchange import Answer, Failure
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.namespace import keys
@@ -128,7 +129,7 @@ class Sweeper:
             if server in swept.unheard:
                 continue
             found = lists[server] = []
-            after: Piece | None = (start, 0) if start else None
+            after = _before(start) if start else None
             while True:
                 outcome = ask(self._cluster, {server: ListPieces(after, limit)}, self._wait)[server]
                 if not isinstance(outcome, Answer) or not isinstance(outcome.reply, PieceList):
@@ -202,6 +203,12 @@ class _Old:
             for server, number, length in copies:
                 found.setdefault(server, []).append(((segment, number), length))
         return found
+
+
+def _before(segment: bytes) -> Piece | None:
+    """The last piece that there can be before those of a segment: servers take names of pieces only."""
+    number = int.from_bytes(segment, "big")
+    return ((number - 1).to_bytes(len(segment), "big"), PIECE_NUMBERS[-1]) if number else None
 
 
 def _portions(pieces: list[tuple[Piece, int]]) -> Iterator[list[tuple[Piece, int]]]:

@@ -10,7 +10,9 @@ from support.grid import FakeServer, Fault
 from support.memory_map import MemoryMap
 from support.stored_files import StoredFiles
 
-from dfs_server.protocol.messages import DropPieces, Have, ListPieces, Message, PieceList
+from dfs_server.piece_store import BadPieceError, check_piece
+from dfs_server.protocol.messages import DropPieces, Error, Have, ListPieces, Message, PieceList
+from dfs_server.protocol.status import Status
 from dfsfuse.namespace import keys
 from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.sweep import EVERY_NS, MIN_AGE_S, Sweeper, Swept, claim
@@ -33,6 +35,11 @@ class Aging(FakeServer):
                 if self.before_answer:
                     self.before_answer(request)
                 after = request.after or (b"", 0)
+                try:
+                    if request.after is not None:
+                        check_piece(*after)
+                except BadPieceError as error:
+                    return Error(Status.BAD_REQUEST, str(error)), b""
                 left = sorted(piece for piece in self.stored if piece > after)
                 listed = tuple((*piece, len(self.stored[piece][1]), self.age(piece)) for piece in left[: request.limit])
                 return PieceList(listed, len(left) > request.limit), b""
