@@ -79,7 +79,7 @@ class AccessTimes:
             return
         changed_ns = inode.ctime_ns if written_ns is None else max(inode.ctime_ns, written_ns)
         new_ns = due_ns(self._rule, self.shown_ns(ino, inode), changed_ns, self._context.clock())
-        if new_ns is None or new_ns == inode.atime_ns or not self._context.store.writable():
+        if new_ns is None or new_ns == inode.atime_ns or not self._context.seems_writable():
             return
         with self._lock:
             if self._closing.is_set() or (ino not in self._waiting and len(self._waiting) >= WAITING_MAX):

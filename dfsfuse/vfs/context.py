@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from dfs_server.protocol.batches import InlinePiece
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data.extents import Segment
+from dfsfuse.data.upload import SERVERS_TO_WRITE
 from dfsfuse.errors import ReadOnlyError
 from dfsfuse.namespace.inodes import InodeNumbers
 from dfsfuse.namespace.transactions import MapStore
@@ -77,6 +78,11 @@ class Context:
     """Commits that nobody waits for, and deletions. One thread."""
     uploads: Executor
     """Segments on their way up. A task here never waits for another."""
+
+    def seems_writable(self) -> bool:
+        """Are as many servers believed to answer as writing needs? Costs nothing: `store.writable` looks again for
+        those that are missing, which takes its time."""
+        return len(self.usable()) >= SERVERS_TO_WRITE
 
     def check_writable(self) -> None:
         """Raises ReadOnlyError if too few servers are there to write."""

@@ -165,10 +165,23 @@ def test_a_mount_that_cannot_write_reads_all_the_same(mounts: MemoryMounts, vfs:
     read_file(vfs, b"g")
     before, committed = atime(mounts, b"f"), len(mounts.map.batches)
     mounts.map.is_writable = False
+    mounts.segments.answering = {1, 3}
     assert read_file(vfs, b"f") == b"content"
     assert vfs.lookup(ROOT, b"f").atime_ns == before
     vfs.close()  # and what was to be written of g is given up
     assert len(mounts.map.batches) == committed
+
+
+def test_no_read_waits_for_servers_that_are_down(
+    mounts: MemoryMounts, vfs: Vfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is really so that nothing can be written is asked by who writes: that takes its time."""
+    write_file(vfs, b"f", b"content")
+    mounts.segments.answering = {1, 3}
+    asked: list[None] = []
+    monkeypatch.setattr(mounts.map, "writable", lambda: asked.append(None))
+    assert read_file(vfs, b"f") == b"content"
+    assert asked == []
 
 
 def test_a_store_that_fails_loses_the_time_and_nothing_else(mounts: MemoryMounts, vfs: Vfs) -> None:
