@@ -3,7 +3,8 @@
 Segments go up as the data comes, a few at a time, without an inode. Then one batch makes the inode, its regions and its
 name; for a very long file several batches fill a hidden inode (an orphan) first, and the last one names it. What takes
 hours fills it as it goes, since segments to which nobody refers are swept after a day. What it
-replaces keeps its mode and owner, as with cp. If anything fails the segments are dropped and nothing was there.
+replaces keeps its mode and owner, as with cp. If anything fails, or the hidden inode was swept (its client was taken
+for dead), the segments are dropped and nothing was there.
 
 Memory: the segments on their way, at most `SEGMENTS_AT_ONCE`. Threads: the caller's, and the pool of uploads.
 """
@@ -21,7 +22,7 @@ import msgspec
 
 from dfsfuse.data.extents import REGION_BYTES, Write
 from dfsfuse.data.placement import rotation_of, rotation_of_region
-from dfsfuse.errors import DfsError, MaybeDoneError
+from dfsfuse.errors import DfsError, MaybeDoneError, UnavailableError
 from dfsfuse.namespace import inodes, orphans
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction
@@ -102,7 +103,7 @@ class Putter:
             def add(tx: Transaction, portion: list[Patch] = portion, began_ns: int = began_ns) -> None:
                 now_ns = self._context.clock()
                 uploaded.check(tx, began_ns, now_ns)
-                inode = inodes.find(tx, put.ino)
+                inode = _so_far(tx, put)
                 if inode is None:
                     orphans.begin(tx, put.ino, self._context.client, now_ns)
                     inode = msgspec.structs.replace(put.new, nlink=0)
@@ -115,7 +116,7 @@ class Putter:
 
     def _name(self, parent: int, name: bytes, put: _Put, last: list[Patch]) -> Inode:
         def fill(tx: Transaction, old: Inode | None) -> Inode:
-            inode = inodes.find(tx, put.ino) or put.new
+            inode = _so_far(tx, put) or put.new
             if last:
                 uploaded.check(tx, put.began_ns(), self._context.clock())
                 inode = regions.save(tx, put.ino, inode, last).inode
@@ -151,6 +152,8 @@ class _Put:
     """All that is up."""
     began: list[int] = field(default_factory=list)
     """When those began to go up to which the map does not refer yet; they are the last ones."""
+    is_hidden: bool = False
+    """The map has the inode, which has no name yet."""
 
     @property
     def waiting(self) -> list[Patch]:
@@ -164,6 +167,15 @@ class _Put:
     def referred(self, count: int) -> None:
         """The map refers to the first so many of them."""
         del self.began[:count]
+        self.is_hidden = True
+
+
+def _so_far(tx: Transaction, put: _Put) -> Inode | None:
+    """The inode without a name, if there is one by now. Raises UnavailableError if it was swept with its data."""
+    inode = inodes.find(tx, put.ino)
+    if inode is None and put.is_hidden:
+        raise UnavailableError("what was put so far was swept, since nothing was heard of it for a day: put it again")
+    return inode
 
 
 def _arrived(on_the_way: deque[_OnTheWay], put: _Put) -> int:

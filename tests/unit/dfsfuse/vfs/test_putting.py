@@ -12,7 +12,7 @@ from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, in_chunks, na
 
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
-from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError
+from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace import orphans
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import regions
@@ -180,3 +180,25 @@ def test_a_file_that_takes_days_is_referred_to_as_it_goes(mounts: MemoryMounts) 
     assert read_file(vfs, b"f") == data
     assert not [key for key in mounts.map.items if key.startswith(b"o/")]
     assert mounts.map.drops == []
+
+
+def test_who_was_taken_for_dead_meanwhile_makes_no_file_with_a_part_of_the_data(mounts: MemoryMounts) -> None:
+    vfs, other = mounts.mount(), mounts.mount()
+    data = random.Random(8).randbytes(6 * REGION_BYTES)
+    swept = 0
+
+    def slowly() -> Iterator[bytes]:
+        nonlocal swept
+        for chunk in in_chunks(data, REGION_BYTES):
+            mounts.now_ns += 2 * 3600 * 10**9
+            yield chunk
+            if not swept and any(key.startswith(b"o/") for key in mounts.map.items):
+                now_ns, mounts.now_ns = mounts.now_ns, mounts.now_ns + orphans.VALID_NS
+                swept = other.orphan_keeper.sweep()
+                mounts.now_ns = now_ns
+
+    with pytest.raises(UnavailableError, match="put it again"):
+        vfs.put_stream(ROOT, b"f", slowly())
+    assert swept == 1
+    assert names(vfs) == []
+    assert not [key for key in mounts.map.items if key[:2] in (b"o/", b"e/")]
