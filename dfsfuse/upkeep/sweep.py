@@ -8,7 +8,8 @@ What must never happen is that a batch refers to a piece after all. So a sweep f
 that saves data reads it in the same transaction, and puts again what it had put long before (`vfs/uploads.py`).
 
 Nothing is swept unless everything is understood: if a quorum's map cannot be had, or some record cannot be read, or
-there are keys of unknown kinds, nobody knows what is referred to, and all pieces stay.
+there are keys of unknown kinds, nobody knows what is referred to, and all pieces stay. What the map that was read does
+not refer to is looked for in the maps of all servers, each by itself, since one may be damaged (`every_map`).
 
 Memory: `WINDOW_PIECES` of each server at a time. One thread; given up within a moment when `wait` says so.
 """
@@ -29,6 +30,7 @@ from dfsfuse.data.transport import ClusterLike
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.transactions import MapStore, Transaction
 from dfsfuse.upkeep.asking import ask
+from dfsfuse.upkeep.every_map import tell_references
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.walk import walk
@@ -165,7 +167,7 @@ class Sweeper:
                     return f"the record of a part of inode {record.ino} cannot be read"
                 for segment in record.region.segments:
                     old.forget(segment.id)
-        return ""
+        return tell_references(self._cluster, self._wait, old.forget) if old else ""
 
     def _drop(self, server: int, pieces: list[tuple[Piece, int]], swept: Swept, *, drop: bool) -> None:
         swept.orphans += len(pieces)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from support.grid import FakeServer, Fault
@@ -11,9 +11,10 @@ from support.memory_map import MemoryMap
 from support.stored_files import StoredFiles
 
 from dfs_server.piece_store import BadPieceError, check_piece
-from dfs_server.protocol.messages import DropPieces, Error, Have, ListPieces, Message, PieceList
+from dfs_server.protocol.messages import DropPieces, Error, Have, Items, ListPieces, Message, PieceList, ReadRange
 from dfs_server.protocol.status import Status
 from dfsfuse.namespace import keys
+from dfsfuse.upkeep import every_map
 from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.sweep import EVERY_NS, MIN_AGE_S, Sweeper, Swept, claim
 
@@ -26,6 +27,8 @@ class Aging(FakeServer):
     """Knows how old its pieces are, and lists and drops them accordingly."""
 
     ages: dict[tuple[bytes, int], int]
+    map: Callable[[], dict[bytes, bytes]]
+    """Its own: the namespace's, unless its disk has lost or changed something."""
     default_age_s = OLD_S
 
     def answer(self, request: Message, payload: bytes) -> tuple[Message, bytes]:
@@ -43,6 +46,9 @@ class Aging(FakeServer):
                 left = sorted(piece for piece in self.stored if piece > after)
                 listed = tuple((*piece, len(self.stored[piece][1]), self.age(piece)) for piece in left[: request.limit])
                 return PieceList(listed, len(left) > request.limit), b""
+            case ReadRange(_, _, start, end, limit):
+                items = [(key, value) for key, value in sorted(self.map().items()) if start <= key < end]
+                return Items(9, tuple(items[:limit]), len(items) > limit), b""
             case DropPieces():
                 self.asked.append(request)
                 flags = []
@@ -64,6 +70,7 @@ def files() -> Iterator[StoredFiles]:
     for number in files.grid.servers:
         server = Aging(f"DFS{number}")
         server.ages = {}
+        server.map = lambda: files.store.items
         files.grid.servers[number] = server
     yield files
     files.close()
@@ -122,6 +129,33 @@ def test_what_a_batch_refers_to_after_the_lists_were_taken_stays(files: StoredFi
     last.before_answer = meanwhile
     assert sweep(files).orphans == 0
     assert segment.id in pieces(files)
+
+
+@pytest.mark.parametrize("server", [1, 2, 3, 4])
+@pytest.mark.parametrize("page_items", [1, 1000])
+def test_what_the_map_of_any_server_refers_to_stays_as_the_one_that_was_read_may_be_damaged(
+    files: StoredFiles, server: int, page_items: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(every_map, "PAGE_ITEMS", page_items)
+    (segment,) = files.write(900, 0, LARGE)
+    files.write(3, 0, SMALL, SMALL)
+    undamaged = dict(files.store.items)
+    del files.store.items[keys.region(900, 0)]
+    good = files.grid[server]
+    assert isinstance(good, Aging)
+    good.map = lambda: undamaged
+    swept = sweep(files)
+    assert (swept.orphans, swept.dropped, swept.hindrance) == (0, 0, "")
+    good.map = lambda: {**undamaged, keys.region(900, 0): b"flipped"}
+    assert "DFS" in sweep(files).hindrance
+    assert segment.id in pieces(files)
+
+
+def test_nothing_goes_if_fewer_than_three_servers_show_their_maps(files: StoredFiles) -> None:
+    (segment,) = orphans(files)
+    files.down(1, 2)  # since a quorum told where the log ends
+    assert "too few servers" in sweep(files).hindrance
+    assert pieces(files) == {segment}
 
 
 def test_nothing_goes_without_a_quorums_map(files: StoredFiles) -> None:

@@ -1,0 +1,53 @@
+"""What the map of each single server refers to: for who would delete what nobody refers to.
+
+A map that was read is one server's. Its disk may have lost a record, or flipped a bit in it, and then what this record
+refers to looks like an orphan, with both copies of all its pieces. So nothing is one before the maps of three servers
+say so, each by itself: at most one of them is damaged. A server that is behind may name too much, which does no harm.
+
+One thread; memory is one page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from dfs_server.protocol.batches import NO_BATCH
+from dfs_server.protocol.messages import Items, ReadRange
+from dfsfuse.cluster.exchange import Answer
+from dfsfuse.cluster.proposer import QUORUM
+from dfsfuse.data import extents
+from dfsfuse.data.extents import BadRegionError
+from dfsfuse.data.transport import ClusterLike
+from dfsfuse.namespace import keys
+from dfsfuse.upkeep.asking import ask
+
+PAGE_ITEMS: Final = 1000
+
+
+def tell_references(cluster: ClusterLike, wait: Callable[[float], bool], refers: Callable[[bytes], None]) -> str:
+    """Tell `refers` each segment that the map of some server refers to. Why that is not enough to know, if it is not.
+
+    Raises `StoppedError`, AuthenticationError.
+    """
+    whole = 0
+    for server in sorted(cluster.names):
+        start, end = keys.all_files_regions()
+        while True:
+            outcome = ask(cluster, {server: ReadRange(0, NO_BATCH, start, end, PAGE_ITEMS)}, wait)[server]
+            page = outcome.reply if isinstance(outcome, Answer) else None
+            if not isinstance(page, Items):
+                break
+            for key, value in page.items:
+                try:
+                    segments = extents.decode(value).segments
+                except BadRegionError:
+                    name = cluster.names[server]
+                    return f"{name} has a record of a part of inode {keys.number_in(key)} that cannot be read"
+                for segment in segments:
+                    refers(segment.id)
+            if not page.more or not page.items:
+                whole += 1
+                break
+            start = page.items[-1][0] + b"\0"
+    return "" if whole >= QUORUM else "too few servers show their maps to know what is referred to"
