@@ -69,7 +69,7 @@ class ServerRegister:
         members.check(known, self._cluster.names)
         identities = self._cluster.identities()
         if any(id not in known or known[id].identity != identity for id, identity in identities.items()):
-            self._update()
+            self._update_or_try_again()
 
     def start(self) -> None:
         """Begin to write down what is found out."""
@@ -92,7 +92,7 @@ class ServerRegister:
             if self._stop.is_set():
                 break
             try:
-                self._update()
+                self._update_or_try_again()
             except WrongServerError as error:
                 log.error("%s", error)  # noqa: TRY400 (for people: which folder is wrong, and what to do)
             self._stop.wait(self._pause_s)
@@ -106,10 +106,14 @@ class ServerRegister:
                 found[id] = fault._replace(times=times)
         return found
 
-    def _update(self) -> None:
-        """Write down what is new. Raises `WrongServerError` only."""
+    def _update_or_try_again(self) -> None:
+        if not self._update():
+            self._wake.set()
+
+    def _update(self) -> bool:
+        """Write down what is new. False: that cannot be done now. Raises `WrongServerError` only."""
         if len(self._cluster.usable()) <= len(self._cluster.names) // 2:
-            return
+            return False
         identities, now_ns = dict(self._cluster.identities()), self._time_ns()
         faults, known_faults = self._unwritten(), dict(self._cluster.faults())
 
@@ -125,7 +129,8 @@ class ServerRegister:
             raise
         except (DfsError, OSError) as error:
             log.info("who is which server could not be written down: %s", error)
-            return
+            return False
         self._written.update((id, known_faults[id]) for id in faults)
         for id in sorted(replaced):
             log.warning("%s has another disk than before: what it held is made anew", self._cluster.names[id])
+        return True

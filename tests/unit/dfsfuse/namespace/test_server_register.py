@@ -8,8 +8,9 @@ import pytest
 from support.daemons import eventually
 from support.memory_map import MemoryMap
 
+from dfs_server.protocol.batches import Batch
 from dfsfuse.cluster.faults import Fault
-from dfsfuse.errors import WrongServerError
+from dfsfuse.errors import ReadOnlyError, WrongServerError
 from dfsfuse.namespace.members import find
 from dfsfuse.namespace.server_register import ServerRegister
 
@@ -84,6 +85,30 @@ def test_what_is_found_out_later_is_written_down(store: MemoryMap) -> None:
     found = store.read(find)
     assert (found[3].identity, found[3].replaced_ns) == (b"new disk", 42)
     assert (found[2].faults, found[2].fault_ns, found[2].fault) == (3, 99, "sent wrong bytes")
+
+
+def test_what_cannot_be_written_down_yet_is_tried_again(store: MemoryMap) -> None:
+    servers = Servers()
+    servers.up = frozenset({1, 2})
+    one = register(store, servers)
+    one.open()
+    one.start()
+    servers.up = frozenset(servers.names)
+    eventually(lambda: len(store.read(find)) == 4)
+    refusals = 0
+
+    def refuse(_: Batch) -> None:
+        nonlocal refusals
+        refusals += 1
+        if refusals < 3:
+            raise ReadOnlyError("too few servers")
+
+    store.before_commit = refuse
+    servers.found = servers.found | {3: b"new disk"}
+    servers.on_news()
+    eventually(lambda: store.read(find)[3].identity == b"new disk")
+    assert refusals == 3
+    one.close()
 
 
 def test_a_fault_is_counted_once(store: MemoryMap) -> None:
