@@ -15,7 +15,7 @@ from typing import Final
 from dfs_server.protocol.messages import Position
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.driving import SOFT_S, drive
-from dfsfuse.cluster.log_protocol import LogState, catch_up
+from dfsfuse.cluster.log_protocol import LogState, News, catch_up
 from dfsfuse.cluster.log_repair import bring_up_to_date, settle
 from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
@@ -85,6 +85,7 @@ class Tender:
         tails = {position.tail_digest for position in positions.values() if position.tail_digest}
         if self._doubt in tails:
             self._drive(catch_up(self._log, recall=False))
+            self._log.news = News()  # nobody here wants them, and they would be kept for ever
             self._drive(settle(self._log.known))
         self._doubt = min(tails, default=b"")
 

@@ -173,7 +173,11 @@ class Files:
                     self._table.hold(ino)
                 return attributes_of(ino, inode), self._add(Handle(self._table.pin(ino), flags))
         handle = self.open(made, flags)
-        inode = self._context.store.read(lambda view: inodes.load(view, made), max_age_s=self._context.max_age_s)
+        try:
+            inode = self._context.store.read(lambda view: inodes.load(view, made), max_age_s=self._context.max_age_s)
+        except BaseException:
+            self.release(handle)
+            raise
         if hold:
             self._table.hold(made)
         return self.attributes(made, inode), handle

@@ -72,3 +72,18 @@ def test_the_thread_tends_when_it_is_woken_and_ends(log_cluster: LogCluster) -> 
     tender.wake()
     tender.close()
     assert not tender._thread.is_alive()
+
+
+def test_it_does_not_keep_what_nobody_asks_for(log_cluster: LogCluster) -> None:
+    log, tender = parts(log_cluster)
+    for number in range(3):
+        write(log, 2)
+        writer = QuorumLog(log_cluster, client=b"writer-%d" % number, clock=log_cluster.grid.clock)  # type: ignore[arg-type]
+        log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + 10.0)
+        write(writer, 1)
+        for _ in range(2):
+            log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + 10.0)
+            tender._tend()
+        log.catch_up()
+    assert tender._log.known.slot > 0
+    assert not tender._log.news.changes

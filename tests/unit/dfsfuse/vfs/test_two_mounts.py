@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 
 import pytest
 from support.executors import Immediate
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, names, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
+from dfsfuse.namespace.transactions import View
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
 
@@ -91,6 +93,25 @@ def test_o_excl_has_exactly_one_winner(mounts: MemoryMounts) -> None:
         thread.join(30)
     assert sorted(won) == sorted(rounds)
     assert len(lost) == len(rounds) * (len(vfss) - 1)
+
+
+def test_create_that_finds_a_file_which_vanishes_keeps_no_handle_on_it(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, other = mounts.mount(), mounts.mount()
+    old = write_file(other, b"f", b"old")
+    read, opened = mounts.map.read, here.is_open
+
+    def vanishing(work: Callable[[View], object], *, max_age_s: float = 0.0) -> object:
+        if max_age_s and opened(old) and names(other) == [b"f"]:
+            other.unlink(ROOT, b"f")
+        return read(work, max_age_s=max_age_s)
+
+    monkeypatch.setattr(mounts.map, "read", vanishing)
+    made, handle = here.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    close(here, handle)
+    assert made.ino != old
+    assert not here.is_open(old)
 
 
 def test_create_without_o_excl_opens_what_another_mount_made(mounts: MemoryMounts) -> None:
