@@ -1,11 +1,12 @@
 """fsck: one look at a whole namespace after the other, and repairs in between if they are wanted.
 
-    1. the map's records      snapshot, `examine`, `mend`; again until nothing more is to be mended
-    2. the servers' maps      `compare`
+    1. the servers' maps      `compare`
+    2. the map's records      snapshot, `examine`, `mend`; again until nothing more is to be mended
     3. the pieces             on their homes? `heal` makes what is missing
     4. orphans                pieces that nobody refers to: `sweep`
 
-Nothing is repaired that would lose something. One thread.
+Nothing is repaired that would lose something; and nothing at all while the servers' maps differ: what is read may be
+the damaged one, and all that it has lost would be put right, or swept, on the others too. One thread.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class Checked:
     swept: Swept = field(default_factory=Swept)
 
     @property
+    def may_repair(self) -> bool:
+        """Is it known what is right?"""
+        return not self.comparison.differing
+
+    @property
     def is_sound(self) -> bool:
         """Is all as it should be, as far as it was looked at: and was all looked at?"""
         lacking = len(self.pieces.lacks) if self.healed is None else self.healed.still_lacking
@@ -90,18 +96,20 @@ class Fsck:
     def run(self, *, repair: bool) -> Checked:
         """Look at everything. Raises DfsError."""
         checked = Checked()
-        examined = self._records(checked, repair=repair)
         self._step("comparing the servers' maps")
         checked.comparison = compare(self._cluster, self._log, self._told)
+        repair = repair and checked.may_repair
+        examined = self._records(checked, repair=repair)
         self._step("asking for the pieces")
         checked.pieces = fsck_pieces.check(self._cluster, self._pages, examined.segments, self._told)
         if repair and (checked.pieces.lacks or checked.pieces.away):
             self._step("healing")
             checked.healed = Healer(self._cluster, self._pages, self._store).heal()
         self._step("looking for orphans")
-        if repair:
-            claim(self._store, self._now_ns(), self._client, every_ns=0)
-        checked.swept = Sweeper(self._cluster, self._pages).sweep(drop=repair)
+        may_drop = repair and claim(self._store, self._now_ns(), self._client, every_ns=0)
+        checked.swept = Sweeper(self._cluster, self._pages).sweep(drop=may_drop)
+        if repair and not may_drop and checked.swept.orphans and not checked.swept.hindrance:
+            checked.swept.hindrance = "a newer program sweeps here, in a way that this one does not know"
         return checked
 
     def _records(self, checked: Checked, *, repair: bool) -> Examined:

@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 import os
+import sqlite3
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.dfc_process import Outcome
 from support.pieces_on_disk import large_piece_files
@@ -22,7 +24,7 @@ from dfs_server.protocol.pieces import block_digests
 from dfsfuse.cli import dfc as program
 from dfsfuse.cli.config import load_config
 from dfsfuse.cli.session import open_session
-from dfsfuse.namespace import keys
+from dfsfuse.namespace import keys, records
 from dfsfuse.namespace.transactions import Transaction
 
 pytestmark = pytest.mark.integration
@@ -141,6 +143,12 @@ def test_a_damaged_namespace_is_found_said_and_repaired(servers: Servers, dfc: D
     with open_session(load_config(dfc.config)) as session:
         assert session.store.read(lambda view: view.get(b"x/1")) == b"of a newer program"
         session.store.transact(lambda tx: tx.delete(b"x/1"))
+        session.store.transact(lambda tx: tx.put(keys.SWEEP, b"\x93\x02\xa1x\xa1y"))
+    said = json.loads(dfc("fsck", "--repair", "--json").out)
+    assert (said["orphans"], said["orphans_dropped"]) == (1, 0)
+    assert "newer program" in said["orphans_unknown"]
+    with open_session(load_config(dfc.config)) as session:
+        session.store.transact(lambda tx: tx.delete(keys.SWEEP))
     assert orphan.exists()
     outcome = dfc("fsck", "--repair", "--json")
     said = json.loads(outcome.out)
@@ -149,6 +157,27 @@ def test_a_damaged_namespace_is_found_said_and_repaired(servers: Servers, dfc: D
     dfc.ok("mv", f"/lost+found/#{lost.ino}", f"/tree/{name.decode()}")
     dfc.ok("verify", "--against", "tree", "/tree")
     dfc.ok("verify")
+
+
+def test_nothing_is_put_right_while_the_servers_maps_differ(servers: Servers, dfc: Dfc) -> None:
+    with open_session(load_config(dfc.config)) as session:
+        ino = session.vfs.lookup(keys.ROOT, b"tree").ino
+        folder = session.store.read(lambda view: view.get(keys.inode(ino)))
+        wrong = msgspec.structs.replace(records.decode_inode(folder or b""), size=99)
+        session.store.transact(lambda tx: tx.put(keys.inode(ino), records.encode(wrong)))
+    put_orphan(servers[1])
+    servers[3].kill()
+    with contextlib.closing(sqlite3.connect(servers[3].root / USER / "namespace.db")) as db:
+        db.execute("INSERT INTO map (key, value) VALUES (?, ?)", (b"h/never", b"in no batch"))
+        db.commit()
+    servers[3].start()
+
+    outcome = dfc("fsck", "--repair")
+    assert outcome.code == 14
+    assert b"the map of DFS3 differs" in outcome.out and b"nothing was changed" in outcome.err, outcome
+    assert b"put right" not in outcome.out and b"will be deleted" not in outcome.out, outcome
+    with open_session(load_config(dfc.config)) as session:
+        assert session.store.read(lambda view: view.get(keys.inode(ino))) == records.encode(wrong)
 
 
 def put_orphan(server: ServerProcess) -> Path:

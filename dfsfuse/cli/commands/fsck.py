@@ -76,6 +76,8 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
         write_line(sentence)
     for server, why in sorted(_unheard(checked).items()):
         complain(f"{names[server]} was not checked: {why}")
+    if repair and not checked.may_repair:
+        complain("nothing was changed: while the servers' maps differ nobody can tell what is right")
     if not checked.is_newest:
         complain("too few servers answer to know the newest state")
     if checked.swept.hindrance:
