@@ -127,13 +127,14 @@ class LogState:
         if self.recent and self.recent[-1][0] != slot - 1:
             self.recent.clear()
         self.recent.append((slot, encoded))
+        while sum(len(kept) for _, kept in self.recent) > batches.MAX_BATCH_BYTES:
+            self.recent.popleft()  # more is too much for a frame
 
     def recent_from(self, slot: int) -> tuple[bytes, ...]:
-        """The recent batches from this slot on; none if they do not reach back so far, or are too much for a frame."""
+        """The recent batches from this slot on; none if they do not reach back so far."""
         if not self.recent or slot < self.recent[0][0]:
             return ()
-        found = tuple(encoded for at, encoded in self.recent if at >= slot)
-        return found if sum(map(len, found)) <= batches.MAX_BATCH_BYTES else ()
+        return tuple(encoded for at, encoded in self.recent if at >= slot)
 
     def learnt(self, change: Change) -> None:
         """The next batch is known to be chosen."""

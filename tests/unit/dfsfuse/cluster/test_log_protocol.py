@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dfs_server.protocol.ballots import ZERO
-from dfs_server.protocol.batches import NO_BATCH
+from dfs_server.protocol.batches import MAX_BATCH_BYTES, NO_BATCH
 from dfs_server.protocol.messages import Accept, AcceptedAt, Change, Changes, GetChanges, Position, Promise, Promised
 from dfsfuse.cluster.log_protocol import Contents, LogState, News, catch_up, commit
 from dfsfuse.cluster.procedures import Ask, Event, Procedure, Receive
@@ -118,3 +118,12 @@ def test_only_what_no_server_can_tell_is_forgotten() -> None:
     assert learn_from_servers(log, dict(trimmed))
     assert log.news.forget
     assert log.known == Point(6, CHANGE.digest)
+
+
+def test_recent_batches_take_no_more_memory_than_can_be_sent() -> None:
+    log = LogState(b"client")
+    for slot in range(1, 65):
+        log.proposed(slot, bytes(1_000_000))
+    assert sum(len(encoded) for _, encoded in log.recent) <= MAX_BATCH_BYTES
+    assert len(log.recent_from(63)) == 2
+    assert log.recent_from(62) == ()
