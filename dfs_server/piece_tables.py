@@ -165,8 +165,9 @@ class PieceTables:
         return [(segment, number) for segment, number in rows]
 
     def forget_marked(self, pieces: Sequence[PieceName]) -> None:
-        """The files of these marked pieces are deleted: delete the small ones and the marks."""
-        with self._database.lock, self._database.transaction(durable=False) as db:
+        """The files of these marked pieces are deleted: delete the small ones and the marks, durably. A mark that came
+        back with a power cut would also be of a file that was put since: nothing is written here for that one."""
+        with self._database.lock, self._database.transaction(durable=True) as db:
             db.executemany("DELETE FROM small_pieces WHERE segment = ? AND number = ?", pieces)
             _unmark(db, pieces)
 

@@ -168,6 +168,19 @@ class TestDropping:
         assert holdings.totals() == (2, 9)
         assert holdings.delete_dropped() == (0, 0)
 
+    def test_that_it_was_deleted_is_durable_or_a_power_cut_would_bring_the_drop_back_to_one_put_since(
+        self, holdings: Holdings, store: NamespaceStore, clock: Clock
+    ) -> None:
+        put_large(holdings, clock, A, 1)
+        holdings.drop([(A, 1)], 0)
+        clock.now_s += GRACE_S
+        with store._database.transaction(durable=False):
+            pass
+        assert holdings.delete_dropped() == (0, 1)
+        # A large piece that is put now writes nothing into SQLite's file, since no drop of it is noted there.
+        (synchronous,) = store._database.writer.execute("PRAGMA synchronous").fetchone()
+        assert synchronous == 2  # FULL: what this connection did last has waited for the disk
+
     def test_only_those_that_are_old_enough(self, holdings: Holdings, clock: Clock) -> None:
         put_large(holdings, clock, A, 1)
         holdings.put_small([(B, 1, b"small")])
