@@ -91,7 +91,7 @@ class OrphanKeeper:
         if self._files.all():  # then learn what others have removed, unless that is known
             self._context.store.read(lambda _: None, max_age_s=self._context.grace_s / LOOKS_IN_GRACE)
         self._claim_suspected()
-        self._reaper.delete_due()
+        self._reaper.delete_due(self._stop.is_set)
         now = self._context.monotonic()
         if now >= self._renew_at:
             self._renew_at = now + orphans.RENEW_S
@@ -118,7 +118,8 @@ class OrphanKeeper:
         self._claim(sorted({*self._files.orphans(), *self._reaper.waiting()}))
 
     def _claim(self, inos: list[int]) -> list[int]:
-        """Say that this mount needs them, as far as they are orphans. Gives those."""
+        """Say that this mount needs them, as far as they are orphans. Gives those. Without those whose records cannot
+        be read."""
         now_ns = self._context.clock()
 
         def work(tx: Transaction, portion: list[int]) -> list[int]:
@@ -129,11 +130,17 @@ class OrphanKeeper:
                 orphans.claim(tx, ino, self._context.client, now_ns)
             return claimed
 
-        claimed: list[int] = []
-        for first in range(0, len(inos), AT_ONCE):
-            portion = inos[first : first + AT_ONCE]
-            claimed += self._context.store.transact(lambda tx, portion=portion: work(tx, portion), durable=False)  # type: ignore[misc]
-        return claimed
+        def attempt(portion: list[int]) -> list[int]:
+            try:
+                return self._context.store.transact(lambda tx: work(tx, portion), durable=False)
+            except OSError as failure:
+                if len(portion) == 1:
+                    log.warning("inode %d has no name and cannot be claimed: %s", portion[0], failure)
+                    return []
+            return [claimed for ino in portion for claimed in attempt([ino])]
+
+        portions = [inos[first : first + AT_ONCE] for first in range(0, len(inos), AT_ONCE)]
+        return [claimed for portion in portions for claimed in attempt(portion)]
 
     # ------------------------------------------------------------------ the sweep
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dfsfuse.errors import DfsError
@@ -85,9 +85,9 @@ class Reaper:
         with self._lock:
             return [ino for _, ino in self._waiting]
 
-    def delete_due(self) -> None:
-        """Delete those whose grace is over. What fails is tried again the next time."""
-        while self._delete_some(self._context.monotonic()):
+    def delete_due(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Delete those whose grace is over, until `is_over`. What fails is tried again the next time."""
+        while not is_over() and self._delete_some(self._context.monotonic()):
             pass
 
     def finish(self) -> None:

@@ -214,3 +214,32 @@ def test_a_newer_clients_orphans_are_left_to_it(mounts: MemoryMounts) -> None:
     with pytest.raises(OSError, match="format 7") as caught:
         orphans.decode(newer)
     assert caught.value.errno == errno.EIO
+
+
+def test_one_that_a_newer_client_keeps_does_not_keep_the_others_from_being_claimed(mounts: MemoryMounts) -> None:
+    owner, other = mount(mounts), mount(mounts)
+    inos = [write_file(owner, name, b"data") for name in (b"f", b"g")]
+    handles = [other.open(ino, os.O_RDONLY) for ino in inos]
+    owner.unlink(ROOT, b"f")
+    owner.unlink(ROOT, b"g")
+    mounts.map.items[keys.orphan(inos[0])] = b"\x93\x07\x80\x00"
+    other.changed_elsewhere([keys.orphan(ino) for ino in inos])
+    pass_time(mounts, 3, other)
+    pass_time(mounts, GRACE_S, owner)
+    assert other.read(handles[1], 0, 10) == b"data"
+    assert other.read(handles[0], 0, 10) == b"data"
+
+
+def test_a_mount_that_ends_does_not_wait_until_all_is_deleted(mounts: MemoryMounts) -> None:
+    """What takes long is left to others (`Reaper.finish`)."""
+    vfs = mount(mounts)
+    for number in range(3 * AT_ONCE):
+        vfs.mkdir(ROOT, b"d%d" % number, 0o755, USER, GROUP)
+        vfs.rmdir(ROOT, b"d%d" % number)
+    batches = len(mounts.map.batches)
+    mounts.map.before_commit = lambda _: vfs.orphan_keeper.close()
+    pass_time(mounts, GRACE_S + 1, vfs)
+    assert len(mounts.map.batches) == batches + 1
+    mounts.map.before_commit = lambda _: None
+    vfs.close()
+    assert left(mounts) == []
