@@ -245,7 +245,7 @@ class Names:
                 self._draft.put(key, records.encode(Entry(records.FORMAT, entry.ino, stat.S_IFMT(inode.mode))))
 
     def _check_orphans(self) -> None:
-        for ino in sorted(self._contents.orphans):
+        for ino in sorted(self._contents.orphans - self._contents.dark_orphans):
             key = keys.orphan(ino)
             if ino in self._home:
                 self._say("named orphan", self.path(ino), "it has a name, and is marked as deleted", key)

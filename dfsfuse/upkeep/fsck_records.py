@@ -41,6 +41,8 @@ class Contents:
     regions: dict[int, list[tuple[int, Region]]] = field(default_factory=dict)
     """By inode: index and record, in order."""
     orphans: set[int] = field(default_factory=set)
+    dark_orphans: set[int] = field(default_factory=set)
+    """Those of which the mark cannot be read."""
     next_inode: int | None = None
     dark_inodes: set[int] = field(default_factory=set)
     """There is a record, which cannot be read."""
@@ -117,8 +119,11 @@ def _read_one(found: Contents, key: bytes, value: bytes) -> None:
             found.dark_regions.add(ino)
             raise
     elif kind == b"o/" and len(rest) == _NUMBER:
-        found.orphans.add(keys.orphan_of(key))
+        ino = keys.orphan_of(key)
+        found.orphans.add(ino)
+        found.dark_orphans.add(ino)
         orphans.decode(value)
+        found.dark_orphans.discard(ino)
     elif key == keys.NEXT_INODE and len(value) == _NUMBER:
         found.next_inode = int.from_bytes(value, "big")
     elif kind == b"l/" and len(rest) == _NUMBER:

@@ -257,6 +257,16 @@ def test_inode_numbers_that_would_be_given_twice() -> None:
     assert write_file(vfs, b"new", b"") > max(tree.f, tree.d, tree.e, tree.h, tree.link, tree.open)
 
 
+@pytest.mark.parametrize("has_a_name", [True, False])
+def test_a_mark_that_cannot_be_read_is_left_alone(has_a_name: bool) -> None:
+    tree = Tree()
+    key = keys.orphan(tree.f if has_a_name else 777)
+    tree.items[key] = b"of a newer program"
+    found = tree.examine()
+    assert [(one.kind, one.key) for one in found.findings] == [("cannot be read", key)]
+    assert found.draft.changes == {}
+
+
 def test_records_of_data_without_data_or_without_a_file() -> None:
     tree = Tree()
     tree.items[keys.region(tree.f, 3)] = extents.encode(EMPTY)
