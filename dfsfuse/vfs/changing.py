@@ -94,7 +94,7 @@ class Changer:
             inode = inodes.load(tx, ino)
             if not inode.is_file:
                 raise error(errno.EISDIR if inode.is_directory else errno.EINVAL)
-            directories.check_way(tx, way)
+            directories.check_way(tx, way if is_first else ())
             inode, is_reached = regions.resize(tx, ino, inode, size)
             inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=now_ns)
             if is_reached:
@@ -102,9 +102,10 @@ class Changer:
             inodes.save(tx, ino, inode)
             return inode, is_reached
 
-        is_reached = False
+        is_first, is_reached = True, False
         while not is_reached:
             inode, is_reached = self._context.store.transact(step, durable=False)
+            is_first = False  # what has begun is done to the end, whatever name the file gets meanwhile
         if file is not None:
             with file.lock:
                 file.sealed = [item for item in file.sealed if item not in doomed]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 import pytest
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_file, write_file
@@ -12,6 +13,7 @@ from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_f
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import UnavailableError
+from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs.regions import STEP_REGIONS
 from dfsfuse.vfs.vfs import AttributeChanges
 
@@ -118,3 +120,30 @@ def test_only_files_have_a_size_to_change(mounts: MemoryMounts) -> None:
         with pytest.raises(OSError) as caught:
             vfs.setattr(ino, AttributeChanges(size=0))
         assert caught.value.errno == number
+
+
+def test_a_file_that_is_cut_in_steps_is_cut_to_the_end_though_another_mount_moves_it_meanwhile(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the names that it came by in the first step: ESTALE means that nothing was done."""
+    vfs, other = mounts.mount(), mounts.mount()
+    ino = write_file(vfs, b"f", b"x")
+    handle = vfs.open(ino, os.O_RDWR)
+    for index in range(STEP_REGIONS + 10):
+        vfs.write(handle, index * REGION_BYTES, b"xxxxx")
+    close(vfs, handle)
+    transact, steps = mounts.map.transact, 0
+
+    def moving(work: Callable[[Transaction], object], *, durable: bool = True) -> object:
+        nonlocal steps
+        steps += 1
+        done = transact(work, durable=durable)
+        if steps == 1:
+            other.rename(ROOT, b"f", ROOT, b"g")
+        return done
+
+    monkeypatch.setattr(mounts.map, "transact", moving)
+    assert vfs.setattr(ino, AttributeChanges(size=5), way=[(ROOT, b"f", ino)]).size == 5
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        vfs.setattr(ino, AttributeChanges(size=0), way=[(ROOT, b"f", ino)])
+    assert vfs.getattr(ino).size == 5
