@@ -21,6 +21,7 @@ from dfsfuse.data.extents import BadRegionError
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.namespace import keys
 from dfsfuse.upkeep.asking import ask
+from dfsfuse.upkeep.moving import StoppedError
 
 PAGE_ITEMS: Final = 1000
 
@@ -34,6 +35,8 @@ def tell_references(cluster: ClusterLike, wait: Callable[[float], bool], refers:
     for server in sorted(cluster.names):
         start, end = keys.all_files_regions()
         while True:
+            if wait(0.0):
+                raise StoppedError
             outcome = ask(cluster, {server: ReadRange(0, NO_BATCH, start, end, PAGE_ITEMS)}, wait)[server]
             page = outcome.reply if isinstance(outcome, Answer) else None
             if not isinstance(page, Items):

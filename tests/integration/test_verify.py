@@ -172,6 +172,7 @@ def test_nothing_is_put_right_while_the_servers_maps_differ(servers: Servers, df
         db.commit()
     servers[3].start()
 
+    assert b"--repair" not in dfc("fsck").out
     outcome = dfc("fsck", "--repair")
     assert outcome.code == 14
     assert b"the map of DFS3 differs" in outcome.out and b"nothing was changed" in outcome.err, outcome

@@ -60,8 +60,9 @@ def fsck(client: Client, repair: bool, as_json: bool) -> None:
 def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
     for finding in checked.mended:
         write_line(f"{_sentence(finding)}: put right")
+    hint = ": --repair puts this right" if checked.may_repair and not repair else ""
     for finding in checked.findings:
-        write_line(_sentence(finding) + (": --repair puts this right" if finding.mends and not repair else ""))
+        write_line(_sentence(finding) + (hint if finding.mends else ""))
     for key, servers in sorted(checked.comparison.differing.items()):
         who = ", ".join(names[server] for server in sorted(servers))
         write_line(f"the map of {who} differs at key {key.hex()}: stop that server, empty its folder, start it again")
@@ -105,7 +106,10 @@ def summary(checked: Checked) -> list[str]:
         said.append(f"{swept.dropped} pieces that nobody refers to will be deleted.")
     if swept.orphans > swept.dropped:
         size = human_size(swept.orphan_bytes)
-        said.append(f"{swept.orphans - swept.dropped} pieces that nobody refers to take room ({size}): --repair.")
+        said.append(
+            f"{swept.orphans - swept.dropped} pieces that nobody refers to take room ({size})"
+            + (": --repair." if checked.may_repair else ".")
+        )
     return said
 
 

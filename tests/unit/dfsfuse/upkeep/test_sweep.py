@@ -209,3 +209,9 @@ def test_it_stops_when_told(files: StoredFiles) -> None:
     files.grid[1].fault = Fault.HANG
     with pytest.raises(StoppedError):
         Sweeper(files.cluster, files.pages, wait=lambda _: True).sweep(drop=True)
+
+
+def test_it_stops_while_it_looks_through_the_maps_of_all(files: StoredFiles) -> None:
+    files.write(3, 0, SMALL)
+    with pytest.raises(StoppedError):
+        every_map.tell_references(files.cluster, lambda _: True, lambda _: None)
