@@ -93,7 +93,7 @@ class LogMap:
                     return work(CachedView(self._cache))
         with self._log_lock:
             self._drain()
-            for view in self._views(begun):
+            for view in self._views():
                 if not self._is_newest(begun - max_age_s):
                     self._catch_up(recall=not max_age_s)
                 with contextlib.suppress(MissingError):
@@ -277,7 +277,7 @@ class LogMap:
     ) -> tuple[T, PendingChange | None]:
         if self._fresh_at == NEVER:
             self._catch_up(recall=False)
-        for view in self._views(begun):
+        for view in self._views():
             if self._clock() >= self._lease_until:
                 self._drain()
             try:
@@ -305,13 +305,15 @@ class LogMap:
         with self._lock:
             return work(view)
 
-    def _views(self, begun: float) -> Iterator[CachedView]:
-        """A fresh view for each run, while there is time."""
+    def _views(self) -> Iterator[CachedView]:
+        """A fresh view for each run, while there is time: but who began in time and lacked something runs with it."""
         with self._lock:
             self._cache.trim()
+        until = self._clock() + RUNS_FOR_S
         for _ in range(RUNS):
+            is_late = self._clock() > until
             yield CachedView(self._cache)
-            if self._clock() - begun > RUNS_FOR_S:
+            if is_late:
                 break
         raise UnavailableError("other clients change the same files without pause: try again")
 

@@ -9,7 +9,7 @@ from support.fake_log import Clock, FakeLog, SharedLog
 
 from dfsfuse.cluster.log_protocol import News
 from dfsfuse.errors import MaybeDoneError, TooLargeError, UnavailableError
-from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.log_map import RUNS_FOR_S, LogMap
 from dfsfuse.namespace.transactions import Transaction, View
 
 
@@ -163,3 +163,22 @@ def test_rivals_without_end_are_an_error_not_a_hang(store: LogMap, log: FakeLog,
     log.before_commit = [lambda: shared.put(n=str(next(counter)))] * 1000
     with pytest.raises(UnavailableError, match="other clients"):
         store.transact(increment)
+
+
+def test_a_slow_answer_is_not_taken_for_rivals(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    """A page of a large folder over a slow line, or the wait for others of this mount when servers came back."""
+    shared.put(n="5")
+    log.before_read.append(lambda: log.clock.sleep(RUNS_FOR_S + 1))
+    assert store.read(lambda view: view.get(b"n")) == b"5"
+
+
+def test_rivals_without_pause_are_given_up_against(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    def rival() -> None:
+        log.clock.sleep(RUNS_FOR_S / 5)
+        shared.put(n=str(len(shared.changes)))
+        log.before_commit.append(rival)
+
+    log.before_commit.append(rival)
+    with pytest.raises(UnavailableError, match="without pause"):
+        store.transact(increment)
+    assert len(shared.changes) < 10
