@@ -31,6 +31,8 @@ SPARED_S: Final = 2.0
 """How long a server that was silent is not waited for. By then the circuit has opened, or it answers."""
 TURN_S: Final = 0.03
 """How long a writer goes on when another one waits: long enough for several batches, too short to be noticed."""
+YIELD_S: Final = PAUSE_S * PAUSE_GROWTHS
+"""How long a writer whose turn is over stays back: who waits for it asks again within this time."""
 NEVER: Final = float("-inf")
 
 
@@ -58,6 +60,7 @@ class QuorumLog:
         self._next_reader = self._random.randrange(len(ALL))
         self._tender = Tender(cluster, self._random.randbytes(8), lambda: self._state.known, self._clock)
         self._turn_ends_at = NEVER
+        self._yields_until = NEVER
         self.lease_until = NEVER
         """Until then no other client can commit anything. By the lease's clock (`clocks`); NEVER without a lease."""
 
@@ -96,6 +99,7 @@ class QuorumLog:
         if not self.writable():
             usable = len(self._cluster.usable())
             raise ReadOnlyError(f"only {usable} of 4 servers answer, and three are needed to write")
+        self._yield()
         begun = self._lease_clock()
         ballot = self._state.ballot
         self.lease_until = NEVER
@@ -110,8 +114,11 @@ class QuorumLog:
     def settle(self) -> None:
         """Writing pauses: tell the servers that the last batch is chosen, and let go of the lease."""
         self.lease_until = NEVER
+        was_wanted = self._state.wanted
         self._state.wanted = self._state.recalled = False
         positions = self._run(settle(self._state.known, self._state.client))
+        if was_wanted:
+            self._yields_until = self._clock() + YIELD_S
         if any(position.applied < self._state.known.slot for position in positions.values()):
             self._tender.wake()
 
@@ -166,6 +173,12 @@ class QuorumLog:
         finally:
             if silent - known_before:
                 self._silence_ends_at = self._clock() + SPARED_S
+
+    def _yield(self) -> None:
+        """Let the one who waited begin: without this the one who has just let go would take it again."""
+        wait_s = self._yields_until - self._clock()
+        if wait_s > 0:
+            self._sleep(wait_s)
 
     def _pause(self, attempt: int) -> None:
         self._sleep(self._random.random() * PAUSE_S * min(attempt, PAUSE_GROWTHS))

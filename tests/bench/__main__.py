@@ -17,8 +17,8 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # the helpers of the tests, and 
 @click.option(
     "--only",
     default="",
-    type=click.Choice(["large", "small", "bindings", ""]),
-    help="Only the large file, small ones, or the bindings over a no-op file system.",
+    type=click.Choice(["large", "small", "bindings", "two", ""]),
+    help="Only the large file, small ones, the bindings over a no-op file system, or two mounts.",
 )
 @click.option("--results", default=TESTS.parent / "bench-results", show_default=True, type=click.Path(path_type=Path))
 @click.option("-o", "mount_options", multiple=True, metavar="OPTION", help="Passed on to dfsmount.")

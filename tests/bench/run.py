@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from bench import binding_costs, machine
+from bench import binding_costs, machine, two_mounts
 from bench.binding_costs import Cost
+from bench.two_mounts import Shares
 from bench.workloads import FULL, QUICK, STEPS, Place, Sizes, Step
 from rich.console import Console
 from rich.table import Table
@@ -70,13 +71,16 @@ def run(options: Options, console: Console) -> Path:
     sizes: Sizes = QUICK if options.quick else FULL
     facts = machine.describe(caches_dropped=machine.drop_caches())
     before = machine.usage()
-    found, costs = [], []
+    found, costs, shares = [], [], []
     if steps:
         with _places(options) as (places, pids):
             found = list(_measure(steps, places, pids, sizes, options, console))
     if options.only in ("", "bindings"):
         with console.status("the bindings over a no-op file system"):
             costs = binding_costs.measure(sizes, options.runs)
+    if options.only in ("", "two"):
+        with console.status("two mounts that write"):
+            shares = two_mounts.measure(options.runs, options.results)
     after = machine.usage()
     elapsed = (after.when - before.when) * (os.cpu_count() or 1)
     facts["busy"] = round((after.busy_s - before.busy_s) / elapsed, 3)
@@ -86,6 +90,8 @@ def run(options: Options, console: Console) -> Path:
         _show(console, table, facts, options)
     if costs:
         _show_costs(console, costs, options)
+    if shares:
+        _show_shares(console, shares)
     options.results.mkdir(exist_ok=True)
     file = options.results / f"{facts['when'].replace(':', '')}{'-quick' if options.quick else ''}.json"
     document = {
@@ -95,6 +101,7 @@ def run(options: Options, console: Console) -> Path:
         "mount_options": list(options.mount_options),
         "medians": [asdict(row) for row in table],
         "bindings over a no-op file system": [asdict(cost) for cost in costs],
+        "two mounts that write without pause": [asdict(run) for run in shares],
         "measurements": [asdict(measurement) for measurement in found],
     }
     file.write_text(json.dumps(document, indent=1) + "\n")
@@ -203,4 +210,13 @@ def _show_costs(console: Console, costs: Sequence[Cost], options: Options) -> No
         table.add_column(heading, justify="right")
     for cost in costs:
         table.add_row(cost.step, cost.unit, *(f"{cost.per_second[binding]:,.0f}" for binding in binding_costs.BINDINGS))
+    console.print(table)
+
+
+def _show_shares(console: Console, shares: Sequence[Shares]) -> None:
+    table = Table(title="Two mounts that make folders without pause (each run)")
+    for heading in ("one alone /s", "both at once /s", "the slower one, of one alone"):
+        table.add_column(heading, justify="right")
+    for run in shares:
+        table.add_row(f"{run.alone:,.0f}", " and ".join(f"{rate:,.0f}" for rate in run.both), f"{run.least:.2f}")
     console.print(table)

@@ -252,6 +252,7 @@ def test_caller_that_was_busy_for_longer_than_the_stall_still_gets_the_answer(be
     server.answer = answer
     lines = bench.lines()
     assert isinstance(ask(lines), Answer)
+    server.wait_released()  # said after the answer: it is not to be taken for the next one
     server.released.clear()
     late = [0.0]
     lines.clock = lambda: time.monotonic() + late[0]

@@ -10,7 +10,7 @@ from support.grid import Fault
 from support.log_cluster import LogCluster
 
 from dfsfuse.cluster.log_protocol import Contents, News
-from dfsfuse.cluster.quorum_log import NEVER, TURN_S, QuorumLog
+from dfsfuse.cluster.quorum_log import NEVER, TURN_S, YIELD_S, QuorumLog
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 
 
@@ -133,6 +133,22 @@ def test_who_is_waited_for_has_a_turn_and_then_must_let_go(log_cluster: LogClust
     assert not holder.turn_is_over
     holder._state.recalled = True
     assert holder.turn_is_over
+
+
+def test_who_has_had_a_turn_lets_the_one_who_waits_begin(log_cluster: LogCluster) -> None:
+    """Its ballot still counts: without a pause it would have the lease again before the other one has asked."""
+    holder = log_of(log_cluster)
+    holder.want_lease()
+    assert holder.commit(put(a="1"), never)
+    holder._state.wanted = True
+    holder.settle()
+    let_go = log_cluster.grid.clock()
+    assert holder.commit(put(a="2"), never)
+    assert log_cluster.grid.clock() - let_go >= YIELD_S
+    holder.settle()
+    let_go = log_cluster.grid.clock()
+    assert holder.commit(put(a="3"), never)
+    assert log_cluster.grid.clock() - let_go < YIELD_S, "nobody waits: nor does it"
 
 
 def test_who_only_looks_does_not_take_the_turn_away(log_cluster: LogCluster) -> None:
