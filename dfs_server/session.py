@@ -40,6 +40,7 @@ from dfs_server.protocol.messages import (
     Error,
     GetBatches,
     GetChanges,
+    GetFindings,
     GetPiece,
     ListPieces,
     Message,
@@ -162,7 +163,7 @@ class Session:
                     return self._send_piece(namespace, request)
                 case Authenticate() | Prove():
                     raise ProtocolError("this connection is authenticated already")
-                case ReadKeys() | ReadRange() | GetBatches() | GetChanges() | ListPieces():
+                case ReadKeys() | ReadRange() | GetBatches() | GetChanges() | GetFindings() | ListPieces():
                     held.close()  # never wait for one share while holding another: two sessions would block each other
                     held.enter_context(share.hold(LARGE_REPLY_BYTES))
             return self._answer(namespace, request, held)
