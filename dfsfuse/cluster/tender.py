@@ -28,6 +28,9 @@ TEND_EVERY_S: Final = 1.0
 TEND_IDLE_EVERY_S: Final = 5.0
 """How often the servers are looked at: while some are missing or behind, and while all is well."""
 TEND_DEADLINE_S: Final = 60.0
+RETRY_MAX_S: Final = 120.0
+"""A server that could not be brought up to date is left to others for twice as long each time: one copy of the map ends
+another one to the same server, and tenders that begin again at once would never be done. At most for so long."""
 
 
 class Tender:
@@ -44,6 +47,8 @@ class Tender:
         self._stop = threading.Event()
         self._doubt = b""
         """The batch that was in doubt when last looked at."""
+        self._retry_at: dict[int, tuple[float, float]] = {}
+        """When to try again to bring a server up to date, and how long that was waited for."""
         self._tended: frozenset[int] = frozenset()
         """Servers that were up to date when last looked at; the others are looked at again and again."""
         self._thread = threading.Thread(target=self._loop, name="log-tender", daemon=True)
@@ -92,11 +97,18 @@ class Tender:
     def _bring_up_to_date(self, positions: dict[int, Position]) -> set[int]:
         best = max((position.applied for position in positions.values()), default=0)
         current = {server for server, position in positions.items() if position.applied == best}
+        self._retry_at = {server: at for server, at in self._retry_at.items() if server not in current}
         for server in positions.keys() - current:
             name = self._cluster.names[server]
             missing = best - positions[server].applied
+            retry_at, pause_s = self._retry_at.get(server, (self._clock(), TEND_EVERY_S / 2))
+            if self._clock() < retry_at:
+                continue
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+            self._retry_at[server] = self._clock() + pause_s, pause_s
             if self._drive(bring_up_to_date(server, min(current), self._log.next_copy())) >= best:
                 current.add(server)
+                del self._retry_at[server]
                 log.log(
                     logging.INFO if missing > 1 else logging.DEBUG, "%s got %d batches that it missed", name, missing
                 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
 from support.log_cluster import LogCluster
 
+from dfs_server.protocol.ballots import ZERO
+from dfs_server.protocol.messages import Position
 from dfsfuse.cluster.log_protocol import Contents
 from dfsfuse.cluster.procedures import ALL
 from dfsfuse.cluster.quorum_log import QuorumLog
-from dfsfuse.cluster.tender import Tender
+from dfsfuse.cluster.tender import RETRY_MAX_S, Tender
 
 
 def parts(cluster: LogCluster) -> tuple[QuorumLog, Tender]:
@@ -87,3 +92,31 @@ def test_it_does_not_keep_what_nobody_asks_for(log_cluster: LogCluster) -> None:
         log.catch_up()
     assert tender._log.known.slot > 0
     assert not tender._log.news.changes
+
+
+def test_who_was_interrupted_leaves_the_server_to_others_for_longer_and_longer(
+    log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the map ends another one to the same server: two tenders in turn would never be done."""
+    _, tender = parts(log_cluster)
+    clock = log_cluster.grid.clock
+    positions = {server: Position(5 if server != 4 else 0, b"", ZERO) for server in ALL}
+    tries: list[float] = []
+    reached = 0
+
+    def interrupted(_: object) -> int:
+        tries.append(clock())
+        return reached
+
+    monkeypatch.setattr(tender, "_drive", interrupted)
+    for _ in range(60):
+        tender._bring_up_to_date(positions)
+        clock.wait_until(clock() + 1.0)
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
+    assert len(tries) < 10
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 10.0
+    clock.wait_until(clock() + RETRY_MAX_S)
+    reached = 5
+    assert tender._bring_up_to_date(positions) == set(ALL)
+    assert not tender._retry_at
