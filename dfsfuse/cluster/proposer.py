@@ -1,7 +1,8 @@
 """The rules of a proposer: what the servers' replies add up to.
 
 Pure, like the acceptor (`dfs_server.acceptor`): no socket, clock, thread or randomness. Each class gathers the replies
-to one round of requests and says what follows from them so far; `dfsfuse.cluster.log_protocol` decides what is sent.
+to one round of requests and says what follows from them so far; `dfsfuse.cluster.log_writing` and
+`log_reading` decide what is sent.
 
 Quorum: any three of four servers. Two quorums have two servers in common, so one of the four may lose its memory (a new
 disk) and the other one still remembers.

@@ -1,4 +1,5 @@
-"""The namespace's log over real connections: what `log_protocol` decides, driven, with the writer lease's time.
+"""The namespace's log over real connections: the procedures of `log_reading` and `log_writing`, driven,
+with the writer lease's time.
 
 Threads: used by one thread at a time; the caller's lock sees to that.
 """
@@ -14,8 +15,10 @@ from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.driving import SOFT_S, drive
-from dfsfuse.cluster.log_protocol import LEASE_S, Contents, LogState, News, catch_up, commit, read
+from dfsfuse.cluster.log_reading import catch_up, read
 from dfsfuse.cluster.log_repair import settle
+from dfsfuse.cluster.log_state import Contents, LogState, News
+from dfsfuse.cluster.log_writing import LEASE_S, commit
 from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.cluster.proposer import QUORUM, Point
@@ -90,12 +93,12 @@ class QuorumLog:
         return news
 
     def catch_up(self, *, recall: bool = True) -> bool:
-        """`log_protocol.catch_up`: a linearizable look at the end of the log. Without `recall`, what another client has
+        """`log_reading.catch_up`: a linearizable look at the end of the log. Without `recall`, what another client has
         answered in the last few milliseconds may be missing."""
         return self._run(catch_up(self._state, recall=recall))
 
     def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
-        """`log_protocol.commit`: True when the batch is chosen, that is durable on three servers."""
+        """`log_writing.commit`: True when the batch is chosen, that is durable on three servers."""
         if not self.writable():
             usable = len(self._cluster.usable())
             raise ReadOnlyError(f"only {usable} of 4 servers answer, and three are needed to write")

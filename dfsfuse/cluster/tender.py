@@ -15,8 +15,9 @@ from typing import Final
 from dfs_server.protocol.messages import Position
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.driving import SOFT_S, drive
-from dfsfuse.cluster.log_protocol import LogState, News, catch_up
+from dfsfuse.cluster.log_reading import catch_up
 from dfsfuse.cluster.log_repair import bring_up_to_date, settle
+from dfsfuse.cluster.log_state import LogState, News
 from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.cluster.proposer import Point

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dfsfuse.cluster.log_protocol import News
+from dfsfuse.cluster.log_state import News
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.namespace.map_cache import MapCache, prefix_end
 from dfsfuse.namespace.views import CachedView

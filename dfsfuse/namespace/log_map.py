@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 from dfsfuse.cluster.clocks import lease_clock
-from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
 from dfsfuse.errors import DfsError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.committer import LINGER_S, Committer

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from dfs_server.protocol.batches import InlinePiece
-from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.views import MAX_CONTENTS_BYTES, CachedView
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dfs_server.protocol.batches import InlinePiece
-from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.errors import TooLargeError
 from dfsfuse.namespace.map_cache import MapCache, Unknown
 

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Request, Values
 from dfsfuse.cluster.exchange import Answer, Failure
-from dfsfuse.cluster.log_protocol import News
+from dfsfuse.cluster.log_state import News
 from dfsfuse.cluster.proposer import Point
 from dfsfuse.errors import UnavailableError
 from dfsfuse.namespace import keys

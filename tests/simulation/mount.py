@@ -1,7 +1,7 @@
 """A mount under the writer lease, in virtual time: what `LogMap` and `QuorumLog` do with threads, as one procedure.
 
-The parts that decide are the real ones: `log_protocol`, the cache, the views and the queue of what was answered. What
-is written again here is only their order: answer from the cache while the lease is held, commit what waits, let go
+The parts that decide are the real ones: the log's procedures, the cache, the views and the queue of what was answered.
+What is written again here is only their order: answer from the cache while the lease is held, commit what waits, let go
 when another client wants its turn or must see. While a commit is under way it answers on, as other threads would.
 
 What a history may say of an operation that was answered under the lease: its change is bound to a batch. If that is
@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfs_server.protocol.messages import ReadKeys, Values
-from dfsfuse.cluster.log_protocol import LEASE_S, Contents, LogState, News, catch_up, commit, read
+from dfsfuse.cluster.log_reading import catch_up, read
 from dfsfuse.cluster.log_repair import settle
+from dfsfuse.cluster.log_state import Contents, LogState, News
+from dfsfuse.cluster.log_writing import LEASE_S, commit
 from dfsfuse.cluster.procedures import DeadlineError, Pause
 from dfsfuse.errors import DfsError, MaybeDoneError, UnavailableError
 from dfsfuse.namespace.map_cache import MapCache

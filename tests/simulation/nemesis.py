@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from dfsfuse.cluster.log_protocol import LogState, catch_up
+from dfsfuse.cluster.log_reading import catch_up
 from dfsfuse.cluster.log_repair import bring_up_to_date, settle
+from dfsfuse.cluster.log_state import LogState
 from dfsfuse.cluster.procedures import ALL
 from dfsfuse.errors import DfsError
 

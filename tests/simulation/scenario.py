@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfs_server.protocol.messages import ReadKeys, Values
-from dfsfuse.cluster.log_protocol import Contents, LogState, News, catch_up, commit, read
+from dfsfuse.cluster.log_reading import catch_up, read
 from dfsfuse.cluster.log_repair import settle
+from dfsfuse.cluster.log_state import Contents, LogState, News
+from dfsfuse.cluster.log_writing import commit
 from dfsfuse.cluster.procedures import ALL, DeadlineError
 from dfsfuse.cluster.proposer import QUORUM
 from dfsfuse.errors import DfsError, MaybeDoneError

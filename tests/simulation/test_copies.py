@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from dfs_server.protocol.messages import CopyItems, EndCopy, Error, Reply, Request
-from dfsfuse.cluster.log_protocol import Contents, LogState, catch_up, commit
+from dfsfuse.cluster.log_reading import catch_up
 from dfsfuse.cluster.log_repair import bring_up_to_date, settle
+from dfsfuse.cluster.log_state import Contents, LogState
+from dfsfuse.cluster.log_writing import commit
 from dfsfuse.cluster.procedures import Ask, Event, Procedure, Receive
 
 from .scenario import heal

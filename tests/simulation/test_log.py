@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from dfs_server.protocol.messages import Position
-from dfsfuse.cluster import log_protocol
+from dfsfuse.cluster import log_reading
 from dfsfuse.cluster.proposer import InDoubt, Newest, NoQuorum, Pending, Survey
 
 from .scenario import run
@@ -89,7 +89,7 @@ class SilenceIsAbsence(Survey):
 
 
 def test_a_minority_that_is_silent_is_not_absence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_protocol, "Survey", SilenceIsAbsence)
+    monkeypatch.setattr(log_reading, "Survey", SilenceIsAbsence)
     assert _caught(first=597, clients=5, mounts=0, operations=10)
 
 

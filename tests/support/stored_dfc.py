@@ -17,7 +17,7 @@ from dfs_server.protocol.batches import NO_BATCH, Batch
 from dfs_server.protocol.messages import Items, Values
 from dfs_server.protocol.pieces import block_digests
 from dfsfuse.cli.piece_reports import PieceReport, piece_report
-from dfsfuse.cluster.log_protocol import News
+from dfsfuse.cluster.log_state import News
 from dfsfuse.cluster.proposer import Point
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore

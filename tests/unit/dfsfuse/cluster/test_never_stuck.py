@@ -14,7 +14,7 @@ from support.log_cluster import LogCluster
 
 from dfs_server.protocol.messages import ReadKeys
 from dfsfuse.cluster.driving import SOFT_S, STALL_S
-from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import SPARED_S, QuorumLog
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 

@@ -9,7 +9,7 @@ import pytest
 from support.grid import Fault
 from support.log_cluster import LogCluster
 
-from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, TURN_S, YIELD_S, QuorumLog
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 

@@ -9,7 +9,7 @@ from support.log_cluster import LogCluster
 
 from dfs_server.protocol.ballots import ZERO
 from dfs_server.protocol.messages import Position
-from dfsfuse.cluster.log_protocol import Contents
+from dfsfuse.cluster.log_state import Contents
 from dfsfuse.cluster.procedures import ALL
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.cluster.tender import RETRY_MAX_S, Tender

@@ -7,7 +7,7 @@ import errno
 import pytest
 from support.fake_log import Clock, FakeLog, SharedLog
 
-from dfsfuse.cluster.log_protocol import News
+from dfsfuse.cluster.log_state import News
 from dfsfuse.errors import MaybeDoneError, TooLargeError, UnavailableError
 from dfsfuse.namespace.log_map import RUNS_FOR_S, LogMap
 from dfsfuse.namespace.transactions import Transaction, View

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 from support.fake_log import Clock, FakeLog, HandCommitter, SharedLog
 
-from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.log_map import LogMap

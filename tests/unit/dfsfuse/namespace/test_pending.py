@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dfs_server.protocol.messages import Change
-from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.errors import UnavailableError
 from dfsfuse.namespace.map_cache import MapCache
 from dfsfuse.namespace.pending import FULL_BYTES, FULL_CHANGES, PORTION_BYTES, Pending, PendingChange

@@ -6,7 +6,7 @@ import pytest
 
 from dfs_server.protocol.batches import InlinePiece
 from dfs_server.protocol.messages import Change
-from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.errors import TooLargeError
 from dfsfuse.namespace.map_cache import MapCache
 from dfsfuse.namespace.views import MAX_CONTENTS_BYTES, CachedView, MissingError

@@ -10,7 +10,7 @@ import pytest
 from support.log_cluster import LogCluster
 
 from dfs_server.protocol.messages import Message, ReadRange
-from dfsfuse.cluster.log_protocol import Contents, News
+from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.cluster.tender import Tender
 from dfsfuse.errors import UnavailableError

@@ -9,7 +9,7 @@ from support.log_cluster import LogCluster, LogServer
 
 from dfs_server.protocol.messages import Error, GetChanges, Message
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.log_protocol import Contents
+from dfsfuse.cluster.log_state import Contents
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data import extents
 from dfsfuse.data.extents import EMPTY, REGION_BYTES, Region, Segment, overlay

@@ -1,64 +1,13 @@
-"""Single steps of the client's side of the log. All of it together is tested in tests/simulation."""
+"""Single steps of learning what others changed. All of it together is tested in tests/simulation."""
 
 from __future__ import annotations
 
 from dfs_server.protocol.ballots import ZERO
-from dfs_server.protocol.batches import MAX_BATCH_BYTES, NO_BATCH
-from dfs_server.protocol.messages import Accept, AcceptedAt, Change, Changes, GetChanges, Position, Promise, Promised
-from dfsfuse.cluster.log_protocol import Contents, LogState, News, catch_up, commit
+from dfs_server.protocol.messages import Change, Changes, GetChanges, Position
+from dfsfuse.cluster.log_reading import catch_up
+from dfsfuse.cluster.log_state import LogState
 from dfsfuse.cluster.procedures import Ask, Event, Procedure, Receive
 from dfsfuse.cluster.proposer import Point
-
-
-def no_conflict(_: News) -> bool:
-    return False
-
-
-def begin(procedure: Procedure[bool]) -> Ask:
-    step = next(procedure)
-    assert isinstance(step, Ask)
-    return step
-
-
-def promised(procedure: Procedure[bool]) -> Ask:
-    """Three servers promise; gives what is asked for next."""
-    for server in (1, 2, 3):
-        procedure.send(None if server == 1 else Event(server - 1, Promised(0, NO_BATCH)))
-    step = procedure.send(Event(3, Promised(0, NO_BATCH)))
-    assert isinstance(step, Ask)
-    return step
-
-
-def test_a_ballot_is_not_used_again_when_a_commit_was_interrupted() -> None:
-    """By Ctrl-C, say: a server may have accepted the batch, and another one under the same ballot would be its twin."""
-    log = LogState(b"client")
-    first = commit(log, Contents(puts=((b"a", b"1"),)), no_conflict, 0)
-    begin(first)
-    sent = promised(first)
-    accept = sent.requests[1]
-    assert isinstance(accept, Accept)
-    first.close()
-    second = commit(log, Contents(puts=((b"b", b"1"),)), no_conflict, 0)
-    promise = begin(second).requests[1]
-    assert isinstance(promise, Promise)
-    assert promise.ballot > accept.ballot
-
-
-def test_a_ballot_is_kept_from_one_commit_to_the_next() -> None:
-    log = LogState(b"client")
-    first = commit(log, Contents(puts=((b"a", b"1"),)), no_conflict, 0)
-    begin(first)
-    promised(first)
-    step: object = first.send(None)
-    try:
-        for server in (1, 2, 3):
-            assert isinstance(step, Receive)
-            step = first.send(Event(server, AcceptedAt(1)))
-    except StopIteration as stop:
-        assert stop.value is True
-    second = commit(log, Contents(puts=((b"b", b"1"),)), no_conflict, 0)
-    assert isinstance(begin(second).requests[1], Accept)
-
 
 CHANGE = Change(6, b"digest of 6", b"another", 1, (b"a",))
 
@@ -118,12 +67,3 @@ def test_only_what_no_server_can_tell_is_forgotten() -> None:
     assert learn_from_servers(log, dict(trimmed))
     assert log.news.forget
     assert log.known == Point(6, CHANGE.digest)
-
-
-def test_recent_batches_take_no_more_memory_than_can_be_sent() -> None:
-    log = LogState(b"client")
-    for slot in range(1, 65):
-        log.proposed(slot, bytes(1_000_000))
-    assert sum(len(encoded) for _, encoded in log.recent) <= MAX_BATCH_BYTES
-    assert len(log.recent_from(63)) == 2
-    assert log.recent_from(62) == ()

@@ -1,0 +1,174 @@
+"""The client's side of writing the log, step by step: what to ask, in which order, and what follows.
+
+Pure: procedures (`dfsfuse.cluster.procedures`), which the same code drives over real connections and in the simulation.
+
+Procedures:
+- `lead`: become the one who may propose (phase 1), finishing what a predecessor left.
+- `commit`: propose a batch until it is chosen, or until what it was based on has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from dfs_server.protocol import batches
+from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.batches import Batch
+from dfs_server.protocol.messages import Accept, Change, Learn, Promise
+from dfsfuse.cluster.log_repair import bring_up_to_date
+from dfsfuse.cluster.log_rounds import follow, gather
+from dfsfuse.cluster.log_state import Contents, LogState, News
+from dfsfuse.cluster.procedures import Ask, Await, DeadlineError, Pause, Procedure
+from dfsfuse.cluster.proposer import IsChosen, Leased, NoQuorum, Outranked, Overtaken, Point, Prepare, Propose, Won
+from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
+
+LEASE_S: Final = 2.0
+"""How long servers refuse others after a writer's last accept (`dfs_server.acceptor.LEASE_S`)."""
+QUORUM_TRIES: Final = 4
+"""How often too few answers to a promise are asked for: when one server dies just after another came back, that one may
+not have been noticed yet, and what was sent under the last ballot would be in doubt."""
+
+
+def lead(log: LogState) -> Procedure[None]:
+    """Get the promise of a quorum, learn what was chosen before, and finish what may be chosen.
+
+    Afterwards `log.ballot` is set and `log.known` is the end of the log. Waits while another client has the writer
+    lease. Raises ReadOnlyError without a quorum.
+    """
+    attempt = missed = 0
+    while True:
+        try:
+            if (yield from try_to_lead(log)):
+                return
+        except ReadOnlyError:
+            missed += 1
+            if missed == QUORUM_TRIES:
+                raise
+            yield Await(missed)
+        else:
+            attempt += 1
+            yield Pause(attempt)
+
+
+def try_to_lead(log: LogState) -> Procedure[bool]:
+    """`lead`, once. False: another client has the lease, or a higher ballot."""
+    log.ballot = None
+    log.wanted = log.recalled = False
+    ballot = log.highest = log.highest.above(log.client)
+    prepare = Prepare(log.quorum, ballot=ballot)
+    match (yield from gather(log, prepare, prepare.verdict, Promise(ballot))):
+        case NoQuorum(answered):
+            if answered + len(log.full) >= log.quorum:
+                raise NoSpaceError(f"the disks of {len(log.full)} servers are full to the last: make room there")
+            raise ReadOnlyError(_too_few(answered))
+        case Outranked(higher):
+            log.highest = max(log.highest, higher)
+        case Leased():
+            pass
+        case Won(base, holders, unfinished):
+            yield from follow(log, base, holders)
+            if unfinished is None or unfinished.slot != log.known.slot + 1:
+                log.ballot = ballot
+                return True
+            if (yield from _propose(log, ballot, unfinished.batch)):
+                log.learnt(_change(unfinished.slot, unfinished.batch))
+                log.ballot = ballot
+                return True
+    return False
+
+
+def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
+    """Phase 2 at the slot after `log.known`. False: outranked, or too few answered; it may be chosen all the same."""
+    slot = log.known.slot + 1
+    for _ in range(2):
+        propose = Propose(log.quorum, slot=slot, digest=batches.digest(encoded))
+        match (yield from gather(log, propose, propose.verdict, Accept(ballot, slot, encoded, log.wants_lease))):
+            case IsChosen():
+                log.proposed(slot, encoded)
+                log.leased = log.wants_lease and len(propose.leasing) >= log.quorum
+                log.wanted = log.wanted or propose.wanted
+                log.recalled = log.recalled or propose.recalled
+                yield from _top_up(log, propose.behind)
+                return True
+            case Outranked(higher):
+                log.highest = max(log.highest, higher)
+                return False
+            case NoQuorum() if propose.behind and propose.accepted:
+                # Servers that came back are needed for the quorum: they get what they missed, then it is asked again.
+                source = min(propose.accepted)
+                for server in propose.behind:
+                    yield from bring_up_to_date(server, source, log.next_copy(), patient=False)
+            case Overtaken() | NoQuorum():
+                return False
+    return False
+
+
+def _top_up(log: LogState, behind: Mapping[int, int]) -> Procedure[None]:
+    """Send servers that lack only a few batches these, without waiting: at the next accept they take part again."""
+    requests = {server: Learn(at + 1, found) for server, at in behind.items() if (found := log.recent_from(at + 1))}
+    if requests:
+        yield Ask(requests)
+
+
+def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool], time_ns: int) -> Procedure[bool]:
+    """Get a batch with these contents chosen. False: what it was based on has changed, and it is not chosen.
+
+    `conflicts` says whether news (all since the caller last took them) touch what the contents were made from. Raises
+    ReadOnlyError if nothing was done, MaybeDoneError if it may have been.
+    """
+    log.leased = False
+    log.sequence += 1
+    sequence = log.sequence
+    uncertain = False
+    try:
+        while True:
+            if log.ballot is None:
+                yield from lead(log)
+                if any(change.author == log.client and change.sequence == sequence for change in log.news.changes):
+                    return True
+                if uncertain and log.news.forget:
+                    raise MaybeDoneError("the log was trimmed before it told whether the change was made")
+                uncertain = False
+            if conflicts(log.news):
+                return False
+            ballot = log.ballot
+            assert ballot is not None
+            batch = Batch(
+                batches.FORMAT,
+                log.known.digest,
+                log.client,
+                sequence,
+                time_ns,
+                contents.puts,
+                contents.deletes,
+                contents.drops,
+                contents.pieces,
+            )
+            encoded = batches.encode(batch)
+            uncertain = True
+            log.ballot = None  # however this ends: under one ballot there is only one batch for a slot
+            if (yield from _propose(log, ballot, encoded)):
+                log.known = Point(log.known.slot + 1, batches.digest(encoded))
+                log.ballot = ballot
+                return True
+    except (UnavailableError, NoSpaceError, DeadlineError) as error:
+        log.ballot = None
+        if uncertain:
+            maybe = MaybeDoneError(f"the change was sent, but too few servers confirmed it in time ({error})")
+            if isinstance(error, NoSpaceError):
+                maybe.errno = error.errno
+            raise maybe from error
+        raise
+
+
+def _change(slot: int, encoded: bytes) -> Change:
+    batch = batches.decode(encoded)
+    return Change(slot, batches.digest(encoded), batch.author, batch.sequence, tuple(batch.changed_keys()))
+
+
+def _too_few(answered: int) -> str:
+    return (
+        f"only {answered} of 4 servers answer and three are needed to write: what is there can be read; "
+        "'dfc status' shows which servers are missing"
+    )
