@@ -253,9 +253,10 @@ class Survey(_Round):
 
     def could_decide(self) -> bool:
         """A quorum has answered, and is in doubt: the last one may know, or may be the one that hangs. Or there will be
-        none, and what some have told has to do."""
+        none, and what some have told has to do: for who knows how far the log went a while ago. Who knows nothing yet
+        could not tell an old state from the last one, and hears all that answer."""
         found, possible = len(self.positions), len(self.positions) + len(self.waiting)
-        return found >= self.quorum or 0 < found <= possible < self.quorum
+        return found >= self.quorum or (self.known.slot > 0 and 0 < found <= possible < self.quorum)
 
     def verdict(self) -> Pending | Newest | InDoubt | NoQuorum:
         """What the replies say so far."""

@@ -176,6 +176,29 @@ def test_two_that_hang_refuse_writing_within_five_seconds_and_leave_reading(
     assert took(log_cluster, lambda: reader.catch_up() or reader.read_keys((b"a",))) < ONE_HANGS_S
 
 
+@pytest.mark.parametrize(("far_behind", "slow"), [(1, 2), (2, 1), (4, 3)])
+@pytest.mark.parametrize("fault", [Fault.DOWN, Fault.HANG])
+def test_who_has_just_started_does_not_take_an_old_state_for_the_last_one(
+    log_cluster: LogCluster, far_behind: int, slow: int, fault: Fault
+) -> None:
+    """Of the two servers that are left one has missed everything, and the other one takes a second to answer."""
+    log = log_of(log_cluster)
+    log_cluster.down(far_behind)
+    assert log.commit(put(a="1"), never)
+    log.settle()
+    log_cluster.up(far_behind)
+    log_cluster.grid[slow].latency_s = 1.0
+    for server in {1, 2, 3, 4} - {far_behind, slow}:
+        log_cluster.grid[server].fault = fault
+    reader = log_of(log_cluster, b"client-2")
+
+    def look() -> None:
+        assert not reader.catch_up()
+        assert reader.read_keys((b"a",)).values == (b"1",)
+
+    assert took(log_cluster, look) < TWO_HANG_S
+
+
 def test_all_hang_and_everything_ends(log_cluster: LogCluster) -> None:
     log = log_of(log_cluster)
     assert log.commit(put(a="1"), never)

@@ -52,3 +52,15 @@ def test_a_lease_that_was_there_at_first_must_have_ended() -> None:
     assert not second.is_free()
     second.receive(4, Position(7, DIGEST, Ballot(0, b""), lease=0))
     assert second.is_free()
+
+
+def test_who_knows_nothing_waits_for_the_last_one_of_two() -> None:
+    """The first one that answers may be far behind: for a client that has just started it is no better than none."""
+    for known, may_decide in ((Point(0, b""), False), (Point(7, DIGEST), True)):
+        asked = survey(known)
+        asked.fail(1)
+        asked.fail(2)
+        asked.receive(3, Position(0, b"", Ballot(0, b"")))
+        assert asked.could_decide() is may_decide
+        asked.receive(4, Position(9, b"e" * 32, Ballot(0, b"")))
+        assert asked.verdict() == NoQuorum(2)
