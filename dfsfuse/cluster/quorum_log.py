@@ -62,6 +62,7 @@ class QuorumLog:
         self._silence_ends_at = NEVER
         self._next_reader = self._random.randrange(len(ALL))
         self._tender = Tender(cluster, self._random.randbytes(8), lambda: self._state.known, self._clock)
+        self._in_turn = False
         self._turn_ends_at = NEVER
         self._yields_until = NEVER
         self.lease_until = NEVER
@@ -107,16 +108,20 @@ class QuorumLog:
         ballot = self._state.ballot
         self.lease_until = NEVER
         done = self._run(commit(self._state, contents, conflicts, self._time_ns()))
+        if self._state.ballot != ballot:
+            self._in_turn = False
         if done and self._state.leased:
             # The servers count from when they got it, which was later; a quarter is left for clocks that run slow.
             self.lease_until = begun + 0.75 * LEASE_S
-            if self._state.ballot != ballot:
+            if not self._in_turn:
+                self._in_turn = True
                 self._turn_ends_at = self._clock() + TURN_S
         return done
 
     def settle(self) -> None:
         """Writing pauses: tell the servers that the last batch is chosen, and let go of the lease."""
         self.lease_until = NEVER
+        self._in_turn = False
         was_wanted = self._state.wanted
         self._state.wanted = self._state.recalled = False
         positions = self._run(settle(self._state.known, self._state.client))

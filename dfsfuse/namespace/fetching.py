@@ -90,8 +90,6 @@ class Fetcher:
                 return
         after = self._log.read_range(key, end, FAMILY_PAGE)
         self._absorb()
-        if not after.more:
-            self._large_family = b""
         found = {key: None, **dict(after.items)}
         self._insert(lambda: self._cache().fetched(list(found), list(found.values())))
 

@@ -30,7 +30,7 @@ from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
 from dfsfuse.errors import DfsError, ReadOnlyError, UnavailableError
-from dfsfuse.namespace.committer import LINGER_S, Committer
+from dfsfuse.namespace.committer import LINGER_S, SETTLE_AFTER_S, Committer
 from dfsfuse.namespace.fetching import Fetcher
 from dfsfuse.namespace.map_cache import MapCache
 from dfsfuse.namespace.pending import Pending, PendingChange
@@ -71,6 +71,7 @@ class LogMap:
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
         self._unsettled = False
+        self._committed_at = NEVER
         self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
         """Called with the keys that another client has changed (None: perhaps all), before anybody is told what is
         newer. It must not wait for anything, nor use this map."""
@@ -262,9 +263,10 @@ class LogMap:
                 self._commit_pending()
 
     def settle_if_idle(self) -> bool:
-        """Let go of the lease if nothing waits. False if something does."""
+        """Let go of the lease if nothing waits. False if something does, or was committed while the log was busy: who
+        has waited for his turn must not lose it to what was idle before."""
         with self._log_lock:
-            if self._pending:
+            if self._pending or self._clock() - self._committed_at < SETTLE_AFTER_S:
                 return False
             with contextlib.suppress(DfsError):
                 self._settle()
@@ -367,7 +369,7 @@ class LogMap:
             self._unsettled = True
         if done:
             with self._lock:
-                self._fresh_at = begun
+                self._fresh_at, self._committed_at = begun, self._clock()
                 if not self._is_last(news):
                     # Another client may have finished our batch for us, and gone on from there.
                     self._cache.changed_elsewhere([*(key for key, _ in contents.puts), *contents.deletes])
@@ -375,8 +377,8 @@ class LogMap:
                     if not is_in_cache:  # before the lease begins and others are answered
                         self._cache.changed_here(contents.puts, contents.deletes)
                     has_rivals = bool(self._rivals.changes) or self._rivals.forget
-                    if self._committer.is_running and not self._log.turn_is_over and not has_rivals:
-                        self._lease_until = self._log.lease_until
+                    goes_on = self._committer.is_running and not self._log.turn_is_over and not has_rivals
+                    self._lease_until = self._log.lease_until if goes_on else NEVER
             self._committer.wake()
         return done
 

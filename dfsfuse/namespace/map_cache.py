@@ -20,7 +20,7 @@ LARGE_FAMILY: Final = 256
 """A family of more keys takes long to be fetched again, and is kept longer."""
 MAX_RANGES: Final = 64
 MAX_UNKNOWN: Final = 5000
-"""A family of which more keys are unknown is not known completely any more."""
+"""A family of which more keys are unknown, and more than are known, is not known completely any more."""
 
 
 class Unknown:
@@ -136,7 +136,7 @@ class MapCache:
             _include(members, key, False)
             unknown = self._unknown.setdefault(family, set())
             unknown.add(key)
-            if len(unknown) > MAX_UNKNOWN:
+            if len(unknown) > max(MAX_UNKNOWN, len(members)):
                 self._drop(family)
 
     def forget(self) -> None:

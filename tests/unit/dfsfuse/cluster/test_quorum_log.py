@@ -151,6 +151,32 @@ def test_who_has_had_a_turn_lets_the_one_who_waits_begin(log_cluster: LogCluster
     assert log_cluster.grid.clock() - let_go < YIELD_S, "nobody waits: nor does it"
 
 
+def test_a_turn_begins_though_what_was_proposed_first_was_overtaken(log_cluster: LogCluster) -> None:
+    """Who writes in the same folder as another one finds its record changed whenever its turn comes."""
+    one, other = log_of(log_cluster), log_of(log_cluster, b"client-2")
+    for log in (one, other):
+        log.want_lease()
+        assert log.commit(put(a="1"), never)
+        log.settle()
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + TURN_S)
+    assert not one.commit(put(a="2"), lambda news: bool(news.changes))
+    one.take_news()
+    assert one.commit(put(a="3"), never)
+    one._state.wanted = True
+    assert not one.turn_is_over
+
+
+def test_each_turn_is_as_long_though_the_ballot_is_the_same(log_cluster: LogCluster) -> None:
+    log = log_of(log_cluster)
+    log.want_lease()
+    assert log.commit(put(a="1"), never)
+    log.settle()
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + TURN_S)
+    assert log.commit(put(a="2"), never)
+    log._state.wanted = True
+    assert not log.turn_is_over
+
+
 def test_who_only_looks_does_not_take_the_turn_away(log_cluster: LogCluster) -> None:
     """Else one that looks for names without pause keeps the other one from writing more than one at a time."""
     holder = log_of(log_cluster)

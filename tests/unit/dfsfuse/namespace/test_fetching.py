@@ -165,6 +165,31 @@ def test_a_large_folder_is_fetched_whole_when_its_names_are_missed_again_and_aga
     assert log.asked.count("range") < 30
 
 
+def test_a_large_folder_is_fetched_whole_for_who_adds_names_at_its_end(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """There is nothing after them: that does not make the folder a small one."""
+    shared.commit(entries(12_000), ())
+    for number in range(200):
+        assert is_free(by_folder, b"z%d" % number)
+    assert log.asked.count("range") < 30
+
+
+def test_what_others_add_without_pause_does_not_make_a_large_folder_unknown(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """Two that write in one folder: each learns of thousands of names that it will never ask for."""
+    shared.commit(entries(6000), ())
+    assert len(by_folder.read(lambda view: view.scan(*keys.entries(1)))) == 6000
+    log.asked.clear()
+    for turn in range(40):
+        shared.commit({keys.entry(1, b"other %d.%d" % (turn, number)): b"x" for number in range(150)}, ())
+        by_folder.transact(lambda tx, turn=turn: tx.put(keys.entry(1, b"mine %d" % turn), b"x"))  # type: ignore[misc]
+        assert is_free(by_folder, b"unheard of %d" % turn)
+    assert "range" not in log.asked
+    assert "keys" not in log.asked
+
+
 def test_a_very_large_one_is_not_fetched_for_a_few_names(by_folder: LogMap, log: FakeLog, shared: SharedLog) -> None:
     shared.commit(entries(60_000), ())
     for number in range(60):

@@ -13,6 +13,7 @@ from support.fake_log import Clock, FakeLog, HandCommitter, SharedLog
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
+from dfsfuse.namespace.committer import SETTLE_AFTER_S
 from dfsfuse.namespace.log_map import LogMap
 from dfsfuse.namespace.transactions import Transaction
 
@@ -110,6 +111,35 @@ def test_the_lease_is_handed_over_when_the_turn_is_over(leased: LogMap, log: Fak
     log.turn_is_over = False
     leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
     assert log.asked == ["commit", "settle", "commit"], "not answered before the commit any more"
+
+
+def test_nothing_more_is_answered_when_the_turn_is_over(leased: LogMap, log: FakeLog) -> None:
+    """Else one that writes without pause always has something to commit, and never comes to let go."""
+    answered: list[bool] = []
+
+    def write_on() -> None:
+        found = leased._answer(lambda tx: tx.put(b"b", b"1"), begun=0.0, durable=False)
+        answered.append(found is not None)
+
+    leased._committer = HandCommitter(write_on)  # type: ignore[assignment]
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    assert answered == [True]
+    leased._committer.woken = write_on  # type: ignore[attr-defined]
+    log.turn_is_over = True
+    leased.flush()
+    assert answered == [True, False]
+    assert log.asked == ["commit", "settle"]
+
+
+def test_who_has_waited_for_the_log_is_not_taken_for_idle(leased: LogMap, log: FakeLog, clock: Clock) -> None:
+    """The committer found nothing to do while another client had its turn, and waited for the log as well."""
+    clock.now += SETTLE_AFTER_S
+    leased.transact(lambda tx: tx.put(b"a", b"1"))
+    assert not leased.settle_if_idle()
+    assert "settle" not in log.asked
+    clock.now += 2 * SETTLE_AFTER_S
+    assert leased.settle_if_idle()
+    assert log.asked[-1] == "settle"
 
 
 def test_much_that_waits_is_committed_in_batches_that_are_not_too_large(leased: LogMap, log: FakeLog) -> None:
