@@ -117,29 +117,6 @@ def overlay(
     return _tidy(segments, extents)
 
 
-def compacted(
-    region: Region, old: Region, segment: Segment, writes: Sequence[Write]
-) -> tuple[Region, tuple[bytes, ...]] | None:
-    """`region` with `segment`, which holds what `old` showed, in the place of all segments of `old`; and their ids, to
-    drop. What was written since lies over it, as it does now. None if some of the old bytes do not show any more and
-    nothing was written over them (the region was cut), or if nothing of `old` is left.
-    """
-    known = {made.id for made in old.segments}
-    newer = [extent for extent in region.extents if region.segments[extent.segment].id not in known]
-    kept = sum(extent.length for extent in region.extents) - sum(extent.length for extent in newer)
-    hidden = sum(
-        span.length for extent in newer for span in spans(old, extent.offset, extent.length) if span.segment is not None
-    )
-    if not kept or kept + hidden != sum(extent.length for extent in old.extents):
-        return None
-    made, _ = overlay(EMPTY, segment, writes)
-    for number, writer in enumerate(region.segments):
-        over = [Write(e.offset, e.length, e.segment_offset) for e in newer if e.segment == number]
-        if over:
-            made, _ = overlay(made, writer, over)
-    return made, tuple(gone.id for gone in old.segments if any(gone.id == there.id for there in region.segments))
-
-
 def clear(region: Region, offset: int, length: int) -> tuple[Region, tuple[bytes, ...]]:
     """`region` with a hole in place of these bytes, and the ids of the segments to drop."""
     _check_range(offset, length)

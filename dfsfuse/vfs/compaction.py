@@ -1,5 +1,7 @@
 """Compaction: one segment in the place of the many that a crowded region is made of. In the background.
 
+The segment holds the region's data and none of its holes (runs.py), so a sparse file takes no more room than before.
+
 What was written is durable already, so nobody waits for this and a failure is nobody's: it is tried again after a
 pause, a few times, and then by the next flush of the region. The region is read, which takes no lock, written as one
 new segment, and put into the map by a transaction that leaves what was written meanwhile on top: neither readers nor
@@ -18,7 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
-from dfsfuse.data import extents
+from dfsfuse.data import extents, runs
 from dfsfuse.data.extents import Region, Write
 from dfsfuse.data.placement import rotation_of_region
 from dfsfuse.namespace import inodes
@@ -28,8 +30,6 @@ from dfsfuse.vfs import regions, uploaded
 from dfsfuse.vfs.context import Context, log
 from dfsfuse.vfs.regions import Patch
 
-RUNS_MAX: Final = 32
-"""So many stretches of data keep the holes between them."""
 ATTEMPTS: Final = 5
 RETRY_S: Final = 5.0
 WAITING_MAX: Final = 10_000
@@ -51,7 +51,7 @@ class Compactor:
         """A task in the executor will look at what waits. Guarded by the lock."""
 
     def later(self, ino: int, indexes: Sequence[int]) -> None:
-        """These regions of a file have too many extents."""
+        """These regions of a file are crowded."""
         with self._lock:
             new = [(ino, index) for index in indexes if (ino, index) not in self._waiting]
             self._waiting.extend(new[: max(0, WAITING_MAX - len(self._waiting))])
@@ -97,9 +97,10 @@ class Compactor:
             return inode, regions.find(view, ino, inode, [index])[0]
 
         inode, old = context.store.read(look, max_age_s=context.max_age_s)
-        if len(old.extents) <= regions.EXTENTS_MAX:
+        if not runs.is_crowded(old):
             return True
-        data, writes = self._gather(old)
+        writes = runs.writes_of(old)
+        data = self._gather(old, writes)
         began_ns = context.clock()
         written = context.segments.write(data, rotation_of_region(inode.rotation or 0, index))
         patch = Patch(index, written.segment, written.inline, tuple(writes))
@@ -113,23 +114,13 @@ class Compactor:
             context.store.transact(lambda tx: tx.drop(written.segment.id))
         return done
 
-    def _gather(self, region: Region) -> tuple[bytes, list[Write]]:
-        """The bytes of a region as one segment's, and where they show."""
-        runs: list[tuple[int, int]] = []
-        for extent in region.extents:
-            if runs and runs[-1][1] == extent.offset:
-                runs[-1] = (runs[-1][0], extent.end)
-            else:
-                runs.append((extent.offset, extent.end))
-        if len(runs) > RUNS_MAX:
-            runs = [(runs[0][0], runs[-1][1])]
-        parts, writes, length = [], [], 0
-        for start, end in runs:
-            writes.append(Write(start, end - start, length))
-            length += end - start
-            for span in extents.spans(region, start, end - start):
+    def _gather(self, region: Region, writes: Sequence[Write]) -> bytes:
+        """The bytes of a region's stretches, one after the other."""
+        parts = []
+        for write in writes:
+            for span in extents.spans(region, write.offset, write.length):
                 if span.segment is None:
                     parts.append(bytes(span.length))
                 else:
                     parts.append(self._context.segments.read(span.segment, span.segment_offset, span.length))
-        return b"".join(parts), writes
+        return b"".join(parts)

@@ -70,15 +70,15 @@ class Files:
     """See the module."""
 
     def __init__(
-        self, context: Context, table: OpenFiles, saver: Saver, changer: Changer, access_times: AccessTimes
+        self, context: Context, table: OpenFiles, saver: Saver, changer: Changer, holes: Holes, times: AccessTimes
     ) -> None:
         self._context = context
         self._table = table
         self._saver = saver
         self._changer = changer
-        self._access_times = access_times
-        self._reader = Reader(context, access_times)
-        self._holes = Holes(context, saver)
+        self._access_times = times
+        self._reader = Reader(context, times)
+        self._holes = holes
         self._lock = threading.Lock()
         self._handles: dict[int, Handle] = {}
         self._numbers = itertools.count(1)

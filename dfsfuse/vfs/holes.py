@@ -3,7 +3,8 @@
 A hole is where no extent shows, which reads as zeros and takes no room. Room cannot be reserved ahead: a file that is
 "allocated" has its size and nothing else. Unsaved data is saved first, so that the map alone decides.
 
-Long ranges are cleared in steps of bounded batches, from the front. Threads: `OpenFile.commit_lock`; no state.
+Long ranges are cleared in steps of bounded batches, from the front. A segment of which little shows afterwards is told
+to the compactor, so that the room of the hole comes back. Threads: `OpenFile.commit_lock`; no state.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from dfsfuse.data import extents
 from dfsfuse.data.extents import REGION_BYTES, Region
+from dfsfuse.data.runs import is_crowded
 from dfsfuse.namespace import inodes, keys
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction, View
 from dfsfuse.vfs import regions
+from dfsfuse.vfs.compaction import Compactor
 from dfsfuse.vfs.context import FILE_MAX_BYTES, Context
 from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.saving import Saver
@@ -60,11 +63,19 @@ def data_from(view: View, ino: int, inode: Inode, offset: int) -> Iterator[tuple
                 yield max(base + extent.offset, offset), min(base + extent.end, inode.size)
 
 
-def clear(tx: Transaction, ino: int, inode: Inode, start: int, end: int) -> tuple[Inode, int]:
-    """Make a hole from `start` to `end`, or of the first part of that. Gives the inode as it is now, for the caller to
-    save, and how far it came."""
+class Cleared(NamedTuple):
+    """The inode after a hole was made, for the caller to save; how far that came; regions that are crowded now."""
+
+    inode: Inode
+    reached: int
+    crowded: list[int]
+
+
+def clear(tx: Transaction, ino: int, inode: Inode, start: int, end: int) -> Cleared:
+    """Make a hole from `start` to `end`, or of the first part of that."""
     stored = inode.stored_bytes
     changed = 0
+    crowded = []
     for index, old in records(tx, ino, inode, start // REGION_BYTES, regions.count(end)):
         base = index * REGION_BYTES
         if changed == regions.STEP_REGIONS:
@@ -76,15 +87,18 @@ def clear(tx: Transaction, ino: int, inode: Inode, start: int, end: int) -> tupl
             regions.put(tx, ino, index, region, dropped)
             stored += regions.covered(region) - regions.covered(old)
             changed += 1
-    return msgspec.structs.replace(inode, stored_bytes=stored), end
+            if is_crowded(region):
+                crowded.append(index)
+    return Cleared(msgspec.structs.replace(inode, stored_bytes=stored), end, crowded)
 
 
 class Holes:
     """See the module."""
 
-    def __init__(self, context: Context, saver: Saver) -> None:
+    def __init__(self, context: Context, saver: Saver, compactor: Compactor) -> None:
         self._context = context
         self._saver = saver
+        self._compactor = compactor
 
     def allocate(self, file: OpenFile, offset: int, length: int, mode: int) -> None:
         """fallocate(2). Raises OSError (EINVAL, EFBIG, EOPNOTSUPP for what only a disk of one's own can do)."""
@@ -109,15 +123,17 @@ class Holes:
     def _clear(self, ino: int, start: int, end: int, size: int) -> int:
         now_ns = self._context.clock()
 
-        def step(tx: Transaction) -> int:
+        def step(tx: Transaction) -> Cleared:
             old = inodes.load(tx, ino)
-            inode, reached = clear(tx, ino, old, start, end) if start < end else (old, end)
-            inode = msgspec.structs.replace(inode, size=max(inode.size, size))
+            cleared = clear(tx, ino, old, start, end) if start < end else Cleared(old, end, [])
+            inode = msgspec.structs.replace(cleared.inode, size=max(cleared.inode.size, size))
             if inode != old:
                 inodes.save(tx, ino, msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=now_ns))
-            return reached
+            return cleared
 
-        return self._context.store.transact(step, durable=False)
+        cleared = self._context.store.transact(step, durable=False)
+        self._compactor.later(ino, cleared.crowded)
+        return cleared.reached
 
     def seek(self, file: OpenFile, offset: int, whence: int) -> int:
         """lseek(2) with SEEK_DATA or SEEK_HOLE; the end of a file is a hole. Raises OSError (ENXIO beyond it)."""

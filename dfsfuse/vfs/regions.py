@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from dfs_server.protocol.batches import InlinePiece
-from dfsfuse.data import extents
+from dfsfuse.data import extents, runs
 from dfsfuse.data.extents import EMPTY, REGION_BYTES, BadRegionError, Region, Segment, Write
 from dfsfuse.namespace import inodes, keys
 from dfsfuse.namespace.records import Inode
@@ -30,8 +30,6 @@ FEW_REGIONS: Final = 16
 """Up to so many regions are asked for by key, and deleted together with their file's last name."""
 BATCH_BYTES: Final = 640 * 1024
 """About what patches add to one batch at most; the limit of the log is 2 MiB."""
-EXTENTS_MAX: Final = 64
-"""A region with more extents is compacted."""
 
 
 @lru_cache(maxsize=512)
@@ -61,13 +59,13 @@ class Patch:
     def cost_bytes(self) -> int:
         """About what it adds to a batch at most."""
         whole = len(self.writes) == 1 and self.writes[0].length == REGION_BYTES
-        record = 400 if whole else 16_384 + 16 * len(self.writes)
+        record = 400 if whole else 20_480 + 16 * len(self.writes)
         return record + sum(len(piece.data) + 128 for piece in self.inline)
 
 
 @dataclass(frozen=True)
 class Saved:
-    """The inode after patches were saved, and the regions that have too many extents now."""
+    """The inode after patches were saved, and the regions that are crowded now."""
 
     inode: Inode
     crowded: tuple[int, ...]
@@ -144,7 +142,7 @@ def save(tx: Transaction, ino: int, inode: Inode, patches: Sequence[Patch]) -> S
         size=max(inode.size, *(patch.end for patch in patches)),
         stored_bytes=inode.stored_bytes + sum(map(covered, regions.values())) - before,
     )
-    return Saved(inode, tuple(index for index in indexes if len(regions[index].extents) > EXTENTS_MAX))
+    return Saved(inode, tuple(index for index in indexes if runs.is_crowded(regions[index])))
 
 
 def compact(tx: Transaction, ino: int, index: int, old: Region, patch: Patch) -> bool:
@@ -154,7 +152,7 @@ def compact(tx: Transaction, ino: int, index: int, old: Region, patch: Patch) ->
     if inode is None:
         return False
     now = find(tx, ino, inode, [index])[0]
-    made = extents.compacted(now, old, patch.segment, patch.writes)
+    made = runs.compacted(now, old, patch.segment, patch.writes)
     if made is None:
         return False
     region, dropped = made

@@ -41,6 +41,7 @@ from dfsfuse.vfs.extended import Extended
 from dfsfuse.vfs.files import Files
 from dfsfuse.vfs.folders import Folders
 from dfsfuse.vfs.health import Health, health_of_many
+from dfsfuse.vfs.holes import Holes
 from dfsfuse.vfs.incomplete import Incomplete
 from dfsfuse.vfs.locking import LIFETIME_S, Locking
 from dfsfuse.vfs.open_file import OpenFile
@@ -122,7 +123,8 @@ class Vfs:
         self._saver = saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
         self._incomplete = Incomplete(context)
         self._access_times = times = AccessTimes(context, atime, folders=diratime)
-        self._files = Files(context, table, saver, Changer(context, saver, self._uploads, self._reaper), times)
+        changer, holes = Changer(context, saver, self._uploads, self._reaper), Holes(context, saver, self._compactor)
+        self._files = Files(context, table, saver, changer, holes, times)
         self._files.on_nameless = self.orphan_keeper.opened
         self.locks = Locking(store, self._files.save_inode, lifetime_s=lock_lifetime_s)
         self._tree = Tree(context, table, self._incomplete, times)

@@ -1,4 +1,5 @@
-"""Space really comes back: one file overwritten a thousand times, and what is left on the servers' disks."""
+"""Space really comes back, and holes take none: what is on the servers' disks after a file was overwritten a thousand
+times, and after a sparse one was written here and there."""
 
 from __future__ import annotations
 
@@ -16,10 +17,9 @@ from dfs_server.config import ServerConfig
 from dfsfuse.cli.config import ClientConfig
 from dfsfuse.cli.session import Session, open_session
 from dfsfuse.cluster.servers import Credentials, ServerAddress
-from dfsfuse.data import extents
+from dfsfuse.data import extents, runs
 from dfsfuse.data.extents import REGION_BYTES, Region
 from dfsfuse.namespace import keys
-from dfsfuse.vfs.regions import EXTENTS_MAX
 
 pytestmark = pytest.mark.integration
 
@@ -76,7 +76,7 @@ def test_a_file_that_is_overwritten_a_thousand_times_takes_the_room_of_one(house
             assert value is not None
             return extents.decode(value)
 
-        eventually(lambda: len(region().extents) <= EXTENTS_MAX, 30.0)  # compacted in the background
+        eventually(lambda: not runs.is_crowded(region()), 30.0)  # compacted in the background
         eventually(lambda: on_disks(houses) == 2 * sum(one.length for one in region().segments), 30.0)
         assert on_disks(houses) < 2 * (SIZE + 40 * LARGE_BYTES)
         for house in houses:
@@ -87,3 +87,33 @@ def test_a_file_that_is_overwritten_a_thousand_times_takes_the_room_of_one(house
         vfs.unlink(keys.ROOT, b"f")
         vfs.mkdir(keys.ROOT, b"d", 0o755, 1, 1)
         eventually(lambda: on_disks(houses) == 0, 30.0)
+
+
+def test_a_sparse_file_that_was_written_here_and_there_takes_the_room_of_its_data(houses: list[House]) -> None:
+    block, step, count = 4096, 6 * 4096, 300
+    places = [turn * step for turn in range(count)]  # in two regions
+    random.Random(1).shuffle(places)
+    with session_of(houses) as session:
+        vfs = session.vfs
+        attributes, handle = vfs.create(keys.ROOT, b"f", 0o644, os.O_RDWR, 1, 1)
+        for turn, place in enumerate(places, start=1):
+            vfs.write(handle, place, place.to_bytes(8, "big") * (block // 8))
+            if turn % 2 == 0:
+                vfs.fsync(handle)
+        vfs.flush(handle)
+
+        def parts() -> list[Region]:
+            values = session.store.read(lambda view: view.get_many([keys.region(attributes.ino, n) for n in (0, 1)]))
+            return [extents.decode(value) for value in values if value is not None]
+
+        eventually(lambda: not any(map(runs.is_crowded, parts())), 30.0)
+        eventually(lambda: on_disks(houses) == 2 * sum(one.length for part in parts() for one in part.segments), 30.0)
+        assert on_disks(houses) <= 1.3 * 2 * block * count
+        assert vfs.getattr(attributes.ino).blocks == block * count // 512
+        at = 0
+        for place in sorted(places):
+            assert vfs.lseek(handle, at, os.SEEK_DATA) == place
+            assert vfs.read(handle, place, block) == place.to_bytes(8, "big") * (block // 8)
+            at = vfs.lseek(handle, place, os.SEEK_HOLE)
+            assert at == place + block
+        vfs.release(handle)

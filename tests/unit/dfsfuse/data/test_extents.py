@@ -21,7 +21,6 @@ from dfsfuse.data.extents import (
     Span,
     Write,
     clear,
-    compacted,
     decode,
     encode,
     overlay,
@@ -29,6 +28,7 @@ from dfsfuse.data.extents import (
     truncate,
 )
 from dfsfuse.data.placement import ring
+from dfsfuse.data.runs import compacted
 
 SMALL = 60
 """The model keeps to the first bytes of the region, so that ranges meet often."""

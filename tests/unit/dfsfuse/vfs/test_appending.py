@@ -24,7 +24,7 @@ DEADLINE_S = 30
 
 def pair(mounts: MemoryMounts, data: bytes = b"") -> tuple[Vfs, int, Vfs, int, int]:
     """Two mounts that have one file open to append, and know it as it is now."""
-    one, other = mounts.mount(lagging=True), mounts.mount(lagging=True)
+    one, other = mounts.mount(lagging=True, compaction=Held()), mounts.mount(lagging=True)
     ino = write_file(one, b"f", data)
     return one, one.open(ino, APPEND), other, other.open(ino, APPEND), ino
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 
 from support.executors import Held, Immediate
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close
 
 from dfsfuse.data import extents
+from dfsfuse.data.runs import SURPLUS_MAX
 from dfsfuse.errors import ReadOnlyError
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.inodes import InodeNumbers
+from dfsfuse.vfs import holes
 from dfsfuse.vfs.compaction import ATTEMPTS, RETRY_S, Compactor
 from dfsfuse.vfs.context import Context
-from dfsfuse.vfs.regions import EXTENTS_MAX
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
 
@@ -26,7 +28,7 @@ def region(mounts: MemoryMounts, ino: int) -> extents.Region:
     return extents.decode(mounts.map.items[keys.region(ino, 0)])
 
 
-def write_parts(vfs: Vfs, handle: int, count: int = EXTENTS_MAX + 1, step: int = 20) -> bytes:
+def write_parts(vfs: Vfs, handle: int, count: int = SURPLUS_MAX + 1, step: int = 20) -> bytes:
     """So many writes of 10 bytes, each flushed; the file's content."""
     expected = bytearray()
     for turn in range(count):
@@ -60,13 +62,63 @@ def test_a_region_in_many_parts_is_compacted_after_the_flush(mounts: MemoryMount
     vfs = mounts.mount(compaction=background)
     ino, handle = create(vfs)
     expected = write_parts(vfs, handle)
-    assert len(region(mounts, ino).extents) == EXTENTS_MAX + 1  # the flush has not waited for it
+    assert len(region(mounts, ino).extents) == SURPLUS_MAX + 1  # the flush has not waited for it
     background.run()
     made = region(mounts, ino)
     assert len(made.segments) == len(made.extents) == 1
     assert vfs.read(handle, 0, 10_000) == expected
-    assert len(set(mounts.map.drops)) == EXTENTS_MAX + 1
+    assert len(set(mounts.map.drops)) == SURPLUS_MAX + 1
     assert vfs.getattr(ino).blocks == -(-made.extents[0].length // 512)
+    close(vfs, handle)
+
+
+def test_a_sparse_region_keeps_its_holes_and_takes_the_room_of_its_data(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino, handle = create(vfs)
+    block, step, count = 4096, 5 * 4096, 150
+    places = [turn * step for turn in range(count)]
+    random.Random(1).shuffle(places)
+    for place in places:
+        vfs.write(handle, place, place.to_bytes(8, "big") * (block // 8))
+        vfs.fsync(handle)
+    made = region(mounts, ino)
+    assert len(made.segments) <= SURPLUS_MAX  # so it was compacted
+    assert len(set(mounts.map.drops)) >= SURPLUS_MAX
+    assert sum(segment.length for segment in made.segments) <= 1.3 * block * count
+    assert sum(len(data) for data, _ in mounts.segments.written) <= 5 * block * count  # each byte a few times only
+    assert vfs.getattr(ino).blocks == block * count // 512
+    holes = [vfs.lseek(handle, place, os.SEEK_HOLE) for place in sorted(places)]
+    assert holes == [place + block for place in sorted(places)]
+    assert [vfs.lseek(handle, hole, os.SEEK_DATA) for hole in holes[:-1]] == sorted(places)[1:]
+    for place in places:
+        assert vfs.read(handle, place, block) == place.to_bytes(8, "big") * (block // 8)
+        assert vfs.read(handle, place + block, 16) == bytes(16)[: 16 if place < max(places) else 0]
+    close(vfs, handle)
+
+
+def test_a_region_of_many_stretches_in_one_segment_is_left_alone(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino, handle = create(vfs)
+    for turn in range(4 * SURPLUS_MAX):
+        vfs.write(handle, turn * 3 * 4096, b"x" * 4096)
+    vfs.fsync(handle)
+    assert len(mounts.segments.written) == 1
+    assert len(region(mounts, ino).extents) == 4 * SURPLUS_MAX
+    close(vfs, handle)
+
+
+def test_the_room_of_holes_that_were_punched_comes_back(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino, handle = create(vfs)
+    size = extents.REGION_BYTES
+    vfs.write(handle, 0, b"x" * size)
+    vfs.fsync(handle)
+    for start in range(0, size, size // 2):
+        vfs.fallocate(handle, start, size // 2 - 4096, holes.PUNCH_HOLE | holes.KEEP_SIZE)
+    made = region(mounts, ino)
+    assert [segment.length for segment in made.segments] == [2 * 4096]
+    assert vfs.getattr(ino).blocks == 2 * 8
+    assert vfs.read(handle, size // 2 - 4096, 8192) == b"x" * 4096 + bytes(4096)
     close(vfs, handle)
 
 
@@ -74,7 +126,7 @@ def test_a_writer_who_never_pauses_does_not_keep_a_region_from_being_compacted(m
     vfs, other = mounts.mount(), mounts.mount(compaction=Held())
     ino, handle = create(vfs)
     theirs = other.open(ino, os.O_RDWR)
-    expected = bytearray(write_parts(vfs, handle, EXTENTS_MAX))
+    expected = bytearray(write_parts(vfs, handle, SURPLUS_MAX))
 
     def meanwhile(data: bytes) -> None:
         if len(data) > 100:
@@ -83,10 +135,10 @@ def test_a_writer_who_never_pauses_does_not_keep_a_region_from_being_compacted(m
             other.fsync(theirs)
 
     mounts.segments.before_write = meanwhile
-    vfs.write(handle, EXTENTS_MAX * 20, b"x" * 10)
+    vfs.write(handle, SURPLUS_MAX * 20, b"x" * 10)
     vfs.fsync(handle)
     expected[5:10] = b"other"
-    expected += bytes(EXTENTS_MAX * 20 - len(expected)) + b"x" * 10
+    expected += bytes(SURPLUS_MAX * 20 - len(expected)) + b"x" * 10
     assert vfs.read(handle, 0, 10_000) == bytes(expected)
     assert len(region(mounts, ino).segments) == 2
     close(other, theirs)
@@ -96,7 +148,7 @@ def test_a_writer_who_never_pauses_does_not_keep_a_region_from_being_compacted(m
 def test_a_region_that_is_cut_meanwhile_is_compacted_as_it_is_then(mounts: MemoryMounts) -> None:
     vfs, other = mounts.mount(), mounts.mount(compaction=Held())
     ino, handle = create(vfs)
-    expected = write_parts(vfs, handle, EXTENTS_MAX, step=10)
+    expected = write_parts(vfs, handle, SURPLUS_MAX, step=10)
 
     def meanwhile(data: bytes) -> None:
         if len(data) > 100:
@@ -156,5 +208,5 @@ def test_closing_waits_for_one_region_and_not_for_a_pause(mounts: MemoryMounts) 
     made = compactor(mounts, [])
     made.close()
     made.later(ino, [0])
-    assert len(region(mounts, ino).segments) == EXTENTS_MAX + 1
+    assert len(region(mounts, ino).segments) == SURPLUS_MAX + 1
     close(vfs, handle)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 import pytest
+from support.executors import Held
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close
 
 from dfsfuse.data.extents import REGION_BYTES
@@ -60,7 +61,7 @@ def test_data_and_holes_are_found(mounts: MemoryMounts) -> None:
 
 
 def test_a_hole_is_punched(mounts: MemoryMounts) -> None:
-    vfs = mounts.mount()
+    vfs = mounts.mount(compaction=Held())
     ino, handle = new(vfs)
     vfs.write(handle, 0, b"a" * (2 * REGION_BYTES + 100))
     vfs.fsync(handle)

@@ -1,0 +1,85 @@
+"""What a crowded region becomes: one segment of its stretches of data, with the holes between them kept. Pure.
+
+A region is crowded if one new segment would make its record, or what lies on the servers, much smaller. What cannot
+get smaller is left alone: a region of many stretches with holes between them has as many extents afterwards.
+
+A hole counts from one whole block of the file on, as on a local disk; what lies between two writes to one block, or
+to neighbours, is filled with zeros. So a region has `RUNS_MAX` stretches at most, however it was written, and its
+record stays small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from dfsfuse.data.extents import EMPTY, REGION_BYTES, Region, Segment, Write, overlay, spans
+
+HOLE_BYTES: Final = 4096
+"""A block: the smallest hole, which lies at a multiple of this."""
+RUNS_MAX: Final = REGION_BYTES // HOLE_BYTES // 2
+"""Each stretch but the last has a block that is a hole behind it, and lies in another one."""
+SURPLUS_MAX: Final = 64
+"""A region may have so many segments, and so many extents more than stretches."""
+WASTE_MAX_BYTES: Final = 1024 * 1024
+"""So many bytes of a region's segments need not show anywhere; nor need as many as do show."""
+
+
+def runs(region: Region) -> list[tuple[int, int]]:
+    """The stretches of data (start, end) of a region, in order; two that no hole lies between are one."""
+    found: list[tuple[int, int]] = []
+    for extent in region.extents:
+        if found and not _is_hole(found[-1][1], extent.offset):
+            found[-1] = (found[-1][0], extent.end)
+        else:
+            found.append((extent.offset, extent.end))
+    return found
+
+
+def _is_hole(start: int, end: int) -> bool:
+    """Does a whole block lie between these?"""
+    first = -(-start // HOLE_BYTES) * HOLE_BYTES
+    return first + HOLE_BYTES <= end
+
+
+def writes_of(region: Region) -> list[Write]:
+    """Where the stretches show, if one segment holds them one after the other."""
+    writes: list[Write] = []
+    length = 0
+    for start, end in runs(region):
+        writes.append(Write(start, end - start, length))
+        length += end - start
+    return writes
+
+
+def is_crowded(region: Region) -> bool:
+    """Is it worth the while to make one segment of it?"""
+    shown = sum(extent.length for extent in region.extents)
+    if sum(segment.length for segment in region.segments) - shown > max(shown, WASTE_MAX_BYTES):
+        return True
+    if len(region.segments) > SURPLUS_MAX:
+        return True
+    return len(region.extents) > SURPLUS_MAX and len(region.extents) - len(runs(region)) > SURPLUS_MAX
+
+
+def compacted(
+    region: Region, old: Region, segment: Segment, writes: Sequence[Write]
+) -> tuple[Region, tuple[bytes, ...]] | None:
+    """`region` with `segment`, which holds what `old` showed, in the place of all segments of `old`; and their ids, to
+    drop. What was written since lies over it, as it does now. None if some of the old bytes do not show any more and
+    nothing was written over them (the region was cut), or if nothing of `old` is left.
+    """
+    known = {made.id for made in old.segments}
+    newer = [extent for extent in region.extents if region.segments[extent.segment].id not in known]
+    kept = sum(extent.length for extent in region.extents) - sum(extent.length for extent in newer)
+    hidden = sum(
+        span.length for extent in newer for span in spans(old, extent.offset, extent.length) if span.segment is not None
+    )
+    if not kept or kept + hidden != sum(extent.length for extent in old.extents):
+        return None
+    made, _ = overlay(EMPTY, segment, writes)
+    for number, writer in enumerate(region.segments):
+        over = [Write(e.offset, e.length, e.segment_offset) for e in newer if e.segment == number]
+        if over:
+            made, _ = overlay(made, writer, over)
+    return made, tuple(gone.id for gone in old.segments if any(gone.id == there.id for there in region.segments))
