@@ -19,6 +19,7 @@ from typing import Final
 
 from dfs_server import acceptor
 from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, SavePromise, SaveTail, Step, Tail
+from dfs_server.copy_turn import NOBODY, CopyTurn
 from dfs_server.database import Database, Owner
 from dfs_server.namespace_reader import NamespaceReader
 from dfs_server.piece_tables import PieceTables, StoredPiece
@@ -52,6 +53,7 @@ KEEP_TIGHT_BYTES: Final = 4 * 1024 * 1024
 """So much of the log is kept when only the reserve is left on the disk: the rest of the file is then used again."""
 TRIM_STEP: Final = 1000
 _NO_SUCH_COPY: Final = Error(Status.BAD_REQUEST, "no copy of the map with this id is under way")
+_COPYING: Final = Error(Status.COPYING, "another client copies the map to this server")
 
 
 class NamespaceStore:
@@ -83,6 +85,7 @@ class NamespaceStore:
         except BaseException:
             self._database.close()
             raise
+        self._copy_turn = NOBODY  # guarded by the database's lock
         self._reader = NamespaceReader(self._database.connect())
         self.pieces = PieceTables(self._database, grace_s)
         """Small pieces that are applied, and drops."""
@@ -234,9 +237,13 @@ class NamespaceStore:
     # -------------------------------------------------------------- copying the map
 
     def _begin_copy(self, copy: bytes, slot: int, digest: bytes) -> Reply:
-        with self._database.lock, self._database.transaction(durable=False) as db:
-            db.execute("DELETE FROM map_copy")
-            db.execute("UPDATE state SET copy = ?, copy_slot = ?, copy_digest = ?", (copy, slot, digest))
+        with self._database.lock:
+            if not self._copy_turn.may_begin(copy, self._monotonic()):
+                return _COPYING
+            with self._database.transaction(durable=False) as db:
+                db.execute("DELETE FROM map_copy")
+                db.execute("UPDATE state SET copy = ?, copy_slot = ?, copy_digest = ?", (copy, slot, digest))
+            self._copy_turn = CopyTurn(copy, self._monotonic())
         return Done()
 
     def _copy_items(self, copy: bytes, items: Sequence[tuple[bytes, bytes]]) -> Reply:
@@ -245,6 +252,7 @@ class NamespaceStore:
                 return _NO_SUCH_COPY
             with self._database.transaction(durable=False) as db:
                 db.executemany("INSERT OR REPLACE INTO map_copy (key, value) VALUES (?, ?)", items)
+            self._copy_turn = CopyTurn(copy, self._monotonic())
         return Done()
 
     def _end_copy(self, copy: bytes, count: int, read_until: int) -> Reply:
@@ -252,6 +260,7 @@ class NamespaceStore:
             point = self._copy_under_way(copy)
             if point is None:
                 return _NO_SUCH_COPY
+            self._copy_turn = NOBODY  # whatever comes of it
             (found,) = self._database.writer.execute("SELECT count(*) FROM map_copy").fetchone()
             if found != count:
                 return Error(Status.BAD_REQUEST, f"the copy has {found} items and should have {count}")

@@ -29,3 +29,5 @@ class Status(IntEnum):
     """The server's history is not a prefix of the one the request speaks of."""
     BUSY = 11
     """Too many connections, or the server is going down. Try again."""
+    COPYING = 12
+    """Another client copies the map to this server: leave it to that one."""

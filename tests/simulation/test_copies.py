@@ -1,8 +1,8 @@
 """Two clients copy the map to one server at once: what comes late of one copy must not get into the other.
 
 The messages are delivered by hand, in the one order that shows it: a page of the first copy is on its way while the
-keys in it are changed and the second copy begins; it arrives just before the second copy ends. The counts are right
-then, so only the copy's id tells the page from one of the second copy.
+keys in it are changed and, after a while, the second copy begins; it arrives just before the second copy ends. The
+counts are right then, so only the copy's id tells the page from one of the second copy.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dfs_server.copy_turn import COPY_RESTS_S
 from dfs_server.protocol.messages import CopyItems, EndCopy, Error, Reply, Request
 from dfsfuse.cluster.log_reading import catch_up
 from dfsfuse.cluster.log_repair import bring_up_to_date, settle
@@ -88,6 +89,7 @@ def copy_twice(broken: frozenset[str]) -> World:
     first.run(until=CopyItems)
     assert first.held, "the log still holds all batches: no copy was needed"
     change(world, log, k0=b"new")
+    world.run(world.now + 2 * COPY_RESTS_S)
     second = Hand(world, bring_up_to_date(EMPTY, 1, b"second"))
     second.run(until=EndCopy)
     assert second.held

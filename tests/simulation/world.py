@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from dfs_server import acceptor
 from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, Step
+from dfs_server.copy_turn import NOBODY, CopyTurn
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.messages import (
     Accept,
@@ -102,6 +103,7 @@ class SimServer:
         self.number = number
         self.disk = Disk()
         self.synced = Disk()
+        self.copy_turn = NOBODY
         self.up = True
         self.hangs = False
         self.backlog: list[Callable[[], None]] = []
@@ -117,6 +119,7 @@ class SimServer:
         """Lose what was not durable. The lease is nowhere on a disk; when it starts again it is cautious."""
         self.up = False
         self.disk = self.synced.twin()
+        self.copy_turn = NOBODY
         self.disk.state = acceptor.started(replace(self.disk.state, lease=None), self.now())
 
     def wipe(self) -> None:
@@ -171,12 +174,16 @@ class SimServer:
                 found = sorted((key, value) for key, value in disk.map.items() if start <= key < end)
                 return Items(disk.state.applied, tuple(found[:2]), more=len(found) > 2)
             case BeginCopy(copy, slot, digest):
+                if not self.copy_turn.may_begin(copy, self.now()):
+                    return Error(Status.COPYING, "copying")
+                self.copy_turn = CopyTurn(copy, self.now())
                 disk.copy, disk.copy_of = {}, (copy, slot, digest)
                 return Done()
             case CopyItems(copy, items):
                 if not self._is_under_way(copy):
                     return Error(Status.BAD_REQUEST, "no such copy")
                 disk.copy.update(items)
+                self.copy_turn = CopyTurn(copy, self.now())
                 return Done()
             case EndCopy(copy, items_count, read_until):
                 return self._end_copy(copy, items_count, read_until)
@@ -200,8 +207,11 @@ class SimServer:
 
     def _end_copy(self, copy: bytes, items_count: int, read_until: int) -> Reply:
         disk = self.disk
-        if not self._is_under_way(copy) or len(disk.copy) != items_count:
+        if not self._is_under_way(copy):
             return Error(Status.BAD_REQUEST, "no such copy")
+        self.copy_turn = NOBODY
+        if len(disk.copy) != items_count:
+            return Error(Status.BAD_REQUEST, "something is missing")
         assert disk.copy_of is not None
         _, slot, digest = disk.copy_of
         if slot > disk.state.applied:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dfs_server.copy_turn import COPY_RESTS_S
 from dfs_server.database import FolderFormatError
 from dfs_server.namespace_store import KEEP_BATCHES, TRIM_STEP, NamespaceStore
 from dfs_server.protocol import batches
@@ -38,6 +39,7 @@ from dfs_server.protocol.messages import (
     ReadKeys,
     ReadRange,
     Refused,
+    Reply,
     Values,
 )
 from dfs_server.protocol.status import Status
@@ -234,15 +236,41 @@ def test_a_copy_replaces_the_map_and_is_not_read_before_it_is_right(store: Names
     copy.close()
 
 
-def test_two_copies_at_once_do_not_mix(store: NamespaceStore) -> None:
+def status_of(reply: Reply) -> int:
+    return reply.status if isinstance(reply, Error) else 0
+
+
+def test_two_copies_at_once_do_not_mix(tmp_path: Path) -> None:
+    now = [0.0]
+    store = NamespaceStore(tmp_path / "copied", "DFS2", monotonic=lambda: now[0])
     store.handle(BeginCopy(b"one", 5, b"d" * 32))
     store.handle(CopyItems(b"one", ((b"k", b"1"),)))
-    store.handle(BeginCopy(b"two", 5, b"d" * 32))
+    now[0] += COPY_RESTS_S
+    assert store.handle(BeginCopy(b"two", 5, b"d" * 32)) == Done()
     for request in (CopyItems(b"one", ((b"l", b"2"),)), EndCopy(b"one", 2, 5), EndCopy(b"two", 1, 5)):
-        reply = store.handle(request)
-        assert isinstance(reply, Error)
-        assert reply.status == Status.BAD_REQUEST
+        assert status_of(store.handle(request)) == Status.BAD_REQUEST
     assert store.handle(GetPosition()) == Position(0, b"", Ballot(0, b""))
+    store.close()
+
+
+def test_a_copy_that_moves_is_not_ended_by_another_one(tmp_path: Path) -> None:
+    """Else two clients that copy a large map would end each other's copy again and again."""
+    now = [0.0]
+    store = NamespaceStore(tmp_path / "copied", "DFS2", monotonic=lambda: now[0])
+    store.handle(BeginCopy(b"one", 5, b"d" * 32))
+    for number in range(4):
+        now[0] += COPY_RESTS_S - 0.1
+        assert status_of(store.handle(BeginCopy(b"two", 5, b"d" * 32))) == Status.COPYING
+        assert store.handle(CopyItems(b"one", ((b"k%d" % number, b"v"),))) == Done()
+    assert isinstance(store.handle(EndCopy(b"one", 4, 5)), Position)
+    assert store.handle(BeginCopy(b"two", 6, b"e" * 32)) == Done(), "the first one is over"
+    store.close()
+
+
+def test_a_copy_that_failed_makes_room_for_the_next_one(store: NamespaceStore) -> None:
+    store.handle(BeginCopy(b"one", 5, b"d" * 32))
+    assert status_of(store.handle(EndCopy(b"one", 7, 5))) == Status.BAD_REQUEST
+    assert store.handle(BeginCopy(b"two", 5, b"d" * 32)) == Done()
 
 
 def test_a_trimmed_log_says_so(store: NamespaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
