@@ -97,6 +97,6 @@ class _OpenRound:
             return Event(server, None, "no answer in time")
         begun = self._calls.pop(outcome.call)
         if isinstance(outcome, Answer):
-            self._pace.note(ANY_SIZE, self._clock() - begun)
+            self._pace.note(ANY_SIZE, self._clock() - begun, outcome.call.server)
             return Event(outcome.call.server, outcome.reply)
         return Event(outcome.call.server, None, outcome.text, outcome.status)

@@ -1,12 +1,14 @@
 """What is usual: how long this client has lately waited for an answer, and so how long to be patient with the next one.
 
 A request that takes much longer than usual is worth a second one elsewhere, but "usual" depends on the network: on a
-slow link everything takes long, and asking twice would only make it slower. It is a hint: what is correct never depends
-on it. Thread-safe.
+slow link everything takes long, and asking twice would only make it slower. One server that is slow, while it copies a
+map, say, makes nobody patient: usual is what most servers do. It is a hint: what is correct never depends on it.
+Thread-safe.
 """
 
 from __future__ import annotations
 
+from statistics import median_low
 from threading import Lock
 from typing import Final
 
@@ -20,15 +22,17 @@ class Pace:
     def __init__(self, floor_s: float) -> None:
         self._floor_s = floor_s
         self._lock = Lock()
-        self._usual_s: dict[int, float] = {}  # by the size's bit length; guarded by _lock
+        self._usual_s: dict[int, dict[int, float]] = {}  # by the size's bit length, and by server; guarded by _lock
 
-    def note(self, size: int, took_s: float) -> None:
-        """A request of `size` bytes was answered after so long."""
+    def note(self, size: int, took_s: float, server: int) -> None:
+        """A request of `size` bytes was answered by this server after so long."""
         with self._lock:
-            usual_s = self._usual_s.get(size.bit_length(), took_s)
-            self._usual_s[size.bit_length()] = usual_s + LEARNING_RATE * (took_s - usual_s)
+            usual_s = self._usual_s.setdefault(size.bit_length(), {})
+            before_s = usual_s.get(server, took_s)
+            usual_s[server] = before_s + LEARNING_RATE * (took_s - before_s)
 
     def patience_s(self, size: int) -> float:
         """How long to wait for `size` bytes before asking somebody else too."""
         with self._lock:
-            return max(self._floor_s, PATIENCE_FACTOR * self._usual_s.get(size.bit_length(), 0.0))
+            usual_s = self._usual_s.get(size.bit_length())
+            return max(self._floor_s, PATIENCE_FACTOR * median_low(usual_s.values())) if usual_s else self._floor_s

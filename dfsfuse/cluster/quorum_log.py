@@ -124,7 +124,8 @@ class QuorumLog:
         self._in_turn = False
         was_wanted = self._state.wanted
         self._state.wanted = self._state.recalled = False
-        positions = self._run(settle(self._state.known, self._state.client))
+        state = self._state
+        positions = self._run(settle(state.known, state.client, silent=state.silent, enough=state.quorum))
         if was_wanted:
             self._yields_until = self._clock() + YIELD_S
         if any(position.applied < self._state.known.slot for position in positions.values()):

@@ -117,7 +117,7 @@ class _Download:
             self._warn(attempt, lie)
             self._plan.failed(attempt, f"{self._names[attempt.server]}: {lie}", silent=False)
             return
-        self._pace.note(len(sink), self.race.won(attempt, now))
+        self._pace.note(len(sink), self.race.won(attempt, now), attempt.server)
         blocks = self._wanted[attempt.number]
         self.runs[attempt.number] = Run(self._segment.id, attempt.number, blocks.start, sink.toreadonly())
 

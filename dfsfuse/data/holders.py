@@ -67,7 +67,7 @@ def _ask(
             if not isinstance(result, Answer):
                 continue
             suspects.answered(result.call.server)
-            pace.note(len(batch), clock() - begun)
+            pace.note(len(batch), clock() - begun, result.call.server)
             if isinstance(result.reply, Have):
                 for servers, flag in zip(found, result.reply.flags, strict=False):
                     if flag:

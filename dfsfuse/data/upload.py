@@ -166,7 +166,8 @@ class _Upload:
         if isinstance(result, Failure):
             self._plan.failed(attempt, result.status, result.text)
         elif isinstance(result.reply, Done):
-            self._pace.note(len(self._pieces[attempt.number - 1]), self._plan.acknowledged(attempt, now))
+            took_s = self._plan.acknowledged(attempt, now)
+            self._pace.note(len(self._pieces[attempt.number - 1]), took_s, attempt.server)
         else:
             name = self._names[attempt.server]
             text = f"{name} answered PutPiece with {type(result.reply).__name__}"

@@ -320,4 +320,4 @@ class SimMount:
             return
         self.log.wanted = self.log.recalled = False
         self.world.note(self.task.name, "lets go")
-        yield from settle(self.log.known, self.log.client)
+        yield from settle(self.log.known, self.log.client, silent=self.log.silent, enough=self.log.quorum)

@@ -86,6 +86,42 @@ def test_another_client_reads_what_is_in_doubt_and_takes_over(
 
 
 @pytest.mark.parametrize("hanging", [1, 4])
+def test_who_writes_with_pauses_waits_for_a_server_that_hangs_once_and_not_at_each_pause(
+    log_cluster: LogCluster, hanging: int
+) -> None:
+    log = log_of(log_cluster)
+    log.want_lease()
+    assert log.commit(put(a="0"), never)
+    log_cluster.grid[hanging].fault = Fault.HANG
+
+    def write_with_pauses() -> None:
+        for value in range(20):
+            assert log.commit(put(a=str(value)), never)
+            log.settle()
+
+    assert took(log_cluster, write_with_pauses) < ONE_HANGS_S
+
+
+@pytest.mark.parametrize("slow", [2, 3])
+def test_one_server_that_is_slower_and_slower_makes_nobody_patient(log_cluster: LogCluster, slow: int) -> None:
+    """It copies a map, say, or its disk is busy: what is usual is what the others do."""
+    log = log_of(log_cluster)
+    log.want_lease()
+    for tenths in range(1, 30):
+        log_cluster.grid[slow].latency_s = tenths / 10
+
+        def write() -> None:
+            assert log.commit(put(a="1"), never)
+            log.settle()
+            assert log.catch_up()
+
+        assert took(log_cluster, write) < SOFT_S, tenths
+    log_cluster.grid[slow].fault = Fault.HANG
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + SPARED_S)
+    assert took(log_cluster, lambda: [log.read_keys((b"a",)) for _ in range(4)]) < ONE_HANGS_S
+
+
+@pytest.mark.parametrize("hanging", [1, 4])
 def test_a_read_is_hedged_and_the_next_ones_spare_the_server(log_cluster: LogCluster, hanging: int) -> None:
     log = log_of(log_cluster)
     assert log.commit(put(**{f"k{number}": str(number) for number in range(20)}), never)
