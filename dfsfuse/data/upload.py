@@ -205,12 +205,22 @@ def upload(
     usable = servers_to_write_to(cluster)
     try:
         return _upload_once(segment, data, rotation, usable, cluster, suspects, pace, clock)
-    except ReadOnlyError:
-        now_usable = cluster.recheck() - cluster.full()
-        if now_usable <= usable:
+    except ReadOnlyError as refused:
+        again = _servers_now(cluster, refused)
+        if again <= usable:
             raise
     # One came back meanwhile.
-    return _upload_once(segment, data, rotation, now_usable, cluster, suspects, pace, clock)
+    return _upload_once(segment, data, rotation, again, cluster, suspects, pace, clock)
+
+
+def _servers_now(cluster: ClusterLike, refused: ReadOnlyError) -> frozenset[int]:
+    """The servers to write to after an upload was refused. Raises `NoSpaceError` if it is room that is lacking now, and
+    the refusal, which says what each server said, if they are too few."""
+    cluster.recheck()
+    try:
+        return servers_to_write_to(cluster)
+    except ReadOnlyError:
+        raise refused from None
 
 
 def _upload_once(

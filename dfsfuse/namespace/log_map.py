@@ -32,6 +32,7 @@ from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
 from dfsfuse.errors import DfsError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.committer import LINGER_S, SETTLE_AFTER_S, Committer
 from dfsfuse.namespace.fetching import Fetcher
+from dfsfuse.namespace.losses import Witness
 from dfsfuse.namespace.map_cache import MapCache
 from dfsfuse.namespace.pending import Pending, PendingChange
 from dfsfuse.namespace.transactions import Transaction, View
@@ -115,7 +116,12 @@ class LogMap:
             self._see_to(change, durable=durable)
         return result
 
-    def flush(self) -> None:
+    def witness(self) -> Witness:
+        """See `MapStore.witness`."""
+        with self._lock:
+            return self._pending.losses.witness()
+
+    def flush(self, witness: Witness | None = None) -> None:
         """See `MapStore.flush`."""
         with self._lock:
             last = self._pending.last
@@ -123,7 +129,7 @@ class LogMap:
         if last is not None and waits:
             self._commit_up_to(last)
         with self._lock:
-            failure = self._pending.take_failure()
+            failure = self._pending.losses.take(witness)
             if last is not None and waits:
                 failure = last.failure or failure
         if failure is not None:

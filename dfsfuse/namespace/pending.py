@@ -11,6 +11,7 @@ from typing import Final
 from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.errors import DfsError
+from dfsfuse.namespace.losses import Losses
 from dfsfuse.namespace.views import MAX_CONTENTS_BYTES, CachedView
 
 PORTION_BYTES: Final = 1_000_000
@@ -43,7 +44,8 @@ class Pending:
     def __init__(self) -> None:
         self._queue: list[PendingChange] = []
         self._bytes = 0
-        self._failure: DfsError | None = None
+        self.losses: Losses[DfsError] = Losses()
+        """Why changes that nobody waited for were lost."""
         self.last: PendingChange | None = None
         """The newest change that was ever added."""
 
@@ -116,15 +118,12 @@ class Pending:
     def lose(self, failure: DfsError) -> int:
         """None of those that wait can be committed. Gives how many."""
         queue, self._queue, self._bytes = self._queue, [], 0
+        are_told = True
         for change in queue:
             change.failure = failure
             change.done = True
             if not change.is_awaited:
-                self._failure = failure
+                are_told = False
+        if not are_told:
+            self.losses.add(failure)
         return len(queue)
-
-    def take_failure(self) -> DfsError | None:
-        """Why changes that nobody waited for were lost, since this was last asked: to be told to who wants to rely on
-        them."""
-        failure, self._failure = self._failure, None
-        return failure

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from dfs_server.protocol.batches import InlinePiece
+from dfsfuse.namespace.losses import Witness
 
 T = TypeVar("T")
 
@@ -67,8 +68,14 @@ class MapStore(Protocol):
         """
         ...
 
-    def flush(self) -> None:
-        """Return when all changes so far are durable. Raises what kept one of them from it, once."""
+    def witness(self) -> Witness:
+        """For one who will want to know, by `flush`, of every change that is answered and lost from now on; and of one
+        that was lost before, if nobody has been told."""
+        ...
+
+    def flush(self, witness: Witness | None = None) -> None:
+        """Return when all changes so far are durable. Raises what kept one of them from it: once for each witness;
+        without one, if nobody has been told yet."""
         ...
 
     def writable(self) -> bool:

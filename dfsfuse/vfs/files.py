@@ -15,7 +15,7 @@ import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from dfsfuse.errors import DfsError
@@ -28,42 +28,15 @@ from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, blocks
 from dfsfuse.vfs.changing import Changer
 from dfsfuse.vfs.context import Context, log
+from dfsfuse.vfs.handles import Handle
 from dfsfuse.vfs.holes import Holes
 from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.open_files import OpenFiles
-from dfsfuse.vfs.read_ahead import ReadAhead
 from dfsfuse.vfs.reading import Reader
 from dfsfuse.vfs.saving import Saver
 
 CREATE_TRIES: Final = 20
 """A file that is there and is replaced before it is open: so often it is looked for again."""
-
-_O_NOATIME: Final[int] = getattr(os, "O_NOATIME", 0)
-"""Linux has it only."""
-
-
-@dataclass(eq=False)
-class Handle:
-    """One opening of a file."""
-
-    file: OpenFile
-    flags: int
-    ahead: ReadAhead = field(default_factory=ReadAhead)
-
-    @property
-    def may_read(self) -> bool:
-        """Was it opened for reading?"""
-        return self.flags & os.O_ACCMODE != os.O_WRONLY
-
-    @property
-    def is_noticed(self) -> bool:
-        """Does reading change the time of access?"""
-        return not self.flags & _O_NOATIME
-
-    @property
-    def may_write(self) -> bool:
-        """Was it opened for writing?"""
-        return self.flags & os.O_ACCMODE != os.O_RDONLY
 
 
 class Files:
@@ -137,7 +110,7 @@ class Files:
         except BaseException:
             self._table.unpin(file)
             raise
-        return self._add(Handle(file, flags))
+        return self._add(file, flags)
 
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
@@ -171,7 +144,7 @@ class Files:
             if made == ino:
                 if hold:
                     self._table.hold(ino)
-                return attributes_of(ino, inode), self._add(Handle(self._table.pin(ino), flags))
+                return attributes_of(ino, inode), self._add(self._table.pin(ino), flags)
         handle = self.open(made, flags)
         try:
             inode = self._context.store.read(lambda view: inodes.load(view, made), max_age_s=self._context.max_age_s)
@@ -191,7 +164,7 @@ class Files:
         file = handle.file
         try:
             if file.is_unsaved and not file.is_unlinked:
-                self._save(file, wait=self._context.wait_for_close)
+                self._save(handle, wait=self._context.wait_for_close)
         except (DfsError, OSError) as failure:
             log.error("inode %d: what was written last is lost: %s", file.ino, failure)
         finally:
@@ -202,7 +175,10 @@ class Files:
             if not file.is_unsaved:
                 file.rotation = inode.rotation
 
-    def _add(self, handle: Handle) -> int:
+    def _add(self, file: OpenFile, flags: int) -> int:
+        with file.lock:
+            data = file.losses.witness()
+        handle = Handle(file, flags, self._context.store.witness(), data)
         with self._lock:
             number = next(self._numbers)
             self._handles[number] = handle
@@ -248,19 +224,27 @@ class Files:
         name is not worth it."""
         handle = self._get(number)
         if handle.may_write and not handle.file.is_unlinked:
-            self._save(handle.file, wait=self._context.wait_for_close)
+            self._save(handle, wait=self._context.wait_for_close)
 
     def fsync(self, number: int) -> None:
         """Save all of the file, now."""
-        self._save(self._get(number).file, wait=True)
+        self._save(self._get(number), wait=True)
 
-    def _save(self, file: OpenFile, *, wait: bool) -> None:
+    def _save(self, handle: Handle, *, wait: bool) -> None:
+        """Raises also what was lost since it was opened, though others were told of it before."""
+        file = handle.file
         if wait:
-            self._saver.save(file)
-            self._context.store.flush()
+            try:
+                self._saver.save(file)
+            finally:
+                with file.lock:
+                    lost = file.losses.take(handle.data)  # also if it is what is being raised
+            if lost is not None:
+                raise lost
+            self._context.store.flush(handle.names)
             return
         with file.lock:
-            failure = file.take_error()
+            failure = file.losses.take(handle.data) or file.take_error()
         if failure is not None:
             raise failure
         if file.is_unsaved:

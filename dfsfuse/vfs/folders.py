@@ -17,6 +17,7 @@ from typing import Final
 
 from dfsfuse.namespace import directories, inodes
 from dfsfuse.namespace.inodes import error
+from dfsfuse.namespace.losses import Witness
 from dfsfuse.namespace.records import Entry, Inode
 from dfsfuse.namespace.transactions import View
 from dfsfuse.vfs.access_times import AccessTimes
@@ -38,6 +39,8 @@ class Folders:
         self._handles: dict[int, list[DirectoryEntry]] = {}
         self._unread: dict[int, tuple[int, Inode]] = {}
         """The folders, by handle, that were opened and not read yet."""
+        self._witnesses: dict[int, Witness] = {}
+        """Who, by handle, knows which changes of names were lost."""
         self._numbers = itertools.count(1)
 
     def open(self, ino: int) -> int:
@@ -54,10 +57,12 @@ class Folders:
         listing = [(b".", ino, stat.S_IFDIR), (b"..", inode.parent, stat.S_IFDIR)]
         listing += [(name, entry.ino, entry.type) for name, (_, entry) in zip(names, entries, strict=True)]
         snapshot = [DirectoryEntry(*item, offset=place) for place, item in enumerate(listing, start=1)]
+        witness = self._context.store.witness()
         with self._lock:
             number = next(self._numbers)
             self._handles[number] = snapshot
             self._unread[number] = ino, inode
+            self._witnesses[number] = witness
             return number
 
     def is_open(self, ino: int) -> bool:
@@ -88,16 +93,19 @@ class Folders:
             max_age_s=self._context.max_age_s,
         )
 
-    def check(self, number: int) -> None:
-        """Raises OSError (EBADF) if there is no such handle."""
+    def sync(self, number: int) -> None:
+        """fsync(2): all changes of names are durable. Raises what kept one of them from it, once by each handle."""
         with self._lock:
-            if number not in self._handles:
-                raise error(errno.EBADF)
+            witness = self._witnesses.get(number)
+        if witness is None:
+            raise error(errno.EBADF)
+        self._context.store.flush(witness)
 
     def close(self, number: int) -> None:
         """Forget the snapshot."""
         with self._lock:
             self._unread.pop(number, None)
+            self._witnesses.pop(number, None)
             if self._handles.pop(number, None) is None:
                 raise error(errno.EBADF)
 

@@ -23,6 +23,7 @@ from typing import Final
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data.extents import REGION_BYTES, Segment, Write
 from dfsfuse.data.placement import rotation_of, rotation_of_region
+from dfsfuse.namespace.losses import Losses
 from dfsfuse.vfs.context import Written
 from dfsfuse.vfs.regions import Patch
 from dfsfuse.vfs.write_buffer import Interval, WriteBuffer
@@ -104,7 +105,9 @@ class OpenFile:
     is_appended: bool = False
     """Was the unsaved data appended, rather than written to places of its own?"""
     error: Exception | None = None
-    """Why something failed that nobody waited for; told to the next who writes or flushes."""
+    """Why something failed that nobody waited for; told to the next who writes or flushes. The data is still there."""
+    losses: Losses[OSError] = field(default_factory=Losses)
+    """Why data was given up; told once through each handle."""
     is_unlinked: bool = False
     """Its last name was removed by this mount: it goes when its last handle is closed."""
     is_commit_due: bool = False

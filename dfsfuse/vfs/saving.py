@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -135,12 +136,13 @@ class Saver:
     def save_later(self, file: OpenFile, *, seal: bool = True) -> None:
         """The same in the background. Without `seal` only what is sealed already. A failure is told to the next who
         writes or flushes."""
-        with file.lock:
-            if file.is_commit_due:
-                return
-            file.is_commit_due = True
         pinned = self._files.pin(file.ino)
-        self._context.background.submit(self._save_in_background, pinned, seal)
+        with pinned.lock:
+            was_due, pinned.is_commit_due = pinned.is_commit_due, True
+        if was_due:
+            self._files.unpin(pinned)
+        else:
+            self._context.background.submit(self._save_in_background, pinned, seal)
 
     def _save_in_background(self, file: OpenFile, seal: bool) -> None:
         with file.lock:
@@ -149,19 +151,27 @@ class Saver:
             with file.commit_lock:
                 self.save_locked(file, seal=seal)
         except Exception as failure:  # noqa: BLE001 (nobody waits: it is kept for who comes next)
-            log.error("inode %d: what was written is not saved yet: %s", file.ino, failure)
-            with file.lock:
-                file.error = failure
-                was_kept, file.is_kept = file.is_kept, True
-            if not was_kept:
+            if self._keep(file, failure):
                 return  # it stays pinned: its data is tried again by the next flush, or when the mount ends
         self._files.unpin(file)
+
+    @staticmethod
+    def _keep(file: OpenFile, failure: Exception) -> bool:
+        """What could not be saved is kept for later. Is the file to stay pinned for that?"""
+        with file.lock:
+            if not file.is_unsaved:
+                return False  # it was given up, which each handle is told
+            log.error("inode %d: what was written is not saved yet: %s", file.ino, failure)
+            file.error = failure
+            was_kept, file.is_kept = file.is_kept, True
+            return not was_kept
 
     def save_long_unsaved(self) -> None:
         """Save in the background what has been up for long: nobody refers to it, and it must not be taken for lost."""
         for file in self._files.all():
             if self._uploads.is_waiting_long(file):
-                self.save_later(file, seal=False)
+                with suppress(FileNotFoundError):  # closed meanwhile, and being deleted
+                    self.save_later(file, seal=False)
 
     def save_locked(self, file: OpenFile, *, seal: bool = True) -> None:
         """`save`, for who holds the file's commit lock."""
@@ -206,7 +216,10 @@ class Saver:
     def _gone(self, file: OpenFile) -> OSError:
         """What was written has no file any more: it is given up."""
         self._reaper.drop_later(file.ino, self._uploads.forget(file))
-        return error(errno.ESTALE, "the file was removed by another mount")
+        failure = error(errno.ESTALE, "the file was removed by another mount")
+        with file.lock:
+            file.losses.add(failure)
+        return failure
 
     @staticmethod
     def _doubt(file: OpenFile, items: Sequence[Sealed]) -> None:

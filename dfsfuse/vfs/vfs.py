@@ -373,8 +373,7 @@ class Vfs:
 
     def fsyncdir(self, handle: int) -> None:
         """Make all names durable that were made, changed or removed here until now. Raises what kept one from it."""
-        self._folders.check(handle)
-        self._context.store.flush()
+        self._folders.sync(handle)
 
     def list_folder(self, ino: int) -> list[tuple[bytes, Attributes]]:
         """A folder's newest state in one pass: real names and attributes, without `.` and `..`."""

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from dfs_server.protocol import batches
 from dfs_server.protocol.batches import Batch, InlinePiece
-from dfsfuse.errors import ReadOnlyError
+from dfsfuse.errors import DfsError, ReadOnlyError
+from dfsfuse.namespace.losses import Losses, Witness
 from dfsfuse.namespace.transactions import Transaction, View
 
 T = TypeVar("T")
@@ -90,6 +91,8 @@ class MemoryMap:
         self.items: dict[bytes, bytes] = {}
         self.batches: list[Batch] = []
         """All that was committed, in order."""
+        self.losses: Losses[DfsError] = Losses()
+        """What a test says was answered and lost."""
         self.is_writable = True
         self.before_commit: Callable[[Batch], None] = lambda _: None
         """Called with each batch before it is committed; may raise."""
@@ -115,8 +118,13 @@ class MemoryMap:
             self.items = transaction.items()
             return result
 
-    def flush(self) -> None:
-        pass
+    def witness(self) -> Witness:
+        return self.losses.witness()
+
+    def flush(self, witness: Witness | None = None) -> None:
+        failure = self.losses.take(witness)
+        if failure is not None:
+            raise failure
 
     def writable(self) -> bool:
         return self.is_writable
@@ -153,8 +161,11 @@ class LaggingMap:
         self._seen = self.truth.items
         return result
 
-    def flush(self) -> None:
-        pass
+    def witness(self) -> Witness:
+        return self.truth.witness()
+
+    def flush(self, witness: Witness | None = None) -> None:
+        self.truth.flush(witness)
 
     def writable(self) -> bool:
         return self.truth.writable()

@@ -233,3 +233,26 @@ def test_with_two_full_servers_nothing_is_sent(bench: Bench) -> None:
     assert bench.cluster.started == []
     bench.cluster.known_full.clear()
     bench.check(bench.upload())
+
+
+def test_when_the_servers_with_room_are_too_few_it_is_room_that_lacks(bench: Bench) -> None:
+    """Three servers answer at the end, and one of them is full."""
+    bench.cluster.known_full = {4}
+    bench.grid[1].fault = Fault.DOWN
+    with pytest.raises(NoSpaceError, match="DFS4 is full, and 2 servers are left for data"):
+        bench.upload()
+
+
+def test_a_server_that_comes_back_while_another_becomes_full(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three that answer at the end, too, one is full."""
+    bench.cluster.notice_down(4)
+    bench.grid[1].dies_after = 1
+
+    def recheck() -> frozenset[int]:
+        bench.cluster.notice_up(4)
+        bench.cluster.known_full = {3}
+        return bench.cluster.usable()
+
+    monkeypatch.setattr(bench.cluster, "recheck", recheck)
+    with pytest.raises(NoSpaceError, match="DFS3 is full, and 2 servers are left for data"):
+        bench.upload()

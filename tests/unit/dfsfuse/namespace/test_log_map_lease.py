@@ -77,6 +77,22 @@ def test_answers_that_are_lost_are_told_once_and_forgotten(leased: LogMap, log: 
     assert b"a" not in shared.map
 
 
+def test_answers_that_are_lost_are_told_to_each_who_was_there(leased: LogMap, log: FakeLog) -> None:
+    one, other = leased.witness(), leased.witness()
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+
+    def fail() -> None:
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail)
+    for witness in (one, other):
+        with pytest.raises(MaybeDoneError):
+            leased.flush(witness)
+        leased.flush(witness)
+    leased.flush(leased.witness())
+    leased.flush()
+
+
 def test_answers_wait_for_a_server_that_is_about_to_return(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
 

@@ -100,9 +100,9 @@ def test_what_is_lost_is_told_to_who_waits_and_once_for_those_whom_nobody_waited
     failure = UnavailableError("no quorum")
     assert pending.lose(failure) == 1
     assert awaited.done and awaited.failure is failure
-    assert pending.take_failure() is None
+    assert pending.losses.take() is None
     other = add(pending, b"b")
     assert pending.lose(failure) == 1
     assert other.done and not len(pending) and not pending.is_full
-    assert pending.take_failure() is failure
-    assert pending.take_failure() is None
+    assert pending.losses.take() is failure
+    assert pending.losses.take() is None

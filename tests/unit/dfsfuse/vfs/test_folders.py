@@ -99,7 +99,7 @@ def test_fsync_of_a_folder_waits_until_all_names_are_durable(
     mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[int] = []
-    monkeypatch.setattr(mounts.map, "flush", lambda: flushed.append(1))
+    monkeypatch.setattr(mounts.map, "flush", lambda _: flushed.append(1))
     vfs = mounts.mount()
     handle = vfs.opendir(ROOT)
     vfs.fsyncdir(handle)
