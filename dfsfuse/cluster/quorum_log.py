@@ -14,7 +14,7 @@ from typing import Final
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.cluster import Cluster
-from dfsfuse.cluster.driving import SOFT_S, drive
+from dfsfuse.cluster.driving import SOFT_S, STALL_S, drive
 from dfsfuse.cluster.log_reading import catch_up, read
 from dfsfuse.cluster.log_repair import settle
 from dfsfuse.cluster.log_state import Contents, LogState, News
@@ -30,8 +30,8 @@ DEADLINE_S: Final = 10.0
 PAUSE_S: Final = 0.004
 PAUSE_GROWTHS: Final = 4
 """Pauses grow to so many times that at most: who waits for another one's turn to end must not sleep through his own."""
-SPARED_S: Final = 2.0
-"""How long a server that was silent is not waited for. By then the circuit has opened, or it answers."""
+SPARED_S: Final = STALL_S + 1.0
+"""How long a server that was silent is not waited for. By then its circuit has opened (`STALL_S`), or it answers."""
 TURN_S: Final = 0.03
 """How long a writer goes on when another one waits: long enough for several batches, too short to be noticed."""
 YIELD_S: Final = PAUSE_S * PAUSE_GROWTHS

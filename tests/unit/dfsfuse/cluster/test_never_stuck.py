@@ -102,6 +102,28 @@ def test_who_writes_with_pauses_waits_for_a_server_that_hangs_once_and_not_at_ea
     assert took(log_cluster, write_with_pauses) < ONE_HANGS_S
 
 
+@pytest.mark.parametrize("hanging", [2, 4])
+def test_until_its_circuit_opens_a_server_that_hangs_is_waited_for_once(log_cluster: LogCluster, hanging: int) -> None:
+    log = log_of(log_cluster)
+    log.want_lease()
+    assert log.commit(put(a="0"), never)
+    log.settle()
+    log_cluster.grid[hanging].fault = Fault.HANG
+    opens_at = log_cluster.grid.clock() + STALL_S
+    waited: list[float] = []
+    while log_cluster.grid.clock() < opens_at:
+
+        def work() -> None:
+            assert log.catch_up()
+            log.read_keys((b"a",))
+            assert log.commit(put(a="1"), never)
+            log.settle()
+
+        waited.append(took(log_cluster, work))
+        log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + 0.1)
+    assert sum(seconds >= SOFT_S for seconds in waited) <= 1, waited
+
+
 @pytest.mark.parametrize("slow", [2, 3])
 def test_one_server_that_is_slower_and_slower_makes_nobody_patient(log_cluster: LogCluster, slow: int) -> None:
     """It copies a map, say, or its disk is busy: what is usual is what the others do."""
