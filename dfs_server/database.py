@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from dfs_server.schema import FORMAT, PRAGMAS, SCHEMA, UPGRADES
+from dfs_server import state_row
+from dfs_server.schema import FORMAT, PRAGMAS, SCHEMA
+from dfs_server.upgrades import UPGRADES
 
 
 class FolderFormatError(Exception):
@@ -85,11 +87,12 @@ class Database:
                 f"{self.path} has format {version}, which a newer dfs-server wrote; this program knows format {FORMAT}"
             )
         with self.transaction(durable=True) as db:
-            for statements in (UPGRADES[older] for older in range(version, FORMAT) if version):
-                for statement in statements:
-                    db.execute(statement.format(now_s=self.clock() // 10**9))
+            for older in range(version, FORMAT) if version else ():
+                UPGRADES[older](db, self.clock() // 10**9)
             for statement in SCHEMA:
                 db.execute(statement)
+            if not version:
+                state_row.StateRow().write(db)
             db.execute("INSERT OR IGNORE INTO owner VALUES (1, ?, ?)", owner)
             found = Owner(*db.execute("SELECT server, user FROM owner").fetchone())
         if found != owner:

@@ -68,7 +68,7 @@ class Namespace:
         self._reserve_bytes = reserve_bytes
         self._room = room
         self.holdings = Holdings(folder, store)
-        self.scrubber = Scrubber(folder, self.holdings, store.connect)
+        self.scrubber = Scrubber(folder, self.holdings, store)
 
     def answer(self, request: Request) -> Reply:
         """The reply to any request that needs no payload in either direction. Raises `RequestFailedError`."""
@@ -169,6 +169,7 @@ class Namespace:
             piece_bytes=piece_bytes,
             quarantined=len(self.holdings.quarantine),
             scrubbed_s=self.scrubber.progress.passed_s,
+            damage=self._damage(),
         )
 
     # -------------------------------------------------------------- pieces
@@ -196,8 +197,11 @@ class Namespace:
             checked=progress.checked,
             pieces=max(progress.pieces, progress.checked),
             database_checked_s=progress.database_checked_s,
-            database=progress.database,
+            database=self._damage(),
         )
+
+    def _damage(self) -> str:
+        return "; ".join(filter(None, (self.scrubber.progress.database, self._store.damage.text())))
 
 
 def room(folder: Path) -> tuple[int, int]:

@@ -5,6 +5,9 @@ A reply that others rely on (a promise, a vote, a batch that was missed and is h
 (`synchronous=FULL`); that the batch which is here already is chosen can be learnt again and does not wait. Nothing here
 interprets a key.
 
+What is damaged is never answered (`damage`). A damaged log is cut, a damaged map is not read until a copy is in its
+place; a server that finds its memory damaged when it starts begins as if its disk were new (`recovery`).
+
 Threads: the database's lock guards the writing connection and changes of `_state`; reading has a connection of its own
 (`namespace_reader`), so that a read does not wait for the disk behind a write.
 """
@@ -17,13 +20,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from dfs_server import acceptor
+import msgspec
+
+from dfs_server import acceptor, log_table, map_table, recovery
 from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, SavePromise, SaveTail, Step, Tail
 from dfs_server.copy_turn import NOBODY, CopyTurn
+from dfs_server.damage import DamagedLogError, DamagedMapError, DamageError, DamageNotes
 from dfs_server.database import Database, Owner
+from dfs_server.log_table import LogTable
+from dfs_server.map_table import MapTable
 from dfs_server.namespace_reader import NamespaceReader
 from dfs_server.piece_tables import PieceTables, StoredPiece
-from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import BadBatchError, InlinePiece
 from dfs_server.protocol.messages import (
     Accept,
@@ -39,6 +46,7 @@ from dfs_server.protocol.messages import (
     GetPosition,
     Learn,
     LogRequest,
+    Position,
     Promise,
     ReadKeys,
     ReadRange,
@@ -46,12 +54,8 @@ from dfs_server.protocol.messages import (
 )
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
+from dfs_server.row_scan import RowScan
 
-KEEP_BATCHES: Final = 20_000
-KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
-KEEP_TIGHT_BYTES: Final = 4 * 1024 * 1024
-"""So much of the log is kept when only the reserve is left on the disk: the rest of the file is then used again."""
-TRIM_STEP: Final = 1000
 _NO_SUCH_COPY: Final = Error(Status.BAD_REQUEST, "no copy of the map with this id is under way")
 _COPYING: Final = Error(Status.COPYING, "another client copies the map to this server")
 
@@ -81,19 +85,19 @@ class NamespaceStore:
         self._is_tight = is_tight
         self._database = Database(folder / "namespace.db", Owner(server, folder.name), clock)
         try:
-            self._state = acceptor.started(self._load(), monotonic())
+            self.damage = DamageNotes(self._database)
+            """What was found to be damaged here."""
+            self._row, state = recovery.load(self._database, self.damage)
         except BaseException:
             self._database.close()
             raise
+        self._state = acceptor.started(state, monotonic())
+        self._log = LogTable(self._database.writer)
+        self._map = MapTable()
         self._copy_turn = NOBODY  # guarded by the database's lock
         self._reader = NamespaceReader(self._database.connect())
         self.pieces = PieceTables(self._database, grace_s)
         """Small pieces that are applied, and drops."""
-        first, size = self._database.writer.execute(
-            "SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log"
-        ).fetchone()
-        self._log_first: int = first
-        self._log_bytes: int = size
 
     def connect(self) -> sqlite3.Connection:
         """Another connection to the file, for reading; it belongs to the caller."""
@@ -110,9 +114,15 @@ class NamespaceStore:
     def handle(self, request: LogRequest) -> Reply:
         """The reply to a request. What is wrong with the request is an `Error` reply, not an exception."""
         try:
-            return self._handle(request)
+            reply = self._handle(request)
         except BadBatchError as error:
             return Error(Status.BAD_REQUEST, str(error))
+        except DamageError as error:
+            self.found(error)
+            return _damaged(error)
+        if self.damage.map and isinstance(reply, Position):
+            return msgspec.structs.replace(reply, wants_copy=True)
+        return reply
 
     def _handle(self, request: LogRequest) -> Reply:  # noqa: PLR0912 - one branch a request
         match request:
@@ -139,9 +149,9 @@ class NamespaceStore:
             case GetChanges(after, slot, digest):
                 return self._read_at(slot, digest, lambda: self._reader.changes(after))
             case ReadKeys(slot, digest, keys):
-                return self._read_at(slot, digest, lambda: self._reader.values(slot, keys))
+                return self._read_map_at(slot, digest, lambda: self._reader.values(slot, keys))
             case ReadRange(slot, digest, start, end, limit):
-                return self._read_at(slot, digest, lambda: self._reader.items(slot, start, end, limit))
+                return self._read_map_at(slot, digest, lambda: self._reader.items(slot, start, end, limit))
             case BeginCopy(copy, slot, digest):
                 return self._begin_copy(copy, slot, digest)
             case CopyItems(copy, items):
@@ -179,52 +189,36 @@ class NamespaceStore:
         with self._database.lock:
             step = decide(self._state)
             if step.effects:
-                with self._database.transaction(durable=step.must_be_durable) as db:
-                    for effect in step.effects:
-                        self._carry_out(db, effect)
-                    self._trim(db, step.state.applied)
+                self._carry_out(step)
             self._state = step.state
             return step.reply
 
-    def _carry_out(self, db: sqlite3.Connection, effect: acceptor.Effect) -> None:
-        match effect:
-            case SavePromise(ballot):
-                db.execute("UPDATE state SET round = ?, client = ?", (ballot.round, ballot.client))
-            case SaveTail(Tail(slot, ballot, parsed)):
-                self._write_log(db, slot, ballot, parsed)
-            case Apply(slot, parsed, is_logged):
-                if not is_logged:
-                    self._write_log(db, slot, self._state.promised, parsed)
-                self._apply(db, slot, parsed)
+    def _carry_out(self, step: Step) -> None:
+        row = self._row.with_state(step.state)
+        try:
+            with self._database.transaction(durable=step.must_be_durable) as db:
+                for effect in step.effects:
+                    match effect:
+                        case SavePromise():
+                            pass  # it is in the row
+                        case SaveTail(Tail(slot, ballot, parsed)):
+                            self._log.write(db, slot, ballot, parsed)
+                        case Apply(slot, parsed, is_logged):
+                            if not is_logged:
+                                self._log.write(db, slot, self._state.promised, parsed)
+                            row = row.with_sum_changed(self._apply(db, parsed))
+                self._log.trim(db, step.state.applied, self._is_tight)
+                row.write(db)
+        except BaseException:
+            self._map.scan = None  # it may have been told of changes that were not made
+            raise
+        self._row = row
 
-    def _write_log(self, db: sqlite3.Connection, slot: int, ballot: Ballot, parsed: ParsedBatch) -> None:
-        db.execute(
-            "INSERT OR REPLACE INTO log (slot, round, client, digest, batch) VALUES (?, ?, ?, ?, ?)",
-            (slot, ballot.round, ballot.client, parsed.digest, parsed.encoded),
-        )
-        self._log_bytes += len(parsed.encoded)
-        self._log_first = self._log_first or slot
-
-    def _apply(self, db: sqlite3.Connection, slot: int, parsed: ParsedBatch) -> None:
+    def _apply(self, db: sqlite3.Connection, parsed: ParsedBatch) -> int:
         batch = parsed.batch
-        db.executemany("INSERT OR REPLACE INTO map (key, value) VALUES (?, ?)", batch.puts)
-        if batch.deletes:
-            db.executemany("DELETE FROM map WHERE key = ?", [(key,) for key in batch.deletes])
         ours = [(piece.segment, piece.number, piece.data) for piece in batch.pieces if self._server in piece.homes]
         self.pieces.apply(db, ours, batch.drops)
-        db.execute("UPDATE state SET applied = ?, digest = ?", (slot, parsed.digest))
-
-    def _trim(self, db: sqlite3.Connection, applied: int) -> None:
-        """Forget the oldest chosen batches when there are too many; who misses them copies the map."""
-        too_many = applied - self._log_first > KEEP_BATCHES + TRIM_STEP
-        if not too_many and self._log_bytes <= KEEP_TIGHT_BYTES:
-            return
-        if not too_many and self._log_bytes <= KEEP_LOG_BYTES and not self._is_tight():
-            return
-        until = min(self._log_first + TRIM_STEP, applied)
-        db.execute("DELETE FROM log WHERE slot < ?", (until,))
-        self._log_first = until
-        (self._log_bytes,) = db.execute("SELECT coalesce(sum(length(batch)), 0) FROM log").fetchone()
+        return self._map.change(db, batch.puts, batch.deletes)
 
     def _read_at(self, slot: int, digest: bytes, read: Callable[[], Reply]) -> Reply:
         """`read` at `slot` or later; first apply the tail if the caller says that it is chosen."""
@@ -234,67 +228,95 @@ class NamespaceStore:
             return Behind(self._state.applied)
         return read()
 
+    def _read_map_at(self, slot: int, digest: bytes, read: Callable[[], Reply]) -> Reply:
+        if self.damage.map:
+            return _damaged(self.damage.map)
+        return self._read_at(slot, digest, read)
+
+    # -------------------------------------------------------------- damage
+
+    def scan(self) -> RowScan:
+        """A walk through all rows of the map and the log. What it finds is for `found`."""
+        return RowScan(self._database, self._map, lambda: self._row)
+
+    def found(self, error: DamageError) -> None:
+        """Somebody has found this."""
+        with self._database.lock:
+            if isinstance(error, DamagedMapError):
+                self.damage.note(str(error), is_mended=False)
+                return
+            with self._database.transaction(durable=True) as db:
+                if isinstance(error, DamagedLogError):
+                    self._log.cut(db, min(error.slot, self._state.applied))
+                self._row.write(db)  # what is in memory is right
+            self.damage.note(str(error), is_mended=True)
+
     # -------------------------------------------------------------- copying the map
 
     def _begin_copy(self, copy: bytes, slot: int, digest: bytes) -> Reply:
         with self._database.lock:
             if not self._copy_turn.may_begin(copy, self._monotonic()):
                 return _COPYING
+            row = self._row._replace(copy=copy, copy_slot=slot, copy_digest=digest)
             with self._database.transaction(durable=False) as db:
                 db.execute("DELETE FROM map_copy")
-                db.execute("UPDATE state SET copy = ?, copy_slot = ?, copy_digest = ?", (copy, slot, digest))
+                row.write(db)
+            self._row = row
             self._copy_turn = CopyTurn(copy, self._monotonic())
         return Done()
 
     def _copy_items(self, copy: bytes, items: Sequence[tuple[bytes, bytes]]) -> Reply:
         with self._database.lock:
-            if self._copy_under_way(copy) is None:
+            if not copy or self._row.copy != copy:
                 return _NO_SUCH_COPY
             with self._database.transaction(durable=False) as db:
-                db.executemany("INSERT OR REPLACE INTO map_copy (key, value) VALUES (?, ?)", items)
+                map_table.add_to_copy(db, items)
             self._copy_turn = CopyTurn(copy, self._monotonic())
         return Done()
 
     def _end_copy(self, copy: bytes, count: int, read_until: int) -> Reply:
         with self._database.lock:
-            point = self._copy_under_way(copy)
-            if point is None:
+            if not copy or self._row.copy != copy:
                 return _NO_SUCH_COPY
             self._copy_turn = NOBODY  # whatever comes of it
             (found,) = self._database.writer.execute("SELECT count(*) FROM map_copy").fetchone()
             if found != count:
                 return Error(Status.BAD_REQUEST, f"the copy has {found} items and should have {count}")
-            slot, digest = point
-            if slot <= self._state.applied:
-                return self._state.position()
-            state = acceptor.copied(self._state, slot, digest)
-            with self._database.transaction(durable=True) as db:
-                db.execute("DELETE FROM map")
-                db.execute("INSERT INTO map SELECT key, value FROM map_copy")
-                db.execute("DELETE FROM map_copy")
-                db.execute("DELETE FROM log WHERE slot <= ?", (slot,))
-                db.execute(
-                    "UPDATE state SET applied = ?, digest = ?, read_from = ?, copy = x''", (slot, digest, read_until)
-                )
-            self._state = state
-            self._log_first, self._log_bytes = slot + 1, 0
-            return state.position()
+            slot, digest, applied = self._row.copy_slot, self._row.copy_digest, self._state.applied
+            if slot > applied:
+                self._put_copy(acceptor.copied(self._state, slot, digest), (), read_until)
+            elif self.damage.map:
+                since = self._batches_since(slot, digest)
+                if since is None:
+                    return Error(Status.TRIMMED, f"the log no longer reaches back to slot {slot}, which the copy is of")
+                self._put_copy(self._state, since, read_until)
+            return self._state.position()
 
-    def _copy_under_way(self, copy: bytes) -> tuple[int, bytes] | None:
-        """The slot and digest of this copy, if it is the one under way."""
-        current, slot, digest = self._database.writer.execute(
-            "SELECT copy, copy_slot, copy_digest FROM state"
-        ).fetchone()
-        return (slot, digest) if copy and current == copy else None
+    def _batches_since(self, slot: int, digest: bytes) -> list[ParsedBatch] | None:
+        """The batches that are applied here and not in a copy as of `slot`; None if they are not all here."""
+        since = []
+        for row in log_table.read(self._database.writer, slot, self._state.applied):
+            parsed = ParsedBatch.of(row.batch)
+            if parsed.batch.previous != digest:
+                return None
+            since.append(parsed)
+            digest = parsed.digest
+        return since if digest == self._state.digest else None
 
-    # -------------------------------------------------------------- the file
+    def _put_copy(self, state: AcceptorState, since: Sequence[ParsedBatch], read_until: int) -> None:
+        """The copy takes the map's place, with the changes of these batches, whose pieces are here already."""
+        row = self._row._replace(read_from=read_until, copy=b"").with_state(state)
+        with self._database.transaction(durable=True) as db:
+            row = row._replace(map_sum=self._map.replace(db))
+            for parsed in since:
+                row = row.with_sum_changed(self._map.change(db, parsed.batch.puts, parsed.batch.deletes))
+            if state.applied > self._state.applied:
+                self._log.cut(db, state.applied)
+            row.write(db)
+            self.damage.map_is_replaced(db)
+        self._row, self._state = row, state
+        self.damage.read_again()
 
-    def _load(self) -> AcceptorState:
-        db = self._database.writer
-        row = db.execute("SELECT round, client, applied, digest FROM state").fetchone()
-        promised, applied, digest = Ballot(row[0], row[1]), row[2], row[3]
-        tail = None
-        row = db.execute("SELECT round, client, batch FROM log WHERE slot = ?", (applied + 1,)).fetchone()
-        if row is not None:
-            tail = Tail(applied + 1, Ballot(row[0], row[1]), ParsedBatch.of(row[2]))
-        return AcceptorState(promised, applied, digest, tail)
+
+def _damaged(what: object) -> Error:
+    return Error(Status.DAMAGED, f"{what}; another server can tell")

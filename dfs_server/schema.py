@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Kept in the file as SQLite's user_version."""
 
 PRAGMAS: Final = (
@@ -16,7 +16,7 @@ PRAGMAS: Final = (
 )
 
 SCHEMA: Final = (
-    # What the acceptor must never forget. One row.
+    # What the acceptor must never forget. One row, which is made with the file and never again (`state_row`).
     """CREATE TABLE IF NOT EXISTS state (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         round INTEGER NOT NULL,      -- the ballot promised
@@ -26,9 +26,11 @@ SCHEMA: Final = (
         read_from INTEGER NOT NULL,  -- below this slot the map is a mixture (a copy being completed)
         copy BLOB NOT NULL,          -- the id of the copy under way in map_copy, if any, and what it is a copy of
         copy_slot INTEGER NOT NULL,
-        copy_digest BLOB NOT NULL
+        copy_digest BLOB NOT NULL,
+        map_sum INTEGER NOT NULL,    -- what the checksums of the map's items add up to
+        tail BLOB NOT NULL,          -- tells the row of the log at applied + 1 from any other; empty if there is none
+        checksum BLOB NOT NULL       -- of this row
     )""",
-    "INSERT OR IGNORE INTO state VALUES (1, 0, x'', 0, x'', 0, x'', 0, x'')",
     # Whose file this is: a copy of it on another server, or for another user, would be a lie. One row.
     """CREATE TABLE IF NOT EXISTS owner (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -43,8 +45,20 @@ SCHEMA: Final = (
         digest BLOB NOT NULL,
         batch BLOB NOT NULL
     )""",
-    "CREATE TABLE IF NOT EXISTS map (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS map_copy (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    # The items, each with its checksum.
+    """CREATE TABLE IF NOT EXISTS map (
+        key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS map_copy (
+        key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # What was found to be damaged in this file, and when it was mended; 0: the map is still to be copied anew.
+    """CREATE TABLE IF NOT EXISTS damage (
+        id INTEGER PRIMARY KEY,
+        found_s INTEGER NOT NULL,
+        what TEXT NOT NULL,
+        mended_s INTEGER NOT NULL
+    )""",
     # Pieces of small segments, which came inside a batch or were put by who heals.
     """CREATE TABLE IF NOT EXISTS small_pieces (
         segment BLOB NOT NULL,
@@ -78,9 +92,3 @@ SCHEMA: Final = (
     "CREATE INDEX IF NOT EXISTS piece_drops_by_age ON piece_drops (dropped_ns)",
     f"PRAGMA user_version = {FORMAT}",
 )
-
-UPGRADES: Final = {
-    # Since when the small pieces of format 1 are there is not known: as if they had come just now.
-    1: ("ALTER TABLE small_pieces ADD COLUMN stored_s INTEGER NOT NULL DEFAULT {now_s}",),
-}
-"""For each older format what makes it the next one, before `SCHEMA` adds the tables that are new."""

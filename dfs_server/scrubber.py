@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from dfs_server import durable, scrub
+from dfs_server.damage import DamageError
 from dfs_server.holdings import Holdings
+from dfs_server.namespace_store import NamespaceStore
 from dfs_server.open_piece import OpenPiece
 from dfs_server.piece_file import CorruptPieceError, OtherFormatError
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests, blocks_match
@@ -46,19 +48,19 @@ Rest = Callable[[float], bool]
 
 
 class Scrubber:
-    """The scrub of the namespace in `folder`. `connect`: a new connection to its SQLite file."""
+    """The scrub of the namespace in `folder`, whose SQLite file is `store`'s."""
 
     def __init__(
         self,
         folder: Path,
         holdings: Holdings,
-        connect: Callable[[], sqlite3.Connection],
+        store: NamespaceStore,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
         self._file = folder / "scrub.json"
         self._holdings = holdings
-        self._connect = connect
+        self._store = store
         self._clock = clock
         self.progress = self._saved()
         """Replaced as a whole with each piece."""
@@ -79,6 +81,8 @@ class Scrubber:
             except sqlite3.DatabaseError as error:
                 failure = error  # SQLite's own check can tell more
             if (database := self._look_at_database(rest)) is None:
+                return False
+            if not database and self._look_at_rows(bytes_per_s, rest):
                 return False
             if failure is not None and not database:
                 raise failure
@@ -161,7 +165,7 @@ class Scrubber:
             return int(stops)
 
         try:
-            with contextlib.closing(self._connect()) as db:
+            with contextlib.closing(self._store.connect()) as db:
                 db.set_progress_handler(look_up, DATABASE_STEPS)
                 rows = db.execute("PRAGMA integrity_check(10)").fetchall()
         except sqlite3.DatabaseError as error:
@@ -178,6 +182,16 @@ class Scrubber:
                 self._folder,
             )
         return wrong
+
+    def _look_at_rows(self, bytes_per_s: float, rest: Rest) -> bool:
+        """Look at every row of the map and the log; whether the server stops. What is bad is the store's to mend."""
+        try:
+            for size in self._store.scan().steps():
+                if rest(scrub.pause_s(size, bytes_per_s)):
+                    return True
+        except DamageError as error:
+            self._store.found(error)
+        return False
 
     # -------------------------------------------------------------- how far it is
 

@@ -104,7 +104,8 @@ class Position(Message, frozen=True):
     """Where the server's log stands. `tail_digest` is empty if nothing is accepted after `applied`.
 
     `lease`, told to who recalls only: the number of the lease that another client holds now, or 0. Leases of a server
-    are numbered on, so another number says that the one before has ended.
+    are numbered on, so another number says that the one before has ended. `wants_copy`: the server's map is damaged,
+    and is not read until a copy is in its place.
     """
 
     applied: int
@@ -112,6 +113,7 @@ class Position(Message, frozen=True):
     promised: Ballot
     tail_digest: bytes = b""
     lease: int = 0
+    wants_copy: bool = False
 
 
 class GetBatches(Message, frozen=True):
@@ -213,7 +215,8 @@ class CopyItems(Message, frozen=True):
 
 
 class EndCopy(Message, frozen=True):
-    """Put the copy in the place of the map. Reply: `Position`; `Error` BAD_REQUEST if it is not whole.
+    """Put the copy in the place of the map. Reply: `Position`; `Error` BAD_REQUEST if it is not whole, TRIMMED if the
+    server needs it though it is of an earlier slot than its own, and no longer has the batches since.
 
     `count` is how many items it has in all. They were read while the log went on, up to slot `read_until`: the server
     answers no reads before it has applied that slot, since until then the map is a mixture.

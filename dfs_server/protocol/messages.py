@@ -173,6 +173,8 @@ class ServerStatus(Message, frozen=True):
     """How many pieces lie in quarantine: see `GetFindings`."""
     scrubbed_s: int = 0
     """When the last whole pass of the scrub ended, in seconds since 1970; 0: there was none."""
+    damage: str = ""
+    """What is damaged in SQLite's file, or was lately; empty if nothing is known to be."""
 
 
 class GetFindings(Message, frozen=True):
@@ -197,7 +199,8 @@ class Findings(Message, frozen=True):
     database_checked_s: int
     """When SQLite's file was checked last."""
     database: str
-    """What SQLite says is wrong with its file; empty if nothing is."""
+    """What is wrong with its file, or was lately: what SQLite says, and rows that are not what was written; empty if
+    nothing is known to be."""
 
 
 class Error(Message, frozen=True):

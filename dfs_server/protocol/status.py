@@ -31,3 +31,5 @@ class Status(IntEnum):
     """Too many connections, or the server is going down. Try again."""
     COPYING = 12
     """Another client copies the map to this server: leave it to that one."""
+    DAMAGED = 13
+    """What was asked for was damaged on the server's disk, or is part of a map that is: ask another server."""

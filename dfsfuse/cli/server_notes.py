@@ -43,6 +43,11 @@ def remarks(reports: list[ServerReport], now_s: float) -> list[str]:
                 f"{name} has found {report.status.quarantined} bad pieces on its disk: they are made anew from their "
                 "other copies; look at the disk's health."
             )
+        if report.status is not None and report.status.damage:
+            found.append(
+                f"{name} has found damage in its database ({printable(report.status.damage)}): what is not mended is "
+                "copied anew from another server while a mount is there; look at the disk's health."
+            )
         noted = report.noted
         if noted is not None and is_recent(noted, now_s):
             last = datetime.fromtimestamp(noted.fault_ns / NS).strftime("%Y-%m-%d %H:%M")
@@ -58,13 +63,18 @@ def is_recent(noted: Member, now_s: float) -> bool:
     return bool(noted.faults) and now_s - noted.fault_ns / NS < RECENT_S
 
 
+def _readable(report: ServerReport) -> tuple[bool, int]:
+    """How well its map can be read: a damaged one not at all."""
+    return (not report.status.damage, report.status.applied) if report.status else (False, 0)
+
+
 def _read(cluster: ClusterLike, reports: list[ServerReport]) -> dict[int, Member]:
     answering = [report for report in reports if report.status is not None]
     if not answering:
         return {}
-    newest = max(answering, key=lambda report: report.status.applied if report.status else 0)
+    best = max(answering, key=_readable)
     with cluster.exchange() as exchange:
-        exchange.start(Call(newest.address.id, ReadKeys(0, NO_BATCH, (keys.SERVERS,)), stall_s=STALL_S))
+        exchange.start(Call(best.address.id, ReadKeys(0, NO_BATCH, (keys.SERVERS,)), stall_s=STALL_S))
         outcome = exchange.next(2 * STALL_S)
     if not isinstance(outcome, Answer) or not isinstance(outcome.reply, Values) or len(outcome.reply.values) != 1:
         return {}

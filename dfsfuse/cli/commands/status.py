@@ -122,6 +122,7 @@ def as_dictionary(report: ServerReport) -> dict[str, object]:
         "free_bytes": report.status.free_bytes,
         "full": report.is_full,
         "quarantined": report.status.quarantined,
+        "damage": report.status.damage,
         "total_bytes": report.status.total_bytes,
         "applied_slot": report.status.applied,
         "pieces": report.status.piece_count,

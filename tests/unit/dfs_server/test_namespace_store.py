@@ -12,7 +12,8 @@ import pytest
 
 from dfs_server.copy_turn import COPY_RESTS_S
 from dfs_server.database import FolderFormatError
-from dfs_server.namespace_store import KEEP_BATCHES, TRIM_STEP, NamespaceStore
+from dfs_server.log_table import KEEP_BATCHES, TRIM_STEP
+from dfs_server.namespace_store import NamespaceStore
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch, InlinePiece
@@ -274,8 +275,8 @@ def test_a_copy_that_failed_makes_room_for_the_next_one(store: NamespaceStore) -
 
 
 def test_a_trimmed_log_says_so(store: NamespaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dfs_server.namespace_store.KEEP_BATCHES", 20)
-    monkeypatch.setattr("dfs_server.namespace_store.TRIM_STEP", 5)
+    monkeypatch.setattr("dfs_server.log_table.KEEP_BATCHES", 20)
+    monkeypatch.setattr("dfs_server.log_table.TRIM_STEP", 5)
     writer = Writer(store)
     for _ in range(40):
         writer.commit(puts=((b"k", b"v"),))
@@ -293,8 +294,8 @@ def test_a_trimmed_log_says_so(store: NamespaceStore, monkeypatch: pytest.Monkey
 def test_on_a_full_disk_the_log_is_short_and_its_room_is_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfs_server.namespace_store.TRIM_STEP", 5)
-    monkeypatch.setattr("dfs_server.namespace_store.KEEP_TIGHT_BYTES", 200_000)
+    monkeypatch.setattr("dfs_server.log_table.TRIM_STEP", 5)
+    monkeypatch.setattr("dfs_server.log_table.KEEP_TIGHT_BYTES", 200_000)
     tight = False
     with closing(NamespaceStore(tmp_path, "DFS1", is_tight=lambda: tight)) as store:
         writer = Writer(store)

@@ -68,7 +68,7 @@ def holdings(tmp_path: Path, store: NamespaceStore, clock: Clock) -> Holdings:
 
 @pytest.fixture
 def make_scrubber(tmp_path: Path, store: NamespaceStore, holdings: Holdings, clock: Clock) -> Callable[[], Scrubber]:
-    return lambda: Scrubber(tmp_path, holdings, store.connect, clock)
+    return lambda: Scrubber(tmp_path, holdings, store, clock)
 
 
 def put(holdings: Holdings, segment: bytes, number: int) -> None:

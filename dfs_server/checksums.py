@@ -1,0 +1,40 @@
+"""Checksums of what lies in SQLite's file, so that a flipped bit or a lost row is noticed. Pure.
+
+SQLite checks the structure of its file, not what is in it. A row's checksum is made when it is written and compared
+when it is read. Those of the map's items add up: the sum is carried on with each batch, and says of a row that is gone
+that it should be there. These find accidents, not people: who can write the file can make checksums too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+_ITEM: Final = blake2b(digest_size=8)  # a copy of it is quicker than a new one
+_MODULUS: Final = 1 << 64
+_HALF: Final = 1 << 63
+
+
+def of_item(key: bytes, value: bytes) -> int:
+    """The checksum of an item of the map: 64 bits, signed, as SQLite has integers."""
+    hashed = _ITEM.copy()
+    hashed.update(b"%d:%b%b" % (len(key), key, value))
+    return int.from_bytes(hashed.digest(), "big", signed=True)
+
+
+def fits(key: object, value: object, checksum: object) -> bool:
+    """Whether what was read as an item of the map is what was written. Damage may change types too."""
+    return isinstance(key, bytes) and isinstance(value, bytes) and of_item(key, value) == checksum
+
+
+def total(checksums: Iterable[int], before: int = 0) -> int:
+    """The sum of checksums, in 64 bits, signed: in whatever order they come, and less those that are negated."""
+    return (before + sum(checksums) + _HALF) % _MODULUS - _HALF
+
+
+def of_fields(fields: object) -> bytes:
+    """The checksum of a row of other fields, 16 bytes."""
+    return blake2b(msgspec.msgpack.encode(fields), digest_size=16).digest()

@@ -1,0 +1,83 @@
+"""The table `log`: the chosen batches, of which the oldest are forgotten, and the tail.
+
+A batch is checked by its digest when it is read, and by its place: slots follow each other without a gap. One that is
+damaged or missing is of use to nobody, and neither are those before it: the log is cut there, as if it had been trimmed
+so far, and who needs more asks another server or copies the map.
+
+Threads: `LogTable` under the database's lock; `read` with any connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from sqlite3 import Connection
+from typing import Final, NamedTuple
+
+from dfs_server.acceptor import ParsedBatch
+from dfs_server.damage import DamagedLogError
+from dfs_server.protocol import batches
+from dfs_server.protocol.ballots import Ballot
+
+KEEP_BATCHES: Final = 20_000
+KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
+KEEP_TIGHT_BYTES: Final = 4 * 1024 * 1024
+"""So much of the log is kept when only the reserve is left on the disk: the rest of the file is then used again."""
+TRIM_STEP: Final = 1000
+
+
+class LogRow(NamedTuple):
+    """A chosen batch."""
+
+    slot: int
+    digest: bytes
+    batch: bytes
+
+
+class LogTable:
+    """How much there is, and what is forgotten."""
+
+    def __init__(self, db: Connection) -> None:
+        first, size = db.execute("SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log").fetchone()
+        self._first: int = first
+        self._bytes: int = size
+
+    def write(self, db: Connection, slot: int, ballot: Ballot, parsed: ParsedBatch) -> None:
+        """A batch at its slot, in the place of any other."""
+        db.execute(
+            "INSERT OR REPLACE INTO log (slot, round, client, digest, batch) VALUES (?, ?, ?, ?, ?)",
+            (slot, ballot.round, ballot.client, parsed.digest, parsed.encoded),
+        )
+        self._bytes += len(parsed.encoded)
+        self._first = self._first or slot
+
+    def trim(self, db: Connection, applied: int, is_tight: Callable[[], bool]) -> None:
+        """Forget the oldest chosen batches when there are too many; who misses them copies the map."""
+        too_many = applied - self._first > KEEP_BATCHES + TRIM_STEP
+        if not too_many and self._bytes <= KEEP_TIGHT_BYTES:
+            return
+        if not too_many and self._bytes <= KEEP_LOG_BYTES and not is_tight():
+            return
+        self.cut(db, min(self._first + TRIM_STEP, applied) - 1)
+
+    def cut(self, db: Connection, until: int) -> None:
+        """Forget the batches up to this slot."""
+        db.execute("DELETE FROM log WHERE slot <= ?", (until,))
+        self._first = until + 1
+        (self._bytes,) = db.execute("SELECT coalesce(sum(length(batch)), 0) FROM log").fetchone()
+
+
+def read(db: Connection, after: int, until: int) -> Iterator[LogRow]:
+    """The batches after a slot up to another one that is applied, each checked. Raises `DamagedLogError`."""
+    query = "SELECT slot, digest, batch FROM log WHERE slot > ? AND slot <= ? ORDER BY slot"
+    for slot, digest, batch in db.execute(query, (after, until)):
+        after += 1
+        if slot != after or not isinstance(batch, bytes) or batches.digest(batch) != digest:
+            raise DamagedLogError(after)
+        yield LogRow(slot, digest, batch)
+    if after < until:
+        raise DamagedLogError(after + 1)
+
+
+def is_trimmed(db: Connection, after: int) -> bool:
+    """Whether the log begins only after the next slot."""
+    return db.execute("SELECT 1 FROM log WHERE slot = ?", (after + 1,)).fetchone() is None
