@@ -9,14 +9,14 @@ Procedures:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch
 from dfs_server.protocol.messages import Accept, Change, Learn, Promise
-from dfsfuse.cluster.log_repair import bring_up_to_date
+from dfsfuse.cluster.log_repair import pass_on
 from dfsfuse.cluster.log_rounds import follow, gather
 from dfsfuse.cluster.log_state import Contents, LogState, News
 from dfsfuse.cluster.procedures import Ask, Await, DeadlineError, Pause, Procedure
@@ -34,7 +34,7 @@ def lead(log: LogState) -> Procedure[None]:
     """Get the promise of a quorum, learn what was chosen before, and finish what may be chosen.
 
     Afterwards `log.ballot` is set and `log.known` is the end of the log. Waits while another client has the writer
-    lease. Raises ReadOnlyError without a quorum.
+    lease. Raises ReadOnlyError without a quorum that can accept, after several tries.
     """
     attempt = missed = 0
     while True:
@@ -45,6 +45,7 @@ def lead(log: LogState) -> Procedure[None]:
             missed += 1
             if missed == QUORUM_TRIES:
                 raise
+            log.silent.clear()  # they are needed, and may only be slow
             yield Await(missed)
         else:
             attempt += 1
@@ -59,49 +60,65 @@ def try_to_lead(log: LogState) -> Procedure[bool]:
     prepare = Prepare(log.quorum, ballot=ballot)
     match (yield from gather(log, prepare, prepare.verdict, Promise(ballot))):
         case NoQuorum(answered):
-            if answered + len(log.full) >= log.quorum:
-                raise NoSpaceError(f"the disks of {len(log.full)} servers are full to the last: make room there")
-            raise ReadOnlyError(_too_few(answered))
+            raise _refusal(log, _too_few(answered), answered)
         case Outranked(higher):
             log.highest = max(log.highest, higher)
         case Leased():
             pass
-        case Won(base, holders, unfinished):
+        case Won(base, holders, behind, unfinished):
             yield from follow(log, base, holders)
+            able = len(prepare.promised) - len(behind)
+            if able < log.quorum:
+                able += yield from _bring_up_to_date(behind, holders, base)
+            if able < log.quorum:
+                raise _refusal(log, _too_few_able(able), able)
             if unfinished is None or unfinished.slot != log.known.slot + 1:
                 log.ballot = ballot
                 return True
-            if (yield from _propose(log, ballot, unfinished.batch)):
-                log.learnt(_change(unfinished.slot, unfinished.batch))
-                log.ballot = ballot
-                return True
+            match (yield from _propose(log, ballot, unfinished.batch)):
+                case IsChosen():
+                    log.learnt(_change(unfinished.slot, unfinished.batch))
+                    log.ballot = ballot
+                    return True
+                case NoQuorum(answered):
+                    raise _refusal(log, _too_few(answered), answered)
     return False
 
 
-def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[bool]:
-    """Phase 2 at the slot after `log.known`. False: outranked, or too few answered; it may be chosen all the same."""
+def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[IsChosen | Outranked | Overtaken | NoQuorum]:
+    """Phase 2 at the slot after `log.known`. Unless it is chosen for certain, it may be chosen all the same."""
     slot = log.known.slot + 1
-    for _ in range(2):
+    for last in (False, True):
         propose = Propose(log.quorum, slot=slot, digest=batches.digest(encoded))
-        match (yield from gather(log, propose, propose.verdict, Accept(ballot, slot, encoded, log.wants_lease))):
+        found = yield from gather(log, propose, propose.verdict, Accept(ballot, slot, encoded, log.wants_lease))
+        match found:
             case IsChosen():
                 log.proposed(slot, encoded)
                 log.leased = log.wants_lease and len(propose.leasing) >= log.quorum
                 log.wanted = log.wanted or propose.wanted
                 log.recalled = log.recalled or propose.recalled
                 yield from _top_up(log, propose.behind)
-                return True
+                return found
             case Outranked(higher):
                 log.highest = max(log.highest, higher)
-                return False
-            case NoQuorum() if propose.behind and propose.accepted:
+                return found
+            case NoQuorum() if propose.behind and propose.accepted and not last:
                 # Servers that came back are needed for the quorum: they get what they missed, then it is asked again.
-                source = min(propose.accepted)
-                for server in propose.behind:
-                    yield from bring_up_to_date(server, source, log.next_copy(), patient=False)
+                if not (yield from _bring_up_to_date(propose.behind, propose.accepted, log.known)):
+                    return found
             case Overtaken() | NoQuorum():
-                return False
-    return False
+                return found
+    raise AssertionError("unreachable: the last round has returned")
+
+
+def _bring_up_to_date(behind: Collection[int], sources: Collection[int], point: Point) -> Procedure[int]:
+    """Pass on to these servers what they lack before the slot after `point`. Returns how many have it then. Who needs a
+    copy of the whole map is the tender's: it takes longer than anybody waits."""
+    helped = 0
+    for server in sorted(behind):
+        passed = yield from pass_on(server, sorted(sources), patient=False)
+        helped += passed.applied >= point.slot
+    return helped
 
 
 def _top_up(log: LogState, behind: Mapping[int, int]) -> Procedure[None]:
@@ -121,6 +138,7 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
     log.sequence += 1
     sequence = log.sequence
     uncertain = False
+    missed = 0
     try:
         while True:
             if log.ballot is None:
@@ -148,10 +166,16 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
             encoded = batches.encode(batch)
             uncertain = True
             log.ballot = None  # however this ends: under one ballot there is only one batch for a slot
-            if (yield from _propose(log, ballot, encoded)):
-                log.known = Point(log.known.slot + 1, batches.digest(encoded))
-                log.ballot = ballot
-                return True
+            match (yield from _propose(log, ballot, encoded)):
+                case IsChosen():
+                    log.known = Point(log.known.slot + 1, batches.digest(encoded))
+                    log.ballot = ballot
+                    return True
+                case NoQuorum(answered):
+                    missed += 1
+                    if missed == QUORUM_TRIES:
+                        raise _refusal(log, _too_few(answered), answered)
+                    yield Await(missed)
     except (UnavailableError, NoSpaceError, DeadlineError) as error:
         log.ballot = None
         if uncertain:
@@ -167,8 +191,22 @@ def _change(slot: int, encoded: bytes) -> Change:
     return Change(slot, batches.digest(encoded), batch.author, batch.sequence, tuple(batch.changed_keys()))
 
 
+def _refusal(log: LogState, why: str, servers: int) -> ReadOnlyError | NoSpaceError:
+    """Why nothing can be written when only so many servers can take it."""
+    if servers + len(log.full) >= log.quorum:
+        return NoSpaceError(f"the disks of {len(log.full)} servers are full to the last: make room there")
+    return ReadOnlyError(why)
+
+
 def _too_few(answered: int) -> str:
     return (
         f"only {answered} of 4 servers answer and three are needed to write: what is there can be read; "
         "'dfc status' shows which servers are missing"
+    )
+
+
+def _too_few_able(able: int) -> str:
+    return (
+        f"only {able} of 4 servers are up to date and three are needed to write: what is there can be read; "
+        "a mount, or 'dfc heal', brings the others up to date"
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position, Promised, Refused, Reply
 
@@ -93,6 +94,8 @@ class Won:
     base: Point
     holders: frozenset[int]
     """Servers that have applied `base`."""
+    behind: frozenset[int]
+    """Servers that have promised, and lack batches before the next slot: they can accept nothing there yet."""
     unfinished: Accepted | None
 
 
@@ -119,13 +122,17 @@ class Prepare(_Round):
                 self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """Somebody has the lease, and the last answer would hardly change that."""
-        return self.leased
+        """Somebody has the lease, and the last answer would hardly change that. Or a quorum has promised, and who is
+        behind can be brought up to date."""
+        return self.leased or len(self.promised) >= self.quorum
 
     def verdict(self) -> Pending | Won | Outranked | Leased | NoQuorum:
         """What the replies say so far."""
         if len(self.promised) >= self.quorum:
-            return self._won()
+            won = self._won()
+            if self.waiting and len(self.promised) - len(won.behind) < self.quorum:
+                return Pending()  # the last one may be what it takes
+            return won
         if self.outranked is not None:
             return Outranked(self.outranked)
         if self.leased and len(self.promised) + len(self.waiting) < self.quorum:
@@ -145,7 +152,18 @@ class Prepare(_Round):
             if reply.tail is not None and reply.tail.slot == newest.applied + 1
         ]
         unfinished = max(tails, key=lambda tail: tail.ballot, default=None)
-        return Won(Point(newest.applied, newest.digest), holders, unfinished)
+        base = Point(newest.applied, newest.digest)
+        behind = frozenset(server for server, reply in self.promised.items() if not _can_follow(reply, base))
+        return Won(base, holders, behind, unfinished)
+
+
+def _can_follow(reply: Promised, base: Point) -> bool:
+    """Whether this server can accept at the slot after `base`: it has applied that, or will when it hears of its
+    successor, which names it."""
+    tail = reply.tail
+    return reply.applied == base.slot or (
+        tail is not None and tail.slot == base.slot and batches.digest(tail.batch) == base.digest
+    )
 
 
 # ------------------------------------------------------------------ phase 2

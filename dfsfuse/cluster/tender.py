@@ -1,6 +1,8 @@
 """Keeps a namespace's log tidy in the background, in a thread of its own, as long as a mount is there.
 
-- Servers that missed batches are brought up to date (`log_repair`).
+- Servers that missed batches are brought up to date (`log_repair`). A copy of the whole map may take minutes: it is
+  made page by page, to one server at a time, and after a second of it the tender looks after everything else. There is
+  no deadline for the whole: it ends when a page fails.
 - A batch that stays in doubt has lost its writer. It is finished, under the tender's own name: until then it depends on
   the memory of those who accepted it.
 """
@@ -9,14 +11,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from dfs_server.protocol.messages import Position
+from dfs_server.protocol.messages import Error, Position
+from dfs_server.protocol.status import Status
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.driving import SOFT_S, drive
 from dfsfuse.cluster.log_reading import catch_up
-from dfsfuse.cluster.log_repair import bring_up_to_date, settle
+from dfsfuse.cluster.log_repair import MapCopy, begin_copy, copy_page, pass_on, settle
 from dfsfuse.cluster.log_state import LogState, News
 from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
@@ -29,9 +32,12 @@ TEND_EVERY_S: Final = 1.0
 TEND_IDLE_EVERY_S: Final = 5.0
 """How often the servers are looked at: while some are missing or behind, and while all is well."""
 TEND_DEADLINE_S: Final = 60.0
+"""The longest that one step may take: to settle, to finish what is in doubt, to pass on batches, to copy one page."""
 RETRY_MAX_S: Final = 120.0
-"""A server that could not be brought up to date is left to others for twice as long each time: one copy of the map ends
-another one to the same server, and tenders that begin again at once would never be done. At most for so long."""
+"""A server that could not be brought up to date is left alone for twice as long each time: a map that is read again and
+again for a copy that fails is work for all servers. At most for so long."""
+RETRY_COPYING_S: Final = 5.0
+"""When to look again whether another client is still copying the map there."""
 
 
 class Tender:
@@ -50,6 +56,8 @@ class Tender:
         """The batch that was in doubt when last looked at."""
         self._retry_at: dict[int, tuple[float, float]] = {}
         """When to try again to bring a server up to date, and how long that was waited for."""
+        self._copy: MapCopy | None = None
+        """The copy of the map that is under way."""
         self._tended: frozenset[int] = frozenset()
         """Servers that were up to date when last looked at; the others are looked at again and again."""
         self._thread = threading.Thread(target=self._loop, name="log-tender", daemon=True)
@@ -72,7 +80,8 @@ class Tender:
     def _loop(self) -> None:
         while not self._stop.is_set():
             idle = len(self._tended) == len(ALL)
-            self._wake.wait(TEND_IDLE_EVERY_S if idle else TEND_EVERY_S)
+            if self._copy is None:
+                self._wake.wait(TEND_IDLE_EVERY_S if idle else TEND_EVERY_S)
             self._wake.clear()
             if not self._stop.is_set():
                 self._tend()
@@ -81,7 +90,10 @@ class Tender:
         try:
             positions = self._drive(settle(self._known()))
             self._finish_doubt(positions)
-            self._tended = frozenset(self._bring_up_to_date(positions))
+            current = self._bring_up_to_date(positions)
+            self._tended = frozenset(current)
+            if self._copy is not None:
+                self._go_on_copying(self._copy, current)
         except (DfsError, DeadlineError) as error:
             log.debug("tending the log: %s", error)
 
@@ -96,24 +108,67 @@ class Tender:
         self._doubt = min(tails, default=b"")
 
     def _bring_up_to_date(self, positions: dict[int, Position]) -> set[int]:
+        """Pass on batches; begin a copy of the map where that is not enough. Returns who is up to date."""
         best = max((position.applied for position in positions.values()), default=0)
         current = {server for server, position in positions.items() if position.applied == best}
         self._retry_at = {server: at for server, at in self._retry_at.items() if server not in current}
-        for server in positions.keys() - current:
-            name = self._cluster.names[server]
-            missing = best - positions[server].applied
-            retry_at, pause_s = self._retry_at.get(server, (self._clock(), TEND_EVERY_S / 2))
-            if self._clock() < retry_at:
-                continue
-            pause_s = min(2 * pause_s, RETRY_MAX_S)
-            self._retry_at[server] = self._clock() + pause_s, pause_s
-            if self._drive(bring_up_to_date(server, min(current), self._log.next_copy())) >= best:
-                current.add(server)
-                del self._retry_at[server]
-                log.log(
-                    logging.INFO if missing > 1 else logging.DEBUG, "%s got %d batches that it missed", name, missing
-                )
+        for server in sorted(positions.keys() - current):
+            if not self._is_copying_to(server, positions[server]) and self._may_try(server):
+                missing = best - positions[server].applied
+                passed = self._drive(pass_on(server, sorted(current)))
+                if passed.applied >= best:
+                    current.add(server)
+                    del self._retry_at[server]
+                    level = logging.INFO if missing > 1 else logging.DEBUG
+                    log.log(level, "%s got %d batches that it missed", self._cluster.names[server], missing)
+                elif passed.trimmed and self._copy is None:
+                    self._begin_copy(server, sorted(current))
         return current
+
+    def _may_try(self, server: int) -> bool:
+        """Whether it is time to try to bring this server up to date; if so, the next time is later."""
+        now = self._clock()
+        retry_at, pause_s = self._retry_at.get(server, (now, TEND_EVERY_S / 2))
+        if now < retry_at:
+            return False
+        pause_s = min(2 * pause_s, RETRY_MAX_S)
+        self._retry_at[server] = now + pause_s, pause_s
+        return True
+
+    # ------------------------------------------------------------------ copying the map
+
+    def _is_copying_to(self, server: int, position: Position) -> bool:
+        """Whether a copy to this server is under way. If it has that point by now, the copy is of no use."""
+        copy = self._copy
+        if copy is None or copy.server != server:
+            return False
+        if position.applied >= copy.point.slot:
+            self._copy = None
+        return self._copy is not None
+
+    def _begin_copy(self, server: int, sources: Sequence[int]) -> None:
+        begun = self._drive(begin_copy(server, sources, self._log.next_copy()))
+        if isinstance(begun, MapCopy):
+            self._copy = begun
+            log.info("%s gets a copy of the map", self._cluster.names[server])
+        elif isinstance(begun, Error) and begun.status == Status.COPYING:
+            self._retry_at[server] = self._clock() + RETRY_COPYING_S, TEND_EVERY_S
+
+    def _go_on_copying(self, copy: MapCopy, current: set[int]) -> None:
+        """Page by page, until it is time to look after everything else."""
+        sources = sorted(set(ALL) - {copy.server}, key=lambda server: (server not in current, server))
+        until = self._clock() + TEND_EVERY_S
+        self._copy = None
+        while self._drive(copy_page(copy, sources)):
+            if copy.applied:
+                self._retry_at.pop(copy.server, None)
+                self._wake.set()  # it lacks what was written meanwhile
+                log.info("%s has a copy of the map: %d records", self._cluster.names[copy.server], copy.items)
+                return
+            if self._clock() >= until or self._stop.is_set():
+                self._copy = copy
+                return
+        log.info("the copy of the map to %s failed, and is begun again", self._cluster.names[copy.server])
 
     def _drive(self, procedure: Procedure[R]) -> R:
         deadline = self._clock() + TEND_DEADLINE_S

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from dfsfuse.cluster.log_reading import catch_up
-from dfsfuse.cluster.log_repair import bring_up_to_date, settle
+from dfsfuse.cluster.log_repair import MapCopy, begin_copy, copy_page, pass_on, settle
 from dfsfuse.cluster.log_state import LogState
 from dfsfuse.cluster.procedures import ALL
 from dfsfuse.errors import DfsError
@@ -27,11 +27,22 @@ def tender(world: World) -> Generator[Any, Any, None]:
     except DfsError:
         return
     positions = yield from settle(log.known)
-    if len(positions) > 1:
-        source = max(positions, key=lambda server: positions[server].applied)
-        for server in positions:
-            if positions[server].applied < positions[source].applied:
-                yield from bring_up_to_date(server, source, world.random.randbytes(8))
+    best = max((position.applied for position in positions.values()), default=0)
+    sources = [server for server in positions if positions[server].applied == best]
+    for server in positions:
+        if positions[server].applied < best:
+            yield from bring_up_to_date(server, sources, world.random.randbytes(8))
+
+
+def bring_up_to_date(server: int, sources: Sequence[int], copy_id: bytes) -> Generator[Any, Any, None]:
+    """What a tender does to a server, without pauses between the pages of a copy."""
+    passed = yield from pass_on(server, sources)
+    if passed.trimmed:
+        copy = yield from begin_copy(server, sources, copy_id)
+        while isinstance(copy, MapCopy) and not copy.applied:
+            if not (yield from copy_page(copy, sources)):
+                return
+        yield from pass_on(server, sources)
 
 
 class Nemesis:

@@ -14,11 +14,12 @@ import pytest
 from dfs_server.copy_turn import COPY_RESTS_S
 from dfs_server.protocol.messages import CopyItems, EndCopy, Error, Reply, Request
 from dfsfuse.cluster.log_reading import catch_up
-from dfsfuse.cluster.log_repair import bring_up_to_date, settle
+from dfsfuse.cluster.log_repair import settle
 from dfsfuse.cluster.log_state import Contents, LogState
 from dfsfuse.cluster.log_writing import commit
 from dfsfuse.cluster.procedures import Ask, Event, Procedure, Receive
 
+from .nemesis import bring_up_to_date
 from .scenario import heal
 from .world import SimulationError, World
 
@@ -85,12 +86,12 @@ def copy_twice(broken: frozenset[str]) -> World:
         change(world, log, **{f"k{number % 5}": b"old-%d" % number})
     world.servers[EMPTY].crash()
     world.servers[EMPTY].wipe()
-    first = Hand(world, bring_up_to_date(EMPTY, 1, b"first"))
+    first = Hand(world, bring_up_to_date(EMPTY, (1,), b"first"))
     first.run(until=CopyItems)
     assert first.held, "the log still holds all batches: no copy was needed"
     change(world, log, k0=b"new")
     world.run(world.now + 2 * COPY_RESTS_S)
-    second = Hand(world, bring_up_to_date(EMPTY, 1, b"second"))
+    second = Hand(world, bring_up_to_date(EMPTY, (1,), b"second"))
     second.run(until=EndCopy)
     assert second.held
     first.run()

@@ -13,10 +13,12 @@ from support.grid import FakeServer, Fault, Grid
 
 from dfs_server.namespace_store import NamespaceStore
 from dfs_server.protocol.messages import (
+    Batches,
     Error,
     GetBatches,
     GetChanges,
     GetPosition,
+    Learn,
     Message,
     Position,
     ReadKeys,
@@ -94,6 +96,22 @@ class LogCluster(FakeCluster):
         for server in servers:
             self.grid[server].fault = Fault.NONE
             self.notice_up(server)
+
+    def wipe(self, server: int) -> None:
+        """Its disk is replaced by an empty one; the others are up to date, and their logs do not reach back."""
+        newest = self.servers[self.applied().index(max(self.applied()))].store
+        for behind in self.servers:
+            missing = newest.handle(GetBatches(self.applied()[self.servers.index(behind)]))
+            assert isinstance(missing, Batches)
+            behind.store.handle(Learn(missing.first, missing.batches))
+        emptied = self.grid[server]
+        assert isinstance(emptied, LogServer)
+        emptied.store.close()
+        shutil.rmtree(emptied.folder)
+        emptied.store = emptied.open()
+        for other in self.servers:
+            with other.store._database.lock, other.store._database.transaction(durable=False) as db:
+                db.execute("DELETE FROM log WHERE slot <= (SELECT applied FROM state)")
 
     def close(self) -> None:
         for server in self.servers:

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import pytest
 from support.grid import Fault
-from support.log_cluster import LogCluster
+from support.log_cluster import LogCluster, LogServer
 
-from dfs_server.protocol.messages import ReadKeys
+from dfs_server.protocol.messages import Accept, BeginCopy, Error, Message, ReadKeys
+from dfs_server.protocol.status import Status
 from dfsfuse.cluster.driving import SOFT_S, STALL_S
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import SPARED_S, QuorumLog
@@ -232,6 +233,76 @@ def test_two_that_hang_refuse_writing_within_five_seconds_and_leave_reading(
         log.commit(put(a="3"), never)
     reader = log_of(log_cluster, b"client-2")
     assert took(log_cluster, lambda: reader.catch_up() or reader.read_keys((b"a",))) < ONE_HANGS_S
+
+
+def test_while_the_third_server_needs_a_copy_of_the_map_writing_is_refused_at_once(log_cluster: LogCluster) -> None:
+    """A copy may take minutes, and is the tender's: a writer that began one of its own would end that, or fail late."""
+    writer, other = log_of(log_cluster), log_of(log_cluster, b"client-2")
+    assert writer.commit(put(a="1"), never)
+    assert writer.commit(put(a="2"), never)
+    writer.settle()
+    log_cluster.wipe(3)
+    log_cluster.grid[4].fault = Fault.HANG
+    log_cluster.grid.forget_requests()
+
+    def refused() -> None:
+        with pytest.raises(ReadOnlyError, match="up to date"):
+            other.commit(put(a="3"), never)
+
+    assert took(log_cluster, refused) < TWO_HANG_S
+    assert took(log_cluster, refused) < 2 * ONE_HANGS_S
+    assert not log_cluster.grid.asked(Accept), "nothing is in doubt: nothing was sent"
+
+    def doubtful() -> None:
+        with pytest.raises(MaybeDoneError):
+            writer.commit(put(a="4"), never)
+
+    assert took(log_cluster, doubtful) < TWO_HANG_S
+    assert max(log_cluster.grid.asked(Accept).values()) < 10
+    assert not log_cluster.grid.asked(BeginCopy)
+    assert writer.catch_up() or writer.read_keys((b"a",)).values
+    log_cluster.grid[4].fault = Fault.NONE
+    log_cluster.notice_up(4)
+    assert other.commit(put(b="5"), never)
+    assert other.read_keys((b"b",)).values == (b"5",)
+
+
+def test_a_server_that_promises_and_accepts_nothing_is_not_asked_for_ever(log_cluster: LogCluster) -> None:
+    """Its log is another one than the others', say: it can promise, and can accept nothing. Another one is gone."""
+    log = log_of(log_cluster)
+    assert log.commit(put(a="1"), never)
+    log.settle()
+    log_cluster.down(4)
+    refusing = log_cluster.grid[3]
+    assert isinstance(refusing, LogServer)
+    answer = refusing.answer
+
+    def refuse(request: Message, payload: bytes) -> tuple[Message, bytes]:
+        if isinstance(request, Accept):
+            return Error(Status.DIVERGED, "another log"), b""
+        return answer(request, payload)
+
+    refusing.answer = refuse  # type: ignore[method-assign]
+
+    def write() -> None:
+        with pytest.raises((ReadOnlyError, MaybeDoneError)):
+            log.commit(put(a="2"), never)
+
+    log_cluster.grid.forget_requests()
+    for _ in range(2):
+        assert took(log_cluster, write) < TWO_HANG_S
+    assert max(log_cluster.grid.asked(Accept).values()) < 20
+
+
+def test_a_server_that_only_lacks_batches_is_helped_before_anything_is_proposed(log_cluster: LogCluster) -> None:
+    """By a client that has not these batches in its memory; the fourth server is gone."""
+    assert one_behind(log_cluster, 2)
+    log_cluster.down(4)
+    other = log_of(log_cluster, b"client-2")
+    log_cluster.grid.forget_requests()
+    assert took(log_cluster, lambda: other.commit(put(a="3"), never)) < ONE_HANGS_S
+    assert log_cluster.grid.asked(Accept)[2] <= 2, "what was unfinished, and the new one"
+    assert other.read_keys((b"a",)).values == (b"3",)
 
 
 @pytest.mark.parametrize(("far_behind", "slow"), [(1, 2), (2, 1), (4, 3)])

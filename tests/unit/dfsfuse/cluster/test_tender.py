@@ -5,14 +5,18 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from support.grid import Fault
 from support.log_cluster import LogCluster
 
 from dfs_server.protocol.ballots import ZERO
-from dfs_server.protocol.messages import Position
+from dfs_server.protocol.messages import BeginCopy, CopyItems, Done, EndCopy, Position
+from dfsfuse.cluster import log_repair
+from dfsfuse.cluster.log_repair import Passed
 from dfsfuse.cluster.log_state import Contents
 from dfsfuse.cluster.procedures import ALL
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.cluster.tender import RETRY_MAX_S, Tender
+from dfsfuse.errors import MaybeDoneError
 
 
 def parts(cluster: LogCluster) -> tuple[QuorumLog, Tender]:
@@ -94,19 +98,19 @@ def test_it_does_not_keep_what_nobody_asks_for(log_cluster: LogCluster) -> None:
     assert not tender._log.news.changes
 
 
-def test_who_was_interrupted_leaves_the_server_to_others_for_longer_and_longer(
+def test_a_server_that_cannot_be_helped_is_left_alone_for_longer_and_longer(
     log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy of the map ends another one to the same server: two tenders in turn would never be done."""
+    """To read the whole map again and again for a copy that fails is work for all."""
     _, tender = parts(log_cluster)
     clock = log_cluster.grid.clock
     positions = {server: Position(5 if server != 4 else 0, b"", ZERO) for server in ALL}
     tries: list[float] = []
     reached = 0
 
-    def interrupted(_: object) -> int:
+    def interrupted(_: object) -> Passed:
         tries.append(clock())
-        return reached
+        return Passed(reached)
 
     monkeypatch.setattr(tender, "_drive", interrupted)
     for _ in range(60):
@@ -120,3 +124,111 @@ def test_who_was_interrupted_leaves_the_server_to_others_for_longer_and_longer(
     reached = 5
     assert tender._bring_up_to_date(positions) == set(ALL)
     assert not tender._retry_at
+
+
+# ------------------------------------------------------------------ copying the map
+
+
+@pytest.fixture
+def emptied(log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch) -> tuple[LogCluster, QuorumLog, Tender]:
+    """DFS4 has an empty disk, and gets a copy of 250 records, of which one fits in a page."""
+    monkeypatch.setattr(log_repair, "PAGE_ITEMS", 1)
+    log, tender = parts(log_cluster)
+    assert log.commit(Contents(puts=tuple((b"k%03d" % number, b"v") for number in range(250))), lambda _news: False)
+    log.settle()
+    log_cluster.wipe(4)
+    return log_cluster, log, tender
+
+
+def tend_until_all_are_equal(cluster: LogCluster, tender: Tender, looks: int) -> None:
+    for _ in range(looks):
+        tender._tend()
+        if len(set(cluster.applied())) == 1:
+            return
+        cluster.grid.clock.wait_until(cluster.grid.clock() + 1.0)
+    raise AssertionError(f"{looks} looks, and the servers are at {cluster.applied()}")
+
+
+def test_a_copy_of_the_map_takes_as_long_as_it_takes(emptied: tuple[LogCluster, QuorumLog, Tender]) -> None:
+    """Each page is slow but comes: an hour for a large map is no reason to give up."""
+    cluster, _, tender = emptied
+    for server in cluster.servers:
+        server.latency_s = 0.25
+    begun = cluster.grid.clock()
+    tend_until_all_are_equal(cluster, tender, 250)
+    assert cluster.grid.clock() - begun > 2 * 60.0, "nothing is shown by a copy that is quick"
+    assert len(cluster.grid.asked(BeginCopy)) == cluster.grid.asked(BeginCopy)[4] == 1
+    reader = QuorumLog(cluster, client=b"client-3", clock=cluster.grid.clock)  # type: ignore[arg-type]
+    cluster.down(1)
+    assert reader.catch_up()
+    for _ in range(4):
+        assert reader.read_keys((b"k000", b"k249")).values == (b"v", b"v")
+
+
+def test_between_two_pages_everything_else_is_looked_after(emptied: tuple[LogCluster, QuorumLog, Tender]) -> None:
+    """What is written meanwhile reaches the server that was away for a moment, and what its writer left in doubt is
+    finished."""
+    cluster, log, tender = emptied
+    cluster.grid[4].latency_s = 0.2
+    tender._tend()
+    assert tender._copy is not None
+    cluster.down(3)
+    with pytest.raises(MaybeDoneError):
+        write(log, 1)  # two servers have it, and the third one that answers has half a copy
+    cluster.up(3)
+    for _ in range(3):
+        cluster.grid.clock.wait_until(cluster.grid.clock() + 5.0)
+        tender._tend()
+    assert cluster.applied() == [2, 2, 2, 0]
+    assert tender._copy is not None
+    tend_until_all_are_equal(cluster, tender, 100)
+    assert cluster.grid.asked(BeginCopy) == {4: 1}
+
+
+def test_a_copy_goes_on_when_the_server_dies_that_it_was_read_from(
+    emptied: tuple[LogCluster, QuorumLog, Tender],
+) -> None:
+    cluster, _, tender = emptied
+    cluster.grid[4].latency_s = 0.2
+    tender._tend()
+    assert tender._copy is not None
+    cluster.grid[1].fault = Fault.HANG
+    begun = cluster.grid.clock()
+    while cluster.applied()[3] < 1:
+        tender._tend()
+    assert cluster.grid.clock() - begun < 100.0, "who hangs is waited for once, not for each page"
+    assert cluster.grid.asked(BeginCopy) == {4: 1}
+
+
+def test_a_copy_that_another_client_makes_is_left_alone_and_taken_over_when_it_stops(
+    emptied: tuple[LogCluster, QuorumLog, Tender],
+) -> None:
+    cluster, _, tender = emptied
+    store = cluster.servers[3].store
+    assert store.handle(BeginCopy(b"others", 1, b"d" * 32)) == Done()
+    for number in range(10):
+        cluster.grid.clock.wait_until(cluster.grid.clock() + 4.0)
+        tender._tend()
+        assert store.handle(CopyItems(b"others", ((b"k%d" % number, b"v"),))) == Done()
+    assert tender._copy is None
+    tend_until_all_are_equal(cluster, tender, 15)
+
+
+def test_a_copy_that_fails_is_begun_again(emptied: tuple[LogCluster, QuorumLog, Tender]) -> None:
+    cluster, _, tender = emptied
+    cluster.grid[4].latency_s = 0.2
+    tender._tend()
+    cluster.grid[4].fault = Fault.BROKEN_DISK
+    tender._tend()
+    assert tender._copy is None
+    cluster.grid[4].fault = Fault.NONE
+    cluster.grid[4].latency_s = 0.001
+    tend_until_all_are_equal(cluster, tender, 20)
+    assert cluster.grid.asked(EndCopy) == {4: 1}
+
+
+def test_closing_does_not_wait_for_a_copy(emptied: tuple[LogCluster, QuorumLog, Tender]) -> None:
+    cluster, _, tender = emptied
+    tender._stop.set()
+    tender._tend()
+    assert cluster.grid.asked(CopyItems) == {4: 1}, "one page, and no more"
