@@ -208,5 +208,5 @@ def _too_few(answered: int) -> str:
 def _too_few_able(able: int) -> str:
     return (
         f"only {able} of 4 servers are up to date and three are needed to write: what is there can be read; "
-        "a mount, or 'dfc heal', brings the others up to date"
+        "'dfc status' shows which are behind, and a mount brings them up to date"
     )

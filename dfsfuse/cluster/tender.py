@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from dfs_server.protocol.messages import Error, Position
@@ -87,15 +87,16 @@ class Tender:
                 self._tend()
 
     def _tend(self) -> None:
+        current: set[int] = set()
         try:
             positions = self._drive(settle(self._known()))
             self._finish_doubt(positions)
             current = self._bring_up_to_date(positions)
             self._tended = frozenset(current)
-            if self._copy is not None:
-                self._go_on_copying(self._copy, current)
         except (DfsError, DeadlineError) as error:
             log.debug("tending the log: %s", error)
+        if self._copy is not None:
+            self._go_on_copying(self._copy, current)
 
     def _finish_doubt(self, positions: dict[int, Position]) -> None:
         """A batch that is still in doubt when looked at again has lost its writer: finish it, so that it does not
@@ -110,19 +111,22 @@ class Tender:
     def _bring_up_to_date(self, positions: dict[int, Position]) -> set[int]:
         """Pass on batches; begin a copy of the map where that is not enough. Returns who is up to date."""
         best = max((position.applied for position in positions.values()), default=0)
-        current = {server for server, position in positions.items() if position.applied == best}
+        newest = {server for server, position in positions.items() if position.applied == best}
+        current = {server for server in newest if not positions[server].wants_copy}
         self._retry_at = {server: at for server, at in self._retry_at.items() if server not in current}
         for server in sorted(positions.keys() - current):
-            if not self._is_copying_to(server, positions[server]) and self._may_try(server):
-                missing = best - positions[server].applied
-                passed = self._drive(pass_on(server, sorted(current)))
-                if passed.applied >= best:
-                    current.add(server)
-                    del self._retry_at[server]
-                    level = logging.INFO if missing > 1 else logging.DEBUG
-                    log.log(level, "%s got %d batches that it missed", self._cluster.names[server], missing)
-                elif passed.trimmed and self._copy is None:
-                    self._begin_copy(server, sorted(current))
+            if self._is_copying_to(server, positions[server]) or not self._may_try(server):
+                continue
+            passed = self._drive(pass_on(server, sorted(newest - {server})))
+            missing = best - positions[server].applied
+            if missing and passed.applied >= best:
+                level = logging.INFO if missing > 1 else logging.DEBUG
+                log.log(level, "%s got %d batches that it missed", self._cluster.names[server], missing)
+            if passed.trimmed or positions[server].wants_copy:
+                self._begin_copy(server, current)
+            elif passed.applied >= best:
+                current.add(server)
+                del self._retry_at[server]
         return current
 
     def _may_try(self, server: int) -> bool:
@@ -138,37 +142,44 @@ class Tender:
     # ------------------------------------------------------------------ copying the map
 
     def _is_copying_to(self, server: int, position: Position) -> bool:
-        """Whether a copy to this server is under way. If it has that point by now, the copy is of no use."""
+        """Whether a copy to this server is under way. One that it has no more need of is dropped."""
         copy = self._copy
         if copy is None or copy.server != server:
             return False
-        if position.applied >= copy.point.slot:
+        if position.applied >= copy.point.slot and not position.wants_copy:
             self._copy = None
         return self._copy is not None
 
-    def _begin_copy(self, server: int, sources: Sequence[int]) -> None:
-        begun = self._drive(begin_copy(server, sources, self._log.next_copy()))
-        if isinstance(begun, MapCopy):
-            self._copy = begun
-            log.info("%s gets a copy of the map", self._cluster.names[server])
-        elif isinstance(begun, Error) and begun.status == Status.COPYING:
-            self._retry_at[server] = self._clock() + RETRY_COPYING_S, TEND_EVERY_S
+    def _begin_copy(self, server: int, current: set[int]) -> None:
+        """If nobody else copies there, and no other copy of ours is under way."""
+        if self._copy is None:
+            begun = self._drive(begin_copy(server, sorted(current), self._log.next_copy()))
+            if isinstance(begun, MapCopy):
+                self._copy = begun
+                log.info("%s gets a copy of the map", self._cluster.names[server])
+            if not isinstance(begun, Error) or begun.status != Status.COPYING:
+                return
+        self._retry_at[server] = self._clock() + RETRY_COPYING_S, TEND_EVERY_S
 
     def _go_on_copying(self, copy: MapCopy, current: set[int]) -> None:
         """Page by page, until it is time to look after everything else."""
         sources = sorted(set(ALL) - {copy.server}, key=lambda server: (server not in current, server))
+        name = self._cluster.names[copy.server]
         until = self._clock() + TEND_EVERY_S
         self._copy = None
-        while self._drive(copy_page(copy, sources)):
-            if copy.applied:
-                self._retry_at.pop(copy.server, None)
-                self._wake.set()  # it lacks what was written meanwhile
-                log.info("%s has a copy of the map: %d records", self._cluster.names[copy.server], copy.items)
-                return
-            if self._clock() >= until or self._stop.is_set():
-                self._copy = copy
-                return
-        log.info("the copy of the map to %s failed, and is begun again", self._cluster.names[copy.server])
+        try:
+            while self._drive(copy_page(copy, sources)):
+                if copy.applied:
+                    self._retry_at.pop(copy.server, None)
+                    self._wake.set()  # it lacks what was written meanwhile
+                    log.info("%s has a copy of the map: %d records", name, copy.items)
+                    return
+                if self._clock() >= until or self._stop.is_set():
+                    self._copy = copy
+                    return
+        except (DfsError, DeadlineError) as error:
+            log.debug("copying the map: %s", error)
+        log.info("the copy of the map to %s failed, and is begun again", name)
 
     def _drive(self, procedure: Procedure[R]) -> R:
         deadline = self._clock() + TEND_DEADLINE_S

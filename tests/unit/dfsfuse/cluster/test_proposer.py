@@ -1,10 +1,12 @@
-"""What replies add up to, where the simulation would need long to come by: the lease."""
+"""What replies add up to, where the simulation would need long to come by it."""
 
 from __future__ import annotations
 
-from dfs_server.protocol.ballots import ZERO
-from dfs_server.protocol.messages import AcceptedAt, Behind, Position
-from dfsfuse.cluster.proposer import IsChosen, Newest, NoQuorum, Pending, Point, Propose, Survey
+from dfs_server.protocol import batches
+from dfs_server.protocol.ballots import ZERO, Ballot
+from dfs_server.protocol.batches import Batch
+from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position, Promised
+from dfsfuse.cluster.proposer import IsChosen, Newest, NoQuorum, Pending, Point, Prepare, Propose, Survey, Won
 
 
 def test_only_servers_that_took_the_batch_from_us_give_the_lease() -> None:
@@ -59,3 +61,33 @@ def test_a_server_that_has_just_started_makes_the_last_answer_worth_waiting_for(
     survey.receive(4, Position(0, b"", ZERO, b"", 0))
     assert isinstance(survey.verdict(), Newest)
     assert survey.is_free()
+
+
+def test_among_those_who_promise_the_ones_that_can_accept_are_waited_for() -> None:
+    """DFS1 has missed everything. The tail of DFS2 is applied when it hears of the next batch."""
+    encoded = batches.encode(Batch(batches.FORMAT, b"of 6", b"client", 1, 0))
+    tail = Accepted(7, Ballot(1, b"client"), encoded)
+    prepare = Prepare(ballot=Ballot(2, b"other"))
+    for server in (1, 2, 3, 4):
+        prepare.ask(server)
+    prepare.receive(1, Promised(0, b""))
+    prepare.receive(2, Promised(6, b"of 6", tail))
+    assert not prepare.could_decide()
+    prepare.receive(3, Promised(7, batches.digest(encoded)))
+    assert prepare.verdict() == Pending(), "the last one may be what it takes"
+    assert prepare.could_decide(), "but not for long"
+    prepare.receive(4, Promised(7, batches.digest(encoded)))
+    won = prepare.verdict()
+    assert isinstance(won, Won)
+    assert (won.base.slot, won.holders, won.behind, won.unfinished) == (7, {3, 4}, {1}, None)
+
+
+def test_who_holds_another_batch_as_its_tail_cannot_accept_yet() -> None:
+    encoded = batches.encode(Batch(batches.FORMAT, b"of 6", b"loser", 1, 0))
+    prepare = Prepare(ballot=Ballot(2, b"other"))
+    prepare.receive(1, Promised(6, b"of 6", Accepted(7, Ballot(1, b"loser"), encoded)))
+    prepare.receive(2, Promised(7, b"of 7"))
+    prepare.receive(3, Promised(7, b"of 7"))
+    won = prepare.verdict()
+    assert isinstance(won, Won)
+    assert won.behind == {1}

@@ -8,8 +8,9 @@ import pytest
 from support.grid import Fault
 from support.log_cluster import LogCluster
 
+from dfs_server.damage import DamagedMapError
 from dfs_server.protocol.ballots import ZERO
-from dfs_server.protocol.messages import BeginCopy, CopyItems, Done, EndCopy, Position
+from dfs_server.protocol.messages import BeginCopy, CopyItems, Done, EndCopy, Position, ReadKeys, Values
 from dfsfuse.cluster import log_repair
 from dfsfuse.cluster.log_repair import Passed
 from dfsfuse.cluster.log_state import Contents
@@ -225,6 +226,44 @@ def test_a_copy_that_fails_is_begun_again(emptied: tuple[LogCluster, QuorumLog, 
     cluster.grid[4].latency_s = 0.001
     tend_until_all_are_equal(cluster, tender, 20)
     assert cluster.grid.asked(EndCopy) == {4: 1}
+
+
+def test_a_server_whose_map_is_damaged_gets_a_copy_though_its_log_is_up_to_date(
+    emptied: tuple[LogCluster, QuorumLog, Tender],
+) -> None:
+    cluster, log, tender = emptied
+    tend_until_all_are_equal(cluster, tender, 5)
+    write(log, 3)
+    log.settle()
+    tender._tend()
+    damaged = cluster.servers[1].store
+    damaged.found(DamagedMapError("a row is not what was written"))
+    tender._tend()
+    tender._tend()
+    assert tender._tended == set(ALL)
+    assert not damaged.damage.map
+    reply = damaged.handle(ReadKeys(log.known.slot, log.known.digest, (b"k249", b"key")))
+    assert reply == Values(log.known.slot, (b"v", b"2"))
+
+
+def test_without_an_undamaged_map_there_is_no_copy_and_the_logs_go_on(
+    emptied: tuple[LogCluster, QuorumLog, Tender],
+) -> None:
+    cluster, log, tender = emptied
+    tend_until_all_are_equal(cluster, tender, 5)
+    cluster.down(3)
+    write(log, 3)
+    log.settle()
+    cluster.up(3)
+    for server in cluster.servers:
+        server.store.found(DamagedMapError("a row is not what was written"))
+    cluster.grid.forget_requests()
+    for _ in range(10):
+        cluster.grid.clock.wait_until(cluster.grid.clock() + 10.0)
+        tender._tend()
+    assert not cluster.grid.asked(BeginCopy)
+    assert tender._tended == set()
+    assert len(set(cluster.applied())) == 1, "batches come from the logs, which are whole"
 
 
 def test_closing_does_not_wait_for_a_copy(emptied: tuple[LogCluster, QuorumLog, Tender]) -> None:
