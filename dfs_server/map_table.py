@@ -15,7 +15,7 @@ from typing import Final
 
 from dfs_server import checksums
 
-_AT_ONCE: Final = (1, 8, 64, 512)
+_AT_ONCE: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """So many keys are looked up with one statement: few statements, which SQLite need not compile each time."""
 
 

@@ -31,6 +31,7 @@ from dfs_server.log_table import LogTable
 from dfs_server.map_table import MapTable
 from dfs_server.namespace_reader import NamespaceReader
 from dfs_server.piece_tables import PieceTables, StoredPiece
+from dfs_server.protocol import batches
 from dfs_server.protocol.batches import BadBatchError, InlinePiece
 from dfs_server.protocol.messages import (
     Accept,
@@ -266,6 +267,8 @@ class NamespaceStore:
         return Done()
 
     def _copy_items(self, copy: bytes, items: Sequence[tuple[bytes, bytes]]) -> Reply:
+        if any(not 0 < len(key) <= batches.MAX_KEY_BYTES for key, _ in items):
+            return Error(Status.BAD_REQUEST, f"a key must have 1 to {batches.MAX_KEY_BYTES} bytes")
         with self._database.lock:
             if not copy or self._row.copy != copy:
                 return _NO_SUCH_COPY
