@@ -65,6 +65,17 @@ def settle(
     return positions
 
 
+def look(point: Point) -> Procedure[dict[int, Position]]:
+    """`settle` of who is in no hurry: where each server stands that answers at all, however slow it is."""
+    positions: dict[int, Position] = {}
+    yield Ask(dict.fromkeys(ALL, Chosen(point.slot, point.digest)))
+    for _ in ALL:
+        event = yield RECEIVE
+        if event is not None and isinstance(event.reply, Position):
+            positions[event.server] = event.reply
+    return positions
+
+
 # ------------------------------------------------------------------ batches
 
 

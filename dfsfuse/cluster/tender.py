@@ -19,7 +19,7 @@ from dfs_server.protocol.status import Status
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.driving import SOFT_S, drive
 from dfsfuse.cluster.log_reading import catch_up
-from dfsfuse.cluster.log_repair import MapCopy, begin_copy, copy_page, pass_on, settle
+from dfsfuse.cluster.log_repair import MapCopy, begin_copy, copy_page, look, pass_on
 from dfsfuse.cluster.log_state import LogState, News
 from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
@@ -89,7 +89,7 @@ class Tender:
     def _tend(self) -> None:
         current: set[int] = set()
         try:
-            positions = self._drive(settle(self._known()))
+            positions = self._drive(look(self._known()))
             self._finish_doubt(positions)
             current = self._bring_up_to_date(positions)
             self._tended = frozenset(current)
@@ -105,7 +105,7 @@ class Tender:
         if self._doubt in tails:
             self._drive(catch_up(self._log, recall=False))
             self._log.news = News()  # nobody here wants them, and they would be kept for ever
-            self._drive(settle(self._log.known))
+            self._drive(look(self._log.known))
         self._doubt = min(tails, default=b"")
 
     def _bring_up_to_date(self, positions: dict[int, Position]) -> set[int]:

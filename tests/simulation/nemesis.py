@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from dfsfuse.cluster.log_reading import catch_up
-from dfsfuse.cluster.log_repair import MapCopy, begin_copy, copy_page, pass_on, settle
+from dfsfuse.cluster.log_repair import MapCopy, begin_copy, copy_page, look, pass_on
 from dfsfuse.cluster.log_state import LogState
 from dfsfuse.cluster.procedures import ALL
 from dfsfuse.errors import DfsError
@@ -26,7 +26,7 @@ def tender(world: World) -> Generator[Any, Any, None]:
         yield from catch_up(log)
     except DfsError:
         return
-    positions = yield from settle(log.known)
+    positions = yield from look(log.known)
     best = max((position.applied for position in positions.values()), default=0)
     sources = [server for server in positions if positions[server].applied == best]
     for server in positions:

@@ -12,6 +12,7 @@ from dfs_server.damage import DamagedMapError
 from dfs_server.protocol.ballots import ZERO
 from dfs_server.protocol.messages import BeginCopy, CopyItems, Done, EndCopy, Position, ReadKeys, Values
 from dfsfuse.cluster import log_repair
+from dfsfuse.cluster.driving import SOFT_S
 from dfsfuse.cluster.log_repair import Passed
 from dfsfuse.cluster.log_state import Contents
 from dfsfuse.cluster.procedures import ALL
@@ -42,6 +43,18 @@ def test_a_server_that_was_away_is_brought_up_to_date(log_cluster: LogCluster) -
     tender._tend()
     assert log_cluster.applied() == [6, 6, 6, 6]
     assert tender._tended == set(ALL)
+
+
+def test_slow_servers_are_brought_up_to_date_too(log_cluster: LogCluster) -> None:
+    """On a link where every answer takes longer than the usual patience nobody would ever be."""
+    log, tender = parts(log_cluster)
+    log_cluster.down(4)
+    write(log, 5)
+    log_cluster.up(4)
+    for server in log_cluster.servers:
+        server.latency_s = 2 * SOFT_S
+    tender._tend()
+    assert log_cluster.applied() == [5, 5, 5, 5]
 
 
 def test_a_batch_that_stays_in_doubt_is_finished_at_the_second_look(log_cluster: LogCluster) -> None:
