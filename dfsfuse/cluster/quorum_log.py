@@ -32,8 +32,11 @@ PAUSE_GROWTHS: Final = 4
 """Pauses grow to so many times that at most: who waits for another one's turn to end must not sleep through his own."""
 SPARED_S: Final = STALL_S + 1.0
 """How long a server that was silent is not waited for. By then its circuit has opened (`STALL_S`), or it answers."""
-TURN_S: Final = 0.03
-"""How long a writer goes on when another one waits: long enough for several batches, too short to be noticed."""
+TURN_S: Final = 0.05
+"""How long a writer goes on when another one waits to write: long enough that the 10 to 20 ms that it takes to hand
+over are the lesser part, and too short to be noticed."""
+LOOK_TURN_S: Final = 0.03
+"""The same when another client waits to see what was answered: it waits each time that it opens a file."""
 YIELD_S: Final = PAUSE_S * PAUSE_GROWTHS
 """How long a writer whose turn is over stays back: who waits for it asks again within this time."""
 NEVER: Final = float("-inf")
@@ -63,7 +66,7 @@ class QuorumLog:
         self._next_reader = self._random.randrange(len(ALL))
         self._tender = Tender(cluster, self._random.randbytes(8), lambda: self._state.known, self._clock)
         self._in_turn = False
-        self._turn_ends_at = NEVER
+        self._turn_began_at = NEVER
         self._yields_until = NEVER
         self.lease_until = NEVER
         """Until then no other client can commit anything. By the lease's clock (`clocks`); NEVER without a lease."""
@@ -82,7 +85,8 @@ class QuorumLog:
     def turn_is_over(self) -> bool:
         """Whether another client waits for the lease, or must see what we have answered; and we have had our turn. Who
         looks again and again must not keep others from writing."""
-        return (self._state.recalled or self._state.wanted) and self._clock() >= self._turn_ends_at
+        began, now = self._turn_began_at, self._clock()
+        return (self._state.wanted and now >= began + TURN_S) or (self._state.recalled and now >= began + LOOK_TURN_S)
 
     def writable(self) -> bool:
         """Whether as many servers as a batch needs are believed to answer. Asks nobody but those that are missing."""
@@ -115,7 +119,7 @@ class QuorumLog:
             self.lease_until = begun + 0.75 * LEASE_S
             if not self._in_turn:
                 self._in_turn = True
-                self._turn_ends_at = self._clock() + TURN_S
+                self._turn_began_at = self._clock()
         return done
 
     def settle(self) -> None:

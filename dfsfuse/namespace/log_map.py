@@ -30,7 +30,7 @@ from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
 from dfsfuse.errors import DfsError, ReadOnlyError, UnavailableError
-from dfsfuse.namespace.committer import LINGER_S, SETTLE_AFTER_S, Committer
+from dfsfuse.namespace.committer import SETTLE_AFTER_S, Committer
 from dfsfuse.namespace.fetching import Fetcher
 from dfsfuse.namespace.losses import Witness
 from dfsfuse.namespace.map_cache import MapCache
@@ -106,7 +106,7 @@ class LogMap:
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         """See `MapStore.transact`."""
         begun = self._clock()
-        answered = self._answer(work, begun, durable)
+        answered = self._answer(work, durable)
         if answered is None:
             with self._log_lock:
                 self._drain()
@@ -151,21 +151,19 @@ class LogMap:
 
     # -------------------------------------------------------------- answers under the lease
 
-    def _answer(
-        self, work: Callable[[Transaction], T], begun: float, durable: bool
-    ) -> tuple[T, PendingChange | None] | None:
+    def _answer(self, work: Callable[[Transaction], T], durable: bool) -> tuple[T, PendingChange | None] | None:
         """The result of an operation on the cached state, and what it changes. None if it cannot be had there."""
         with self._lock:
             if self._clock() >= self._lease_until:
                 return None
             self._cache.trim()
             try:
-                return self._take(CachedView(self._cache), work, begun, durable)
+                return self._take(CachedView(self._cache), work, durable)
             except MissingError:
                 return None
 
     def _take(
-        self, view: CachedView, work: Callable[[Transaction], T], begun: float, durable: bool
+        self, view: CachedView, work: Callable[[Transaction], T], durable: bool
     ) -> tuple[T, PendingChange | None]:
         """Run the operation as the newest of those that were answered. Holds `_lock`; there is a lease."""
         result = work(view)
@@ -173,7 +171,7 @@ class LogMap:
             return result, None
         contents = view.contents()
         self._cache.changed_here(contents.puts, contents.deletes)
-        return result, self._pending.add(contents, view, begun, is_awaited=durable)
+        return result, self._pending.add(contents, view, is_awaited=durable)
 
     def _see_to(self, change: PendingChange, *, durable: bool) -> None:
         """Wait until this change is durable, or see that it is on its way. Its failure is told to all who wait for it,
@@ -262,11 +260,12 @@ class LogMap:
 
     # -------------------------------------------------------------- the committer's part
 
-    def commit_waiting(self) -> None:
-        """Commit what was answered a moment ago, and nobody waits for."""
+    def commit_waiting(self) -> bool:
+        """Commit what was answered so far, and nobody waits for. True if something waits again."""
         with self._log_lock:
-            if self._clock() - self._pending.since >= LINGER_S:
-                self._commit_pending()
+            if self._pending:
+                self._commit_pending(until=self._pending.last)
+            return bool(self._pending)
 
     def settle_if_idle(self) -> bool:
         """Let go of the lease if nothing waits. False if something does, or was committed while the log was busy: who
@@ -291,7 +290,7 @@ class LogMap:
             try:
                 with self._lock:
                     if self._clock() < self._lease_until:  # others are answered meanwhile: it takes its turn with them
-                        return self._take(view, work, begun, durable)
+                        return self._take(view, work, durable)
                     if self._pending:
                         continue  # the lease has just run out
                     result, refusal = work(view), None

@@ -24,13 +24,12 @@ FULL_CHANGES: Final = 5000
 class PendingChange:
     """One operation's changes."""
 
-    __slots__ = ("contents", "done", "failure", "is_awaited", "since", "size", "view")
+    __slots__ = ("contents", "done", "failure", "is_awaited", "size", "view")
 
-    def __init__(self, contents: Contents, view: CachedView, since: float, *, is_awaited: bool) -> None:
+    def __init__(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> None:
         self.contents = contents
         self.size = view.size()
         self.view = view
-        self.since = since
         self.is_awaited = is_awaited
         """Whoever asked for it waits until it is durable, and is told by `failure` if it is lost."""
         self.done = False
@@ -60,14 +59,9 @@ class Pending:
         """Whether it is time to wait for a commit."""
         return self._bytes > FULL_BYTES or len(self._queue) > FULL_CHANGES
 
-    @property
-    def since(self) -> float:
-        """When the first of those that wait was answered; infinite if none waits."""
-        return self._queue[0].since if self._queue else float("inf")
-
-    def add(self, contents: Contents, view: CachedView, since: float, *, is_awaited: bool) -> PendingChange:
+    def add(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> PendingChange:
         """One more, answered after all others."""
-        change = PendingChange(contents, view, since, is_awaited=is_awaited)
+        change = PendingChange(contents, view, is_awaited=is_awaited)
         self._queue.append(change)
         self._bytes += change.size
         self.last = change

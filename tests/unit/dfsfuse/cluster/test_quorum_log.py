@@ -10,7 +10,7 @@ from support.grid import Fault
 from support.log_cluster import LogCluster
 
 from dfsfuse.cluster.log_state import Contents, News
-from dfsfuse.cluster.quorum_log import NEVER, TURN_S, YIELD_S, QuorumLog
+from dfsfuse.cluster.quorum_log import LOOK_TURN_S, NEVER, TURN_S, YIELD_S, QuorumLog
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 
 
@@ -178,14 +178,17 @@ def test_each_turn_is_as_long_though_the_ballot_is_the_same(log_cluster: LogClus
 
 
 def test_who_only_looks_does_not_take_the_turn_away(log_cluster: LogCluster) -> None:
-    """Else one that looks for names without pause keeps the other one from writing more than one at a time."""
+    """Else one that looks for names without pause keeps the other one from writing more than one at a time. But it
+    waits less long than one that is to have a turn itself."""
     holder = log_of(log_cluster)
     holder.want_lease()
     assert holder.commit(put(a="1"), never)
     holder._state.recalled = True
     assert not holder.turn_is_over
-    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + TURN_S)
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + LOOK_TURN_S)
     assert holder.turn_is_over
+    holder._state.recalled, holder._state.wanted = False, True
+    assert not holder.turn_is_over
 
 
 @pytest.mark.parametrize("away", [None, 1])

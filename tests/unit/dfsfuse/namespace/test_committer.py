@@ -7,6 +7,7 @@ import time
 
 from support.fake_log import FakeLog, SharedLog, family_of
 
+from dfsfuse.namespace.committer import Committer
 from dfsfuse.namespace.log_map import LogMap
 
 
@@ -22,3 +23,32 @@ def test_the_committer_commits_and_settles_by_itself(log: FakeLog, shared: Share
     assert settled.wait(10.0)
     assert shared.map == {b"a": b"1", b"b": b"1"}
     store.close()
+
+
+class Scripted:
+    """An owner with something to commit so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.asked: list[str] = []
+        self.settled = threading.Event()
+
+    def commit_waiting(self) -> bool:
+        self.asked.append("commit")
+        self.times -= 1
+        return self.times > 0
+
+    def settle_if_idle(self) -> bool:
+        self.asked.append("settle")
+        self.settled.set()
+        return True
+
+
+def test_what_waits_again_is_committed_though_nobody_wakes_the_committer() -> None:
+    owner = Scripted(3)
+    committer = Committer(owner)
+    committer.start()
+    committer.wake()
+    assert owner.settled.wait(10.0)
+    committer.close()
+    assert owner.asked == ["commit", "commit", "commit", "settle"]

@@ -134,7 +134,7 @@ def test_nothing_more_is_answered_when_the_turn_is_over(leased: LogMap, log: Fak
     answered: list[bool] = []
 
     def write_on() -> None:
-        found = leased._answer(lambda tx: tx.put(b"b", b"1"), begun=0.0, durable=False)
+        found = leased._answer(lambda tx: tx.put(b"b", b"1"), durable=False)
         answered.append(found is not None)
 
     leased._committer = HandCommitter(write_on)  # type: ignore[assignment]
@@ -145,6 +145,16 @@ def test_nothing_more_is_answered_when_the_turn_is_over(leased: LogMap, log: Fak
     leased.flush()
     assert answered == [True, False]
     assert log.asked == ["commit", "settle"]
+
+
+def test_what_is_answered_beside_a_batch_waits_for_more_before_the_next(leased: LogMap, log: FakeLog) -> None:
+    """One batch right after the other would leave each with the two or three changes that are answered beside one."""
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    log.before_commit.append(lambda: leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False))
+    assert leased.commit_waiting(), "something waits again"
+    assert log.committed == [Contents(puts=((b"a", b"1"),))]
+    assert not leased.commit_waiting()
+    assert log.committed[1:] == [Contents(puts=((b"b", b"1"),))]
 
 
 def test_who_has_waited_for_the_log_is_not_taken_for_idle(leased: LogMap, log: FakeLog, clock: Clock) -> None:

@@ -16,7 +16,6 @@ def add(
     value: bytes | None = b"v",
     *,
     reads: bytes = b"",
-    since: float = 0.0,
     is_awaited: bool = False,
 ) -> PendingChange:
     cache = MapCache(lambda _key: None)
@@ -28,7 +27,7 @@ def add(
         view.delete(key)
     else:
         view.put(key, value)
-    return pending.add(view.contents(), view, since, is_awaited=is_awaited)
+    return pending.add(view.contents(), view, is_awaited=is_awaited)
 
 
 def test_portions_are_of_bounded_size_and_in_order() -> None:
@@ -74,16 +73,6 @@ def test_full_by_bytes_or_by_number() -> None:
     while not pending.is_full:
         add(pending, b"k", bytes(PORTION_BYTES))
     assert len(pending) <= FULL_BYTES // PORTION_BYTES + 1
-
-
-def test_the_first_one_says_since_when() -> None:
-    pending = Pending()
-    assert pending.since == float("inf")
-    first = add(pending, b"a", since=1.0)
-    add(pending, b"b", since=2.0)
-    assert pending.since == 1.0
-    pending.committed([first])
-    assert pending.since == 2.0
 
 
 def test_touched_is_what_any_of_them_has_read() -> None:
