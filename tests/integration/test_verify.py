@@ -19,6 +19,7 @@ from support.pieces_on_disk import large_piece_files
 from support.servers import ServerProcess, Servers
 from support.trees import content, make_tree
 
+from dfs_server import checksums
 from dfs_server.protocol.messages import PutPiece
 from dfs_server.protocol.pieces import block_digests
 from dfsfuse.cli import dfc as program
@@ -168,7 +169,8 @@ def test_nothing_is_put_right_while_the_servers_maps_differ(servers: Servers, df
     put_orphan(servers[1])
     servers[3].kill()
     with contextlib.closing(sqlite3.connect(servers[3].root / USER / "namespace.db")) as db:
-        db.execute("INSERT INTO map (key, value) VALUES (?, ?)", (b"h/never", b"in no batch"))
+        row = (b"h/never", b"in no batch")
+        db.execute("INSERT INTO map (key, value, checksum) VALUES (?, ?, ?)", (*row, checksums.of_item(*row)))
         db.commit()
     servers[3].start()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.log_cluster import LogCluster
 
+from dfs_server.checksums import of_item
 from dfs_server.protocol.messages import Message, ReadRange
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import QuorumLog
@@ -118,7 +119,7 @@ def damage(namespace: Namespace, server: int, statement: str) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE map SET value = X'99' WHERE key = CAST('k030' AS BLOB)",
+        f"UPDATE map SET value = X'99', checksum = {of_item(b'k030', bytes([0x99]))} WHERE key = CAST('k030' AS BLOB)",
         "DELETE FROM map WHERE key = CAST('k030' AS BLOB)",
     ],
 )
@@ -126,6 +127,12 @@ def test_a_server_whose_map_is_another_one_is_named_with_the_keys(namespace: Nam
     damage(namespace, 3, statement)
     found = compare(namespace.cluster, namespace.reader, pause=lambda _: None)
     assert found.differing == {b"k030": frozenset({3})}
+
+
+def test_a_server_whose_map_is_damaged_is_said_to_be(namespace: Namespace) -> None:
+    damage(namespace, 3, "UPDATE map SET value = X'99' WHERE key = CAST('k030' AS BLOB)")
+    found = compare(namespace.cluster, namespace.reader, pause=lambda _: None)
+    assert (found.compared, set(found.absent), found.differing) == ({1, 2, 4}, {3}, {})
 
 
 def test_a_server_that_is_down_or_behind_is_said_to_be(namespace: Namespace) -> None:
