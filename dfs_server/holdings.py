@@ -24,7 +24,7 @@ from dfs_server.protocol.messages import MAX_PUT_PIECES_BYTES, MAX_SMALL_PIECE_B
 from dfs_server.quarantine import BadPiece, Quarantine
 
 DELETE_STEP: Final = 256
-"""So many dropped segments or pieces are deleted between two transactions."""
+"""So many dropped segments or pieces are marked, or deleted, between two transactions."""
 LIST_STEP: Final = 1000
 
 
@@ -101,9 +101,13 @@ class Holdings:
         if min_age_s < 0:
             raise BadPieceError(f"an age of {min_age_s} seconds")
         latest_s = self._clock() - min_age_s
-        with self.files.lock:
-            flags = [self._is_as_old_as(piece, latest_s) for piece in pieces]
-            self.tables.mark(list(itertools.compress(pieces, flags)))
+        flags: list[bool] = []
+        for first in range(0, len(pieces), DELETE_STEP):  # who puts a piece waits for a step at most
+            step = pieces[first : first + DELETE_STEP]
+            with self.files.lock:
+                here = [self._is_as_old_as(piece, latest_s) for piece in step]
+                self.tables.mark(list(itertools.compress(step, here)))
+            flags += here
         return flags
 
     def _is_as_old_as(self, piece: PieceName, latest_s: float) -> bool:

@@ -25,6 +25,8 @@ PieceName = tuple[bytes, int]
 _BEFORE_ALL: Final = (b"", 0)
 _INSERT: Final = "INTO small_pieces (segment, number, digests, data, stored_s) VALUES (?, ?, ?, ?, ?)"
 DUE_AT_ONCE: Final = 10_000
+LOOK_STEP: Final = 128
+"""So many pieces are looked for before others get their turn: who reads a small piece must not wait for thousands."""
 
 
 class StoredPiece(NamedTuple):
@@ -173,8 +175,11 @@ class PieceTables:
 
     def _in(self, table: str, pieces: Sequence[PieceName]) -> set[PieceName]:
         query = f"SELECT 1 FROM {table} WHERE segment = ? AND number = ?"
-        with self._read_lock:
-            return {piece for piece in pieces if self._reader.execute(query, piece).fetchone()}
+        found: set[PieceName] = set()
+        for first in range(0, len(pieces), LOOK_STEP):
+            with self._read_lock:
+                found.update(p for p in pieces[first : first + LOOK_STEP] if self._reader.execute(query, p).fetchone())
+        return found
 
     def _due_ns(self) -> int:
         return self._database.clock() - self._grace_ns

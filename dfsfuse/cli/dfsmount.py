@@ -34,6 +34,9 @@ from dfsfuse.mount.options import MountOptions
 PROGRAM = "dfsmount"
 LOG_BYTES = 4 * 1024 * 1024
 LOG_BACKUPS = 2
+TURN_S = 0.001
+"""How long a thread may compute while another one waits for the interpreter, as in `dfs_server.daemon`: who uses a
+mount needs it at each answer of a server, and must not wait 5 ms each time while the mount heals or compacts."""
 log = logging.getLogger("dfsfuse.cli.dfsmount")  # also when it is run as __main__
 
 EPILOG = """\b
@@ -183,6 +186,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
 
     if request.options.why_fusepy:
         log.info("%s: fusepy is used: %s", mountpoint, request.options.why_fusepy)
+    sys.setswitchinterval(TURN_S)
     with running.announced(mountpoint), bindings.signals_held(), _servers(config) as connected_to:
         session = open_session(
             connected_to,

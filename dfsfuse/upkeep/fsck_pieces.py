@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dfs_server.protocol.messages import MAX_HAVE_PIECES, Have, HavePieces
+from dfs_server.protocol.messages import Have, HavePieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.cluster.exchange import Answer, Failure
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError, Segment
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.namespace import keys
-from dfsfuse.upkeep import whole_pieces
+from dfsfuse.upkeep import heal_survey, whole_pieces
 from dfsfuse.upkeep.asking import ask
 from dfsfuse.upkeep.fsck_data import Placed
 from dfsfuse.upkeep.map_reader import Pages
 
-BATCH_SEGMENTS: Final = MAX_HAVE_PIECES // len(PIECE_NUMBERS)
+BATCH_SEGMENTS: Final = heal_survey.BATCH_SEGMENTS
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from dfs_server.protocol.messages import MAX_HAVE_PIECES, DropPieces, Have
-from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfs_server.protocol.messages import DropPieces, Have
 from dfsfuse.cluster.exchange import Answer, Call
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.transport import ClusterLike
@@ -30,9 +29,8 @@ from dfsfuse.upkeep.homes import Rehome
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.moving import GLANCE_S, STALL_S, Move, Mover, Place
 
-BATCH_SEGMENTS: Final = MAX_HAVE_PIECES // len(PIECE_NUMBERS)
-LOOK_COST_BYTES: Final = 2048
-"""What looking at a segment takes from the bucket: its record, and four servers asked."""
+DROP_PIECES: Final = 250
+"""So many copies are dropped with one request: a server looks at each, while nobody can put a piece there."""
 ROUNDS: Final = 3
 """How often a segment is planned anew when a copy that was relied on turned out to be bad."""
 
@@ -157,8 +155,8 @@ class Healer:
         requests = []
         for server in sorted({server for _, _, server in places}):
             pieces = tuple((segment, number) for segment, number, at in places if at == server)
-            for start in range(0, len(pieces), MAX_HAVE_PIECES):
-                requests.append(Call(server, DropPieces(pieces[start : start + MAX_HAVE_PIECES], 0), stall_s=STALL_S))
+            for start in range(0, len(pieces), DROP_PIECES):
+                requests.append(Call(server, DropPieces(pieces[start : start + DROP_PIECES], 0), stall_s=STALL_S))
         with self._cluster.exchange() as exchange:
             for call in requests:
                 exchange.start(call)

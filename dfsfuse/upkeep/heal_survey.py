@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from dfs_server.protocol.messages import MAX_HAVE_PIECES, Have, HavePieces
+from dfs_server.protocol.messages import Have, HavePieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.cluster.exchange import Answer
 from dfsfuse.data.extents import Segment
@@ -27,7 +27,9 @@ from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.walk import RegionRecord, walk
 
-BATCH_SEGMENTS: Final = MAX_HAVE_PIECES // len(PIECE_NUMBERS)
+BATCH_SEGMENTS: Final = 250
+"""So many segments are asked for at once. Looking for thousands of pieces keeps all four servers' processors busy for a
+good part of a second, and whoever uses the mount waits for that."""
 LOOK_COST_BYTES: Final = 2048
 """What looking at a segment costs of the bandwidth: its record, and four servers asked."""
 

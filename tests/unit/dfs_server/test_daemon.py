@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from support.raw_client import RawClient, ServerError
 
 from dfs_server.accounts import Verifier
 from dfs_server.config import ServerConfig
-from dfs_server.daemon import AddressError, Daemon
+from dfs_server.daemon import TURN_S, AddressError, Daemon
 from dfs_server.namespaces import Namespace
 from dfs_server.protocol import batches, messages
 from dfs_server.protocol.ballots import Ballot
@@ -59,6 +60,13 @@ def test_many_clients_at_once(house: House) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(work, range(16), timeout=60)) == [DATA] * 16
+
+
+def test_a_thread_that_computes_is_interrupted_soon(start_house: StartHouse) -> None:
+    """Else every answer to somebody else waits five milliseconds for each step, while one long question is answered."""
+    sys.setswitchinterval(0.005)
+    start_house()
+    assert sys.getswitchinterval() == pytest.approx(TURN_S)
 
 
 def test_two_uploads_of_the_same_piece_at_once(house: House) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -300,3 +300,31 @@ class TestQuarantine:
         holdings.forget_old_findings()
         assert [bad.segment for bad in holdings.quarantine.latest(10)] == [B]
         assert [path.name[:32] for path in (tmp_path / "quarantine").iterdir()] == [B.hex()]
+
+
+def test_a_long_question_lets_others_in_between(holdings: Holdings, store: NamespaceStore, clock: Clock) -> None:
+    """Who reads a small piece, or puts a large one, does not wait until thousands of others have been looked for."""
+    pieces = [(number.to_bytes(16, "big"), 1) for number in range(1000)]
+    put_large(holdings, clock, *pieces[0])
+    reading, putting = Turns(store.pieces._read_lock), Turns(holdings.files.lock)
+    store.pieces._read_lock = reading  # type: ignore[assignment]
+    holdings.files.lock = putting  # type: ignore[assignment]
+    assert holdings.have(pieces) == {pieces[0]}
+    assert reading.count >= 4
+    assert holdings.drop(pieces, 0) == [True] + [False] * 999
+    assert putting.count >= 4
+
+
+class Turns:
+    """A lock that counts how often it was taken."""
+
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
+        self._lock = lock
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+        self._lock.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.__exit__(None, None, None)

@@ -9,7 +9,7 @@ import pytest
 from support.grid import Fault
 from support.stored_files import StoredFiles
 
-from dfs_server.protocol.messages import DropPieces, GetPiece, Message, PutPiece, PutPieces
+from dfs_server.protocol.messages import DropPieces, GetPiece, HavePieces, Message, PutPiece, PutPieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS, block_digests
 from dfsfuse.data.placement import ring
 from dfsfuse.errors import ReadOnlyError
@@ -53,6 +53,26 @@ def test_nothing_is_put_where_all_is_well(files: StoredFiles) -> None:
     assert (report.segments, report.lacking, report.astray, report.to_heal, report.still_lacking) == (40, 0, 0, 0, 0)
     assert puts(files) == sum(files.grid.asked(GetPiece).values()) == sum(files.grid.asked(DropPieces).values()) == 0
     assert healer_of(files).survey() == report
+
+
+def test_no_question_keeps_a_server_busy_for_long(files: StoredFiles) -> None:
+    """Looking for thousands of pieces takes a server's processor for a good part of a second, and others wait."""
+    files.down(2)
+    for ino in range(2, 402):
+        files.write(ino, ino % 4, TINY)
+    files.up(2)
+    largest: dict[type, int] = {HavePieces: 0, DropPieces: 0}
+
+    def note(request: Message) -> None:
+        if isinstance(request, HavePieces | DropPieces):
+            largest[type(request)] = max(largest[type(request)], len(request.pieces))
+
+    for server in files.grid.servers.values():
+        server.before_answer = note
+    report = healer_of(files).heal()
+    assert report.went_home > 0
+    assert 0 < largest[HavePieces] <= 1000
+    assert 0 < largest[DropPieces] <= 1000
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])

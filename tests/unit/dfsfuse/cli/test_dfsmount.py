@@ -1,0 +1,30 @@
+"""What a mount sets up for its process. The command line and real mounts are integration tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from dfsfuse.cli import dfsmount, session
+from dfsfuse.cli.config import load_config
+from dfsfuse.cli.dfsmount import TURN_S, Request
+from dfsfuse.errors import UnavailableError
+from dfsfuse.mount import options
+
+CONFIG = Path(__file__).parents[4] / "conf/dfc.yaml"
+
+
+def test_a_thread_that_computes_is_interrupted_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else whoever uses the mount waits five milliseconds at each answer of a server, while it heals."""
+
+    def no_servers(*_: object, **__: object) -> None:
+        raise UnavailableError("no server answers")
+
+    monkeypatch.setattr(session, "open_session", no_servers)
+    sys.setswitchinterval(0.005)
+    request = Request(tmp_path, CONFIG, False, True, False, options.parse((), as_root=False))
+    with pytest.raises(UnavailableError):
+        dfsmount._serve(request, load_config(CONFIG), tmp_path, lambda: None)
+    assert sys.getswitchinterval() == pytest.approx(TURN_S)
