@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random as random_numbers
 import sqlite3
 import struct
 from collections.abc import Iterator, Mapping
@@ -115,6 +116,32 @@ def spoil_small_pieces(root: Path, user: str, count: int) -> int:
                 "UPDATE small_pieces SET data = ? WHERE segment = ? AND number = ?", (spoiled, segment, number)
             )
     return len(rows)
+
+
+def spoil_map_rows(root: Path, user: str, random: random_numbers.Random) -> None:
+    """Flip a bit in values and keys of the map, and in batches of the log, of a server that is not running."""
+    with contextlib.closing(sqlite3.connect(root / user / "namespace.db")) as database, database:
+        keys = [key for (key,) in database.execute("SELECT key FROM map WHERE length(value) > 0 ORDER BY key")]
+        for key in random.sample(keys, min(len(keys), 20)):
+            (value,) = database.execute("SELECT value FROM map WHERE key = ?", (key,)).fetchone()
+            database.execute("UPDATE map SET value = ? WHERE key = ?", (_flipped(value, random), key))
+        for key in random.sample(keys, min(len(keys), 2)):
+            database.execute("UPDATE OR REPLACE map SET key = ? WHERE key = ?", (_flipped(key, random), key))
+        rows = database.execute("SELECT slot, batch FROM log ORDER BY slot").fetchall()
+        for slot, batch in random.sample(rows, min(len(rows), 3)):
+            database.execute("UPDATE log SET batch = ? WHERE slot = ?", (_flipped(batch, random), slot))
+
+
+def spoil_promises(root: Path, user: str, random: random_numbers.Random) -> None:
+    """Change what a server that is not running has promised, or how far it says that its log is."""
+    column = random.choice(["round", "applied", "read_from"])
+    with contextlib.closing(sqlite3.connect(root / user / "namespace.db")) as database, database:
+        database.execute(f"UPDATE state SET {column} = {column} + ?", (random.choice([-1, 1, 64, 2**20]),))
+
+
+def _flipped(data: bytes, random: random_numbers.Random) -> bytes:
+    at = random.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << random.randrange(8)]) + data[at + 1 :]
 
 
 @contextlib.contextmanager

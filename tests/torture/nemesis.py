@@ -30,13 +30,16 @@ ONE: Final = (
     "swapped pieces",
     "removed pieces",
     "spoilt small pieces",
+    "spoilt map rows",
+    "spoilt promises",
     "killed mount",
 )
 TWO: Final = ("two killed", "two frozen", "two cut off", "two full disks", "killed and frozen", "power cut")
 DAMAGE: Final = {"flipped bits": "flip", "cut pieces": "cut", "swapped pieces": "swap", "removed pieces": "remove"}
 DAMAGED_PIECES: Final = 4
-LEAVES_DAMAGE: Final = frozenset({*DAMAGE, "empty disk", "spoilt small pieces"})
-"""After these a server lacks pieces, and only healing brings them back."""
+SPOILT_ROWS: Final = {"spoilt map rows": copies.spoil_map_rows, "spoilt promises": copies.spoil_promises}
+LEAVES_DAMAGE: Final = frozenset({*DAMAGE, *SPOILT_ROWS, "empty disk", "spoilt small pieces"})
+"""After these a server lacks pieces, or records, and only healing brings them back."""
 ROUND: Final = 5
 """So many single faults, then a double one."""
 
@@ -128,6 +131,10 @@ class Nemesis:
                 server.kill()
                 undo.callback(server.start)
                 copies.spoil_small_pieces(server.root, USER, DAMAGED_PIECES)
+            case "spoilt map rows" | "spoilt promises":
+                server.kill()
+                undo.callback(server.start)
+                SPOILT_ROWS[kind](server.root, USER, self._random)
             case _:
                 self._damage(DAMAGE[kind], number)
 

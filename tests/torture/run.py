@@ -27,7 +27,7 @@ from .contest import Contestant, Scores
 from .field import USER, Field
 from .history import History, ViolationError, Weather
 from .model import Variant
-from .nemesis import LEAVES_DAMAGE, ONE, TWO, Fault, Nemesis, plan, until
+from .nemesis import LEAVES_DAMAGE, ONE, SPOILT_ROWS, TWO, Fault, Nemesis, plan, until
 from .report import Report
 from .writer import Writer
 
@@ -150,6 +150,8 @@ class Run:
         begin = time.monotonic()
         self.history.stopped.wait(CALM_S)
         self._demand(until(self._servers_agree, AGREE_S), f"after {fault.kind} the servers did not agree again")
+        if fault.kind in SPOILT_ROWS:
+            self._dfc("fsck")  # it reads all records of every server: what nobody else reads shows
         if fault.kind in LEAVES_DAMAGE:
             self.heal()
         with self.paused():
@@ -163,9 +165,12 @@ class Run:
     def heal(self) -> None:
         """Find what is bad, and mend it, from outside."""
         for command in (["heal"], ["verify", "--heal"]):  # what counts is not what they say, but what is on the disks
-            done = self._field.dfc(*command)
-            said = (done.stdout + done.stderr).decode(errors="replace")[-3000:]
-            self.history.note(dfc=" ".join(command), exit=done.returncode, said=said)
+            self._dfc(*command)
+
+    def _dfc(self, *command: str) -> None:
+        done = self._field.dfc(*command)
+        said = (done.stdout + done.stderr).decode(errors="replace")[-3000:]
+        self.history.note(dfc=" ".join(command), exit=done.returncode, said=said)
 
     def _servers_agree(self) -> bool:
         """All four answer and have the same slot, or nearly: the writers go on meanwhile."""

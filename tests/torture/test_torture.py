@@ -11,7 +11,7 @@ from .run import Options, Run
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
-SEED = 3
+SEED = 3395
 FAULTS = 6
 
 

@@ -356,8 +356,9 @@ def test_a_transaction_that_fails_ends_the_scan_and_leaves_the_sum(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dfs_server.row_scan.STEP_ROWS", 1)
+    server.commit((b"a", b"changed behind the walk"))
     walk = server.store.scan().steps()
-    next(walk), next(walk)
+    next(walk), next(walk), next(walk)  # the log, a, b
 
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
