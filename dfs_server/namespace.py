@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dfs_server import __version__
@@ -23,6 +23,7 @@ from dfs_server.piece_tables import PieceName, StoredPiece
 from dfs_server.protocol.messages import (
     MAX_AT_ONCE,
     MAX_HAVE_PIECES,
+    MAX_SMALL_PIECES_BYTES,
     AcceptedAt,
     Authenticate,
     Done,
@@ -30,6 +31,7 @@ from dfs_server.protocol.messages import (
     Findings,
     GetFindings,
     GetPiece,
+    GetPieces,
     GetPosition,
     GetStatus,
     Have,
@@ -44,6 +46,7 @@ from dfs_server.protocol.messages import (
     Reply,
     Request,
     ServerStatus,
+    SmallPieces,
 )
 from dfs_server.protocol.status import Status
 from dfs_server.scrubber import Rest, Scrubber
@@ -86,6 +89,8 @@ class Namespace:
                     self._refuse_beyond_reserve(sum(len(data) for _, _, data in pieces_with_data))
                     self.holdings.put_small(pieces_with_data)
                     return Done()
+                case GetPieces(pieces):
+                    return self._get_small(pieces)
                 case DropPieces(pieces, min_age_s):
                     return Have(bytes(self.holdings.drop(pieces, min_age_s)))
                 case Authenticate() | Prove() | PutPiece() | GetPiece():
@@ -110,6 +115,18 @@ class Namespace:
         if found is None:
             raise RequestFailedError(Status.NOT_FOUND, "this piece is not here")
         return found
+
+    def _get_small(self, pieces: Sequence[PieceName]) -> SmallPieces:
+        """Small pieces, as far as a reply has room."""
+        for segment, number in pieces:
+            check_piece(segment, number)
+        left = MAX_SMALL_PIECES_BYTES
+        found: list[bytes | None] = []
+        for piece in self._store.small_pieces(pieces):
+            data = None if piece is None or len(piece) > left else piece
+            left -= len(data or b"")
+            found.append(data)
+        return SmallPieces(tuple(found))
 
     def _open(self, segment: bytes, number: int) -> OpenPiece | None:
         try:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -171,6 +171,16 @@ class NamespaceStore:
             if (piece.segment, piece.number) == (segment, number):
                 return StoredPiece(block_digests(piece.data), piece.data)
         return self.pieces.get(segment, number)
+
+    def small_pieces(self, pieces: Iterable[tuple[bytes, int]]) -> Iterator[bytes | None]:
+        """The data of each, in order, looked up as it is asked for; None for one that is not here as a small one."""
+        in_tail = {(piece.segment, piece.number): piece.data for piece in self._tail_pieces()}
+        for piece in pieces:
+            if piece in in_tail:
+                yield in_tail[piece]
+            else:
+                found = self.pieces.get(*piece)
+                yield None if found is None else found.data
 
     def have_small(self, pieces: Sequence[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
         """Those of the (segment, number) that are here as small pieces, in the tail or applied."""

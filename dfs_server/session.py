@@ -42,6 +42,7 @@ from dfs_server.protocol.messages import (
     GetChanges,
     GetFindings,
     GetPiece,
+    GetPieces,
     ListPieces,
     Message,
     Piece,
@@ -163,7 +164,9 @@ class Session:
                     return self._send_piece(namespace, request)
                 case Authenticate() | Prove():
                     raise ProtocolError("this connection is authenticated already")
-                case ReadKeys() | ReadRange() | GetBatches() | GetChanges() | GetFindings() | ListPieces():
+                case (
+                    ReadKeys() | ReadRange() | GetBatches() | GetChanges() | GetFindings() | ListPieces() | GetPieces()
+                ):
                     held.close()  # never wait for one share while holding another: two sessions would block each other
                     held.enter_context(share.hold(LARGE_REPLY_BYTES))
             return self._answer(namespace, request, held)

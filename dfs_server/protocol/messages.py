@@ -40,11 +40,14 @@ from dfs_server.protocol.log_messages import (
 )
 from dfs_server.protocol.message import MAX_AT_ONCE, MAX_HAVE_PIECES, Message
 from dfs_server.protocol.piece_messages import (
+    MAX_GET_PIECES,
     MAX_PUT_PIECES_BYTES,
     MAX_SMALL_PIECE_BYTES,
+    MAX_SMALL_PIECES_BYTES,
     Done,
     DropPieces,
     GetPiece,
+    GetPieces,
     Have,
     HavePieces,
     ListPieces,
@@ -54,12 +57,15 @@ from dfs_server.protocol.piece_messages import (
     PieceRequest,
     PutPiece,
     PutPieces,
+    SmallPieces,
 )
 
 __all__ = [
     "MAX_AT_ONCE",
+    "MAX_GET_PIECES",
     "MAX_HAVE_PIECES",
     "MAX_PUT_PIECES_BYTES",
+    "MAX_SMALL_PIECES_BYTES",
     "MAX_SMALL_PIECE_BYTES",
     "Accept",
     "Accepted",
@@ -83,6 +89,7 @@ __all__ = [
     "GetChanges",
     "GetFindings",
     "GetPiece",
+    "GetPieces",
     "GetPosition",
     "GetStatus",
     "Have",
@@ -109,6 +116,7 @@ __all__ = [
     "Reply",
     "Request",
     "ServerStatus",
+    "SmallPieces",
     "Values",
     "Welcome",
     "decode_reply",

@@ -15,6 +15,9 @@ MAX_SMALL_PIECE_BYTES: Final = 32 * 1024
 """The most that a piece of a small segment has: a quarter of 128 KiB."""
 MAX_PUT_PIECES_BYTES: Final = 1024 * 1024
 """The most that the pieces of one `PutPieces` have together."""
+MAX_GET_PIECES: Final = 256
+MAX_SMALL_PIECES_BYTES: Final = 1024 * 1024
+"""The most that the pieces of one `SmallPieces` have together."""
 
 
 class PutPiece(Message, frozen=True):
@@ -51,6 +54,19 @@ class PutPieces(Message, frozen=True):
     Reply: `Done`. Each has at most 32 KiB, all together 1 MiB."""
 
     pieces: Annotated[tuple[tuple[bytes, int, bytes], ...], msgspec.Meta(max_length=MAX_AT_ONCE)]
+
+
+class GetPieces(Message, frozen=True):
+    """Read small pieces (segment, number) whole, in one go. Reply: `SmallPieces`. At most 256."""
+
+    pieces: Annotated[tuple[tuple[bytes, int], ...], msgspec.Meta(max_length=MAX_GET_PIECES)]
+
+
+class SmallPieces(Message, frozen=True):
+    """The data of each piece that was asked for, in that order. None: it is not here, or is a large one, or the reply
+    has 1 MiB already; `GetPiece` tells."""
+
+    data: tuple[bytes | None, ...]
 
 
 class ListPieces(Message, frozen=True):
@@ -98,5 +114,5 @@ class Done(Message, frozen=True):
     """It is done, durably."""
 
 
-PieceRequest = PutPiece | PutPieces | GetPiece | HavePieces | ListPieces | DropPieces
-PieceReply = Piece | PieceList | Have | Done
+PieceRequest = PutPiece | PutPieces | GetPiece | GetPieces | HavePieces | ListPieces | DropPieces
+PieceReply = Piece | SmallPieces | PieceList | Have | Done

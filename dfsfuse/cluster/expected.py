@@ -13,6 +13,7 @@ REPLIES: Final[dict[type[m.Request], tuple[type[m.Reply], ...]]] = {
     m.GetStatus: (m.ServerStatus,),
     m.PutPiece: (m.Done,),
     m.GetPiece: (m.Piece,),
+    m.GetPieces: (m.SmallPieces,),
     m.GetFindings: (m.Findings,),
     m.HavePieces: (m.Have,),
     m.PutPieces: (m.Done,),

@@ -34,6 +34,7 @@ from dfsfuse.data.extents import Segment
 from dfsfuse.data.holders import LAST_ONE_S, holders
 from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import place
+from dfsfuse.data.small_pieces import fetch_small, together
 from dfsfuse.data.striping import (
     SEGMENT_MAX_BYTES,
     Part,
@@ -83,6 +84,7 @@ class SegmentStore:
         self._clock = clock
         self._suspects = Suspects()
         self._pace = Pace(HEDGE_S)
+        self._small_pace = Pace(HEDGE_S)
         self._upload_pace = Pace(UPLOAD_HEDGE_S)
         self._asking = Pace(LAST_ONE_S)
         self.on_bad_piece: OnBadPiece = lambda *_: None
@@ -175,6 +177,25 @@ class SegmentStore:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(PREFETCH_THREADS, thread_name_prefix="prefetch")
             self._prefetches[segment.id] = self._threads.submit(self._prefetch, segment)
+
+    def fetch_small(self, segments: Sequence[Segment]) -> None:
+        """Fetch small segments of several files into the cache, as many as are worth one go, with one request to each
+        server. Never fails, and takes no longer than a read: `read` will say what is wrong."""
+        lacking = [one for one in segments if one.length <= INLINE_SEGMENT_MAX_BYTES and not self._has(one)]
+        if len(lacking) > 1:
+            for run in fetch_small(
+                together(lacking), self._cluster, self._suspects, self._small_pace, clock=self._clock
+            ):
+                self._cache.put(run)
+
+    def _has(self, segment: Segment) -> bool:
+        """Is all of a small segment in the cache?"""
+        lengths = piece_lengths(segment.length)
+        return all(
+            self._cache.get(segment.id, number, 0) is not None
+            for number, length in zip(PIECE_NUMBERS, lengths, strict=True)
+            if length
+        )
 
     def _prefetch(self, segment: Segment) -> None:
         lengths = piece_lengths(segment.length)

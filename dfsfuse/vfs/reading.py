@@ -8,23 +8,31 @@ be had, since dropped pieces wait for a grace period.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data import extents
-from dfsfuse.data.extents import REGION_BYTES, Region
-from dfsfuse.namespace import inodes
+from dfsfuse.data.extents import REGION_BYTES, Region, Segment
+from dfsfuse.namespace import inodes, keys
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import View
 from dfsfuse.vfs import regions
 from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.neighbours import Neighbours
 from dfsfuse.vfs.open_file import OpenFile, Shown
 from dfsfuse.vfs.read_ahead import ReadAhead
 
 PREFETCH_SEGMENTS_MAX: Final = 8
 """A region in more segments than this is not fetched ahead: it is used at random."""
+SMALL_FILE_SEGMENTS_MAX: Final = 2
+"""A neighbour in more segments than this is not fetched along."""
+
+
+def _first_region(ino: int) -> bytes:
+    return keys.region(ino, 0)
 
 
 class _Stored(NamedTuple):
@@ -82,11 +90,12 @@ def _bytes_of(shown: Shown, low: int, high: int, context: Context) -> Buffer:
 
 
 class Reader:
-    """See the module. Has no state."""
+    """See the module."""
 
     def __init__(self, context: Context, access_times: AccessTimes) -> None:
         self._context = context
         self._access_times = access_times
+        self._neighbours = Neighbours()
 
     def read(self, file: OpenFile, offset: int, size: int, ahead: ReadAhead, *, is_noticed: bool = True) -> bytes:
         """Up to `size` bytes from `offset` on, fewer only at the end of the file. Raises IncompleteError if pieces of
@@ -95,6 +104,8 @@ class Reader:
             return b""
         with file.lock:
             fetch, written_ns = ahead.regions(offset, size), file.written_ns
+        if offset == 0 and (neighbours := self._neighbours.of(file.ino)):
+            self._fetch(neighbours)
         layers, unsaved_end, stored = self._layers(file, offset, offset + size, fetch)
         if is_noticed:
             self._access_times.read(file.ino, stored.inode, written_ns)
@@ -109,6 +120,20 @@ class Reader:
         for gap in answer.gaps:
             self._add_stored(answer, stored.regions, *gap)
         return answer.data()
+
+    def _fetch(self, inos: Sequence[int]) -> None:
+        """Bring the records of these files to memory, and the data of those that are small."""
+
+        def look(view: View) -> list[bytes | None]:
+            values = view.get_many([make(ino) for ino in inos for make in (keys.inode, _first_region)])
+            return values[1::2]
+
+        segments: list[Segment] = []
+        for value in self._context.store.read(look, max_age_s=self._context.max_age_s):
+            with suppress(OSError):  # who reads that file is told
+                region = extents.EMPTY if value is None else regions.decode(value)
+                segments += region.segments if len(region.segments) <= SMALL_FILE_SEGMENTS_MAX else ()
+        self._context.segments.fetch_small(segments)
 
     def _layers(self, file: OpenFile, offset: int, end: int, ahead: range) -> tuple[list[list[Shown]], int, _Stored]:
         with file.lock:

@@ -10,7 +10,9 @@ import pytest
 from support.pieces_on_disk import TABLE, holders
 from support.servers import USERS, Servers
 
+from dfs_server.protocol.messages import PutPieces
 from dfsfuse.cluster.cluster import Cluster
+from dfsfuse.cluster.exchange import Answer, Call
 from dfsfuse.cluster.servers import Credentials, ServerAddress
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.errors import IncompleteError, ReadOnlyError
@@ -112,3 +114,27 @@ def test_two_servers_are_gone(servers: Servers, store: SegmentStore) -> None:
     assert store.read(segment, 2 * quarter, 2 * quarter) == data[2 * quarter :]
     assert store.missing([segment]) == [frozenset({2})]
     assert time.monotonic() - began < SHORT_S
+
+
+def test_small_segments_are_fetched_together(servers: Servers, cluster: Cluster) -> None:
+    """All at once, also while one server is gone; then they are there without any server."""
+    parts = [content(20 + number, 3000 * number + 1) for number in range(8)]
+    reader = SegmentStore(cluster)
+    written = [reader.write(data, number % 4) for number, data in enumerate(parts)]
+    for server in ALL:
+        mine = [piece for one in written for piece in one.inline if servers[server].name in piece.homes]
+        with cluster.exchange() as exchange:
+            request = PutPieces(tuple((piece.segment, piece.number, piece.data) for piece in mine))
+            exchange.start(Call(server=server, request=request, stall_s=SHORT_S))
+            assert isinstance(exchange.next(None), Answer)
+    reader.close()
+    servers[3].kill()
+    reader = SegmentStore(cluster)
+    assert reader.read(written[0].segment, 0, len(parts[0])) == parts[0]
+    reader.fetch_small([one.segment for one in written])
+    reader.fetch_small([one.segment for one in written])  # server 3 is known to be gone by now
+    for server in (1, 2, 4):
+        servers[server].kill()
+    for one, data in zip(written, parts, strict=True):
+        assert reader.read(one.segment, 0, len(data)) == data
+    reader.close()

@@ -1,9 +1,9 @@
 """Four servers in one process, in memory, each with a fault of its own if a test wants it so.
 
-`FakeServer` answers what the data layer asks (PutPiece, PutPieces, GetPiece, HavePieces, DropPieces) as a real one
-would: it verifies digests, refuses what does not fit, and reads blocks. It drops at once, without a grace period. What
-goes wrong is decided by its `fault`. Time is a `VirtualClock`: nothing here ever sleeps, and waiting for four seconds
-takes none.
+`FakeServer` answers what the data layer asks (PutPiece, PutPieces, GetPiece, GetPieces, HavePieces, DropPieces) as a
+real one would: it verifies digests, refuses what does not fit, and reads blocks. It drops at once, without a grace
+period. What goes wrong is decided by its `fault`. Time is a `VirtualClock`: nothing here ever sleeps, and waiting for
+four seconds takes none.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from threading import Lock
 
 from dfs_server.protocol.ballots import ZERO
 from dfs_server.protocol.messages import (
+    MAX_SMALL_PIECE_BYTES,
     Done,
     DropPieces,
     Error,
     Findings,
     GetFindings,
     GetPiece,
+    GetPieces,
     GetPosition,
     Have,
     HavePieces,
@@ -29,6 +31,7 @@ from dfs_server.protocol.messages import (
     Position,
     PutPiece,
     PutPieces,
+    SmallPieces,
 )
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests
 from dfs_server.protocol.status import Status
@@ -116,6 +119,8 @@ class FakeServer:
                 return Have(bytes(self.stored.pop(piece, None) is not None for piece in request.pieces)), b""
             case GetPiece():
                 return self._get(request)
+            case GetPieces():
+                return SmallPieces(tuple(self._get_small(GetPiece(*piece)) for piece in request.pieces)), b""
             case HavePieces():
                 return Have(bytes(piece in self.stored for piece in request.pieces)), b""
             case _:
@@ -155,6 +160,10 @@ class FakeServer:
         if self.fault is Fault.TRUNCATE:
             part = part[:-1]
         return Piece(len(data), digests), part
+
+    def _get_small(self, request: GetPiece) -> bytes | None:
+        found, data = self._get(request)
+        return data if isinstance(found, Piece) and found.length <= MAX_SMALL_PIECE_BYTES else None
 
 
 class Grid:

@@ -34,6 +34,8 @@ class MemorySegments:
         self.reads: list[tuple[bytes, int, int]] = []
         """Segment, offset and length of each read."""
         self.prefetched: list[bytes] = []
+        self.fetched_small: list[list[bytes]] = []
+        """Segments that were asked for at once."""
         self.missing_calls = 0
         self.before_write: Callable[[bytes], None] = lambda _: None
         """Called with the data before each write; may raise, or wait."""
@@ -86,6 +88,9 @@ class MemorySegments:
 
     def prefetch(self, segment: Segment) -> None:
         self.prefetched.append(segment.id)
+
+    def fetch_small(self, segments: Sequence[Segment]) -> None:
+        self.fetched_small.append([segment.id for segment in segments])
 
     def copies(self, segments: Sequence[Segment]) -> list[dict[int, frozenset[int]]]:
         with self._lock:

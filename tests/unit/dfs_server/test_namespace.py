@@ -23,6 +23,7 @@ from dfs_server.protocol.messages import (
     Findings,
     GetFindings,
     GetPiece,
+    GetPieces,
     GetStatus,
     Have,
     HavePieces,
@@ -33,6 +34,7 @@ from dfs_server.protocol.messages import (
     PutPiece,
     PutPieces,
     ServerStatus,
+    SmallPieces,
 )
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests
 from dfs_server.protocol.status import Status
@@ -67,6 +69,24 @@ class TestSinglePieces:
         rest = listed(client, page.pieces[-1][:2], 2)
         assert ([piece[:2] for piece in rest.pieces], rest.more) == ([(B, 1)], False)
         assert listed(house.client("bob")).pieces == ()
+
+    def test_many_small_pieces_are_read_at_once(self, house: House) -> None:
+        client = house.client()
+        client.put_piece(A, 2, DATA)
+        client.ask(PutPieces(((B, 1, b"small"), (B, 2, b""), (C, 4, b"other"))))
+        asked = ((C, 4), (B, 3), (B, 1), (A, 2), (B, 2), (C, 4))
+        assert client.ask(GetPieces(asked)) == SmallPieces((b"other", None, b"small", None, b"", b"other"))
+        assert house.client("bob").ask(GetPieces(asked)) == SmallPieces((None,) * 6)
+        assert client.ask(GetPieces(())) == SmallPieces(())
+
+    def test_a_reply_of_small_pieces_is_bounded(self, house: House) -> None:
+        client = house.client()
+        large = tuple((bytes([100 + number]) * 16, 1, bytes([number]) * 32_768) for number in range(40))
+        client.ask(PutPieces(large[:32]))
+        client.ask(PutPieces((*large[32:], (B, 1, b"x"))))
+        reply = client.ask(GetPieces((*((segment, number) for segment, number, _ in large), (B, 1))))
+        assert isinstance(reply, SmallPieces)
+        assert list(reply.data) == [data for _, _, data in large[:32]] + [None] * 9
 
     def test_any_limit_is_brought_within_bounds(self, house: House) -> None:
         client = house.client()
@@ -111,6 +131,9 @@ class TestSinglePieces:
             DropPieces(((A, 0),), 0),
             DropPieces(((A, 1),), -1),
             DropPieces(((A, 1),) * 10_001, 0),
+            GetPieces(((A[:15], 1),)),
+            GetPieces(((A, 5),)),
+            GetPieces(((A, 1),) * 257),
             PutPieces(((A[:15], 1, b"x"),)),
             PutPieces(((A, 77, b"x"),)),
             PutPieces(((A, 1, bytes(32 * 1024 + 1)),)),
