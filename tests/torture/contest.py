@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Final
 
 from .history import History, ViolationError
-from .writer import PAUSE_S, read
+from .worker import PAUSE_S, Worker
+from .writer import read
 
 FOLDER: Final = "contest"
 RECORD_BYTES: Final = 32
 RECORDS_MAX: Final = 400
 """In one file; then comes the next one."""
+REST_S: Final = 0.02
+"""The mounts are the writers', mostly."""
 
 
 class Scores:
@@ -92,47 +95,20 @@ class Scores:
         return wrong
 
 
-class Contestant(threading.Thread):
-    """See the module."""
+class Contestant(Worker):
+    """See the module. That its mount was killed is somebody else's business: each operation is durable or in doubt."""
 
     def __init__(self, name: str, mount_name: str, mounted_at: Path, history: History, scores: Scores) -> None:
-        super().__init__(name=name, daemon=True)
-        self.mount_name = mount_name
-        self.lock = threading.Lock()
-        self.is_crashed = False  # somebody else's business: each of our operations is durable or in doubt
+        super().__init__(name, mount_name, history)
         self._folder = mounted_at / FOLDER
-        self._history = history
         self._scores = scores
-        self._go = threading.Event()
-        self._ending = threading.Event()
         self._at = 0
         self._record = 0
 
-    def run(self) -> None:
-        try:
-            while not (self._ending.is_set() or self._history.stopped.is_set()):
-                if not self._go.wait(PAUSE_S):
-                    continue
-                with self.lock:
-                    is_right = self._create() and self._append()
-                self._ending.wait(0.02 if is_right else PAUSE_S)  # leave the mounts to the writers, mostly
-        except ViolationError:
-            pass  # it is written down
-        except BaseException as error:
-            self._history.violation(f"{self.name}: the torture itself is wrong: {error!r}")
-            raise
-
-    def go(self) -> None:
-        """Begin, or go on."""
-        self._go.set()
-
-    def pause(self) -> None:
-        """Do nothing more after the present operation until `go`."""
-        self._go.clear()
-
-    def finish(self) -> None:
-        """End the thread after the present operation."""
-        self._ending.set()
+    def turn(self) -> float:
+        with self.lock:
+            is_right = self._create() and self._append()
+        return REST_S if is_right else PAUSE_S
 
     def _create(self) -> bool:
         self._at = self._scores.name(self._at)

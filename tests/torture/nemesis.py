@@ -16,7 +16,7 @@ from typing import Final
 from . import copies
 from .field import SERVERS, USER, Field, damage
 from .history import History
-from .writer import Writer
+from .worker import Worker
 
 ONE: Final = (
     "kill",
@@ -37,6 +37,8 @@ ONE: Final = (
 TWO: Final = ("two killed", "two frozen", "two cut off", "two full disks", "killed and frozen", "power cut")
 DAMAGE: Final = {"flipped bits": "flip", "cut pieces": "cut", "swapped pieces": "swap", "removed pieces": "remove"}
 DAMAGED_PIECES: Final = 4
+HANGS: Final = ("freeze", "cut off")
+"""One server that answers nothing and refuses nothing: no operation may take longer than `PROMISED_S` for it."""
 SPOILT_ROWS: Final = {"spoilt map rows": copies.spoil_map_rows, "spoilt promises": copies.spoil_promises}
 LEAVES_DAMAGE: Final = frozenset({*DAMAGE, *SPOILT_ROWS, "empty disk", "spoilt small pieces"})
 """After these a server lacks pieces, or records, and only healing brings them back."""
@@ -76,10 +78,10 @@ def plan(seed: int, *, has_disks: bool, kinds: Sequence[str] = ONE + TWO) -> Ite
 class Nemesis:
     """Carries a plan out."""
 
-    def __init__(self, field: Field, history: History, writers: Sequence[Writer], seed: int) -> None:
+    def __init__(self, field: Field, history: History, workers: Sequence[Worker], seed: int) -> None:
         self._field = field
         self._history = history
-        self._writers = writers
+        self._workers = workers
         self._random = random_numbers.Random(f"damage {seed}")
 
     def strike(self, fault: Fault) -> None:
@@ -149,10 +151,10 @@ class Nemesis:
         mount = self._field.mounts[name]
         mount.kill()
         with contextlib.ExitStack() as held:
-            for writer in self._writers:
-                if writer.mount_name == name:
-                    held.enter_context(writer.lock)
-                    writer.is_crashed = True
+            for worker in self._workers:
+                if worker.mount_name == name:
+                    held.enter_context(worker.lock)
+                    worker.is_crashed = True
             self._last(lasts_s)
             mount.mount()
 

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .history import CALM, PROMISED_S, Met
+from .nemesis import HANGS
+
 
 @dataclass
 class Report:
-    """Counts of one run. `longest`: the longest operation under each kind of fault, in seconds, and what it was."""
+    """Counts of one run. `met`: the operations under each kind of fault."""
 
     seed: int
     minutes: float = 0.0
@@ -18,7 +21,7 @@ class Report:
     operations: Counter[str] = field(default_factory=Counter)
     checks: Counter[str] = field(default_factory=Counter)
     excused: Counter[str] = field(default_factory=Counter)
-    longest: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    met: Mapping[str, Met] = field(default_factory=dict)
     healing_s: Mapping[str, float] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
@@ -30,14 +33,15 @@ class Report:
         """The report."""
         text = [f"Seed {self.seed}, {self.minutes:.1f} minutes, {self.network}."]
         text.append(f"{sum(self.faults.values())} faults, {sum(self.operations.values())} operations.")
-        text += ["", "| fault | survived | longest operation under it | longest healing after it |"]
-        text.append("|---|---:|---:|---:|")
-        for kind in sorted({*self.faults, *self.longest}):
-            took_s, what = self.longest.get(kind, (0.0, ""))
-            verb = f" ({what.split(' ')[0]})" if what else ""
+        slow = f"longer than {PROMISED_S:g} s"
+        text += ["", f"| fault | survived | operations under it | {slow} | longest | longest healing after it |"]
+        text.append("|---|---:|---:|---:|---:|---:|")
+        for kind in sorted({*self.faults, *self.met}):
+            met = self.met.get(kind, Met())
             healing = f"{self.healing_s[kind]:.1f} s" if kind in self.healing_s else ""
             count = self.faults[kind] or ""
-            text.append(f"| {kind} | {count} | {took_s:.2f} s{verb} | {healing} |")
+            text.append(f"| {kind} | {count} | {met.count:,} | {met.slow:,} | {_longest(met)} | {healing} |")
+        text += ["", self._promised()]
         for title, counts in (
             ("Operations", self.operations),
             ("Compared and found right", self.checks),
@@ -51,3 +55,19 @@ class Report:
         else:
             text += [f"FAILED, seed {self.seed}:", *self.violations]
         return text
+
+    def _promised(self) -> str:
+        """What one server that hangs cost, beside what the machine did by itself."""
+        seen = [self.met[kind] for kind in HANGS if kind in self.met]
+        worst = max(seen, key=lambda met: met.longest_s, default=Met())
+        calm = self.met.get(CALM, Met())
+        count, slow = sum(met.count for met in seen), sum(met.slow for met in seen)
+        return (
+            f"While one server hung, of {count:,} operations {slow:,} took longer than {PROMISED_S:g} s, the longest "
+            f"{_longest(worst)}; in calm, of {calm.count:,} operations {calm.slow:,}, the longest {_longest(calm)}."
+        )
+
+
+def _longest(met: Met) -> str:
+    verb = f" ({met.longest.split(' ')[0]})" if met.longest else ""
+    return f"{met.longest_s:.2f} s{verb}"

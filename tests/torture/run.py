@@ -25,10 +25,11 @@ from . import contest, copies
 from .choices import Choices
 from .contest import Contestant, Scores
 from .field import USER, Field
-from .history import History, ViolationError, Weather
+from .history import HEALING, History, ViolationError, Weather
 from .model import Variant
 from .nemesis import LEAVES_DAMAGE, ONE, SPOILT_ROWS, TWO, Fault, Nemesis, plan, until
 from .report import Report
+from .worker import Worker
 from .writer import Writer
 
 WRITERS_PER_MOUNT: Final = 2
@@ -105,12 +106,12 @@ class Run:
             history.operations,
             history.checks,
             history.excused,
-            history.longest,
+            history.met,
             self._healing_s,
             list(history.violations),
         )
 
-    def _workers(self) -> list[Writer | Contestant]:
+    def _workers(self) -> list[Worker]:
         return [*self.writers, *self.contestants]
 
     def _prepare(self) -> None:
@@ -130,7 +131,7 @@ class Run:
             self.contestants.append(Contestant(f"c{number}", name, mounted_at, self.history, self.scores))
 
     def _torture(self, begin: float) -> None:
-        nemesis = Nemesis(self._field, self.history, [*self.writers, *self.contestants], self._options.seed)  # type: ignore[list-item]
+        nemesis = Nemesis(self._field, self.history, self._workers(), self._options.seed)
         faults = plan(self._options.seed, has_disks=self._field.has_disks, kinds=self._options.kinds)
         self.history.stopped.wait(2.0)  # something to lose first
         for number, fault in enumerate(faults, 1):
@@ -164,8 +165,9 @@ class Run:
 
     def heal(self) -> None:
         """Find what is bad, and mend it, from outside."""
-        for command in (["heal"], ["verify", "--heal"]):  # what counts is not what they say, but what is on the disks
-            self._dfc(*command)
+        with self.history.weather.spell(HEALING):
+            for command in (["heal"], ["verify", "--heal"]):  # what counts is on the disks, and not what they say
+                self._dfc(*command)
 
     def _dfc(self, *command: str) -> None:
         done = self._field.dfc(*command)

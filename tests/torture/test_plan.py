@@ -11,7 +11,7 @@ import pytest
 from . import contents
 from .choices import CHANGES, FILE_MAX_BYTES, NAMES_MAX, Choices
 from .contest import RECORD_BYTES, Scores
-from .history import AFTERMATH_S, History, ViolationError, Weather
+from .history import AFTERMATH_S, History, Met, ViolationError, Weather
 from .model import State, apply
 from .nemesis import ONE, ROUND, TWO, plan
 
@@ -109,7 +109,7 @@ def test_an_operation_that_does_not_end_is_seen_and_one_that_took_long_told(tmp_
     history.call("w", "one", "write", "f", hang)
     assert "took 31.0 s" in history.violations[0]
     assert not history.late()
-    assert history.longest == {"calm": (31.0, "write f")}
+    assert history.met == {"calm": Met(1, 1, 31.0, "write f")}
     history.close()
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,75 +24,41 @@ from support.mounts import Mount
 from .choices import CHANGES, Choices
 from .history import History, ViolationError
 from .model import FILE, FOLDER, SYMLINK, Entry, Found, Journal, Operation, State, difference
+from .worker import PAUSE_S, Worker
 
 T = TypeVar("T")
 SETTLE: Final = ".settle"
 """A file for barriers, which is not looked at."""
 READ_BYTES: Final = 1024 * 1024
-PAUSE_S: Final = 0.2
 INCOMPLETE: Final = " [incomplete]"
 PEEKS: Final = 0.08
 """How often a writer looks at what another one has acknowledged."""
 
 
-class Writer(threading.Thread):
+class Writer(Worker):
     """See the module."""
 
     def __init__(self, name: str, mount_name: str, mount: Mount, history: History, choices: Choices) -> None:
-        super().__init__(name=name, daemon=True)
-        self.mount_name = mount_name
+        super().__init__(name, mount_name, history)
         self.folder = mount.path / name
-        self.lock = threading.Lock()
         self.journal = Journal()
-        self.is_crashed = False
-        """The mount was killed since the last barrier."""
         self.others: Sequence[Writer] = ()
         self._mounted_at = mount.path
-        self._history = history
         self._choices = choices
-        self._go = threading.Event()
-        self._ending = threading.Event()
         self._failures = 0  # of the mount, at the last barrier
 
-    # ------------------------------------------------------------------ the thread
-
-    def run(self) -> None:
-        try:
-            while not self._is_over():
-                if not self._go.wait(PAUSE_S):
-                    continue
-                if self._choices.random.random() < PEEKS and self.others:
-                    is_right = self._peek(self._choices.random.choice(self.others))
-                else:
-                    with self.lock:
-                        is_right = self.settle() if self.is_unsettled else self._step()
-                if not is_right:
-                    time.sleep(PAUSE_S)
-        except ViolationError:
-            pass  # it is written down
-        except BaseException as error:
-            self._history.violation(f"{self.name}: the torture itself is wrong: {error!r}")
-            raise
-
-    def _is_over(self) -> bool:
-        return self._ending.is_set() or self._history.stopped.is_set()
+    def turn(self) -> float:
+        if self._choices.random.random() < PEEKS and self.others:
+            is_right = self._peek(self._choices.random.choice(self.others))
+        else:
+            with self.lock:
+                is_right = self.settle() if self.is_unsettled else self._step()
+        return 0.0 if is_right else PAUSE_S
 
     @property
     def is_unsettled(self) -> bool:
         """It has to be looked what is there."""
         return self.is_crashed or self.journal.is_in_doubt
-
-    def go(self) -> None:
-        """Begin, or go on."""
-        self._go.set()
-
-    def pause(self) -> None:
-        """Do nothing more after the present operation until `go`."""
-        self._go.clear()
-
-    def finish(self) -> None:
-        """End the thread after the present operation."""
-        self._ending.set()
 
     # ------------------------------------------------------------------ one operation
 
