@@ -27,6 +27,8 @@ WHOLE_AFTER: Final = 16
 tried again after four times as many."""
 WHOLE_AGAIN: Final = 4
 READ_KEYS: Final = 256
+UNKNOWN_SHARE: Final = 4
+"""A large family of which more than one key in so many is unknown is read anew from one end to the other."""
 
 
 class Fetcher:
@@ -95,8 +97,9 @@ class Fetcher:
 
     def _fetch_range(self, start: bytes, end: bytes, pages: int | None = None) -> bool:
         """False if it is not to be had: it has more pages. What others change meanwhile is unknown afterwards."""
-        unknown = self._cache().unknown_in(start, end)
-        if unknown and self._cache().count(start) > SCAN_PAGE:  # what has one page is read at one moment, for sure
+        unknown, known = self._cache().unknown_in(start, end), self._cache().count(start)
+        # What has one page is read at one moment, for sure; and a page has as much as twenty requests for single keys.
+        if unknown and known > SCAN_PAGE and known > UNKNOWN_SHARE * len(unknown):
             self._fetch_keys(unknown)
             return True
         items: list[tuple[bytes, bytes]] = []

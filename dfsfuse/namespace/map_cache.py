@@ -19,8 +19,9 @@ MAX_KEYS: Final = 400_000
 LARGE_FAMILY: Final = 256
 """A family of more keys takes long to be fetched again, and is kept longer."""
 MAX_RANGES: Final = 64
-MAX_UNKNOWN: Final = 5000
-"""A family of which more keys are unknown, and more than are known, is not known completely any more."""
+MAX_UNKNOWN: Final = 20_000
+"""A family of which more keys are unknown, and more than are known, is not known completely any more. Names that others
+have added stay unknown as a rule, since nobody here asks for them: they must not cost what is known of the rest."""
 
 
 class Unknown:

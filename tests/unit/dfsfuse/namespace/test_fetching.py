@@ -175,6 +175,18 @@ def test_a_large_folder_is_fetched_whole_for_who_adds_names_at_its_end(
     assert log.asked.count("range") < 30
 
 
+def test_a_large_folder_of_which_others_changed_much_is_read_from_end_to_end(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """Twenty requests for single keys would be more than three pages."""
+    shared.commit(entries(7000), ())
+    by_folder.read(lambda view: view.scan(*keys.entries(1)))
+    shared.commit({keys.entry(1, b"other %d" % number): b"x" for number in range(5000)}, ())
+    log.asked.clear()
+    assert len(by_folder.read(lambda view: view.scan(*keys.entries(1)))) == 12_000
+    assert [what for what in log.asked if what != "catch up"] == ["range"] * 3
+
+
 def test_what_others_add_without_pause_does_not_make_a_large_folder_unknown(
     by_folder: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
@@ -182,7 +194,7 @@ def test_what_others_add_without_pause_does_not_make_a_large_folder_unknown(
     shared.commit(entries(6000), ())
     assert len(by_folder.read(lambda view: view.scan(*keys.entries(1)))) == 6000
     log.asked.clear()
-    for turn in range(40):
+    for turn in range(100):
         shared.commit({keys.entry(1, b"other %d.%d" % (turn, number)): b"x" for number in range(150)}, ())
         by_folder.transact(lambda tx, turn=turn: tx.put(keys.entry(1, b"mine %d" % turn), b"x"))  # type: ignore[misc]
         assert is_free(by_folder, b"unheard of %d" % turn)
