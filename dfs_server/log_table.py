@@ -22,6 +22,8 @@ KEEP_BATCHES: Final = 20_000
 KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
 KEEP_TIGHT_BYTES: Final = 4 * 1024 * 1024
 """So much of the log is kept when only the reserve is left on the disk: the rest of the file is then used again."""
+KEEP_HELD_BYTES: Final = 1024 * 1024 * 1024
+"""So much of the log is kept at most for somebody who reads on from an early slot (`log_hold`)."""
 TRIM_STEP: Final = 1000
 
 
@@ -50,14 +52,18 @@ class LogTable:
         self._bytes += len(parsed.encoded)
         self._first = self._first or slot
 
-    def trim(self, db: Connection, applied: int, is_tight: Callable[[], bool]) -> None:
-        """Forget the oldest chosen batches when there are too many; who misses them copies the map."""
+    def trim(self, db: Connection, applied: int, is_tight: Callable[[], bool], keep_after: int | None = None) -> None:
+        """Forget the oldest chosen batches when there are too many; who misses them copies the map. Those after
+        `keep_after` stay while there is room."""
         too_many = applied - self._first > KEEP_BATCHES + TRIM_STEP
         if not too_many and self._bytes <= KEEP_TIGHT_BYTES:
             return
         if not too_many and self._bytes <= KEEP_LOG_BYTES and not is_tight():
             return
-        self.cut(db, min(self._first + TRIM_STEP, applied) - 1)
+        until = min(self._first + TRIM_STEP, applied) - 1
+        if keep_after is not None and until > keep_after and self._bytes <= KEEP_HELD_BYTES and not is_tight():
+            return
+        self.cut(db, until)
 
     def cut(self, db: Connection, until: int) -> None:
         """Forget the batches up to this slot."""

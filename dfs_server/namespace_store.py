@@ -27,6 +27,7 @@ from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, SavePromise, 
 from dfs_server.copy_turn import NOBODY, CopyTurn
 from dfs_server.damage import DamagedLogError, DamagedMapError, DamageError, DamageNotes
 from dfs_server.database import Database, Owner
+from dfs_server.log_hold import LogHold
 from dfs_server.log_table import LogTable
 from dfs_server.map_table import MapTable
 from dfs_server.namespace_reader import NamespaceReader
@@ -96,6 +97,7 @@ class NamespaceStore:
         self._log = LogTable(self._database.writer)
         self._map = MapTable()
         self._copy_turn = NOBODY  # guarded by the database's lock
+        self._log_hold = LogHold()  # replaced as a whole; a hint
         self._reader = NamespaceReader(self._database.connect())
         self.pieces = PieceTables(self._database, grace_s)
         """Small pieces that are applied, and drops."""
@@ -146,12 +148,16 @@ class NamespaceStore:
                     return self._state.position()
                 return self._step(lambda state: acceptor.position(state, recall, self._monotonic()))
             case GetBatches(after):
-                return self._reader.batches(after)
+                reply = self._reader.batches(after)
+                if not isinstance(reply, Error):
+                    self._log_hold = self._log_hold.named(after, self._monotonic())
+                return reply
             case GetChanges(after, slot, digest):
                 return self._read_at(slot, digest, lambda: self._reader.changes(after))
             case ReadKeys(slot, digest, keys):
                 return self._read_map_at(slot, digest, lambda: self._reader.values(slot, keys))
             case ReadRange(slot, digest, start, end, limit):
+                self._log_hold = self._log_hold.named(slot, self._monotonic())
                 return self._read_map_at(slot, digest, lambda: self._reader.items(slot, start, end, limit))
             case BeginCopy(copy, slot, digest):
                 return self._begin_copy(copy, slot, digest)
@@ -218,7 +224,8 @@ class NamespaceStore:
                             if not is_logged:
                                 self._log.write(db, slot, self._state.promised, parsed)
                             row = row.with_sum_changed(self._apply(db, parsed))
-                self._log.trim(db, step.state.applied, self._is_tight)
+                held = self._log_hold.keeps_after(self._monotonic())
+                self._log.trim(db, step.state.applied, self._is_tight, held)
                 row.write(db)
         except BaseException:
             self._map.scan = None  # it may have been told of changes that were not made

@@ -8,9 +8,21 @@ import pytest
 from support.grid import Fault
 from support.log_cluster import LogCluster
 
+from dfs_server import log_table
 from dfs_server.damage import DamagedMapError
 from dfs_server.protocol.ballots import ZERO
-from dfs_server.protocol.messages import BeginCopy, CopyItems, Done, EndCopy, Position, ReadKeys, Values
+from dfs_server.protocol.messages import (
+    BeginCopy,
+    CopyItems,
+    Done,
+    EndCopy,
+    Error,
+    GetBatches,
+    Position,
+    ReadKeys,
+    Values,
+)
+from dfs_server.protocol.status import Status
 from dfsfuse.cluster import log_repair
 from dfsfuse.cluster.driving import SOFT_S
 from dfsfuse.cluster.log_repair import Passed
@@ -239,6 +251,30 @@ def test_a_copy_that_fails_is_begun_again(emptied: tuple[LogCluster, QuorumLog, 
     cluster.grid[4].latency_s = 0.001
     tend_until_all_are_equal(cluster, tender, 20)
     assert cluster.grid.asked(EndCopy) == {4: 1}
+
+
+def test_what_is_written_during_a_copy_is_not_trimmed_before_it_is_passed_on(
+    emptied: tuple[LogCluster, QuorumLog, Tender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a copy that takes longer than the log reaches back would be of no use, and the next one neither."""
+    monkeypatch.setattr(log_table, "KEEP_BATCHES", 20)
+    monkeypatch.setattr(log_table, "TRIM_STEP", 5)
+    cluster, log, tender = emptied
+    cluster.grid[4].latency_s = 0.2
+    for _ in range(200):
+        tender._tend()
+        if cluster.applied()[3]:
+            break
+        write(log, 5)
+        log.settle()
+    tend_until_all_are_equal(cluster, tender, 5)
+    assert cluster.grid.asked(BeginCopy) == {4: 1}
+    assert cluster.applied()[3] > 100
+    cluster.grid.clock.wait_until(cluster.grid.clock() + 60.0)
+    write(log, 30)
+    first = cluster.servers[0].store.handle(GetBatches(100))
+    assert isinstance(first, Error), "afterwards the log is trimmed again"
+    assert first.status == Status.TRIMMED
 
 
 def test_a_server_whose_map_is_damaged_gets_a_copy_though_its_log_is_up_to_date(
