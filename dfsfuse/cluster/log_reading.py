@@ -19,7 +19,8 @@ from dfsfuse.cluster.log_rounds import first_of, follow, gather, learn_from
 from dfsfuse.cluster.log_state import LogState
 from dfsfuse.cluster.log_writing import try_to_lead
 from dfsfuse.cluster.procedures import Pause, Procedure
-from dfsfuse.cluster.proposer import InDoubt, Newest, NoQuorum, Point, Survey
+from dfsfuse.cluster.proposer import NoQuorum, Point
+from dfsfuse.cluster.survey import InDoubt, Newest, Survey
 from dfsfuse.errors import NoSpaceError, ReadOnlyError, UnavailableError
 
 DOUBTS: Final = 6

@@ -9,7 +9,8 @@ import pytest
 
 from dfs_server.protocol.messages import Position
 from dfsfuse.cluster import log_reading
-from dfsfuse.cluster.proposer import InDoubt, Newest, NoQuorum, Pending, Survey
+from dfsfuse.cluster.proposer import NoQuorum, Pending
+from dfsfuse.cluster.survey import InDoubt, Newest, Survey
 
 from .scenario import run
 from .world import SimulationError

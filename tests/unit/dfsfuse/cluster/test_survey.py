@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.messages import Position
-from dfsfuse.cluster.proposer import NoQuorum, Pending, Point, Survey
+from dfsfuse.cluster.proposer import NoQuorum, Pending, Point
+from dfsfuse.cluster.survey import Newest, Survey
 
 DIGEST = b"d" * 32
 
@@ -64,3 +65,28 @@ def test_who_knows_nothing_waits_for_the_last_one_of_two() -> None:
         assert asked.could_decide() is may_decide
         asked.receive(4, Position(9, b"e" * 32, Ballot(0, b"")))
         assert asked.verdict() == NoQuorum(2)
+
+
+def test_a_server_that_restarts_is_not_taken_for_one_whose_lease_has_ended() -> None:
+    before: dict[int, int] = {}
+
+    def told(*leases: int) -> Survey:
+        found = Survey(known=Point(0, b""), leases=before)
+        for server, lease in enumerate(leases, 1):
+            found.receive(server, Position(0, b"", ZERO, b"", lease))
+        return found
+
+    assert not told(5, 5, 5, 0).is_free()
+    assert not told(1, 1, 5, 0).is_free(), "two restarted: the lease they knew may still hold"
+    assert told(6, 0, 5, 0).is_free(), "another lease on one, none on two"
+
+
+def test_a_server_that_has_just_started_makes_the_last_answer_worth_waiting_for() -> None:
+    asked = survey(Point(0, b""), {})
+    for server, lease in ((2, 1), (1, 0), (3, 0)):
+        asked.receive(server, Position(0, b"", ZERO, b"", lease))
+    assert asked.verdict() == Pending()
+    assert asked.could_decide(), "but not for long"
+    asked.receive(4, Position(0, b"", ZERO, b"", 0))
+    assert isinstance(asked.verdict(), Newest)
+    assert asked.is_free()
