@@ -214,9 +214,11 @@ def _show_costs(console: Console, costs: Sequence[Cost], options: Options) -> No
 
 
 def _show_shares(console: Console, shares: Sequence[Shares]) -> None:
-    table = Table(title="Two mounts that make folders without pause (each run)")
+    table = Table(title="Two mounts that write without pause (each run)")
+    table.add_column("shape")
     for heading in ("one alone /s", "both at once /s", "the slower one, of one alone"):
         table.add_column(heading, justify="right")
     for run in shares:
-        table.add_row(f"{run.alone:,.0f}", " and ".join(f"{rate:,.0f}" for rate in run.both), f"{run.least:.2f}")
+        both = " and ".join(f"{rate:,.0f}" for rate in run.both)
+        table.add_row(run.shape, f"{run.alone:,.0f}", both, f"{run.least:.2f}")
     console.print(table)

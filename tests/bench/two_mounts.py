@@ -1,20 +1,26 @@
-"""What two mounts of one namespace get that both write without pause, beside one alone: folders made in folders of
-their own."""
+"""What two mounts of one namespace get that both write without pause, beside one alone: in folders of their own, and in
+one large folder."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from support.mounts import Grid
-from support.two_writers import write_for
+from support.two_writers import create_file, fill, make_folder, remove_file, write_for
+
+LARGE: Final = 5000
+"""How many names the one folder has before they begin."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """One run: folders a second."""
+    """One run of one shape: operations a second."""
 
+    shape: str
     alone: float
     """The mean of each by itself."""
     both: tuple[float, ...]
@@ -26,14 +32,27 @@ class Shares:
 
 
 def measure(runs: int, results: Path) -> list[Shares]:
-    """Alone and together, in turn."""
+    """Alone and together, in turn; shape by shape."""
     results.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="two-", dir=results) as folder, Grid(Path(folder) / "grid") as grid:
-        folders = [grid.mount(name).path / name for name in ("one", "other")]
-        for path in folders:
+        roots = [grid.mount(name).path for name in ("one", "other")]
+        own = [root / root.name for root in roots]
+        for path in own:
             path.mkdir()
-        found = []
-        for _ in range(runs):
-            alone = sum(write_for([path])[0] for path in folders) / len(folders)
-            found.append(Shares(round(alone, 1), tuple(round(rate, 1) for rate in write_for(folders))))
+        found = _measure(runs, "mkdir, folders of their own", own, make_folder)
+        shapes = {"mkdir": make_folder, "create, write 100 bytes, close": create_file, "unlink": remove_file}
+        for name, operation in shapes.items():
+            shared = [root / name for root in roots]
+            shared[0].mkdir()
+            fill(shared[0], "there", LARGE)
+            found += _measure(runs, f"{name}, one folder of {LARGE:,}", shared, operation)
         return found
+
+
+def _measure(runs: int, shape: str, folders: Sequence[Path], operation: Callable[[Path], None]) -> list[Shares]:
+    found = []
+    for _ in range(runs):
+        alone = sum(write_for([path], operation)[0] for path in folders) / len(folders)
+        both = write_for(folders, operation)
+        found.append(Shares(shape, round(alone, 1), tuple(round(rate, 1) for rate in both)))
+    return found

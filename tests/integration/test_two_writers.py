@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.mounts import Grid, Mount
-from support.two_writers import write_for
+from support.two_writers import fill, write_for
 
 from dfs_server.protocol.messages import GetPosition, Position
 
@@ -102,12 +102,16 @@ SHARE_MIN = 1 / 8
 """A half would be just; turns are not counted out, and other programs run."""
 
 
-def test_of_two_that_write_without_pause_each_gets_its_share(grid: Grid) -> None:
+@pytest.mark.parametrize("is_one_folder", [False, True], ids=["folders of their own", "one large folder"])
+def test_of_two_that_write_without_pause_each_gets_its_share(grid: Grid, is_one_folder: bool) -> None:
     """Shares of what both do, not of what one could do alone: that is for `make bench`, on a machine that does nothing
-    else. One time in three is enough."""
-    folders = [grid.mount(name).path / name for name in ("one", "other")]
+    else, and for test_taking_turns.py, in virtual time. One time in three is enough."""
+    mounts = [grid.mount(name).path for name in ("one", "other")]
+    folders = [mount / ("shared" if is_one_folder else mount.name) for mount in mounts]
     for folder in folders:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+    if is_one_folder:
+        fill(folders[0], "there", 2000)
     seen = []
     for _ in range(TRIES):
         both = write_for(folders)

@@ -1,29 +1,56 @@
-"""Mounts that make folders without pause, side by side: how many each makes."""
+"""Mounts that change names without pause, side by side: how much each does."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 SLICE_S = 1.0
+STOCK: Final = 8000
+"""Files for each writer that removes: more than one alone removes in a slice."""
+SMALL: Final = bytes(100)
 
 
-def write_for(folders: list[Path]) -> list[float]:
-    """One thread in each of these folders makes others without pause. How many each makes in a second, once each has
-    made one."""
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def create_file(path: Path) -> None:
+    path.write_bytes(SMALL)
+
+
+def remove_file(path: Path) -> None:
+    """One of those that `fill` has made."""
+    path.unlink()
+
+
+def fill(folder: Path, prefix: str, count: int) -> None:
+    """Many empty files, without waiting for each."""
+    for number in range(count):
+        os.mknod(folder / f"{prefix}.{number}")
+
+
+def write_for(folders: Sequence[Path], operation: Callable[[Path], None] = make_folder) -> list[float]:
+    """One thread in each of these folders does this to one name after the other, without pause. How often each does it
+    in a second, once each has made a folder. The folders may be one, in several mounts."""
     stop = threading.Event()
-    begin = threading.Barrier(len(folders) + 1, timeout=30)
-    made = [0] * len(folders)
+    begin = threading.Barrier(len(folders) + 1, timeout=120)
+    done = [0] * len(folders)
     name = str(time.monotonic())
+    stock = STOCK * len(folders) if operation is remove_file else 0
 
     def write(who: int) -> None:
-        (folders[who] / name).mkdir()
+        fill(folders[who], f"{name}.{who}", stock)
+        (folders[who] / f"{name}.{who}").mkdir()
         begin.wait()
-        while not stop.is_set():
-            (folders[who] / f"{name}.{made[who]}").mkdir()
-            made[who] += 1
+        while not stop.is_set() and not 0 < stock <= done[who]:
+            operation(folders[who] / f"{name}.{who}.{done[who]}")
+            done[who] += 1
 
     with ThreadPoolExecutor(len(folders)) as pool:
         writers = [pool.submit(write, who) for who in range(len(folders))]
@@ -34,4 +61,4 @@ def write_for(folders: list[Path]) -> list[float]:
         for writer in writers:
             writer.result(30)
         lasted_s = time.monotonic() - begun
-    return [count / lasted_s for count in made]
+    return [count / lasted_s for count in done]
