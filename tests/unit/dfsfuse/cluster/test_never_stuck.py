@@ -267,22 +267,27 @@ def test_while_the_third_server_needs_a_copy_of_the_map_writing_is_refused_at_on
     assert other.read_keys((b"b",)).values == (b"5",)
 
 
-def test_a_server_that_promises_and_accepts_nothing_is_not_asked_for_ever(log_cluster: LogCluster) -> None:
-    """Its log is another one than the others', say: it can promise, and can accept nothing. Another one is gone."""
+class RefusingServer(LogServer):
+    """Its log is another one than the others', say: it can promise, and can accept nothing."""
+
+    def answer(self, request: Message, payload: bytes) -> tuple[Message, bytes]:
+        if isinstance(request, Accept):
+            self.asked.append(request)
+            return Error(Status.DIVERGED, "another log"), b""
+        return super().answer(request, payload)
+
+
+@pytest.mark.parametrize("refusing", [(3,), (1, 2, 3)])
+def test_servers_that_promise_and_accept_nothing_are_not_asked_for_ever(
+    log_cluster: LogCluster, refusing: tuple[int, ...]
+) -> None:
+    """Another one is gone. What two have accepted is found unfinished; what none has accepted is proposed again."""
     log = log_of(log_cluster)
     assert log.commit(put(a="1"), never)
     log.settle()
     log_cluster.down(4)
-    refusing = log_cluster.grid[3]
-    assert isinstance(refusing, LogServer)
-    answer = refusing.answer
-
-    def refuse(request: Message, payload: bytes) -> tuple[Message, bytes]:
-        if isinstance(request, Accept):
-            return Error(Status.DIVERGED, "another log"), b""
-        return answer(request, payload)
-
-    refusing.answer = refuse  # type: ignore[method-assign]
+    for server in refusing:
+        log_cluster.grid[server].__class__ = RefusingServer
 
     def write() -> None:
         with pytest.raises((ReadOnlyError, MaybeDoneError)):
