@@ -34,7 +34,7 @@ from dfsfuse.data.extents import Segment
 from dfsfuse.data.holders import LAST_ONE_S, holders
 from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import place
-from dfsfuse.data.small_pieces import fetch_small, together
+from dfsfuse.data.small_pieces import FIRST_BYTES, fetch_small, next_size, together
 from dfsfuse.data.striping import (
     SEGMENT_MAX_BYTES,
     Part,
@@ -85,6 +85,7 @@ class SegmentStore:
         self._suspects = Suspects()
         self._pace = Pace(HEDGE_S)
         self._small_pace = Pace(HEDGE_S)
+        self._small_bytes = FIRST_BYTES  # a hint: of two threads the later one has the last word
         self._upload_pace = Pace(UPLOAD_HEDGE_S)
         self._asking = Pace(LAST_ONE_S)
         self.on_bad_piece: OnBadPiece = lambda *_: None
@@ -182,11 +183,12 @@ class SegmentStore:
         """Fetch small segments of several files into the cache, as many as are worth one go, with one request to each
         server. Never fails, and takes no longer than a read: `read` will say what is wrong."""
         lacking = [one for one in segments if one.length <= INLINE_SEGMENT_MAX_BYTES and not self._has(one)]
-        if len(lacking) > 1:
-            for run in fetch_small(
-                together(lacking), self._cluster, self._suspects, self._small_pace, clock=self._clock
-            ):
+        size, begun = self._small_bytes, self._clock()
+        chosen = together(lacking, size)
+        if len(chosen) > 1:
+            for run in fetch_small(chosen, self._cluster, self._suspects, self._small_pace, clock=self._clock):
                 self._cache.put(run)
+            self._small_bytes = next_size(size, self._clock() - begun)
 
     def _has(self, segment: Segment) -> bool:
         """Is all of a small segment in the cache?"""

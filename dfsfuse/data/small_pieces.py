@@ -22,21 +22,34 @@ from dfsfuse.data.striping import piece_lengths
 from dfsfuse.data.transport import ClusterLike
 
 STALL_S: Final = 3.0
-TOTAL_BYTES: Final = 1024 * 1024
-"""Segments are asked for together as long as they have no more than this."""
+FEWEST_BYTES: Final = 64 * 1024
+FIRST_BYTES: Final = 256 * 1024
+MOST_BYTES: Final = 1024 * 1024
+"""Segments are asked for together that have no more than so much: at least, at first, at most."""
+SEGMENTS_MAX: Final = MAX_GET_PIECES // len(PIECE_NUMBERS)
+QUICK_S: Final = 0.05
+SLOW_S: Final = 0.2
+LAG_FACTOR: Final = 3
 
 Wanted = tuple[Segment, int]
 
 
-def together(segments: Iterable[Segment]) -> list[Segment]:
-    """The first of these, as many as are worth one go."""
+def next_size(size: int, took_s: float) -> int:
+    """How many bytes are worth one go, when the last one of `size` took so long: on a slow link a reader who wants one
+    small file must not wait for many."""
+    if took_s > SLOW_S:
+        return max(size // 2, FEWEST_BYTES)
+    return min(size * 2, MOST_BYTES) if took_s < QUICK_S else size
+
+
+def together(segments: Iterable[Segment], total_bytes: int) -> list[Segment]:
+    """Those of these, from the first on, that are worth one go."""
     chosen: list[Segment] = []
     size = 0
     for segment in segments:
-        size += segment.length
-        if size > TOTAL_BYTES or len(chosen) == MAX_GET_PIECES // len(PIECE_NUMBERS):
-            break
-        chosen.append(segment)
+        if len(chosen) < SEGMENTS_MAX and size + segment.length <= total_bytes:
+            chosen.append(segment)
+            size += segment.length
     return chosen
 
 
@@ -70,11 +83,13 @@ def fetch_small(
     *,
     clock: Callable[[], float],
 ) -> list[Run]:
-    """What can be had of these segments' pieces, in one round. Never waits for longer than the pace allows."""
+    """What can be had of these segments' pieces, in one round. A server that lags behind the first is not waited for;
+    if all are slow, nobody is at fault."""
     plan = by_server(segments, cluster.usable() - suspects.now(clock()))
     size = max((sum(segment.length for segment, _ in wanted) for wanted in plan.values()), default=0)
     begun = clock()
-    until = begun + pace.patience_s(size)
+    patience_s = pace.patience_s(size)
+    until = begun + STALL_S  # the first answer says what is usual now
     runs: list[Run] = []
     with cluster.exchange() as exchange:
         for server, wanted in plan.items():
@@ -91,6 +106,8 @@ def fetch_small(
             waiting.discard(server)
             if isinstance(result, Answer) and isinstance(result.reply, SmallPieces):
                 suspects.answered(server)
-                pace.note(size, clock() - begun, server)
+                took_s = clock() - begun
+                pace.note(size, took_s, server)
+                until = min(until, begun + max(patience_s, LAG_FACTOR * took_s))
                 runs += verified(plan[server], result.reply.data)
     return runs

@@ -160,7 +160,8 @@ class Saver:
         """What could not be saved is kept for later. Is the file to stay pinned for that?"""
         with file.lock:
             if not file.is_unsaved:
-                return False  # it was given up, which each handle is told
+                log.error("inode %d: what was written is given up: %s", file.ino, failure)
+                return False  # each handle is told
             log.error("inode %d: what was written is not saved yet: %s", file.ino, failure)
             file.error = failure
             was_kept, file.is_kept = file.is_kept, True

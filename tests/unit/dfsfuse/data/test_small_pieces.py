@@ -14,7 +14,7 @@ from dfs_server.protocol.pieces import block_digests
 from dfsfuse.data.download import HEDGE_S
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES, SegmentStore
-from dfsfuse.data.small_pieces import TOTAL_BYTES, together
+from dfsfuse.data.small_pieces import FEWEST_BYTES, MOST_BYTES, QUICK_S, SLOW_S, next_size, together
 
 
 @pytest.fixture
@@ -103,6 +103,40 @@ def test_a_piece_that_is_gone_is_read_from_the_other_home(
 
 def test_what_is_asked_for_together_is_bounded(files: list[tuple[Segment, bytes]]) -> None:
     largest, smallest = files[-1][0], files[0][0]
-    assert len(together([largest] * 100)) == TOTAL_BYTES // INLINE_SEGMENT_MAX_BYTES
-    assert len(together([smallest] * 100)) == 64
-    assert together([]) == []
+    assert len(together([largest] * 100, MOST_BYTES)) == MOST_BYTES // INLINE_SEGMENT_MAX_BYTES
+    assert len(together([smallest] * 100, MOST_BYTES)) == 64
+    assert together([largest, smallest], FEWEST_BYTES) == [smallest]
+    assert together([], FEWEST_BYTES) == []
+
+
+def test_on_a_slow_link_less_is_asked_for() -> None:
+    size = FEWEST_BYTES
+    for _ in range(10):
+        size = next_size(size, QUICK_S / 2)
+    assert size == MOST_BYTES
+    assert next_size(size, (QUICK_S + SLOW_S) / 2) == size
+    for _ in range(10):
+        size = next_size(size, SLOW_S * 2)
+    assert size == FEWEST_BYTES
+
+
+def test_if_all_are_slow_nobody_is_at_fault(
+    store: SegmentStore, grid: Grid, files: list[tuple[Segment, bytes]]
+) -> None:
+    for number, server in grid.servers.items():
+        server.latency_s = 1.0 + 0.1 * number
+    small = files[:6]
+    store.fetch_small([segment for segment, _ in small])
+    assert store._suspects.now(grid.clock()) == frozenset()
+    read_all(store, small)
+    assert not grid.asked(GetPiece)
+
+
+def test_who_lags_behind_the_others_is_not_waited_for(
+    store: SegmentStore, grid: Grid, files: list[tuple[Segment, bytes]]
+) -> None:
+    grid[2].latency_s = 2.0
+    begun = grid.clock()
+    store.fetch_small([segment for segment, _ in files[:6]])
+    assert grid.clock() - begun <= HEDGE_S + 0.1
+    assert store._suspects.now(grid.clock()) == {2}
