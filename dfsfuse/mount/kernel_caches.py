@@ -8,7 +8,8 @@
 - open() must see the newest state, though the kernel may come straight from a name that it keeps. The look for the
   newest state that is part of it has told us what changed: if the name (or a folder above it) is among that, the answer
   is ESTALE, and the kernel looks the whole path up anew. What it then comes by was looked up since the program called,
-  and is right whatever happens meanwhile: the thread is *excused*, once.
+  and is right whatever happens meanwhile: the thread is *excused*, once, for that and for where it started from. Not
+  for anything else: it may never have come again, and its next call is another one.
 - So must whatever changes names. There the names by which the kernel has come (`way`) are part of the transaction.
 - open() must see the newest size as well: attributes that are known to be old are taken from the kernel before it is
   answered, without waiting for the thread. This one notification may be sent from an operation on the same inode, since
@@ -47,6 +48,17 @@ Name = tuple[int, bytes]
 """A folder's inode and a name in it."""
 
 
+class Excuse:
+    """Of a thread whose last operation was answered with ESTALE: until when it lasts, and for which inodes: those by
+    which it came then, and those that have been looked up since."""
+
+    __slots__ = ("inos", "until")
+
+    def __init__(self, inos: set[int], until: float) -> None:
+        self.inos = inos
+        self.until = until
+
+
 class Device(Protocol):
     """Where notifications go: `dfsfuse.fusekernel.device.Device`."""
 
@@ -75,8 +87,8 @@ class KernelCaches:
         """The same, the other way round; also inodes that it knows without a name."""
         self._stale: set[int] = set()
         """Inodes that the kernel may reach by a name which another mount has changed."""
-        self._excused: dict[int, float] = {}
-        """Until when: threads whose last operation was answered with ESTALE."""
+        self._excused: dict[int, Excuse] = {}
+        """By thread."""
         self._waiting: dict[Changed, None] = {}
         self._old: dict[int, int] = {}
         """Inodes of which the kernel has not been told yet that they changed: with the number of the last change."""
@@ -96,6 +108,8 @@ class KernelCaches:
             self._inodes[parent, name] = ino
             self._names.setdefault(ino, set()).add((parent, name))
             self._stale.discard(ino)
+            if self._excused:
+                self._looked_up(ino)
         self.relied_on()
 
     def relied_on(self) -> None:
@@ -159,23 +173,40 @@ class KernelCaches:
             if self._waiting:
                 self._wake.set()
 
+    def _looked_up(self, ino: int) -> None:
+        """Who comes again may come by this. With the lock held."""
+        now = self._clock()
+        for who, excuse in list(self._excused.items()):
+            if excuse.until < now:
+                del self._excused[who]
+            else:
+                excuse.inos.add(ino)
+
     def way(self, who: int, *inos: int) -> Way:
         """By which names the kernel has come to these inodes, as far as it is known. `who` is the calling thread's
         number. Raises OSError (ESTALE) if one of the names is no more; then it comes again, by the new ones."""
         with self._lock:
-            steps: list[Step] = []
-            stale: set[int] = set()
-            for ino in inos:
-                self._climb(ino, steps, stale)
-            is_excused = self._excused.pop(who, float("-inf")) >= self._clock()
-            if is_excused or not who:
-                self._stale -= stale  # it came the same way again, or nobody can tell who comes again
-            if is_excused:
-                return ()
+            steps, stale = self._ways(inos)
+            excuse = self._excused.pop(who, None)
+            if excuse is not None and excuse.until >= self._clock():
+                self._stale -= stale & excuse.inos  # it came the same way again
+                stale -= excuse.inos
+                steps = [step for step in steps if step[2] not in excuse.inos]
             if not stale:
                 return steps
-        self.excuse(who)
+            if not who:
+                self._stale -= stale  # nobody can tell who comes again
+        self.excuse(who, *inos)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _ways(self, inos: Iterable[int]) -> tuple[list[Step], set[int]]:
+        """The names by which the kernel has come to these, and which inodes it has come to by a name that is no more.
+        With the lock held."""
+        steps: list[Step] = []
+        stale: set[int] = set()
+        for ino in inos:
+            self._climb(ino, steps, stale)
+        return steps, stale
 
     def _climb(self, ino: int, steps: list[Step], stale: set[int]) -> None:
         """Add the names from the inode upwards, and who of them is stale. With the lock held."""
@@ -189,13 +220,16 @@ class KernelCaches:
             steps.append((parent, name, ino))
             ino = parent
 
-    def excuse(self, who: int) -> None:
-        """This thread was answered with ESTALE, and comes again by names that it looks up now."""
+    def excuse(self, who: int, *inos: int) -> None:
+        """This thread, which had come to these inodes, was answered with ESTALE. It comes again: from where it started,
+        by names that it looks up now."""
         with self._lock:
             if who:
                 if len(self._excused) >= _EXCUSED_MAX:
                     self._excused.clear()
-                self._excused[who] = self._clock() + EXCUSED_FOR_S
+                steps, stale = self._ways(inos)
+                passed = {*inos, *stale, *(ino for _, _, ino in steps)}
+                self._excused[who] = Excuse(passed, self._clock() + EXCUSED_FOR_S)
 
     def opened(self, ino: int, who: int) -> None:
         """The newest state was looked at, to open the inode: can the kernel have come to it by a name that is no more,

@@ -104,7 +104,7 @@ class KernelOperations(Operations):
             yield ()
             return
         way = self.caches.way(context.pid, *inos)
-        with self._excused(context):
+        with self._excused(context, *inos):
             yield way
 
     @contextmanager
@@ -118,13 +118,13 @@ class KernelOperations(Operations):
             yield way
 
     @contextmanager
-    def _excused(self, context: Context) -> Iterator[None]:
-        """Whoever gets ESTALE here comes again."""
+    def _excused(self, context: Context, *inos: int) -> Iterator[None]:
+        """Whoever gets ESTALE here comes again; now it has come to these inodes."""
         try:
             yield
         except OSError as error:
             if error.errno == errno.ESTALE and self.caches is not None:
-                self.caches.excuse(context.pid)
+                self.caches.excuse(context.pid, *inos)
             raise
 
     # -------------------------------------------------------------- names
@@ -269,7 +269,7 @@ class KernelOperations(Operations):
         return self._entry(parent, name, attributes), _opened(handle, flags)
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
-        with self._excused(context), _known_inode():
+        with self._excused(context, ino), _known_inode():
             handle = self._vfs.open(ino, flags & ~os.O_TRUNC)
         try:
             self._opened(context, ino)
@@ -349,7 +349,7 @@ class KernelOperations(Operations):
     # -------------------------------------------------------------- folders
 
     def opendir(self, context: Context, ino: int, flags: int) -> Opened:
-        with self._excused(context), _known_inode():
+        with self._excused(context, ino), _known_inode():
             handle = self._vfs.opendir(ino)
         try:
             self._opened(context, ino)

@@ -110,6 +110,28 @@ def test_an_excuse_does_not_last(device: FakeDevice) -> None:
     assert is_stale(caches, OTHER)
 
 
+def test_an_excuse_is_for_what_is_looked_up_again_and_not_for_the_next_call(caches: KernelCaches) -> None:
+    """The first call may have ended with its looking up: no such name any more."""
+    caches.given(ROOT, b"e", OTHER)
+    caches.changed([Changed(ROOT, b"d")])
+    assert is_stale(caches, FOLDER)
+    caches.changed([Changed(ROOT, b"e")])
+    assert is_stale(caches, OTHER), "another call, by a name that was kept"
+    assert not is_stale(caches, OTHER), "where it started from: a working folder is not looked up"
+
+
+def test_who_comes_again_does_so_by_other_names_too(caches: KernelCaches) -> None:
+    """The names that were not looked up since are looked at with the change itself, as at first."""
+    caches.given(ROOT, b"e", OTHER)
+    caches.changed([Changed(ROOT, b"d")])
+    assert is_stale(caches, FOLDER)
+    assert caches.way(42, OTHER) == [(ROOT, b"e", OTHER)]
+    caches.changed([Changed(ROOT, b"e")])
+    assert is_stale(caches, OTHER)
+    caches.given(ROOT, b"new", OTHER)
+    assert caches.way(42, OTHER) == []
+
+
 def test_the_way_is_the_names_upwards(caches: KernelCaches) -> None:
     caches.given(ROOT, b"x", OTHER)
     assert caches.way(42, FILE) == [(FOLDER, b"f", FILE), (ROOT, b"d", FOLDER)]
