@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 
 from support.executors import Held, Immediate
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close
@@ -142,6 +143,34 @@ def test_a_writer_who_never_pauses_does_not_keep_a_region_from_being_compacted(m
     assert vfs.read(handle, 0, 10_000) == bytes(expected)
     assert len(region(mounts, ino).segments) == 2
     close(other, theirs)
+    close(vfs, handle)
+
+
+def test_neither_readers_nor_writers_wait_for_a_region_that_is_being_compacted(mounts: MemoryMounts) -> None:
+    compaction = Held()
+    vfs = mounts.mount(compaction=compaction)
+    ino, handle = create(vfs)
+    expected = bytearray(write_parts(vfs, handle))
+    found: list[bytes] = []
+
+    def use() -> None:
+        found.append(vfs.read(handle, 0, 10_000))
+        vfs.write(handle, 3, b"new")
+        vfs.fsync(handle)
+        found.append(vfs.read(handle, 0, 10_000))
+
+    def meanwhile(_: bytes) -> None:
+        mounts.segments.before_write = lambda _: None
+        user = threading.Thread(target=use, daemon=True)
+        user.start()
+        user.join(20.0)
+
+    mounts.segments.before_write = meanwhile
+    compaction.run()
+    before, expected[3:6] = bytes(expected), b"new"
+    assert found == [before, bytes(expected)]
+    assert len(region(mounts, ino).segments) == 2  # it was compacted, and what was written meanwhile is on top
+    assert vfs.read(handle, 0, 10_000) == bytes(expected)
     close(vfs, handle)
 
 
