@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ from dfs_server.protocol.messages import (
     Promise,
     PutPiece,
     PutPieces,
+    ReadKeys,
     ServerStatus,
     SmallPieces,
 )
@@ -245,6 +248,26 @@ class TestFindings:
         assert (status.quarantined, status.scrubbed_s > 0, status.piece_count) == (1, True, 1)
         assert client.ask(HavePieces(((A, 1), (B, 1)))) == Have(b"\0\1")
         assert client.put_piece(A, 1, DATA) == Done()
+
+    def test_a_scrub_finds_a_row_of_the_map_that_is_gone(self, start_house: StartHouse) -> None:
+        house = start_house(scrub_interval_s=0.01, scrub_days=1e-9)
+        client = house.client()
+        client.ask(Promise(BALLOT))
+        encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, ((b"a", b"1"), (b"b", b"2"))))
+        client.ask(Accept(BALLOT, 1, encoded))
+        client.ask(Chosen(1, batches.digest(encoded)))
+        with contextlib.closing(sqlite3.connect(house.root / "alice" / "namespace.db", timeout=20)) as database:
+            database.execute("DELETE FROM map WHERE key = x'61'")
+            database.commit()
+
+        def damage() -> str:
+            status = client.ask(GetStatus())
+            assert isinstance(status, ServerStatus)
+            return status.damage
+
+        eventually(damage)
+        assert damage() == "rows of the map are missing, or are there that should not be"
+        assert status_of(client, ReadKeys(1, batches.digest(encoded), (b"b",))) is Status.DAMAGED
 
     def test_it_looks_after_users_who_are_not_there(self, start_house: StartHouse, tmp_path: Path) -> None:
         first = start_house(scrub_days=0.0)

@@ -141,7 +141,7 @@ NOW_S = 1_800_000_000
 
 def test_what_a_person_should_see_to_stands_below_the_table() -> None:
     full = msgspec.structs.replace(answer(1), free_bytes=0)
-    bad = ServerReport(SERVERS[1], msgspec.structs.replace(answer(2), quarantined=3), 0.001)
+    bad = ServerReport(SERVERS[1], msgspec.structs.replace(answer(2), quarantined=3, damage="a row is bad"), 0.001)
     fault = Member(
         "DFS3", b"i", faults=4, fault_ns=(NOW_S - 60) * 10**9, fault="a bad P2 of segment 00: sent wrong bytes"
     )
@@ -153,15 +153,17 @@ def test_what_a_person_should_see_to_stands_below_the_table() -> None:
         ServerReport(SERVERS[3], answer(4), 0.001, noted=old),
     ]
     assert [line.split()[2] for line in lines(reports)] == ["STATE", "full", "ok", "ok", "ok"]
-    one, two, three = remarks(reports, NOW_S)
+    one, two, two_again, three = remarks(reports, NOW_S)
     assert one.startswith("DFS1 is full: new data goes to the others")
     assert two.startswith("DFS2 has found 3 bad pieces")
+    assert two_again.startswith("DFS2 has found damage in its database (a row is bad)")
     assert three.startswith("DFS3 gave wrong answers (4 so far, the last on 2027-01-15 ")
     assert "a bad P2 of segment 00: sent wrong bytes" in three
     facts = [as_dictionary(report) for report in reports]
     assert [found["full"] for found in facts] == [True, False, False, False]
     assert facts[2]["wrong_answers"] == {"count": 4, "last": NOW_S - 60, "what": fault.fault}
     assert facts[1]["quarantined"] == 3
+    assert facts[1]["damage"] == "a row is bad"
     assert remarks(reports[3:], NOW_S) == []
 
 
