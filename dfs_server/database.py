@@ -41,6 +41,7 @@ class Database:
         self.clock = clock
         self.lock = threading.RLock()
         self.writer = self.connect()
+        self.writer.text_factory = _any_text
         try:
             self._prepare(owner)
         except BaseException:
@@ -101,3 +102,8 @@ class Database:
                 f"user {owner.user}: it was copied or renamed. Put it back where it was; what belongs here comes back "
                 f"from the other servers"
             )
+
+
+def _any_text(raw: bytes) -> str:
+    """A connection's text_factory: bytes that damage has made text of can be read, to be found damaged."""
+    return raw.decode(errors="replace")

@@ -89,7 +89,8 @@ def add_to_copy(db: Connection, items: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def _found(db: Connection, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
-    """(key, checksum) of those of the items that are here."""
+    """(key, checksum) of those of the items that are here. A checksum that damage has made something else of counts as
+    none: the batch goes on, and the sum tells the next scan."""
     start = 0
     while start < len(keys):
         part = keys[start : start + _AT_ONCE[-1]]
@@ -97,4 +98,5 @@ def _found(db: Connection, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]
         room = next(size for size in _AT_ONCE if size >= len(part))
         marks = ",".join("?" * room)
         filled = [*part, *[b""] * (room - len(part))]  # no key is empty
-        yield from db.execute(f"SELECT key, checksum FROM map WHERE key IN ({marks})", filled)
+        for key, checksum in db.execute(f"SELECT key, checksum FROM map WHERE key IN ({marks})", filled):
+            yield key, checksum if isinstance(checksum, int) else 0

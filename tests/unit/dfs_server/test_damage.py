@@ -162,6 +162,21 @@ def test_a_damaged_map_does_not_keep_the_log_from_going_on(server: Server) -> No
     assert promised.applied == server.slot == 6
 
 
+@pytest.mark.parametrize("checksum", ["1.5", "9e999", "x'01'", "CAST(x'ff' AS TEXT)"])
+def test_a_checksum_that_is_no_number_does_not_keep_the_log_from_going_on(server: Server, checksum: str) -> None:
+    """One bit makes a real number of an integer in SQLite's file: the sum would be one too, and the state damaged."""
+    server.apply()
+    server.spoil(f"UPDATE map SET checksum = {checksum} WHERE key = x'61'")
+    server.commit((b"a", b"new"))
+    server.apply()
+    before = server.position()
+    server.reopen()
+    assert server.position() == before
+    assert server.store.damage.text() == ""
+    with pytest.raises(DamagedMapError):
+        server.scan()
+
+
 @pytest.mark.parametrize("slot", [4, 5, 7])
 def test_a_copy_takes_the_damaged_maps_place(server: Server, slot: int) -> None:
     """Of an earlier slot than the server's own: then its log has the rest. Of the same. Of a later one, as always."""
@@ -245,6 +260,7 @@ STATES = {
     "the digest": "UPDATE state SET digest = x'00'",
     "the sum": "UPDATE state SET map_sum = map_sum + 1",
     "another type": "UPDATE state SET digest = 'text'",
+    "text that is none": "UPDATE state SET digest = CAST(x'ffee' AS TEXT)",
     "a lost row": "DELETE FROM state",
 }
 
@@ -283,6 +299,7 @@ def test_a_state_that_is_damaged_while_the_server_runs_is_written_anew(server: S
         "UPDATE log SET client = x'00' WHERE slot = 5",
         "UPDATE log SET batch = x'00' WHERE slot = 5",
         "UPDATE log SET digest = x'00' WHERE slot = 5",
+        "UPDATE log SET digest = CAST(x'ffee' AS TEXT) WHERE slot = 5",
         "UPDATE log SET slot = 6 WHERE slot = 5",
         "DELETE FROM log WHERE slot = 5",
     ],
