@@ -11,6 +11,9 @@ from typing import Final
 
 import msgspec
 
+from dfs_server.protocol.batches import SEGMENT_ID_BYTES
+from dfs_server.protocol.pieces import PIECE_NUMBERS
+
 FORMAT: Final = 1
 DAY_S: Final = 24 * 3600
 
@@ -70,11 +73,13 @@ def encode(progress: Progress) -> bytes:
     return msgspec.json.format(msgspec.json.encode(progress)) + b"\n"
 
 
-def decode(data: bytes) -> Progress:
-    """What is in the file; a new one if that is nothing we know: then a pass begins anew, which loses nothing."""
+def decode(data: bytes) -> Progress | None:
+    """What is in the file. None if that is nothing we know: then a pass begins anew, which loses nothing."""
     try:
         progress = msgspec.json.decode(data, type=Progress)
-        _ = progress.position
+        position = progress.position
     except ValueError:  # msgspec's errors are ValueErrors too
-        return Progress()
-    return progress if progress.format == FORMAT else Progress()
+        return None
+    if position is not None and (len(position[0]) != SEGMENT_ID_BYTES or position[1] not in PIECE_NUMBERS):
+        return None
+    return progress if progress.format == FORMAT else None

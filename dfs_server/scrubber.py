@@ -5,7 +5,8 @@ longer here (`HavePieces` says so), and a client makes it anew from its twin. A 
 The schedule is `scrub`'s. How far it is lies in `ROOT/<user>/scrub.json`, written now and then: after a crash some
 pieces are looked at twice.
 
-Threads: `run` belongs to the scrub's thread; `look_at` and `progress` may be used from any.
+Threads: `run` belongs to the scrub's thread; `look_at` and `progress` may be used from any. One more looks whether the
+server stops while SQLite checks its file.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import errno
 import logging
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -35,8 +37,9 @@ SAVE_EVERY: Final = 256
 READ_BYTES: Final = 4 * BLOCK_BYTES
 SMALL_COST_BYTES: Final = 4096
 """What looking at a piece costs at least, however small it is."""
-DATABASE_STEPS: Final = 20_000
-"""SQLite's instructions between two looks whether the server stops."""
+DATABASE_CHECK: Final = "PRAGMA integrity_check(10)"
+GLANCE_S: Final = 0.1
+"""Between two looks whether the server stops, while SQLite checks its file."""
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +67,11 @@ class Scrubber:
         self._clock = clock
         self.progress = self._saved()
         """Replaced as a whole with each piece."""
+        self._unconfirmed = ""
+        """What SQLite failed of last, though its own check finds nothing."""
 
     def run(self, period_s: float, bytes_per_s: float, rest: Rest) -> bool:
-        """Do a whole pass, or the rest of one, if it is time; whether a pass has ended. Raises OSError, sqlite3 errors
+        """Do a whole pass, or the rest of one, if it is time; whether a pass has ended. Raises OSError
         for what is no piece's fault."""
         if not self.progress.is_due(self._now_s(), period_s):
             return False
@@ -85,7 +90,9 @@ class Scrubber:
             if not database and self._look_at_rows(bytes_per_s, rest):
                 return False
             if failure is not None and not database:
-                raise failure
+                self._tell_unconfirmed(failure)
+                return False
+            self._unconfirmed = ""
             self.progress = self.progress.ended(self._now_s(), database)
             self._holdings.forget_old_findings()
         finally:
@@ -157,21 +164,13 @@ class Scrubber:
 
     def _look_at_database(self, rest: Rest) -> str | None:
         """What is wrong with SQLite's file: empty if nothing is; None if the server stops."""
-        stops = False
-
-        def look_up() -> int:
-            nonlocal stops
-            stops = rest(0.0)
-            return int(stops)
-
         try:
-            with contextlib.closing(self._store.connect()) as db:
-                db.set_progress_handler(look_up, DATABASE_STEPS)
-                rows = db.execute("PRAGMA integrity_check(10)").fetchall()
+            with contextlib.closing(self._store.connect()) as db, _interrupted_if(rest, db):
+                rows = db.execute(DATABASE_CHECK).fetchall()
         except sqlite3.DatabaseError as error:
-            if stops:
-                return None
             rows = [(str(error),)]
+        if rest(0.0):
+            return None
         wrong = "; ".join(str(row[0]) for row in rows if row[0] != "ok")
         if wrong:
             log.error(
@@ -182,6 +181,17 @@ class Scrubber:
                 self._folder,
             )
         return wrong
+
+    def _tell_unconfirmed(self, failure: sqlite3.DatabaseError) -> None:
+        """Say it once: the scrub is tried again every minute."""
+        if str(failure) != self._unconfirmed:
+            self._unconfirmed = str(failure)
+            log.warning(
+                "%s: %s; SQLite's own check finds nothing wrong. The scrub is tried again every minute, and says no "
+                "more of it until something changes.",
+                self._folder / "namespace.db",
+                failure,
+            )
 
     def _look_at_rows(self, bytes_per_s: float, rest: Rest) -> bool:
         """Look at every row of the map and the log; whether the server stops. What is bad is the store's to mend."""
@@ -200,15 +210,39 @@ class Scrubber:
 
     def _saved(self) -> Progress:
         try:
-            return scrub.decode(self._file.read_bytes())
+            data = self._file.read_bytes()
         except OSError:
             return Progress()
+        if (progress := scrub.decode(data)) is not None:
+            return progress
+        log.warning("%s is not what this program writes there: the scrub begins anew, which loses nothing", self._file)
+        return Progress()
 
     def _save(self) -> None:
         try:
             durable.write_file(self._file, scrub.encode(self.progress))
         except OSError as error:
             log.warning("%s: how far the scrub is cannot be written: %s", self._file, error.strerror or error)
+
+
+@contextlib.contextmanager
+def _interrupted_if(rest: Rest, db: sqlite3.Connection) -> Iterator[None]:
+    """What `db` does ends within a moment when the server stops. SQLite looks through a whole table in one instruction,
+    so a progress handler would come too late; it is interrupted from another thread."""
+    is_over = threading.Event()
+
+    def look_up() -> None:
+        while not is_over.wait(GLANCE_S):
+            if rest(0.0):
+                db.interrupt()
+
+    looker = threading.Thread(target=look_up, name="scrub-stop", daemon=True)
+    looker.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        looker.join()
 
 
 def _is_good(piece: OpenPiece) -> bool:

@@ -58,9 +58,12 @@ def test_it_is_remembered() -> None:
         b"[]",
         b'{"format": 2, "began_s": 5}',
         b'{"after": ["no hex", 1], "is_under_way": true}',
+        b'{"after": ["00", 1], "is_under_way": true}',
+        b'{"after": ["00000000000000000000000000000000", 5], "is_under_way": true}',
+        b'{"after": ["00000000000000000000000000000000", 99999999999999999999], "is_under_way": true}',
         b'{"after": 7}',
         b'{"began_s": "late"}',
     ],
 )
-def test_what_is_no_note_of_ours_begins_anew(data: bytes) -> None:
-    assert scrub.decode(data) == Progress()
+def test_what_is_no_note_of_ours_is_not_believed(data: bytes) -> None:
+    assert scrub.decode(data) is None

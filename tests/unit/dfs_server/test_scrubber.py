@@ -244,6 +244,18 @@ def test_a_full_disk_does_not_keep_it_from_looking(
     assert "No space left" in caplog.text
 
 
+def test_an_impossible_note_of_how_far_it_was_is_said_once_and_begins_anew(
+    make_scrubber: Callable[[], Scrubber], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "scrub.json").write_text('{"after": ["00", 77], "is_under_way": true}')
+    scrubber = make_scrubber()
+    assert scrubber.run(PERIOD_S, 1e9, Resting())
+    assert scrubber.progress.checked == 8
+    (said,) = caplog.messages
+    assert "scrub.json" in said
+    assert "begins anew" in said
+
+
 class TestSqlite:
     @staticmethod
     def break_a_page(folder: Path) -> None:
@@ -273,14 +285,36 @@ class TestSqlite:
         holdings: Holdings,
         monkeypatch: pytest.MonkeyPatch,
         tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
+        said = "database disk image is malformed"
+
         def malformed(*_: object) -> None:
-            raise sqlite3.DatabaseError("database disk image is malformed")
+            raise sqlite3.DatabaseError(said)
 
         scrubber = make_scrubber()
         monkeypatch.setattr(holdings.tables, "listed", malformed)
-        with pytest.raises(sqlite3.DatabaseError):  # SQLite's check finds nothing: tried again
-            scrubber.run(PERIOD_S, 1e9, Resting())
+        for _ in range(3):  # SQLite's check finds nothing: tried again, and said once
+            assert not scrubber.run(PERIOD_S, 1e9, Resting())
+        assert len(caplog.messages) == 1
+        assert said in caplog.text
+        said = "another one"
+        assert not scrubber.run(PERIOD_S, 1e9, Resting())
+        assert len(caplog.messages) == 2
         self.break_a_page(tmp_path)
         assert scrubber.run(PERIOD_S, 1e9, Resting())
         assert scrubber.progress.database
+
+    def test_the_check_ends_at_once_when_the_server_stops(
+        self,
+        make_scrubber: Callable[[], Scrubber],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+        monkeypatch.setattr("dfs_server.scrubber.DATABASE_CHECK", endless)
+        scrubber = make_scrubber()
+        assert not scrubber.run(PERIOD_S, 1e9, lambda pause_s: pause_s == 0.0)
+        assert scrubber.progress.is_under_way
+        assert scrubber.progress.checked == 8
+        assert caplog.text == ""

@@ -10,7 +10,7 @@ import pytest
 from support.log_cluster import LogCluster
 
 from dfs_server.checksums import of_item
-from dfs_server.protocol.messages import Message, ReadRange
+from dfs_server.protocol.messages import Message, ReadKeys, ReadRange
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.cluster.tender import Tender
@@ -105,6 +105,27 @@ def test_servers_with_the_same_map(namespace: Namespace) -> None:
 def test_what_changes_while_they_are_compared_is_no_difference(namespace: Namespace) -> None:
     namespace.change_between_pages(30)
     found = compare(namespace.cluster, namespace.reader, pause=lambda _: None)
+    assert (found.compared, found.absent, found.differing, found.undecided) == ({1, 2, 3, 4}, {}, {}, 0)
+
+
+def test_what_two_servers_say_at_different_slots_is_no_difference(namespace: Namespace) -> None:
+    """What differed is asked for again, and is changed once more between the second server's answer and the third's."""
+    times = 0
+
+    def before(request: Message) -> None:
+        nonlocal times
+        if isinstance(request, ReadRange) and not times:
+            times = 1
+            namespace.put({b"k001": b"during"})
+            namespace.settle()
+        elif isinstance(request, ReadKeys) and times == 1:
+            times = 2
+            namespace.put({b"k001": b"again"})
+            namespace.settle()
+
+    namespace.cluster.servers[2].before_answer = before
+    found = compare(namespace.cluster, namespace.reader, pause=lambda _: None)
+    assert times == 2
     assert (found.compared, found.absent, found.differing, found.undecided) == ({1, 2, 3, 4}, {}, {}, 0)
 
 
