@@ -218,18 +218,19 @@ class Propose(Round):
                 self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """Servers that are behind can be brought up to date, and then make the quorum."""
-        return bool(self.behind) and len(self.accepted) + len(self.behind) >= self.quorum
+        """Servers that are behind can be brought up to date, and then make the quorum. Or a server has refused."""
+        helped = bool(self.behind) and len(self.accepted) + len(self.behind) >= self.quorum
+        return helped or self.outranked is not None
 
     def verdict(self) -> Pending | IsChosen | Outranked | Overtaken | NoQuorum:
         """What the replies say so far."""
         if len(self.accepted) >= self.quorum:
             return IsChosen()
-        if self.outranked is not None:
-            return Outranked(self.outranked)
+        possible = len(self.accepted) + len(self.waiting)
+        if self.outranked is not None and possible < self.quorum:
+            return Outranked(self.outranked)  # one that refuses is not enough: it may be one that gave us no lease
         if self.overtaken:
             return Overtaken()
-        possible = len(self.accepted) + len(self.waiting)
         if possible >= self.quorum or (self.waiting and possible + len(self.behind) >= self.quorum):
             return Pending()  # also if servers must be brought up to date for it: by one that has accepted
         return NoQuorum(possible)

@@ -366,12 +366,14 @@ class LogMap:
         return news
 
     def _propose(self, contents: Contents, touched_by: Callable[[News], bool], *, is_in_cache: bool = False) -> bool:
-        begun = self._clock()
+        begun, done = self._clock(), False
         try:
             done = self._log.commit(contents, touched_by)
         finally:
             news = self._absorb()
             self._unsettled = True
+            if not done:
+                self._committer.wake()  # some servers may have given a lease all the same: it is to be let go
         if done:
             with self._lock:
                 self._fresh_at, self._committed_at = begun, self._clock()

@@ -12,7 +12,7 @@ import pytest
 from support.grid import Fault
 from support.log_cluster import LogCluster, LogServer
 
-from dfs_server.protocol.messages import Accept, BeginCopy, Error, Message, ReadKeys
+from dfs_server.protocol.messages import Accept, BeginCopy, Error, Message, Promise, ReadKeys, Refused
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.driving import SOFT_S, STALL_S
 from dfsfuse.cluster.log_state import Contents, News
@@ -123,6 +123,29 @@ def test_until_its_circuit_opens_a_server_that_hangs_is_waited_for_once(log_clus
         waited.append(took(log_cluster, work))
         log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + 0.1)
     assert sum(seconds >= SOFT_S for seconds in waited) <= 1, waited
+
+
+@pytest.mark.parametrize("astray", [1, 4])
+def test_a_server_that_promised_somebody_else_does_not_end_a_lease_that_three_others_gave(
+    log_cluster: LogCluster, astray: int
+) -> None:
+    """One that was away, or is behind, gives no lease and promises anybody: who holds the lease goes on."""
+    log = log_of(log_cluster)
+    log.want_lease()
+    log_cluster.down(astray)
+    assert log.commit(put(a="0"), never)
+    log.settle()
+    log_cluster.up(astray)
+    assert log.commit(put(a="1"), never)
+    for value in range(2, 6):
+        higher = log._state.highest.above(b"client-2")
+        promised = log_cluster.servers[astray - 1].store.handle(Promise(higher))
+        if isinstance(promised, Refused):
+            log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + promised.wait_ms / 1000)
+            log_cluster.servers[astray - 1].store.handle(Promise(higher))
+        log_cluster.grid.forget_requests()
+        assert log.commit(put(a=str(value)), never)
+        assert not log_cluster.grid.asked(Promise), "three others take it: nobody need be asked for a promise"
 
 
 @pytest.mark.parametrize("slow", [2, 3])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-from support.fake_log import FakeLog, SharedLog, family_of
+import pytest
+from support.fake_log import FakeLog, HandCommitter, SharedLog, family_of
 
+from dfsfuse.errors import MaybeDoneError
 from dfsfuse.namespace.committer import Committer
 from dfsfuse.namespace.log_map import LogMap
 
@@ -23,6 +25,23 @@ def test_the_committer_commits_and_settles_by_itself(log: FakeLog, shared: Share
     assert settled.wait(10.0)
     assert shared.map == {b"a": b"1", b"b": b"1"}
     store.close()
+
+
+def test_who_could_not_commit_lets_go_too(log: FakeLog, shared: SharedLog) -> None:
+    """Some servers may have taken the batch, and given a lease with it that is in the way of others for two seconds."""
+    store = LogMap(log, family_of)  # type: ignore[arg-type]
+    woken: list[bool] = []
+    store._committer = HandCommitter(lambda: woken.append(True))  # type: ignore[assignment]
+
+    def fail() -> None:
+        raise MaybeDoneError("too few servers confirmed it")
+
+    log.before_commit = [fail]
+    with pytest.raises(MaybeDoneError):
+        store.transact(lambda tx: tx.put(b"a", b"1"))
+    assert woken
+    assert store.settle_if_idle()
+    assert log.asked == ["catch up", "settle"]
 
 
 class Scripted:
