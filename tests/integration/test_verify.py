@@ -183,6 +183,25 @@ def test_nothing_is_put_right_while_the_servers_maps_differ(servers: Servers, df
         assert session.store.read(lambda view: view.get(keys.inode(ino))) == records.encode(wrong)
 
 
+def test_what_it_exits_with_when_servers_are_gone(servers: Servers, dfc: Dfc) -> None:
+    with open_session(load_config(dfc.config)) as session:
+        ino = session.vfs.lookup(keys.ROOT, b"tree").ino
+        folder = session.store.read(lambda view: view.get(keys.inode(ino)))
+        wrong = msgspec.structs.replace(records.decode_inode(folder or b""), size=99)
+        session.store.transact(lambda tx: tx.put(keys.inode(ino), records.encode(wrong)))
+    servers[1].kill()
+    outcome = dfc("fsck")
+    assert (outcome.code, b"DFS1 was not checked" in outcome.err) == (14, True), outcome
+    servers[2].kill()
+    outcome = dfc("fsck")
+    assert (outcome.code, b"too few servers answer to know the newest state" in outcome.err) == (14, True), outcome
+    outcome = dfc("fsck", "--repair")
+    assert (outcome.code, b"put right" in outcome.out) == (7, False), outcome
+    servers[3].kill()
+    servers[4].kill()
+    assert (dfc("fsck").code, dfc("fsck", "--repair").code) == (6, 6)
+
+
 def put_orphan(server: ServerProcess) -> Path:
     """A large piece to which nothing refers, put two days ago; its file."""
     data = content(100_000)

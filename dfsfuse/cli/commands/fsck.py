@@ -13,6 +13,7 @@ from dfsfuse.cli.client import Client
 from dfsfuse.cli.output import complain, human_size, json_text, printable, write_json, write_line
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.reports import AlreadyReported
+from dfsfuse.cluster.proposer import QUORUM
 
 if TYPE_CHECKING:
     from dfsfuse.upkeep.fsck_records import Finding
@@ -33,7 +34,8 @@ def fsck(client: Client, repair: bool, as_json: bool) -> None:
     With --repair, put right what can be put right without losing anything. What no name leads to gets one in
     /lost+found. What fsck does not understand it says, and never touches.
 
-    The exit code is 0 if all is as it should be (now), and 14 if not.
+    The exit code is 0 if all is as it should be (now), and 14 if not; 7 if something is to be repaired and fewer than
+    three servers answer, 6 if none does.
     """
     from dfsfuse.upkeep.fsck_run import Fsck
 
@@ -64,8 +66,7 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
     for finding in checked.findings:
         write_line(_sentence(finding) + (hint if finding.mends else ""))
     for key, servers in sorted(checked.comparison.differing.items()):
-        who = ", ".join(names[server] for server in sorted(servers))
-        write_line(f"the map of {who} differs at key {key.hex()}: stop that server, empty its folder, start it again")
+        write_line(difference(key, servers, checked.comparison.compared, names))
     if checked.comparison.undecided:
         write_line(f"{checked.comparison.undecided} keys change too often to be compared between the servers")
     for lack in checked.pieces.lacks[:LACKS_SHOWN] if checked.healed is None else ():
@@ -85,6 +86,21 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
         complain(f"pieces that nobody refers to cannot be told: {checked.swept.hindrance}")
     if checked.is_sound:
         write_line("All is as it should be.")
+
+
+def difference(key: bytes, servers: frozenset[int], compared: frozenset[int], names: dict[int, str]) -> str:
+    """What is to be said of a key at which the maps of `servers` differ from most, and what to do. Only one server may
+    be emptied, and only if three others say the same: else what it alone knows may be what is right."""
+    who = " and ".join(names[server] for server in sorted(servers))
+    if len(servers) == 1 and len(compared - servers) >= QUORUM:
+        return (
+            f"the map of {who} differs from that of the three others at key {key.hex()}: stop {who}, move its folder "
+            "of this user away, start it again; the others bring back what was in it"
+        )
+    return (
+        f"the map of {who} differs from the others at key {key.hex()}, and no three servers say the same: empty none "
+        "of them; look again when all four answer"
+    )
 
 
 def summary(checked: Checked) -> list[str]:

@@ -22,6 +22,9 @@ from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.map_reader import MapReader
 
 TELL_TRIES = 3
+NOT_CHECKED = (
+    "Servers said what they have; not all bytes were read: 'dfc verify --heal' finds copies with flipped bits."
+)
 
 
 @click.command("heal", short_help="Make what lacks a copy anew, and bring home what is elsewhere.")
@@ -56,6 +59,7 @@ def heal(client: Client, path: str, as_json: bool) -> None:
     else:
         for line in lines(report, connection.server_names):
             write_line(line)
+        write_line(NOT_CHECKED)
     for reason in report.reasons:
         complain(reason)
     if report.still_incomplete:

@@ -12,6 +12,7 @@ from support.memory_dfc import Dfc
 from support.stored_dfc import StoredAccess
 
 from dfsfuse.cli import piece_reports
+from dfsfuse.cli.commands.heal import NOT_CHECKED
 from dfsfuse.cli.piece_reports import PieceReport, about_pieces
 from dfsfuse.namespace import keys
 from dfsfuse.upkeep import heal_state
@@ -34,7 +35,8 @@ def access(dfc: Dfc) -> StoredAccess:
 
 
 def test_where_all_is_well_it_says_so(dfc: Dfc, access: StoredAccess) -> None:
-    assert dfc.ok("heal") == "4 segments: all have two copies, nothing to do.\n"
+    assert dfc.ok("heal") == f"4 segments: all have two copies, nothing to do.\n{NOT_CHECKED}\n"
+    assert "'dfc verify --heal'" in NOT_CHECKED
     assert "All 4 segments of your files have two copies of every piece." in dfc.ok("status")
     assert keys.HEALING not in access.store.items
 
@@ -45,7 +47,11 @@ def test_an_empty_server_is_rebuilt_and_what_was_done_is_said(dfc: Dfc, access: 
     assert "4 of 4 segments lack a copy of some piece: 755K to copy; mounts heal that, or 'dfc heal'." in dfc.ok(
         "status"
     )
-    assert dfc.ok("heal").splitlines() == ["DFS2: 8 copies of pieces made", "4 segments: 4 healed, 755K copied."]
+    assert dfc.ok("heal").splitlines() == [
+        "DFS2: 8 copies of pieces made",
+        "4 segments: 4 healed, 755K copied.",
+        NOT_CHECKED,
+    ]
     assert access.grid[2].stored == before
     facts = json.loads(dfc.ok("status", "--json"))
     assert facts["pieces"]["lack_a_copy"] == 0
@@ -68,10 +74,10 @@ def test_what_was_put_without_a_server_is_brought_home(dfc: Dfc, access: StoredA
 
 def test_below_a_path_only(dfc: Dfc, access: StoredAccess) -> None:
     access.grid[1].forget()
-    assert dfc.ok("heal", "folder").splitlines()[-1].startswith("2 segments: 2 healed")
+    assert dfc.ok("heal", "folder").splitlines()[-2].startswith("2 segments: 2 healed")
     assert len(access.grid[1].stored) == 4
     assert keys.HEALING not in access.store.items  # the record is about all files
-    assert dfc.ok("heal", "/small").splitlines()[-1].startswith("1 segment: 1 healed")
+    assert dfc.ok("heal", "/small").splitlines()[-2].startswith("1 segment: 1 healed")
     assert dfc("heal", "nowhere").code == 1
 
 

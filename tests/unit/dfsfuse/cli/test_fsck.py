@@ -1,0 +1,24 @@
+"""What `dfc fsck` says of servers whose maps differ: never advice by which what only one server knows would be lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfsfuse.cli.commands.fsck import difference
+
+NAMES = {number: f"DFS{number}" for number in (1, 2, 3, 4)}
+
+
+def test_one_against_three_is_named_with_what_to_do() -> None:
+    said = difference(b"k", frozenset({3}), frozenset({1, 2, 3, 4}), NAMES)
+    assert "the map of DFS3 differs from that of the three others at key 6b: stop DFS3" in said
+
+
+@pytest.mark.parametrize(
+    ("servers", "compared"), [({1, 2}, {1, 2, 3, 4}), ({2, 4}, {1, 2, 3, 4}), ({1}, {1, 2}), ({1}, {1, 2, 3})]
+)
+def test_without_three_that_say_the_same_no_server_is_to_be_emptied(servers: set[int], compared: set[int]) -> None:
+    said = difference(b"k", frozenset(servers), frozenset(compared), NAMES)
+    assert all(NAMES[server] in said for server in servers)
+    assert "empty none of them" in said
+    assert "stop" not in said
