@@ -62,7 +62,7 @@ def read(db: Connection) -> StateRow | None:
     """The row; None if it is gone, or is not what was written."""
     found = db.execute(
         """SELECT round, client, applied, digest, read_from, copy, copy_slot, copy_digest, map_sum, tail, checksum
-        FROM state"""
+        FROM state WHERE id = 1"""
     ).fetchone()
     if found is None:
         return None

@@ -86,6 +86,7 @@ class Server:
     def spoil(self, statement: str) -> None:
         """Change the file behind the server's back."""
         with closing(sqlite3.connect(self.folder / "namespace.db")) as db:
+            db.execute("PRAGMA ignore_check_constraints = ON")
             assert db.execute(statement).rowcount > 0
             db.commit()
 
@@ -262,6 +263,7 @@ STATES = {
     "another type": "UPDATE state SET digest = 'text'",
     "text that is none": "UPDATE state SET digest = CAST(x'ffee' AS TEXT)",
     "a lost row": "DELETE FROM state",
+    "a row before it": "UPDATE state SET id = 0",
 }
 
 
