@@ -135,7 +135,7 @@ class NamespaceWriter:
                 db.execute("DELETE FROM map_copy")
                 row.write(db)
             self._row = row
-            self._copy_turn = CopyTurn(copy, self._monotonic())
+            self._copy_goes_on()
         return Done()
 
     def copy_items(self, copy: bytes, items: Sequence[tuple[bytes, bytes]]) -> Reply:
@@ -147,7 +147,7 @@ class NamespaceWriter:
                 return _NO_SUCH_COPY
             with self._database.transaction(durable=False) as db:
                 map_table.add_to_copy(db, items)
-            self._copy_turn = CopyTurn(copy, self._monotonic())
+            self._copy_goes_on()
         return Done()
 
     def end_copy(self, copy: bytes, count: int, read_until: int) -> Reply:
@@ -169,9 +169,17 @@ class NamespaceWriter:
                 self._put_copy(self.state, since, read_until)
             return self.state.position()
 
+    def _copy_goes_on(self) -> None:
+        """The copy has moved: it has its turn, and what a damaged map needs of the log on top of it is kept."""
+        self._copy_turn = CopyTurn(self._row.copy, self._monotonic())
+        if self.damage.map:
+            self.keep_log_after(self._row.copy_slot)
+
     def _batches_since(self, slot: int, digest: bytes) -> list[ParsedBatch] | None:
         """The batches that are applied here and not in a copy as of `slot`; None if they are not all here."""
-        since = []
+        if slot < self.state.applied and log_table.is_trimmed(self._database.writer, slot):
+            return None
+        since: list[ParsedBatch] = []
         for row in log_table.read(self._database.writer, slot, self.state.applied):
             parsed = ParsedBatch.of(row.batch)
             if parsed.batch.previous != digest:

@@ -207,8 +207,25 @@ def test_a_copy_that_cannot_be_completed_is_refused(server: Server) -> None:
     server.spoil("DELETE FROM log WHERE slot <= 3")
     reply = server.copy(2, (b"a", b"1"))
     assert isinstance(reply, Error)
-    assert reply.status in (Status.TRIMMED, Status.DAMAGED)
+    assert reply.status == Status.TRIMMED
     assert server.position().wants_copy
+    assert "batch" not in server.store.damage.text()  # nothing is damaged but the map
+
+
+def test_the_log_is_kept_back_to_the_copy_while_that_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfs_server.log_table.KEEP_BATCHES", 5)
+    monkeypatch.setattr("dfs_server.log_table.TRIM_STEP", 2)
+    server.spoil(ROWS["a value"])
+    assert isinstance(server.items(), Error)
+    assert server.store.handle(BeginCopy(b"copy", 2, server.digests[2])) == Done()
+    for number in range(20):
+        assert server.store.handle(CopyItems(b"copy", ((b"copied", b"%d" % number),))) == Done()
+        server.commit((b"new", b"%d" % number))
+    server.apply()
+    position = server.store.handle(EndCopy(b"copy", 1, 2))
+    assert isinstance(position, Position)
+    assert not position.wants_copy
+    assert server.items() == ((b"b", b"2"), (b"copied", b"19"), (b"late", b"x"), (b"new", b"19"))
 
 
 def test_a_copy_of_another_history_is_refused(server: Server) -> None:
