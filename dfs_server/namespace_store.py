@@ -141,7 +141,8 @@ class NamespaceStore:
             case ReadKeys(slot, digest, keys):
                 return self._read_map_at(slot, digest, lambda: self._reader.values(slot, keys))
             case ReadRange(slot, digest, start, end, limit):
-                self._writer.keep_log_after(slot)
+                if slot:  # else the map as it is: nobody wants the log since then
+                    self._writer.keep_log_after(slot)
                 return self._read_map_at(slot, digest, lambda: self._reader.items(slot, start, end, limit))
             case BeginCopy(copy, slot, digest):
                 return self._writer.begin_copy(copy, slot, digest)

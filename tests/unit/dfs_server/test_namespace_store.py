@@ -291,6 +291,22 @@ def test_a_trimmed_log_says_so(store: NamespaceStore, monkeypatch: pytest.Monkey
     assert TRIM_STEP < KEEP_BATCHES
 
 
+@pytest.mark.parametrize(("slot", "is_kept"), [(0, False), (1, True)])
+def test_who_reads_the_map_as_of_a_slot_holds_the_log_and_who_reads_it_as_it_is_does_not(
+    store: NamespaceStore, monkeypatch: pytest.MonkeyPatch, slot: int, is_kept: bool
+) -> None:
+    """A copy names the slot where it began. A sweep reads each server's map as it is: at slot 0 or later."""
+    monkeypatch.setattr("dfs_server.log_table.KEEP_BATCHES", 5)
+    monkeypatch.setattr("dfs_server.log_table.TRIM_STEP", 2)
+    writer = Writer(store)
+    writer.commit(puts=((b"k", b"v"),))
+    first = writer.digest
+    for _ in range(20):
+        writer.commit(puts=((b"k", b"v"),))
+        assert isinstance(store.handle(ReadRange(slot, first if slot else b"", b"\0", b"\xff", 9)), Items)
+    assert isinstance(store.handle(GetBatches(1)), Batches) == is_kept
+
+
 def test_on_a_full_disk_the_log_is_short_and_its_room_is_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
