@@ -74,7 +74,8 @@ TURN_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Until then (the server's clock, seconds) only this client is promised anything. `wanted_by`: who is next.
+    """Until then (the server's clock, seconds) only this client is promised anything. `wanted_by`: who is next of those
+    who have asked: in a round of all clients in the order of their ids, so that every server says the same one.
     `recalled`: somebody must see what was answered under it, so it should be let go at once. `number`: which lease of
     this server it is."""
 
@@ -148,7 +149,7 @@ def promise(state: AcceptorState, ballot: Ballot, now: float) -> Step:
     """Phase 1. Promising the same ballot again is no change."""
     lease = state.lease
     if lease is not None and now < lease.until and lease.client != ballot.client:
-        wanted_by = lease.wanted_by or ballot.client
+        wanted_by = _first_after(lease.client, lease.wanted_by or ballot.client, ballot.client)
         wait_ms = int((lease.until - now) * 1000) + 1
         return Step(replace(state, lease=replace(lease, wanted_by=wanted_by)), Refused(state.promised, wait_ms))
     if ballot < state.promised:
@@ -162,6 +163,12 @@ def promise(state: AcceptorState, ballot: Ballot, now: float) -> Step:
     if ballot == state.promised:
         return Step(state, reply)
     return Step(replace(state, promised=ballot), reply, (SavePromise(ballot),))
+
+
+def _first_after(holder: bytes, *clients: bytes) -> bytes:
+    """Whose turn it is after the holder's. Servers hear of who waits in different orders; were it the first one that
+    asked, two could each be next on two servers, and both would wait until both turns have run out."""
+    return min(clients, key=lambda client: (client <= holder, client))
 
 
 def accept(

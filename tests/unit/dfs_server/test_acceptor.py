@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +77,30 @@ def test_a_lease_that_is_let_go_is_first_the_turn_of_who_waits() -> None:
     assert isinstance(acceptor.promise(state, Ballot(9, b"a"), 0.3).reply, Refused)
     assert isinstance(acceptor.promise(state, Ballot(9, b"b"), 0.3).reply, Promised)
     assert isinstance(acceptor.promise(state, Ballot(9, b"a"), 0.3 + TURN_S).reply, Promised)
+
+
+@pytest.mark.parametrize(("holder", "next_one"), [(b"b", b"c"), (b"c", b"a"), (b"d", b"a")])
+def test_whose_turn_is_next_is_the_same_on_all_servers_whoever_they_heard_first(holder: bytes, next_one: bytes) -> None:
+    waiting = [client for client in (b"a", b"b", b"c") if client != holder]
+    for order in itertools.permutations(waiting):
+        state = acceptor.accept(AcceptorState(), Ballot(3, holder), 1, FIRST, 0.0, lease=True).state
+        for client in order:
+            state = acceptor.promise(state, Ballot(9, client), 0.1).state
+        assert acceptor.let_go(state, holder, 1, 0.2).lease == Lease(next_one, 0.2 + TURN_S), order
+
+
+def test_each_of_three_who_always_wait_has_its_turn() -> None:
+    holder, had = b"b", []
+    for _ in range(6):
+        state = acceptor.accept(AcceptorState(), Ballot(3, holder), 1, FIRST, 0.0, lease=True).state
+        for client in (b"a", b"b", b"c"):
+            if client != holder:
+                state = acceptor.promise(state, Ballot(9, client), 0.1).state
+        lease = acceptor.let_go(state, holder, 1, 0.2).lease
+        assert lease is not None
+        holder = lease.client
+        had.append(holder)
+    assert had == [b"c", b"a", b"b"] * 2
 
 
 def test_only_its_holder_lets_a_lease_go() -> None:
