@@ -14,7 +14,6 @@ Threads: `found_bad` may be called by any, and never waits. All else belongs to 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.heal_state import HealState, Step, Turns
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.moving import StoppedError
+from dfsfuse.upkeep.repeating import Repeating
 
 FIRST_S: Final = 10.0
 """After the mount began."""
@@ -54,7 +54,6 @@ NEWS_S: Final = 3600.0
 BAD_MAX: Final = 1000
 AGAIN_S: Final = 60.0
 """A copy that was made anew, or could not be, is left alone for so long, whatever readers say of it."""
-STOP_S: Final = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -244,26 +243,14 @@ class BackgroundHealer:
     """The thread. `make` makes a turn with what is to be waited with."""
 
     def __init__(self, make: Callable[[Callable[[float], bool]], HealingTurn]) -> None:
-        self._stop = threading.Event()
-        self._turn = make(self._stop.wait)
+        self._thread = Repeating("healer", STEP_S, "healing")
+        self._turn = make(self._thread.wait)
         self.found_bad = self._turn.found_bad
-        self._thread = threading.Thread(target=self._loop, name="healer", daemon=True)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._thread.start(self._turn.step)
 
     def close(self) -> None:
         """End, within a second. A request that hangs is left to its own deadline."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
-
-    def _loop(self) -> None:
-        while not self._stop.wait(STEP_S):
-            try:
-                self._turn.step()
-            except StoppedError:
-                return
-            except Exception:
-                log.exception("healing failed in a way nobody foresaw; it goes on")
+        self._thread.close()

@@ -11,7 +11,6 @@ Threads: one of its own, between `start` and `close`; `turn` is what it does, ag
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -22,10 +21,10 @@ from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.upkeep import sweep_sessions
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.moving import StoppedError
+from dfsfuse.upkeep.repeating import Repeating
 from dfsfuse.upkeep.sweep import Sweeper, claim
 
 TURN_S: Final = 600.0
-STOP_S: Final = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -44,35 +43,27 @@ class BackgroundSweep:
         wait: Callable[[float], bool] | None = None,
         time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._stop = threading.Event()
-        self._wait = wait or self._stop.wait
+        self._thread = Repeating("sweep", TURN_S, "sweeping")
+        self._wait = wait or self._thread.wait
         self._store = store
         self._save = save
         self._client = client
         self._time_ns = time_ns
         self._sweeper = Sweeper(cluster, pages, wait=self._wait)
-        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
 
     def start(self) -> None:
         """Begin; the first turn is a while away."""
-        self._thread.start()
+        self._thread.start(self._step)
 
     def close(self) -> None:
         """End. A sweep under way is given up."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
+        self._thread.close()
 
-    def _run(self) -> None:
-        while not self._wait(TURN_S):
-            try:
-                self.turn()
-            except StoppedError:
-                return
-            except DfsError as error:
-                log.info("sweeping is put off: %s", error)
-            except Exception:
-                log.exception("sweeping failed")
+    def _step(self) -> None:
+        try:
+            self.turn()
+        except DfsError as error:
+            log.info("sweeping is put off: %s", error)
 
     def turn(self) -> bool:
         """Do what is due. Was there a sweep? Raises `StoppedError`, DfsError."""
