@@ -226,9 +226,11 @@ class LogMap:
         return self._pending.touched_by(news) or self._pending.touched_by(self._rivals)
 
     def _drain(self) -> None:
-        """Commit all that waits. Holds `_log_lock`. A failure is kept for who asks for durability."""
-        while self._pending.last is not None and not self._pending.last.done:
-            self._commit_pending()
+        """Commit all that waits by now. Holds `_log_lock`. Under the lease others may be answered without pause: what
+        they add meanwhile is not waited for. A failure is kept for who asks for durability."""
+        last = self._pending.last
+        if last is not None and not last.done:
+            self._commit_pending(until=last)
 
     def _lose(self, error: DfsError) -> None:
         """What waits cannot be committed: it was answered, and is lost."""

@@ -235,6 +235,21 @@ def test_what_had_to_be_fetched_takes_its_turn_with_what_is_answered_meanwhile(
     assert shared.map[b"n"] == b"2"
 
 
+def test_who_needs_something_from_the_servers_does_not_wait_for_what_others_go_on_writing(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    def goes_on() -> None:
+        leased.transact(increment, durable=False)
+
+    leased.transact(increment, durable=False)
+    log.before_commit.extend([goes_on] * 50)
+    assert leased.read(lambda view: view.get(b"elsewhere")) is None
+    assert len(log.committed) == 1
+    log.before_commit.clear()
+    leased.flush()
+    assert shared.map[b"n"] == b"2"
+
+
 def test_the_first_answer_under_a_lease_sees_the_change_that_brought_the_lease(
     store: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
