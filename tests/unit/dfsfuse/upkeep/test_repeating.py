@@ -12,7 +12,9 @@ from dfsfuse.upkeep.repeating import Repeating
 DEADLINE_S = 20.0
 
 
-def test_a_step_that_fails_is_told_of_and_the_next_one_comes_until_one_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_fails_is_told_of_and_the_next_one_comes_until_one_is_stopped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     again = threading.Event()
     taken = []
 
