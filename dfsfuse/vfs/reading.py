@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data import extents
 from dfsfuse.data.extents import REGION_BYTES, Region, Segment
+from dfsfuse.errors import DfsError
 from dfsfuse.namespace import inodes, keys
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import View
@@ -105,7 +106,8 @@ class Reader:
         with file.lock:
             fetch, written_ns = ahead.regions(offset, size), file.written_ns
         if offset == 0 and (neighbours := self._neighbours.of(file.ino)):
-            self._fetch(neighbours)
+            with suppress(DfsError):  # it is a guess: what is asked for may be known all the same
+                self._fetch(neighbours)
         layers, unsaved_end, stored = self._layers(file, offset, offset + size, fetch)
         if is_noticed:
             self._access_times.read(file.ino, stored.inode, written_ns)

@@ -121,7 +121,8 @@ class Saver:
                 if candidate is file:
                     raise
                 with candidate.lock:
-                    candidate.error = failure
+                    if candidate.is_unsaved:  # else it is given up, and each handle is told
+                        candidate.error = failure
             if budget.reserve(size, ROOM_WAIT_S):
                 return
         raise UnavailableError("written data waits in memory, since the servers do not take it fast enough")

@@ -9,6 +9,7 @@ from support.fake_log import Clock, FakeLog, SharedLog
 from support.memory_mounts import ROOT, MemoryMounts, write_file
 from support.memory_segments import NAMES
 
+from dfsfuse.errors import UnavailableError
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.log_map import LogMap
 from dfsfuse.vfs.neighbours import BLOCK_INODES, REMEMBERED, Neighbours
@@ -82,3 +83,25 @@ def test_large_and_damaged_neighbours_are_no_obstacle(mounts: MemoryMounts) -> N
         assert vfs.read(handle, 0, 10) == b"data"
         vfs.release(handle)
     assert [len(segments) for segments in mounts.segments.fetched_small] == [2]
+
+
+def test_who_knows_a_file_reads_it_though_nothing_can_be_learnt_of_its_neighbours(
+    mounts: MemoryMounts, log: FakeLog
+) -> None:
+    writer = mounts.mount()
+    inos = [write_file(writer, b"%d" % number, b"data") for number in range(3)]
+    log.shared.map.update(mounts.map.items)
+    vfs = Vfs(LogMap(log, keys.family_of, log.clock, log.clock.sleep), mounts.segments, servers=NAMES, max_age_s=1e9)
+    one, two = (vfs.open(ino, os.O_RDONLY) for ino in inos[:2])
+    assert [vfs.read(handle, 1, 10) for handle in (one, two)] == [b"ata"] * 2
+    assert vfs.read(one, 0, 10) == b"data"
+
+    def away() -> None:
+        raise UnavailableError("no server answers")
+
+    log.before_read.append(away)
+    assert vfs.read(two, 0, 10) == b"data"
+    assert not log.before_read, "it has tried"
+    for handle in (one, two):
+        vfs.release(handle)
+    vfs.close()

@@ -279,6 +279,19 @@ def test_scattered_writes_beyond_the_limit_are_saved_on_the_way(mounts: MemoryMo
     assert vfs._uploads.budget.held_bytes == 0
 
 
+def test_what_is_given_up_to_make_room_for_another_file_is_told_once_by_fsync(mounts: MemoryMounts) -> None:
+    vfs, other = mounts.mount(dirty_limit_bytes=100_000), mounts.mount()
+    _, gone = create(vfs, b"gone")
+    vfs.write(gone, 0, b"g" * 60_000)
+    other.unlink(ROOT, b"gone")
+    _, handle = create(vfs, b"f")
+    vfs.write(handle, 0, b"x" * 60_000)
+    vfs.write(gone, 0, b"more")
+    fails(errno.ESTALE, lambda: vfs.fsync(gone))
+    vfs.fsync(gone)
+    close(vfs, gone, handle)
+
+
 def test_when_nothing_can_be_saved_a_full_memory_is_an_error(mounts: MemoryMounts) -> None:
     vfs = mounts.mount(dirty_limit_bytes=1000)
     _, handle = create(vfs, b"f")
