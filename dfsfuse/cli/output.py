@@ -63,6 +63,11 @@ def human_size(size: int) -> str:
     return f"{tenths // 10}.{tenths % 10}{unit}" if tenths < 100 else f"{-(-size // divisor)}{unit}"
 
 
+def counted(number: int, what: str) -> str:
+    """So many of them, as in a sentence: 1 file, 2 files."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def local_time(ns: int) -> str:
     """A moment in nanoseconds since the epoch, in local time, to the minute."""
     try:

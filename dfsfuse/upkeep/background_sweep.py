@@ -83,6 +83,6 @@ class BackgroundSweep:
         patience_s = sweep_sessions.patience_s(seen)
         if patience_s and self._wait(patience_s):
             raise StoppedError
-        count = self._store.transact(lambda tx: sweep_sessions.bury(tx, seen))
-        if count:
-            log.info("the locks of %d mounts that died have ended", count)
+        buried = self._store.transact(lambda tx: sweep_sessions.bury(tx, seen))
+        if buried.sessions:
+            log.info("the locks of %d mounts that died have ended", len(buried.sessions))

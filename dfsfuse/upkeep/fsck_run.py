@@ -4,6 +4,7 @@
     2. the map's records      snapshot, `examine`, `mend`; again until nothing more is to be mended
     3. the pieces             on their homes? `heal` makes what is missing
     4. orphans                pieces that nobody refers to: `sweep`
+    5. mounts that died       their sessions and locks, since the beginning: `fsck_sessions`
 
 Nothing is repaired that would lose something; and nothing at all while the servers' maps differ: what is read may be
 the damaged one, and all that it has lost would be put right, or swept, on the others too. One thread.
@@ -11,6 +12,7 @@ the damaged one, and all that it has lost would be put right, or swept, on the o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -23,11 +25,13 @@ from dfsfuse.upkeep import fsck_pieces
 from dfsfuse.upkeep.fsck import Examined, examine, mend
 from dfsfuse.upkeep.fsck_pieces import Pieces
 from dfsfuse.upkeep.fsck_records import Finding
+from dfsfuse.upkeep.fsck_sessions import Sessions
 from dfsfuse.upkeep.fsck_snapshot import Asked, Comparison, compare, snapshot
 from dfsfuse.upkeep.heal import Healer
 from dfsfuse.upkeep.heal_report import Report as Healed
 from dfsfuse.upkeep.map_reader import MapReader
 from dfsfuse.upkeep.sweep import Sweeper, Swept, claim
+from dfsfuse.upkeep.sweep_sessions import Remains
 
 PASSES: Final = 8
 """Mending is tried again so often when others change the same records meanwhile."""
@@ -54,6 +58,10 @@ class Checked:
     pieces: Pieces = field(default_factory=Pieces)
     healed: Healed | None = None
     swept: Swept = field(default_factory=Swept)
+    remains: Remains = field(default_factory=Remains)
+    """Of mounts that died. They harm nobody, and the namespace is sound with them."""
+    are_buried: bool = False
+    """Were they ended?"""
 
     @property
     def may_repair(self) -> bool:
@@ -83,6 +91,8 @@ class Fsck:
         client: bytes,
         step: Callable[[str], None] = lambda _: None,
         told: Callable[[int], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._cluster = cluster
         self._store = store
@@ -92,10 +102,13 @@ class Fsck:
         self._client = client
         self._step = step
         self._told = told
+        self._clock = clock
+        self._pause = pause
 
     def run(self, *, repair: bool) -> Checked:
         """Look at everything. Raises DfsError."""
         checked = Checked()
+        sessions = Sessions(self._pages, self._clock, self._pause)
         self._step("comparing the servers' maps")
         checked.comparison = compare(self._cluster, self._log, self._told)
         repair = repair and checked.may_repair
@@ -110,6 +123,9 @@ class Fsck:
         checked.swept = Sweeper(self._cluster, self._pages).sweep(drop=may_drop)
         if repair and not may_drop and checked.swept.orphans and not checked.swept.hindrance:
             checked.swept.hindrance = "a newer program sweeps here, in a way that this one does not know"
+        self._step("waiting for signs of life of those that hold locks")
+        checked.remains = sessions.bury(self._store) if repair else sessions.remains()
+        checked.are_buried = repair
         return checked
 
     def _records(self, checked: Checked, *, repair: bool) -> Examined:

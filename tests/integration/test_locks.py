@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import sqlite3
@@ -320,6 +321,28 @@ def test_a_mount_that_is_killed_loses_its_locks_after_the_timeout(grid: Grid, pa
         mount.kill()
         assert waiter.answer() == "done"
         assert time.monotonic() - began > LOCK_TIMEOUT_S / 2
+    unmount(mount.path)
+
+
+def test_fsck_ends_what_a_killed_mount_has_left_and_nothing_of_a_living_one(
+    grid: Grid, paths: tuple[Path, Path]
+) -> None:
+    mount = grid.mount("dies", ("-o", "binding=kernel,lock_timeout=1"))
+    free, held = paths[0].with_name("left-behind"), paths[0]
+    free.write_bytes(b"free")
+    with lockers("flock", mount.path / free.name, held) as (dead, living):
+        assert (dead.ask("lock"), living.ask("lock")) == ("done", "done")
+        mount.kill()
+        found = grid.dfc("fsck")
+        assert found.returncode == 0, found.stderr
+        assert b"1 session and 1 lock of mounts that died are left" in found.stdout
+        ended = grid.dfc("fsck", "--repair")
+        assert b"1 session and 1 lock of mounts that died were ended." in ended.stdout
+        again = json.loads(grid.dfc("fsck", "--json").stdout)
+        assert (again["sound"], again["dead_sessions"], again["dead_locks"]) == (True, 0, 0)
+        with lockers("flock", paths[1], paths[1].with_name(free.name)) as (other, taker):
+            assert taker.ask("try") == "done"
+            assert other.ask("try") == str(errno.EWOULDBLOCK)
     unmount(mount.path)
 
 

@@ -10,7 +10,7 @@ import click
 
 from dfsfuse.cli import exit_codes
 from dfsfuse.cli.client import Client
-from dfsfuse.cli.output import complain, human_size, json_text, printable, write_json, write_line
+from dfsfuse.cli.output import complain, counted, human_size, json_text, printable, write_json, write_line
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.reports import AlreadyReported
 from dfsfuse.cluster.proposer import QUORUM
@@ -29,7 +29,8 @@ LACKS_SHOWN = 20
 def fsck(client: Client, repair: bool, as_json: bool) -> None:
     """Check the whole namespace: that every name leads to a file and every file has its names, that sizes and counts
     are right, that all four servers have the same map, that all pieces are on their homes, and that no pieces are left
-    that nobody refers to. Files can be used meanwhile.
+    that nobody refers to. Files can be used meanwhile. If a mount died while it held locks, this takes as long as it
+    may be silent, as a rule 20 s.
 
     With --repair, put right what can be put right without losing anything. What no name leads to gets one in
     /lost+found. What fsck does not understand it says, and never touches.
@@ -73,7 +74,8 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
         path = printable(checked.path(lack.placed.ino))
         other = ", and no other server that answers has it" if lack.is_last else ""
         write_line(f"{path}: P{lack.number} of a segment is missing on {names[lack.server]}{other}")
-    write_line(f"{checked.files} files and {checked.folders} folders, at slot {checked.slot}.")
+    files, folders = counted(checked.files, "file"), counted(checked.folders, "folder")
+    write_line(f"{files} and {folders}, at slot {checked.slot}.")
     for sentence in summary(checked):
         write_line(sentence)
     for server, why in sorted(_unheard(checked).items()):
@@ -126,7 +128,20 @@ def summary(checked: Checked) -> list[str]:
             f"{swept.orphans - swept.dropped} pieces that nobody refers to take room ({size})"
             + (": --repair." if checked.may_repair else ".")
         )
+    if sentence := _of_the_dead(checked):
+        said.append(sentence)
     return said
+
+
+def _of_the_dead(checked: Checked) -> str:
+    remains = checked.remains
+    if not remains.sessions and not remains.locks:
+        return ""
+    said = f"{counted(len(remains.sessions), 'session')} and {counted(remains.locks, 'lock')} of mounts that died"
+    if checked.are_buried:
+        return f"{said} were ended."
+    by_hand = "--repair ends them, and so do mounts" if checked.may_repair else "mounts end them"
+    return f"{said} are left: {by_hand}, within a day."
 
 
 def _sentence(finding: Finding) -> str:
@@ -174,5 +189,8 @@ def as_dictionary(checked: Checked, names: dict[int, str]) -> dict[str, object]:
         "orphan_bytes": checked.swept.orphan_bytes,
         "orphans_dropped": checked.swept.dropped,
         "orphans_unknown": checked.swept.hindrance,
+        "dead_sessions": len(checked.remains.sessions),
+        "dead_locks": checked.remains.locks,
+        "dead_ended": checked.are_buried,
         "not_checked": {names[server]: why for server, why in sorted(_unheard(checked).items())},
     }

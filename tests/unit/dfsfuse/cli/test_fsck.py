@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dfsfuse.cli.commands.fsck import difference
+from dfsfuse.cli.commands.fsck import difference, summary
+from dfsfuse.upkeep.fsck_run import Checked
+from dfsfuse.upkeep.fsck_snapshot import Comparison
+from dfsfuse.upkeep.sweep_sessions import Remains
 
 NAMES = {number: f"DFS{number}" for number in (1, 2, 3, 4)}
 
@@ -22,3 +25,16 @@ def test_without_three_that_say_the_same_no_server_is_to_be_emptied(servers: set
     assert all(NAMES[server] in said for server in servers)
     assert "empty none of them" in said
     assert "stop" not in said
+
+
+def test_what_mounts_that_died_have_left_is_said_and_is_nothing_that_is_wrong() -> None:
+    checked = Checked(remains=Remains((b"s/x",), 2))
+    assert summary(checked) == [
+        "1 session and 2 locks of mounts that died are left: --repair ends them, and so do mounts, within a day."
+    ]
+    assert checked.is_sound
+    checked.are_buried = True
+    assert summary(checked) == ["1 session and 2 locks of mounts that died were ended."]
+    checked = Checked(remains=Remains((), 1))
+    checked.comparison = Comparison(frozenset({1, 2, 3, 4}), {}, {b"k": frozenset({1})})
+    assert summary(checked) == ["0 sessions and 1 lock of mounts that died are left: mounts end them, within a day."]
