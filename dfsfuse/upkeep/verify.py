@@ -39,6 +39,7 @@ class BadCopy:
     """A copy that is not what it should be. `is_missing`: the server says that it does not have it."""
 
     path: bytes
+    """Or "inode 7", if no name of it was seen."""
     segment: bytes
     number: int
     server: int
@@ -97,12 +98,13 @@ class Verifier:
         self._wait = wait
 
     def verify(self, paths: Mapping[int, bytes], *, everything: bool = False) -> Verified:
-        """Verify these files (inode -> a path of it). `everything`: they are all that there are, or nearly, so that
-        it is quicker to go through all records. Raises `StoppedError`, UnavailableError, AuthenticationError."""
+        """Verify these files (inode -> a path of it). `everything`: all files, also those of which no name was seen:
+        who lists folders does not see a file that is moved meanwhile to a folder that was listed before, nor one that
+        is open and has no name any more. Raises `StoppedError`, UnavailableError, AuthenticationError."""
         verified = Verified(files=len(paths))
         self._pages.begin()
         records = chain.from_iterable(walk(self._pages, None if everything else paths))
-        wanted = self._copies((record for record in records if record.ino in paths), paths, verified)
+        wanted = self._copies(records, paths, verified)
         while batch := [copy for copies in islice(wanted, BATCH_SEGMENTS) for copy in copies]:
             good, doubtful = self._fetch(batch, verified)
             verified.bad += self._confirmed(doubtful, good, paths)
@@ -113,9 +115,13 @@ class Verifier:
         records: Iterable[RegionRecord], paths: Mapping[int, bytes], verified: Verified
     ) -> Iterator[list[_Copy]]:
         """The copies of each segment."""
+        unnamed = set()
         for record in records:
+            if record.ino not in paths and record.ino not in unnamed:
+                unnamed.add(record.ino)
+                verified.files += 1
             if record.region is None:
-                verified.unreadable.append(paths[record.ino])
+                verified.unreadable.append(_path(paths, record.ino))
                 continue
             for segment in record.region.segments:
                 verified.segments += 1
@@ -208,8 +214,19 @@ class Verifier:
                 text = f"{name} does not have it" if is_missing else what.text if isinstance(what, Failure) else what
                 has_twin = (copy.segment.id, copy.number) in good
                 yield BadCopy(
-                    paths[ino], copy.segment.id, copy.number, copy.server, is_missing, text, has_twin, copy.segment
+                    path=_path(paths, ino),
+                    segment=copy.segment.id,
+                    number=copy.number,
+                    server=copy.server,
+                    is_missing=is_missing,
+                    text=text,
+                    has_twin=has_twin,
+                    whole=copy.segment,
                 )
+
+
+def _path(paths: Mapping[int, bytes], ino: int) -> bytes:
+    return paths.get(ino) or b"inode %d" % ino
 
 
 def _segments(value: bytes | None) -> tuple[Segment, ...]:

@@ -49,8 +49,18 @@ def test_both_copies_of_everything_are_fetched_and_checked(files: StoredFiles) -
     assert (found.files, found.segments, found.copies, found.bad, found.unheard) == (3, 4, 28, [], {})
     assert found.verified_bytes == 2 * (2 * len(LARGE) + len(SMALL) + 2)
     assert sum(files.grid.asked(GetPiece).values()) == 28
-    everything = Verifier(files.cluster, files.pages).verify({2: b"/2", 3: b"/3", 4: b"/4"}, everything=True)
-    assert everything == found
+
+
+def test_everything_is_also_what_has_no_name_or_was_moved_while_names_were_listed(files: StoredFiles) -> None:
+    files.write(2, 0, LARGE)
+    (unnamed,) = files.write(3, 0, SMALL)
+    server = unnamed.homes[0][0]
+    spoil(files, server, unnamed, 1)
+    listed = {2: b"/2"}
+    assert verify(files, 2).bad == []
+    found = Verifier(files.cluster, files.pages).verify(listed, everything=True)
+    assert (found.files, found.segments, found.copies) == (2, 2, 15)
+    assert [(bad.path, bad.number, bad.server) for bad in found.bad] == [(b"inode 3", 1, server)]
 
 
 @pytest.mark.parametrize("with_digests", [False, True])
