@@ -65,7 +65,7 @@ def about_pieces(report: PieceReport | None, now_ns: int) -> list[str]:
     lines = [] if report.counted is None else _about_count(report.counted)
     state = report.healing
     if state is not None and state.phase == "healing":
-        lines.append(_about_healing(state, now_ns))
+        lines.append(_about_healing(state, now_ns, is_counted=report.counted is not None))
     elif report.counted is None and state is not None:
         lines.append(_about_last_time(state, now_ns))
     elif report.counted is None:
@@ -94,8 +94,9 @@ def _about_count(found: Report) -> list[str]:
     return lines
 
 
-def _about_healing(state: HealState, now_ns: int) -> str:
-    text = f"Healing: {state.lacking:,} of {state.segments:,} segments lack a copy; "
+def _about_healing(state: HealState, now_ns: int, *, is_counted: bool) -> str:
+    """`is_counted`: how many segments lack a copy has just been said, and is newer than the record."""
+    text = "Healing: " if is_counted else f"Healing: {state.lacking:,} of {state.segments:,} segments lack a copy; "
     text += f"{human_size(state.bytes_done)} of {human_size(state.bytes_total)} copied"
     if state.left_s is not None:
         text += f", {human_size(state.rate_bytes_s)}/s, done in about {_span(state.left_s)}"

@@ -119,8 +119,11 @@ class Healer:
         ]
         again: set[bytes] = set()
         for moved in self._mover.move(moves):
+            touched = [of[segment] for segment in {move.segment.id for move in moved.done}]
+            lacked = sum(subject.lacks_a_copy for subject in touched)
             for move in moved.done:
                 of[move.segment.id].holders[move.number].add(move.target)
+            report.healed += lacked - sum(subject.lacks_a_copy for subject in touched)
             for segment, number, server in moved.unfit:
                 of[segment].holders[number].discard(server)
                 again.add(segment)

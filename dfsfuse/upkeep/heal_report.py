@@ -57,7 +57,7 @@ class Report:
     bad: int = 0
     """Copies of pieces that were found to be bad or gone when they were read."""
     healed: int = 0
-    """That lacked a copy and no longer do."""
+    """That lacked a copy and no longer do. Grows with the copies; `left` counts it anew."""
     still_lacking: int = 0
     still_incomplete: int = 0
     reasons: dict[str, None] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from dfs_server.protocol.messages import Have, HavePieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.cluster.exchange import Answer
 from dfsfuse.data.extents import Segment
-from dfsfuse.data.placement import Homes
+from dfsfuse.data.placement import COPIES, Homes
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.upkeep import heal_plan
 from dfsfuse.upkeep.asking import ask
@@ -51,6 +51,11 @@ class Subject:
     def settled(self) -> heal_plan.Settled:
         """What its record may say now."""
         return heal_plan.settled(self.segment.homes, self.desired, self.holders)
+
+    @property
+    def lacks_a_copy(self) -> bool:
+        """Has some piece fewer than two copies that can be had?"""
+        return heal_plan.copies(self.holders) < COPIES
 
     @property
     def is_work(self) -> bool:

@@ -167,6 +167,36 @@ def test_dfc_tells_how_far_a_mount_is_and_does_the_rest(grid: Grid) -> None:
     assert (after["pieces"]["lack_a_copy"], after["healing"]["phase"]) == (0, "done")
 
 
+def test_two_mounts_and_dfc_heal_at_once_make_every_copy_and_no_wrong_one(grid: Grid, source: Path) -> None:
+    mounts = [grid.mount(name, ("-o", "heal_mb_s=4")) for name in ("one", "two")]
+    copy(source, mounts[0].path / "tree")
+    assert not astray(grid.roots(), USER)
+    lost = {number: at_home(grid.roots(), USER)[f"DFS{number}"] for number in (1, 3)}
+    assert not lost[1] & lost[3]  # no piece has both of its copies on these two
+    grid.servers[1].kill()
+    for path in large_piece_files(grid.servers[1].root, USER):
+        path.unlink()
+    grid.servers[3].wipe()
+    grid.servers[1].start()
+
+    def a_mount_heals() -> bool:
+        return any(" lack a copy and " in mount.log.read_text() for mount in mounts)
+
+    eventually(a_mount_heals, "a mount heals, at 4 MB/s", HEALED_S)
+    done = grid.dfc("heal")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b" copies of pieces made" in done.stdout
+    wait_until_all_is_home(grid)
+    eventually(lambda: any("healing: done in" in mount.log.read_text() for mount in mounts), "it has ended", HEALED_S)
+
+    verified = grid.dfc("verify")
+    assert (verified.returncode, verified.stderr) == (0, b""), verified.stdout
+    for mount in mounts:
+        assert_same_tree(mount.path / "tree", source)
+        assert "nobody foresaw" not in mount.log.read_text()
+        assert mount.unmount() == 0
+
+
 def test_a_replaced_server_at_another_address_is_one_line_of_the_config(grid: Grid) -> None:
     mount = grid.mount()
     files = {f"f{size}": content(size) for size in (10, 5000, 300_000, 5 << 20)}

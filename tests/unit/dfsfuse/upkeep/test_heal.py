@@ -256,6 +256,19 @@ def test_in_small_batches_and_windows(files: StoredFiles, monkeypatch: pytest.Mo
     assert len(set(heard)) > 10
 
 
+def test_who_asks_meanwhile_hears_how_many_segments_have_all_their_copies_by_now(
+    files: StoredFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfsfuse.upkeep.moving.WINDOW_MOVES", 2)
+    write_some(files)
+    files.grid[1].forget()
+    heard = []
+    report = healer_of(files).heal(told=lambda report: heard.append(report.healed))
+    assert heard == sorted(heard)
+    assert len(set(heard)) > 2
+    assert heard[-1] == report.healed == report.lacking
+
+
 def test_records_that_cannot_be_read_are_counted(files: StoredFiles) -> None:
     files.write(2, 0, SMALL)
     files.store.transact(lambda tx: tx.put(keys.region(3, 0), b"?"))
