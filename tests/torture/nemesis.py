@@ -141,7 +141,9 @@ class Nemesis:
                 self._damage(DAMAGE[kind], number)
 
     def _damage(self, how: str, number: int) -> None:
-        files = self._field.piece_files(number)
+        root = self._field.servers[number].root
+        used = {f"{copy.segment.hex()}.{copy.number}" for copy in copies.due(root, USER) if copy.server == number}
+        files = [path for path in self._field.piece_files(number) if path.name in used]  # others wait to be deleted
         self._random.shuffle(files)
         for path, other in zip(files[:DAMAGED_PIECES], files[DAMAGED_PIECES : 2 * DAMAGED_PIECES], strict=False):
             with contextlib.suppress(FileNotFoundError):
