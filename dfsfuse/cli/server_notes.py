@@ -29,11 +29,27 @@ def with_notes(cluster: ClusterLike, reports: list[ServerReport]) -> list[Server
     return [dataclasses.replace(report, noted=known.get(report.address.id)) for report in reports]
 
 
+def newest_slot(reports: list[ServerReport]) -> int:
+    """The last change that any server has."""
+    return max((report.status.applied for report in reports if report.status), default=0)
+
+
+def is_empty(report: ServerReport, newest: int) -> bool:
+    """Has it nothing of what the others have, as if its disk were new?"""
+    return newest > 0 and report.status is not None and not report.status.applied
+
+
 def remarks(reports: list[ServerReport], now_s: float) -> list[str]:
     """A line for each thing that a person should know."""
     found = []
+    newest = newest_slot(reports)
     for report in reports:
         name = printable(report.address.name)
+        if is_empty(report, newest):
+            found.append(
+                f"{name} is empty, as a new disk is: mounts bring back what was on it, or 'dfc heal'; until then no "
+                "other server should fail."
+            )
         if report.is_full:
             found.append(
                 f"{name} is full: new data goes to the others; make room on its disk, or delete files not needed."
@@ -46,7 +62,7 @@ def remarks(reports: list[ServerReport], now_s: float) -> list[str]:
         if report.status is not None and report.status.damage:
             found.append(
                 f"{name} has found damage in its database ({printable(report.status.damage)}): what is not mended is "
-                "copied anew from another server while a mount is there; look at the disk's health."
+                "copied anew from another server while a mount is there, or by 'dfc heal'; look at the disk's health."
             )
         noted = report.noted
         if noted is not None and is_recent(noted, now_s):

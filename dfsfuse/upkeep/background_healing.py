@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from dfs_server.protocol.messages import Findings, GetFindings, GetPosition, Position
+from dfs_server.protocol.messages import Findings, GetFindings
 from dfsfuse.cluster.exchange import Answer
 from dfsfuse.cluster.proposer import QUORUM
 from dfsfuse.data.extents import Segment
@@ -34,8 +34,8 @@ from dfsfuse.upkeep.heal import Healer
 from dfsfuse.upkeep.heal_progress import Progress
 from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.heal_state import HealState, Step, Turns
+from dfsfuse.upkeep.levels import wait_until_level
 from dfsfuse.upkeep.map_reader import Pages
-from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.repeating import Repeating
 
 FIRST_S: Final = 10.0
@@ -175,7 +175,7 @@ class HealingTurn:
     # -------------------------------------------------------------- a run
 
     def _run(self, record: bytes | None) -> None:
-        self._wait_for_logs()
+        wait_until_level(self._cluster, self._wait, self._clock, LOG_WAIT_S)
         found = self._healer.survey()
         before = heal_state.decode(record)
         state = heal_state.beginning(before, found, self._time_ns())
@@ -210,23 +210,6 @@ class HealingTurn:
         else:
             self._turns.done()
             self._retry_s = RETRY_FIRST_S
-
-    def _wait_for_logs(self) -> None:
-        """Until all servers that answer have what the furthest had: their small pieces come with the log."""
-        until = self._clock() + LOG_WAIT_S
-        goal = 0
-        while self._clock() < until:
-            outcomes = ask(self._cluster, dict.fromkeys(sorted(self._cluster.usable()), GetPosition()), self._wait)
-            applied = [
-                outcome.reply.applied
-                for outcome in outcomes.values()
-                if isinstance(outcome, Answer) and isinstance(outcome.reply, Position)
-            ]
-            goal = goal or max(applied, default=0) - 1  # the last one is applied with the next
-            if all(slot >= goal for slot in applied):
-                return
-            if self._wait(STEP_S):
-                raise StoppedError
 
     def _is_news(self, before: HealState | None, found: Report) -> bool:
         if before is None:

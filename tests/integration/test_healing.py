@@ -140,7 +140,7 @@ def status(grid: Grid) -> dict[str, Any]:
 
 def test_dfc_tells_how_far_a_mount_is_and_does_the_rest(grid: Grid) -> None:
     mount = grid.mount(options=("-o", "heal_mb_s=1"))
-    (mount.path / "large").write_bytes(content(12 << 20))
+    (mount.path / "large").write_bytes(content(32 << 20))
     (mount.path / "small").write_bytes(content(5000))
     assert status(grid)["pieces"]["lack_a_copy"] == 0
     grid.servers[3].wipe()
@@ -216,7 +216,9 @@ def test_a_replaced_server_at_another_address_is_one_line_of_the_config(grid: Gr
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"DFS2: " in done.stdout
     assert b" copies of pieces made" in done.stdout
-    assert status(grid)["pieces"]["lack_a_copy"] == 0
+    after = status(grid)
+    assert after["pieces"]["lack_a_copy"] == 0
+    assert next(server for server in after["servers"] if server["name"] == "DFS2")["applied_slot"] > 0  # and the map
     wait_until_all_is_home(grid)
     with grid.without(1):
         mount.mount()

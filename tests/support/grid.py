@@ -91,6 +91,8 @@ class FakeServer:
     before_answer: Callable[[Message], None] | None = None
     applied: int = 0
     """How far its log is, if it is asked."""
+    wants_copy: bool = False
+    """Its map is damaged."""
     quarantined: int = 0
 
     def forget(self) -> None:
@@ -112,7 +114,7 @@ class FakeServer:
             case PutPieces():
                 return self._put_many(request), b""
             case GetPosition():
-                return Position(self.applied, b"", ZERO), b""
+                return Position(self.applied, b"", ZERO, wants_copy=self.wants_copy), b""
             case GetFindings():
                 return Findings((), self.quarantined, 0, 0, 0, 0, 0, ""), b""
             case DropPieces():

@@ -19,9 +19,12 @@ from dfsfuse.upkeep import heal_state
 from dfsfuse.upkeep.heal import Healer
 from dfsfuse.upkeep.heal_progress import Progress
 from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.levels import wait_until_level
 from dfsfuse.upkeep.map_reader import MapReader
 
 TELL_TRIES = 3
+LEVEL_S = 20.0
+"""So long a server may be behind before pieces are healed without waiting for it."""
 NOT_CHECKED = (
     "Servers said what they have; not all bytes were read: 'dfc verify --heal' finds copies with flipped bits."
 )
@@ -46,6 +49,8 @@ def heal(client: Client, path: str, as_json: bool) -> None:
     connection = client.connection
     healer = Healer(connection.cluster, MapReader(connection.new_log()), connection.store)
     with Bar() as bar:
+        bar.start(b"bringing the servers' maps up to date", None)
+        lagging = wait_until_level(connection.cluster, _pause, time.monotonic, LEVEL_S, is_whole=True)
         bar.start(b"looking", None)
         found = healer.survey(inos)
         report = found
@@ -60,6 +65,10 @@ def heal(client: Client, path: str, as_json: bool) -> None:
         for line in lines(report, connection.server_names):
             write_line(line)
         write_line(NOT_CHECKED)
+    for server in sorted(lagging):
+        complain(
+            f"{connection.server_names[server]} does not have all of the map yet: it gets it while a mount is there"
+        )
     for reason in report.reasons:
         complain(reason)
     if report.still_incomplete:
@@ -71,6 +80,11 @@ def heal(client: Client, path: str, as_json: bool) -> None:
         complain(f"{report.unreadable} records of files' data cannot be read: 'dfc fsck' says more")
     if report.still_lacking or report.unreadable:
         raise AlreadyReported(exit_codes.FOUND)
+
+
+def _pause(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 def _heal(connection: Connection, healer: Healer, inos: list[int] | None, found: Report, bar: Bar) -> Report:

@@ -10,7 +10,7 @@ from dfsfuse.cli.client import Client
 from dfsfuse.cli.output import human_size, printable, table, write_json, write_line, write_lines
 from dfsfuse.cli.piece_reports import about_pieces, pieces_as_dictionary
 from dfsfuse.cli.reports import AlreadyReported
-from dfsfuse.cli.server_notes import NS, remarks
+from dfsfuse.cli.server_notes import NS, is_empty, newest_slot, remarks
 from dfsfuse.cli.server_reports import ServerReport
 from dfsfuse.errors import ReadOnlyError, UnavailableError
 
@@ -41,7 +41,8 @@ def status(client: Client, as_json: bool) -> None:
     else:
         write_lines(lines(reports))
         write_lines(remarks(reports, time.time()))
-        write_line(summary(answering, len(reports)))
+        newest = newest_slot(reports)
+        write_line(summary(answering, len(reports), is_any_empty=any(is_empty(one, newest) for one in reports)))
         write_lines(about_pieces(pieces, time.time_ns()))
     if answering < QUORUM:
         raise AlreadyReported(ReadOnlyError.exit_code if answering else UnavailableError.exit_code)
@@ -54,8 +55,10 @@ def access(answering: int) -> str:
     return "read-only" if answering else "none"
 
 
-def summary(answering: int, servers: int) -> str:
+def summary(answering: int, servers: int, *, is_any_empty: bool = False) -> str:
     """The same as a sentence."""
+    if answering == servers and is_any_empty:
+        return "All servers answer: reading and writing work."
     if answering == servers:
         return "All servers answer: reading and writing work, and any one server may fail."
     if answering >= QUORUM:
@@ -67,7 +70,7 @@ def summary(answering: int, servers: int) -> str:
 
 def lines(reports: list[ServerReport]) -> list[str]:
     """The table."""
-    newest = max((report.status.applied for report in reports if report.status), default=0)
+    newest = newest_slot(reports)
     rows = []
     for report in reports:
         address = report.address
@@ -81,7 +84,7 @@ def lines(reports: list[ServerReport]) -> list[str]:
             (
                 printable(address.name),
                 where,
-                _state(report, behind),
+                "empty" if is_empty(report, newest) else _state(report, behind),
                 f"{report.latency_s * 1000:.1f} ms",
                 human_size(found.free_bytes),
                 human_size(found.total_bytes),

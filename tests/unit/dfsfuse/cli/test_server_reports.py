@@ -115,6 +115,17 @@ def test_the_table() -> None:
     ]
 
 
+def test_an_empty_server_is_named_and_no_second_one_may_fail() -> None:
+    reports = asked(FakeCluster(DFS3=answer(3, applied=0)))
+    assert [line.split()[2] for line in lines(reports)[1:]] == ["ok", "ok", "empty", "ok"]
+    (said,) = remarks(reports, NOW_S)
+    assert said.startswith("DFS3 is empty")
+    assert "any one server may fail" not in summary(4, 4, is_any_empty=True)
+    new = asked(FakeCluster(**{f"DFS{number}": answer(number, applied=0) for number in range(1, 5)}))
+    assert [line.split()[2] for line in lines(new)[1:]] == ["ok"] * 4
+    assert remarks(new, NOW_S) == []
+
+
 @pytest.mark.parametrize(
     ("answering", "word", "said"),
     [
