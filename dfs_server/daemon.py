@@ -85,6 +85,8 @@ class Daemon:
             stopping=self._stopping.is_set,
             authentication_s=authentication_s,
         )
+        self._complaints: dict[tuple[str, str], str] = {}
+        """By user and what failed: what was said of it last. Each key belongs to one thread."""
         self._lock = threading.Lock()
         self._sessions: dict[threading.Thread, socket.socket] = {}
         self._listener = _listen(host, port)
@@ -211,14 +213,18 @@ class Daemon:
             )
 
     def _for_each_user(self, work: Callable[[Namespace], object], failed: str) -> None:
-        """Do this for all who have a folder here, connected or not."""
+        """Do this for all who have a folder here, connected or not. A failure that stays the same is said once."""
         for user in sorted(self._config.users):
             if self._stopping.is_set() or not (self._root / user).is_dir():
                 continue
             try:
                 work(self._namespaces.of(user))
             except RequestFailedError as error:
-                log.warning("user %s: %s: %s", user, failed, error)
+                if self._complaints.get((user, failed)) != str(error):
+                    log.warning("user %s: %s: %s", user, failed, error)
+                self._complaints[user, failed] = str(error)
+            else:
+                self._complaints.pop((user, failed), None)
 
 
 def _listen(host: str, port: int) -> socket.socket:

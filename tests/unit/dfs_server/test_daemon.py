@@ -18,6 +18,7 @@ from support.raw_client import RawClient, ServerError
 from dfs_server.accounts import Verifier
 from dfs_server.config import ServerConfig
 from dfs_server.daemon import TURN_S, AddressError, Daemon
+from dfs_server.failures import RequestFailedError
 from dfs_server.namespaces import Namespace
 from dfs_server.protocol import batches, messages
 from dfs_server.protocol.ballots import Ballot
@@ -60,6 +61,27 @@ def test_many_clients_at_once(house: House) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(work, range(16), timeout=60)) == [DATA] * 16
+
+
+def test_what_fails_each_time_in_the_same_way_is_logged_once(
+    start_house: StartHouse, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes = iter(["too many open files"] * 3 + ["the disk failed"] * 2 + [""] + ["the disk failed"] * 2)
+    over = threading.Event()
+
+    def scrub(*_: object) -> None:
+        text = next(outcomes, None)
+        if text is None:
+            over.set()
+        elif text:
+            raise RequestFailedError(Status.IO_ERROR, text)
+
+    monkeypatch.setattr(Namespace, "scrub", scrub)
+    house = start_house(scrub_interval_s=0.001)
+    house.client().ask(GetPosition())
+    assert over.wait(20)
+    said = [record.getMessage().split(": ")[-1] for record in caplog.records if "scrub failed" in record.getMessage()]
+    assert said == ["too many open files", "the disk failed", "the disk failed"]
 
 
 def test_a_thread_that_computes_is_interrupted_soon(start_house: StartHouse) -> None:
