@@ -25,6 +25,8 @@ from dfs_server.protocol.messages import (
     ReadRange,
 )
 from dfs_server.protocol.status import Status
+from dfsfuse.cluster.log_state import Contents, News
+from dfsfuse.cluster.quorum_log import QuorumLog
 
 READS = (GetPosition, GetBatches, GetChanges, ReadKeys, ReadRange)
 
@@ -116,3 +118,23 @@ class LogCluster(FakeCluster):
     def close(self) -> None:
         for server in self.servers:
             server.store.close()
+
+
+def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
+    """A client of it, in the same virtual time."""
+    clock = cluster.grid.clock
+
+    def sleep(seconds: float) -> None:
+        clock.wait_until(clock() + seconds)
+
+    return QuorumLog(cluster, client=client, clock=clock, sleep=sleep, time_ns=lambda: 7)  # type: ignore[arg-type]
+
+
+def put(**values: str) -> Contents:
+    """Of a batch that writes these."""
+    return Contents(puts=tuple((key.encode(), value.encode()) for key, value in values.items()))
+
+
+def never(_news: News) -> bool:
+    """For `QuorumLog.commit`: nothing that others changed is in the way."""
+    return False

@@ -15,6 +15,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 from types import TracebackType
@@ -215,3 +216,12 @@ class WireServer:
         final = "v=" + "A" * 43 + "=" if self.greeting is Greeting.IMPOSTOR else scram.get_server_final()
         line.reply(request_id, Welcome(final, self.says, self.identity or b"%016d" % self.port))
         return True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """For what happens by itself, in another thread."""
+    until = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        pause.wait(0.01)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.servers import USERS, Servers
-from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, WireServer
+from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, WireServer, wait_until
 
 from dfs_server.protocol.messages import Done, GetPiece, GetPosition, Piece, Position, PutPiece
 from dfs_server.protocol.pieces import block_digests
@@ -32,14 +32,6 @@ def four() -> Iterator[dict[int, WireServer]]:
 
 def cluster_of(servers: dict[int, WireServer], credentials: Credentials = CREDENTIALS) -> Cluster:
     return Cluster([server.address(id) for id, server in servers.items()], credentials)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + DEADLINE_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        pause.wait(0.01)
 
 
 def test_connects_to_all_and_asks_all(four: dict[int, WireServer]) -> None:

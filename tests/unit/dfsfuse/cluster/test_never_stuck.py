@@ -10,35 +10,17 @@ from collections.abc import Callable
 
 import pytest
 from support.grid import Fault
-from support.log_cluster import LogCluster, LogServer
+from support.log_cluster import LogCluster, LogServer, log_of, never, put
 
 from dfs_server.protocol.messages import Accept, BeginCopy, Error, Message, Promise, ReadKeys, Refused
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.driving import SOFT_S, STALL_S
-from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import SPARED_S, QuorumLog
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 
 ONE_HANGS_S = 1.0
 TWO_HANG_S = 5.0
 BEHIND_AND_HANGING = [(1, 2), (2, 1), (3, 4), (4, 2)]
-
-
-def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
-    clock = cluster.grid.clock
-
-    def sleep(seconds: float) -> None:
-        clock.wait_until(clock() + seconds)
-
-    return QuorumLog(cluster, client=client, clock=clock, sleep=sleep, time_ns=lambda: 7)  # type: ignore[arg-type]
-
-
-def put(**values: str) -> Contents:
-    return Contents(puts=tuple((key.encode(), value.encode()) for key, value in values.items()))
-
-
-def never(_news: News) -> bool:
-    return False
 
 
 def took(cluster: LogCluster, work: Callable[[], object]) -> float:

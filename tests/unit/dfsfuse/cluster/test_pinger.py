@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, Line, WireServer
+from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, Line, WireServer, wait_until
 
 from dfs_server.protocol.messages import GetPosition, GetStatus, Request, ServerStatus
 from dfsfuse.cluster.exchange import Answer, Call, Exchange
@@ -36,14 +35,6 @@ def pinger(lines: Lines) -> Iterator[Pinger]:
     pinger.start()
     yield pinger
     pinger.stop()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + DEADLINE_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        pause.wait(0.01)
 
 
 def test_asks_nobody_while_all_are_up(server: WireServer, pinger: Pinger) -> None:

@@ -7,28 +7,10 @@ import errno
 
 import pytest
 from support.grid import Fault
-from support.log_cluster import LogCluster
+from support.log_cluster import LogCluster, log_of, never, put
 
-from dfsfuse.cluster.log_state import Contents, News
-from dfsfuse.cluster.quorum_log import LOOK_TURN_S, NEVER, TURN_S, YIELD_S, QuorumLog
+from dfsfuse.cluster.quorum_log import LOOK_TURN_S, NEVER, TURN_S, YIELD_S
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
-
-
-def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
-    clock = cluster.grid.clock
-
-    def sleep(seconds: float) -> None:
-        clock.wait_until(clock() + seconds)
-
-    return QuorumLog(cluster, client=client, clock=clock, sleep=sleep, time_ns=lambda: 7)  # type: ignore[arg-type]
-
-
-def put(**values: str) -> Contents:
-    return Contents(puts=tuple((key.encode(), value.encode()) for key, value in values.items()))
-
-
-def never(_news: News) -> bool:
-    return False
 
 
 def test_what_is_committed_is_read_by_another_client_who_learns_which_keys_changed(log_cluster: LogCluster) -> None:
