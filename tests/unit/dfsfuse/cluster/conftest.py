@@ -1,4 +1,4 @@
-"""The fixture `log_cluster`: four servers with a log, in virtual time."""
+"""Fixtures: `log_cluster`, four servers with a log, in virtual time; `bench`, servers of every temper, over sockets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.exchange_bench import Bench
 from support.log_cluster import LogCluster
 
 
@@ -15,3 +16,11 @@ def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
     cluster = LogCluster(tmp_path)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """No server yet."""
+    bench = Bench()
+    yield bench
+    bench.close()

@@ -1,0 +1,64 @@
+"""Servers of every temper and the lines to them, for tests of requests side by side."""
+
+from __future__ import annotations
+
+from support.wire_server import CREDENTIALS, DEADLINE_S, WireServer
+
+from dfs_server.protocol.messages import (
+    GetPiece,
+    GetPosition,
+    PutPiece,
+    Request,
+)
+from dfsfuse.cluster.exchange import Answer, Call, Exchange, Failure
+from dfsfuse.cluster.lines import Lines
+from dfsfuse.cluster.servers import Credentials
+
+STALL_S = 0.15
+"""For calls that are meant to stall; long enough for a greeting on a busy machine."""
+PIECE = bytes(range(256)) * 4096
+GET = GetPiece(b"s" * 16, 1)
+PUT = PutPiece(b"s" * 16, 1, b"")
+
+
+class Bench:
+    """Some servers and the lines to them."""
+
+    def __init__(self) -> None:
+        self.servers: dict[int, WireServer] = {}
+        self._made: list[Lines] = []
+
+    def add(self, server: WireServer) -> WireServer:
+        """The next number is this one's."""
+        self.servers[len(self.servers) + 1] = server
+        return server
+
+    def lines(self, credentials: Credentials = CREDENTIALS) -> Lines:
+        """Lines to all of them."""
+        lines = Lines([server.address(id) for id, server in self.servers.items()], credentials)
+        self._made.append(lines)
+        return lines
+
+    def close(self) -> None:
+        """End all that was made."""
+        for lines in self._made:
+            lines.close()
+        for server in self.servers.values():
+            server.close()
+
+
+def ask(
+    lines: Lines, request: Request | None = None, *, server: int = 1, stall_s: float = DEADLINE_S
+) -> Answer | Failure:
+    """One call in an exchange of its own."""
+    with Exchange(lines) as exchange:
+        exchange.start(Call(server, request or GetPosition(), stall_s=stall_s))
+        outcome = exchange.next(DEADLINE_S)
+    assert outcome is not None
+    return outcome
+
+
+def failure(outcome: Answer | Failure | None) -> Failure:
+    """It is one."""
+    assert isinstance(outcome, Failure), outcome
+    return outcome
