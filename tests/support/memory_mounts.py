@@ -14,6 +14,9 @@ from support.executors import Immediate
 from support.memory_map import LaggingMap, MemoryMap
 from support.memory_segments import NAMES, MemorySegments
 
+from dfsfuse.data import extents
+from dfsfuse.data.extents import Region
+from dfsfuse.namespace import keys
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.vfs.vfs import Vfs
 
@@ -68,6 +71,17 @@ class MemoryMounts:
             removal_grace_s=grace_s,
             client=b"mount %d" % next(self._clients),
         )
+
+
+def create(vfs: Vfs, name: bytes = b"f", flags: int = os.O_RDWR) -> tuple[int, int]:
+    """A new file in the root: its inode number, and a handle to it."""
+    attributes, handle = vfs.create(ROOT, name, 0o644, flags, USER, GROUP)
+    return attributes.ino, handle
+
+
+def region(mounts: MemoryMounts, ino: int, index: int = 0) -> Region:
+    """The record of a region, as it is in the map."""
+    return extents.decode(mounts.map.items[keys.region(ino, index)])
 
 
 def write_file(vfs: Vfs, name: bytes, data: bytes, parent: int = ROOT, *, flags: int = 0) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.errnos import fails
 from support.memory_map import MemoryMap
 
 from dfsfuse.namespace import directories, inodes, keys
@@ -59,12 +60,6 @@ class Space:
 @pytest.fixture
 def space() -> Space:
     return Space()
-
-
-def fails(number: int, action: Callable[[], object]) -> None:
-    with pytest.raises(OSError) as caught:
-        action()
-    assert caught.value.errno == number, errno.errorcode[caught.value.errno or 0]
 
 
 @pytest.mark.parametrize(

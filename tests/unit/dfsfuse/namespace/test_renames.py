@@ -6,9 +6,9 @@ import errno
 import random
 import stat
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
+from support.errnos import fails
 from support.memory_map import MemoryMap
 
 from dfsfuse.namespace import directories, inodes, keys, records, renames
@@ -56,12 +56,6 @@ class Space:
 @pytest.fixture
 def space() -> Space:
     return Space()
-
-
-def fails(number: int, action: Callable[[], object]) -> None:
-    with pytest.raises(OSError) as caught:
-        action()
-    assert caught.value.errno == number, errno.errorcode[caught.value.errno or 0]
 
 
 def test_a_file_moves_and_only_its_ctime_changes(space: Space) -> None:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 
 import pytest
+from support.errnos import fails
 
 from dfsfuse.namespace import xattrs
-
-
-def fails(number: int, action: Callable[[], object]) -> None:
-    with pytest.raises(OSError) as caught:
-        action()
-    assert caught.value.errno == number
 
 
 def test_set_get_remove() -> None:

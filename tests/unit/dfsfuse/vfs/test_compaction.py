@@ -7,26 +7,16 @@ import random
 import threading
 
 from support.executors import Held, Immediate
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close
+from support.memory_mounts import MemoryMounts, close, create, region
 
 from dfsfuse.data import extents
 from dfsfuse.data.runs import SURPLUS_MAX
 from dfsfuse.errors import ReadOnlyError
-from dfsfuse.namespace import keys
 from dfsfuse.namespace.inodes import InodeNumbers
 from dfsfuse.vfs import holes
 from dfsfuse.vfs.compaction import ATTEMPTS, RETRY_S, Compactor
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
-
-
-def create(vfs: Vfs) -> tuple[int, int]:
-    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
-    return attributes.ino, handle
-
-
-def region(mounts: MemoryMounts, ino: int) -> extents.Region:
-    return extents.decode(mounts.map.items[keys.region(ino, 0)])
 
 
 def write_parts(vfs: Vfs, handle: int, count: int = SURPLUS_MAX + 1, step: int = 20) -> bytes:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 
-import pytest
+from support.errnos import fails
 from support.executors import Held
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close
 
@@ -19,12 +18,6 @@ from dfsfuse.vfs.vfs import Vfs
 def new(vfs: Vfs) -> tuple[int, int]:
     attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
     return attributes.ino, handle
-
-
-def fails(number: int, action: Callable[[], object]) -> None:
-    with pytest.raises(OSError) as caught:
-        action()
-    assert caught.value.errno == number
 
 
 def layout(vfs: Vfs, handle: int) -> list[tuple[int, int]]:

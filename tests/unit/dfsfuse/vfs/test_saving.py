@@ -9,28 +9,16 @@ import random
 from collections.abc import Callable
 
 import pytest
+from support.errnos import fails
 from support.executors import Held
-from support.memory_map import MemoryTransaction
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_file, write_file
+from support.memory_mounts import ROOT, MemoryMounts, close, create, read_file, region, write_file
 
 from dfs_server.protocol.batches import MAX_BATCH_BYTES, Batch
-from dfsfuse.data import extents
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.data.placement import pairs
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
-from dfsfuse.namespace import keys
 from dfsfuse.namespace.transactions import Transaction
-from dfsfuse.vfs import uploaded
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
-
-
-def create(vfs: Vfs, name: bytes, flags: int = os.O_RDWR) -> tuple[int, int]:
-    attributes, handle = vfs.create(ROOT, name, 0o644, flags, USER, GROUP)
-    return attributes.ino, handle
-
-
-def region(mounts: MemoryMounts, ino: int, index: int = 0) -> extents.Region:
-    return extents.decode(mounts.map.items[keys.region(ino, index)])
 
 
 @pytest.mark.parametrize("size", [1, 5, 4096, 130 * 1024, REGION_BYTES])
@@ -388,148 +376,3 @@ def test_offsets_that_linux_does_not_know_are_refused(mounts: MemoryMounts) -> N
     vfs.release(handle)
     vfs.unlink(ROOT, b"f")
     assert [key for key in mounts.map.items if key[:2] in (b"e/", b"o/")] == []
-
-
-# ------------------------------------------------------------------ what was up for long
-
-
-HOUR_NS = 3600 * 10**9
-
-
-def test_what_has_been_up_for_hours_is_put_again_before_a_batch_refers_to_it(mounts: MemoryMounts) -> None:
-    """A sweep may take it for what a dead client left."""
-    data = random.Random(3).randbytes(REGION_BYTES)
-    vfs = mounts.mount()
-    ino, handle = create(vfs, b"f")
-    vfs.write(handle, 0, data)
-    assert mounts.segments.written == [(data, mounts.segments.written[0][1])]
-    (old,) = {piece[0] for held in mounts.segments.pieces.values() for piece in held}
-    mounts.now_ns += 7 * HOUR_NS
-    close(vfs, handle)
-    (segment,) = region(mounts, ino).segments
-    assert segment.id != old
-    assert mounts.map.drops == [old]
-    assert read_file(vfs, b"f") == data
-
-
-def test_what_is_put_into_a_batch_depends_on_no_sweep_having_begun(mounts: MemoryMounts) -> None:
-    read: list[bytes] = []
-
-    class Reading:
-        def get(self, key: bytes) -> bytes | None:
-            read.append(key)
-            return None
-
-    uploaded.check(Reading(), 5, 5 + uploaded.KEEP_NS)  # type: ignore[arg-type]
-    assert read == [keys.SWEEP]
-    for began_ns, now_ns in ((5, 6 + uploaded.KEEP_NS), (5, 4)):
-        with pytest.raises(UnavailableError):
-            uploaded.check(Reading(), began_ns, now_ns)  # type: ignore[arg-type]
-
-
-def test_a_machine_that_stands_still_while_it_saves_refers_to_nothing_old(
-    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = random.Random(4).randbytes(REGION_BYTES)
-    vfs = mounts.mount()
-    ino, handle = create(vfs, b"f")
-    vfs.write(handle, 0, data)
-    transact = mounts.map.transact
-
-    def suspended(work: Callable[[Transaction], object], *, durable: bool = True) -> object:
-        """The first run is overtaken by a sweep: the work runs again, two days later."""
-        work(MemoryTransaction(mounts.map.items))
-        mounts.now_ns += 48 * HOUR_NS
-        monkeypatch.undo()
-        return transact(work, durable=durable)
-
-    monkeypatch.setattr(mounts.map, "transact", suspended)
-    with pytest.raises(UnavailableError):
-        vfs.flush(handle)
-    assert keys.region(ino, 0) not in mounts.map.items
-    close(vfs, handle)
-    assert len(mounts.segments.written) == 2
-    assert read_file(vfs, b"f") == data
-
-
-def test_what_waits_for_long_is_saved_though_nobody_asks(mounts: MemoryMounts) -> None:
-    data = random.Random(5).randbytes(REGION_BYTES)
-    vfs = mounts.mount()
-    ino, handle = create(vfs, b"f")
-    vfs.write(handle, 0, data + b"more")
-    vfs.save_long_unsaved()
-    assert keys.region(ino, 0) not in mounts.map.items
-    mounts.now_ns += 2 * HOUR_NS
-    vfs.save_long_unsaved()
-    assert [len(mounts.segments.written), region(mounts, ino).end()] == [1, REGION_BYTES]
-    close(vfs, handle)
-    assert read_file(vfs, b"f") == data + b"more"
-
-
-# ------------------------------------------------------------------ what was lost
-
-
-def fails(number: int, action: Callable[[], object]) -> None:
-    with pytest.raises(OSError) as caught:
-        action()
-    assert caught.value.errno == number
-
-
-def test_changes_that_were_answered_and_lost_are_told_by_each_file_that_was_open_then(mounts: MemoryMounts) -> None:
-    vfs = mounts.mount()
-    ino, one = create(vfs, b"f")
-    other, folder = vfs.open(ino, os.O_RDONLY), vfs.opendir(ROOT)
-    mounts.map.losses.add(UnavailableError("overtaken"))
-    early = vfs.opendir(ROOT)  # nobody has been told yet: this may be who wants to rely on a rename
-    for tell in (
-        lambda: vfs.flush(one),
-        lambda: vfs.fsync(other),
-        lambda: vfs.fsyncdir(folder),
-        lambda: vfs.fsyncdir(early),
-    ):
-        with pytest.raises(UnavailableError):
-            tell()
-        tell()
-    late, late_folder = vfs.open(ino, os.O_RDWR), vfs.opendir(ROOT)
-    vfs.fsync(late)
-    vfs.fsyncdir(late_folder)
-    for handle in (folder, early, late_folder):
-        vfs.releasedir(handle)
-    close(vfs, one, other, late)
-
-
-@pytest.mark.parametrize("durability", ["close", "fsync"])
-def test_data_that_was_given_up_is_told_by_each_handle(mounts: MemoryMounts, durability: str) -> None:
-    background = Held()
-    vfs, other = mounts.mount(durability=durability, background=background), mounts.mount()
-    ino, one = create(vfs, b"f")
-    two, reader = vfs.open(ino, os.O_RDWR), vfs.open(ino, os.O_RDONLY)
-    vfs.write(one, 0, b"one")
-    vfs.write(two, 3, b"two")
-    other.unlink(ROOT, b"f")
-    assert keys.inode(ino) not in mounts.map.items
-    if durability == "fsync":
-        vfs.flush(one)  # is saved later
-        background.run()
-    fails(errno.ESTALE, lambda: vfs.flush(one))
-    vfs.flush(one)
-    fails(errno.ESTALE, lambda: vfs.flush(two))
-    fails(errno.ESTALE, lambda: vfs.fsync(reader))
-    vfs.fsync(reader)
-    close(vfs, one, two, reader)
-    assert not vfs.is_open(ino)
-
-
-def test_what_cannot_be_saved_later_now_can_be_the_next_time(mounts: MemoryMounts) -> None:
-    background = Held()
-    vfs = mounts.mount(durability="fsync", background=background)
-    ino, handle = create(vfs, b"f")
-    vfs.write(handle, 0, b"data")
-    table = vfs._table
-    table._doomed.add(ino)
-    fails(errno.ENOENT, lambda: vfs.flush(handle))
-    table.pardon(ino)
-    vfs.flush(handle)
-    background.run()
-    assert region(mounts, ino).end() == 4
-    close(vfs, handle)
