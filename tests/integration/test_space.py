@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.daemons import PASSWORDS, VERIFIERS, House, eventually
-from support.pieces_on_disk import pieces_of
+from support.pieces_on_disk import bytes_in, pieces_of
 
 from dfs_server.config import ServerConfig
 from dfsfuse.cli.config import ClientConfig
@@ -80,7 +80,7 @@ def test_a_file_that_is_overwritten_a_thousand_times_takes_the_room_of_one(house
         eventually(lambda: on_disks(houses) == 2 * sum(one.length for one in region().segments), 30.0)
         assert on_disks(houses) < 2 * (SIZE + 40 * LARGE_BYTES)
         for house in houses:
-            assert sum(path.stat().st_size for path in (house.root / USER).rglob("*") if path.is_file()) < 24 << 20
+            assert bytes_in(house.root / USER) < 24 << 20
 
         assert vfs.read(handle, 0, REGION_BYTES) == bytes(expected)
         vfs.release(handle)

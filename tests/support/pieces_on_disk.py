@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,18 +37,31 @@ def cut(data: bytes) -> dict[int, bytes]:
 
 
 def pieces_of(root: Path, user: str) -> Iterator[tuple[int, bytes]]:
-    """(number, data) of every piece that a server has on its disk for this user."""
+    """(number, data) of every piece that a server has on its disk for this user. The server may be sweeping meanwhile."""
     folder = root / user
     for path in (folder / "pieces").rglob("*.[1-4]"):
         if path.parent.name == "tmp":
             continue
-        raw = path.read_bytes()
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:  # it was there when the folder was listed
+            continue
         (length,) = struct.unpack_from(">I", raw, LENGTH_OFFSET)
         start = HEADER_BYTES + DIGEST_BYTES * -(-length // BLOCK_BYTES)
         assert len(raw) == start + length, path
         yield int(path.suffix[1:]), raw[start:]
     with contextlib.closing(sqlite3.connect(f"file:{folder / 'namespace.db'}?mode=ro", uri=True)) as database:
         yield from database.execute("SELECT number, data FROM small_pieces")
+
+
+def bytes_in(folder: Path) -> int:
+    """What all files under a folder hold, those that vanish meanwhile left out."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            total += found.st_size * stat.S_ISREG(found.st_mode)
+    return total
 
 
 def large_piece_files(root: Path, user: str) -> list[Path]:
