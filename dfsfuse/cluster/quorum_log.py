@@ -32,9 +32,9 @@ PAUSE_GROWTHS: Final = 4
 """Pauses grow to so many times that at most: who waits for another one's turn to end must not sleep through his own."""
 SPARED_S: Final = STALL_S + 1.0
 """How long a server that was silent is not waited for. By then its circuit has opened (`STALL_S`), or it answers."""
-TURN_S: Final = 0.05
+TURN_S: Final = 0.1
 """How long a writer goes on when another one waits to write: long enough that the 10 to 20 ms that it takes to hand
-over are the lesser part, and too short to be noticed."""
+over (more on a crowded machine) are the lesser part, and too short to be noticed."""
 LOOK_TURN_S: Final = 0.03
 """The same when another client waits to see what was answered: it waits each time that it opens a file."""
 YIELD_S: Final = PAUSE_S * PAUSE_GROWTHS

@@ -24,7 +24,7 @@ from dfsfuse.namespace.log_map import LogMap
 from dfsfuse.namespace.transactions import Transaction
 
 NAMES = 5000
-LASTS_S = 0.6
+LASTS_S = 1.0
 OPERATION_S = 0.0003
 NEW = inodes.new(stat.S_IFDIR | 0o755, 0, 0, 1)
 
