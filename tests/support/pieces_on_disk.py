@@ -37,7 +37,7 @@ def cut(data: bytes) -> dict[int, bytes]:
 
 
 def pieces_of(root: Path, user: str) -> Iterator[tuple[int, bytes]]:
-    """(number, data) of every piece that a server has on its disk for this user. The server may be sweeping meanwhile."""
+    """(number, data) of every piece that a server has on its disk for this user. It may be sweeping meanwhile."""
     folder = root / user
     for path in (folder / "pieces").rglob("*.[1-4]"):
         if path.parent.name == "tmp":
