@@ -1,8 +1,8 @@
 """What the kernel keeps of names and attributes, and making it forget what other mounts have changed.
 
 - The map tells which names and inodes another mount changed (`changed`). A thread sends the kernel notifications about
-  those that it knows: from that thread only, since one that is sent from within an operation on the same inode waits
-  for itself.
+  those that it knows (`notifications`): from that thread only, since one that is sent from within an operation on the
+  same inode waits for itself.
 - A mount that is idle learns nothing. So the same thread looks for changes every `LOOK_EVERY_S`, as long as the kernel
   may be relying on something.
 - open() must see the newest state, though the kernel may come straight from a name that it keeps. The look for the
@@ -11,9 +11,8 @@
   and is right whatever happens meanwhile: the thread is *excused*, once, for that and for where it started from. Not
   for anything else: it may never have come again, and its next call is another one.
 - So must whatever changes names. There the names by which the kernel has come (`way`) are part of the transaction.
-- open() must see the newest size as well: attributes that are known to be old are taken from the kernel before it is
-  answered, without waiting for the thread. This one notification may be sent from an operation on the same inode, since
-  it touches no pages.
+- open() must see the newest size and data as well, and so must whoever gets a lock: the kernel is told before they are
+  answered.
 
 Knows names and inode numbers; no map, no keys. Threads: any number of callers; `_lock` guards all state and is held
 for moments only. One thread of its own, between `start` and `close`.
@@ -22,15 +21,15 @@ for moments only. One thread of its own, between `start` and `close`.
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from dfsfuse.errors import DfsError
+from dfsfuse.mount.notifications import PATIENCE_S, Device, Name, Notifications
 from dfsfuse.namespace.directories import Step, Way
 from dfsfuse.vfs.changed import Changed
 
@@ -44,9 +43,6 @@ EXCUSED_FOR_S: Final = 2.0
 """The kernel tries again at once. What is not used by then is of a call that found no such name the second time."""
 _EXCUSED_MAX: Final = 1000
 
-Name = tuple[int, bytes]
-"""A folder's inode and a name in it."""
-
 
 class Excuse:
     """Of a thread whose last operation was answered with ESTALE: until when it lasts, and for which inodes: those by
@@ -59,13 +55,6 @@ class Excuse:
         self.until = until
 
 
-class Device(Protocol):
-    """Where notifications go: `dfsfuse.fusekernel.device.Device`."""
-
-    def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool: ...
-    def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool: ...
-
-
 class KernelCaches:
     """See the module. `look` makes the map learn of changes; the kernel relies on an answer for `keeps_s`."""
 
@@ -75,9 +64,9 @@ class KernelCaches:
         device: Device,
         keeps_s: float,
         clock: Callable[[], float] = time.monotonic,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._look = look
-        self._device = device
         self._keeps_s = keeps_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -89,12 +78,9 @@ class KernelCaches:
         """Inodes that the kernel may reach by a name which another mount has changed."""
         self._excused: dict[int, Excuse] = {}
         """By thread."""
-        self._waiting: dict[Changed, None] = {}
-        self._old: dict[int, int] = {}
-        """Inodes of which the kernel has not been told yet that they changed: with the number of the last change."""
-        self._changes = itertools.count(1)
         self._relies_until = float("-inf")
         self._wake = threading.Event()
+        self._notifications = Notifications(device, self._wake, patience_s)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="kernel-caches", daemon=True)
 
@@ -165,13 +151,9 @@ class KernelCaches:
                     if ino is None:
                         continue
                     self._stale.add(ino)
-                elif change.ino not in self._names and change.ino != _ROOT:
-                    continue
-                else:
-                    self._old[change.ino] = next(self._changes)
-                self._waiting[change] = None
-            if self._waiting:
-                self._wake.set()
+                    self._notifications.add_name(change.ino, change.name)
+                elif change.ino in self._names or change.ino == _ROOT:
+                    self._notifications.add_inode(change.ino, is_data=change.is_data)
 
     def _looked_up(self, ino: int) -> None:
         """Who comes again may come by this. With the lock held."""
@@ -235,10 +217,14 @@ class KernelCaches:
         """The newest state was looked at, to open the inode: can the kernel have come to it by a name that is no more,
         or does it believe in attributes that are old? Raises OSError (ESTALE)."""
         self.way(who, ino)
-        with self._lock:
-            is_old = ino in self._old
-        if is_old:
-            self._device.inval_inode(ino, -1)
+        if not self._notifications.told(ino):
+            self._notifications.tell_here(ino, is_data=False)
+
+    def locked(self, ino: int) -> None:
+        """Somebody is about to get a lock on the file, which others have changed. Raises OSError."""
+        self._notifications.add_inode(ino, is_data=True)
+        if not self._notifications.told(ino):
+            self._notifications.tell_here(ino, is_data=True)
 
     # ------------------------------------------------------------------ the thread
 
@@ -249,6 +235,7 @@ class KernelCaches:
     def close(self) -> None:
         """End: nothing is sent any more, so that the device may be closed."""
         self._stopping = True
+        self._notifications.end()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(END_DEADLINE_S)
@@ -270,20 +257,4 @@ class KernelCaches:
 
     def notify(self) -> None:
         """Tell the kernel what has changed. Never within an operation."""
-        with self._lock:
-            waiting, self._waiting = self._waiting, {}
-            told = dict(self._old)
-        for change in waiting:
-            if self._stopping:
-                return
-            try:
-                if change.name is not None:
-                    self._device.inval_entry(change.ino, change.name, expire_only=True)
-                else:
-                    self._device.inval_inode(change.ino, 0 if change.is_data else -1)
-            except OSError as error:
-                log.warning("the kernel cannot be told of a change: %s", error)
-        with self._lock:
-            for ino, number in told.items():
-                if self._old.get(ino) == number:
-                    del self._old[ino]
+        self._notifications.tell_all()

@@ -80,7 +80,7 @@ class KernelSession:
         keeps_s = max(float(fuse.get(f"{what}_timeout", 0)) for what in ("entry", "attr"))
         self._caches = operations.caches = KernelCaches(vfs.look_for_changes, self._session.device, keeps_s)
         vfs.on_change = self._caches.changed
-        vfs.locks.on_change = self._session.device.inval_inode
+        vfs.locks.on_change = self._caches.locked
 
     def serve(self, on_ready: Callable[[], None]) -> None:
         """Until it is unmounted or cut off. `on_ready` is called when the mount works."""

@@ -1,0 +1,114 @@
+"""In which order the kernel is told, and who waits for that."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from dfsfuse.mount.notifications import Notifications
+
+FILE, OTHER, FOLDER = 3, 4, 2
+DEADLINE_S = 60.0
+
+
+class FakeDevice:
+    """Notes what it is told; `on_inode` is done meanwhile."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, object]] = []
+        self.on_inode: Callable[[], None] = lambda: None
+
+    def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
+        self.told.append((ino, offset))
+        self.on_inode()
+        return True
+
+    def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
+        assert expire_only
+        self.told.append((parent, name))
+        return True
+
+
+@pytest.fixture
+def device() -> FakeDevice:
+    return FakeDevice()
+
+
+@pytest.fixture
+def wake() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def news(device: FakeDevice, wake: threading.Event) -> Notifications:
+    return Notifications(device, wake, patience_s=DEADLINE_S)
+
+
+def begin(pool: ThreadPoolExecutor, news: Notifications, wake: threading.Event) -> Future[bool]:
+    """Somebody begins to wait until the kernel was told of the file."""
+    wake.clear()
+    waiting = pool.submit(news.told, FILE)
+    assert wake.wait(DEADLINE_S)
+    return waiting
+
+
+def test_of_each_inode_it_is_told_once_whatever_changed(news: Notifications, device: FakeDevice) -> None:
+    news.add_inode(FILE, is_data=True)
+    news.add_inode(OTHER, is_data=False)
+    news.add_inode(FILE, is_data=False)
+    news.add_name(FOLDER, b"f")
+    news.tell_all()
+    news.tell_all()
+    assert device.told == [(FOLDER, b"f"), (FILE, 0), (OTHER, -1)]
+
+
+def test_what_somebody_waits_for_comes_first(news: Notifications, device: FakeDevice, wake: threading.Event) -> None:
+    news.add_name(FOLDER, b"f")
+    news.add_inode(OTHER, is_data=True)
+    news.add_inode(FILE, is_data=True)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = begin(pool, news, wake)
+        news.tell_all()
+        assert waiting.result(DEADLINE_S)
+    assert device.told == [(FILE, 0), (FOLDER, b"f"), (OTHER, 0)]
+
+
+def test_who_comes_while_it_is_being_told_waits_too(
+    news: Notifications, device: FakeDevice, wake: threading.Event
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[Future[bool]] = []
+
+        def somebody_comes() -> None:
+            waiting.append(begin(pool, news, wake))
+            assert not waiting[0].done()
+
+        device.on_inode = somebody_comes
+        news.add_inode(FILE, is_data=True)
+        news.tell_all()
+        assert waiting[0].result(DEADLINE_S)
+    assert device.told == [(FILE, 0)]
+
+
+def test_nobody_waits_for_what_is_told_already_nor_after_the_end(news: Notifications, device: FakeDevice) -> None:
+    assert news.told(FILE)
+    news.add_inode(FILE, is_data=True)
+    news.end()
+    assert not news.told(FILE)
+    news.tell_all()
+    assert device.told == []
+
+
+def test_a_refusal_of_the_kernel_keeps_nobody_waiting(news: Notifications, device: FakeDevice) -> None:
+    def refuse() -> None:
+        raise OSError(5, "as a test")
+
+    device.on_inode = refuse
+    news.add_inode(FILE, is_data=True)
+    news.add_inode(OTHER, is_data=True)
+    news.tell_all()
+    assert device.told == [(FILE, 0), (OTHER, 0)]
+    assert news.told(FILE)
