@@ -26,7 +26,7 @@ from dfs_server import scrub
 from dfs_server.accounts import Accounts
 from dfs_server.config import ServerConfig
 from dfs_server.connection import STALL_S, Connection
-from dfs_server.failures import RequestFailedError
+from dfs_server.failures import RequestFailedError, failures_told
 from dfs_server.namespace import Namespace
 from dfs_server.namespaces import Namespaces
 from dfs_server.server_folder import ServerFolder
@@ -143,14 +143,15 @@ class Daemon:
             if self._stopping.is_set():
                 return
             try:
-                sock, peer = self._listener.accept()
+                self._begin_session(*self._listener.accept())
             except (BlockingIOError, ConnectionError):
                 continue
             except OSError as error:
                 log.warning("a connection cannot be accepted: %s", error)
                 self._stopping.wait(1.0)  # out of descriptors, most likely: others must end first
-                continue
-            self._begin_session(sock, peer)
+            except Exception:
+                log.exception("a connection cannot be accepted, for a reason nobody foresaw")
+                self._stopping.wait(1.0)
 
     def _begin_session(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         running = len(self._running_sessions())
@@ -165,7 +166,7 @@ class Daemon:
             self._sessions[thread] = sock
         try:
             thread.start()
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             log.exception("no thread can be started")
             self._forget(thread)
             sock.close()
@@ -213,12 +214,15 @@ class Daemon:
             )
 
     def _for_each_user(self, work: Callable[[Namespace], object], failed: str) -> None:
-        """Do this for all who have a folder here, connected or not. A failure that stays the same is said once."""
+        """Do this for all who have a folder here, connected or not. Raises nothing: whatever it fails of, it is tried
+        again in the next turn. A failure that stays the same is said once."""
         for user in sorted(self._config.users):
-            if self._stopping.is_set() or not (self._root / user).is_dir():
-                continue
+            if self._stopping.is_set():
+                return
             try:
-                work(self._namespaces.of(user))
+                with failures_told():
+                    if (self._root / user).is_dir():
+                        work(self._namespaces.of(user))
             except RequestFailedError as error:
                 if self._complaints.get((user, failed)) != str(error):
                     log.warning("user %s: %s: %s", user, failed, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -176,6 +177,52 @@ class TestStop:
         second = start_house()
         assert second.identity == first.identity
         assert second.client().call(GetPiece(SEGMENT, 1))[1] == DATA
+
+
+def drop(client: RawClient) -> None:
+    """Drop the segment by a batch, which is chosen."""
+    ballot = Ballot(1, b"client01")
+    encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, drops=(SEGMENT,)))
+    client.ask(Promise(ballot))
+    client.ask(Accept(ballot, 1, encoded))
+    client.ask(Chosen(1, batches.digest(encoded)))
+
+
+def test_a_disk_that_fails_once_does_not_end_the_deleting(
+    start_house: StartHouse, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = iter([OSError(errno.EIO, "Input/output error")])
+    is_dir = Path.is_dir
+
+    def is_dir_on_a_bad_disk(path: Path) -> bool:
+        if path.name == "alice" and threading.current_thread().name == "sweep" and (failure := next(failures, None)):
+            raise failure
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir_on_a_bad_disk)
+    house = start_house(grace_period_s=0.0, sweep_interval_s=0.01)
+    eventually(lambda: any("could not be deleted: the server's disk" in message for message in caplog.messages))
+    client = house.client()
+    client.put_piece(SEGMENT, 1, DATA)
+    drop(client)
+    eventually(lambda: not house.files())
+
+
+def test_a_connection_for_which_there_is_no_memory_does_not_keep_others_out(
+    start_house: StartHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = start_house()
+    failures = iter([MemoryError()])
+    start = threading.Thread.start
+
+    def start_in_little_memory(thread: threading.Thread) -> None:
+        if thread.name.startswith("session") and (failure := next(failures, None)):
+            raise failure
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_in_little_memory)
+    assert house.stranger().is_closed_by_server()
+    assert isinstance(house.client().ask(GetPosition()), Position)
 
 
 def test_dropped_pieces_are_deleted_in_the_background(start_house: StartHouse) -> None:
