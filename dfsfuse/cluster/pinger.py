@@ -22,6 +22,9 @@ GLANCE_S: Final = 0.1
 WATCH_S: Final = 0.2
 """How often idle connections are looked at: whether their server has closed them."""
 
+RETRY_S: Final = 1.0
+"""After a failure that nobody foresaw."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,25 +55,37 @@ class Pinger:
             self._lines.tried_elsewhere = False
 
     def _run(self) -> None:
-        with Exchange(self._lines, trial=True) as exchange:
-            while not self._stopping:
+        while not self._stopping:
+            self._under_trial.clear()
+            try:
+                with Exchange(self._lines, trial=True) as exchange:
+                    while not self._stopping:
+                        self._lines.changed.clear()
+                        self._look_after(exchange)
+            except Exception:
+                log.exception("trying servers failed in a way nobody foresaw; it goes on")
                 self._lines.changed.clear()
-                due_at, down = self._lines.next_trial()
-                for id in down:
-                    if id not in self._under_trial and self._lines.claim(id):
-                        self._lines.look_up(id)
-                        self._under_trial.add(id)
-                        exchange.start(Call(id, GetPosition(), stall_s=STALL_S))
-                for id in self._lines.room.to_ask():
-                    if id not in self._under_trial:
-                        self._under_trial.add(id)
-                        exchange.start(Call(id, GetStatus(), stall_s=STALL_S))
-                if exchange.unfinished():
-                    self._glance(exchange)
-                else:
-                    wait_s = WATCH_S if due_at is None else min(WATCH_S, due_at - self._lines.clock())
-                    self._lines.changed.wait(max(0.0, wait_s))
-                    self._lines.notice_hang_ups()
+                if not self._stopping:
+                    self._lines.changed.wait(RETRY_S)
+
+    def _look_after(self, exchange: Exchange) -> None:
+        """Begin the trials that are due, and wait a moment."""
+        due_at, down = self._lines.next_trial()
+        for id in down:
+            if id not in self._under_trial and self._lines.claim(id):
+                self._lines.look_up(id)
+                self._under_trial.add(id)
+                exchange.start(Call(id, GetPosition(), stall_s=STALL_S))
+        for id in self._lines.room.to_ask():
+            if id not in self._under_trial:
+                self._under_trial.add(id)
+                exchange.start(Call(id, GetStatus(), stall_s=STALL_S))
+        if exchange.unfinished():
+            self._glance(exchange)
+        else:
+            wait_s = WATCH_S if due_at is None else min(WATCH_S, due_at - self._lines.clock())
+            self._lines.changed.wait(max(0.0, wait_s))
+            self._lines.notice_hang_ups()
 
     def _glance(self, exchange: Exchange) -> None:
         outcome = exchange.next(GLANCE_S)

@@ -83,8 +83,13 @@ class Tender:
             if self._copy is None:
                 self._wake.wait(TEND_IDLE_EVERY_S if idle else TEND_EVERY_S)
             self._wake.clear()
-            if not self._stop.is_set():
+            if self._stop.is_set():
+                return
+            try:
                 self._tend()
+            except Exception:
+                log.exception("tending the log failed in a way nobody foresaw; it goes on")
+                self._copy, self._tended = None, frozenset()  # a copy is begun again
 
     def _tend(self) -> None:
         current: set[int] = set()

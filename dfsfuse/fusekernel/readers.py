@@ -45,6 +45,8 @@ class Readers:
         self._alive = 0
         self._spare = 0
         """Threads that wait for the baton, or are about to."""
+        self._is_short = False
+        """No further thread could be started when that was last tried."""
         self._turn = 0
         """Counts the requests that were read; changed only by who has the baton."""
         self._kept = _NOBODY
@@ -74,12 +76,12 @@ class Readers:
     # ------------------------------------------------------------------ readers
 
     def _start_reader(self) -> None:
-        """With the lock held."""
+        """With the lock held, for which the new thread waits. Raises RuntimeError, MemoryError."""
         thread = threading.Thread(target=self._run, name=f"fuse-{len(self._threads) + 1}", daemon=True)
+        thread.start()
         self._threads.append(thread)
         self._alive += 1
         self._spare += 1
-        thread.start()
 
     def _run(self) -> None:
         try:
@@ -136,10 +138,17 @@ class Readers:
         return has_baton
 
     def _pass_on(self) -> None:
-        """Let another thread read; start one if there is none to spare."""
+        """Let another thread read; start one if there is none to spare. Where none can be started, the first one that
+        has answered its request reads on."""
         with self._lock:
             if self._spare == 0 and self._alive < self._threads_max:
-                self._start_reader()
+                try:
+                    self._start_reader()
+                    self._is_short = False
+                except (RuntimeError, MemoryError) as error:
+                    if not self._is_short:
+                        log.warning("no further thread can be started, the %d others go on: %s", self._alive, error)
+                    self._is_short = True
         self._baton.release()
 
     # ------------------------------------------------------------------ the supervisor

@@ -243,10 +243,13 @@ class KernelCaches:
     def _run(self) -> None:
         while not self._stopping:
             relies = self._clock() < self._relies_until
-            if not self._wake.wait(LOOK_EVERY_S if relies else None):
-                self.look()
-            self._wake.clear()
-            self.notify()
+            try:
+                if not self._wake.wait(LOOK_EVERY_S if relies else None):
+                    self.look()
+                self._wake.clear()
+                self.notify()
+            except Exception:
+                log.exception("looking for changes failed in a way nobody foresaw; it goes on")
 
     def look(self) -> None:
         """Let the map learn what others have changed."""

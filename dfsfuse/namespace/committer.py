@@ -14,6 +14,8 @@ LINGER_S: Final = 0.002
 time is answered faster than beside a batch, for which this process and the servers work."""
 SETTLE_AFTER_S: Final = 0.005
 """A pause of this length ends a turn of writing: the lease is let go."""
+RETRY_S: Final = 1.0
+"""After a failure that nobody foresaw."""
 
 log = logging.getLogger(__name__)
 
@@ -70,4 +72,8 @@ class Committer:
                 except Exception:
                     log.exception("what was answered could not be committed yet")
                 self._wake.clear()
-                settled = not more and not self._wake.wait(SETTLE_AFTER_S) and self._owner.settle_if_idle()
+                try:
+                    settled = not more and not self._wake.wait(SETTLE_AFTER_S) and self._owner.settle_if_idle()
+                except Exception:
+                    log.exception("the lease could not be let go of yet")
+                    self._stop.wait(RETRY_S)

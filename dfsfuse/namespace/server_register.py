@@ -95,6 +95,9 @@ class ServerRegister:
                 self._update_or_try_again()
             except WrongServerError as error:
                 log.error("%s", error)  # noqa: TRY400 (for people: which folder is wrong, and what to do)
+            except Exception:
+                log.exception("who is which server could not be written down, for a reason nobody foresaw")
+                self._wake.set()
             self._stop.wait(self._pause_s)
 
     def _unwritten(self) -> dict[int, Fault]:

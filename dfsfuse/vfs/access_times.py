@@ -110,6 +110,8 @@ class AccessTimes:
                 self._context.store.transact(lambda tx, portion=portion: self._save(tx, portion))  # type: ignore[misc]
             except (DfsError, OSError) as failure:
                 log.debug("times of access of %d inodes are not kept: %s", len(portion), failure)
+            except Exception:  # noqa: BLE001 (the thread goes on)
+                log.exception("times of access of %d inodes are not kept, for a reason nobody foresaw", len(portion))
             self._forget(portion)
 
     def close(self) -> None:

@@ -102,3 +102,19 @@ def test_asks_a_full_server_until_it_has_room(server: WireServer, lines: Lines, 
     assert lines.usable() == {1} and lines.room.now() == {1}, "it is full, not down"
     wait_until(lambda: not lines.room.now())
     assert free_bytes == []
+
+
+def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(
+    server: WireServer, lines: Lines, pinger: Pinger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([UnicodeError("label empty or too long")])
+    look_up = lines.look_up
+
+    def look_up_later(id: int) -> None:
+        if failure := next(failures, None):
+            raise failure
+        look_up(id)
+
+    monkeypatch.setattr(lines, "look_up", look_up_later)
+    lines.failed(1, "it was lost", quick=True)
+    wait_until(lambda: lines.usable() == {1})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from support.daemons import eventually
 from support.grid import Fault
 from support.log_cluster import LogCluster
 
@@ -107,6 +108,29 @@ def test_the_thread_tends_when_it_is_woken_and_ends(log_cluster: LogCluster) -> 
     tender.wake()
     tender.close()
     assert not tender._thread.is_alive()
+
+
+def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(
+    log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, tender = parts(log_cluster)
+    write(log, 2)
+    outcomes: list[str] = []
+    tend = tender._tend
+
+    def fail_once() -> None:
+        outcomes.append("asked")
+        if len(outcomes) == 1:
+            tender.wake()
+            raise ValueError("nobody foresaw this")
+        tend()
+
+    monkeypatch.setattr(tender, "_tend", fail_once)
+    tender.start()
+    tender.wake()
+    eventually(lambda: len(outcomes) > 1 or not tender._thread.is_alive())
+    assert tender._thread.is_alive()
+    tender.close()
 
 
 def test_it_does_not_keep_what_nobody_asks_for(log_cluster: LogCluster) -> None:

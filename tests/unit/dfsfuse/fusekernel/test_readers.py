@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+import pytest
 from support.fake_kernel import request
 
 from dfsfuse.fusekernel import wire
@@ -123,6 +124,31 @@ def test_what_was_slow_once_is_quick_again_when_it_is() -> None:
     names = [requests.ask(SLOW) for _ in range(200)]
     requests.end()
     assert changes(names) < 150
+
+
+def test_where_no_thread_can_be_started_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, tried = threading.Event(), threading.Semaphore(0)
+    requests = Requests(16, lambda opcode: None if opcode == QUICK else _wait(go_on))
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        tried.release()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(2):  # the supervisor tries it the first time, and the reader itself the second
+        requests.send(SLOW)
+        assert tried.acquire(timeout=DEADLINE_S)
+        requests.send(QUICK)
+        go_on.set()
+        assert [requests.handled.get(timeout=DEADLINE_S)[0] for _ in range(2)] == [SLOW, QUICK]
+        go_on.clear()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    requests.send(SLOW)
+    requests.ask(QUICK)  # there is room again
+    go_on.set()
+    assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
+    requests.end()
 
 
 def test_letting_go_of_a_thread_that_hangs() -> None:

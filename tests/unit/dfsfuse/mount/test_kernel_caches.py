@@ -254,6 +254,26 @@ def test_the_thread_looks_while_the_kernel_relies_on_something(device: FakeDevic
     assert device.told == [(FILE, -1)]
 
 
+def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(device: FakeDevice) -> None:
+    now = 100.0
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks, now
+        looks += 1
+        if looks == 1:
+            raise ValueError("nobody foresaw this")
+        caches.changed([Changed(FILE)])
+        now += 10.0
+
+    caches = KernelCaches(look, device, 5.0, clock=lambda: now)
+    caches.start()
+    caches.given(ROOT, b"f", FILE)
+    assert device.something.wait(10.0)
+    caches.close()
+    assert device.told == [(FILE, -1)]
+
+
 def test_what_keys_stand_for() -> None:
     number = (7).to_bytes(8, "big")
     keys = [b"d/" + number + b"/na/me", b"i/" + number, b"e/" + number + number, b"o/" + number, b"n"]

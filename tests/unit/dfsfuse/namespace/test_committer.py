@@ -9,6 +9,7 @@ import pytest
 from support.fake_log import FakeLog, HandCommitter, SharedLog, family_of
 
 from dfsfuse.errors import MaybeDoneError
+from dfsfuse.namespace import committer as committing
 from dfsfuse.namespace.committer import Committer
 from dfsfuse.namespace.log_map import LogMap
 
@@ -47,8 +48,9 @@ def test_who_could_not_commit_lets_go_too(log: FakeLog, shared: SharedLog) -> No
 class Scripted:
     """An owner with something to commit so many times."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, times: int, failures: int = 0) -> None:
         self.times = times
+        self.failures = failures
         self.asked: list[str] = []
         self.settled = threading.Event()
 
@@ -59,6 +61,9 @@ class Scripted:
 
     def settle_if_idle(self) -> bool:
         self.asked.append("settle")
+        self.failures -= 1
+        if self.failures >= 0:
+            raise ValueError("nobody foresaw this")
         self.settled.set()
         return True
 
@@ -71,3 +76,14 @@ def test_what_waits_again_is_committed_though_nobody_wakes_the_committer() -> No
     assert owner.settled.wait(10.0)
     committer.close()
     assert owner.asked == ["commit", "commit", "commit", "settle"]
+
+
+def test_a_failure_to_let_go_of_the_lease_does_not_end_the_committer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "RETRY_S", 0.0)
+    owner = Scripted(1, failures=1)
+    committer = Committer(owner)
+    committer.start()
+    committer.wake()
+    assert owner.settled.wait(10.0)
+    committer.close()
+    assert owner.asked == ["commit", "settle", "commit", "settle"]

@@ -120,3 +120,21 @@ def test_a_fault_is_counted_once(store: MemoryMap) -> None:
     servers.noted = {2: Fault(4, 100, "another one")}
     one.close()
     assert store.read(find)[2].faults == 4
+
+
+def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(store: MemoryMap) -> None:
+    servers = Servers()
+    one = register(store, servers)
+    one.open()
+    one.start()
+    failures = iter([ValueError("nobody foresaw this")])
+
+    def fail_once(_: Batch) -> None:
+        if failure := next(failures, None):
+            raise failure
+
+    store.before_commit = fail_once
+    servers.found = servers.found | {3: b"new disk"}
+    servers.on_news()
+    eventually(lambda: store.read(find)[3].identity == b"new disk")
+    one.close()

@@ -196,6 +196,23 @@ def test_a_store_that_fails_loses_the_time_and_nothing_else(mounts: MemoryMounts
     assert read_file(mounts.mount(), b"f") == b"content"
 
 
+def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(mounts: MemoryMounts, vfs: Vfs) -> None:
+    failures = iter([ValueError("nobody foresaw this")])
+
+    def fail_once(_: object) -> None:
+        if failure := next(failures, None):
+            raise failure
+
+    ino = write_file(vfs, b"f", b"content")
+    read_file(vfs, b"f")
+    mounts.map.before_commit = fail_once
+    vfs._access_times.write()
+    read_file(vfs, b"f")
+    shown = vfs.getattr(ino).atime_ns
+    vfs.close()
+    assert atime(mounts, b"f") == shown
+
+
 def test_a_file_that_is_gone_stays_gone(mounts: MemoryMounts, vfs: Vfs) -> None:
     write_file(vfs, b"f", b"content")
     read_file(vfs, b"f")
