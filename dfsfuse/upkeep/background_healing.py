@@ -91,7 +91,8 @@ class HealingTurn:
         self._not_before = 0.0
         self._retry_s = RETRY_FIRST_S
         self._findings_at = clock() + FINDINGS_EVERY_S
-        self._quarantined: dict[int, int] = {}
+        self._found: dict[int, Findings] = {}
+        """What each server said last of its quarantine."""
         self._bad: deque[tuple[Segment, int, int]] = deque(maxlen=BAD_MAX)
         self._restored: dict[tuple[bytes, int, int], float] = {}
 
@@ -131,19 +132,21 @@ class HealingTurn:
             self._due_at = now + EVERY_S
         if now >= self._findings_at:
             self._findings_at = now + FINDINGS_EVERY_S
-            if self._more_in_quarantine():
+            if self._is_new_in_quarantine():
                 self._turns.want(self._record())
 
-    def _more_in_quarantine(self) -> bool:
+    def _is_new_in_quarantine(self) -> bool:
+        """Has any server found a bad piece since it was last asked? Others may have been forgotten meanwhile, so that
+        their number says little."""
         outcomes = ask(self._cluster, dict.fromkeys(sorted(self._cluster.usable()), GetFindings()), self._wait)
         found = {
-            server: outcome.reply.quarantined_count
+            server: outcome.reply
             for server, outcome in outcomes.items()
             if isinstance(outcome, Answer) and isinstance(outcome.reply, Findings)
         }
-        more = any(count > self._quarantined.get(server, 0) for server, count in found.items())
-        self._quarantined.update(found)
-        return more
+        is_new = any(_is_new(reply, self._found.get(server)) for server, reply in found.items())
+        self._found.update(found)
+        return is_new
 
     def _record(self) -> bytes | None:
         return self._store.read(lambda view: view.get(keys.HEALING), max_age_s=STEP_S)
@@ -220,6 +223,13 @@ class HealingTurn:
     def _said(self, report: Report) -> str:
         said = report.told(self._cluster.names)
         return "; ".join([said, *report.reasons])
+
+
+def _is_new(now: Findings, before: Findings | None) -> bool:
+    """Is something in quarantine that was not? Not by the times: a server's clock may be set back."""
+    if before is None:
+        return now.quarantined_count > 0
+    return now.quarantined_count > before.quarantined_count or not {*now.quarantined} <= {*before.quarantined}
 
 
 class BackgroundHealer:

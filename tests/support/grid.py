@@ -94,6 +94,7 @@ class FakeServer:
     wants_copy: bool = False
     """Its map is damaged."""
     quarantined: int = 0
+    findings: tuple[tuple[bytes, int, int], ...] = ()
 
     def forget(self) -> None:
         """The disk was wiped."""
@@ -116,7 +117,7 @@ class FakeServer:
             case GetPosition():
                 return Position(self.applied, b"", ZERO, wants_copy=self.wants_copy), b""
             case GetFindings():
-                return Findings((), self.quarantined, 0, 0, 0, 0, 0, ""), b""
+                return Findings(self.findings, self.quarantined, 0, 0, 0, 0, 0, ""), b""
             case DropPieces():
                 return Have(bytes(self.stored.pop(piece, None) is not None for piece in request.pieces)), b""
             case GetPiece():

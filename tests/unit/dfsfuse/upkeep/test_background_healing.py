@@ -183,6 +183,26 @@ def test_what_a_scrub_puts_in_quarantine_is_a_reason(files: StoredFiles) -> None
     assert looks(files) == seen  # it is still there, and no news
 
 
+def test_a_new_finding_is_a_reason_though_as_many_old_ones_were_forgotten(files: StoredFiles) -> None:
+    mount = Mount(files)
+    files.grid[1].findings, files.grid[1].quarantined = ((bytes(16), 2, 1_000), (bytes(16), 1, 900)), 2
+    mount.after(FINDINGS_EVERY_S)
+    assert not mount.turn.is_wanted
+    files.down(3, 4)  # so that it stays a wish
+    files.grid[1].findings = ((bytes(16), 3, 1_100), (bytes(16), 2, 1_000))
+    mount.after(FINDINGS_EVERY_S)
+    assert mount.turn.is_wanted
+    files.up(3, 4)
+    mount.after(0)
+    mount.after(SETTLE_S)
+    assert not mount.turn.is_wanted
+    files.down(3, 4)
+    files.grid[1].findings = files.grid[1].findings[1:]  # what was forgotten is no reason
+    files.grid[1].quarantined = 1
+    mount.after(FINDINGS_EVERY_S)
+    assert not mount.turn.is_wanted
+
+
 def test_of_two_mounts_one_heals(files: StoredFiles) -> None:
     one, other = Mount(files), Mount(files)
     files.down(1)
