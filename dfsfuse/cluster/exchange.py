@@ -247,8 +247,6 @@ class Exchange:
                 return False
             if outcome.status == Status.DIVERGED:
                 self._lines.note_fault(call.server, "its log is another one than the others'")
-            if outcome.status == Status.DAMAGED:
-                self._lines.note_fault(call.server, outcome.text)
         self._lines.answered(call.server)
         return True
 

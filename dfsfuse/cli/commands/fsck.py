@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -78,8 +79,8 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
     write_line(f"{files} and {folders}, at slot {checked.slot}.")
     for sentence in summary(checked):
         write_line(sentence)
-    for server, why in sorted(_unheard(checked).items()):
-        complain(f"{names[server]} was not checked: {why}")
+    for name, why in unheard(checked, names).items():
+        complain(f"{name} was not checked: {why}")
     if repair and not checked.may_repair:
         complain("nothing was changed: while the servers' maps differ nobody can tell what is right")
     if not checked.is_newest:
@@ -148,8 +149,13 @@ def _sentence(finding: Finding) -> str:
     return f"{printable(finding.path)}: {printable(finding.text)}"
 
 
-def _unheard(checked: Checked) -> dict[int, str]:
-    return {**checked.swept.unheard, **checked.pieces.unheard, **checked.comparison.absent}
+def unheard(checked: Checked, names: dict[int, str]) -> dict[str, str]:
+    """Which servers were not checked, by name, and why: without the name and address that some reasons begin with."""
+    found = {**checked.swept.unheard, **checked.pieces.unheard, **checked.comparison.absent}
+    return {
+        names[server]: re.sub(rf"^{re.escape(names[server])} \([^)]*\):? ", "", why)
+        for server, why in sorted(found.items())
+    }
 
 
 def as_dictionary(checked: Checked, names: dict[int, str]) -> dict[str, object]:
@@ -192,5 +198,5 @@ def as_dictionary(checked: Checked, names: dict[int, str]) -> dict[str, object]:
         "dead_sessions": len(checked.remains.sessions),
         "dead_locks": checked.remains.locks,
         "dead_ended": checked.are_buried,
-        "not_checked": {names[server]: why for server, why in sorted(_unheard(checked).items())},
+        "not_checked": unheard(checked, names),
     }

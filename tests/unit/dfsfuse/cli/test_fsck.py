@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfsfuse.cli.commands.fsck import difference, summary
+from dfsfuse.cli.commands.fsck import difference, summary, unheard
 from dfsfuse.upkeep.fsck_run import Checked
 from dfsfuse.upkeep.fsck_snapshot import Comparison
 from dfsfuse.upkeep.sweep_sessions import Remains
@@ -38,3 +38,18 @@ def test_what_mounts_that_died_have_left_is_said_and_is_nothing_that_is_wrong() 
     checked = Checked(remains=Remains((), 1))
     checked.comparison = Comparison(frozenset({1, 2, 3, 4}), {}, {b"k": frozenset({1})})
     assert summary(checked) == ["0 sessions and 1 lock of mounts that died are left: mounts end them, within a day."]
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("DFS2 (10.0.0.2:7700): a row is damaged; others can tell", "a row is damaged; others can tell"),
+        ("DFS2 ([::1]:7700) does not answer: connection refused", "does not answer: connection refused"),
+        ("does not answer", "does not answer"),
+        ("DFS20 (10.0.0.2:7700): it is another one", "DFS20 (10.0.0.2:7700): it is another one"),
+    ],
+)
+def test_a_server_that_was_not_checked_is_named_once(why: str, said: str) -> None:
+    checked = Checked()
+    checked.comparison = Comparison(frozenset({1, 3, 4}), {2: why}, {})
+    assert unheard(checked, NAMES) == {"DFS2": said}

@@ -155,6 +155,17 @@ def test_lie_is_a_failure_and_the_end_of_the_connection(bench: Bench, answer: Ca
     assert server.accepted == 2
 
 
+def test_who_says_that_its_map_is_damaged_has_told_no_lie(bench: Bench) -> None:
+    server = bench.add(WireServer())
+    server.answer = lambda line, id, request, payload: line.reply(id, Error(Status.DAMAGED, "a row is damaged"))
+    lines = bench.lines()
+    assert failure(ask(lines)).status is Status.DAMAGED
+    assert lines.faults.by_server() == {}
+    server.answer = lambda line, id, request, payload: line.reply(id, Error(Status.DIVERGED, "another log"))
+    assert failure(ask(lines)).status is Status.DIVERGED
+    assert lines.faults.by_server()[1].text == "its log is another one than the others'"
+
+
 def test_payload_longer_than_the_sink_touches_nothing(bench: Bench) -> None:
     bench.add(WireServer(answer=lambda line, id, request, payload: line.reply(id, Piece(9, b""), b"123456789")))
     kept = bytearray(16)
