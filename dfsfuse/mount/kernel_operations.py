@@ -262,10 +262,17 @@ class KernelOperations(Operations):
     def create(
         self, context: Context, parent: int, name: bytes, mode: int, flags: int, umask: int
     ) -> tuple[Entry, Opened]:
+        """Only what is not there. The kernel has just looked, and believes that it makes the file: it would check no
+        permission. With ESTALE it looks again, finds what another mount has made meanwhile, and opens that."""
         with self._way(context, parent) as way:
-            attributes, handle = self._vfs.create(
-                parent, name, mode, flags, context.uid, context.gid, hold=True, way=way
-            )
+            try:
+                attributes, handle = self._vfs.create(
+                    parent, name, mode, flags | os.O_EXCL, context.uid, context.gid, hold=True, way=way
+                )
+            except FileExistsError as error:
+                if flags & os.O_EXCL:
+                    raise
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
         return self._entry(parent, name, attributes), _opened(handle, flags)
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:

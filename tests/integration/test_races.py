@@ -71,6 +71,61 @@ def test_exclusive_creation_has_exactly_one_winner(mounts: tuple[Path, Path]) ->
         assert [(mount / f"file{turn}").read_bytes() for mount in mounts] == [expected] * 2
 
 
+def test_who_opens_or_makes_a_file_at_once_gets_the_same_one(mounts: tuple[Path, Path]) -> None:
+    """Whoever comes second finds it made since he looked: nobody is told so, and nothing is lost."""
+    inodes: dict[str, list[int]] = {mount.name: [] for mount in mounts}
+
+    def attempt(mount: Path, turn: int) -> None:
+        place, text = (0, b"one") if mount.name == "one" else (3, b"other")
+        descriptor = os.open(mount / f"shared{turn}", os.O_RDWR | os.O_CREAT)
+        try:
+            assert os.pwrite(descriptor, text, place) == len(text)
+            inodes[mount.name].append(os.fstat(descriptor).st_ino)
+        finally:
+            os.close(descriptor)
+
+    assert winners(mounts, attempt) == (set(range(ROUNDS)), set(range(ROUNDS)))
+    assert inodes["one"] == inodes["other"]
+    assert len(set(inodes["one"])) == ROUNDS
+    for turn in range(ROUNDS):
+        assert [(mount / f"shared{turn}").read_bytes() for mount in mounts] == [b"oneother"] * 2, turn
+
+
+@contextlib.contextmanager
+def not_as_root() -> Iterator[None]:
+    """Root may open whatever it likes: meanwhile another user is at work here."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_nobody_gets_what_he_may_not_open_because_it_was_made_a_moment_ago(mounts: tuple[Path, Path]) -> None:
+    """Only who has made the file has a descriptor: it is for nobody to open."""
+    (mounts[0] / "everybody's").mkdir()
+    (mounts[0] / "everybody's").chmod(0o777)
+    folders = {mount: os.open(mount / "everybody's", os.O_RDONLY) for mount in mounts}
+
+    def attempt(mount: Path, turn: int) -> None:
+        try:
+            os.close(os.open(f"closed{turn}", os.O_RDWR | os.O_CREAT, 0, dir_fd=folders[mount]))
+        except PermissionError as error:
+            raise FileExistsError from error
+
+    try:
+        with not_as_root():
+            one, other = winners(mounts, attempt)
+    finally:
+        for folder in folders.values():
+            os.close(folder)
+    assert one | other == set(range(ROUNDS))
+    assert not one & other
+
+
 def test_mkdir_has_exactly_one_winner(mounts: tuple[Path, Path]) -> None:
     one, other = winners(mounts, lambda mount, turn: (mount / f"folder{turn}").mkdir())
     assert one | other == set(range(ROUNDS))

@@ -5,15 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 import pytest
 from support.memory_mounts import ROOT, MemoryMounts
 
 from dfsfuse.fusekernel.values import NOW, Changes, Context
+from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
+from dfsfuse.vfs.changed import Changed
 
 WHO = Context(1000, 100, 42, 2)
+STRANGER = Context(2000, 200, 43, 4)
 NAME = b"odd \xff\n"
+
+
+class NoDevice:
+    """The kernel is told of nothing."""
+
+    def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
+        return False
+
+    def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
+        return False
 
 
 @pytest.fixture
@@ -49,6 +63,62 @@ def test_a_file_from_create_to_release(fs: KernelOperations) -> None:
     again = fs.open(WHO, ino, os.O_RDONLY, kill_privileges=False).handle
     assert fs.read(WHO, ino, again, 0, 100) == b"\0\0\0h"
     fs.release(WHO, ino, again, None)
+
+
+MADE_MEANWHILE: dict[str, Callable[[KernelOperations], object]] = {
+    "file": lambda fs: create(fs, mode=0o600),
+    "symbolic link": lambda fs: fs.symlink(WHO, ROOT, NAME, b"there"),
+    "folder": lambda fs: fs.mkdir(WHO, ROOT, NAME, 0o755, 0),
+    "fifo": lambda fs: fs.mknod(WHO, ROOT, NAME, stat.S_IFIFO | 0o600, 0, 0),
+}
+
+
+@pytest.mark.parametrize("kind", MADE_MEANWHILE)
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY | os.O_TRUNC])
+def test_what_another_mount_made_since_the_name_was_looked_up_is_for_the_kernel_to_open(
+    mounts: MemoryMounts, kind: str, flags: int
+) -> None:
+    """It believes that the file is being made, and would check no permission. With ESTALE it looks up, and opens."""
+    one, vfs = KernelOperations(mounts.mount()), mounts.mount()
+    other = KernelOperations(vfs)
+    with pytest.raises(FileNotFoundError):
+        other.lookup(STRANGER, ROOT, NAME)
+    MADE_MEANWHILE[kind](one)
+    found = one.lookup(WHO, ROOT, NAME).attributes
+    assert found is not None
+    if kind == "file":
+        handle = one.open(WHO, found.ino, os.O_WRONLY, kill_privileges=False).handle
+        one.write(WHO, found.ino, handle, 0, memoryview(b"secret"), kill_privileges=False)
+        one.flush(WHO, found.ino, handle, 1)
+    before = one.getattr(WHO, found.ino, None)
+    with pytest.raises(OSError, match=r".") as caught:
+        other.create(STRANGER, ROOT, NAME, stat.S_IFREG | 0o644, flags, 0)
+    assert caught.value.errno == errno.ESTALE
+    with pytest.raises(FileExistsError):
+        other.create(STRANGER, ROOT, NAME, stat.S_IFREG | 0o644, flags | os.O_EXCL, 0)
+    assert not vfs.is_open(found.ino)
+    assert not vfs.is_held(found.ino)
+    assert one.getattr(WHO, found.ino, None) == before
+    again = other.lookup(STRANGER, ROOT, NAME).attributes
+    assert again is not None
+    assert again.ino == found.ino
+
+
+def test_who_comes_again_to_open_what_was_made_meanwhile_is_let_in_by_his_folder(mounts: MemoryMounts) -> None:
+    """His working folder is not looked up again, and may have been moved meanwhile."""
+    one, vfs = KernelOperations(mounts.mount()), mounts.mount()
+    other = KernelOperations(vfs)
+    other.caches = caches = KernelCaches(vfs.look_for_changes, NoDevice(), 1.0)
+    folder = other.mkdir(WHO, ROOT, b"d", 0o755, 0).attributes
+    assert folder is not None
+    one.create(WHO, folder.ino, NAME, stat.S_IFREG | 0o644, os.O_RDWR, 0)
+    with pytest.raises(OSError, match=r".") as caught:
+        other.create(WHO, folder.ino, NAME, stat.S_IFREG | 0o644, os.O_RDWR, 0)
+    assert caught.value.errno == errno.ESTALE
+    caches.changed([Changed(ROOT, b"d")])
+    found = other.lookup(WHO, folder.ino, NAME).attributes
+    assert found is not None
+    other.open(WHO, found.ino, os.O_RDWR, kill_privileges=False)
 
 
 def test_time_outs_go_with_every_entry(fs: KernelOperations) -> None:
