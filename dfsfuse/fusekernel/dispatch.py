@@ -62,7 +62,6 @@ HANDLERS: Final[dict[int, Handler]] = {
     wire.FUSE_IOCTL: files.ioctl,
     wire.FUSE_OPENDIR: files.opendir,
     wire.FUSE_READDIR: files.readdir,
-    wire.FUSE_READDIRPLUS: files.readdirplus,
     wire.FUSE_RELEASEDIR: files.releasedir,
     wire.FUSE_FSYNCDIR: files.fsyncdir,
     wire.FUSE_GETLK: files.getlk,
@@ -87,6 +86,7 @@ class Dispatcher:
         self._errno_of = errno_of
         self._running: set[int] = set()
         """The numbers of requests that are being handled and cannot be interrupted."""
+        self._handlers = {**HANDLERS, wire.FUSE_READDIRPLUS: self._readdirplus}
         self._silent: dict[int, Callable[[Request], None]] = {
             wire.FUSE_FORGET: self._forget,
             wire.FUSE_BATCH_FORGET: self._forget,
@@ -104,7 +104,7 @@ class Dispatcher:
         except MalformedError as error:
             log.error("the kernel sent what is no request: %s", error)  # noqa: TRY400
             return
-        handler = HANDLERS.get(request.opcode)
+        handler = self._handlers.get(request.opcode)
         if handler is None:
             self._handle_other(request)
             return
@@ -139,6 +139,9 @@ class Dispatcher:
             if handler != self._forget:
                 self._answer(request.unique, number, b"")
 
+    def _readdirplus(self, operations: Operations, request: Request) -> Answer:
+        return files.readdirplus(operations, request, lambda error: self._errno(error, request))
+
     def _forget(self, request: Request) -> None:
         if request.opcode == wire.FUSE_FORGET:
             names.forget(self._operations, request)
@@ -160,8 +163,8 @@ class Dispatcher:
         self._answer(request.unique, 0, b"")
 
     def _errno(self, error: Exception, request: Request) -> int:
-        handler = HANDLERS.get(request.opcode)
-        name = handler.__name__.rstrip("_") if handler else f"opcode {request.opcode}"
+        handler = self._handlers.get(request.opcode)
+        name = handler.__name__.strip("_") if handler else f"opcode {request.opcode}"
         what = f"{name} of inode {request.nodeid}"
         if isinstance(error, MalformedError):
             log.error("%s is malformed: %s", what, error)

@@ -132,21 +132,32 @@ def readdir(operations: Operations, request: Request) -> list[Buffer]:
     return packed
 
 
-def readdirplus(operations: Operations, request: Request) -> list[Buffer]:
-    """An entry is looked up only when it is sure to be sent: the kernel counts what it gets."""
+def readdirplus(operations: Operations, request: Request, failed: Callable[[Exception], object]) -> list[Buffer]:
+    """An entry is looked up only when it is sure to be sent: the kernel counts what it gets. So from then on nothing
+    makes the request fail, whatever is raised: `failed` is told of it, the rest is sent without being looked up, and
+    the kernel asks when it needs it. Only what is gone since it was listed says nothing about the others."""
     handle, offset, size, *_ = request.fields(wire.fuse_read_in)
     packed: list[Buffer] = []
-    for entry in operations.readdir(request.context, request.nodeid, handle, _checked(offset)):
-        size -= dirent_size(entry.name, plus=True)
-        if size < 0:
-            break
-        found = _NOT_LOOKED_UP
-        if entry.name not in (b".", b".."):
-            try:
-                found = operations.lookup_listed(request.context, request.nodeid, entry)
-            except OSError:  # gone since it was listed, or cannot be had: the kernel asks when it needs it
-                found = _NOT_LOOKED_UP
-        packed.append(direntplus(entry, found))
+    looks_up = True
+    try:
+        for entry in operations.readdir(request.context, request.nodeid, handle, _checked(offset)):
+            size -= dirent_size(entry.name, plus=True)
+            if size < 0:
+                break
+            found = _NOT_LOOKED_UP
+            if looks_up and entry.name not in (b".", b".."):
+                try:
+                    found = operations.lookup_listed(request.context, request.nodeid, entry)
+                except FileNotFoundError:
+                    found = _NOT_LOOKED_UP
+                except Exception as error:  # noqa: BLE001 - the entries before it must get to the kernel
+                    failed(error)
+                    looks_up = False
+            packed.append(direntplus(entry, found))
+    except Exception as error:
+        if not packed:
+            raise
+        failed(error)  # the kernel goes on asking after what it gets, and is told then
     return packed
 
 

@@ -10,6 +10,7 @@ import os
 import random
 import stat
 import threading
+from collections.abc import Iterator
 
 import pytest
 from support.fake_kernel import FakeKernel, init_body, request
@@ -19,9 +20,10 @@ from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.dispatch import HANDLERS
 from dfsfuse.fusekernel.negotiation import Settings
 from dfsfuse.fusekernel.operations import Operations
-from dfsfuse.fusekernel.values import Attributes, Context, Data, Entry
+from dfsfuse.fusekernel.values import Attributes, Context, Data, DirectoryEntry, Entry
 
 EVERYTHING = (1 << 63) - 1
+OPCODES = {*HANDLERS, wire.FUSE_READDIRPLUS}
 
 
 def attributes_of(entry_out: bytes) -> dict[str, int]:
@@ -123,6 +125,68 @@ def test_a_listing_fits_what_is_asked_for_and_goes_on_where_it_ended(opcode: int
         assert {ino: inode.lookups for ino, inode in files.inodes.items()} == counted
 
 
+class NoServersError(Exception):
+    """An error of the file system that is no OSError."""
+
+
+class Listed(MemoryFs):
+    """A folder of five; the look-ups of the third fail, and the listing itself when its end is asked for."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+        self.names = [b"%d" % n for n in range(5)]
+        for name in self.names:
+            self.create(Context(10, 20, 42, 0), 1, name, stat.S_IFREG | 0o644, 0, 0)
+
+    def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
+        if name == self.names[2]:
+            raise self.error
+        return super().lookup(context, parent, name)
+
+    def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterator[DirectoryEntry]:
+        yield from super().readdir(context, ino, handle, offset)
+        raise self.error
+
+
+ERRORS = [OSError(errno.ENOENT, "gone"), NoServersError("no server answers"), ZeroDivisionError("a bug")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_what_cannot_be_looked_up_is_listed_all_the_same(error: Exception) -> None:
+    """The kernel counts what it is sent: once an entry is looked up the answer must come. What went wrong is told; and
+    where the servers do not answer, it is not waited for at each entry."""
+    files = Listed(error)
+    told: list[Exception] = []
+
+    def errno_of(error: Exception, operation: str) -> int:
+        assert operation == "readdirplus of inode 1"
+        told.append(error)
+        return errno.EREMOTEIO
+
+    counted = {ino: inode.lookups for ino, inode in files.inodes.items()}
+    with FakeKernel(files, errno_of=errno_of) as kernel:
+        number, answer = kernel.ask(wire.FUSE_READDIRPLUS, 1, wire.fuse_read_in.pack(0, 0, 4096, 0, 0, 0, 0))
+        assert number == 0
+        found = {}
+        while answer:
+            nodeid = wire.fuse_entry_out.unpack_from(answer)[0]
+            answer = answer[wire.fuse_entry_out.size :]
+            _, offset, length, _ = wire.fuse_dirent.unpack_from(answer)
+            answer = answer[wire.fuse_dirent.size :]
+            found[answer[:length]] = nodeid
+            answer = answer[-(-length // 8) * 8 :]
+            counted[nodeid] = counted.get(nodeid, 0) + 1
+        assert list(found) == [b".", b"..", *files.names]
+        without = files.names[2:3] if isinstance(error, OSError) else files.names[2:]
+        assert [name for name, nodeid in found.items() if not nodeid] == [b".", b"..", *without]
+        counted.pop(0)
+        assert {ino: inode.lookups for ino, inode in files.inodes.items()} == counted
+        assert told == [error] * (1 if isinstance(error, OSError) else 2)
+        rest = wire.fuse_read_in.pack(0, offset, 4096, 0, 0, 0, 0)
+        assert kernel.ask(wire.FUSE_READDIRPLUS, 1, rest) == (errno.EREMOTEIO, b"")
+
+
 # ---------------------------------------------------------------------- untrusted input
 
 
@@ -167,7 +231,7 @@ def test_every_opcode_cut_short() -> None:
     needs_nothing = {wire.FUSE_READLINK, wire.FUSE_STATFS, wire.FUSE_DESTROY, wire.FUSE_IOCTL}
     silent = {wire.FUSE_FORGET, wire.FUSE_BATCH_FORGET}
     with FakeKernel(MemoryFs()) as kernel:
-        for opcode in {*HANDLERS, wire.FUSE_SETLK, wire.FUSE_SETLKW, wire.FUSE_INTERRUPT, *silent}:
+        for opcode in {*OPCODES, wire.FUSE_SETLK, wire.FUSE_SETLKW, wire.FUSE_INTERRUPT, *silent}:
             if opcode in silent:
                 kernel.send(opcode, 1, b"abc")
             elif opcode not in needs_nothing:
@@ -196,7 +260,7 @@ def test_noise(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     noise = random.Random(7)
     too_much_memory = {wire.FUSE_WRITE, wire.FUSE_FALLOCATE, wire.FUSE_SETATTR}  # a file of 8 EiB is not tested here
-    opcodes = sorted(set(HANDLERS) - too_much_memory)
+    opcodes = sorted(OPCODES - too_much_memory)
     with FakeKernel(MemoryFs()) as kernel:
         for _ in range(10_000):
             small = noise.choice([0, 0, 1, 8, 100]).to_bytes(8, "little")
