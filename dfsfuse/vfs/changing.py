@@ -1,7 +1,8 @@
 """setattr(): mode, owner, times and size.
 
 A size is reached in steps of bounded batches, the last of which makes the other changes too. Unsaved data of the file
-is saved first; or given up, if the new size is 0. Threads: `OpenFile.commit_lock` is held: no flush comes between.
+is saved first; or given up, if the new size is 0. The region that was cut is told to the compactor if it has too many
+extents, or if little is left to show of its segments. Threads: `OpenFile.commit_lock` is held: no flush comes between.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import regions
 from dfsfuse.vfs.attributes import AttributeChanges
+from dfsfuse.vfs.compaction import Compactor
 from dfsfuse.vfs.context import FILE_MAX_BYTES, Context
 from dfsfuse.vfs.open_file import OpenFile, Sealed
 from dfsfuse.vfs.removal import Reaper
@@ -45,7 +47,8 @@ def changed(inode: Inode, changes: AttributeChanges, now_ns: int) -> Inode:
 class Changer:
     """See the module. Has no state."""
 
-    def __init__(self, context: Context, saver: Saver, uploads: Uploads, reaper: Reaper) -> None:
+    def __init__(self, context: Context, saver: Saver, uploads: Uploads, reaper: Reaper, compactor: Compactor) -> None:
+        self._compactor = compactor
         self._context = context
         self._reaper = reaper
         self._saver = saver
@@ -90,21 +93,22 @@ class Changer:
                 doomed = list(file.sealed)
         now_ns = self._context.clock()
 
-        def step(tx: Transaction) -> tuple[Inode, bool]:
-            inode = inodes.load(tx, ino)
-            if not inode.is_file:
-                raise error(errno.EISDIR if inode.is_directory else errno.EINVAL)
+        def step(tx: Transaction) -> tuple[Inode, bool, list[int]]:
+            before = inodes.load(tx, ino)
+            if not before.is_file:
+                raise error(errno.EISDIR if before.is_directory else errno.EINVAL)
             directories.check_way(tx, way if is_first else ())
-            inode, is_reached = regions.resize(tx, ino, inode, size)
+            inode, is_reached = regions.resize(tx, ino, before, size)
+            crowded = regions.crowded_end(tx, ino, inode) if size < before.size and is_reached else []
             inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=now_ns)
             if is_reached:
                 inode = changed(inode, changes, now_ns)
             inodes.save(tx, ino, inode)
-            return inode, is_reached
+            return inode, is_reached, crowded
 
         is_first, is_reached = True, False
         while not is_reached:
-            inode, is_reached = self._context.store.transact(step, durable=False)
+            inode, is_reached, crowded = self._context.store.transact(step, durable=False)
             is_first = False  # what has begun is done to the end, whatever name the file gets meanwhile
         if file is not None:
             with file.lock:
@@ -114,4 +118,5 @@ class Changer:
                     file.written_ns = None
             self._uploads.let_go(file, doomed)
             self._reaper.drop_later(ino, doomed)  # and not above: if that batch may not have come through, they stay
+        self._compactor.later(ino, crowded)
         return inode

@@ -11,7 +11,7 @@ One call changes at most `STEP_REGIONS` records, so that its batch stays far bel
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -103,11 +103,23 @@ def find(view: View, ino: int, inode: Inode, indexes: Sequence[int]) -> list[Reg
     return [EMPTY if value is None else decode(value) for value in values]
 
 
+def is_short(inode: Inode) -> bool:
+    """Are all of the file's regions asked for by key?"""
+    return not inode.stored_bytes or count(inode.size) <= FEW_REGIONS
+
+
+def ask_for_short(view: View, files: Iterable[tuple[int, Inode]]) -> None:
+    """Have all regions of the short ones among these files asked for at once: file by file, each that is not known
+    would cost a round trip and a run of its own."""
+    short = [(ino, count(inode.size)) for ino, inode in files if inode.stored_bytes and is_short(inode)]
+    view.get_many([keys.region(ino, index) for ino, number in short for index in range(number)])
+
+
 def find_all(view: View, ino: int, inode: Inode) -> list[tuple[int, Region]]:
     """All regions of a file that have a record, in order."""
     if not inode.stored_bytes:
         return []
-    if count(inode.size) <= FEW_REGIONS:
+    if is_short(inode):
         indexes = range(count(inode.size))
         found = find(view, ino, inode, indexes)
         return [(index, region) for index, region in zip(indexes, found, strict=True) if region.extents]
@@ -194,6 +206,14 @@ def resize(tx: Transaction, ino: int, inode: Inode, size: int) -> tuple[Inode, b
             stored += covered(region) - covered(old)
     rotation = inode.rotation if size else None
     return msgspec.structs.replace(inode, size=size, stored_bytes=stored, rotation=rotation), complete
+
+
+def crowded_end(view: View, ino: int, inode: Inode) -> list[int]:
+    """The region in which the file ends, if it is crowded; for who has just cut it there."""
+    if not inode.size % REGION_BYTES:
+        return []
+    index = inode.size // REGION_BYTES
+    return [index] if runs.is_crowded(find(view, ino, inode, [index])[0]) else []
 
 
 def _last_records(view: View, ino: int, inode: Inode, first: int) -> tuple[list[tuple[int, Region]], bool]:

@@ -123,7 +123,8 @@ class Vfs:
         self._saver = saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
         self._incomplete = Incomplete(context)
         self._access_times = times = AccessTimes(context, atime, folders=diratime)
-        changer, holes = Changer(context, saver, self._uploads, self._reaper), Holes(context, saver, self._compactor)
+        changer = Changer(context, saver, self._uploads, self._reaper, self._compactor)
+        holes = Holes(context, saver, self._compactor)
         self._files = Files(context, table, saver, changer, holes, times)
         self._files.on_nameless = self.orphan_keeper.opened
         self.locks = Locking(store, self._files.save_inode, lifetime_s=lock_lifetime_s)

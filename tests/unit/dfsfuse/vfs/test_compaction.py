@@ -113,6 +113,35 @@ def test_the_room_of_holes_that_were_punched_comes_back(mounts: MemoryMounts) ->
     close(vfs, handle)
 
 
+def test_a_region_in_many_parts_is_compacted_after_it_was_cut(mounts: MemoryMounts) -> None:
+    """Whoever wrote it has not come to it: his mount is dead, or it was cut at that very moment."""
+    dead, vfs = mounts.mount(compaction=Held()), mounts.mount()
+    ino, handle = create(dead)
+    expected = write_parts(dead, handle, 2 * SURPLUS_MAX)
+    size = (SURPLUS_MAX + 10) * 20
+    vfs.setattr(ino, AttributeChanges(size=size))
+    made = region(mounts, ino)
+    assert len(made.segments) == len(made.extents) == 1
+    seen = vfs.open(ino, os.O_RDONLY)
+    assert vfs.read(seen, 0, 10_000) == expected[:size]
+    close(vfs, seen)
+
+
+def test_the_room_of_what_was_cut_off_comes_back(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino, handle = create(vfs)
+    size = extents.REGION_BYTES
+    vfs.write(handle, 0, b"x" * 3 * size)
+    vfs.setattr(ino, AttributeChanges(size=size + 100), handle)
+    assert [segment.length for segment in region(mounts, ino, 1).segments] == [100]
+    assert vfs.read(handle, size - 100, 1000) == b"x" * 200
+    written = len(mounts.segments.written)
+    vfs.setattr(ino, AttributeChanges(size=size), handle)
+    vfs.setattr(ino, AttributeChanges(size=5 * size + 1), handle)
+    assert len(mounts.segments.written) == written  # there is nothing to be made smaller
+    close(vfs, handle)
+
+
 def test_a_writer_who_never_pauses_does_not_keep_a_region_from_being_compacted(mounts: MemoryMounts) -> None:
     vfs, other = mounts.mount(), mounts.mount(compaction=Held())
     ino, handle = create(vfs)
