@@ -71,7 +71,7 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
 
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=Path)  # click.Path would look at it, and wait if it hangs
 @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="The client's config file (dfc.yaml).")
 @click.option("-o", "option_lists", metavar="OPTIONS", multiple=True, help="Mount options, see below.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")

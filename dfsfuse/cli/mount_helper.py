@@ -30,7 +30,7 @@ _CODES = {DONE: DONE, USAGE: MOUNT_USAGE, INTERRUPTED: MOUNT_INTERRUPTED}
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=click.Path(path_type=Path))
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=Path)  # as in dfsmount
 @click.option("-o", "option_lists", metavar="OPTIONS", multiple=True, help="Mount options, as for dfsmount.")
 @click.option("-f", "fake", is_flag=True, help="Check everything, and do not mount.")
 @click.option("-n", "no_mtab", is_flag=True, expose_value=False, help="Ignored: there is no /etc/mtab to write.")

@@ -36,7 +36,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=Path)  # as in dfsmount
 def run(mountpoint: Path) -> int:
     """Start the servers and mount at MOUNTPOINT."""
     for config in (CLIENT_CONFIG, SERVER_CONFIG):
@@ -53,7 +53,7 @@ def run(mountpoint: Path) -> int:
     click.echo(f"Servers: {running}")
     mountpoint = mountpoints.absolute(mountpoint.expanduser())
     mount = mountpoints.mounted_at(mountpoint)
-    if mount is not None and mount.is_ours and not mountpoints.is_stale(mountpoint):
+    if mount is not None and mount.is_ours and not unmounting.is_stale(mountpoint):
         click.echo(f"Mounted: {mountpoint} (it was already)")
     else:
         code = _mount(mountpoint)

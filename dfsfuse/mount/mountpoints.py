@@ -1,8 +1,8 @@
 """Where something may be mounted, and what is mounted there now.
 
-Knows /proc/self/mountinfo and what a folder looks like; knows nothing of servers or files. Never touches the inside of
-a mount whose process may hang: paths are resolved up to the folder that holds the mountpoint, and the rest is
-looked up in the kernel's table. No threads, no state.
+Knows /proc/self/mountinfo and what a folder looks like; knows nothing of servers or files. Never touches
+a mount whose process may hang: paths are resolved up to the folder that holds the mountpoint, the rest is looked up in
+the kernel's table, and whether a mount is stale is asked by a process of its own. No threads, no state.
 """
 
 from __future__ import annotations
@@ -10,13 +10,25 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from dfsfuse.mount import children
 from dfsfuse.mount.errors import MountpointError
 
 MOUNT_TABLE = Path("/proc/self/mountinfo")
 FILE_SYSTEM_TYPE = "fuse.dfs"
+STALE_TIMEOUT_S: Final = 5.0
+_STATVFS: Final = """
+import os, sys
+try:
+    os.statvfs(sys.argv[1])
+except OSError as error:
+    sys.exit(error.errno)
+"""
+"""Unlike attributes, the kernel keeps nothing of this."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +86,11 @@ def _is_link(path: Path) -> bool:
         return False
 
 
-def is_stale(mountpoint: Path) -> bool:
-    """Is the process behind this FUSE mount gone? (Every access says "Transport endpoint is not connected".)"""
-    try:
-        os.statvfs(mountpoint)  # unlike attributes, the kernel keeps nothing of this
-    except OSError as error:
-        return error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
-    return False
+def is_stale(mountpoint: Path, timeout_s: float = STALE_TIMEOUT_S) -> bool:
+    """Is the process behind this FUSE mount gone? (Every access says "Transport endpoint is not connected".) One that
+    does not answer by the deadline is there, and may go on."""
+    answer = children.run([sys.executable, "-I", "-S", "-c", _STATVFS, os.fspath(mountpoint)], timeout_s)
+    return answer is not None and answer[0] in {errno.ENOTCONN, errno.ECONNABORTED}
 
 
 def check(mountpoint: Path, *, allow_nonempty: bool = False) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dfsfuse.mount import libfuse, mountpoints, running
+from dfsfuse.mount import children, libfuse, mountpoints, running
 from dfsfuse.mount.errors import FuseMissingError, MountBusyError, MountpointError, MountTimeoutError
 
 HELPER_TIMEOUT_S = 15.0
@@ -53,7 +52,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False, flush_timeout_s: float = FL
 
 def detach(mountpoint: Path, *, lazy: bool = False) -> None:
     """Take the mount out of the kernel's table, by umount as root, else by fusermount3."""
-    result = _run(_command(mountpoint, lazy))
+    result = children.run(_command(mountpoint, lazy), HELPER_TIMEOUT_S)
     if result is None:
         raise MountTimeoutError(
             f"{mountpoint}: unmounting takes too long (its dfsmount hangs?). Try: dfsmount -u -z {mountpoint}"
@@ -78,10 +77,15 @@ def detach_at_any_cost(mountpoint: Path) -> None:
         detach(mountpoint, lazy=True)
 
 
+def is_stale(mountpoint: Path) -> bool:
+    """Was `mountpoint` left behind by a process that is gone? Not if one is alive that says it serves it."""
+    return running.find(mountpoint) is None and mountpoints.is_stale(mountpoint)
+
+
 def remove_stale(mountpoint: Path) -> bool:
     """Unmount what a killed dfsmount left at `mountpoint`, if that is so. True: it was."""
     mount = mountpoints.mounted_at(mountpoint)
-    if mount is None or not mount.is_ours or not mountpoints.is_stale(mountpoint):
+    if mount is None or not mount.is_ours or not is_stale(mountpoint):
         return False
     detach(mountpoint, lazy=True)
     return True
@@ -95,23 +99,6 @@ def _command(mountpoint: Path, lazy: bool) -> list[str]:
     if helper is None:
         raise FuseMissingError(f"fusermount3 is missing. Install it as root: {libfuse.INSTALL_COMMAND}")
     return [helper, "-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)]
-
-
-def _run(command: list[str]) -> tuple[int, str] | None:
-    """Exit status and last words of the helper; None if it did not end in time."""
-    environment = {**os.environ, "LC_ALL": "C"}
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            timeout=HELPER_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    return done.returncode, " ".join(os.fsdecode(done.stderr).split())
 
 
 def _wait_for(serving: running.Serving, timeout_s: float) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mounts import Grid, environment, eventually, is_mounted, program, unmount
+from support.mounts import Grid, environment, eventually, is_mounted, program, unmount, within
+
+from dfsfuse.mount import running
 
 pytestmark = pytest.mark.integration
 
@@ -219,6 +221,28 @@ def test_what_a_killed_mount_leaves_is_no_obstacle(dfsmount: Dfsmount, grid: Gri
     assert code == 0
     assert "no longer running" in text
     assert not is_mounted(mount.path)
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_mount_that_hangs_holds_up_nobody_who_mounts_there(
+    dfsmount: Dfsmount, grid: Grid, is_announced: bool
+) -> None:
+    """It is not stale, and may go on. Who serves it cannot always be seen: each user has a list of his own."""
+    mount = grid.mount(f"hangs-{is_announced}", ["-o", "attr_timeout=0"])
+    (mount.path / "file").write_text("is there")
+    if is_announced:
+        dfsmount.environment = environment()
+    else:
+        running.file_of(mount.path).unlink()
+    os.kill(mount.pid, signal.SIGSTOP)
+    try:
+        code, text = within(20.0, "dfsmount", lambda: dfsmount.mount(mount.path))
+    finally:
+        os.kill(mount.pid, signal.SIGCONT)
+    assert code == 10
+    assert "already mounted" in text
+    assert (mount.path / "file").read_text() == "is there"
+    assert mount.unmount() == 0
 
 
 @BINDINGS

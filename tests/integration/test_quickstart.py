@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mounts import environment, is_mounted, unmount
+from support.mounts import environment, is_mounted, unmount, within
 
 from dfsfuse.cli.local_servers import free_ports
+from dfsfuse.mount import running
 
 pytestmark = pytest.mark.integration
 
@@ -91,3 +93,21 @@ def test_run_twice_and_stop(folder: Path) -> None:
 
     assert quickstart(folder, "run", mountpoint)[0] == 0
     assert (mountpoint / "file").read_text() == "hello"
+
+
+def test_run_while_the_mount_hangs(folder: Path) -> None:
+    mountpoint = folder / "dfs"
+    code, text = quickstart(folder, "run", mountpoint)
+    assert code == 0, text
+    serving = running.find(mountpoint)
+    assert serving is not None
+    os.kill(serving.pid, signal.SIGSTOP)
+    try:
+        code, text = within(20.0, "make run", lambda: quickstart(folder, "run", mountpoint))
+        assert code == 0, text
+        assert f"{mountpoint} (it was already)" in text
+        serving.file.unlink()
+        again = within(20.0, "make run", lambda: quickstart(folder, "run", mountpoint))
+        assert again == (code, text)
+    finally:
+        os.kill(serving.pid, signal.SIGCONT)
