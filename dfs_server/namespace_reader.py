@@ -16,14 +16,17 @@ from typing import Final
 from dfs_server import checksums, log_table, state_row
 from dfs_server.acceptor import ParsedBatch
 from dfs_server.damage import DamagedMapError, DamagedStateError
+from dfs_server.protocol.frames import AFTER_AUTHENTICATION
+from dfs_server.protocol.message import MAX_AT_ONCE
 from dfs_server.protocol.messages import Batches, Behind, Change, Changes, Error, Items, Reply, Values
 from dfs_server.protocol.status import Status
 from dfs_server.state_row import StateRow
 
 REPLY_BYTES: Final = 1024 * 1024
 """About how much a reply with many items, batches or changes may hold; what does not fit is asked for again."""
-VALUES_BYTES: Final = 4 * 1024 * 1024
-"""What the values of keys that were asked for one by one may have at most: a frame has no room for more."""
+VALUES_BYTES: Final = AFTER_AUTHENTICATION.body_bytes - 16 * MAX_AT_ONCE
+"""What the values of keys that were asked for one by one may have at most: a frame has no room for more, with the few
+bytes that MessagePack adds to each."""
 MAX_ITEMS: Final = 5000
 BAD_ROW: Final = "a row of the map is not what was written"
 
@@ -99,7 +102,7 @@ class NamespaceReader:
                 found.append(value)
                 size += len(value)
                 if size > VALUES_BYTES:
-                    return Error(Status.BAD_REQUEST, "the values are more than fits in a reply: ask for fewer at once")
+                    return Error(Status.TOO_MUCH, "the values are more than fits in a reply: ask for fewer at once")
             return Values(state.applied, tuple(found))
 
     def items(self, slot: int, start: bytes, end: bytes, limit: int) -> Reply:

@@ -33,3 +33,5 @@ class Status(IntEnum):
     """Another client copies the map to this server: leave it to that one."""
     DAMAGED = 13
     """What was asked for was damaged on the server's disk, or is part of a map that is: ask another server."""
+    TOO_MUCH = 14
+    """What was asked for is more than fits in one reply: ask for less at once."""

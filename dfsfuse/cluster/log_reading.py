@@ -15,6 +15,9 @@ from typing import Final
 
 from dfs_server.protocol import batches
 from dfs_server.protocol.messages import GetPosition, Items, ReadKeys, ReadRange, Values
+from dfs_server.protocol.status import Status
+from dfsfuse.cluster import key_portions
+from dfsfuse.cluster.key_portions import TooMuchAtOnceError
 from dfsfuse.cluster.log_rounds import first_of, follow, gather, learn_from
 from dfsfuse.cluster.log_state import LogState
 from dfsfuse.cluster.log_writing import try_to_lead
@@ -72,20 +75,28 @@ def read(
 ) -> Procedure[Values | Items]:
     """The reply of a server that is at `log.known` or later, asked in this order.
 
-    If it is later, the changes in between are learnt first. Raises UnavailableError if no server can tell.
+    If it is later, the changes in between are learnt first. Raises UnavailableError if no server can tell, and
+    TooMuchAtOnceError if that is for want of room in a reply.
     """
     reasons: list[str] = []
+    has_room = True
     left = list(order)
     while left:
         left.sort(key=lambda server: server in log.silent)
-        event = yield from first_of(log, left, make(log.known))
+        request = make(log.known)
+        event = yield from first_of(log, left, request)
         server, reply = event.server, event.reply
         left.remove(server)
         if not isinstance(reply, Values | Items):
             reasons.append(event.why or f"server {server} is behind")
+            if isinstance(request, ReadKeys) and key_portions.is_told_by(event.status, request.keys):
+                has_room = False
+                if event.status == Status.TOO_MUCH:  # the others have the same values
+                    break
             continue
         others = [other for other in order if other != server]
         if (yield from learn_from(log, [server, *others], Point(reply.applied, batches.NO_BATCH))):
             return reply
         reasons.append(f"server {server} went on and no longer tells what changed")
-    raise UnavailableError("no server can answer this read: " + "; ".join(reasons))
+    failure = UnavailableError if has_room else TooMuchAtOnceError
+    raise failure("no server can answer this read: " + "; ".join(reasons))

@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from dfsfuse.cluster.key_portions import read_in_portions
 from dfsfuse.cluster.log_state import News
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.namespace.map_cache import MapCache, prefix_end
@@ -64,11 +65,9 @@ class Fetcher:
         self._fetch_keys(keys)
 
     def _fetch_keys(self, keys: Sequence[bytes]) -> None:
-        for first in range(0, len(keys), READ_KEYS):
-            part = tuple(keys[first : first + READ_KEYS])
-            values = self._log.read_keys(part).values
+        for part, reply in read_in_portions(self._log.read_keys, keys, READ_KEYS):
             self._absorb()
-            self._insert(lambda part=part, values=values: self._cache().fetched(part, values))  # type: ignore[misc]
+            self._insert(lambda part=part, values=reply.values: self._cache().fetched(part, values))  # type: ignore[misc]
 
     def _fetch_with_family(self, key: bytes, family: bytes) -> None:
         """A key, with its whole family; of a large one, with those that come after it, which are asked for next when a

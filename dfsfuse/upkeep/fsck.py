@@ -6,9 +6,8 @@ says so. The changes hold for the map that was looked at: `mend` makes them only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 from dfsfuse.namespace.transactions import MapStore, Transaction
@@ -19,6 +18,8 @@ from dfsfuse.upkeep.fsck_records import Draft, Finding, Items
 
 KEYS_AT_ONCE: Final = 500
 """So many changes go into one batch; most maps need fewer in all."""
+BYTES_AT_ONCE: Final = 1_000_000
+"""And about so much at most: an inode with extended attributes may have 64 KiB."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,8 @@ def examine(items: Items, now_ns: int) -> Examined:
 
 def mend(store: MapStore, draft: Draft) -> bool:
     """Make the changes. False if somebody changed what they rest on: then look again. Raises DfsError."""
-    changes = iter(sorted(draft.changes.items(), key=lambda change: change[0]))
     guards = draft.expected(draft.guards - set(draft.changes))
-    while portion := dict(islice(changes, KEYS_AT_ONCE)):
+    for portion in _portions(sorted(draft.changes.items(), key=lambda change: change[0])):
         expected = {**guards, **draft.expected(portion)}
 
         def work(tx: Transaction, portion: dict[bytes, bytes | None] = portion, expected: Mapping[bytes, bytes | None] = expected) -> bool:  # fmt: skip # noqa: E501
@@ -75,6 +75,20 @@ def mend(store: MapStore, draft: Draft) -> bool:
         if not store.transact(work):
             return False
     return True
+
+
+def _portions(changes: list[tuple[bytes, bytes | None]]) -> Iterator[dict[bytes, bytes | None]]:
+    portion: dict[bytes, bytes | None] = {}
+    size = 0
+    for key, value in changes:
+        cost = len(key) + len(value or b"")
+        if portion and (len(portion) == KEYS_AT_ONCE or size + cost > BYTES_AT_ONCE):
+            yield portion
+            portion, size = {}, 0
+        portion[key] = value
+        size += cost
+    if portion:
+        yield portion
 
 
 def _where(key: bytes) -> bytes:

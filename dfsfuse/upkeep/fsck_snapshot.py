@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Request, Values
+from dfsfuse.cluster import key_portions
 from dfsfuse.cluster.exchange import Answer, Failure
+from dfsfuse.cluster.key_portions import TooMuchAtOnceError, read_in_portions
 from dfsfuse.cluster.log_state import News
 from dfsfuse.cluster.proposer import Point
 from dfsfuse.errors import UnavailableError
@@ -82,15 +84,14 @@ def snapshot(log: Log, told: Told = lambda _: None) -> Snapshot:
     for _ in range(ROUNDS):
         if not stale:
             return Snapshot(items, log.known.slot, is_newest)
-        part = tuple(sorted(stale)[:READ_KEYS])
-        reply = log.read_keys(part)
-        stale.difference_update(part)
-        stale |= _changed(log.take_news(), after=reply.applied, but=frozenset(part))
-        for key, value in zip(part, reply.values, strict=True):
-            if value is None:
-                items.pop(key, None)
-            else:
-                items[key] = value
+        for part, reply in read_in_portions(log.read_keys, sorted(stale)[:READ_KEYS], READ_KEYS):
+            stale.difference_update(part)
+            stale |= _changed(log.take_news(), after=reply.applied, but=frozenset(part))
+            for key, value in zip(part, reply.values, strict=True):
+                if value is None:
+                    items.pop(key, None)
+                else:
+                    items[key] = value
     raise UnavailableError("the namespace changes too fast to be looked at as a whole: try again when less is written")
 
 
@@ -174,9 +175,11 @@ def _confirm(
 ) -> Comparison:
     differing: dict[bytes, frozenset[int]] = {}
     undecided = 0
-    for first in range(0, len(suspects), READ_KEYS):
-        part = tuple(suspects[first : first + READ_KEYS])
-        replies = _at_one_slot(cluster, log, absent, part, pause)
+
+    def read(part: tuple[bytes, ...]) -> dict[int, Values] | None:
+        return _at_one_slot(cluster, log, absent, part, pause)
+
+    for part, replies in read_in_portions(read, suspects, READ_KEYS):
         if replies is None:
             undecided += len(part)
             continue
@@ -192,7 +195,7 @@ def _confirm(
 def _at_one_slot(
     cluster: Asked, log: Log, absent: dict[int, str], part: tuple[bytes, ...], pause: Callable[[float], object]
 ) -> dict[int, Values] | None:
-    """What the servers say of these keys, all at the same slot. None if they never are."""
+    """What the servers say of these keys, all at the same slot. None if they never are. Raises TooMuchAtOnceError."""
     for _ in range(TRIES):
         log.catch_up()
         log.take_news()
@@ -202,6 +205,8 @@ def _at_one_slot(
         for server, outcome in found.items():
             if isinstance(outcome, Answer) and isinstance(outcome.reply, Values):
                 replies[server] = outcome.reply
+            elif isinstance(outcome, Failure) and key_portions.is_told_by(outcome.status, part):
+                raise TooMuchAtOnceError(outcome.text)
             elif isinstance(outcome, Failure):
                 absent[server] = outcome.text
         if replies and len(replies) + len(absent) >= len(cluster.names) and len(_slots(replies)) == 1:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol, TypeVar
 
-from dfs_server.protocol.messages import Items
+from dfs_server.protocol.messages import Items, Values
+from dfsfuse.cluster.key_portions import TooMuchAtOnceError, read_in_portions
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.errors import UnavailableError
 
@@ -71,16 +72,18 @@ class MapReader:
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Pages.values`."""
-        found: list[bytes | None] = []
-        for first in range(0, len(keys), READ_KEYS):
-            part = tuple(keys[first : first + READ_KEYS])
-            found += self._patiently(lambda part=part: self._log.read_keys(part)).values  # type: ignore[misc]
-        return found
+
+        def read(part: tuple[bytes, ...]) -> Values:
+            return self._patiently(lambda: self._log.read_keys(part))
+
+        return [value for _, reply in read_in_portions(read, keys, READ_KEYS) for value in reply.values]
 
     def _patiently(self, read: Callable[[], T]) -> T:
         for _ in range(TRIES - 1):
             try:
                 return self._read(read)
+            except TooMuchAtOnceError:
+                raise
             except UnavailableError:
                 self.begin()
         return self._read(read)

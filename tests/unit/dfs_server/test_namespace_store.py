@@ -13,10 +13,13 @@ import pytest
 from dfs_server.copy_turn import COPY_RESTS_S
 from dfs_server.database import FolderFormatError
 from dfs_server.log_table import KEEP_BATCHES, TRIM_STEP
+from dfs_server.namespace_reader import VALUES_BYTES
 from dfs_server.namespace_store import NamespaceStore
-from dfs_server.protocol import batches
+from dfs_server.protocol import batches, messages
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch, InlinePiece
+from dfs_server.protocol.frames import AFTER_AUTHENTICATION
+from dfs_server.protocol.message import MAX_AT_ONCE
 from dfs_server.protocol.messages import (
     Accept,
     AcceptedAt,
@@ -145,7 +148,18 @@ def test_values_that_are_more_than_fits_are_not_gathered(store: NamespaceStore) 
     assert writer.read(*[b"large"] * 4, b"small")[-1] == b"x"
     refused = store.handle(ReadKeys(writer.slot, writer.digest, (b"large",) * 1000))
     assert isinstance(refused, Error)
-    assert refused.status == Status.BAD_REQUEST
+    assert refused.status == Status.TOO_MUCH
+
+
+def test_what_is_not_refused_fits_in_a_frame(store: NamespaceStore) -> None:
+    """However many values it is that are as much as may be read at once."""
+    writer = Writer(store)
+    size = VALUES_BYTES // MAX_AT_ONCE
+    writer.commit(puts=((b"k", bytes(size)), (b"rest", bytes(VALUES_BYTES % MAX_AT_ONCE + size))))
+    reply = store.handle(ReadKeys(writer.slot, writer.digest, (b"k",) * (MAX_AT_ONCE - 1) + (b"rest",)))
+    assert isinstance(reply, Values)
+    assert sum(len(value or b"") for value in reply.values) == VALUES_BYTES
+    assert len(messages.encode(reply)) <= AFTER_AUTHENTICATION.body_bytes
 
 
 def test_small_pieces_are_kept_where_they_are_at_home(store: NamespaceStore) -> None:

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.log_cluster import LogCluster
+from support.log_mounts import LogMounts
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, names, read_file, write_file
 
 from dfsfuse.data import extents
@@ -128,6 +130,24 @@ def test_fields_of_an_inode_that_are_wrong() -> None:
         tree.mend()
         assert tree.inode(which(tree)) == before
         assert everything(tree.remount()) == WHOLE
+
+
+def test_what_is_mended_may_be_more_than_a_batch_has_room_for(log_cluster: LogCluster) -> None:
+    """Extended attributes are in the inodes' records."""
+    mounts = LogMounts(log_cluster)
+    made = mounts.with_much_in_their_records(80)
+    items = mounts.memory.map.items
+    right = dict(items)
+    for ino in made:
+        inode = records.decode_inode(items[keys.inode(ino)])
+        items[keys.inode(ino)] = records.encode(msgspec.structs.replace(inode, nlink=2))
+    mounts.commit()
+    store = mounts.cold_map()
+    draft = examine(items, NOW_NS).draft
+    assert draft.changes.keys() == {keys.inode(ino) for ino in made}
+    assert mend(store, draft)
+    asked = sorted(right)
+    assert dict(zip(asked, store.read(lambda view: view.get_many(asked)), strict=True)) == right
 
 
 def test_an_entry_of_another_type_than_its_inode() -> None:

@@ -7,10 +7,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from support.log_cluster import LogCluster
+from support.log_cluster import LogCluster, LogServer
 
 from dfs_server.checksums import of_item
-from dfs_server.protocol.messages import Message, ReadKeys, ReadRange
+from dfs_server.protocol.messages import Error, Message, ReadKeys, ReadRange
+from dfs_server.protocol.status import Status
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.cluster.tender import Tender
@@ -154,6 +155,40 @@ def test_a_server_whose_map_is_damaged_is_said_to_be(namespace: Namespace) -> No
     damage(namespace, 3, "UPDATE map SET value = X'99' WHERE key = CAST('k030' AS BLOB)")
     found = compare(namespace.cluster, namespace.reader, pause=lambda _: None)
     assert (found.compared, set(found.absent), found.differing) == ({1, 2, 4}, {3}, {})
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> list[ReadKeys]:
+    """Servers that have no room in a reply for the values of two keys. What was refused."""
+    refused: list[ReadKeys] = []
+    answer = LogServer.answer
+
+    def refuse(server: LogServer, request: Message, payload: bytes) -> tuple[Message, bytes]:
+        if isinstance(request, ReadKeys) and len(request.keys) > 1:
+            refused.append(request)
+            return Error(Status.TOO_MUCH, "ask for fewer"), b""
+        return answer(server, request, payload)
+
+    monkeypatch.setattr(LogServer, "answer", refuse)
+    return refused
+
+
+def test_values_that_are_more_than_fits_are_read_in_portions(namespace: Namespace, refusing: list[ReadKeys]) -> None:
+    namespace.change_between_pages(5)
+    found = snapshot(namespace.reader)
+    assert refusing
+    assert found.items == namespace.truth
+
+
+def test_values_that_are_more_than_fits_are_compared_in_portions(
+    namespace: Namespace, refusing: list[ReadKeys]
+) -> None:
+    damage(namespace, 3, "DELETE FROM map WHERE key = CAST('k030' AS BLOB)")
+    damage(namespace, 3, "DELETE FROM map WHERE key = CAST('k031' AS BLOB)")
+    found = compare(namespace.cluster, namespace.reader, pause=lambda _: None)
+    assert refusing
+    assert (found.compared, found.absent) == ({1, 2, 3, 4}, {})
+    assert found.differing == {b"k030": frozenset({3}), b"k031": frozenset({3})}
 
 
 def test_a_server_that_is_down_or_behind_is_said_to_be(namespace: Namespace) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from support.grid import Fault
 from support.log_cluster import LogCluster, LogServer
+from support.log_mounts import LogMounts
 
 from dfs_server.protocol.messages import Error, GetChanges, Message
 from dfs_server.protocol.status import Status
@@ -86,6 +87,13 @@ def test_in_pages_while_the_log_goes_on(log_cluster: LogCluster, monkeypatch: py
         seen += [record.index for record in page]
         put(log, (keys.inode(2), inode_of(0)), (b"elsewhere", bytes(len(seen))))
     assert seen == list(range(10))
+
+
+def test_files_whose_inodes_are_more_than_a_reply_has_room_for(log_cluster: LogCluster) -> None:
+    mounts = LogMounts(log_cluster)
+    made = mounts.with_much_in_their_records(80)
+    records_found = found(MapReader(log_of(log_cluster)))
+    assert [(record.ino, record.rotation is None) for record in records_found] == [(ino, False) for ino in made]
 
 
 def test_a_page_is_asked_for_again_if_the_log_went_on_too_far(
