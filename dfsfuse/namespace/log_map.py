@@ -319,12 +319,17 @@ class LogMap:
         with self._lock:
             self._cache.trim()
         until = self._clock() + RUNS_FOR_S
+        overtaken = False
         for _ in range(RUNS):
             is_late = self._clock() > until
-            yield CachedView(self._cache)
+            view = CachedView(self._cache)
+            yield view
+            overtaken |= not view.lacks_something()
             if is_late:
                 break
-        raise UnavailableError("other clients change the same files without pause: try again")
+        if overtaken:
+            raise UnavailableError("other clients change the same files without pause: try again")
+        raise UnavailableError("the servers have not told in time all that this needs to know: try again")
 
     def _is_newest(self, since: float) -> bool:
         """Whether the cached state was the newest one at some moment after `since`. (Any lock.)"""

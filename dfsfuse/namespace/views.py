@@ -89,6 +89,10 @@ class CachedView:
 
     # -------------------------------------------------------------- for the owner
 
+    def lacks_something(self) -> bool:
+        """Whether the run was ended because the cache did not have what it needs."""
+        return bool(self.missing) or self.missing_range is not None
+
     def changes_anything(self) -> bool:
         """Whether there is something to commit."""
         return bool(self._changes or self._drops or self._pieces)

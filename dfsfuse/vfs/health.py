@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dfs_server.protocol.pieces import PIECE_NUMBERS
-from dfsfuse.data.extents import Segment
-from dfsfuse.namespace import inodes
-from dfsfuse.namespace.transactions import View
-from dfsfuse.vfs import regions
 from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.stored_segments import stored_segments
 
 Copies = dict[int, frozenset[int]]
 """Piece number -> ids of the servers that have it."""
@@ -48,16 +45,7 @@ class Health:
 
 def health_of_many(context: Context, inos: Sequence[int]) -> dict[int, Health]:
     """The health of these files; of what is no regular file, none. Asks the servers that answer."""
-
-    def work(view: View) -> dict[int, list[Segment]]:
-        found: dict[int, list[Segment]] = {}
-        for ino, inode in zip(inos, inodes.find_many(view, list(inos)), strict=True):
-            if inode is not None and inode.is_file:
-                records = regions.find_all(view, ino, inode)
-                found[ino] = [segment for _, region in records for segment in region.segments]
-        return found
-
-    segments = context.store.read(work, max_age_s=context.max_age_s)
+    segments = stored_segments(context, inos)
     copies = iter(context.segments.copies([segment for known in segments.values() for segment in known]))
     return {ino: Health(tuple(next(copies) for _ in known)) for ino, known in segments.items()}
 

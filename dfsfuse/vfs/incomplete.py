@@ -14,16 +14,14 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from dfsfuse.data.extents import Segment
-from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace import directories
 from dfsfuse.namespace.records import Entry
 from dfsfuse.namespace.transactions import View
-from dfsfuse.vfs import regions
 from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.stored_segments import FILES_AT_ONCE, stored_segments
 
 SUFFIX: Final = b" [incomplete]"
 VERDICT_S: Final = 3.0
-FILES_AT_ONCE: Final = 500
 SEGMENTS_AT_ONCE: Final = 1000
 VERDICTS_MAX: Final = 100_000
 
@@ -87,16 +85,8 @@ class Incomplete:
 
     def _check(self, inos: list[int]) -> set[int]:
         usable = self._context.usable()
-
-        def work(view: View) -> list[tuple[int, Segment]]:
-            found: list[tuple[int, Segment]] = []
-            for ino, inode in zip(inos, inodes.find_many(view, inos), strict=True):
-                if inode is not None and inode.is_file:
-                    for _, region in regions.find_all(view, ino, inode):
-                        found.extend((ino, segment) for segment in region.segments)
-            return found
-
-        pairs = self._context.store.read(work, max_age_s=self._context.max_age_s)
+        found = stored_segments(self._context, inos)
+        pairs = [(ino, segment) for ino, segments in found.items() for segment in segments]
         incomplete = set()
         for first in range(0, len(pairs), SEGMENTS_AT_ONCE):
             portion = pairs[first : first + SEGMENTS_AT_ONCE]

@@ -193,6 +193,5 @@ def _load(tx: Transaction, inos: Sequence[int]) -> list[tuple[int, Inode]]:
     nameless = [(ino, inode) for ino, inode in found if inode is not None and not inode.nlink]
     for ino in set(inos).difference(ino for ino, _ in nameless):
         orphans.end(tx, ino)
-    short = [(ino, regions.count(inode.size)) for ino, inode in nameless if inode.stored_bytes]
-    tx.get_many([keys.region(ino, at) for ino, count in short if count <= regions.FEW_REGIONS for at in range(count)])
+    regions.ask_for_short(tx, nameless)
     return nameless

@@ -14,6 +14,8 @@ import pytest
 from support.dfc_process import DfcProcess
 from support.servers import Servers
 
+from dfsfuse.namespace.log_map import RUNS
+
 pytestmark = pytest.mark.integration
 
 ODD_NAMES = [b"two\nlines", b"caf\xe9", b"n" * 255, "日本 🌊".encode(), b"back\\slash"]
@@ -109,6 +111,23 @@ def test_one_server_killed_changes_nothing_but_the_health(servers: Servers, tmp_
     servers[3].kill()
     assert dfc.ok("get", "after", "-") == data
     assert dfc.ok("get", "before", "-") == data
+
+
+def test_a_folder_of_many_files_is_listed_by_one_who_knows_nothing_of_it(servers: Servers, tmp_path: Path) -> None:
+    """More files than an operation on the map may have runs."""
+    dfc = dfc_for(servers, tmp_path)
+    (dfc.folder / "many").mkdir()
+    wanted = sorted(b"f%03d" % number for number in range(RUNS + 50))
+    for name in wanted:
+        (dfc.folder / "many" / os.fsdecode(name)).write_bytes(name)
+    dfc.ok("put", "-r", "many")
+    assert dfc.ok("list", "many").splitlines() == wanted
+    servers[2].kill()
+    assert dfc.ok("list", "many").splitlines() == wanted
+    lines = dfc.ok("list", "-l", "many").splitlines()
+    assert sum(b"  degraded  " in line for line in lines) == len(wanted)
+    listed = json.loads(dfc.ok("list", "--json", "many"))
+    assert [(entry["name"].encode(), entry["health"]) for entry in listed] == [(name, "degraded") for name in wanted]
 
 
 def test_two_servers_killed(servers: Servers, tmp_path: Path) -> None:

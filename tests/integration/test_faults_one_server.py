@@ -19,6 +19,8 @@ from support.mounts import USER, Grid, Mount, eventually, within
 from support.pieces_on_disk import large_piece_files
 from support.trees import assert_same_tree, content, make_tree
 
+from dfsfuse.namespace.log_map import RUNS
+
 pytestmark = pytest.mark.integration
 
 DEADLINE_S = 60.0
@@ -55,6 +57,21 @@ def check_mount(mount: Mount, name: str) -> None:
     assert [path.name for path in folder.iterdir()] == ["g"]
     (folder / "g").unlink()
     folder.rmdir()
+
+
+def test_a_large_folder_is_listed_by_a_new_mount_without_a_server(grid: Grid) -> None:
+    """The mount looks which files can be put together, and knows nothing of any: more than an operation has runs."""
+    mount = grid.mount()
+    folder = mount.path / "many"
+    folder.mkdir()
+    wanted = [f"f{number:03}" for number in range(RUNS + 50)]
+    for name in wanted:
+        (folder / name).write_text(name)
+    mount.unmount()
+    with grid.without(2):
+        mount.mount()
+        listed = within(NO_PAUSE_S, "list the folder", lambda: sorted(path.name for path in folder.iterdir()))
+        assert listed == wanted
 
 
 def test_a_tree_is_copied_while_servers_are_killed_in_turn(grid: Grid, source: Path) -> None:

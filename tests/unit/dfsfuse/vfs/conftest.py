@@ -1,8 +1,12 @@
-"""The fixture `mounts`: one namespace in memory, of which tests make mounts."""
+"""Fixtures: `mounts`, one namespace in memory, of which tests make mounts; `log_cluster`, four servers with a log."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from support.log_cluster import LogCluster
 from support.memory_mounts import MemoryMounts
 
 
@@ -10,3 +14,11 @@ from support.memory_mounts import MemoryMounts
 def mounts() -> MemoryMounts:
     """A new, empty namespace."""
     return MemoryMounts()
+
+
+@pytest.fixture
+def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
+    """Four servers with a log, in virtual time. Nothing is in the log yet."""
+    cluster = LogCluster(tmp_path)
+    yield cluster
+    cluster.close()
