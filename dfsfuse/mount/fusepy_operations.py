@@ -150,7 +150,13 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
     def create(self, path: str, mode: int, info: Any) -> None:
         parent, name = self._split(path)
         uid, gid, _ = fuse.fuse_get_context()
-        attributes, handle = self._vfs.create(parent, name, mode, info.flags, uid, gid)
+        try:
+            attributes, handle = self._vfs.create(parent, name, mode, info.flags | os.O_EXCL, uid, gid)
+        except FileExistsError as error:
+            if info.flags & os.O_EXCL:
+                raise
+            # The kernel has just looked, and would check no permission; now it looks again, and opens what is there.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
         self._opened(info, attributes.ino, handle)
 
     def open(self, path: str, info: Any) -> None:

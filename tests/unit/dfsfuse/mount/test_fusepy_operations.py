@@ -54,6 +54,23 @@ def test_a_file_from_create_to_release(call: Callable[..., Any]) -> None:
     call("release", None, again)
 
 
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY | os.O_TRUNC])
+def test_what_another_mount_made_since_the_name_was_looked_up_is_for_the_kernel_to_open(
+    call: Callable[..., Any], vfs: Vfs, flags: int
+) -> None:
+    """As by the kernel binding: it would check no permission."""
+    found, handle = vfs.create(1, b"f", 0o600, os.O_RDWR, UID + 1, GID)
+    vfs.write(handle, 0, b"secret")
+    vfs.flush(handle)
+    vfs.release(handle)
+    for more, number in [(0, errno.ESTALE), (os.O_EXCL, errno.EEXIST)]:
+        with pytest.raises(OSError, match=r".") as caught:
+            call("create", "/f", stat.S_IFREG | 0o644, opened(flags | more))
+        assert caught.value.errno == number
+    assert not vfs.is_open(found.ino)
+    assert vfs.getattr(found.ino).size == len(b"secret")
+
+
 def test_names(call: Callable[..., Any]) -> None:
     call("mkdir", "/folder", 0o755)
     call("symlink", "/folder/link", ODD)
