@@ -54,5 +54,8 @@ def look_up(server: ServerAddress) -> tuple[Target, ...]:
 
 
 def _targets(server: ServerAddress, flags: int) -> tuple[Target, ...]:
-    found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=flags)
+    try:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=flags)
+    except UnicodeError as error:  # an empty label, as in `a..b`, or one of over 63 letters
+        raise socket.gaierror(socket.EAI_NONAME, "no host can have such a name") from error
     return tuple(Target(family, tuple(address)) for family, _, _, _, address in found)
