@@ -11,9 +11,10 @@ its digest in the batch for s (`Batch.previous`).
 
 The writer lease: for `LEASE_S` after an accept with which a writer wants it, the promises that other clients ask for
 are refused, so that a writer at work need not fear to be outranked, and may answer operations before they are
-committed. Who was refused first is told to the writer with its next replies; when it lets go, that client has the lease
-for a moment. A lease is forgotten when the server stops, so one that starts behaves as if the last writer had one. The
-log's safety never rests on it: an accept under a ballot that is high enough is accepted, lease or not.
+committed. That somebody was refused is told to the writer with its next replies; when it lets go, the next of them in
+the order of their ids (`_first_after`) has the lease for a moment. A lease is forgotten when the server stops, so one
+that starts behaves as if the last writer had one. The log's safety never rests on it: an accept under a ballot that is
+high enough is accepted, lease or not.
 
 Invariants, which docs/consistency.md builds on:
 - `promised` never falls, and no batch is accepted under a ballot below it.

@@ -196,7 +196,8 @@ class Items(Message, frozen=True):
 
 
 class BeginCopy(Message, frozen=True):
-    """Forget any copy under way and start a new one, of the map as of `slot`. Reply: `Done`.
+    """Start a copy of the map as of `slot`, in the place of one that has not moved for 5 s. Reply: `Done`; `Error`
+    COPYING if another client's copy still moves.
 
     `copy` is a random id made by the sender: two clients that copy to one server at once must not mix their pages.
     """

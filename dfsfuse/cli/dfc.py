@@ -2,7 +2,6 @@
 
     main            the process: runs `cli`, reports what comes out of it, exits with the documented code
     cli             the click group; without a command it is the prompt (`dfsfuse.cli.prompt`)
-    run_line        one line of the prompt as a command
 
 Command names are taken in any case: the mission writes LIST, GET and PUT. Nothing is connected before a command needs
 it, so `--help` works without config and servers.

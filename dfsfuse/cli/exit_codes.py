@@ -14,7 +14,7 @@
     11   FUSE is missing on this machine (libfuse, fusermount3 or /dev/fuse), or refused the mount
     12   the mount is in use and was not unmounted
     13   the mount did not start, or did not finish, in time
-    14   what was looked at is not all as it should be, and was not put right: verify, fsck
+    14   what was looked at is not all as it should be, and was not put right: verify, heal, fsck
    129   ended by SIGHUP
    130   interrupted (Ctrl-C)
    141   whoever read the output is gone (128 + SIGPIPE)

@@ -8,7 +8,7 @@ A procedure is a generator that knows no socket, clock, thread or randomness. Wh
     yield Pause(attempt)  -> wait a short random time, longer after more attempts: somebody else is writing
     yield Await(attempt)  -> wait a moment, longer after more attempts, and look for the servers that are missing
 
-`quorum_log.drive` does so over real connections; the simulation in tests/simulation does so in virtual time.
+`driving.drive` does so over real connections; the simulation in tests/simulation does so in virtual time.
 """
 
 from __future__ import annotations

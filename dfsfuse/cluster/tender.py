@@ -1,4 +1,4 @@
-"""Keeps a namespace's log tidy in the background, in a thread of its own, as long as a mount is there.
+"""Keeps a namespace's log tidy in the background, in a thread of its own, as long as the client runs.
 
 - Servers that missed batches are brought up to date (`log_repair`). A copy of the whole map may take minutes: it is
   made page by page, to one server at a time, and after a second of it the tender looks after everything else. There is

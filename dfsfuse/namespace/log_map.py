@@ -10,7 +10,8 @@ state.
 **With the lease** nobody else can commit, so the cached state is the newest one. An operation runs on it and is
 answered at once; its changes are applied to the cache and wait in `_pending`. They are committed in order, several in a
 batch: by whoever needs one to be durable, else by the committer after a moment. If that fails, what was answered is
-lost from that point on; the cache is forgotten, and the next who asks for durability is told.
+lost from that point on; the cache is forgotten, and each who had something open then is told once, at its next fsync()
+or close() (`losses`).
 
 Threads and locks: `_log_lock` is held while the log is used, over the network; `_lock` for the cache and what waits,
 never over the network. Who holds `_lock` does not wait for `_log_lock`. The cache moves on to a later slot only under

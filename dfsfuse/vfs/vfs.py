@@ -4,8 +4,9 @@ Inode-based; names are bytes. Every operation raises `OSError` with the errno of
 `dfsfuse.errors.DfsError`. Permissions are not checked here: the kernel does (default_permissions). Each method is a
 line or two; what it does is in the module it names. Knows no FUSE binding, no server, no log.
 
-Promises: metadata operations are atomic and durable when they return. File data is close-to-open: what was written is
-durable and visible to others when flush() (durability=close) or fsync() returns, and open() sees the newest.
+Promises: metadata operations are atomic and take effect in order. Under the writer lease they are durable at the next
+close() of a written file or fsync() (docs/decisions/0013), else when they return. File data is close-to-open: what was
+written is durable and visible to others when flush() (durability=close) or fsync() returns, and open() sees the newest.
 `way` says by which names the caller has come: if one of them is another one's by then, nothing is done (ESTALE).
 What is looked up or made with `hold` stays until `forget`, also if this mount removes its last name, as on a local disk
 what the kernel knows.
