@@ -56,6 +56,8 @@ class MaybeDoneError(DfsError):
     """The answer did not come in time. The change may have happened, or may still happen."""
 
     exit_code = 8
+    sequence: int | None = None
+    """The number, among those of this client, of the batch that may have been made."""
 
 
 class IncompleteError(DfsError):

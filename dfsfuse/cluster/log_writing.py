@@ -180,6 +180,7 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
         log.ballot = None
         if uncertain:
             maybe = MaybeDoneError(f"the change was sent, but too few servers confirmed it in time ({error})")
+            maybe.sequence = sequence
             if isinstance(error, NoSpaceError):
                 maybe.errno = error.errno
             raise maybe from error

@@ -30,7 +30,7 @@ from typing import Final, TypeVar
 from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
-from dfsfuse.errors import DfsError, ReadOnlyError, UnavailableError
+from dfsfuse.errors import DfsError, MaybeDoneError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.committer import SETTLE_AFTER_S, Committer
 from dfsfuse.namespace.fetching import Fetcher
 from dfsfuse.namespace.losses import Witness
@@ -43,6 +43,9 @@ T = TypeVar("T")
 
 RUNS: Final = 200
 RUNS_FOR_S: Final = 10.0
+
+DOUBTFUL_MAX: Final = 10_000
+"""Of so many batches that may have been made it is remembered whether they were."""
 
 QUORUM_PAUSES_S: Final = (0.1, 0.2, 0.4)
 """Before answered changes are given up for want of a quorum."""
@@ -69,6 +72,8 @@ class LogMap:
         self._pending = Pending()
         self._rivals = News()
         """What others changed while something waits, and that is not compared with it yet."""
+        self._doubtful: dict[int, bool] = {}
+        """Batches of ours that may have been made, by number: whether they are known to be."""
         self._lease_until = NEVER
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
@@ -135,6 +140,10 @@ class LogMap:
                 failure = last.failure or failure
         if failure is not None:
             raise failure
+
+    def was_made(self, sequence: int) -> bool:
+        """See `MapStore.was_made`."""
+        return self._doubtful.get(sequence, False)
 
     def writable(self) -> bool:
         """See `MapStore.writable`."""
@@ -356,6 +365,9 @@ class LogMap:
         """Move the cache on to the known point."""
         news = self._log.take_news()
         others = [change for change in news.changes if change.author != self._log.client]
+        for change in news.changes:
+            if change.author == self._log.client and change.sequence in self._doubtful:
+                self._doubtful[change.sequence] = True
         with self._lock:
             if others or news.forget:
                 self._lease_until = NEVER
@@ -377,6 +389,9 @@ class LogMap:
         begun, done = self._clock(), False
         try:
             done = self._log.commit(contents, touched_by)
+        except MaybeDoneError as error:
+            self._doubt(error)
+            raise
         finally:
             news = self._absorb()
             self._unsettled = True
@@ -396,6 +411,12 @@ class LogMap:
                     self._lease_until = self._log.lease_until if goes_on else NEVER
             self._committer.wake()
         return done
+
+    def _doubt(self, error: MaybeDoneError) -> None:
+        if error.sequence is not None:
+            self._doubtful[error.sequence] = False
+            if len(self._doubtful) > DOUBTFUL_MAX:
+                del self._doubtful[next(iter(self._doubtful))]
 
     def _is_last(self, news: News) -> bool:
         """Whether the batch that was just committed comes after all these changes: it is not among them, and whoever

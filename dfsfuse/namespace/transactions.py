@@ -78,6 +78,12 @@ class MapStore(Protocol):
         without one, if nobody has been told yet."""
         ...
 
+    def was_made(self, sequence: int) -> bool:
+        """Whether a batch of which a MaybeDoneError told is known to be made by now. To be asked within a transaction:
+        what that commits comes after the batch, or the batch will never be made. False also if it can be told no more.
+        """
+        ...
+
     def writable(self) -> bool:
         """Whether enough servers are believed to answer for a transaction to succeed. Asks nobody."""
         ...

@@ -33,18 +33,23 @@ class Laid(NamedTuple):
     saved: Saved | None
 
 
-def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed]) -> Laid | None:
+def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed], *, was_made: bool = False) -> Laid | None:
     """Lay these items, which follow one another, at the end of the file. None, and nothing is changed: one of them
-    would cross a border of regions, and has no spare. Raises OSError (EFBIG)."""
+    would cross a border of regions, and has no spare. `was_made`: a batch of ours that laid them, and whose fate was
+    not known, is known to be made. Raises OSError (EFBIG)."""
     place = inode.size
+    length = sum(item.length for item in items)
     if any(item.is_doubtful for item in items):
         found = _place_of(tx, ino, inode, items[0])
+        if found is None and was_made:
+            # Others have compacted that part of the file since, overwritten it or cut it off.
+            found = max(0, inode.size - length)
         if found is not None:
             for item in items:  # their new segments are not needed
                 if not (patch := item.patch()).inline:
                     tx.drop(patch.segment.id)
             return Laid(found, None)
-    if place + sum(item.length for item in items) > FILE_MAX_BYTES:
+    if place + length > FILE_MAX_BYTES:
         raise inodes.error(errno.EFBIG)
     by = place - items[0].start
     if any(_crosses(item, by) and item.spare is None for item in items):

@@ -51,6 +51,8 @@ class Sealed:
     """Its place is not decided; its data stays in memory until it is."""
     is_doubtful: bool = False
     """A batch with it failed in a way that does not tell whether it is in the map, and where."""
+    doubts: tuple[int, ...] = ()
+    """The numbers of such batches, as far as they are known (`MapStore.was_made`)."""
     earlier: tuple[bytes, ...] = ()
     """Ids of segments of the same bytes that such batches referred to. They are never used again (uploads.renew)."""
     spare: Written | None = None

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dfsfuse.errors import DfsError, UnavailableError
+from dfsfuse.errors import DfsError, MaybeDoneError, UnavailableError
 from dfsfuse.namespace import inodes
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
@@ -204,8 +204,8 @@ class Saver:
                 saved = self._commit(file.ino, batch, written_ns, file.rotation)
             except UnavailableError:
                 raise  # it was not sent
-            except BaseException:
-                self._doubt(file, batch)
+            except BaseException as failure:
+                self._doubt(file, batch, failure)
                 raise
             with file.lock:
                 file.sealed = [item for item in file.sealed if item not in batch]
@@ -224,11 +224,13 @@ class Saver:
         return failure
 
     @staticmethod
-    def _doubt(file: OpenFile, items: Sequence[Sealed]) -> None:
+    def _doubt(file: OpenFile, items: Sequence[Sealed], failure: BaseException) -> None:
         """A batch with these failed, and may come through all the same."""
+        sequence = failure.sequence if isinstance(failure, MaybeDoneError) else None
         with file.lock:
             for item in items:
                 item.is_doubtful = True
+                item.doubts = (*item.doubts, sequence) if sequence is not None else item.doubts
 
     # ------------------------------------------------------------------ what was appended
 
@@ -257,8 +259,8 @@ class Saver:
                     assert item.data is not None
                     item.spare = item.spare or self._context.segments.write(item.data, item.rotation)
                 laid = self._commit_appended(file, items, written_ns)
-        except BaseException:
-            self._doubt(file, items)
+        except BaseException as failure:
+            self._doubt(file, items, failure)
             raise
         if laid is None:
             raise self._gone(file)
@@ -277,7 +279,8 @@ class Saver:
             if inode is None or not inode.is_file:
                 return None
             self._uploads.check(tx, items)
-            laid = appending.lay(tx, ino, inode, items)
+            was_made = any(map(self._context.store.was_made, {doubt for item in items for doubt in item.doubts}))
+            laid = appending.lay(tx, ino, inode, items, was_made=was_made)
             if laid is not None and laid.saved is not None:
                 inodes.save(tx, ino, _written(laid.saved.inode, written_ns, rotation))
             return laid

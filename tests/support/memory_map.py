@@ -93,6 +93,8 @@ class MemoryMap:
         """All that was committed, in order."""
         self.losses: Losses[DfsError] = Losses()
         """What a test says was answered and lost."""
+        self.made: set[int] = set()
+        """The batches in doubt that were made after all."""
         self.is_writable = True
         self.before_commit: Callable[[Batch], None] = lambda _: None
         """Called with each batch before it is committed; may raise."""
@@ -125,6 +127,9 @@ class MemoryMap:
         failure = self.losses.take(witness)
         if failure is not None:
             raise failure
+
+    def was_made(self, sequence: int) -> bool:
+        return sequence in self.made
 
     def writable(self) -> bool:
         return self.is_writable
@@ -166,6 +171,9 @@ class LaggingMap:
 
     def flush(self, witness: Witness | None = None) -> None:
         self.truth.flush(witness)
+
+    def was_made(self, sequence: int) -> bool:
+        return self.truth.was_made(sequence)
 
     def writable(self) -> bool:
         return self.truth.writable()

@@ -149,6 +149,39 @@ def test_a_commit_that_may_have_been_made_is_not_made_twice(mounts: MemoryMounts
     close(other, b)
 
 
+@pytest.mark.parametrize("what", ["compacted", "cut off"])
+def test_nor_if_its_segments_are_there_no_more(mounts: MemoryMounts, what: str) -> None:
+    """Whoever compacts a region makes one new segment of all; who cuts a file removes them."""
+    one, a, other, b, ino = pair(mounts, b"old ")
+    one.write(a, 0, b"mine ")
+    real = mounts.map.transact
+
+    def transact(work: Callable[[Transaction], object], *, durable: bool = True) -> None:
+        real(work, durable=durable)
+        mounts.map.transact = real  # type: ignore[method-assign]
+        failure = MaybeDoneError("no answer")
+        failure.sequence = 7
+        mounts.map.made.add(7)
+        raise failure
+
+    mounts.map.transact = transact  # type: ignore[assignment, method-assign]
+    with pytest.raises(MaybeDoneError):
+        one.fsync(a)
+    if what == "compacted":
+        for turn in range(80):
+            other.write(b, 0, b"%02d " % turn)
+            other.fsync(b)
+        expected = b"old mine " + b"".join(b"%02d " % turn for turn in range(80))
+    else:
+        other.setattr(ino, AttributeChanges(size=4), b)
+        expected = b"old "
+    one.write(a, 0, b"more ")
+    one.fsync(a)
+    assert read_file(one, b"f") == expected + b"more "
+    close(one, a)
+    close(other, b)
+
+
 def test_one_that_failed_is_tried_again_with_what_followed(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     _, log = create(vfs)
