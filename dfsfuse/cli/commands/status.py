@@ -41,8 +41,7 @@ def status(client: Client, as_json: bool) -> None:
     else:
         write_lines(lines(reports))
         write_lines(remarks(reports, time.time()))
-        newest = newest_slot(reports)
-        write_line(summary(answering, len(reports), is_any_empty=any(is_empty(one, newest) for one in reports)))
+        write_line(summary(answering, len(reports), able=count_able(reports)))
         write_lines(about_pieces(pieces, time.time_ns()))
     if answering < QUORUM:
         raise AlreadyReported(ReadOnlyError.exit_code if answering else UnavailableError.exit_code)
@@ -55,12 +54,20 @@ def access(answering: int) -> str:
     return "read-only" if answering else "none"
 
 
-def summary(answering: int, servers: int, *, is_any_empty: bool = False) -> str:
-    """The same as a sentence."""
-    if answering == servers and is_any_empty:
-        return "All servers answer: reading and writing work."
-    if answering == servers:
+def count_able(reports: list[ServerReport]) -> int:
+    """How many servers can take what is written: neither full nor still without the map."""
+    newest = newest_slot(reports)
+    return sum(one.status is not None and not one.is_full and not is_empty(one, newest) for one in reports)
+
+
+def summary(answering: int, servers: int, *, able: int) -> str:
+    """The same as a sentence. `able`: so many of those that answer can take what is written."""
+    if answering >= QUORUM > able:
+        return f"{answering} of {servers} servers answer, but only {able} can take what is written: reading works."
+    if able == servers:
         return "All servers answer: reading and writing work, and any one server may fail."
+    if answering == servers:
+        return "All servers answer: reading and writing work."
     if answering >= QUORUM:
         return f"{answering} of {servers} servers answer: reading and writing work."
     if answering:

@@ -11,7 +11,7 @@ import pytest
 from support.memory_map import MemoryMap
 
 from dfs_server.protocol.messages import ServerStatus, Values
-from dfsfuse.cli.commands.status import access, as_dictionary, lines, summary
+from dfsfuse.cli.commands.status import access, as_dictionary, count_able, lines, summary
 from dfsfuse.cli.server_notes import remarks, with_notes
 from dfsfuse.cli.server_reports import ServerReport, server_reports, unreachable
 from dfsfuse.cluster.exchange import Answer, Call, Failure
@@ -120,10 +120,11 @@ def test_an_empty_server_is_named_and_no_second_one_may_fail() -> None:
     assert [line.split()[2] for line in lines(reports)[1:]] == ["ok", "ok", "empty", "ok"]
     (said,) = remarks(reports, NOW_S)
     assert said.startswith("DFS3 is empty")
-    assert "any one server may fail" not in summary(4, 4, is_any_empty=True)
+    assert summary(4, 4, able=count_able(reports)) == "All servers answer: reading and writing work."
     new = asked(FakeCluster(**{f"DFS{number}": answer(number, applied=0) for number in range(1, 5)}))
     assert [line.split()[2] for line in lines(new)[1:]] == ["ok"] * 4
     assert remarks(new, NOW_S) == []
+    assert "any one server may fail" in summary(4, 4, able=count_able(new))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,20 @@ def test_an_empty_server_is_named_and_no_second_one_may_fail() -> None:
 )
 def test_what_can_be_done_with_so_many(answering: int, word: str, said: str) -> None:
     assert access(answering) == word
-    assert said in summary(answering, 4)
+    assert said in summary(answering, 4, able=answering)
+
+
+@pytest.mark.parametrize(
+    ("full", "said"),
+    [
+        ((1,), "All servers answer: reading and writing work."),
+        ((1, 2), "4 of 4 servers answer, but only 2 can take what is written: reading works."),
+    ],
+)
+def test_writing_is_not_promised_where_disks_are_full(full: tuple[int, ...], said: str) -> None:
+    without_room = {f"DFS{number}": msgspec.structs.replace(answer(number), free_bytes=0) for number in full}
+    reports = asked(FakeCluster(**without_room))
+    assert summary(4, 4, able=count_able(reports)) == said
 
 
 def test_json_has_exact_numbers_and_reasons() -> None:
