@@ -1,0 +1,27 @@
+"""Say which tests were running when a run is interrupted. Failures are shown as they happen, by pytest-instafail."""
+
+from __future__ import annotations
+
+import pytest
+
+
+class RunningTests:
+    """The tests that have begun and not ended, in all worker processes: xdist passes these hooks on to the main one."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, None] = {}
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._running[nodeid] = None
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._running.pop(nodeid, None)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            for nodeid in self._running:
+                terminalreporter.write_line(f"RUNNING {nodeid}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(RunningTests(), "running-tests")
