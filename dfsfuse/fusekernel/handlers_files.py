@@ -5,6 +5,7 @@ As `handlers_names`. Data is not copied: what is written is a view of the reques
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Final
@@ -90,7 +91,9 @@ def fallocate(operations: Operations, request: Request) -> bytes:
 
 def lseek(operations: Operations, request: Request) -> bytes:
     handle, offset, whence, _ = request.fields(wire.fuse_lseek_in)
-    place = operations.lseek(request.context, request.nodeid, handle, _checked(offset), whence)
+    if offset > _OFFSET_MAX:  # a negative one, which the kernel passes on: no data and no hole is there
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+    place = operations.lseek(request.context, request.nodeid, handle, offset, whence)
     return wire.fuse_lseek_out.pack(place)
 
 

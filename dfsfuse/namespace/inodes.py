@@ -125,12 +125,7 @@ class InodeNumbers:
 
 
 def _reserve(tx: Transaction) -> int:
-    first = numbers_reserved(tx)
+    data = tx.get(keys.NEXT_INODE)
+    first = FIRST_NUMBER if data is None else int.from_bytes(data, "big")
     tx.put(keys.NEXT_INODE, (first + NUMBERS_PER_BLOCK).to_bytes(keys.NUMBER_BYTES, "big"))
     return first
-
-
-def numbers_reserved(view: View) -> int:
-    """The first number that nobody has reserved: more than the number of inodes there ever were."""
-    data = view.get(keys.NEXT_INODE)
-    return FIRST_NUMBER if data is None else int.from_bytes(data, "big")

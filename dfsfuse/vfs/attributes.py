@@ -11,6 +11,10 @@ from typing import Final
 from dfsfuse.namespace.records import Inode
 
 BLOCK_BYTES: Final = 512
+SPACE_BLOCK_BYTES: Final = 4096
+"""The unit in which statvfs(3) counts, unless there are too many of them."""
+SPACE_BLOCKS_MAX: Final = 2**32 - 1
+"""At most so many blocks: a 32-bit program's statfs(2) fails with EOVERFLOW if there are more."""
 _DIRECTORY_SIZE_BYTES: Final = 4096
 """What a folder shows as its size and takes of the disk: as ext4 does for a small one."""
 
@@ -65,15 +69,16 @@ class Room:
 
 @dataclass(frozen=True)
 class Space:
-    """What statvfs(3) says. Blocks have `block_bytes`."""
+    """What statvfs(3) says. Blocks have `block_bytes`. `files` and `files_free` are 0 where there is no limit, as on
+    btrfs; `df -i` then shows no use in per cent."""
 
     block_bytes: int
     blocks: int
     free: int
     available: int
-    files: int
-    files_free: int
     name_max: int
+    files: int = 0
+    files_free: int = 0
 
 
 def attributes_of(ino: int, inode: Inode) -> Attributes:
@@ -95,6 +100,18 @@ def attributes_of(ino: int, inode: Inode) -> Attributes:
         ctime_ns=inode.ctime_ns,
         blocks=blocks(stored),
     )
+
+
+def space_of(room: Room, name_max: int) -> Space:
+    """What statvfs(3) says of so much room. Blocks are as large as it takes for their number to fit into 32 bits.
+
+    Inodes are not counted: nothing limits them, and a count would be one key that every create and unlink changes.
+    """
+    block_bytes = SPACE_BLOCK_BYTES
+    while max(room.total_bytes, room.free_bytes) // block_bytes > SPACE_BLOCKS_MAX:
+        block_bytes *= 2
+    free = room.free_bytes // block_bytes
+    return Space(block_bytes, room.total_bytes // block_bytes, free, free, name_max)
 
 
 def blocks(stored_bytes: int) -> int:

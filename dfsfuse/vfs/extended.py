@@ -1,5 +1,9 @@
 """Extended attributes of an inode: those that are stored, and `user.dfs.*`, which tell a regular file's health.
 
+The latter (`health.NAMES`) can be read by name and are never listed: they tell of this copy at this moment, and who
+copies a file copies what is listed (Ceph took its own out of the list for the same reason). A program that brings them
+along from elsewhere is not disturbed: setting or removing one succeeds and changes nothing.
+
 Threads: no state of its own.
 """
 
@@ -33,24 +37,28 @@ class Extended:
         return xattrs.get(inode.xattrs, name)
 
     def list(self, ino: int) -> list[bytes]:
-        """The names."""
+        """The names of those that are stored."""
         inode = self._context.store.read(lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s)
-        return [*inode.xattrs, *(health.NAMES if inode.is_file else ())]
+        return [*inode.xattrs]
 
     def set(self, ino: int, name: bytes, value: bytes, flags: int, way: Way = ()) -> None:
-        """Set it. Raises OSError (EEXIST, ENODATA, ENOSPC, E2BIG, EOPNOTSUPP; EPERM for user.dfs.*)."""
+        """Set it. Raises OSError (EEXIST, ENODATA, ENOSPC, E2BIG, EOPNOTSUPP)."""
         self._change(ino, name, lambda known: xattrs.with_value(known, name, value, flags), way)
 
     def remove(self, ino: int, name: bytes, way: Way = ()) -> None:
-        """Remove it. Raises OSError (ENODATA, EOPNOTSUPP; EPERM for user.dfs.*)."""
+        """Remove it. Raises OSError (ENODATA, EOPNOTSUPP)."""
         self._change(ino, name, lambda known: xattrs.without(known, name), way)
 
     def _change(
         self, ino: int, name: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]], way: Way
     ) -> None:
         xattrs.check_name(name)
+        if name in health.NAMES:
+            return
         if name.startswith(health.PREFIX):
-            raise error(errno.EPERM)
+            raise error(
+                errno.EOPNOTSUPP, f"{name!r}: names that begin with {health.PREFIX!r} are the file system's own"
+            )
         now_ns = self._context.clock()
 
         def work(tx: Transaction) -> None:

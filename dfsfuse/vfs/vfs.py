@@ -32,7 +32,7 @@ from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import InodeNumbers, error
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.vfs.access_times import AccessTimes
-from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space
+from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space, space_of
 from dfsfuse.vfs.budget import Budget
 from dfsfuse.vfs.changed import Changed, changes_of
 from dfsfuse.vfs.changing import Changer
@@ -57,11 +57,8 @@ from dfsfuse.vfs.uploads import Uploads
 __all__ = ["AttributeChanges", "Attributes", "DirectoryEntry", "Room", "Space", "Vfs"]
 
 DIRTY_LIMIT_BYTES: Final = 64 * 1024 * 1024
-STATFS_BLOCK_BYTES: Final = 4096
 UNKNOWN_ROOM_BYTES: Final = 2**50
 """What statfs says when nobody knows: programs that look before they write should try."""
-FILES_MAX: Final = 2**32
-"""What statfs calls the number of possible files; inode numbers have 64 bits."""
 DURABILITIES: Final = ("close", "fsync")
 
 
@@ -281,18 +278,7 @@ class Vfs:
 
     def statfs(self) -> Space:
         """What statvfs(3) says."""
-        room = self._room()
-        made = self._context.store.read(inodes.numbers_reserved, max_age_s=self._context.max_age_s)
-        free = room.free_bytes // STATFS_BLOCK_BYTES
-        return Space(
-            block_bytes=STATFS_BLOCK_BYTES,
-            blocks=room.total_bytes // STATFS_BLOCK_BYTES,
-            free=free,
-            available=free,
-            files=FILES_MAX,
-            files_free=max(FILES_MAX - made, 0),
-            name_max=directories.NAME_MAX_BYTES,
-        )
+        return space_of(self._room(), directories.NAME_MAX_BYTES)
 
     # ------------------------------------------------------------------ files (files.py)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from conformance import (
     cases_attributes,
     cases_data,
+    cases_folders,
     cases_kernel,
     cases_limits,
     cases_links,
@@ -17,6 +18,7 @@ __all__ = [
     "CASES",
     "cases_attributes",
     "cases_data",
+    "cases_folders",
     "cases_kernel",
     "cases_limits",
     "cases_links",

@@ -188,6 +188,16 @@ def holes_are_punched_and_found(fs: OsFs) -> None:
 
 
 @kernel_case
+def a_negative_place_has_neither_data_nor_hole(fs: OsFs) -> None:
+    write_file(fs, b"f", b"data")
+    with opened(fs, b"f", os.O_RDONLY) as fd:
+        for whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            for place in (-1, -(2**62)):
+                with fails(errno.ENXIO):
+                    os.lseek(fd, place, whence)
+
+
+@kernel_case
 def space_is_allocated_and_zeroed(fs: OsFs) -> None:
     keep_size, zero_range = 1, 16
     write_file(fs, b"f", b"x" * 10_000)

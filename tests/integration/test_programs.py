@@ -147,3 +147,32 @@ def test_a_c_program_is_built(root: Path) -> None:
     run("ar", "rcs", "libparts.a", *(f"part{number}.o" for number in parts), cwd=root)
     run("gcc", "-g", "-o", "program", "main.c", "-L.", "-lparts", cwd=root)
     assert run(root / "program") == "28\n"
+
+
+def test_files_are_copied_with_their_attributes(root: Path, tmp_path: Path) -> None:
+    """Without a word: within the mount, out of it and back; and what is copied out carries none of the mount's own."""
+    source = root / "source"
+    source.mkdir()
+    (source / "f").write_bytes(b"hello")
+    os.setxattr(source / "f", "user.mine", b"1")
+    outside = tmp_path / "outside"
+    for command in (
+        ("rsync", "-aX", f"{source}/", root / "by-rsync"),
+        ("cp", "-r", "--preserve=xattr", source, root / "by-cp"),
+        ("cp", "-a", source, outside),
+    ):
+        assert run(*command) == ""
+    assert os.listxattr(outside / "f") == ["user.mine"]
+    os.setxattr(outside / "f", "user.dfs.health", b"stale: copied by an older version")
+    for command in (
+        ("rsync", "-aX", f"{outside}/", root / "back-by-rsync"),
+        ("cp", "-r", "--preserve=xattr", outside, root / "back-by-cp"),
+        ("tar", "--xattrs", "-C", outside, "-cf", tmp_path / "t", "f"),
+        ("tar", "--xattrs", "--xattrs-include=user.*", "-C", root, "-xf", tmp_path / "t"),
+        ("mv", outside / "f", root / "moved"),
+    ):
+        assert run(*command) == ""
+    for name in ("by-rsync/f", "by-cp/f", "back-by-rsync/f", "back-by-cp/f", "f", "moved"):
+        assert os.listxattr(root / name) == ["user.mine"], name
+        assert os.getxattr(root / name, "user.mine") == b"1", name
+        assert os.getxattr(root / name, "user.dfs.health") == b"complete", name

@@ -226,6 +226,15 @@ def test_malformed_requests_are_refused(what: str) -> None:
         assert kernel.ask(wire.FUSE_STATFS, 1)[0] == 0, "and the session lives on"
 
 
+def test_a_negative_place_has_neither_data_nor_hole(caplog: pytest.LogCaptureFixture) -> None:
+    """The kernel passes on what a program asks for: that is no fault of its own."""
+    with FakeKernel(MemoryFs(), Settings(flags=FLAGS)) as kernel:
+        for whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            body = wire.fuse_lseek_in.pack(7, 2**64 - 1, whence, 0)
+            assert kernel.ask(wire.FUSE_LSEEK, 1, body) == (errno.ENXIO, b"")
+    assert caplog.text == ""
+
+
 def test_every_opcode_cut_short() -> None:
     """Whatever has a fixed part gets EINVAL without it; the rest may succeed or fail, but is answered."""
     needs_nothing = {wire.FUSE_READLINK, wire.FUSE_STATFS, wire.FUSE_DESTROY, wire.FUSE_IOCTL}

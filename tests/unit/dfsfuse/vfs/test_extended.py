@@ -68,14 +68,21 @@ def test_health_of_empty_and_of_long_files(mounts: MemoryMounts) -> None:
     assert vfs.getxattr(long, b"user.dfs.pieces").endswith(b"(first of 2 segments)")
 
 
-def test_health_is_listed_for_files_and_cannot_be_set(mounts: MemoryMounts) -> None:
+def test_own_attributes_are_read_by_name_and_never_listed_nor_kept(mounts: MemoryMounts) -> None:
+    """Who copies a file with its attributes brings none along, and is not disturbed by those brought from elsewhere."""
     vfs = mounts.mount()
     ino = write_file(vfs, b"f", b"x")
     vfs.setxattr(ino, b"user.mine", b"")
-    assert vfs.listxattr(ino) == [b"user.mine", b"user.dfs.health", b"user.dfs.pieces", b"user.dfs.servers"]
+    before = vfs.getattr(ino)
+    for name in (b"user.dfs.health", b"user.dfs.pieces", b"user.dfs.servers"):
+        for flags in (0, xattrs.CREATE, xattrs.REPLACE):
+            vfs.setxattr(ino, name, b"stale", flags)
+        vfs.removexattr(ino, name)
+    assert vfs.listxattr(ino) == [b"user.mine"]
+    assert vfs.getxattr(ino, b"user.dfs.health") == b"complete"
+    assert vfs.getattr(ino) == before
     assert vfs.listxattr(ROOT) == []
-    for name in (b"user.dfs.health", b"user.dfs.anything"):
-        fails(errno.EPERM, lambda name=name: vfs.setxattr(ino, name, b"x"))  # type: ignore[misc]
-        fails(errno.EPERM, lambda name=name: vfs.removexattr(ino, name))  # type: ignore[misc]
+    fails(errno.EOPNOTSUPP, lambda: vfs.setxattr(ino, b"user.dfs.anything", b"x"))
+    fails(errno.EOPNOTSUPP, lambda: vfs.removexattr(ino, b"user.dfs.anything"))
     fails(errno.ENODATA, lambda: vfs.getxattr(ino, b"user.dfs.anything"))
     fails(errno.ENODATA, lambda: vfs.getxattr(ROOT, b"user.dfs.health"))

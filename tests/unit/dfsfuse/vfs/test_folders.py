@@ -8,8 +8,9 @@ import stat
 import pytest
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, names, write_file
 
-from dfsfuse.namespace import inodes, keys, records
+from dfsfuse.namespace import directories, inodes, keys, records
 from dfsfuse.namespace.records import Entry
+from dfsfuse.vfs.vfs import Vfs
 
 
 def test_a_listing_has_types_inodes_and_the_two_dots(mounts: MemoryMounts) -> None:
@@ -44,6 +45,55 @@ def test_offsets_are_stable_while_the_folder_changes(mounts: MemoryMounts) -> No
     assert list(vfs.readdir(handle, rest[-1].offset)) == []
     vfs.releasedir(handle)
     assert b"7" not in names(vfs)
+
+
+def test_reading_from_the_start_begins_anew(mounts: MemoryMounts) -> None:
+    vfs, other = mounts.mount(), mounts.mount()
+    write_file(vfs, b"a", b"")
+    handle = vfs.opendir(ROOT)
+    assert _listed(vfs, handle) == [b"a"]
+    vfs.unlink(ROOT, b"a")
+    write_file(other, b"b", b"")
+    assert _listed(vfs, handle, offset=2) == [b"a"], "who goes on reads what he began to read"
+    assert _listed(vfs, handle) == [b"b"]
+    vfs.releasedir(handle)
+
+
+def test_the_first_reading_sees_what_has_changed_since_the_folder_was_opened(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    handle = vfs.opendir(ROOT)
+    write_file(vfs, b"a", b"")
+    assert _listed(vfs, handle) == [b"a"]
+    vfs.releasedir(handle)
+
+
+def test_a_folder_that_was_removed_meanwhile_is_empty(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    write_file(vfs, b"f", b"", folder)
+    handles = [vfs.opendir(folder), vfs.opendir(folder)]
+    assert _listed(vfs, handles[0]) == [b"f"]
+    vfs.unlink(folder, b"f")
+    vfs.rmdir(ROOT, b"d")
+    for handle in handles:
+        assert list(vfs.readdir(handle)) == []
+        vfs.releasedir(handle)
+
+
+def test_listing_a_folder_that_has_not_changed_reads_it_once(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vfs = mounts.mount()
+    write_file(vfs, b"a", b"")
+    handle = vfs.opendir(ROOT)
+    with monkeypatch.context() as patched:
+        patched.delattr(directories, "scan")
+        assert _listed(vfs, handle) == [b"a"]
+    vfs.releasedir(handle)
+
+
+def _listed(vfs: Vfs, handle: int, offset: int = 0) -> list[bytes]:
+    return [entry.name for entry in vfs.readdir(handle, offset) if entry.name not in (b".", b"..")]
 
 
 def test_a_large_folder_is_listed_in_one_pass(mounts: MemoryMounts) -> None:

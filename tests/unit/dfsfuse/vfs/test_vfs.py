@@ -7,10 +7,11 @@ import os
 import pytest
 from support.executors import Immediate
 from support.memory_map import MemoryMap
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, write_file
+from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts
 from support.memory_segments import NAMES, MemorySegments
 
 from dfsfuse.errors import ReadOnlyError
+from dfsfuse.vfs.attributes import space_of
 from dfsfuse.vfs.vfs import Room, Vfs
 
 
@@ -24,10 +25,16 @@ def test_room_comes_from_who_knows(mounts: MemoryMounts) -> None:
     space = vfs.statfs()
     assert (space.blocks, space.free, space.available, space.block_bytes) == (10, 2, 2, 4096)
     assert space.name_max == 255
-    before = space.files_free
-    write_file(vfs, b"f", b"x")
-    assert vfs.statfs().files_free < before
+    assert (space.files, space.files_free) == (0, 0), "no limit, and so none that is used up"
     vfs.close()
+
+
+@pytest.mark.parametrize("total_bytes", [0, 4096, 2**44 - 1, 2**44, 2**50, 2**63 - 1])
+def test_the_room_fits_into_the_numbers_of_32_bit_programs(total_bytes: int) -> None:
+    space = space_of(Room(total_bytes, total_bytes // 3), 255)
+    assert max(space.blocks, space.free, space.block_bytes) < 2**32
+    assert total_bytes - space.block_bytes < space.blocks * space.block_bytes <= total_bytes
+    assert space.block_bytes == 4096 or space.blocks >= 2**31
 
 
 def test_closing_tells_what_could_not_be_saved_and_ends_all_the_same(mounts: MemoryMounts) -> None:
