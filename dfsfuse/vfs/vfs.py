@@ -57,7 +57,7 @@ from dfsfuse.vfs.uploads import Uploads
 __all__ = ["AttributeChanges", "Attributes", "DirectoryEntry", "Room", "Space", "Vfs"]
 
 DIRTY_LIMIT_BYTES: Final = 64 * 1024 * 1024
-UNKNOWN_ROOM_BYTES: Final = 2**50
+UNKNOWN_ROOM_BYTES: Final = 2**43
 """What statfs says when nobody knows: programs that look before they write should try."""
 DURABILITIES: Final = ("close", "fsync")
 

@@ -101,15 +101,18 @@ def test_create_that_finds_a_file_which_vanishes_keeps_no_handle_on_it(
     here, other = mounts.mount(), mounts.mount()
     old = write_file(other, b"f", b"old")
     read, opened = mounts.map.read, here.is_open
+    removed: list[int] = []
 
     def vanishing(work: Callable[[View], object], *, max_age_s: float = 0.0) -> object:
-        if max_age_s and opened(old) and names(other) == [b"f"]:
+        if max_age_s and opened(old) and len(removed) == 0:
+            removed.append(old)
             other.unlink(ROOT, b"f")
         return read(work, max_age_s=max_age_s)
 
     monkeypatch.setattr(mounts.map, "read", vanishing)
     made, handle = here.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
     close(here, handle)
+    assert removed == [old]
     assert made.ino != old
     assert not here.is_open(old)
 
