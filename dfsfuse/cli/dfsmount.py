@@ -10,7 +10,6 @@ Without -f the parent returns when the mount works, or says why it does not. The
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import os
 import sys
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import click
 
 import dfsfuse
 from dfs_server.config_file import ConfigError
-from dfsfuse.cli import background, local_servers
+from dfsfuse.cli import background, local_servers, mount_log
 from dfsfuse.cli.background import Report
 from dfsfuse.cli.config import ClientConfig, load_config
 from dfsfuse.cli.exit_codes import DONE, FAILED, USAGE, exit_code_of
@@ -32,8 +31,6 @@ from dfsfuse.mount.errors import FuseMissingError
 from dfsfuse.mount.options import MountOptions
 
 PROGRAM = "dfsmount"
-LOG_BYTES = 4 * 1024 * 1024
-LOG_BACKUPS = 2
 TURN_S = 0.001
 """How long a thread may compute while another one waits for the interpreter, as in `dfs_server.daemon`: who uses a
 mount needs it at each answer of a server, and must not wait 5 ms each time while the mount heals or compacts."""
@@ -119,14 +116,10 @@ def mount(request: Request) -> int:
     if request.foreground:
         _log_to(logging.StreamHandler(), request.verbose)
         return _serve(request, config, mountpoint, lambda: None)
-    log_file = request.options.log_file or default_log_file(mountpoint)
+    log_file = request.options.log_file or mount_log.default_file(mountpoint)
     try:
         log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
-            log_file, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, delay=True
-        )
-        with log_file.open("ab"):
-            pass
+        handler = mount_log.HeldLog(log_file)
     except OSError as error:
         raise ConfigError(f"{log_file}: the log cannot be written: {error.strerror}") from error
     report = background.run(
@@ -135,12 +128,6 @@ def mount(request: Request) -> int:
     if report.text:
         click.echo(f"{PROGRAM}: {report.text}", err=True)
     return report.exit_code
-
-
-def default_log_file(mountpoint: Path) -> Path:
-    """$XDG_STATE_HOME/dfsfuse/mount-NAME.log."""
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser().absolute() / "dfsfuse" / f"mount-{mountpoint.name or 'root'}.log"
 
 
 def _in_background(
@@ -200,11 +187,26 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             heal_mb_s=0.0 if request.options.read_only else request.options.heal_mb_s,
             sweep=not request.options.read_only,
         )
+        mount_options = options.named(request.options, source_of(connected_to))
         with session:
-            bindings.serve(session.vfs, mountpoint, request.options, ready)
+            bindings.serve(session.vfs, mountpoint, mount_options, ready)
             log.info("%s: unmounted; writing out what is left", mountpoint)
     log.info("%s: done", mountpoint)
     return DONE
+
+
+def source_of(config: ClientConfig) -> str:
+    """What the mount table and `df` show as the source: `alice@10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4`, with the ports
+    only where they tell the servers apart."""
+    hosts = [f"[{server.host}]" if ":" in server.host else server.host for server in config.servers]
+    ports = [str(server.port) for server in config.servers]
+    if len(set(hosts)) == 1:
+        servers = f"{hosts[0]}:{','.join(ports)}"
+    elif len(set(ports)) == 1:
+        servers = ",".join(hosts)
+    else:
+        servers = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+    return f"{config.credentials.username}@{servers}"
 
 
 def _servers(config: ClientConfig | None) -> AbstractContextManager[ClientConfig]:

@@ -7,6 +7,7 @@ not running.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -106,7 +107,7 @@ def _mount(mountpoint: Path) -> int:
         mountpoint.mkdir(parents=True)
         made = True
     with (RUN_FOLDER / "mountpoints").open("a") as record:
-        record.write(f"{'made' if made else 'found'} {mountpoint}\n")
+        record.write(json.dumps(["made" if made else "found", os.fspath(mountpoint)]) + "\n")
     log = RUN_FOLDER.absolute() / "dfsmount.log"
     command = [sys.executable, "-m", dfsmount.__name__, "--config", os.fspath(CLIENT_CONFIG)]
     return subprocess.run([*command, "-o", f"log={log}", os.fspath(mountpoint)], check=False).returncode
@@ -115,12 +116,13 @@ def _mount(mountpoint: Path) -> int:
 def _recorded() -> list[tuple[Path, bool]]:
     """The mountpoints of earlier runs, and whether we made the folder."""
     try:
-        lines = (RUN_FOLDER / "mountpoints").read_text().splitlines()
+        lines = (RUN_FOLDER / "mountpoints").read_text().split("\n")
     except FileNotFoundError:
         return []
     found: dict[Path, bool] = {}
-    for line in lines:
-        how, _, path = line.partition(" ")
+    for line in filter(None, lines):
+        # Until version 0.1 it was the path itself, after a blank.
+        how, path = json.loads(line) if line.startswith("[") else line.split(" ", 1)
         found[Path(path)] = found.get(Path(path), False) or how == "made"
     return list(found.items())
 

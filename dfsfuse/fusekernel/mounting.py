@@ -119,18 +119,14 @@ def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> Non
     _run_helper(["-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)])
 
 
-def set_read_ahead(mountpoint: Path, kib: int) -> bool:
-    """Let the kernel read so far ahead in this mount. False: not allowed, or not here (only root may, and /sys must
-    be writable). The kernel asks for no more in one request than its limit of pages."""
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        fields = line.split(" ")
-        if fields[4] == os.fspath(mountpoint).replace("\\", "\\134").replace(" ", "\\040"):
-            try:
-                Path(f"/sys/class/bdi/{fields[2]}/read_ahead_kb").write_text(str(kib))
-            except OSError:
-                return False
-            return True
-    return False
+def set_read_ahead(device: str, kib: int) -> bool:
+    """Let the kernel read so far ahead in the mount of this device (MAJOR:MINOR). False: not allowed, or not here (only
+    root may, and /sys must be writable). The kernel asks for no more in one request than its limit of pages."""
+    try:
+        Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(kib))
+    except OSError:
+        return False
+    return True
 
 
 def helper() -> str | None:
@@ -153,7 +149,7 @@ def _mount_directly(mountpoint: Path, options: MountOptions) -> Mount:
     words += _shared_words(options)
     flags = sum(_FLAGS[word] for word in options.flags)
     kind = f"fuse.{options.subtype}" if options.subtype else "fuse"
-    arguments = (options.fsname.encode(), os.fsencode(mountpoint), kind.encode(), ctypes.c_ulong(flags))
+    arguments = (os.fsencode(options.fsname), os.fsencode(mountpoint), kind.encode(), ctypes.c_ulong(flags))
     if _libc().mount(*arguments, ",".join(words).encode()) != 0:
         number = ctypes.get_errno()
         os.close(descriptor)

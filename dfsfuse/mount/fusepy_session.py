@@ -71,7 +71,7 @@ class FusepySession(fuse.FUSE):  # type: ignore[misc]
             raw_fi=True,
             encoding=ENCODING,
             foreground=True,
-            **options,
+            **{name: escaped(value) if isinstance(value, str) else value for name, value in options.items()},
         )
 
     def fgetattr(self, path: bytes | None, buffer: Any, file_info: Any) -> int:
@@ -104,6 +104,11 @@ class FusepySession(fuse.FUSE):  # type: ignore[misc]
             if filler(buffer, name, status, 0) != 0:
                 break
         return 0
+
+
+def escaped(value: str) -> str:
+    """An option's value for libfuse, which parts options at commas."""
+    return value.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def fill_stat(buffer: Any, attributes: Attributes) -> None:

@@ -14,6 +14,7 @@ from dfsfuse.fusekernel import mounting, wire
 from dfsfuse.fusekernel.mounting import MountError
 from dfsfuse.fusekernel.negotiation import DEFAULT_FLAGS, PAGE_BYTES, Settings, UnsupportedKernelError
 from dfsfuse.fusekernel.session import Session
+from dfsfuse.mount import mountpoints
 from dfsfuse.mount.errors import FuseMissingError, errno_of
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
@@ -87,7 +88,8 @@ class KernelSession:
         with self._mount:
             try:
                 self._session.negotiate()
-                if not mounting.set_read_ahead(self._mountpoint, READ_AHEAD_KIB):
+                mounted = mountpoints.mounted_at(self._mountpoint)
+                if mounted is None or not mounting.set_read_ahead(mounted.device, READ_AHEAD_KIB):
                     log.debug("%s: the kernel's read-ahead is as it was", self._mountpoint)
                 on_ready()
             except BaseException as error:

@@ -1,6 +1,6 @@
 """Where something may be mounted, and what is mounted there now.
 
-Knows /proc/self/mountinfo and what a folder looks like; knows nothing of servers or files. Never touches
+Knows the kernel's table (`mount_table`) and what a folder looks like; knows nothing of servers or files. Never touches
 a mount whose process may hang: paths are resolved up to the folder that holds the mountpoint, the rest is looked up in
 the kernel's table, and whether a mount is stale is asked by a process of its own. No threads, no state.
 """
@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dfsfuse.mount import children
+from dfsfuse.mount import children, mount_table
 from dfsfuse.mount.errors import MountpointError
+from dfsfuse.mount.mount_table import MOUNT_TABLE, Mount
 
-MOUNT_TABLE = Path("/proc/self/mountinfo")
-FILE_SYSTEM_TYPE = "fuse.dfs"
 STALE_TIMEOUT_S: Final = 5.0
 _STATVFS: Final = """
 import os, sys
@@ -31,43 +28,9 @@ except OSError as error:
 """Unlike attributes, the kernel keeps nothing of this."""
 
 
-@dataclass(frozen=True)
-class Mount:
-    """One line of the kernel's table."""
-
-    device: str
-    mountpoint: str
-    type: str
-    source: str
-
-    @property
-    def is_ours(self) -> bool:
-        return self.type == FILE_SYSTEM_TYPE
-
-
-def read_table(table: Path = MOUNT_TABLE) -> list[Mount]:
-    """All mounts, oldest first."""
-    with table.open(encoding="utf-8", errors="surrogateescape") as lines:
-        return [parse_line(line) for line in lines]
-
-
-def parse_line(line: str) -> Mount:
-    """`36 35 0:45 / /mnt/dfs rw,relatime shared:1 - fuse.dfs dfsfuse rw` (proc(5))."""
-    fields = line.split()
-    dash = fields.index("-", 6)
-    return Mount(fields[2], _unescape(fields[4]), _unescape(fields[dash + 1]), _unescape(fields[dash + 2]))
-
-
-def _unescape(text: str) -> str:
-    """The kernel writes blanks, tabs, newlines and backslashes as three octal digits."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
-
-
 def mounted_at(mountpoint: Path, table: Path = MOUNT_TABLE) -> Mount | None:
     """The topmost mount at `mountpoint` (as `absolute` gives it), or None."""
-    wanted = os.fspath(mountpoint)
-    found = [mount for mount in read_table(table) if mount.mountpoint == wanted]
-    return found[-1] if found else None
+    return mount_table.topmost(mount_table.read(table), os.fspath(mountpoint))
 
 
 def absolute(mountpoint: Path) -> Path:

@@ -64,6 +64,11 @@ class MountOptions:
         return "noatime" if self.read_only or self.fuse.get("noatime") else self.atime_rule
 
 
+def named(options: MountOptions, source: str) -> MountOptions:
+    """The options with `source` for the source column of the mount table, unless `fsname` was said."""
+    return replace(options, fuse={"fsname": source, **options.fuse})
+
+
 def _choice(*allowed: str) -> Callable[[str, str], str]:
     def check(name: str, value: str) -> str:
         if value not in allowed:
@@ -208,7 +213,6 @@ def _asks_for_kernel(words: list[str]) -> bool:
 
 def _defaults(as_root: bool, *, by_kernel: bool) -> dict[str, str | bool]:
     defaults: dict[str, str | bool] = {
-        "fsname": "dfsfuse",
         "subtype": "dfs",
         "default_permissions": True,
         "big_writes": True,

@@ -8,6 +8,7 @@ written everything to the servers; every wait has a deadline. No threads.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -60,13 +61,19 @@ def detach(mountpoint: Path, *, lazy: bool = False) -> None:
     code, complaint = result
     if code == 0 or mountpoints.mounted_at(mountpoint) is None:
         return
-    if "busy" in complaint.lower():
+    if _tells_of_use(complaint, mountpoint):
         users = ", ".join(describe_users(mountpoint))
         by = f" by {users}" if users else ""
         raise MountBusyError(
             f"{mountpoint}: in use{by}. Close it there and try again, or say: dfsmount -u -z {mountpoint}"
         )
     raise MountpointError(f"{mountpoint}: cannot be unmounted: {complaint or f'exit status {code}'}")
+
+
+def _tells_of_use(complaint: str, mountpoint: Path) -> bool:
+    """Whether umount or fusermount3 say that programs use it. The path in their words is anybody's choice."""
+    path = " ".join(os.fspath(mountpoint).split())
+    return re.search(r"target is busy|resource busy", complaint.replace(path, ""), re.IGNORECASE) is not None
 
 
 def detach_at_any_cost(mountpoint: Path) -> None:
@@ -143,6 +150,7 @@ def _is_below(target: str, mountpoint: Path) -> bool:
 
 def _name(process: Path) -> str:
     try:
-        return (process / "comm").read_text(errors="replace").strip()
+        name = (process / "comm").read_bytes().removesuffix(b"\n").decode(errors="replace")
+        return "".join(character if character.isprintable() else "?" for character in name)
     except OSError:
         return "process"

@@ -94,10 +94,11 @@ def test_a_session_that_is_cut_off(tmp_path: Path) -> None:
 def test_read_ahead_is_set_where_that_is_allowed(tmp_path: Path) -> None:
     files, root = MemoryFs(), tmp_path / "mount"
     with here(root, files):
-        device = os.stat(root).st_dev  # noqa: PTH116
-        setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-        if mounting.set_read_ahead(root, 512):
+        number = os.stat(root).st_dev  # noqa: PTH116
+        device = f"{os.major(number)}:{os.minor(number)}"
+        setting = Path(f"/sys/class/bdi/{device}/read_ahead_kb")
+        if mounting.set_read_ahead(device, 512):
             assert setting.read_text() == "512\n"
         else:
             assert os.geteuid() != 0 or not os.access(setting, os.W_OK)
-    assert not mounting.set_read_ahead(tmp_path / "nowhere", 512)
+    assert not mounting.set_read_ahead("0:0", 512)

@@ -88,7 +88,8 @@ def test_to_the_background_when_it_works_and_back(dfsmount: Dfsmount, mountpoint
     (mountpoint / "kept").write_text("hello")
     assert dfsmount("-u", mountpoint) == (0, f"{mountpoint}: unmounted\n")
     assert not is_mounted(mountpoint)
-    log = (dfsmount.folder / "state" / "dfsfuse" / "mount-mnt.log").read_text()
+    (log_file,) = (dfsmount.folder / "state" / "dfsfuse").glob("mount-mnt-*.log")
+    log = log_file.read_text()
     assert log.splitlines()[-1].endswith("done")  # -u waits for the process, not only for the kernel
     assert dfsmount.mount(mountpoint, "-o", "ro")[0] == 0
     assert (mountpoint / "kept").read_text() == "hello"
@@ -97,11 +98,11 @@ def test_to_the_background_when_it_works_and_back(dfsmount: Dfsmount, mountpoint
 
 
 @pytest.mark.parametrize(("binding", "max_read"), [("kernel", 1 << 20), ("fusepy", 128 << 10)])
-def test_what_the_kernel_is_told(dfsmount: Dfsmount, mountpoint: Path, binding: str, max_read: int) -> None:
+def test_what_the_kernel_is_told(dfsmount: Dfsmount, grid: Grid, mountpoint: Path, binding: str, max_read: int) -> None:
     assert dfsmount.mount(mountpoint, "-o", f"binding={binding}")[0] == 0
     (line,) = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(mountpoint) in line]
     source, _, kind, options, *_ = line.split()
-    assert (source, kind) == ("dfsfuse", "fuse.dfs")
+    assert (source, kind) == (f"alice@127.0.0.1:{','.join(str(server.port) for server in grid.servers)}", "fuse.dfs")
     assert {"default_permissions", f"max_read={max_read}"} <= set(options.split(","))
     assert ("allow_other" in options.split(",")) == (os.geteuid() == 0)
     assert os.statvfs(mountpoint).f_namemax == 255

@@ -23,6 +23,8 @@ from typing import Final, Self, TypeVar, cast
 
 from support.servers import REPOSITORY, Servers
 
+from dfsfuse.mount import mount_table
+
 USER: Final = "alice"
 T = TypeVar("T")
 START_DEADLINE_S: Final = 30.0
@@ -86,8 +88,7 @@ def peak_rss_mib(pid: int) -> float:
 
 def is_mounted(mountpoint: Path) -> bool:
     """By the mount table alone: a dead mount is never touched."""
-    shown = str(mountpoint).replace(" ", "\\040")
-    return any(line.split()[4] == shown for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return any(mount.mountpoint == str(mountpoint) for mount in mount_table.read())
 
 
 def unmount(mountpoint: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,23 @@ from dfsfuse.errors import UnavailableError
 from dfsfuse.mount import options
 
 CONFIG = Path(__file__).parents[4] / "conf/dfc.yaml"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "source"),
+    [
+        ([("127.0.0.1", port) for port in (1, 2, 3, 4)], "alice@127.0.0.1:1,2,3,4"),
+        ([(host, 9) for host in ("a", "b", "c", "d")], "alice@a,b,c,d"),
+        ([("a", 1), ("b", 1), ("a", 2), ("::1", 1)], "alice@a:1,b:1,a:2,[::1]:1"),
+        ([("::1", port) for port in (1, 2, 3, 4)], "alice@[::1]:1,2,3,4"),
+    ],
+)
+def test_the_source_column_shows_user_and_servers(addresses: list[tuple[str, int]], source: str) -> None:
+    config = load_config(CONFIG)
+    one, two, three, four = (
+        replace(server, host=host, port=port) for server, (host, port) in zip(config.servers, addresses, strict=True)
+    )
+    assert dfsmount.source_of(replace(config, servers=(one, two, three, four))) == source
 
 
 def test_a_thread_that_computes_is_interrupted_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -53,3 +53,7 @@ def test_statvfs_is_as_long_as_the_c_librarys() -> None:
     assert ctypes.sizeof(fusepy_session.Statvfs) == 112
     assert (found.f_bsize, found.f_blocks) == (expected.f_bsize, expected.f_blocks)
     assert found.f_namemax == expected.f_namemax
+
+
+def test_a_comma_in_an_option_does_not_end_it() -> None:
+    assert fusepy_session.escaped("alice@a:1,2\\3") == "alice@a:1\\,2\\\\3"

@@ -8,35 +8,6 @@ import pytest
 
 from dfsfuse.mount import mountpoints
 from dfsfuse.mount.errors import MountpointError
-from dfsfuse.mount.mountpoints import Mount
-
-OURS = "41 29 0:45 / /home/a\\040b/dfs rw,nosuid shared:1 - fuse.dfs dfsfuse rw,user_id=0"
-PLAIN = "29 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw"
-
-
-def table(tmp_path: Path, *lines: str) -> Path:
-    file = tmp_path / "mountinfo"
-    file.write_text("".join(line + "\n" for line in lines))
-    return file
-
-
-def test_a_line_of_the_table() -> None:
-    assert mountpoints.parse_line(OURS) == Mount("0:45", "/home/a b/dfs", "fuse.dfs", "dfsfuse")
-    assert mountpoints.parse_line(PLAIN) == Mount("8:1", "/", "ext4", "/dev/sda1")
-
-
-def test_many_optional_fields_and_odd_characters() -> None:
-    line = "41 29 0:45 / /a\\134\\012- rw shared:1 master:2 - fuse.dfs a\\011b rw"
-    assert mountpoints.parse_line(line) == Mount("0:45", "/a\\\n-", "fuse.dfs", "a\tb")
-
-
-def test_the_topmost_mount_counts(tmp_path: Path) -> None:
-    lower = "40 29 0:44 / /mnt rw - tmpfs tmpfs rw"
-    upper = "41 40 0:45 / /mnt rw - fuse.dfs dfsfuse rw"
-    found = mountpoints.mounted_at(Path("/mnt"), table(tmp_path, PLAIN, lower, upper))
-    assert found is not None
-    assert found.is_ours
-    assert mountpoints.mounted_at(Path("/mnt/below"), table(tmp_path, PLAIN, lower, upper)) is None
 
 
 def test_an_empty_folder_of_ones_own_will_do(tmp_path: Path) -> None:

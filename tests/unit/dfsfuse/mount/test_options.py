@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dfsfuse.mount.options import DEFAULT_CACHE_BYTES, OptionError, known, parse
+from dfsfuse.mount.options import DEFAULT_CACHE_BYTES, OptionError, known, named, parse
 
 
 def test_defaults_of_a_user() -> None:
@@ -132,3 +132,10 @@ def test_a_wrong_value_is_refused_with_what_was_expected(word: str, expected: st
         parse([word], as_root=False)
     assert word in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_the_source_column_unless_it_was_said() -> None:
+    parsed = parse(["fsname=mine"], as_root=False)
+    assert named(parsed, "alice@host").fuse["fsname"] == "mine"
+    parsed = parse([], as_root=False)
+    assert named(parsed, "alice@host").fuse["fsname"] == "alice@host"

@@ -40,3 +40,23 @@ def test_who_works_there_is_named(tmp_path: Path) -> None:
         (user,) = unmounting.describe_users(tmp_path)
     assert user.endswith(f"({os.getpid()})")
     assert unmounting.describe_users(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("complaint", "is_in_use"),
+    [
+        ("umount: /mnt/busybox: target is busy.", True),
+        ("fusermount3: failed to unmount /mnt/busybox: Device or resource busy", True),
+        ("umount: /mnt/busybox: must be superuser to unmount.", False),
+        ("fusermount3: entry for /mnt/busybox not found in /etc/mtab", False),
+    ],
+)
+def test_what_umount_says_is_told_from_the_mountpoints_name(complaint: str, is_in_use: bool) -> None:
+    assert unmounting._tells_of_use(complaint, Path("/mnt/busybox")) is is_in_use
+    odd = Path("/mnt/a\nresource busy  b")
+    assert unmounting._tells_of_use(complaint.replace("/mnt/busybox", "/mnt/a resource busy b"), odd) is is_in_use
+
+
+def test_a_process_cannot_write_to_our_terminal_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "comm").write_bytes(b"a\x1b[2Jb\n c\xff\n")
+    assert unmounting._name(tmp_path) == "a?[2Jb? c\N{REPLACEMENT CHARACTER}"

@@ -1,0 +1,81 @@
+"""The kernel's table of mounts, /proc/PID/mountinfo (proc(5)), read as what it is: bytes that anybody may have chosen.
+
+Invariants: a line ends at a newline byte and at nothing else, a field at a blank byte, since the kernel writes blanks,
+tabs, newlines and backslashes within a field as three octal digits, and nothing else is special: a carriage return, a
+no-break space and bytes that are not UTF-8 stand there as they are. Fields may be empty. A line that does not have
+this form (a driver's own text may) is left out, and the others count. Paths come out as `os.fsdecode` makes them.
+
+Touches no mount. No threads, no state.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+MOUNT_TABLE: Final = Path("/proc/self/mountinfo")
+FILE_SYSTEM_TYPE: Final = "fuse.dfs"
+_OPTIONAL_FROM: Final = 6
+"""From this field on there are any number of optional fields, until one that is `-`."""
+_ESCAPED: Final = re.compile(rb"\\([0-3][0-7]{2})")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of the table."""
+
+    id: int
+    parent: int
+    device: str
+    """MAJOR:MINOR: the same for all mounts of one file system, in all mount namespaces."""
+    mountpoint: str
+    type: str
+    source: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether dfsfuse has mounted it."""
+        return self.type == FILE_SYSTEM_TYPE
+
+
+def read(table: Path = MOUNT_TABLE) -> list[Mount]:
+    """All mounts, as the kernel lists them. Raises OSError."""
+    return parse(table.read_bytes())
+
+
+def parse(data: bytes) -> list[Mount]:
+    """The mounts in the table's text."""
+    return [mount for line in data.split(b"\n") if (mount := _parse_line(line)) is not None]
+
+
+def _parse_line(line: bytes) -> Mount | None:
+    """`41 29 0:45 / /mnt/dfs rw,relatime shared:1 - fuse.dfs alice@10.0.0.1 rw`."""
+    fields = line.split(b" ")
+    try:
+        dash = fields.index(b"-", _OPTIONAL_FROM)
+        return Mount(
+            id=int(fields[0]),
+            parent=int(fields[1]),
+            device=fields[2].decode("ascii"),
+            mountpoint=_unescape(fields[4]),
+            type=_unescape(fields[dash + 1]),
+            source=_unescape(fields[dash + 2]),
+        )
+    except (ValueError, IndexError):
+        return None
+
+
+def _unescape(field: bytes) -> str:
+    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), field))
+
+
+def topmost(mounts: Iterable[Mount], mountpoint: str) -> Mount | None:
+    """The mount that shows at `mountpoint`, of those that lie one over the other there; None if there is none."""
+    found = [mount for mount in mounts if mount.mountpoint == mountpoint]
+    covered = {mount.parent for mount in found}
+    shown = [mount for mount in found if mount.id not in covered]
+    return shown[-1] if shown else None
