@@ -3,4 +3,4 @@
 from dfs_server.cli import main
 
 if __name__ == "__main__":
-    main(prog_name="dfs-server")
+    main()

@@ -22,6 +22,8 @@ from typing import TypeVar
 
 import yaml
 
+from dfs_server import homes
+
 MAX_FILE_BYTES = 1024 * 1024
 ENVIRONMENT_VARIABLE = "DFS_CONFIG"
 
@@ -63,9 +65,13 @@ def find(explicit: Path | None, name: str) -> Path:
         return _existing(explicit, "named by --config")
     from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
     if from_environment:
-        path = Path(from_environment).expanduser()
+        try:
+            path = homes.expanded(from_environment)
+        except OSError as error:
+            raise ConfigError(f"{from_environment} (named by ${ENVIRONMENT_VARIABLE}): {error.strerror}") from error
         return _existing(path / name if path.is_dir() else path, f"named by ${ENVIRONMENT_VARIABLE}")
-    candidates = [Path("conf") / name, Path("~/.config/dfsfuse").expanduser() / name]
+    own = homes.config_folder()
+    candidates = [folder / name for folder in (Path("conf"), own) if folder is not None]
     for path in candidates:
         if path.is_file():
             return path

@@ -59,7 +59,10 @@ class ServerFolder:
     @classmethod
     def open(cls, root: Path) -> Self:
         """Open ROOT, making it if it is missing. The server's name is ROOT's last part. Raises `FolderError`."""
-        path = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would follow a link DFS1 -> /disk7
+        try:
+            path = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would follow a link DFS1 -> /disk7
+        except FileNotFoundError:
+            raise FolderError(f"{root}: the working folder that this is relative to has been removed") from None
         name = path.name
         if NAME_PATTERN.fullmatch(name) is None:
             raise FolderError(f"{path}: {name!r} cannot be a server's name (letters, digits, '_', '.', '-')")

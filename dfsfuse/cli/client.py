@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from dfs_server import homes
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.server_reports import ServerReport
 
@@ -112,7 +113,7 @@ class Client:
 
     def local_path(self, text: str) -> Path:
         """A local path as typed. At the prompt no shell has replaced a leading `~` yet."""
-        return Path(text).expanduser() if self.at_prompt else Path(text)
+        return homes.expanded(text) if self.at_prompt else Path(text)
 
     def close(self) -> None:
         """Close the connection, if there is one. May be called twice."""

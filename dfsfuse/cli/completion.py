@@ -12,11 +12,11 @@ import os
 import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
+from dfs_server import homes
 from dfsfuse.cli import remote_paths
 from dfsfuse.cli.remote import Remote
 from dfsfuse.errors import DfsError
@@ -62,7 +62,7 @@ class DfcCompleter(Completer):
                 text = os.fsdecode(name)
                 if text.startswith(start) and text.isprintable() and (start or not text.startswith(".")):
                     yield folder + slash + text, is_folder
-        except (OSError, DfsError, RuntimeError):  # RuntimeError: no home folder for `~`
+        except (OSError, DfsError):
             return
 
     def _remote_names(self, folder: str) -> list[tuple[bytes, bool]]:
@@ -95,7 +95,7 @@ def split_line(text: str) -> tuple[list[str], str, int]:
 
 
 def _local_names(folder: str) -> list[tuple[bytes, bool]]:
-    return sorted((os.fsencode(path.name), path.is_dir()) for path in Path(folder).expanduser().iterdir())
+    return sorted((os.fsencode(path.name), path.is_dir()) for path in homes.expanded(folder).iterdir())
 
 
 def _quoted(text: str) -> str:

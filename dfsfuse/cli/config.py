@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dfs_server import config_file
+from dfs_server import config_file, homes
 from dfs_server.config_file import At, ConfigError
 from dfsfuse.cluster.servers import Credentials, ServerAddress
 
@@ -124,8 +124,9 @@ def _password(keys: Mapping[str, object], path: Path, environment: Mapping[str, 
 
 def _from_file(value: object, at: At) -> tuple[str, tuple[str, ...]]:
     name = config_file.text(value, at, "the path of a file whose first line is the password")
-    path = at.file.parent / Path(name).expanduser()
+    path = Path(name)
     try:
+        path = at.file.parent / homes.expanded(name)
         with path.open("rb") as file:
             data = file.read(_MAX_PASSWORD_FILE_BYTES + 1)
         password = data.decode().partition("\n")[0].removesuffix("\r")

@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 import dfsfuse
+from dfs_server import command_line
 from dfsfuse.cli import exit_codes
 from dfsfuse.cli.client import Access, Client
 from dfsfuse.cli.commands import ALIASES, COMMANDS
@@ -39,6 +40,8 @@ class AnyCaseGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         _as_typed, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:
+            command_line.refuse_empty(command, rest, command.name or "", ctx)
         return command.name if command else None, command, rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -52,7 +55,12 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
 
 
 @click.group(cls=AnyCaseGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="The client's config file (dfc.yaml).")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path, readable=False),
+    help="The client's config file (dfc.yaml).",
+)
 @click.option("--debug", is_flag=True, help="Show the log, and a traceback with every error.")
 @click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
 @click.pass_context
@@ -88,7 +96,7 @@ def run(arguments: Sequence[str] | None = None, client: Client | None = None) ->
     client = Client(access_to) if client is None else client
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        outcome = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=client)
+        outcome = command_line.invoke(cli, arguments, PROGRAM, client)
         client.close()
     except BaseException as error:  # noqa: BLE001 (this is where every error ends)
         if isinstance(error, Exception) and not isinstance(error, click.Abort):
@@ -112,16 +120,13 @@ def _leave(number: int, _frame: object) -> None:
 
 def main() -> None:
     """The program `dfc`."""
+    command_line.ensure_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 must not be the end of `list`
             stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # so that a file half fetched is removed
-    code = run()
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
+    code = command_line.flushed(run(), PROGRAM)
     if code >= 128:
         os._exit(code)  # at once: threads that wait for a server have nothing to say any more
     sys.exit(code)

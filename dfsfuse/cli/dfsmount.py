@@ -13,13 +13,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
 import dfsfuse
+from dfs_server import command_line
 from dfs_server.config_file import ConfigError
 from dfsfuse.cli import background, local_servers, mount_log
 from dfsfuse.cli.background import Report
@@ -69,7 +70,12 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("mountpoint", type=Path)  # click.Path would look at it, and wait if it hangs
-@click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="The client's config file (dfc.yaml).")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path, readable=False),
+    help="The client's config file (dfc.yaml).",
+)
 @click.option("-o", "option_lists", metavar="OPTIONS", multiple=True, help="Mount options, see below.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
 @click.option("--local", is_flag=True, help="Need no config: start four servers of your own under your data folder.")
@@ -222,25 +228,31 @@ def _log_to(handler: logging.Handler, verbose: bool) -> None:
 def run(arguments: list[str] | None = None, command: click.Command = cli, program: str = PROGRAM) -> int:
     """Run one command line, report what goes wrong, and give the exit code."""
     try:
-        outcome = command.main(arguments, prog_name=program, standalone_mode=False)
+        outcome = command_line.invoke(command, sys.argv[1:] if arguments is None else arguments, program)
     except click.ClickException as error:
-        error.show()
+        _complain(program, command_line.usage_sentence(error, program))
         return USAGE
     except (DfsError, ConfigError, OSError) as error:
-        click.echo(f"{program}: {error}", err=True)
+        _complain(program, str(error))
         return exit_code_of(error)
     except (KeyboardInterrupt, click.Abort):
         return exit_code_of(KeyboardInterrupt())
     except Exception as error:  # this is where every error ends
-        click.echo(f"{program}: this should not have happened: {error!r}", err=True)
+        _complain(program, f"this should not have happened: {error!r}")
         log.exception("unforeseen")
         return FAILED
     return outcome if isinstance(outcome, int) else DONE
 
 
+def _complain(program: str, sentence: str) -> None:
+    with suppress(OSError):  # there is nobody to tell
+        click.echo(f"{program}: {sentence}", err=True)
+
+
 def main() -> None:
     """The program `dfsmount`."""
-    sys.exit(run())
+    command_line.ensure_streams()
+    sys.exit(command_line.flushed(run(), PROGRAM))
 
 
 if __name__ == "__main__":

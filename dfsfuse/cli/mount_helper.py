@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from dfs_server import command_line
 from dfsfuse.cli import dfsmount
 from dfsfuse.cli.config import load_config
 from dfsfuse.cli.exit_codes import DONE, INTERRUPTED, USAGE
@@ -29,7 +30,7 @@ _CODES = {DONE: DONE, USAGE: MOUNT_USAGE, INTERRUPTED: MOUNT_INTERRUPTED}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=click.Path(path_type=Path, readable=False))
 @click.argument("mountpoint", type=Path)  # as in dfsmount
 @click.option("-o", "option_lists", metavar="OPTIONS", multiple=True, help="Mount options, as for dfsmount.")
 @click.option("-f", "fake", is_flag=True, help="Check everything, and do not mount.")
@@ -56,7 +57,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """The program `mount.dfs`."""
-    sys.exit(run())
+    command_line.ensure_streams()
+    sys.exit(command_line.flushed(run(), PROGRAM))
 
 
 if __name__ == "__main__":

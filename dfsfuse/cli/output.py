@@ -8,11 +8,13 @@ A reader that goes away (`dfc list | head -1`) is `OutputClosed`, which is no er
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -143,13 +145,11 @@ def write_json(value: object) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes as they are to standard output. Raises `OutputClosed`."""
-    try:
+    """Bytes as they are to standard output. Raises `OutputClosed`, and OSError where they cannot be written."""
+    with _standard_output():
         stream = sys.stdout.buffer
         stream.write(data)
         stream.flush()
-    except BrokenPipeError as error:
-        raise OutputClosed from error
 
 
 def complain(sentence: str) -> None:
@@ -161,7 +161,17 @@ def complain(sentence: str) -> None:
 
 
 def _guarded(text: str, *, newline: bool) -> None:
-    try:
+    with _standard_output():
         click.echo(text, nl=newline)
+
+
+@contextmanager
+def _standard_output() -> Iterator[None]:
+    """What fails here is about standard output: nobody reads it any more, or it is closed, full or broken."""
+    try:
+        yield
     except BrokenPipeError as error:
         raise OutputClosed from error
+    except OSError as error:
+        number = error.errno if error.errno is not None else errno.EIO
+        raise OSError(number, error.strerror or str(error), "standard output") from error

@@ -8,15 +8,16 @@ any did.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dfs_server import homes
 from dfsfuse.cli import exit_codes
 from dfsfuse.cli.client import Client
 from dfsfuse.cli.output import OutputClosed, complain, write_line
@@ -120,7 +121,10 @@ def _help(ctx: click.Context, words: list[str]) -> None:
 def _line_of_pipe() -> str | None:
     """The next line of standard input, taken as bytes, so that a name may have any."""
     click.echo(PROMPT, nl=False)
-    line = sys.stdin.buffer.readline()
+    try:
+        line = sys.stdin.buffer.readline()
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), "standard input") from error
     if not line:
         click.echo()
         return None
@@ -155,22 +159,18 @@ def _reader_of_terminal(ctx: click.Context, client: Client) -> Callable[[], str 
     return read_line
 
 
-def state_folder() -> Path:
-    """Where the history is kept (XDG base directories)."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "dfsfuse"
-
-
 def history() -> History:
     """The history of former runs; of this run only where that cannot be written."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+    folder = homes.state_folder()
+    if folder is None:
+        return InMemoryHistory()
     try:
-        folder = state_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / "dfc_history"
         path.touch(mode=0o600)
         with path.open("ab"):
             return FileHistory(path)
-    except (OSError, RuntimeError):
+    except OSError:
         return InMemoryHistory()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from dfs_server.command_line import usage_sentence
 from dfs_server.config_file import ConfigError
 from dfsfuse.cli import exit_codes
 from dfsfuse.cli.output import OutputClosed, complain, printable
@@ -96,15 +97,12 @@ def report(error: BaseException, *, debug: bool = False) -> int:
 def sentences(error: BaseException) -> list[str]:
     """What to say about an error: one sentence as a rule, none where all is said."""
     match error:
-        case AlreadyReported() | OutputClosed() | click.exceptions.Exit() | SystemExit():
+        case AlreadyReported() | OutputClosed() | BrokenPipeError() | click.exceptions.Exit() | SystemExit():
             return []
         case KeyboardInterrupt() | click.Abort():
             return ["interrupted"]
-        case click.UsageError():
-            where = error.ctx.command_path if error.ctx else "dfc"
-            return [f"{_uncapitalised(error.format_message())} (see: {where} --help)"]
         case click.ClickException():
-            return [error.format_message()]
+            return [usage_sentence(error, "dfc")]
         case CommandError() | DfsError() | ConfigError():
             return [str(error)]
         case OSError(strerror=str(strerror), filename=str() | bytes() as name):
@@ -126,7 +124,7 @@ def exit_code(error: BaseException) -> int:
             return error.exit_code
         case SystemExit(code=int(code)):
             return code
-        case OutputClosed():
+        case OutputClosed() | BrokenPipeError():  # click's own: the help. No server's connection raises this here
             return exit_codes.OUTPUT_CLOSED
         case click.Abort():
             return exit_codes.INTERRUPTED
@@ -134,9 +132,3 @@ def exit_code(error: BaseException) -> int:
             return exit_codes.USAGE
         case _:
             return exit_codes.exit_code_of(error)
-
-
-def _uncapitalised(text: str) -> str:
-    """Our sentences follow `dfc: `; click's begin with a capital and end with a full stop."""
-    text = text.rstrip(".")
-    return text[:1].lower() + text[1:] if text[1:2].islower() else text

@@ -66,7 +66,7 @@ def _server(record_fsyncs: bool) -> None:
         os.write(record, "".join(f"{line}\n" for line in lines).encode())
 
     os.fsync = os.fdatasync = fsync if record_fsyncs else lambda descriptor: None
-    main(prog_name="dfs-server")
+    main()
 
 
 def _mount(break_it: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ MACROS = frozenset("TH SH SS TP PP B I BR BI RB RI IR br nf fi RS RE".split())
 PAGE = pytest.mark.parametrize("name", PAGES)
 
 COMMANDS = [
-    ("dfs-server.8", "dfs-server", dfs_server.main),
+    ("dfs-server.8", "dfs-server", dfs_server.cli),
     ("dfsmount.8", "dfsmount", dfsmount.cli),
     ("dfsmount.8", "mount.dfs", mount_helper.cli),
     ("dfc.1", "dfc", dfc.cli),

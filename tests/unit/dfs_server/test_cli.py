@@ -214,7 +214,7 @@ class TestRefusals:
     def test_a_wrong_command_line(self, arguments: list[str]) -> None:
         result = run(*arguments)
         assert result.returncode == 2
-        assert refusal(result).startswith("Error: ")
+        assert refusal(result).endswith("(see: dfs-server --help)")
 
     def test_an_address_that_is_not_ours(self, config: Path, tmp_path: Path) -> None:
         result = run(tmp_path / "DFS1", 0, "--config", config, "--host", "192.0.2.1")

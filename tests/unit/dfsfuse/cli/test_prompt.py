@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.memory_dfc import Dfc
 
+from dfs_server import homes
 from dfsfuse.cli import prompt
 from dfsfuse.cli.client import Client
 from dfsfuse.cli.dfc import cli
@@ -125,7 +126,7 @@ def test_a_tilde_is_home_and_standard_input_is_taken(dfc: Dfc, tmp_path: Path) -
 
 def test_the_history_is_ones_own_and_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert prompt.state_folder() == tmp_path / "state" / "dfsfuse"
+    assert homes.state_folder() == tmp_path / "state" / "dfsfuse"
     prompt.history().append_string("list")
     path = tmp_path / "state" / "dfsfuse" / "dfc_history"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -134,4 +135,4 @@ def test_the_history_is_ones_own_and_may_be_missing(tmp_path: Path, monkeypatch:
     prompt.history().append_string("list")
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert prompt.state_folder() == tmp_path / ".local" / "state" / "dfsfuse"
+    assert homes.state_folder() == tmp_path / ".local" / "state" / "dfsfuse"
