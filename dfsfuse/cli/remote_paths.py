@@ -36,6 +36,11 @@ def names_a_folder(path: str | bytes) -> bool:
     return last in (b"", b".", b"..")
 
 
+def ends_in_dots(path: str | bytes) -> bool:
+    """Whether the last name as typed is `.` or `..`: a folder that is meant by where one is, not by its name."""
+    return os.fsencode(path).rstrip(b"/").rsplit(b"/", 1)[-1] in (b".", b"..")
+
+
 def base_name(path: bytes) -> bytes:
     """The last name of a normal path; empty for the root."""
     return path.rsplit(b"/", 1)[-1]

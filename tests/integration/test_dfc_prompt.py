@@ -60,6 +60,28 @@ def test_on_a_terminal(dfc: DfcProcess) -> None:
     assert "+list -l\n" in history
 
 
+def test_the_root_is_emptied_after_a_question(dfc: DfcProcess) -> None:
+    dfc.ok("mkdir", "-p", "one/two")
+    with Terminal(dfc) as terminal:
+        terminal.wait_for(b"dfc> ")
+        terminal.type(b"rm -r --all /\r")
+        terminal.wait_for(b"Remove everything on the servers")
+        terminal.wait_for(b"[y/N]: ")
+        terminal.type(b"\r")
+        terminal.wait_for(b"nothing was removed from the root folder")
+        terminal.wait_for(b"dfc> ")
+        terminal.type(b"list one\r")
+        terminal.wait_for(b"two")
+        terminal.wait_for(b"dfc> ")
+        terminal.type(b"rm -r --all /\r")
+        terminal.wait_for(b"[y/N]: ")
+        terminal.type(b"y\r")
+        terminal.wait_for(b"dfc> ")
+        terminal.type(b"quit\r")
+        terminal.end()
+    assert dfc.ok("list") == b""
+
+
 def test_ctrl_c_ends_the_command_and_not_the_prompt(dfc: DfcProcess) -> None:
     (dfc.folder / "large").write_bytes(os.urandom(64 << 20))
     with Terminal(dfc) as terminal:

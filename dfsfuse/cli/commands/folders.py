@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import stat
+import sys
 
 import click
 
 from dfsfuse.cli import remote_paths
 from dfsfuse.cli.client import Client
-from dfsfuse.cli.output import printable
+from dfsfuse.cli.output import counted, printable
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.reports import CommandError, Tally
 
@@ -32,25 +33,59 @@ def mkdir(client: Client, paths: tuple[str, ...], parents: bool) -> None:
 
 @click.command("rm", short_help="Remove files and folders.")
 @click.option("-r", "--recursive", is_flag=True, help="Remove folders and all below them.")
+@click.option("-f", "--force", is_flag=True, help="Never ask; what is not there is no error.")
+@click.option("--all", "everything", is_flag=True, help="With -r: the root may be emptied. Asks before it does.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.pass_obj
-def rm(client: Client, paths: tuple[str, ...], recursive: bool) -> None:
+def rm(client: Client, paths: tuple[str, ...], *, recursive: bool, force: bool, everything: bool) -> None:
     """Remove the file PATH. There is no way back.
 
     A symbolic link is removed itself, not what it points to.
+
+    The root, however it is written (/, ., d/..), is emptied only with -r and --all, and only after a question on the
+    terminal; where nobody can be asked -f must be given too.
     """
     tally = Tally()
     for text in paths:
         with tally.attempt():
             path = remote_paths.normal(text)
-            folder = stat.S_ISDIR(client.remote.existing(path, follow=False).mode)
-            if folder and not recursive:
-                raise CommandError(f"{printable(path)} is a folder: use -r")
-            if folder:
+            if path == b"/":
+                _guard_root(client.remote, text, recursive=recursive, force=force, everything=everything)
+            elif remote_paths.ends_in_dots(text):
+                raise CommandError(f"{printable(text)} is refused, because it ends in . or ..: name {printable(path)}")
+            try:
+                found = client.remote.existing(path, follow=False)
+            except (FileNotFoundError, NotADirectoryError):
+                if force:
+                    continue
+                raise
+            if not stat.S_ISDIR(found.mode):
+                client.remote.remove(path)
+            elif recursive:
                 _remove_tree(client.remote, path)
             else:
-                client.remote.remove(path)
+                raise CommandError(f"{printable(path)} is a folder: use -r")
     tally.settle()
+
+
+def _guard_root(remote: Remote, text: str, *, recursive: bool, force: bool, everything: bool) -> None:
+    """Raises CommandError unless everything is to be removed, and a person says so or waived the question."""
+    shown = printable(text)
+    meaning = "" if text == "/" else ", which is the root folder /"
+    if not recursive:
+        raise CommandError(f"{shown} is a folder{meaning}: use -r")
+    if not everything:
+        raise CommandError(f"{shown} would remove everything{meaning}: nothing was removed (use --all if you mean it)")
+    if force:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise CommandError(
+            f"{shown} would remove everything{meaning}: nobody can be asked here, and nothing was removed "
+            "(use -f too if you mean it)"
+        )
+    names = counted(len(remote.entries(remote.existing(b"/").ino, b"/")), "name")
+    if not click.confirm(f"Remove everything on the servers ({names} in the root folder)?", err=True):
+        raise CommandError("nothing was removed from the root folder")
 
 
 def _remove_tree(remote: Remote, path: bytes) -> None:

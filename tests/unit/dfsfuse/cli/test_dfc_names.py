@@ -6,8 +6,10 @@ import json
 import os
 import re
 
+import pytest
 from support.memory_dfc import Dfc
 
+from dfsfuse.cli.dfc import cli
 from dfsfuse.data.placement import rotation_of
 
 DATA_OF_ROTATION = {rotation_of(data): data for data in (bytes([letter]) * 100 for letter in range(40))}
@@ -123,9 +125,65 @@ def test_rm(dfc: Dfc) -> None:
     ]
     dfc.ok("rm", "-r", "a")
     assert dfc.ok("list", "-r") == "c\n"
+    dfc.ok("rm", "-f", "nothing", "nothing/below", "c/nothing")
+    dfc.ok("rm", "-rf", "nothing", "c")
+    assert dfc.ok("list", "-r") == ""
+
+
+def test_the_root_is_not_emptied_by_mistake(dfc: Dfc) -> None:
     dfc.ok("mkdir", "-p", "d/e")
-    dfc.ok("rm", "-r", "/")
+    for text in ("/", ".", "//", "d/..", "/d/../", "./"):
+        outcome = dfc("rm", "-r", text)
+        assert outcome.code == 1
+        assert outcome.err.startswith(f"dfc: {text} would remove everything")
+        assert outcome.err.endswith("nothing was removed (use --all if you mean it)\n")
+        assert dfc("rm", "--all", text).err.endswith("use -r\n")
+        assert "nobody can be asked here, and nothing was removed" in dfc("rm", "-r", "--all", text).err
+    assert dfc("rm", "-rf", "/").code == 1
+    outcome = dfc("rm", "-r", "d/e/..", "d/e/.")
+    assert outcome.err.splitlines() == [
+        "dfc: d/e/.. is refused, because it ends in . or ..: name /d",
+        "dfc: d/e/. is refused, because it ends in . or ..: name /d/e",
+    ]
+    assert dfc.ok("list", "-r") == "d\nd/e\n"
+    dfc.ok("rm", "-rf", "--all", ".")
     assert dfc.ok("list") == ""
+
+
+ARGUMENTS = {
+    "put": ["-r", "here"],
+    "get": ["d"],
+    "list": ["d"],
+    "mkdir": ["-p", "x"],
+    "rm": ["-r", "d"],
+    "mv": ["d", "e"],
+    "stat": ["d"],
+    "verify": ["--against", "here", "d"],
+    "heal": ["d"],
+}
+
+
+def test_the_table_of_arguments_has_every_command_that_takes_any() -> None:
+    takes_paths = {
+        name for name, command in cli.commands.items() if any(p.param_type_name == "argument" for p in command.params)
+    }
+    assert set(ARGUMENTS) == takes_paths
+
+
+@pytest.mark.parametrize("command", ARGUMENTS)
+def test_an_argument_that_is_empty_is_refused(dfc: Dfc, command: str) -> None:
+    """A variable of a script that is not set must not mean the root, or the current folder."""
+    (dfc.here / "here").mkdir()
+    dfc.ok("mkdir", "d")
+    words = ARGUMENTS[command]
+    for place in [place for place, word in enumerate(words) if not word.startswith("-")]:
+        arguments = [*words[:place], "", *words[place + 1 :]]
+        outcome = dfc(command, *arguments)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err.endswith(f"is empty (is it a variable that is not set?) (see: dfc {command} --help)\n")
+        line = " ".join(word or "''" for word in [command, *arguments])
+        assert dfc(stdin=f"{line}\n".encode()).err == outcome.err  # at the prompt too
+    assert dfc.ok("list") == "d\n"
 
 
 def test_mv(dfc: Dfc) -> None:
