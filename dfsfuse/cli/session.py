@@ -17,9 +17,10 @@ from dfsfuse.cli.room import RoomGauge
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
-from dfsfuse.namespace import keys
+from dfsfuse.namespace import keys, members
 from dfsfuse.namespace.log_map import LogMap
 from dfsfuse.namespace.server_register import ServerRegister
+from dfsfuse.namespace.transactions import View
 from dfsfuse.upkeep.background_healing import BackgroundHealer, HealingTurn
 from dfsfuse.upkeep.background_sweep import BackgroundSweep
 from dfsfuse.upkeep.bandwidth import Bucket
@@ -61,6 +62,7 @@ def open_session(
     lock_lifetime_s: float = LIFETIME_S,
     atime: str = "noatime",
     diratime: bool = True,
+    incomplete: str = "suffix",
     removal_grace_s: float = 0.0,
     heal_mb_s: float = 0.0,
     sweep: bool = False,
@@ -70,6 +72,8 @@ def open_session(
     `answer_early`: while this client alone writes, changes of names and attributes are answered before they are
     durable (for a mount, which has fsync() for those who want to know). `atime`, `diratime`: what reading does to times
     of access.
+    `incomplete`: what is shown of files that cannot be put together (`dfsfuse.vfs.incomplete`). With `eio` nothing is
+    shown of a state that may not be the newest one.
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
     `heal_mb_s`: what lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not.
     `sweep`: what dead clients left is swept in the background, once a day (for a mount).
@@ -81,7 +85,11 @@ def open_session(
         opened.callback(cluster.close)
         cluster.connect()
         log = QuorumLog(cluster)
-        store = LogMap(log, keys.family_of)
+
+        def is_newest(view: View, servers: frozenset[int]) -> bool:
+            return members.have_forgotten_nothing(view, cluster.identities(), servers)
+
+        store = LogMap(log, keys.family_of, is_newest=is_newest if incomplete == "eio" else None)
         opened.callback(store.close)
         log.start()
         if answer_early:
@@ -102,6 +110,7 @@ def open_session(
             lock_lifetime_s=lock_lifetime_s,
             atime=atime,
             diratime=diratime,
+            incomplete=incomplete,
             removal_grace_s=removal_grace_s,
         )
         store.on_change = vfs.changed_elsewhere

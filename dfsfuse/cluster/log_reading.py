@@ -31,13 +31,15 @@ DOUBTS: Final = 6
 
 
 def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
-    """Learn everything that was acknowledged before this began. False: only as far as the servers that answer know.
+    """Learn everything that was acknowledged before this began. False: only as far as the servers that answer know;
+    then `log.witnesses` are those that show it to be everything all the same, if they have forgotten nothing.
 
     `recall`: also what another client has answered under its lease and not committed yet; it is made to. Raises
     UnavailableError if no server answers.
     """
     attempt = doubts = goal = 0
     leases: dict[int, int] = {}
+    log.witnesses = frozenset()
     while True:
         survey = Survey(log.quorum, known=log.known, leases=leases if recall else None)
         found = yield from gather(log, survey, survey.verdict, GetPosition(log.client if recall else b""))
@@ -50,6 +52,7 @@ def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
                     if not survey.positions:
                         raise UnavailableError("no server answers")
                     yield from follow(log, survey.best(), survey.appliers())
+                    log.witnesses = survey.witnesses()
                     return False
                 case InDoubt():
                     # What was acknowledged before we began is at or before the slot in doubt: once that is decided,

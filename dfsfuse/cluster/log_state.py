@@ -62,6 +62,8 @@ class LogState:
     """Servers whose disk is so full that not even the log can go on there."""
     silent: set[int] = field(default_factory=set)
     """Servers that let us wait lately: they are not waited for again where it is possible to go on without them."""
+    witnesses: frozenset[int] = frozenset()
+    """Of the last look at the end of the log, if no quorum answered: see `Survey.witnesses`."""
     copies: int = 0
     """How many copies of the map this client has begun; with its id, the id of the next one."""
     news: News = field(default_factory=News)

@@ -102,6 +102,12 @@ class QuorumLog:
         answered in the last few milliseconds may be missing."""
         return self._run(catch_up(self._state, recall=recall))
 
+    @property
+    def witnesses(self) -> frozenset[int]:
+        """After a `catch_up` that gave False: the servers that show all that was acknowledged, provided that their
+        folders have forgotten nothing. None if what they show may be an old state."""
+        return self._state.witnesses
+
     def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
         """`log_writing.commit`: True when the batch is chosen, that is durable on three servers."""
         if not self.writable():

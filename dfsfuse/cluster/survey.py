@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from dfs_server.protocol.messages import Position, Reply
-from dfsfuse.cluster.proposer import NoQuorum, Pending, Point, Round
+from dfsfuse.cluster.proposer import SERVERS, NoQuorum, Pending, Point, Round
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,7 @@ class Survey(Round):
         if self.waiting and not self.is_free():
             return Pending()  # the last one may be what it takes: another one has just started, and knows less
         base = self.best()
-        tails = Counter(
-            reply.tail_digest
-            for reply in self.positions.values()
-            if reply.tail_digest and reply.applied == base.slot and reply.tail_digest != base.digest
-        )
+        tails = self._tails(base)
         if not tails:
             return Newest(base, self._holders(base))
         digest, votes = tails.most_common(1)[0]
@@ -71,6 +67,24 @@ class Survey(Round):
             return Newest(point, self._holders(point))
         # Even a single vote may be all that is left of a chosen batch, if other servers have lost their memory since.
         return Pending() if self.waiting else InDoubt()
+
+    def witnesses(self) -> frozenset[int]:
+        """Servers that show, without a quorum, that the log ends at `best()`; none if these do not.
+
+        Every quorum has one of any two servers in it. So if two have answered and neither holds a batch after the best
+        point, no other batch was chosen, unless one of the two has forgotten what it accepted: to see to that is the
+        caller's part. (Of three, one may have forgotten: that is why a quorum is asked as a rule.)
+        """
+        enough = len(self.positions) > SERVERS - self.quorum
+        return frozenset(self.positions) if enough and not self._tails(self.best()) else frozenset()
+
+    def _tails(self, base: Point) -> Counter[bytes]:
+        """The batches that servers hold after the base, and how many hold each."""
+        return Counter(
+            reply.tail_digest
+            for reply in self.positions.values()
+            if reply.tail_digest and reply.applied == base.slot and reply.tail_digest != base.digest
+        )
 
     def is_free(self) -> bool:
         """Whether no other client may still answer under a lease that was there when each server was first asked.

@@ -47,6 +47,8 @@ class MountOptions:
     """What reading does to times of access: `relatime`, `strictatime`."""
     diratime: bool = True
     """Does listing a folder change its time of access?"""
+    incomplete: str = "suffix"
+    """What is shown of a file that cannot be put together: `suffix`, `eio` (`dfsfuse.vfs.incomplete`)."""
     fuse: Mapping[str, str | bool] = field(default_factory=dict)
     """What libfuse and the kernel get: `name` or `name=value`."""
     fallback: MountOptions | None = None
@@ -110,6 +112,7 @@ _OWN = {
     "log": _text,
     "lock_timeout": _seconds,
     "heal_mb_s": _rate,
+    "incomplete": _choice("suffix", "eio"),
 }
 _WITH_VALUE = {
     "attr_timeout": _seconds,
@@ -140,7 +143,7 @@ _DIRATIME = frozenset(("diratime", "nodiratime"))
 
 def known() -> list[str]:
     """Every option, for a message."""
-    own = ["durability=close|fsync", "binding=auto|kernel|fusepy", "cache=SIZE", "log=FILE"]
+    own = ["durability=close|fsync", "incomplete=suffix|eio", "binding=auto|kernel|fusepy", "cache=SIZE", "log=FILE"]
     own += ["lock_timeout=SECONDS", "heal_mb_s=N", "nonempty", *sorted(_ATIME_RULES | _DIRATIME)]
     return own + [f"{name}=..." for name in _WITH_VALUE] + sorted(_FLAGS)
 
@@ -202,6 +205,7 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         nonempty=nonempty,
         atime_rule=own.get("atime", MountOptions.atime_rule),
         diratime=own.get("diratime") != "nodiratime",
+        incomplete=own.get("incomplete", MountOptions.incomplete),
         fuse=fuse,
     )
 

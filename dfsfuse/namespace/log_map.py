@@ -62,8 +62,12 @@ class LogMap:
         family_of: Callable[[bytes], bytes | None],
         clock: Callable[[], float] = lease_clock,
         sleep: Callable[[float], None] = time.sleep,
+        is_newest: Callable[[View, frozenset[int]], bool] | None = None,
     ) -> None:
+        """`is_newest`: whether a state is the newest one if these servers, fewer than a quorum, show nothing newer. A
+        state that it does not confirm is not shown (UnavailableError). Without it a state that may be old is shown."""
         self._log = quorum_log
+        self._confirms = is_newest
         self._clock = clock
         self._sleep = sleep
         self._log_lock = threading.Lock()
@@ -347,17 +351,40 @@ class LogMap:
 
     def _catch_up(self, *, recall: bool) -> None:
         begun = self._clock()
-        self._log.catch_up(recall=recall)
+        is_newest = self._log.catch_up(recall=recall)
         self._absorb()
+        if not is_newest:
+            self._confirm()
         self._fresh_at = begun
+
+    def _confirm(self) -> None:
+        """No quorum has told where the log ends. Raises `UnavailableError` if the known state may not be shown then."""
+        if self._confirms is None:
+            return
+        witnesses = self._log.witnesses
+        if witnesses and self._confirms_known_state(self._confirms, witnesses):
+            return
+        raise UnavailableError(
+            "too few servers answer to tell whether what they have is the newest state, and nothing older is shown "
+            "here: start the missing servers"
+        )
+
+    def _confirms_known_state(self, is_newest: Callable[[View, frozenset[int]], bool], servers: frozenset[int]) -> bool:
+        for view in self._views():
+            with contextlib.suppress(MissingError):
+                return self._run(view, lambda view: is_newest(view, servers))
+            self._fetcher.fetch(view)
+        raise AssertionError("unreachable: _views raises when it gives up")
 
     def _still_true(self, view: CachedView, begun: float) -> bool:
         """Whether what the view has read is the newest state at some moment since `begun`."""
         if self._is_newest(begun):
             return True
         now = self._clock()
-        self._log.catch_up()
+        is_newest = self._log.catch_up()
         news = self._absorb()
+        if not is_newest:
+            self._confirm()
         self._fresh_at = now
         return not view.touched_by(news)
 

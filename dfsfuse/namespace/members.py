@@ -66,6 +66,17 @@ def decode(data: bytes | None) -> dict[int, Member]:
     return dict(enumerate(found.servers, start=1))
 
 
+def have_forgotten_nothing(view: View, identities: Mapping[int, bytes], servers: frozenset[int]) -> bool:
+    """Whether all that these servers may have forgotten is part of this state: the folders that answer there now
+    (`identities`) are those that the namespace knows.
+
+    What a server held before its folder was replaced was chosen before its new folder was written down, and so before
+    this state.
+    """
+    known = find(view)
+    return all(id in known and known[id].identity == identities.get(id) for id in servers)
+
+
 def check(known: Mapping[int, Member], names: Mapping[int, str]) -> None:
     """Raises `WrongServerError` if the config names other servers than the namespace has, or in another order."""
     if not known or all(known[id].name == name for id, name in names.items()):

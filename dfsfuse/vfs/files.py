@@ -30,6 +30,7 @@ from dfsfuse.vfs.changing import Changer
 from dfsfuse.vfs.context import Context, log
 from dfsfuse.vfs.handles import Handle
 from dfsfuse.vfs.holes import Holes
+from dfsfuse.vfs.incomplete import Incomplete
 from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.reading import Reader
@@ -43,9 +44,17 @@ class Files:
     """See the module."""
 
     def __init__(
-        self, context: Context, table: OpenFiles, saver: Saver, changer: Changer, holes: Holes, times: AccessTimes
+        self,
+        context: Context,
+        table: OpenFiles,
+        saver: Saver,
+        changer: Changer,
+        holes: Holes,
+        times: AccessTimes,
+        incomplete: Incomplete,
     ) -> None:
         self._context = context
+        self._incomplete = incomplete
         self._table = table
         self._saver = saver
         self._changer = changer
@@ -98,10 +107,13 @@ class Files:
     # ------------------------------------------------------------------ open and close
 
     def open(self, ino: int, flags: int) -> int:
-        """A handle on a regular file. Raises OSError (ENOENT, EISDIR, ELOOP for a symbolic link, else ENXIO)."""
+        """A handle on a regular file. Raises OSError (ENOENT, EISDIR, ELOOP for a symbolic link, else ENXIO), and
+        `IncompleteError` where files that cannot be put together are not opened for reading."""
         file = self._table.pin(ino)
         try:
             inode = self._context.store.read(lambda view: _regular(view, ino))
+            if flags & os.O_ACCMODE != os.O_WRONLY and not flags & os.O_TRUNC:
+                self._incomplete.check_open(ino)
             self._opened(file, inode)
             if not inode.nlink and not file.is_unlinked:
                 self.on_nameless(ino)

@@ -82,6 +82,7 @@ class Folders:
         def work(view: View) -> tuple[Inode, list[tuple[bytes, Entry]]]:
             inode = inodes.load_directory(view, ino)
             entries = directories.scan(view, ino) if inode.size else []
+            self._incomplete.check_listing(inode, entries)
             inodes.find_many(view, [entry.ino for _, entry in entries[:INODES_AT_ONCE]])
             return inode, entries
 

@@ -1,21 +1,32 @@
-"""Which files cannot be put together from the servers that answer, and the name `NAME [incomplete]`.
+"""Which files cannot be put together from the servers that answer, and what a program is shown of them.
 
-An incomplete file is listed under that name and opens under both. A real file of that very name wins, and a name that
-would be longer than 255 bytes stays as it is. As long as all servers are usable a listing checks nothing, since
-nothing is missing then as a rule; who wants to know for sure asks `among`.
+That is decided by a `Policy`, one for each value of `-o incomplete`:
+
+- `suffix`: an incomplete file is listed as `NAME [incomplete]` and opens under both names; what is missing gives EIO
+  when it is read. A real file of that very name wins, and a name that would be longer than 255 bytes stays as it is. As
+  long as all servers are usable a listing checks nothing, since nothing is missing then as a rule.
+- `eio`: names stay as they are, and open() for reading is refused (EIO). For backups: a name that changes looks like a
+  removed file, and many programs take an error in the middle of a file for its end. Each open() asks the servers. A
+  folder that has fewer entries than its record says cannot be listed.
+
+To know for sure which files are incomplete, call `among`.
 
 Threads: one lock guards the verdicts, which are kept for a few seconds and as long as the usable servers are the same.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
+from dfsfuse.errors import IncompleteError
 from dfsfuse.namespace import directories
-from dfsfuse.namespace.records import Entry
+from dfsfuse.namespace.inodes import error
+from dfsfuse.namespace.records import Entry, Inode
 from dfsfuse.namespace.transactions import View
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.stored_segments import FILES_AT_ONCE, stored_segments
@@ -24,6 +35,25 @@ SUFFIX: Final = b" [incomplete]"
 VERDICT_S: Final = 3.0
 SEGMENTS_AT_ONCE: Final = 1000
 VERDICTS_MAX: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is shown of incomplete files."""
+
+    marks_names: bool
+    """Whether they are listed, and found, as `NAME [incomplete]`."""
+    refuses_open: bool
+    """Whether they cannot be opened for reading."""
+    refuses_short_listing: bool
+    """Whether a folder that lacks names cannot be listed."""
+
+
+POLICIES: Final = {
+    "suffix": Policy(marks_names=True, refuses_open=False, refuses_short_listing=False),
+    "eio": Policy(marks_names=False, refuses_open=True, refuses_short_listing=True),
+}
+"""By the value of `-o incomplete`."""
 
 
 class _Verdict(NamedTuple):
@@ -35,8 +65,9 @@ class _Verdict(NamedTuple):
 class Incomplete:
     """See the module."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, policy: Policy) -> None:
         self._context = context
+        self._policy = policy
         self._lock = threading.Lock()
         self._verdicts: dict[int, _Verdict] = {}
 
@@ -53,7 +84,7 @@ class Incomplete:
     def names(self, entries: Sequence[tuple[bytes, Entry]]) -> list[bytes]:
         """The names under which a folder's entries are listed."""
         plain = [name for name, _ in entries]
-        if len(self._context.usable()) == len(self._context.servers):
+        if not self._policy.marks_names or len(self._context.usable()) == len(self._context.servers):
             return plain
         incomplete = self.among(entry.ino for _, entry in entries if entry.is_file)
         taken = set(plain)
@@ -62,10 +93,17 @@ class Incomplete:
             for name, entry in entries
         ]
 
+    def check_listing(self, folder: Inode, entries: Sequence[object]) -> None:
+        """These are all entries that a folder has. Raises OSError (EIO) if names are missing, where that is refused."""
+        if self._policy.refuses_short_listing and len(entries) != folder.size:
+            raise error(
+                errno.EIO, f"{len(entries)} of {folder.size} names of a folder are there: `dfc fsck` tells more"
+            )
+
     def real_name(self, parent: int, name: bytes) -> bytes | None:
         """The name in the folder that is listed as `name`, if it is an incomplete file's; else None."""
         base = name.removesuffix(SUFFIX)
-        if base == name or not base:
+        if not self._policy.marks_names or base == name or not base:
             return None
 
         def work(view: View) -> Entry | None:
@@ -75,6 +113,17 @@ class Incomplete:
         if entry is None or not entry.is_file or not self.among([entry.ino]):
             return None
         return base
+
+    def check_open(self, ino: int) -> None:
+        """A file is about to be opened for reading. Raises `IncompleteError` if that is refused.
+
+        That it was complete a moment ago is not relied on: the servers may have gone since.
+        """
+        if self._policy.refuses_open and (self._known(ino) or self._check([ino])):
+            raise IncompleteError(
+                f"inode {ino} cannot be put together from the servers that answer, so it is not opened "
+                "(-o incomplete=eio): start the missing servers"
+            )
 
     def _known(self, ino: int) -> bool | None:
         with self._lock:

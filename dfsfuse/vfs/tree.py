@@ -239,4 +239,7 @@ def _step(view: View, parent: int, name: bytes) -> Found:
         ino = parent if name == b"." else folder.parent
     else:
         ino = directories.lookup(view, parent, name).ino
-    return ino, inodes.load(view, ino)
+    found = inodes.find(view, ino)
+    if found is None:  # not ENOENT: to a mirror that has seen the name listed, this would be a removed file
+        raise error(errno.EIO, f"inode {ino} has a name and is missing: `dfc fsck` tells more")
+    return ino, found

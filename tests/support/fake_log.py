@@ -58,6 +58,8 @@ class FakeLog:
         self.clock = clock
         self.before_commit: list[Callable[[], None]] = []
         self.before_read: list[Callable[[], None]] = []
+        self.has_quorum = True
+        self.witnesses: frozenset[int] = frozenset()
 
     def _learn(self) -> None:
         self.news.changes.extend(self.shared.changes[self.slot :])
@@ -66,7 +68,7 @@ class FakeLog:
     def catch_up(self, *, recall: bool = True) -> bool:
         self.asked.append("catch up")
         self._learn()
-        return True
+        return self.has_quorum
 
     def read_keys(self, keys: tuple[bytes, ...]) -> Values:
         if self.before_read:

@@ -50,6 +50,7 @@ class MemoryMounts:
         compaction: Executor | None = None,
         atime: str = "noatime",
         diratime: bool = True,
+        incomplete: str = "suffix",
         grace_s: float = 0.0,
     ) -> Vfs:
         """One more mount. A lagging one answers from old states wherever it may."""
@@ -68,6 +69,7 @@ class MemoryMounts:
             compaction=compaction or Immediate(),
             atime=atime,
             diratime=diratime,
+            incomplete=incomplete,
             removal_grace_s=grace_s,
             client=b"mount %d" % next(self._clients),
         )

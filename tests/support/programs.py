@@ -26,6 +26,19 @@ def run(
     install: str = "make programs",
 ) -> str:
     """A program's output. It must be there, end in time and succeed; all that it started ends with it."""
+    status, output = outcome(*command, cwd=cwd, deadline_s=deadline_s, user=user, install=install)
+    assert status == 0, f"{shown(command)}: exit status {status}\n{output[-10_000:]}"
+    return output
+
+
+def outcome(
+    *command: str | Path,
+    cwd: Path | None = None,
+    deadline_s: float = DEADLINE_S,
+    user: str | None = None,
+    install: str = "make programs",
+) -> tuple[int, str]:
+    """The same for a program that may fail: its exit status, and what it said."""
     with started(*command, cwd=cwd, user=user, install=install) as process:
         try:
             output = process.communicate(timeout=deadline_s)[0]
@@ -33,8 +46,7 @@ def run(
             end_session(process.pid)
             said = process.communicate()[0][-3000:]
             raise AssertionError(f"{command[0]} not done within {deadline_s:g} s:\n{said}") from None
-    assert process.returncode == 0, f"{shown(command)}: exit status {process.returncode}\n{output[-10_000:]}"
-    return output
+    return process.returncode, output
 
 
 @contextmanager

@@ -218,3 +218,24 @@ def test_disks_full_to_the_last_refuse_changes_and_leave_reading(log_cluster: Lo
     assert reader.commit(put(b="1"), never), "there is room again"
     assert reader.read_keys((b"a",)).values[0] in (b"1", b"2")
     assert log.commit(put(a="4"), never)
+
+
+def test_whether_what_is_left_of_the_servers_shows_all_that_was_acknowledged(log_cluster: LogCluster) -> None:
+    log, reader = log_of(log_cluster), log_of(log_cluster, b"client-2")
+    log_cluster.down(4)
+    assert log.commit(put(a="1"), never)
+    log_cluster.up(4)
+    log_cluster.down(1, 2)
+    assert not reader.catch_up()
+    assert reader.witnesses == frozenset(), "DFS3 holds a batch that nobody has told it to be chosen"
+    log_cluster.up(1, 2)
+    assert reader.catch_up()
+    assert reader.witnesses == frozenset()
+    log.settle()
+    log_cluster.down(1, 2)
+    assert not reader.catch_up()
+    assert reader.witnesses == {3, 4}
+    assert reader.read_keys((b"a",)).values == (b"1",)
+    log_cluster.down(3)
+    assert not reader.catch_up()
+    assert reader.witnesses == frozenset(), "DFS4 alone has missed the batch"

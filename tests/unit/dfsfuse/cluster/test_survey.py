@@ -90,3 +90,31 @@ def test_a_server_that_has_just_started_makes_the_last_answer_worth_waiting_for(
     asked.receive(4, Position(0, b"", ZERO, b"", 0))
     assert isinstance(asked.verdict(), Newest)
     assert asked.is_free()
+
+
+def without_a_quorum(*positions: Position) -> Survey:
+    asked = survey(Point(0, b""))
+    for server, position in enumerate(positions, 1):
+        asked.receive(server, position)
+    for server in set(asked.waiting):
+        asked.fail(server)
+    assert asked.verdict() == NoQuorum(len(positions))
+    return asked
+
+
+def test_two_show_the_end_of_the_log_if_neither_holds_more() -> None:
+    """Every quorum has one of them in it."""
+    assert without_a_quorum(Position(7, DIGEST, ZERO), Position(7, DIGEST, ZERO)).witnesses() == {1, 2}
+    assert without_a_quorum(Position(5, b"c" * 32, ZERO), Position(7, DIGEST, ZERO)).witnesses() == {1, 2}
+    known_by_the_other = Position(6, b"c" * 32, ZERO, tail_digest=DIGEST)
+    assert without_a_quorum(known_by_the_other, Position(7, DIGEST, ZERO)).witnesses() == {1, 2}
+
+
+def test_two_do_not_show_it_if_one_holds_a_batch_that_may_be_chosen() -> None:
+    in_doubt = Position(7, DIGEST, ZERO, tail_digest=b"e" * 32)
+    assert without_a_quorum(in_doubt, Position(7, DIGEST, ZERO)).witnesses() == frozenset()
+
+
+def test_one_shows_nothing() -> None:
+    """The other three may have gone on without it."""
+    assert without_a_quorum(Position(7, DIGEST, ZERO)).witnesses() == frozenset()

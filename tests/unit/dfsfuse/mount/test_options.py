@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dfsfuse.mount.options import DEFAULT_CACHE_BYTES, OptionError, known, named, parse
+from dfsfuse.vfs.incomplete import POLICIES
 
 
 def test_defaults_of_a_user() -> None:
@@ -139,3 +140,11 @@ def test_the_source_column_unless_it_was_said() -> None:
     assert named(parsed, "alice@host").fuse["fsname"] == "mine"
     parsed = parse([], as_root=False)
     assert named(parsed, "alice@host").fuse["fsname"] == "alice@host"
+
+
+def test_what_is_shown_of_incomplete_files() -> None:
+    assert parse([], as_root=False).incomplete == "suffix"
+    assert parse(["ro,incomplete=eio"], as_root=False).incomplete == "eio"
+    with pytest.raises(OptionError, match="expected suffix or eio"):
+        parse(["incomplete=hide"], as_root=False)
+    assert {"suffix", "eio"} == set(POLICIES)

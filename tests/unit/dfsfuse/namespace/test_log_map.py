@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
-from support.fake_log import Clock, FakeLog, SharedLog
+from support.fake_log import Clock, FakeLog, SharedLog, family_of
 
 from dfsfuse.cluster.log_state import News
 from dfsfuse.errors import MaybeDoneError, TooLargeError, UnavailableError
@@ -189,3 +189,56 @@ def test_rivals_without_pause_are_given_up_against(store: LogMap, log: FakeLog, 
     with pytest.raises(UnavailableError, match="without pause"):
         store.transact(increment)
     assert len(shared.changes) < 10
+
+
+@pytest.fixture
+def careful(log: FakeLog, clock: Clock) -> LogMap:
+    """Shows nothing that may be old: of servers 1 and 2 it is told to be the newest while `n` is there."""
+
+    def is_newest(view: View, servers: frozenset[int]) -> bool:
+        return servers == {1, 2} and view.get(b"n") is not None
+
+    return LogMap(log, family_of, clock, clock.sleep, is_newest)  # type: ignore[arg-type]
+
+
+def look(store: LogMap, max_age_s: float = 0.0) -> bytes | None:
+    return store.read(lambda view: view.get(b"other"), max_age_s=max_age_s)
+
+
+def test_without_a_quorum_a_careful_map_shows_what_is_confirmed(
+    careful: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.put(n="1", other="x")
+    log.has_quorum, log.witnesses = False, frozenset({1, 2})
+    assert look(careful) == b"x"
+
+
+@pytest.mark.parametrize("witnesses", [(), (1, 3)])
+def test_without_a_quorum_a_careful_map_shows_nothing_else(
+    careful: LogMap, store: LogMap, log: FakeLog, shared: SharedLog, clock: Clock, witnesses: tuple[int, ...]
+) -> None:
+    shared.put(n="1", other="x")
+    assert look(careful) == b"x"
+    log.has_quorum, log.witnesses = False, frozenset(witnesses)
+    assert look(careful, max_age_s=0.5) == b"x", "that was the newest a moment ago"
+    with pytest.raises(UnavailableError, match="nothing older is shown"):
+        look(careful)
+    clock.now += 1
+    with pytest.raises(UnavailableError, match="nothing older is shown"):
+        look(careful, max_age_s=0.5)
+    assert look(store) == b"x", "another map shows what there is"
+
+
+def test_without_a_quorum_a_careful_map_does_not_say_that_something_is_not_there(
+    careful: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.put(n="1")
+    look(careful)
+    log.has_quorum = False
+
+    def remove(tx: Transaction) -> None:
+        if tx.get(b"other") is None:
+            raise FileNotFoundError(errno.ENOENT, "missing")
+
+    with pytest.raises(UnavailableError, match="nothing older is shown"):
+        careful.transact(remove)

@@ -7,7 +7,7 @@ from support.memory_map import MemoryMap
 
 from dfsfuse.errors import WrongServerError
 from dfsfuse.namespace import keys, members
-from dfsfuse.namespace.members import Member, check, find, meet, note_faults
+from dfsfuse.namespace.members import Member, check, find, have_forgotten_nothing, meet, note_faults
 from dfsfuse.namespace.transactions import Transaction
 
 NAMES = {1: "DFS1", 2: "DFS2", 3: "DFS3", 4: "DFS4"}
@@ -97,3 +97,19 @@ def test_a_record_of_a_newer_format_is_refused(store: MemoryMap) -> None:
     store.transact(newer)
     with pytest.raises(OSError, match="format 2; this program knows format 1"):
         known(store)
+
+
+def test_servers_with_the_folders_that_are_known_have_forgotten_nothing(store: MemoryMap) -> None:
+    def forgot_nothing(identities: dict[int, bytes], *servers: int) -> bool:
+        return store.read(lambda view: have_forgotten_nothing(view, identities, frozenset(servers)))
+
+    assert not forgot_nothing(IDENTITIES, 1, 2), "the namespace has no record of its servers yet"
+    met(store, {id: IDENTITIES[id] for id in (1, 2, 3)})
+    assert forgot_nothing(IDENTITIES, 1, 3)
+    assert not forgot_nothing(IDENTITIES, 1, 4), "nobody has met DFS4 before"
+    replaced = IDENTITIES | {3: b"new disk"}
+    assert forgot_nothing(replaced, 1, 2)
+    assert not forgot_nothing(replaced, 1, 3)
+    assert not forgot_nothing({1: IDENTITIES[1]}, 1, 2)
+    met(store, replaced)
+    assert forgot_nothing(replaced, 1, 3), "what the old disk held came before this was written down"

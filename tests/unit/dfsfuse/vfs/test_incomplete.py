@@ -1,22 +1,25 @@
-"""Files that cannot be put together, and their second name."""
+"""Files that cannot be put together: their second name, and the other policy, which refuses to open them."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, names, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import IncompleteError
-from dfsfuse.vfs.incomplete import VERDICT_S
+from dfsfuse.namespace import keys, records
+from dfsfuse.namespace.records import Entry
+from dfsfuse.vfs.incomplete import POLICIES, VERDICT_S
 from dfsfuse.vfs.vfs import Vfs
 
 
-def two_left(mounts: MemoryMounts) -> Vfs:
+def two_left(mounts: MemoryMounts, incomplete: str = "suffix") -> Vfs:
     """A mount of which two neighbouring servers are left: `whole` is empty, `lost` lacks a piece."""
-    vfs = mounts.mount()
+    vfs = mounts.mount(incomplete=incomplete)
     write_file(vfs, b"lost", b"x" * 1000)
     write_file(vfs, b"whole", b"")
     vfs.mkdir(ROOT, b"folder", 0o755, USER, GROUP)
@@ -121,3 +124,84 @@ def test_any_missing_segment_of_a_long_file_counts(mounts: MemoryMounts) -> None
     handle = vfs.open(ino, os.O_RDONLY)
     assert vfs.read(handle, 0, 100) == bytes(100)
     vfs.release(handle)
+
+
+# ------------------------------------------------------------------ the policy `eio`
+
+
+def test_by_the_policy_eio_names_stay_and_files_that_cannot_be_put_together_are_not_opened(
+    mounts: MemoryMounts,
+) -> None:
+    vfs = two_left(mounts, "eio")
+    assert names(vfs) == [b"folder", b"lost", b"whole"]
+    assert vfs.lookup(ROOT, b"lost").size == 1000
+    ino = vfs.lookup(ROOT, b"lost").ino
+    for flags in (os.O_RDONLY, os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK):
+        with pytest.raises(IncompleteError, match="start the missing servers"):
+            vfs.open(ino, flags)
+    assert IncompleteError.errno == errno.EIO
+    assert read_file(vfs, b"whole") == b""
+    with pytest.raises(FileNotFoundError):
+        vfs.lookup(ROOT, b"lost [incomplete]")
+    assert not vfs.is_open(ino)
+    mounts.segments.answering = {1, 2, 3}
+    assert read_file(vfs, b"lost") == b"x" * 1000
+
+
+def test_by_the_policy_eio_what_needs_no_data_is_opened(mounts: MemoryMounts) -> None:
+    vfs = two_left(mounts, "eio")
+    ino = vfs.lookup(ROOT, b"lost").ino
+    for flags in (os.O_WRONLY, os.O_WRONLY | os.O_TRUNC, os.O_RDWR | os.O_TRUNC):
+        vfs.release(vfs.open(ino, flags))
+
+
+def test_by_the_policy_eio_each_open_asks_anew(mounts: MemoryMounts) -> None:
+    """That the file was complete a moment ago is no reason to open it: a program would meet the error in its middle."""
+    vfs = mounts.mount(incomplete="eio")
+    ino = write_file(vfs, b"f", b"x" * 1000)
+    held = vfs.open(ino, os.O_RDONLY)
+    mounts.segments.lose(1)
+    mounts.segments.lose(2)
+    with pytest.raises(IncompleteError):
+        vfs.open(ino, os.O_RDONLY)
+    with pytest.raises(IncompleteError):
+        vfs.read(held, 0, 1000)
+    vfs.release(held)
+
+
+def listed_name(mounts: MemoryMounts, name: bytes, ino: int) -> None:
+    entry = records.encode(Entry(records.FORMAT, ino, stat.S_IFREG))
+    mounts.map.items = mounts.map.items | {keys.entry(ROOT, name): entry}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_listed_name_without_an_inode_is_an_error_and_no_removed_file(mounts: MemoryMounts, policy: str) -> None:
+    vfs = mounts.mount(incomplete=policy)
+    write_file(vfs, b"f", b"")
+    listed_name(mounts, b"bad", 77)
+    with pytest.raises(OSError, match="dfc fsck") as caught:
+        vfs.lookup(ROOT, b"bad")
+    assert caught.value.errno == errno.EIO
+
+
+def test_by_the_policy_eio_a_folder_that_lacks_names_is_not_listed(mounts: MemoryMounts) -> None:
+    writer, vfs = mounts.mount(), mounts.mount(incomplete="eio")
+    for name in (b"a", b"b"):
+        write_file(writer, name, b"")
+    assert names(vfs) == [b"a", b"b"]
+    mounts.map.items = {key: value for key, value in mounts.map.items.items() if key != keys.entry(ROOT, b"b")}
+    assert names(writer) == [b"a"]
+    with pytest.raises(OSError, match="1 of 2 names") as caught:
+        vfs.opendir(ROOT)
+    assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_folder_with_an_entry_that_cannot_be_read_is_not_listed(mounts: MemoryMounts, policy: str) -> None:
+    vfs = mounts.mount(incomplete=policy)
+    write_file(vfs, b"a", b"")
+    mounts.map.items = mounts.map.items | {keys.entry(ROOT, b"b"): b"\xc1"}
+    with pytest.raises(OSError) as caught:
+        vfs.opendir(ROOT)
+    assert caught.value.errno == errno.EIO
+    assert vfs.lookup(ROOT, b"a").size == 0
