@@ -1,8 +1,11 @@
 """Going to the background only when the work has begun, and telling the one who waits how that went.
 
-`run` forks before there is any thread or connection. The child leaves the terminal, does the work, and reports through
-a pipe: "ready", or a sentence and an exit code. The parent prints the sentence, if there is one, and returns the code;
-it waits no longer than its deadline and then ends the child.
+`run` forks before there is any thread or connection. The child does the work and reports through a pipe: "ready", or a
+sentence and an exit code. The parent prints the sentence, if there is one, and returns the code; it waits no longer than
+its deadline and then ends the child.
+
+The child leaves its parent's session when it is ready and not before: autofs and systemd's automount know those who are
+making a mount by their process group, and whoever is in another one waits at the mountpoint for the mount to be made.
 
 The child's standard error goes to the log file, because libraries complain there (libfuse does).
 """
@@ -21,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dfsfuse.cli.exit_codes import FAILED
+from dfsfuse.cli.exit_codes import DONE, FAILED
 from dfsfuse.mount.errors import MountTimeoutError
 
 START_TIMEOUT_S = 20.0
@@ -37,7 +40,8 @@ class Report:
 
 
 class Reporter:
-    """The child's end of the pipe. The first report counts, later ones are dropped."""
+    """The child's end of the pipe. The first report counts, later ones are dropped. With one of success the child leaves
+    its parent's session."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
@@ -46,6 +50,8 @@ class Reporter:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return
+        if report.exit_code == DONE:
+            os.setsid()
         data = json.dumps({"exit_code": report.exit_code, "text": report.text[:8000]}).encode()
         with suppress(BrokenPipeError):
             os.write(descriptor, data)
@@ -62,7 +68,7 @@ def run(work: Callable[[Reporter], int], *, log_file: Path, timeout_s: float = S
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _leave_terminal(log_file)
+        _leave_streams(log_file)
         code = FAILED
         try:
             code = work(Reporter(writer))
@@ -80,8 +86,7 @@ def run(work: Callable[[Reporter], int], *, log_file: Path, timeout_s: float = S
         os.close(reader)
 
 
-def _leave_terminal(log_file: Path) -> None:
-    os.setsid()
+def _leave_streams(log_file: Path) -> None:
     os.chdir("/")
     nothing = os.open(os.devnull, os.O_RDWR)
     log = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -27,7 +27,7 @@ from dfsfuse.cli.background import Report
 from dfsfuse.cli.config import ClientConfig, load_config
 from dfsfuse.cli.exit_codes import DONE, FAILED, USAGE, exit_code_of
 from dfsfuse.errors import DfsError
-from dfsfuse.mount import choice, libfuse, mountpoints, options, unmounting
+from dfsfuse.mount import choice, covering, libfuse, mountpoints, options, unmounting
 from dfsfuse.mount.errors import FuseMissingError
 from dfsfuse.mount.options import MountOptions
 
@@ -118,9 +118,15 @@ def mount(request: Request) -> int:
     if unmounting.remove_stale(mountpoint):
         click.echo(f"{PROGRAM}: {mountpoint}: unmounted what a killed dfsmount had left here", err=True)
     mountpoints.check(mountpoint, allow_nonempty=request.options.nonempty)
+    covering.refuse(mountpoint, covering.of_every_mount())
+    covering.refuse(mountpoint, covering.servers_below(mountpoint))
+    if request.local:
+        covering.refuse(mountpoint, [("the folders of its own four servers", local_servers.default_folder())])
+    covering.forget_covered_imports(mountpoint)
     request = replace(request, options=choice.choose(request.options))
     libfuse.require(library=request.options.binding == "fusepy")
     if request.foreground:
+        os.chdir("/")  # the folder we are in may be about to be covered
         _log_to(logging.StreamHandler(), request.verbose)
         return _serve(request, config, mountpoint, lambda: None)
     log_file = request.options.log_file or mount_log.default_file(mountpoint)

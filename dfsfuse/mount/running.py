@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfsfuse.mount import covering, state_folders
 from dfsfuse.mount.errors import MountpointError
 
 WAIT_S = 10.0
@@ -44,28 +45,40 @@ class Serving:
             os.close(descriptor)
 
 
-def folder() -> Path:
-    """Where the files are: the same for `dfsmount` and a later `dfsmount -u` of the same user."""
+def folders() -> list[Path]:
+    """Where the files may be, for `dfsmount` and a later `dfsmount -u` of the same user."""
     if os.geteuid() == 0:
-        return Path("/run/dfsfuse")
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "dfsfuse" / "mounts"
+        return [Path("/run/dfsfuse")]
+    return [folder / "mounts" for folder in state_folders.candidates()]
 
 
-def file_of(mountpoint: Path, where: Path | None = None) -> Path:
+def folder(mountpoint: Path) -> Path:
+    """Where the file for a new mount at `mountpoint` is to be; it is made. Raises `MountpointError`."""
+    if os.geteuid() != 0:
+        return state_folders.usable(mountpoint, "mounts")
+    (only,) = folders()
+    if covering.covers(mountpoint, only):
+        raise MountpointError(f"{mountpoint}: the mount would cover {only}, where its process is announced.")
+    only.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return only
+
+
+def file_of(mountpoint: Path, where: Path) -> Path:
     """The file for `mountpoint` (as `mountpoints.absolute` gives it)."""
     digest = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
-    return (where or folder()) / f"{digest}.json"
+    return where / f"{digest}.json"
 
 
 def find(mountpoint: Path, where: Path | None = None) -> Serving | None:
-    """The live process that serves `mountpoint`, or None."""
-    file = file_of(mountpoint, where)
-    fields = _fields(file)
-    if fields is None:
-        return None
-    serving = Serving(*fields, file)
-    return None if serving.has_ended() else serving
+    """The live process that serves `mountpoint`, or None. Touches nothing below the mountpoint."""
+    for folder in folders() if where is None else [where]:
+        if covering.covers(mountpoint, folder):
+            continue
+        file = file_of(mountpoint, folder)
+        fields = _fields(file)
+        if fields is not None and not (serving := Serving(*fields, file)).has_ended():
+            return serving
+    return None
 
 
 def _fields(file: Path) -> tuple[int, str] | None:
@@ -81,10 +94,9 @@ def _fields(file: Path) -> tuple[int, str] | None:
 def announced(mountpoint: Path, where: Path | None = None, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """Hold the lock for `mountpoint`, after waiting for the one who served it before and is about to finish.
 
-    Raises `MountpointError` if another live process still holds it then.
+    Raises `MountpointError` if another live process still holds it then, or if there is no folder for it.
     """
-    file = file_of(mountpoint, where)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = file_of(mountpoint, folder(mountpoint) if where is None else where)
     deadline = time.monotonic() + wait_s
     while (descriptor := _locked(file)) is None:
         if time.monotonic() > deadline:

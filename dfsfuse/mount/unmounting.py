@@ -11,24 +11,23 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-from dfsfuse.mount import children, libfuse, mountpoints, running
+from dfsfuse.mount import children, libfuse, mountpoints, processes, running
 from dfsfuse.mount.errors import FuseMissingError, MountBusyError, MountpointError, MountTimeoutError
 
 HELPER_TIMEOUT_S = 15.0
 FLUSH_TIMEOUT_S = 60.0
-_MAX_USERS_NAMED = 5
+LOOK_ELSEWHERE_AFTER_S = 1.0
+"""A process that is not done after this long may have the mount in another mount namespace."""
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False, flush_timeout_s: float = FLUSH_TIMEOUT_S) -> str:
     """Unmount what dfsfuse mounted at `mountpoint` and wait until it is on the servers. Returns a sentence.
 
     `lazy` takes the mount out of the tree even though programs use it; its process ends when the last of them closes.
-    Raises `MountpointError` if it is no mount of ours, `MountBusyError` with the names of those who use it,
-    `MountTimeoutError` if the process is not done by then.
+    Raises `MountpointError` if it is no mount of ours, `MountBusyError` with the names of those who use it, also in
+    another mount namespace, `MountTimeoutError` if the process is not done by then.
     """
     mountpoint = mountpoints.absolute(mountpoint)
     mount = mountpoints.mounted_at(mountpoint)
@@ -47,7 +46,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False, flush_timeout_s: float = FL
     if lazy:
         return f"{mountpoint}: unmounted; programs that still use it keep it until they close"
     if serving is not None:
-        _wait_for(serving, flush_timeout_s)
+        _wait_for(serving, flush_timeout_s, mount.device)
     return f"{mountpoint}: unmounted"
 
 
@@ -62,7 +61,7 @@ def detach(mountpoint: Path, *, lazy: bool = False) -> None:
     if code == 0 or mountpoints.mounted_at(mountpoint) is None:
         return
     if _tells_of_use(complaint, mountpoint):
-        users = ", ".join(describe_users(mountpoint))
+        users = ", ".join(processes.using(mountpoint))
         by = f" by {users}" if users else ""
         raise MountBusyError(
             f"{mountpoint}: in use{by}. Close it there and try again, or say: dfsmount -u -z {mountpoint}"
@@ -108,10 +107,17 @@ def _command(mountpoint: Path, lazy: bool) -> list[str]:
     return [helper, "-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)]
 
 
-def _wait_for(serving: running.Serving, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
+def _wait_for(serving: running.Serving, timeout_s: float, device: str | None = None) -> None:
+    """Until the process is done. Raises `MountBusyError` if the file system (`device`) is mounted elsewhere too: then
+    it serves on."""
+    began = time.monotonic()
+    has_looked = device is None
     while not serving.has_ended():
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if not has_looked and waited_s > LOOK_ELSEWHERE_AFTER_S:
+            has_looked = True
+            _refuse_if_elsewhere(serving, str(device))
+        if waited_s > timeout_s:
             raise MountTimeoutError(
                 f"{serving.mountpoint}: unmounted, but process {serving.pid} is not done writing to the "
                 f"servers after {timeout_s:.0f} s. It goes on; its log says why."
@@ -119,38 +125,13 @@ def _wait_for(serving: running.Serving, timeout_s: float) -> None:
         time.sleep(0.02)
 
 
-# ------------------------------------------------------------------ who uses it
-
-
-def describe_users(mountpoint: Path) -> list[str]:
-    """`bash (1234)` for each process that works in the mount, as far as we may look, and no more than a few."""
-    found = []
-    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-        if any(_is_below(target, mountpoint) for target in _targets(process)):
-            found.append(f"{_name(process)} ({process.name})")
-    if len(found) > _MAX_USERS_NAMED:
-        return [*found[:_MAX_USERS_NAMED], f"{len(found) - _MAX_USERS_NAMED} more"]
-    return found
-
-
-def _targets(process: Path) -> Iterator[str]:
-    """What the process has open, as the kernel names it; nothing is opened or looked up for it."""
-    links = [process / "cwd", process / "root", process / "exe"]
-    with suppress(OSError):  # gone, or not ours to look at
-        links += (process / "fd").iterdir()
-    for link in links:
-        with suppress(OSError):
-            yield os.fspath(link.readlink())
-
-
-def _is_below(target: str, mountpoint: Path) -> bool:
-    folder = os.fspath(mountpoint)
-    return target == folder or target.startswith(folder.rstrip("/") + "/")
-
-
-def _name(process: Path) -> str:
-    try:
-        name = (process / "comm").read_bytes().removesuffix(b"\n").decode(errors="replace")
-        return "".join(character if character.isprintable() else "?" for character in name)
-    except OSError:
-        return "process"
+def _refuse_if_elsewhere(serving: running.Serving, device: str) -> None:
+    """Raise `MountBusyError` if another mount namespace (a container, a service with a private /tmp) has a copy."""
+    others = processes.elsewhere(device)
+    if others:
+        by = ", ".join(processes.few([str(other) for other in others]))
+        raise MountBusyError(
+            f"{serving.mountpoint}: unmounted here, but it is also mounted in the mount namespace of {by}, and process "
+            f"{serving.pid} serves it there. Unmount it there too (nsenter -t {others[0].pid} -m umount "
+            f"{serving.mountpoint}), or end it everywhere, with all saved: kill {serving.pid}"
+        )

@@ -1,0 +1,78 @@
+"""Where the processes of this user keep small files of their own: the first folder that can be had.
+
+The state folder of the user's home is taken if it can be. A process may have no home (HOME is not set, and the user
+number has no entry in the passwd database), its home may not be writable, and a mount may be about to cover it; then it
+is the folder for what is running ($XDG_RUNTIME_DIR, or /run/user/UID), and at last one in /tmp. A folder that somebody
+else owns or can write to is never used. Files are looked for in all of them, since a later command may have another
+environment. No threads, no state.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from dfsfuse.mount import covering
+from dfsfuse.mount.errors import MountpointError
+
+_OWN = "dfsfuse"
+
+
+def candidates() -> Iterator[Path]:
+    """All folders that may serve, the best first."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if state.startswith("/"):
+        yield Path(state) / _OWN
+    elif (home := _home()) is not None:
+        yield home / ".local/state" / _OWN
+    user = os.geteuid()
+    if user == 0:
+        yield Path("/run") / _OWN
+        return
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    yield Path(runtime if runtime.startswith("/") else f"/run/user/{user}") / _OWN
+    yield Path(f"/tmp/{_OWN}-{user}")
+
+
+def usable(mountpoint: Path, *names: str) -> Path:
+    """The first candidate that is not covered by a mount at `mountpoint` and can be written to, or `names` below it,
+    which is made. Raises `MountpointError` if there is none."""
+    why = []
+    for folder in candidates():
+        if covering.covers(mountpoint, folder):
+            why.append(f"{folder} would be covered by the mount")
+            continue
+        below = folder.joinpath(*names)
+        try:
+            for one in (folder, below):
+                _make_private(one)
+        except OSError as error:
+            why.append(f"{folder}: {error.strerror}")
+            continue
+        return below
+    raise MountpointError(f"{mountpoint}: there is no folder to keep the mount's state in: {'; '.join(why)}")
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder, if it is not there, and make sure that it is ours alone to write to. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    is_ours = {status.st_uid, folder.lstat().st_uid} == {os.geteuid()}
+    if not is_ours or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(0, "others own it or can write to it")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(0, "it is not writable")
+
+
+def _home() -> Path | None:
+    named = os.environ.get("HOME", "")
+    if named.startswith("/"):
+        return Path(named)
+    try:
+        listed = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return None
+    return Path(listed) if listed.startswith("/") else None
