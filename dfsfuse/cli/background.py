@@ -1,8 +1,8 @@
 """Going to the background only when the work has begun, and telling the one who waits how that went.
 
 `run` forks before there is any thread or connection. The child does the work and reports through a pipe: "ready", or a
-sentence and an exit code. The parent prints the sentence, if there is one, and returns the code; it waits no longer than
-its deadline and then ends the child.
+sentence and an exit code. The parent prints the sentence, if there is one, and returns the code; it waits no longer
+than its deadline and then ends the child.
 
 The child leaves its parent's session when it is ready and not before: autofs and systemd's automount know those who are
 making a mount by their process group, and whoever is in another one waits at the mountpoint for the mount to be made.
@@ -40,8 +40,8 @@ class Report:
 
 
 class Reporter:
-    """The child's end of the pipe. The first report counts, later ones are dropped. With one of success the child leaves
-    its parent's session."""
+    """The child's end of the pipe. The first report counts, later ones are dropped. With one of success the child
+    leaves its parent's session."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from dfs_server import homes
 from dfsfuse.cli import server_processes
 from dfsfuse.cli.config import FILE_NAME, ClientConfig, read_config
 from dfsfuse.cli.server_processes import ServerProcess, ServerStartError
@@ -29,9 +30,11 @@ USER = "local"
 
 
 def default_folder() -> Path:
-    """Where the user's own four servers are."""
-    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser().absolute() / "dfsfuse" / "local"
+    """Where the user's own four servers are. Raises `ServerStartError` if the user has no home."""
+    data = homes.data_folder()
+    if data is None:
+        raise ServerStartError(f"--local has no folder for its servers: {homes.NO_HOME}. Set $XDG_DATA_HOME.")
+    return data / "local"
 
 
 @contextmanager

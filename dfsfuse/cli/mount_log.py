@@ -18,6 +18,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
+from dfsfuse.mount import state_folders
+
 LOG_BYTES: Final = 4 * 1024 * 1024
 LOG_BACKUPS: Final = 2
 _NAME_MAX_BYTES: Final = 200
@@ -25,9 +27,9 @@ _NAME_MAX_BYTES: Final = 200
 
 
 def default_file(mountpoint: Path) -> Path:
-    """$XDG_STATE_HOME/dfsfuse/mount-NAME-DIGEST.log for `mountpoint` (as `mountpoints.absolute` gives it)."""
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser().absolute() / "dfsfuse" / file_name(mountpoint)
+    """$XDG_STATE_HOME/dfsfuse/mount-NAME-DIGEST.log for `mountpoint` (as `mountpoints.absolute` gives it), or another
+    folder where that one cannot be used (`state_folders`). Raises `MountpointError` if there is none."""
+    return state_folders.usable(mountpoint) / file_name(mountpoint)
 
 
 def file_name(mountpoint: Path) -> str:

@@ -1,8 +1,8 @@
 """What a mount covers: whatever lies below its mountpoint cannot be reached by its path while it is mounted.
 
 Who opens such a path is led into the mount, and if it is the process that serves the mount, it waits for itself. So
-before the mount is made, each path that its process needs later is opened (and used by its descriptor from then on, as
-`dfsfuse.cli.mount_log` does), is taken from elsewhere (`state_folders`), or is checked here and refused with a sentence.
+before the mount is made, each path that its process needs later is opened (and used by its descriptor from then on,
+as `dfsfuse.cli.mount_log` does), taken from elsewhere (`state_folders`), or checked here and refused with a sentence.
 
 Looks at links and at /proc, before the mount is made. No threads, no state.
 """

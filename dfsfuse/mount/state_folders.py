@@ -10,11 +10,11 @@ environment. No threads, no state.
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from dfs_server import homes
 from dfsfuse.mount import covering
 from dfsfuse.mount.errors import MountpointError
 
@@ -23,11 +23,9 @@ _OWN = "dfsfuse"
 
 def candidates() -> Iterator[Path]:
     """All folders that may serve, the best first."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if state.startswith("/"):
-        yield Path(state) / _OWN
-    elif (home := _home()) is not None:
-        yield home / ".local/state" / _OWN
+    state = homes.state_folder()
+    if state is not None:
+        yield state
     user = os.geteuid()
     if user == 0:
         yield Path("/run") / _OWN
@@ -65,14 +63,3 @@ def _make_private(folder: Path) -> None:
         raise PermissionError(0, "others own it or can write to it")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(0, "it is not writable")
-
-
-def _home() -> Path | None:
-    named = os.environ.get("HOME", "")
-    if named.startswith("/"):
-        return Path(named)
-    try:
-        listed = pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
-        return None
-    return Path(listed) if listed.startswith("/") else None

@@ -234,7 +234,9 @@ def test_a_mount_that_hangs_holds_up_nobody_who_mounts_there(
     if is_announced:
         dfsmount.environment = environment()
     else:
-        running.file_of(mount.path).unlink()
+        serving = running.find(mount.path)
+        assert serving is not None
+        serving.file.unlink()
     os.kill(mount.pid, signal.SIGSTOP)
     try:
         code, text = within(20.0, "dfsmount", lambda: dfsmount.mount(mount.path))

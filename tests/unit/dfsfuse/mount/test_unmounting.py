@@ -24,22 +24,14 @@ def test_what_others_mounted_is_left_alone() -> None:
 def test_a_process_that_is_still_writing_is_waited_for_until_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "folder", lambda: tmp_path / "run")
+    monkeypatch.setattr(running, "folders", lambda: [tmp_path])
     mountpoint = tmp_path.resolve() / "mnt"
-    with running.announced(mountpoint), pytest.raises(MountTimeoutError, match=f"process {os.getpid()}"):
+    with running.announced(mountpoint, tmp_path), pytest.raises(MountTimeoutError, match=f"process {os.getpid()}"):
         unmounting.unmount(mountpoint, flush_timeout_s=0.0)
 
 
 def test_a_folder_is_no_stale_mount(tmp_path: Path) -> None:
     assert not unmounting.remove_stale(tmp_path)
-
-
-def test_who_works_there_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (tmp_path / "file").open():
-        (user,) = unmounting.describe_users(tmp_path)
-    assert user.endswith(f"({os.getpid()})")
-    assert unmounting.describe_users(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -55,8 +47,3 @@ def test_what_umount_says_is_told_from_the_mountpoints_name(complaint: str, is_i
     assert unmounting._tells_of_use(complaint, Path("/mnt/busybox")) is is_in_use
     odd = Path("/mnt/a\nresource busy  b")
     assert unmounting._tells_of_use(complaint.replace("/mnt/busybox", "/mnt/a resource busy b"), odd) is is_in_use
-
-
-def test_a_process_cannot_write_to_our_terminal_by_its_name(tmp_path: Path) -> None:
-    (tmp_path / "comm").write_bytes(b"a\x1b[2Jb\n c\xff\n")
-    assert unmounting._name(tmp_path) == "a?[2Jb? c\N{REPLACEMENT CHARACTER}"
