@@ -1,0 +1,52 @@
+#!/bin/bash
+# mfusepy 3.1.1 over libfuse 3.14.0 (Debian 12), Linux 6.18: renameat2(RENAME_EXCHANGE) succeeds and destroys one of the two files.
+#
+# mfusepy's callback for libfuse 3 receives the flags of rename and does not pass them on, so the file system cannot tell an
+# exchange from a plain rename: it renames, and the program is told that both files changed places. Over libfuse 2, which mfusepy
+# loads first if both are there, the same call is refused with EINVAL and nothing is lost. A file system on mfusepy has no way to
+# refuse the flag itself.
+#
+# Output seen:
+#   renameat2(RENAME_EXCHANGE): 0
+#   before: a=A b=B    after: b=A
+# Needs root and /dev/fuse. Exit 0: as seen. exit 1: it behaves differently now.
+set -eu
+apt-get install -y -qq --no-install-recommends fuse3 libfuse3-3 python3-venv >/dev/null
+work=$(mktemp -d)
+trap 'fusermount3 -u -z "$work/mount" 2>/dev/null || true; rm -rf "$work"' EXIT
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install -q --disable-pip-version-check 'mfusepy==3.1.1'
+mkdir "$work/files" "$work/mount"
+echo A >"$work/files/a"
+echo B >"$work/files/b"
+cat >"$work/passthrough.py" <<'PY'
+import os, sys
+import mfusepy
+
+class Passthrough(mfusepy.Operations):
+    use_ns = True
+    def getattr(self, path, fh=None):
+        found = os.lstat(sys.argv[1] + path)
+        names = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size")
+        return {name: getattr(found, name) for name in names}
+    def readdir(self, path, fh):
+        return [".", "..", *os.listdir(sys.argv[1] + path)]
+    def rename(self, old, new):
+        os.rename(sys.argv[1] + old, sys.argv[1] + new)
+        return 0
+
+mfusepy.FUSE(Passthrough(), sys.argv[2], foreground=True)
+PY
+library=$(ldconfig -p | awk '/libfuse3\.so\.3 / { print $NF; exit }')
+FUSE_LIBRARY_PATH="$library" timeout 60 "$work/venv/bin/python" "$work/passthrough.py" "$work/files" "$work/mount" 2>"$work/log" &
+for _ in $(seq 100); do mountpoint -q "$work/mount" && break; sleep 0.1; done
+timeout 20 python3 - "$work/mount" <<'PY'
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+a, b = (os.fsencode(f"{sys.argv[1]}/{name}") for name in "ab")
+result = libc.renameat2(-100, a, -100, b, 2)
+print("renameat2(RENAME_EXCHANGE):", result if result == 0 else os.strerror(ctypes.get_errno()))
+PY
+after=$(cd "$work/files" && for file in *; do printf '%s=%s ' "$file" "$(cat "$file")"; done)
+echo "before: a=A b=B    after: $after"
+[ "$after" = "b=A " ] || { echo "it behaves differently now"; exit 1; }
