@@ -19,7 +19,7 @@ from typing import NamedTuple
 from dfsfuse.data.extents import REGION_BYTES, Write
 from dfsfuse.namespace import inodes
 from dfsfuse.namespace.records import Inode
-from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.namespace.transactions import Transaction, View
 from dfsfuse.vfs import regions
 from dfsfuse.vfs.context import FILE_MAX_BYTES
 from dfsfuse.vfs.open_file import Sealed
@@ -40,7 +40,7 @@ def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed], *, was
     place = inode.size
     length = sum(item.length for item in items)
     if any(item.is_doubtful for item in items):
-        found = _place_of(tx, ino, inode, items[0])
+        found = place_of(tx, ino, inode, items[0])
         if found is None and was_made:
             # Others have compacted that part of the file since, overwritten it or cut it off.
             found = max(0, inode.size - length)
@@ -65,12 +65,14 @@ def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed], *, was
     return Laid(place, saved)
 
 
-def _place_of(tx: Transaction, ino: int, inode: Inode, item: Sealed) -> int | None:
+def place_of(view: View, ino: int, inode: Inode, item: Sealed) -> int | None:
     """Where a batch of ours, whose fate was not known, has laid this item; None if it has not. Whoever commits after
     such a batch knows: it is in the log by now, or never will be."""
-    for index, region in regions.find_all(tx, ino, inode):
+    made = () if item.written is None else (item.written.segment.id,)
+    ids = {*item.earlier, *made}
+    for index, region in regions.find_all(view, ino, inode):
         for extent in region.extents:
-            if region.segments[extent.segment].id in item.earlier:
+            if region.segments[extent.segment].id in ids:
                 return index * REGION_BYTES + extent.offset - extent.segment_offset
     return None
 

@@ -91,6 +91,7 @@ class Changer:
             with file.lock:
                 file.seal_all()
                 doomed = list(file.sealed)
+                file.cuts += bool(doomed)
         now_ns = self._context.clock()
 
         def step(tx: Transaction) -> tuple[Inode, bool, list[int]]:
@@ -107,11 +108,18 @@ class Changer:
             return inode, is_reached, crowded
 
         is_first, is_reached = True, False
-        while not is_reached:
-            inode, is_reached, crowded = self._context.store.transact(step, durable=False)
-            is_first = False  # what has begun is done to the end, whatever name the file gets meanwhile
+        try:
+            while not is_reached:
+                inode, is_reached, crowded = self._context.store.transact(step, durable=False)
+                is_first = False  # what has begun is done to the end, whatever name the file gets meanwhile
+        except BaseException:
+            if file is not None:
+                with file.lock:
+                    file.cuts += bool(doomed)
+            raise
         if file is not None:
             with file.lock:
+                file.cuts += bool(doomed)
                 file.sealed = [item for item in file.sealed if item not in doomed]
                 file.rotation = inode.rotation
                 if not file.sealed and not file.buffer.dirty_bytes:

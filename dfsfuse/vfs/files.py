@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace import directories, inodes
@@ -24,6 +24,7 @@ from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.vfs import unsaved
 from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, blocks
 from dfsfuse.vfs.changing import Changer
@@ -35,9 +36,16 @@ from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.reading import Reader
 from dfsfuse.vfs.saving import Saver
+from dfsfuse.vfs.unsaved import Place
 
 CREATE_TRIES: Final = 20
 """A file that is there and is replaced before it is open: so often it is looked for again."""
+
+
+class _Stored(NamedTuple):
+    """What the map says of a file's attributes."""
+
+    inode: Inode
 
 
 class Files:
@@ -70,24 +78,33 @@ class Files:
     # ------------------------------------------------------------------ attributes
 
     def attributes(self, ino: int, inode: Inode) -> Attributes:
-        """What stat(2) says: the record, and on top of it what was written here and is not saved yet."""
-        shown = attributes_of(ino, inode)
-        if (atime_ns := self._access_times.shown_ns(ino, inode)) != inode.atime_ns:
-            shown = replace(shown, atime_ns=atime_ns)
+        """What stat(2) says: the record, and on top of it what was written here and is not saved yet. The record is
+        looked at again if it may have been read before what is unsaved now was saved."""
         file = self._table.get(ino)
-        if file is None:
-            return shown
-        with file.lock:
-            if not file.is_unsaved:
-                return shown
-            written_ns = file.written_ns
-            return replace(
-                shown,
-                size=max(shown.size, file.end),
-                mtime_ns=shown.mtime_ns if written_ns is None else written_ns,
-                ctime_ns=shown.ctime_ns if written_ns is None else max(written_ns, shown.ctime_ns),
-                blocks=max(shown.blocks, blocks(file.unsaved_bytes)),
-            )
+        if file is None or not file.was_written:
+            return self._stored_attributes(ino, inode)
+
+        def take(place: Place) -> tuple[int, int | None, int]:
+            end = file.end_without(place.without)
+            return end + place.by if end else 0, file.written_ns, file.unsaved_bytes
+
+        def look(view: View) -> _Stored:
+            return _Stored(inodes.find(view, ino) or inode)
+
+        stored, (end, written_ns, unsaved_bytes) = unsaved.over(self._context, file, look, take)
+        shown = self._stored_attributes(ino, stored.inode)
+        return replace(
+            shown,
+            size=max(shown.size, end),
+            mtime_ns=shown.mtime_ns if written_ns is None else written_ns,
+            ctime_ns=shown.ctime_ns if written_ns is None else max(written_ns, shown.ctime_ns),
+            blocks=max(shown.blocks, blocks(unsaved_bytes)),
+        )
+
+    def _stored_attributes(self, ino: int, inode: Inode) -> Attributes:
+        shown = attributes_of(ino, inode)
+        atime_ns = self._access_times.shown_ns(ino, inode)
+        return shown if atime_ns == inode.atime_ns else replace(shown, atime_ns=atime_ns)
 
     def is_open(self, ino: int) -> bool:
         """Has anybody here got it open?"""

@@ -15,7 +15,9 @@ hold `lock` when they call a method.
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -45,6 +47,8 @@ class Sealed:
     upload: Future[None] | None = None
     began_ns: int = 0
     """When `written` began to go up."""
+    since_s: float = 0.0
+    """When the oldest of its bytes was written, by a clock that is never set."""
     is_forgotten: bool = False
     """Nobody wants it any more; an upload under way frees its memory when it ends."""
     is_appended: bool = False
@@ -100,6 +104,8 @@ class OpenFile:
     lock: threading.Lock = field(default_factory=threading.Lock)
     buffer: WriteBuffer = field(default_factory=WriteBuffer)
     sealed: list[Sealed] = field(default_factory=list)
+    dirty_since_s: dict[int, float] = field(default_factory=dict)
+    """When the oldest dirty byte of each region was written."""
     rotation: int | None = None
     """x of the first segment, as stored or as decided here."""
     written_ns: int | None = None
@@ -110,10 +116,19 @@ class OpenFile:
     """Why something failed that nobody waited for; told to the next who writes or flushes. The data is still there."""
     losses: Losses[OSError] = field(default_factory=Losses)
     """Why data was given up; told once through each handle."""
+    was_written: bool = False
+    """Whether anything was written to it since it is open here."""
+    appends: int = 0
+    """Goes up when a batch with appended data is about to be committed, and when it is known what became of it: so it
+    is odd while nobody can tell whether the map that is read has that data (unsaved.py)."""
+    cuts: int = 0
+    """The same for cutting the file to nothing, with which unsaved data is given up."""
     is_unlinked: bool = False
     """Its last name was removed by this mount: it goes when its last handle is closed."""
     is_commit_due: bool = False
     """A commit in the background is on its way."""
+    is_seal_due: bool = False
+    """It is to save all of the file, however young."""
     is_kept: bool = False
     """A commit in the background failed: the file is pinned until its data is saved after all."""
     pins: int = 0
@@ -132,23 +147,42 @@ class OpenFile:
     @property
     def start(self) -> int:
         """The first byte of unsaved data, of which there is some."""
-        return min([item.start for item in self.sealed] + [self.buffer.start()] * bool(self.buffer.dirty_bytes))
+        return self.start_without(())
+
+    def start_without(self, items: Collection[Sealed]) -> int:
+        """The first byte of unsaved data other than these items, of which there is some."""
+        starts = [item.start for item in self.sealed if item not in items]
+        if self.buffer.dirty_bytes:
+            starts.append(self.buffer.start())
+        return min(starts)
 
     @property
     def end(self) -> int:
         """The first byte after all unsaved data; 0 if there is none."""
-        return max(self.buffer.end(), *(item.end for item in self.sealed), 0)
+        return self.end_without(())
+
+    def end_without(self, items: Collection[Sealed]) -> int:
+        """The first byte after all unsaved data other than these items; 0 if there is none."""
+        return max(self.buffer.end(), *(item.end for item in self.sealed if item not in items), 0)
 
     @property
     def unsaved_bytes(self) -> int:
         """How much is unsaved."""
         return self.buffer.dirty_bytes + sum(item.length for item in self.sealed)
 
-    def write(self, offset: int, data: Buffer, now_ns: int) -> tuple[int, list[Sealed]]:
+    @property
+    def unsaved_since_s(self) -> float | None:
+        """When the oldest unsaved byte was written; None if there is none."""
+        return min([*self.dirty_since_s.values(), *(item.since_s for item in self.sealed)], default=None)
+
+    def write(self, offset: int, data: Buffer, now_ns: int, now_s: float) -> tuple[int, list[Sealed]]:
         """Take these bytes: by how many the dirty ones grew, and regions that became full and are sealed now."""
         grown = self.buffer.write(offset, data)
         self.written_ns = now_ns
+        self.was_written = True
         touched = range(offset // REGION_BYTES, (offset + len(data) - 1) // REGION_BYTES + 1)
+        for region in touched:
+            self.dirty_since_s.setdefault(region, now_s)
         return grown, [self.seal(region) for region in touched if self.buffer.is_full(region)]
 
     def begin(self, *, is_append: bool) -> bool:
@@ -167,6 +201,7 @@ class OpenFile:
 
     def unseal(self, by: int = 0) -> list[Sealed]:
         """Appended data becomes dirty again, so many bytes further on. Gives the items that were sealed."""
+        since_s = self.unsaved_since_s
         items, self.sealed = self.sealed, []
         parts = [(item.start, item.data) for item in items]
         parts += [
@@ -177,6 +212,7 @@ class OpenFile:
         for start, data in parts:
             assert data is not None
             self.buffer.write(start + by, data)
+        self.dirty_since_s = dict.fromkeys(self.buffer.regions(), 0.0 if since_s is None else since_s)
         for item in items:
             item.data = None  # an upload under way has its own reference, and no memory to give back
             item.is_forgotten = True
@@ -190,13 +226,15 @@ class OpenFile:
             self.rotation = rotation_of(item.data)
         item.rotation = rotation_of_region(self.rotation, region)
         item.is_appended = self.is_appended
+        item.since_s = self.dirty_since_s.pop(region)
         self.sealed.append(item)
         return item
 
-    def seal_all(self) -> None:
-        """Seal every region that has dirty bytes."""
+    def seal_all(self, until_s: float = math.inf) -> None:
+        """Seal every region that has dirty bytes of then or before."""
         for region in self.buffer.regions():
-            self.seal(region)
+            if self.dirty_since_s[region] <= until_s:
+                self.seal(region)
 
     def is_crowded(self, offset: int) -> bool:
         """Has the region there got so many dirty intervals that it should be saved?"""
@@ -207,16 +245,18 @@ class OpenFile:
         error, self.error = self.error, None
         return error
 
-    def layers(self, offset: int, end: int, by: int = 0) -> list[list[Shown]]:
+    def layers(self, offset: int, end: int, by: int = 0, without: Collection[Sealed] = ()) -> list[list[Shown]]:
         """What unsaved data shows from `offset` to `end`: the top layer first, each sorted. `by`: all of it lies so
-        many bytes further on."""
+        many bytes further on. `without`: these items are in the map already."""
         if by:
-            layers = self.layers(offset - by, end - by)
+            layers = self.layers(offset - by, end - by, without=without)
             return [[replace(shown, start=shown.start + by) for shown in layer] for layer in layers]
-        layers = [[Shown(at, len(data), memoryview(data)) for at, data in self.buffer.find(offset, end)]]
+        layers = [
+            [Shown(at, len(data), memoryview(data)) for at, data in self.buffer.find(max(offset, 0), max(end, 0))]
+        ]
         for item in reversed(self.sealed):
             base = item.region * REGION_BYTES
-            if base < end and base + REGION_BYTES > offset:
+            if base < end and base + REGION_BYTES > offset and item not in without:
                 layers.append([_shown(item, base, write) for write in item.writes])
         return [layer for layer in layers if layer]
 

@@ -1,8 +1,8 @@
 """read(): unsaved data over stored data over zeros.
 
-What is unsaved is looked at first and the map second: data that a flush moves from here to there in between is seen
-twice, never not at all. Nothing is locked while segments are fetched; a segment that was replaced meanwhile can still
-be had, since dropped pieces wait for a grace period.
+What belongs over what, through every state of a file's saving, is decided in unsaved.py. Nothing is locked while
+segments are fetched; a segment that was replaced meanwhile can still be had, since dropped pieces wait for a grace
+period.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from dfsfuse.errors import DfsError
 from dfsfuse.namespace import inodes, keys
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import View
-from dfsfuse.vfs import regions
+from dfsfuse.vfs import regions, unsaved
 from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.neighbours import Neighbours
 from dfsfuse.vfs.open_file import OpenFile, Shown
 from dfsfuse.vfs.read_ahead import ReadAhead
+from dfsfuse.vfs.unsaved import Place
 
 PREFETCH_SEGMENTS_MAX: Final = 8
 """A region in more segments than this is not fetched ahead: it is used at random."""
@@ -138,30 +139,25 @@ class Reader:
         self._context.segments.fetch_small(segments)
 
     def _layers(self, file: OpenFile, offset: int, end: int, ahead: range) -> tuple[list[list[Shown]], int, _Stored]:
-        with file.lock:
-            layers, unsaved_end = file.layers(offset, end), file.end
-            start = file.start if file.is_appended and file.has_data else None
-        stored = self._look(file.ino, offset, end, ahead)
-        if start is None or stored.size == start:
-            return layers, unsaved_end, stored
-        with file.commit_lock:  # others have appended, or what we have appended is being committed just now
-            stored = self._look(file.ino, offset, end, ahead)
-            with file.lock:
-                by = stored.size - file.start if file.is_appended and file.has_data else 0
-                return file.layers(offset, end, by), file.end + by, stored
+        def take(place: Place) -> tuple[list[list[Shown]], int]:
+            layers = file.layers(offset, end, place.by, place.without)
+            unsaved_end = file.end_without(place.without)
+            return layers, unsaved_end + place.by if unsaved_end else 0
 
-    def _look(self, ino: int, offset: int, end: int, ahead: range) -> _Stored:
-        def work(view: View) -> _Stored:
-            inode = inodes.find(view, ino)
-            if inode is None:
-                raise inodes.error(errno.ESTALE, "the file was removed by another mount")
-            last = regions.count(min(end, inode.size))
-            wanted = sorted({*range(offset // REGION_BYTES, last), *ahead})
-            there = [index for index in wanted if index < regions.count(inode.size)]
-            found = dict(zip(there, regions.find(view, ino, inode, there), strict=True))
-            return _Stored(inode, {index: found.get(index, extents.EMPTY) for index in wanted})
+        stored, (layers, unsaved_end) = unsaved.over(
+            self._context, file, lambda view: self._look(view, file.ino, offset, end, ahead), take
+        )
+        return layers, unsaved_end, stored
 
-        return self._context.store.read(work, max_age_s=self._context.max_age_s)
+    def _look(self, view: View, ino: int, offset: int, end: int, ahead: range) -> _Stored:
+        inode = inodes.find(view, ino)
+        if inode is None:
+            raise inodes.error(errno.ESTALE, "the file was removed by another mount")
+        last = regions.count(min(end, inode.size))
+        wanted = sorted({*range(offset // REGION_BYTES, last), *ahead})
+        there = [index for index in wanted if index < regions.count(inode.size)]
+        found = dict(zip(there, regions.find(view, ino, inode, there), strict=True))
+        return _Stored(inode, {index: found.get(index, extents.EMPTY) for index in wanted})
 
     def _add_stored(self, answer: _Answer, found: dict[int, Region], start: int, end: int) -> None:
         while start < end:

@@ -99,7 +99,7 @@ class Saver:
             at = offset if offset is not None else file.end or stored
             if at + len(data) > FILE_MAX_BYTES:
                 raise error(errno.EFBIG)
-            grown, full = file.write(at, data, self._context.clock())
+            grown, full = file.write(at, data, self._context.clock(), self._context.monotonic())
             limit = APPENDED_SEGMENTS_MAX if file.is_appended else UNSAVED_SEGMENTS_MAX
             return _Taken(grown, self._uploads.begin(full), file.is_crowded(at), len(file.sealed) >= limit)
 
@@ -224,10 +224,12 @@ class Saver:
         return failure
 
     @staticmethod
-    def _doubt(file: OpenFile, items: Sequence[Sealed], failure: BaseException) -> None:
-        """A batch with these failed, and may come through all the same."""
+    def _doubt(file: OpenFile, items: Sequence[Sealed], failure: BaseException, *, is_over: bool = False) -> None:
+        """A batch with these failed, and may come through all the same. `is_over`: it was of appended data, whose
+        commit is over with that."""
         sequence = failure.sequence if isinstance(failure, MaybeDoneError) else None
         with file.lock:
+            file.appends += is_over
             for item in items:
                 item.is_doubtful = True
                 item.doubts = (*item.doubts, sequence) if sequence is not None else item.doubts
@@ -252,23 +254,30 @@ class Saver:
         items = sorted(items, key=lambda item: item.start)
         self._uploads.finish(file, items)
         self._uploads.renew(file, items)
-        try:
-            laid = self._commit_appended(file, items, written_ns)
-            if laid is None:
-                for item in items:
-                    assert item.data is not None
-                    item.spare = item.spare or self._context.segments.write(item.data, item.rotation)
-                laid = self._commit_appended(file, items, written_ns)
-        except BaseException as failure:
-            self._doubt(file, items, failure)
-            raise
+        laid, moved = self._lay(file, items, written_ns)
+        if laid is None:
+            for item in items:
+                assert item.data is not None
+                item.spare = item.spare or self._context.segments.write(item.data, item.rotation)
+            laid, moved = self._lay(file, items, written_ns)
         if laid is None:
             raise self._gone(file)
-        with file.lock:
-            moved = file.appended(items, laid.place)
         self._uploads.let_go(file, items)
         self._reaper.drop_later(file.ino, moved)
         return set() if laid.saved is None else set(laid.saved.crowded)
+
+    def _lay(self, file: OpenFile, items: list[Sealed], written_ns: int | None) -> tuple[Laid | None, list[Sealed]]:
+        """One commit of appended data, and what is sealed no more because it moved. See `_commit_appended`."""
+        with file.lock:
+            file.appends += 1
+        try:
+            laid = self._commit_appended(file, items, written_ns)
+        except BaseException as failure:
+            self._doubt(file, items, failure, is_over=True)
+            raise
+        with file.lock:
+            file.appends += 1
+            return laid, file.appended(items, laid.place) if laid is not None else []
 
     def _commit_appended(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> Laid | None:
         """None: the items need spares; or, if they have them, the file is gone."""

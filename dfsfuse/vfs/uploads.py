@@ -108,6 +108,7 @@ class Uploads:
         with file.lock:
             for region in file.buffer.regions():
                 size = sum(len(interval.data) for interval in file.buffer.take(region))
+                file.dirty_since_s.pop(region)
                 self.budget.release(size)
             items, file.sealed = file.sealed, []
             file.written_ns = None
