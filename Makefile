@@ -119,7 +119,7 @@ torture: fuse venv ## Four servers, two mounts, writers, and what breaks them: M
 bench: fuse venv ## Measure beside a plain folder; a table, and JSON in bench-results/
 	@$(BIN)/python -m tests.bench
 
-clean: ## Remove what was made here: .venv, caches, bench-results. Data (DFS1 to DFS4) stays
+clean: ## Remove what was made here: .venv, caches, bench-results. Data (DFS1 to DFS4, tryout) stays
 	@if [ -e .run ]; then echo "Something of \`make run\` is still there: make stop first." >&2; exit 1; fi
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench-results *.egg-info build
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

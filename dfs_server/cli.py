@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
     "config_path",
     metavar="FILE",
     type=click.Path(path_type=Path, readable=False),
-    help="Who the users are. Without it: $DFS_CONFIG, ./conf/dfs.yaml, ~/.config/dfsfuse/dfs.yaml.",
+    help="Who the users are. Without it: $DFS_CONFIG, ./tryout/dfs.yaml, ./conf/dfs.yaml, ~/.config/dfsfuse/dfs.yaml.",
 )
 @click.option("--hash-password", is_flag=True, help="Ask for a password and print what to write as 'scram:'.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice: everything.")

@@ -26,6 +26,8 @@ from dfs_server import homes
 
 MAX_FILE_BYTES = 1024 * 1024
 ENVIRONMENT_VARIABLE = "DFS_CONFIG"
+TRYOUT = Path("tryout")
+"""Where `make run` keeps the config of its servers and of their client."""
 
 T = TypeVar("T")
 
@@ -57,7 +59,8 @@ class At:
 
 
 def find(explicit: Path | None, name: str) -> Path:
-    """The config file to read: `explicit`, else $DFS_CONFIG, else ./conf/`name`, else ~/.config/dfsfuse/`name`.
+    """The config file to read: `explicit`, else $DFS_CONFIG, else ./tryout/`name` (which `make run` makes), else
+    ./conf/`name`, else ~/.config/dfsfuse/`name`.
 
     $DFS_CONFIG may be the file, or a folder that holds it. Raises `ConfigError` if there is none.
     """
@@ -72,8 +75,8 @@ def find(explicit: Path | None, name: str) -> Path:
         return _existing(path / name if path.is_dir() else path, f"named by ${ENVIRONMENT_VARIABLE}")
     own = homes.config_folder()
     candidates = [folder / name for folder in (Path("conf"), own) if folder is not None]
-    for path in candidates:
-        if path.is_file():
+    for path in [TRYOUT / name, *candidates]:
+        if os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises where one may not look)
             return path
     looked = " and ".join(str(path) for path in candidates)
     raise ConfigError(

@@ -69,7 +69,7 @@ def cli(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
     Without a COMMAND, dfc prompts for one. Paths on the servers are absolute; the first slash may be left out.
 
-    The config is FILE, or else $DFS_CONFIG, ./conf/dfc.yaml or ~/.config/dfsfuse/dfc.yaml.
+    The config is FILE, or else $DFS_CONFIG, ./tryout/dfc.yaml, ./conf/dfc.yaml or ~/.config/dfsfuse/dfc.yaml.
     """
     client: Client = ctx.obj
     client.config, client.debug = config, debug

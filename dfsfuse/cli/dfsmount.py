@@ -96,7 +96,7 @@ def cli(
 ) -> int:
     """Mount the folder that is on four servers at MOUNTPOINT, or unmount it (-u).
 
-    The config is FILE, or else $DFS_CONFIG, ./conf/dfc.yaml or ~/.config/dfsfuse/dfc.yaml.
+    The config is FILE, or else $DFS_CONFIG, ./tryout/dfc.yaml, ./conf/dfc.yaml or ~/.config/dfsfuse/dfc.yaml.
     """
     if unmount:
         click.echo(unmounting.unmount(mountpoint, lazy=lazy))

@@ -64,8 +64,10 @@ def ensure_config(folder: Path) -> ClientConfig:
         password = secrets.token_urlsafe(24)
         ports = free_ports(len(NAMES))
         addresses = [{"name": name, "host": "127.0.0.1", "port": port} for name, port in zip(NAMES, ports, strict=True)]
-        _write_private(server, {"users": {USER: {"password": password}}})
-        _write_private(client, {"servers": addresses, "username": USER, "password": password})
+        users = {"users": {USER: {"password": password}}}
+        write_private(server, yaml.safe_dump(users, sort_keys=False))
+        entries = {"servers": addresses, "username": USER, "password": password}
+        write_private(client, yaml.safe_dump(entries, sort_keys=False))
     return read_config(client, {})
 
 
@@ -95,12 +97,13 @@ def free_ports(count: int) -> list[int]:
     raise ServerStartError("There are no four free ports on 127.0.0.1.")
 
 
-def _write_private(path: Path, content: object) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Make or replace a file that only its owner can read, durably."""
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     temporary.touch(mode=0o600, exist_ok=False)
     with temporary.open("w", encoding="utf-8") as file:
-        yaml.safe_dump(content, file, sort_keys=False)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)

@@ -1,4 +1,6 @@
-"""`make run` and `make stop`: four servers on this machine from conf/, and the folder mounted. For trying it out.
+"""`make run` and `make stop`: four servers on this machine, and the folder mounted. For trying it out.
+
+The config is conf/, with passwords of this try-out's own (`dfsfuse.cli.tryout`).
 
 Everything that is started is written down in .run/ (a pid file and a log for each server, the mountpoints, the mount's
 log), so that `stop` finds it and leaves nothing behind but the data in DFS1..DFS4. Running it twice starts only what is
@@ -17,17 +19,19 @@ from pathlib import Path
 
 import click
 
+from dfs_server import config_file
 from dfs_server.config_file import ConfigError
-from dfsfuse.cli import dfsmount, server_processes
-from dfsfuse.cli.config import load_config
+from dfsfuse.cli import dfsmount, server_processes, tryout
+from dfsfuse.cli.config import FILE_NAME, load_config
 from dfsfuse.cli.exit_codes import DONE, exit_code_of
 from dfsfuse.cli.server_processes import ServerProcess
 from dfsfuse.errors import DfsError
 from dfsfuse.mount import mountpoints, unmounting
 from dfsfuse.mount.errors import MountpointError
 
-CLIENT_CONFIG = Path("conf/dfc.yaml")
-SERVER_CONFIG = Path("conf/dfs.yaml")
+EXAMPLE = Path("conf")
+CLIENT_CONFIG = config_file.TRYOUT / FILE_NAME
+SERVER_CONFIG = config_file.TRYOUT / tryout.SERVER_FILE_NAME
 RUN_FOLDER = Path(".run")
 
 
@@ -40,11 +44,15 @@ def cli() -> None:
 @click.argument("mountpoint", type=Path)  # as in dfsmount
 def run(mountpoint: Path) -> int:
     """Start the servers and mount at MOUNTPOINT."""
-    for config in (CLIENT_CONFIG, SERVER_CONFIG):
-        with suppress(PermissionError):
-            config.chmod(0o600)  # there are passwords in it
+    tryout.ensure(EXAMPLE, config_file.TRYOUT)
     RUN_FOLDER.mkdir(mode=0o700, exist_ok=True)
     processes = _processes()
+    if any(process.is_outdated() for process in processes):
+        click.echo(f"The try-out has passwords of its own from now on, in {config_file.TRYOUT}/: starting it again.")
+        code = _unmount_all()
+        if code != DONE:
+            return code
+        server_processes.stop(processes)
     started = [process.root.name for process in server_processes.start(processes)]
     running = ", ".join(f"{process.root.name} on {process.port}" for process in processes)
     if not started:
@@ -71,6 +79,17 @@ def run(mountpoint: Path) -> int:
 @cli.command()
 def stop() -> int:
     """Unmount and stop the servers."""
+    code = _unmount_all()
+    if code != DONE:
+        return code
+    stopped = [process.root.name for process in server_processes.stop(_processes())]
+    shutil.rmtree(RUN_FOLDER, ignore_errors=True)
+    click.echo(f"Stopped: {', '.join(stopped) or 'nothing was running'}. The data stays in DFS1 to DFS4.")
+    return DONE
+
+
+def _unmount_all() -> int:
+    """Unmount what earlier runs mounted, and remove the folders that they made. Gives the exit code."""
     code = DONE
     for folder, made in _recorded():
         try:
@@ -84,16 +103,11 @@ def stop() -> int:
         if made:
             with suppress(OSError):
                 folder.rmdir()
-    if code != DONE:
-        return code
-    stopped = [process.root.name for process in server_processes.stop(_processes())]
-    shutil.rmtree(RUN_FOLDER, ignore_errors=True)
-    click.echo(f"Stopped: {', '.join(stopped) or 'nothing was running'}. The data stays in DFS1 to DFS4.")
-    return DONE
+    return code
 
 
 def _processes() -> list[ServerProcess]:
-    config = load_config(CLIENT_CONFIG)
+    config = load_config(CLIENT_CONFIG if CLIENT_CONFIG.exists() else EXAMPLE / FILE_NAME)
     run_folder, server_config = RUN_FOLDER.absolute(), SERVER_CONFIG.absolute()
     return [
         ServerProcess(Path(server.name).absolute(), server.port, server_config, run_folder, server.host)

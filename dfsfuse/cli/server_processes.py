@@ -65,6 +65,15 @@ class ServerProcess:
             return None
         return pid if b"dfs_server" in words and os.fsencode(self.root) in words else None
 
+    def is_outdated(self) -> bool:
+        """Whether it runs, and with another config than it would be started with now."""
+        pid = self.running_pid()
+        if pid is None:
+            return False
+        with suppress(OSError):
+            return os.fsencode(self.config) not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return False
+
     def accepts(self) -> bool:
         """Does something accept connections on its port?"""
         with suppress(OSError), socket.create_connection((self.host, self.port), timeout=1.0):

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mounts import environment, is_mounted, unmount, within
+from support.mounts import environment, is_mounted, program, unmount, within
 
+from dfsfuse.cli import server_processes
+from dfsfuse.cli.config import load_config
 from dfsfuse.cli.local_servers import free_ports
+from dfsfuse.cli.server_processes import ServerProcess
 from dfsfuse.mount import running
 
 pytestmark = pytest.mark.integration
@@ -88,7 +91,7 @@ def test_run_twice_and_stop(folder: Path) -> None:
     assert code == 0, text
     assert not any(map(is_alive, running))
     assert not mountpoint.exists()
-    assert {path.name for path in folder.iterdir()} == {"conf", "DFS1", "DFS2", "DFS3", "DFS4"}
+    assert {path.name for path in folder.iterdir()} == {"conf", "tryout", "DFS1", "DFS2", "DFS3", "DFS4"}
     assert quickstart(folder, "stop")[0] == 0
 
     assert quickstart(folder, "run", mountpoint)[0] == 0
@@ -111,3 +114,60 @@ def test_run_while_the_mount_hangs(folder: Path) -> None:
         assert again == (code, text)
     finally:
         os.kill(serving.pid, signal.SIGCONT)
+
+
+def dfc(folder: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [*program("dfc"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        env=environment(),
+        timeout=90,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode()
+
+
+def test_nobody_else_on_the_machine_gets_in(folder: Path) -> None:
+    for above in (folder, *folder.parents):
+        if not above.stat().st_mode & 0o001:
+            above.chmod(above.stat().st_mode | 0o055)  # pytest's own folders are private, a home may not be
+    assert quickstart(folder, "run", folder / "dfs")[0] == 0
+    (folder / "dfs" / "file").write_text("hello")
+    code, text = dfc(folder, "--config", "conf/dfc.yaml", "list")  # with the password that is in git
+    assert (code, "refuses user 'alice'" in text) == (4, True), text
+    assert dfc(folder, "list") == (0, "file\n")  # as README says it
+
+    def by_somebody_else(*command: str | Path) -> bool:
+        done = subprocess.run(command, user=4321, group=4321, extra_groups=[], capture_output=True, check=False)
+        return done.returncode == 0
+
+    assert by_somebody_else("cat", folder / "conf" / "dfc.yaml")
+    for private in ("tryout/dfc.yaml", "tryout/dfs.yaml", ".run/dfsmount.log", "DFS1/alice/namespace.db"):
+        assert (folder / private).exists()
+        assert not by_somebody_else("cat", folder / private)
+    for server in pids(folder):
+        assert not by_somebody_else("cat", f"/proc/{server}/environ")
+
+
+def test_a_tryout_that_was_made_with_the_password_of_the_example_goes_on(folder: Path) -> None:
+    example = load_config(folder / "conf" / "dfc.yaml")
+    (folder / ".run").mkdir()
+    servers = [
+        ServerProcess(folder / server.name, server.port, folder / "conf" / "dfs.yaml", folder / ".run")
+        for server in example.servers
+    ]
+    server_processes.start(servers)
+    (folder / "kept").write_text("since before")
+    assert dfc(folder, "put", "kept")[0] == 0
+    before = pids(folder)
+
+    code, text = quickstart(folder, "run", folder / "dfs")
+    assert code == 0, text
+    assert text.startswith("The try-out has passwords of its own from now on")
+    assert not any(map(is_alive, before))
+    assert (folder / "dfs" / "kept").read_text() == "since before"
+    assert dfc(folder, "list") == (0, "kept\n")
+    code, text = quickstart(folder, "run", folder / "dfs")
+    assert (code, "from now on" in text) == (0, False)

@@ -172,6 +172,11 @@ class TestFind:
         assert config_file.find(self.explicit, "dfs.yaml") == self.explicit
         assert config_file.find(None, "dfs.yaml") == self.from_environment
         monkeypatch.delenv("DFS_CONFIG")
+        tryout = self.in_conf.parents[1] / "tryout" / "dfs.yaml"
+        tryout.parent.mkdir()
+        tryout.touch()
+        assert config_file.find(None, "dfs.yaml").resolve() == tryout
+        tryout.unlink()
         assert config_file.find(None, "dfs.yaml").resolve() == self.in_conf
         self.in_conf.unlink()
         assert config_file.find(None, "dfs.yaml") == self.in_home
