@@ -42,6 +42,8 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
         self._socket = sock
+        self.peer = _shown(sock)
+        """The client's address, for the log."""
         self._stop = stop_descriptor
         self._stall_s = stall_s
         self._header = bytearray(HEADER_BYTES)
@@ -158,3 +160,13 @@ class Connection:
         poll.register(self._socket, event)
         if not poll.poll(timeout_s * 1000):
             raise ConnectionLostError(f"no byte moved for {timeout_s:g} s in the middle of a frame")
+
+
+def _shown(sock: socket.socket) -> str:
+    try:
+        peer = sock.getpeername()
+    except OSError:  # it is gone already
+        return "a client that is gone"
+    if not isinstance(peer, tuple):  # a pair of sockets, in tests
+        return "this process"
+    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"

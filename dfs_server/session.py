@@ -126,7 +126,7 @@ class Session:
     def _refuse(self, status: Status, text: str) -> None:
         """The last reply of a connection: the rest of what the client sends is of no interest."""
         level = logging.WARNING if status is Status.AUTHENTICATION_FAILED else logging.INFO
-        log.log(level, "a connection is closed: %s", text)
+        log.log(level, "the connection from %s is closed: %s", self._connection.peer, text)
         self._send(Error(status, text))
         self._connection.hang_up()
 

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from dfs_server import homes
 from dfsfuse.cli.remote import Remote
-from dfsfuse.cli.server_reports import ServerReport
 
 if TYPE_CHECKING:
-    from dfsfuse.cli.piece_reports import PieceReport
+    from dfsfuse.cli.health_look import Health
     from dfsfuse.cluster.quorum_log import QuorumLog
-    from dfsfuse.data.transport import ClusterLike
     from dfsfuse.namespace.transactions import MapStore
     from dfsfuse.upkeep.fsck_snapshot import Asked
+    from dfsfuse.upkeep.health.disks import Disks
     from dfsfuse.vfs.vfs import Vfs
 
-    class Servers(ClusterLike, Asked, Protocol):
+    class Servers(Disks, Asked, Protocol):
         """What upkeep needs of a `Cluster`."""
 
 
@@ -47,11 +46,8 @@ class Connection(Protocol):
     def new_log(self) -> QuorumLog:
         """A view of the log for one thread that looks through the whole map, past the cache."""
 
-    def server_reports(self) -> list[ServerReport]:
-        """How each server is, asked just now."""
-
-    def piece_report(self) -> PieceReport | None:
-        """Whether every piece has its two copies; None if that cannot be told."""
+    def health(self, count_s: float) -> Health:
+        """How everything is, asked just now; copies are counted for so long."""
 
     def close(self) -> None:
         """Let go of everything."""
@@ -63,11 +59,8 @@ class Access(Protocol):
     def connect(self) -> Connection:
         """Open the namespace. Raises ConfigError and DfsError."""
 
-    def ask_servers(self) -> list[ServerReport]:
-        """How each server is, without opening the namespace."""
-
-    def ask_pieces(self) -> PieceReport | None:
-        """Whether every piece has its two copies, without opening the namespace; None if that cannot be told."""
+    def health(self, count_s: float) -> Health:
+        """How everything is, without opening the namespace: also when too few servers answer for that."""
 
 
 class Client:
@@ -103,13 +96,9 @@ class Client:
             self._remote = Remote(self.connection.vfs)
         return self._remote
 
-    def server_reports(self) -> list[ServerReport]:
-        """How each server is. Works without a connection, and makes none."""
-        return self._connection.server_reports() if self._connection else self.access.ask_servers()
-
-    def piece_report(self) -> PieceReport | None:
-        """Whether every piece has its two copies; None if that cannot be told. Makes no connection."""
-        return self._connection.piece_report() if self._connection else self.access.ask_pieces()
+    def health(self, count_s: float) -> Health:
+        """How everything is; copies are counted for so long. Works without a connection, and makes none."""
+        return self._connection.health(count_s) if self._connection else self.access.health(count_s)
 
     def local_path(self, text: str) -> Path:
         """A local path as typed. At the prompt no shell has replaced a leading `~` yet."""

@@ -5,19 +5,17 @@ Knows `session` and `config`; nothing of commands. `Access` is what `Client` nee
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfsfuse.cli.config import ClientConfig, load_config
+from dfsfuse.cli.health_look import Health, look
 from dfsfuse.cli.output import complain
-from dfsfuse.cli.piece_reports import PieceReport, piece_report
-from dfsfuse.cli.server_notes import with_notes
-from dfsfuse.cli.server_reports import ServerReport, server_reports, unreachable
 from dfsfuse.cli.session import Session, open_session
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.quorum_log import QuorumLog
-from dfsfuse.errors import UnavailableError
 
 if TYPE_CHECKING:
     from dfsfuse.namespace.transactions import MapStore
@@ -54,14 +52,9 @@ class Connection:
         """A view of the log for one thread that looks through the whole map, past the cache."""
         return QuorumLog(self.session.cluster)
 
-    def server_reports(self) -> list[ServerReport]:
-        """How each server is, asked just now."""
-        cluster = self.session.cluster
-        return with_notes(cluster, server_reports(cluster))
-
-    def piece_report(self) -> PieceReport | None:
-        """Whether every piece has its two copies; None if that cannot be told."""
-        return piece_report(self.session.cluster, self.new_log())
+    def health(self, count_s: float) -> Health:
+        """How everything is, asked just now; copies are counted for so long."""
+        return look(self.session.cluster, self.new_log, time.time_ns(), count_s=count_s)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -79,29 +72,11 @@ class Access:
         """Open the namespace. Raises ConfigError and DfsError."""
         return Connection(open_session(self._config()))
 
-    def ask_servers(self) -> list[ServerReport]:
-        """How each server is, without opening the namespace: also when too few answer for that."""
+    def health(self, count_s: float) -> Health:
+        """How everything is, without opening the namespace: also when too few servers answer for that."""
         config = self._config()
-        cluster = Cluster(config.servers, config.credentials)
-        try:
-            cluster.connect()
-            return with_notes(cluster, server_reports(cluster))
-        except UnavailableError as error:
-            return unreachable(config.servers, str(error))
-        finally:
-            cluster.close()
-
-    def ask_pieces(self) -> PieceReport | None:
-        """Whether every piece has its two copies, without opening the namespace; None if that cannot be told."""
-        config = self._config()
-        cluster = Cluster(config.servers, config.credentials)
-        try:
-            cluster.connect()
-            return piece_report(cluster, QuorumLog(cluster))
-        except UnavailableError:
-            return None
-        finally:
-            cluster.close()
+        with Cluster(config.servers, config.credentials) as cluster:
+            return look(cluster, lambda: QuorumLog(cluster), time.time_ns(), count_s=count_s, config=config.path)
 
     def _config(self) -> ClientConfig:
         if self._read is None:

@@ -1,22 +1,24 @@
-"""Whether every piece has its two copies: counted now if that is quick, and what healing last said of it in the map; in
-words, and for JSON.
+"""Whether all data has its two copies: counted now as far as that is quick, and what the map says of it (the last run
+of healing, copies that were found to be bad); in words, and for JSON.
 
-Knows the walk over the records and the record of healing; not how it is written anywhere.
+Knows the walk over the records and the record of healing; what follows from them is `dfsfuse.upkeep.health`'s.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dfsfuse.cli.output import counted as several
 from dfsfuse.cli.output import human_size, iso_time
 from dfsfuse.errors import UnavailableError
-from dfsfuse.upkeep import heal_state
+from dfsfuse.upkeep import heal_state, heal_survey
 from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.heal_state import HealState
-from dfsfuse.upkeep.heal_survey import survey
+from dfsfuse.upkeep.health.copies import Copies, Knowledge
+from dfsfuse.upkeep.health.servers import ANSWERING, Server, listed
 from dfsfuse.upkeep.map_reader import MapReader
 from dfsfuse.upkeep.moving import StoppedError
 
@@ -28,87 +30,98 @@ SILENT_S = 30
 """Healing that says nothing for so long has probably been ended."""
 QUICK_S = 2.0
 """Who asks how it is does not want to wait."""
+NEVER = float("inf")
 
 
 @dataclass(frozen=True)
 class PieceReport:
-    """`counted` is None if counting takes long; `healing` if no mount and no command ever said anything."""
+    """`counted` is what was counted, all of it or not; `healing` None if no mount and no command ever said anything."""
 
-    counted: Report | None
-    healing: HealState | None
+    counted: Report = field(default_factory=Report)
+    all_counted: bool = True
+    healing: HealState | None = None
 
 
 def piece_report(
-    cluster: ClusterLike, log: QuorumLog, clock: Callable[[], float] = time.monotonic
+    cluster: ClusterLike, log: QuorumLog, for_s: float, clock: Callable[[], float] = time.monotonic
 ) -> PieceReport | None:
-    """How the pieces are; None if the map cannot be read from the servers that answer."""
-    until = clock() + QUICK_S
+    """How the pieces are, counted for so long; None if the map cannot be read from the servers that answer."""
+    until = clock() + for_s
     pages = MapReader(log, recall=False)
+    found = Report()
+    all_counted = True
     try:
         pages.begin()
         (record,) = pages.values([heal_state.KEY])
-        counted = survey(cluster, pages, wait=lambda _: clock() >= until)
-    except StoppedError:
-        counted = None
+        try:
+            heal_survey.count(cluster, pages, found, wait=lambda _: clock() >= until)
+        except StoppedError:
+            all_counted = False
     except UnavailableError:
         return None
-    return PieceReport(counted, heal_state.decode(record))
+    return PieceReport(found, all_counted, heal_state.decode(record))
 
 
 # ------------------------------------------------------------------ as words, and for JSON
 
 
-def about_pieces(report: PieceReport | None, now_ns: int) -> list[str]:
-    """Whether every piece has its two copies, and how far healing is."""
+def about_pieces(known: Knowledge, report: PieceReport | None, servers: Mapping[int, Server], now_ns: int) -> list[str]:
+    """Whether all data has its two copies, and how far healing is. `servers`: how each is, by id."""
     if report is None:
-        return []
-    lines = [] if report.counted is None else _about_count(report.counted)
-    state = report.healing
-    if state is not None and state.phase == "healing":
-        lines.append(_about_healing(state, now_ns, is_counted=report.counted is not None))
-    elif report.counted is None and state is not None:
-        lines.append(_about_last_time(state, now_ns))
-    elif report.counted is None:
-        lines.append("There is too much to count quickly how many copies there are: 'dfc heal' looks at all.")
-    return lines
-
-
-def _about_count(found: Report) -> list[str]:
-    if not (found.lacking or found.astray or found.unreadable):
-        return [f"All {found.segments:,} segments of your files have two copies of every piece."]
-    lines = []
-    if found.lacking:
-        text = f"{found.lacking:,} of {found.segments:,} segments lack a copy of some piece"
-        if found.to_heal:
-            text += f": {human_size(found.bytes_to_copy)} to copy; mounts heal that, or 'dfc heal'."
-        else:
-            text += " until the servers that have it answer again."
-        lines.append(text)
-    if found.incomplete:
-        lines.append(f"{found.incomplete:,} of these have no copy of some piece that can be had now.")
+        return ["How many copies of your data there are cannot be told: too few servers answer."]
+    names = {id: server.name for id, server in servers.items()}
+    away = [server.name for server in servers.values() if server.state not in ANSWERING]
+    lines = _about_copies(known, away)
+    if known.needed and known.copies in (Copies.DEGRADED, Copies.INCOMPLETE):
+        only = " or ".join(names[id] for id in sorted(known.needed))
+        lines.append(f"If {only} failed too, {'more ' * (known.copies is Copies.INCOMPLETE)}files could not be read.")
+    found = report.counted
     if found.astray:
-        have = "segment has" if found.astray == 1 else "segments have"
-        lines.append(f"{found.astray:,} {have} two copies, but not at home: mounts move them, or 'dfc heal'.")
+        lines.append("Some data is not on the servers where it belongs: mounts bring it home, or 'dfc heal'.")
     if found.unreadable:
-        lines.append(f"{found.unreadable:,} records of files' data cannot be read: 'dfc fsck' says more.")
+        lines.append(f"{several(found.unreadable, 'record')} of files' data cannot be read: 'dfc fsck' says more.")
+    if report.healing is not None and report.healing.phase == heal_state.HEALING:
+        lines.append(_about_healing(report.healing, now_ns))
     return lines
 
 
-def _about_healing(state: HealState, now_ns: int, *, is_counted: bool) -> str:
-    """`is_counted`: how many segments lack a copy has just been said, and is newer than the record."""
-    text = "Healing: " if is_counted else f"Healing: {state.lacking:,} of {state.segments:,} segments lack a copy; "
-    text += f"{human_size(state.bytes_done)} of {human_size(state.bytes_total)} copied"
+def _about_copies(known: Knowledge, away: list[str]) -> list[str]:
+    if known.copies is Copies.UNKNOWN:
+        return ["How many copies of your data there are is not known: that takes longer, 'dfc status --count' counts."]
+    if known.age_s is not None:
+        ago = _span(known.age_s)
+        what = "all data had its two copies"
+        if known.copies is not Copies.WHOLE:
+            what = f"{known.degraded:,} had only one copy of some data"
+        return [f"When it was last counted, {ago} ago ({_files(known.files)}), {what}; no change since is known."]
+    if known.copies is Copies.WHOLE:
+        return [f"All data has its two copies ({_files(known.files)})." if known.files else "There is no data yet."]
+    while_away = f" while {listed(away)} {'is' if len(away) == 1 else 'are'} away" if away else ""
+    of = f"{known.files:,} files" if known.all_counted else f"the first {known.files:,} files"
+    lines = []
+    if known.incomplete:
+        cannot = "1 file cannot" if known.incomplete == 1 else f"{known.incomplete:,} of {of} cannot"
+        which = "" if away else "; 'dfc list -r' marks which"
+        lines.append(f"{cannot} be read{while_away}: no other server has some of the data{which}.")
+    lacking = known.degraded - known.incomplete
+    if lacking:
+        have = "has" if lacking == 1 else "have"
+        lines.append(f"{lacking:,} of {of} {have} only one copy of some data{while_away}.")
+    if known.bytes_to_copy:
+        lines.append(f"{human_size(known.bytes_to_copy)} can be copied now: mounts do it, or 'dfc heal'.")
+    return lines
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
+def _about_healing(state: HealState, now_ns: int) -> str:
+    text = f"Healing: {human_size(state.bytes_done)} of {human_size(state.bytes_total)} copied"
     if state.left_s is not None:
         text += f", {human_size(state.rate_bytes_s)}/s, done in about {_span(state.left_s)}"
     silent_s = (now_ns - state.changed_ns) / 1e9
     return f"{text} (nothing was heard of it for {_span(silent_s)})." if silent_s > SILENT_S else f"{text}."
-
-
-def _about_last_time(state: HealState, now_ns: int) -> str:
-    what = f"{state.lacking:,} of {state.segments:,} segments lacked a copy" if state.lacking else "all had two copies"
-    return (
-        f"When {state.segments:,} segments were last looked at, {_span((now_ns - state.changed_ns) / 1e9)} ago, {what}."
-    )
 
 
 def _span(seconds: float) -> str:
@@ -125,8 +138,8 @@ def pieces_as_dictionary(report: PieceReport | None) -> dict[str, object]:
         return {"pieces": None, "healing": None}
     found, state = report.counted, report.healing
     return {
-        "pieces": found
-        and {
+        "pieces": {
+            "all_counted": report.all_counted,
             "segments": found.segments,
             "lack_a_copy": found.lacking,
             "incomplete": found.incomplete,
@@ -134,6 +147,10 @@ def pieces_as_dictionary(report: PieceReport | None) -> dict[str, object]:
             "can_be_healed": found.to_heal,
             "bytes_to_copy": found.bytes_to_copy,
             "unreadable_records": found.unreadable,
+            "noted_bad_copies": len(found.noted),
+            "files": found.files.count,
+            "files_lacking_a_copy": found.files_lacking.count,
+            "files_incomplete": found.files_incomplete.count,
         },
         "healing": state
         and {

@@ -1,4 +1,4 @@
-"""What the namespace has noted of its servers, added to their reports: a new disk, answers that were not right.
+"""What the namespace has noted of its servers, and what a person should see to: a new disk, wrong answers.
 
 Reads one record from one server that answers, as that one has it: for people to look at. Knows the record
 (`dfsfuse.namespace.members`) and the ReadKeys message.
@@ -6,48 +6,38 @@ Reads one record from one server that answers, as that one has it: for people to
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from datetime import datetime
 
 from dfs_server.protocol.batches import NO_BATCH
 from dfs_server.protocol.messages import ReadKeys, Values
 from dfsfuse.cli.output import printable
 from dfsfuse.cli.server_reports import STALL_S, ClusterLike, ServerReport
-from dfsfuse.cluster.exchange import Answer, Call
+from dfsfuse.cluster.exchange import Answer
 from dfsfuse.namespace import keys, members
 from dfsfuse.namespace.members import Member
+from dfsfuse.upkeep.health.servers import Server, State, is_damaged
 
 RECENT_S = 7 * 24 * 3600
 """Answers that were not right are shown for so long."""
 NS = 1_000_000_000
 
 
-def with_notes(cluster: ClusterLike, reports: list[ServerReport]) -> list[ServerReport]:
-    """The reports, with what is noted. Raises `WrongServerError` if the config is not as the namespace knows it."""
-    known = _read(cluster, reports)
-    members.check(known, {report.address.id: report.address.name for report in reports})
-    return [dataclasses.replace(report, noted=known.get(report.address.id)) for report in reports]
-
-
-def newest_slot(reports: list[ServerReport]) -> int:
-    """The last change that any server has."""
-    return max((report.status.applied for report in reports if report.status), default=0)
-
-
-def is_empty(report: ServerReport, newest: int) -> bool:
-    """Has it nothing of what the others have, as if its disk were new?"""
-    return newest > 0 and report.status is not None and not report.status.applied
-
-
-def remarks(reports: list[ServerReport], now_s: float) -> list[str]:
-    """A line for each thing that a person should know."""
+def remarks(reports: list[ServerReport], servers: Mapping[int, Server], now_s: float) -> list[str]:
+    """A line for each thing that a person should know. `servers`: how each of them is, by id."""
     found = []
-    newest = newest_slot(reports)
     for report in reports:
         name = printable(report.address.name)
-        if is_empty(report, newest):
+        server = servers[report.address.id]
+        if server.state is State.EMPTY and not (report.status and is_damaged(report.status)):
             found.append(
                 f"{name} is empty, as a new disk is: mounts bring back what was on it, or 'dfc heal'; until then no "
+                "other server should fail."
+            )
+        elif server.lacks:
+            copies = "1 copy" if server.lacks == 1 else f"{server.lacks:,} copies"
+            found.append(
+                f"{name} lacks {copies} of data that belong there: mounts make them, or 'dfc heal'; until then no "
                 "other server should fail."
             )
         if report.is_full:
@@ -84,14 +74,14 @@ def _readable(report: ServerReport) -> tuple[bool, int]:
     return (not report.status.damage, report.status.applied) if report.status else (False, 0)
 
 
-def _read(cluster: ClusterLike, reports: list[ServerReport]) -> dict[int, Member]:
+def read(cluster: ClusterLike, reports: list[ServerReport]) -> dict[int, Member]:
+    """What is noted, by the server's id; nothing if no server can tell."""
     answering = [report for report in reports if report.status is not None]
     if not answering:
         return {}
-    best = max(answering, key=_readable)
-    with cluster.exchange() as exchange:
-        exchange.start(Call(best.address.id, ReadKeys(0, NO_BATCH, (keys.SERVERS,)), stall_s=STALL_S))
-        outcome = exchange.next(2 * STALL_S)
+    best = max(answering, key=_readable).address.id
+    request = ReadKeys(0, NO_BATCH, (keys.SERVERS,))
+    outcome = cluster.try_all(request, [best], stall_s=STALL_S).get(best)
     if not isinstance(outcome, Answer) or not isinstance(outcome.reply, Values) or len(outcome.reply.values) != 1:
         return {}
     try:

@@ -1,21 +1,23 @@
-"""How the four servers are: who answers, how fast, how much room, how far its log is.
+"""How the four servers are: who answers, how fast, how much room, how far its log is; and why the others do not.
 
-Knows the cluster's exchange and the GetStatus message. A server that does not answer is a value here, not an exception;
-one that refuses the user, or is not the one that the config names, is an error as everywhere.
+Knows the GetStatus message and what asks all servers for it. Whatever a server does is a value here, never an
+exception: one that refuses the user, or is not the one that the config names, has a row in the table like the others.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from dfs_server.protocol.messages import GetStatus, ServerStatus
-from dfsfuse.cluster.exchange import Answer, Call, Failure
+from dfs_server.protocol.messages import GetStatus, Request, ServerStatus
+from dfsfuse.cluster.exchange import Answer, Failure
 from dfsfuse.cluster.servers import ServerAddress
+from dfsfuse.errors import AuthenticationError, DfsError, WrongServerError
 from dfsfuse.namespace.members import Member
+from dfsfuse.upkeep.health import servers
+from dfsfuse.upkeep.health.servers import Server, State
 
 STALL_S = 2.0
 
@@ -28,6 +30,12 @@ class ServerReport:
     status: ServerStatus | None = None
     latency_s: float | None = None
     problem: str = ""
+    reason: str = ""
+    """The problem in a few words."""
+    error: DfsError | None = None
+    """It refuses the user, or is another server than the config names."""
+    identity: bytes = b""
+    """Of its folder, if it answers."""
     noted: Member | None = None
     """What the namespace knows of it."""
 
@@ -37,49 +45,56 @@ class ServerReport:
         return self.status is not None and self.status.free_bytes == 0
 
 
-class ExchangeLike(Protocol):
-    """What is needed of an `Exchange`."""
-
-    def start(self, call: Call) -> None: ...
-    def next(self, timeout_s: float | None) -> Answer | Failure | None: ...
-    def unfinished(self) -> int: ...
-
-
 class ClusterLike(Protocol):
     """What is needed of a `Cluster`."""
 
     @property
     def servers(self) -> tuple[ServerAddress, ...]: ...
-    def exchange(self) -> AbstractContextManager[ExchangeLike]: ...
+    def identities(self) -> Mapping[int, bytes]: ...
+    def try_all(
+        self, request: Request, servers: Iterable[int] | None = None, *, stall_s: float
+    ) -> dict[int, Answer | Failure]: ...
 
 
 def server_reports(cluster: ClusterLike, *, clock: Callable[[], float] = time.monotonic) -> list[ServerReport]:
-    """Ask all servers side by side, twice: the first answer may include connecting, the second is the latency."""
-    first = _ask(cluster, cluster.servers, clock)
-    answering = [server for server in cluster.servers if first[server.id].status is not None]
-    return list((first | _ask(cluster, answering, clock)).values())
-
-
-def unreachable(servers: Iterable[ServerAddress], problem: str) -> list[ServerReport]:
-    """The reports where no server answers at all."""
-    return [ServerReport(server, problem=problem) for server in servers]
-
-
-def _ask(cluster: ClusterLike, servers: Iterable[ServerAddress], clock: Callable[[], float]) -> dict[int, ServerReport]:
-    found = {server.id: ServerReport(server, problem="no answer in time") for server in servers}
-    with cluster.exchange() as exchange:
+    """Ask all servers side by side, and each that answers once more: the first answer may include connecting, the
+    second is the latency."""
+    found = {server.id: ServerReport(server, problem="no answer in time") for server in cluster.servers}
+    for id, outcome in cluster.try_all(GetStatus(), stall_s=STALL_S).items():
+        found[id] = _report(found[id].address, outcome)
+    for id in [id for id, report in found.items() if report.status is not None]:
         began = clock()
-        for server in found:
-            exchange.start(Call(server, GetStatus(), stall_s=STALL_S))
-        while exchange.unfinished():
-            outcome = exchange.next(2 * STALL_S)
-            if outcome is None:
-                break
-            address = found[outcome.call.server].address
-            if isinstance(outcome, Answer) and isinstance(outcome.reply, ServerStatus):
-                found[address.id] = ServerReport(address, outcome.reply, clock() - began)
-            elif isinstance(outcome, Failure):
-                if outcome.error is not None:
-                    raise outcome.error
-                found[address.id] = ServerReport(address, problem=outcome.text)
-    return found
+        outcomes = cluster.try_all(GetStatus(), [id], stall_s=STALL_S)
+        if id in outcomes:
+            found[id] = _report(found[id].address, outcomes[id], clock() - began, cluster.identities().get(id, b""))
+    return list(found.values())
+
+
+def _report(
+    address: ServerAddress, outcome: Answer | Failure, latency_s: float | None = None, identity: bytes = b""
+) -> ServerReport:
+    if isinstance(outcome, Failure):
+        return ServerReport(address, problem=outcome.text, reason=outcome.reason, error=outcome.error)
+    assert isinstance(outcome.reply, ServerStatus)
+    return ServerReport(address, outcome.reply, latency_s, identity=identity)
+
+
+def as_servers(reports: Iterable[ServerReport], lacks: Mapping[int, int]) -> dict[int, Server]:
+    """The reports as what the verdict is made from, by id. `lacks`: how many copies are missing on each."""
+    reports = list(reports)
+    newest = servers.newest_slot(report.status for report in reports)
+    return {report.address.id: _as_server(report, newest, lacks.get(report.address.id, 0)) for report in reports}
+
+
+def _as_server(report: ServerReport, newest: int, lacks: int) -> Server:
+    name = report.address.name
+    if report.status is not None:
+        return servers.from_status(name, report.status, newest, lacks)
+    match report.error:
+        case AuthenticationError():
+            state = State.REFUSED
+        case WrongServerError():
+            state = State.WRONG
+        case _:
+            state = State.DOWN
+    return Server(name, state, report.reason or "no answer")

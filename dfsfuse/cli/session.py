@@ -13,10 +13,12 @@ from types import TracebackType
 from typing import Self
 
 from dfsfuse.cli.config import ClientConfig
+from dfsfuse.cli.output import printable
 from dfsfuse.cli.room import RoomGauge
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
+from dfsfuse.errors import AuthenticationError, UnavailableError, WrongServerError
 from dfsfuse.namespace import keys, members
 from dfsfuse.namespace.log_map import LogMap
 from dfsfuse.namespace.server_register import ServerRegister
@@ -83,7 +85,7 @@ def open_session(
     with contextlib.ExitStack() as opened:
         cluster = Cluster(config.servers, config.credentials)
         opened.callback(cluster.close)
-        cluster.connect()
+        _connect(cluster, config)
         log = QuorumLog(cluster)
 
         def is_newest(view: View, servers: frozenset[int]) -> bool:
@@ -127,6 +129,14 @@ def open_session(
             opened.callback(sweeper.close)
             sweeper.start()
         return Session(vfs, cluster, store, opened.pop_all())
+
+
+def _connect(cluster: Cluster, config: ClientConfig) -> None:
+    """Connect; if that fails, the sentence says which file these servers and this user come from."""
+    try:
+        cluster.connect()
+    except (AuthenticationError, WrongServerError, UnavailableError) as error:
+        raise type(error)(f"{error} (config: {printable(config.path)})") from error
 
 
 def background_healer(cluster: Cluster, store: LogMap, mb_s: float) -> BackgroundHealer:

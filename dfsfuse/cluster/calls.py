@@ -6,7 +6,7 @@ A server's failure is a value, with a sentence that names the server; the except
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from dfs_server.protocol.frames import ProtocolError
@@ -15,8 +15,8 @@ from dfs_server.protocol.pieces import Buffer
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.authentication import RefusalError
 from dfsfuse.cluster.expected import REPLIES
-from dfsfuse.cluster.servers import ServerAddress
-from dfsfuse.errors import DfsError
+from dfsfuse.cluster.servers import ServerAddress, UnknownHostError
+from dfsfuse.errors import AuthenticationError, DfsError
 
 DEFAULT_STALL_S: Final = 2.0
 
@@ -51,13 +51,15 @@ class Answer:
 class Failure:
     """It did not. `status` is None if there was no answer (refused, lost, stalled): then it may still happen.
 
-    `text` names the server. `error` is there if it is not the server that the config names.
+    `text` names the server. `error` is there if it is not the server that the config names, or refuses the user.
+    `reason` says the same in a few words, for a table that names the server already.
     """
 
     call: Call
     status: Status | None
     text: str
     error: DfsError | None = None
+    reason: str = field(default="", compare=False)
 
 
 def outcome_of(call: Call, server: ServerAddress, reply: Reply, payload_bytes: int) -> Answer | Failure:
@@ -72,12 +74,14 @@ def outcome_of(call: Call, server: ServerAddress, reply: Reply, payload_bytes: i
 def failure_of(call: Call, server: ServerAddress, error: Exception) -> Failure:
     """What the end of a connection means for its call."""
     if isinstance(error, RefusalError):
-        return Failure(call, status_of(error.status), f"{server}: {error}")
+        return Failure(call, status_of(error.status), f"{server}: {error}", reason=str(error))
     if isinstance(error, DfsError):
-        return Failure(call, None, str(error), error)
+        refused = isinstance(error, AuthenticationError)
+        return Failure(call, None, str(error), error, "refused the password" if refused else "another server")
     if isinstance(error, ProtocolError):
-        return Failure(call, None, f"{server} does not speak this protocol: {error}")
-    return Failure(call, None, f"{server} does not answer: {_reason(error)}")
+        text = f"{server} does not speak this protocol: {error}"
+        return Failure(call, None, text, reason="does not speak this protocol")
+    return Failure(call, None, f"{server} does not answer: {_reason(error)}", reason=_in_a_few_words(error))
 
 
 def is_full(outcome: Answer | Failure) -> bool | None:
@@ -100,6 +104,17 @@ def status_of(number: int) -> Status:
         return Status(number)
     except ValueError:
         return Status.IO_ERROR
+
+
+def _in_a_few_words(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return "no answer"
+        case UnknownHostError():
+            return "unknown host"
+        case ConnectionResetError():
+            return "closed the connection"
+    return _reason(error)
 
 
 def _reason(error: Exception) -> str:

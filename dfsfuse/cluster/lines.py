@@ -20,7 +20,7 @@ from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.faults import Faults
 from dfsfuse.cluster.full import Full
 from dfsfuse.cluster.health import Circuit
-from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, look_up, look_up_number
+from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, UnknownHostError, look_up, look_up_number
 from dfsfuse.errors import WrongServerError
 
 AUTHENTICATION_S: Final = 2.0
@@ -174,7 +174,7 @@ class Lines:
         """A new connection. Raises OSError if that is known to be in vain."""
         server, targets = self.servers[id], self._targets[id]
         if not targets:
-            raise OSError(errno.EHOSTUNREACH, f"its host name {server.host!r} cannot be resolved")
+            raise UnknownHostError(errno.EHOSTUNREACH, f"its host name {server.host!r} cannot be resolved")
         return Connection(server, targets[0], self._credentials, self.clock())
 
     def borrow(self, id: int, *, in_order: bool = False) -> Connection | None:

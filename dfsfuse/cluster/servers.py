@@ -33,6 +33,10 @@ class Credentials:
     password: str = field(repr=False)
 
 
+class UnknownHostError(OSError):
+    """A server's host name leads to no address."""
+
+
 class Target(NamedTuple):
     """Where a socket connects to."""
 

@@ -9,6 +9,7 @@
     s/<session>          the sign of life of a mount that holds locks
     c/servers            which server is which
     h/healing            how far healing is
+    h/bad/<copy>         a copy of a piece that somebody found to be bad
     u/sweep              when somebody last began to look for pieces that nobody refers to
 
 Numbers are 8 bytes, big-endian, so that keys sort as numbers do and a directory's entries or a file's regions are one
@@ -18,6 +19,8 @@ range. Names are at most 255 bytes: no key comes near the server's limit.
 from __future__ import annotations
 
 from typing import Final
+
+from dfs_server.protocol.batches import SEGMENT_ID_BYTES
 
 ROOT: Final = 1
 """The inode number of a namespace's root."""
@@ -89,6 +92,8 @@ def family_of(key: bytes) -> bytes | None:
         return key[:_ENTRY_PREFIX_BYTES]
     if key.startswith(b"e/"):
         return key[: 2 + NUMBER_BYTES]
+    if key.startswith(_BAD):
+        return _BAD
     return None
 
 
@@ -131,6 +136,24 @@ def session(session_id: bytes) -> bytes:
     """The key of the sign of life of a mount that holds locks."""
     return b"s/" + session_id
 
+
+def bad_copy(segment: bytes, number: int, server: int) -> bytes:
+    """The key of a note that this server's copy of a piece is bad."""
+    return _BAD + segment + bytes((number, server))
+
+
+def bad_copies() -> tuple[bytes, bytes]:
+    """The range of all such notes."""
+    return _BAD, _BAD[:-1] + b"0"
+
+
+def bad_copy_of(key: bytes) -> tuple[bytes, int, int] | None:
+    """The segment, piece and server in the key of such a note."""
+    segment, numbers = key[len(_BAD) : -2], key[-2:]
+    return (segment, numbers[0], numbers[1]) if len(segment) == SEGMENT_ID_BYTES else None
+
+
+_BAD: Final = b"h/bad/"
 
 HEALING: Final = b"h/healing"
 SERVERS: Final = b"c/servers"

@@ -23,7 +23,6 @@ from dfs_server.protocol.messages import Findings, GetFindings
 from dfsfuse.cluster.exchange import Answer
 from dfsfuse.cluster.proposer import QUORUM
 from dfsfuse.data.extents import Segment
-from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.transactions import MapStore
@@ -33,7 +32,8 @@ from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.heal import Healer
 from dfsfuse.upkeep.heal_progress import Progress
 from dfsfuse.upkeep.heal_report import Report
-from dfsfuse.upkeep.heal_state import HealState, Step, Turns
+from dfsfuse.upkeep.heal_state import HealState, ServerSeen, Step, Turns
+from dfsfuse.upkeep.health import disks
 from dfsfuse.upkeep.levels import wait_until_level
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.repeating import Repeating
@@ -58,7 +58,7 @@ AGAIN_S: Final = 60.0
 log = logging.getLogger(__name__)
 
 
-class ClusterWithComebacks(ClusterLike, Protocol):
+class ClusterWithComebacks(disks.Disks, Protocol):
     """See `dfsfuse.cluster.cluster.Cluster`."""
 
     def comebacks(self) -> dict[int, int]: ...
@@ -179,11 +179,12 @@ class HealingTurn:
 
     def _run(self, record: bytes | None) -> None:
         wait_until_level(self._cluster, self._wait, self._clock, LOG_WAIT_S)
+        servers = disks.seen(self._cluster, self._wait)
         found = self._healer.survey()
         before = heal_state.decode(record)
-        state = heal_state.beginning(before, found, self._time_ns())
-        if not found.is_work:
-            if self._is_news(before, found):
+        state = heal_state.beginning(before, found, self._time_ns(), servers)
+        if not found.is_work and not found.noted:
+            if self._is_news(before, found, servers):
                 as_left = heal_state.found_only(state, found)
                 self._store.transact(lambda tx: heal_state.claim(tx, record, as_left), durable=False)
             self._turns.done()
@@ -214,10 +215,11 @@ class HealingTurn:
             self._turns.done()
             self._retry_s = RETRY_FIRST_S
 
-    def _is_news(self, before: HealState | None, found: Report) -> bool:
+    def _is_news(self, before: HealState | None, found: Report, servers: tuple[ServerSeen, ...]) -> bool:
         if before is None:
             return True
         same = (before.phase, before.lacking, before.incomplete) == (heal_state.DONE, found.lacking, found.incomplete)
+        same = same and before.servers == servers
         return not same or self._time_ns() - before.changed_ns > NEWS_S * 1e9
 
     def _said(self, report: Report) -> str:

@@ -12,6 +12,7 @@ without looking whether it is to stop.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -20,6 +21,8 @@ from dfs_server.protocol.messages import DropPieces, Have
 from dfsfuse.cluster.exchange import Answer, Call
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.errors import DfsError
+from dfsfuse.namespace import bad_copies
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.upkeep import heal_survey, homes
 from dfsfuse.upkeep.bandwidth import Bucket
@@ -33,6 +36,9 @@ DROP_PIECES: Final = 250
 """So many copies are dropped with one request: a server looks at each, while nobody can put a piece there."""
 ROUNDS: Final = 3
 """How often a segment is planned anew when a copy that was relied on turned out to be bad."""
+NOTED_AGE_S: Final = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class Healer:
@@ -47,10 +53,12 @@ class Healer:
         bucket: Bucket | None = None,
         wait: Callable[[float], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
+        time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._cluster = cluster
         self._pages = pages
         self._store = store
+        self._time_ns = time_ns
         self._wait = wait
         self._mover = Mover(cluster, bucket or Bucket(None), wait, clock=clock)
 
@@ -68,15 +76,19 @@ class Healer:
         """
         report = Report()
         self._mover.begin()
+        passed: set[bytes] = set()
         for batch in heal_survey.batches(
             self._cluster, self._pages, inos, report, wait=self._wait, pause=self._mover.pause
         ):
             for subject in batch:
                 report.seen(subject)
+            passed |= {subject.segment.id for subject in batch} if report.noted else set()
             self._heal([subject for subject in batch if subject.is_work], report, told)
             for subject in batch:
                 report.left(subject)
             told(report)
+        if inos is None:
+            self._take_back([place for place in report.noted if place[0] not in passed])
         return report
 
     def restore(self, segments: Sequence[tuple[Segment, int, int]]) -> Report:
@@ -91,24 +103,52 @@ class Healer:
             sources = dict.fromkeys((*segment.homes[number - 1], *sorted(self._cluster.usable())))
             others = tuple(source for source in sources if source != server)
             moves.append(Move(segment, number, server, others, replace=True))
+        noted = frozenset(self._store.read(bad_copies.find, max_age_s=NOTED_AGE_S))
+        good: list[Place] = []
+        bad: set[Place] = {(move.segment.id, move.number, move.target) for move in moves}
         for moved in self._mover.move(moves):
             report.moved(moved)
+            good += [(move.segment.id, move.number, move.target) for move in moved.done]
+            bad |= moved.unfit.keys()
+        self._note(noted, good, bad)
         return report
 
     # -------------------------------------------------------------- healing
 
     def _heal(self, subjects: Sequence[Subject], report: Report, told: Callable[[Report], None]) -> None:
-        unfit: set[Place] = set()
+        unfit: set[Place] = set(report.noted)
+        good: list[Place] = []
         todo = list(subjects)
         for _ in range(ROUNDS):
-            again = self._copy(todo, unfit, report, told)
+            again = self._copy(todo, unfit, good, report, told)
             todo = [subject for subject in todo if subject.segment.id in again]
             if not todo:
                 break
+        self._note(report.noted, good, unfit - report.noted)
         self._settle(subjects, report)
 
+    def _note(self, noted: frozenset[Place], good: Sequence[Place], bad: Iterable[Place]) -> None:
+        """Write down in the map which copies were found to be bad and are so still, and take back what is good now."""
+        left = set(bad).difference(good, noted)
+        self._take_back([place for place in good if place in noted])
+        try:
+            bad_copies.note(self._store, sorted(left), self._time_ns())
+        except (DfsError, OSError) as error:
+            log.info("%d bad copies could not be noted: %s", len(left), error)
+
+    def _take_back(self, places: Sequence[Place]) -> None:
+        try:
+            bad_copies.take_back(self._store, places)
+        except (DfsError, OSError) as error:
+            log.info("that %d copies are not bad any more could not be noted: %s", len(places), error)
+
     def _copy(
-        self, subjects: Sequence[Subject], unfit: set[Place], report: Report, told: Callable[[Report], None]
+        self,
+        subjects: Sequence[Subject],
+        unfit: set[Place],
+        good: list[Place],
+        report: Report,
+        told: Callable[[Report], None],
     ) -> set[bytes]:
         """Make what is missing. Returns the segments of which a copy was found to be bad on the way."""
         of = {subject.segment.id: subject for subject in subjects}
@@ -123,6 +163,7 @@ class Healer:
             lacked = sum(subject.lacks_a_copy for subject in touched)
             for move in moved.done:
                 of[move.segment.id].holders[move.number].add(move.target)
+                good.append((move.segment.id, move.number, move.target))
             report.healed += lacked - sum(subject.lacks_a_copy for subject in touched)
             for segment, number, server in moved.unfit:
                 of[segment].holders[number].discard(server)

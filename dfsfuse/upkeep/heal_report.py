@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.placement import COPIES
+from dfsfuse.namespace import keys
+from dfsfuse.namespace.bad_copies import Place
 from dfsfuse.upkeep import heal_plan, whole_pieces
 from dfsfuse.upkeep.heal_plan import Holders, Transfer
-from dfsfuse.upkeep.moving import Moved
 
 REASONS_MAX: Final = 8
 """So many different reasons are kept; more do not help anybody."""
@@ -21,11 +22,46 @@ class SubjectLike(Protocol):
     """A segment with what is known of its copies: see `heal.Subject`."""
 
     @property
+    def key(self) -> bytes: ...
+    @property
     def segment(self) -> Segment: ...
     @property
     def holders(self) -> Holders: ...
     def transfers(self) -> tuple[Transfer, ...]: ...
     def settled(self) -> heal_plan.Settled: ...
+
+
+class MoveLike(Protocol):
+    """See `moving.Move`."""
+
+    @property
+    def target(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+
+class MovedLike(Protocol):
+    """What came of some moves: see `moving.Moved`."""
+
+    @property
+    def done(self) -> Sequence[MoveLike]: ...
+    @property
+    def failed(self) -> Mapping[Any, str]: ...
+    @property
+    def unfit(self) -> Mapping[Place, str]: ...
+
+
+@dataclass
+class Files:
+    """How many different files came by, where those of one file come one behind the other."""
+
+    count: int = 0
+    _last: int | None = None
+
+    def add(self, ino: int) -> None:
+        """Something of this file."""
+        self.count += ino != self._last
+        self._last = ino
 
 
 @dataclass
@@ -46,6 +82,16 @@ class Report:
     """What it takes to give all of them what they lack."""
     unreadable: int = 0
     """Records that cannot be read: what they refer to is not known."""
+    files: Files = field(default_factory=Files)
+    files_lacking: Files = field(default_factory=Files)
+    files_incomplete: Files = field(default_factory=Files)
+    """The same as `segments`, `lacking` and `incomplete`, of files."""
+    noted: frozenset[Place] = frozenset()
+    """Copies that were noted as bad in the map when it was looked: each counts as missing."""
+    absent: Counter[int] = field(default_factory=Counter)
+    """By server: copies of what is lacking that are to be made there, since it answers and has no good one."""
+    needed: Counter[int] = field(default_factory=Counter)
+    """By server: segments of which it has the only copy of some piece that can be had."""
 
     copied: Counter[int] = field(default_factory=Counter)
     """Copies of pieces made, by server."""
@@ -60,6 +106,8 @@ class Report:
     """That lacked a copy and no longer do. Grows with the copies; `left` counts it anew."""
     still_lacking: int = 0
     still_incomplete: int = 0
+    still_files_lacking: Files = field(default_factory=Files)
+    still_files_incomplete: Files = field(default_factory=Files)
     reasons: dict[str, None] = field(default_factory=dict)
     """Why copies could not be made, as sentences."""
 
@@ -73,8 +121,16 @@ class Report:
         self.segments += 1
         copies = heal_plan.copies(subject.holders)
         transfers = subject.transfers()
-        self.lacking += copies < COPIES
-        self.incomplete += copies == 0
+        ino = keys.number_in(subject.key)
+        self.files.add(ino)
+        if copies < COPIES:
+            self.lacking += 1
+            self.files_lacking.add(ino)
+            self.needed.update({server for have in subject.holders.values() if len(have) == 1 for server in have})
+            self.absent.update(transfer.target for transfer in transfers)
+        if copies == 0:
+            self.incomplete += 1
+            self.files_incomplete.add(ino)
         if any(t.sources for t in transfers):
             self.to_heal += 1
             self.bytes_to_copy += sum(whole_pieces.length_of(subject.segment, t.number) for t in transfers if t.sources)
@@ -85,11 +141,21 @@ class Report:
     def left(self, subject: SubjectLike) -> None:
         """A segment was healed as far as that is possible just now; what `seen` counted was before."""
         copies = heal_plan.copies(subject.holders)
-        self.still_lacking += copies < COPIES
-        self.still_incomplete += copies == 0
+        ino = keys.number_in(subject.key)
+        if copies < COPIES:
+            self.still_lacking += 1
+            self.still_files_lacking.add(ino)
+        if copies == 0:
+            self.still_incomplete += 1
+            self.still_files_incomplete.add(ino)
         self.healed = self.lacking - self.still_lacking
 
-    def moved(self, moved: Moved) -> None:
+    def nothing_done(self) -> None:
+        """Nothing was to be done, or could be: what was seen is what is left."""
+        self.still_lacking, self.still_incomplete = self.lacking, self.incomplete
+        self.still_files_lacking, self.still_files_incomplete = self.files_lacking, self.files_incomplete
+
+    def moved(self, moved: MovedLike) -> None:
         """Some copies were made, or not."""
         for move in moved.done:
             self.copied[move.target] += 1

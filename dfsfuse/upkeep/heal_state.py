@@ -8,7 +8,7 @@ one does. The record changes all the time while its run goes on, since it has a 
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,15 @@ KEY: Final = keys.HEALING
 HEALING: Final = "healing"
 DONE: Final = "done"
 STOPPED: Final = "stopped"
+
+
+class ServerSeen(NamedTuple):
+    """A server while data was counted. Another disk, or more bad pieces, and the count may not be true any more."""
+
+    identity: bytes
+    """Of its folder; empty if it did not answer."""
+    quarantined: int = 0
+    """How many bad pieces it had found by itself."""
 
 
 class HealState(msgspec.Struct, frozen=True, array_like=True):
@@ -45,6 +54,12 @@ class HealState(msgspec.Struct, frozen=True, array_like=True):
     bytes_total: int
     bytes_done: int
     rate_bytes_s: int
+    files: int = 0
+    files_lacking: int = 0
+    files_incomplete: int = 0
+    """The same as `segments`, `lacking` and `incomplete`, of files that have data."""
+    servers: tuple[ServerSeen, ...] = ()
+    """The four, in the order of their ids, as they were when the run began; none in a record of an older version."""
 
     @property
     def left_s(self) -> float | None:
@@ -83,12 +98,13 @@ def claim(tx: Transaction, seen: bytes | None, state: HealState) -> bytes | None
     return new
 
 
-def beginning(before: HealState | None, found: Report, now_ns: int) -> HealState:
-    """The next run, after a survey."""
+def beginning(before: HealState | None, found: Report, now_ns: int, servers: tuple[ServerSeen, ...] = ()) -> HealState:
+    """The next run, after a survey. `servers`: as they were before it."""
     run = before.run + 1 if before else 1
     return HealState(
-        FORMAT, run, HEALING, 0, now_ns, found.segments, found.lacking, found.incomplete, found.bytes_to_copy, 0, 0
-    )
+        FORMAT, run, HEALING, 0, now_ns, found.segments, found.lacking, found.incomplete, found.bytes_to_copy, 0, 0,
+        found.files.count, found.files_lacking.count, found.files_incomplete.count, servers,
+    )  # fmt: skip
 
 
 def going_on(state: HealState, report: Report, ran_s: float, now_ns: int) -> HealState:
@@ -113,6 +129,9 @@ def ended(state: HealState, report: Report, now_ns: int) -> HealState:
         lacking=report.still_lacking,
         incomplete=report.still_incomplete,
         bytes_done=report.bytes_copied,
+        files=report.files.count,
+        files_lacking=report.still_files_lacking.count,
+        files_incomplete=report.still_files_incomplete.count,
     )
 
 

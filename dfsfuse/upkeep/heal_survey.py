@@ -20,6 +20,8 @@ from dfsfuse.cluster.exchange import Answer
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.placement import COPIES, Homes
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.namespace import bad_copies
+from dfsfuse.namespace.bad_copies import Place
 from dfsfuse.upkeep import heal_plan
 from dfsfuse.upkeep.asking import ask
 from dfsfuse.upkeep.heal_report import Report
@@ -42,6 +44,7 @@ class Subject:
     segment: Segment
     desired: Homes
     holders: dict[int, set[int]]
+    """Piece number -> servers that answer and have a copy that is not known to be bad."""
     answering: frozenset[int] = frozenset()
 
     def transfers(self) -> tuple[heal_plan.Transfer, ...]:
@@ -74,10 +77,23 @@ def survey(
 ) -> Report:
     """What lacks a copy or is not at home. See `batches`. Raises UnavailableError, `StoppedError`."""
     report = Report()
+    count(cluster, pages, report, inos, wait=wait, pause=pause)
+    return report
+
+
+def count(
+    cluster: ClusterLike,
+    pages: Pages,
+    report: Report,
+    inos: Iterable[int] | None = None,
+    *,
+    wait: Callable[[float], bool] = lambda _: False,
+    pause: Callable[[int], None] = lambda _: None,
+) -> None:
+    """The same into this report, which says what was counted before a `StoppedError` too."""
     for batch in batches(cluster, pages, inos, report, wait=wait, pause=pause):
         for subject in batch:
             report.seen(subject)
-    return report
 
 
 def batches(
@@ -95,13 +111,23 @@ def batches(
     Raises UnavailableError, `StoppedError`.
     """
     pages.begin()
+    report.noted = bad = noted(pages)
     subjects = (subject for page in walk(pages, inos) for record in page for subject in _of(record, report))
     while batch := list(islice(subjects, BATCH_SEGMENTS)):
         pause(len(batch) * LOOK_COST_BYTES)
         if wait(0.0):
             raise StoppedError
         _look(cluster, batch, wait)
+        if bad:
+            for subject in batch:
+                for number, holders in subject.holders.items():
+                    holders -= {server for server in holders if (subject.segment.id, number, server) in bad}
         yield batch
+
+
+def noted(pages: Pages) -> frozenset[Place]:
+    """The copies that are noted as bad in the map. `pages.begin` comes first. Raises UnavailableError."""
+    return frozenset(bad_copies.places(item for page in pages.pages(*bad_copies.RANGE) for item in page))
 
 
 def _look(cluster: ClusterLike, batch: Sequence[Subject], wait: Callable[[float], bool]) -> None:

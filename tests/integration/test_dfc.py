@@ -74,13 +74,18 @@ def test_odd_names_go_both_ways(whole_servers: Servers, tmp_path: Path) -> None:
 def test_a_wrong_password_stops_before_anything_is_done(whole_servers: Servers, tmp_path: Path) -> None:
     dfc = dfc_for(whole_servers, tmp_path, "alice", "pa55word")
     (dfc.folder / "file").touch()
-    for arguments in (["list"], ["put", "file"], ["status"], []):
+    for arguments in (["list"], ["put", "file"], []):
         outcome = dfc(*arguments)
         assert (outcome.code, outcome.out) == (4, b""), outcome
         assert outcome.err.count(b"\n") == 1
         assert b"DFS" in outcome.err
         assert b"alice" in outcome.err
         assert b"pa55word" not in outcome.err
+    outcome = dfc("status")
+    assert outcome.code == 4
+    assert outcome.out.count(b"refused the password") == 4
+    assert b"dfc.yaml" in outcome.err
+    assert b"pa55word" not in outcome.err + outcome.out
 
 
 def test_a_config_that_is_missing_or_wrong(tmp_path: Path) -> None:
@@ -105,7 +110,7 @@ def test_one_server_killed_changes_nothing_but_the_health(servers: Servers, tmp_
     dfc.ok("put", "-", "after", stdin=data)
     assert b"complete  after" in dfc.ok("list", "-l")
     status = dfc.ok("status").decode().splitlines()
-    assert status[2].split()[2:4] == ["no", "answer"]
+    assert status[2].split()[2:4] == ["connection", "refused"]
     assert any(line.startswith("3 of 4 servers answer") for line in status)
     servers[2].start()
     servers[3].kill()
@@ -149,7 +154,7 @@ def test_two_servers_killed(servers: Servers, tmp_path: Path) -> None:
         outcome = dfc(*arguments)
         assert (outcome.code, outcome.out, outcome.err.count(b"\n")) == (7, b"", 1), (arguments, outcome)
         assert outcome.took_s < 15
-    assert dfc("status").code == 7
+    assert dfc("status").code == 3
     servers[1].start()
     servers[2].start()
     assert len(dfc.ok("get", "large", "-")) == 9 << 20
@@ -192,6 +197,7 @@ def test_opposite_servers_killed_leave_every_file_readable(servers: Servers, tmp
     servers[3].kill()
     assert dfc.ok("get", "file", "-") == data
     assert b"degraded  file" in dfc.ok("list", "-l")
+    assert dfc("status").code == 7
 
 
 def test_all_servers_gone(servers: Servers, tmp_path: Path) -> None:
@@ -204,7 +210,8 @@ def test_all_servers_gone(servers: Servers, tmp_path: Path) -> None:
         assert outcome.took_s < 15
     outcome = dfc("status")
     assert outcome.code == 6
-    assert outcome.out.count(b"no answer") == 4
+    assert outcome.out.count(b"connection refused") == 4
+    assert b"dfc.yaml" in outcome.err
 
 
 def test_a_hung_server_is_not_waited_for_long(servers: Servers, tmp_path: Path) -> None:

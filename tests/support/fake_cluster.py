@@ -8,7 +8,7 @@ has no effect, and a sink is filled (and a payload read) only while the call is 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from types import TracebackType
 
@@ -17,6 +17,7 @@ from support.grid import FakeServer, Fault, Grid
 from dfs_server.protocol.messages import Error, Reply, Request
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.exchange import Answer, Call, Failure
+from dfsfuse.cluster.servers import ServerAddress
 
 REFUSED_S = 0.0005
 
@@ -79,7 +80,7 @@ class FakeExchange:
         silence = _silence(server, call)
         if silence:
             self._cluster.notice_down(call.server)
-            return Failure(call, None, f"{server.name}: {silence}")
+            return Failure(call, None, f"{server.name}: {silence}", reason=silence)
         reply, payload = server.answer(call.request, b"".join(call.payload))
         if server.dies_after is not None:
             server.dies_after -= 1
@@ -162,6 +163,18 @@ class FakeCluster:
                 assert result is not None
                 results[result.call.server] = result
         return results
+
+    @property
+    def servers(self) -> tuple[ServerAddress, ...]:
+        return tuple(ServerAddress(id, name, "127.0.0.1", 10000 + id) for id, name in self.names.items())
+
+    def try_all(
+        self, request: Request, servers: Iterable[int] | None = None, *, stall_s: float
+    ) -> dict[int, Answer | Failure]:
+        return self.ask(dict.fromkeys(self.names if servers is None else servers, request), stall_s=stall_s)
+
+    def identities(self) -> dict[int, bytes]:
+        return {id: server.identity for id, server in self.grid.servers.items() if id not in self._down}
 
     def close(self) -> None:
         pass

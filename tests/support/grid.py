@@ -24,6 +24,7 @@ from dfs_server.protocol.messages import (
     GetPiece,
     GetPieces,
     GetPosition,
+    GetStatus,
     Have,
     HavePieces,
     Message,
@@ -31,7 +32,10 @@ from dfs_server.protocol.messages import (
     Position,
     PutPiece,
     PutPieces,
+    ReadKeys,
+    ServerStatus,
     SmallPieces,
+    Values,
 )
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests
 from dfs_server.protocol.status import Status
@@ -95,6 +99,7 @@ class FakeServer:
     """Its map is damaged."""
     quarantined: int = 0
     findings: tuple[tuple[bytes, int, int], ...] = ()
+    identity: bytes = b"a disk"
 
     def forget(self) -> None:
         """The disk was wiped."""
@@ -116,6 +121,15 @@ class FakeServer:
                 return self._put_many(request), b""
             case GetPosition():
                 return Position(self.applied, b"", ZERO, wants_copy=self.wants_copy), b""
+            case GetStatus():
+                free = 0 if self.fault is Fault.FULL else 10**10
+                size = sum(len(data) for _, data in self.stored.values())
+                found = self.quarantined
+                return ServerStatus(
+                    self.name, "0.1.0", self.applied, free, 2 * 10**10, len(self.stored), size, found
+                ), b""
+            case ReadKeys():
+                return Values(self.applied, tuple(None for _ in request.keys)), b""
             case GetFindings():
                 return Findings(self.findings, self.quarantined, 0, 0, 0, 0, 0, ""), b""
             case DropPieces():

@@ -15,12 +15,13 @@ from support.memory_segments import MemorySegments
 
 from dfs_server.protocol.messages import ServerStatus
 from dfsfuse.cli import dfc as program
+from dfsfuse.cli import health_look
 from dfsfuse.cli.client import Client
+from dfsfuse.cli.health_look import Health
 from dfsfuse.cli.piece_reports import PieceReport
-from dfsfuse.cli.server_reports import ServerReport, unreachable
+from dfsfuse.cli.server_reports import ServerReport
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.cluster.servers import ServerAddress
-from dfsfuse.errors import DfsError
 from dfsfuse.vfs.vfs import Vfs
 
 SERVERS = tuple(ServerAddress(number, f"DFS{number}", "127.0.0.1", 10000 + number) for number in range(1, 5))
@@ -43,7 +44,7 @@ class MemoryAccess:
         self.store = MemoryMap()
         self.segments = MemorySegments()
         self.names = {server.id: server.name for server in SERVERS}
-        self.pieces: PieceReport | None = None
+        self.pieces: PieceReport | None = PieceReport()
         self.refusal: Exception | None = None
         self.connections = 0
         self.open = 0
@@ -68,22 +69,14 @@ class MemoryAccess:
     def new_log(self) -> QuorumLog:
         raise AssertionError("there is no log here: see support.stored_dfc")
 
-    def piece_report(self) -> PieceReport | None:
-        return self.pieces
-
-    def ask_pieces(self) -> PieceReport | None:
-        return self.pieces
-
-    def ask_servers(self) -> list[ServerReport]:
-        if isinstance(self.refusal, DfsError):
-            return unreachable(SERVERS, str(self.refusal))
-        return self.server_reports()
+    def health(self, count_s: float) -> Health:
+        return health_look.health(self.server_reports(), self.pieces, 0, config=self.config)
 
     def server_reports(self) -> list[ServerReport]:
         return [
             ServerReport(server, ServerStatus(server.name, "0.1.0", 7, 10**10, 2 * 10**10, 3, 4096), 0.0004)
-            if server.id in self.segments.answering
-            else ServerReport(server, problem="refused")
+            if server.id in self.segments.answering and self.refusal is None
+            else ServerReport(server, problem="refused", reason="connection refused")
             for server in SERVERS
         ]
 

@@ -56,6 +56,12 @@ class RawClient:
         self._next_id = 1
         self._limits: Limits = AFTER_AUTHENTICATION
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it comes from, as the server sees it."""
+        host, port = self.socket.getsockname()[:2]
+        return host, port
+
     def authenticate(self, user: str, password: str) -> Welcome:
         """The whole handshake, with the server's proof checked too. Raises `ServerError`."""
         scram = ScramClient(["SCRAM-SHA-256"], user, password)

@@ -16,7 +16,8 @@ from support.memory_pages import MemoryPages
 from dfs_server.protocol.batches import NO_BATCH, Batch
 from dfs_server.protocol.messages import Items, Values
 from dfs_server.protocol.pieces import block_digests
-from dfsfuse.cli.piece_reports import PieceReport, piece_report
+from dfsfuse.cli import health_look
+from dfsfuse.cli.health_look import Health
 from dfsfuse.cluster.log_state import News
 from dfsfuse.cluster.proposer import Point
 from dfsfuse.cluster.quorum_log import QuorumLog
@@ -54,6 +55,7 @@ class StoredAccess(MemoryAccess):
         self.grid = Grid()
         self.servers = FakeCluster(self.grid)
         self.store.before_commit = self._carry
+        self.now_ns = 0
 
     def connect(self) -> StoredAccess:
         self.open += 1
@@ -68,11 +70,8 @@ class StoredAccess(MemoryAccess):
     def new_log(self) -> QuorumLog:
         return MemoryLog(self.store)  # type: ignore[return-value]
 
-    def piece_report(self) -> PieceReport | None:
-        return piece_report(self.servers, self.new_log())
-
-    def ask_pieces(self) -> PieceReport | None:
-        return self.piece_report()
+    def health(self, count_s: float) -> Health:
+        return health_look.look(self.servers, self.new_log, self.now_ns, count_s=count_s)
 
     def down(self, *servers: int) -> None:
         """They refuse connections, and it is known."""

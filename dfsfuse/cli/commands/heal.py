@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import time
 from collections.abc import Iterator
@@ -14,11 +15,14 @@ from dfsfuse.cli.output import complain, human_size, write_json, write_line
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.reports import AlreadyReported
-from dfsfuse.errors import IncompleteError
+from dfsfuse.errors import DfsError, IncompleteError
+from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.upkeep import heal_state
 from dfsfuse.upkeep.heal import Healer
 from dfsfuse.upkeep.heal_progress import Progress
 from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.heal_state import ServerSeen
+from dfsfuse.upkeep.health import disks
 from dfsfuse.upkeep.levels import wait_until_level
 from dfsfuse.upkeep.map_reader import MapReader
 
@@ -52,13 +56,15 @@ def heal(client: Client, path: str, as_json: bool) -> None:
         bar.start(b"bringing the servers' maps up to date", None)
         lagging = wait_until_level(connection.cluster, _pause, time.monotonic, LEVEL_S, is_whole=True)
         bar.start(b"looking", None)
-        found = healer.survey(inos)
-        report = found
-        if found.is_work:
+        servers = disks.seen(connection.cluster)
+        report = found = healer.survey(inos)
+        if found.is_work or found.noted:
             bar.start(b"healing", found.bytes_to_copy)
-            report = _heal(connection, healer, inos, found, bar)
+            report = _heal(connection, healer, inos, found, servers, bar)
         else:
-            report.still_lacking, report.still_incomplete = found.lacking, found.incomplete
+            report.nothing_done()
+            if inos is None:
+                _note(connection.store, found, servers)
     if as_json:
         write_json(as_dictionary(report, connection.server_names))
     else:
@@ -87,7 +93,25 @@ def _pause(seconds: float) -> bool:
     return False
 
 
-def _heal(connection: Connection, healer: Healer, inos: list[int] | None, found: Report, bar: Bar) -> Report:
+def _note(store: MapStore, found: Report, servers: tuple[ServerSeen, ...]) -> None:
+    """Note what was counted, for who asks later; left out if somebody else notes something, or too few answer."""
+    record = store.read(lambda view: view.get(heal_state.KEY))
+    before = heal_state.decode(record)
+    if before is None and not found.lacking:
+        return
+    state = heal_state.found_only(heal_state.beginning(before, found, time.time_ns(), servers), found)
+    with contextlib.suppress(DfsError):
+        store.transact(lambda tx: heal_state.claim(tx, record, state))
+
+
+def _heal(
+    connection: Connection,
+    healer: Healer,
+    inos: list[int] | None,
+    found: Report,
+    servers: tuple[ServerSeen, ...],
+    bar: Bar,
+) -> Report:
     copied = 0
 
     def told(report: Report) -> None:
@@ -97,7 +121,7 @@ def _heal(connection: Connection, healer: Healer, inos: list[int] | None, found:
         if progress is not None:
             progress.told(report)
 
-    progress = None if inos is not None else _announced(connection, found)
+    progress = None if inos is not None else _announced(connection, found, servers)
     if progress is None:
         return healer.heal(inos, told)
     with progress:
@@ -106,12 +130,12 @@ def _heal(connection: Connection, healer: Healer, inos: list[int] | None, found:
     return report
 
 
-def _announced(connection: Connection, found: Report) -> Progress | None:
+def _announced(connection: Connection, found: Report, servers: tuple[ServerSeen, ...]) -> Progress | None:
     """Tell others that all is being healed, in the place of what a mount may be telling. None if they are faster."""
     store = connection.store
     for _ in range(TELL_TRIES):
         record = store.read(lambda view: view.get(heal_state.KEY))
-        state = heal_state.beginning(heal_state.decode(record), found, time.time_ns())
+        state = heal_state.beginning(heal_state.decode(record), found, time.time_ns(), servers)
         progress = Progress.begun(store, record, state, time.monotonic, time.time_ns)
         if progress is not None:
             return progress

@@ -1,4 +1,4 @@
-"""`dfc status`: which servers answer, how fast, how much room they have, and whether every piece has its two copies."""
+"""`dfc status`: how the servers are, whether all data has its two copies, and what can be done now."""
 
 from __future__ import annotations
 
@@ -7,116 +7,118 @@ import time
 import click
 
 from dfsfuse.cli.client import Client
-from dfsfuse.cli.output import human_size, printable, table, write_json, write_line, write_lines
-from dfsfuse.cli.piece_reports import about_pieces, pieces_as_dictionary
+from dfsfuse.cli.health_look import Health
+from dfsfuse.cli.output import complain, human_size, printable, table, write_json, write_line, write_lines
+from dfsfuse.cli.piece_reports import NEVER, QUICK_S, about_pieces, pieces_as_dictionary
 from dfsfuse.cli.reports import AlreadyReported
-from dfsfuse.cli.server_notes import NS, is_empty, newest_slot, remarks
+from dfsfuse.cli.server_notes import NS, remarks
 from dfsfuse.cli.server_reports import ServerReport
-from dfsfuse.errors import ReadOnlyError, UnavailableError
+from dfsfuse.errors import WrongServerError
+from dfsfuse.upkeep.health.servers import ANSWERING, Server, State
+from dfsfuse.upkeep.health.verdict import ALL
 
-QUORUM = 3
 
-
-@click.command("status", short_help="Show which servers answer, how fast, and their room.")
+@click.command("status", short_help="Show how the servers are, and whether all data has its two copies.")
+@click.option("--count", is_flag=True, help="Count the copies of all data, however long that takes.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @click.pass_obj
-def status(client: Client, as_json: bool) -> None:
-    """Show which servers answer, how fast, and how much room they have.
+def status(client: Client, count: bool, as_json: bool) -> None:
+    """Show which servers answer, how fast, and how much room they have; why the others do not; and whether all data has
+    its two copies.
 
     SLOT is the last change of your namespace that the server has; one that is behind catches up by itself. PIECES
-    and STORED are what it holds of your files. Below the table stands what a person should see to: a full disk,
-    bad pieces, wrong answers.
+    and STORED are what it holds of your files. Below the table stands what a person should see to (a full disk,
+    bad pieces, wrong answers), what can be done now, and how many copies there are. Copies are counted now, for two
+    seconds at most; with --count for as long as it takes.
 
-    Then: whether every piece of your files has its two copies, counted now if that is quick, and how far healing is.
+    That any one server may fail is only said when it is so now: all four have everything, and all data was counted.
 
-    The exit code is 0 if files can be read and written, 7 if they can be read only (fewer than three servers answer), 6
-    if no server answers.
+    The exit code is 0 if all files can be read and written, 3 if some data has no copy that can be had now, 4 or 5 if a
+    server refuses the user or is not the one that the config names, 6 if no server answers, 7 if too few servers are
+    there to write, 9 if too few have room.
     """
-    reports = client.server_reports()
-    answering = sum(report.status is not None for report in reports)
-    pieces = client.piece_report() if answering else None
+    health = client.health(NEVER if count else QUICK_S)
+    verdict = health.verdict
     if as_json:
-        servers = [as_dictionary(report) for report in reports]
-        write_json({"access": access(answering), "servers": servers, **pieces_as_dictionary(pieces)})
+        write_json(everything(health))
     else:
-        write_lines(lines(reports))
-        write_lines(remarks(reports, time.time()))
-        write_line(summary(answering, len(reports), able=count_able(reports)))
-        write_lines(about_pieces(pieces, time.time_ns()))
-    if answering < QUORUM:
-        raise AlreadyReported(ReadOnlyError.exit_code if answering else UnavailableError.exit_code)
+        write_lines(lines(health))
+        write_lines(remarks(list(health.reports), health.servers, time.time()))
+        write_line(verdict.sentence)
+        if any(server.state in ANSWERING for server in health.servers.values()) and verdict.access != "refused":
+            write_lines(about_pieces(health.known, health.pieces, health.servers, time.time_ns()))
+    for sentence in next_steps(health):
+        complain(sentence)
+    if health.error is not None:
+        raise health.error
+    if verdict.exit_code:
+        raise AlreadyReported(verdict.exit_code)
 
 
-def access(answering: int) -> str:
-    """What can be done with so many servers."""
-    if answering >= QUORUM:
-        return "read-write"
-    return "read-only" if answering else "none"
+def next_steps(health: Health) -> list[str]:
+    """What to do where nothing works, and which file says so."""
+    file = "the client's config" if health.config is None else printable(health.config)
+    if health.verdict.access == "none":
+        return [f"start the servers, or correct their addresses in {file}"]
+    if health.verdict.access != "refused":
+        return []
+    found = [str(report.error) for report in health.reports if isinstance(report.error, WrongServerError)]
+    if any(server.state is State.REFUSED for server in health.servers.values()):
+        found.append(f"correct 'username' or the password in {file}, or add the user to the dfs.yaml of these servers")
+    return found if found else [f"the servers are those of {file}"]
 
 
-def count_able(reports: list[ServerReport]) -> int:
-    """How many servers can take what is written: neither full nor still without the map."""
-    newest = newest_slot(reports)
-    return sum(one.status is not None and not one.is_full and not is_empty(one, newest) for one in reports)
-
-
-def summary(answering: int, servers: int, *, able: int) -> str:
-    """The same as a sentence. `able`: so many of those that answer can take what is written."""
-    if answering >= QUORUM > able:
-        return f"{answering} of {servers} servers answer, but only {able} can take what is written: reading works."
-    if able == servers:
-        return "All servers answer: reading and writing work, and any one server may fail."
-    if answering == servers:
-        return "All servers answer: reading and writing work."
-    if answering >= QUORUM:
-        return f"{answering} of {servers} servers answer: reading and writing work."
-    if answering:
-        return f"{answering} of {servers} servers answer: read-only; files that need the others are incomplete."
-    return "No server answers."
-
-
-def lines(reports: list[ServerReport]) -> list[str]:
+def lines(health: Health) -> list[str]:
     """The table."""
-    newest = newest_slot(reports)
-    rows = []
-    for report in reports:
-        address = report.address
-        where = f"{printable(address.host)}:{address.port}"
-        found = report.status
-        if found is None or report.latency_s is None:
-            rows.append((printable(address.name), where, "no answer", *("-" for _ in range(6))))
-            continue
-        behind = newest - found.applied
-        rows.append(
-            (
-                printable(address.name),
-                where,
-                "empty" if is_empty(report, newest) else _state(report, behind),
-                f"{report.latency_s * 1000:.1f} ms",
-                human_size(found.free_bytes),
-                human_size(found.total_bytes),
-                str(found.applied),
-                str(found.piece_count),
-                human_size(found.piece_bytes),
-            )
-        )
     header = ("SERVER", "ADDRESS", "STATE", "LATENCY", "FREE", "TOTAL", "SLOT", "PIECES", "STORED")
+    rows = [_row(report, health.servers[report.address.id]) for report in health.reports]
     return table(rows, header=header, right="   rrrrrr")
 
 
-def _state(report: ServerReport, behind: int) -> str:
-    if report.is_full:
-        return "full"
-    return f"behind by {behind}" if behind else "ok"
+def _row(report: ServerReport, server: Server) -> tuple[str, ...]:
+    address = report.address
+    begin = (printable(address.name), f"{printable(address.host)}:{address.port}", server.words)
+    found = report.status
+    if found is None or report.latency_s is None:
+        return (*begin, *("-" for _ in range(6)))
+    return (
+        *begin,
+        f"{report.latency_s * 1000:.1f} ms",
+        human_size(found.free_bytes),
+        human_size(found.total_bytes),
+        str(found.applied),
+        str(found.piece_count),
+        human_size(found.piece_bytes),
+    )
 
 
-def as_dictionary(report: ServerReport) -> dict[str, object]:
+def everything(health: Health) -> dict[str, object]:
+    """All of it for JSON."""
+    verdict, names = health.verdict, health.names
+    return {
+        "access": verdict.access,
+        "exit_code": verdict.exit_code,
+        "summary": verdict.sentence,
+        "writing": verdict.writing,
+        "reading": verdict.reading,
+        "copies": str(health.known.copies),
+        "counted_s_ago": None if health.known.age_s is None else round(health.known.age_s),
+        "may_fail": [names[id] for id in sorted(verdict.may_fail)],
+        "any_one_may_fail": len(verdict.may_fail) == ALL,
+        "config": None if health.config is None else str(health.config),
+        "servers": [as_dictionary(report, health.servers[report.address.id]) for report in health.reports],
+        **pieces_as_dictionary(health.pieces),
+    }
+
+
+def as_dictionary(report: ServerReport, server: Server) -> dict[str, object]:
     """A server for JSON."""
     facts: dict[str, object] = {
         "name": report.address.name,
         "host": report.address.host,
         "port": report.address.port,
         "answers": report.status is not None,
+        "state": str(server.state),
     }
     if report.noted is not None and report.noted.faults:
         facts["wrong_answers"] = {
@@ -125,12 +127,13 @@ def as_dictionary(report: ServerReport) -> dict[str, object]:
             "what": report.noted.fault,
         }
     if report.status is None or report.latency_s is None:
-        return facts | {"problem": report.problem}
+        return facts | {"reason": server.reason, "problem": report.problem}
     return facts | {
         "version": report.status.version,
         "latency_ms": round(report.latency_s * 1000, 3),
         "free_bytes": report.status.free_bytes,
         "full": report.is_full,
+        "missing_copies": server.lacks,
         "quarantined": report.status.quarantined,
         "damage": report.status.damage,
         "total_bytes": report.status.total_bytes,

@@ -57,6 +57,20 @@ class TestAuthentication:
         assert client.is_closed_by_server()
         assert not (house.root / user).exists()
 
+    def test_a_refused_login_is_logged_with_the_clients_address(
+        self, house: House, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = house.stranger()
+        with pytest.raises(ServerError):
+            client.authenticate("mallory", "wrong")
+        assert client.is_closed_by_server()
+        (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        host, port = client.address
+        assert record.getMessage() == (
+            f"the connection from {host}:{port} is closed: server DFS1 refused user 'mallory': "
+            "unknown user or wrong password"
+        )
+
     @pytest.mark.parametrize("user", ["..", "../bob", "/tmp/x", ".", "a\0b", "server.json", "a" * 3000])
     def test_names_that_lead_elsewhere(self, house: House, user: str) -> None:
         before = sorted(house.root.parent.rglob("*"))

@@ -70,7 +70,7 @@ def test_a_mistake_of_ours_is_a_sentence_and_a_traceback_on_demand(dfc: Dfc) -> 
 
 
 def test_status(dfc: Dfc) -> None:
-    assert dfc.ok("status").splitlines()[-1].startswith("All servers answer")
+    assert "\nAll servers answer: reading and writing work, and any one server may fail.\n" in dfc.ok("status")
     dfc.access.segments.answering = {1, 2}
     assert dfc("status").code == 7
     outcome = dfc("status", "--json")
@@ -81,7 +81,8 @@ def test_status(dfc: Dfc) -> None:
     dfc.access.refusal = UnavailableError("no server answers")
     outcome = dfc("status")
     assert outcome.code == 6
-    assert outcome.out.count("no answer") == 4
+    assert outcome.out.count("connection refused") == 4
+    assert outcome.err == "dfc: start the servers, or correct their addresses in the client's config\n"
     assert dfc.access.connections == 0
 
 

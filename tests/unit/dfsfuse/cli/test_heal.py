@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,12 +13,17 @@ from support.grid import Fault
 from support.memory_dfc import Dfc
 from support.stored_dfc import StoredAccess
 
-from dfsfuse.cli import piece_reports
+from dfs_server.protocol.messages import ServerStatus
+from dfsfuse.cli import health_look
 from dfsfuse.cli.commands.heal import NOT_CHECKED
 from dfsfuse.cli.piece_reports import PieceReport, about_pieces
+from dfsfuse.cli.server_reports import ServerReport
+from dfsfuse.cluster.servers import ServerAddress
 from dfsfuse.namespace import keys
 from dfsfuse.upkeep import heal_state
-from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.heal_report import Files, Report
+from dfsfuse.upkeep.heal_state import ServerSeen
+from dfsfuse.upkeep.health.copies import Copies
 
 LARGE = bytes(range(256)) * 3000
 S = 10**9
@@ -37,16 +44,18 @@ def access(dfc: Dfc) -> StoredAccess:
 def test_where_all_is_well_it_says_so(dfc: Dfc, access: StoredAccess) -> None:
     assert dfc.ok("heal") == f"4 segments: all have two copies, nothing to do.\n{NOT_CHECKED}\n"
     assert "'dfc verify --heal'" in NOT_CHECKED
-    assert "All 4 segments of your files have two copies of every piece." in dfc.ok("status")
+    assert "All data has its two copies (4 files).\n" in dfc.ok("status")
     assert keys.HEALING not in access.store.items
 
 
 def test_an_empty_server_is_rebuilt_and_what_was_done_is_said(dfc: Dfc, access: StoredAccess) -> None:
     before = dict(access.grid[2].stored)
     access.grid[2].forget()
-    assert "4 of 4 segments lack a copy of some piece: 755K to copy; mounts heal that, or 'dfc heal'." in dfc.ok(
-        "status"
-    )
+    shown = dfc.ok("status")
+    assert "DFS2    127.0.0.1:10002  lacks 8 copies" in shown
+    assert "reading and writing work.\n4 of 4 files have only one copy of some data.\n" in shown
+    assert "755K can be copied now: mounts do it, or 'dfc heal'.\n" in shown
+    assert "If DFS1 or DFS3 failed too, files could not be read.\n" in shown
     assert dfc.ok("heal").splitlines() == [
         "DFS2: 8 copies of pieces made",
         "4 segments: 4 healed, 755K copied.",
@@ -64,9 +73,11 @@ def test_what_was_put_without_a_server_is_brought_home(dfc: Dfc, access: StoredA
     outcome = dfc("heal")
     assert outcome.code == 14
     assert "4 segments still without a second copy" in outcome.err
-    assert "4 of 5 segments lack a copy of some piece until the servers that have it answer again." in dfc.ok("status")
+    shown = dfc.ok("status")
+    assert "4 of 5 files have only one copy of some data while DFS3 is away.\n" in shown
+    assert "copied now" not in shown
     access.up(3)
-    assert "1 segment has two copies, but not at home" in dfc.ok("status")
+    assert "Some data is not on the servers where it belongs: mounts bring it home" in dfc.ok("status")
     facts = json.loads(dfc.ok("heal", "--json"))
     assert (facts["brought_home"], facts["copies_made"], facts["copies_dropped"]) == (1, {"DFS3": 2}, 2)
     assert (facts["lack_a_copy"], facts["incomplete"], facts["reasons"]) == (0, 0, [])
@@ -87,7 +98,9 @@ def test_what_no_server_has_is_incomplete(dfc: Dfc, access: StoredAccess) -> Non
     outcome = dfc("heal")
     assert outcome.code == 3
     assert "4 segments cannot be put together from the servers that answer" in outcome.err
-    assert "have no copy of some piece that can be had now" in dfc.ok("status")
+    shown = dfc("status")
+    assert shown.code == 3
+    assert "4 of 4 files cannot be read: no other server has some of the data; 'dfc list -r' marks which." in shown.out
 
 
 def test_what_cannot_be_made_is_said_with_the_reason(dfc: Dfc, access: StoredAccess) -> None:
@@ -109,28 +122,66 @@ def test_healing_that_goes_on_elsewhere_is_shown(dfc: Dfc, access: StoredAccess)
         heal_state.beginning(None, found, 0), Report(healed=200, bytes_copied=1 << 30), ran_s=32, now_ns=1000 * S
     )
     access.store.transact(lambda tx: tx.put(keys.HEALING, heal_state.encode(state)))
-    (line,) = about_pieces(PieceReport(None, state), 1001 * S)
-    assert line == ("Healing: 1,000 of 5,000 segments lack a copy; 1.0G of 4.0G copied, 32M/s, done in about 96 s.")
-    assert line[:-1] + " (nothing was heard of it for 5 min)." == about_pieces(PieceReport(None, state), 1300 * S)[0]
-    shown = dfc.ok("status")  # which has just counted itself, and does not say another number
+    line = about(PieceReport(healing=state), now_ns=1001 * S)[-1]
+    assert line == "Healing: 1.0G of 4.0G copied, 32M/s, done in about 96 s."
+    assert line[:-1] + " (nothing was heard of it for 5 min)." == about(PieceReport(healing=state), now_ns=1300 * S)[-1]
+    shown = dfc.ok("status")
     assert "Healing: 1.0G of 4.0G copied, 32M/s, done in about 96 s" in shown
-    assert "5,000 segments" not in shown
     assert json.loads(dfc.ok("status", "--json"))["healing"]["left_s"] == 96.0
 
 
-def test_where_counting_takes_long_the_last_news_are_told(
-    dfc: Dfc, access: StoredAccess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(piece_reports, "QUICK_S", -1.0)
-    assert "too much to count quickly" in dfc.ok("status")
-    state = heal_state.found_only(heal_state.beginning(None, Report(segments=9), 0), Report(segments=9))
-    (line,) = about_pieces(PieceReport(None, state), 7200 * S)
-    assert line == "When 9 segments were last looked at, 2 h ago, all had two copies."
-    (line,) = about_pieces(PieceReport(None, msgspec.structs.replace(state, lacking=2)), 60 * S)
-    assert line == "When 9 segments were last looked at, 60 s ago, 2 of 9 segments lacked a copy."
+def about(report: PieceReport, *, now_ns: int) -> list[str]:
+    """What is said while the same four disks answer as the record says."""
+    found = [
+        ServerReport(ServerAddress(id, f"DFS{id}", "", 1), ServerStatus(f"DFS{id}", "", 1, 1, 1, 0, 0), identity=b"i")
+        for id in range(1, 5)
+    ]
+    health = health_look.health(found, report, now_ns)
+    return about_pieces(health.known, report, health.servers, now_ns)
+
+
+SEEN = (ServerSeen(b"i"),) * 4
+PART = PieceReport(Report(files=Files(5)), all_counted=False)
+
+
+def test_where_counting_takes_long_what_is_not_known_is_said_not_to_be(dfc: Dfc, access: StoredAccess) -> None:
+    health = access.health(-1.0)
+    assert health.known.copies is Copies.UNKNOWN
+    assert health.verdict.sentence == "All servers answer: reading and writing work."
+    assert "is not known: that takes longer, 'dfc status --count' counts." in about(PART, now_ns=0)[0]
+    assert "any one server may fail" in dfc.ok("status", "--count")
+
+
+def test_an_earlier_count_stands_only_while_nothing_has_changed() -> None:
+    state = heal_state.beginning(None, Report(segments=9, files=Files(7)), 0, SEEN)
+    whole = heal_state.found_only(state, Report(segments=9))
+    (line,) = about(replace(PART, healing=whole), now_ns=7200 * S)
+    assert line == "When it was last counted, 2 h ago (7 files), all data had its two copies; no change since is known."
+    lacking = msgspec.structs.replace(whole, lacking=2, files_lacking=2)
+    (line,) = about(replace(PART, healing=lacking), now_ns=60 * S)
+    assert line.startswith("When it was last counted, 60 s ago (7 files), 2 had only one copy of some data;")
+    for changed in (
+        msgspec.structs.replace(whole, servers=(*SEEN[:3], ServerSeen(b"another disk"))),
+        msgspec.structs.replace(whole, servers=(*SEEN[:3], ServerSeen(b""))),
+        msgspec.structs.replace(whole, servers=(*SEEN[:3], ServerSeen(b"i", 3))),
+        msgspec.structs.replace(whole, servers=()),
+        msgspec.structs.replace(whole, phase=heal_state.STOPPED),
+    ):
+        assert "is not known" in about(replace(PART, healing=changed), now_ns=0)[0], changed
+    noted = Report(noted=frozenset({(b"s" * 16, 1, 2)}))
+    assert "is not known" in about(PieceReport(noted, False, whole), now_ns=0)[0]
+
+
+def test_what_a_count_found_before_its_time_was_over_is_said_whatever_the_record_says() -> None:
+    whole = heal_state.found_only(heal_state.beginning(None, Report(segments=9), 0, SEEN), Report(segments=9))
+    found = Report(segments=9, lacking=2, files=Files(5), files_lacking=Files(2), needed=Counter({1: 2}))
+    one, two = about(PieceReport(found, False, whole), now_ns=0)
+    assert one == "2 of the first 5 files have only one copy of some data."
+    assert two == "If DFS1 failed too, files could not be read."
 
 
 def test_status_without_servers_says_nothing_of_copies(dfc: Dfc, tmp_path: Path) -> None:
     dfc.access.segments.answering = set()
+    dfc.access.pieces = None
     facts = json.loads(dfc("status", "--json").out)
     assert (facts["pieces"], facts["healing"]) == (None, None)

@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections import deque
-from types import TracebackType
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 import pytest
 from support.memory_map import MemoryMap
 
-from dfs_server.protocol.messages import ServerStatus, Values
-from dfsfuse.cli.commands.status import access, as_dictionary, count_able, lines, summary
-from dfsfuse.cli.server_notes import remarks, with_notes
-from dfsfuse.cli.server_reports import ServerReport, server_reports, unreachable
+from dfs_server.protocol.messages import ReadKeys, Request, ServerStatus, Values
+from dfsfuse.cli import health_look, server_notes
+from dfsfuse.cli.commands.status import as_dictionary, lines, next_steps
+from dfsfuse.cli.health_look import Health, look
+from dfsfuse.cli.piece_reports import PieceReport
+from dfsfuse.cli.server_notes import remarks
+from dfsfuse.cli.server_reports import ServerReport, server_reports
+from dfsfuse.cluster.calls import failure_of
 from dfsfuse.cluster.exchange import Answer, Call, Failure
-from dfsfuse.cluster.servers import ServerAddress
-from dfsfuse.errors import WrongServerError
+from dfsfuse.cluster.quorum_log import QuorumLog
+from dfsfuse.cluster.servers import ServerAddress, UnknownHostError
+from dfsfuse.errors import AuthenticationError, WrongServerError
 from dfsfuse.namespace import keys, members
 from dfsfuse.namespace.members import Member
+from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.health.servers import Server, State
 
 SERVERS = tuple(ServerAddress(number, f"DFS{number}", "127.0.0.1", 10000 + number) for number in range(1, 5))
 
 
 def answer(number: int, applied: int = 17) -> ServerStatus:
     return ServerStatus(f"DFS{number}", "0.1.0", applied, 24 * 1024**3, 50 * 1024**3, 40, 21_000_000)
-
-
-class FakeExchange:
-    """Answers in the order of the calls; each takes a millisecond. A hung server never answers."""
-
-    def __init__(self, cluster: FakeCluster) -> None:
-        self._cluster = cluster
-        self._calls: deque[Call] = deque()
-
-    def start(self, call: Call) -> None:
-        self._cluster.asked.append(call.server)
-        self._calls.append(call)
-
-    def unfinished(self) -> int:
-        return len(self._calls)
-
-    def next(self, timeout_s: float | None) -> Answer | Failure | None:
-        for call in list(self._calls):
-            reply = self._cluster.replies[call.server]
-            if reply is None:
-                continue
-            self._calls.remove(call)
-            self._cluster.now_s += 0.001
-            if isinstance(reply, ServerStatus | Values):
-                return Answer(call, reply, 0)
-            return Failure(call, None, str(reply), reply if isinstance(reply, WrongServerError) else None)
-        self._cluster.now_s += timeout_s or 0.0
-        return None
-
-    def __enter__(self) -> FakeExchange:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._calls.clear()
 
 
 class FakeCluster:
@@ -73,14 +46,34 @@ class FakeCluster:
             n: replies.get(f"DFS{n}", answer(n)) for n in range(1, 5)
         }
         self.asked: list[int] = []
+        self.notes: Values | None = None
         self.now_s = 0.0
 
-    def exchange(self) -> FakeExchange:
-        return FakeExchange(self)
+    def identities(self) -> dict[int, bytes]:
+        return {id: b"disk %d" % id for id in range(1, 5)}
+
+    def try_all(
+        self, request: Request, servers: Iterable[int] | None = None, *, stall_s: float
+    ) -> dict[int, Answer | Failure]:
+        found: dict[int, Answer | Failure] = {}
+        for id in range(1, 5) if servers is None else servers:
+            self.asked.append(id)
+            call = Call(id, request)
+            reply = self.notes if isinstance(request, ReadKeys) and self.notes else self.replies[id]
+            self.now_s += stall_s if reply is None else 0.001 * id
+            if isinstance(reply, ServerStatus | Values):
+                found[id] = Answer(call, reply, 0)
+            elif reply is not None:
+                found[id] = failure_of(call, SERVERS[id - 1], reply)
+        return found
 
 
 def asked(cluster: FakeCluster) -> list[ServerReport]:
     return server_reports(cluster, clock=lambda: cluster.now_s)
+
+
+def seen(**replies: ServerStatus | Exception | None) -> Health:
+    return health_look.health(asked(FakeCluster(**replies)), PieceReport(), 0)
 
 
 def test_all_answer() -> None:
@@ -92,73 +85,91 @@ def test_all_answer() -> None:
 
 
 def test_those_that_do_not_answer_are_values_and_are_asked_once() -> None:
-    cluster = FakeCluster(DFS2=ConnectionRefusedError("DFS2: refused"), DFS4=None)
+    cluster = FakeCluster(DFS2=ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), DFS4=None)
     reports = asked(cluster)
-    assert [report.problem for report in reports] == ["", "DFS2: refused", "", "no answer in time"]
+    assert [report.problem for report in reports] == [
+        "",
+        "DFS2 (127.0.0.1:10002) does not answer: connection refused",
+        "",
+        "no answer in time",
+    ]
     assert cluster.asked == [1, 2, 3, 4, 1, 3]
     assert cluster.now_s < 5
 
 
-def test_somebody_else_at_an_address_is_an_error() -> None:
-    with pytest.raises(WrongServerError):
-        asked(FakeCluster(DFS3=WrongServerError("127.0.0.1:10003 is DFS9, not DFS3")))
+REFUSED = AuthenticationError("server DFS1 refuses user 'alice': wrong user name or password")
+SOMEBODY_ELSE = WrongServerError("the server at 127.0.0.1:10004 is DFS9, and the client's config says DFS4")
 
 
-def test_the_table() -> None:
-    reports = asked(FakeCluster(DFS2=OSError("refused"), DFS4=answer(4, applied=15)))
-    assert lines(reports) == [
-        "SERVER  ADDRESS          STATE        LATENCY  FREE  TOTAL  SLOT  PIECES  STORED",
-        "DFS1    127.0.0.1:10001  ok            1.0 ms   24G    50G    17      40     21M",
-        "DFS2    127.0.0.1:10002  no answer          -     -      -     -       -       -",
-        "DFS3    127.0.0.1:10003  ok            2.0 ms   24G    50G    17      40     21M",
-        "DFS4    127.0.0.1:10004  behind by 2   3.0 ms   24G    50G    15      40     21M",
+def test_the_table_has_a_row_and_a_reason_for_each_server_whatever_it_does() -> None:
+    assert lines(
+        seen(DFS2=OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)), DFS4=answer(4, applied=15))
+    ) == [
+        "SERVER  ADDRESS          STATE               LATENCY  FREE  TOTAL  SLOT  PIECES  STORED",
+        "DFS1    127.0.0.1:10001  ok                   1.0 ms   24G    50G    17      40     21M",
+        "DFS2    127.0.0.1:10002  connection refused        -     -      -     -       -       -",
+        "DFS3    127.0.0.1:10003  ok                   3.0 ms   24G    50G    17      40     21M",
+        "DFS4    127.0.0.1:10004  behind by 2          4.0 ms   24G    50G    15      40     21M",
     ]
+    unknown = UnknownHostError(errno.EHOSTUNREACH, "its host name 'b' cannot be resolved")
+    health = seen(DFS1=REFUSED, DFS2=unknown, DFS3=TimeoutError(0, "no byte moved for 2 s"), DFS4=SOMEBODY_ELSE)
+    assert [line[25:46].strip() for line in lines(health)[1:]] == [
+        "refused the password",
+        "unknown host",
+        "no answer",
+        "another server",
+    ]
+    facts = [as_dictionary(report, health.servers[report.address.id]) for report in health.reports]
+    assert [one["state"] for one in facts] == ["refused", "down", "down", "wrong"]
+    assert [one["reason"] for one in facts] == ["refused the password", "unknown host", "no answer", "another server"]
+    assert facts[0]["problem"] == str(REFUSED)
 
 
-def test_an_empty_server_is_named_and_no_second_one_may_fail() -> None:
-    reports = asked(FakeCluster(DFS3=answer(3, applied=0)))
-    assert [line.split()[2] for line in lines(reports)[1:]] == ["ok", "ok", "empty", "ok"]
-    (said,) = remarks(reports, NOW_S)
-    assert said.startswith("DFS3 is empty")
-    assert summary(4, 4, able=count_able(reports)) == "All servers answer: reading and writing work."
-    new = asked(FakeCluster(**{f"DFS{number}": answer(number, applied=0) for number in range(1, 5)}))
+def test_where_a_server_refuses_nothing_else_is_asked_and_the_config_is_named() -> None:
+    cluster = FakeCluster(DFS2=REFUSED, DFS4=SOMEBODY_ELSE)
+    health = look(cluster, no_log, 0, count_s=1.0, config=Path("/etc/dfsfuse/dfc.yaml"))  # type: ignore[arg-type]
+    assert health.pieces is None
+    assert health.verdict.exit_code == AuthenticationError.exit_code
+    wrong, correct = next_steps(health)
+    assert wrong == str(SOMEBODY_ELSE)
+    assert "'username' or the password in /etc/dfsfuse/dfc.yaml" in correct
+    nobody = {f"DFS{id}": TimeoutError(0, "nothing came") for id in range(1, 5)}
+    health = look(FakeCluster(**nobody), no_log, 0, count_s=1.0, config=Path("/a/conf/dfc.yaml"))  # type: ignore[arg-type]
+    assert next_steps(health) == ["start the servers, or correct their addresses in /a/conf/dfc.yaml"]
+
+
+def no_log() -> QuorumLog:
+    raise AssertionError("no data is looked at")
+
+
+def test_an_empty_server_and_one_with_a_damaged_map_are_named() -> None:
+    health = seen(DFS3=answer(3, applied=0), DFS4=msgspec.structs.replace(answer(4), damage="a row is bad"))
+    assert [line.split()[2] for line in lines(health)[1:]] == ["ok", "ok", "empty", "empty"]
+    empty, damaged = remarks(list(health.reports), health.servers, NOW_S)
+    assert empty.startswith("DFS3 is empty")
+    assert damaged.startswith("DFS4 has found damage")
+    mended = seen(DFS4=msgspec.structs.replace(answer(4), damage="a row is bad (mended); another (mended)"))
+    assert mended.servers[4].state is State.UP
+    new = seen(**{f"DFS{number}": answer(number, applied=0) for number in range(1, 5)})
     assert [line.split()[2] for line in lines(new)[1:]] == ["ok"] * 4
-    assert remarks(new, NOW_S) == []
-    assert "any one server may fail" in summary(4, 4, able=count_able(new))
+    assert remarks(list(new.reports), new.servers, NOW_S) == []
 
 
-@pytest.mark.parametrize(
-    ("answering", "word", "said"),
-    [
-        (4, "read-write", "any one server"),
-        (3, "read-write", "3 of 4"),
-        (2, "read-only", "2 of 4"),
-        (0, "none", "No server"),
-    ],
-)
-def test_what_can_be_done_with_so_many(answering: int, word: str, said: str) -> None:
-    assert access(answering) == word
-    assert said in summary(answering, 4, able=answering)
-
-
-@pytest.mark.parametrize(
-    ("full", "said"),
-    [
-        ((1,), "All servers answer: reading and writing work."),
-        ((1, 2), "4 of 4 servers answer, but only 2 can take what is written: reading works."),
-    ],
-)
-def test_writing_is_not_promised_where_disks_are_full(full: tuple[int, ...], said: str) -> None:
-    without_room = {f"DFS{number}": msgspec.structs.replace(answer(number), free_bytes=0) for number in full}
-    reports = asked(FakeCluster(**without_room))
-    assert summary(4, 4, able=count_able(reports)) == said
+def test_a_server_that_has_the_log_but_not_yet_its_data_is_being_filled() -> None:
+    """The whole log comes within a moment to a new disk: that says nothing of the data."""
+    counted = Report(absent=Counter({2: 171}), lacking=171, needed=Counter({1: 171}))
+    health = health_look.health(asked(FakeCluster()), PieceReport(counted), 0)
+    assert "  lacks 171 copies  " in lines(health)[2]
+    (said,) = remarks(list(health.reports), health.servers, NOW_S)
+    assert said.startswith("DFS2 lacks 171 copies of data that belong there")
+    assert said.endswith("until then no other server should fail.")
+    assert not health.verdict.any_one_may_fail
 
 
 def test_json_has_exact_numbers_and_reasons() -> None:
-    facts = as_dictionary(ServerReport(SERVERS[0], answer(1), 0.0012345))
+    facts = as_dictionary(ServerReport(SERVERS[0], answer(1), 0.0012345), Server("DFS1", State.UP))
     assert (facts["latency_ms"], facts["stored_bytes"], facts["answers"]) == (1.234, 21_000_000, True)
-    (first, *_) = unreachable(SERVERS, "all are down")
-    assert as_dictionary(first)["problem"] == "all are down"
+    assert (facts["state"], facts["missing_copies"]) == ("up", 0)
 
 
 NOW_S = 1_800_000_000
@@ -177,19 +188,20 @@ def test_what_a_person_should_see_to_stands_below_the_table() -> None:
         ServerReport(SERVERS[2], answer(3), 0.001, noted=fault),
         ServerReport(SERVERS[3], answer(4), 0.001, noted=old),
     ]
-    assert [line.split()[2] for line in lines(reports)] == ["STATE", "full", "ok", "ok", "ok"]
-    one, two, two_again, three = remarks(reports, NOW_S)
+    health = health_look.health(reports, PieceReport(), 0)
+    assert [line.split()[2] for line in lines(health)] == ["STATE", "full", "empty", "ok", "ok"]
+    one, two, two_again, three = remarks(reports, health.servers, NOW_S)
     assert one.startswith("DFS1 is full: new data goes to the others")
     assert two.startswith("DFS2 has found 3 bad pieces")
     assert two_again.startswith("DFS2 has found damage in its database (a row is bad)")
     assert three.startswith("DFS3 gave wrong answers (4 so far, the last on 2027-01-15 ")
     assert "a bad P2 of segment 00: sent wrong bytes" in three
-    facts = [as_dictionary(report) for report in reports]
+    facts = [as_dictionary(report, health.servers[report.address.id]) for report in reports]
     assert [found["full"] for found in facts] == [True, False, False, False]
     assert facts[2]["wrong_answers"] == {"count": 4, "last": NOW_S - 60, "what": fault.fault}
     assert facts[1]["quarantined"] == 3
     assert facts[1]["damage"] == "a row is bad"
-    assert remarks(reports[3:], NOW_S) == []
+    assert remarks(reports[3:], health.servers, NOW_S) == []
 
 
 def test_the_notes_are_read_from_the_server_that_is_furthest() -> None:
@@ -201,20 +213,27 @@ def test_the_notes_are_read_from_the_server_that_is_furthest() -> None:
     reports = asked(cluster)
     cluster.asked.clear()
     cluster.replies[2] = Values(18, (store.read(lambda view: view.get(keys.SERVERS)),))
-    noted = with_notes(cluster, reports)
+    noted = server_notes.read(cluster, reports)
     assert cluster.asked == [2]
-    assert [report.noted.faults for report in noted if report.noted] == [0, 0, 2, 0]
-    with pytest.raises(WrongServerError):
-        with_notes(
-            cluster,
-            [dataclasses.replace(one, address=dataclasses.replace(one.address, name="DFS9")) for one in reports],
-        )
+    assert {id: one.faults for id, one in noted.items()} == {1: 0, 2: 0, 3: 2, 4: 0}
 
 
 def test_without_notes_there_is_a_status_all_the_same() -> None:
     cluster = FakeCluster(DFS1=OSError("refused"), DFS2=OSError("refused"), DFS3=OSError("refused"))
     reports = asked(cluster)
     cluster.replies[4] = None
-    assert with_notes(cluster, reports) == reports
+    assert server_notes.read(cluster, reports) == {}
     cluster.replies[4] = Values(1, (b"\x92\x09\x90",))
-    assert with_notes(cluster, reports) == reports
+    assert server_notes.read(cluster, reports) == {}
+
+
+def test_a_config_that_lists_the_servers_otherwise_is_refused_after_the_table() -> None:
+    store = MemoryMap()
+    names = {1: "DFS1", 2: "DFS2", 3: "DFS3", 4: "DFS9"}
+    store.transact(lambda transaction: members.meet(transaction, names, {}, 0))
+    cluster = FakeCluster()
+    record = store.read(lambda view: view.get(keys.SERVERS))
+    cluster.notes = Values(17, (record,))
+    health = look(cluster, no_log, 0, count_s=1.0)  # type: ignore[arg-type]
+    assert isinstance(health.error, WrongServerError)
+    assert len(lines(health)) == 5

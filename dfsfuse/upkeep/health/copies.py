@@ -1,0 +1,111 @@
+"""What is known of the copies of all data, and how old that is. Pure.
+
+    whole       every file's data has two copies of everything, each on a server that answers
+    degraded    some data has only one copy that can be had, none has no copy
+    incomplete  some data has no copy that can be had: those files cannot be read
+    unknown     nobody has counted since something changed that may have taken copies away
+
+A count made now is the truth of now, less what has been noted as bad (`dfsfuse.namespace.bad_copies`). A count that was
+not finished is true for what it found, and leaves the rest unknown: it never says `whole`. What an earlier count found
+(the record of `heal_state`) stands only while nothing has changed that could make it untrue: the same four disks answer
+as then, no server has found further bad pieces, and nobody has noted a bad copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dfsfuse.upkeep import heal_state
+from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.heal_state import HealState, ServerSeen
+
+NS = 1_000_000_000
+
+
+class Copies(StrEnum):
+    """See the module."""
+
+    WHOLE = "whole"
+    DEGRADED = "degraded"
+    INCOMPLETE = "incomplete"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known. Counts are of files that have data."""
+
+    copies: Copies
+    files: int = 0
+    degraded: int = 0
+    """Files of which some data has fewer than two copies that can be had."""
+    incomplete: int = 0
+    """Of these, the files of which some data has none."""
+    bytes_to_copy: int = 0
+    """What can be copied now to give data its second copy."""
+    needed: frozenset[int] = frozenset()
+    """Servers (ids) that have the only copy of something."""
+    age_s: float | None = None
+    """None: counted now. Else how long ago, and nothing has changed since that could make it untrue."""
+    all_counted: bool = True
+    """Whether all data was looked at. If not, the counts are of what was."""
+
+
+UNKNOWN = Knowledge(Copies.UNKNOWN)
+
+
+def known(
+    counted: Report | None,
+    *,
+    all_counted: bool,
+    record: HealState | None,
+    seen_now: Sequence[ServerSeen],
+    noted: bool,
+    now_ns: int,
+) -> Knowledge:
+    """What is known, from a count made now (None: there is none) and from the record of the last one.
+
+    `seen_now`: the servers' disks and findings, as in the record. `noted`: whether bad copies are noted in the map.
+    """
+    now = None if counted is None else _from_count(counted, all_counted=all_counted)
+    if now is not None and (all_counted or now.copies in (Copies.DEGRADED, Copies.INCOMPLETE)):
+        return now
+    if record is not None and not noted and record.phase == heal_state.DONE and stands(record.servers, seen_now):
+        return _from_record(record, now_ns)
+    return UNKNOWN if now is None else now
+
+
+def stands(then: Sequence[ServerSeen], now: Sequence[ServerSeen]) -> bool:
+    """Whether what was counted while the servers were as `then` is still so while they are as `now`."""
+    return bool(then) and all(one.identity for one in then) and tuple(then) == tuple(now)
+
+
+def _from_count(found: Report, *, all_counted: bool) -> Knowledge:
+    if found.incomplete or found.unreadable:
+        copies = Copies.INCOMPLETE
+    elif found.lacking:
+        copies = Copies.DEGRADED
+    else:
+        copies = Copies.WHOLE if all_counted else Copies.UNKNOWN
+    return Knowledge(
+        copies,
+        files=found.files.count,
+        degraded=found.files_lacking.count,
+        incomplete=found.files_incomplete.count,
+        bytes_to_copy=found.bytes_to_copy,
+        needed=frozenset(found.needed),
+        all_counted=all_counted,
+    )
+
+
+def _from_record(record: HealState, now_ns: int) -> Knowledge:
+    copies = Copies.INCOMPLETE if record.incomplete else Copies.DEGRADED if record.lacking else Copies.WHOLE
+    return Knowledge(
+        copies,
+        files=record.files,
+        degraded=record.files_lacking,
+        incomplete=record.files_incomplete,
+        age_s=max(0.0, (now_ns - record.changed_ns) / NS),
+    )

@@ -1,0 +1,146 @@
+"""The one truth about health: from how the servers are and what is known of the copies to sentences, an exit code, and
+the fields for programs. Pure. The table in docs/operations.md is a test of this module.
+
+Rules:
+- A sentence is said only if it is so now. What is not known is called unknown.
+- "Any one server may fail" takes all of this: all four servers have all of the log, three of which are a quorum without
+  any one of them; three have room for data; and all data was counted just now and has its two copies on them.
+- What weighs more decides the exit code: no answer, a server that refuses, data that no server has, no writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dfsfuse.errors import (
+    AuthenticationError,
+    IncompleteError,
+    NoSpaceError,
+    ReadOnlyError,
+    UnavailableError,
+    WrongServerError,
+)
+from dfsfuse.upkeep.health.copies import Copies, Knowledge
+from dfsfuse.upkeep.health.servers import ANSWERING, LEVEL, TAKES_BATCHES, TAKES_DATA, Server, State, listed
+
+QUORUM: Final = 3
+ALL: Final = 4
+NUMBERS: Final = ("no", "one", "two", "three", "four")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How it stands."""
+
+    sentence: str
+    """What can be done now."""
+    exit_code: int
+    access: str
+    """`read-write`, `read-only`, `incomplete` (some files cannot be read), `refused` or `none`."""
+    writing: bool
+    """Whether files can be written now."""
+    reading: str
+    """`all`, `part` or `none` of the files can be read now, or `unknown`."""
+    may_fail: frozenset[int]
+    """The servers (ids) of which any one may fail: everything can be read and written without it."""
+
+    @property
+    def any_one_may_fail(self) -> bool:
+        """Whether that is so of all four."""
+        return len(self.may_fail) == ALL
+
+
+def verdict(servers: Mapping[int, Server], copies: Knowledge) -> Verdict:
+    """How it stands with these servers, by id."""
+    answering = _in(servers, ANSWERING)
+    refusing = _in(servers, {State.REFUSED})
+    wrong = _in(servers, {State.WRONG})
+    if refusing or wrong:
+        return _refused(servers, refusing, wrong)
+    if not answering:
+        return Verdict("No server answers.", UnavailableError.exit_code, "none", False, "none", frozenset())
+    writing = min(len(answering), len(_in(servers, TAKES_DATA))) >= QUORUM
+    reading = _READING[copies.copies]
+    may_fail = _may_fail(servers, copies) if writing else frozenset()
+    code, access = _code_and_access(servers, reading, writing)
+    return Verdict(_sentence(servers, reading, writing, may_fail), code, access, writing, reading, may_fail)
+
+
+_READING: Final = {
+    Copies.WHOLE: "all",
+    Copies.DEGRADED: "all",
+    Copies.INCOMPLETE: "part",
+    Copies.UNKNOWN: "unknown",
+}
+
+
+def _in(servers: Mapping[int, Server], states: frozenset[State] | set[State]) -> list[int]:
+    return [id for id in sorted(servers) if servers[id].state in states]
+
+
+def _may_fail(servers: Mapping[int, Server], copies: Knowledge) -> frozenset[int]:
+    """The servers without which everything goes on. Known only if all data was counted now."""
+    if copies.copies not in (Copies.WHOLE, Copies.DEGRADED) or copies.age_s is not None or not copies.all_counted:
+        return frozenset()
+    if copies.copies is Copies.DEGRADED and not copies.needed:
+        return frozenset()
+    if copies.copies is Copies.WHOLE and _in(servers, {State.FILLING}):  # then something is still on its way
+        return frozenset()
+    level, takes = set(_in(servers, LEVEL)), set(_in(servers, TAKES_DATA))
+    return frozenset(
+        id
+        for id in _in(servers, ANSWERING)
+        if id not in copies.needed and len(level - {id}) >= QUORUM and len(takes - {id}) >= QUORUM
+    )
+
+
+def _code_and_access(servers: Mapping[int, Server], reading: str, writing: bool) -> tuple[int, str]:
+    if reading == "part":
+        return IncompleteError.exit_code, "incomplete"
+    if writing:
+        return 0, "read-write"
+    if len(_in(servers, TAKES_BATCHES)) >= QUORUM:
+        return NoSpaceError.exit_code, "read-only"
+    return ReadOnlyError.exit_code, "read-only"
+
+
+def _refused(servers: Mapping[int, Server], refusing: list[int], wrong: list[int]) -> Verdict:
+    names = _names(servers, refusing or wrong)
+    if refusing:
+        verb = "refuses" if len(refusing) == 1 else "refuse"
+        sentence = f"{names} {verb} the user or password: nothing is read or written until that is corrected."
+        code = AuthenticationError.exit_code
+    else:
+        sentence = f"What answers for {names} is another server: nothing is read or written until that is corrected."
+        code = WrongServerError.exit_code
+    return Verdict(sentence, code, "refused", False, "none", frozenset())
+
+
+def _sentence(servers: Mapping[int, Server], reading: str, writing: bool, may_fail: frozenset[int]) -> str:
+    answering = len(_in(servers, ANSWERING))
+    who = "All servers answer" if answering == ALL else f"{answering} of {ALL} servers answer"
+    part = reading == "part"
+    if writing:
+        if part:
+            return f"{who}, but some files cannot be read; writing works."
+        also = ", and any one server may fail" if len(may_fail) == ALL else ""
+        return f"{who}: reading and writing work{also}."
+    rest = {"part": "; some files cannot be read", "all": "; all files can be read"}.get(reading, "")
+    if len(_in(servers, TAKES_BATCHES)) >= QUORUM:
+        takers = _so_many(len(_in(servers, TAKES_DATA)), "has", "have")
+        return f"{who}, but {takers} room for data, and writing needs three: files can be deleted, not written{rest}."
+    if answering >= QUORUM:
+        ready = _so_many(len(_in(servers, TAKES_BATCHES)), "is", "are")
+        return f"{who}, but {ready} up to date, and writing needs three: nothing can be written{rest}."
+    rest = rest or "; files that need the others cannot be read"
+    return f"{who}, and writing needs three: nothing can be written{rest}."
+
+
+def _so_many(count: int, one: str, many: str) -> str:
+    return f"none {one}" if not count else f"only {NUMBERS[count]} {one if count == 1 else many}"
+
+
+def _names(servers: Mapping[int, Server], ids: list[int]) -> str:
+    return listed([servers[id].name for id in ids])
