@@ -49,6 +49,9 @@ class Connection(Protocol):
     def health(self, count_s: float) -> Health:
         """How everything is, asked just now; copies are counted for so long."""
 
+    def hurry(self) -> None:
+        """Somebody wants this to end: wait for no server that is slow. May be called by a signal handler."""
+
     def close(self) -> None:
         """Let go of everything."""
 
@@ -103,6 +106,11 @@ class Client:
     def local_path(self, text: str) -> Path:
         """A local path as typed. At the prompt no shell has replaced a leading `~` yet."""
         return homes.expanded(text) if self.at_prompt else Path(text)
+
+    def hurry(self) -> None:
+        """Somebody wants this to end: wait for no server that is slow. May be called by a signal handler."""
+        if self._connection is not None:
+            self._connection.hurry()
 
     def close(self) -> None:
         """Close the connection, if there is one. May be called twice."""

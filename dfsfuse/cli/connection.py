@@ -56,6 +56,10 @@ class Connection:
         """How everything is, asked just now; copies are counted for so long."""
         return look(self.session.cluster, self.new_log, time.time_ns(), count_s=count_s)
 
+    def hurry(self) -> None:
+        """See `Cluster.hurry`."""
+        self.session.cluster.hurry()
+
     def close(self) -> None:
         """Let go of everything."""
         self.session.close()

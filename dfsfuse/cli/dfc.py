@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -114,19 +115,24 @@ def _set_up_log(*, debug: bool) -> None:
         logging.getLogger("dfsfuse").addHandler(logging.NullHandler())
 
 
-def _leave(number: int, _frame: object) -> None:
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """The program `dfc`."""
     command_line.ensure_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 must not be the end of `list`
             stream.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)  # so that a file half fetched is removed
-    code = command_line.flushed(run(), PROGRAM)
+    client = Client(access_to)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        client.hurry()
+        if number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup and shells' background jobs
+            signal.signal(number, leave)  # so that a file half fetched is removed
+    code = command_line.flushed(run(client=client), PROGRAM)
     if code >= 128:
         os._exit(code)  # at once: threads that wait for a server have nothing to say any more
     sys.exit(code)

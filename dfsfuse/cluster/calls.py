@@ -27,7 +27,8 @@ class Call:
 
     The buffers must not be changed (payload) or used (sink) before the call is finished. `stall_s`: if no byte
     moves in either direction for so long, the server is taken to be down. `in_order`: it must not overtake an earlier
-    call to this server that was `in_order` too.
+    call to this server that was `in_order` too. `is_patient`: servers that are slow together (`slowness`) are waited
+    for longer; else the call ends after `stall_s`, and nothing is concluded about its server.
     """
 
     server: int
@@ -36,6 +37,7 @@ class Call:
     sink: memoryview | None = None
     stall_s: float = DEFAULT_STALL_S
     in_order: bool = False
+    is_patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

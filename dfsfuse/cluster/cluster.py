@@ -100,6 +100,16 @@ class Cluster:
         """How often each server, by id, has answered again after it had been missing."""
         return dict(self._lines.comebacks)
 
+    @property
+    def excused_at(self) -> float:
+        """When servers were last slow together, or this process stood still (`slowness`): deadlines count from then."""
+        return self._lines.excused_at
+
+    def hurry(self) -> None:
+        """What is under way, and what is begun soon, shall not wait for servers that are slow: a person has pressed
+        Ctrl-C. Never waits; may be called by a signal handler."""
+        self._lines.hurried_at = self._lines.clock()
+
     def full(self) -> frozenset[int]:
         """The ids of the servers that have no room for data, as far as they have said. Costs nothing."""
         return self._lines.room.now()

@@ -30,6 +30,7 @@ from dfs_server.protocol.pieces import Buffer
 from dfsfuse.cluster.authentication import Handshake, RefusalError
 from dfsfuse.cluster.framing import FrameReader, FrameWriter
 from dfsfuse.cluster.servers import Credentials, ServerAddress, Target
+from dfsfuse.cluster.slowness import GONE_S
 
 MAX_OWED: Final = 32
 MAX_ID: Final = (1 << 32) - 1
@@ -38,6 +39,8 @@ NOBODY: Final = 0
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _WRITABLE: Final = select.POLLOUT | select.POLLHUP | select.POLLERR
 _CONNECTING, _AUTHENTICATING, _READY, _CLOSED = range(4)
+_PROBE_AFTER_S: Final = 5
+"""How long nothing moves on a connection before the peer's kernel is asked for a sign of life, once a second."""
 
 
 class Connection:
@@ -45,7 +48,8 @@ class Connection:
     `Handshake.step` raises; the caller must `close()` it then."""
 
     __slots__ = (
-        "_current", "_handshake", "_idle_poll", "_last_id", "_out", "_owed", "_pending", "_reader", "_sink", "_socket",
+        "_current", "_handshake", "_idle_poll", "_last_id", "_out", "_owed", "_owed_since",
+        "_pending", "_reader", "_sink", "_socket",
         "_state", "answering", "fd", "in_order", "opened_at", "payload_bytes", "server",
     )  # fmt: skip
 
@@ -63,6 +67,7 @@ class Connection:
         self._pending: tuple[bytes, Sequence[Buffer]] | None = None  # a request that waits for READY
         self._sink: memoryview | None = None
         self._owed: deque[tuple[int, float]] = deque()  # id, and when it should have come
+        self._owed_since = now  # since when nothing has come of them
         self._state = _CONNECTING
         self._socket = socket.socket(target.family, socket.SOCK_STREAM)
         try:
@@ -102,6 +107,15 @@ class Connection:
     def owed_until(self) -> float | None:
         """When the oldest reply that is still owed should have come."""
         return self._owed[0][1] if self._owed else None
+
+    def silent_since(self) -> float | None:
+        """Since when an idle connection owes an answer, or a greeting, of which nothing has come; None if it does not,
+        or if nothing is known of the server yet."""
+        if self._state == _CONNECTING or (self._state == _READY and not self._owed):
+            return None
+        if self._idle_poll.poll(0):
+            return None
+        return self._owed_since if self._state == _READY else self.opened_at
 
     # ------------------------------------------------------------------ while it lies idle
 
@@ -156,10 +170,10 @@ class Connection:
                 raise
         return self._receive() if readable else None
 
-    def let_go(self, patience_until: float) -> bool:
+    def let_go(self, patience_until: float, silent_since: float) -> bool:
         """Nobody waits for the request under way any more. Returns whether the connection can be used again.
 
-        Its reply is owed then, and should come before `patience_until`.
+        Its reply is owed then, and should come before `patience_until`; nothing of it has come since `silent_since`.
         """
         self._pending = None
         if self._state in (_CONNECTING, _AUTHENTICATING):
@@ -168,6 +182,8 @@ class Connection:
         if self._state == _CLOSED or self._out.views or self._sink is not None or len(self._owed) >= MAX_OWED:
             return False
         if self._current is not None:
+            if not self._owed:
+                self._owed_since = silent_since
             self._owed.append((self._current, patience_until))
             self._current = None
         return True
@@ -190,6 +206,7 @@ class Connection:
     def _open(self, target: Target) -> None:
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _watch_peer(self._socket)
         failure = self._socket.connect_ex(target.address)
         if failure not in (0, errno.EINPROGRESS):
             raise OSError(failure, os.strerror(failure))
@@ -284,3 +301,17 @@ class Connection:
                 request, self._pending = self._pending, None
                 self._current = self._send(*request)
         return None
+
+
+def _watch_peer(connection: socket.socket) -> None:
+    """Have TCP end the connection when the peer's kernel has given no sign of life for `GONE_S`: a server that is
+    stopped or busy keeps its connections, one whose machine or network is gone does not."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", _PROBE_AFTER_S),
+        ("TCP_KEEPINTVL", 1),
+        ("TCP_KEEPCNT", int(GONE_S) - _PROBE_AFTER_S),
+        ("TCP_USER_TIMEOUT", int(GONE_S * 1000)),
+    ):
+        if hasattr(socket, option):  # each system has its own
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -34,15 +34,18 @@ def drive(
 ) -> R:
     """Carry out a procedure over the cluster's connections. Throws DeadlineError into it when its time is over.
 
+    Time for which the servers were slow together, or this process stood still, does not count (`slowness`).
     `in_order`: a server gets its requests one behind the other, also those of an earlier procedure. (An accept that
     overtakes the one before it finds its server behind.) `pace`: what is known of how long answers take, and is learnt.
     """
     pace = pace or Pace(SOFT_S)
+    length_s = deadline - clock()
     with cluster.exchange() as exchange:
-        round_ = _OpenRound(exchange, in_order, pace, clock)
+        round_ = _OpenRound(cluster, exchange, in_order, pace, clock)
         try:
             step = next(procedure)
             while True:
+                deadline = max(deadline, cluster.excused_at + length_s)
                 if clock() >= deadline:
                     step = procedure.throw(DeadlineError("its time is over"))
                     continue
@@ -51,7 +54,7 @@ def drive(
                     case Ask():
                         round_.begin(step)
                     case Receive(soft):
-                        event = round_.receive(deadline - clock(), soft=soft)
+                        event = round_.receive(deadline, soft=soft)
                     case Pause(attempt):
                         pause(attempt)
                     case Await(attempt):
@@ -65,7 +68,10 @@ def drive(
 class _OpenRound:
     """The calls of the current round."""
 
-    def __init__(self, exchange: Exchange, in_order: bool, pace: Pace, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, cluster: Cluster, exchange: Exchange, in_order: bool, pace: Pace, clock: Callable[[], float]
+    ) -> None:
+        self._cluster = cluster
         self._exchange = exchange
         self._in_order = in_order
         self._pace = pace
@@ -79,17 +85,23 @@ class _OpenRound:
             self._calls.clear()
         now = self._clock()
         for server, request in ask.requests.items():
-            call = Call(server, request, stall_s=STALL_S, in_order=self._in_order)
+            call = Call(server, request, stall_s=STALL_S, in_order=self._in_order, is_patient=True)
             self._calls[call] = now
             self._exchange.start(call)
 
-    def receive(self, timeout_s: float, *, soft: bool) -> Event | None:
+    def receive(self, deadline: float, *, soft: bool) -> Event | None:
         """The next event of this round; None after a short silence, if `soft`.
 
-        If the time is over first, the round's servers count as silent.
+        If the time is over first, the round's servers count as silent; unless they are slow together.
         """
-        wait_s = min(timeout_s, self._pace.patience_s(ANY_SIZE)) if soft else timeout_s
-        outcome = self._exchange.next(max(wait_s, 0.0)) if self._calls else None
+        outcome = None
+        while self._calls:
+            begun = self._clock()
+            timeout_s = max(deadline - begun, 0.0)
+            outcome = self._exchange.next(min(timeout_s, self._pace.patience_s(ANY_SIZE)) if soft else timeout_s)
+            if outcome is not None or soft or self._cluster.excused_at < begun:
+                break
+            deadline = self._clock() + timeout_s
         if outcome is None:
             if soft and self._calls:
                 return None

@@ -15,8 +15,8 @@ Knows calls, deadlines and poll; knows nothing of frames (`connection`), nor of 
 Invariants:
 - Every call that is started is finished exactly once: an outcome of `next`, or an exception of it, or abandoned.
 - A call's buffers belong to it until it is finished; from then on no connection refers to them.
-- Nothing waits for ever: without a byte moved a call ends after its `stall_s`, with bytes trickling after
-  `LONGEST_CALL_S`.
+- Nothing waits for ever: without a byte moved a call ends after its `stall_s`, if it `is_patient` and the servers are
+  slow together at the latest after `SLOW_S` (`slowness`), with bytes trickling after `LONGEST_CALL_S`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from dfsfuse.cluster.authentication import RefusalError
 from dfsfuse.cluster.calls import Answer, Call, Failure, failure_of, is_full, outcome_of
 from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.lines import AUTHENTICATION_S, OWED_S, Lines
+from dfsfuse.cluster.slowness import LOOK_AGAIN_S, is_waited_for, stood_still_s
 from dfsfuse.errors import AuthenticationError, DfsError
 
 __all__ = ["Answer", "Call", "Exchange", "Failure"]
@@ -53,7 +54,7 @@ _LINE_ERRORS: Final = (OSError, ProtocolError, RefusalError, DfsError)
 class _Flight:
     """A call on its connection."""
 
-    __slots__ = ("attempts", "body", "call", "connection", "deadline", "ends_at", "events", "reused")
+    __slots__ = ("attempts", "body", "call", "connection", "deadline", "ends_at", "events", "moved_at", "reused")
 
     def __init__(self, call: Call, body: bytes, connection: Connection, reused: bool, attempts: int) -> None:
         self.call = call
@@ -64,10 +65,12 @@ class _Flight:
         self.events = 0  # what is polled for
         self.deadline = 0.0
         self.ends_at = 0.0
+        self.moved_at = 0.0
 
     def moved(self, now: float) -> None:
         """Something happened: the deadline moves on, but not beyond the end."""
         connection = self.connection
+        self.moved_at = now
         ends_at = self.ends_at if connection.ready else min(self.ends_at, connection.opened_at + AUTHENTICATION_S)
         self.deadline = min(now + self.call.stall_s, ends_at)
 
@@ -87,13 +90,16 @@ class Exchange:
         self._waiting: deque[Call] = deque()  # for one of their server's other calls to finish
         self._finished: deque[Answer | Failure] = deque()
         self._encoded: tuple[Request | None, bytes] = (None, b"")  # the last one: it often goes to four servers
+        self._looked_at = self._clock()
 
     def __enter__(self) -> Exchange:
+        self._lines.exchanges.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._lines.exchanges.discard(self)
         self._waiting.clear()
         for flight in list(self._flights.values()):
             self._let_go(flight)
@@ -128,6 +134,14 @@ class Exchange:
     def unfinished(self) -> int:
         """How many calls `next` has not returned yet."""
         return len(self._finished) + len(self._flights) + len(self._waiting)
+
+    def silences(self) -> list[tuple[int, float]]:
+        """See `lines.Debtors`."""
+        return [
+            (flight.call.server, flight.moved_at)
+            for flight in list(self._flights.values())
+            if not flight.connection.connecting
+        ]
 
     def abandon(self, call: Call) -> None:
         """Forget a call: `next` will not return it, and its buffers are free. The server may do it or not."""
@@ -172,6 +186,8 @@ class Exchange:
         now = self._clock()
         flight.ends_at = now + LONGEST_CALL_S
         flight.moved(now)
+        if reused:
+            flight.moved_at = connection.silent_since() or now  # what it owes already counts
         flight.events = select.POLLIN
         self._flights[connection.fd] = flight
         self._flying[call.server] += 1
@@ -197,9 +213,37 @@ class Exchange:
         for fd, events in self._poll.poll(max(0, ceil((wake - now) * 1000))):
             self._advance(self._flights[fd], events)
         now = self._clock()
+        late_s = stood_still_s(self._looked_at, wake, now)
+        self._looked_at = now
+        if late_s:
+            self._stood_still(late_s, now)
         if now >= first:
-            for flight in [flight for flight in self._flights.values() if now >= flight.deadline]:
-                self._lost(flight, TimeoutError(0, self._stalled(flight, now)))
+            self._end_overdue(now)
+
+    def _stood_still(self, late_s: float, now: float) -> None:
+        """This process did not run for a while: nobody could be heard."""
+        self._lines.excused_at = now
+        for flight in self._flights.values():
+            flight.moved_at = min(flight.moved_at + late_s, now)
+            flight.ends_at += late_s
+            flight.deadline = min(max(flight.deadline + late_s, now + LOOK_AGAIN_S), flight.ends_at)
+
+    def _end_overdue(self, now: float) -> None:
+        """End the calls that stall, unless their servers are slow together and these calls are patient."""
+        overdue = [flight for flight in self._flights.values() if now >= flight.deadline]
+        are_slow = bool(overdue) and not self._trial and self._lines.are_slow()
+        for flight in overdue:
+            if are_slow and self._is_waited_for(flight, now):
+                flight.deadline = min(now + LOOK_AGAIN_S, flight.ends_at)
+                self._lines.excused_at = now
+            else:
+                error = TimeoutError(0, self._stalled(flight, now))
+                self._lost(flight, error, is_excused=are_slow and not flight.call.is_patient)
+
+    def _is_waited_for(self, flight: _Flight, now: float) -> bool:
+        is_believed = flight.call.server in self._lines.usable()  # else another exchange has waited long enough
+        is_open = not flight.connection.connecting
+        return flight.call.is_patient and is_believed and is_open and is_waited_for(flight.moved_at, now)
 
     def _advance(self, flight: _Flight, events: int) -> None:
         connection = flight.connection
@@ -254,7 +298,7 @@ class Exchange:
         """Nobody waits for this call any more."""
         self._land(flight)
         connection = flight.connection
-        if connection.let_go(min(flight.deadline, self._clock() + OWED_S)):
+        if connection.let_go(min(flight.deadline, self._clock() + OWED_S), flight.moved_at):
             self._lines.give_back(connection)
         else:
             connection.close()
@@ -267,8 +311,9 @@ class Exchange:
 
     # ------------------------------------------------------------------ when it goes wrong
 
-    def _lost(self, flight: _Flight, error: Exception) -> None:
-        """The connection is of no further use. Try the call on another one, or fail it."""
+    def _lost(self, flight: _Flight, error: Exception, *, is_excused: bool = False) -> None:
+        """The connection is of no further use. Try the call on another one, or fail it. `is_excused`: that says nothing
+        about the server."""
         connection, call = flight.connection, flight.call
         self._land(flight)
         stale = flight.reused and not connection.answering and not isinstance(error, TimeoutError)
@@ -279,15 +324,15 @@ class Exchange:
                 self._lines.try_next_address(call.server)
             self._fly(call, flight.body, reuse=False, attempts=flight.attempts + astray)
         else:
-            self._fail(call, error)
+            self._fail(call, error, is_excused=is_excused)
         self._launch_waiting()
 
-    def _fail(self, call: Call, error: Exception) -> None:
+    def _fail(self, call: Call, error: Exception, *, is_excused: bool = False) -> None:
         """The call failed without an answer to it."""
         failure = failure_of(call, self._lines.servers[call.server], error)
         if isinstance(error, ProtocolError):
             self._lines.note_fault(call.server, f"no answer to {type(call.request).__name__}: {error}")
-        if failure.status not in _HARMLESS:
+        if failure.status not in _HARMLESS and not is_excused:
             quick = isinstance(error, OSError) and not isinstance(error, TimeoutError)
             self._lines.failed(call.server, failure.text, quick=quick)
         self._finished.append(failure)
@@ -300,4 +345,4 @@ class Exchange:
             return "no connection in time"
         if not flight.connection.ready:
             return "it did not authenticate in time"
-        return f"no byte moved for {flight.call.stall_s:g} s"
+        return f"no byte moved for {max(flight.call.stall_s, round(now - flight.moved_at)):g} s"

@@ -14,13 +14,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from itertools import chain
+from typing import Final, Protocol
 
 from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.faults import Faults
 from dfsfuse.cluster.full import Full
 from dfsfuse.cluster.health import Circuit
 from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, UnknownHostError, look_up, look_up_number
+from dfsfuse.cluster.slowness import are_slow, is_waited_for
 from dfsfuse.errors import WrongServerError
 
 AUTHENTICATION_S: Final = 2.0
@@ -31,6 +33,14 @@ MAX_IDLE: Final = 8
 """Idle connections kept for each server."""
 
 log = logging.getLogger(__name__)
+
+
+class Debtors(Protocol):
+    """An exchange, as far as it knows who owes it an answer."""
+
+    def silences(self) -> list[tuple[int, float]]:
+        """Servers that owe an answer, each with since when nothing has come. Called by any thread."""
+        ...
 
 
 class Lines:
@@ -56,6 +66,13 @@ class Lines:
         wait for anything."""
         self.comebacks = dict.fromkeys(self.servers, 0)
         """How often each server has answered again after it had been missing: then it may have missed something."""
+        self.exchanges: set[Debtors] = set()
+        """Those that are open now. Touched by atomic set operations only."""
+        self.excused_at = float("-inf")
+        """When servers were last seen to be slow together, or this process to have stood still: how long anything takes
+        counts from then."""
+        self.hurried_at = float("-inf")
+        """When somebody said last that nobody shall wait for servers that are slow."""
         self.tried_elsewhere = False
         """Whether somebody else tries servers that are down, so that requests need not do it."""
         self._credentials = credentials
@@ -90,6 +107,21 @@ class Lines:
         with self._lock:
             down = [id for id, circuit in self._circuits.items() if not circuit.up]
             return min((self._circuits[id].due_at for id in down), default=None), down
+
+    def are_slow(self, *borrowed: Connection) -> bool:
+        """Whether so many servers owe an answer just now, to whomever, that it is not they that fail (`slowness`).
+        `borrowed` were idle until a moment ago."""
+        now = self.clock()
+        if is_waited_for(self.hurried_at, now):
+            return False
+        with self._lock:
+            idle = [*borrowed, *chain.from_iterable(self._idle.values())]
+            owed: list[tuple[int, float | None]] = [(each.server.id, each.silent_since()) for each in idle]
+        owed_since: dict[int, float] = {}
+        for id, since in chain(owed, *(exchange.silences() for exchange in list(self.exchanges))):
+            if since is not None and self._circuits[id].up:
+                owed_since[id] = min(since, owed_since.get(id, now))
+        return are_slow(owed_since, now)
 
     def failed(self, id: int, text: str, *, quick: bool, tried: bool = True) -> None:
         """The server did not answer. Its idle connections are worth nothing either."""
@@ -184,7 +216,7 @@ class Lines:
         still owed on it; others leave that one alone.
 
         Raises TimeoutError if an answer is overdue on one: a server that nobody waits for, since the others
-        are faster, is found out here when it hangs.
+        are faster, is found out here when it hangs; unless it is slow together with others.
         """
         while True:
             with self._lock:
@@ -209,7 +241,10 @@ class Lines:
             connection.close()
             raise
         due = connection.owed_until if connection.ready else connection.opened_at + AUTHENTICATION_S
-        if due is None or self.clock() < due:
+        if due is None or (now := self.clock()) < due:
+            return True
+        since = None if moved else connection.silent_since()
+        if since is not None and is_waited_for(since, now) and self.are_slow(connection):
             return True
         connection.close()
         if moved:  # it answers; it was this side that did not look

@@ -92,6 +92,11 @@ class QuorumLog:
         """Whether as many servers as a batch needs are believed to answer. Asks nobody but those that are missing."""
         return len(self._cluster.usable()) >= QUORUM or len(self._cluster.recheck()) >= QUORUM
 
+    @property
+    def excused_ago_s(self) -> float:
+        """How long ago the servers were last slow together, or this process stood still (`slowness`)."""
+        return self._clock() - self._cluster.excused_at
+
     def take_news(self) -> News:
         """What was learnt since this was last called."""
         news, self._state.news = self._state.news, News()

@@ -101,7 +101,7 @@ class _Download:
         sink = memoryview(bytearray(run_bytes(self._lengths[attempt.number], blocks)))
         self._sinks[attempt] = sink
         request = GetPiece(self._segment.id, attempt.number, blocks.start, len(blocks))
-        return Call(server=attempt.server, request=request, sink=sink, stall_s=HARD_STALL_S)
+        return Call(server=attempt.server, request=request, sink=sink, stall_s=HARD_STALL_S, is_patient=True)
 
     def finished(self, attempt: Attempt, result: Answer | Failure, now: float) -> None:
         sink = self._sinks.pop(attempt)

@@ -160,7 +160,7 @@ class _Upload:
         if attempt.number not in self._digests:
             self._digests[attempt.number] = block_digests(piece)
         request = PutPiece(self._segment, attempt.number, self._digests[attempt.number])
-        return Call(server=attempt.server, request=request, payload=(piece,), stall_s=HARD_STALL_S)
+        return Call(server=attempt.server, request=request, payload=(piece,), stall_s=HARD_STALL_S, is_patient=True)
 
     def finished(self, attempt: Attempt, result: Answer | Failure, now: float) -> None:
         if isinstance(result, Failure):

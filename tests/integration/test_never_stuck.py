@@ -11,8 +11,10 @@ import errno
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from support.mounts import Grid, Mount, environment, eventually, program, within
 from support.ports import free_ports
 from support.trees import content
 from torture.network import Proxy
+
+from dfsfuse.cluster.driving import STALL_S
 
 pytestmark = pytest.mark.integration
 
@@ -93,6 +97,91 @@ def test_one_server_that_hangs_stops_nobody_and_two_refuse_soon(grid: Grid) -> N
     for number in (1, 3):
         grid.servers[number].thaw()
     eventually(lambda: _writes(mount, "after"), "writing again", DEADLINE_S)
+
+
+def test_when_all_servers_stall_nothing_that_was_answered_is_lost_and_nobody_gets_an_error(grid: Grid) -> None:
+    """The whole machine stands still, but for the mount: it waits, as for a local disk, and goes on."""
+    mount = grid.mount()
+    (mount.path / "before").write_bytes(content(2 << 20))
+    answered: list[str] = []
+    is_over = threading.Event()
+
+    def change_names() -> None:
+        number = 0
+        while not is_over.is_set():
+            (mount.path / f"d{number}").mkdir()
+            answered.append(f"d{number}")
+            number += 1
+
+    def append() -> None:
+        number = 0
+        while not is_over.is_set():
+            with (mount.path / "log").open("ab") as log:
+                log.write(b"%06d\n" % number)
+            number += 1
+
+    def read() -> None:
+        while not is_over.is_set():
+            fresh = mount.path / "before"
+            _same(fresh.read_bytes(), content(2 << 20))
+
+    with ThreadPoolExecutor(3) as programs:
+        running = [programs.submit(action) for action in (change_names, append, read)]
+        try:
+            eventually(lambda: len(answered) > 20, "it is at work")
+            for server in grid.servers:
+                server.freeze()
+            time.sleep(STALL_S + 3.0)  # what is tested is that nothing happens
+            for server in grid.servers:
+                server.thaw()
+            count = len(answered)
+            eventually(lambda: len(answered) > count + 20, "it goes on")
+        finally:
+            is_over.set()
+        for action in running:
+            action.result(DEADLINE_S)
+    folder = os.open(mount.path, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+    mount.remount()
+    assert {path.name for path in mount.path.glob("d*")} == set(answered)
+    lines = (mount.path / "log").read_bytes().split()
+    assert lines == [b"%06d" % number for number in range(len(lines))]
+    assert "are lost" not in mount.log.read_text()
+
+
+def test_a_mount_that_stood_still_loses_nothing_that_it_had_answered(grid: Grid) -> None:
+    """A suspended laptop, a paused machine: nobody else changed anything meanwhile."""
+    mount = grid.mount()
+    is_over = threading.Event()
+    answered: list[str] = []
+
+    def change_names() -> None:
+        number = 0
+        while not is_over.is_set():
+            (mount.path / f"d{number}").mkdir()
+            answered.append(f"d{number}")
+            number += 1
+
+    with ThreadPoolExecutor(1) as programs:
+        running = programs.submit(change_names)
+        try:
+            eventually(lambda: len(answered) > 20, "it is at work")
+            os.kill(mount.pid, signal.SIGSTOP)
+            for server in grid.servers:
+                server.freeze()
+            time.sleep(STALL_S + 0.5)
+            os.kill(mount.pid, signal.SIGCONT)
+            for server in grid.servers:
+                server.thaw()
+            count = len(answered)
+            eventually(lambda: len(answered) > count + 20, "it goes on")
+        finally:
+            os.kill(mount.pid, signal.SIGCONT)
+            is_over.set()
+        running.result(DEADLINE_S)
+    mount.remount()
+    assert {path.name for path in mount.path.glob("d*")} == set(answered)
 
 
 def _writes(mount: Mount, name: str) -> bool:
@@ -194,8 +283,10 @@ def test_a_mount_whose_network_was_cut_comes_back_by_itself(grid: Grid) -> None:
         far = grid.mount("behind the proxies")
         (far.path / "g").write_bytes(b"from there")
         assert (far.path / "f").read_bytes() == b"before"
-        for proxy in proxies:
-            proxy.is_open.clear()
+        for proxy in proxies[:2]:
+            proxy.is_open.clear()  # packets vanish
+        for proxy in proxies[2:]:
+            proxy.reject()  # somebody on the way says no
         within(DEADLINE_S, "taking over", lambda: (near.path / "f").write_bytes(b"meanwhile"))
         for what, operation in {
             "write": lambda: (far.path / "h").write_bytes(b"x"),
@@ -206,6 +297,7 @@ def test_a_mount_whose_network_was_cut_comes_back_by_itself(grid: Grid) -> None:
                 within(DEADLINE_S, f"{what} through a cut", operation)
             assert refused.value.errno in (errno.EROFS, errno.EIO), what
         for proxy in proxies:
+            proxy.rejects = False
             proxy.is_open.set()
         eventually(lambda: _writes(far, "h"), "writing again", DEADLINE_S)
         assert within(DEADLINE_S, "reading", (far.path / "f").read_bytes) == b"meanwhile"

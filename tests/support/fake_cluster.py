@@ -18,6 +18,7 @@ from dfs_server.protocol.messages import Error, Reply, Request
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.cluster.servers import ServerAddress
+from dfsfuse.cluster.slowness import LOOK_AGAIN_S, are_slow, is_waited_for
 
 REFUSED_S = 0.0005
 
@@ -30,6 +31,7 @@ class FakeExchange:
         self._grid = cluster.grid
         self._order = count()
         self._events: list[tuple[float, int, Call]] = []
+        self._begun: dict[Call, float] = {}
         self._open = False
 
     def start(self, call: Call) -> None:
@@ -42,6 +44,7 @@ class FakeExchange:
         elif server.fault is Fault.HANG:
             known = call.server not in self._cluster.usable()
             delay_s = REFUSED_S if known else call.stall_s
+        self._begun[call] = self._grid.clock()
         heapq.heappush(self._events, (self._grid.clock() + delay_s, next(self._order), call))
 
     def next(self, timeout_s: float | None) -> Answer | Failure | None:
@@ -53,7 +56,23 @@ class FakeExchange:
             return None
         when, _, call = heapq.heappop(self._events)
         self._grid.clock.wait_until(when)
+        if self._is_waited_for(call):
+            self._cluster.excused_at = self._grid.clock()
+            heapq.heappush(self._events, (self._grid.clock() + LOOK_AGAIN_S, next(self._order), call))
+            return self.next(None if timeout_s is None else max(now + timeout_s - self._grid.clock(), 0.0))
         return self._finish(call)
+
+    def _is_waited_for(self, call: Call) -> bool:
+        """As the real one decides: with what it knows of this exchange only."""
+        now, server = self._grid.clock(), self._grid[call.server]
+        owed = [self._begun[call], *(self._begun[other] for _, _, other in self._events)]
+        servers = [call.server, *(other.server for _, _, other in self._events)]
+        owed_since = {id: at for id, at in zip(servers, owed, strict=True) if self._is_silent(id)}
+        is_patient = call.is_patient and self._is_silent(call.server) and server.dies_after != 0
+        return is_patient and is_waited_for(self._begun[call], now) and are_slow(owed_since, now)
+
+    def _is_silent(self, server: int) -> bool:
+        return self._grid[server].fault is Fault.HANG and server in self._cluster.usable()
 
     def unfinished(self) -> int:
         return len(self._events)
@@ -120,6 +139,7 @@ class FakeCluster:
         self._down: set[int] = set()
         self._comebacks = dict.fromkeys(grid.servers, 0)
         self.while_waiting: Callable[[], None] = lambda: None
+        self.excused_at = float("-inf")
 
     def notice_down(self, *servers: int) -> None:
         self._down.update(servers)

@@ -54,6 +54,7 @@ class FakeLog:
         self.lease_until = NEVER
         self.lease_s = 0.0
         self.turn_is_over = False
+        self.excused_ago_s = float("inf")
         self.settled: Callable[[], None] = lambda: None
         self.clock = clock
         self.before_commit: list[Callable[[], None]] = []

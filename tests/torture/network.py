@@ -156,12 +156,14 @@ class Proxies(contextlib.ExitStack):
 
 
 class Proxy:
-    """Passes on what comes to one port of this machine to another while `is_open`. `_lock` guards `_sockets`."""
+    """Passes on what comes to one port of this machine to another while `is_open`; and while it `rejects`, ends what
+    comes at once. `_lock` guards `_sockets`."""
 
     def __init__(self, port: int, to_port: int) -> None:
         self.port = port
         self.is_open = threading.Event()
         self.is_open.set()
+        self.rejects = False
         self._to_port = to_port
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
@@ -169,9 +171,18 @@ class Proxy:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        listener = socket.create_server(("127.0.0.1", self.port))
-        self._keep(listener)
-        self._run(self._accept, listener)
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._keep(self._listener)
+        self._run(self._accept, self._listener)
+
+    def reject(self) -> None:
+        """End all connections, and each new one at once, until `rejects` is False again."""
+        self.rejects = True
+        with self._lock:
+            sockets = self._sockets - {self._listener}
+        for each in sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def _run(self, action, *arguments: socket.socket) -> None:
         thread = threading.Thread(target=action, args=arguments, daemon=True, name="proxy")
@@ -199,6 +210,9 @@ class Proxy:
             except OSError:
                 return
             self.is_open.wait()
+            if self.rejects:
+                near.close()
+                continue
             try:
                 far = socket.create_connection(("127.0.0.1", self._to_port), timeout=COMMAND_S)
                 far.settimeout(None)

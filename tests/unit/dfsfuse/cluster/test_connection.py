@@ -55,7 +55,7 @@ def test_request_begun_before_the_greeting_goes_out_after_it(server: WireServer,
 
 def test_greeting_let_go_of_is_taken_up_again(server: WireServer, connection: Connection) -> None:
     connection.begin(ASK)
-    assert connection.let_go(0.0)
+    assert connection.let_go(0.0, 0.0)
     drive(connection, until=lambda: connection.ready)
     assert server.requests == []
     connection.begin(ASK)
@@ -86,17 +86,17 @@ def test_only_so_many_replies_may_be_owed(server: WireServer, connection: Connec
     drive(connection, until=lambda: connection.ready)
     for n in range(MAX_OWED):
         connection.begin(ASK)
-        assert connection.let_go(float(n))
+        assert connection.let_go(float(n), 0.0)
     assert connection.owed_until == 0.0
     connection.begin(ASK)
-    assert not connection.let_go(99.0)
+    assert not connection.let_go(99.0, 0.0)
 
 
 def test_owed_replies_are_skipped(server: WireServer, connection: Connection) -> None:
     drive(connection, until=lambda: connection.ready)
     for _ in range(5):
         connection.begin(ASK)
-        assert connection.let_go(1.0)
+        assert connection.let_go(1.0, 0.0)
     connection.begin(ASK)
     assert drive(connection) == POSITION
     assert connection.owed_until is None
@@ -107,12 +107,12 @@ def test_unfinished_upload_cannot_be_let_go_of(server: WireServer, connection: C
     server.answer = lambda line, id, request, payload: server.wait_released()
     drive(connection, until=lambda: connection.ready)
     connection.begin(ASK)
-    assert connection.let_go(1.0)
+    assert connection.let_go(1.0, 0.0)
     connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     payload = bytearray(1024 * 1024)  # more than the sockets hold
     connection.begin(ASK, (payload,))
     assert connection.events & select.POLLOUT
-    assert not connection.let_go(1.0)
+    assert not connection.let_go(1.0, 0.0)
     connection.close()
     payload.append(1)  # BufferError while anything refers to it
 

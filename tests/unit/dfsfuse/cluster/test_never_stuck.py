@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.grid import Fault
+from support.grid import Fault, VirtualClock
 from support.log_cluster import LogCluster, LogServer, log_of, never, put
 
 from dfs_server.protocol.messages import Accept, BeginCopy, Error, Message, Promise, ReadKeys, Refused
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.driving import SOFT_S, STALL_S
-from dfsfuse.cluster.quorum_log import SPARED_S, QuorumLog
+from dfsfuse.cluster.quorum_log import DEADLINE_S, SPARED_S, QuorumLog
+from dfsfuse.cluster.slowness import SLOW_S
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 
 ONE_HANGS_S = 1.0
@@ -339,6 +340,7 @@ def test_who_has_just_started_does_not_take_an_old_state_for_the_last_one(
 
 
 def test_all_hang_and_everything_ends(log_cluster: LogCluster) -> None:
+    """They are slow together, as far as anybody can tell, and waited for; once, and not for ever."""
     log = log_of(log_cluster)
     assert log.commit(put(a="1"), never)
     for server in log_cluster.servers:
@@ -348,7 +350,51 @@ def test_all_hang_and_everything_ends(log_cluster: LogCluster) -> None:
         with pytest.raises(UnavailableError):
             log.catch_up()
 
-    assert took(log_cluster, look) < TWO_HANG_S
+    assert SLOW_S <= took(log_cluster, look) < SLOW_S + STALL_S
+    assert took(log_cluster, look) < ONE_HANGS_S
     assert took(log_cluster, log.settle) < ONE_HANGS_S
     with pytest.raises(ReadOnlyError):
         log.commit(put(a="2"), never)
+
+
+def thaw_later(cluster: LogCluster, servers: tuple[int, ...], after_s: float) -> None:
+    """These servers hang, and go on after so long."""
+    clock = cluster.grid.clock
+    thawed_at = clock() + after_s
+    for server in servers:
+        cluster.grid[server].fault = Fault.HANG
+
+    def wait_and_thaw(when: float) -> None:
+        VirtualClock.wait_until(clock, when)
+        if clock() >= thawed_at:
+            for server in servers:
+                cluster.grid[server].fault = Fault.NONE
+
+    clock.wait_until = wait_and_thaw  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("slow", [(1, 2, 3, 4), (2, 3, 4)])
+@pytest.mark.parametrize("stall_s", [2 * STALL_S, DEADLINE_S + STALL_S, SLOW_S - STALL_S])
+def test_servers_that_are_slow_together_are_waited_for(
+    log_cluster: LogCluster, slow: tuple[int, ...], stall_s: float
+) -> None:
+    """The machine stalls: what was sent is committed when it goes on, and nobody is told that it failed."""
+    log = log_of(log_cluster)
+    log.want_lease()
+    assert log.commit(put(a="0"), never)
+    for value in range(1, 4):
+        thaw_later(log_cluster, slow, stall_s)
+        assert stall_s <= took(log_cluster, lambda value=value: log.commit(put(a=str(value)), never)) < stall_s + 1.0
+        thaw_later(log_cluster, slow, stall_s)
+        assert stall_s <= took(log_cluster, log.catch_up) < stall_s + 1.0
+        assert log.read_keys((b"a",)).values == (b"%d" % value,)
+    assert log_cluster.usable() == {1, 2, 3, 4}
+
+
+def test_of_servers_that_are_slow_together_one_may_be_gone_for_long(log_cluster: LogCluster) -> None:
+    log = log_of(log_cluster)
+    assert log.commit(put(a="0"), never)
+    log_cluster.down(2)
+    thaw_later(log_cluster, (1, 3, 4), 3 * STALL_S)
+    assert took(log_cluster, lambda: log.commit(put(a="1"), never)) < 3 * STALL_S + 1.0
+    assert log.read_keys((b"a",)).values == (b"1",)

@@ -12,6 +12,7 @@ from support.grid import Fault, Grid
 from dfs_server.protocol.messages import PutPiece
 from dfs_server.protocol.pieces import block_digests, piece_digest
 from dfs_server.protocol.status import Status
+from dfsfuse.cluster.slowness import SLOW_S
 from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import ring
 from dfsfuse.data.race import Attempt
@@ -191,13 +192,13 @@ def test_two_servers_gone_means_read_only_in_time(bench: Bench, fault: Fault, ba
     assert bench.grid.clock() - began <= HARD_STALL_S + 0.1
 
 
-def test_three_hung_servers_end_with_the_hard_deadline(bench: Bench) -> None:
+def test_three_hung_servers_are_slow_together_and_not_waited_for_for_ever(bench: Bench) -> None:
     for server in (1, 2, 3):
         bench.grid[server].fault = Fault.HANG
     began = bench.grid.clock()
     with pytest.raises(ReadOnlyError, match="no byte moved"):
         bench.upload()
-    assert bench.grid.clock() - began <= HARD_STALL_S + 0.1
+    assert bench.grid.clock() - began <= SLOW_S + 0.1
 
 
 def test_three_full_servers(bench: Bench) -> None:

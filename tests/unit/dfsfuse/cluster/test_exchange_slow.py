@@ -1,0 +1,134 @@
+"""Servers that are silent: together, and alone."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from support.exchange_bench import STALL_S, Bench, ask, failure
+from support.wire_server import DEADLINE_S, POSITION, Line, WireServer
+
+from dfs_server.protocol.messages import GetPosition, Request
+from dfsfuse.cluster import slowness
+from dfsfuse.cluster.exchange import Answer, Call, Exchange
+from dfsfuse.cluster.lines import Lines
+
+
+@pytest.fixture
+def four(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Lines:
+    """Lines to four servers that have answered once; moments are short."""
+    monkeypatch.setattr(slowness, "TOGETHER_S", STALL_S / 2)
+    for number in range(1, 5):
+        bench.add(WireServer(f"DFS{number}"))
+    lines = bench.lines()
+    for number in bench.servers:
+        assert isinstance(ask(lines, server=number), Answer)
+    return lines
+
+
+def silence(bench: Bench, *servers: int) -> None:
+    """From now on these answer when they are released."""
+    for number in servers:
+        server = bench.servers[number]
+
+        def answer(line: Line, id: int, request: Request, payload: bytes, server: WireServer = server) -> None:
+            server.wait_released()
+            line.reply(id, POSITION)
+
+        server.answer = answer
+
+
+def begin(exchange: Exchange, *, is_patient: bool, in_order: bool = False) -> None:
+    for id in (1, 2, 3, 4):
+        exchange.start(Call(id, GetPosition(), stall_s=STALL_S, is_patient=is_patient, in_order=in_order))
+
+
+@pytest.mark.parametrize("silent", [(1, 2, 3, 4), (1, 3, 4)])
+def test_servers_that_are_slow_together_are_waited_for(bench: Bench, four: Lines, silent: tuple[int, ...]) -> None:
+    silence(bench, *silent)
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=True)
+        for _ in range(4 - len(silent)):
+            assert isinstance(exchange.next(DEADLINE_S), Answer)
+        assert exchange.next(4 * STALL_S) is None
+        for number in silent:
+            bench.servers[number].released.set()
+        assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in silent)
+    assert four.usable() == {1, 2, 3, 4}
+    assert four.excused_at > float("-inf")
+
+
+def test_two_that_are_silent_are_not(bench: Bench, four: Lines) -> None:
+    silence(bench, 2, 3)
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=True)
+        outcomes = [exchange.next(DEADLINE_S) for _ in range(4)]
+    assert [isinstance(outcome, Answer) for outcome in outcomes] == [True, True, False, False]
+    assert four.usable() == {1, 4}
+
+
+def test_they_are_not_waited_for_for_ever(bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slowness, "SLOW_S", 3 * STALL_S)
+    silence(bench, 1, 2, 3, 4)
+    begun = time.monotonic()
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=True)
+        for _ in range(4):
+            failure(exchange.next(DEADLINE_S))
+    assert time.monotonic() - begun >= 3 * STALL_S
+    assert four.usable() == frozenset()
+
+
+def test_who_is_in_a_hurry_takes_nobody_down_by_it(bench: Bench, four: Lines) -> None:
+    """A look at how the servers are ends in time, and says nothing of them for those who can wait."""
+    silence(bench, 1, 2, 3, 4)
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=False)
+        for _ in range(4):
+            failure(exchange.next(DEADLINE_S))
+    assert four.usable() == {1, 2, 3, 4}
+
+
+def test_after_ctrl_c_nobody_waits(bench: Bench, four: Lines) -> None:
+    silence(bench, 1, 2, 3, 4)
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=True)
+        assert exchange.next(2 * STALL_S) is None
+        four.hurried_at = four.clock()
+        for _ in range(4):
+            failure(exchange.next(DEADLINE_S))
+
+
+def test_answers_that_are_owed_are_waited_for_too(bench: Bench, four: Lines) -> None:
+    """Nobody waited for them when the servers fell silent; the next requests go behind them."""
+    for number in bench.servers:
+        with Exchange(four) as exchange:
+            exchange.start(Call(number, GetPosition(), stall_s=DEADLINE_S, in_order=True))
+            assert isinstance(exchange.next(DEADLINE_S), Answer)
+    silence(bench, 1, 2, 3, 4)
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=True, in_order=True)
+        assert exchange.next(0.0) is None
+    late_s = [0.0]
+    four.clock = lambda: time.monotonic() + late_s[0]
+    late_s[0] = slowness.SLOW_S / 2
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=True, in_order=True)
+        assert exchange.next(2 * STALL_S) is None
+        for server in bench.servers.values():
+            server.released.set()
+        assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in range(4))
+
+
+def test_time_in_which_this_process_stood_still_is_nobodys_silence(bench: Bench, four: Lines) -> None:
+    """It was stopped, and so was one server, which needs a moment to answer."""
+    silence(bench, 1)
+    late_s = [0.0]
+    four.clock = lambda: time.monotonic() + late_s[0]
+    with Exchange(four) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=STALL_S, is_patient=True))
+        late_s[0] = 100 * STALL_S
+        assert exchange.next(STALL_S) is None
+        bench.servers[1].released.set()
+        assert isinstance(exchange.next(DEADLINE_S), Answer)
+    assert four.usable() == {1, 2, 3, 4}
