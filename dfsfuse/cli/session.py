@@ -27,6 +27,7 @@ from dfsfuse.upkeep.background_healing import BackgroundHealer, HealingTurn
 from dfsfuse.upkeep.background_sweep import BackgroundSweep
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.map_reader import MapReader
+from dfsfuse.upkeep.noting import Noter
 from dfsfuse.vfs.locking import LIFETIME_S
 from dfsfuse.vfs.vfs import Vfs
 
@@ -124,6 +125,11 @@ def open_session(
             segments.on_bad_piece = healer.found_bad
             opened.callback(healer.close)
             healer.start()
+        else:
+            noter = Noter(cluster, store)
+            segments.on_bad_piece = noter.found_bad
+            opened.callback(noter.close)
+            noter.start()
         if sweep:
             sweeper = BackgroundSweep(cluster, MapReader(QuorumLog(cluster)), store, vfs.save_long_unsaved, log.client)
             opened.callback(sweeper.close)

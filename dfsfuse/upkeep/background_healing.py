@@ -24,7 +24,8 @@ from dfsfuse.cluster.exchange import Answer
 from dfsfuse.cluster.proposer import QUORUM
 from dfsfuse.data.extents import Segment
 from dfsfuse.errors import DfsError
-from dfsfuse.namespace import keys
+from dfsfuse.namespace import bad_copies, keys
+from dfsfuse.namespace.bad_copies import Place
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.upkeep import heal_state
 from dfsfuse.upkeep.asking import ask
@@ -34,6 +35,7 @@ from dfsfuse.upkeep.heal_progress import Progress
 from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.heal_state import HealState, ServerSeen, Step, Turns
 from dfsfuse.upkeep.health import disks
+from dfsfuse.upkeep.health.watch import Watch
 from dfsfuse.upkeep.levels import wait_until_level
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.repeating import Repeating
@@ -84,6 +86,7 @@ class HealingTurn:
         self._clock = clock
         self._time_ns = time_ns
         self._healer = Healer(cluster, pages, store, bucket=bucket, wait=wait, clock=clock)
+        self._watch = Watch(cluster, wait)
         self._turns = Turns()
         self._comebacks = cluster.comebacks()
         self._due_at = clock() + FIRST_S
@@ -95,6 +98,8 @@ class HealingTurn:
         """What each server said last of its quarantine."""
         self._bad: deque[tuple[Segment, int, int]] = deque(maxlen=BAD_MAX)
         self._restored: dict[tuple[bytes, int, int], float] = {}
+        self._noted: frozenset[Place] = frozenset()
+        """Bad copies that were noted in the map when that was last looked at."""
 
     def found_bad(self, segment: Segment, number: int, server: int) -> None:
         """A reader got no good copy of this piece there. Called by any thread."""
@@ -110,6 +115,8 @@ class HealingTurn:
         try:
             self._restore()
             self._look_for_reasons()
+            if self._watch.has_changed():
+                self._watch.look(None)
             if self._turns.is_wanted and self._clock() >= self._not_before and self._can_write():
                 record = self._record()
                 if self._turns.next(record, self._clock()) is Step.RUN:
@@ -132,7 +139,7 @@ class HealingTurn:
             self._due_at = now + EVERY_S
         if now >= self._findings_at:
             self._findings_at = now + FINDINGS_EVERY_S
-            if self._is_new_in_quarantine():
+            if self._is_new_in_quarantine() or self._is_newly_noted():
                 self._turns.want(self._record())
 
     def _is_new_in_quarantine(self) -> bool:
@@ -147,6 +154,12 @@ class HealingTurn:
         is_new = any(_is_new(reply, self._found.get(server)) for server, reply in found.items())
         self._found.update(found)
         return is_new
+
+    def _is_newly_noted(self) -> bool:
+        """Has somebody found a bad copy, and noted it, since this was last asked?"""
+        noted = self._store.read(bad_copies.find, max_age_s=STEP_S)
+        before, self._noted = self._noted, noted
+        return not noted <= before
 
     def _record(self) -> bytes | None:
         return self._store.read(lambda view: view.get(keys.HEALING), max_age_s=STEP_S)
@@ -183,6 +196,7 @@ class HealingTurn:
         found = self._healer.survey()
         before = heal_state.decode(record)
         state = heal_state.beginning(before, found, self._time_ns(), servers)
+        self._watch.look(found)
         if not found.is_work and not found.noted:
             if self._is_news(before, found, servers):
                 as_left = heal_state.found_only(state, found)
@@ -202,6 +216,7 @@ class HealingTurn:
         with progress:
             report = self._healer.heal(told=progress.told)
             progress.ended(report)
+        self._watch.look(report.as_left())
         log.info(
             "healing: done in %.0f s: %s; %d segments lack a copy now",
             progress.ran_s(),

@@ -24,7 +24,7 @@ from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace import bad_copies
 from dfsfuse.namespace.transactions import MapStore
-from dfsfuse.upkeep import heal_survey, homes
+from dfsfuse.upkeep import heal_survey, homes, noting
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.heal_survey import Subject
@@ -129,10 +129,10 @@ class Healer:
 
     def _note(self, noted: frozenset[Place], good: Sequence[Place], bad: Iterable[Place]) -> None:
         """Write down in the map which copies were found to be bad and are so still, and take back what is good now."""
-        left = set(bad).difference(good, noted)
+        left = noting.believed(self._cluster, set(bad).difference(good, noted), self._wait)
         self._take_back([place for place in good if place in noted])
         try:
-            bad_copies.note(self._store, sorted(left), self._time_ns())
+            bad_copies.note(self._store, left, self._time_ns())
         except (DfsError, OSError) as error:
             log.info("%d bad copies could not be noted: %s", len(left), error)
 

@@ -150,6 +150,18 @@ class Report:
             self.still_files_incomplete.add(ino)
         self.healed = self.lacking - self.still_lacking
 
+    def as_left(self) -> Report:
+        """What is so after it: as a survey would count, but for which servers are needed."""
+        return Report(
+            segments=self.segments,
+            lacking=self.still_lacking,
+            incomplete=self.still_incomplete,
+            unreadable=self.unreadable,
+            files=self.files,
+            files_lacking=self.still_files_lacking,
+            files_incomplete=self.still_files_incomplete,
+        )
+
     def nothing_done(self) -> None:
         """Nothing was to be done, or could be: what was seen is what is left."""
         self.still_lacking, self.still_incomplete = self.lacking, self.incomplete

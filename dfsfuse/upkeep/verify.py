@@ -21,7 +21,8 @@ from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError, Segment
 from dfsfuse.data.transport import ClusterLike
-from dfsfuse.upkeep import whole_pieces
+from dfsfuse.namespace.bad_copies import Place
+from dfsfuse.upkeep import heal_survey, whole_pieces
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.moving import GLANCE_S, STALL_S, StoppedError
 from dfsfuse.upkeep.walk import RegionRecord, walk
@@ -67,6 +68,13 @@ class Verified:
     """Copies on those."""
     unreadable: list[bytes] = field(default_factory=list)
     """Files of which a record cannot be read."""
+    redeemed: list[Place] = field(default_factory=list)
+    """Copies that are noted as bad in the map, and were found to be good."""
+
+    @property
+    def to_note(self) -> list[Place]:
+        """Bad copies that their servers believe to be good, so that nobody else knows of them."""
+        return [(copy.segment, copy.number, copy.server) for copy in self.bad if not copy.is_missing]
 
     @property
     def lost(self) -> list[bytes]:
@@ -96,6 +104,7 @@ class Verifier:
         self._pages = pages
         self._told = told
         self._wait = wait
+        self._noted: frozenset[Place] = frozenset()
 
     def verify(self, paths: Mapping[int, bytes], *, everything: bool = False) -> Verified:
         """Verify these files (inode -> a path of it). `everything`: all files, also those of which no name was seen:
@@ -103,6 +112,7 @@ class Verifier:
         is open and has no name any more. Raises `StoppedError`, UnavailableError, AuthenticationError."""
         verified = Verified(files=len(paths))
         self._pages.begin()
+        self._noted = heal_survey.noted(self._pages)
         records = chain.from_iterable(walk(self._pages, None if everything else paths))
         wanted = self._copies(records, paths, verified)
         while batch := [copy for copies in islice(wanted, BATCH_SEGMENTS) for copy in copies]:
@@ -188,6 +198,9 @@ class Verifier:
             doubtful[copy] = f"{self._cluster.names[copy.server]} {problem}"
             return
         good.add((copy.segment.id, copy.number))
+        if self._noted:
+            place = (copy.segment.id, copy.number, copy.server)
+            verified.redeemed += [place] if place in self._noted else []
         verified.copies += 1
         verified.verified_bytes += len(sink)
 

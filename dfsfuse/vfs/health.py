@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfsfuse.namespace import bad_copies
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.stored_segments import stored_segments
 
@@ -44,10 +45,23 @@ class Health:
 
 
 def health_of_many(context: Context, inos: Sequence[int]) -> dict[int, Health]:
-    """The health of these files; of what is no regular file, none. Asks the servers that answer."""
+    """The health of these files; of what is no regular file, none. Asks the servers that answer; a copy that somebody
+    found to be bad counts as missing."""
     segments = stored_segments(context, inos)
-    copies = iter(context.segments.copies([segment for known in segments.values() for segment in known]))
+    wanted = [segment for known in segments.values() for segment in known]
+    bad = context.store.read(bad_copies.find, max_age_s=context.max_age_s) if wanted else frozenset()
+    copies = (
+        _without(found, segment.id, bad) if bad else found
+        for segment, found in zip(wanted, context.segments.copies(wanted), strict=True)
+    )
     return {ino: Health(tuple(next(copies) for _ in known)) for ino, known in segments.items()}
+
+
+def _without(copies: Copies, segment: bytes, bad: frozenset[bad_copies.Place]) -> Copies:
+    return {
+        number: frozenset(server for server in servers if (segment, number, server) not in bad)
+        for number, servers in copies.items()
+    }
 
 
 def attribute(health: Health, name: bytes, servers: Mapping[int, str]) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from dfsfuse.cli.output import complain, human_size, json_text, printable, write
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.reports import AlreadyReported, Tally
-from dfsfuse.errors import IncompleteError
-from dfsfuse.upkeep.verify import BadCopy
+from dfsfuse.errors import DfsError, IncompleteError
+from dfsfuse.namespace import bad_copies
+from dfsfuse.upkeep.verify import BadCopy, Verified
 from dfsfuse.vfs.attributes import Attributes
 
 COPIES = 2
@@ -69,6 +71,7 @@ def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, as_j
     names = connection.server_names
     bad = sorted(verified.bad, key=lambda copy: (copy.path, copy.segment, copy.number, copy.server))
     made_anew = _heal(connection, bad) if heal_bad else 0
+    _remember(connection, verified, healed=heal_bad)
     if as_json:
         write_json(
             {
@@ -116,6 +119,20 @@ def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, as_j
         complain(f"{_several(still_bad, 'copy', 'copies')} bad or missing: 'dfc verify --heal' makes them anew")
     if still_bad or verified.unheard or verified.unreadable:
         raise AlreadyReported(exit_codes.FOUND)
+
+
+def _remember(connection: Connection, verified: Verified, *, healed: bool) -> None:
+    """Note in the namespace what was found: for `dfc status`, and for whoever heals. What was `healed` has seen to its
+    own notes, but for what has no good copy left to make another from."""
+    bad = verified.to_note
+    if healed:
+        lost = {(copy.segment, copy.number, copy.server) for copy in verified.bad if not copy.has_twin}
+        bad = [place for place in bad if place in lost]
+    try:
+        bad_copies.take_back(connection.store, verified.redeemed)
+        bad_copies.note(connection.store, bad, time.time_ns())
+    except (DfsError, OSError) as error:
+        complain(f"what was found cannot be noted for 'dfc status' and 'dfc heal': {error}")
 
 
 def _heal(connection: Connection, bad: list[BadCopy]) -> int:

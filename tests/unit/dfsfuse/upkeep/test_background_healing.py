@@ -109,7 +109,7 @@ def test_a_server_that_comes_back_gets_what_it_missed(files: StoredFiles, caplog
         assert looks(files) == 0  # its log comes first
         mount.after(SETTLE_S)
     files.assert_all_at_home()
-    begun, done = caplog.messages
+    begun, done = (message for message in caplog.messages if message.startswith("healing: "))
     assert begun.startswith("healing: of 24 segments 0 lack a copy and 8 are not at home;")
     assert "8 segments brought home" in done
     assert done.endswith("0 segments lack a copy now")
@@ -306,3 +306,35 @@ def test_the_thread_ends_at_once(files: StoredFiles) -> None:
     healer.close()
     assert not healer._thread.is_alive()
     assert files.grid.asked(DropPieces) == {}
+
+
+def test_the_log_says_how_it_stands_whenever_that_has_changed(
+    files: StoredFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[str]:
+        found = [message for message in caplog.messages if message.startswith("health: ")]
+        caplog.clear()
+        return found
+
+    mount = Mount(files)
+    caplog.set_level(logging.INFO, "dfsfuse.upkeep")
+    mount.after(FIRST_S)
+    well = (
+        "health: All servers answer: reading and writing work, and any one server may fail. "
+        "All data has its two copies."
+    )
+    assert said() == [well]
+    mount.after(EVERY_S)
+    assert said() == []
+    files.down(2)
+    mount.after(1)
+    assert said() == ["health: 3 of 4 servers answer: reading and writing work."]
+    files.grid[2].forget()
+    files.up(2)
+    mount.after(1)
+    unknown = "health: All servers answer: reading and writing work."
+    assert said() == [unknown]
+    mount.after(SETTLE_S)
+    lacking, after = said()
+    assert lacking == f"{unknown} Of 8 files 8 have fewer than two copies of some data."
+    assert after == well

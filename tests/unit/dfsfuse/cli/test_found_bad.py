@@ -1,0 +1,72 @@
+"""What verify has found to be bad, `dfc status`, `dfc list` and `dfc heal` know afterwards."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.memory_dfc import Dfc
+from support.stored_dfc import StoredAccess
+
+from dfs_server.protocol.pieces import block_digests
+
+LARGE = bytes(range(256)) * 3000
+
+
+@pytest.fixture
+def access(dfc: Dfc) -> StoredAccess:
+    """Two files."""
+    dfc.access = access = StoredAccess()
+    dfc.ok("put", "-", "one", stdin=LARGE)
+    dfc.ok("put", "-", "two", stdin=LARGE[1:])
+    return access
+
+
+def spoil(access: StoredAccess, number: int, *servers: int) -> None:
+    """These servers' copies of this piece of the first file that they have it of become others."""
+    segment = sorted(segment for segment, piece in access.grid[servers[0]].stored if piece == number)[0]
+    for server in servers:
+        _, data = access.grid[server].stored[segment, number]
+        access.grid[server].stored[segment, number] = (block_digests(bytes(len(data))), bytes(len(data)))
+
+
+def test_a_bad_copy_is_remembered_until_it_is_made_anew(dfc: Dfc, access: StoredAccess) -> None:
+    number = min(piece for _, piece in access.grid[2].stored)
+    spoil(access, number, 2)
+    assert "any one server may fail" in dfc.ok("status")  # nobody has looked
+    assert dfc("verify").code == 14
+    shown = dfc.ok("status")
+    assert "1 of 2 files has only one copy of some data." in shown
+    assert "any one server may fail" not in shown
+    assert "DFS2 lacks 1 copy of data that belong there" in shown
+    facts = json.loads(dfc.ok("status", "--json"))
+    assert (facts["copies"], facts["any_one_may_fail"]) == ("degraded", False)
+    assert (facts["pieces"]["noted_bad_copies"], facts["servers"][1]["state"]) == (1, "filling")
+    assert sorted(entry["health"] for entry in json.loads(dfc.ok("list", "--json"))) == ["complete", "degraded"]
+    assert "DFS2: 1 copy of pieces made" in dfc.ok("heal")
+    assert "any one server may fail" in dfc.ok("status")
+    assert sorted(entry["health"] for entry in json.loads(dfc.ok("list", "--json"))) == ["complete", "complete"]
+    assert dfc("verify").code == 0
+
+
+def test_data_without_a_good_copy_is_told_by_the_exit_code_once_it_is_known(dfc: Dfc, access: StoredAccess) -> None:
+    number = next(piece for _, piece in access.grid[2].stored)
+    twin = next(id for id in (1, 3, 4) if any(piece == number for _, piece in access.grid[id].stored))
+    segments = [{s for s, piece in access.grid[id].stored if piece == number} for id in (2, twin)]
+    (segment, *_) = sorted(segments[0] & segments[1])
+    for server in (2, twin):
+        _, data = access.grid[server].stored[segment, number]
+        access.grid[server].stored[segment, number] = (block_digests(bytes(len(data))), bytes(len(data)))
+    assert dfc("verify").code == 3
+    outcome = dfc("status", "--json")
+    facts = json.loads(outcome.out)
+    assert (outcome.code, facts["access"], facts["copies"], facts["reading"]) == (3, "incomplete", "incomplete", "part")
+    assert dfc("heal").code == 3
+    assert dfc("status").code == 3
+
+
+def test_what_verify_heals_itself_is_not_noted(dfc: Dfc, access: StoredAccess) -> None:
+    spoil(access, min(piece for _, piece in access.grid[2].stored), 2)
+    assert dfc("verify", "--heal").code == 0
+    assert not [key for key in access.store.items if key.startswith(b"h/bad/")]
+    assert "any one server may fail" in dfc.ok("status")
