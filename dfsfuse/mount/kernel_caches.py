@@ -137,6 +137,19 @@ class KernelCaches:
             self._names[ino].discard((parent, name))
         return ino
 
+    def names(self, ino: int) -> list[Name]:
+        """The names under which the kernel knows the inode."""
+        with self._lock:
+            return list(self._names.get(ino, ()))
+
+    def tell_of_mode(self, ino: int) -> None:
+        """The mode has changed along with something else, and the kernel does not expect it to: let it ask again. May
+        be called within an operation on the inode."""
+        try:
+            self._notifications.tell_here(ino, is_data=False)
+        except OSError as error:
+            log.warning("inode %d: the kernel keeps its old mode: %s", ino, error)
+
     # ------------------------------------------------------------------ what others change
 
     def changed(self, changes: Iterable[Changed] | None) -> None:

@@ -9,7 +9,11 @@ once more, past its cache, and finds what the other mount has put in its place. 
 never missing.
 
 The kernel leaves it to us to clear setuid and setgid when a file's owner or content changes (HANDLE_KILLPRIV_V2);
-otherwise it would ask for `security.capability` before each write.
+otherwise it would ask for `security.capability` before each write. It tells who may keep them with a write and a
+truncation; of fallocate(2) it tells only who called. It keeps the old mode until it is told to ask again.
+
+Whoever ends an exclusive lock, or makes it a shared one, may have written through a mapping: the kernel is made to hand
+that over first (`mapped_pages`), on another thread, and the lock is answered from there.
 
 Threads: called by many at once; no state.
 """
@@ -42,11 +46,14 @@ from dfsfuse.fusekernel.values import (
     TimeChange,
     TimedAttributes,
 )
+from dfsfuse.mount.errors import errno_of
 from dfsfuse.mount.kernel_caches import KernelCaches
+from dfsfuse.mount.mapped_pages import MappedPages
 from dfsfuse.namespace import locks
 from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.renames import EXCHANGE
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.one_mount import Guarded, guarded
 from dfsfuse.vfs.vfs import Vfs
 
 
@@ -77,6 +84,8 @@ class KernelOperations(Operations):
         self._negative_timeout_s = negative_timeout_s
         self.caches: KernelCaches | None = None
         """Told what the kernel keeps, if there is one."""
+        self.mapped: MappedPages | None = None
+        """Collects what was written through mappings, if there is one."""
 
     def _entry(self, parent: int, name: bytes, attributes: Attributes) -> Entry:
         """Something that was made here."""
@@ -193,6 +202,9 @@ class KernelOperations(Operations):
             return self._timed(self._vfs.getattr(ino, handle))
 
     def setattr(self, context: Context, ino: int, changes: Changes, handle: int | None) -> TimedAttributes:
+        if isinstance(changes.mtime_ns, int) and self._may_have_mapped(context, ino):
+            assert self.mapped is not None
+            self.mapped.collect_within(ino)  # what was written before is not to change the time that is being set
         mode = changes.mode
         if mode is None and (changes.kill_privileges or changes.uid is not None or changes.gid is not None):
             mode = self._mode_without_privileges(ino)
@@ -223,6 +235,12 @@ class KernelOperations(Operations):
         mode = self._mode_without_privileges(ino)
         if mode is not None:
             self._vfs.setattr(ino, AttributeChanges(mode=stat.S_IMODE(mode)))
+            if self.caches is not None:
+                self.caches.tell_of_mode(ino)
+
+    def _may_have_mapped(self, context: Context, ino: int) -> bool:
+        """Whether the calling process may have written to the file through a mapping that is not saved yet."""
+        return self.mapped is not None and self._vfs.may_be_mapped(ino) and self.mapped.may_have(context.pid, ino)
 
     def getxattr(self, context: Context, ino: int, name: bytes) -> bytes:
         if name.startswith((b"security.", b"system.")):
@@ -317,6 +335,8 @@ class KernelOperations(Operations):
     def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
         self._vfs.locks.check(ino)
         self._vfs.fallocate(handle, offset, length, mode)
+        if context.uid != 0:
+            self._kill_privileges(ino)
 
     def lseek(self, context: Context, ino: int, handle: int, offset: int, whence: int) -> int:
         return self._vfs.lseek(handle, offset, whence)
@@ -325,15 +345,14 @@ class KernelOperations(Operations):
         try:
             self._vfs.flush(handle)
         finally:
-            self._vfs.locks.closed(ino, owner, is_flock=False)
+            self._vfs.locks.closed(ino, owner)
 
     def fsync(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
         self._vfs.fsync(handle)
 
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
         try:
-            if owner is not None:
-                self._vfs.locks.closed(ino, owner, is_flock=True)
+            self._vfs.locks.released(ino, handle)
         finally:
             self._vfs.release(handle)
 
@@ -346,12 +365,39 @@ class KernelOperations(Operations):
         return Lock(fcntl.F_WRLCK if found.is_exclusive else fcntl.F_RDLCK, found.start, found.end, found.pid)
 
     def set_lock(self, context: Context, ino: int, request: LockRequest, *, wait: bool, reply: Reply) -> None:
+        lets_others_read = request.lock.type != fcntl.F_WRLCK
+        if (
+            lets_others_read
+            and self._vfs.locks.may_have_written(ino, request.owner, is_flock=request.is_flock)
+            and self._may_have_mapped(context, ino)
+        ):
+            assert self.mapped is not None
+            self.mapped.later(partial(self._collect_and_set_lock, ino, request, reply, wait=wait))
+        else:
+            self._set_lock(ino, request, reply, wait=wait)
+
+    def _collect_and_set_lock(self, ino: int, request: LockRequest, reply: Reply, *, wait: bool) -> None:
+        """On a thread of `mapped`."""
+        assert self.mapped is not None
+        try:
+            self.mapped.collect(ino)
+            self._set_lock(ino, request, reply, wait=wait)
+        except Exception as error:  # noqa: BLE001 (the boundary: the program must get an answer)
+            reply.fail(errno_of(error, f"setlk of inode {ino}"))
+
+    def _set_lock(self, ino: int, request: LockRequest, reply: Reply, *, wait: bool) -> None:
         wanted = _lock(request)
         if request.lock.type == fcntl.F_UNLCK:
             self._vfs.locks.unlock(ino, wanted.owner, wanted.start, wanted.end, is_flock=wanted.is_flock)
             reply.done()
         else:
-            self._vfs.locks.lock(ino, wanted, reply, wait=wait)
+            guard = self._guard(ino, wanted)
+            self._vfs.locks.lock(ino, wanted, reply, wait=wait, handle=request.handle, guard=guard)
+
+    def _guard(self, ino: int, wanted: locks.Lock) -> Guarded | None:
+        if self.caches is None or wanted.is_flock:
+            return None
+        return guarded(self.caches.names(ino), wanted.start, wanted.end)
 
     # -------------------------------------------------------------- folders
 

@@ -18,6 +18,7 @@ from dfsfuse.mount import mountpoints
 from dfsfuse.mount.errors import FuseMissingError, errno_of
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
+from dfsfuse.mount.mapped_pages import MappedPages
 from dfsfuse.vfs.vfs import Vfs
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class KernelSession:
         )
         keeps_s = max(float(fuse.get(f"{what}_timeout", 0)) for what in ("entry", "attr"))
         self._caches = operations.caches = KernelCaches(vfs.look_for_changes, self._session.device, keeps_s)
+        self._mapped = operations.mapped = MappedPages(self._session.device)
         vfs.on_change = self._caches.changed
         vfs.locks.on_change = self._caches.locked
 
@@ -101,6 +103,7 @@ class KernelSession:
             try:
                 self._session.serve()
             finally:
+                self._mapped.close()
                 self._caches.close()
 
     def cut_off(self) -> None:

@@ -57,6 +57,15 @@ class Life:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A byte of a file that is named."""
+
+    parent: int
+    name: bytes
+    byte: int
+
+
+@dataclass(frozen=True)
 class Taken:
     """What became of a wish."""
 
@@ -105,12 +114,22 @@ def renew(tx: Transaction, life: Life) -> None:
 
 
 def take(
-    tx: Transaction, ino: int, wanted: Lock, life: Life, dead: Mapping[bytes, bytes], *, afresh: bool, gives_way: bool
+    tx: Transaction,
+    ino: int,
+    wanted: Lock,
+    life: Life,
+    dead: Mapping[bytes, bytes],
+    *,
+    afresh: bool,
+    gives_way: bool,
+    one_mount: bool = False,
+    beside: Place | None = None,
 ) -> Taken:
     """Set the lock unless another one is in the way. Raises `SessionLostError`, OSError (ENOLCK).
 
     `afresh`: what the holder still has belongs to a predecessor, and ends. `gives_way`: if the lock must be waited
-    for, the holder lets go of what it has meanwhile.
+    for, the holder lets go of what it has meanwhile. `one_mount`: as for `locks.in_the_way`.
+    `beside`: the lock is set only while no other mount has one at this place.
     """
     found, signs = living(tx, ino, dead)
     if life.has_locks and tx.get(keys.session(life.session)) is None:
@@ -118,7 +137,10 @@ def take(
     kept = locks.without(found, wanted.holder) if afresh else found
     before = locks.held_by(kept, wanted.holder, wanted.start, wanted.end)
     inode = tx.get(keys.inode(ino))
-    obstacle = locks.in_the_way(kept, wanted)
+    obstacle = locks.in_the_way(kept, wanted, one_mount=one_mount)
+    if obstacle is None and beside is not None:
+        obstacle, others = _used_elsewhere(tx, beside, wanted, dead)
+        signs |= others
     if obstacle is not None:
         if gives_way:
             _save(tx, ino, locks.without(kept, wanted.holder))
@@ -127,6 +149,15 @@ def take(
     _save(tx, ino, locks.with_lock(kept, wanted))
     renew(tx, life)
     return Taken(None, signs, before, inode)
+
+
+def _used_elsewhere(view: View, place: Place, wanted: Lock, dead: Mapping[bytes, bytes]) -> tuple[Lock | None, Signs]:
+    entry = view.get(keys.entry(place.parent, place.name))
+    if entry is None:
+        return None, {}
+    found, signs = living(view, records.decode_entry(entry).ino, dead)
+    there = msgspec.structs.replace(wanted, start=place.byte, end=place.byte)
+    return next((lock for lock in found if lock.is_elsewhere(there)), None), signs
 
 
 def give(

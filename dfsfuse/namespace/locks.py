@@ -56,6 +56,12 @@ class Lock(msgspec.Struct, frozen=True, array_like=True):
             and self.overlaps(other.start, other.end)
         )
 
+    def is_elsewhere(self, other: Lock) -> bool:
+        """Whether it is another mount's, on some of the same bytes."""
+        return (
+            self.is_flock == other.is_flock and self.session != other.session and self.overlaps(other.start, other.end)
+        )
+
 
 Locks = tuple[Lock, ...]
 
@@ -89,9 +95,11 @@ def decode(data: bytes | None) -> Locks:
     return record.locks
 
 
-def in_the_way(locks: Iterable[Lock], wanted: Lock) -> Lock | None:
-    """The first lock (by its start) that keeps `wanted` from being set."""
-    return min((lock for lock in locks if lock.excludes(wanted)), key=lambda lock: lock.start, default=None)
+def in_the_way(locks: Iterable[Lock], wanted: Lock, *, one_mount: bool = False) -> Lock | None:
+    """The first lock (by its start) that keeps `wanted` from being set. `one_mount`: at a time only one mount may have
+    locks on these bytes, shared ones too."""
+    hindering = (lock for lock in locks if lock.excludes(wanted) or (one_mount and lock.is_elsewhere(wanted)))
+    return min(hindering, key=lambda lock: lock.start, default=None)
 
 
 def held_by(locks: Locks, holder: Holder, start: int = 0, end: int = END_OF_ALL) -> Locks:

@@ -110,6 +110,11 @@ class Files:
         """Has anybody here got it open?"""
         return self._table.get(ino) is not None
 
+    def may_be_mapped(self, ino: int) -> bool:
+        """Whether somebody here has it open so that it could be written to by a shared mapping."""
+        file = self._table.get(ino)
+        return file is not None and file.mappable > 0
+
     def change(self, ino: int, changes: AttributeChanges, way: Way = ()) -> Attributes:
         """setattr()."""
         if changes.atime_ns is not None:
@@ -191,6 +196,8 @@ class Files:
         if handle is None:
             raise error(errno.EBADF)
         file = handle.file
+        with file.lock:
+            file.mappable -= handle.may_map
         try:
             if file.is_unsaved and not file.is_unlinked:
                 self._save(handle, wait=self._context.wait_for_close)
@@ -205,9 +212,10 @@ class Files:
                 file.rotation = inode.rotation
 
     def _add(self, file: OpenFile, flags: int) -> int:
+        names = self._context.store.witness()
         with file.lock:
-            data = file.losses.witness()
-        handle = Handle(file, flags, self._context.store.witness(), data)
+            handle = Handle(file, flags, names, file.losses.witness())
+            file.mappable += handle.may_map
         with self._lock:
             number = next(self._numbers)
             self._handles[number] = handle

@@ -40,3 +40,8 @@ class Handle:
     def may_write(self) -> bool:
         """Was it opened for writing?"""
         return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+    @property
+    def may_map(self) -> bool:
+        """Whether a program could write by a shared mapping."""
+        return self.flags & os.O_ACCMODE == os.O_RDWR

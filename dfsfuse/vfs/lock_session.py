@@ -3,6 +3,10 @@
 A session that could not be renewed for `SURE_PART` of its lifetime is given up here before others may take it for dead:
 its locks are *lost*. Who held one gets EIO when the file is written to, until he has unlocked or closed it.
 
+A holder is remembered with the openings (handles) through which its locks were set. For locks of an open file
+description (flock, `F_OFD_SETLK`) the kernel tells the end of the opening and nothing else, and it does not tell these
+from fcntl locks when they are set.
+
 Asks nobody and waits for nothing. Threads: changed by whoever has the turn (`locking.Locking`); `check` may be called
 by anybody, since it only looks into dictionaries.
 """
@@ -11,6 +15,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 from dfsfuse.namespace import lock_sessions
@@ -25,6 +30,17 @@ LocalHolder = tuple[int, bool]
 """The kernel's number for an owner; is it flock."""
 
 
+@dataclass(eq=False)
+class Holding:
+    """What is known of a holder's locks on a file."""
+
+    handles: set[int] = field(default_factory=set)
+    """The openings through which they were set."""
+    may_be_exclusive: bool = False
+    is_guarded: bool = False
+    """Whether one of them only one mount may have (`one_mount`)."""
+
+
 class LockSession:
     """See the module. `new_id` makes ids that nobody else has."""
 
@@ -37,11 +53,11 @@ class LockSession:
         self._renewed_at = NEVER
         self.is_recorded = False
         """Its record may be in the map."""
-        self.held: dict[int, set[LocalHolder]] = {}
+        self.held: dict[int, dict[LocalHolder, Holding]] = {}
         """By inode: who holds locks, or may hold some after an error."""
         self.overdue: dict[int, set[LocalHolder]] = {}
         """Closed, and the locks could not be ended yet."""
-        self._lost: dict[int, set[LocalHolder]] = {}
+        self._lost: dict[int, dict[LocalHolder, Holding]] = {}
         self.given_up: list[bytes] = []
         """Sessions of ours that are lost, and whose records may still be there."""
 
@@ -78,7 +94,7 @@ class LockSession:
         """All locks are lost; go on as a new session. How many holders had some?"""
         count = sum(map(len, self.held.values()))
         for ino, holders in self.held.items():
-            self._lost.setdefault(ino, set()).update(holders)
+            self._lost.setdefault(ino, {}).update(holders)
         self.given_up.append(self.id)
         self.held, self.overdue = {}, {}
         self.id = self._new_id()
@@ -91,13 +107,55 @@ class LockSession:
         """May he have locks on the file?"""
         return holder in self.held.get(ino, ())
 
-    def add(self, ino: int, holder: LocalHolder) -> None:
-        """He may have locks from now on."""
-        self.held.setdefault(ino, set()).add(holder)
+    def holds_exclusively(self, ino: int, holder: LocalHolder) -> bool:
+        """Whether some of his locks on the file may be exclusive, so that he may have written to it."""
+        holding = self.held.get(ino, {}).get(holder)
+        return holding is not None and holding.may_be_exclusive
+
+    def is_guarded(self, ino: int, holder: LocalHolder) -> bool:
+        """Whether he has a lock on the file that keeps all other mounts from using it."""
+        holding = self.held.get(ino, {}).get(holder)
+        return holding is not None and holding.is_guarded
+
+    def add(
+        self, ino: int, holder: LocalHolder, handle: int = 0, *, is_exclusive: bool = True, is_guarded: bool = False
+    ) -> bool:
+        """He may have locks from now on, set through this opening. Whether he had none through it before."""
+        holding = self.held.setdefault(ino, {}).setdefault(holder, Holding())
+        is_new = handle not in holding.handles
+        holding.handles.add(handle)
+        holding.may_be_exclusive |= is_exclusive
+        holding.is_guarded |= is_guarded
+        return is_new
+
+    def not_through(self, ino: int, holder: LocalHolder, handle: int) -> None:
+        """He has got none through this opening after all; those that he had before stay."""
+        holding = self.held.get(ino, {}).get(holder)
+        if holding is not None:
+            holding.handles.discard(handle)
 
     def remove(self, ino: int, holder: LocalHolder) -> None:
         """He has none any more."""
         _discard(self.held, ino, holder)
+
+    def through(self, ino: int, handle: int) -> list[LocalHolder]:
+        """Who has locks on the file that were set through this opening."""
+        return [holder for holder, holding in list(self.held.get(ino, {}).items()) if handle in holding.handles]
+
+    def release(self, ino: int, handle: int) -> list[LocalHolder]:
+        """The opening has ended. Those whose locks end with it: who has set them through no other one.
+
+        A process that holds fcntl locks and closes a descriptor has been forgotten before (FLUSH). The kernel may have
+        given the number of an owner that is gone to another one: who has set a lock through an opening that is still
+        there keeps it.
+        """
+        ended = []
+        for holder in self.through(ino, handle):
+            handles = self.held[ino][holder].handles
+            handles.discard(handle)
+            if not handles:
+                ended.append(holder)
+        return ended
 
     def is_overdue(self, ino: int, holder: LocalHolder) -> bool:
         """Was he gone before his locks could be ended?"""
@@ -116,6 +174,17 @@ class LockSession:
         """He knows that his locks are lost, or is gone. Were they?"""
         was_lost = holder in self._lost.get(ino, ())
         _discard(self._lost, ino, holder)
+        return was_lost
+
+    def forgive_through(self, ino: int, handle: int) -> bool:
+        """The same for all who had set them through this opening, which has ended, and through no other."""
+        was_lost = False
+        for holder, holding in list(self._lost.get(ino, {}).items()):
+            if handle in holding.handles:
+                holding.handles.discard(handle)
+                was_lost = True
+                if not holding.handles:
+                    _discard(self._lost, ino, holder)
         return was_lost
 
     def check(self, ino: int) -> None:
@@ -158,9 +227,14 @@ def _patience_s(sign: bytes) -> float:
         return float("inf")
 
 
-def _discard(holders: dict[int, set[LocalHolder]], ino: int, holder: LocalHolder) -> None:
+def _discard(
+    holders: dict[int, set[LocalHolder]] | dict[int, dict[LocalHolder, Holding]], ino: int, holder: LocalHolder
+) -> None:
     found = holders.get(ino)
     if found is not None:
-        found.discard(holder)
+        if isinstance(found, set):
+            found.discard(holder)
+        else:
+            found.pop(holder, None)
         if not found:
             del holders[ino]

@@ -6,7 +6,10 @@
   the mount; but who holds a lock on the file already does not queue behind those who wait for him.
 - Who gets a lock sees what was written before it was free: the map is at the batch that set the lock, or later; and if
   anything was saved since the last time, the kernel is told to forget the file before the lock is answered.
-- Who ends a lock, or closes a file, has the file's data made durable first.
+- Who ends a lock, makes an exclusive one a shared one, or closes a file, has the file's data made durable first.
+- fcntl locks end when their owner closes any descriptor of the file (`closed`); flock and OFD locks when the
+  opening ends through which they were set (`released`).
+- Some locks only one mount may have at a time, though they are shared ones (`one_mount`).
 - A mount that dies is silent, and then its locks end (`lock_session`).
 
 Threads: any number of callers. `_turn` is held during a transaction on locks, over the network, and guards `_session`
@@ -30,11 +33,12 @@ import msgspec
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace import lock_sessions, locks
 from dfsfuse.namespace.inodes import error
-from dfsfuse.namespace.lock_sessions import SessionLostError, Taken
+from dfsfuse.namespace.lock_sessions import Place, SessionLostError, Taken
 from dfsfuse.namespace.locks import END_OF_ALL, Lock
 from dfsfuse.namespace.transactions import MapStore, Transaction, View
 from dfsfuse.vfs.context import log
 from dfsfuse.vfs.lock_session import RENEW_PART, LocalHolder, LockSession, Witness
+from dfsfuse.vfs.one_mount import Guarded
 
 LIFETIME_S: Final = 10.0
 POLL_FIRST_S: Final = 0.005
@@ -66,11 +70,27 @@ class Waiter:
     wanted: Lock
     answer: Answer
     waits: bool
+    handle: int
+    """The opening through which it is to be set."""
+    guard: Guarded | None
+    """Why only one mount may have it."""
 
     @property
     def holder(self) -> LocalHolder:
         """Who it would be."""
         return self.wanted.owner, self.wanted.is_flock
+
+    @property
+    def is_for_one_mount(self) -> bool:
+        """Whether only one mount may have locks on these bytes."""
+        return self.guard is not None and self.guard.beside is None
+
+    @property
+    def beside(self) -> Place | None:
+        """Where no other mount may have a lock."""
+        if self.guard is None or self.guard.beside is None:
+            return None
+        return Place(*self.guard.beside, self.guard.guard.byte)
 
 
 class Locking:
@@ -97,6 +117,8 @@ class Locking:
         self._is_news = False
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
+        self._refused: set[int] = set()
+        """Files of which it was said that another mount uses them."""
         self._shown: dict[int, bytes | None] = {}
         """The inode's record when the kernel was last told to forget it."""
         self.on_change: Callable[[int], object] = lambda _: None
@@ -116,19 +138,39 @@ class Locking:
         wanted = msgspec.structs.replace(wanted, session=self._session.id)
         return self._store.read(look, max_age_s=NEWEST_DURABLE_S)
 
-    def lock(self, ino: int, wanted: Lock, answer: Answer, *, wait: bool) -> None:
-        """Set a lock, and answer when it is set. If it cannot be at once: EAGAIN, or with `wait` later."""
-        waiter = Waiter(ino, wanted, answer, wait)
+    def may_have_written(self, ino: int, owner: int, *, is_flock: bool) -> bool:
+        """Whether he may have an exclusive lock on the file, and another mount is owed what he wrote when it ends."""
+        holder = owner, is_flock
+        return self._session.holds_exclusively(ino, holder) and not self._session.is_guarded(ino, holder)
+
+    def lock(
+        self, ino: int, wanted: Lock, answer: Answer, *, wait: bool, handle: int = 0, guard: Guarded | None = None
+    ) -> None:
+        """Set a lock, and answer when it is set. If it cannot be at once: EAGAIN, or with `wait` later. `guard`: while
+        another mount has a lock there, it is EAGAIN also with `wait`."""
+        waiter = Waiter(ino, wanted, answer, wait, handle, guard)
+        if not wanted.is_exclusive and self._session.holds_exclusively(ino, waiter.holder):
+            self._save(ino)  # others may read it from then on
         if wait and self._is_behind(waiter):
             self._queue(waiter)
             return
         taken = self._try(waiter)
         if taken.obstacle is None:
             self._granted(waiter, taken)
-        elif wait:
+        elif not self._is_refused(waiter, taken.obstacle) and wait:
             self._queue(waiter)
         else:
             answer.fail(errno.EAGAIN)
+
+    def _is_refused(self, waiter: Waiter, obstacle: Lock) -> bool:
+        """Whether it is not to be waited for: another mount uses what only one may."""
+        wanted = msgspec.structs.replace(waiter.wanted, session=self._session.id)
+        if waiter.guard is None or obstacle.excludes(wanted):
+            return False
+        if waiter.ino not in self._refused:  # programs ask again and again: it is said once
+            self._refused.add(waiter.ino)
+            log.warning("%s", waiter.guard.refusal)
+        return True
 
     def unlock(self, ino: int, owner: int, start: int = 0, end: int = END_OF_ALL, *, is_flock: bool) -> None:
         """End what he holds of these bytes. What he wrote is durable and visible before. Raises what keeps it from
@@ -143,18 +185,32 @@ class Locking:
         if was_lost:
             raise error(errno.EIO, "the locks on this file were lost before they were ended")
 
-    def closed(self, ino: int, owner: int, *, is_flock: bool) -> None:
-        """He is gone, or has closed the file: all his locks on it end, whatever happens. Raises what keeps his data
-        from being saved, or (once) that his locks were lost."""
-        holder = owner, is_flock
+    def closed(self, ino: int, owner: int) -> None:
+        """He has closed a descriptor of the file, or is gone: all his fcntl locks on it end, whatever happens, and he
+        is forgotten. Raises what keeps his data from being saved, or (once) that his locks were lost."""
+        holder = owner, False
         was_lost = self._were_lost(ino, holder)
         if self._session.holds(ino, holder):
             try:
                 self._save(ino)
             finally:
-                self._end_for_sure(ino, holder)
+                with self._turn:
+                    self._end(ino, [holder])
+                self._tell()
         if was_lost:
             raise error(errno.EIO, "the locks on this file were lost while it was open")
+
+    def released(self, ino: int, handle: int) -> None:
+        """The opening has ended: what is left of locks that were set through it alone ends, whatever happens: flock and
+        OFD locks. Raises what keeps the data from being saved."""
+        self._session.forgive_through(ino, handle)
+        if self._session.through(ino, handle):
+            try:
+                self._save(ino)
+            finally:
+                with self._turn:
+                    self._end(ino, self._session.release(ino, handle))
+                self._tell()
 
     def check(self, ino: int) -> None:
         """Before a write. Raises OSError (EIO) if locks on the file were lost."""
@@ -191,10 +247,23 @@ class Locking:
         gives_way = waiter.waits and wanted.is_flock and session.holds(ino, holder)
 
         def work(tx: Transaction) -> Taken:
-            return lock_sessions.take(tx, ino, wanted, life, dead, afresh=afresh, gives_way=gives_way)
+            return lock_sessions.take(
+                tx,
+                ino,
+                wanted,
+                life,
+                dead,
+                afresh=afresh,
+                gives_way=gives_way,
+                one_mount=waiter.is_for_one_mount,
+                beside=waiter.beside,
+            )
 
         had_some = session.holds(ino, holder)
-        session.add(ino, holder)  # from now on, also if it is not known whether it is done
+        # from now on, also if it is not known whether it is done
+        is_new = session.add(
+            ino, holder, waiter.handle, is_exclusive=wanted.is_exclusive, is_guarded=waiter.is_for_one_mount
+        )
         taken = self._store.transact(work)
         self._witness.saw(taken.signs, [session.id])
         if taken.obstacle is None:
@@ -206,6 +275,8 @@ class Locking:
             self._start("lock-session", self._give_signs)
         elif gives_way or not had_some:
             session.remove(ino, holder)
+        elif is_new:
+            session.not_through(ino, holder, waiter.handle)
         return taken
 
     def _give(
@@ -215,14 +286,14 @@ class Locking:
         if not self._store.transact(lambda tx: lock_sessions.give(tx, ino, whole, start, end, restored)):
             self._session.remove(ino, holder)
 
-    def _end_for_sure(self, ino: int, holder: LocalHolder) -> None:
-        with self._turn:
+    def _end(self, ino: int, holders: list[LocalHolder]) -> None:
+        """End all their locks on the file, now or later. With the turn."""
+        for holder in holders:
             try:
                 self._give(ino, holder)
             except DfsError as failure:
                 log.warning("inode %d: a lock could not be ended yet: %s", ino, failure)
                 self._session.postpone(ino, holder)
-        self._tell()
 
     def _take_back(self, waiter: Waiter, taken: Taken) -> None:
         """Nobody wants the lock that was just set: all is as before, unless the holder is gone."""
@@ -366,18 +437,26 @@ class Locking:
             if waiter not in self._waiting:  # interrupted meanwhile
                 continue
             wanted = msgspec.structs.replace(waiter.wanted, session=self._session.id)
-            if locks.in_the_way(found[waiter.ino][0], wanted) is None and not self._is_behind(waiter, blocked):
+            obstacle = locks.in_the_way(found[waiter.ino][0], wanted, one_mount=waiter.is_for_one_mount)
+            if obstacle is None and not self._is_behind(waiter, blocked):
                 taken = self._try(waiter)
-                if taken.obstacle is None:
+                obstacle = taken.obstacle
+                if obstacle is None:
                     is_any = True
                     self._granted(waiter, taken)
                     continue
+            if obstacle is not None and self._is_refused(waiter, obstacle):
+                self._dequeue(waiter)
+                waiter.answer.fail(errno.EAGAIN)
+                continue
             blocked.append(waiter)
         return is_any
 
     def _granted(self, waiter: Waiter, taken: Taken) -> None:
         self._dequeue(waiter)
         ino = waiter.ino
+        if waiter.guard is not None:
+            self._refused.discard(ino)
         if self._shown.get(ino) != taken.inode:
             try:
                 self.on_change(ino)

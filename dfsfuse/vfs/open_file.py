@@ -131,6 +131,8 @@ class OpenFile:
     """It is to save all of the file, however young."""
     is_kept: bool = False
     """A commit in the background failed: the file is pinned until its data is saved after all."""
+    mappable: int = 0
+    """Number of handles through which a program could write by a shared mapping (O_RDWR)."""
     pins: int = 0
     """Handles and others that need it. Guarded by the lock of the table that it is in."""
 

@@ -160,6 +160,10 @@ class Vfs:
         """Has somebody here got the file or folder open?"""
         return self._files.is_open(ino) or self._folders.is_open(ino)
 
+    def may_be_mapped(self, ino: int) -> bool:
+        """Whether a program here may be able to write to the file by a shared mapping."""
+        return self._files.may_be_mapped(ino)
+
     def save_long_unsaved(self) -> None:
         """Save in the background what has been on the servers for long without a batch that refers to it."""
         self._saver.save_long_unsaved()

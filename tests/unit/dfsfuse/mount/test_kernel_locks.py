@@ -7,13 +7,16 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.memory_mounts import ROOT, MemoryMounts
+from support.mounts import eventually
 
 from dfsfuse.fusekernel.replies import Replies
-from dfsfuse.fusekernel.values import Changes, Context, Lock, LockRequest
+from dfsfuse.fusekernel.values import NOW, Changes, Context, Lock, LockRequest
 from dfsfuse.mount.kernel_operations import KernelOperations
+from dfsfuse.mount.mapped_pages import MappedPages
 
 WHO = Context(1000, 100, 42, 2)
 END = 2**63 - 1
@@ -28,11 +31,20 @@ class Side:
         self.answers: dict[int, int] = {}
         self._replies = Replies(lambda unique, error, _: self.answers.update({unique: error}))
 
-    def set(self, ino: int, kind: int, *, owner: int = 1, end: int = END, flock: bool = False) -> int | None:
+    def set(
+        self, ino: int, kind: int, *, owner: int = 1, end: int = END, flock: bool = False, handle: int = 0
+    ) -> int | None:
         unique = len(self.answers) + 1
-        request = LockRequest(0, owner, Lock(kind, 0, end, 4000 + owner), flock)
+        request = LockRequest(handle, owner, Lock(kind, 0, end, 4000 + owner), flock)
         self.fs.set_lock(WHO, ino, request, wait=False, reply=self._replies.expect(unique))
         return self.answers.get(unique)
+
+    def set_and_wait(self, ino: int, kind: int, **how: Any) -> int | None:
+        """The same, if it is answered from another thread."""
+        before = len(self.answers)
+        self.set(ino, kind, **how)
+        eventually(lambda: len(self.answers) > before, "the answer")
+        return self.answers[before + 1]
 
     def open(self, ino: int) -> int:
         return self.fs.open(WHO, ino, os.O_RDWR, kill_privileges=False).handle
@@ -81,7 +93,7 @@ def test_each_close_ends_fcntl_locks_and_the_last_one_a_flock(sides: tuple[Side,
     one, other = sides
     handle = one.open(ino)
     one.set(ino, fcntl.F_WRLCK, owner=1)
-    one.set(ino, fcntl.F_WRLCK, owner=2, flock=True)
+    one.set(ino, fcntl.F_WRLCK, owner=2, flock=True, handle=handle)
     one.fs.flush(WHO, ino, handle, 1)
     assert other.set(ino, fcntl.F_WRLCK) == 0
     assert other.set(ino, fcntl.F_WRLCK, flock=True) == errno.EAGAIN
@@ -115,3 +127,103 @@ def test_the_kernel_is_told_to_forget_before_the_answer(sides: tuple[Side, Side]
     one.vfs.locks.on_change = lambda changed: seen.append((changed, len(one.answers)))
     assert one.set(ino, fcntl.F_WRLCK) == 0
     assert seen == [(ino, 0)]
+
+
+# ---------------------------------------------------------------------- what was written through a mapping
+
+
+class Pages:
+    """What the kernel has of a file that is mapped, and a process that may have written there."""
+
+    def __init__(self, side: Side, handle: int) -> None:
+        self.dirty: list[bytes] = []
+        self.was_mapped = True
+        self.collected: list[int] = []
+        self._side = side
+        self._handle = handle
+        side.fs.mapped = MappedPages(self, self._maps)
+
+    def _maps(self, pid: int) -> bytes:
+        assert pid == WHO.pid
+        return b"7f0-7f1 rw-s 00000000 00:3f 2 /mnt/f\n" if self.was_mapped else b""
+
+    def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
+        """The kernel writes what is dirty, and waits for that."""
+        self.collected.append(ino)
+        while self.dirty:
+            self._side.write(ino, self._handle, self.dirty.pop())
+        return True
+
+    def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("flock", [False, True])
+@pytest.mark.parametrize("kind", [fcntl.F_UNLCK, fcntl.F_RDLCK])
+def test_the_kernel_hands_over_what_was_mapped_before_others_may_read(
+    sides: tuple[Side, Side], ino: int, *, flock: bool, kind: int
+) -> None:
+    one, other = sides
+    mine, theirs = one.open(ino), other.open(ino)
+    pages = Pages(one, mine)
+    assert one.set(ino, fcntl.F_WRLCK, flock=flock, handle=mine) == 0
+    pages.dirty.append(b"mapped")
+    assert one.set_and_wait(ino, kind, flock=flock, handle=mine) == 0
+    assert pages.collected == [ino]
+    assert other.set(ino, fcntl.F_RDLCK, flock=flock, handle=theirs) == 0
+    assert other.fs.read(WHO, ino, theirs, 0, 9) == b"mapped"
+    one.fs.release(WHO, ino, mine, None)
+    other.fs.release(WHO, ino, theirs, None)
+
+
+def test_nothing_is_asked_of_the_kernel_for_who_cannot_have_written_by_a_mapping(
+    sides: tuple[Side, Side], ino: int
+) -> None:
+    one, _ = sides
+    handle = one.open(ino)
+    pages = Pages(one, handle)
+    assert one.set(ino, fcntl.F_RDLCK, handle=handle) == 0
+    assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "he had a shared lock"
+    assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "he had none"
+    pages.was_mapped = False
+    assert one.set(ino, fcntl.F_WRLCK, handle=handle) == 0
+    assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "he has not mapped it"
+    pages.was_mapped = True
+    one.fs.release(WHO, ino, handle, None)
+    writer = one.fs.open(WHO, ino, os.O_WRONLY, kill_privileges=False).handle
+    assert one.set(ino, fcntl.F_WRLCK, handle=writer) == 0
+    assert one.set(ino, fcntl.F_UNLCK, handle=writer) == 0, "nobody can map it to write"
+    one.fs.release(WHO, ino, writer, None)
+    assert pages.collected == []
+
+
+def test_what_keeps_the_unlock_from_being_right_is_told_though_it_comes_later(
+    sides: tuple[Side, Side], ino: int
+) -> None:
+    one, _ = sides
+    handle = one.open(ino)
+    Pages(one, handle)
+    assert one.set(ino, fcntl.F_WRLCK, handle=handle) == 0
+    one.vfs.locks._save = lambda _: (_ for _ in ()).throw(OSError(errno.EROFS, "two servers are away"))
+    assert one.set_and_wait(ino, fcntl.F_UNLCK, handle=handle) == errno.EROFS
+    one.vfs.locks._save = lambda _: None
+    one.fs.release(WHO, ino, handle, None)
+
+
+def test_a_time_that_is_set_stays_though_the_file_was_written_by_a_mapping_before(
+    sides: tuple[Side, Side], ino: int
+) -> None:
+    one, _ = sides
+    handle = one.open(ino)
+    pages = Pages(one, handle)
+    pages.dirty.append(b"mapped")
+    one.fs.setattr(WHO, ino, Changes(mtime_ns=12345), handle)
+    one.fs.flush(WHO, ino, handle, 1)
+    assert one.fs.getattr(WHO, ino, None).attributes.mtime_ns == 12345
+    assert one.fs.read(WHO, ino, handle, 0, 9) == b"mapped"
+    pages.collected.clear()
+    one.fs.setattr(WHO, ino, Changes(mtime_ns=NOW), handle)
+    one.fs.setattr(WHO, ino, Changes(atime_ns=5), handle)
+    one.fs.release(WHO, ino, handle, None)
+    one.fs.setattr(WHO, ino, Changes(mtime_ns=12345), None)
+    assert pages.collected == [], "no time to keep, or nobody who could have mapped it"

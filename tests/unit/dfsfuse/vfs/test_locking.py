@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import itertools
+import stat
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from support.memory_map import MemoryMap
 
 from dfsfuse.errors import ReadOnlyError
-from dfsfuse.namespace import inodes, keys, locks
+from dfsfuse.namespace import inodes, keys, locks, records
 from dfsfuse.namespace.locks import Lock
+from dfsfuse.namespace.records import Entry
 from dfsfuse.vfs.locking import Locking
+from dfsfuse.vfs.one_mount import Guarded, guarded
 
 INO = 7
 DEADLINE_S = 20.0
@@ -77,12 +81,15 @@ class Mount:
         shared: bool = False,
         flock: bool = False,
         wait: bool = False,
+        handle: int = 0,
+        guard: Guarded | None = None,
     ) -> Answer:
         answer = Answer()
-        self.locks.lock(INO, Lock(b"", owner, flock, not shared, start, end, 1000 + owner), answer, wait=wait)
+        wanted = Lock(b"", owner, flock, not shared, start, end, 1000 + owner)
+        self.locks.lock(INO, wanted, answer, wait=wait, handle=handle, guard=guard)
         return answer
 
-    def take(self, owner: int, start: int = 0, end: int = 99, **how: bool) -> int:
+    def take(self, owner: int, start: int = 0, end: int = 99, **how: Any) -> int:
         return self.lock(owner, start, end, **how).result()
 
     def unlock(self, owner: int, start: int = 0, end: int = 99, *, flock: bool = False) -> None:
@@ -105,6 +112,12 @@ class World:
     def write(self, time_ns: int) -> None:
         """Somebody saves something in the file."""
         self.map.transact(lambda tx: inodes.save(tx, INO, inodes.new(0o100644, 0, 0, time_ns)))
+
+    def make_beside(self, parent: int, name: bytes, ino: int) -> None:
+        """Another file."""
+        entry = records.encode(Entry(records.FORMAT, ino, stat.S_IFREG))
+        self.map.transact(lambda tx: tx.put(keys.entry(parent, name), entry))
+        self.map.transact(lambda tx: inodes.save(tx, ino, inodes.new(0o100644, 0, 0, 1)))
 
     def table(self) -> locks.Locks:
         return locks.decode(self.map.items.get(keys.locks(INO)))
@@ -138,7 +151,7 @@ def test_what_is_not_wanted_any_more_leaves_nothing(world: World) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     assert a.take(1) == b.take(1, flock=True) == 0
     a.unlock(1)
-    b.locks.closed(INO, 1, is_flock=True)
+    b.locks.released(INO, 0)
     assert keys.locks(INO) not in world.map.items
     a.locks.beat()
     b.locks.close()
@@ -149,7 +162,7 @@ def test_who_holds_nothing_asks_nobody(world: World) -> None:
     """Every close() of every file comes here."""
     a = world.mount()
     world.map.before_commit = lambda _: pytest.fail("a commit")
-    a.locks.closed(INO, 1, is_flock=False)
+    a.locks.closed(INO, 1)
     a.unlock(1)
     assert a.saved == []
 
@@ -160,7 +173,7 @@ def test_the_data_is_saved_before_a_lock_ends(world: World) -> None:
     a.locks._save = lambda ino: held.append(len(world.table()))
     a.take(1)
     a.unlock(1, 0, 49)
-    a.locks.closed(INO, 1, is_flock=False)
+    a.locks.closed(INO, 1)
     assert held == [1, 1]
     assert world.table() == ()
 
@@ -171,8 +184,201 @@ def test_any_close_ends_all_fcntl_locks_of_the_owner(world: World) -> None:
     a.take(1, 50, 59)
     a.take(2, 20, 29)
     a.take(1, flock=True)
-    a.locks.closed(INO, 1, is_flock=False)
+    a.locks.closed(INO, 1)
     assert [lock.holder[1:] for lock in world.table()] == [(2, False), (1, True)]
+
+
+# ---------------------------------------------------------------------- which opening they were set through
+
+
+def test_an_opening_that_ends_takes_what_was_set_through_it(world: World) -> None:
+    """flock and OFD locks: the kernel tells nothing else of their end, and does not tell these from fcntl locks."""
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, 0, 9, handle=11)
+    a.take(2, 10, 19, handle=12)
+    a.take(1, flock=True, handle=11)
+    assert (b.take(1, 0, 9), b.take(1, flock=True)) == (errno.EAGAIN, errno.EAGAIN)
+    a.locks.released(INO, 11)
+    assert [lock.holder[1:] for lock in world.table()] == [(2, False)]
+    assert a.saved == [INO]
+    assert (b.take(1, 0, 9), b.take(1, flock=True), b.take(1, 10, 19)) == (0, 0, errno.EAGAIN)
+
+
+def test_an_opening_without_locks_ends_quietly(world: World) -> None:
+    """Every close() of every file comes here."""
+    a = world.mount()
+    a.take(1, handle=11)
+    a.saved.clear()
+    before = len(world.map.batches)
+    a.locks.released(INO, 12)
+    a.locks.released(INO + 1, 11)
+    assert (a.saved, len(world.map.batches)) == ([], before)
+
+
+def test_an_fcntl_lock_that_was_taken_again_through_another_descriptor_stays(world: World) -> None:
+    """The first descriptor's close() ends all locks of the process; its last duplicate may go much later."""
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, handle=11)
+    a.locks.closed(INO, 1)
+    assert world.table() == ()
+    a.take(1, handle=12)
+    a.locks.released(INO, 11)
+    assert b.take(1) == errno.EAGAIN
+    a.locks.closed(INO, 1)
+    assert b.take(1) == 0
+    a.locks.released(INO, 12)
+    assert [lock.session for lock in world.table()] == [b"b1"]
+
+
+def test_locks_of_one_process_through_two_descriptors_stay_while_one_is_open(world: World) -> None:
+    a = world.mount()
+    a.take(1, 0, 9, handle=11)
+    a.take(1, 10, 19, handle=12)
+    a.locks.released(INO, 11)
+    assert [(lock.start, lock.end) for lock in world.table()] == [(0, 19)]
+    a.locks.released(INO, 12)
+    assert world.table() == ()
+
+
+def test_an_owners_number_that_is_given_again_before_the_end_was_told(world: World) -> None:
+    """The kernel's number of an OFD lock's owner is an address: the next open() may get it. The new lock stays."""
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, 0, 9, handle=11)
+    assert a.take(1, 0, 99, handle=12) == 0
+    a.locks.released(INO, 11)
+    assert b.take(1) == errno.EAGAIN
+    a.locks.released(INO, 12)
+    assert b.take(1) == 0
+
+
+def test_who_was_refused_through_an_opening_has_nothing_through_it(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    b.take(1, 50, 59)
+    a.take(1, 0, 9, handle=11)
+    assert a.take(1, 50, 59, handle=12) == errno.EAGAIN
+    a.locks.released(INO, 11)
+    assert [lock.session for lock in world.table()] == [b"b1"]
+
+
+def test_the_end_of_an_opening_forgives_what_was_lost(world: World) -> None:
+    a = world.mount()
+    a.take(1, handle=11)
+    a.locks._session.lose()
+    with pytest.raises(OSError, match="lost"):
+        a.locks.check(INO)
+    a.locks.released(INO, 12)
+    with pytest.raises(OSError, match="lost"):
+        a.locks.check(INO)
+    a.locks.released(INO, 11)
+    a.locks.check(INO)
+
+
+def test_a_waiter_that_is_killed_leaves_an_opening_that_ends_with_nothing(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    b.take(1)
+    waiter = a.lock(1, wait=True, handle=11)
+    waiter.interrupt()
+    a.locks.released(INO, 11)
+    b.unlock(1)
+    assert world.table() == ()
+
+
+def test_an_opening_whose_locks_cannot_be_ended_now_has_them_ended_later(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, handle=11)
+    world.map.is_writable = False
+    a.locks.released(INO, 11)
+    world.map.is_writable = True
+    assert b.take(1) == errno.EAGAIN
+    a.locks.beat()
+    assert b.take(1) == 0
+
+
+# ---------------------------------------------------------------------- who may read from then on
+
+
+def test_what_was_written_is_saved_before_an_exclusive_lock_becomes_a_shared_one(world: World) -> None:
+    a = world.mount()
+    held: list[bool] = []
+    a.locks._save = lambda _: held.append(world.table()[0].is_exclusive)
+    a.take(1)
+    assert a.take(1, shared=True) == 0
+    assert held == [True]
+    a.unlock(1)
+    held.clear()
+    assert a.take(2, shared=True) == a.take(2, shared=True) == 0
+    assert held == [], "who has only read has nothing to save"
+
+
+# ---------------------------------------------------------------------- what only one mount may use
+
+
+GUARD = guarded([(1, b"x-shm")], 128, 128)
+
+
+def test_what_only_one_mount_may_use(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    assert a.take(1, 128, 128, shared=True, guard=GUARD) == 0
+    assert a.take(2, 128, 128, shared=True, guard=GUARD) == 0, "two programs of one mount"
+    for wait in (False, True, True):
+        assert b.take(1, 128, 128, shared=True, guard=GUARD, wait=wait) == errno.EAGAIN
+    assert b.take(1, 128, 128, shared=True, flock=True) == 0
+    assert caplog.text.count("'x-shm': a lock is refused") == 1
+    a.locks.closed(INO, 1)
+    assert b.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
+    a.locks.closed(INO, 2)
+    assert b.take(1, 128, 128, shared=True, guard=GUARD) == 0
+    assert a.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
+
+
+def test_what_only_one_mount_may_use_is_free_when_that_mount_has_died(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, 128, 128, shared=True, guard=GUARD)
+    assert b.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
+    world.now_s += 10.1
+    assert b.take(1, 128, 128, shared=True, guard=GUARD) == 0
+
+
+def test_the_database_is_refused_while_another_mount_uses_the_index_beside_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There SQLite has the right words, and waits as long as it was told."""
+    a, b = world.mount(b"a"), world.mount(b"b")
+    database = guarded([(1, b"x")], 0x40000002, 0x40000002 + 509)
+    shared = {"shared": True, "guard": database}
+    bytes_ = 0x40000002, 0x40000002 + 509
+    assert b.take(1, *bytes_, **shared) == a.take(1, *bytes_, **shared) == 0, "as long as there is no log"
+    b.unlock(1, *bytes_)
+    world.make_beside(1, b"x-shm", INO + 1)
+    assert b.take(1, *bytes_, **shared) == 0
+    b.unlock(1, *bytes_)
+    a.locks.lock(INO + 1, Lock(b"", 1, False, False, 128, 128), Answer(), wait=False, guard=GUARD)
+    assert a.take(2, *bytes_, **shared) == 0, "another program of the same mount"
+    for wait in (False, True):
+        assert b.take(1, *bytes_, wait=wait, **shared) == errno.EAGAIN
+    assert b.take(1, 0x40000000, 0x40000000) == 0, "what is not the beginning of its use"
+    assert caplog.text.count("b'x': a lock is refused") == 1
+    a.locks.closed(INO + 1, 1)
+    assert b.take(1, *bytes_, **shared) == 0
+
+
+def test_within_the_mount_it_is_waited_for_as_always(world: World) -> None:
+    a = world.mount()
+    a.take(1, 0, 0, guard=GUARD)
+    waiter = a.lock(2, 0, 0, shared=True, wait=True, guard=GUARD)
+    assert not waiter.answered.is_set()
+    a.take(1, 0, 0, shared=True, guard=GUARD)
+    assert waiter.result() == 0
+
+
+def test_who_keeps_other_mounts_out_owes_them_nothing_at_each_unlock(world: World) -> None:
+    a = world.mount()
+    a.take(1, 128, 128, shared=True, guard=GUARD)
+    a.take(1, 120, 120)
+    a.take(2, 0, 9)
+    assert not a.locks.may_have_written(INO, 1, is_flock=False)
+    assert a.locks.may_have_written(INO, 2, is_flock=False)
+    assert not a.locks.may_have_written(INO, 3, is_flock=False)
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -321,8 +527,8 @@ def test_a_lock_that_cannot_be_ended_at_close_is_ended_later(world: World) -> No
     a.take(1)
     a.take(2, 200, 299)
     world.map.is_writable = False
-    a.locks.closed(INO, 1, is_flock=False)
-    a.locks.closed(INO, 2, is_flock=False)
+    a.locks.closed(INO, 1)
+    a.locks.closed(INO, 2)
     with pytest.raises(ReadOnlyError):
         b.take(1, 500, 500)
     world.map.is_writable = True

@@ -1,0 +1,88 @@
+"""Files that only one mount may use at a time, though the programs that use them think otherwise. Pure.
+
+Some programs keep what their processes must agree on in a shared mapping: an index of a log, a table of readers, a
+mutex. The processes of one machine share the memory itself. Two mounts have two copies of it, whatever is written out
+and when: changes of one that were acknowledged are then overwritten by the other, silently, whatever is locked. But
+these programs hold a shared lock on a byte of the file for as long as they have it open. So that byte is given to
+one mount at a time: a program on another mount is refused as if the lock were exclusive, and says that its database is
+locked, until the first mount's programs have closed it or that mount has died.
+
+A guarded file is known by its name and by the byte that is locked. Other names and bytes are locked as always. SQLite
+takes a refusal there for a moment's disorder, tries for ten seconds, and then complains of a "locking protocol". So it
+is refused before that, at the lock on the database itself, for which it has the right words and the user's time-out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A format whose file only one mount may use."""
+
+    what: str
+    """Whose file it is, for people."""
+    name: bytes
+    """The file's name, or with a `*` in front how its name ends."""
+    byte: int
+    """Programs hold an fcntl lock on this byte, and no other, as long as they have the file open."""
+    source: str
+    """The version that was tried, and where it says so."""
+    before: tuple[int, int] | None = None
+    """The first and the last byte of what they lock first, in the file that is named like this one without its end."""
+
+    @property
+    def end(self) -> bytes:
+        """How its name ends."""
+        return self.name.removeprefix(b"*")
+
+    def fits(self, name: bytes) -> bool:
+        """Whether a file with this name is one of these."""
+        return name.endswith(self.end) if self.name.startswith(b"*") else name == self.name
+
+
+_LMDB: Final = "LMDB 0.9.36 (lmdb 3.0.0 of PyPI), libraries/liblmdb/mdb.c: mdb_env_excl_lock(), mdb_env_share_locks()"
+_SQLITE_SHARED: Final = 0x40000002, 0x40000002 + 509
+GUARDS: Final = (
+    Guard(
+        "a SQLite database with a write-ahead log",
+        b"*-shm",
+        128,
+        "SQLite 3.40.1, src/os_unix.c: UNIX_SHM_DMS, unixLockSharedMemory(); src/os.h: SHARED_FIRST, SHARED_SIZE",
+        before=_SQLITE_SHARED,
+    ),
+    Guard("an LMDB environment", b"lock.mdb", 0, _LMDB),
+    Guard("an LMDB environment", b"*-lock", 0, _LMDB + "; MDB_NOSUBDIR"),
+)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A lock that only one mount may have, on a file with this name."""
+
+    name: bytes
+    guard: Guard
+    beside: tuple[int, bytes] | None = None
+    """If it is not this file that only one mount may use, but one beside it: that one's folder and name."""
+
+    @property
+    def refusal(self) -> str:
+        """What is said when another mount uses it."""
+        return (
+            f"{self.name!r}: a lock is refused, since {self.guard.what} can be used by one mount at a time and another "
+            f"mount has it open; close it there first (docs/conformance.md)"
+        )
+
+
+def guarded(places: Iterable[tuple[int, bytes]], start: int, end: int) -> Guarded | None:
+    """What an fcntl lock from `start` to `end` falls under, on a file with these names (folder and name)."""
+    for parent, name in places:
+        for guard in GUARDS:
+            if guard.byte == start == end and guard.fits(name):
+                return Guarded(name, guard)
+            if (start, end) == guard.before:
+                return Guarded(name, guard, (parent, name + guard.end))
+    return None
