@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,7 +128,7 @@ def mount(request: Request) -> int:
     if request.foreground:
         os.chdir("/")  # the folder we are in may be about to be covered
         _log_to(logging.StreamHandler(), request.verbose)
-        return _serve(request, config, mountpoint, lambda: None)
+        return _serve(request, config, mountpoint, lambda _: None)
     log_file = request.options.log_file or mount_log.default_file(mountpoint)
     try:
         log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def _in_background(
     _log_to(handler, request.verbose)
     began_at = os.fstat(2).st_size
     try:
-        code = _serve(request, config, mountpoint, lambda: report(Report(DONE)))
+        code = _serve(request, config, mountpoint, lambda remark: report(Report(DONE, remark)))
     except BaseException as error:  # the child's last words go to the parent and the log
         foreseen = isinstance(error, DfsError)
         log.error("%s: the mount ended: %s", mountpoint, error, exc_info=None if foreseen else error)  # noqa: TRY400
@@ -175,14 +175,15 @@ def _complaints_since(offset: int) -> str:
     return f" ({'; '.join(found)})" if found else ""
 
 
-def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_ready: Callable[[], None]) -> int:
+def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_ready: Callable[[str], None]) -> int:
     from dfsfuse.cli.session import open_session
     from dfsfuse.mount import bindings, running
     from dfsfuse.vfs.orphan_keeper import GRACE_S
 
     def ready() -> None:
-        log.info("%s: mounted", mountpoint)
-        on_ready()
+        remark = missing_servers(mountpoint, session.cluster.missing())
+        log.log(logging.WARNING if remark else logging.INFO, "%s", remark or f"{mountpoint}: mounted")
+        on_ready(remark)
 
     if request.options.why_fusepy:
         log.info("%s: fusepy is used: %s", mountpoint, request.options.why_fusepy)
@@ -200,6 +201,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             removal_grace_s=GRACE_S,
             heal_mb_s=0.0 if request.options.read_only else request.options.heal_mb_s,
             sweep=not request.options.read_only,
+            wait_for_all=True,
         )
         mount_options = options.named(request.options, source_of(connected_to))
         with session:
@@ -207,6 +209,17 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             log.info("%s: unmounted; writing out what is left", mountpoint)
     log.info("%s: done", mountpoint)
     return DONE
+
+
+def missing_servers(mountpoint: Path, missing: Sequence[str]) -> str:
+    """What to say when it is mounted and some servers are missing; of each a text that names it. Empty if none is."""
+    if not missing:
+        return ""
+    if len(missing) == 1:
+        means = "Files can be read and written: any one server may be away."
+    else:
+        means = "Until three servers answer nothing can be written, and files may be incomplete."
+    return f"{mountpoint}: mounted, but {'; '.join(missing)}. {means}"
 
 
 def source_of(config: ClientConfig) -> str:

@@ -69,6 +69,7 @@ def open_session(
     removal_grace_s: float = 0.0,
     heal_mb_s: float = 0.0,
     sweep: bool = False,
+    wait_for_all: bool = False,
 ) -> Session:
     """Connect and open the namespace of the config's user.
 
@@ -79,6 +80,7 @@ def open_session(
     shown of a state that may not be the newest one.
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
     `heal_mb_s`: what lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not.
+    `wait_for_all`: servers that may be about to start are waited for (`Cluster.connect`).
     `sweep`: what dead clients left is swept in the background, once a day (for a mount).
 
     Raises `AuthenticationError`, `WrongServerError` or `UnavailableError`; then nothing was done on any server.
@@ -86,7 +88,7 @@ def open_session(
     with contextlib.ExitStack() as opened:
         cluster = Cluster(config.servers, config.credentials)
         opened.callback(cluster.close)
-        _connect(cluster, config)
+        _connect(cluster, config, wait_for_all=wait_for_all)
         log = QuorumLog(cluster)
 
         def is_newest(view: View, servers: frozenset[int]) -> bool:
@@ -137,10 +139,10 @@ def open_session(
         return Session(vfs, cluster, store, opened.pop_all())
 
 
-def _connect(cluster: Cluster, config: ClientConfig) -> None:
+def _connect(cluster: Cluster, config: ClientConfig, *, wait_for_all: bool) -> None:
     """Connect; if that fails, the sentence says which file these servers and this user come from."""
     try:
-        cluster.connect()
+        cluster.connect(wait_for_all=wait_for_all)
     except (AuthenticationError, WrongServerError, UnavailableError) as error:
         raise type(error)(f"{error} (config: {printable(config.path)})") from error
 

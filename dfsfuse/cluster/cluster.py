@@ -24,6 +24,10 @@ from dfsfuse.errors import UnavailableError
 
 STRAGGLER_S: Final = 0.5
 """How long `connect` waits for the last server when the others have answered."""
+STRAGGLER_FACTOR: Final = 3
+"""The same as a multiple of what the others took: on a busy machine everything takes long."""
+COMING_S: Final = 5.0
+"""How long `connect` waits for servers that have taken the connection and say nothing yet, at most."""
 RECHECK_S: Final = 0.5
 
 
@@ -51,31 +55,39 @@ class Cluster:
     ) -> None:
         self.close()
 
-    def connect(self) -> None:
-        """Authenticate with all servers side by side, within 2 s. One or more of them may be missing.
+    def connect(self, *, wait_for_all: bool = False) -> None:
+        """Authenticate with all servers side by side. One or more of them may be missing: who refuses a connection is
+        not waited for, and who says nothing is for a while that depends on how quick the others are; with
+        `wait_for_all` for `COMING_S`, since it may be about to start.
 
         Raises `AuthenticationError` if any server refuses the user, `WrongServerError` if one is not the one that
         the config names, `UnavailableError` if none answers.
         """
         try:
             self._look_up_names()
-            self._meet()
+            self._meet(wait_for_all=wait_for_all)
         except BaseException:
             self._lines.hang_up()
             raise
         self._pinger.start()
 
-    def _meet(self) -> None:
+    def _meet(self, *, wait_for_all: bool) -> None:
         texts: dict[int, str] = {}  # of the servers that did not answer
         waited_for = set(self.names)
-        with self.exchange() as exchange:
+        clock = self._lines.clock
+        begun = clock()
+        took_s = 0.0  # until the last answer
+        with Exchange(self._lines, greeting_s=COMING_S) as exchange:
             for server in self.servers:
-                exchange.start(Call(server.id, GetPosition(), stall_s=AUTHENTICATION_S))
+                exchange.start(Call(server.id, GetPosition(), stall_s=COMING_S))
             while waited_for:
-                straggler = len(waited_for) == 1 < len(self.servers) and not texts
-                outcome = exchange.next(STRAGGLER_S if straggler else None)
+                answered = len(self.servers) - len(waited_for) - len(texts)
+                is_only_one = len(waited_for) == 1 and not texts
+                wait_s = COMING_S if wait_for_all else _patience_s(answered, took_s, is_only_one=is_only_one)
+                outcome = exchange.next(max(begun + wait_s - clock(), 0.0))
                 if outcome is None:
                     break
+                took_s = clock() - begun
                 waited_for.remove(outcome.call.server)
                 if isinstance(outcome, Failure):
                     if outcome.error is not None:
@@ -83,10 +95,15 @@ class Cluster:
                     if outcome.status is None:
                         texts[outcome.call.server] = outcome.text
         for id in waited_for:
-            text = f"{self._lines.servers[id]} does not answer: nothing came for {STRAGGLER_S:g} s"
+            text = f"{self._lines.servers[id]} does not answer: nothing came for {clock() - begun:.1f} s"
             self._lines.failed(id, text, quick=False)
+            texts[id] = text
         if len(texts) == len(self.servers):
             raise UnavailableError("no server answers: " + "; ".join(texts.values()))
+
+    def missing(self) -> list[str]:
+        """A text for each server that is not believed to answer, which names it and says why. Costs nothing."""
+        return self._lines.missing()
 
     def exchange(self) -> Exchange:
         """Requests side by side; for one thread, in a `with`."""
@@ -205,3 +222,13 @@ class Cluster:
         until = time.monotonic() + AUTHENTICATION_S
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
+
+
+def _patience_s(answered: int, took_s: float, *, is_only_one: bool) -> float:
+    """How long after its beginning `connect` waits for more answers, when so many have come, the last after `took_s`.
+    `is_only_one`: one is missing, and nothing speaks against it yet."""
+    if not answered:
+        return COMING_S
+    usual_s = STRAGGLER_FACTOR * took_s
+    wait_s = took_s + max(STRAGGLER_S, usual_s) if is_only_one else max(AUTHENTICATION_S, usual_s)
+    return min(wait_s, COMING_S)

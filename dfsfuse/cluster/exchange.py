@@ -54,14 +54,19 @@ _LINE_ERRORS: Final = (OSError, ProtocolError, RefusalError, DfsError)
 class _Flight:
     """A call on its connection."""
 
-    __slots__ = ("attempts", "body", "call", "connection", "deadline", "ends_at", "events", "moved_at", "reused")
+    __slots__ = (
+        "attempts", "body", "call", "connection", "deadline", "ends_at", "events", "greeting_s", "moved_at", "reused",
+    )  # fmt: skip
 
-    def __init__(self, call: Call, body: bytes, connection: Connection, reused: bool, attempts: int) -> None:
+    def __init__(
+        self, call: Call, body: bytes, connection: Connection, reused: bool, attempts: int, greeting_s: float
+    ) -> None:
         self.call = call
         self.body = body
         self.connection = connection
         self.reused = reused  # the connection lay idle before: its loss may be an old story
         self.attempts = attempts
+        self.greeting_s = greeting_s
         self.events = 0  # what is polled for
         self.deadline = 0.0
         self.ends_at = 0.0
@@ -71,17 +76,19 @@ class _Flight:
         """Something happened: the deadline moves on, but not beyond the end."""
         connection = self.connection
         self.moved_at = now
-        ends_at = self.ends_at if connection.ready else min(self.ends_at, connection.opened_at + AUTHENTICATION_S)
+        ends_at = self.ends_at if connection.ready else min(self.ends_at, connection.opened_at + self.greeting_s)
         self.deadline = min(now + self.call.stall_s, ends_at)
 
 
 class Exchange:
     """See the module. A context manager; leaving it abandons what is unfinished."""
 
-    def __init__(self, lines: Lines, *, trial: bool = False) -> None:
+    def __init__(self, lines: Lines, *, trial: bool = False, greeting_s: float = AUTHENTICATION_S) -> None:
         """`trial`: servers that are down are asked all the same (the caller has claimed the trial), and one that
-        refuses the user is a `Failure` like any other."""
+        refuses the user is a `Failure` like any other. `greeting_s`: how soon a new connection must be authenticated.
+        """
         self._lines = lines
+        self._greeting_s = greeting_s
         self._trial = trial
         self._clock = lines.clock
         self._poll = select.poll()
@@ -182,7 +189,7 @@ class Exchange:
         except _LINE_ERRORS as error:
             self._fail(call, error)
             return
-        flight = _Flight(call, body, connection, reused, attempts)
+        flight = _Flight(call, body, connection, reused, attempts, self._greeting_s)
         now = self._clock()
         flight.ends_at = now + LONGEST_CALL_S
         flight.moved(now)

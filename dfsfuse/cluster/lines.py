@@ -89,6 +89,10 @@ class Lines:
         """The servers that are believed to answer."""
         return frozenset(id for id, circuit in self._circuits.items() if circuit.up)
 
+    def missing(self) -> list[str]:
+        """A text for each server that is not believed to answer, which names it and says why."""
+        return [circuit.reason for _, circuit in sorted(self._circuits.items()) if not circuit.up]
+
     def refusal(self, id: int) -> str | None:
         """None if the server may be asked now, else why not. One that refused a moment ago may: it costs nothing, and
         if it was restarted it may be needed at once, when another one dies."""

@@ -14,8 +14,9 @@ from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, WireServer, w
 
 from dfs_server.protocol.messages import Done, GetPiece, GetPosition, Piece, Position, PutPiece
 from dfs_server.protocol.pieces import block_digests
-from dfsfuse.cluster.cluster import Cluster
+from dfsfuse.cluster.cluster import COMING_S, STRAGGLER_S, Cluster, _patience_s
 from dfsfuse.cluster.exchange import Answer, Call, Failure
+from dfsfuse.cluster.lines import AUTHENTICATION_S
 from dfsfuse.cluster.servers import Credentials, ServerAddress
 from dfsfuse.errors import AuthenticationError, UnavailableError, WrongServerError
 
@@ -76,6 +77,36 @@ def test_one_server_may_hang_and_connecting_does_not_wait_for_it_for_long(four: 
         cluster.connect()
         assert time.monotonic() - before < 2.0
         assert cluster.usable() == {1, 3, 4}
+
+
+def test_when_all_answer_nobody_waits(four: dict[int, WireServer]) -> None:
+    """One request to each, and no pause."""
+    for wait_for_all in (False, True):
+        with cluster_of(four) as cluster:
+            begun = time.monotonic()
+            cluster.connect(wait_for_all=wait_for_all)
+            assert time.monotonic() - begun < STRAGGLER_S
+            assert cluster.missing() == []
+    assert all(len(server.requests) == 2 for server in four.values())
+
+
+@pytest.mark.parametrize(
+    ("answered", "took_s", "is_only_one", "patience_s"),
+    [
+        (0, 0.0, False, COMING_S),
+        (3, 0.0, True, STRAGGLER_S),
+        (3, 0.1, True, 0.1 + STRAGGLER_S),
+        (3, 1.0, True, 4.0),
+        (3, 4.0, True, COMING_S),
+        (2, 0.1, False, AUTHENTICATION_S),
+        (2, 1.5, False, 4.5),
+        (1, 4.0, False, COMING_S),
+    ],
+)
+def test_where_everything_takes_long_the_last_ones_are_waited_for_longer(
+    answered: int, took_s: float, is_only_one: bool, patience_s: float
+) -> None:
+    assert _patience_s(answered, took_s, is_only_one=is_only_one) == pytest.approx(patience_s)
 
 
 def test_no_server_answers(four: dict[int, WireServer]) -> None:
