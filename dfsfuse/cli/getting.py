@@ -16,6 +16,7 @@ from pathlib import Path
 from dfsfuse.cli import local_files, remote_paths
 from dfsfuse.cli.local_files import Facts
 from dfsfuse.cli.output import printable, write_bytes
+from dfsfuse.cli.own_mounts import OwnMounts
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.reports import CommandError, Tally, local_errors
@@ -25,9 +26,11 @@ from dfsfuse.vfs.attributes import Attributes
 Incomplete = Callable[[bytes, IncompleteError], None]  # told the path of a file that cannot be put together
 
 
-def get_file(remote: Remote, path: bytes, found: Attributes, local: Path, bar: Bar) -> None:
+def get_file(remote: Remote, path: bytes, found: Attributes, local: Path, own: OwnMounts, bar: Bar) -> None:
     """A remote file in the place of a local path. Raises IncompleteError, and then nothing has changed."""
     _refuse_special(path, found.mode)
+    if _inode_at(local, own) == found.ino:
+        raise CommandError(f"{printable(path)} and local {printable(local)} are the same file")
     bar.start(remote_paths.base_name(path), found.size)
     with local_files.replacing(local, facts_of(found)) as file:
         for chunk in remote.contents(found.ino, path):
@@ -47,29 +50,35 @@ def get_stream(remote: Remote, path: bytes, found: Attributes, bar: Bar) -> None
 def get_tree(remote: Remote, path: bytes, found: Attributes, local: Path, bar: Bar, *, incomplete: Incomplete) -> None:
     """A remote folder and all below it. Existing local folders are merged into, files replaced.
 
-    One that fails is reported, and the others go on; raises `AlreadyReported` at the end.
+    One that fails is reported, and the others go on; raises `AlreadyReported` at the end. In a mount of the namespace,
+    the folders that this very copy fills are not copied into themselves (as with cp).
     """
     tally = Tally()
+    own = OwnMounts(remote)
+    filled: set[int] = set()
     todo: list[tuple[bytes, Attributes, Path]] = [(path, found, local)]
     folders: list[tuple[Path, Facts]] = []
     while todo:
         source, attributes, target = todo.pop()
-        with tally.attempt():
+        with tally.attempt(source):
             entries = remote.entries(attributes.ino, source)
+            if attributes.ino in filled or _inode_at(target, own) == attributes.ino:
+                raise CommandError(f"{printable(source)} cannot be copied into itself (local {printable(local)})")
             _ensure_local_folder(target)
+            filled.add(_inode_at(target, own) or 0)
             folders.append((target, facts_of(attributes)))
             for name, below in entries:
-                with tally.attempt():
+                with tally.attempt(remote_paths.join(source, name)):
                     far = remote_paths.join(source, name)
                     near = target / local_files.safe_name(name)
                     if stat.S_ISDIR(below.mode):
                         todo.append((far, below, near))
                     else:
                         try:
-                            _get_leaf(remote, far, below, near, bar)
+                            _get_leaf(remote, far, below, near, own, bar)
                         except IncompleteError as error:
                             incomplete(far, error)
-                            tally.note(error.exit_code)
+                            tally.note(error.exit_code, far)
     for folder, facts in reversed(folders):  # last, because writing into a folder changes its times
         with tally.attempt(), local_errors(folder):
             folder.chmod(facts.mode & local_files.PERMISSIONS)
@@ -82,10 +91,11 @@ def facts_of(found: Attributes) -> Facts:
     return Facts(mode=stat.S_IMODE(found.mode), atime_ns=found.atime_ns, mtime_ns=found.mtime_ns)
 
 
-def target_of(path: bytes, local: Path | None, *, folder_meant: bool) -> Path:
+def target_of(path: bytes, local: Path | None, *, folder_meant: bool, contents_meant: bool = False) -> Path:
     """The local path that `get REMOTE [LOCAL]` means: as for cp, an existing folder gets the base name appended.
 
-    `folder_meant`: LOCAL was typed with a slash at its end, which a `Path` forgets.
+    `folder_meant`: LOCAL was typed with a slash at its end, which a `Path` forgets. `contents_meant`: REMOTE was typed
+    with `.` or `..` at its end. As for cp, an existing folder gets what is in it then.
     """
     name = remote_paths.base_name(path)
     below = local_files.safe_name(name) if name else ""
@@ -93,15 +103,24 @@ def target_of(path: bytes, local: Path | None, *, folder_meant: bool) -> Path:
         return Path(below)
     with local_errors(local):
         if local.is_dir():
-            return local / below
+            return local if contents_meant else local / below
         if folder_meant:
             raise CommandError(f"local {printable(local)} is not an existing folder")
         return local.resolve() if local.is_symlink() else local
 
 
-def _get_leaf(remote: Remote, path: bytes, found: Attributes, local: Path, bar: Bar) -> None:
+def _inode_at(local: Path, own: OwnMounts) -> int | None:
+    """The number in the namespace of what is at a local path; None if nothing is there, or it is elsewhere."""
+    with local_errors(local):
+        try:
+            return own.inode(local, local.stat().st_dev)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def _get_leaf(remote: Remote, path: bytes, found: Attributes, local: Path, own: OwnMounts, bar: Bar) -> None:
     if not stat.S_ISLNK(found.mode):
-        get_file(remote, path, found, local, bar)
+        get_file(remote, path, found, local, own, bar)
         return
     target = remote.link_target(found.ino, path)
     if local_files.kind_of(local) == stat.S_IFDIR:

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from dfsfuse.cli import local_files, remote_paths
 from dfsfuse.cli.local_files import Facts
 from dfsfuse.cli.output import printable
+from dfsfuse.cli.own_mounts import OwnMounts
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.reports import CommandError, Tally, local_errors
@@ -30,12 +31,14 @@ def put_stream(remote: Remote, file: BinaryIO, path: bytes, facts: Facts, bar: B
     remote.put(place, _told(local_files.chunks(file, Path("standard input")), bar), facts, keep_mode=False)
 
 
-def put_file(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
+def put_file(remote: Remote, local: Path, path: bytes, own: OwnMounts, bar: Bar) -> None:
     """A regular local file under a remote path."""
     place = remote.find(path)
     with local_files.reading(local) as (file, found):
         if place.is_folder():
             raise CommandError(f"{printable(path)} is a folder: it is not replaced by a file")
+        if place.found is not None and own.inode(file.fileno(), found.st_dev) == place.found.ino:
+            raise CommandError(f"local {printable(local)} and {printable(path)} are the same file")
         bar.start(os.fsencode(local.name), found.st_size)
         remote.put(place, _told(local_files.chunks(file, local), bar), facts_of(found))
 
@@ -43,27 +46,33 @@ def put_file(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
 def put_tree(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
     """A local folder and all below it. Existing remote folders are merged into, files replaced.
 
-    One that fails is reported, and the others go on; raises `AlreadyReported` at the end.
+    One that fails is reported, and the others go on; raises `AlreadyReported` at the end. If the tree holds a mount of
+    the namespace, that is copied too, but for the folders that this very copy fills (as with cp).
     """
     tally = Tally()
+    own = OwnMounts(remote)
     todo: list[tuple[Path, bytes]] = [(local, path)]
-    folders: list[tuple[int, Facts]] = []
+    folders: dict[int, Facts] = {}
     while todo:
         source, target = todo.pop()
-        with tally.attempt():
+        with tally.attempt(source):
             with local_errors(source):
                 found = source.stat()
                 entries = sorted(source.iterdir())
+            seen = own.inode(source, found.st_dev)
+            place = remote.find(target)
+            if seen is not None and (seen in folders or (place.found is not None and seen == place.found.ino)):
+                raise CommandError(f"local {printable(source)} cannot be copied into itself ({printable(path)})")
             inode = remote.ensure_folder(target)
-            folders.append((inode, facts_of(found)))
+            folders[inode] = facts_of(found)
             for entry in entries:
-                with tally.attempt():
+                with tally.attempt(entry):
                     below = remote_paths.join(target, os.fsencode(entry.name))
                     if local_files.kind_of(entry) == stat.S_IFDIR:
                         todo.append((entry, below))
                     else:
-                        _put_leaf(remote, entry, below, bar)
-    for inode, facts in reversed(folders):  # last, because putting something into a folder changes its times
+                        _put_leaf(remote, entry, below, own, bar)
+    for inode, facts in reversed(folders.items()):  # last, because putting something into a folder changes its times
         with tally.attempt():
             remote.set_facts(inode, facts)
     tally.settle()
@@ -75,13 +84,13 @@ def facts_of(found: os.stat_result) -> Facts:
     return Facts(mode=mode, atime_ns=found.st_atime_ns, mtime_ns=found.st_mtime_ns)
 
 
-def _put_leaf(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
+def _put_leaf(remote: Remote, local: Path, path: bytes, own: OwnMounts, bar: Bar) -> None:
     with local_errors(local):
         found = local.lstat()
         target = os.fsencode(local.readlink()) if stat.S_ISLNK(found.st_mode) else b""
     local_files.refuse_special(local, found.st_mode)
     if not target:
-        put_file(remote, local, path, bar)
+        put_file(remote, local, path, own, bar)
         return
     place = remote.find(path, follow=False)
     if place.is_folder():
@@ -96,8 +105,12 @@ def _told(chunks: Iterator[bytes], bar: Bar) -> Iterator[bytes]:
         bar.advance(len(chunk))
 
 
-def target_of(remote: Remote, local: Path, given: str | None) -> bytes:
-    """The remote path that `put LOCAL [REMOTE]` means: as for cp, an existing folder gets the base name appended."""
+def target_of(remote: Remote, local: Path, given: str | None, *, contents_meant: bool) -> bytes:
+    """The remote path that `put LOCAL [REMOTE]` means: as for cp, an existing folder gets the base name appended.
+
+    `contents_meant`: LOCAL was typed with `.` or `..` at its end, which a `Path` may forget. As for cp, an existing
+    folder gets what is in it then.
+    """
     name = os.fsencode(local.name if local.name != ".." else "") or os.fsencode(local.resolve().name)
     if given is None:
         if not name:
@@ -106,7 +119,7 @@ def target_of(remote: Remote, local: Path, given: str | None) -> bytes:
     path = remote_paths.normal(given)
     place = remote.find(path)
     if place.is_folder():
-        return remote_paths.join(path, name) if name else path
+        return remote_paths.join(path, name) if name and not contents_meant else path
     if remote_paths.names_a_folder(given):
         raise CommandError(f"{printable(given)} is not an existing folder (make it with: mkdir -p)")
     return path

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from dfsfuse.cli.local_files import Facts, umask
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.extended import INODE
 
 if TYPE_CHECKING:
     from dfsfuse.vfs.health import Health
@@ -49,6 +50,13 @@ class Remote:
 
     def __init__(self, vfs: Vfs) -> None:
         self._vfs = vfs
+
+    def identity(self) -> bytes:
+        """What tells this namespace from every other; empty for one that has no identity yet."""
+        try:
+            return self._vfs.getxattr(ROOT, INODE).partition(b":")[0]
+        except OSError:
+            return b""
 
     def find(self, path: bytes, *, follow: bool = True) -> Place:
         """Where the path leads. Only the last name may be missing: `found` is None then. `follow`: also a last link."""

@@ -46,34 +46,53 @@ class AlreadyReported(Exception):  # noqa: N818 (it is the end of a command, not
 HOPELESS = (AuthenticationError, WrongServerError, UnavailableError, NoSpaceError)
 
 
+LISTED_MAX = 100
+"""At most so many names are repeated at the end of a command over many files."""
+
+
 class Tally:
     """The outcome of a command over many files: one that fails is reported, and the others go on."""
 
     def __init__(self) -> None:
         self._exit_code = exit_codes.DONE
+        self._failed: list[str] = []
 
     @contextmanager
-    def attempt(self) -> Iterator[None]:
-        """Do one of them; its failure is reported here. What makes all others fail too comes out."""
+    def attempt(self, name: bytes | Path = b"") -> Iterator[None]:
+        """Do one of them; its failure is reported here, whatever it is. What makes all others fail too comes out."""
         try:
             yield
-        except HOPELESS:
+        except (*HOPELESS, OutputClosed, click.Abort, click.exceptions.Exit):
+            self._list_failed()
             raise
-        except (CommandError, DfsError, OSError) as error:
-            self.failed(error)
+        except Exception as error:  # noqa: BLE001 (one that fails never ends the rest)
+            self.failed(error, name)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception, name: bytes | Path = b"") -> None:
         """Report this failure; the first one's exit code is the command's."""
-        self.note(report(error))
+        self.note(report(error), name)
 
-    def note(self, exit_code: int) -> None:
+    def note(self, exit_code: int, name: bytes | Path = b"") -> None:
         """Something failed and is reported already."""
         self._exit_code = self._exit_code or exit_code
+        if name:
+            self._failed.append(("local " if isinstance(name, Path) else "") + printable(name))
 
     def settle(self) -> None:
-        """Raises `AlreadyReported` if anything failed."""
+        """List what failed, as far as it was named. Raises `AlreadyReported` if anything failed."""
+        self._list_failed()
         if self._exit_code:
             raise AlreadyReported(self._exit_code)
+
+    def _list_failed(self) -> None:
+        """What failed, once more and together: the sentences may have gone by hours ago. One needs no list."""
+        if len(self._failed) < 2:
+            return
+        complain(f"{len(self._failed)} were not copied:")
+        for name in self._failed[:LISTED_MAX]:
+            complain(f"  {name}")
+        if len(self._failed) > LISTED_MAX:
+            complain(f"  and {len(self._failed) - LISTED_MAX} more, which are named above")
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 Pieces and batches name servers by id, the position in the client's config. A client that lists them in another order
 would look for every piece at the wrong server, so the namespace remembers each id's name, and the identity of the
 folder that answered there last. A folder's identity is made with it: another one is a new disk, to be filled again.
+The namespace itself has an identity too, made at random by the first client, by which two mounts know that they show
+the same files.
 
 Pure: records, sentences, and functions of a transaction; no clock, no servers.
 """
@@ -42,6 +44,8 @@ class Members(msgspec.Struct, frozen=True, array_like=True):
 
     format: int
     servers: tuple[Member, ...]
+    namespace: bytes = UNKNOWN
+    """The namespace's identity."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -53,17 +57,26 @@ def find(view: View) -> dict[int, Member]:
     return decode(view.get(keys.SERVERS))
 
 
+def namespace_identity(view: View) -> bytes:
+    """The namespace's identity; empty in one that has none yet. Raises OSError (EIO)."""
+    return _decoded(view.get(keys.SERVERS)).namespace
+
+
 def decode(data: bytes | None) -> dict[int, Member]:
     """The servers in the record. Raises OSError (EIO)."""
+    return dict(enumerate(_decoded(data).servers, start=1))
+
+
+def _decoded(data: bytes | None) -> Members:
     if data is None:
-        return {}
+        return Members(FORMAT, ())
     try:
         found = _decoder.decode(data)
     except records.UNREADABLE as error:
         raise records.unreadable("the servers", data, FORMAT, error) from error
     if found.format != FORMAT:
         raise records.unreadable("the servers", data, FORMAT)
-    return dict(enumerate(found.servers, start=1))
+    return found
 
 
 def have_forgotten_nothing(view: View, identities: Mapping[int, bytes], servers: frozenset[int]) -> bool:
@@ -95,9 +108,15 @@ def check(known: Mapping[int, Member], names: Mapping[int, str]) -> None:
 
 
 def meet(
-    transaction: Transaction, names: Mapping[int, str], identities: Mapping[int, bytes], now_ns: int
+    transaction: Transaction,
+    names: Mapping[int, str],
+    identities: Mapping[int, bytes],
+    now_ns: int,
+    new_identity: bytes = UNKNOWN,
 ) -> frozenset[int]:
     """Write down which folders answer now. Returns the servers that had another one before: their disks are new.
+
+    A namespace that has no identity yet gets `new_identity`.
 
     Changes nothing if all is known. Raises `WrongServerError`.
     """
@@ -121,8 +140,9 @@ def meet(
         else:
             met[id] = msgspec.structs.replace(member, identity=identity, replaced_ns=now_ns)
             replaced.add(id)
-    if met != known:
-        _put(transaction, met)
+    namespace = namespace_identity(transaction)
+    if met != known or namespace != (namespace or new_identity):
+        _put(transaction, met, namespace or new_identity)
     return frozenset(replaced)
 
 
@@ -135,8 +155,9 @@ def note_faults(transaction: Transaction, faults: Mapping[int, tuple[int, int, s
                 known[id], faults=known[id].faults + times, fault_ns=last_ns, fault=text
             )
     if known:
-        _put(transaction, known)
+        _put(transaction, known, namespace_identity(transaction))
 
 
-def _put(transaction: Transaction, members: Mapping[int, Member]) -> None:
-    transaction.put(keys.SERVERS, _encoder.encode(Members(FORMAT, tuple(members[id] for id in sorted(members)))))
+def _put(transaction: Transaction, members: Mapping[int, Member], namespace: bytes) -> None:
+    record = Members(FORMAT, tuple(members[id] for id in sorted(members)), namespace)
+    transaction.put(keys.SERVERS, _encoder.encode(record))

@@ -11,6 +11,7 @@ Threads: its own, and those that tell it something, which never wait.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ from dfsfuse.namespace.transactions import MapStore, Transaction
 PAUSE_S: Final = 5.0
 """Between two writings: a server that lies all the time is noted seldom."""
 KNOWN_S: Final = 1.0
+IDENTITY_BYTES: Final = 16
+"""Length of a namespace's identity."""
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +52,13 @@ class ServerRegister:
         *,
         pause_s: float = PAUSE_S,
         time_ns: Callable[[], int] = time.time_ns,
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._pause_s = pause_s
         self._time_ns = time_ns
+        self._random_bytes = random_bytes
         self._written: dict[int, Fault] = {}
         """What was noted of faults already."""
         self._wake = threading.Event()
@@ -68,7 +73,8 @@ class ServerRegister:
         known = self._store.read(members.find, max_age_s=KNOWN_S)
         members.check(known, self._cluster.names)
         identities = self._cluster.identities()
-        if any(id not in known or known[id].identity != identity for id, identity in identities.items()):
+        nameless = not self._store.read(members.namespace_identity, max_age_s=KNOWN_S)
+        if nameless or any(id not in known or known[id].identity != identity for id, identity in identities.items()):
             self._update_or_try_again()
 
     def start(self) -> None:
@@ -119,9 +125,10 @@ class ServerRegister:
             return False
         identities, now_ns = dict(self._cluster.identities()), self._time_ns()
         faults, known_faults = self._unwritten(), dict(self._cluster.faults())
+        new_identity = self._random_bytes(IDENTITY_BYTES)
 
         def work(transaction: Transaction) -> frozenset[int]:
-            replaced = members.meet(transaction, self._cluster.names, identities, now_ns)
+            replaced = members.meet(transaction, self._cluster.names, identities, now_ns, new_identity)
             if faults:
                 members.note_faults(transaction, faults)
             return replaced

@@ -1,8 +1,10 @@
-"""Extended attributes of an inode: those that are stored, and `user.dfs.*`, which tell a regular file's health.
+"""Extended attributes of an inode: those that are stored, and `user.dfs.*`, which are the file system's own.
 
-The latter (`health.NAMES`) can be read by name and are never listed: they tell of this copy at this moment, and who
-copies a file copies what is listed (Ceph took its own out of the list for the same reason). A program that brings them
-along from elsewhere is not disturbed: setting or removing one succeeds and changes nothing.
+`user.dfs.inode` tells which namespace and inode this is (NAMESPACE:NUMBER), whatever path, bind mount or machine it is
+seen through; the others tell a regular file's health (`health.NAMES`). They can be read by name and are never listed:
+they tell of this copy at this moment, and who copies a file copies what is listed (Ceph took its own out of the list
+for the same reason). A program that brings them along from elsewhere is not disturbed: setting or removing one succeeds
+and changes nothing.
 
 Threads: no state of its own.
 """
@@ -11,15 +13,19 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
-from dfsfuse.namespace import directories, inodes, xattrs
+from dfsfuse.namespace import directories, inodes, members, xattrs
 from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import error
-from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.namespace.transactions import Transaction, View
 from dfsfuse.vfs import health
 from dfsfuse.vfs.context import Context
+
+INODE: Final = health.PREFIX + b"inode"
+OWN: Final = (*health.NAMES, INODE)
 
 
 class Extended:
@@ -31,6 +37,8 @@ class Extended:
     def get(self, ino: int, name: bytes) -> bytes:
         """The value. Raises OSError (ENODATA, EOPNOTSUPP)."""
         xattrs.check_name(name)
+        if name == INODE:
+            return self._identity(ino)
         if name.startswith(health.PREFIX):
             return self._health(ino, name)
         inode = self._context.store.read(lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s)
@@ -53,7 +61,7 @@ class Extended:
         self, ino: int, name: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]], way: Way
     ) -> None:
         xattrs.check_name(name)
-        if name in health.NAMES:
+        if name in OWN:
             return
         if name.startswith(health.PREFIX):
             raise error(
@@ -68,6 +76,16 @@ class Extended:
             inodes.save(tx, ino, msgspec.structs.replace(inode, xattrs=changed, ctime_ns=now_ns))
 
         self._context.store.transact(work, durable=False)
+
+    def _identity(self, ino: int) -> bytes:
+        def look(view: View) -> bytes:
+            inodes.load(view, ino)
+            return members.namespace_identity(view)
+
+        namespace = self._context.store.read(look, max_age_s=self._context.max_age_s)
+        if not namespace:
+            raise error(errno.ENODATA)
+        return b"%s:%d" % (namespace.hex().encode(), ino)
 
     def _health(self, ino: int, name: bytes) -> bytes:
         if name not in health.NAMES:

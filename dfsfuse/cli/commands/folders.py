@@ -20,14 +20,14 @@ from dfsfuse.cli.reports import CommandError, Tally
 @click.pass_obj
 def mkdir(client: Client, paths: tuple[str, ...], parents: bool) -> None:
     """Make the folder PATH."""
-    tally = Tally()
+    remote, tally = client.remote, Tally()
     for text in paths:
         with tally.attempt():
             path = remote_paths.normal(text)
             if parents:
-                client.remote.ensure_folders(path)
+                remote.ensure_folders(path)
             else:
-                client.remote.make_folder(path)
+                remote.make_folder(path)
     tally.settle()
 
 
@@ -45,24 +45,24 @@ def rm(client: Client, paths: tuple[str, ...], *, recursive: bool, force: bool, 
     The root, however it is written (/, ., d/..), is emptied only with -r and --all, and only after a question on the
     terminal; where nobody can be asked -f must be given too.
     """
-    tally = Tally()
+    remote, tally = client.remote, Tally()
     for text in paths:
         with tally.attempt():
             path = remote_paths.normal(text)
             if path == b"/":
-                _guard_root(client.remote, text, recursive=recursive, force=force, everything=everything)
+                _guard_root(remote, text, recursive=recursive, force=force, everything=everything)
             elif remote_paths.ends_in_dots(text):
                 raise CommandError(f"{printable(text)} is refused, because it ends in . or ..: name {printable(path)}")
             try:
-                found = client.remote.existing(path, follow=False)
+                found = remote.existing(path, follow=False)
             except (FileNotFoundError, NotADirectoryError):
                 if force:
                     continue
                 raise
             if not stat.S_ISDIR(found.mode):
-                client.remote.remove(path)
+                remote.remove(path)
             elif recursive:
-                _remove_tree(client.remote, path)
+                _remove_tree(remote, path)
             else:
                 raise CommandError(f"{printable(path)} is a folder: use -r")
     tally.settle()

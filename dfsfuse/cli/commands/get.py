@@ -9,6 +9,7 @@ import click
 from dfsfuse.cli import getting, remote_paths
 from dfsfuse.cli.client import Client
 from dfsfuse.cli.output import complain, printable, write_line
+from dfsfuse.cli.own_mounts import OwnMounts
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.reports import AlreadyReported, CommandError
 from dfsfuse.errors import IncompleteError
@@ -36,6 +37,8 @@ def get(client: Client, remote: str, local: str | None, recursive: bool) -> None
     found = client.remote.existing(path)
     if stat.S_ISDIR(found.mode) and not recursive:
         raise CommandError(f"{printable(path)} is a folder: use -r")
+    if remote_paths.names_a_folder(remote) and not stat.S_ISDIR(found.mode):
+        raise CommandError(f"{printable(remote)} is not a folder")
     with Bar() as bar:
         try:
             if local == "-":
@@ -45,11 +48,12 @@ def get(client: Client, remote: str, local: str | None, recursive: bool) -> None
                 path,
                 None if local is None else client.local_path(local),
                 folder_meant=local is not None and remote_paths.names_a_folder(local),
+                contents_meant=remote_paths.ends_in_dots(remote),
             )
             if stat.S_ISDIR(found.mode):
                 getting.get_tree(client.remote, path, found, target, bar, incomplete=_say_incomplete)
             else:
-                getting.get_file(client.remote, path, found, target, bar)
+                getting.get_file(client.remote, path, found, target, OwnMounts(client.remote), bar)
         except IncompleteError as error:
             if local == "-":  # standard output has the file's bytes
                 complain(INCOMPLETE)

@@ -63,12 +63,12 @@ def list_(client: Client, paths: tuple[str, ...], *, recursive: bool, long_: boo
     --where has a column for each server. A long file is many segments, each with four pieces of its own; those whose
     pieces are on the same servers share a line. With -l, folders and links have a line too.
     """
-    tally = Tally()
+    remote, tally = client.remote, Tally()
     entries: list[Entry] = []
     for text in paths or ("/",):
         with tally.attempt():
-            entries += _entries(client.remote, remote_paths.normal(text), recursive=recursive, tally=tally)
-    entries = completed(client.remote, entries, everything=long_ or where or as_json)
+            entries += _entries(remote, remote_paths.normal(text), recursive=recursive, tally=tally)
+    entries = completed(remote, entries, everything=long_ or where or as_json)
     names = client.connection.server_names
     if as_json:
         write_json([as_dictionary(entry, names) for entry in entries])

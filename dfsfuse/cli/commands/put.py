@@ -12,6 +12,7 @@ from dfsfuse.cli import local_files, putting, remote_paths
 from dfsfuse.cli.client import Client
 from dfsfuse.cli.local_files import Facts
 from dfsfuse.cli.output import printable
+from dfsfuse.cli.own_mounts import OwnMounts
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.reports import CommandError, local_errors
 
@@ -37,14 +38,16 @@ def put(client: Client, local: str, remote: str | None, recursive: bool) -> None
     with local_errors(path):
         kind = path.stat().st_mode
     local_files.refuse_special(path, kind)
+    if remote_paths.names_a_folder(local) and not stat.S_ISDIR(kind):
+        raise CommandError(f"local {printable(local)} is not a folder")
     if stat.S_ISDIR(kind) and not recursive:
         raise CommandError(f"local {printable(path)} is a folder: use -r")
-    target = putting.target_of(client.remote, path, remote)
+    target = putting.target_of(client.remote, path, remote, contents_meant=remote_paths.ends_in_dots(local))
     with Bar() as bar:
         if stat.S_ISDIR(kind):
             putting.put_tree(client.remote, path, target, bar)
         else:
-            putting.put_file(client.remote, path, target, bar)
+            putting.put_file(client.remote, path, target, OwnMounts(client.remote), bar)
 
 
 def _put_standard_input(client: Client, remote: str | None, *, recursive: bool) -> None:

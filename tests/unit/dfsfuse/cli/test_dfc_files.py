@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.memory_dfc import Dfc
@@ -154,6 +157,84 @@ def test_special_files_are_refused_and_the_rest_goes_on(dfc: Dfc) -> None:
     outcome = dfc("get", "-r", "tree", "tree/fifo")
     assert outcome.code == 1
     assert stat.S_ISFIFO((tree / "fifo").lstat().st_mode)
+
+
+def test_what_failed_is_listed_at_the_end_and_the_rest_is_there(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is that fails: also an exception that nobody expected never ends the rest."""
+    tree = dfc.here / "tree"
+    (tree / "sub").mkdir(parents=True)
+    for name in ("a", "bad", "sub/worse", "sub/z"):
+        (tree / name).write_bytes(b"x")
+    put, read = Vfs.put_stream, Vfs.read
+
+    def put_but(vfs: Vfs, parent: int, name: bytes, *rest: Any, **more: Any) -> object:
+        if name == b"bad":
+            raise OSError(errno.EFBIG, "File too large")
+        if name == b"worse":
+            raise OverflowError("a number that no record holds")
+        return put(vfs, parent, name, *rest, **more)
+
+    monkeypatch.setattr(Vfs, "put_stream", put_but)
+    outcome = dfc("put", "-r", "tree")
+    assert outcome.code == 1
+    said = outcome.err.splitlines()
+    assert said[0] == "dfc: /tree/bad: File too large"
+    assert said[1].startswith("dfc: unexpected OverflowError: a number that no record holds (")
+    assert said[2:] == ["dfc: 2 were not copied:", "dfc:   local tree/bad", "dfc:   local tree/sub/worse"]
+    assert dfc.ok("list", "-r") == "tree\ntree/a\ntree/sub\ntree/sub/z\n"
+    monkeypatch.setattr(Vfs, "put_stream", put)
+    dfc.ok("put", "-r", "tree")
+
+    def read_but(vfs: Vfs, handle: int, offset: int, size: int) -> bytes:
+        if not offset and next(numbers) in (1, 2):
+            raise IncompleteError("no good copy of P2 can be had")
+        return read(vfs, handle, offset, size)
+
+    numbers = iter(range(100))
+    monkeypatch.setattr(Vfs, "read", read_but)
+    outcome = dfc("get", "-r", "tree", "copy")
+    assert outcome.code == 3
+    assert outcome.out == "File is incomplete\n" * 2
+    assert outcome.err.splitlines()[2] == "dfc: 2 were not copied:"
+    assert len([path for path in (dfc.here / "copy").rglob("*") if path.is_file()]) == 2
+
+
+SOURCES = ["t", "t/", "t/.", "./t/.", "t/sub/..", "t/f", "."]
+
+
+@pytest.mark.parametrize("there", ["", "folder"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_is_put_and_got_goes_where_cp_puts_it(dfc: Dfc, source: str, there: str) -> None:
+    """cp -r itself says what is right, for a target that is there and for one that is not."""
+    work = dfc.here / "work"
+    (work / "t" / "sub").mkdir(parents=True)
+    (work / "t" / "f").write_text("f")
+    by_cp = dfc.here / "by cp"
+    by_cp.mkdir()
+    if there:
+        (by_cp / "d").mkdir()
+        dfc.ok("mkdir", "d")
+    subprocess.run(["cp", "-r", source, by_cp / "d"], cwd=work, check=True, timeout=20)
+    right = sorted(str(path.relative_to(by_cp)) for path in by_cp.rglob("*"))
+    os.chdir(work)
+    dfc.ok("put", "-r", source, "d")
+    assert dfc.ok("list", "-r").splitlines() == right
+    dfc.ok("rm", "-r", "d")
+    dfc.ok("put", "-r", ".", "/there")
+    os.chdir(dfc.here)
+    if there:
+        (dfc.here / "d").mkdir()
+    dfc.ok("get", "-r", f"there/{source}", "d")
+    assert sorted(str(path.relative_to(dfc.here)) for path in (dfc.here / "d").rglob("*")) == [
+        path for path in right if path != "d"
+    ]
+
+
+def test_a_file_is_not_a_folder(dfc: Dfc) -> None:
+    (dfc.here / "f").write_bytes(b"x")
+    assert dfc("put", "f/", "x").err == "dfc: local f/ is not a folder\n"
+    dfc.ok("put", "f")
+    assert dfc("get", "f/", "x").err == "dfc: f/ is not a folder\n"
 
 
 def test_standard_input_and_output(dfc: Dfc) -> None:

@@ -7,7 +7,7 @@ from support.memory_map import MemoryMap
 
 from dfsfuse.errors import WrongServerError
 from dfsfuse.namespace import keys, members
-from dfsfuse.namespace.members import Member, check, find, have_forgotten_nothing, meet, note_faults
+from dfsfuse.namespace.members import Member, check, find, have_forgotten_nothing, meet, namespace_identity, note_faults
 from dfsfuse.namespace.transactions import Transaction
 
 NAMES = {1: "DFS1", 2: "DFS2", 3: "DFS3", 4: "DFS4"}
@@ -113,3 +113,19 @@ def test_servers_with_the_folders_that_are_known_have_forgotten_nothing(store: M
     assert not forgot_nothing({1: IDENTITIES[1]}, 1, 2)
     met(store, replaced)
     assert forgot_nothing(replaced, 1, 3), "what the old disk held came before this was written down"
+
+
+def test_a_namespace_is_given_an_identity_once_and_keeps_it(store: MemoryMap) -> None:
+    def met_with(new: bytes, identities: dict[int, bytes] = IDENTITIES) -> bytes:
+        store.transact(lambda transaction: meet(transaction, NAMES, identities, 7, new))
+        return store.read(namespace_identity)
+
+    assert store.read(namespace_identity) == b""
+    met(store, IDENTITIES)  # by a client that knows of no identities
+    assert met_with(b"first") == b"first"
+    batches = len(store.batches)
+    assert met_with(b"second") == b"first"
+    assert len(store.batches) == batches
+    assert met_with(b"third", IDENTITIES | {1: b"new disk"}) == b"first"
+    store.transact(lambda transaction: note_faults(transaction, {1: (1, 2, "a lie")}))
+    assert store.read(namespace_identity) == b"first"

@@ -10,7 +10,7 @@ from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.data.placement import rotation_of
-from dfsfuse.namespace import xattrs
+from dfsfuse.namespace import members, xattrs
 
 
 def fails(number: int, action: Callable[[], object]) -> None:
@@ -86,3 +86,16 @@ def test_own_attributes_are_read_by_name_and_never_listed_nor_kept(mounts: Memor
     fails(errno.EOPNOTSUPP, lambda: vfs.removexattr(ino, b"user.dfs.anything"))
     fails(errno.ENODATA, lambda: vfs.getxattr(ino, b"user.dfs.anything"))
     fails(errno.ENODATA, lambda: vfs.getxattr(ROOT, b"user.dfs.health"))
+
+
+def test_which_namespace_and_inode_a_file_is(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    fails(errno.ENODATA, lambda: vfs.getxattr(folder, b"user.dfs.inode"))  # nobody has given it an identity
+    mounts.map.transact(lambda tx: members.meet(tx, {1: "DFS1"}, {}, 0, b"\x01\xff"))
+    assert vfs.getxattr(ROOT, b"user.dfs.inode") == b"01ff:1"
+    assert vfs.getxattr(folder, b"user.dfs.inode") == b"01ff:%d" % folder
+    vfs.setxattr(folder, b"user.dfs.inode", b"of a copy")
+    assert vfs.getxattr(folder, b"user.dfs.inode") == b"01ff:%d" % folder
+    assert vfs.listxattr(folder) == []
+    fails(errno.ENOENT, lambda: vfs.getxattr(999, b"user.dfs.inode"))
