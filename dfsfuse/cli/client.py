@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from dfsfuse.cli.health_look import Health
     from dfsfuse.cluster.quorum_log import QuorumLog
     from dfsfuse.namespace.transactions import MapStore
+    from dfsfuse.upkeep.background_healing import ClusterWithComebacks
     from dfsfuse.upkeep.fsck_snapshot import Asked
-    from dfsfuse.upkeep.health.disks import Disks
     from dfsfuse.vfs.vfs import Vfs
 
-    class Servers(Disks, Asked, Protocol):
+    class Servers(ClusterWithComebacks, Asked, Protocol):
         """What upkeep needs of a `Cluster`."""
 
 

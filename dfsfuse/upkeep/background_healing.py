@@ -79,8 +79,15 @@ class HealingTurn:
         wait: Callable[[float], bool],
         clock: Callable[[], float] = time.monotonic,
         time_ns: Callable[[], int] = time.time_ns,
+        first_s: float = FIRST_S,
+        every_s: float = EVERY_S,
+        settle_s: float = SETTLE_S,
     ) -> None:
+        """`first_s`, `every_s`: when to look for the first time, and how often, without a further reason; `settle_s`:
+        how long after a server came back."""
+        self._settle_s = settle_s
         self._cluster = cluster
+        self._every_s = every_s
         self._store = store
         self._wait = wait
         self._clock = clock
@@ -89,7 +96,7 @@ class HealingTurn:
         self._watch = Watch(cluster, wait)
         self._turns = Turns()
         self._comebacks = cluster.comebacks()
-        self._due_at = clock() + FIRST_S
+        self._due_at = clock() + first_s
         """When to look without a further reason."""
         self._not_before = 0.0
         self._retry_s = RETRY_FIRST_S
@@ -133,10 +140,10 @@ class HealingTurn:
         if comebacks != self._comebacks:
             self._turns.want(self._record())
             self._comebacks = comebacks
-            self._not_before, self._retry_s = now + SETTLE_S, RETRY_FIRST_S
+            self._not_before, self._retry_s = now + self._settle_s, RETRY_FIRST_S
         if now >= self._due_at:
             self._turns.want(self._record())
-            self._due_at = now + EVERY_S
+            self._due_at = now + self._every_s
         if now >= self._findings_at:
             self._findings_at = now + FINDINGS_EVERY_S
             if self._is_new_in_quarantine() or self._is_newly_noted():

@@ -18,6 +18,10 @@ REASONS_MAX: Final = 8
 """So many different reasons are kept; more do not help anybody."""
 
 
+NAMED_MAX: Final = 20
+"""So many files that are incomplete are named."""
+
+
 class SubjectLike(Protocol):
     """A segment with what is known of its copies: see `heal.Subject`."""
 
@@ -108,6 +112,8 @@ class Report:
     still_incomplete: int = 0
     still_files_lacking: Files = field(default_factory=Files)
     still_files_incomplete: Files = field(default_factory=Files)
+    incomplete_inos: list[int] = field(default_factory=list)
+    """The first few of these files."""
     reasons: dict[str, None] = field(default_factory=dict)
     """Why copies could not be made, as sentences."""
 
@@ -147,6 +153,8 @@ class Report:
             self.still_files_lacking.add(ino)
         if copies == 0:
             self.still_incomplete += 1
+            if len(self.incomplete_inos) < NAMED_MAX and ino not in self.incomplete_inos:
+                self.incomplete_inos.append(ino)
             self.still_files_incomplete.add(ino)
         self.healed = self.lacking - self.still_lacking
 
@@ -174,7 +182,7 @@ class Report:
             self.bytes_copied += move.size_bytes
         self.bad += len(moved.unfit)
         for text in moved.failed.values():
-            if len(self.reasons) < REASONS_MAX:
+            if text and len(self.reasons) < REASONS_MAX:
                 self.reasons.setdefault(text)
 
     def told(self, names: Mapping[int, str]) -> str:

@@ -70,7 +70,7 @@ class Moved:
 
     done: list[Move] = field(default_factory=list)
     failed: dict[Move, str] = field(default_factory=dict)
-    """And why, in a sentence that names the server."""
+    """And why, in a sentence that names the server; empty if no server that answers has the piece."""
     unfit: dict[Place, str] = field(default_factory=dict)
     """Copies that were found to be bad or missing on the way, and what is wrong with them."""
 
@@ -125,7 +125,7 @@ class Mover:
                 elif move.size_bytes == 0 and whole_pieces.is_piece(move.segment, move.number, b""):
                     found.append((move, b""))
                 elif not sources:
-                    outcome.failed[move] = "; ".join(said[move]) or "no server that answers has a copy"
+                    outcome.failed[move] = "; ".join(said[move])
                 else:
                     sink = memoryview(bytearray(move.size_bytes))
                     call = Call(sources[0], whole_pieces.request(move.segment, move.number), sink=sink, stall_s=STALL_S)

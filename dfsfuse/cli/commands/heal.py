@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import click
 
-from dfsfuse.cli import exit_codes, remote_paths
+from dfsfuse.cli import exit_codes, remote_paths, watching
 from dfsfuse.cli.client import Client, Connection
-from dfsfuse.cli.output import complain, human_size, write_json, write_line
+from dfsfuse.cli.output import complain, human_size, printable, write_json, write_line
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.reports import AlreadyReported
@@ -27,6 +27,7 @@ from dfsfuse.upkeep.levels import wait_until_level
 from dfsfuse.upkeep.map_reader import MapReader
 
 TELL_TRIES = 3
+WATCH_MB_S = 32.0
 LEVEL_S = 20.0
 """So long a server may be behind before pieces are healed without waiting for it."""
 NOT_CHECKED = (
@@ -35,36 +36,41 @@ NOT_CHECKED = (
 
 
 @click.command("heal", short_help="Make what lacks a copy anew, and bring home what is elsewhere.")
+@click.option("--watch", is_flag=True, help="Stay, and heal whenever something lacks a copy, until Ctrl-C or SIGTERM.")
+@click.option(
+    "--mb-s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help=f"With --watch: copy at most N megabytes a second (default {WATCH_MB_S:g}).",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @click.argument("path", default="/")
 @click.pass_obj
-def heal(client: Client, path: str, as_json: bool) -> None:
+def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bool) -> None:
     """Give every piece of PATH and all below it (default: everything) its two copies, on the servers where they
-    belong, as far as those answer. Says what was done. Mounts do the same in the background.
+    belong, as far as those answer. Says what was done. Mounts do the same in the background; where no mount runs,
+    --watch does.
 
     A copy is made from the other one, which is checked against what was put. Bad copies that nobody
     has read are found by verify --heal; servers also look for them by themselves.
 
     The exit code is 0 if everything has its two copies now, 14 if something lacks one still, and 3 if some piece has
-    none that can be had.
+    none that can be had. With --watch it is 0 when it was ended by a signal.
     """
     where = remote_paths.normal(path)
-    inos = None if where == b"/" else list(_files(client.remote, where))
+    if watch:
+        if where != b"/" or as_json:
+            raise click.UsageError("--watch heals everything, and goes with neither a path nor --json")
+        watching.watch(client, mb_s=mb_s or WATCH_MB_S)
+        return
+    if mb_s is not None:
+        raise click.UsageError("--mb-s goes with --watch")
+    inos = None if where == b"/" else [ino for _, ino in _files(client.remote, where)]
     connection = client.connection
-    healer = Healer(connection.cluster, MapReader(connection.new_log()), connection.store)
     with Bar() as bar:
         bar.start(b"bringing the servers' maps up to date", None)
         lagging = wait_until_level(connection.cluster, _pause, time.monotonic, LEVEL_S, is_whole=True)
-        bar.start(b"looking", None)
-        servers = disks.seen(connection.cluster)
-        report = found = healer.survey(inos)
-        if found.is_work or found.noted:
-            bar.start(b"healing", found.bytes_to_copy)
-            report = _heal(connection, healer, inos, found, servers, bar)
-        else:
-            report.nothing_done()
-            if inos is None:
-                _note(connection.store, found, servers)
+        report = _healed(connection, inos, bar)
     if as_json:
         write_json(as_dictionary(report, connection.server_names))
     else:
@@ -78,14 +84,53 @@ def heal(client: Client, path: str, as_json: bool) -> None:
     for reason in report.reasons:
         complain(reason)
     if report.still_incomplete:
-        complain(f"{segments(report.still_incomplete)} cannot be put together from the servers that answer")
+        _name_incomplete(client.remote, where, report)
         raise AlreadyReported(IncompleteError.exit_code)
     if report.still_lacking:
-        complain(f"{segments(report.still_lacking)} still without a second copy: 'dfc status' shows who is missing")
+        still = "still has" if report.still_files_lacking.count == 1 else "still have"
+        complain(
+            f"{files(report.still_files_lacking.count)} {still} only one copy of some data: 'dfc status' shows who is "
+            "missing"
+        )
     if report.unreadable:
         complain(f"{report.unreadable} records of files' data cannot be read: 'dfc fsck' says more")
     if report.still_lacking or report.unreadable:
         raise AlreadyReported(exit_codes.FOUND)
+
+
+def _healed(connection: Connection, inos: list[int] | None, bar: Bar) -> Report:
+    """Look, and heal what can be."""
+    healer = Healer(connection.cluster, MapReader(connection.new_log()), connection.store)
+    bar.start(b"looking", None)
+    servers = disks.seen(connection.cluster)
+    found = healer.survey(inos)
+    if found.is_work or found.noted:
+        bar.start(b"healing", found.bytes_to_copy)
+        return _heal(connection, healer, inos, found, servers, bar)
+    found.nothing_done()
+    if inos is None:
+        _note(connection.store, found, servers)
+    return found
+
+
+def _name_incomplete(remote: Remote, where: bytes, report: Report) -> None:
+    """Say which files cannot be put together, and what to do."""
+    count = report.still_files_incomplete.count
+    wanted = set(report.incomplete_inos)
+    named = []
+    for path, ino in _files(remote, where):
+        if ino in wanted:
+            wanted.discard(ino)
+            named.append(printable(path))
+        if not wanted:
+            break
+    for name in named:
+        complain(f"{name}: no server that answers has a good copy of some of its data")
+    more = f" ({count - len(named):,} more than these)" if count > len(named) else ""
+    complain(
+        f"{files(count)} cannot be put together from the servers that answer{more}: start those that are away "
+        "('dfc status' names them); what stays so is lost, unless an old disk of a server comes back"
+    )
 
 
 def _pause(seconds: float) -> bool:
@@ -142,41 +187,46 @@ def _announced(connection: Connection, found: Report, servers: tuple[ServerSeen,
     return None
 
 
-def _files(remote: Remote, path: bytes) -> Iterator[int]:
-    """The inode numbers of all files at and below a path, each once."""
+def _files(remote: Remote, path: bytes) -> Iterator[tuple[bytes, int]]:
+    """The paths and inode numbers of all files at and below a path, each file once."""
     seen = set()
     todo = [(path, remote.existing(path, follow=False))]
     while todo:
         path, found = todo.pop()
         if stat.S_ISREG(found.mode) and found.ino not in seen:
             seen.add(found.ino)
-            yield found.ino
+            yield path, found.ino
         elif stat.S_ISDIR(found.mode):
             todo += [(remote_paths.join(path, name), below) for name, below in remote.entries(found.ino, path)]
 
 
-def segments(count: int) -> str:
-    """So many segments, in words."""
-    return f"{count} segment{'' if count == 1 else 's'}"
+def files(count: int) -> str:
+    """So many files, in words."""
+    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def lines(report: Report, names: dict[int, str]) -> list[str]:
     """What was done, for people."""
+    looked_at = f"{files(report.files.count)} looked at"
     if not (report.copied or report.went_home or report.dropped):
         all_well = not report.still_lacking and not report.unreadable
-        return [f"{segments(report.segments)}: all have two copies, nothing to do."] if all_well else []
-    done = [
-        f"{names[server]}: {count} {'copy' if count == 1 else 'copies'} of pieces made"
-        for server, count in sorted(report.copied.items())
-    ]
+        return [f"{looked_at}: all data has its two copies, nothing to do."] if all_well else []
+    done = [f"{names[server]}: {copies(count)} made" for server, count in sorted(report.copied.items())]
     if report.went_home:
-        done.append(f"{segments(report.went_home)} brought home from the servers that stood in")
+        parts = "1 part" if report.went_home == 1 else f"{report.went_home:,} parts"
+        done.append(f"{parts} of files brought home from the servers that stood in")
     if report.dropped:
-        done.append(f"{report.dropped} superfluous {'copy' if report.dropped == 1 else 'copies'} dropped")
+        done.append(f"{copies(report.dropped)} too many dropped")
     if report.bad:
-        done.append(f"{report.bad} {'copy was' if report.bad == 1 else 'copies were'} found to be bad or gone")
-    done.append(f"{segments(report.segments)}: {report.healed} healed, {human_size(report.bytes_copied)} copied.")
+        done.append(f"{copies(report.bad)} found to be bad or gone")
+    healed = report.files_lacking.count - report.still_files_lacking.count
+    done.append(f"{looked_at}, {healed:,} healed, {human_size(report.bytes_copied)} copied.")
     return done
+
+
+def copies(count: int) -> str:
+    """So many copies, in words."""
+    return "1 copy" if count == 1 else f"{count:,} copies"
 
 
 def as_dictionary(report: Report, names: dict[int, str]) -> dict[str, object]:

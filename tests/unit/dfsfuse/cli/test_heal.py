@@ -42,7 +42,7 @@ def access(dfc: Dfc) -> StoredAccess:
 
 
 def test_where_all_is_well_it_says_so(dfc: Dfc, access: StoredAccess) -> None:
-    assert dfc.ok("heal") == f"4 segments: all have two copies, nothing to do.\n{NOT_CHECKED}\n"
+    assert dfc.ok("heal") == f"4 files looked at: all data has its two copies, nothing to do.\n{NOT_CHECKED}\n"
     assert "'dfc verify --heal'" in NOT_CHECKED
     assert "All data has its two copies (4 files).\n" in dfc.ok("status")
     assert keys.HEALING not in access.store.items
@@ -57,8 +57,8 @@ def test_an_empty_server_is_rebuilt_and_what_was_done_is_said(dfc: Dfc, access: 
     assert "755K can be copied now: mounts do it, or 'dfc heal'.\n" in shown
     assert "If DFS1 or DFS3 failed too, files could not be read.\n" in shown
     assert dfc.ok("heal").splitlines() == [
-        "DFS2: 8 copies of pieces made",
-        "4 segments: 4 healed, 755K copied.",
+        "DFS2: 8 copies made",
+        "4 files looked at, 4 healed, 755K copied.",
         NOT_CHECKED,
     ]
     assert access.grid[2].stored == before
@@ -72,7 +72,7 @@ def test_what_was_put_without_a_server_is_brought_home(dfc: Dfc, access: StoredA
     dfc.ok("put", "-", "late", stdin=LARGE[2:])
     outcome = dfc("heal")
     assert outcome.code == 14
-    assert "4 segments still without a second copy" in outcome.err
+    assert "4 files still have only one copy of some data: 'dfc status' shows who is missing" in outcome.err
     shown = dfc.ok("status")
     assert "4 of 5 files have only one copy of some data while DFS3 is away.\n" in shown
     assert "copied now" not in shown
@@ -85,10 +85,10 @@ def test_what_was_put_without_a_server_is_brought_home(dfc: Dfc, access: StoredA
 
 def test_below_a_path_only(dfc: Dfc, access: StoredAccess) -> None:
     access.grid[1].forget()
-    assert dfc.ok("heal", "folder").splitlines()[-2].startswith("2 segments: 2 healed")
+    assert dfc.ok("heal", "folder").splitlines()[-2].startswith("2 files looked at, 2 healed")
     assert len(access.grid[1].stored) == 4
     assert keys.HEALING not in access.store.items  # the record is about all files
-    assert dfc.ok("heal", "/small").splitlines()[-2].startswith("1 segment: 1 healed")
+    assert dfc.ok("heal", "/small").splitlines()[-2].startswith("1 file looked at, 1 healed")
     assert dfc("heal", "nowhere").code == 1
 
 
@@ -97,7 +97,14 @@ def test_what_no_server_has_is_incomplete(dfc: Dfc, access: StoredAccess) -> Non
     access.grid[2].forget()
     outcome = dfc("heal")
     assert outcome.code == 3
-    assert "4 segments cannot be put together from the servers that answer" in outcome.err
+    *named, advice = outcome.err.splitlines()
+    wanted = ["/folder/large", "/folder/small", "/large", "/small"]
+    assert sorted(named) == [
+        f"dfc: {path}: no server that answers has a good copy of some of its data" for path in wanted
+    ]
+    assert advice.startswith(
+        "dfc: 4 files cannot be put together from the servers that answer: start those that are away"
+    )
     shown = dfc("status")
     assert shown.code == 3
     assert "4 of 4 files cannot be read: no other server has some of the data; 'dfc list -r' marks which." in shown.out
