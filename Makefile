@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv fuse programs conformance-programs run stop install-mount-helper uninstall-mount-helper test conformance check lint sim torture bench clean
+.PHONY: help venv fuse programs conformance-programs run stop install-mount-helper uninstall-mount-helper test conformance check lint sim torture bench budget clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -118,6 +118,9 @@ torture: fuse venv ## Four servers, two mounts, writers, and what breaks them: M
 
 bench: fuse venv ## Measure beside a plain folder; a table, and JSON in bench-results/
 	@$(BIN)/python -m tests.bench
+
+budget: programs venv ## Count what each operation costs, and compare with what is written down: WRITE=1 to write it down
+	@WRITE="$(WRITE)" PYTHONPATH=tests $(BIN)/python -m budget
 
 clean: ## Remove what was made here: .venv, caches, bench-results. Data (DFS1 to DFS4, tryout) stays
 	@if [ -e .run ]; then echo "Something of \`make run\` is still there: make stop first." >&2; exit 1; fi

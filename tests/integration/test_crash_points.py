@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 from support import crash_workload
 from support.disk_model import Change, ForgetfulDisk, Lost, read_trace
+from support.preloaded import build
 
 pytestmark = pytest.mark.integration
 
@@ -37,11 +38,7 @@ class Traced(NamedTuple):
 
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("layer") / "crash_points.so"
-    source = TESTS / "support" / "crash_points.c"
-    command = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", library, source, "-ldl"]
-    subprocess.run(command, check=True, timeout=TIMEOUT_S)
-    return library
+    return build("crash_points.c", tmp_path_factory.mktemp("layer"))
 
 
 def run(layer: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,195 @@
+"""One mount over four servers in one process, asked as the kernel asks; and what has been spent so far.
+
+The mount is what `dfsmount` opens, with its default options and all its threads (`open_session`, `KernelOperations`,
+`KernelCaches`); the servers store what real ones do. Instead of /dev/fuse there are calls, instead of connections a
+`StoredCluster` whose answers take a millisecond. To be imported after `lockstep.install()`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final
+from unittest import mock
+
+from support.lockstep import schedule
+from support.stored_cluster import USER, StoredCluster
+
+from dfs_server.protocol.messages import Accept
+from dfsfuse.cli import session as session_module
+from dfsfuse.cli.config import ClientConfig
+from dfsfuse.cluster.servers import Credentials
+from dfsfuse.fusekernel.values import Context, Entry
+from dfsfuse.mount import options
+from dfsfuse.mount.kernel_caches import KernelCaches
+from dfsfuse.mount.kernel_operations import KernelOperations
+from dfsfuse.vfs.orphan_keeper import GRACE_S
+
+from .cost import Cost
+
+ROOT: Final = 1
+PAUSE_S: Final = 97.3
+"""After this nothing that was known is fresh, nobody holds the lease, and what a mount does when it begins is done. It
+ends between the seconds in which background threads look after something."""
+ANSWER_S: Final = 0.001
+"""What a server takes to answer. Nothing else takes time here, so time is counted in round trips."""
+NAMES_AT_ONCE: Final = {False: 100, True: 24}
+"""Of nine bytes, in a buffer of 4 KiB: by READDIR, by READDIRPLUS."""
+_PRELOADED: Final = ctypes.CDLL(None)
+
+
+class Clock:
+    """The schedule's time, as a `Grid` has it."""
+
+    def __call__(self) -> float:
+        return time.monotonic()
+
+    def wait_until(self, when: float) -> None:
+        schedule.sleep(when - schedule.now_s)
+
+
+class Device:
+    """What the kernel is told goes nowhere."""
+
+    def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
+        return True
+
+    def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
+        return True
+
+
+class Mount:
+    """What programs do, in the requests that the kernel makes of it."""
+
+    def __init__(self, operations: KernelOperations) -> None:
+        self.fuse = operations
+        self._context = Context(1000, 1000, 4242, 1)
+        self._known: Counter[int] = Counter()
+        """How often the kernel was given each inode, which it says when it forgets it."""
+
+    def look_up(self, parent: int, name: str) -> int:
+        """The inode number of a name that the kernel does not know, or not any more."""
+        return self._got(self.fuse.lookup(self._context, parent, name.encode()))
+
+    def make_folder(self, parent: int, name: str) -> int:
+        return self._got(self.fuse.mkdir(self._context, parent, name.encode(), 0o755, 0))
+
+    def create(self, parent: int, name: str, flags: int = os.O_WRONLY) -> tuple[int, int]:
+        """The kernel looks first whether it is there."""
+        with suppress(FileNotFoundError):
+            self.fuse.lookup(self._context, parent, name.encode())
+        entry, opened = self.fuse.create(self._context, parent, name.encode(), 0o644, flags | os.O_CREAT, 0)
+        return self._got(entry), opened.handle
+
+    def open(self, ino: int, flags: int = os.O_RDONLY) -> tuple[int, int]:
+        return ino, self.fuse.open(self._context, ino, flags, kill_privileges=False).handle
+
+    def write(self, file: tuple[int, int], offset: int, data: bytes, *, append: bool = False) -> None:
+        written = self.fuse.write(self._context, *file, offset, memoryview(data), kill_privileges=False, append=append)
+        assert written == len(data)
+
+    def read(self, file: tuple[int, int], offset: int, size: int) -> bytes:
+        return bytes(self.fuse.read(self._context, *file, offset, size))
+
+    def fsync(self, file: tuple[int, int]) -> None:
+        self.fuse.fsync(self._context, *file, data_only=False)
+
+    def close(self, file: tuple[int, int]) -> None:
+        self.fuse.flush(self._context, *file, owner=7)
+        self.fuse.release(self._context, *file, owner=None)
+
+    def rename(self, parent: int, name: str, new_name: str) -> None:
+        self.fuse.rename(self._context, parent, name.encode(), parent, new_name.encode(), 0)
+
+    def unlink(self, parent: int, name: str, ino: int) -> None:
+        """A file that has no other name and is not open: the kernel forgets it."""
+        self.fuse.unlink(self._context, parent, name.encode())
+        self.fuse.forget(ino, self._known.pop(ino))
+
+    def list(self, ino: int, *, with_attributes: bool = False) -> dict[str, int]:
+        """The inodes of all names in a folder, a buffer at a time; with attributes as READDIRPLUS gives them."""
+        handle = self.fuse.opendir(self._context, ino, os.O_RDONLY).handle
+        found: dict[str, int] = {}
+        offset = 0
+        while portion := list(
+            islice(self.fuse.readdir(self._context, ino, handle, offset), NAMES_AT_ONCE[with_attributes])
+        ):
+            for entry in portion:
+                found[entry.name.decode()] = entry.ino
+                if with_attributes and entry.name not in (b".", b".."):
+                    self._got(self.fuse.lookup(self._context, ino, entry.name))
+            offset = portion[-1].offset
+        self.fuse.releasedir(self._context, ino, handle)
+        return found
+
+    def _got(self, entry: Entry) -> int:
+        assert entry.attributes is not None
+        self._known[entry.attributes.ino] += 1
+        return entry.attributes.ino
+
+
+class Rig:
+    """The servers below `folder`, and mounts of them."""
+
+    def __init__(self, folder: Path, durability: str) -> None:
+        self._durability = durability
+        self._paused_s = 0.0
+        self._cluster = StoredCluster(folder, Clock())  # type: ignore[arg-type]
+        self._config = ClientConfig(folder, self._cluster.servers, Credentials(USER, "secret"))
+
+    @contextmanager
+    def mounted(self) -> Iterator[Mount]:
+        """A mount that has read nothing yet."""
+        wanted = options.parse([f"durability={self._durability},binding=kernel"], as_root=False)
+        with mock.patch.object(session_module, "Cluster", lambda *_: self._cluster):
+            session = session_module.open_session(
+                self._config,
+                durability=wanted.durability,
+                cache_bytes=wanted.cache_bytes,
+                answer_early=True,
+                lock_lifetime_s=wanted.lock_timeout_s,
+                atime=wanted.atime,
+                diratime=wanted.diratime,
+                removal_grace_s=GRACE_S,
+                heal_mb_s=wanted.heal_mb_s,
+                sweep=True,
+            )
+        with session:
+            timeouts = {
+                f"{what}_timeout_s": float(wanted.fuse[f"{key}_timeout"])
+                for what, key in {"entry": "entry", "attributes": "attr"}.items()
+            }
+            operations = KernelOperations(session.vfs, **timeouts)
+            operations.caches = caches = KernelCaches(session.vfs.look_for_changes, Device(), max(timeouts.values()))
+            session.vfs.on_change = caches.changed
+            session.vfs.locks.on_change = caches.locked
+            caches.start()
+            try:
+                yield Mount(operations)
+            finally:
+                caches.close()
+
+    def pause(self, seconds: float = PAUSE_S) -> None:
+        """Nobody asks anything for a while."""
+        schedule.sleep(seconds)
+        self._paused_s += seconds
+
+    def spent(self) -> Cost:
+        """All of it, since the process began."""
+        sent = self._cluster.sent()
+        return Cost(
+            Counter(type(request).__name__ for request in sent),
+            len({request.slot for request in sent if isinstance(request, Accept)}),
+            _PRELOADED.fsyncs_made(),
+            schedule.hand_overs.total(),
+            (schedule.now_s - self._paused_s) / ANSWER_S,
+        )
+
+    def close(self) -> None:
+        self._cluster.close_servers()

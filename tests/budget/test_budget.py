@@ -1,0 +1,35 @@
+"""No operation costs more than is written down in `table.md`; where one costs less, the table says so from now on."""
+
+from __future__ import annotations
+
+import pytest
+
+from .__main__ import BEGIN, END
+from .cost import parse_table
+from .measured import PAGE, TABLE, Measured, measure
+
+ALLOWED = parse_table(TABLE.read_text())
+ADVICE = """
+A cost that grew: find the commit (git bisect), and mend it or say in yours why it is worth it.
+One that fell: lower the number. `make budget WRITE=1` writes both into the table."""
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    return measure()
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_an_operation_costs_what_is_written_down(measured: Measured, name: str) -> None:
+    assert name in measured.lines, "it is not measured any more"
+    told = measured.lines[name].differences(ALLOWED[name])
+    assert not told, "\n".join([f"{name}:", *told, f"Who woke whom: {measured.notes[name] or 'nobody'}", ADVICE])
+
+
+def test_every_operation_is_in_the_table(measured: Measured) -> None:
+    assert list(measured.lines) == list(ALLOWED), ADVICE
+
+
+def test_the_page_about_benchmarks_has_the_same_table() -> None:
+    _, _, rest = PAGE.read_text().partition(BEGIN)
+    assert rest.partition(END)[0] == TABLE.read_text(), "make budget WRITE=1"
