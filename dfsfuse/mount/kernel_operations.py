@@ -46,6 +46,7 @@ from dfsfuse.fusekernel.values import (
     TimeChange,
     TimedAttributes,
 )
+from dfsfuse.mount import callers
 from dfsfuse.mount.errors import errno_of
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.mapped_pages import MappedPages
@@ -207,7 +208,9 @@ class KernelOperations(Operations):
             self.mapped.collect_within(ino)  # what was written before is not to change the time that is being set
         mode = changes.mode
         if mode is None and (changes.kill_privileges or changes.uid is not None or changes.gid is not None):
-            mode = self._mode_without_privileges(ino)
+            mode = self._mode_without_privileges(
+                context, ino, is_capable=context.uid == 0 and not changes.kill_privileges
+            )
         if changes.size is not None:
             self._vfs.locks.check(ino)
         now_ns = time.time_ns()
@@ -222,17 +225,21 @@ class KernelOperations(Operations):
         with self._way_to_file(context, ino, handle) as way, _known_inode():
             return self._timed(self._vfs.setattr(ino, wanted, handle, way=way))
 
-    def _mode_without_privileges(self, ino: int) -> int | None:
-        """The mode that the file must get when somebody else may have changed it; None: it may stay."""
+    def _mode_without_privileges(self, context: Context, ino: int, *, is_capable: bool = False) -> int | None:
+        """The mode that the file must get when somebody else may have changed it; None: it may stay. Setgid of a file
+        that its group may not execute stays if the caller is in the group, or may do what he likes."""
         with _known_inode():
-            mode = self._vfs.getattr(ino).mode
+            found = self._vfs.getattr(ino)
+        mode = found.mode
         if stat.S_ISDIR(mode) or not mode & (stat.S_ISUID | stat.S_ISGID):
             return None
         kept = mode & ~stat.S_ISUID
-        return kept & ~stat.S_ISGID if mode & stat.S_IXGRP else kept
+        if kept & stat.S_ISGID and (mode & stat.S_IXGRP or not (is_capable or callers.is_in_group(context, found.gid))):
+            kept &= ~stat.S_ISGID
+        return None if kept == mode else kept
 
-    def _kill_privileges(self, ino: int) -> None:
-        mode = self._mode_without_privileges(ino)
+    def _kill_privileges(self, context: Context, ino: int) -> None:
+        mode = self._mode_without_privileges(context, ino)
         if mode is not None:
             self._vfs.setattr(ino, AttributeChanges(mode=stat.S_IMODE(mode)))
             if self.caches is not None:
@@ -305,7 +312,7 @@ class KernelOperations(Operations):
             self._vfs.release(handle)
             raise
         if kill_privileges and flags & os.O_TRUNC:
-            self._kill_privileges(ino)
+            self._kill_privileges(context, ino)
         return _opened(handle, flags)
 
     def _opened(self, context: Context, ino: int) -> None:
@@ -328,15 +335,15 @@ class KernelOperations(Operations):
         append: bool = False,
     ) -> int:
         if kill_privileges:
-            self._kill_privileges(ino)
+            self._kill_privileges(context, ino)
         self._vfs.locks.check(ino)
         return self._vfs.write(handle, offset, data, append=append)
 
     def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
         self._vfs.locks.check(ino)
         self._vfs.fallocate(handle, offset, length, mode)
-        if context.uid != 0:
-            self._kill_privileges(ino)
+        if context.uid != 0:  # the kernel does not say whether he may keep them
+            self._kill_privileges(context, ino)
 
     def lseek(self, context: Context, ino: int, handle: int, offset: int, whence: int) -> int:
         return self._vfs.lseek(handle, offset, whence)

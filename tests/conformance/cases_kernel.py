@@ -115,6 +115,23 @@ def a_mapping_sees_what_is_written(fs: OsFs) -> None:
 
 
 @kernel_case
+def a_time_that_is_set_after_a_mapped_write_stays(fs: OsFs) -> None:
+    """As a program does that unpacks by a mapping; what is written after it sets the time again."""
+    write_file(fs, b"f", bytes(8192))
+    with opened(fs, b"f", os.O_RDWR) as fd, mmap.mmap(fd, 0) as view:
+        view[:5] = b"first"
+        fs.futimens(fd, 10**18, 10**18 + 1)
+        assert fs.fstat(fd).mtime_ns == 10**18 + 1
+    assert fs.stat(b"f").mtime_ns == 10**18 + 1
+    with opened(fs, b"f", os.O_RDWR) as fd, mmap.mmap(fd, 0) as view:
+        fs.futimens(fd, 10**18, 10**18 + 1)
+        view[:5] = b"again"
+        view.flush()
+    assert fs.stat(b"f").mtime_ns > 10**18 + 1
+    assert read_file(fs, b"f")[:5] == b"again"
+
+
+@kernel_case
 def a_private_mapping_changes_nothing(fs: OsFs) -> None:
     write_file(fs, b"f", b"x" * 10_000)
     with opened(fs, b"f", os.O_RDWR) as fd, mmap.mmap(fd, 0, mmap.MAP_PRIVATE) as view:

@@ -16,9 +16,11 @@ from conformance.registry import kernel_case, read_file, write_file
 DEADLINE_S = 60.0
 USER, GROUP, TEAM = 1234, 2345, 3456
 IS_ROOT = os.geteuid() == 0
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10
+"""FALLOC_FL_* of <linux/falloc.h>."""
 
 _ACT = """
-import errno, os, sys
+import ctypes, errno, os, struct, sys
 uid, gid, groups, *actions = sys.argv[1:]
 os.setgroups([int(group) for group in groups.split()])
 os.setresgid(*[int(gid)] * 3)
@@ -128,6 +130,54 @@ def whoever_else_changes_a_program_ends_setuid(fs: OsFs) -> None:
     fs.chmod(b"f", 0o6755)
     fs.lchown(b"f", os.getuid(), os.getgid())
     assert fs.stat(b"f").permissions == (0o755 if IS_ROOT else fs.stat(b"f").permissions)
+
+
+@kernel_case
+def whoever_else_allocates_or_copies_into_a_program_ends_setuid(fs: OsFs) -> None:
+    """Also where no byte is changed by it. Setgid without the group's right to execute stays for the group's own."""
+    call = "ctypes.CDLL(None).fallocate(os.open('f', os.O_RDWR), {}, ctypes.c_long(0), ctypes.c_long({}))"
+    changes = [
+        call.format(0, 10_000),
+        call.format(0, 100),
+        call.format(KEEP_SIZE, 10_000),
+        call.format(KEEP_SIZE | PUNCH_HOLE, 4096),
+        call.format(ZERO_RANGE, 4096),
+        call.format(ZERO_RANGE | KEEP_SIZE, 10_000),
+        "os.copy_file_range(os.open('g', os.O_RDONLY), os.open('f', os.O_RDWR), 100)",
+    ]
+    write_file(fs, b"g", bytes(100))
+    for change in changes if IS_ROOT else ():
+        write_file(fs, b"f", bytes(8192))
+        fs.chmod(b"f", 0o6777)
+        assert by_other(fs, "os.stat('f')", change, "assert os.stat('f').st_mode & 0o7777 == 0o777") == ["done"] * 3, (
+            change
+        )
+        assert fs.stat(b"f").permissions == 0o777, change
+        for groups, expected in (((), 0o767), ((TEAM,), 0o2767)):
+            fs.lchown(b"f", -1, TEAM)
+            fs.chmod(b"f", 0o6767)
+            assert by_other(fs, change, groups=groups) == ["done"], change
+            assert fs.stat(b"f").permissions == expected, (change, groups)
+
+
+@kernel_case
+def the_mode_that_a_write_changes_is_seen_at_once(fs: OsFs) -> None:
+    """By whatever looks at it: also by statx(2) for the mode alone, as `find -perm` and `ls` do."""
+    look = (
+        "found = ctypes.create_string_buffer(256); "
+        "assert ctypes.CDLL(None).statx(-100, b'f', 0, 2, found) == 0; "
+        "assert struct.unpack_from('<H', found, 28)[0] & 0o7777 == {}"
+    )
+    for change in (
+        "os.write(os.open('f', os.O_WRONLY), b'x')",
+        "os.write(os.open('f', os.O_WRONLY | os.O_APPEND), b'x')",
+        "os.open('f', os.O_WRONLY | os.O_TRUNC)",
+        "os.posix_fallocate(os.open('f', os.O_RDWR), 0, 10_000)",
+    ):
+        write_file(fs, b"f", bytes(8192))
+        fs.chmod(b"f", 0o6777)
+        if IS_ROOT:
+            assert by_other(fs, look.format(0o6777), change, look.format(0o777)) == ["done"] * 3, change
 
 
 @kernel_case

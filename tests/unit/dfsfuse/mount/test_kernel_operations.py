@@ -14,9 +14,11 @@ from dfsfuse.fusekernel.values import NOW, Changes, Context
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.vfs.changed import Changed
+from dfsfuse.vfs.holes import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 
 WHO = Context(1000, 100, 42, 2)
 STRANGER = Context(2000, 200, 43, 4)
+FALLOCATE_MODES = (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE)
 NAME = b"odd \xff\n"
 
 
@@ -28,6 +30,17 @@ class NoDevice:
 
     def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
         return False
+
+
+class TellingDevice(NoDevice):
+    """Notes what the kernel is told."""
+
+    def __init__(self, told: list[tuple[int, int, int]]) -> None:
+        self._told = told
+
+    def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
+        self._told.append((ino, offset, length))
+        return True
 
 
 @pytest.fixture
@@ -198,18 +211,31 @@ def test_extended_attributes(fs: KernelOperations) -> None:
 def test_setuid_and_setgid_end_when_others_may_have_changed_the_file(
     fs: KernelOperations, before: int, after: int
 ) -> None:
-    """setgid without the right to execute for the group means something else, and stays."""
+    """As on ext4: setgid without the right to execute for the group means something else, and stays for the group."""
     ino, handle = create(fs)
+    told: list[tuple[int, int, int]] = []
+    fs.caches = KernelCaches(lambda: None, TellingDevice(told), 1.0)
+    outsider = WHO._replace(gid=WHO.gid + 1, pid=0)
 
     def again() -> None:
         fs.setattr(WHO, ino, Changes(mode=stat.S_IFREG | before), None)
         assert mode_of(fs, ino) == before
+        told.clear()
+
+    def ended(expected: int = after) -> None:
+        assert mode_of(fs, ino) == expected
+        assert told == ([(ino, -1, 0)] if expected != before else []), (
+            "the kernel is to ask for the mode, and only then"
+        )
 
     again()
     fs.write(WHO, ino, handle, 0, memoryview(b"x"), kill_privileges=False)
     assert mode_of(fs, ino) == before
     fs.write(WHO, ino, handle, 0, memoryview(b"x"), kill_privileges=True)
-    assert mode_of(fs, ino) == after
+    ended()
+    again()
+    fs.write(outsider, ino, handle, 0, memoryview(b"x"), kill_privileges=True)
+    ended(before & ~0o6000)
     again()
     fs.setattr(WHO, ino, Changes(uid=5), None)
     assert mode_of(fs, ino) == after
@@ -218,7 +244,14 @@ def test_setuid_and_setgid_end_when_others_may_have_changed_the_file(
     assert mode_of(fs, ino) == after
     again()
     fs.open(WHO, ino, os.O_WRONLY | os.O_TRUNC, kill_privileges=True)
-    assert mode_of(fs, ino) == after
+    ended()
+    for mode in FALLOCATE_MODES:
+        again()
+        fs.fallocate(WHO, ino, handle, 0, 100, mode)
+        ended()
+        again()
+        fs.fallocate(WHO._replace(uid=0), ino, handle, 0, 100, mode)
+        ended(before)
 
 
 def test_a_folder_keeps_its_bits_when_its_owner_changes(fs: KernelOperations) -> None:
