@@ -19,6 +19,7 @@ from dfsfuse.mount.errors import FuseMissingError, errno_of
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.mount.mapped_pages import MappedPages
+from dfsfuse.mount.notifications import Device
 from dfsfuse.vfs.vfs import Vfs
 
 log = logging.getLogger(__name__)
@@ -56,17 +57,35 @@ def write_size(wanted_bytes: int) -> int:
     return pages * PAGE_BYTES
 
 
+def operations_of(vfs: Vfs, fuse: Mapping[str, str | bool]) -> KernelOperations:
+    """The operations of a mount with these options."""
+    return KernelOperations(
+        vfs,
+        entry_timeout_s=float(fuse.get("entry_timeout", 0)),
+        attributes_timeout_s=float(fuse.get("attr_timeout", 0)),
+        negative_timeout_s=float(fuse.get("negative_timeout", 0)),
+    )
+
+
+def connect(
+    operations: KernelOperations, vfs: Vfs, device: Device, fuse: Mapping[str, str | bool]
+) -> tuple[KernelCaches, MappedPages]:
+    """What makes the kernel forget, and hand over, once there is a device to tell it by; the caller starts and closes
+    them."""
+    keeps_s = max(float(fuse.get(f"{what}_timeout", 0)) for what in ("entry", "attr"))
+    caches = operations.caches = KernelCaches(vfs.look_for_changes, device, keeps_s)
+    mapped = operations.mapped = MappedPages(device)
+    vfs.on_change = caches.changed
+    vfs.locks.on_change = caches.locked
+    return caches, mapped
+
+
 class KernelSession:
     """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if it cannot be."""
 
     def __init__(self, vfs: Vfs, mountpoint: Path, fuse: Mapping[str, str | bool]) -> None:
         self._mountpoint = mountpoint
-        operations = KernelOperations(
-            vfs,
-            entry_timeout_s=float(fuse.get("entry_timeout", 0)),
-            attributes_timeout_s=float(fuse.get("attr_timeout", 0)),
-            negative_timeout_s=float(fuse.get("negative_timeout", 0)),
-        )
+        operations = operations_of(vfs, fuse)
         settings = Settings(
             flags=_FLAGS,
             max_write_bytes=write_size(int(fuse.get("max_write", Settings.max_write_bytes))),
@@ -79,11 +98,7 @@ class KernelSession:
         self._session = Session(
             self._mount.descriptor, operations, settings, errno_of=errno_of, threads_max=THREADS_MAX
         )
-        keeps_s = max(float(fuse.get(f"{what}_timeout", 0)) for what in ("entry", "attr"))
-        self._caches = operations.caches = KernelCaches(vfs.look_for_changes, self._session.device, keeps_s)
-        self._mapped = operations.mapped = MappedPages(self._session.device)
-        vfs.on_change = self._caches.changed
-        vfs.locks.on_change = self._caches.locked
+        self._caches, self._mapped = connect(operations, vfs, self._session.device, fuse)
 
     def serve(self, on_ready: Callable[[], None]) -> None:
         """Until it is unmounted or cut off. `on_ready` is called when the mount works."""

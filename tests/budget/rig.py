@@ -26,8 +26,7 @@ from dfsfuse.cli import session as session_module
 from dfsfuse.cli.config import ClientConfig
 from dfsfuse.cluster.servers import Credentials
 from dfsfuse.fusekernel.values import Context, Entry
-from dfsfuse.mount import options
-from dfsfuse.mount.kernel_caches import KernelCaches
+from dfsfuse.mount import kernel_session, options
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.vfs.orphan_keeper import GRACE_S
 
@@ -69,7 +68,7 @@ class Mount:
 
     def __init__(self, operations: KernelOperations) -> None:
         self.fuse = operations
-        self._context = Context(1000, 1000, 4242, 1)
+        self._context = Context(1000, 1000, os.getpid(), 1)
         self._known: Counter[int] = Counter()
         """How often the kernel was given each inode, which it says when it forgets it."""
 
@@ -161,18 +160,13 @@ class Rig:
                 sweep=True,
             )
         with session:
-            timeouts = {
-                f"{what}_timeout_s": float(wanted.fuse[f"{key}_timeout"])
-                for what, key in {"entry": "entry", "attributes": "attr"}.items()
-            }
-            operations = KernelOperations(session.vfs, **timeouts)
-            operations.caches = caches = KernelCaches(session.vfs.look_for_changes, Device(), max(timeouts.values()))
-            session.vfs.on_change = caches.changed
-            session.vfs.locks.on_change = caches.locked
+            operations = kernel_session.operations_of(session.vfs, wanted.fuse)
+            caches, mapped = kernel_session.connect(operations, session.vfs, Device(), wanted.fuse)
             caches.start()
             try:
                 yield Mount(operations)
             finally:
+                mapped.close()
                 caches.close()
 
     def pause(self, seconds: float = PAUSE_S) -> None:
