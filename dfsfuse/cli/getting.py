@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dfsfuse.cli import local_files, remote_paths
-from dfsfuse.cli.local_files import Facts
+from dfsfuse.cli.local_files import Facts, SparseWriter
 from dfsfuse.cli.output import printable, write_bytes
 from dfsfuse.cli.own_mounts import OwnMounts
 from dfsfuse.cli.progress import Bar
@@ -33,9 +33,10 @@ def get_file(remote: Remote, path: bytes, found: Attributes, local: Path, own: O
         raise CommandError(f"{printable(path)} and local {printable(local)} are the same file")
     bar.start(remote_paths.base_name(path), found.size)
     with local_files.replacing(local, facts_of(found)) as file:
-        for chunk in remote.contents(found.ino, path):
-            local_files.write_all(file, chunk, local)
-            bar.advance(len(chunk))
+        writer = SparseWriter(file, local)
+        for chunk in remote.stretches(found, path):
+            bar.advance(writer.write(chunk))
+        writer.finish()
 
 
 def get_stream(remote: Remote, path: bytes, found: Attributes, bar: Bar) -> None:

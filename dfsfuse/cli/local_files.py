@@ -1,4 +1,4 @@
-"""The local side of put and get: files read as chunks, and files that appear whole or not at all.
+"""The local side of put and get: files read as chunks and holes, and files that appear whole or not at all.
 
 Knows the local file system and nothing of servers. What goes wrong here is a `CommandError` whose
 sentence begins with `local`.
@@ -10,6 +10,7 @@ behind and can be deleted.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -21,8 +22,14 @@ from typing import BinaryIO
 
 from dfsfuse.cli.output import printable
 from dfsfuse.cli.reports import CommandError, local_errors
+from dfsfuse.vfs.putting import Hole
 
 CHUNK_BYTES = 4 * 1024 * 1024
+BLOCK_BYTES = 512
+"""What `st_blocks` counts."""
+ZEROS_BYTES = 64 * 1024
+"""So many zeros in a row become a hole, as a rule."""
+_ZEROS = bytes(ZEROS_BYTES)
 PERMISSIONS = 0o777  # set-uid and set-gid are dropped like `cp` does it when it does not keep the owner
 
 
@@ -66,6 +73,49 @@ def chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
             yield bits[0] if len(bits) == 1 else b"".join(bits)
         if room:
             return
+
+
+def stretches(file: BinaryIO, found: os.stat_result, path: Path) -> Iterator[bytes | Hole]:
+    """The contents in chunks of 4 MiB at most, with the holes as such, where the file has any and can tell."""
+    if found.st_blocks * BLOCK_BYTES >= found.st_size:
+        yield from chunks(file, path)
+        return
+    offset = 0
+    while (start := _seek(file, offset, os.SEEK_DATA, path)) is not None:
+        if start > offset:
+            yield Hole(start - offset)
+        end = _seek(file, start, os.SEEK_HOLE, path)
+        _seek(file, start, os.SEEK_SET, path)
+        offset = start
+        while end is None or offset < end:
+            with local_errors(path):
+                data = file.read(CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - offset))
+            if not data:
+                break
+            yield data
+            offset += len(data)
+        if offset == start:
+            return  # it was cut meanwhile
+    with local_errors(path):
+        size = os.fstat(file.fileno()).st_size
+    if size > offset:
+        yield Hole(size - offset)
+
+
+def _seek(file: BinaryIO, offset: int, whence: int, path: Path) -> int | None:
+    """Where that is; None beyond the end. A file system that cannot tell holes says that all is data."""
+    with local_errors(path):
+        try:
+            return os.lseek(file.fileno(), offset, whence)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP) or whence == os.SEEK_SET:
+                raise
+            size = os.fstat(file.fileno()).st_size
+            if offset >= size:
+                return None
+            return offset if whence == os.SEEK_DATA else size
 
 
 def refuse_special(path: Path, mode: int) -> None:
@@ -117,12 +167,52 @@ def put_link(path: Path, target: bytes, facts: Facts) -> None:
             raise
 
 
-def write_all(file: BinaryIO, data: bytes, path: Path) -> None:
-    """All of the data (an unbuffered write may take a part only)."""
-    rest = memoryview(data)
-    while rest:
-        with local_errors(path):
-            rest = rest[file.write(rest) :]
+class SparseWriter:
+    """Writes a new file from its beginning, with holes in place of the source's holes and of long runs of zeros."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self._path = path
+        self._offset = 0
+
+    def write(self, chunk: bytes | Hole) -> int:
+        """Append a chunk; gives its length."""
+        if isinstance(chunk, Hole):
+            self._offset += chunk.length
+            return chunk.length
+        start = 0
+        for at, end in zero_runs(chunk):
+            self._put(memoryview(chunk)[start:at])
+            self._offset += end - at
+            start = end
+        self._put(memoryview(chunk)[start:])
+        return len(chunk)
+
+    def finish(self) -> None:
+        """Give the file its size: it may end in a hole."""
+        with local_errors(self._path):
+            self._file.truncate(self._offset)
+
+    def _put(self, data: memoryview) -> None:
+        while data:  # an unbuffered write may take a part only
+            with local_errors(self._path):
+                written = os.pwrite(self._file.fileno(), data, self._offset)
+            self._offset += written
+            data = data[written:]
+
+
+def zero_runs(data: bytes) -> Iterator[tuple[int, int]]:
+    """The runs of whole stretches of 64 KiB that are zeros: (start, end), in order."""
+    start = None
+    for at in range(0, len(data) - ZEROS_BYTES + 1, ZEROS_BYTES):
+        is_zero = data[at] == 0 and data[at : at + ZEROS_BYTES] == _ZEROS
+        if is_zero and start is None:
+            start = at
+        elif not is_zero and start is not None:
+            yield start, at
+            start = None
+    if start is not None:
+        yield start, len(data) // ZEROS_BYTES * ZEROS_BYTES
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 Knows local files and `Remote`, nothing of the command line. A file appears under its name whole, or not at all. Mode
 and times are kept, as `cp -p` does; owners are not: what is put belongs to whoever puts it. The argument itself may be
 a symbolic link to what is meant; links further down are copied as links. Hard links become files of their own.
+Holes stay holes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dfsfuse.cli.own_mounts import OwnMounts
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.reports import CommandError, Tally, local_errors
+from dfsfuse.vfs.putting import Hole
 
 
 def put_stream(remote: Remote, file: BinaryIO, path: bytes, facts: Facts, bar: Bar) -> None:
@@ -40,7 +42,7 @@ def put_file(remote: Remote, local: Path, path: bytes, own: OwnMounts, bar: Bar)
         if place.found is not None and own.inode(file.fileno(), found.st_dev) == place.found.ino:
             raise CommandError(f"local {printable(local)} and {printable(path)} are the same file")
         bar.start(os.fsencode(local.name), found.st_size)
-        remote.put(place, _told(local_files.chunks(file, local), bar), facts_of(found))
+        remote.put(place, _told(local_files.stretches(file, found, local), bar), facts_of(found))
 
 
 def put_tree(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
@@ -98,11 +100,11 @@ def _put_leaf(remote: Remote, local: Path, path: bytes, own: OwnMounts, bar: Bar
     remote.put_link(place, target, facts_of(found))
 
 
-def _told(chunks: Iterator[bytes], bar: Bar) -> Iterator[bytes]:
+def _told(chunks: Iterator[bytes | Hole], bar: Bar) -> Iterator[bytes | Hole]:
     """The chunks, each of them told to the bar when the next one is asked for."""
     for chunk in chunks:
         yield chunk
-        bar.advance(len(chunk))
+        bar.advance(chunk.length if isinstance(chunk, Hole) else len(chunk))
 
 
 def target_of(remote: Remote, local: Path, given: str | None, *, contents_meant: bool) -> bytes:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from dfsfuse.cli.local_files import Facts, umask
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.extended import INODE
+from dfsfuse.vfs.putting import Chunk, Hole
 
 if TYPE_CHECKING:
     from dfsfuse.vfs.health import Health
@@ -29,6 +30,8 @@ ROOT = 1
 READ_BYTES = 4 * 1024 * 1024
 MAX_LINKS = 40
 FILES_AT_ONCE = 200
+BLOCK_BYTES = 512
+"""What `st_blocks` counts."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,53 @@ class Remote:
             return sorted(self._vfs.list_folder(folder))
 
     def contents(self, inode: int, path: bytes) -> Iterator[bytes]:
-        """A file's contents in chunks. Raises IncompleteError where pieces are missing."""
+        """A file's contents in chunks, holes as zeros. Raises IncompleteError where pieces are missing."""
         with at(path):
             handle = self._vfs.open(inode, os.O_RDONLY)
             try:
-                offset = 0
-                while data := self._vfs.read(handle, offset, READ_BYTES):
-                    yield data
-                    offset += len(data)
+                yield from self._read(handle, 0, None)
             finally:
                 self._vfs.release(handle)
 
-    def put(self, place: Place, chunks: Iterable[bytes], facts: Facts, *, keep_mode: bool = True) -> None:
+    def stretches(self, found: Attributes, path: bytes) -> Iterator[bytes | Hole]:
+        """A file's contents in chunks, with its holes as such. Raises IncompleteError where pieces are missing."""
+        if found.blocks * BLOCK_BYTES >= found.size:
+            yield from self.contents(found.ino, path)
+            return
+        with at(path):
+            handle = self._vfs.open(found.ino, os.O_RDONLY)
+            try:
+                offset = 0
+                while (data := self._next(handle, offset, os.SEEK_DATA)) is not None:
+                    if data > offset:
+                        yield Hole(data - offset)
+                    offset = self._next(handle, data, os.SEEK_HOLE) or data
+                    yield from self._read(handle, data, offset)
+                size = self._vfs.getattr(found.ino, handle).size
+                if size > offset:
+                    yield Hole(size - offset)
+            finally:
+                self._vfs.release(handle)
+
+    def _read(self, handle: int, offset: int, end: int | None) -> Iterator[bytes]:
+        """What is there from `offset` to `end`, or to the end of the file."""
+        while end is None or offset < end:
+            data = self._vfs.read(handle, offset, READ_BYTES if end is None else min(READ_BYTES, end - offset))
+            if not data:
+                return
+            yield data
+            offset += len(data)
+
+    def _next(self, handle: int, offset: int, whence: int) -> int | None:
+        """Where the next data or hole begins; None if there is none any more."""
+        try:
+            return self._vfs.lseek(handle, offset, whence)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return None
+
+    def put(self, place: Place, chunks: Iterable[Chunk], facts: Facts, *, keep_mode: bool = True) -> None:
         """A whole file in the place of whatever file has that name. Nobody sees half of it.
 
         `keep_mode`: the mode is that of `facts` also where a file is replaced; otherwise that of the old file.

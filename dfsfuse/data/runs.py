@@ -29,15 +29,15 @@ def runs(region: Region) -> list[tuple[int, int]]:
     """The stretches of data (start, end) of a region, in order; two that no hole lies between are one."""
     found: list[tuple[int, int]] = []
     for extent in region.extents:
-        if found and not _is_hole(found[-1][1], extent.offset):
+        if found and not is_hole(found[-1][1], extent.offset):
             found[-1] = (found[-1][0], extent.end)
         else:
             found.append((extent.offset, extent.end))
     return found
 
 
-def _is_hole(start: int, end: int) -> bool:
-    """Does a whole block lie between these?"""
+def is_hole(start: int, end: int) -> bool:
+    """Whether a whole block lies between these."""
     first = -(-start // HOLE_BYTES) * HOLE_BYTES
     return first + HOLE_BYTES <= end
 

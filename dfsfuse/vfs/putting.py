@@ -1,16 +1,17 @@
 """put: a whole file in the place of whatever file has its name, so that nobody ever sees half of it.
 
-Segments go up as the data comes, a few at a time, without an inode. Then one batch makes the inode, its regions and its
-name; for a very long file several batches fill a hidden inode (an orphan) first, and the last one names it. What takes
-hours fills it as it goes, since segments to which nobody refers are swept after a day. What it
-replaces keeps its mode and owner, as with cp. If anything fails, or the hidden inode was swept (its client was taken
-for dead), the segments are dropped and nothing was there.
+Segments go up as the data comes, a few at a time, without an inode; where the source has a `Hole`, nothing does. Then
+one batch makes the inode, its regions and its name; for a very long file several batches fill a hidden inode (an
+orphan) first, and the last one names it. What takes hours fills it as it goes, since segments to which nobody refers
+are swept after a day. What it replaces keeps its mode and owner, as with cp. If anything fails, or the hidden inode was
+swept (its client was taken for dead), the segments are dropped and nothing was there.
 
 Memory: the segments on their way, at most `SEGMENTS_AT_ONCE`. Threads: the caller's, and the pool of uploads.
 """
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -20,21 +21,33 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data.extents import REGION_BYTES, Write
 from dfsfuse.data.placement import rotation_of, rotation_of_region
+from dfsfuse.data.runs import is_hole
 from dfsfuse.errors import DfsError, MaybeDoneError, UnavailableError
 from dfsfuse.namespace import inodes, orphans
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import regions, uploaded
-from dfsfuse.vfs.context import PATIENCE_S, Context, Written
+from dfsfuse.vfs.context import FILE_MAX_BYTES, PATIENCE_S, Context, Written
 from dfsfuse.vfs.regions import Patch
 from dfsfuse.vfs.removal import Reaper
 from dfsfuse.vfs.tree import Tree
+from dfsfuse.vfs.write_buffer import by_region
 
 SEGMENTS_AT_ONCE: Final = 4
 
 Progress = Callable[[int], None]
+
+
+class Hole(NamedTuple):
+    """In the place of data: so many bytes that read as zeros and take no room."""
+
+    length: int
+
+
+Chunk = Buffer | Hole
 
 
 class Putter:
@@ -46,9 +59,12 @@ class Putter:
         self._reaper = reaper
 
     def put(
-        self, parent: int, name: bytes, chunks: Iterable[bytes], new: Inode, progress: Progress | None
+        self, parent: int, name: bytes, chunks: Iterable[Chunk], new: Inode, progress: Progress | None
     ) -> tuple[int, Inode]:
-        """Put the data as a file; `new` is its record without size. `progress` is told how many bytes are up."""
+        """Put the data as a file; `new` is its record without size. `progress` is told how many bytes are up.
+
+        Raises OSError (EFBIG), besides what the servers and the map do.
+        """
         self._context.check_writable()
         put = _Put(self._context.numbers.take(), new)
         try:
@@ -63,20 +79,20 @@ class Putter:
             self._give_up(put.ino, put.patches)
             raise
 
-    def _upload(self, chunks: Iterable[bytes], put: _Put, progress: Progress) -> None:
+    def _upload(self, chunks: Iterable[Chunk], put: _Put, progress: Progress) -> None:
         """All segments, as patches; and the rotation."""
         rotation: int | None = None
         on_the_way: deque[_OnTheWay] = deque()
         sent = 0
         try:
-            for index, data in enumerate(_segments(chunks)):
+            for index, data, writes in _segments(chunks, put):
                 if rotation is None:
                     rotation = rotation_of(data)
                     put.new = msgspec.structs.replace(put.new, rotation=rotation)
                 turn = rotation_of_region(rotation, index)
                 began_ns = self._context.clock()
                 upload = self._context.uploads.submit(self._context.segments.write, data, turn)
-                on_the_way.append(_OnTheWay(index, len(data), upload, began_ns))
+                on_the_way.append(_OnTheWay(index, writes, upload, began_ns))
                 while on_the_way and (len(on_the_way) >= SEGMENTS_AT_ONCE or self._is_late(on_the_way[0].began_ns)):
                     sent += _arrived(on_the_way, put)
                     progress(sent)
@@ -123,7 +139,7 @@ class Putter:
             orphans.end(tx, put.ino)
             if old is not None and old.is_file:
                 inode = msgspec.structs.replace(inode, mode=old.mode, uid=old.uid, gid=old.gid)
-            return msgspec.structs.replace(inode, nlink=1)
+            return msgspec.structs.replace(inode, nlink=1, size=max(inode.size, put.size))
 
         return self._tree.replace(parent, name, put.ino, fill)
 
@@ -137,7 +153,7 @@ class Putter:
 
 class _OnTheWay(NamedTuple):
     region: int
-    size: int
+    writes: tuple[Write, ...]
     upload: Future[Written]
     began_ns: int
 
@@ -154,6 +170,8 @@ class _Put:
     """When those began to go up to which the map does not refer yet; they are the last ones."""
     is_hidden: bool = False
     """The map has the inode, which has no name yet."""
+    size: int = 0
+    """Bytes and holes that came so far."""
 
     @property
     def waiting(self) -> list[Patch]:
@@ -180,24 +198,45 @@ def _so_far(tx: Transaction, put: _Put) -> Inode | None:
 
 def _arrived(on_the_way: deque[_OnTheWay], put: _Put) -> int:
     """Wait for the next segment."""
-    region, size, upload, began_ns = on_the_way.popleft()
+    region, writes, upload, began_ns = on_the_way.popleft()
     written = upload.result(PATIENCE_S)
-    put.patches.append(Patch(region, written.segment, written.inline, (Write(0, size, 0),)))
+    put.patches.append(Patch(region, written.segment, written.inline, writes))
     put.began.append(began_ns)
-    return size
+    return sum(write.length for write in writes)
 
 
-def _segments(chunks: Iterable[bytes]) -> Iterator[bytearray]:
-    """The data in regions' lengths; each is a buffer of its own."""
-    buffer = bytearray()
+def _segments(chunks: Iterable[Chunk], put: _Put) -> Iterator[tuple[int, bytearray, tuple[Write, ...]]]:
+    """For each region with data its index, a buffer of its own with the stretches of data one after the other, and
+    where these show. `put.size` is how far the chunks have come."""
+    index, buffer, writes = 0, bytearray(), list[Write]()
     for chunk in chunks:
-        view = memoryview(chunk)
-        while view:
-            part = view[: REGION_BYTES - len(buffer)]
-            buffer += part
-            view = view[len(part) :]
+        length = chunk.length if isinstance(chunk, Hole) else memoryview(chunk).nbytes
+        if put.size + length > FILE_MAX_BYTES:
+            raise inodes.error(errno.EFBIG)
+        if isinstance(chunk, Hole):
+            put.size += length
+            continue
+        for region, at, part in by_region(put.size, chunk):
+            if region != index and buffer:
+                yield index, buffer, tuple(writes)
+                buffer, writes = bytearray(), []
+            index = region
+            _append(buffer, writes, at, part)
             if len(buffer) == REGION_BYTES:
-                yield buffer
-                buffer = bytearray()
+                yield index, buffer, tuple(writes)
+                buffer, writes = bytearray(), []
+        put.size += length
     if buffer:
-        yield buffer
+        yield index, buffer, tuple(writes)
+
+
+def _append(buffer: bytearray, writes: list[Write], at: int, part: memoryview) -> None:
+    """Add a stretch of data that shows at `at` of its region. What is too short for a hole before it becomes zeros."""
+    end = writes[-1].offset + writes[-1].length if writes else 0
+    if writes and not is_hole(end, at):
+        buffer += bytes(at - end)
+        last = writes[-1]
+        writes[-1] = Write(last.offset, at + len(part) - last.offset, last.segment_offset)
+    else:
+        writes.append(Write(at, len(part), len(buffer)))
+    buffer += part

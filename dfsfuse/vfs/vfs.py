@@ -48,7 +48,7 @@ from dfsfuse.vfs.locking import LIFETIME_S, Locking
 from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.orphan_keeper import OrphanKeeper
-from dfsfuse.vfs.putting import Progress, Putter
+from dfsfuse.vfs.putting import Chunk, Progress, Putter
 from dfsfuse.vfs.removal import Reaper
 from dfsfuse.vfs.saving import Saver
 from dfsfuse.vfs.tree import Tree
@@ -330,7 +330,7 @@ class Vfs:
         self,
         parent: int,
         name: bytes,
-        chunks: Iterable[bytes],
+        chunks: Iterable[Chunk],
         *,
         mode: int = 0o644,
         uid: int | None = None,
@@ -339,8 +339,8 @@ class Vfs:
         mtime_ns: int | None = None,
         progress: Progress | None = None,
     ) -> Attributes:
-        """A whole file in the place of whatever file has this name, at once; nobody ever sees half of it. A file that
-        is replaced passes on its mode and owner (putting.py)."""
+        """A whole file, with the holes that its chunks have, in the place of whatever file has this name, at once;
+        nobody ever sees half of it. A file that is replaced passes on its mode and owner (putting.py)."""
         uid, gid = os.getuid() if uid is None else uid, os.getgid() if gid is None else gid
         new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, self._context.clock())
         new = msgspec.structs.replace(

@@ -237,6 +237,26 @@ def test_a_file_is_not_a_folder(dfc: Dfc) -> None:
     assert dfc("get", "f/", "x").err == "dfc: f/ is not a folder\n"
 
 
+def test_holes_stay_holes_both_ways(dfc: Dfc) -> None:
+    source = dfc.here / "sparse"
+    data = os.urandom(9 << 20)
+    with source.open("wb") as file:
+        file.seek(5 << 20)
+        file.write(data)
+        file.truncate(64 << 30)  # it ends in a hole that no memory would hold
+    dfc.ok("put", "sparse")
+    assert sum(len(content) for content, _ in dfc.access.segments.written) <= len(data) + 8192
+    dfc.ok("get", "sparse", "copy")
+    found = (dfc.here / "copy").stat()
+    assert (found.st_size, found.st_blocks * 512 <= len(data) + 65536) == (64 << 30, True)
+    with (dfc.here / "copy").open("rb") as file:
+        file.seek(5 << 20)
+        assert file.read(len(data)) == data
+    os.truncate(source, 6 << 20)
+    dfc.ok("put", "sparse")
+    assert dfc("get", "sparse", "-").out_bytes == bytes(5 << 20) + data[: 1 << 20]  # a stream has no holes
+
+
 def test_standard_input_and_output(dfc: Dfc) -> None:
     data = os.urandom(5 * 1024 * 1024)
     dfc.ok("put", "-", "/stream", stdin=data)

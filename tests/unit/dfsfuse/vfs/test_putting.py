@@ -16,6 +16,7 @@ from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, Unavaila
 from dfsfuse.namespace import orphans
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import regions
+from dfsfuse.vfs.putting import Hole
 
 
 def test_a_file_is_put_with_one_batch_and_placed_by_its_md5(mounts: MemoryMounts) -> None:
@@ -34,6 +35,34 @@ def test_a_file_is_put_with_one_batch_and_placed_by_its_md5(mounts: MemoryMounts
     assert (made.nlink, made.blocks) == (1, -(-len(data) // 512))
     assert told == [REGION_BYTES, 2 * REGION_BYTES, len(data)]
     assert read_file(mounts.mount(), b"f") == data
+
+
+def test_holes_take_no_room_and_read_as_zeros(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    data = random.Random(7).randbytes(3 * REGION_BYTES)
+    parts = [Hole(2 * REGION_BYTES + 8192), data, Hole(100), b"x" * 50, Hole(8192 + 46), b"y", Hole(REGION_BYTES)]
+    whole = b"".join(bytes(part.length) if isinstance(part, Hole) else part for part in parts)
+    made = vfs.put_stream(ROOT, b"f", parts)
+    assert made.size == len(whole)
+    assert made.blocks == -(-(len(data) + 100 + 50 + 1) // 512)  # what is shorter than a block is no hole
+    assert read_file(mounts.mount(), b"f") == whole
+    handle = vfs.open(made.ino, os.O_RDONLY)
+    assert vfs.lseek(handle, 0, os.SEEK_DATA) == 2 * REGION_BYTES + 8192
+    end = len(whole) - REGION_BYTES
+    assert vfs.lseek(handle, end - 1, os.SEEK_HOLE) == end
+    vfs.release(handle)
+    x = int(hashlib.md5(data[: REGION_BYTES - 8192]).hexdigest(), 16) % 4
+    assert sorted(rotation for _, rotation in mounts.segments.written) == sorted([(x + i) % 4 for i in range(2, 6)])
+
+
+def test_a_file_of_holes_has_no_data_at_all(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    made = vfs.put_stream(ROOT, b"f", [Hole(1 << 40), Hole(1)])
+    assert (made.size, made.blocks) == ((1 << 40) + 1, 0)
+    assert [key for key in mounts.map.items if key.startswith(b"e/")] == []
+    with pytest.raises(OSError, match="File too large"):
+        vfs.put_stream(ROOT, b"g", [b"x", Hole(1 << 62), Hole(1 << 62)])
+    assert names(vfs) == [b"f"]
 
 
 def test_an_empty_file(mounts: MemoryMounts) -> None:
