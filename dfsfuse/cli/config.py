@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +45,18 @@ class ClientConfig:
 def load_config(explicit: Path | None = None, environment: Mapping[str, str] | None = None) -> ClientConfig:
     """Find and read the config. Raises `ConfigError` with file, key, what was found and what was expected."""
     path = config_file.find(explicit, FILE_NAME)
-    return read_config(path, os.environ if environment is None else environment)
+    return read_config(path.absolute(), os.environ if environment is None else environment)
 
 
-def read_config(path: Path, environment: Mapping[str, str]) -> ClientConfig:
-    """Read the config file at `path`."""
+def read_config(
+    path: Path, environment: Mapping[str, str], may_open: Callable[[Path], bool] = lambda _: True
+) -> ClientConfig:
+    """Read the config file at `path`. `may_open`: whether a file may be opened, which may lie where one must not look.
+
+    Raises `ConfigError`.
+    """
+    if not may_open(path):
+        raise ConfigError(f"{path} is below the mountpoint, and cannot be read while that is mounted")
     keys = config_file.mapping(
         config_file.load(path),
         At(path),
@@ -60,7 +67,7 @@ def read_config(path: Path, environment: Mapping[str, str]) -> ClientConfig:
     username = config_file.text(
         keys["username"], At(path, "username"), "a user's name (letters, digits, '.', '_', '-')", pattern=_NAME
     )
-    password, warnings = _password(keys, path, environment)
+    password, warnings = _password(keys, path, environment, may_open)
     return ClientConfig(path, servers, Credentials(username, password), warnings)
 
 
@@ -106,7 +113,9 @@ def _server(value: object, at: At, server_id: int) -> ServerAddress:
     )
 
 
-def _password(keys: Mapping[str, object], path: Path, environment: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+def _password(
+    keys: Mapping[str, object], path: Path, environment: Mapping[str, str], may_open: Callable[[Path], bool]
+) -> tuple[str, tuple[str, ...]]:
     from_environment = environment.get(PASSWORD_VARIABLE, "")
     given = [key for key in ("password", "password_file") if key in keys]
     at = At(path, given[-1] if given else "password")
@@ -118,15 +127,17 @@ def _password(keys: Mapping[str, object], path: Path, environment: Mapping[str, 
         password = config_file.secret(keys["password"], at, "a password, as a text")
         return password, _readable_by_others(path)
     if "password_file" in keys:
-        return _from_file(keys["password_file"], at)
+        return _from_file(keys["password_file"], at, may_open)
     raise at.error("nothing", f"'password', 'password_file' or ${PASSWORD_VARIABLE}")
 
 
-def _from_file(value: object, at: At) -> tuple[str, tuple[str, ...]]:
+def _from_file(value: object, at: At, may_open: Callable[[Path], bool]) -> tuple[str, tuple[str, ...]]:
     name = config_file.text(value, at, "the path of a file whose first line is the password")
     path = Path(name)
     try:
         path = at.file.parent / homes.expanded(name)
+        if not may_open(path):
+            raise at.error(f"{path}, which is below the mountpoint and cannot be read now", "a file elsewhere")
         with path.open("rb") as file:
             data = file.read(_MAX_PASSWORD_FILE_BYTES + 1)
         password = data.decode().partition("\n")[0].removesuffix("\r")

@@ -176,6 +176,7 @@ def _complaints_since(offset: int) -> str:
 
 
 def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_ready: Callable[[str], None]) -> int:
+    from dfsfuse.cli.config_watch import ConfigWatch
     from dfsfuse.cli.session import open_session
     from dfsfuse.mount import bindings, running
     from dfsfuse.vfs.orphan_keeper import GRACE_S
@@ -205,7 +206,14 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
         )
         mount_options = options.named(request.options, source_of(connected_to))
         with session:
-            bindings.serve(session.vfs, mountpoint, mount_options, ready)
+            watch = ConfigWatch(
+                session.cluster, connected_to, may_open=lambda path: not covering.covers(mountpoint, path)
+            )
+            watch.start()
+            try:
+                bindings.serve(session.vfs, mountpoint, mount_options, ready, lambda: watch.read_again("SIGHUP"))
+            finally:
+                watch.close()
             log.info("%s: unmounted; writing out what is left", mountpoint)
     log.info("%s: done", mountpoint)
     return DONE

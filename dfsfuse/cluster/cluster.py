@@ -101,6 +101,15 @@ class Cluster:
         if len(texts) == len(self.servers):
             raise UnavailableError("no server answers: " + "; ".join(texts.values()))
 
+    def readdress(self, servers: Sequence[ServerAddress], credentials: Credentials) -> None:
+        """The same servers, by id and name, are at these addresses from now on; new connections are made with these
+        credentials. Looks up names, and may wait for that. What is under way is left alone."""
+        moved = self._lines.readdress(servers, credentials)
+        self.servers = tuple(self._lines.servers[server.id] for server in servers)
+        for id in moved:
+            self._lines.look_up(id)
+        self._lines.changed.set()
+
     def missing(self) -> list[str]:
         """A text for each server that is not believed to answer, which names it and says why. Costs nothing."""
         return self._lines.missing()

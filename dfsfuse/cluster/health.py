@@ -52,6 +52,11 @@ class Circuit:
         self._last_trial = now if tried else now - EAGER_PAUSE_S
         return True
 
+    def try_soon(self) -> None:
+        """It may answer now, for a reason that has nothing to do with the past."""
+        self.due_at = self._clock()
+        self._pause_s = FIRST_PAUSE_S
+
     def answered(self) -> bool:
         """It gave a complete answer. Returns whether this is what brought it back."""
         if self.up:

@@ -204,6 +204,24 @@ class Lines:
         first, *others = self._targets[id]
         self._targets[id] = (*others, first)
 
+    def readdress(self, servers: Sequence[ServerAddress], credentials: Credentials) -> list[int]:
+        """Servers have other addresses from now on. Connections to the old ones that lie idle are closed, and a server
+        that was down is tried at its new one at once. Returns the ids of those that have moved."""
+        closed: list[Connection] = []
+        with self._lock:
+            self._credentials = credentials
+            moved = [server.id for server in servers if self.servers[server.id] != server]
+            for server in servers:
+                if server.id in moved:
+                    self.servers[server.id] = server
+                    self._targets[server.id] = look_up_number(server)
+                    self._circuits[server.id].try_soon()
+                    closed += self._idle[server.id]
+                    self._idle[server.id] = []
+        for connection in closed:
+            connection.close()
+        return moved
+
     # ------------------------------------------------------------------ connections
 
     def fresh(self, id: int) -> Connection:

@@ -3,11 +3,12 @@
 A binding is imported only when it is used: each needs things that a machine may not have. `fusepy` needs libfuse 2;
 `kernel` needs Linux only. Which one it is was decided before (`choice`).
 
-Signals: SIGTERM and SIGINT mean "unmount cleanly": a thread waits for them (`signal.sigwait`), since Python's own
-handlers cannot run while the main thread is inside libfuse, and libfuse's would cut the connection to the kernel with
-pages of mapped files still unwritten. If programs hold the mount for longer than `RELEASE_TIMEOUT_S` after that, they
-are cut off: libfuse stops at once when the main thread gets SIGHUP; the kernel binding is told so. SIGTERM and SIGINT
-must be blocked (`signals_held`) before any other thread starts, so that none of them is hit.
+Signals: SIGTERM and SIGINT mean "unmount cleanly", SIGHUP "read the config again": a thread waits for them
+(`signal.sigwait`), since Python's own handlers cannot run while the main thread is inside libfuse, and libfuse's would
+cut the connection to the kernel with pages of mapped files still unwritten. If programs hold the mount for longer than
+`RELEASE_TIMEOUT_S` after SIGTERM or SIGINT, they are cut off: libfuse stops at once when the main thread gets SIGUSR1,
+which was given libfuse's own handler; the kernel binding is told so. The three must be blocked (`signals_held`) before
+any other thread starts, so that none of them is hit.
 """
 
 from __future__ import annotations
@@ -28,42 +29,50 @@ from dfsfuse.vfs.vfs import Vfs
 log = logging.getLogger(__name__)
 
 ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+HELD_SIGNALS = ENDING_SIGNALS | {signal.SIGHUP}
+STOPS_LIBFUSE = signal.SIGUSR1
 RELEASE_TIMEOUT_S = 5.0
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Keep SIGTERM and SIGINT pending, in this thread and those it starts, until `serve` takes them.
-
-    SIGHUP is left to libfuse while it runs and is ignored otherwise: the mount outlives its terminal's last words.
-    """
-    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+    """Keep SIGTERM, SIGINT and SIGHUP pending, in this thread and those it starts, until `serve` takes them."""
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # one that is ignored, as under nohup, would never be pending
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     try:
         yield
     finally:
-        for number in ENDING_SIGNALS & signal.sigpending():
+        for number in HELD_SIGNALS & signal.sigpending():
             signal.sigwait({number})  # it has done its work
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         signal.signal(signal.SIGHUP, hangup)
 
 
-def serve(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None]) -> None:
+def serve(
+    vfs: Vfs,
+    mountpoint: Path,
+    options: MountOptions,
+    on_ready: Callable[[], None],
+    on_hangup: Callable[[], None] = lambda: None,
+) -> None:
     """Mount `vfs` and serve it until it is unmounted. Call it from the main thread, with `signals_held`.
 
-    `on_ready` is called once, when the mount works. Raises `FuseMissingError` if it never did.
+    `on_ready` is called once, when the mount works; `on_hangup` for each SIGHUP after that, in a thread of its own.
+    Raises `FuseMissingError` if it never worked.
     """
     if options.binding == "fusepy":
-        _serve_by_fusepy(vfs, mountpoint, options, on_ready)
+        _serve_by_fusepy(vfs, mountpoint, options, on_ready, on_hangup)
     else:
-        _serve_by_kernel(vfs, mountpoint, options, on_ready)
+        _serve_by_kernel(vfs, mountpoint, options, on_ready, on_hangup)
 
 
-def _serve_by_kernel(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None]) -> None:
+def _serve_by_kernel(
+    vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None], on_hangup: Callable[[], None]
+) -> None:
     from dfsfuse.mount.kernel_session import KernelSession
 
     session = KernelSession(vfs, mountpoint, options.fuse)
-    ending = _Ending(mountpoint, session.cut_off)
+    ending = _Signals(mountpoint, session.cut_off, on_hangup)
 
     def ready() -> None:
         on_ready()
@@ -75,18 +84,20 @@ def _serve_by_kernel(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready
         ending.served()
 
 
-def _serve_by_fusepy(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None]) -> None:
+def _serve_by_fusepy(
+    vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None], on_hangup: Callable[[], None]
+) -> None:
     libfuse.require()
     from dfsfuse.mount.fusepy_operations import FusepyOperations
     from dfsfuse.mount.fusepy_session import FusepySession
 
-    ending = _Ending(mountpoint, _hang_up)
+    ending = _Signals(mountpoint, _stop_libfuse, on_hangup)
 
     def ready() -> None:
+        libfuse.copy_handler(signal.SIGHUP, STOPS_LIBFUSE)
         on_ready()
         ending.start()
 
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # libfuse takes over only what nobody else handles
     try:
         # Whether the folder is empty was looked at before (`mountpoints.check`); libfuse need not ask again.
         fuse_options = {**options.fuse, "nonempty": True}
@@ -96,22 +107,24 @@ def _serve_by_fusepy(vfs: Vfs, mountpoint: Path, options: MountOptions, on_ready
             raise FuseMissingError(f"{mountpoint}: libfuse could not mount") from error
         log.exception("%s: libfuse ended with an error", mountpoint)
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(STOPS_LIBFUSE, signal.SIG_IGN)
         ending.served()
 
 
-def _hang_up() -> None:
+def _stop_libfuse() -> None:
     main = threading.main_thread()
     if main.ident is not None:
-        signal.pthread_kill(main.ident, signal.SIGHUP)
+        signal.pthread_kill(main.ident, STOPS_LIBFUSE)
 
 
-class _Ending:
-    """Waits for SIGTERM or SIGINT in a thread of its own and unmounts. `cut_off` ends what programs still use."""
+class _Signals:
+    """Waits for signals in a thread of its own: unmounts at SIGTERM or SIGINT, and calls `on_hangup` at SIGHUP.
+    `cut_off` ends what programs still use."""
 
-    def __init__(self, mountpoint: Path, cut_off: Callable[[], None]) -> None:
+    def __init__(self, mountpoint: Path, cut_off: Callable[[], None], on_hangup: Callable[[], None]) -> None:
         self._mountpoint = mountpoint
         self._cut_off = cut_off
+        self._on_hangup = on_hangup
         self._served = threading.Event()
         self.started = False
 
@@ -123,7 +136,9 @@ class _Ending:
         self._served.set()
 
     def _wait(self) -> None:
-        number = signal.sigwait(ENDING_SIGNALS)
+        while (number := signal.sigwait(HELD_SIGNALS)) == signal.SIGHUP:
+            if not self._served.is_set():
+                self._hang_up()
         log.info("%s: %s, unmounting", self._mountpoint, signal.Signals(number).name)
         if self._served.is_set():
             return
@@ -134,3 +149,9 @@ class _Ending:
         if not self._served.wait(RELEASE_TIMEOUT_S):
             log.warning("%s: programs still use it; cutting them off", self._mountpoint)
             self._cut_off()
+
+    def _hang_up(self) -> None:
+        try:
+            self._on_hangup()
+        except Exception:
+            log.exception("%s: SIGHUP: an unexpected exception", self._mountpoint)

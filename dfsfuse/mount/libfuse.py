@@ -19,6 +19,8 @@ from dfsfuse.mount.errors import FuseMissingError
 LIBRARY = "libfuse.so.2"
 LIBRARY_VARIABLE = "FUSE_LIBRARY_PATH"
 DEVICE = Path("/dev/fuse")
+SIGACTION_BYTES = 256
+"""Room for a `struct sigaction`, on every system."""
 INSTALL_COMMAND = "apt-get install fuse3 libfuse2"
 
 
@@ -50,6 +52,14 @@ def load_library() -> ctypes.CDLL | None:
         return ctypes.CDLL(name)
     except OSError as error:
         raise FuseMissingError(f"libfuse 2 is missing ({error}). Install it as root: {INSTALL_COMMAND}") from error
+
+
+def copy_handler(source: int, target: int) -> None:
+    """Let the signal `target` do what `source` does now: libfuse's handler, when libfuse has put one there."""
+    library = ctypes.CDLL(None, use_errno=True)
+    action = ctypes.create_string_buffer(SIGACTION_BYTES)
+    if library.sigaction(source, None, action) or library.sigaction(target, action, None):
+        raise OSError(ctypes.get_errno(), "a signal's handler cannot be set")
 
 
 def fusermount() -> str | None:

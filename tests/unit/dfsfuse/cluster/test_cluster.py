@@ -278,3 +278,39 @@ def test_what_is_noted_against_a_server_is_told(four: dict[int, WireServer]) -> 
         cluster.note_fault(3, "sent wrong bytes")
         assert told == ["news"]
         assert cluster.faults()[3].text == "sent wrong bytes"
+
+
+def test_a_server_that_has_moved_is_used_at_its_new_address_at_once(four: dict[int, WireServer]) -> None:
+    elsewhere, impostor = WireServer("DFS2"), WireServer("DFS3")
+    try:
+        with cluster_of(four) as cluster:
+            cluster.connect()
+            four[2].close()
+            wait_until(lambda: 2 not in cluster.usable())
+            moved = [server.address(id) for id, server in (four | {2: impostor}).items()]
+            assert impostor.address(2).name == "DFS3"
+            named = [ServerAddress(one.id, f"DFS{one.id}", one.host, one.port) for one in moved]
+            cluster.readdress(named, CREDENTIALS)
+            wait_until(lambda: impostor.accepted > 0)
+            assert 2 not in cluster.usable()  # it is another server, whatever the config says
+            moved[1] = elsewhere.address(2)
+            cluster.readdress(moved, CREDENTIALS)
+            wait_until(lambda: 2 in cluster.usable())
+            assert cluster.servers[1] == elsewhere.address(2)
+            assert isinstance(cluster.ask({2: GetPosition()}, stall_s=DEADLINE_S)[2], Answer)
+    finally:
+        elsewhere.close()
+        impostor.close()
+
+
+def test_a_server_that_answers_is_asked_at_its_new_address_from_then_on(four: dict[int, WireServer]) -> None:
+    elsewhere = WireServer("DFS2")
+    try:
+        with cluster_of(four) as cluster:
+            cluster.connect()
+            asked = four[2].accepted
+            cluster.readdress([*(four[1].address(1), elsewhere.address(2)), *cluster.servers[2:]], CREDENTIALS)
+            assert isinstance(cluster.ask({2: GetPosition()}, stall_s=DEADLINE_S)[2], Answer)
+            assert (four[2].accepted, elsewhere.accepted) == (asked, 1)
+    finally:
+        elsewhere.close()
