@@ -97,6 +97,11 @@ def create_ten(rig: Rig) -> Generator[None, None, None]:
     yield from made(rig, 10)
 
 
+@operation("10 x (create, write 4 KiB, close); 5 ms between the calls")
+def create_ten_slowly(rig: Rig) -> Generator[None, None, None]:
+    yield from made(rig, 10, pause_s=SLOW_S)
+
+
 @operation("create, write 1 MiB, close")
 def create_large(rig: Rig) -> Generator[None, None, None]:
     yield from made(rig, 1, data=BLOCK * 256)
