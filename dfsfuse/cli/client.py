@@ -5,6 +5,7 @@ Knows that there is a way to the servers (`Access`, which tests replace) and not
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -104,7 +105,12 @@ class Client:
         return self._connection.health(count_s) if self._connection else self.access.health(count_s)
 
     def local_path(self, text: str) -> Path:
-        """A local path as typed. At the prompt no shell has replaced a leading `~` yet."""
+        """A local path as typed. At the prompt no shell has replaced a leading `~` yet, or refused a zero byte.
+
+        Raises OSError.
+        """
+        if "\0" in text:
+            raise OSError(errno.EINVAL, "a name cannot have a zero byte", text)
         return homes.expanded(text) if self.at_prompt else Path(text)
 
     def hurry(self) -> None:

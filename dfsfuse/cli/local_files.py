@@ -155,7 +155,9 @@ def replacing(target: Path, facts: Facts) -> Iterator[BinaryIO]:
 
 
 def put_link(path: Path, target: bytes, facts: Facts) -> None:
-    """A symbolic link, in the place of a file or link that may be there."""
+    """A symbolic link, in the place of a file or link that may be there. Its target comes from a server."""
+    if not target or b"\0" in target:
+        raise CommandError(f"local {printable(path)}: no symbolic link can point to {printable(target)!r}")
     temporary = path.parent / f".dfc-{os.getpid()}.part"
     with local_errors(path):
         temporary.symlink_to(os.fsdecode(target))

@@ -13,6 +13,9 @@ from typing import Final
 import msgspec
 
 FORMAT: Final = 1
+TIME_MIN_NS: Final = -(2**63)
+TIME_MAX_NS: Final = 2**64 - 1
+"""What MessagePack's whole numbers hold, in nanoseconds: from 1677 to 2554."""
 
 
 class Inode(msgspec.Struct, frozen=True, array_like=True):
@@ -69,6 +72,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     def is_file(self) -> bool:
         """Is it a regular file?"""
         return stat.S_ISREG(self.type)
+
+
+def clamped_time(time_ns: int) -> int:
+    """The nearest time that a record can hold: as with local file systems, a time that is too far off is no error."""
+    return min(max(time_ns, TIME_MIN_NS), TIME_MAX_NS)
 
 
 _encoder = msgspec.msgpack.Encoder()

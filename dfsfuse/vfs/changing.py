@@ -13,7 +13,7 @@ from contextlib import nullcontext
 
 import msgspec
 
-from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace import directories, inodes, records
 from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
@@ -38,8 +38,8 @@ def changed(inode: Inode, changes: AttributeChanges, now_ns: int) -> Inode:
         mode=mode,
         uid=inode.uid if changes.uid is None else changes.uid,
         gid=inode.gid if changes.gid is None else changes.gid,
-        atime_ns=inode.atime_ns if changes.atime_ns is None else changes.atime_ns,
-        mtime_ns=inode.mtime_ns if changes.mtime_ns is None else changes.mtime_ns,
+        atime_ns=inode.atime_ns if changes.atime_ns is None else records.clamped_time(changes.atime_ns),
+        mtime_ns=inode.mtime_ns if changes.mtime_ns is None else records.clamped_time(changes.mtime_ns),
         ctime_ns=now_ns,
     )
 

@@ -27,7 +27,7 @@ from typing import Final
 
 import msgspec
 
-from dfsfuse.namespace import directories, inodes
+from dfsfuse.namespace import directories, inodes, records
 from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import InodeNumbers, error
 from dfsfuse.namespace.transactions import MapStore
@@ -345,8 +345,8 @@ class Vfs:
         new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, self._context.clock())
         new = msgspec.structs.replace(
             new,
-            atime_ns=new.atime_ns if atime_ns is None else atime_ns,
-            mtime_ns=new.mtime_ns if mtime_ns is None else mtime_ns,
+            atime_ns=new.atime_ns if atime_ns is None else records.clamped_time(atime_ns),
+            mtime_ns=new.mtime_ns if mtime_ns is None else records.clamped_time(mtime_ns),
         )
         return self._files.attributes(*self._putter.put(parent, name, chunks, new, progress))
 

@@ -82,6 +82,22 @@ def times_before_1970_are_kept(fs: Fs) -> None:
 
 
 @case
+def a_time_that_is_too_far_off_is_the_nearest_that_can_be_kept(fs: Fs) -> None:
+    write_file(fs, b"f", b"x")
+    for seconds in (2 * 10**10, 2**40, -(2**40)):
+        fs.utimens(b"f", seconds * SECOND_NS, seconds * SECOND_NS + 1)
+        found = fs.stat(b"f")
+        if seconds > 0:
+            assert 2**33 * SECOND_NS < found.mtime_ns <= seconds * SECOND_NS + 1
+        else:
+            assert seconds * SECOND_NS <= found.mtime_ns <= -(2**31) * SECOND_NS
+        assert abs(found.atime_ns) <= abs(seconds) * SECOND_NS
+    assert read_file(fs, b"f") == b"x"
+    fs.utimens(b"f", OLD, OLD)
+    assert fs.stat(b"f").mtime_ns == OLD
+
+
+@case
 def utime_now_and_utime_omit_are_honoured(fs: Fs) -> None:
     write_file(fs, b"f")
     backdate(fs, b"f")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 from support.memory_dfc import Dfc
 
-from dfsfuse.cli import local_files
+from dfsfuse.cli import local_files, putting
+from dfsfuse.cli.local_files import Facts
 from dfsfuse.errors import IncompleteError, ReadOnlyError
+from dfsfuse.namespace import records
 from dfsfuse.vfs.vfs import Vfs
 
 ODD_NAMES = [
@@ -197,6 +200,52 @@ def test_what_failed_is_listed_at_the_end_and_the_rest_is_there(dfc: Dfc, monkey
     assert outcome.out == "File is incomplete\n" * 2
     assert outcome.err.splitlines()[2] == "dfc: 2 were not copied:"
     assert len([path for path in (dfc.here / "copy").rglob("*") if path.is_file()]) == 2
+
+
+@pytest.mark.parametrize("seconds", [-(10**18), -(10**11), 2 * 10**10, 10**18])
+def test_a_time_that_no_record_holds_is_the_nearest_one(
+    dfc: Dfc, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """Before 1677 and after 2554: tmpfs and btrfs have files of such times. The file is put, and so are the others."""
+    tree = dfc.here / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"x")
+    (tree / "link").symlink_to("file")
+    time_ns = seconds * 10**9
+    monkeypatch.setattr(putting, "facts_of", lambda found: Facts(0o755, time_ns, time_ns))
+    dfc.ok("put", "-r", "tree")
+    right = records.TIME_MIN_NS if seconds < 0 else records.TIME_MAX_NS
+    listed = json.loads(dfc.ok("list", "--json", "tree"))
+    assert [(entry["name"], entry["mtime_ns"], entry["atime_ns"]) for entry in listed] == [
+        ("file", right, right),
+        ("link", right, right),
+    ]
+    assert json.loads(dfc.ok("stat", "--json", "tree"))["mtime_ns"] == right
+    dfc.ok("get", "-r", "tree", "copy")
+    assert (dfc.here / "copy" / "file").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("target", [b"", b"a\0b"])
+def test_a_link_that_no_local_link_can_be_does_not_end_the_rest(
+    dfc: Dfc, monkeypatch: pytest.MonkeyPatch, target: bytes
+) -> None:
+    (dfc.here / "a-link").symlink_to("x")
+    (dfc.here / "file").write_bytes(b"x")
+    dfc.ok("put", "-r", ".", "/tree")
+    monkeypatch.setattr(Vfs, "readlink", lambda vfs, ino: target)
+    outcome = dfc("get", "-r", "tree", "copy")
+    assert outcome.code == 1
+    assert outcome.err.startswith("dfc: local copy/a-link: no symbolic link can point to ")
+    assert [path.name for path in (dfc.here / "copy").iterdir()] == ["file"]
+
+
+def test_what_no_name_can_be(dfc: Dfc) -> None:
+    outcome = dfc(stdin=b"put a\0b x\nmkdir a\0b\nget x a\0b\n")
+    assert outcome.err.count("a name cannot have a zero byte\n") == 2
+    assert "unexpected" not in outcome.err
+    for arguments in (["mkdir", "n" * 256], ["put", "-", "n" * 256], ["mkdir", "-p", "/".join(["n" * 250] * 30)]):
+        outcome = dfc(*arguments, stdin=b"")
+        assert "unexpected" not in outcome.err, outcome
 
 
 SOURCES = ["t", "t/", "t/.", "./t/.", "t/sub/..", "t/f", "."]
