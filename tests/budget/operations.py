@@ -135,6 +135,25 @@ def append_ten(rig: Rig) -> Generator[None, None, None]:
     yield from appended(rig, 10)
 
 
+@operation("write 4 KiB at random into 16 MiB, fsync")
+def write_at_random(rig: Rig) -> Generator[None, None, None]:
+    make_files(rig, "file", data=BLOCK * 4096)
+    with cold(rig) as (mount, folder):
+        file = mount.open(mount.look_up(folder, "file"), os.O_RDWR)
+
+        def once(offset: int) -> None:
+            mount.write(file, offset, BLOCK)
+            mount.fsync(file)
+
+        for offset in (9 << 20, 2 << 20, 13 << 20, 6 << 20):
+            once(offset)
+        rig.pause(SHORT_S)
+        yield
+        once(10 << 20)
+        yield
+        mount.close(file)
+
+
 # ---------------------------------------------------------------------- reading
 
 
@@ -255,6 +274,15 @@ def rename(rig: Rig) -> Generator[None, None, None]:
 @operation("10 x rename")
 def rename_ten(rig: Rig) -> Generator[None, None, None]:
     yield from renamed(rig, 10)
+
+
+@operation("10 x (mkdir, rmdir)")
+def folders_ten(rig: Rig) -> Generator[None, None, None]:
+    with listed(rig, 1) as (mount, folder, _names):
+        yield
+        for number in range(10):
+            mount.remove_folder(folder, f"new {number}", mount.make_folder(folder, f"new {number}"))
+        yield
 
 
 def removed(rig: Rig, count: int) -> Generator[None, None, None]:

@@ -111,6 +111,11 @@ class Mount:
         self.fuse.unlink(self._context, parent, name.encode())
         self.fuse.forget(ino, self._known.pop(ino))
 
+    def remove_folder(self, parent: int, name: str, ino: int) -> None:
+        """An empty one, which the kernel forgets."""
+        self.fuse.rmdir(self._context, parent, name.encode())
+        self.fuse.forget(ino, self._known.pop(ino))
+
     def list(self, ino: int, *, with_attributes: bool = False) -> dict[str, int]:
         """The inodes of all names in a folder, a buffer at a time; with attributes as READDIRPLUS gives them."""
         handle = self.fuse.opendir(self._context, ino, os.O_RDONLY).handle
