@@ -40,7 +40,8 @@ log = logging.getLogger("dfsfuse.cli.dfsmount")  # also when it is run as __main
 EPILOG = """\b
 Options after -o (comma lists; more than one -o is fine):
   durability=close|fsync   when is it on the servers' disks: at close() (default), or only at fsync()
-  incomplete=suffix|eio    what cannot be put together is NAME [incomplete] (default), or does not open (backups)
+  incomplete=suffix|eio|eremoteio   what cannot be put together is NAME [incomplete] (default), or does not open
+                           (for backups)
   cache=SIZE               memory for file data, like 256M (default 128M)
   log=FILE                 where the background process writes its log
   binding=auto|kernel|fusepy   how the kernel is spoken to (auto: by ourselves where that works, else by libfuse 2)
@@ -198,7 +199,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             lock_lifetime_s=request.options.lock_timeout_s,
             atime=request.options.atime,
             diratime=request.options.diratime,
-            incomplete=request.options.incomplete,
+            incomplete=request.options.policy,
             removal_grace_s=GRACE_S,
             heal_mb_s=0.0 if request.options.read_only else request.options.heal_mb_s,
             sweep=not request.options.read_only,

@@ -28,6 +28,7 @@ from dfsfuse.upkeep.background_sweep import BackgroundSweep
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.map_reader import MapReader
 from dfsfuse.upkeep.noting import Noter
+from dfsfuse.vfs.incomplete import Policy
 from dfsfuse.vfs.locking import LIFETIME_S
 from dfsfuse.vfs.vfs import Vfs
 
@@ -65,7 +66,7 @@ def open_session(
     lock_lifetime_s: float = LIFETIME_S,
     atime: str = "noatime",
     diratime: bool = True,
-    incomplete: str = "suffix",
+    incomplete: Policy = Policy.MARK,
     removal_grace_s: float = 0.0,
     heal_mb_s: float = 0.0,
     sweep: bool = False,
@@ -76,8 +77,8 @@ def open_session(
     `answer_early`: while this client alone writes, changes of names and attributes are answered before they are
     durable (for a mount, which has fsync() for those who want to know). `atime`, `diratime`: what reading does to times
     of access.
-    `incomplete`: what is shown of files that cannot be put together (`dfsfuse.vfs.incomplete`). With `eio` nothing is
-    shown of a state that may not be the newest one.
+    `incomplete`: what is shown of files that cannot be put together. With `REFUSE` a state that may not be the newest
+    one is not shown either.
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
     `heal_mb_s`: what lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not.
     `wait_for_all`: servers that may be about to start are waited for (`Cluster.connect`).
@@ -94,7 +95,7 @@ def open_session(
         def is_newest(view: View, servers: frozenset[int]) -> bool:
             return members.have_forgotten_nothing(view, cluster.identities(), servers)
 
-        store = LogMap(log, keys.family_of, is_newest=is_newest if incomplete == "eio" else None)
+        store = LogMap(log, keys.family_of, is_newest=is_newest if incomplete is Policy.REFUSE else None)
         opened.callback(store.close)
         log.start()
         if answer_early:

@@ -71,7 +71,7 @@ def _serve_by_kernel(
 ) -> None:
     from dfsfuse.mount.kernel_session import KernelSession
 
-    session = KernelSession(vfs, mountpoint, options.fuse)
+    session = KernelSession(vfs, mountpoint, options.fuse, eio=options.eio)
     ending = _Signals(mountpoint, session.cut_off, on_hangup)
 
     def ready() -> None:
@@ -101,7 +101,7 @@ def _serve_by_fusepy(
     try:
         # Whether the folder is empty was looked at before (`mountpoints.check`); libfuse need not ask again.
         fuse_options = {**options.fuse, "nonempty": True}
-        FusepySession(FusepyOperations(vfs, ready), mountpoint, fuse_options)
+        FusepySession(FusepyOperations(vfs, ready, eio=options.eio), mountpoint, fuse_options)
     except RuntimeError as error:
         if not ending.started:
             raise FuseMissingError(f"{mountpoint}: libfuse could not mount") from error

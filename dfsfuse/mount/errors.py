@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from collections.abc import Callable
 
 from dfsfuse.errors import DfsError
 from dfsfuse.mount.repetition import Repetition
@@ -50,6 +51,16 @@ def _warn_once(line: str) -> None:
     told = _repetition.worth_telling(line, time.monotonic())
     if told is not None:
         log.warning("%s", told)
+
+
+def errno_of_with(eio: int) -> Callable[[Exception, str], int]:
+    """`errno_of` for a mount in which programs get this number for EIO."""
+
+    def with_number(error: Exception, operation: str) -> int:
+        number = errno_of(error, operation)
+        return eio if number == errno.EIO else number
+
+    return with_number
 
 
 def errno_of(error: Exception, operation: str) -> int:

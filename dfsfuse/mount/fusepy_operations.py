@@ -18,7 +18,7 @@ from typing import Any
 
 import fuse
 
-from dfsfuse.mount.errors import errno_of
+from dfsfuse.mount.errors import errno_of_with
 from dfsfuse.mount.fusepy_session import ENCODING, NOW, TimeChange
 from dfsfuse.vfs import paths
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
@@ -40,8 +40,9 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
     lock = None  # without it the kernel keeps locks itself, for this mount
     bmap = None
 
-    def __init__(self, vfs: Vfs, on_ready: Callable[[], None]) -> None:
+    def __init__(self, vfs: Vfs, on_ready: Callable[[], None], *, eio: int = errno.EIO) -> None:
         self._vfs = vfs
+        self._errno_of = errno_of_with(eio)
         self._on_ready = on_ready
         self._inodes: dict[int, int] = {}
 
@@ -49,7 +50,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         try:
             return getattr(self, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - the boundary: libfuse must get a number
-            number = errno_of(error, f"{operation} {self._subject(arguments)}")
+            number = self._errno_of(error, f"{operation} {self._subject(arguments)}")
         raise OSError(number, os.strerror(number))
 
     def init(self, path: str) -> None:

@@ -5,6 +5,7 @@ The mount is served by threads of the session; the thread that calls `serve` wai
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from dfsfuse.fusekernel.mounting import MountError
 from dfsfuse.fusekernel.negotiation import DEFAULT_FLAGS, PAGE_BYTES, Settings, UnsupportedKernelError
 from dfsfuse.fusekernel.session import Session
 from dfsfuse.mount import mountpoints
-from dfsfuse.mount.errors import FuseMissingError, errno_of
+from dfsfuse.mount.errors import FuseMissingError, errno_of_with
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.mount.mapped_pages import MappedPages
@@ -81,9 +82,9 @@ def connect(
 
 
 class KernelSession:
-    """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if it cannot be."""
+    """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if it cannot be. `eio`: what programs get for EIO."""
 
-    def __init__(self, vfs: Vfs, mountpoint: Path, fuse: Mapping[str, str | bool]) -> None:
+    def __init__(self, vfs: Vfs, mountpoint: Path, fuse: Mapping[str, str | bool], *, eio: int = errno.EIO) -> None:
         self._mountpoint = mountpoint
         operations = operations_of(vfs, fuse)
         settings = Settings(
@@ -96,7 +97,7 @@ class KernelSession:
         except MountError as error:
             raise FuseMissingError(f"{mountpoint}: cannot be mounted: {error}") from error
         self._session = Session(
-            self._mount.descriptor, operations, settings, errno_of=errno_of, threads_max=THREADS_MAX
+            self._mount.descriptor, operations, settings, errno_of=errno_of_with(eio), threads_max=THREADS_MAX
         )
         self._caches, self._mapped = connect(operations, vfs, self._session.device, fuse)
 

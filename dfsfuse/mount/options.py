@@ -7,12 +7,14 @@ that is silently ignored loses data. Pure: no file, no environment, no threads.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dfsfuse.errors import DfsError
+from dfsfuse.vfs.incomplete import Policy
 
 MIB = 1024 * 1024
 DEFAULT_CACHE_BYTES = 128 * MIB
@@ -48,7 +50,7 @@ class MountOptions:
     diratime: bool = True
     """Does listing a folder change its time of access?"""
     incomplete: str = "suffix"
-    """What is shown of a file that cannot be put together: `suffix`, `eio` (`dfsfuse.vfs.incomplete`)."""
+    """What is shown of a file that cannot be put together: `suffix`, `eio`, `eremoteio`."""
     fuse: Mapping[str, str | bool] = field(default_factory=dict)
     """What libfuse and the kernel get: `name` or `name=value`."""
     fallback: MountOptions | None = None
@@ -59,6 +61,17 @@ class MountOptions:
     @property
     def read_only(self) -> bool:
         return bool(self.fuse.get("ro"))
+
+    @property
+    def policy(self) -> Policy:
+        """The same, as the Vfs knows it."""
+        return Policy.MARK if self.incomplete == "suffix" else Policy.REFUSE
+
+    @property
+    def eio(self) -> int:
+        """The number that programs get for EIO. EREMOTEIO ends programs that know EIO, go on, and take for removed what
+        they could not read."""
+        return errno.EREMOTEIO if self.incomplete == "eremoteio" else errno.EIO
 
     @property
     def atime(self) -> str:
@@ -112,7 +125,7 @@ _OWN = {
     "log": _text,
     "lock_timeout": _seconds,
     "heal_mb_s": _rate,
-    "incomplete": _choice("suffix", "eio"),
+    "incomplete": _choice("suffix", "eio", "eremoteio"),
 }
 _WITH_VALUE = {
     "attr_timeout": _seconds,
@@ -143,8 +156,15 @@ _DIRATIME = frozenset(("diratime", "nodiratime"))
 
 def known() -> list[str]:
     """Every option, for a message."""
-    own = ["durability=close|fsync", "incomplete=suffix|eio", "binding=auto|kernel|fusepy", "cache=SIZE", "log=FILE"]
-    own += ["lock_timeout=SECONDS", "heal_mb_s=N", "nonempty", *sorted(_ATIME_RULES | _DIRATIME)]
+    own = ["durability=close|fsync", "incomplete=suffix|eio|eremoteio", "binding=auto|kernel|fusepy"]
+    own += [
+        "cache=SIZE",
+        "log=FILE",
+        "lock_timeout=SECONDS",
+        "heal_mb_s=N",
+        "nonempty",
+        *sorted(_ATIME_RULES | _DIRATIME),
+    ]
     return own + [f"{name}=..." for name in _WITH_VALUE] + sorted(_FLAGS)
 
 

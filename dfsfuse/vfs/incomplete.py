@@ -1,12 +1,12 @@
 """Which files cannot be put together from the servers that answer, and what a program is shown of them.
 
-That is decided by a `Policy`, one for each value of `-o incomplete`:
+That is decided by a `Policy`:
 
-- `suffix`: an incomplete file is listed as `NAME [incomplete]` and opens under both names; what is missing gives EIO
+- `MARK`: an incomplete file is listed as `NAME [incomplete]` and opens under both names; what is missing gives EIO
   when it is read. A real file of that very name wins, and a name that would be longer than 255 bytes stays as it is. As
   long as all servers are usable a listing checks nothing, since nothing is missing then as a rule.
-- `eio`: names stay as they are, and open() for reading is refused (EIO). For backups: a name that changes looks like a
-  removed file, and many programs take an error in the middle of a file for its end. Each open() asks the servers. A
+- `REFUSE`: names stay as they are, and open() for reading is refused (EIO). For backups: a name that changes looks like
+  a removed file, and many programs take an error in the middle of a file for its end. Each open() asks the servers. A
   folder that has fewer entries than its record says cannot be listed.
 
 To know for sure which files are incomplete, call `among`.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -37,23 +37,11 @@ SEGMENTS_AT_ONCE: Final = 1000
 VERDICTS_MAX: Final = 100_000
 
 
-@dataclass(frozen=True)
-class Policy:
-    """What is shown of incomplete files."""
+class Policy(Enum):
+    """What is shown of files that cannot be put together. See the module."""
 
-    marks_names: bool
-    """Whether they are listed, and found, as `NAME [incomplete]`."""
-    refuses_open: bool
-    """Whether they cannot be opened for reading."""
-    refuses_short_listing: bool
-    """Whether a folder that lacks names cannot be listed."""
-
-
-POLICIES: Final = {
-    "suffix": Policy(marks_names=True, refuses_open=False, refuses_short_listing=False),
-    "eio": Policy(marks_names=False, refuses_open=True, refuses_short_listing=True),
-}
-"""By the value of `-o incomplete`."""
+    MARK = auto()
+    REFUSE = auto()
 
 
 class _Verdict(NamedTuple):
@@ -84,7 +72,7 @@ class Incomplete:
     def names(self, entries: Sequence[tuple[bytes, Entry]]) -> list[bytes]:
         """The names under which a folder's entries are listed."""
         plain = [name for name, _ in entries]
-        if not self._policy.marks_names or len(self._context.usable()) == len(self._context.servers):
+        if self._policy is not Policy.MARK or len(self._context.usable()) == len(self._context.servers):
             return plain
         incomplete = self.among(entry.ino for _, entry in entries if entry.is_file)
         taken = set(plain)
@@ -95,7 +83,7 @@ class Incomplete:
 
     def check_listing(self, folder: Inode, entries: Sequence[object]) -> None:
         """These are all entries that a folder has. Raises OSError (EIO) if names are missing, where that is refused."""
-        if self._policy.refuses_short_listing and len(entries) != folder.size:
+        if self._policy is Policy.REFUSE and len(entries) != folder.size:
             raise error(
                 errno.EIO, f"{len(entries)} of {folder.size} names of a folder are there: `dfc fsck` tells more"
             )
@@ -103,7 +91,7 @@ class Incomplete:
     def real_name(self, parent: int, name: bytes) -> bytes | None:
         """The name in the folder that is listed as `name`, if it is an incomplete file's; else None."""
         base = name.removesuffix(SUFFIX)
-        if not self._policy.marks_names or base == name or not base:
+        if self._policy is not Policy.MARK or base == name or not base:
             return None
 
         def work(view: View) -> Entry | None:
@@ -119,10 +107,10 @@ class Incomplete:
 
         That it was complete a moment ago is not relied on: the servers may have gone since.
         """
-        if self._policy.refuses_open and (self._known(ino) or self._check([ino])):
+        if self._policy is Policy.REFUSE and (self._known(ino) or self._check([ino])):
             raise IncompleteError(
-                f"inode {ino} cannot be put together from the servers that answer, so it is not opened "
-                "(-o incomplete=eio): start the missing servers"
+                f"inode {ino} cannot be put together from the servers that answer, and is not opened by this mount: "
+                "start the missing servers"
             )
 
     def _known(self, ino: int) -> bool | None:

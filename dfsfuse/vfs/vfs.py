@@ -43,7 +43,7 @@ from dfsfuse.vfs.files import Files
 from dfsfuse.vfs.folders import Folders
 from dfsfuse.vfs.health import Health, health_of_many
 from dfsfuse.vfs.holes import Holes
-from dfsfuse.vfs.incomplete import POLICIES, Incomplete
+from dfsfuse.vfs.incomplete import Incomplete, Policy
 from dfsfuse.vfs.locking import LIFETIME_S, Locking
 from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.open_files import OpenFiles
@@ -66,8 +66,8 @@ class Vfs:
     """One mount of one namespace.
 
     `usable` says which of the `servers` (id -> name) are believed to answer; `room` how much room there is; `atime` is
-    a rule of access_times.py, and `incomplete` one of incomplete.py's `POLICIES`. `background`, `uploads` and
-    `compaction` replace the threads, for tests; they are shut down by `close` all the same.
+    a rule of access_times.py; `incomplete` what is shown of files that cannot be put together. `background`, `uploads`
+    and `compaction` replace the threads, for tests; they are shut down by `close` all the same.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Vfs:
         lock_lifetime_s: float = LIFETIME_S,
         atime: str = "noatime",
         diratime: bool = True,
-        incomplete: str = "suffix",
+        incomplete: Policy = Policy.MARK,
         removal_grace_s: float = 0.0,
         client: bytes | None = None,
         background: Executor | None = None,
@@ -120,7 +120,7 @@ class Vfs:
         self.orphan_keeper = OrphanKeeper(context, table, self._reaper)
         self._compactor = Compactor(context, compaction or ThreadPoolExecutor(1, thread_name_prefix="vfs-compaction"))
         self._saver = saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
-        self._incomplete = Incomplete(context, POLICIES[incomplete])
+        self._incomplete = Incomplete(context, incomplete)
         self._access_times = times = AccessTimes(context, atime, folders=diratime)
         changer = Changer(context, saver, self._uploads, self._reaper, self._compactor)
         holes = Holes(context, saver, self._compactor)

@@ -18,6 +18,7 @@ from dfsfuse.data import extents
 from dfsfuse.data.extents import Region
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.transactions import MapStore
+from dfsfuse.vfs.incomplete import Policy
 from dfsfuse.vfs.vfs import Vfs
 
 ROOT = 1
@@ -50,7 +51,7 @@ class MemoryMounts:
         compaction: Executor | None = None,
         atime: str = "noatime",
         diratime: bool = True,
-        incomplete: str = "suffix",
+        incomplete: Policy = Policy.MARK,
         grace_s: float = 0.0,
     ) -> Vfs:
         """One more mount. A lagging one answers from old states wherever it may."""

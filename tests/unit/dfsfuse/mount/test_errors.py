@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from dfsfuse.errors import IncompleteError, NoSpaceError, ReadOnlyError, TooLargeError, UnavailableError
-from dfsfuse.mount.errors import errno_of
+from dfsfuse.mount.errors import errno_of, errno_of_with
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,15 @@ def test_many_requests_that_fail_alike_are_one_line(caplog: pytest.LogCaptureFix
     for _ in range(50):
         assert errno_of(IncompleteError("no good copy of P3 of segment 77"), "read '/g'") == errno.EIO
     assert caplog.text.count("no good copy of P3 of segment 77") == 1
+
+
+def test_a_mount_may_give_another_number_for_eio() -> None:
+    numbers = errno_of_with(errno.EREMOTEIO)
+    for error in (
+        IncompleteError("no good copy"),
+        UnavailableError("no server answers"),
+        OSError(errno.EIO, "damaged"),
+    ):
+        assert numbers(error, "open '/f'") == errno.EREMOTEIO
+    assert numbers(ReadOnlyError("DFS1 and DFS2 do not answer"), "create '/f'") == errno.EROFS
+    assert numbers(FileNotFoundError(errno.ENOENT, "no"), "open '/f'") == errno.ENOENT

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from dfsfuse.mount.options import DEFAULT_CACHE_BYTES, OptionError, known, named, parse
-from dfsfuse.vfs.incomplete import POLICIES
+from dfsfuse.vfs.incomplete import Policy
 
 
 def test_defaults_of_a_user() -> None:
@@ -142,9 +143,21 @@ def test_the_source_column_unless_it_was_said() -> None:
     assert named(parsed, "alice@host").fuse["fsname"] == "alice@host"
 
 
-def test_what_is_shown_of_incomplete_files() -> None:
-    assert parse([], as_root=False).incomplete == "suffix"
-    assert parse(["ro,incomplete=eio"], as_root=False).incomplete == "eio"
-    with pytest.raises(OptionError, match="expected suffix or eio"):
+@pytest.mark.parametrize(
+    ("text", "policy", "number"),
+    [
+        ("", Policy.MARK, errno.EIO),
+        ("incomplete=suffix", Policy.MARK, errno.EIO),
+        ("ro,incomplete=eio", Policy.REFUSE, errno.EIO),
+        ("incomplete=eio,incomplete=eremoteio", Policy.REFUSE, errno.EREMOTEIO),
+    ],
+)
+def test_what_is_shown_of_incomplete_files(text: str, policy: Policy, number: int) -> None:
+    options = parse([text], as_root=False)
+    assert (options.policy, options.eio) == (policy, number)
+
+
+def test_incomplete_files_are_not_hidden() -> None:
+    """A name that is not listed is what makes mirrors delete."""
+    with pytest.raises(OptionError, match="expected suffix or eio or eremoteio"):
         parse(["incomplete=hide"], as_root=False)
-    assert {"suffix", "eio"} == set(POLICIES)

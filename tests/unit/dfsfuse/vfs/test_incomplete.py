@@ -13,11 +13,11 @@ from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import IncompleteError
 from dfsfuse.namespace import keys, records
 from dfsfuse.namespace.records import Entry
-from dfsfuse.vfs.incomplete import POLICIES, VERDICT_S
+from dfsfuse.vfs.incomplete import VERDICT_S, Policy
 from dfsfuse.vfs.vfs import Vfs
 
 
-def two_left(mounts: MemoryMounts, incomplete: str = "suffix") -> Vfs:
+def two_left(mounts: MemoryMounts, incomplete: Policy = Policy.MARK) -> Vfs:
     """A mount of which two neighbouring servers are left: `whole` is empty, `lost` lacks a piece."""
     vfs = mounts.mount(incomplete=incomplete)
     write_file(vfs, b"lost", b"x" * 1000)
@@ -126,13 +126,13 @@ def test_any_missing_segment_of_a_long_file_counts(mounts: MemoryMounts) -> None
     vfs.release(handle)
 
 
-# ------------------------------------------------------------------ the policy `eio`
+# ------------------------------------------------------------------ the policy `REFUSE`
 
 
-def test_by_the_policy_eio_names_stay_and_files_that_cannot_be_put_together_are_not_opened(
+def test_where_it_is_refused_names_stay_and_files_that_cannot_be_put_together_are_not_opened(
     mounts: MemoryMounts,
 ) -> None:
-    vfs = two_left(mounts, "eio")
+    vfs = two_left(mounts, Policy.REFUSE)
     assert names(vfs) == [b"folder", b"lost", b"whole"]
     assert vfs.lookup(ROOT, b"lost").size == 1000
     ino = vfs.lookup(ROOT, b"lost").ino
@@ -148,16 +148,16 @@ def test_by_the_policy_eio_names_stay_and_files_that_cannot_be_put_together_are_
     assert read_file(vfs, b"lost") == b"x" * 1000
 
 
-def test_by_the_policy_eio_what_needs_no_data_is_opened(mounts: MemoryMounts) -> None:
-    vfs = two_left(mounts, "eio")
+def test_where_it_is_refused_what_needs_no_data_is_opened(mounts: MemoryMounts) -> None:
+    vfs = two_left(mounts, Policy.REFUSE)
     ino = vfs.lookup(ROOT, b"lost").ino
     for flags in (os.O_WRONLY, os.O_WRONLY | os.O_TRUNC, os.O_RDWR | os.O_TRUNC):
         vfs.release(vfs.open(ino, flags))
 
 
-def test_by_the_policy_eio_each_open_asks_anew(mounts: MemoryMounts) -> None:
+def test_where_it_is_refused_each_open_asks_anew(mounts: MemoryMounts) -> None:
     """That the file was complete a moment ago is no reason to open it: a program would meet the error in its middle."""
-    vfs = mounts.mount(incomplete="eio")
+    vfs = mounts.mount(incomplete=Policy.REFUSE)
     ino = write_file(vfs, b"f", b"x" * 1000)
     held = vfs.open(ino, os.O_RDONLY)
     mounts.segments.lose(1)
@@ -174,8 +174,8 @@ def listed_name(mounts: MemoryMounts, name: bytes, ino: int) -> None:
     mounts.map.items = mounts.map.items | {keys.entry(ROOT, name): entry}
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_listed_name_without_an_inode_is_an_error_and_no_removed_file(mounts: MemoryMounts, policy: str) -> None:
+@pytest.mark.parametrize("policy", Policy)
+def test_a_listed_name_without_an_inode_is_an_error_and_no_removed_file(mounts: MemoryMounts, policy: Policy) -> None:
     vfs = mounts.mount(incomplete=policy)
     write_file(vfs, b"f", b"")
     listed_name(mounts, b"bad", 77)
@@ -184,8 +184,8 @@ def test_a_listed_name_without_an_inode_is_an_error_and_no_removed_file(mounts: 
     assert caught.value.errno == errno.EIO
 
 
-def test_by_the_policy_eio_a_folder_that_lacks_names_is_not_listed(mounts: MemoryMounts) -> None:
-    writer, vfs = mounts.mount(), mounts.mount(incomplete="eio")
+def test_where_it_is_refused_a_folder_that_lacks_names_is_not_listed(mounts: MemoryMounts) -> None:
+    writer, vfs = mounts.mount(), mounts.mount(incomplete=Policy.REFUSE)
     for name in (b"a", b"b"):
         write_file(writer, name, b"")
     assert names(vfs) == [b"a", b"b"]
@@ -196,8 +196,8 @@ def test_by_the_policy_eio_a_folder_that_lacks_names_is_not_listed(mounts: Memor
     assert caught.value.errno == errno.EIO
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_folder_with_an_entry_that_cannot_be_read_is_not_listed(mounts: MemoryMounts, policy: str) -> None:
+@pytest.mark.parametrize("policy", Policy)
+def test_a_folder_with_an_entry_that_cannot_be_read_is_not_listed(mounts: MemoryMounts, policy: Policy) -> None:
     vfs = mounts.mount(incomplete=policy)
     write_file(vfs, b"a", b"")
     mounts.map.items = mounts.map.items | {keys.entry(ROOT, b"b"): b"\xc1"}
