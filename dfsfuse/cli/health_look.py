@@ -22,7 +22,7 @@ from dfsfuse.upkeep.heal_state import ServerSeen
 from dfsfuse.upkeep.health import copies
 from dfsfuse.upkeep.health.copies import Knowledge
 from dfsfuse.upkeep.health.servers import Server
-from dfsfuse.upkeep.health.verdict import Verdict, verdict
+from dfsfuse.upkeep.health.verdict import Verdict, of_another_namespace, verdict
 
 if TYPE_CHECKING:
     from dfsfuse.cluster.quorum_log import QuorumLog
@@ -91,4 +91,5 @@ def health(
             now_ns=now_ns,
         )
     servers = as_servers(reports, pieces.counted.absent if pieces else {})
-    return Health(tuple(reports), pieces, known, servers, verdict(servers, known), error, config)
+    found = verdict(servers, known) if error is None else of_another_namespace()
+    return Health(tuple(reports), pieces, known, servers, found, error, config)

@@ -72,8 +72,8 @@ def about_pieces(known: Knowledge, report: PieceReport | None, servers: Mapping[
     names = {id: server.name for id, server in servers.items()}
     away = [server.name for server in servers.values() if server.state not in ANSWERING]
     lines = _about_copies(known, away)
-    if known.needed and known.copies in (Copies.DEGRADED, Copies.INCOMPLETE):
-        only = " or ".join(names[id] for id in sorted(known.needed))
+    if known.needed and known.copies in (Copies.DEGRADED, Copies.INCOMPLETE) and known.incomplete < known.files:
+        only = listed([names[id] for id in sorted(known.needed)], "or")
         lines.append(f"If {only} failed too, {'more ' * (known.copies is Copies.INCOMPLETE)}files could not be read.")
     found = report.counted
     if found.astray:
@@ -101,7 +101,7 @@ def _about_copies(known: Knowledge, away: list[str]) -> list[str]:
     lines = []
     if known.incomplete:
         cannot = "1 file cannot" if known.incomplete == 1 else f"{known.incomplete:,} of {of} cannot"
-        which = "" if away else "; 'dfc list -r' marks which"
+        which = "" if away else "; 'dfc list -l -r' shows which"
         lines.append(f"{cannot} be read{while_away}: no other server has some of the data{which}.")
     lacking = known.degraded - known.incomplete
     if lacking:

@@ -23,7 +23,9 @@ RECENT_S = 7 * 24 * 3600
 NS = 1_000_000_000
 
 
-def remarks(reports: list[ServerReport], servers: Mapping[int, Server], now_s: float) -> list[str]:
+def remarks(
+    reports: list[ServerReport], servers: Mapping[int, Server], now_s: float, *, is_long: bool = False
+) -> list[str]:
     """A line for each thing that a person should know. `servers`: how each of them is, by id."""
     found = []
     for report in reports:
@@ -35,19 +37,21 @@ def remarks(reports: list[ServerReport], servers: Mapping[int, Server], now_s: f
                 "other server should fail."
             )
         elif server.lacks:
-            copies = "1 copy" if server.lacks == 1 else f"{server.lacks:,} copies"
-            found.append(
-                f"{name} lacks {copies} of data that belong there: mounts make them, or 'dfc heal'; until then no "
-                "other server should fail."
-            )
+            copies = "1 copy that belongs there: mounts make it"
+            if server.lacks > 1:
+                copies = f"{server.lacks:,} copies that belong there: mounts make them"
+            found.append(f"{name} lacks {copies}, or 'dfc heal'; until then no other server should fail.")
+        if server.state is State.BEHIND:
+            changes = "the last change" if server.behind == 1 else f"the last {server.behind:,} changes"
+            found.append(f"{name} does not have {changes} yet: mounts bring it up to date, or 'dfc heal'.")
         if report.is_full:
             found.append(
                 f"{name} is full: new data goes to the others; make room on its disk, or delete files not needed."
             )
         if report.status is not None and report.status.quarantined:
             found.append(
-                f"{name} has found {report.status.quarantined} bad pieces on its disk: they are made anew from their "
-                "other copies; look at the disk's health."
+                f"{name} has found {report.status.quarantined} bad copies on its disk: they are made anew from the "
+                "others; look at the disk's health."
             )
         if report.status is not None and report.status.damage:
             found.append(
@@ -56,10 +60,11 @@ def remarks(reports: list[ServerReport], servers: Mapping[int, Server], now_s: f
             )
         noted = report.noted
         if noted is not None and is_recent(noted, now_s):
+            what = f": {printable(noted.fault)}" if is_long else ""
             last = datetime.fromtimestamp(noted.fault_ns / NS).strftime("%Y-%m-%d %H:%M")
             found.append(
-                f"{name} gave wrong answers ({noted.faults} so far, the last on {last}: {printable(noted.fault)}); "
-                "another copy was used each time."
+                f"{name} gave wrong answers ({noted.faults} so far, the last on {last}{what}); another copy was used "
+                "each time; look at the disk's health."
             )
     return found
 

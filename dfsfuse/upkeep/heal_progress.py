@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
+
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.upkeep import heal_state
@@ -37,6 +39,7 @@ class Progress:
         self._clock = clock
         self._time_ns = time_ns
         self._began = self._told_at = clock()
+        self._lacked = state.lacking
         self.record = record
         self.state = state
         """As they were written last."""
@@ -63,7 +66,8 @@ class Progress:
         now = self._clock()
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
-            self._write(heal_state.going_on(self.state, report, now - self._began, self._time_ns()))
+            begun = msgspec.structs.replace(self.state, lacking=self._lacked)
+            self._write(heal_state.going_on(begun, report, now - self._began, self._time_ns()))
 
     def ended(self, report: Report) -> None:
         """It has looked at everything."""

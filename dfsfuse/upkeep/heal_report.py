@@ -18,7 +18,7 @@ REASONS_MAX: Final = 8
 """So many different reasons are kept; more do not help anybody."""
 
 
-NAMED_MAX: Final = 20
+NAMED_MAX: Final = 5
 """So many files that are incomplete are named."""
 
 
@@ -93,7 +93,7 @@ class Report:
     noted: frozenset[Place] = frozenset()
     """Copies that were noted as bad in the map when it was looked: each counts as missing."""
     absent: Counter[int] = field(default_factory=Counter)
-    """By server: copies of what is lacking that are to be made there, since it answers and has no good one."""
+    """By server: copies of what is lacking that can be made there, since it answers and has no good one."""
     needed: Counter[int] = field(default_factory=Counter)
     """By server: segments of which it has the only copy of some piece that can be had."""
 
@@ -133,7 +133,7 @@ class Report:
             self.lacking += 1
             self.files_lacking.add(ino)
             self.needed.update({server for have in subject.holders.values() if len(have) == 1 for server in have})
-            self.absent.update(transfer.target for transfer in transfers)
+            self.absent.update(transfer.target for transfer in transfers if transfer.sources)
         if copies == 0:
             self.incomplete += 1
             self.files_incomplete.add(ino)

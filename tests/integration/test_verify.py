@@ -67,7 +67,7 @@ def dfc(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Df
 
 
 def test_what_is_wrong_on_the_disks_is_found_and_what_a_tree_differs_in(servers: Servers, dfc: Dfc) -> None:
-    assert b"copies of pieces are good" in dfc.ok("verify")
+    assert b"copies of their parts are good" in dfc.ok("verify")
     whole = json.loads(dfc.ok("verify", "--json"))
     assert (whole["bad_copies"], whole["not_verified"], whole["unverified_copies"]) == ([], {}, 0)
     assert whole["good_copies"] > 50

@@ -124,12 +124,10 @@ def _name_incomplete(remote: Remote, where: bytes, report: Report) -> None:
             named.append(printable(path))
         if not wanted:
             break
-    for name in named:
-        complain(f"{name}: no server that answers has a good copy of some of its data")
-    more = f" ({count - len(named):,} more than these)" if count > len(named) else ""
+    more = f" and {count - len(named):,} more" if count > len(named) else ""
     complain(
-        f"{files(count)} cannot be put together from the servers that answer{more}: start those that are away "
-        "('dfc status' names them); what stays so is lost, unless an old disk of a server comes back"
+        f"{files(count)} cannot be put together from the servers that answer ({', '.join(named)}{more}): start those "
+        "that are away ('dfc status' names them); what stays so is lost, unless an old disk of a server comes back"
     )
 
 

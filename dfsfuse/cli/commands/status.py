@@ -20,16 +20,19 @@ from dfsfuse.upkeep.health.verdict import ALL
 
 @click.command("status", short_help="Show how the servers are, and whether all data has its two copies.")
 @click.option("--count", is_flag=True, help="Count the copies of all data, however long that takes.")
+@click.option("-l", "--long", "is_long", is_flag=True, help="Also show each server's last change, and its pieces.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @click.pass_obj
-def status(client: Client, count: bool, as_json: bool) -> None:
+def status(client: Client, count: bool, is_long: bool, as_json: bool) -> None:
     """Show which servers answer, how fast, and how much room they have; why the others do not; and whether all data has
     its two copies.
 
-    SLOT is the last change of your namespace that the server has; one that is behind catches up by itself. PIECES
-    and STORED are what it holds of your files. Below the table stands what a person should see to (a full disk,
-    bad pieces, wrong answers), what can be done now, and how many copies there are. Copies are counted now, for two
-    seconds at most; with --count for as long as it takes.
+    STORED is what it holds of your files. Below the table stands what a person should see to (a full disk, bad copies,
+    wrong answers), what can be done now, and how many copies there are. Copies are counted now, for two seconds at
+    most; with --count for as long as it takes.
+
+    With -l also SLOT, the last change of your namespace that the server has (one that is behind catches up by itself),
+    and PIECES, how many it holds.
 
     That any one server may fail is only said when it is so now: all four have everything, and all data was counted.
 
@@ -42,8 +45,8 @@ def status(client: Client, count: bool, as_json: bool) -> None:
     if as_json:
         write_json(everything(health))
     else:
-        write_lines(lines(health))
-        write_lines(remarks(list(health.reports), health.servers, time.time()))
+        write_lines(lines(health, is_long=is_long))
+        write_lines(remarks(list(health.reports), health.servers, time.time(), is_long=is_long))
         write_line(verdict.sentence)
         if any(server.state in ANSWERING for server in health.servers.values()) and verdict.access != "refused":
             write_lines(about_pieces(health.known, health.pieces, health.servers, time.time_ns()))
@@ -68,11 +71,12 @@ def next_steps(health: Health) -> list[str]:
     return found if found else [f"the servers are those of {file}"]
 
 
-def lines(health: Health) -> list[str]:
+def lines(health: Health, *, is_long: bool = False) -> list[str]:
     """The table."""
-    header = ("SERVER", "ADDRESS", "STATE", "LATENCY", "FREE", "TOTAL", "SLOT", "PIECES", "STORED")
-    rows = [_row(report, health.servers[report.address.id]) for report in health.reports]
-    return table(rows, header=header, right="   rrrrrr")
+    header = ("SERVER", "ADDRESS", "STATE", "LATENCY", "FREE", "TOTAL", "STORED", "SLOT", "PIECES")
+    columns = len(header) if is_long else len(header) - 2
+    rows = [_row(report, health.servers[report.address.id])[:columns] for report in health.reports]
+    return table(rows, header=header[:columns], right="   rrrrrr")
 
 
 def _row(report: ServerReport, server: Server) -> tuple[str, ...]:
@@ -86,9 +90,9 @@ def _row(report: ServerReport, server: Server) -> tuple[str, ...]:
         f"{report.latency_s * 1000:.1f} ms",
         human_size(found.free_bytes),
         human_size(found.total_bytes),
+        human_size(found.piece_bytes),
         str(found.applied),
         str(found.piece_count),
-        human_size(found.piece_bytes),
     )
 
 

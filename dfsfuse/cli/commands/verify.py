@@ -11,7 +11,7 @@ import click
 
 from dfsfuse.cli import exit_codes, remote_paths
 from dfsfuse.cli.client import Client, Connection
-from dfsfuse.cli.output import complain, human_size, json_text, printable, write_json, write_line
+from dfsfuse.cli.output import complain, human_size, json_text, printable, write_json, write_line, write_lines
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.remote import Remote
 from dfsfuse.cli.reports import AlreadyReported, Tally
@@ -21,18 +21,21 @@ from dfsfuse.upkeep.verify import BadCopy, Verified
 from dfsfuse.vfs.attributes import Attributes
 
 COPIES = 2
+NAMED_MAX = 8
 BLOCK_BYTES = 512
 
 
 @click.command("verify", short_help="Check every copy of every piece, or compare with a local folder.")
 @click.option("--against", metavar="DIR", help="Compare with the local folder (or file) DIR instead.")
 @click.option("--heal", "heal_bad", is_flag=True, help="Make anew what is found bad or missing, from the good copy.")
+@click.option("-l", "--long", "is_long", is_flag=True, help="A line for each copy that is bad or missing.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @click.argument("path", default="/")
 @click.pass_obj
-def verify(client: Client, path: str, against: str | None, heal_bad: bool, as_json: bool) -> None:
-    """Fetch both copies of every piece of PATH and all below it (default: everything), and check them against what
-    was put. Says which copies are bad or missing, on which server, and what to do; with --heal, does it.
+def verify(client: Client, path: str, against: str | None, heal_bad: bool, is_long: bool, as_json: bool) -> None:
+    """Fetch both copies of all data of PATH and all below it (default: everything), and check them against what was
+    put. Says which servers have bad copies or lack some, of which files, and what to do; with --heal, does it. What was
+    found is remembered: 'dfc status' counts it, and 'dfc heal' and mounts mend it.
 
     With --against, compare names, types, sizes, contents, permissions and the targets of links with a local folder,
     and say what differs.
@@ -47,13 +50,13 @@ def verify(client: Client, path: str, against: str | None, heal_bad: bool, as_js
     if against is not None:
         _compare(client, where, found, client.local_path(against), as_json)
     else:
-        _verify(client, where, found, heal_bad, as_json)
+        _verify(client, where, found, heal_bad, is_long, as_json)
 
 
 # ------------------------------------------------------------------ all copies
 
 
-def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, as_json: bool) -> None:
+def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, is_long: bool, as_json: bool) -> None:
     from dfsfuse.upkeep.map_reader import MapReader
     from dfsfuse.upkeep.verify import Verifier
 
@@ -98,27 +101,55 @@ def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, as_j
             }
         )
     else:
-        for copy in bad:
-            twin = "" if copy.has_twin else "; no other server that answers has a good copy"
-            write_line(f"{printable(copy.path)}: P{copy.number}: {printable(copy.text)}{twin}")
+        write_lines(each_copy(bad) if is_long else summed_up(bad, names))
         for one in verified.unreadable:
             write_line(f"{printable(one)}: a record of its data cannot be read: 'dfc fsck' says more")
-        write_line(
-            f"{_several(verified.files, 'file')}: {verified.copies} copies of pieces are good "
-            f"({human_size(verified.verified_bytes)})."
-        )
+        good = f"{_several(verified.copies, 'copy', 'copies')} of their parts are good"
+        write_line(f"{_several(verified.files, 'file')}: {good} ({human_size(verified.verified_bytes)}).")
         if made_anew:
             write_line(f"{_several(made_anew, 'copy', 'copies')} made anew.")
     for server, text in sorted(verified.unheard.items()):
         complain(f"{names[server]} was not verified: {text}")
     if verified.lost:
-        complain(f"{_several(len(verified.lost), 'file')} cannot be put together from the servers that answer")
+        complain(
+            f"{_several(len(verified.lost), 'file')} cannot be put together from the servers that answer: start those "
+            "that are away, else bring back an old disk of a server, or a backup"
+        )
         raise AlreadyReported(IncompleteError.exit_code)
     still_bad = len(bad) - made_anew
     if still_bad:
         complain(f"{_several(still_bad, 'copy', 'copies')} bad or missing: 'dfc verify --heal' makes them anew")
     if still_bad or verified.unheard or verified.unreadable:
         raise AlreadyReported(exit_codes.FOUND)
+
+
+def each_copy(bad: list[BadCopy]) -> list[str]:
+    """A line for each bad copy."""
+    lines = []
+    for copy in bad:
+        twin = "" if copy.has_twin else "; no other server that answers has a good copy"
+        lines.append(f"{printable(copy.path)}: P{copy.number}: {printable(copy.text)}{twin}")
+    return lines
+
+
+def summed_up(bad: list[BadCopy], names: dict[int, str]) -> list[str]:
+    """A line for each server and kind of fault, and one for the files of which no good copy is left."""
+    lines = []
+    for server, is_missing in sorted({(copy.server, copy.is_missing) for copy in bad}):
+        these = [copy for copy in bad if (copy.server, copy.is_missing) == (server, is_missing)]
+        copies = _several(len(these), "copy is", "copies are")
+        fault = "missing" if is_missing else "bad"
+        lines.append(f"{names[server]}: {copies} {fault}, of {_named([copy.path for copy in these])}")
+    if lost := [copy.path for copy in bad if not copy.has_twin]:
+        lines.append(f"No server that answers has a good copy of some data of {_named(lost)}")
+    return lines
+
+
+def _named(paths: list[bytes]) -> str:
+    """So many files, of which a few are named."""
+    different = sorted(set(paths))
+    more = f" and {len(different) - NAMED_MAX:,} more" if len(different) > NAMED_MAX else ""
+    return f"{_several(len(different), 'file')}: {', '.join(map(printable, different[:NAMED_MAX]))}{more}"
 
 
 def _remember(connection: Connection, verified: Verified, *, healed: bool) -> None:

@@ -100,6 +100,6 @@ def is_damaged(status: ServerStatus) -> bool:
     return bool(status.damage) and any(not part.endswith("(mended)") for part in status.damage.split("; "))
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], word: str = "and") -> str:
     """Names as a part of a sentence."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"

@@ -76,6 +76,19 @@ _READING: Final = {
 }
 
 
+def of_another_namespace() -> Verdict:
+    """How it stands if the config lists other servers than the namespace has, or in another order."""
+    return Verdict(
+        "The config does not list the servers as this namespace has them: nothing is read or written until that is "
+        "corrected.",
+        WrongServerError.exit_code,
+        "refused",
+        False,
+        "none",
+        frozenset(),
+    )
+
+
 def _in(servers: Mapping[int, Server], states: frozenset[State] | set[State]) -> list[int]:
     return [id for id in sorted(servers) if servers[id].state in states]
 
@@ -120,7 +133,7 @@ def _refused(servers: Mapping[int, Server], refusing: list[int], wrong: list[int
 
 def _sentence(servers: Mapping[int, Server], reading: str, writing: bool, may_fail: frozenset[int]) -> str:
     answering = len(_in(servers, ANSWERING))
-    who = "All servers answer" if answering == ALL else f"{answering} of {ALL} servers answer"
+    who = "All servers answer" if answering == ALL else f"{answering} of {ALL} servers answer{'s' * (answering == 1)}"
     part = reading == "part"
     if writing:
         if part:

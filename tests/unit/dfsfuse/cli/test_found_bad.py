@@ -38,7 +38,7 @@ def test_a_bad_copy_is_remembered_until_it_is_made_anew(dfc: Dfc, access: Stored
     shown = dfc.ok("status")
     assert "1 of 2 files has only one copy of some data." in shown
     assert "any one server may fail" not in shown
-    assert "DFS2 lacks 1 copy of data that belong there" in shown
+    assert "DFS2 lacks 1 copy that belongs there: mounts make it" in shown
     facts = json.loads(dfc.ok("status", "--json"))
     assert (facts["copies"], facts["any_one_may_fail"]) == ("degraded", False)
     assert (facts["pieces"]["noted_bad_copies"], facts["servers"][1]["state"]) == (1, "filling")
@@ -70,3 +70,22 @@ def test_what_verify_heals_itself_is_not_noted(dfc: Dfc, access: StoredAccess) -
     assert dfc("verify", "--heal").code == 0
     assert not [key for key in access.store.items if key.startswith(b"h/bad/")]
     assert "any one server may fail" in dfc.ok("status")
+
+
+def test_like_findings_are_summed_up_and_each_is_told_on_demand(dfc: Dfc, access: StoredAccess) -> None:
+    for number in range(20):
+        dfc.ok("put", "-", f"n{number:02}", stdin=b"%d" % number * 5000)
+    missing = [place for place in access.grid[3].stored if place[1] == 1]
+    for place in missing:
+        del access.grid[3].stored[place]
+    spoil(access, 4, 2)
+    outcome = dfc("verify")
+    assert outcome.code == 14
+    bad, gone, good = outcome.out.splitlines()
+    assert bad.startswith("DFS2: 1 copy is bad, of 1 file: /")
+    assert gone.startswith(f"DFS3: {len(missing)} copies are missing, of {len(missing)} files: /")
+    assert gone.endswith(f" and {len(missing) - 8} more")
+    assert good.startswith("22 files: ") and "copies of their parts are good" in good
+    each = dfc("verify", "--long").out.splitlines()
+    assert len(each) == len(missing) + 2
+    assert sum(line.endswith(": P1: DFS3 does not have it") for line in each) == len(missing)

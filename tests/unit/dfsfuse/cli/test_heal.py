@@ -97,17 +97,16 @@ def test_what_no_server_has_is_incomplete(dfc: Dfc, access: StoredAccess) -> Non
     access.grid[2].forget()
     outcome = dfc("heal")
     assert outcome.code == 3
-    *named, advice = outcome.err.splitlines()
-    wanted = ["/folder/large", "/folder/small", "/large", "/small"]
-    assert sorted(named) == [
-        f"dfc: {path}: no server that answers has a good copy of some of its data" for path in wanted
-    ]
-    assert advice.startswith(
-        "dfc: 4 files cannot be put together from the servers that answer: start those that are away"
-    )
+    (said,) = outcome.err.splitlines()
+    assert said.startswith("dfc: 4 files cannot be put together from the servers that answer (/")
+    named = said[said.index("(") + 1 : said.index(")")].split(", ")
+    assert sorted(named) == ["/folder/large", "/folder/small", "/large", "/small"]
+    assert "start those that are away ('dfc status' names them)" in said
     shown = dfc("status")
     assert shown.code == 3
-    assert "4 of 4 files cannot be read: no other server has some of the data; 'dfc list -r' marks which." in shown.out
+    assert (
+        "4 of 4 files cannot be read: no other server has some of the data; 'dfc list -l -r' shows which." in shown.out
+    )
 
 
 def test_what_cannot_be_made_is_said_with_the_reason(dfc: Dfc, access: StoredAccess) -> None:

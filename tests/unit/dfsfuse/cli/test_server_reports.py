@@ -102,15 +102,19 @@ SOMEBODY_ELSE = WrongServerError("the server at 127.0.0.1:10004 is DFS9, and the
 
 
 def test_the_table_has_a_row_and_a_reason_for_each_server_whatever_it_does() -> None:
-    assert lines(
-        seen(DFS2=OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)), DFS4=answer(4, applied=15))
-    ) == [
-        "SERVER  ADDRESS          STATE               LATENCY  FREE  TOTAL  SLOT  PIECES  STORED",
-        "DFS1    127.0.0.1:10001  ok                   1.0 ms   24G    50G    17      40     21M",
-        "DFS2    127.0.0.1:10002  connection refused        -     -      -     -       -       -",
-        "DFS3    127.0.0.1:10003  ok                   3.0 ms   24G    50G    17      40     21M",
-        "DFS4    127.0.0.1:10004  behind by 2          4.0 ms   24G    50G    15      40     21M",
+    refused = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    health = seen(DFS2=refused, DFS4=answer(4, applied=15))
+    assert lines(health, is_long=True) == [
+        "SERVER  ADDRESS          STATE               LATENCY  FREE  TOTAL  STORED  SLOT  PIECES",
+        "DFS1    127.0.0.1:10001  ok                   1.0 ms   24G    50G     21M    17      40",
+        "DFS2    127.0.0.1:10002  connection refused        -     -      -       -     -       -",
+        "DFS3    127.0.0.1:10003  ok                   3.0 ms   24G    50G     21M    17      40",
+        "DFS4    127.0.0.1:10004  behind by 2          4.0 ms   24G    50G     21M    15      40",
     ]
+    assert lines(health)[0] == "SERVER  ADDRESS          STATE               LATENCY  FREE  TOTAL  STORED"
+    assert lines(health)[1].endswith("50G     21M")
+    (said,) = remarks(list(health.reports), health.servers, NOW_S)
+    assert said == "DFS4 does not have the last 2 changes yet: mounts bring it up to date, or 'dfc heal'."
     unknown = UnknownHostError(errno.EHOSTUNREACH, "its host name 'b' cannot be resolved")
     health = seen(DFS1=REFUSED, DFS2=unknown, DFS3=TimeoutError(0, "no byte moved for 2 s"), DFS4=SOMEBODY_ELSE)
     assert [line[25:46].strip() for line in lines(health)[1:]] == [
@@ -161,7 +165,7 @@ def test_a_server_that_has_the_log_but_not_yet_its_data_is_being_filled() -> Non
     health = health_look.health(asked(FakeCluster()), PieceReport(counted), 0)
     assert "  lacks 171 copies  " in lines(health)[2]
     (said,) = remarks(list(health.reports), health.servers, NOW_S)
-    assert said.startswith("DFS2 lacks 171 copies of data that belong there")
+    assert said.startswith("DFS2 lacks 171 copies that belong there: mounts make them, or 'dfc heal'")
     assert said.endswith("until then no other server should fail.")
     assert not health.verdict.any_one_may_fail
 
@@ -192,10 +196,11 @@ def test_what_a_person_should_see_to_stands_below_the_table() -> None:
     assert [line.split()[2] for line in lines(health)] == ["STATE", "full", "empty", "ok", "ok"]
     one, two, two_again, three = remarks(reports, health.servers, NOW_S)
     assert one.startswith("DFS1 is full: new data goes to the others")
-    assert two.startswith("DFS2 has found 3 bad pieces")
+    assert two.startswith("DFS2 has found 3 bad copies")
     assert two_again.startswith("DFS2 has found damage in its database (a row is bad)")
     assert three.startswith("DFS3 gave wrong answers (4 so far, the last on 2027-01-15 ")
-    assert "a bad P2 of segment 00: sent wrong bytes" in three
+    assert "segment" not in three
+    assert "a bad P2 of segment 00: sent wrong bytes" in remarks(reports, health.servers, NOW_S, is_long=True)[3]
     facts = [as_dictionary(report, health.servers[report.address.id]) for report in reports]
     assert [found["full"] for found in facts] == [True, False, False, False]
     assert facts[2]["wrong_answers"] == {"count": 4, "last": NOW_S - 60, "what": fault.fault}
@@ -236,4 +241,6 @@ def test_a_config_that_lists_the_servers_otherwise_is_refused_after_the_table() 
     cluster.notes = Values(17, (record,))
     health = look(cluster, no_log, 0, count_s=1.0)  # type: ignore[arg-type]
     assert isinstance(health.error, WrongServerError)
+    assert (health.verdict.exit_code, health.verdict.access) == (5, "refused")
+    assert health.verdict.sentence.startswith("The config does not list the servers as this namespace has them")
     assert len(lines(health)) == 5

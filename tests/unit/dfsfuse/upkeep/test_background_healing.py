@@ -25,6 +25,8 @@ from dfsfuse.upkeep.background_healing import (
     HealingTurn,
 )
 from dfsfuse.upkeep.bandwidth import Bucket
+from dfsfuse.upkeep.heal_progress import Progress
+from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.heal_state import HealState
 
 LARGE = random.Random(1).randbytes(700_001)
@@ -338,3 +340,17 @@ def test_the_log_says_how_it_stands_whenever_that_has_changed(
     lacking, after = said()
     assert lacking == f"{unknown} Of 8 files 8 have fewer than two copies of some data."
     assert after == well
+
+
+def test_what_is_told_of_a_run_counts_down_from_what_lacked_when_it_began(files: StoredFiles) -> None:
+    clock = files.grid.clock
+    state = heal_state.beginning(None, Report(segments=100, lacking=90), 0)
+    progress = Progress.begun(files.store, None, state, clock, lambda: 0)
+    assert progress is not None
+    with progress:
+        for healed in (20, 40, 60):
+            clock.wait_until(clock() + 10)
+            progress.told(Report(healed=healed))
+            now = state_in(files)
+            assert now is not None
+            assert now.lacking == 90 - healed

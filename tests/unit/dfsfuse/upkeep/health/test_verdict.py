@@ -58,7 +58,7 @@ TABLE = [
 | DFS1 down, DFS3 down | degraded | 2 of 4 servers answer, and writing needs three: nothing can be written; all files can be read. | 7 | `read-only` | none |
 | DFS1 down, DFS2 down | incomplete | 2 of 4 servers answer, and writing needs three: nothing can be written; some files cannot be read. | 3 | `incomplete` | none |
 | DFS1 down, DFS2 down | unknown | 2 of 4 servers answer, and writing needs three: nothing can be written; files that need the others cannot be read. | 7 | `read-only` | none known |
-| DFS1 down, DFS2 down, DFS3 down | incomplete | 1 of 4 servers answer, and writing needs three: nothing can be written; some files cannot be read. | 3 | `incomplete` | none |
+| DFS1 down, DFS2 down, DFS3 down | incomplete | 1 of 4 servers answers, and writing needs three: nothing can be written; some files cannot be read. | 3 | `incomplete` | none |
 | all down | unknown | No server answers. | 6 | `none` | none known |
 | DFS2 refused | unknown | DFS2 refuses the user or password: nothing is read or written until that is corrected. | 4 | `refused` | none known |
 | DFS2 refused, DFS3 down | unknown | DFS2 refuses the user or password: nothing is read or written until that is corrected. | 4 | `refused` | none known |
