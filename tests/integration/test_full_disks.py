@@ -76,6 +76,9 @@ def test_one_full_disk_and_two_and_room_again(grid: Grid) -> None:
     eventually(lambda: refused(mount, "large", FILE_BYTES), "two full disks are noticed")
     assert refused(mount, "small", 3000)
     assert refused(mount, "large", FILE_BYTES), "and it stays so"
+    status = grid.dfc("status")
+    assert b"only two have room for data, and writing needs three" in status.stdout, status
+    assert status.returncode == 9, status
     for name, size in {"before": FILE_BYTES, "large with one full": FILE_BYTES, "small with one full": 3000}.items():
         assert within(SOON_S, "reading", (mount.path / name).read_bytes) == content(size, name)
     within(SOON_S, "deleting", (mount.path / "before").unlink)
