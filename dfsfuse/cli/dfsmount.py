@@ -225,7 +225,7 @@ def missing_servers(mountpoint: Path, missing: Sequence[str]) -> str:
     if not missing:
         return ""
     if len(missing) == 1:
-        means = "Files can be read and written: any one server may be away."
+        means = "The other three are enough to read and write; until it is back none of them should fail."
     else:
         means = "Until three servers answer nothing can be written, and files may be incomplete."
     return f"{mountpoint}: mounted, but {'; '.join(missing)}. {means}"

@@ -1,4 +1,5 @@
-"""Are the pieces of all segments on their homes? What servers say of themselves; nothing is read (`verify` reads).
+"""Are the pieces of all segments on their homes? What servers say of themselves, less the copies that somebody found
+to be bad; nothing is read (`verify` reads).
 
 What seems to be missing is asked for again after a look at the records, since files are written to and healed
 meanwhile. A server that does not answer is left out, and said.
@@ -17,6 +18,7 @@ from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError, Segment
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.namespace import keys
+from dfsfuse.namespace.bad_copies import Place
 from dfsfuse.upkeep import heal_survey, whole_pieces
 from dfsfuse.upkeep.asking import ask
 from dfsfuse.upkeep.fsck_data import Placed
@@ -57,16 +59,18 @@ def check(
     """Ask the servers for the pieces of all these segments. Raises `StoppedError`, UnavailableError,
     AuthenticationError."""
     found = Pieces(segments=len(placed))
+    pages.begin()
+    bad = heal_survey.noted(pages)
     suspects: list[Placed] = []
     for first in range(0, len(placed), BATCH_SEGMENTS):
         batch = placed[first : first + BATCH_SEGMENTS]
         found.away += sum(one.ring is not None and not _same(one) for one in batch)
-        lacks = _ask(cluster, batch, found.unheard, wait)
+        lacks = _ask(cluster, batch, bad, found.unheard, wait)
         suspects += list({lack.placed.segment.id: lack.placed for lack in lacks}.values())
         told(len(batch))
     for first in range(0, len(suspects), BATCH_SEGMENTS):
         newest = list(_still_there(pages, suspects[first : first + BATCH_SEGMENTS]))
-        found.lacks += _ask(cluster, newest, found.unheard, wait)
+        found.lacks += _ask(cluster, newest, bad, found.unheard, wait)
     return found
 
 
@@ -75,7 +79,11 @@ def _same(placed: Placed) -> bool:
 
 
 def _ask(
-    cluster: ClusterLike, batch: Sequence[Placed], unheard: dict[int, str], wait: Callable[[float], bool]
+    cluster: ClusterLike,
+    batch: Sequence[Placed],
+    bad: frozenset[Place],
+    unheard: dict[int, str],
+    wait: Callable[[float], bool],
 ) -> list[Lack]:
     wanted = [(one, number) for one in batch for number in PIECE_NUMBERS if whole_pieces.length_of(one.segment, number)]
     if not wanted:
@@ -85,8 +93,8 @@ def _ask(
     servers = [server for server in cluster.names if server not in unheard]
     for server, outcome in ask(cluster, dict.fromkeys(servers, request), wait).items():
         if isinstance(outcome, Answer) and isinstance(outcome.reply, Have):
-            for there, flag in zip(holders, outcome.reply.flags, strict=False):
-                if flag:
+            for (one, number), there, flag in zip(wanted, holders, outcome.reply.flags, strict=False):
+                if flag and (one.segment.id, number, server) not in bad:
                     there.add(server)
         else:
             unheard[server] = outcome.text if isinstance(outcome, Failure) else "does not say what it has"

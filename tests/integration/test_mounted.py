@@ -103,7 +103,7 @@ def test_a_server_that_refuses_is_not_waited_for_and_named(grid: Grid) -> None:
         address = f"DFS3 (127.0.0.1:{grid.servers[3].port})"
         assert said == (
             f"dfsmount: {started.path}: mounted, but {address} does not answer: connection refused. "
-            "Files can be read and written: any one server may be away.\n"
+            "The other three are enough to read and write; until it is back none of them should fail.\n"
         )
 
 

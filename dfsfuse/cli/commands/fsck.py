@@ -11,12 +11,14 @@ import click
 
 from dfsfuse.cli import exit_codes
 from dfsfuse.cli.client import Client
-from dfsfuse.cli.output import complain, counted, human_size, json_text, printable, write_json, write_line
+from dfsfuse.cli.output import complain, counted, human_size, json_text, printable, write_json, write_line, write_lines
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.reports import AlreadyReported
 from dfsfuse.cluster.proposer import QUORUM
+from dfsfuse.upkeep.health.servers import listed
 
 if TYPE_CHECKING:
+    from dfsfuse.upkeep.fsck_pieces import Lack
     from dfsfuse.upkeep.fsck_records import Finding
     from dfsfuse.upkeep.fsck_run import Checked
 
@@ -71,12 +73,10 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
         write_line(difference(key, servers, checked.comparison.compared, names))
     if checked.comparison.undecided:
         write_line(f"{checked.comparison.undecided} keys change too often to be compared between the servers")
-    for lack in checked.pieces.lacks[:LACKS_SHOWN] if checked.healed is None else ():
-        path = printable(checked.path(lack.placed.ino))
-        other = ", and no other server that answers has it" if lack.is_last else ""
-        write_line(f"{path}: P{lack.number} of a segment is missing on {names[lack.server]}{other}")
+    if checked.healed is None:
+        write_lines(missing(checked, names))
     files, folders = counted(checked.files, "file"), counted(checked.folders, "folder")
-    write_line(f"{files} and {folders}, at slot {checked.slot}.")
+    write_line(f"{files} and {folders}.")
     for sentence in summary(checked):
         write_line(sentence)
     for name, why in unheard(checked, names).items():
@@ -86,9 +86,29 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
     if not checked.is_newest:
         complain("too few servers answer to know the newest state")
     if checked.swept.hindrance:
-        complain(f"pieces that nobody refers to cannot be told: {checked.swept.hindrance}")
+        complain(f"what no file uses cannot be told: {checked.swept.hindrance}")
     if checked.is_sound:
         write_line("All is as it should be.")
+
+
+def missing(checked: Checked, names: dict[int, str]) -> list[str]:
+    """A line for each file that lacks copies: on which servers, and whether there is any other. Not for all of many."""
+    of: dict[bytes, list[Lack]] = {}
+    for lack in checked.pieces.lacks:
+        of.setdefault(checked.path(lack.placed.ino), []).append(lack)
+    lines = []
+    for path, lacks in sorted(of.items())[:LACKS_SHOWN]:
+        servers = listed(sorted({names[lack.server] for lack in lacks}))
+        lost = "; no server that answers has some of it" if any(lack.is_last for lack in lacks) else ""
+        lines.append(f"{printable(path)}: copies of its data are missing on {servers}{lost}")
+    if len(of) > LACKS_SHOWN:
+        lines.append(f"Copies of data of {len(of) - LACKS_SHOWN:,} more files are missing: --json names all of them.")
+    return lines
+
+
+def several(count: int) -> str:
+    """So many copies."""
+    return "1 copy" if count == 1 else f"{count:,} copies"
 
 
 def difference(key: bytes, servers: frozenset[int], compared: frozenset[int], names: dict[int, str]) -> str:
@@ -107,26 +127,30 @@ def difference(key: bytes, servers: frozenset[int], compared: frozenset[int], na
 
 
 def summary(checked: Checked) -> list[str]:
-    """What is to be said of pieces, in sentences."""
+    """What is to be said of the data, in sentences."""
     said = []
     if checked.healed is not None:
         copies = sum(checked.healed.copied.values())
-        said.append(f"{copies} copies of pieces were made, {checked.healed.went_home} segments went home.")
+        home = counted(checked.healed.went_home, "part")
+        said.append(f"{several(copies)} made, {home} of files brought home.")
         if checked.healed.still_lacking:
-            said.append(f"{checked.healed.still_lacking} segments still lack copies: 'dfc heal' says why.")
+            lacking = counted(checked.healed.still_files_lacking.count, "file")
+            said.append(f"Copies of some data of {lacking} are still missing: 'dfc heal' says why.")
     elif checked.pieces.lacks:
-        said.append(f"{len(checked.pieces.lacks)} copies of pieces are missing: 'dfc heal' makes them.")
+        them = "1 copy of data is missing: 'dfc heal' makes it."
+        if len(checked.pieces.lacks) > 1:
+            them = f"{len(checked.pieces.lacks):,} copies of data are missing: 'dfc heal' makes them."
+        said.append(them)
     if checked.pieces.away and checked.healed is None:
-        said.append(
-            f"{checked.pieces.away} segments are not at home yet, and are whole: mounts and 'dfc heal' move them."
-        )
+        parts = "1 part of a file is" if checked.pieces.away == 1 else f"{checked.pieces.away:,} parts of files are"
+        said.append(f"{parts} not where they belong yet, with both copies: mounts and 'dfc heal' move them.")
     swept = checked.swept
     if swept.dropped:
-        said.append(f"{swept.dropped} pieces that nobody refers to will be deleted.")
+        said.append(f"{several(swept.dropped)} of data that no file uses will be deleted.")
     if swept.orphans > swept.dropped:
         size = human_size(swept.orphan_bytes)
         said.append(
-            f"{swept.orphans - swept.dropped} pieces that nobody refers to take room ({size})"
+            f"{several(swept.orphans - swept.dropped)} of data that no file uses take room ({size})"
             + (": --repair." if checked.may_repair else ".")
         )
     if sentence := _of_the_dead(checked):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dfsfuse.cli.commands.fsck import difference, summary, unheard
+from dfsfuse.cli.commands.fsck import difference, missing, summary, unheard
+from dfsfuse.data.extents import Segment
+from dfsfuse.upkeep.fsck_data import Placed
+from dfsfuse.upkeep.fsck_pieces import Lack, Pieces
 from dfsfuse.upkeep.fsck_run import Checked
 from dfsfuse.upkeep.fsck_snapshot import Comparison
 from dfsfuse.upkeep.sweep_sessions import Remains
@@ -53,3 +56,20 @@ def test_a_server_that_was_not_checked_is_named_once(why: str, said: str) -> Non
     checked = Checked()
     checked.comparison = Comparison(frozenset({1, 3, 4}), {2: why}, {})
     assert unheard(checked, NAMES) == {"DFS2": said}
+
+
+def test_missing_copies_are_told_by_file_and_server_and_summed_up() -> None:
+    def lack(ino: int, server: int, *, is_last: bool = False) -> Lack:
+        segment = Segment(b"s" * 16, 4, ((1, 2), (2, 3), (3, 4), (4, 1)), (b"d" * 32,) * 4)
+        return Lack(Placed(ino, 0, segment, None), 1, server, is_last)
+
+    checked = Checked(path=lambda ino: b"/f%02d" % ino)
+    checked.pieces = Pieces(lacks=[lack(1, 2), lack(1, 2), lack(1, 3, is_last=True), lack(2, 4)])
+    assert missing(checked, NAMES) == [
+        "/f01: copies of its data are missing on DFS2 and DFS3; no server that answers has some of it",
+        "/f02: copies of its data are missing on DFS4",
+    ]
+    assert summary(checked) == ["4 copies of data are missing: 'dfc heal' makes them."]
+    checked.pieces = Pieces(lacks=[lack(ino, 2) for ino in range(30)])
+    assert len(missing(checked, NAMES)) == 21
+    assert missing(checked, NAMES)[-1] == "Copies of data of 10 more files are missing: --json names all of them."

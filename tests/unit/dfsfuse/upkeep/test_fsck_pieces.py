@@ -11,6 +11,7 @@ from support.stored_files import StoredFiles
 
 from dfs_server.protocol.messages import HavePieces, Message
 from dfsfuse.data.placement import ring, rotation_of_region
+from dfsfuse.namespace import bad_copies
 from dfsfuse.upkeep import fsck_pieces
 from dfsfuse.upkeep.fsck_data import Placed
 from dfsfuse.upkeep.fsck_pieces import Pieces, check
@@ -125,3 +126,13 @@ def test_it_tells_how_far_it_is_and_stops_when_told(files: StoredFiles, monkeypa
     files.grid[1].fault = Fault.HANG
     with pytest.raises(StoppedError):
         check(files.cluster, files.pages, placed, wait=lambda _: True)
+
+
+def test_a_copy_that_somebody_found_to_be_bad_is_missing_whatever_its_server_says(files: StoredFiles) -> None:
+    (placed,) = write(files, 2, 1, DATA)
+    first, second = placed.segment.homes[0]
+    bad_copies.note(files.store, [(placed.segment.id, 1, first)], 0)
+    (lack,) = look(files, [placed]).lacks
+    assert (lack.number, lack.server, lack.is_last) == (1, first, False)
+    bad_copies.note(files.store, [(placed.segment.id, 1, second)], 0)
+    assert {(lack.server, lack.is_last) for lack in look(files, [placed]).lacks} == {(first, True), (second, True)}
