@@ -186,7 +186,8 @@ class KernelOperations(Operations):
 
     def rename(self, context: Context, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
         with self._way(context, parent, new_parent) as way:
-            self._vfs.rename(parent, name, new_parent, new_name, flags, way=way)
+            owner = context.uid, context.gid
+            self._vfs.rename(parent, name, new_parent, new_name, flags, way=way, owner=owner)
         if self.caches is not None:
             self.caches.moved(parent, name, new_parent, new_name, exchanged=bool(flags & EXCHANGE))
 

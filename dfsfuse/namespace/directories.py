@@ -110,7 +110,7 @@ def make(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, now_
 
 
 def link(tx: Transaction, ino: int, parent: int, name: bytes, now_ns: int) -> Inode:
-    """One more name for an inode. Raises OSError (EPERM for a folder, EEXIST, ENOENT...)."""
+    """One more name for an inode. Raises OSError (EPERM for a folder, EEXIST, ENOENT, EMLINK...)."""
     check_name(name)
     folder = load_growing(tx, parent)
     inode = inodes.load(tx, ino)
@@ -120,7 +120,7 @@ def link(tx: Transaction, ino: int, parent: int, name: bytes, now_ns: int) -> In
         raise error(errno.EPERM)
     if not inode.nlink:
         raise error(errno.ENOENT)
-    inode = msgspec.structs.replace(inode, nlink=inode.nlink + 1, ctime_ns=now_ns)
+    inode = msgspec.structs.replace(inode, nlink=inodes.check_links(inode.nlink + 1), ctime_ns=now_ns)
     inodes.save(tx, ino, inode)
     put_entry(tx, parent, name, ino, inode)
     inodes.save(tx, parent, _grown(folder, inode, now_ns))
@@ -181,9 +181,8 @@ def _unnamed(inode: Inode, now_ns: int) -> Inode:
 
 def _grown(folder: Inode, inode: Inode, now_ns: int) -> Inode:
     """The folder after `inode` got a name in it."""
-    return msgspec.structs.replace(
-        inodes.touched(folder, now_ns), size=folder.size + 1, nlink=folder.nlink + inode.is_directory
-    )
+    nlink = inodes.check_links(folder.nlink + inode.is_directory)
+    return msgspec.structs.replace(inodes.touched(folder, now_ns), size=folder.size + 1, nlink=nlink)
 
 
 def _shrunk(folder: Inode, inode: Inode, now_ns: int) -> Inode:

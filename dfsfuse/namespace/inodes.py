@@ -23,6 +23,8 @@ from dfsfuse.namespace.transactions import MapStore, Transaction, View
 
 NUMBERS_PER_BLOCK: Final = 1024
 FIRST_NUMBER: Final = keys.ROOT + 1
+LINKS_MAX: Final = 2**31 - 1
+"""At most so many names a file has, and so many folders are in one: as on XFS, and what FUSE and programs can take."""
 
 
 def error(number: int, detail: str = "") -> OSError:
@@ -97,6 +99,13 @@ def make_root(tx: Transaction, now_ns: int) -> Inode:
     if tx.get(keys.inode(keys.ROOT)) is None:
         save(tx, keys.ROOT, new_root(now_ns))
     return load(tx, keys.ROOT)
+
+
+def check_links(nlink: int) -> int:
+    """The number of links, if it may be so large. Raises OSError (EMLINK)."""
+    if nlink > LINKS_MAX:
+        raise error(errno.EMLINK)
+    return nlink
 
 
 def touched(inode: Inode, now_ns: int) -> Inode:

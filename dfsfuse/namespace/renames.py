@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from typing import Final
+import stat
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -17,19 +18,40 @@ NOREPLACE: Final = 1
 """RENAME_NOREPLACE of <linux/fs.h>."""
 EXCHANGE: Final = 2
 """RENAME_EXCHANGE of <linux/fs.h>."""
+WHITEOUT: Final = 4
+"""RENAME_WHITEOUT of <linux/fs.h>: what an overlay needs of its upper layer."""
+
+
+class Whiteout(NamedTuple):
+    """What stays at the old name: a device with the number 0, by which an overlay knows that a name is removed."""
+
+    ino: int
+    inode: Inode
+
+
+def whiteout(ino: int, uid: int, gid: int, now_ns: int) -> Whiteout:
+    """One with this inode number."""
+    return Whiteout(ino, inodes.new(stat.S_IFCHR, uid, gid, now_ns))
 
 
 def rename(
-    tx: Transaction, parent: int, name: bytes, new_parent: int, new_name: bytes, now_ns: int, flags: int = 0
+    tx: Transaction,
+    parent: int,
+    name: bytes,
+    new_parent: int,
+    new_name: bytes,
+    now_ns: int,
+    flags: int = 0,
+    left: Whiteout | None = None,
 ) -> Removed | None:
-    """Move an entry; what was at the new name is replaced, and given back.
+    """Move an entry; what was at the new name is replaced, and given back. With WHITEOUT `left` stays at the old one.
 
     Raises OSError: ENOENT, EEXIST (NOREPLACE), EINVAL (a folder into itself, unknown flags), EISDIR,
     ENOTDIR, ENOTEMPTY.
     """
     directories.check_name(name)
     directories.check_name(new_name)
-    if flags not in (0, NOREPLACE, EXCHANGE):
+    if flags not in (0, NOREPLACE, EXCHANGE, WHITEOUT, WHITEOUT | NOREPLACE):
         raise error(errno.EINVAL)
     source = directories.lookup(tx, parent, name)
     directories.load_growing(tx, new_parent)
@@ -37,7 +59,7 @@ def rename(
     if flags == EXCHANGE:
         _exchange(tx, (parent, name, source), (new_parent, new_name, target), now_ns)
         return None
-    if target is not None and flags == NOREPLACE:
+    if target is not None and flags & NOREPLACE:
         raise error(errno.EEXIST)
     if source.is_directory:
         _check_not_inside(tx, source.ino, new_parent)
@@ -47,6 +69,9 @@ def rename(
     if target is not None:
         removed = _make_way(tx, source, target, new_parent, new_name, now_ns)
     _move(tx, (parent, name, source), (new_parent, new_name), now_ns)
+    if flags & WHITEOUT:
+        assert left is not None
+        directories.make(tx, parent, name, left.ino, left.inode, now_ns)
     return removed
 
 
@@ -103,7 +128,8 @@ def _moved(inode: Inode, parent: int, now_ns: int) -> Inode:
 
 def _count(tx: Transaction, ino: int, entries: int, folders: int, now_ns: int) -> None:
     folder = inodes.touched(inodes.load_directory(tx, ino), now_ns)
-    inodes.save(tx, ino, msgspec.structs.replace(folder, size=folder.size + entries, nlink=folder.nlink + folders))
+    nlink = inodes.check_links(folder.nlink + folders)
+    inodes.save(tx, ino, msgspec.structs.replace(folder, size=folder.size + entries, nlink=nlink))
 
 
 def _check_not_inside(view: View, ino: int, folder: int) -> None:

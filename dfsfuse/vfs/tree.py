@@ -159,12 +159,27 @@ class Tree:
         now_ns = self._context.clock()
         self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns), way)
 
-    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, way: Way = ()) -> None:
-        """Move an entry, replacing what is there."""
+    def rename(
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int,
+        way: Way = (),
+        owner: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Move an entry, replacing what is there. `owner`: whose the whiteout is that may stay."""
         now_ns = self._context.clock()
+        left = None
+        if flags & renames.WHITEOUT:
+            left = renames.whiteout(self._context.numbers.take(), *owner, now_ns)
 
         def move(name: bytes) -> None:
-            self._remove(lambda tx: renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags), way)
+            def work(tx: Transaction) -> Removed | None:
+                return renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags, left=left)
+
+            self._remove(work, way)
 
         self._by_either_name(parent, name, move)
 

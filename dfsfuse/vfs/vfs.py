@@ -243,10 +243,19 @@ class Vfs:
         self._tree.rmdir(parent, name, way)
 
     def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0, *, way: Way = ()
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int = 0,
+        *,
+        way: Way = (),
+        owner: tuple[int, int] = (0, 0),
     ) -> None:
-        """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE or RENAME_EXCHANGE."""
-        self._tree.rename(parent, name, new_parent, new_name, flags, way)
+        """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; `owner`: who calls,
+        to whom the whiteout belongs."""
+        self._tree.rename(parent, name, new_parent, new_name, flags, way, owner)
 
     # ------------------------------------------------------------------ attributes (changing.py, extended.py)
 

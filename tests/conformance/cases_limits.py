@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from conformance.registry import case, content, fails, kernel_case, opened, read
 PATH_MAX = 4096
 """With the zero at the end; of <linux/limits.h>."""
 _libc = ctypes.CDLL(None, use_errno=True)
-RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 KEEP_SIZE, PUNCH_HOLE = 1, 2
 
 
@@ -191,6 +192,28 @@ def names_are_exchanged(fs: OsFs) -> None:
         rename_with(fs, b"f", b"missing", RENAME_EXCHANGE)
     with fails(errno.EINVAL, errno.ENOTEMPTY):
         rename_with(fs, b"e", b"e/d", RENAME_EXCHANGE)
+
+
+@kernel_case
+def a_rename_can_leave_a_whiteout(fs: OsFs) -> None:
+    """A device with the number 0, by which an overlay knows in its upper layer that a name is removed."""
+    if os.geteuid() != 0:
+        return
+    write_file(fs, b"f", b"file")
+    fs.mkdir(b"d")
+    write_file(fs, b"d/inside", b"inside")
+    rename_with(fs, b"f", b"g", RENAME_WHITEOUT)
+    rename_with(fs, b"d", b"e", RENAME_WHITEOUT | RENAME_NOREPLACE)
+    for name in (b"f", b"d"):
+        left = fs.lstat(name)
+        assert (stat.S_ISCHR(left.mode), left.permissions, left.rdev, left.nlink) == (True, 0, 0, 1)
+    assert (read_file(fs, b"g"), read_file(fs, b"e/inside")) == (b"file", b"inside")
+    rename_with(fs, b"g", b"f", 0)
+    assert sorted(fs.listdir(b"")) == [b"d", b"e", b"f"]
+    with fails(errno.EEXIST):
+        rename_with(fs, b"f", b"d", RENAME_WHITEOUT | RENAME_NOREPLACE)
+    with fails(errno.ENOENT):
+        rename_with(fs, b"missing", b"x", RENAME_WHITEOUT)
 
 
 @kernel_case

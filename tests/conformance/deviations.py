@@ -25,6 +25,7 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("mount", "a_time_that_is_set_after_a_mapped_write_stays"): _NO_NOTIFICATIONS,
     ("mount", "rename_can_be_told_not_to_replace"): _NO_FLAGS,
     ("mount", "names_are_exchanged"): _NO_FLAGS,
+    ("mount", "a_rename_can_leave_a_whiteout"): _NO_FLAGS,
     ("mount", "an_unlinked_open_file_has_no_name"): _HIDDEN,
     ("mount", "a_name_that_is_replaced_is_always_there"): _HIDDEN + " So for a moment the name is not there.",
 }

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from support.errnos import fails
 from support.memory_map import MemoryMap
@@ -138,6 +139,15 @@ def test_hard_links_count_names_and_change_ctime_only(space: Space) -> None:
     removed = space.unlink(b"b")
     assert (removed.ino, removed.inode.nlink, removed.inode.ctime_ns) == (ino, 0, space.now_ns)
     fails(errno.ENOENT, lambda: space.link(ino, b"c"))
+
+
+def test_a_file_with_too_many_names_gets_no_more(space: Space) -> None:
+    ino = space.make(b"a")
+    full = msgspec.structs.replace(space.inode(ino), nlink=inodes.LINKS_MAX - 1)
+    space.map.transact(lambda tx: inodes.save(tx, ino, full))
+    space.link(ino, b"b")
+    fails(errno.EMLINK, lambda: space.link(ino, b"c"))
+    assert space.inode(ino).nlink == inodes.LINKS_MAX
 
 
 def test_a_folder_gets_no_second_name(space: Space) -> None:

@@ -7,6 +7,7 @@ import random
 import stat
 from collections import Counter
 
+import msgspec
 import pytest
 from support.errnos import fails
 from support.memory_map import MemoryMap
@@ -15,7 +16,7 @@ from dfsfuse.namespace import directories, inodes, keys, records, renames
 from dfsfuse.namespace.directories import Removed
 from dfsfuse.namespace.keys import ROOT
 from dfsfuse.namespace.records import Inode
-from dfsfuse.namespace.renames import EXCHANGE, NOREPLACE
+from dfsfuse.namespace.renames import EXCHANGE, NOREPLACE, WHITEOUT
 
 FILE, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 
@@ -43,7 +44,9 @@ class Space:
 
     def rename(self, old: bytes, new: bytes, parent: int = ROOT, to: int = ROOT, flags: int = 0) -> Removed | None:
         self.now_ns += 1
-        return self.map.transact(lambda tx: renames.rename(tx, parent, old, to, new, self.now_ns, flags))
+        self.next += 1
+        left = renames.whiteout(self.next, 7, 8, self.now_ns)
+        return self.map.transact(lambda tx: renames.rename(tx, parent, old, to, new, self.now_ns, flags, left))
 
     def inode(self, ino: int) -> Inode:
         return self.map.read(lambda view: inodes.load(view, ino))
@@ -107,7 +110,7 @@ def test_what_is_missing_or_no_folder(space: Space) -> None:
     fails(errno.EINVAL, lambda: space.rename(b"f", b".."))
     fails(errno.ENAMETOOLONG, lambda: space.rename(b"f", b"y" * 256))
     fails(errno.EINVAL, lambda: space.rename(b"f", b"y", flags=NOREPLACE | EXCHANGE))
-    fails(errno.EINVAL, lambda: space.rename(b"f", b"y", flags=4))
+    fails(errno.EINVAL, lambda: space.rename(b"f", b"y", flags=8))
 
 
 def test_two_names_of_one_file_stay(space: Space) -> None:
@@ -210,3 +213,39 @@ def test_random_operations_keep_the_invariants(seed: int) -> None:
         check_invariants(space.map.items)
     assert done > 50
     assert keys.inode(ROOT) in space.map.items
+
+
+def test_a_whiteout_stays_at_the_old_name(space: Space) -> None:
+    entries = space.inode(ROOT).size
+    space.rename(b"f", b"new", flags=WHITEOUT)
+    assert space.find(b"new") == space.f
+    left = space.find(b"f")
+    assert left is not None
+    inode = space.inode(left)
+    assert (inode.mode, inode.rdev, inode.nlink, inode.uid, inode.gid) == (stat.S_IFCHR, 0, 1, 7, 8)
+    assert space.inode(ROOT).size == entries + 1
+    fails(errno.EEXIST, lambda: space.rename(b"g", b"new", flags=WHITEOUT | NOREPLACE))
+    fails(errno.EINVAL, lambda: space.rename(b"g", b"new", flags=WHITEOUT | EXCHANGE))
+    removed = space.rename(b"g", b"new", flags=WHITEOUT)
+    assert removed is not None
+    assert removed.ino == space.f
+    assert space.find(b"g") not in (None, space.g)
+
+
+def test_a_folder_that_is_moved_with_a_whiteout_leaves_no_folder(space: Space) -> None:
+    links = space.inode(ROOT).nlink
+    space.rename(b"d", b"inside", to=space.d2, flags=WHITEOUT)
+    assert space.inode(ROOT).nlink == links - 1
+    assert space.inode(space.d).parent == space.d2
+    left = space.find(b"d")
+    assert left is not None
+    assert stat.S_ISCHR(space.inode(left).mode)
+
+
+def test_a_folder_that_has_too_many_folders_gets_no_more(space: Space) -> None:
+    full = msgspec.structs.replace(space.inode(space.d2), nlink=inodes.LINKS_MAX)
+    space.map.transact(lambda tx: inodes.save(tx, space.d2, full))
+    fails(errno.EMLINK, lambda: space.rename(b"d", b"d", to=space.d2))
+    fails(errno.EMLINK, lambda: space.make(b"x", FOLDER, space.d2))
+    space.rename(b"f", b"f", to=space.d2)
+    assert space.find(b"d") == space.d
