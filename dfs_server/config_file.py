@@ -12,6 +12,7 @@ given twice are refused: a misspelt key that is silently ignored is worse than a
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import reprlib
@@ -38,7 +39,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class At:
-    """A place in a config file: the file and the key, like `servers[2].port` (empty: the whole file)."""
+    """A place in a config file: the file and the key, like `servers, item 3: port` (empty: the whole file)."""
 
     file: Path
     key: str = ""
@@ -46,8 +47,9 @@ class At:
     def child(self, key: str | int) -> At:
         """The place of an item of a list, or of a key of a mapping, that stands here."""
         if isinstance(key, int):
-            return At(self.file, f"{self.key}[{key}]")
-        return At(self.file, f"{self.key}.{key}" if self.key else key)
+            return At(self.file, f"{self.key}, item {key + 1}")  # as people count
+        between = ": " if self.key.rpartition(", item ")[2].isdigit() else "."
+        return At(self.file, f"{self.key}{between}{key}" if self.key else key)
 
     def error(self, found: str, expected: str) -> ConfigError:
         """The error that says what stands here and what should."""
@@ -174,7 +176,9 @@ def mapping(
     keys = any_mapping(value, at, f"the keys {listed(known)}")
     for key in keys:
         if key not in known:
-            raise at.error(f"the unknown key {key!r}", f"one of {listed(known)}")
+            meant = difflib.get_close_matches(key.lower(), known, n=1)
+            hint = f" (did you mean {meant[0]!r}?)" if meant else ""
+            raise at.error(f"the unknown key {key!r}{hint}", f"one of {listed(known)}")
     for key in required:
         if key not in keys:
             raise at.child(key).error("nothing", f"the key {key!r}, which must be given")

@@ -31,7 +31,7 @@ class DfcCompleter(Completer):
 
     def __init__(self, remote: Remote, commands: Sequence[str]) -> None:
         self._remote = remote
-        self._commands = [*commands, "help", "quit"]
+        self._commands = [*commands, "quit"]
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:  # noqa: ARG002
         words, last, length = split_line(document.text_before_cursor)

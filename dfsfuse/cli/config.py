@@ -84,7 +84,7 @@ def _servers(value: object, at: At) -> tuple[ServerAddress, ServerAddress, Serve
             raise (
                 at.child(index)
                 .child("name")
-                .error(f"{server.name!r}, which servers[{names[server.name]}] is called already", "a name of its own")
+                .error(f"{server.name!r}, which item {names[server.name] + 1} is called already", "a name of its own")
             )
         address = (server.host.lower(), server.port)
         if address in addresses:
@@ -92,7 +92,7 @@ def _servers(value: object, at: At) -> tuple[ServerAddress, ServerAddress, Serve
                 at.child(index)
                 .child("port")
                 .error(
-                    f"{server.host}:{server.port}, which servers[{addresses[address]}] has already",
+                    f"{server.host}:{server.port}, which item {addresses[address] + 1} has already",
                     "an address of its own for each server",
                 )
             )

@@ -20,6 +20,7 @@ import click
 from dfs_server import homes
 from dfsfuse.cli import exit_codes
 from dfsfuse.cli.client import Client
+from dfsfuse.cli.commands.help import help_of
 from dfsfuse.cli.output import OutputClosed, complain, write_line
 from dfsfuse.cli.reports import report
 
@@ -53,7 +54,9 @@ def converse(ctx: click.Context, client: Client, read_line: Callable[[], str | N
                 return code
             words = _words(line)
             if words and words[0].lower() in LEAVE:
-                return code
+                if len(words) == 1:
+                    return code
+                raise BadLineError(f"{words[0]} takes no arguments: type it alone to leave the prompt")
             code = run_words(ctx, client, words) or code
         except KeyboardInterrupt as error:
             if not on_terminal:
@@ -65,7 +68,7 @@ def converse(ctx: click.Context, client: Client, read_line: Callable[[], str | N
 
 
 class BadLineError(Exception):
-    """A line cannot be taken apart into words."""
+    """A line is none that the prompt knows: it cannot be taken apart into words, or has one too many."""
 
 
 def _words(line: str) -> list[str]:
@@ -104,17 +107,13 @@ def _group(ctx: click.Context) -> click.Group:
 def _help(ctx: click.Context, words: list[str]) -> None:
     group = _group(ctx)
     if words:
-        name, command, _rest = group.resolve_command(ctx, words)
-        assert command is not None
-        with command.make_context(name, ["--help"], parent=ctx, resilient_parsing=True) as below:
-            write_line(command.get_help(below))
+        write_line(help_of(ctx, words))
         return
     width = max(len(name) for name in group.list_commands(ctx))
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
         assert command is not None
         write_line(f"  {name:<{width}}  {command.get_short_help_str(80)}")
-    write_line(f"  {'help':<{width}}  help COMMAND says more about one of them.")
     write_line(f"  {'quit':<{width}}  Leave; so does Ctrl-D. Ctrl-C ends a command that runs.")
 
 

@@ -98,6 +98,6 @@ class Handshake:
         if welcome.server != self._server.name:
             raise WrongServerError(
                 f"the server at {self._server.host}:{self._server.port} is {welcome.server}, and the client's config "
-                f"says {self._server.name}: correct name or address of servers[{self._server.id - 1}] there"
+                f"says {self._server.name}: correct name or address of item {self._server.id} of servers there"
             )
         self.identity = welcome.identity

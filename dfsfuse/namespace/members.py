@@ -98,7 +98,7 @@ def check(known: Mapping[int, Member], names: Mapping[int, str]) -> None:
     for id, name in sorted(names.items()):
         if known[id].name != name and name not in right:
             raise WrongServerError(
-                f"the client's config calls servers[{id - 1}] {name}, and this namespace knows no such server: "
+                f"the client's config calls item {id} of servers {name}, and this namespace knows no such server: "
                 f"it is on {', '.join(right)}; correct that name"
             )
     raise WrongServerError(

@@ -94,8 +94,9 @@ class Dfc:
         self._monkeypatch = monkeypatch
         self._capture = capture
 
-    def __call__(self, *arguments: str, stdin: bytes = b"") -> Outcome:
+    def __call__(self, *arguments: str, stdin: bytes = b"", on_terminal: bool = False) -> Outcome:
         self._capture.readouterr()
+        self._monkeypatch.setattr(sys.stdout, "isatty", lambda: on_terminal, raising=False)
         self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         client = Client(self._access_to)
         code = program.run(arguments, client)

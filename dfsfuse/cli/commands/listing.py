@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 from dataclasses import dataclass, replace
 
 import click
@@ -40,28 +41,40 @@ class Entry:
     health: Health | None = None
     link_target: bytes | None = None
 
-    def name(self) -> str:
-        """The name for people, with the mission's mark."""
-        return printable(self.shown) + (INCOMPLETE_MARK if self.is_incomplete else "")
+    def name(self, *, slash: bool = False) -> str:
+        """The name for people, with the mission's mark; `slash`: a folder's ends in one."""
+        mark = INCOMPLETE_MARK if self.is_incomplete else ""
+        return printable(self.shown) + ("/" if slash and stat.S_ISDIR(self.found.mode) else "") + mark
 
 
 @click.command("list", short_help="List names; with options sizes, health, and where the pieces are.")
 @click.option("-r", "--recursive", is_flag=True, help="All below it, as paths from there.")
 @click.option("-l", "--long", "long_", is_flag=True, help="With mode, size, time of change and health.")
+@click.option("-p", "--slash", is_flag=True, help="Folders with a slash, as is done on a terminal.")
 @click.option("--where", is_flag=True, help="Which server holds which pieces of each file.")
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON, for programs: exact sizes and times.")
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.pass_obj
-def list_(client: Client, paths: tuple[str, ...], *, recursive: bool, long_: bool, where: bool, as_json: bool) -> None:
+def list_(
+    client: Client,
+    paths: tuple[str, ...],
+    *,
+    recursive: bool,
+    long_: bool,
+    slash: bool,
+    where: bool,
+    as_json: bool,
+) -> None:
     """List the folder PATH (the root if it is not given), or the file PATH. Also called ls.
 
     A file that cannot be put together from the servers that answer now is marked [incomplete]. Health is complete
     (two copies of every piece can be had), degraded (only one of some piece) or incomplete (none of some piece).
 
-    Names are shown as by ls -b: a line break in a name is \\n, an odd byte \\ooo, a backslash \\\\.
+    On a terminal a folder's name ends in a slash. Names are shown as by ls -b: a line break in a name is \\n, an odd
+    byte \\ooo, a backslash \\\\.
 
     --where has a column for each server. A long file is many segments, each with four pieces of its own; those whose
-    pieces are on the same servers share a line. With -l, folders and links have a line too.
+    pieces are on the same servers share a line. Folders and links have a line too.
     """
     remote, tally = client.remote, Tally()
     entries: list[Entry] = []
@@ -70,14 +83,15 @@ def list_(client: Client, paths: tuple[str, ...], *, recursive: bool, long_: boo
             entries += _entries(remote, remote_paths.normal(text), recursive=recursive, tally=tally)
     entries = completed(remote, entries, everything=long_ or where or as_json)
     names = client.connection.server_names
+    slash = slash or sys.stdout.isatty()
     if as_json:
         write_json([as_dictionary(entry, names) for entry in entries])
     elif where:
-        write_lines(_where_lines(entries, names, long_=long_))
+        write_lines(_where_lines(entries, names, long_=long_, slash=slash))
     elif long_:
-        write_lines(_long_lines(entries))
+        write_lines(_long_lines(entries, slash=slash))
     else:
-        write_lines(entry.name() for entry in entries)
+        write_lines(entry.name(slash=slash) for entry in entries)
     tally.settle()
 
 
@@ -124,28 +138,27 @@ def _facts(entry: Entry) -> list[str]:
     return [stat.filemode(entry.found.mode), size, local_time(entry.found.mtime_ns)]
 
 
-def _state_and_name(entry: Entry) -> list[str]:
+def _state_and_name(entry: Entry, *, slash: bool) -> list[str]:
     """The health, and the name with what a link leads to."""
     target = f" -> {printable(entry.link_target)}" if entry.link_target is not None else ""
-    return [entry.health.state if entry.health else "-", entry.name() + target]
+    return [entry.health.state if entry.health else "-", entry.name(slash=slash) + target]
 
 
-def _long_lines(entries: list[Entry]) -> list[str]:
-    return table([[*_facts(entry), *_state_and_name(entry)] for entry in entries], right=" r")
+def _long_lines(entries: list[Entry], *, slash: bool) -> list[str]:
+    return table([[*_facts(entry), *_state_and_name(entry, slash=slash)] for entry in entries], right=" r")
 
 
-def _where_lines(entries: list[Entry], names: dict[int, str], *, long_: bool) -> list[str]:
+def _where_lines(entries: list[Entry], names: dict[int, str], *, long_: bool, slash: bool) -> list[str]:
     rows: list[list[str]] = []
     for entry in entries:
-        if entry.health is None and not long_:
-            continue
         facts = _facts(entry) if long_ else []
         layouts = layouts_of(entry.health.segments) if entry.health else []
         if not layouts:
-            rows.append([*facts, *("-" for _ in names), "0", *_state_and_name(entry)])
+            segments = "0" if entry.health else "-"
+            rows.append([*facts, *("-" for _ in names), segments, *_state_and_name(entry, slash=slash)])
         for layout in layouts:
             cells = [pieces_text(layout.pieces.get(server, ())) for server in names]
-            rows.append([*facts, *cells, str(layout.segments), *_state_and_name(entry)])
+            rows.append([*facts, *cells, str(layout.segments), *_state_and_name(entry, slash=slash)])
     header = [*(("MODE", "SIZE", "CHANGED") if long_ else ()), *names.values(), "SEGMENTS", "HEALTH", "NAME"]
     return table(rows, header=header, right=(" r " if long_ else "") + " " * len(names) + "r")
 

@@ -200,7 +200,7 @@ class TestRefusals:
         result = run(tmp_path / "DFS1", 0, "--config", config)
         assert result.returncode == 3
         assert refusal(result) == (
-            f"dfs-server: {config}: users.alice: found the unknown key 'pasword'; "
+            f"dfs-server: {config}: users.alice: found the unknown key 'pasword' (did you mean 'password'?); "
             f"expected one of 'password' and 'scram'"
         )
         assert not (tmp_path / "DFS1").exists()

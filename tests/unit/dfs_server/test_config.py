@@ -60,7 +60,7 @@ def test_the_file_that_comes_with_it_is_right_and_its_comments_name_the_defaults
     [
         ("", "found nothing; expected the keys 'users'"),
         ("- users", "found a list of 1; expected the keys"),
-        ("user: {}", "found the unknown key 'user'; expected one of 'users'"),
+        ("user: {}", "found the unknown key 'user' (did you mean 'users'?); expected one of 'users'"),
         ("users:", "users: found nothing; expected users"),
         ("users: {}", "users: found no user"),
         ("users: [alice]", "users: found a list of 1"),

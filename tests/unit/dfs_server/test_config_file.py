@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_places_are_written_like_paths(file: Path) -> None:
-    assert At(file).child("servers").child(2).child("port").key == "servers[2].port"
+    assert At(file).child("servers").child(2).child("port").key == "servers, item 3: port"
 
 
 def test_an_error_has_file_key_found_and_expected(file: Path) -> None:
@@ -120,7 +120,10 @@ def test_a_text_must_match_from_end_to_end(file: Path) -> None:
 
 def test_unknown_missing_and_strange_keys(file: Path) -> None:
     at = At(file, "x")
-    with pytest.raises(ConfigError, match="x: found the unknown key 'usres'; expected one of 'users', 'a' and 'b'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"x: found the unknown key 'usres' \(did you mean 'users'\?\); expected one of 'users', 'a' and 'b'",
+    ):
         config_file.mapping({"usres": 1}, at, required=["users"], optional=["a", "b"])
     with pytest.raises(ConfigError, match=r"x\.users: found nothing; expected the key 'users'"):
         config_file.mapping({"a": 1}, at, required=["users"], optional=["a", "b"])

@@ -46,7 +46,7 @@ class FakeRemote:
 
 
 def offered(line: str, remote: FakeRemote | None = None) -> list[str]:
-    completer = DfcCompleter(cast(Remote, remote or FakeRemote()), ["put", "get", "list", "mkdir", "rm"])
+    completer = DfcCompleter(cast(Remote, remote or FakeRemote()), ["put", "get", "list", "mkdir", "rm", "help"])
     return [found.text for found in completer.get_completions(Document(line), CompleteEvent())]
 
 

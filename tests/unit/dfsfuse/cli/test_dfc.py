@@ -103,3 +103,13 @@ def test_stat_of_a_folder_a_file_and_a_link(dfc: Dfc) -> None:
     assert "folder" in dfc.ok("stat", "/")
     outcome = dfc("stat", "nothing")
     assert (outcome.code, outcome.err) == (1, "dfc: /nothing: No such file or directory\n")
+
+
+def test_help_is_a_command_too(dfc: Dfc) -> None:
+    assert dfc.ok("help") == dfc.ok("--help")
+    assert dfc.ok("HELP", "Put") == dfc.ok("put", "--help")
+    assert dfc.ok("help", "ls") == dfc.ok("list", "--help")
+    outcome = dfc("help", "frobnicate")
+    assert outcome.code == 2
+    assert outcome.err.startswith("dfc: no such command 'frobnicate'")
+    assert dfc.access.connections == 0

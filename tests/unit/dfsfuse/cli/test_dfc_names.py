@@ -42,6 +42,33 @@ def test_l_has_aligned_columns(dfc: Dfc) -> None:
     assert re.fullmatch(rf"-rw-r--r--     1  {date}  complete  tiny", lines[2])
 
 
+def test_folders_are_marked_on_a_terminal_and_on_demand(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
+    dfc.ok("mkdir", "-p", "folder/sub")
+    dfc.ok("put", "-", "file", stdin=b"x")
+    dfc.ok("put", "-", "folder/a", stdin=b"x")
+    plain = "file\nfolder\nfolder/a\nfolder/sub\n"
+    marked = "file\nfolder/\nfolder/a\nfolder/sub/\n"
+    assert dfc.ok("list", "-r") == plain  # in a pipe names are as they are, for scripts
+    assert dfc.ok("list", "-rp") == marked
+    for options in (["-l"], ["--where"], ["-l", "--where"]):
+        lines = dfc.ok("list", "-p", *options).splitlines()
+        assert [line.split()[-1] for line in lines][-2:] == ["file", "folder/"]
+    terminal = dfc("list", "-r", on_terminal=True)
+    assert (terminal.code, terminal.out) == (0, marked)
+    assert json.loads(dfc.ok("list", "-p", "--json"))[1]["name"] == "folder"
+
+
+def test_where_keeps_folders_and_links(dfc: Dfc) -> None:
+    dfc.ok("mkdir", "folder")
+    (dfc.here / "link").symlink_to("folder")
+    dfc.ok("put", "-r", ".", "/here")
+    assert dfc.ok("list", "--where").splitlines()[1:] == [
+        "-     -     -     -            -  -       folder",
+        "-     -     -     -            -  -       here",
+    ]
+    assert dfc.ok("list", "--where", "here").splitlines()[1].split() == ["-"] * 6 + ["link", "->", "folder"]
+
+
 def test_where_shows_the_missions_table(dfc: Dfc) -> None:
     dfc.ok("put", "-", "file", stdin=os.urandom(1000))
     dfc.ok("put", "-", "empty", stdin=b"")
@@ -160,6 +187,7 @@ ARGUMENTS = {
     "stat": ["d"],
     "verify": ["--against", "here", "d"],
     "heal": ["d"],
+    "help": ["put"],
 }
 
 
@@ -182,7 +210,9 @@ def test_an_argument_that_is_empty_is_refused(dfc: Dfc, command: str) -> None:
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err.endswith(f"is empty (is it a variable that is not set?) (see: dfc {command} --help)\n")
         line = " ".join(word or "''" for word in [command, *arguments])
-        assert dfc(stdin=f"{line}\n".encode()).err == outcome.err  # at the prompt too
+        at_prompt = dfc(stdin=f"{line}\n".encode())
+        assert at_prompt.code == 2
+        assert at_prompt.err == outcome.err or command == "help"  # a word of the prompt itself
     assert dfc.ok("list") == "d\n"
 
 
@@ -210,4 +240,4 @@ def test_long_and_where_together_show_both(dfc: Dfc) -> None:
     head, file, folder = dfc.ok("list", "-l", "--where").splitlines()
     assert head.split() == ["MODE", "SIZE", "CHANGED", "DFS1", "DFS2", "DFS3", "DFS4", "SEGMENTS", "HEALTH", "NAME"]
     assert file.startswith("-rw") and "2.0K" in file and file.endswith("1  complete  file")
-    assert folder.startswith("drwx") and folder.endswith("0  -         folder")
+    assert folder.startswith("drwx") and folder.endswith("-  -         folder")

@@ -28,11 +28,19 @@ def test_commands_from_a_pipe_with_the_prompt_printed(dfc: Dfc) -> None:
     assert dfc.access.connections == 1
 
 
-@pytest.mark.parametrize("script", [b"", b"\n", b"  \n\n", b"exit\n", b"EXIT", b"Quit now\n"])
+@pytest.mark.parametrize("script", [b"", b"\n", b"  \n\n", b"exit\n", b"EXIT", b"Quit\n", b"  bye  "])
 def test_the_end_of_the_input_or_a_word_ends_it(dfc: Dfc, script: bytes) -> None:
     outcome = dfc(stdin=script)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("dfc> ")
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "BYE"])
+def test_leaving_takes_no_arguments(dfc: Dfc, word: str) -> None:
+    outcome = dfc(stdin=f"{word} now\nmkdir after\n".encode())
+    assert outcome.err == f"dfc: {word} takes no arguments: type it alone to leave the prompt\n"
+    assert outcome.code == 2
+    assert dfc.ok("list") == "after\n"
 
 
 def test_an_error_never_ends_it_and_the_last_failure_is_the_exit_code(dfc: Dfc) -> None:

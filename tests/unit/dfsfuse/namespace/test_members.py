@@ -53,7 +53,7 @@ def test_a_new_disk_is_noticed_once(store: MemoryMap) -> None:
     ("order", "sentence"),
     [
         ("DFS2 DFS1 DFS3 DFS4", "lists the servers as DFS2, DFS1, .* is on DFS1, DFS2, DFS3, DFS4, in this order"),
-        ("DFS1 DFS2 DFS3 NEW", r"calls servers\[3\] NEW, .* correct that name"),
+        ("DFS1 DFS2 DFS3 NEW", r"calls item 4 of servers NEW, .* correct that name"),
     ],
 )  # fmt: skip
 def test_another_order_or_name_is_refused_and_nothing_is_changed(store: MemoryMap, order: str, sentence: str) -> None:
