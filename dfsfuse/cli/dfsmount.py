@@ -42,6 +42,7 @@ Options after -o (comma lists; more than one -o is fine):
   durability=close|fsync   when is it on the servers' disks: at close() (default), or only at fsync()
   incomplete=suffix|eio|eremoteio   what cannot be put together is NAME [incomplete] (default), or does not open
                            (for backups)
+  commit=SECONDS           what is written to a file that stays open is saved after so long (default 1)
   cache=SIZE               memory for file data, like 256M (default 128M)
   log=FILE                 where the background process writes its log
   binding=auto|kernel|fusepy   how the kernel is spoken to (auto: by ourselves where that works, else by libfuse 2)
@@ -196,6 +197,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             durability=request.options.durability,
             cache_bytes=request.options.cache_bytes,
             answer_early=True,
+            save_after_s=request.options.commit_s,
             lock_lifetime_s=request.options.lock_timeout_s,
             atime=request.options.atime,
             diratime=request.options.diratime,

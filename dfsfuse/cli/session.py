@@ -28,6 +28,7 @@ from dfsfuse.upkeep.background_sweep import BackgroundSweep
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.map_reader import MapReader
 from dfsfuse.upkeep.noting import Noter
+from dfsfuse.vfs.background_saving import SAVE_AFTER_S
 from dfsfuse.vfs.incomplete import Policy
 from dfsfuse.vfs.locking import LIFETIME_S
 from dfsfuse.vfs.vfs import Vfs
@@ -63,6 +64,7 @@ def open_session(
     durability: str = "close",
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     answer_early: bool = False,
+    save_after_s: float | None = None,
     lock_lifetime_s: float = LIFETIME_S,
     atime: str = "noatime",
     diratime: bool = True,
@@ -79,6 +81,7 @@ def open_session(
     of access.
     `incomplete`: what is shown of files that cannot be put together. With `REFUSE` a state that may not be the newest
     one is not shown either.
+    `save_after_s`: what is written is saved when it is so old, though its file stays open (for a mount).
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
     `heal_mb_s`: what lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not.
     `wait_for_all`: servers that may be about to start are waited for (`Cluster.connect`).
@@ -113,6 +116,7 @@ def open_session(
             usable=cluster.usable,
             room=RoomGauge(cluster),
             durability=durability,
+            save_after_s=SAVE_AFTER_S if save_after_s is None else save_after_s,
             lock_lifetime_s=lock_lifetime_s,
             atime=atime,
             diratime=diratime,
@@ -120,6 +124,8 @@ def open_session(
             removal_grace_s=removal_grace_s,
         )
         store.on_change = vfs.changed_elsewhere
+        if save_after_s is not None:
+            vfs.background_saver.start()
         if removal_grace_s:
             vfs.orphan_keeper.start()
         opened.callback(vfs.close)

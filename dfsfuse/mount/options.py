@@ -22,6 +22,8 @@ MAX_REQUEST_BYTES = 128 * 1024
 """The largest read and write that libfuse 2 can carry: its buffer is 132 KiB, and it does not negotiate more pages."""
 LOCK_TIMEOUT_MIN_S = 1.0
 """Less than this and a short pause of the network would cost locks."""
+COMMIT_MIN_S, COMMIT_MAX_S = 0.1, 300.0
+"""Less would make a batch of every write; more would be a promise that nobody expects."""
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
 
@@ -42,6 +44,8 @@ class MountOptions:
     log_file: Path | None = None
     lock_timeout_s: float = 10.0
     """When nothing is heard of this mount for so long, others may have its locks."""
+    commit_s: float = 1.0
+    """What was written to a file that stays open is saved when it is so old."""
     heal_mb_s: float = 32.0
     """What lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not."""
     nonempty: bool = False
@@ -106,6 +110,12 @@ def _seconds(name: str, value: str) -> str:
     return value
 
 
+def _commit(name: str, value: str) -> str:
+    if not COMMIT_MIN_S <= float(_seconds(name, value)) <= COMMIT_MAX_S:
+        raise OptionError(f"-o {name}={value}: expected {COMMIT_MIN_S:g} to {COMMIT_MAX_S:g} seconds")
+    return value
+
+
 def _rate(name: str, value: str) -> str:
     if re.fullmatch(r"\d+(\.\d+)?", value) is None:
         raise OptionError(f"-o {name}={value}: expected megabytes a second, like 32; 0 for none")
@@ -124,6 +134,7 @@ _OWN = {
     "cache": _size,
     "log": _text,
     "lock_timeout": _seconds,
+    "commit": _commit,
     "heal_mb_s": _rate,
     "incomplete": _choice("suffix", "eio", "eremoteio"),
 }
@@ -161,6 +172,7 @@ def known() -> list[str]:
         "cache=SIZE",
         "log=FILE",
         "lock_timeout=SECONDS",
+        "commit=SECONDS",
         "heal_mb_s=N",
         "nonempty",
         *sorted(_ATIME_RULES | _DIRATIME),
@@ -221,6 +233,7 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         cache_bytes=int(own.get("cache", DEFAULT_CACHE_BYTES)),
         log_file=Path(own["log"]).absolute() if "log" in own else None,
         lock_timeout_s=max(float(own.get("lock_timeout", MountOptions.lock_timeout_s)), LOCK_TIMEOUT_MIN_S),
+        commit_s=float(own.get("commit", MountOptions.commit_s)),
         heal_mb_s=float(own.get("heal_mb_s", MountOptions.heal_mb_s)),
         nonempty=nonempty,
         atime_rule=own.get("atime", MountOptions.atime_rule),

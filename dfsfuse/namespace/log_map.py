@@ -36,7 +36,7 @@ from dfsfuse.namespace.fetching import Fetcher
 from dfsfuse.namespace.losses import Witness
 from dfsfuse.namespace.map_cache import MapCache
 from dfsfuse.namespace.pending import Pending, PendingChange
-from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.namespace.transactions import Begun, Transaction, View
 from dfsfuse.namespace.views import CachedView, MissingError
 
 T = TypeVar("T")
@@ -115,16 +115,26 @@ class LogMap:
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         """See `MapStore.transact`."""
+        result, change = self._begin(work, durable)
+        if change is not None:
+            self._see_to(change, durable=durable)
+        return result
+
+    def begin(self, work: Callable[[Transaction], T]) -> Begun[T]:
+        """See `MapStore.begin`."""
+        result, change = self._begin(work, True)
+        if change is None:
+            return Begun(result, lambda: None)
+        return Begun(result, lambda: self._see_to(change, durable=True))
+
+    def _begin(self, work: Callable[[Transaction], T], durable: bool) -> tuple[T, PendingChange | None]:
         begun = self._clock()
         answered = self._answer(work, durable)
         if answered is None:
             with self._log_lock:
                 self._drain()
                 answered = self._transact_slowly(work, begun, durable)
-        result, change = answered
-        if change is not None:
-            self._see_to(change, durable=durable)
-        return result
+        return answered
 
     def witness(self) -> Witness:
         """See `MapStore.witness`."""

@@ -9,12 +9,14 @@ state, and must have no effect but on the transaction. It may raise OSError: the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.namespace.losses import Witness
 
 T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class View(Protocol):
@@ -53,6 +55,15 @@ class Transaction(View, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Begun(Generic[R_co]):
+    """A transaction whose changes are made for everybody who looks here, and may not be durable yet."""
+
+    result: R_co
+    wait: Callable[[], None]
+    """Return when the changes are durable. Raises what kept them from it; to be called by whoever began it, once."""
+
+
 class MapStore(Protocol):
     """Where transactions run. Thread-safe."""
 
@@ -66,6 +77,11 @@ class MapStore(Protocol):
         `durable`: they are on the servers' disks when this returns. Else they may follow within milliseconds, in the
         order of the calls, if this client alone writes; for everybody who looks here they are made.
         """
+        ...
+
+    def begin(self, work: Callable[[Transaction], T]) -> Begun[T]:
+        """The same as `transact` with `durable`, but the durability is waited for later: several that are begun one
+        after the other become durable together, in as few batches as they fit into. Each is told its own failure."""
         ...
 
     def witness(self) -> Witness:

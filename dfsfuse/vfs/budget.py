@@ -21,6 +21,7 @@ class Budget:
         self._monotonic = monotonic
         self._changed = threading.Condition()
         self._held_bytes = 0
+        self._freed_bytes = 0
         self._uploads = 0
 
     @property
@@ -28,6 +29,17 @@ class Budget:
         """Bytes that are reserved now."""
         with self._changed:
             return self._held_bytes
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes that were ever released."""
+        with self._changed:
+            return self._freed_bytes
+
+    def wait_until_freed(self, freed_bytes: int, timeout_s: float) -> bool:
+        """Wait until more than so many bytes were ever released. False: time is up."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._freed_bytes > freed_bytes, timeout_s)
 
     def reserve(self, size: int, timeout_s: float) -> bool:
         """Reserve so many bytes. False if there is no room and no upload that would make some, or time is up."""
@@ -45,6 +57,7 @@ class Budget:
         """So many bytes are saved, or were not needed after all."""
         with self._changed:
             self._held_bytes -= size
+            self._freed_bytes += size
             self._changed.notify_all()
 
     def upload_begins(self) -> None:

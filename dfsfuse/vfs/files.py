@@ -27,6 +27,7 @@ from dfsfuse.namespace.transactions import Transaction, View
 from dfsfuse.vfs import unsaved
 from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, blocks
+from dfsfuse.vfs.background_saving import BackgroundSaver
 from dfsfuse.vfs.changing import Changer
 from dfsfuse.vfs.context import Context, log
 from dfsfuse.vfs.handles import Handle
@@ -37,6 +38,7 @@ from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.reading import Reader
 from dfsfuse.vfs.saving import Saver
 from dfsfuse.vfs.unsaved import Place
+from dfsfuse.vfs.writing import Writer
 
 CREATE_TRIES: Final = 20
 """A file that is there and is replaced before it is open: so often it is looked for again."""
@@ -56,6 +58,8 @@ class Files:
         context: Context,
         table: OpenFiles,
         saver: Saver,
+        writer: Writer,
+        background_saver: BackgroundSaver,
         changer: Changer,
         holes: Holes,
         times: AccessTimes,
@@ -65,6 +69,8 @@ class Files:
         self._incomplete = incomplete
         self._table = table
         self._saver = saver
+        self._writer = writer
+        self._background_saver = background_saver
         self._changer = changer
         self._access_times = times
         self._reader = Reader(context, times)
@@ -151,6 +157,7 @@ class Files:
     ) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: a new file, or the one that is there (EEXIST with O_EXCL). `hold`: it is kept until it
         is forgotten. `way`: as with `Tree.make`."""
+        self._background_saver.slow_down()
         for _ in range(CREATE_TRIES):
             with suppress(FileNotFoundError):
                 return self._create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
@@ -243,7 +250,7 @@ class Files:
         if not handle.may_write:
             raise error(errno.EBADF)
         append = bool(handle.flags & os.O_APPEND) if append is None else append
-        return self._saver.write(handle.file, None if append else offset, data)
+        return self._writer.write(handle.file, None if append else offset, data)
 
     def allocate(self, number: int, offset: int, length: int, mode: int) -> None:
         """fallocate(2)."""
@@ -285,7 +292,8 @@ class Files:
         if failure is not None:
             raise failure
         if file.is_unsaved:
-            self._saver.save_later(file)
+            self._background_saver.save_later(file)
+            self._background_saver.slow_down()
 
     def save_inode(self, ino: int) -> None:
         """Save all that was written to a file, through whichever handle, now: durable and visible to others."""

@@ -15,6 +15,7 @@ hold `lock` when they call a method.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Collection
@@ -25,6 +26,7 @@ from typing import Final
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data.extents import REGION_BYTES, Segment, Write
 from dfsfuse.data.placement import rotation_of, rotation_of_region
+from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES
 from dfsfuse.namespace.losses import Losses
 from dfsfuse.vfs.context import Written
 from dfsfuse.vfs.regions import Patch
@@ -72,6 +74,11 @@ class Sealed:
         """The first byte of the file after it."""
         last = self.writes[-1]
         return self.region * REGION_BYTES + last.offset + last.length
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its pieces travel within a batch, so that nothing has to go up before."""
+        return self.length <= INLINE_SEGMENT_MAX_BYTES
 
     @property
     def held_bytes(self) -> int:
@@ -237,6 +244,10 @@ class OpenFile:
         for region in self.buffer.regions():
             if self.dirty_since_s[region] <= until_s:
                 self.seal(region)
+
+    def ready(self, until_s: float) -> list[Sealed]:
+        """The first of what is sealed: what was written until then, or is up."""
+        return list(itertools.takewhile(lambda item: item.since_s <= until_s or item.written is not None, self.sealed))
 
     def is_crowded(self, offset: int) -> bool:
         """Has the region there got so many dirty intervals that it should be saved?"""

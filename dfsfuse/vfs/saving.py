@@ -6,48 +6,38 @@ regions as they are in the transaction; two mounts that write different parts of
 many extents are told to the compactor (compaction.py), which nobody waits for. Appended data is committed in one batch,
 which decides its place (appending.py).
 
+Saving a file is a generator of steps, which yields wherever it waits for something that goes on by itself. `save` takes
+the steps of one file one after the other; `save_many` those of many files in turn: then what is small of all of them
+goes up together and shares batches. Each file keeps its own failure, its own doubts and its own order.
+
 What failed stays unsaved and is tried again by the next flush. Threads: `OpenFile.commit_lock`; see context.py.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import Final, NamedTuple
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import msgspec
 
-from dfsfuse.errors import DfsError, MaybeDoneError, UnavailableError
+from dfsfuse.errors import MaybeDoneError, UnavailableError
 from dfsfuse.namespace import inodes
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.records import Inode
-from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.namespace.transactions import Begun, Transaction
 from dfsfuse.vfs import appending, regions
 from dfsfuse.vfs.appending import Laid
 from dfsfuse.vfs.compaction import Compactor
-from dfsfuse.vfs.context import FILE_MAX_BYTES, Context, log
+from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.open_file import OpenFile, Sealed
 from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.regions import Saved
 from dfsfuse.vfs.removal import Reaper
-from dfsfuse.vfs.uploads import Task, Uploads
+from dfsfuse.vfs.uploads import Uploads
 
-ROOM_WAIT_S: Final = 60.0
-"""How long write() waits for memory while uploads make progress."""
-UNSAVED_SEGMENTS_MAX: Final = 256
-"""So many segments that are up and that no batch refers to yet are committed without waiting for a flush."""
-APPENDED_SEGMENTS_MAX: Final = 8
-"""The same for appended ones, which stay in memory until then."""
-
-
-class _Taken(NamedTuple):
-    """What a write set off."""
-
-    grown: int
-    begun: list[Task]
-    is_crowded: bool
-    is_long: bool
+Steps = Generator[None, None, set[int]]
+"""Yields where it waits; gives the crowded regions."""
 
 
 class Saver:
@@ -61,152 +51,86 @@ class Saver:
         self._reaper = reaper
         self._files = files
         self._uploads = uploads
+        self.on_saved: Callable[[OpenFile], None] = lambda _: None
+        """Called when something of a file was saved or given up, perhaps with its commit lock held."""
 
-    # ------------------------------------------------------------------ write
-
-    def write(self, file: OpenFile, offset: int | None, data: bytes | memoryview) -> int:
-        """Take the data; `offset` None means at the end of the file. Raises ReadOnlyError at once if too few servers
-        are there, and what a background upload failed with."""
-        self._context.check_writable()
-        size = len(data)
-        if not size:
-            return 0
-        stored = self._stored_size(file.ino) if offset is None else 0
-        self._make_room(file, size)
-        try:
-            while not (tasks := self._take(file, offset, stored, data)):
-                self.save(file)
-        except BaseException:
-            self._uploads.budget.release(size)
-            raise
-        self._uploads.budget.release(size - tasks.grown)
-        self._uploads.submit(file, tasks.begun)
-        if tasks.is_crowded:
-            self.save(file)
-        elif tasks.is_long:
-            self.save_later(file, seal=False)
-        return size
-
-    def _take(self, file: OpenFile, offset: int | None, stored: int, data: bytes | memoryview) -> _Taken | None:
-        """Into the file's unsaved data. None: what is unsaved has to be saved first, as it was written the other way
-        (appended, or to a place)."""
-        with file.lock:
-            failure = file.take_error()
-            if failure is not None:
-                raise failure
-            if not file.begin(is_append=offset is None):
-                return None
-            at = offset if offset is not None else file.end or stored
-            if at + len(data) > FILE_MAX_BYTES:
-                raise error(errno.EFBIG)
-            grown, full = file.write(at, data, self._context.clock(), self._context.monotonic())
-            limit = APPENDED_SEGMENTS_MAX if file.is_appended else UNSAVED_SEGMENTS_MAX
-            return _Taken(grown, self._uploads.begin(full), file.is_crowded(at), len(file.sealed) >= limit)
-
-    def _stored_size(self, ino: int) -> int:
-        def look(view: View) -> int:
-            return inodes.load(view, ino).size
-
-        return self._context.store.read(look, max_age_s=self._context.max_age_s)
-
-    def _make_room(self, file: OpenFile, size: int) -> None:
-        budget = self._uploads.budget
-        if budget.reserve(size, ROOM_WAIT_S):
-            return
-        others = sorted(self._files.all(), key=lambda other: other.unsaved_bytes, reverse=True)
-        for candidate in [file, *(other for other in others if other is not file)]:
-            try:
-                self.save(candidate)
-            except (DfsError, OSError) as failure:
-                if candidate is file:
-                    raise
-                with candidate.lock:
-                    if candidate.is_unsaved:  # else it is given up, and each handle is told
-                        candidate.error = failure
-            if budget.reserve(size, ROOM_WAIT_S):
-                return
-        raise UnavailableError("written data waits in memory, since the servers do not take it fast enough")
-
-    # ------------------------------------------------------------------ flush
-
-    def save(self, file: OpenFile) -> None:
-        """Make all that was written durable, now. Raises DfsError and OSError; what failed can be tried again."""
+    def save(self, file: OpenFile, *, until_s: float = math.inf) -> None:
+        """Make all that was written durable, now; or what was written until then, as far as it can be told apart.
+        Raises DfsError and OSError; what failed can be tried again."""
         with file.commit_lock:
-            self.save_locked(file)
+            self.save_locked(file, until_s=until_s)
 
-    def save_later(self, file: OpenFile, *, seal: bool = True) -> None:
-        """The same in the background. Without `seal` only what is sealed already. A failure is told to the next who
-        writes or flushes."""
-        pinned = self._files.pin(file.ino)
-        with pinned.lock:
-            was_due, pinned.is_commit_due = pinned.is_commit_due, True
-        if was_due:
-            self._files.unpin(pinned)
-        else:
-            self._context.background.submit(self._save_in_background, pinned, seal)
-
-    def _save_in_background(self, file: OpenFile, seal: bool) -> None:
-        with file.lock:
-            file.is_commit_due = False
-        try:
-            with file.commit_lock:
-                self.save_locked(file, seal=seal)
-        except Exception as failure:  # noqa: BLE001 (nobody waits: it is kept for who comes next)
-            if self._keep(file, failure):
-                return  # it stays pinned: its data is tried again by the next flush, or when the mount ends
-        self._files.unpin(file)
-
-    @staticmethod
-    def _keep(file: OpenFile, failure: Exception) -> bool:
-        """What could not be saved is kept for later. Is the file to stay pinned for that?"""
-        with file.lock:
-            if not file.is_unsaved:
-                log.error("inode %d: what was written is given up: %s", file.ino, failure)
-                return False  # each handle is told
-            log.error("inode %d: what was written is not saved yet: %s", file.ino, failure)
-            file.error = failure
-            was_kept, file.is_kept = file.is_kept, True
-            return not was_kept
-
-    def save_long_unsaved(self) -> None:
-        """Save in the background what has been up for long: nobody refers to it, and it must not be taken for lost."""
-        for file in self._files.all():
-            if self._uploads.is_waiting_long(file):
-                with suppress(FileNotFoundError):  # closed meanwhile, and being deleted
-                    self.save_later(file, seal=False)
-
-    def save_locked(self, file: OpenFile, *, seal: bool = True) -> None:
+    def save_locked(self, file: OpenFile, *, until_s: float = math.inf) -> None:
         """`save`, for who holds the file's commit lock."""
+        for _ in self._steps(file, until_s):
+            pass
+
+    def save_many(self, files: Mapping[OpenFile, float]) -> dict[OpenFile, Exception]:
+        """Save these, each until its time, in as few batches as they fit into. The caller holds all their commit locks.
+        Gives what those failed with that could not be saved."""
+        failures: dict[OpenFile, Exception] = {}
+        for file in files:
+            with file.lock:
+                if not file.is_appended:
+                    file.seal_all(files[file])
+                begun = self._uploads.begin([item for item in file.sealed if not item.is_small])
+            self._uploads.submit(file, begun)
+        left = {file: self._steps(file, until_s) for file, until_s in files.items()}
+        while left:
+            for file, steps in list(left.items()):
+                try:
+                    next(steps)
+                except StopIteration:
+                    del left[file]
+                except Exception as failure:  # noqa: BLE001 (whatever it is, the others are not concerned)
+                    failures[file] = failure
+                    del left[file]
+        return failures
+
+    def _steps(self, file: OpenFile, until_s: float) -> Steps:
         with file.lock:
             if not file.is_unsaved:
                 file.error = None
-                return
-            if seal and not file.is_appended:
-                file.seal_all()
-            items, written_ns, is_appended = list(file.sealed), file.written_ns, file.is_appended and file.has_data
-        crowded = self._save_appended(file, written_ns) if is_appended else self._save_placed(file, items, written_ns)
-        with file.lock:
-            file.error = None
-            if file.written_ns == written_ns:
-                file.written_ns = None
-            was_kept, file.is_kept = file.is_kept, False
+                return set()
+            is_appended = file.is_appended and file.has_data
+            if not is_appended:
+                file.seal_all(until_s)
+            items, written_ns = file.ready(until_s), file.written_ns
+        try:
+            if is_appended:
+                crowded = yield from self._save_appended(file, written_ns, until_s)
+            else:
+                crowded = yield from self._save_placed(file, items, written_ns)
+            was_kept = False
+            with file.lock:
+                if not file.has_data:
+                    file.error = None
+                    if file.written_ns == written_ns:
+                        file.written_ns = None
+                    was_kept, file.is_kept = file.is_kept, False
+        finally:
+            self.on_saved(file)
         if was_kept:
             self._files.unpin(file)
         self._compactor.later(file.ino, sorted(crowded))
+        return crowded
 
-    def _save_placed(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> set[int]:
-        """Commit what was written to places of its own. Gives the crowded regions."""
+    def _save_placed(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> Steps:
+        """Commit what was written to places of its own."""
         self._uploads.finish(file, items)
         crowded: set[int] = set()
         for batch in _batches(items):
             self._uploads.renew(file, batch)
             try:
-                saved = self._commit(file.ino, batch, written_ns, file.rotation)
+                begun = self._commit(file.ino, batch, written_ns, file.rotation)
+                yield
+                begun.wait()
             except UnavailableError:
                 raise  # it was not sent
             except BaseException as failure:
                 self._doubt(file, batch, failure)
                 raise
+            saved = begun.result
             with file.lock:
                 file.sealed = [item for item in file.sealed if item not in batch]
             self._uploads.let_go(file, batch)
@@ -236,50 +160,59 @@ class Saver:
 
     # ------------------------------------------------------------------ what was appended
 
-    def _save_appended(self, file: OpenFile, written_ns: int | None) -> set[int]:
-        """Commit all that was appended up to now, in one batch. Gives the crowded regions."""
+    def _save_appended(self, file: OpenFile, written_ns: int | None, until_s: float) -> Steps:
+        """Commit what was appended until then, in one batch."""
         with file.lock:
             doubtful = [item for item in file.sealed if item.is_doubtful]
-        crowded = self._append(file, doubtful, written_ns) if doubtful else set()
+        crowded: set[int] = set()
+        if doubtful:
+            crowded = yield from self._append(file, doubtful, written_ns)
         with file.lock:
             gone = []
             if len(file.sealed) > len({item.region for item in file.sealed}):
                 gone = file.unseal()  # left by failures; many small segments are too much for a batch
-            file.seal_all()
-            items = list(file.sealed)
+            file.seal_all(until_s)
+            items = file.ready(until_s)
         self._reaper.drop_later(file.ino, gone)
-        return crowded | self._append(file, items, written_ns) if items else crowded
+        if items:
+            crowded |= yield from self._append(file, items, written_ns)
+        return crowded
 
-    def _append(self, file: OpenFile, items: list[Sealed], written_ns: int | None) -> set[int]:
+    def _append(self, file: OpenFile, items: list[Sealed], written_ns: int | None) -> Steps:
         items = sorted(items, key=lambda item: item.start)
         self._uploads.finish(file, items)
         self._uploads.renew(file, items)
-        laid, moved = self._lay(file, items, written_ns)
+        laid, moved = yield from self._lay(file, items, written_ns)
         if laid is None:
             for item in items:
                 assert item.data is not None
                 item.spare = item.spare or self._context.segments.write(item.data, item.rotation)
-            laid, moved = self._lay(file, items, written_ns)
+            laid, moved = yield from self._lay(file, items, written_ns)
         if laid is None:
             raise self._gone(file)
         self._uploads.let_go(file, items)
         self._reaper.drop_later(file.ino, moved)
         return set() if laid.saved is None else set(laid.saved.crowded)
 
-    def _lay(self, file: OpenFile, items: list[Sealed], written_ns: int | None) -> tuple[Laid | None, list[Sealed]]:
+    def _lay(
+        self, file: OpenFile, items: list[Sealed], written_ns: int | None
+    ) -> Generator[None, None, tuple[Laid | None, list[Sealed]]]:
         """One commit of appended data, and what is sealed no more because it moved. See `_commit_appended`."""
         with file.lock:
             file.appends += 1
         try:
-            laid = self._commit_appended(file, items, written_ns)
+            begun = self._commit_appended(file, items, written_ns)
+            yield
+            begun.wait()
         except BaseException as failure:
             self._doubt(file, items, failure, is_over=True)
             raise
+        laid = begun.result
         with file.lock:
             file.appends += 1
             return laid, file.appended(items, laid.place) if laid is not None else []
 
-    def _commit_appended(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> Laid | None:
+    def _commit_appended(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> Begun[Laid | None]:
         """None: the items need spares; or, if they have them, the file is gone."""
         ino, rotation = file.ino, file.rotation
 
@@ -294,11 +227,13 @@ class Saver:
                 inodes.save(tx, ino, _written(laid.saved.inode, written_ns, rotation))
             return laid
 
-        return self._context.store.transact(work)
+        return self._context.store.begin(work)
 
     # ------------------------------------------------------------------ what has places of its own
 
-    def _commit(self, ino: int, items: Sequence[Sealed], written_ns: int | None, rotation: int | None) -> Saved | None:
+    def _commit(
+        self, ino: int, items: Sequence[Sealed], written_ns: int | None, rotation: int | None
+    ) -> Begun[Saved | None]:
         patches = [item.patch() for item in items]
         earlier = [(item.region, segment) for item in items for segment in item.earlier]
 
@@ -314,7 +249,7 @@ class Saver:
             regions.drop_unused(tx, ino, earlier)
             return saved
 
-        return self._context.store.transact(work)
+        return self._context.store.begin(work)
 
 
 def _written(inode: Inode, written_ns: int | None, rotation: int | None) -> Inode:

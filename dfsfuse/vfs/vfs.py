@@ -23,6 +23,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -33,6 +34,7 @@ from dfsfuse.namespace.inodes import InodeNumbers, error
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space, space_of
+from dfsfuse.vfs.background_saving import SAVE_AFTER_S, BackgroundSaver
 from dfsfuse.vfs.budget import Budget
 from dfsfuse.vfs.changed import Changed, changes_of
 from dfsfuse.vfs.changing import Changer
@@ -53,6 +55,7 @@ from dfsfuse.vfs.removal import Reaper
 from dfsfuse.vfs.saving import Saver
 from dfsfuse.vfs.tree import Tree
 from dfsfuse.vfs.uploads import Uploads
+from dfsfuse.vfs.writing import Writer
 
 __all__ = ["AttributeChanges", "Attributes", "DirectoryEntry", "Room", "Space", "Vfs"]
 
@@ -81,6 +84,7 @@ class Vfs:
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
         durability: str = "close",
+        save_after_s: float = SAVE_AFTER_S,
         max_age_s: float = 0.5,
         dirty_limit_bytes: int = DIRTY_LIMIT_BYTES,
         lock_lifetime_s: float = LIFETIME_S,
@@ -119,12 +123,16 @@ class Vfs:
         self._reaper = Reaper(context, table)
         self.orphan_keeper = OrphanKeeper(context, table, self._reaper)
         self._compactor = Compactor(context, compaction or ThreadPoolExecutor(1, thread_name_prefix="vfs-compaction"))
-        self._saver = saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
+        saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
+        self.background_saver = BackgroundSaver(context, table, saver, save_after_s=save_after_s)
+        writer = Writer(context, saver, self.background_saver, self._uploads)
         self._incomplete = Incomplete(context, incomplete)
         self._access_times = times = AccessTimes(context, atime, folders=diratime)
         changer = Changer(context, saver, self._uploads, self._reaper, self._compactor)
         holes = Holes(context, saver, self._compactor)
-        self._files = Files(context, table, saver, changer, holes, times, self._incomplete)
+        self._files = Files(
+            context, table, saver, writer, self.background_saver, changer, holes, times, self._incomplete
+        )
         self._files.on_nameless = self.orphan_keeper.opened
         self.locks = Locking(store, self._files.save_inode, lifetime_s=lock_lifetime_s)
         self._tree = Tree(context, table, self._incomplete, times)
@@ -136,6 +144,7 @@ class Vfs:
         """Save everything and end the threads. Raises what the saving raises. The store and the segments stay open."""
         self._access_times.close()
         try:
+            self.background_saver.close()
             self._files.save_all()
         finally:
             self.locks.close()
@@ -166,7 +175,10 @@ class Vfs:
 
     def save_long_unsaved(self) -> None:
         """Save in the background what has been on the servers for long without a batch that refers to it."""
-        self._saver.save_long_unsaved()
+        for file in self._table.all():
+            if self._uploads.is_waiting_long(file):
+                with suppress(FileNotFoundError):  # closed meanwhile, and being deleted
+                    self.background_saver.save_later(file, seal=False)
 
     def is_held(self, ino: int) -> bool:
         """Was it looked up with `hold` and not forgotten?"""

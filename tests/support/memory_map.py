@@ -16,7 +16,7 @@ from dfs_server.protocol import batches
 from dfs_server.protocol.batches import Batch, InlinePiece
 from dfsfuse.errors import DfsError, ReadOnlyError
 from dfsfuse.namespace.losses import Losses, Witness
-from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.namespace.transactions import Begun, Transaction, View
 
 T = TypeVar("T")
 
@@ -120,6 +120,9 @@ class MemoryMap:
             self.items = transaction.items()
             return result
 
+    def begin(self, work: Callable[[Transaction], T]) -> Begun[T]:
+        return Begun(self.transact(work), lambda: None)
+
     def witness(self) -> Witness:
         return self.losses.witness()
 
@@ -165,6 +168,9 @@ class LaggingMap:
         result = self.truth.transact(work)
         self._seen = self.truth.items
         return result
+
+    def begin(self, work: Callable[[Transaction], T]) -> Begun[T]:
+        return Begun(self.transact(work), lambda: None)
 
     def witness(self) -> Witness:
         return self.truth.witness()

@@ -161,3 +161,12 @@ def test_incomplete_files_are_not_hidden() -> None:
     """A name that is not listed is what makes mirrors delete."""
     with pytest.raises(OptionError, match="expected suffix or eio or eremoteio"):
         parse(["incomplete=hide"], as_root=False)
+
+
+def test_the_age_of_unsaved_data_has_bounds() -> None:
+    assert parse([], as_root=False).commit_s == 1
+    assert parse(["commit=0.1"], as_root=False).commit_s == 0.1
+    assert parse(["commit=300,durability=fsync"], as_root=False).commit_s == 300
+    for value in ("0", "0.05", "301", "soon", ""):
+        with pytest.raises(OptionError, match=f"-o commit={value}: expected"):
+            parse([f"commit={value}"], as_root=False)

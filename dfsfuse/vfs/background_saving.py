@@ -1,0 +1,282 @@
+"""Saving that nobody waits for: what is unsaved for some time, and what was closed with durability=fsync.
+
+Unsaved data goes to the servers when it has an age (`save_after_s`), though its file stays open; the schedule
+(schedule.py) says what is due. Files that are due are saved in groups, which share batches (`Saver.save_many`). A
+region that still grows is saved only when its oldest byte has half that age: so who writes a long file fast has whole
+regions made of it, and not many small segments.
+
+Under load data would come faster than it is saved. So when something has been unsaved for half as long again as it
+should, whoever writes, makes or closes a file waits until that is saved (`slow_down`): the age is a promise that holds
+for all of many thousands of files. Nobody waits for what cannot be saved: that is what errors are for.
+
+A file whose commit lock is taken is being saved, or cut, by somebody else; it is left for the next round, so that the
+locks of a whole group can be held together without an order among them.
+
+Threads: one of its own, between `start` and `close`, which sleeps while nothing is unsaved; without it what is asked
+for is done by the background's executor, and nothing gets an age. `_changed` guards the schedule, is taken after
+`OpenFile.lock`, and is held for moments only. One group at a time (`_turn`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Final
+
+from dfsfuse.errors import MaybeDoneError, NoSpaceError, UnavailableError
+from dfsfuse.vfs.context import Context, log
+from dfsfuse.vfs.open_file import OpenFile
+from dfsfuse.vfs.open_files import OpenFiles
+from dfsfuse.vfs.saving import Saver
+from dfsfuse.vfs.schedule import Schedule
+
+SAVE_AFTER_S: Final = 1.0
+GROUP_FILES: Final = 512
+"""At most so many files are saved together."""
+GROUP_BYTES: Final = 8 * 1024 * 1024
+"""A group takes up more files until it has so many bytes."""
+SLOW_MAX_S: Final = 10.0
+"""No operation is held up longer than this, whatever happens."""
+PAUSE_S: Final = 0.02
+"""Before a file is looked at again that somebody else is saving."""
+
+
+class BackgroundSaver:
+    """See the module."""
+
+    def __init__(self, context: Context, files: OpenFiles, saver: Saver, *, save_after_s: float = SAVE_AFTER_S) -> None:
+        self._context = context
+        self._files = files
+        self._saver = saver
+        saver.on_saved = self._was_saved
+        self._changed = threading.Condition()
+        self._schedule = Schedule(save_after_s)
+        self._turn = threading.Lock()
+        self._is_submitted = False
+        """The executor has a task of ours that has not begun."""
+        self._is_closing = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to save what has the age."""
+        self._thread = threading.Thread(target=self._run, name="vfs-saving", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Save everything, as long as that succeeds, and end. What is left is the caller's."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        unsaved = self._all_unsaved()
+        with self._changed:
+            self._schedule.succeeded()  # who unmounts need not wait for the next attempt
+            for ino in unsaved:
+                self._schedule.ask(ino)
+        with self._turn:
+            while self._save_group() and not self.is_failing:
+                pass
+
+    # ------------------------------------------------------------------ what is told
+
+    def is_unsaved(self, file: OpenFile) -> None:
+        """Something was written to a file that had nothing unsaved. The caller holds the file's lock."""
+        since_s = file.unsaved_since_s
+        assert since_s is not None
+        with self._changed:
+            was_idle = not len(self._schedule)
+            self._schedule.add(file.ino, since_s)
+            if was_idle:
+                self._changed.notify_all()
+
+    def _was_saved(self, file: OpenFile) -> None:
+        with file.lock:
+            since_s = file.unsaved_since_s
+            with self._changed:
+                if since_s is None:
+                    self._schedule.saved(file.ino)
+                else:
+                    self._schedule.add(file.ino, since_s)
+                self._changed.notify_all()
+
+    # ------------------------------------------------------------------ what is asked for
+
+    def save_later(self, file: OpenFile, *, seal: bool = True) -> None:
+        """Save the file as soon as possible. Without `seal` only what need not be sealed early for it. A failure that
+        does not pass by itself is told to the next who writes or flushes."""
+        pinned = self._files.pin(file.ino)
+        with pinned.lock:
+            was_due, pinned.is_commit_due = pinned.is_commit_due, True
+            pinned.is_seal_due |= seal
+        if was_due:
+            self._files.unpin(pinned)
+        self._ask([file.ino])
+
+    def save_everything(self) -> None:
+        """Save all files as soon as possible: memory is short."""
+        self._ask(self._all_unsaved())
+
+    def _all_unsaved(self) -> list[int]:
+        """All files with unsaved data, which is to be saved however young it is."""
+        wanted = []
+        for file in self._files.all():
+            with file.lock:
+                if file.has_data and not file.is_unlinked:
+                    file.is_seal_due = True
+                    wanted.append(file.ino)
+        return wanted
+
+    def _ask(self, inos: list[int]) -> None:
+        with self._changed:
+            for ino in inos:
+                self._schedule.ask(ino)
+            self._changed.notify_all()
+            if self._thread is not None or self._is_submitted:
+                return
+            self._is_submitted = True
+        self._context.background.submit(self._work)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether nothing could be saved at the last attempt."""
+        with self._changed:
+            return self._schedule.is_failing
+
+    @property
+    def oldest_s(self) -> float:
+        """For how long the oldest data is unsaved that can be saved."""
+        with self._changed:
+            since_s = self._schedule.oldest_s()
+        return 0.0 if since_s is None else self._context.monotonic() - since_s
+
+    def slow_down(self) -> None:
+        """Wait while something has been unsaved for too long."""
+        if self._thread is None:
+            return
+        with self._changed:
+            if self._schedule.is_late(self._context.monotonic()):
+                self._changed.wait_for(
+                    lambda: self._is_closing or not self._schedule.is_late(self._context.monotonic()), SLOW_MAX_S
+                )
+
+    # ------------------------------------------------------------------ the work
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._is_closing:
+                    next_s = self._schedule.next_s()
+                    wait_s = None if next_s is None else next_s - self._context.monotonic()
+                    if wait_s is not None and wait_s <= 0:
+                        break
+                    self._changed.wait(wait_s)
+                if self._is_closing:
+                    return
+            try:
+                self.save_due()
+            except Exception:  # noqa: BLE001 (the thread goes on)
+                log.exception("saving in the background failed in a way nobody foresaw; it goes on")
+                self._pause()
+
+    def _work(self) -> None:
+        with self._changed:
+            self._is_submitted = False
+        self.save_due()
+
+    def save_due(self) -> None:
+        """Save all that is due."""
+        with self._turn:
+            while not self._is_closing and self._save_group():
+                pass
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closing, PAUSE_S)
+
+    def _save_group(self) -> bool:
+        """Save some of what is due. False if nothing is."""
+        now_s = self._context.monotonic()
+        with self._changed:
+            due = self._schedule.due(now_s, GROUP_FILES)
+        group = self._take(due, now_s)
+        try:
+            failures = self._saver.save_many(group)
+        finally:
+            for file in group:
+                file.commit_lock.release()
+        self._tell(failures, len(group), now_s)
+        for file in group:
+            self._let_go(file, failures.get(file))
+        if due and not group:
+            self._pause()
+        return bool(due)
+
+    def _take(self, due: list[int], now_s: float) -> dict[OpenFile, float]:
+        """Those of these files that can be saved now, pinned and with their commit locks, and until when. The others
+        are left for the next round."""
+        group: dict[OpenFile, float] = {}
+        size = 0
+        left = []
+        for ino in due:
+            file = self._files.pin_if_open(ino)
+            if file is None or file.is_unlinked or not file.has_data:
+                with self._changed:
+                    self._schedule.saved(ino)
+                if file is not None:
+                    self._let_go(file, None)
+            elif (group and size > GROUP_BYTES) or not file.commit_lock.acquire(blocking=False):
+                left.append(ino)
+                self._files.unpin(file)
+            else:
+                with file.lock:
+                    size += file.unsaved_bytes
+                    until_s = math.inf if file.is_seal_due else now_s - self._schedule.save_after_s / 2
+                    file.is_seal_due = False
+                group[file] = until_s
+        with self._changed:
+            for ino in left:
+                self._schedule.ask(ino)
+        return group
+
+    def _let_go(self, file: OpenFile, failure: Exception | None) -> None:
+        """Undo the pins of a file that was in a group. One that could not be saved stays, until it is."""
+        with file.lock:
+            was_due, file.is_commit_due = file.is_commit_due, False
+            pins = 1 + was_due
+            if failure is not None and file.is_unsaved and not file.is_unlinked:
+                if not isinstance(failure, UnavailableError | MaybeDoneError):
+                    file.error = failure  # it may not pass by itself
+                if not file.is_kept:
+                    file.is_kept = True
+                    pins -= 1
+        for _ in range(pins):
+            self._files.unpin(file)
+
+    def _tell(self, failures: dict[OpenFile, Exception], count: int, now_s: float) -> None:
+        """What became of a group, to the schedule and to the log."""
+        if not count:
+            return
+        was_failing = self.is_failing
+        with self._changed:
+            if len(failures) < count:
+                self._schedule.succeeded()
+            elif all(
+                isinstance(failure, UnavailableError | MaybeDoneError | NoSpaceError) for failure in failures.values()
+            ):
+                self._schedule.failed(now_s)
+            for file in failures:
+                if not self._schedule.is_failing:
+                    self._schedule.postpone(file.ino, now_s)
+            is_failing = self._schedule.is_failing
+            self._changed.notify_all()
+        if is_failing and not was_failing:
+            file, failure = next(iter(failures.items()))
+            log.error(
+                "inode %d and others: what was written is not saved yet, and is tried again: %s", file.ino, failure
+            )
+        elif was_failing and not is_failing:
+            log.warning("what was written is being saved again")
+        if not is_failing:
+            for file, failure in failures.items():
+                log.error("inode %d: what was written is not saved yet, and is tried again: %s", file.ino, failure)

@@ -1,0 +1,123 @@
+"""Which unsaved files are to be saved, and when. Pure: times are seconds of one monotonic clock, handed in.
+
+A file is due when the oldest of what is unsaved of it has an age (`save_after_s`), or at once if somebody has asked for
+that (its last handle is closed, or much of it waits). After a failure that concerns all files (`failed`) nothing is due
+for a while, longer each time; one that concerns a single file (`postpone`) delays that file only.
+
+Invariant: every file with unsaved data is known here, from the write that made it so until a save has left nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Final
+
+RETRY_S: Final = 1.0
+RETRY_MAX_S: Final = 5.0
+LATE_FACTOR: Final = 1.5
+"""What has been unsaved for this many times the age makes writers wait."""
+
+
+class Schedule:
+    """See the module. Callers hold a lock of theirs."""
+
+    def __init__(self, save_after_s: float) -> None:
+        self.save_after_s = save_after_s
+        self._since: dict[int, float] = {}
+        """When the oldest unsaved data of each file was written."""
+        self._by_age: list[tuple[float, int]] = []
+        """A heap of the same; an entry that `_since` does not confirm is out of date, as is one of a postponed file."""
+        self._asked: dict[int, None] = {}
+        """Files that are to be saved now, in the order of asking."""
+        self._postponed: dict[int, tuple[float, float]] = {}
+        """When each of these is tried again, and how long it waited for that."""
+        self._retry_at = float("-inf")
+        self._retry_s = RETRY_S
+        self.is_failing = False
+        """Whether nothing could be saved at the last attempt."""
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def add(self, ino: int, since_s: float) -> None:
+        """The oldest unsaved data of this file was written then."""
+        if self._since.get(ino) != since_s:
+            self._since[ino] = since_s
+            if ino not in self._postponed:
+                heapq.heappush(self._by_age, (since_s, ino))
+
+    def ask(self, ino: int) -> None:
+        """This file is to be saved as soon as possible."""
+        self._asked[ino] = None
+
+    def saved(self, ino: int) -> None:
+        """Nothing of this file is unsaved, or it is not worth saving any more. Who asked for it is still answered."""
+        self._since.pop(ino, None)
+        self._postponed.pop(ino, None)
+
+    def succeeded(self) -> None:
+        """Something was saved: the servers take data."""
+        self.is_failing = False
+        self._retry_s = RETRY_S
+        self._retry_at = float("-inf")
+
+    def failed(self, now_s: float) -> None:
+        """Nothing can be saved just now."""
+        self.is_failing = True
+        self._retry_at = now_s + self._retry_s
+        self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
+
+    def postpone(self, ino: int, now_s: float) -> None:
+        """This file cannot be saved just now; others may."""
+        _, waited_s = self._postponed.get(ino, (0.0, RETRY_S / 2))
+        wait_s = min(2 * waited_s, RETRY_MAX_S)
+        self._postponed[ino] = now_s + wait_s, wait_s
+
+    def due(self, now_s: float, count: int) -> list[int]:
+        """At most so many files that are to be saved now: the oldest that have the age, then those asked for."""
+        if now_s < self._retry_at:
+            return []
+        found: dict[int, None] = {}
+        while len(found) < count and (first := self._first()) is not None:
+            since_s, ino = first
+            if since_s + self.save_after_s > now_s:
+                break
+            heapq.heappop(self._by_age)
+            found[ino] = None
+        for ino in found:  # they stay until they are saved
+            heapq.heappush(self._by_age, (self._since[ino], ino))
+        again = [ino for ino, (retry_at, _) in self._postponed.items() if retry_at <= now_s]
+        found.update(dict.fromkeys([*again, *self._asked][: count - len(found)]))
+        for ino in found:
+            self._asked.pop(ino, None)
+        return list(found)
+
+    def next_s(self) -> float | None:
+        """When something is due; None: nothing is unsaved."""
+        times = [retry_at for retry_at, _ in self._postponed.values()]
+        if self._asked:
+            times.append(float("-inf"))
+        if (first := self._first()) is not None:
+            times.append(first[0] + self.save_after_s)
+        return max(min(times), self._retry_at) if times else None
+
+    def oldest_s(self) -> float | None:
+        """When the oldest unsaved data of all files that can be saved was written; None: there is none."""
+        first = self._first()
+        return None if first is None else first[0]
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether something that can be saved is unsaved for so long that writers should wait."""
+        oldest_s = self.oldest_s()
+        if self.is_failing or oldest_s is None:
+            return False
+        return now_s > oldest_s + LATE_FACTOR * self.save_after_s
+
+    def _first(self) -> tuple[float, int] | None:
+        """The oldest entry that holds."""
+        while self._by_age:
+            since_s, ino = self._by_age[0]
+            if self._since.get(ino) == since_s and ino not in self._postponed:
+                return since_s, ino
+            heapq.heappop(self._by_age)
+        return None
