@@ -69,12 +69,8 @@ class Saver:
         """Save these, each until its time, in as few batches as they fit into. The caller holds all their commit locks.
         Gives what those failed with that could not be saved."""
         failures: dict[OpenFile, Exception] = {}
-        for file in files:
-            with file.lock:
-                if not file.is_appended:
-                    file.seal_all(files[file])
-                begun = self._uploads.begin([item for item in file.sealed if not item.is_small])
-            self._uploads.submit(file, begun)
+        if len(files) > 1:
+            self._send_ahead(files)
         left = {file: self._steps(file, until_s) for file, until_s in files.items()}
         while left:
             for file, steps in list(left.items()):
@@ -86,6 +82,15 @@ class Saver:
                     failures[file] = failure
                     del left[file]
         return failures
+
+    def _send_ahead(self, files: Mapping[OpenFile, float]) -> None:
+        """Let what is too large for a batch go up, of all these files at once."""
+        for file, until_s in files.items():
+            with file.lock:
+                if not file.is_appended:
+                    file.seal_all(until_s)
+                begun = self._uploads.begin([item for item in file.sealed if not item.is_small])
+            self._uploads.submit(file, begun)
 
     def _steps(self, file: OpenFile, until_s: float) -> Steps:
         with file.lock:
