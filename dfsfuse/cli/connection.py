@@ -6,6 +6,7 @@ Knows `session` and `config`; nothing of commands. `Access` is what `Client` nee
 from __future__ import annotations
 
 import time
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from dfsfuse.cli.output import complain
 from dfsfuse.cli.session import Session, open_session
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.quorum_log import QuorumLog
+from dfsfuse.namespace import keys
+from dfsfuse.namespace.log_map import LogMap
 
 if TYPE_CHECKING:
     from dfsfuse.namespace.transactions import MapStore
@@ -54,7 +57,8 @@ class Connection:
 
     def health(self, count_s: float) -> Health:
         """How everything is, asked just now; copies are counted for so long."""
-        return look(self.session.cluster, self.new_log, time.time_ns(), count_s=count_s)
+        store = nullcontext(self.session.store)
+        return look(self.session.cluster, self.new_log, lambda: store, time.time_ns(), count_s=count_s)
 
     def hurry(self) -> None:
         """See `Cluster.hurry`."""
@@ -80,7 +84,14 @@ class Access:
         """How everything is, without opening the namespace: also when too few servers answer for that."""
         config = self._config()
         with Cluster(config.servers, config.credentials) as cluster:
-            return look(cluster, lambda: QuorumLog(cluster), time.time_ns(), count_s=count_s, config=config.path)
+            return look(
+                cluster,
+                lambda: QuorumLog(cluster),
+                lambda: closing(LogMap(QuorumLog(cluster), keys.family_of)),
+                time.time_ns(),
+                count_s=count_s,
+                config=config.path,
+            )
 
     def _config(self) -> ClientConfig:
         if self._read is None:

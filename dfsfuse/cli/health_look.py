@@ -1,13 +1,15 @@
 """One look at how everything is, for `dfc status`: the servers, the copies of all data, and what follows from both.
 
 Asks, and hands what was found to `dfsfuse.upkeep.health`, which alone decides what is said. A server that refuses the
-user ends the look after the servers: nothing else is asked then.
+user ends the look after the servers: nothing else is asked then. Changes nothing but the record of the last count, if
+that is found to be wrong.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +20,8 @@ from dfsfuse.cli.server_reports import ClusterLike, ServerReport, as_servers, se
 from dfsfuse.data.transport import ClusterLike as DataCluster
 from dfsfuse.errors import DfsError, WrongServerError
 from dfsfuse.namespace import members
+from dfsfuse.namespace.transactions import MapStore
+from dfsfuse.upkeep import heal_state
 from dfsfuse.upkeep.heal_state import ServerSeen
 from dfsfuse.upkeep.health import copies
 from dfsfuse.upkeep.health.copies import Knowledge
@@ -53,9 +57,15 @@ class Health:
 
 
 def look(
-    cluster: Servers, new_log: Callable[[], QuorumLog], now_ns: int, *, count_s: float, config: Path | None = None
+    cluster: Servers,
+    new_log: Callable[[], QuorumLog],
+    new_store: Callable[[], AbstractContextManager[MapStore]],
+    now_ns: int,
+    *,
+    count_s: float,
+    config: Path | None = None,
 ) -> Health:
-    """Ask everybody, and count copies for so long."""
+    """Ask everybody, and count copies for so long. A record in the map that the count refutes is corrected."""
     reports = server_reports(cluster)
     error: DfsError | None = None
     pieces = None
@@ -68,7 +78,20 @@ def look(
         else:
             pieces = piece_reports.piece_report(cluster, new_log(), count_s)
         reports = [dataclasses.replace(report, noted=known.get(report.address.id)) for report in reports]
+    if pieces is not None and copies.is_refuted(pieces.healing, pieces.counted, _seen(reports)):
+        with suppress(DfsError, OSError), new_store() as store:
+            _correct(store, pieces, now_ns)
     return health(reports, pieces, now_ns, error=error, config=config)
+
+
+def _correct(store: MapStore, pieces: PieceReport, now_ns: int) -> None:
+    assert pieces.healing is not None
+    state = heal_state.refuted(pieces.healing, pieces.counted, now_ns)
+    store.transact(lambda tx: heal_state.claim(tx, pieces.record, state))
+
+
+def _seen(reports: Sequence[ServerReport]) -> list[ServerSeen]:
+    return [ServerSeen(one.identity, one.status.quarantined if one.status else 0) for one in reports]
 
 
 def health(
@@ -86,7 +109,7 @@ def health(
             pieces.counted,
             all_counted=pieces.all_counted,
             record=pieces.healing,
-            seen_now=[ServerSeen(one.identity, one.status.quarantined if one.status else 0) for one in reports],
+            seen_now=_seen(reports),
             noted=bool(pieces.counted.noted),
             now_ns=now_ns,
         )

@@ -40,6 +40,8 @@ class PieceReport:
     counted: Report = field(default_factory=Report)
     all_counted: bool = True
     healing: HealState | None = None
+    record: bytes | None = None
+    """`healing` as it was read."""
 
 
 def piece_report(
@@ -59,7 +61,7 @@ def piece_report(
             all_counted = False
     except UnavailableError:
         return None
-    return PieceReport(found, all_counted, heal_state.decode(record))
+    return PieceReport(found, all_counted, heal_state.decode(record), record)
 
 
 # ------------------------------------------------------------------ as words, and for JSON

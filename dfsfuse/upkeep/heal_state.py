@@ -140,6 +140,22 @@ def found_only(state: HealState, found: Report) -> HealState:
     return msgspec.structs.replace(state, phase=DONE, lacking=found.lacking, incomplete=found.incomplete)
 
 
+def refuted(state: HealState, found: Report, now_ns: int) -> HealState:
+    """The run that was done, after somebody has counted that more is lacking than it left. Its number stays: this is no
+    run, and nobody who waits for one has got it."""
+    return msgspec.structs.replace(
+        state,
+        beat=state.beat + 1,
+        changed_ns=now_ns,
+        segments=max(state.segments, found.segments),
+        lacking=found.lacking,
+        incomplete=found.incomplete,
+        files=max(state.files, found.files.count),
+        files_lacking=found.files_lacking.count,
+        files_incomplete=found.files_incomplete.count,
+    )
+
+
 def stopped(state: HealState, now_ns: int) -> HealState:
     """The run is not gone on with: whoever has a reason may begin another one at once."""
     return msgspec.structs.replace(state, phase=STOPPED, beat=state.beat + 1, changed_ns=now_ns)

@@ -6,6 +6,7 @@ The map is a `MemoryMap`. Pieces that a batch carries reach the servers that ans
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from support.fake_cluster import FakeCluster
 from support.grid import Fault, Grid
@@ -71,7 +72,9 @@ class StoredAccess(MemoryAccess):
         return MemoryLog(self.store)  # type: ignore[return-value]
 
     def health(self, count_s: float) -> Health:
-        return health_look.look(self.servers, self.new_log, self.now_ns, count_s=count_s)
+        return health_look.look(
+            self.servers, self.new_log, lambda: nullcontext(self.store), self.now_ns, count_s=count_s
+        )
 
     def down(self, *servers: int) -> None:
         """They refuse connections, and it is known."""

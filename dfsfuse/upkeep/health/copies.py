@@ -77,6 +77,13 @@ def known(
     return UNKNOWN if now is None else now
 
 
+def is_refuted(record: HealState | None, found: Report, seen_now: Sequence[ServerSeen]) -> bool:
+    """Whether the record of the last count stands as far as anybody can see, and says less than was found now."""
+    if record is None or record.phase != heal_state.DONE or not stands(record.servers, seen_now):
+        return False
+    return (found.lacking, found.incomplete) > (record.lacking, record.incomplete)
+
+
 def stands(then: Sequence[ServerSeen], now: Sequence[ServerSeen]) -> bool:
     """Whether what was counted while the servers were as `then` is still so while they are as `now`."""
     return bool(then) and all(one.identity for one in then) and tuple(then) == tuple(now)

@@ -191,3 +191,26 @@ def test_status_without_servers_says_nothing_of_copies(dfc: Dfc, tmp_path: Path)
     dfc.access.pieces = None
     facts = json.loads(dfc("status", "--json").out)
     assert (facts["pieces"], facts["healing"]) == (None, None)
+
+
+def test_an_earlier_count_does_not_stand_once_status_itself_has_found_otherwise(dfc: Dfc, access: StoredAccess) -> None:
+    access.grid[3].forget()
+    dfc.ok("heal")  # which leaves a record: all is whole
+    assert access.health(-1.0).known.copies is Copies.WHOLE
+    run = heal_state.decode(access.store.items[keys.HEALING])
+    first, *_, last = access.grid[2].stored
+    assert first[0] != last[0]
+    del access.grid[2].stored[first]  # nobody has noticed
+    assert access.health(-1.0).known.copies is Copies.WHOLE
+    assert "1 of 4 files has only one copy" in dfc.ok("status")
+    known = access.health(-1.0).known
+    assert (known.copies, known.degraded, known.age_s is not None) == (Copies.DEGRADED, 1, True)
+    after = heal_state.decode(access.store.items[keys.HEALING])
+    assert run is not None and after is not None
+    assert (after.run, after.phase) == (run.run, heal_state.DONE)
+    batches = len(access.store.batches)
+    dfc.ok("status")
+    assert len(access.store.batches) == batches  # said once
+    access.store.is_writable = False
+    del access.grid[2].stored[last]
+    assert "2 of 4 files have only one copy" in dfc.ok("status")  # that it cannot be written down harms nothing

@@ -6,6 +6,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from dfsfuse.cluster.servers import ServerAddress, UnknownHostError
 from dfsfuse.errors import AuthenticationError, WrongServerError
 from dfsfuse.namespace import keys, members
 from dfsfuse.namespace.members import Member
+from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.health.servers import Server, State
 
@@ -131,15 +133,19 @@ def test_the_table_has_a_row_and_a_reason_for_each_server_whatever_it_does() -> 
 
 def test_where_a_server_refuses_nothing_else_is_asked_and_the_config_is_named() -> None:
     cluster = FakeCluster(DFS2=REFUSED, DFS4=SOMEBODY_ELSE)
-    health = look(cluster, no_log, 0, count_s=1.0, config=Path("/etc/dfsfuse/dfc.yaml"))  # type: ignore[arg-type]
+    health = look(cluster, no_log, no_store, 0, count_s=1.0, config=Path("/etc/dfsfuse/dfc.yaml"))  # type: ignore[arg-type]
     assert health.pieces is None
     assert health.verdict.exit_code == AuthenticationError.exit_code
     wrong, correct = next_steps(health)
     assert wrong == str(SOMEBODY_ELSE)
     assert "'username' or the password in /etc/dfsfuse/dfc.yaml" in correct
     nobody = {f"DFS{id}": TimeoutError(0, "nothing came") for id in range(1, 5)}
-    health = look(FakeCluster(**nobody), no_log, 0, count_s=1.0, config=Path("/a/conf/dfc.yaml"))  # type: ignore[arg-type]
+    health = look(FakeCluster(**nobody), no_log, no_store, 0, count_s=1.0, config=Path("/a/conf/dfc.yaml"))  # type: ignore[arg-type]
     assert next_steps(health) == ["start the servers, or correct their addresses in /a/conf/dfc.yaml"]
+
+
+def no_store() -> AbstractContextManager[MapStore]:
+    raise AssertionError("nothing is written")
 
 
 def no_log() -> QuorumLog:
@@ -239,7 +245,7 @@ def test_a_config_that_lists_the_servers_otherwise_is_refused_after_the_table() 
     cluster = FakeCluster()
     record = store.read(lambda view: view.get(keys.SERVERS))
     cluster.notes = Values(17, (record,))
-    health = look(cluster, no_log, 0, count_s=1.0)  # type: ignore[arg-type]
+    health = look(cluster, no_log, no_store, 0, count_s=1.0)  # type: ignore[arg-type]
     assert isinstance(health.error, WrongServerError)
     assert (health.verdict.exit_code, health.verdict.access) == (5, "refused")
     assert health.verdict.sentence.startswith("The config does not list the servers as this namespace has them")
