@@ -65,11 +65,13 @@ programs: ## Check for what the tests run in a mount (rsync, git, gcc); install 
 	@missing() { for name in rsync git gcc; do command -v $$name >/dev/null || return 0; done; return 1; }; \
 	 packages='rsync git gcc libc6-dev'; $(INSTALL_IF_MISSING)
 
-conformance-programs: ## The same for `make conformance`: fio, stress-ng, dbench, PostgreSQL, LMDB, tdb, gdbm
-	@missing() { for name in fio stress-ng dbench; do command -v $$name >/dev/null || return 0; done; \
+conformance-programs: ## The same for `make conformance`: fio, stress-ng, dbench, databases, backup programs
+	@missing() { for name in fio stress-ng dbench rsync rclone borg restic rdiff-backup duplicity; do \
+	                 command -v $$name >/dev/null || return 0; done; \
 	             /usr/bin/python3 -c 'import dbm.gnu, lmdb, tdb' 2>/dev/null || return 0; \
 	             ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }; \
-	 packages='fio stress-ng dbench postgresql python3-gdbm python3-lmdb python3-tdb'; $(INSTALL_IF_MISSING)
+	 packages='fio stress-ng dbench postgresql python3-gdbm python3-lmdb python3-tdb'; \
+	 packages+=' rsync rclone borgbackup restic rdiff-backup duplicity'; $(INSTALL_IF_MISSING)
 
 run: fuse venv ## Start DFS1 to DFS4 on this machine and mount them at MOUNT= (~/dfs)
 	@$(BIN)/python -m dfsfuse.cli.quickstart run "$(MOUNT)"
@@ -100,7 +102,7 @@ test: fuse programs venv ## Run all tests, some minutes (PYTEST_ARGS= for some: 
 	@$(BIN)/python tests/run.py --limit-s $(TEST_TIMEOUT_S) -- \
 	    -q --instafail -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-conformance: fuse conformance-programs venv ## Run fio, stress-ng, dbench, databases and others in mounts, a test each (PROGRAMS='-k fio')
+conformance: fuse conformance-programs venv ## Run fio, stress-ng, dbench, databases, backups and others with mounts, a test each (PROGRAMS='-k fio')
 	@$(BIN)/python -m pytest -v -m programs -o faulthandler_timeout=600 --durations=0 --durations-min=1 tests/programs $(PROGRAMS)
 
 check: lint test ## What CI runs: lint, then all tests
