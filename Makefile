@@ -80,18 +80,18 @@ stop: venv ## Unmount, and stop the servers that `make run` started
 	@$(BIN)/python -m dfsfuse.cli.quickstart stop
 
 install-mount-helper: venv ## As root: mount -t fuse.dfs, /etc/fstab, manual pages
-	@for name in mount.dfs mount.fuse.dfs; do \
+	@for name in mount.dfs mount.fuse.dfs umount.dfs umount.fuse.dfs; do \
 	    if [ -e "$(SBIN)/$$name" ] && ! [ -L "$(SBIN)/$$name" ]; then \
 	        echo "$(SBIN)/$$name is there and is no link of ours: remove it first." >&2; exit 1; fi; \
-	    ln -sfn "$(CURDIR)/$(BIN)/mount.dfs" "$(SBIN)/$$name"; \
+	    ln -sfn "$(CURDIR)/$(BIN)/$${name%%.*}.dfs" "$(SBIN)/$$name"; \
 	done
 	@for page in docs/man/*.[18]; do \
 	    mkdir -p "$(MAN)/man$${page##*.}"; ln -sfn "$(CURDIR)/$$page" "$(MAN)/man$${page##*.}/$${page##*/}"; \
 	done
 
 uninstall-mount-helper: ## As root: undo that
-	@for name in mount.dfs mount.fuse.dfs; do \
-	    if [ "$$(readlink "$(SBIN)/$$name")" = "$(CURDIR)/$(BIN)/mount.dfs" ]; then rm "$(SBIN)/$$name"; fi; \
+	@for name in mount.dfs mount.fuse.dfs umount.dfs umount.fuse.dfs; do \
+	    if [ "$$(readlink "$(SBIN)/$$name")" = "$(CURDIR)/$(BIN)/$${name%%.*}.dfs" ]; then rm "$(SBIN)/$$name"; fi; \
 	done
 	@for page in docs/man/*.[18]; do \
 	    link="$(MAN)/man$${page##*.}/$${page##*/}"; \

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dfsfuse.namespace.transactions import MapStore
     from dfsfuse.upkeep.background_healing import ClusterWithComebacks
     from dfsfuse.upkeep.fsck_snapshot import Asked
+    from dfsfuse.upkeep.recovery.kept import Namespace
+    from dfsfuse.vfs.context import Segments
     from dfsfuse.vfs.vfs import Vfs
 
     class Servers(ClusterWithComebacks, Asked, Protocol):
@@ -43,6 +45,13 @@ class Connection(Protocol):
     @property
     def store(self) -> MapStore:
         """The namespace's map."""
+
+    @property
+    def segments(self) -> Segments:
+        """The data of the namespace."""
+
+    def namespace(self) -> Namespace:
+        """Which namespace it is."""
 
     def new_log(self) -> QuorumLog:
         """A view of the log for one thread that looks through the whole map, past the cache."""

@@ -22,6 +22,8 @@ from dfsfuse.namespace.log_map import LogMap
 
 if TYPE_CHECKING:
     from dfsfuse.namespace.transactions import MapStore
+    from dfsfuse.upkeep.recovery.kept import Namespace
+    from dfsfuse.vfs.context import Segments
     from dfsfuse.vfs.vfs import Vfs
 
 
@@ -50,6 +52,15 @@ class Connection:
     def store(self) -> MapStore:
         """The namespace's map."""
         return self.session.store
+
+    @property
+    def segments(self) -> Segments:
+        """The data of the namespace."""
+        return self.session.segments
+
+    def namespace(self) -> Namespace:
+        """Which namespace it is."""
+        return self.session.namespace()
 
     def new_log(self) -> QuorumLog:
         """A view of the log for one thread that looks through the whole map, past the cache."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from dfsfuse.cli import background, local_servers, mount_log
 from dfsfuse.cli.background import Report
 from dfsfuse.cli.config import ClientConfig, load_config
 from dfsfuse.cli.exit_codes import DONE, FAILED, USAGE, exit_code_of
-from dfsfuse.errors import DfsError
+from dfsfuse.errors import DfsError, UnavailableError
 from dfsfuse.mount import choice, covering, libfuse, mountpoints, options, unmounting
 from dfsfuse.mount.errors import FuseMissingError
 from dfsfuse.mount.options import MountOptions
@@ -46,6 +47,7 @@ Options after -o (comma lists; more than one -o is fine):
   cache=SIZE               memory for file data, like 256M (default 128M)
   log=FILE                 where the background process writes its log
   binding=auto|kernel|fusepy   how the kernel is spoken to (auto: by ourselves where that works, else by libfuse 2)
+  unmount_timeout=SECONDS  keep in a local folder what cannot be saved for so long at the end (default 30)
   heal_mb_s=N              heal what lacks a copy with at most N megabytes a second (default 32; 0: not at all)
   nonempty                 mount over a folder that is not empty
   relatime|strictatime|noatime   does reading change the time of access (default: once a day, and after a change)
@@ -101,14 +103,27 @@ def cli(
     The config is FILE, or else $DFS_CONFIG, ./tryout/dfc.yaml, ./conf/dfc.yaml or ~/.config/dfsfuse/dfc.yaml.
     """
     if unmount:
-        click.echo(unmounting.unmount(mountpoint, lazy=lazy))
-        return DONE
+        return end(mountpoint, lazy=lazy)
     if lazy:
         raise click.UsageError("-z goes with -u")
     if local and config is not None:
         raise click.UsageError("--local needs no --config: it makes its own")
     parsed = options.parse(option_lists, as_root=os.geteuid() == 0)
     return mount(Request(mountpoint, config, local, foreground, verbose, parsed))
+
+
+def end(mountpoint: Path, *, lazy: bool, force: bool = False, is_quiet: bool = False) -> int:
+    """Unmount, and say what could not be saved. Returns the exit code. Raises as `unmounting.unmount`."""
+    from dfsfuse.cli import ending
+
+    mountpoint, began_ns = mountpoints.absolute(mountpoint), time.time_ns()
+    sentence = unmounting.unmount(mountpoint, lazy=lazy, force=force)
+    if not is_quiet:
+        click.echo(sentence)
+    kept = ending.of_mount(mountpoint, began_ns)
+    for one in kept:
+        click.echo(f"{PROGRAM}: {mountpoint}: {ending.told(one)}", err=True)
+    return UnavailableError.exit_code if kept else DONE
 
 
 def mount(request: Request) -> int:
@@ -125,6 +140,7 @@ def mount(request: Request) -> int:
     if request.local:
         covering.refuse(mountpoint, [("the folders of its own four servers", local_servers.default_folder())])
     covering.forget_covered_imports(mountpoint)
+    _tell_what_is_kept(local_servers.USER if config is None else config.credentials.username)
     request = replace(request, options=choice.choose(request.options))
     libfuse.require(library=request.options.binding == "fusepy")
     if request.foreground:
@@ -143,6 +159,15 @@ def mount(request: Request) -> int:
     if report.text:
         click.echo(f"{PROGRAM}: {report.text}", err=True)
     return report.exit_code
+
+
+def _tell_what_is_kept(user: str) -> None:
+    """An earlier mount may have left something that only this machine has."""
+    from dfsfuse.cli import ending
+
+    sentence = ending.waiting(user)
+    if sentence:
+        click.echo(f"{PROGRAM}: {sentence}", err=True)
 
 
 def _in_background(
@@ -178,6 +203,7 @@ def _complaints_since(offset: int) -> str:
 
 
 def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_ready: Callable[[str], None]) -> int:
+    from dfsfuse.cli import ending
     from dfsfuse.cli.config_watch import ConfigWatch
     from dfsfuse.cli.session import open_session
     from dfsfuse.mount import bindings, running
@@ -191,7 +217,12 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
     if request.options.why_fusepy:
         log.info("%s: fusepy is used: %s", mountpoint, request.options.why_fusepy)
     sys.setswitchinterval(TURN_S)
-    with running.announced(mountpoint), bindings.signals_held(), _servers(config) as connected_to:
+    patience_s = request.options.unmount_timeout_s
+    with (
+        running.announced(mountpoint, patience_s=patience_s),
+        bindings.signals_held(),
+        _servers(config) as connected_to,
+    ):
         session = open_session(
             connected_to,
             durability=request.options.durability,
@@ -208,7 +239,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
             wait_for_all=True,
         )
         mount_options = options.named(request.options, source_of(connected_to))
-        with session:
+        with ending.saved(session, mountpoint, patience_s):
             watch = ConfigWatch(
                 session.cluster, connected_to, may_open=lambda path: not covering.covers(mountpoint, path)
             )

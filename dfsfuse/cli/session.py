@@ -18,16 +18,17 @@ from dfsfuse.cli.room import RoomGauge
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
-from dfsfuse.errors import AuthenticationError, UnavailableError, WrongServerError
+from dfsfuse.errors import AuthenticationError, DfsError, UnavailableError, WrongServerError
 from dfsfuse.namespace import keys, members
 from dfsfuse.namespace.log_map import LogMap
-from dfsfuse.namespace.server_register import ServerRegister
+from dfsfuse.namespace.server_register import KNOWN_S, ServerRegister
 from dfsfuse.namespace.transactions import View
 from dfsfuse.upkeep.background_healing import BackgroundHealer, HealingTurn
 from dfsfuse.upkeep.background_sweep import BackgroundSweep
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.map_reader import MapReader
 from dfsfuse.upkeep.noting import Noter
+from dfsfuse.upkeep.recovery.kept import Namespace, Server
 from dfsfuse.vfs.background_saving import SAVE_AFTER_S
 from dfsfuse.vfs.incomplete import Policy
 from dfsfuse.vfs.locking import LIFETIME_S
@@ -43,7 +44,18 @@ class Session:
     vfs: Vfs
     cluster: Cluster
     store: LogMap
+    segments: SegmentStore
+    user: str
     _opened: contextlib.ExitStack
+
+    def namespace(self) -> Namespace:
+        """Which namespace it is, as far as its servers have told."""
+        identity = b""
+        with contextlib.suppress(DfsError, OSError):
+            identity = self.store.read(members.namespace_identity, max_age_s=KNOWN_S)
+        identities = self.cluster.identities()
+        servers = [Server(server.name, identities.get(server.id, b"")) for server in self.cluster.servers]
+        return Namespace(self.user, identity, tuple(servers))
 
     def close(self) -> None:
         """Write out what is not written yet, and let go of everything. Raises what the writing raises."""
@@ -143,7 +155,7 @@ def open_session(
             sweeper = BackgroundSweep(cluster, MapReader(QuorumLog(cluster)), store, vfs.save_long_unsaved, log.client)
             opened.callback(sweeper.close)
             sweeper.start()
-        return Session(vfs, cluster, store, opened.pop_all())
+        return Session(vfs, cluster, store, segments, config.credentials.username, opened.pop_all())
 
 
 def _connect(cluster: Cluster, config: ClientConfig, *, wait_for_all: bool) -> None:

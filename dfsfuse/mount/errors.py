@@ -4,6 +4,7 @@
     ├── MountpointError     the mountpoint cannot be used as asked                          exit code 10
     ├── FuseMissingError    this machine has no (usable) FUSE, or FUSE refused the mount    exit code 11
     ├── MountBusyError      the mount is in use and was not unmounted                       exit code 12
+    │   └── MountedElsewhereError   it was, and another mount namespace has it still
     └── MountTimeoutError   the mount did not start, or its process did not finish, in time exit code 13
 
 `errno_of` is the one place where an exception is turned into what the kernel is told; every binding uses it.
@@ -39,6 +40,10 @@ class MountBusyError(DfsError):
     """Something uses the mount."""
 
     exit_code = 12
+
+
+class MountedElsewhereError(MountBusyError):
+    """It is unmounted here, and mounted in another mount namespace too, where it is served on."""
 
 
 class MountTimeoutError(DfsError):

@@ -46,6 +46,8 @@ class MountOptions:
     """When nothing is heard of this mount for so long, others may have its locks."""
     commit_s: float = 1.0
     """What was written to a file that stays open is saved when it is so old."""
+    unmount_timeout_s: float = 30.0
+    """When the mount ends and nothing could be saved for so long, what is unsaved is kept in a local folder."""
     heal_mb_s: float = 32.0
     """What lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not."""
     nonempty: bool = False
@@ -135,6 +137,7 @@ _OWN = {
     "log": _text,
     "lock_timeout": _seconds,
     "commit": _commit,
+    "unmount_timeout": _seconds,
     "heal_mb_s": _rate,
     "incomplete": _choice("suffix", "eio", "eremoteio"),
 }
@@ -173,6 +176,7 @@ def known() -> list[str]:
         "log=FILE",
         "lock_timeout=SECONDS",
         "commit=SECONDS",
+        "unmount_timeout=SECONDS",
         "heal_mb_s=N",
         "nonempty",
         *sorted(_ATIME_RULES | _DIRATIME),
@@ -234,6 +238,7 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         log_file=Path(own["log"]).absolute() if "log" in own else None,
         lock_timeout_s=max(float(own.get("lock_timeout", MountOptions.lock_timeout_s)), LOCK_TIMEOUT_MIN_S),
         commit_s=float(own.get("commit", MountOptions.commit_s)),
+        unmount_timeout_s=float(own.get("unmount_timeout", MountOptions.unmount_timeout_s)),
         heal_mb_s=float(own.get("heal_mb_s", MountOptions.heal_mb_s)),
         nonempty=nonempty,
         atime_rule=own.get("atime", MountOptions.atime_rule),

@@ -88,18 +88,26 @@ def using(mountpoint: Path) -> list[str]:
     return few([str(one) for one in all_processes() if any(is_below(target, mountpoint) for target in one.targets())])
 
 
-def elsewhere(device: str) -> list[Process]:
-    """A process for each other mount namespace that has this file system mounted too, as far as we may look."""
-    here = Process(Path("/proc/self")).namespace()
+def elsewhere(gone: Mount) -> list[Process]:
+    """A process for each other mount namespace that has the file system of this mount, which is gone here, as far as
+    we may look.
+
+    The kernel gives a device number again when its file system is gone: one that is mounted here is another's, and so
+    is one with another source.
+    """
+    here = Process(Path("/proc/self"))
+    if any(mount.device == gone.device for mount in here.mounts()):
+        return []
+    wanted = (gone.device, gone.type, gone.source)
     found: list[Process] = []
-    seen = {here}
+    seen = {here.namespace()}
     for process in all_processes():
         namespace = process.namespace()
         if namespace in seen:
             continue
         if namespace:
             seen.add(namespace)
-        if any(mount.device == device for mount in process.mounts()):
+        if any((mount.device, mount.type, mount.source) == wanted for mount in process.mounts()):
             found.append(process)
     return found
 

@@ -31,6 +31,8 @@ class Serving:
     pid: int
     mountpoint: str
     file: Path
+    patience_s: float = 0.0
+    """For how long it tries to save at its end, though nothing can be saved."""
 
     def has_ended(self) -> bool:
         """Has it let go of its lock? Then everything it had is on the servers (or it was killed)."""
@@ -40,7 +42,10 @@ class Serving:
             return True
         try:
             # Whoever holds it now may be the next mount already.
-            return _try_lock(descriptor) or _fields(self.file) not in (None, (self.pid, self.mountpoint))
+            return _try_lock(descriptor) or (_fields(self.file) or (self.pid, self.mountpoint))[:2] != (
+                self.pid,
+                self.mountpoint,
+            )
         finally:
             os.close(descriptor)
 
@@ -76,22 +81,24 @@ def find(mountpoint: Path, where: Path | None = None) -> Serving | None:
             continue
         file = file_of(mountpoint, folder)
         fields = _fields(file)
-        if fields is not None and not (serving := Serving(*fields, file)).has_ended():
+        if fields is not None and not (serving := Serving(fields[0], fields[1], file, fields[2])).has_ended():
             return serving
     return None
 
 
-def _fields(file: Path) -> tuple[int, str] | None:
-    """The pid and the mountpoint in the file; None if they are not written yet."""
+def _fields(file: Path) -> tuple[int, str, float] | None:
+    """The pid, the mountpoint and the patience in the file; None if they are not written yet."""
     try:
         fields = json.loads(file.read_text())
-        return int(fields["pid"]), str(fields["mountpoint"])
+        return int(fields["pid"]), str(fields["mountpoint"]), float(fields.get("patience_s", 0.0))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 @contextmanager
-def announced(mountpoint: Path, where: Path | None = None, *, wait_s: float = WAIT_S) -> Iterator[None]:
+def announced(
+    mountpoint: Path, where: Path | None = None, *, wait_s: float = WAIT_S, patience_s: float = 0.0
+) -> Iterator[None]:
     """Hold the lock for `mountpoint`, after waiting for the one who served it before and is about to finish.
 
     Raises `MountpointError` if another live process still holds it then, or if there is no folder for it.
@@ -103,7 +110,7 @@ def announced(mountpoint: Path, where: Path | None = None, *, wait_s: float = WA
             raise MountpointError(f"{mountpoint}: another dfsmount still serves this mountpoint.")
         time.sleep(0.02)
     try:
-        text = json.dumps({"pid": os.getpid(), "mountpoint": os.fspath(mountpoint)})
+        text = json.dumps({"pid": os.getpid(), "mountpoint": os.fspath(mountpoint), "patience_s": patience_s})
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
         yield

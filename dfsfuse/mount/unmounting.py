@@ -14,7 +14,14 @@ import time
 from pathlib import Path
 
 from dfsfuse.mount import children, libfuse, mountpoints, processes, running
-from dfsfuse.mount.errors import FuseMissingError, MountBusyError, MountpointError, MountTimeoutError
+from dfsfuse.mount.errors import (
+    FuseMissingError,
+    MountBusyError,
+    MountedElsewhereError,
+    MountpointError,
+    MountTimeoutError,
+)
+from dfsfuse.mount.mount_table import Mount
 
 HELPER_TIMEOUT_S = 15.0
 FLUSH_TIMEOUT_S = 60.0
@@ -22,12 +29,15 @@ LOOK_ELSEWHERE_AFTER_S = 1.0
 """A process that is not done after this long may have the mount in another mount namespace."""
 
 
-def unmount(mountpoint: Path, *, lazy: bool = False, flush_timeout_s: float = FLUSH_TIMEOUT_S) -> str:
+def unmount(
+    mountpoint: Path, *, lazy: bool = False, force: bool = False, flush_timeout_s: float = FLUSH_TIMEOUT_S
+) -> str:
     """Unmount what dfsfuse mounted at `mountpoint` and wait until it is on the servers. Returns a sentence.
 
     `lazy` takes the mount out of the tree even though programs use it; its process ends when the last of them closes.
+    `force` (root): programs that wait for the mount get errors.
     Raises `MountpointError` if it is no mount of ours, `MountBusyError` with the names of those who use it, also in
-    another mount namespace, `MountTimeoutError` if the process is not done by then.
+    another mount namespace (`MountedElsewhereError`), `MountTimeoutError` if the process is not done by then.
     """
     mountpoint = mountpoints.absolute(mountpoint)
     mount = mountpoints.mounted_at(mountpoint)
@@ -40,19 +50,19 @@ def unmount(mountpoint: Path, *, lazy: bool = False, flush_timeout_s: float = FL
     if not mount.is_ours:
         raise MountpointError(f"{mountpoint}: {mount.source} ({mount.type}) is mounted here, not dfsfuse. Left alone.")
     stale = serving is None and mountpoints.is_stale(mountpoint)
-    detach(mountpoint, lazy=lazy or stale)
+    detach(mountpoint, lazy=lazy or stale, force=force)
     if stale:
         return f"{mountpoint}: unmounted (its dfsmount was no longer running)"
     if lazy:
         return f"{mountpoint}: unmounted; programs that still use it keep it until they close"
     if serving is not None:
-        _wait_for(serving, flush_timeout_s, mount.device)
+        _wait_for(serving, flush_timeout_s, mount)
     return f"{mountpoint}: unmounted"
 
 
-def detach(mountpoint: Path, *, lazy: bool = False) -> None:
+def detach(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None:
     """Take the mount out of the kernel's table, by umount as root, else by fusermount3."""
-    result = children.run(_command(mountpoint, lazy), HELPER_TIMEOUT_S)
+    result = children.run(_command(mountpoint, lazy, force), HELPER_TIMEOUT_S)
     if result is None:
         raise MountTimeoutError(
             f"{mountpoint}: unmounting takes too long (its dfsmount hangs?). Try: dfsmount -u -z {mountpoint}"
@@ -97,26 +107,28 @@ def remove_stale(mountpoint: Path) -> bool:
     return True
 
 
-def _command(mountpoint: Path, lazy: bool) -> list[str]:
+def _command(mountpoint: Path, lazy: bool, force: bool) -> list[str]:
+    """umount without its helper: that is `umount.dfs`, which comes here."""
     umount = shutil.which("umount", path=os.environ.get("PATH", "") + ":/bin:/sbin:/usr/bin:/usr/sbin")
     if os.geteuid() == 0 and umount:
-        return [umount, *(["-l"] if lazy else []), "--", os.fspath(mountpoint)]
+        return [umount, "-i", *["-l"] * lazy, *["-f"] * force, "--", os.fspath(mountpoint)]
     helper = libfuse.fusermount()
     if helper is None:
         raise FuseMissingError(f"fusermount3 is missing. Install it as root: {libfuse.INSTALL_COMMAND}")
     return [helper, "-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)]
 
 
-def _wait_for(serving: running.Serving, timeout_s: float, device: str | None = None) -> None:
-    """Until the process is done. Raises `MountBusyError` if the file system (`device`) is mounted elsewhere too: then
-    it serves on."""
+def _wait_for(serving: running.Serving, timeout_s: float, gone: Mount | None = None) -> None:
+    """Until the process is done. Raises `MountedElsewhereError` if the file system of the mount that is `gone` here is
+    mounted elsewhere too: then it serves on."""
     began = time.monotonic()
-    has_looked = device is None
+    timeout_s += serving.patience_s
+    has_looked = False
     while not serving.has_ended():
         waited_s = time.monotonic() - began
-        if not has_looked and waited_s > LOOK_ELSEWHERE_AFTER_S:
+        if gone is not None and not has_looked and waited_s > LOOK_ELSEWHERE_AFTER_S:
             has_looked = True
-            _refuse_if_elsewhere(serving, str(device))
+            _refuse_if_elsewhere(serving, gone)
         if waited_s > timeout_s:
             raise MountTimeoutError(
                 f"{serving.mountpoint}: unmounted, but process {serving.pid} is not done writing to the "
@@ -125,12 +137,12 @@ def _wait_for(serving: running.Serving, timeout_s: float, device: str | None = N
         time.sleep(0.02)
 
 
-def _refuse_if_elsewhere(serving: running.Serving, device: str) -> None:
-    """Raise `MountBusyError` if another mount namespace (a container, a service with a private /tmp) has a copy."""
-    others = processes.elsewhere(device)
+def _refuse_if_elsewhere(serving: running.Serving, gone: Mount) -> None:
+    """Raise `MountedElsewhereError` if another mount namespace (a container's, a private /tmp's) has a copy."""
+    others = processes.elsewhere(gone)
     if others:
         by = ", ".join(processes.few([str(other) for other in others]))
-        raise MountBusyError(
+        raise MountedElsewhereError(
             f"{serving.mountpoint}: unmounted here, but it is also mounted in the mount namespace of {by}, and process "
             f"{serving.pid} serves it there. Unmount it there too (nsenter -t {others[0].pid} -m umount "
             f"{serving.mountpoint}), or end it everywhere, with all saved: kill {serving.pid}"

@@ -81,6 +81,8 @@ class LogMap:
         self._lease_until = NEVER
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
+        self._seen_at = NEVER
+        """The same, and never taken back."""
         self._unsettled = False
         self._committed_at = NEVER
         self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
@@ -154,6 +156,10 @@ class LogMap:
                 failure = last.failure or failure
         if failure is not None:
             raise failure
+
+    def known_ago_s(self) -> float:
+        """For how long nothing has been heard of what other clients change."""
+        return self._clock() - self._seen_at
 
     def was_made(self, sequence: int) -> bool:
         """See `MapStore.was_made`."""
@@ -367,7 +373,7 @@ class LogMap:
         self._absorb()
         if not is_newest:
             self._confirm()
-        self._fresh_at = begun
+        self._fresh_at = self._seen_at = begun
 
     def _confirm(self) -> None:
         """No quorum has told where the log ends. Raises `UnavailableError` if the known state may not be shown then."""
@@ -397,7 +403,7 @@ class LogMap:
         news = self._absorb()
         if not is_newest:
             self._confirm()
-        self._fresh_at = now
+        self._fresh_at = self._seen_at = now
         return not view.touched_by(news)
 
     def _absorb(self) -> News:
@@ -438,7 +444,8 @@ class LogMap:
                 self._committer.wake()  # some servers may have given a lease all the same: it is to be let go
         if done:
             with self._lock:
-                self._fresh_at, self._committed_at = begun, self._clock()
+                self._fresh_at = self._seen_at = begun
+                self._committed_at = self._clock()
                 if not self._is_last(news):
                     # Another client may have finished our batch for us, and gone on from there.
                     self._cache.changed_elsewhere([*(key for key, _ in contents.puts), *contents.deletes])

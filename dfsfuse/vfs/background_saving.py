@@ -62,13 +62,17 @@ class BackgroundSaver:
         self._thread = threading.Thread(target=self._run, name="vfs-saving", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Save everything, as long as that succeeds, and end. What is left is the caller's."""
+    def stop(self) -> None:
+        """End, after the group under way. What is unsaved is the caller's."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+
+    def close(self) -> None:
+        """Save everything, as long as that succeeds, and end. What is left is the caller's."""
+        self.stop()
         unsaved = self._all_unsaved()
         with self._changed:
             self._schedule.succeeded()  # who unmounts need not wait for the next attempt

@@ -58,27 +58,33 @@ class Tree:
 
         return self._by_either_name(parent, name, find)
 
-    def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> Found:
-        """What is at the end of a path from the root on; symbolic links are not followed.
+    def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> tuple[list[int], Inode]:
+        """What each name of a path from the root on leads to, and the record of the last; symbolic links are not
+        followed.
 
         `newest`: in the newest state, as open(2) must see it.
         """
 
-        def walk(view: View) -> Found:
+        def walk(view: View) -> tuple[list[int], Inode]:
+            inodes_found: list[int] = []
             ino = ROOT
             for name in names[:-1]:
                 ino = directories.lookup(view, ino, name).ino
+                inodes_found.append(ino)
             if names:
-                return _step(view, ino, names[-1])
-            return ino, inodes.load(view, ino)
+                ino, inode = _step(view, ino, names[-1])
+                return [*inodes_found, ino], inode
+            return [], inodes.load(view, ino)
 
         try:
             return self._context.store.read(walk) if newest else self._read(walk)
         except FileNotFoundError:
+            slowly: list[int] = []
             found = ROOT, self._read(lambda view: inodes.load(view, ROOT))
             for name in names:  # slowly, since any of the names may be a listed one
                 found = self.lookup(found[0], name)
-            return found
+                slowly.append(found[0])
+            return slowly, found[1]
 
     def get(self, ino: int) -> Inode:
         """The inode's record. The first one to look at the root of a new namespace makes it."""

@@ -31,6 +31,7 @@ import msgspec
 from dfsfuse.namespace import directories, inodes, records
 from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import InodeNumbers, error
+from dfsfuse.namespace.keys import ROOT
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space, space_of
@@ -40,6 +41,7 @@ from dfsfuse.vfs.changed import Changed, changes_of
 from dfsfuse.vfs.changing import Changer
 from dfsfuse.vfs.compaction import Compactor
 from dfsfuse.vfs.context import Context, Segments, log
+from dfsfuse.vfs.ending import Ending
 from dfsfuse.vfs.extended import Extended
 from dfsfuse.vfs.files import Files
 from dfsfuse.vfs.folders import Folders
@@ -47,6 +49,7 @@ from dfsfuse.vfs.health import Health, health_of_many
 from dfsfuse.vfs.holes import Holes
 from dfsfuse.vfs.incomplete import Incomplete, Policy
 from dfsfuse.vfs.locking import LIFETIME_S, Locking
+from dfsfuse.vfs.names_seen import NamesSeen
 from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.open_files import OpenFiles
 from dfsfuse.vfs.orphan_keeper import OrphanKeeper
@@ -139,6 +142,8 @@ class Vfs:
         self._folders = Folders(context, self._incomplete, times)
         self._extended = Extended(context)
         self._putter = Putter(context, self._tree, self._reaper)
+        self._names = NamesSeen()
+        self.ending = Ending(context, table, saver, self.background_saver, self._uploads, self._names)
 
     def close(self) -> None:
         """Save everything and end the threads. Raises what the saving raises. The store and the segments stay open."""
@@ -201,7 +206,9 @@ class Vfs:
         self, parent: int, name: bytes, *, hold: bool = False, found_as: Callable[[bytes, int], None] | None = None
     ) -> Attributes:
         """What has this name in the folder. Raises OSError (ENOENT, ENOTDIR...)."""
-        return self._files.attributes(*self._tree.lookup(parent, name, hold=hold, found_as=found_as))
+        found = self._files.attributes(*self._tree.lookup(parent, name, hold=hold, found_as=found_as))
+        self._names.saw(parent, name, found.ino)
+        return found
 
     def forget(self, ino: int, holds: int = 1) -> None:
         """An inode that was held so many times need not be kept any more if it has no name."""
@@ -212,7 +219,9 @@ class Vfs:
 
         `newest`: in the newest state, as open(2) must see it.
         """
-        return self._files.attributes(*self._tree.resolve(names, newest=newest))
+        found, inode = self._tree.resolve(names, newest=newest)
+        self._names.saw_path(names, found)
+        return self._files.attributes(found[-1] if found else ROOT, inode)
 
     def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
@@ -221,14 +230,18 @@ class Vfs:
         if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
             raise error(errno.EINVAL)
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
-        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev, hold=hold, way=way))
+        made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev, hold=hold, way=way))
+        self._names.saw(parent, name, made.ino)
+        return made
 
     def mkdir(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> Attributes:
         """A new folder."""
         mode = stat.S_IFDIR | stat.S_IMODE(mode)
-        return self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, hold=hold, way=way))
+        made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, hold=hold, way=way))
+        self._names.saw(parent, name, made.ino)
+        return made
 
     def symlink(
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, hold: bool = False, way: Way = ()
@@ -268,6 +281,7 @@ class Vfs:
         """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; `owner`: who calls,
         to whom the whiteout belongs."""
         self._tree.rename(parent, name, new_parent, new_name, flags, way, owner)
+        self._names.moved(parent, name, new_parent, new_name)
 
     # ------------------------------------------------------------------ attributes (changing.py, extended.py)
 
@@ -312,7 +326,9 @@ class Vfs:
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: attributes and a handle. Raises OSError (EEXIST with O_EXCL...)."""
-        return self._files.create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
+        made, handle = self._files.create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
+        self._names.saw(parent, name, made.ino)
+        return made, handle
 
     def open(self, ino: int, flags: int) -> int:
         """A handle on a regular file, in its newest state."""

@@ -48,12 +48,13 @@ def run_privately(folder: Path, script: str) -> subprocess.CompletedProcess[str]
     shutil.copy(REPOSITORY / "pyproject.toml", project)
     (project / ".venv/installed").touch()
     shutil.copytree(REPOSITORY / "docs/man", project / "docs/man")
-    helper = project / ".venv/bin/mount.dfs"
-    helper.write_text(
-        f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(REPOSITORY))}\n"
-        f'exec {shlex.quote(sys.executable)} -m dfsfuse.cli.mount_helper "$@"\n'
-    )
-    helper.chmod(0o755)
+    for name in ("mount", "umount"):
+        helper = project / f".venv/bin/{name}.dfs"
+        helper.write_text(
+            f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(REPOSITORY))}\n"
+            f'exec {shlex.quote(sys.executable)} -m dfsfuse.cli.{name}_helper "$@"\n'
+        )
+        helper.chmod(0o755)
     return subprocess.run(
         ["unshare", "--mount", "bash", "-c", PRIVATE + script],
         stdout=subprocess.PIPE,
@@ -87,7 +88,7 @@ def test_mount_and_umount(grid: Grid, tmp_path: Path) -> None:
     mount -t fuse.dfs -o remount,ro {config} mnt || echo "code $?"
     test -e "$MAN/man8/dfs-server.8" -a -e "$MAN/man1/dfc.1"
     make -s -C "$PROJECT" uninstall-mount-helper
-    ls /sbin/mount.dfs /sbin/mount.fuse.dfs "$MAN"/man*/* || echo gone
+    ls /sbin/mount.dfs /sbin/mount.fuse.dfs /sbin/umount.dfs /sbin/umount.fuse.dfs "$MAN"/man*/* || echo gone
     """
     done = run_privately(tmp_path, INSTALL + script)
     assert done.returncode == 0, done.stdout
@@ -99,6 +100,31 @@ def test_mount_and_umount(grid: Grid, tmp_path: Path) -> None:
     assert "-o remount: options cannot change" in lines[4]
     assert lines[5] == "code 1"
     assert lines[-1] == "gone"
+
+
+def test_umount_returns_when_all_is_on_the_servers(grid: Grid, tmp_path: Path) -> None:
+    """Also as a user calls it, with what is closed and not saved yet; with -l it does not wait."""
+    config = shlex.quote(str(grid.client_config))
+    script = rf"""
+    is_done() {{ tail -n 1 state/dfsfuse/mount-mnt-*.log | grep -q " done$"; }}
+    mount -t fuse.dfs -o durability=fsync {config} mnt
+    for number in $(seq 200); do echo "$number" > "mnt/file $number"; done
+    umount mnt
+    is_done && echo "all is saved"
+    mount -t fuse.dfs {config} mnt
+    cat mnt/file\ 200
+    exec 9< mnt/file\ 200
+    umount -v mnt || echo "code $?"
+    umount -l mnt
+    is_done || echo "a program has it still"
+    exec 9<&-
+    """
+    done = run_privately(tmp_path, INSTALL + script)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["all is saved", "200"]
+    assert lines[2].startswith("umount.dfs: ") and "mnt: in use by bash (" in lines[2]
+    assert lines[3:] == ["code 32", "a program has it still"]
 
 
 def test_a_line_of_fstab_is_mounted_once(grid: Grid, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from dfsfuse.cli.piece_reports import PieceReport
 from dfsfuse.cli.server_reports import ServerReport
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.cluster.servers import ServerAddress
+from dfsfuse.upkeep.recovery.kept import Namespace, Server
 from dfsfuse.vfs.vfs import Vfs
 
 SERVERS = tuple(ServerAddress(number, f"DFS{number}", "127.0.0.1", 10000 + number) for number in range(1, 5))
@@ -65,6 +66,11 @@ class MemoryAccess:
     @property
     def cluster(self) -> FakeCluster:
         raise AssertionError("there are no servers here: see support.stored_dfc")
+
+    def namespace(self) -> Namespace:
+        return Namespace(
+            "alice", b"namespace of alice", tuple(Server(server.name, server.name.encode()) for server in SERVERS)
+        )
 
     def new_log(self) -> QuorumLog:
         raise AssertionError("there is no log here: see support.stored_dfc")

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from dfs_server import cli as dfs_server
-from dfsfuse.cli import dfc, dfsmount, mount_helper
+from dfsfuse.cli import dfc, dfsmount, mount_helper, umount_helper
 from dfsfuse.mount import options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +22,7 @@ COMMANDS = [
     ("dfs-server.8", "dfs-server", dfs_server.cli),
     ("dfsmount.8", "dfsmount", dfsmount.cli),
     ("dfsmount.8", "mount.dfs", mount_helper.cli),
+    ("dfsmount.8", "umount.dfs", umount_helper.cli),
     ("dfc.1", "dfc", dfc.cli),
     *(("dfc.1", name, command) for name, command in dfc.cli.commands.items()),
 ]
@@ -52,7 +53,9 @@ def options_of(command: click.Command) -> set[str]:
 
 @pytest.mark.parametrize(("page", "title", "command"), COMMANDS, ids=[title for _, title, _ in COMMANDS])
 def test_every_option_is_explained_and_no_other(page: str, title: str, command: click.Command) -> None:
-    explained = set(re.findall(r"(?:^| )(--?[a-z][a-z-]*)", "\n".join(tags(section(page, "SS", title))), re.MULTILINE))
+    explained = set(
+        re.findall(r"(?:^| )(--?[a-zA-Z][a-z-]*)", "\n".join(tags(section(page, "SS", title))), re.MULTILINE)
+    )
     help_options = {"-h", "--help"}  # said once on each page
     assert explained - help_options == options_of(command) - help_options
 

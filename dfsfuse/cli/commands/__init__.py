@@ -11,9 +11,24 @@ from dfsfuse.cli.commands.heal import heal
 from dfsfuse.cli.commands.help import help_
 from dfsfuse.cli.commands.listing import list_
 from dfsfuse.cli.commands.put import put
+from dfsfuse.cli.commands.recover import recover
 from dfsfuse.cli.commands.stat import stat_
 from dfsfuse.cli.commands.status import status
 from dfsfuse.cli.commands.verify import verify
 
-COMMANDS: tuple[click.Command, ...] = (put, get, list_, mkdir, rm, mv, stat_, status, verify, heal, fsck, help_)
+COMMANDS: tuple[click.Command, ...] = (
+    put,
+    get,
+    list_,
+    mkdir,
+    rm,
+    mv,
+    stat_,
+    status,
+    verify,
+    heal,
+    fsck,
+    recover,
+    help_,
+)
 ALIASES = {"ls": "list", "dir": "list", "del": "rm", "delete": "rm", "rename": "mv"}

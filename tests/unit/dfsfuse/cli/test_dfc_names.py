@@ -188,6 +188,7 @@ ARGUMENTS = {
     "verify": ["--against", "here", "d"],
     "heal": ["d"],
     "help": ["put"],
+    "recover": ["20261130T125334Z-1"],
 }
 
 

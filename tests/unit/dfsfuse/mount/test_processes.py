@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from dfsfuse.mount import processes
+import pytest
+
+from dfsfuse.mount import mount_table, processes
+from dfsfuse.mount.mount_table import Mount
 from dfsfuse.mount.processes import Process
 
 
@@ -38,5 +42,40 @@ def test_the_names_of_paths_that_begin_alike() -> None:
     assert not processes.is_below("/mnt2", Path("/mnt"))
 
 
-def test_a_file_system_that_is_mounted_here_only() -> None:
-    assert processes.elsewhere("no:device") == []
+GONE = Mount(41, 29, "0:45", "/mnt/dfs", "fuse.dfs", "alice@host:1,2,3,4")
+
+
+def table(tmp_path: Path, pid: int, namespace: str, *lines: str) -> Process:
+    """A process of this mount namespace, with this table."""
+    folder = tmp_path / str(pid)
+    (folder / "ns").mkdir(parents=True)
+    (folder / "ns/mnt").symlink_to(namespace)
+    (folder / "mountinfo").write_text("".join(f"{line}\n" for line in lines))
+    return Process(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("50 29 0:45 / /elsewhere rw - fuse.dfs alice@host:1,2,3,4 rw", True),
+        ("50 29 0:46 / /mnt/dfs rw - fuse.dfs alice@host:1,2,3,4 rw", False),
+        ("50 29 0:45 / /mnt/dfs rw - fuse.dfs alice@host:5,6,7,8 rw", False),  # the number was given again
+        ("50 29 0:45 / /mnt/dfs rw - tmpfs none rw", False),
+    ],
+)
+def test_who_has_a_copy_in_another_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, is_found: bool
+) -> None:
+    other = table(tmp_path, 10, "mnt:[1]", line)
+    same = table(tmp_path, 11, "mnt:[1]", line)
+    monkeypatch.setattr(processes, "all_processes", lambda: [other, same])
+    assert processes.elsewhere(GONE) == [other] * is_found
+
+
+def test_a_device_that_is_mounted_here_is_another_file_system_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = mount_table.read()[0]
+    other = table(tmp_path, 10, "mnt:[1]", f"50 29 {here.device} / /x rw - fuse.dfs alice@host:1,2,3,4 rw")
+    monkeypatch.setattr(processes, "all_processes", lambda: [other])
+    assert processes.elsewhere(replace(GONE, device=here.device)) == []

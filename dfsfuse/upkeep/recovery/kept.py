@@ -1,0 +1,300 @@
+"""The folder in which unsaved data is kept: docs/disk-format.md, "What a mount could not save".
+
+    UNSAVED/ID/             mode 700; ID is the time, UTC, and the number of the mount's process
+        manifest            one line `dfsfuse unsaved FORMAT DIGEST`, then JSON: namespace, mount, files, their parts
+        data                the bytes of all parts, one after the other
+        names.txt           for people: a line a file
+
+Invariants: the manifest's digest (BLAKE3) is over all that follows its first line, and each part has the digest of its
+bytes; what does not fit its digest is never used. A folder is made under ID.part, fsynced with all that is in it, and
+then renamed: what has the name ID is whole. A folder of a format that is not known is refused and never guessed at.
+
+If the disk is full, the smallest files are kept first, and each file says how many of its bytes are missing.
+
+Knows the local disk; no servers, no Vfs. No threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from blake3 import blake3
+
+from dfsfuse.data.extents import Segment
+from dfsfuse.errors import DfsError
+from dfsfuse.vfs.left_over import LeftOver
+
+FORMAT: Final = 1
+FOLDER: Final = "unsaved"
+"""The name of UNSAVED, which is in one of the user's state folders (`dfsfuse.mount.state_folders`)."""
+_FIRST_WORDS: Final = "dfsfuse unsaved"
+_PART_SUFFIX: Final = ".part"
+_MANIFEST_MAX_BYTES: Final = 1 << 30
+_RECORD_BYTES: Final = 1024
+"""Room that is set aside for what the manifest says of one file or part."""
+
+
+class KeptError(DfsError):
+    """A folder of unsaved data cannot be read, or is not what was written."""
+
+
+class Server(msgspec.Struct, frozen=True):
+    """One of the four servers, as the mount knew it."""
+
+    name: str
+    identity: bytes
+
+
+class Namespace(msgspec.Struct, frozen=True):
+    """Whose data it is. `identity` is the namespace's own, empty if it was not known; servers are recognised by the
+    identities of their folders."""
+
+    user: str
+    identity: bytes
+    servers: tuple[Server, ...]
+
+    def is_same_as(self, other: Namespace) -> bool:
+        """Whether both are the same namespace: the same user, and the same identity or at least two of the same
+        servers' folders (an old client may have made the namespace another identity)."""
+        if self.user == other.user and self.identity and self.identity == other.identity:
+            return True
+        theirs = {(server.name, server.identity) for server in other.servers}
+        common = [server for server in self.servers if server.identity and (server.name, server.identity) in theirs]
+        return self.user == other.user and len(common) >= 2
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Some bytes of a file: in `data` from `at` on, or those of a segment that is on the servers."""
+
+    offset: int
+    length: int
+    at: int | None = None
+    digest: bytes = b""
+    segment: bytes = b""
+    """The segment's record (MessagePack), if the bytes are there."""
+    segment_offset: int = 0
+
+
+class KeptFile(msgspec.Struct, frozen=True):
+    """The unsaved bytes of one file."""
+
+    inode: int
+    path: bytes | None
+    written_ns: int
+    is_appended: bool
+    is_doubtful: bool
+    parts: tuple[Part, ...]
+    missing_bytes: int = 0
+    """Bytes that could not be kept."""
+
+    @property
+    def size(self) -> int:
+        """The number of bytes that are kept."""
+        return sum(part.length for part in self.parts)
+
+    @property
+    def shown(self) -> str:
+        """What to call it in a message."""
+        return f"/{os.fsdecode(self.path)}" if self.path is not None else f"inode {self.inode}"
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """All that is known of what a mount left."""
+
+    namespace: Namespace
+    mountpoint: bytes
+    pid: int
+    ended_ns: int
+    known_ns: int
+    """Until this moment the mount knew what others had changed."""
+    why: str
+    files: tuple[KeptFile, ...]
+
+
+class Kept:
+    """A folder of unsaved data."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @property
+    def id(self) -> str:
+        """By which it is called on the command line."""
+        return self.folder.name
+
+    def read(self, part: Part) -> bytes:
+        """The bytes of a part that is kept here. Raises `KeptError` if they are not what was written."""
+        assert part.at is not None
+        try:
+            with (self.folder / "data").open("rb") as file:
+                file.seek(part.at)
+                data = file.read(part.length)
+        except OSError as error:
+            raise KeptError(f"{self.folder}/data: cannot be read: {error.strerror}") from error
+        if len(data) != part.length or blake3(data).digest() != part.digest:
+            raise KeptError(f"{self.folder}/data: bytes {part.at} to {part.at + part.length} are not what was written")
+        return data
+
+    def keep_only(self, files: Sequence[KeptFile]) -> None:
+        """The others are done. Without any the folder is removed. Raises OSError."""
+        if not files:
+            self.discard()
+            return
+        self.manifest = msgspec.structs.replace(self.manifest, files=tuple(files))
+        new = self.folder / "manifest.new"
+        with new.open("wb") as file:
+            file.write(_encode(self.manifest))
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(self.folder / "manifest")
+        _sync_folder(self.folder)
+
+    def discard(self) -> None:
+        """Remove it and all that is in it. Raises OSError."""
+        gone = self.folder.with_name(self.folder.name + _PART_SUFFIX)
+        self.folder.rename(gone)
+        shutil.rmtree(gone)
+        _sync_folder(gone.parent)
+
+
+def keep(where: Path, name: str, manifest: Manifest, files: Iterable[LeftOver]) -> Kept:
+    """Write what is left over into a new folder `name` in `where`. What does not fit on the disk is missing in the
+    result. Raises OSError if nothing can be written at all."""
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = where / (name + _PART_SUFFIX)
+    folder.mkdir(mode=0o700)
+    try:
+        wanted = sorted(files, key=lambda file: file.size)
+        with _create(folder / "manifest") as text:
+            os.posix_fallocate(text.fileno(), 0, _RECORD_BYTES * (2 + sum(1 + len(file.parts) for file in wanted)))
+            with _create(folder / "data") as data:
+                kept = tuple(_keep_file(data.fileno(), file) for file in wanted)
+                os.fsync(data.fileno())
+            made = msgspec.structs.replace(manifest, files=kept)
+            text.write(_encode(made))
+            text.truncate()
+            text.flush()
+            os.fsync(text.fileno())
+        with suppress(OSError):  # the manifest says it too
+            _write_names(folder / "names.txt", made)
+        _sync_folder(folder)
+        folder.rename(where / name)
+        _sync_folder(where)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Kept(where / name, made)
+
+
+def found_in(where: Path) -> tuple[list[Kept], list[KeptError]]:
+    """All that is kept there, the oldest first; and why some of it cannot be read."""
+    kept: list[Kept] = []
+    errors: list[KeptError] = []
+    try:
+        names = sorted(os.listdir(where))  # noqa: PTH208
+    except OSError:
+        return [], []
+    for name in names:
+        if not name.endswith(_PART_SUFFIX) and (where / name / "manifest").exists():
+            try:
+                kept.append(load(where / name))
+            except KeptError as error:
+                errors.append(error)
+    return kept, errors
+
+
+def load(folder: Path) -> Kept:
+    """What is kept in this folder. Raises `KeptError`."""
+    file = folder / "manifest"
+    try:
+        with file.open("rb") as opened:
+            first, _, rest = opened.read(_MANIFEST_MAX_BYTES).partition(b"\n")
+    except OSError as error:
+        raise KeptError(f"{file}: cannot be read: {error.strerror}") from error
+    words = first.decode(errors="replace").split(" ")
+    if " ".join(words[:2]) != _FIRST_WORDS or len(words) != 4:
+        raise KeptError(f"{file}: this is not what a mount has kept")
+    if words[2] != str(FORMAT):
+        raise KeptError(f"{file}: has format {words[2]}, and this program knows format {FORMAT} only")
+    if words[3] != blake3(rest).hexdigest():
+        raise KeptError(f"{file}: is damaged: it does not fit its digest")
+    try:
+        return Kept(folder, msgspec.json.decode(rest, type=Manifest))
+    except msgspec.DecodeError as error:
+        raise KeptError(f"{file}: cannot be understood: {error}") from error
+
+
+def segment_of(part: Part) -> Segment:
+    """The segment that has the bytes of a part. Raises `KeptError`."""
+    try:
+        return msgspec.msgpack.decode(part.segment, type=Segment)
+    except msgspec.DecodeError as error:
+        raise KeptError(f"the record of a segment cannot be understood: {error}") from error
+
+
+def _keep_file(data: int, file: LeftOver) -> KeptFile:
+    parts: list[Part] = []
+    missing = 0
+    for shown in file.parts:
+        if shown.data is None:
+            assert shown.segment is not None
+            segment = msgspec.msgpack.encode(shown.segment)
+            parts.append(Part(shown.start, shown.length, segment=segment, segment_offset=shown.segment_offset))
+        elif (at := _append(data, shown.data)) is None:
+            missing += shown.length
+        else:
+            parts.append(Part(shown.start, shown.length, at, blake3(shown.data).digest()))
+    return KeptFile(
+        file.ino, file.path, file.written_ns, file.is_appended, file.is_doubtful, tuple(parts), missing_bytes=missing
+    )
+
+
+def _append(data: int, block: memoryview) -> int | None:
+    """Where the bytes begin in the file; None if they cannot be written."""
+    at = os.lseek(data, 0, os.SEEK_END)
+    left = block
+    try:
+        while left:
+            left = left[os.write(data, left) :]
+    except OSError as error:
+        os.ftruncate(data, at)
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+            return None
+        raise
+    return at
+
+
+def _encode(manifest: Manifest) -> bytes:
+    rest = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    return f"{_FIRST_WORDS} {FORMAT} {blake3(rest).hexdigest()}\n".encode() + rest
+
+
+def _write_names(file: Path, manifest: Manifest) -> None:
+    with _create(file) as opened:
+        for kept in manifest.files:
+            name = kept.shown.encode("utf-8", "backslashreplace").replace(b"\n", b"\\n")
+            lost = f" ({kept.missing_bytes} more could not be kept)" if kept.missing_bytes else ""
+            opened.write(b"%s: %d bytes%s\n" % (name, kept.size, lost.encode()))
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _create(file: Path):  # type: ignore[no-untyped-def]
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    return open(descriptor, "wb")  # noqa: PTH123
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,72 @@
+"""What is to become of the kept bytes of one file, given what is on the servers now. Pure.
+
+The rule is that nothing newer is ever overwritten. Whether a file was changed since is told by its time of change
+(ctime, which no program can set), compared with the moment until which the mount knew what others did: by the clocks
+of the machines, as far as these agree.
+
+| the file now | kept bytes with places of their own | kept bytes that were appended |
+|---|---|---|
+| is not there any more, or is no regular file | beside | beside |
+| holds these bytes already | nothing to do | nothing to do, if a batch with them was in doubt |
+| not changed since | in their places | at the end |
+| changed since | beside | at the end; beside, if a batch with them was in doubt |
+
+What is not whole, since the local disk was full, goes beside: a file is never made of two times without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Final
+
+from dfsfuse.upkeep.recovery.kept import KeptFile
+
+NAME_MAX_BYTES: Final = 255
+
+
+class Action(Enum):
+    """What to do with one file."""
+
+    IN_PLACE = "in its place"
+    AT_THE_END = "at its end"
+    BESIDE = "beside"
+    NOTHING = "there already"
+
+
+@dataclass(frozen=True)
+class Now:
+    """The file as it is on the servers."""
+
+    is_file: bool
+    ctime_ns: int
+    holds: Callable[[], bool]
+    """Whether it has the kept bytes already: in their places, or at its end if they were appended. Asked if need be."""
+
+
+def decide(file: KeptFile, known_ns: int, now: Now | None) -> Action:
+    """What to do with the kept bytes; `now` is None if there is no such inode any more."""
+    if not file.parts:
+        return Action.NOTHING
+    if now is None or not now.is_file or file.missing_bytes:
+        return Action.BESIDE
+    is_unchanged = now.ctime_ns <= known_ns
+    if file.is_appended:
+        if is_unchanged or not file.is_doubtful:
+            return Action.AT_THE_END
+        return Action.NOTHING if now.holds() else Action.BESIDE
+    if is_unchanged:
+        return Action.IN_PLACE
+    return Action.NOTHING if now.holds() else Action.BESIDE
+
+
+def name_beside(name: bytes, written_ns: int, number: int = 1) -> bytes:
+    """A name for what goes beside a file: `NAME [recovered 2026-11-30 12.45.10]`, cut to what a name may have."""
+    written = datetime.fromtimestamp(written_ns / 1e9, UTC).strftime("%Y-%m-%d %H.%M.%S")
+    suffix = f" [recovered {written}{f' {number}' if number > 1 else ''}]".encode()
+    room = NAME_MAX_BYTES - len(suffix)
+    if len(name) > room:
+        name = name[:room].decode(errors="ignore").encode() or name[:room]
+    return name + suffix

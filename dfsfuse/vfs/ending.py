@@ -1,0 +1,107 @@
+"""The last saving of a mount: bounded, and what is left over can be had.
+
+`save_all` goes on as long as something is saved every so many seconds, however much there is; servers that may be
+about to return are waited for that long and no longer. It asks whether they take data before it tries, instead of
+failing file by file. What is left then is given by `left_over`, to be kept elsewhere, and given up by `abandon`, so
+that closing the Vfs has nothing left to save.
+
+Called by one thread, when no program uses the mount any more. The thread that saves in the background is ended first,
+so that nobody else takes the commit locks of many files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.vfs import left_over
+from dfsfuse.vfs.background_saving import GROUP_FILES, BackgroundSaver
+from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.left_over import LeftOver
+from dfsfuse.vfs.names_seen import NamesSeen
+from dfsfuse.vfs.open_file import OpenFile
+from dfsfuse.vfs.open_files import OpenFiles
+from dfsfuse.vfs.saving import Saver
+from dfsfuse.vfs.uploads import Uploads
+
+PAUSE_S: Final = 0.2
+"""Between two looks whether the servers take data again."""
+LAST_COMMIT_S: Final = 5.0
+"""So long a save that is under way may hold a file, before what it has not told yet counts as unsaved."""
+
+
+class Ending:
+    """See the module."""
+
+    def __init__(
+        self,
+        context: Context,
+        files: OpenFiles,
+        saver: Saver,
+        background: BackgroundSaver,
+        uploads: Uploads,
+        names: NamesSeen,
+    ) -> None:
+        self._context = context
+        self._files = files
+        self._saver = saver
+        self._background = background
+        self._uploads = uploads
+        self._names = names
+
+    def save_all(self, patience_s: float, pause: Callable[[float], None]) -> Exception | None:
+        """Save everything, as long as something is saved within `patience_s`. Gives why something is left, if it is."""
+        failure: Exception | None = None
+        self._background.stop()
+        deadline = self._context.monotonic() + patience_s
+        while files := self._unsaved():
+            for first in range(0, len(files), GROUP_FILES):
+                if self._context.monotonic() >= deadline or not self._context.store.writable():
+                    break
+                group = files[first : first + GROUP_FILES]
+                failures = self._save(group)
+                failure = next(iter(failures.values()), failure)
+                if len(failures) < len(group):
+                    deadline = self._context.monotonic() + patience_s
+            if self._context.monotonic() >= deadline:
+                if self._unsaved():
+                    return failure or ReadOnlyError("fewer than three servers answer")
+                return None
+            if self._unsaved():
+                pause(PAUSE_S)
+        return None
+
+    def _save(self, files: list[OpenFile]) -> dict[OpenFile, Exception]:
+        """Save these together. Gives what those failed with that could not be saved."""
+        for file in files:
+            file.commit_lock.acquire()
+        try:
+            return self._saver.save_many(dict.fromkeys(files, math.inf))
+        finally:
+            for file in files:
+                file.commit_lock.release()
+
+    def _unsaved(self) -> list[OpenFile]:
+        return [file for file in self._files.all() if file.has_data and not file.is_unlinked]
+
+    def left_over(self) -> list[LeftOver]:
+        """What is unsaved, of each file that has a name."""
+        found = []
+        deadline = self._context.monotonic() + LAST_COMMIT_S
+        for file in self._unsaved():
+            is_ours = file.commit_lock.acquire(timeout=max(0.0, deadline - self._context.monotonic()))
+            try:
+                one = left_over.of(file, self._names.path(file.ino), self._context.clock())
+            finally:
+                if is_ours:
+                    file.commit_lock.release()
+            if one is not None:
+                found.append(one)
+        return found
+
+    def abandon(self) -> None:
+        """Give up all that is unsaved. Segments that are up already stay there: what is kept refers to them."""
+        for file in self._files.all():
+            self._uploads.forget(file)

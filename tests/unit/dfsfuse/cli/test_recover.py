@@ -1,0 +1,188 @@
+"""`dfc recover`: what is kept is listed, put back and discarded; and what the end of a mount says."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from support.memory_dfc import Dfc, MemoryAccess
+
+from dfsfuse.cli import ending
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.mount import state_folders
+from dfsfuse.upkeep.recovery import kept
+from dfsfuse.upkeep.recovery.kept import Kept
+
+MOUNTPOINT = Path("/mnt/dfs")
+NOTHING = "Nothing is kept: all mounts of this user have saved everything.\n"
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one state folder that there is."""
+    folder = tmp_path / "state"
+    monkeypatch.setattr(state_folders, "candidates", lambda: iter([folder]))
+    return folder
+
+
+class Ended:
+    """A mount of the namespace of `dfc`, which ends without its servers."""
+
+    def __init__(self, access: MemoryAccess) -> None:
+        self.access = access
+        self.ino = 0
+
+    def end(self, *names: str) -> str:
+        """Gives what was said. These files were there, are written to, and never closed."""
+        with self._session() as session:
+            for name in names:
+                found = session.vfs.lookup(1, name.encode())
+                session.vfs.write(session.vfs.open(found.ino, os.O_WRONLY), 0, b"unsaved")
+            self.access.store.is_writable = False
+            sentence = ending.keep(
+                session, self.access.namespace(), MOUNTPOINT, ReadOnlyError("fewer than three servers answer")
+            )
+            self.access.store.is_writable = True
+            session.vfs.ending.abandon()
+        return sentence
+
+    def _session(self) -> _Session:
+        return _Session(self.access)
+
+
+class _Session:
+    """What `ending` needs of a `dfsfuse.cli.session.Session`."""
+
+    def __init__(self, access: MemoryAccess) -> None:
+        self._access = access.connect()
+        self.vfs = self._access.vfs
+        self.store = SimpleNamespace(known_ago_s=lambda: 0.0)
+
+    def __enter__(self):  # type: ignore[no-untyped-def]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._access.close()
+
+
+@pytest.fixture
+def ended(dfc: Dfc, state: Path) -> Iterator[Ended]:
+    for name in ("a", "b"):
+        dfc.ok("put", "-", name, stdin=b"0123456789")
+    yield Ended(dfc.access)
+
+
+def only(state: Path) -> Kept:
+    (one,), errors = kept.found_in(state / "unsaved")
+    assert not errors
+    return one
+
+
+def test_nothing_is_kept(dfc: Dfc, state: Path) -> None:
+    assert dfc.ok("recover") == NOTHING
+    assert dfc.ok("recover", "--apply") == "Nothing is kept: there is nothing to put back.\n"
+    assert dfc.ok("recover", "--json") == "[]\n"
+    assert dfc.access.connections == 0
+    assert ending.waiting("alice") == ""
+
+
+def test_it_is_listed_put_back_and_gone(dfc: Dfc, state: Path, ended: Ended) -> None:
+    said = ended.end("a", "b")
+    one = only(state)
+    assert said == (
+        f"2 files (14) could not be saved: fewer than three servers answer. Kept in {one.folder} (names.txt lists "
+        "them). 'dfc recover' shows them, 'dfc recover --apply' puts them onto the servers."
+    )
+    assert ending.waiting("alice").startswith("an earlier mount could not save 2 files, which this machine keeps: ")
+    assert ending.waiting("bob") == ""
+    assert ending.of_mount(MOUNTPOINT, one.manifest.ended_ns)[0].id == one.id
+    assert ending.of_mount(MOUNTPOINT, one.manifest.ended_ns + 1) == []
+    assert ending.of_mount(Path("/other"), 0) == []
+    lines = dfc.ok("recover").splitlines()
+    assert lines[0].startswith(f"{one.id}  2") and lines[0].endswith("  /mnt/dfs  (user alice)")
+    assert lines[1:3] == ["  7  /a", "  7  /b"]
+    (listed,) = json.loads(dfc.ok("recover", "--json"))
+    assert (listed["id"], [file["path"] for file in listed["files"]]) == (one.id, ["/a", "/b"])
+    assert dfc.ok("recover", "--apply", one.id) == "/a: 7 put back\n/b: 7 put back\n"
+    assert dfc.ok("get", "a", "-") == "unsaved789"
+    assert dfc.ok("recover") == NOTHING
+    assert list((state / "unsaved").iterdir()) == []
+
+
+def test_what_is_newer_is_left_and_it_is_said(dfc: Dfc, state: Path, ended: Ended) -> None:
+    ended.end("a")
+    dfc.ok("put", "-", "a", stdin=b"newer")
+    said = dfc.ok("recover", "--apply")
+    assert said.startswith("/a: was changed or removed meanwhile; what was not saved is in /a [recovered ")
+    assert dfc.ok("get", "a", "-") == "newer"
+    assert dfc.ok("get", said.strip().partition(" is in ")[2], "-") == "unsaved"
+
+
+def test_what_fails_stays_and_the_others_are_done(dfc: Dfc, state: Path, ended: Ended) -> None:
+    ended.end("a", "b")
+    one = only(state)
+    first, second = one.manifest.files
+    assert first.parts[0].at == 0
+    data = (one.folder / "data").read_bytes()
+    (one.folder / "data").write_bytes(b"x" + data[1:])
+    outcome = dfc("recover", "--apply")
+    assert (outcome.code, outcome.out) == (1, "/b: 7 put back\n")
+    assert "/a: " in outcome.err and "not what was written" in outcome.err
+    assert [file.inode for file in only(state).manifest.files] == [first.inode]
+    (one.folder / "data").write_bytes(data)
+    assert dfc.ok("recover", "--apply") == "/a: 7 put back\n"
+    assert second.shown == "/b"
+
+
+def test_another_namespace_gets_nothing(dfc: Dfc, state: Path, ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended.end("a")
+    other = msgspec.structs.replace(dfc.access.namespace(), user="bob")
+    monkeypatch.setattr(dfc.access, "namespace", lambda: other)
+    outcome = dfc("recover", "--apply")
+    assert (outcome.code, outcome.out) == (14, "")
+    assert "this is another namespace's, of user alice" in outcome.err
+    assert dfc.ok("get", "a", "-") == "0123456789"
+    only(state)
+
+
+def test_discarding_needs_to_be_told_what(dfc: Dfc, state: Path, ended: Ended) -> None:
+    ended.end("a")
+    one = only(state)
+    for arguments, said in [
+        (("--discard",), "--discard needs an ID, or --all"),
+        (("--discard", "--apply", one.id), "exclude each other"),
+        (("--discard", "nonsense"), "nothing is kept under 'nonsense'"),
+    ]:
+        outcome = dfc("recover", *arguments)
+        assert (outcome.code, said in outcome.err) == (2, True), outcome
+    only(state)
+    assert dfc.ok("recover", "--discard", one.id) == f"{one.id}: discarded, 1 file\n"
+    ended.end("a")
+    assert "discarded, 1 file" in dfc.ok("recover", "--discard", "--all")
+    assert dfc.ok("recover") == NOTHING
+
+
+def test_a_folder_that_cannot_be_read_is_named(dfc: Dfc, state: Path, ended: Ended) -> None:
+    ended.end("a")
+    (only(state).folder / "manifest").write_bytes(b"dfsfuse unsaved 9 0\n")
+    outcome = dfc("recover")
+    assert outcome.code == 14
+    assert "has format 9, and this program knows format 1 only" in outcome.err
+
+
+def test_another_folder_if_one_takes_nothing(
+    dfc: Dfc, state: Path, ended: Ended, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(state_folders, "candidates", lambda: iter([tmp_path / "file", state]))
+    assert str(state) in ended.end("a")
+    monkeypatch.setattr(state_folders, "candidates", lambda: iter([tmp_path / "file"]))
+    said = ended.end("a", "b")
+    assert said.startswith("2 files (14) could not be saved (fewer than three servers answer), nor kept here (")
+    assert os.strerror(errno.ENOTDIR) in said and said.endswith("Lost: /a, /b")

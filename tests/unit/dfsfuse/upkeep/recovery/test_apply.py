@@ -1,0 +1,201 @@
+"""Kept bytes onto the servers: over a namespace in memory, kept by a real mount's end and read from a real folder."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+from support.memory_mounts import ROOT, MemoryMounts, create, names, read_file, write_file
+
+from dfsfuse.data.extents import REGION_BYTES
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.upkeep.recovery import kept
+from dfsfuse.upkeep.recovery.apply import Applier, Done
+from dfsfuse.upkeep.recovery.kept import Kept, KeptError, Manifest, Namespace
+from dfsfuse.upkeep.recovery.plan import Action
+from dfsfuse.vfs.vfs import AttributeChanges, Vfs
+
+
+class Left:
+    """A mount that ends with unsaved data, and another one that puts it back."""
+
+    def __init__(self, mounts: MemoryMounts, folder: Path) -> None:
+        self.mounts = mounts
+        self.folder = folder
+        self.vfs = mounts.mount()
+        self.later = mounts.mount()
+
+    def end(self) -> Kept:
+        """The servers are gone; what is unsaved is kept."""
+        now_ns = self.mounts.clock()
+        manifest = Manifest(Namespace("alice", b"", ()), b"/mnt", 1, now_ns, now_ns, "gone", ())
+        found = kept.keep(self.folder, "ID", manifest, self.vfs.ending.left_over())
+        self.vfs.ending.abandon()
+        self.vfs.close()
+        return kept.load(found.folder)
+
+    def apply(self, what: Kept) -> list[Done]:
+        applier = Applier(self.later, self.mounts.segments)
+        return [applier.apply(what, file) for file in what.manifest.files]
+
+
+@pytest.fixture
+def left(mounts: MemoryMounts, tmp_path: Path) -> Left:
+    return Left(mounts, tmp_path / "unsaved")
+
+
+def write(vfs: Vfs, name: bytes, offset: int, data: bytes, flags: int = 0) -> None:
+    """Unsaved data: nobody closes the file."""
+    vfs.write(vfs.open(vfs.lookup(ROOT, name).ino, os.O_WRONLY | flags), offset, data)
+
+
+def test_into_its_place_with_its_time(left: Left) -> None:
+    write_file(left.vfs, b"f", b"0123456789")
+    write(left.vfs, b"f", 3, b"abc")
+    what = left.end()
+    (done,) = left.apply(what)
+    assert (done.action, done.file.shown) == (Action.IN_PLACE, "/f")
+    assert read_file(left.later, b"f") == b"012abc6789"
+    assert left.later.lookup(ROOT, b"f").mtime_ns == what.manifest.files[0].written_ns
+    assert [one.action for one in left.apply(what)] == [Action.NOTHING]  # as after a crash
+
+
+def test_a_file_that_was_renamed_is_found_by_its_inode(left: Left) -> None:
+    write_file(left.vfs, b"f", b"0123456789")
+    write(left.vfs, b"f", 0, b"abc")
+    what = left.end()
+    left.later.rename(ROOT, b"f", ROOT, b"g")
+    what.manifest = msgspec.structs.replace(what.manifest, known_ns=left.mounts.clock())
+    assert [one.action for one in left.apply(what)] == [Action.IN_PLACE]
+    assert read_file(left.later, b"g") == b"abc3456789"
+
+
+def test_what_is_newer_is_never_overwritten(left: Left) -> None:
+    write_file(left.vfs, b"f", b"0123456789")
+    write(left.vfs, b"f", 8, b"old")
+    what = left.end()
+    write_file(left.later, b"f", b"NEWER CONTENT")
+    (done,) = left.apply(what)
+    assert done.action is Action.BESIDE and done.beside is not None
+    assert read_file(left.later, b"f") == b"NEWER CONTENT"
+    assert done.beside.startswith(b"/f [recovered ")
+    assert read_file(left.later, done.beside[1:]) == bytes(8) + b"old"
+    assert left.later.lookup(ROOT, done.beside[1:]).mode & 0o777 == 0o600
+    (again,) = left.apply(what)
+    assert again.beside == done.beside[:-1] + b" 2]"
+
+
+def test_a_newer_content_with_an_old_time_of_its_own_is_newer(left: Left) -> None:
+    """rsync and cp -p set the time of change that programs see (mtime) to an old one."""
+    write_file(left.vfs, b"f", b"0123456789")
+    write(left.vfs, b"f", 0, b"old")
+    what = left.end()
+    ino = write_file(left.later, b"f", b"NEWER CONTENT")
+    left.later.setattr(ino, AttributeChanges(mtime_ns=5))
+    assert [one.action for one in left.apply(what)] == [Action.BESIDE]
+    assert read_file(left.later, b"f") == b"NEWER CONTENT"
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_was_removed_meanwhile(left: Left, is_replaced: bool) -> None:
+    folder = left.vfs.mkdir(ROOT, b"folder", 0o755, 0, 0).ino
+    write_file(left.vfs, b"f", b"0123456789", folder)
+    handle = left.vfs.open(left.vfs.lookup(folder, b"f").ino, os.O_WRONLY)
+    left.vfs.write(handle, 0, b"unsaved")
+    what = left.end()
+    left.later.unlink(folder, b"f")
+    if is_replaced:
+        write_file(left.later, b"f", b"another file", folder)
+    (done,) = left.apply(what)
+    assert done.action is Action.BESIDE and done.beside is not None
+    assert done.beside.startswith(b"/folder/f [recovered ")
+    assert names(left.later, folder) == sorted([*[b"f"] * is_replaced, done.beside.rpartition(b"/")[2]])
+    assert read_file(left.later, done.beside.rpartition(b"/")[2], folder) == b"unsaved"
+
+
+def test_a_folder_that_is_gone_too(left: Left) -> None:
+    folder = left.vfs.mkdir(ROOT, b"folder", 0o755, 0, 0).ino
+    handle = left.vfs.create(folder, b"f", 0o644, os.O_WRONLY, 0, 0)[1]
+    left.vfs.write(handle, 0, b"unsaved")
+    what = left.end()
+    left.later.unlink(folder, b"f")
+    left.later.rmdir(ROOT, b"folder")
+    (done,) = left.apply(what)
+    assert done.beside is not None and done.beside.startswith(b"/f [recovered ")
+
+
+def test_a_file_that_never_reached_the_servers_and_was_never_closed(left: Left) -> None:
+    before = dict(left.mounts.map.items)
+    _, handle = create(left.vfs, b"new")
+    left.vfs.write(handle, 0, b"data")
+    what = left.end()
+    left.mounts.map.items = before  # its name was answered, and lost with the servers
+    (done,) = left.apply(what)
+    assert done.action is Action.BESIDE and done.beside is not None
+    assert names(left.later) == [done.beside[1:]]
+    assert read_file(left.later, done.beside[1:]) == b"data"
+
+
+def test_appended_data_comes_after_what_others_appended(left: Left) -> None:
+    write_file(left.vfs, b"log", b"one\n")
+    write(left.vfs, b"log", 0, b"two\n", os.O_APPEND)
+    what = left.end()
+    write(left.later, b"log", 0, b"three\n", os.O_APPEND)
+    assert [one.action for one in left.apply(what)] == [Action.AT_THE_END]
+    assert read_file(left.later, b"log") == b"one\nthree\ntwo\n"
+
+
+@pytest.mark.parametrize("was_made", [False, True])
+def test_appended_data_in_doubt_is_looked_for(left: Left, was_made: bool) -> None:
+    write_file(left.vfs, b"log", b"one\n")
+    write(left.vfs, b"log", 0, b"two\n", os.O_APPEND)
+    what = left.end()
+    (file,) = what.manifest.files
+    doubtful = msgspec.structs.replace(file, is_doubtful=True)
+    what.manifest = msgspec.structs.replace(what.manifest, files=(doubtful,))
+    write(left.later, b"log", 0, b"two\n" if was_made else b"three\n", os.O_APPEND)
+    handle = left.later.open(left.later.lookup(ROOT, b"log").ino, os.O_WRONLY)
+    left.later.fsync(handle)
+    left.later.release(handle)
+    (done,) = left.apply(what)
+    assert done.action is (Action.NOTHING if was_made else Action.BESIDE)
+    assert read_file(left.later, b"log") == (b"one\ntwo\n" if was_made else b"one\nthree\n")
+
+
+def test_segments_that_are_up_are_read_from_the_servers(left: Left) -> None:
+    _, handle = create(left.vfs)
+    data = random.Random(1).randbytes(2 * REGION_BYTES)
+    left.vfs.write(handle, 0, data)
+    left.vfs.write(handle, 5, b"over")
+    what = left.end()
+    assert (what.folder / "data").stat().st_size == 4
+    assert [one.action for one in left.apply(what)] == [Action.IN_PLACE]
+    assert read_file(left.later, b"f") == data[:5] + b"over" + data[9:]
+
+
+def test_what_fails_changes_nothing_and_may_be_tried_again(left: Left) -> None:
+    write_file(left.vfs, b"f", b"0123456789")
+    write(left.vfs, b"f", 0, b"abc")
+    what = left.end()
+    left.mounts.map.is_writable = False
+    with pytest.raises(ReadOnlyError):
+        left.apply(what)
+    left.mounts.map.is_writable = True
+    assert [one.action for one in left.apply(what)] == [Action.IN_PLACE]
+
+
+def test_bytes_that_are_not_what_they_were_are_not_applied(left: Left) -> None:
+    write_file(left.vfs, b"f", b"0123456789")
+    write(left.vfs, b"f", 0, b"abc")
+    what = left.end()
+    (what.folder / "data").write_bytes(b"abx")
+    with pytest.raises(KeptError, match="not what was written"):
+        left.apply(what)
+    assert read_file(left.later, b"f") == b"0123456789"
+    write_file(left.later, b"f", b"NEWER")
+    with pytest.raises(KeptError):
+        left.apply(what)
+    assert names(left.later) == [b"f"]

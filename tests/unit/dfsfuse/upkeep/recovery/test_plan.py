@@ -1,0 +1,59 @@
+"""What is to become of a kept file: the table, row by row."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfsfuse.upkeep.recovery import plan
+from dfsfuse.upkeep.recovery.kept import KeptFile, Part
+from dfsfuse.upkeep.recovery.plan import Action, Now
+
+KNOWN_NS = 1000
+
+
+def kept(*, appended: bool = False, doubtful: bool = False, missing: int = 0, parts: int = 1) -> KeptFile:
+    return KeptFile(7, b"f", 900, appended, doubtful, tuple(Part(0, 5, 0, b"") for _ in range(parts)), missing)
+
+
+def now(ctime_ns: int = KNOWN_NS, *, is_file: bool = True, holds: bool | None = None) -> Now:
+    def look() -> bool:
+        assert holds is not None, "the file's contents need not be looked at"
+        return holds
+
+    return Now(is_file, ctime_ns, look)
+
+
+@pytest.mark.parametrize(
+    ("file", "there", "action"),
+    [
+        (kept(), None, Action.BESIDE),
+        (kept(), now(is_file=False), Action.BESIDE),
+        (kept(), now(), Action.IN_PLACE),
+        (kept(), now(KNOWN_NS - 1), Action.IN_PLACE),
+        (kept(), now(KNOWN_NS + 1, holds=False), Action.BESIDE),
+        (kept(), now(KNOWN_NS + 1, holds=True), Action.NOTHING),
+        (kept(doubtful=True), now(), Action.IN_PLACE),
+        (kept(missing=1), now(), Action.BESIDE),
+        (kept(missing=1, parts=0), now(), Action.NOTHING),
+        (kept(appended=True), None, Action.BESIDE),
+        (kept(appended=True), now(is_file=False), Action.BESIDE),
+        (kept(appended=True), now(), Action.AT_THE_END),
+        (kept(appended=True), now(KNOWN_NS + 1), Action.AT_THE_END),
+        (kept(appended=True, doubtful=True), now(), Action.AT_THE_END),
+        (kept(appended=True, doubtful=True), now(KNOWN_NS + 1, holds=True), Action.NOTHING),
+        (kept(appended=True, doubtful=True), now(KNOWN_NS + 1, holds=False), Action.BESIDE),
+        (kept(appended=True, missing=1), now(), Action.BESIDE),
+    ],
+)
+def test_the_table(file: KeptFile, there: Now | None, action: Action) -> None:
+    assert plan.decide(file, KNOWN_NS, there) is action
+
+
+def test_names_beside() -> None:
+    written_ns = 1_796_043_214_000_000_000
+    assert plan.name_beside(b"f.txt", written_ns) == b"f.txt [recovered 2026-11-30 12.53.34]"
+    assert plan.name_beside(b"f", written_ns, 2) == b"f [recovered 2026-11-30 12.53.34 2]"
+    for name in (b"x" * 255, "\N{SNOWMAN}".encode() * 85, b"\xff" * 255):
+        made = plan.name_beside(name, written_ns, 10)
+        assert len(made) <= 255 and made.endswith(b" [recovered 2026-11-30 12.53.34 10]")
+    assert plan.name_beside("\N{SNOWMAN}".encode() * 85, written_ns).decode()
