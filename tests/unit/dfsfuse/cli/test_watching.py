@@ -115,3 +115,18 @@ def test_what_does_not_go_together(dfc: Dfc, tmp_path: Path, arguments: tuple[st
     outcome = dfc("heal", *arguments)
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
+
+
+def test_a_signal_in_the_middle_of_healing_ends_it_too(dfc: Dfc, access: StoredAccess) -> None:
+    class AtOnce(threading.Event):
+        """The signal comes while the first survey looks whether it is to stop."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.set()
+            return True
+
+    access.grid[2].forget()
+    access.connect()
+    watching.heal_until_stopped(access, AtOnce(), mb_s=1000.0)
+    assert access.grid[2].stored == {}
+    access.close()

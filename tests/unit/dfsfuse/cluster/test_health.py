@@ -115,3 +115,19 @@ def test_who_is_seen_to_have_hung_up_may_be_asked_at_once() -> None:
     circuit.failed("it has closed the connection", quick=True, tried=False)
     assert circuit.claim(eager=True)
     assert not circuit.claim(eager=True)
+
+
+def test_a_server_that_has_moved_is_tried_at_once_however_long_it_was_down() -> None:
+    clock = Clock()
+    circuit = Circuit(clock)
+    circuit.failed("stalled", quick=False)
+    for _ in range(6):
+        clock.now += LONGEST_PAUSE_S
+        assert circuit.claim()
+    assert not circuit.claim()
+    circuit.try_soon()
+    assert circuit.claim()
+    clock.now += FIRST_PAUSE_S
+    assert not circuit.claim()  # one that hangs there too is tried again after the pause that follows the first
+    clock.now += FIRST_PAUSE_S
+    assert circuit.claim()
