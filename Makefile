@@ -7,13 +7,22 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-MOUNT ?= $(HOME)/dfs
+# A clone at ~/dfs, or below it, cannot have the mount there.
+MOUNT ?= $(HOME)/dfs$(if $(filter $(HOME)/dfs $(HOME)/dfs/%,$(CURDIR)),-files)
 SBIN ?= /sbin
 MAN ?= /usr/local/share/man
 TEST_TIMEOUT_S ?= 1800
 TEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 PROGRAMS ?=
+
+# The programs in .venv name their interpreter by its path: in a clone that was moved or copied, that of the old place.
+ifneq ($(wildcard $(BIN)/pip),)
+ifeq ($(shell head -n 2 $(BIN)/pip | grep -cF "$(CURDIR)/$(BIN)/python"),0)
+MOVED := yes
+.PHONY: .venv/installed
+endif
+endif
 
 # In a recipe, after `missing` (whether something is) and `packages` (what has it): as root they are installed.
 define INSTALL_IF_MISSING
@@ -37,6 +46,9 @@ venv: .venv/installed ## Make .venv with everything in it (others do this when i
 	    echo "Python 3.11 or newer is needed: apt-get install python3.11 python3.11-venv" >&2; exit 1; fi
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	    echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
+	@if [ -n "$(MOVED)" ]; then \
+	    echo "The programs in .venv belong to another folder (was this clone moved or copied?): making .venv anew."; \
+	    rm -rf .venv; fi
 	@echo "Installing the Python packages into .venv ..."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
@@ -76,8 +88,9 @@ conformance-programs: ## The same for `make conformance`: fio, stress-ng, dbench
 run: fuse venv ## Start DFS1 to DFS4 on this machine and mount them at MOUNT= (~/dfs)
 	@$(BIN)/python -m dfsfuse.cli.quickstart run "$(MOUNT)"
 
-stop: venv ## Unmount, and stop the servers that `make run` started
-	@$(BIN)/python -m dfsfuse.cli.quickstart stop
+stop: ## Unmount, and stop the servers that `make run` started
+	@if ! [ -e .run ]; then echo "Nothing to stop: \`make run\` has nothing running here."; exit 0; fi; \
+	 $(MAKE) --no-print-directory venv && $(BIN)/python -m dfsfuse.cli.quickstart stop
 
 install-mount-helper: venv ## As root: mount -t fuse.dfs, /etc/fstab, manual pages
 	@for name in mount.dfs mount.fuse.dfs umount.dfs umount.fuse.dfs; do \

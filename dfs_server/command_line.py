@@ -71,6 +71,21 @@ def refuse_empty(
             raise click.UsageError(f"{called} is empty (is it a variable that is not set?)", context)
 
 
+class Group(click.Group):
+    """A group of commands, none of which takes an argument that is empty."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        _as_typed, command, rest = super().resolve_command(ctx, args)
+        if command is None:
+            return None, None, rest
+        name = command.name or ""
+        if not ctx.resilient_parsing:
+            refuse_empty(command, rest, name, ctx)
+        return name, command, rest
+
+
 def invoke(command: click.Command, arguments: Sequence[str], program: str, obj: object = None) -> object:
     """Run a command line; gives what the command returned, or the code with which it left.
 

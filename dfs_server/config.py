@@ -5,6 +5,7 @@ Knows the keys of dfs.yaml; the reading and the sentences about mistakes are `co
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -108,5 +109,5 @@ def _warnings(path: Path, plain: list[str]) -> tuple[str, ...]:
         return ()
     return (
         f"{path}: the plain password of {', '.join(plain)} can be read by others (mode {mode:03o}); "
-        f"run 'chmod 600 {path}', or put what 'dfs-server --hash-password' prints there as 'scram:'",
+        f"run `chmod 600 {shlex.quote(str(path))}`, or put what 'dfs-server --hash-password' prints there as 'scram:'",
     )

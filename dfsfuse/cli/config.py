@@ -14,6 +14,7 @@ whether the servers are there and let the user in is found out by `dfsfuse.cli.s
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def _readable_by_others(path: Path) -> tuple[str, ...]:
         raise ConfigError(f"{path}: cannot be looked at: {error.strerror}") from error
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         return (
-            f"{path} holds a plain password and can be read by others: run `chmod 600 {path}`, "
+            f"{path} holds a plain password and can be read by others: run `chmod 600 {shlex.quote(os.fspath(path))}`, "
             f"or use password_file or ${PASSWORD_VARIABLE}.",
         )
     return ()

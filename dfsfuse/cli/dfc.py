@@ -30,20 +30,12 @@ from dfsfuse.cli.reports import report
 PROGRAM = "dfc"
 
 
-class AnyCaseGroup(click.Group):
+class AnyCaseGroup(command_line.Group):
     """A group that takes its commands' names in any case, and a few other names for them."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = cmd_name.lower()
         return super().get_command(ctx, ALIASES.get(name, name))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        _as_typed, command, rest = super().resolve_command(ctx, args)
-        if command is not None and not ctx.resilient_parsing:
-            command_line.refuse_empty(command, rest, command.name or "", ctx)
-        return command.name if command else None, command, rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)  # in the order of their importance, not of the alphabet

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,11 +20,11 @@ from pathlib import Path
 
 import click
 
-from dfs_server import config_file
+from dfs_server import command_line, config_file, homes
 from dfs_server.config_file import ConfigError
 from dfsfuse.cli import dfsmount, server_processes, tryout
 from dfsfuse.cli.config import FILE_NAME, load_config
-from dfsfuse.cli.exit_codes import DONE, exit_code_of
+from dfsfuse.cli.exit_codes import DONE, USAGE, exit_code_of
 from dfsfuse.cli.server_processes import ServerProcess
 from dfsfuse.errors import DfsError
 from dfsfuse.mount import mountpoints, unmounting
@@ -35,7 +36,7 @@ SERVER_CONFIG = config_file.TRYOUT / tryout.SERVER_FILE_NAME
 RUN_FOLDER = Path(".run")
 
 
-@click.group()
+@click.group(cls=command_line.Group)
 def cli() -> None:
     """Start and stop everything on this machine."""
 
@@ -44,6 +45,8 @@ def cli() -> None:
 @click.argument("mountpoint", type=Path)  # as in dfsmount
 def run(mountpoint: Path) -> int:
     """Start the servers and mount at MOUNTPOINT."""
+    mountpoint = mountpoints.absolute(homes.expanded(mountpoint))
+    _refuse_to_cover(mountpoint)
     tryout.ensure(EXAMPLE, config_file.TRYOUT)
     RUN_FOLDER.mkdir(mode=0o700, exist_ok=True)
     processes = _processes()
@@ -60,7 +63,6 @@ def run(mountpoint: Path) -> int:
     elif len(started) < len(processes):
         running += f" ({', '.join(started)} started; the others were running already)"
     click.echo(f"Servers: {running}")
-    mountpoint = mountpoints.absolute(mountpoint.expanduser())
     mount = mountpoints.mounted_at(mountpoint)
     if mount is not None and mount.is_ours and not unmounting.is_stale(mountpoint):
         click.echo(f"Mounted: {mountpoint} (it was already)")
@@ -70,10 +72,21 @@ def run(mountpoint: Path) -> int:
             return code
         click.echo(f"Mounted: {mountpoint}")
     first = processes[0]
-    click.echo(f"  try:        cp -r /usr/share/doc/bash {mountpoint}/ && ls -l {mountpoint}/bash")
+    shown, copy = shlex.quote(f"{mountpoint}/"), shlex.quote(f"{mountpoint}/bash")
+    click.echo(f"  try:        cp -r /usr/share/doc/bash {shown} && ls -l {copy}")
     click.echo(f"  and then:   kill -9 {first.running_pid()} ({first.root.name}): everything is still there")
     click.echo("  and last:   make stop")
     return DONE
+
+
+def _refuse_to_cover(mountpoint: Path) -> None:
+    """Raises MountpointError for a mountpoint that holds this clone: the servers' folders would be under the mount."""
+    here = Path.cwd()
+    if here == mountpoint or mountpoint in here.parents:
+        raise MountpointError(
+            f"{mountpoint} cannot be the mountpoint: this clone ({here}), with the servers' folders, would be "
+            f"under it. Choose another folder: make run MOUNT={shlex.quote(os.fspath(here.parent / 'dfs-files'))}"
+        )
 
 
 @cli.command()
@@ -144,8 +157,12 @@ def _recorded() -> list[tuple[Path, bool]]:
 def main() -> None:
     """The module as a program."""
     try:
-        code = cli.main(standalone_mode=False)
-    except (DfsError, ConfigError, OSError, click.ClickException) as error:
+        command_line.ensure_streams()
+        code = command_line.invoke(cli, sys.argv[1:], "make")
+    except click.ClickException as error:
+        click.echo(f"make: {error.format_message()}", err=True)
+        sys.exit(USAGE)
+    except (DfsError, ConfigError, OSError) as error:
         click.echo(f"make: {error}", err=True)
         sys.exit(exit_code_of(error))
     sys.exit(code if isinstance(code, int) else DONE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Final
@@ -61,7 +62,8 @@ def check(mountpoint: Path, *, allow_nonempty: bool = False) -> None:
     mount = mounted_at(mountpoint)
     if mount is not None:
         what = "dfsfuse" if mount.is_ours else f"{mount.source} ({mount.type})"
-        advice = f" Unmount it first: dfsmount -u {mountpoint}" if mount.is_ours else " Take another folder."
+        typed = shlex.quote(os.fspath(mountpoint))
+        advice = f" Unmount it first: dfsmount -u {typed}" if mount.is_ours else " Take another folder."
         raise MountpointError(f"{mountpoint}: {what} is already mounted here.{advice}")
     try:
         status = mountpoint.lstat()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -63,9 +64,10 @@ def unmount(
 def detach(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None:
     """Take the mount out of the kernel's table, by umount as root, else by fusermount3."""
     result = children.run(_command(mountpoint, lazy, force), HELPER_TIMEOUT_S)
+    typed = shlex.quote(os.fspath(mountpoint))
     if result is None:
         raise MountTimeoutError(
-            f"{mountpoint}: unmounting takes too long (its dfsmount hangs?). Try: dfsmount -u -z {mountpoint}"
+            f"{mountpoint}: unmounting takes too long (its dfsmount hangs?). Try: dfsmount -u -z {typed}"
         )
     code, complaint = result
     if code == 0 or mountpoints.mounted_at(mountpoint) is None:
@@ -73,9 +75,7 @@ def detach(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None
     if _tells_of_use(complaint, mountpoint):
         users = ", ".join(processes.using(mountpoint))
         by = f" by {users}" if users else ""
-        raise MountBusyError(
-            f"{mountpoint}: in use{by}. Close it there and try again, or say: dfsmount -u -z {mountpoint}"
-        )
+        raise MountBusyError(f"{mountpoint}: in use{by}. Close it there and try again, or say: dfsmount -u -z {typed}")
     raise MountpointError(f"{mountpoint}: cannot be unmounted: {complaint or f'exit status {code}'}")
 
 
@@ -145,5 +145,5 @@ def _refuse_if_elsewhere(serving: running.Serving, gone: Mount) -> None:
         raise MountedElsewhereError(
             f"{serving.mountpoint}: unmounted here, but it is also mounted in the mount namespace of {by}, and process "
             f"{serving.pid} serves it there. Unmount it there too (nsenter -t {others[0].pid} -m umount "
-            f"{serving.mountpoint}), or end it everywhere, with all saved: kill {serving.pid}"
+            f"{shlex.quote(serving.mountpoint)}), or end it everywhere, with all saved: kill {serving.pid}"
         )

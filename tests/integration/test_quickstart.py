@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -34,7 +35,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (conf / "dfc.yaml").write_text(text)
     (conf / "dfs.yaml").write_bytes((REPOSITORY / "conf" / "dfs.yaml").read_bytes())
     yield tmp_path
-    unmount(tmp_path / "dfs")
+    for name in ("dfs", "my dfs"):
+        unmount(tmp_path / name)
     quickstart(tmp_path, "stop")
 
 
@@ -65,12 +67,14 @@ def is_alive(pid: int) -> bool:
 
 
 def test_run_twice_and_stop(folder: Path) -> None:
-    mountpoint = folder / "dfs"
+    mountpoint = folder / "my dfs"
     code, text = quickstart(folder, "run", mountpoint)
     assert code == 0, text
     assert len(text.splitlines()) == 5
     assert [line.split(":")[0].strip() for line in text.splitlines()[-3:]] == ["try", "and then", "and last"]
     assert is_mounted(mountpoint)
+    words = shlex.split(text.splitlines()[-3])  # what it says to try can be pasted into a shell
+    assert [word for word in words if word.startswith(str(folder))] == [f"{mountpoint}/", f"{mountpoint}/bash"]
     (mountpoint / "file").write_text("hello")
     before = pids(folder)
 
@@ -96,6 +100,17 @@ def test_run_twice_and_stop(folder: Path) -> None:
 
     assert quickstart(folder, "run", mountpoint)[0] == 0
     assert (mountpoint / "file").read_text() == "hello"
+
+
+def test_the_mount_does_not_cover_the_servers_folders(folder: Path) -> None:
+    for mountpoint in (folder, folder.parent, folder / "conf" / ".."):
+        code, text = quickstart(folder, "run", mountpoint)
+        assert code == 10
+        assert text.startswith(f"make: {Path(os.path.normpath(mountpoint))} cannot be the mountpoint: this clone (")
+        assert text.count("\n") == 1
+    code, text = quickstart(folder, "run", "")
+    assert (code, text) == (2, "make: MOUNTPOINT is empty (is it a variable that is not set?)\n")
+    assert {path.name for path in folder.iterdir()} == {"conf"}
 
 
 def test_run_while_the_mount_hangs(folder: Path) -> None:

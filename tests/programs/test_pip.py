@@ -1,4 +1,5 @@
-"""A virtual environment in the mount: made by venv, a package put into it by pip and taken out again. No network."""
+"""A virtual environment in the mount: made by venv, a package put into it by pip and taken out again. No network.
+And this project itself, installed by pip into another."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Final
 import pytest
 from support.mounts import Mount
 from support.programs import run
+from support.servers import REPOSITORY
 
 pytestmark = [pytest.mark.programs, pytest.mark.timeout(400)]
 
@@ -36,6 +38,17 @@ def test_pip_install_into_a_venv(root: Path, mount: Mount, tmp_path: Path) -> No
     run(python, "-m", "compileall", "-q", "-f", "-j", "2", packages / "pip", deadline_s=DEADLINE_S)
     run(*pip, "uninstall", "-y", "parts", deadline_s=DEADLINE_S)
     assert not list(packages.glob("parts*")) and not (root / "venv/bin/parts").exists()
+
+
+def test_pip_install_of_this_project_leaves_nothing_in_the_tree(tmp_path: Path) -> None:
+    """Not in the mount; it needs a package registry, as `make venv` does."""
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", REPOSITORY, clone, deadline_s=DEADLINE_S)
+    run(sys.executable, "-m", "venv", tmp_path / "venv", deadline_s=DEADLINE_S)
+    run(tmp_path / "venv/bin/python", "-m", "pip", "install", "--quiet", clone, deadline_s=DEADLINE_S)
+    assert run("git", "-C", clone, "status", "--porcelain", "--ignored") == ""
+    for program in ("dfc", "dfsmount", "dfs-server"):
+        assert program in run(tmp_path / "venv/bin" / program, "--version")
 
 
 def source(module: str) -> str:
