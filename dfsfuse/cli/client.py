@@ -14,6 +14,7 @@ from dfs_server import homes
 from dfsfuse.cli.remote import Remote
 
 if TYPE_CHECKING:
+    from dfsfuse.cli.config_watch import ConfigWatch
     from dfsfuse.cli.health_look import Health
     from dfsfuse.cluster.quorum_log import QuorumLog
     from dfsfuse.namespace.transactions import MapStore
@@ -59,6 +60,9 @@ class Connection(Protocol):
     def health(self, count_s: float) -> Health:
         """How everything is, asked just now; copies are counted for so long."""
 
+    def config_watch(self) -> ConfigWatch:
+        """What takes over the servers' new addresses from the config; not started yet."""
+
     def hurry(self) -> None:
         """Somebody wants this to end: wait for no server that is slow. May be called by a signal handler."""
 
@@ -71,6 +75,9 @@ class Access(Protocol):
 
     def connect(self) -> Connection:
         """Open the namespace. Raises ConfigError and DfsError."""
+
+    def refresh(self) -> None:
+        """Read the config again, if it can be read: it may say something else now."""
 
     def health(self, count_s: float) -> Health:
         """How everything is, without opening the namespace: also when too few servers answer for that."""

@@ -6,12 +6,14 @@ Knows `session` and `config`; nothing of commands. `Access` is what `Client` nee
 from __future__ import annotations
 
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dfs_server.config_file import ConfigError
 from dfsfuse.cli.config import ClientConfig, load_config
+from dfsfuse.cli.config_watch import ConfigWatch
 from dfsfuse.cli.health_look import Health, look
 from dfsfuse.cli.output import complain
 from dfsfuse.cli.session import Session, open_session
@@ -32,6 +34,7 @@ class Connection:
     """A `Session`, as the commands see it."""
 
     session: Session
+    config: ClientConfig
 
     @property
     def vfs(self) -> Vfs:
@@ -75,6 +78,10 @@ class Connection:
         """See `Cluster.hurry`."""
         self.session.cluster.hurry()
 
+    def config_watch(self) -> ConfigWatch:
+        """What takes over the servers' new addresses from the config; not started yet."""
+        return ConfigWatch(self.session.cluster, self.config)
+
     def close(self) -> None:
         """Let go of everything."""
         self.session.close()
@@ -89,7 +96,13 @@ class Access:
 
     def connect(self) -> Connection:
         """Open the namespace. Raises ConfigError and DfsError."""
-        return Connection(open_session(self._config()))
+        config = self._config()
+        return Connection(open_session(config), config)
+
+    def refresh(self) -> None:
+        """Read the config again, if it can be read: it may say something else now."""
+        with suppress(ConfigError):
+            self._read = load_config(self._explicit)
 
     def health(self, count_s: float) -> Health:
         """How everything is, without opening the namespace: also when too few servers answer for that."""

@@ -5,7 +5,9 @@ heal. What it has to say is the log of that: how it stands whenever that changes
 and go. Too few servers, or none at the beginning, are waited for; a server that refuses the user, or is another one,
 ends it at the beginning, since that will not mend itself.
 
-SIGINT and SIGTERM end it within a moment, with exit status 0. One thread, besides those of the connection.
+SIGINT and SIGTERM end it within a moment, with exit status 0. SIGHUP makes it read its config again, as a mount does
+(`dfsfuse.cli.config_watch`): a machine that was replaced is what it is there for. One thread, besides those of the
+connection.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from types import FrameType
 from typing import Final
 
 from dfsfuse.cli.client import Client, Connection
+from dfsfuse.cli.config_watch import ConfigWatch
 from dfsfuse.cli.output import write_line
 from dfsfuse.errors import UnavailableError
 from dfsfuse.upkeep.background_healing import SETTLE_S, STEP_S, HealingTurn
@@ -32,22 +35,38 @@ EVERY_S: Final = 600.0
 """It looks at everything so often without a further reason."""
 RETRY_S: Final = 5.0
 """Between two attempts to connect."""
-NEWS: Final = ("dfsfuse.upkeep", "dfsfuse.cluster.lines", "dfsfuse.namespace.server_register")
+NEWS: Final = (
+    "dfsfuse.upkeep",
+    "dfsfuse.cli.config_watch",
+    "dfsfuse.cluster.lines",
+    "dfsfuse.namespace.server_register",
+)
 """The logs that are shown."""
 
 
 def watch(client: Client, *, mb_s: float) -> None:
     """Heal until a signal comes. Raises AuthenticationError, WrongServerError and ConfigError."""
-    with _stopped_by_signals() as stop, _news_shown():
+    again = threading.Event()
+    with _by_signals(again) as stop, _news_shown():
         connection = _connected(client, stop.wait)
         if connection is not None:
             write_line("Watching: what lacks a copy is healed. Ctrl-C ends this.")
-            heal_until_stopped(connection, stop, mb_s=mb_s)
+            config = connection.config_watch()
+            config.start()
+            try:
+                heal_until_stopped(connection, stop, mb_s=mb_s, each_step=lambda: _read_again(config, again))
+            finally:
+                config.close()
     write_line("Ended.")
 
 
 def heal_until_stopped(
-    connection: Connection, stop: threading.Event, *, mb_s: float, settle_s: float = SETTLE_S
+    connection: Connection,
+    stop: threading.Event,
+    *,
+    mb_s: float,
+    settle_s: float = SETTLE_S,
+    each_step: Callable[[], object] = lambda: None,
 ) -> None:
     """Take a step of healing each second."""
     turn = HealingTurn(
@@ -61,6 +80,7 @@ def heal_until_stopped(
         settle_s=settle_s,
     )
     while not stop.is_set():
+        each_step()
         try:
             turn.step()
         except StoppedError:
@@ -80,11 +100,18 @@ def _connected(client: Client, wait: Callable[[float], bool]) -> Connection | No
                 write_line(f"Waiting for the servers: {error}")
         if wait(RETRY_S):
             return None
+        client.access.refresh()
+
+
+def _read_again(config: ConfigWatch, again: threading.Event) -> None:
+    if again.is_set():
+        again.clear()
+        config.read_again("SIGHUP")
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, instead of what they did before."""
+def _by_signals(again: threading.Event) -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, instead of what they did before; SIGHUP sets `again`."""
     stop = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -94,6 +121,7 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
         yield stop
         return
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda _number, _frame: again.set())
     try:
         yield stop
     finally:

@@ -38,6 +38,22 @@ class Outcome:
     out_bytes: bytes
 
 
+class FakeConfigWatch:
+    """Notes what is done with a `ConfigWatch`."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def start(self) -> None:
+        self.done.append("start")
+
+    def close(self) -> None:
+        self.done.append("close")
+
+    def read_again(self, why: str) -> None:
+        self.done.append(why)
+
+
 class MemoryAccess:
     """The way to servers that are not there. `refusal` is raised by connecting; `connections` counts those made."""
 
@@ -48,6 +64,8 @@ class MemoryAccess:
         self.pieces: PieceReport | None = PieceReport()
         self.refusal: Exception | None = None
         self.connections = 0
+        self.refreshed = 0
+        self.watch = FakeConfigWatch()
         self.open = 0
         self.config: Path | None = None
 
@@ -74,6 +92,12 @@ class MemoryAccess:
 
     def new_log(self) -> QuorumLog:
         raise AssertionError("there is no log here: see support.stored_dfc")
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def config_watch(self) -> FakeConfigWatch:
+        return self.watch
 
     def health(self, count_s: float) -> Health:
         return health_look.health(self.server_reports(), self.pieces, 0, config=self.config)

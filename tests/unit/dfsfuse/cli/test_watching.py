@@ -14,6 +14,7 @@ from support.stored_dfc import StoredAccess
 
 from dfsfuse.cli import watching
 from dfsfuse.errors import AuthenticationError, UnavailableError
+from dfsfuse.upkeep.background_healing import HealingTurn
 
 LARGE = bytes(range(256)) * 3000
 
@@ -69,20 +70,42 @@ def test_it_survives_that_all_servers_go(dfc: Dfc, access: StoredAccess) -> None
     access.close()
 
 
-def test_a_signal_ends_it_with_exit_status_0_and_the_handlers_are_as_before(dfc: Dfc, access: StoredAccess) -> None:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
-        outcome = dfc("heal", "--watch")
-        assert (outcome.code, outcome.err) == (0, "")
-        assert outcome.out.startswith("Watching: what lacks a copy is healed.")
-        assert outcome.out.endswith("Ended.\n")
-        assert "health: All servers answer: reading and writing work, and any one server may fail." in outcome.out
-    assert {number: signal.getsignal(number) for number in before} == before
+@pytest.fixture
+def after_a_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[signal.Signals], None]:
+    """Send ourselves this signal when a step of healing is done: by then it is waited for, whatever else is slow."""
+
+    def send(number: signal.Signals) -> None:
+        original = HealingTurn.step
+
+        def step(self: HealingTurn) -> None:
+            original(self)
+            os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(HealingTurn, "step", step)
+
+    return send
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_exit_status_0_and_the_handlers_are_as_before(
+    dfc: Dfc, access: StoredAccess, after_a_step: Callable[[signal.Signals], None], number: signal.Signals
+) -> None:
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(each) for each in handled]
+    after_a_step(number)
+    outcome = dfc("heal", "--watch")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("Watching: what lacks a copy is healed.")
+    assert outcome.out.endswith("Ended.\n")
+    assert "health: All servers answer: reading and writing work, and any one server may fail." in outcome.out
+    assert [signal.getsignal(each) for each in handled] == before
 
 
 def test_servers_that_are_away_are_waited_for_and_said_once(
-    dfc: Dfc, access: StoredAccess, monkeypatch: pytest.MonkeyPatch
+    dfc: Dfc,
+    access: StoredAccess,
+    after_a_step: Callable[[signal.Signals], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watching, "RETRY_S", 0.001)
     answers = [UnavailableError("no server answers")] * 3
@@ -90,14 +113,30 @@ def test_servers_that_are_away_are_waited_for_and_said_once(
     def connect(self: StoredAccess) -> StoredAccess:
         if answers:
             raise answers.pop()
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
         return StoredAccess.connect(self)
 
     monkeypatch.setattr(access, "connect", connect.__get__(access))
+    after_a_step(signal.SIGTERM)
     outcome = dfc("heal", "--watch")
     assert outcome.code == 0
     assert outcome.out.count("Waiting for the servers: no server answers") == 1
+    assert access.refreshed == 3  # the config may name other addresses by now
     assert "Watching" in outcome.out
+
+
+def test_a_hangup_makes_it_read_its_config_again_as_a_mount_does(
+    dfc: Dfc, access: StoredAccess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals = [signal.SIGHUP, signal.SIGTERM]
+
+    def step(_self: HealingTurn) -> None:
+        if len(access.watch.done) == 3 - len(signals):
+            os.kill(os.getpid(), signals.pop(0))
+
+    monkeypatch.setattr(HealingTurn, "step", step)
+    monkeypatch.setattr(watching, "STEP_S", 0.001)
+    assert dfc("heal", "--watch").code == 0
+    assert access.watch.done == ["start", "SIGHUP", "close"]
 
 
 def test_a_refusal_ends_it_at_once(dfc: Dfc, access: StoredAccess, monkeypatch: pytest.MonkeyPatch) -> None:
