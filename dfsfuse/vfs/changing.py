@@ -1,8 +1,9 @@
 """setattr(): mode, owner, times and size.
 
 A size is reached in steps of bounded batches, the last of which makes the other changes too. Unsaved data of the file
-is saved first; or given up, if the new size is 0. The region that was cut is told to the compactor if it has too many
-extents, or if little is left to show of its segments. Threads: `OpenFile.commit_lock` is held: no flush comes between.
+is saved first; or given up, if the new size is 0; or stays as it is, if the file has that size with it. The region that
+was cut is told to the compactor if it has too many extents, or if little is left to show of its segments. Threads:
+`OpenFile.commit_lock` is held: no flush comes between.
 """
 
 from __future__ import annotations
@@ -79,11 +80,38 @@ class Changer:
 
         return self._context.store.transact(work, durable=False)
 
+    def _keep_size(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile, way: Way) -> Inode | None:
+        """If that is the size which the file has with its unsaved data, this changes its times, as on ext4, and nothing
+        has to be saved for it. None: it is not, or there is no such data, or nobody can tell."""
+        with file.lock:
+            if not file.has_data or any(item.is_doubtful for item in file.sealed):
+                return None
+            appended = file.end - file.start if file.is_appended else 0
+            end = 0 if file.is_appended else file.end
+        now_ns = self._context.clock()
+
+        def work(tx: Transaction) -> Inode | None:
+            inode = inodes.load(tx, ino)
+            directories.check_way(tx, way)
+            if max(inode.size + appended, end) != size:
+                return None
+            inode = changed(msgspec.structs.replace(inode, mtime_ns=now_ns), changes, now_ns)
+            inodes.save(tx, ino, inode)
+            return inode
+
+        inode = self._context.store.transact(work, durable=False)
+        if inode is not None:
+            with file.lock:
+                file.written_ns = max(now_ns, file.written_ns or now_ns)
+        return inode
+
     def _resize(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile | None, way: Way) -> Inode:
         if size < 0:
             raise error(errno.EINVAL)
         if size > FILE_MAX_BYTES:
             raise error(errno.EFBIG)
+        if file is not None and (kept := self._keep_size(ino, size, changes, file, way)) is not None:
+            return kept
         doomed: list[Sealed] = []
         if file is not None and size:
             self._saver.save_locked(file)

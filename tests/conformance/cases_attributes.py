@@ -148,6 +148,25 @@ def changing_data_moves_mtime_and_ctime(fs: Fs) -> None:
 
 
 @case
+def truncating_to_the_size_it_has_moves_mtime_and_ctime(fs: Fs) -> None:
+    write_file(fs, b"f", b"content")
+    for is_unsaved in (False, True):
+        with opened(fs, b"f", os.O_WRONLY) as fd:
+            if is_unsaved:
+                write_all(fs, fd, b"CONTENT")
+            backdate(fs, b"f")
+            before = fs.stat(b"f").ctime_ns
+            fs.ftruncate(fd, 7)
+            assert is_now(fs.stat(b"f").mtime_ns)
+            assert fs.stat(b"f").ctime_ns > before
+        assert is_now(fs.stat(b"f").mtime_ns)
+    backdate(fs, b"f")
+    fs.truncate(b"f", 7)
+    assert is_now(fs.stat(b"f").mtime_ns)
+    assert read_file(fs, b"f") == b"CONTENT"
+
+
+@case
 def opening_and_closing_alone_moves_nothing(fs: Fs) -> None:
     write_file(fs, b"f", b"content")
     backdate(fs, b"f")

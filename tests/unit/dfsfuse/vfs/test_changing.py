@@ -43,6 +43,41 @@ def test_growing_leaves_a_hole_and_shrinking_forgets(mounts: MemoryMounts) -> No
     assert len(mounts.map.drops) == 1
 
 
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_RDWR | os.O_APPEND])
+@pytest.mark.parametrize("stored", [b"", b"stored "])
+def test_truncating_to_the_size_it_has_saves_nothing_and_changes_the_times(
+    mounts: MemoryMounts, flags: int, stored: bytes
+) -> None:
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", stored)
+    handle = vfs.open(ino, flags)
+    vfs.write(handle, len(stored), b"unsaved")
+    written, batches = len(mounts.segments.written), len(mounts.map.batches)
+    data = stored + b"unsaved"
+    for mtime_ns in (None, 5):
+        after = vfs.setattr(ino, AttributeChanges(size=len(data), mtime_ns=mtime_ns), handle)
+        assert (after.size, after.mtime_ns) == (len(data), mtime_ns or mounts.now_ns)
+        assert after.ctime_ns == mounts.now_ns
+        assert vfs.getattr(ino) == after
+        assert vfs.read(handle, 0, 100) == data
+    assert len(mounts.segments.written) == written
+    assert all([key[:2] for key, _ in batch.puts] == [b"i/"] for batch in mounts.map.batches[batches:])
+    close(vfs, handle)
+    found = mounts.mount().getattr(ino)
+    assert (found.size, found.mtime_ns) == (len(data), 5)
+    assert read_file(vfs, b"f") == data
+
+
+def test_truncating_to_the_size_it_had_before_it_was_written_saves_and_cuts(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"stored")
+    handle = vfs.open(ino, os.O_RDWR | os.O_APPEND)
+    vfs.write(handle, 0, b" more")
+    assert vfs.setattr(ino, AttributeChanges(size=6), handle).size == 6
+    close(vfs, handle)
+    assert read_file(vfs, b"f") == b"stored"
+
+
 def test_truncating_a_file_that_is_being_written(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
