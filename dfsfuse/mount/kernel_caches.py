@@ -4,7 +4,7 @@
   those that it knows (`notifications`): from that thread only, since one that is sent from within an operation on the
   same inode waits for itself.
 - A mount that is idle learns nothing. So the same thread looks for changes every `LOOK_EVERY_S`, as long as the kernel
-  may be relying on something.
+  may be relying on something, and a little less often while a file is open for reading, since it may be mapped.
 - open() must see the newest state, though the kernel may come straight from a name that it keeps. The look for the
   newest state that is part of it has told us what changed: if the name (or a folder above it) is among that, the answer
   is ESTALE, and the kernel looks the whole path up anew. What it then comes by was looked up since the program called,
@@ -36,6 +36,8 @@ from dfsfuse.vfs.changed import Changed
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.4
+LOOK_WHILE_OPEN_S: Final = 0.8
+"""The same while a file is open for reading: a program that reads it through a mapping asks for nothing."""
 END_DEADLINE_S: Final = 5.0
 _DEPTH_MAX: Final = 256
 _ROOT: Final = 1
@@ -56,7 +58,8 @@ class Excuse:
 
 
 class KernelCaches:
-    """See the module. `look` makes the map learn of changes; the kernel relies on an answer for `keeps_s`."""
+    """See the module. `look` makes the map learn of changes; the kernel relies on an answer for `keeps_s`. `is_mapped`
+    says whether a program may be reading a file without asking."""
 
     def __init__(
         self,
@@ -65,8 +68,10 @@ class KernelCaches:
         keeps_s: float,
         clock: Callable[[], float] = time.monotonic,
         patience_s: float = PATIENCE_S,
+        is_mapped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._look = look
+        self._is_mapped = is_mapped
         self._keeps_s = keeps_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -253,11 +258,16 @@ class KernelCaches:
         if self._thread.ident is not None:
             self._thread.join(END_DEADLINE_S)
 
+    def next_look_s(self) -> float | None:
+        """How long the thread waits until it looks for changes; None: nobody needs to know of any."""
+        if self._clock() < self._relies_until:
+            return LOOK_EVERY_S
+        return LOOK_WHILE_OPEN_S if self._is_mapped() else None
+
     def _run(self) -> None:
         while not self._stopping:
-            relies = self._clock() < self._relies_until
             try:
-                if not self._wake.wait(LOOK_EVERY_S if relies else None):
+                if not self._wake.wait(self.next_look_s()):
                     self.look()
                 self._wake.clear()
                 self.notify()

@@ -74,7 +74,7 @@ def connect(
     """What makes the kernel forget, and hand over, once there is a device to tell it by; the caller starts and closes
     them."""
     keeps_s = max(float(fuse.get(f"{what}_timeout", 0)) for what in ("entry", "attr"))
-    caches = operations.caches = KernelCaches(vfs.look_for_changes, device, keeps_s)
+    caches = operations.caches = KernelCaches(vfs.look_for_changes, device, keeps_s, is_mapped=vfs.is_any_read)
     mapped = operations.mapped = MappedPages(device)
     vfs.on_change = caches.changed
     vfs.locks.on_change = caches.locked

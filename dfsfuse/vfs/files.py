@@ -121,6 +121,11 @@ class Files:
         file = self._table.get(ino)
         return file is not None and file.mappable > 0
 
+    def is_any_read(self) -> bool:
+        """Whether a handle is open for reading, through which a program may have mapped its file."""
+        with self._lock:
+            return any(handle.may_read for handle in self._handles.values())
+
     def change(self, ino: int, changes: AttributeChanges, way: Way = ()) -> Attributes:
         """setattr()."""
         if changes.atime_ns is not None:

@@ -178,6 +178,10 @@ class Vfs:
         """Whether a program here may be able to write to the file by a shared mapping."""
         return self._files.may_be_mapped(ino)
 
+    def is_any_read(self) -> bool:
+        """Whether a file is open here for reading."""
+        return self._files.is_any_read()
+
     def save_long_unsaved(self) -> None:
         """Save in the background what has been on the servers for long without a batch that refers to it."""
         for file in self._table.all():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
 RECORDS: Final = 80
 RECORD: Final = b"a line of a log\n" * 10
 DEADLINE_S: Final = 60.0
+IDLE_S: Final = 1.5
+"""After so long the kernel relies on nothing that it was told."""
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +79,19 @@ def test_what_stays_open_is_seen_by_another_mount_and_outlives_its_own(grid: Gri
         os.close(log)
     assert (other.path / "log").read_bytes() == b"a line\n"
     assert all((other.path / name).read_bytes() == b"x" for name in names)
+
+
+def test_a_mapping_shows_what_only_another_mount_changes(grid: Grid) -> None:
+    """The mount that has it mapped is asked for nothing, however long it is looked at."""
+    options = ["-o", "binding=kernel"]
+    writes, maps = grid.mount("writes", options), grid.mount("maps", options)
+    (writes.path / "shared").write_bytes(b"0")
+    with (
+        (maps.path / "shared").open("rb") as file,
+        mmap.mmap(file.fileno(), 1, prot=mmap.PROT_READ) as mapped,
+        (writes.path / "shared").open("r+b", buffering=0) as written,
+    ):
+        assert mapped[:] == b"0"
+        time.sleep(IDLE_S)
+        os.pwrite(written.fileno(), b"1", 0)
+        eventually(lambda: mapped[:] == b"1", "the mapping shows it", 3)

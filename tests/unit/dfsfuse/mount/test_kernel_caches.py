@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from dfsfuse.errors import UnavailableError
-from dfsfuse.mount.kernel_caches import KernelCaches
+from dfsfuse.mount.kernel_caches import LOOK_EVERY_S, LOOK_WHILE_OPEN_S, KernelCaches
 from dfsfuse.vfs.changed import Changed, changes_of
 
 ROOT, FOLDER, FILE, OTHER = 1, 2, 3, 4
@@ -278,3 +278,18 @@ def test_what_keys_stand_for() -> None:
     number = (7).to_bytes(8, "big")
     keys = [b"d/" + number + b"/na/me", b"i/" + number, b"e/" + number + number, b"o/" + number, b"n"]
     assert changes_of(keys) == [Changed(7, b"na/me"), Changed(7), Changed(7, is_data=True)]
+
+
+def test_who_may_read_through_a_mapping_is_told_within_a_second(device: FakeDevice) -> None:
+    """A program that reads a mapping asks for nothing, so the mount looks idle."""
+    now, mapped = 100.0, [False]
+    caches = KernelCaches(lambda: None, device, 1.0, clock=lambda: now, is_mapped=lambda: mapped[0])
+    assert caches.next_look_s() is None
+    caches.given(ROOT, b"f", FILE)
+    caches.opened(FILE, 42)
+    mapped[0] = True
+    assert caches.next_look_s() == LOOK_EVERY_S
+    now += 3600.0
+    assert caches.next_look_s() == LOOK_WHILE_OPEN_S < 1
+    mapped[0] = False
+    assert caches.next_look_s() is None
