@@ -107,8 +107,8 @@ def _about_copies(known: Knowledge, away: list[str]) -> list[str]:
         lines.append(f"{cannot} be read{while_away}: no other server has some of the data{which}.")
     lacking = known.degraded - known.incomplete
     if lacking:
-        have = "has" if lacking == 1 else "have"
-        lines.append(f"{lacking:,} of {of} {have} only one copy of some data{while_away}.")
+        have = "1 file has" if known.files == 1 else f"{lacking:,} of {of} {'has' if lacking == 1 else 'have'}"
+        lines.append(f"{have} only one copy of some data{while_away}.")
     if known.bytes_to_copy:
         lines.append(f"{human_size(known.bytes_to_copy)} can be copied now: mounts do it, or 'dfc heal'.")
     return lines
