@@ -205,9 +205,8 @@ def _complaints_since(offset: int) -> str:
 def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_ready: Callable[[str], None]) -> int:
     from dfsfuse.cli import ending
     from dfsfuse.cli.config_watch import ConfigWatch
-    from dfsfuse.cli.session import open_session
+    from dfsfuse.cli.session import open_for_mount
     from dfsfuse.mount import bindings, running
-    from dfsfuse.vfs.orphan_keeper import GRACE_S
 
     def ready() -> None:
         remark = missing_servers(mountpoint, session.cluster.missing())
@@ -223,21 +222,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
         bindings.signals_held(),
         _servers(config) as connected_to,
     ):
-        session = open_session(
-            connected_to,
-            durability=request.options.durability,
-            cache_bytes=request.options.cache_bytes,
-            answer_early=True,
-            save_after_s=request.options.commit_s,
-            lock_lifetime_s=request.options.lock_timeout_s,
-            atime=request.options.atime,
-            diratime=request.options.diratime,
-            incomplete=request.options.policy,
-            removal_grace_s=GRACE_S,
-            heal_mb_s=0.0 if request.options.read_only else request.options.heal_mb_s,
-            sweep=not request.options.read_only,
-            wait_for_all=True,
-        )
+        session = open_for_mount(connected_to, request.options)
         mount_options = options.named(request.options, source_of(connected_to))
         with ending.saved(session, mountpoint, patience_s):
             watch = ConfigWatch(

@@ -19,6 +19,7 @@ from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.errors import AuthenticationError, DfsError, UnavailableError, WrongServerError
+from dfsfuse.mount.options import MountOptions
 from dfsfuse.namespace import keys, members
 from dfsfuse.namespace.log_map import LogMap
 from dfsfuse.namespace.server_register import KNOWN_S, ServerRegister
@@ -32,6 +33,7 @@ from dfsfuse.upkeep.recovery.kept import Namespace, Server
 from dfsfuse.vfs.background_saving import SAVE_AFTER_S
 from dfsfuse.vfs.incomplete import Policy
 from dfsfuse.vfs.locking import LIFETIME_S
+from dfsfuse.vfs.orphan_keeper import GRACE_S
 from dfsfuse.vfs.vfs import Vfs
 
 DEFAULT_CACHE_BYTES = 128 * 1024 * 1024
@@ -156,6 +158,25 @@ def open_session(
             opened.callback(sweeper.close)
             sweeper.start()
         return Session(vfs, cluster, store, segments, config.credentials.username, opened.pop_all())
+
+
+def open_for_mount(config: ClientConfig, options: MountOptions) -> Session:
+    """`open_session`, as a mount with these options needs it."""
+    return open_session(
+        config,
+        durability=options.durability,
+        cache_bytes=options.cache_bytes,
+        answer_early=True,
+        save_after_s=options.commit_s,
+        lock_lifetime_s=options.lock_timeout_s,
+        atime=options.atime,
+        diratime=options.diratime,
+        incomplete=options.policy,
+        removal_grace_s=GRACE_S,
+        heal_mb_s=0.0 if options.read_only else options.heal_mb_s,
+        sweep=not options.read_only,
+        wait_for_all=True,
+    )
 
 
 def _connect(cluster: Cluster, config: ClientConfig, *, wait_for_all: bool) -> None:

@@ -12,9 +12,11 @@ for all of many thousands of files. Nobody waits for what cannot be saved: that 
 A file whose commit lock is taken is being saved, or cut, by somebody else; it is left for the next round, so that the
 locks of a whole group can be held together without an order among them.
 
-Threads: one of its own, between `start` and `close`, which sleeps while nothing is unsaved; without it what is asked
-for is done by the background's executor, and nothing gets an age. `_changed` guards the schedule, is taken after
-`OpenFile.lock`, and is held for moments only. One group at a time (`_turn`).
+Threads: one of its own, between `start` and `close`, which sleeps while nothing is due; without it what is asked for is
+done by the background's executor, and nothing gets an age. It is woken only for what is due before it wakes by itself:
+a program that makes one file after the other wakes it once in `save_after_s`, and not with each file. One lock guards
+the schedule, is taken after `OpenFile.lock`, and is held for moments only; the thread waits for it as `_due`, writers
+as `_eased`. One group at a time (`_turn`).
 """
 
 from __future__ import annotations
@@ -49,7 +51,13 @@ class BackgroundSaver:
         self._files = files
         self._saver = saver
         saver.on_saved = self._was_saved
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._due = threading.Condition(lock)
+        """Something is due before the thread wakes by itself."""
+        self._eased = threading.Condition(lock)
+        """Something was saved, or cannot be: who was slowed down may go on."""
+        self._sleeps_until_s = -math.inf
+        """When the thread wakes by itself. While it is awake it looks at the schedule before it sleeps."""
         self._schedule = Schedule(save_after_s)
         self._turn = threading.Lock()
         self._is_submitted = False
@@ -64,9 +72,10 @@ class BackgroundSaver:
 
     def stop(self) -> None:
         """End, after the group under way. What is unsaved is the caller's."""
-        with self._changed:
+        with self._due:
             self._is_closing = True
-            self._changed.notify_all()
+            self._due.notify_all()
+            self._eased.notify_all()
         if self._thread is not None:
             self._thread.join()
 
@@ -74,7 +83,7 @@ class BackgroundSaver:
         """Save everything, as long as that succeeds, and end. What is left is the caller's."""
         self.stop()
         unsaved = self._all_unsaved()
-        with self._changed:
+        with self._due:
             self._schedule.succeeded()  # who unmounts need not wait for the next attempt
             for ino in unsaved:
                 self._schedule.ask(ino)
@@ -88,21 +97,26 @@ class BackgroundSaver:
         """Something was written to a file that had nothing unsaved. The caller holds the file's lock."""
         since_s = file.unsaved_since_s
         assert since_s is not None
-        with self._changed:
-            was_idle = not len(self._schedule)
+        with self._due:
             self._schedule.add(file.ino, since_s)
-            if was_idle:
-                self._changed.notify_all()
+            self._wake_in_time()
 
     def _was_saved(self, file: OpenFile) -> None:
         with file.lock:
             since_s = file.unsaved_since_s
-            with self._changed:
+            with self._due:
                 if since_s is None:
                     self._schedule.saved(file.ino)
                 else:
                     self._schedule.add(file.ino, since_s)
-                self._changed.notify_all()
+                    self._wake_in_time()
+                self._eased.notify_all()
+
+    def _wake_in_time(self) -> None:
+        """Wake the thread if it would sleep beyond what is due next. Holds the lock."""
+        next_s = self._schedule.next_s()
+        if next_s is not None and next_s < self._sleeps_until_s:
+            self._due.notify_all()
 
     # ------------------------------------------------------------------ what is asked for
 
@@ -132,10 +146,10 @@ class BackgroundSaver:
         return wanted
 
     def _ask(self, inos: list[int]) -> None:
-        with self._changed:
+        with self._due:
             for ino in inos:
                 self._schedule.ask(ino)
-            self._changed.notify_all()
+            self._wake_in_time()
             if self._thread is not None or self._is_submitted:
                 return
             self._is_submitted = True
@@ -144,13 +158,13 @@ class BackgroundSaver:
     @property
     def is_failing(self) -> bool:
         """Whether nothing could be saved at the last attempt."""
-        with self._changed:
+        with self._due:
             return self._schedule.is_failing
 
     @property
     def oldest_s(self) -> float:
         """For how long the oldest data is unsaved that can be saved."""
-        with self._changed:
+        with self._due:
             since_s = self._schedule.oldest_s()
         return 0.0 if since_s is None else self._context.monotonic() - since_s
 
@@ -158,33 +172,42 @@ class BackgroundSaver:
         """Wait while something has been unsaved for too long."""
         if self._thread is None:
             return
-        with self._changed:
+        with self._due:
             if self._schedule.is_late(self._context.monotonic()):
-                self._changed.wait_for(
+                self._eased.wait_for(
                     lambda: self._is_closing or not self._schedule.is_late(self._context.monotonic()), SLOW_MAX_S
                 )
 
     # ------------------------------------------------------------------ the work
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._is_closing:
-                    next_s = self._schedule.next_s()
-                    wait_s = None if next_s is None else next_s - self._context.monotonic()
-                    if wait_s is not None and wait_s <= 0:
-                        break
-                    self._changed.wait(wait_s)
-                if self._is_closing:
-                    return
+        worked_s = -math.inf
+        while self._wait_until_due(worked_s + self._schedule.save_after_s):
             try:
                 self.save_due()
             except Exception:  # noqa: BLE001 (the thread goes on)
                 log.exception("saving in the background failed in a way nobody foresaw; it goes on")
                 self._pause()
+            worked_s = self._context.monotonic()
+
+    def _wait_until_due(self, looks_again_s: float) -> bool:
+        """Sleep until something is due; false if this is being closed. While nothing is unsaved, wake at
+        `looks_again_s` all the same: what is written until then is due later, and need not wake anybody."""
+        with self._due:
+            while not self._is_closing:
+                now_s = self._context.monotonic()
+                next_s = self._schedule.next_s()
+                if next_s is None:
+                    next_s = looks_again_s if looks_again_s > now_s else math.inf
+                elif next_s <= now_s:
+                    return True
+                self._sleeps_until_s = next_s
+                self._due.wait(None if next_s == math.inf else next_s - now_s)
+                self._sleeps_until_s = -math.inf
+        return False
 
     def _work(self) -> None:
-        with self._changed:
+        with self._due:
             self._is_submitted = False
         self.save_due()
 
@@ -195,13 +218,13 @@ class BackgroundSaver:
                 pass
 
     def _pause(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_closing, PAUSE_S)
+        with self._due:
+            self._due.wait_for(lambda: self._is_closing, PAUSE_S)
 
     def _save_group(self) -> bool:
         """Save some of what is due. False if nothing is."""
         now_s = self._context.monotonic()
-        with self._changed:
+        with self._due:
             due = self._schedule.due(now_s, GROUP_FILES)
         group = self._take(due, now_s)
         try:
@@ -225,7 +248,7 @@ class BackgroundSaver:
         for ino in due:
             file = self._files.pin_if_open(ino)
             if file is None or file.is_unlinked or not file.has_data:
-                with self._changed:
+                with self._due:
                     self._schedule.saved(ino)
                 if file is not None:
                     self._let_go(file, None)
@@ -238,7 +261,7 @@ class BackgroundSaver:
                     until_s = math.inf if file.is_seal_due else now_s - self._schedule.save_after_s / 2
                     file.is_seal_due = False
                 group[file] = until_s
-        with self._changed:
+        with self._due:
             for ino in left:
                 self._schedule.ask(ino)
         return group
@@ -262,7 +285,7 @@ class BackgroundSaver:
         if not count:
             return
         was_failing = self.is_failing
-        with self._changed:
+        with self._due:
             if len(failures) < count:
                 self._schedule.succeeded()
             elif all(
@@ -273,7 +296,8 @@ class BackgroundSaver:
                 if not self._schedule.is_failing:
                     self._schedule.postpone(file.ino, now_s)
             is_failing = self._schedule.is_failing
-            self._changed.notify_all()
+            self._wake_in_time()
+            self._eased.notify_all()
         if is_failing and not was_failing:
             file, failure = next(iter(failures.items()))
             log.error(

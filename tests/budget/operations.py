@@ -328,6 +328,20 @@ def after_read(rig: Rig) -> Generator[None, None, None]:
         yield
 
 
+@operation("the 20 s after 4 KiB were written to a file that stays open")
+def after_write(rig: Rig) -> Generator[None, None, None]:
+    with rig.mounted() as mount:
+        file = mount.create(ROOT, "file")
+        mount.write(file, 0, BLOCK)
+        mount.fsync(file)
+        rig.pause()
+        mount.write(file, 4096, BLOCK)
+        yield
+        rig.pause(FOLLOWS_S)
+        yield
+        mount.close(file)
+
+
 @operation("a minute in which nobody asks anything")
 def idle(rig: Rig) -> Generator[None, None, None]:
     make_files(rig, "file")

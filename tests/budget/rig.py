@@ -28,7 +28,6 @@ from dfsfuse.cluster.servers import Credentials
 from dfsfuse.fusekernel.values import Context, Entry
 from dfsfuse.mount import kernel_session, options
 from dfsfuse.mount.kernel_operations import KernelOperations
-from dfsfuse.vfs.orphan_keeper import GRACE_S
 
 from .cost import Cost
 
@@ -152,18 +151,7 @@ class Rig:
         """A mount that has read nothing yet."""
         wanted = options.parse([f"durability={self._durability},binding=kernel"], as_root=False)
         with mock.patch.object(session_module, "Cluster", lambda *_: self._cluster):
-            session = session_module.open_session(
-                self._config,
-                durability=wanted.durability,
-                cache_bytes=wanted.cache_bytes,
-                answer_early=True,
-                lock_lifetime_s=wanted.lock_timeout_s,
-                atime=wanted.atime,
-                diratime=wanted.diratime,
-                removal_grace_s=GRACE_S,
-                heal_mb_s=wanted.heal_mb_s,
-                sweep=True,
-            )
+            session = session_module.open_for_mount(self._config, wanted)
         with session:
             operations = kernel_session.operations_of(session.vfs, wanted.fuse)
             caches, mapped = kernel_session.connect(operations, session.vfs, Device(), wanted.fuse)
