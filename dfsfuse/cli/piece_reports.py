@@ -94,24 +94,36 @@ def _about_copies(known: Knowledge, away: list[str]) -> list[str]:
         ago = _span(known.age_s)
         what = "all data had its two copies"
         if known.copies is not Copies.WHOLE:
-            what = f"{known.degraded:,} had only one copy of some data"
+            what = f"{known.degraded:,} had fewer than two copies of some data"
+        if known.incomplete:
+            what += f", and {known.incomplete:,} could not be read"
         return [f"When it was last counted, {ago} ago ({_files(known.files)}), {what}; no change since is known."]
     if known.copies is Copies.WHOLE:
         return [f"All data has its two copies ({_files(known.files)})." if known.files else "There is no data yet."]
     while_away = f" while {listed(away)} {'is' if len(away) == 1 else 'are'} away" if away else ""
-    of = f"{known.files:,} files" if known.all_counted else f"the first {known.files:,} files"
     lines = []
     if known.incomplete:
-        cannot = "1 file cannot" if known.incomplete == 1 else f"{known.incomplete:,} of {of} cannot"
         which = "" if away else "; 'dfc list -l -r' shows which"
+        cannot = f"{_so_many(known.incomplete, known)} cannot"
+        if known.incomplete == known.files > 1 and known.all_counted:
+            cannot = f"None of the {known.files:,} files can"
         lines.append(f"{cannot} be read{while_away}: no other server has some of the data{which}.")
     lacking = known.degraded - known.incomplete
     if lacking:
-        have = "1 file has" if known.files == 1 else f"{lacking:,} of {of} {'has' if lacking == 1 else 'have'}"
-        lines.append(f"{have} only one copy of some data{while_away}.")
+        have = "has" if lacking == 1 else "have"
+        lines.append(f"{_so_many(lacking, known)} {have} only one copy of some data{while_away}.")
     if known.bytes_to_copy:
         lines.append(f"{human_size(known.bytes_to_copy)} can be copied now: mounts do it, or 'dfc heal'.")
     return lines
+
+
+def _so_many(count: int, known: Knowledge) -> str:
+    """So many of the files that were counted."""
+    if not known.all_counted:
+        return f"{count:,} of the first {known.files:,} files"
+    if count == known.files:
+        return "1 file" if count == 1 else f"All {count:,} files"
+    return f"{count:,} of {known.files:,} files"
 
 
 def _files(count: int) -> str:

@@ -63,9 +63,15 @@ def verdict(servers: Mapping[int, Server], copies: Knowledge) -> Verdict:
         return Verdict("No server answers.", UnavailableError.exit_code, "none", False, "none", frozenset())
     writing = min(len(answering), len(_in(servers, TAKES_DATA))) >= QUORUM
     reading = _READING[copies.copies]
+    if reading == "all" and copies.age_s is not None:
+        reading = "unknown"
     may_fail = _may_fail(servers, copies) if writing else frozenset()
     code, access = _code_and_access(servers, reading, writing)
-    return Verdict(_sentence(servers, reading, writing, may_fail), code, access, writing, reading, may_fail)
+    unreadable = "some files cannot be read"
+    if copies.age_s is not None:
+        unreadable = "some files could not be read when that was last counted"
+    sentence = _sentence(servers, reading, writing, may_fail, unreadable)
+    return Verdict(sentence, code, access, writing, reading, may_fail)
 
 
 _READING: Final = {
@@ -131,16 +137,18 @@ def _refused(servers: Mapping[int, Server], refusing: list[int], wrong: list[int
     return Verdict(sentence, code, "refused", False, "none", frozenset())
 
 
-def _sentence(servers: Mapping[int, Server], reading: str, writing: bool, may_fail: frozenset[int]) -> str:
+def _sentence(
+    servers: Mapping[int, Server], reading: str, writing: bool, may_fail: frozenset[int], unreadable: str
+) -> str:
     answering = len(_in(servers, ANSWERING))
     who = "All servers answer" if answering == ALL else f"{answering} of {ALL} servers answer{'s' * (answering == 1)}"
     part = reading == "part"
     if writing:
         if part:
-            return f"{who}, but some files cannot be read; writing works."
+            return f"{who}, but {unreadable}; writing works."
         also = ", and any one server may fail" if len(may_fail) == ALL else ""
         return f"{who}: reading and writing work{also}."
-    rest = {"part": "; some files cannot be read", "all": "; all files can be read"}.get(reading, "")
+    rest = {"part": f"; {unreadable}", "all": "; all files can be read"}.get(reading, "")
     if len(_in(servers, TAKES_BATCHES)) >= QUORUM:
         takers = _so_many(len(_in(servers, TAKES_DATA)), "has", "have")
         return f"{who}, but {takers} room for data, and writing needs three: files can be deleted, not written{rest}."

@@ -53,7 +53,7 @@ def test_an_empty_server_is_rebuilt_and_what_was_done_is_said(dfc: Dfc, access: 
     access.grid[2].forget()
     shown = dfc.ok("status")
     assert "DFS2    127.0.0.1:10002  lacks 8 copies" in shown
-    assert "reading and writing work.\n4 of 4 files have only one copy of some data.\n" in shown
+    assert "reading and writing work.\nAll 4 files have only one copy of some data.\n" in shown
     assert "755K can be copied now: mounts do it, or 'dfc heal'.\n" in shown
     assert "If DFS1 or DFS3 failed too, files could not be read.\n" in shown
     assert dfc.ok("heal").splitlines() == [
@@ -105,7 +105,8 @@ def test_what_no_server_has_is_incomplete(dfc: Dfc, access: StoredAccess) -> Non
     shown = dfc("status")
     assert shown.code == 3
     assert (
-        "4 of 4 files cannot be read: no other server has some of the data; 'dfc list -l -r' shows which." in shown.out
+        "None of the 4 files can be read: no other server has some of the data; 'dfc list -l -r' shows which."
+        in shown.out
     )
 
 
@@ -165,7 +166,7 @@ def test_an_earlier_count_stands_only_while_nothing_has_changed() -> None:
     assert line == "When it was last counted, 2 h ago (7 files), all data had its two copies; no change since is known."
     lacking = msgspec.structs.replace(whole, lacking=2, files_lacking=2)
     (line,) = about(replace(PART, healing=lacking), now_ns=60 * S)
-    assert line.startswith("When it was last counted, 60 s ago (7 files), 2 had only one copy of some data;")
+    assert line.startswith("When it was last counted, 60 s ago (7 files), 2 had fewer than two copies of some data;")
     for changed in (
         msgspec.structs.replace(whole, servers=(*SEEN[:3], ServerSeen(b"another disk"))),
         msgspec.structs.replace(whole, servers=(*SEEN[:3], ServerSeen(b""))),

@@ -146,3 +146,15 @@ def test_what_was_not_counted_just_now_promises_nothing_for_a_failure(knowledge:
     servers = servers_of("all up")
     assert verdict(servers, knowledge).sentence == "All servers answer: reading and writing work."
     assert not verdict(servers, knowledge).may_fail
+
+
+def test_what_was_counted_earlier_is_never_said_to_be_so_now() -> None:
+    """It decides the exit code all the same: better an alarm too many than one too few."""
+    found = verdict(servers_of("all up"), Knowledge(Copies.INCOMPLETE, files=9, incomplete=1, age_s=60.0))
+    assert found.sentence == (
+        "All servers answer, but some files could not be read when that was last counted; writing works."
+    )
+    assert (found.exit_code, found.access) == (3, "incomplete")
+    found = verdict(servers_of("DFS1 down, DFS3 down"), Knowledge(Copies.DEGRADED, files=9, age_s=60.0))
+    assert (found.reading, found.exit_code) == ("unknown", 7)
+    assert "can be read" not in found.sentence.replace("cannot", "")
