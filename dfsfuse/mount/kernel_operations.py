@@ -213,7 +213,7 @@ class KernelOperations(Operations):
                 context, ino, is_capable=context.uid == 0 and not changes.kill_privileges
             )
         if changes.size is not None:
-            self._vfs.locks.check(ino)
+            self._check_locks(ino)
         now_ns = time.time_ns()
         wanted = AttributeChanges(
             mode=None if mode is None else stat.S_IMODE(mode),
@@ -245,6 +245,13 @@ class KernelOperations(Operations):
             self._vfs.setattr(ino, AttributeChanges(mode=stat.S_IMODE(mode)))
             if self.caches is not None:
                 self.caches.tell_of_mode(ino)
+
+    def _check_locks(self, ino: int) -> None:
+        """Raises OSError (EIO) if what is about to change the file's data believes in locks that were lost."""
+        if self.caches is None:
+            self._vfs.locks.check(ino)
+        else:
+            self._vfs.locks.check(ino, partial(self.caches.names, ino))
 
     def _may_have_mapped(self, context: Context, ino: int) -> bool:
         """Whether the calling process may have written to the file through a mapping that is not saved yet."""
@@ -307,7 +314,7 @@ class KernelOperations(Operations):
         try:
             self._opened(context, ino)
             if flags & os.O_TRUNC:
-                self._vfs.locks.check(ino)
+                self._check_locks(ino)
                 self._vfs.setattr(ino, AttributeChanges(size=0), handle)
         except BaseException:
             self._vfs.release(handle)
@@ -337,11 +344,11 @@ class KernelOperations(Operations):
     ) -> int:
         if kill_privileges:
             self._kill_privileges(context, ino)
-        self._vfs.locks.check(ino)
+        self._check_locks(ino)
         return self._vfs.write(handle, offset, data, append=append)
 
     def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
-        self._vfs.locks.check(ino)
+        self._check_locks(ino)
         self._vfs.fallocate(handle, offset, length, mode)
         if context.uid != 0:  # the kernel does not say whether he may keep them
             self._kill_privileges(context, ino)

@@ -1,7 +1,9 @@
 """What a mount knows of its own session and of others': who holds locks here, until when that is sure, who is dead.
 
 A session that could not be renewed for `SURE_PART` of its lifetime is given up here before others may take it for dead:
-its locks are *lost*. Who held one gets EIO when the file is written to, until he has unlocked or closed it.
+its locks are *lost*. Who held one gets EIO when the file is written to, until he has unlocked or closed it; and when he
+wants another lock on it, since he believes to have the first. Files that such a lock protects without being locked
+themselves (`one_mount.Guarded.protects`) are not written to either.
 
 A holder is remembered with the openings (handles) through which its locks were set. For locks of an open file
 description (flock, `F_OFD_SETLK`) the kernel tells the end of the opening and nothing else, and it does not tell these
@@ -26,6 +28,8 @@ SURE_PART: Final = 0.75
 RENEW_PART: Final = 0.25
 NEVER: Final = float("-inf")
 
+Place = tuple[int, bytes]
+"""A folder, and a name in it."""
 LocalHolder = tuple[int, bool]
 """The kernel's number for an owner; is it flock."""
 
@@ -36,9 +40,11 @@ class Holding:
 
     handles: set[int] = field(default_factory=set)
     """The openings through which they were set."""
+    was_granted: bool = False
+    """Whether he was told that he has one. Else a request has failed, and may have been carried out all the same."""
     may_be_exclusive: bool = False
-    is_guarded: bool = False
-    """Whether one of them only one mount may have (`one_mount`)."""
+    protects: frozenset[Place] = frozenset()
+    """If one of them only one mount may have: what is written under it (`one_mount`)."""
 
 
 class LockSession:
@@ -58,6 +64,8 @@ class LockSession:
         self.overdue: dict[int, set[LocalHolder]] = {}
         """Closed, and the locks could not be ended yet."""
         self._lost: dict[int, dict[LocalHolder, Holding]] = {}
+        self._protectors: frozenset[int] = frozenset()
+        """Files on which somebody had a lock that protects others."""
         self.given_up: list[bytes] = []
         """Sessions of ours that are lost, and whose records may still be there."""
 
@@ -94,7 +102,9 @@ class LockSession:
         """All locks are lost; go on as a new session. How many holders had some?"""
         count = sum(map(len, self.held.values()))
         for ino, holders in self.held.items():
-            self._lost.setdefault(ino, {}).update(holders)
+            for holder, holding in holders.items():
+                if holding.was_granted:  # else he believes in nothing
+                    self._lost.setdefault(ino, {})[holder] = holding
         self.given_up.append(self.id)
         self.held, self.overdue = {}, {}
         self.id = self._new_id()
@@ -115,18 +125,30 @@ class LockSession:
     def is_guarded(self, ino: int, holder: LocalHolder) -> bool:
         """Whether he has a lock on the file that keeps all other mounts from using it."""
         holding = self.held.get(ino, {}).get(holder)
-        return holding is not None and holding.is_guarded
+        return holding is not None and bool(holding.protects)
 
     def add(
-        self, ino: int, holder: LocalHolder, handle: int = 0, *, is_exclusive: bool = True, is_guarded: bool = False
+        self,
+        ino: int,
+        holder: LocalHolder,
+        handle: int = 0,
+        *,
+        is_exclusive: bool = True,
+        protects: frozenset[Place] = frozenset(),
     ) -> bool:
         """He may have locks from now on, set through this opening. Whether he had none through it before."""
         holding = self.held.setdefault(ino, {}).setdefault(holder, Holding())
         is_new = handle not in holding.handles
         holding.handles.add(handle)
         holding.may_be_exclusive |= is_exclusive
-        holding.is_guarded |= is_guarded
+        if protects:
+            holding.protects = protects
+            self._protectors |= {ino}
         return is_new
+
+    def granted(self, ino: int, holder: LocalHolder) -> None:
+        """He is told that he has a lock."""
+        self.held[ino][holder].was_granted = True
 
     def not_through(self, ino: int, holder: LocalHolder, handle: int) -> None:
         """He has got none through this opening after all; those that he had before stay."""
@@ -137,6 +159,7 @@ class LockSession:
     def remove(self, ino: int, holder: LocalHolder) -> None:
         """He has none any more."""
         _discard(self.held, ino, holder)
+        self._forget_protector(ino)
 
     def through(self, ino: int, handle: int) -> list[LocalHolder]:
         """Who has locks on the file that were set through this opening."""
@@ -172,8 +195,9 @@ class LockSession:
 
     def forgive(self, ino: int, holder: LocalHolder) -> bool:
         """He knows that his locks are lost, or is gone. Were they?"""
-        was_lost = holder in self._lost.get(ino, ())
+        was_lost = self.has_lost(ino, holder)
         _discard(self._lost, ino, holder)
+        self._forget_protector(ino)
         return was_lost
 
     def forgive_through(self, ino: int, handle: int) -> bool:
@@ -185,12 +209,35 @@ class LockSession:
                 was_lost = True
                 if not holding.handles:
                     _discard(self._lost, ino, holder)
+        self._forget_protector(ino)
         return was_lost
 
-    def check(self, ino: int) -> None:
-        """Raises OSError (EIO) if somebody here works on the file under locks that are lost."""
+    def has_lost(self, ino: int, holder: LocalHolder) -> bool:
+        """Whether his locks on the file were lost, and he was not told yet at an end of them."""
+        return holder in self._lost.get(ino, ())
+
+    def check(self, ino: int, places: Callable[[], Iterable[Place]] = tuple) -> None:
+        """Raises OSError (EIO) if somebody here works on the file under locks that are lost. `places`: its names."""
         if ino in self._lost or (ino in self.held and self.is_unsure()):
-            raise error(errno.EIO, "the locks on this file were lost: too few servers could be reached for too long")
+            raise lost()
+        if self._protectors and (self._lost or self.is_unsure()):
+            names = set(places())
+            for protector in self._protectors:
+                for holding in (*self._lost.get(protector, {}).values(), *self._unsure(protector)):
+                    if not names.isdisjoint(holding.protects):
+                        raise lost()
+
+    def _unsure(self, ino: int) -> Iterable[Holding]:
+        return list(self.held.get(ino, {}).values()) if self.is_unsure() else ()
+
+    def _forget_protector(self, ino: int) -> None:
+        if ino in self._protectors and ino not in self.held and ino not in self._lost:
+            self._protectors -= {ino}
+
+
+def lost() -> OSError:
+    """What who works under lost locks is told."""
+    return error(errno.EIO, "the locks on this file were lost: too few servers could be reached for too long")
 
 
 class Witness:

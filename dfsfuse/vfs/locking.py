@@ -24,7 +24,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -37,7 +37,7 @@ from dfsfuse.namespace.lock_sessions import Place, SessionLostError, Taken
 from dfsfuse.namespace.locks import END_OF_ALL, Lock
 from dfsfuse.namespace.transactions import MapStore, Transaction, View
 from dfsfuse.vfs.context import log
-from dfsfuse.vfs.lock_session import RENEW_PART, LocalHolder, LockSession, Witness
+from dfsfuse.vfs.lock_session import RENEW_PART, LocalHolder, LockSession, Witness, lost
 from dfsfuse.vfs.one_mount import Guarded
 
 LIFETIME_S: Final = 10.0
@@ -212,9 +212,10 @@ class Locking:
                     self._end(ino, self._session.release(ino, handle))
                 self._tell()
 
-    def check(self, ino: int) -> None:
-        """Before a write. Raises OSError (EIO) if locks on the file were lost."""
-        self._session.check(ino)
+    def check(self, ino: int, places: Callable[[], Iterable[tuple[int, bytes]]] = tuple) -> None:
+        """Before a write. Raises OSError (EIO) if locks on the file were lost, or one that protects a file with one of
+        these names (folder and name)."""
+        self._session.check(ino, places)
 
     def close(self) -> None:
         """The mount ends, and so do its locks. Who still waits is not answered."""
@@ -228,7 +229,7 @@ class Locking:
     # ------------------------------------------------------------------ transactions (with the turn)
 
     def _try(self, waiter: Waiter) -> Taken:
-        """Ask for a lock once."""
+        """Ask for a lock once. Raises OSError (EIO) if the holder has lost locks on the file and does not know yet."""
         with self._turn:
             if self._session.held and self._session.is_unsure():
                 self._lose()
@@ -240,6 +241,8 @@ class Locking:
 
     def _take(self, waiter: Waiter) -> Taken:
         session, ino, holder = self._session, waiter.ino, waiter.holder
+        if session.has_lost(ino, holder):
+            raise lost()
         life, begun = session.life()
         wanted = msgspec.structs.replace(waiter.wanted, session=session.id)
         dead = self._witness.dead()
@@ -262,11 +265,16 @@ class Locking:
         had_some = session.holds(ino, holder)
         # from now on, also if it is not known whether it is done
         is_new = session.add(
-            ino, holder, waiter.handle, is_exclusive=wanted.is_exclusive, is_guarded=waiter.is_for_one_mount
+            ino,
+            holder,
+            waiter.handle,
+            is_exclusive=wanted.is_exclusive,
+            protects=frozenset() if waiter.guard is None else waiter.guard.protects,
         )
         taken = self._store.transact(work)
         self._witness.saw(taken.signs, [session.id])
         if taken.obstacle is None:
+            session.granted(ino, holder)
             session.renewed(life, begun)
             if session.is_unsure():  # it took so long that the sign is nearly an old one
                 self._renew()

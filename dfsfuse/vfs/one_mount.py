@@ -31,6 +31,8 @@ class Guard:
     """Programs hold an fcntl lock on this byte, and no other, as long as they have the file open."""
     source: str
     """The version that was tried, and where it says so."""
+    beside: tuple[bytes, ...] = ()
+    """What is written under its protection: the ends of the names of such files, in the place of this one's end."""
     before: tuple[int, int] | None = None
     """The first and the last byte of what they lock first, in the file that is named like this one without its end."""
 
@@ -52,10 +54,11 @@ GUARDS: Final = (
         b"*-shm",
         128,
         "SQLite 3.40.1, src/os_unix.c: UNIX_SHM_DMS, unixLockSharedMemory(); src/os.h: SHARED_FIRST, SHARED_SIZE",
+        beside=(b"", b"-wal"),
         before=_SQLITE_SHARED,
     ),
-    Guard("an LMDB environment", b"lock.mdb", 0, _LMDB),
-    Guard("an LMDB environment", b"*-lock", 0, _LMDB + "; MDB_NOSUBDIR"),
+    Guard("an LMDB environment", b"lock.mdb", 0, _LMDB, beside=(b"data.mdb",)),
+    Guard("an LMDB environment", b"*-lock", 0, _LMDB + "; MDB_NOSUBDIR", beside=(b"",)),
 )
 
 
@@ -63,10 +66,19 @@ GUARDS: Final = (
 class Guarded:
     """A lock that only one mount may have, on a file with this name."""
 
+    parent: int
     name: bytes
     guard: Guard
     beside: tuple[int, bytes] | None = None
     """If it is not this file that only one mount may use, but one beside it: that one's folder and name."""
+
+    @property
+    def protects(self) -> frozenset[tuple[int, bytes]]:
+        """Folder and name of the files that are written only by who has this lock."""
+        if self.beside is not None:
+            return frozenset()
+        stem = self.name.removesuffix(self.guard.end)
+        return frozenset((self.parent, stem + end) for end in self.guard.beside)
 
     @property
     def refusal(self) -> str:
@@ -82,7 +94,7 @@ def guarded(places: Iterable[tuple[int, bytes]], start: int, end: int) -> Guarde
     for parent, name in places:
         for guard in GUARDS:
             if guard.byte == start == end and guard.fits(name):
-                return Guarded(name, guard)
+                return Guarded(parent, name, guard)
             if (start, end) == guard.before:
-                return Guarded(name, guard, (parent, name + guard.end))
+                return Guarded(parent, name, guard, (parent, name + guard.end))
     return None

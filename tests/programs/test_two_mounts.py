@@ -6,9 +6,12 @@ own words, and nothing that was acknowledged is lost.
 
 from __future__ import annotations
 
+import os
+import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -121,3 +124,30 @@ def test_lmdb_is_open_on_one_mount_at_a_time(sides: tuple[Mount, Mount], kind: s
         user.communicate("", timeout=60)
     assert lmdb(there, "third", kind).returncode == 0
     assert run(PYTHON, "-c", LMDB_KEYS, here, kind) == "first second third\n"
+
+
+def test_sqlite_on_a_mount_that_was_stopped_writes_nothing_into_the_log_of_who_took_over(
+    grid: Grid, sides: tuple[Mount, Mount]
+) -> None:
+    """Its write is refused (after SQLite's ten seconds of trying), and the other's rows are all there."""
+    mount = grid.mount("stopped", ("-o", "lock_timeout=2"))
+    one, other = mount.path / "wal.db", sides[0].path / "wal.db"
+    with closing(sqlite3.connect(one, isolation_level=None)) as late:
+        late.execute("pragma journal_mode=wal")
+        late.execute("create table t (n)")
+        late.execute("insert into t values (1)")
+        os.kill(mount.pid, signal.SIGSTOP)
+        try:
+            database = sqlite3.connect(other, isolation_level=None, timeout=60)
+            database.execute("insert into t values (2)")
+        finally:
+            os.kill(mount.pid, signal.SIGCONT)
+        with closing(database):
+            with pytest.raises(sqlite3.OperationalError):
+                late.execute("insert into t values (3)")
+            database.execute("insert into t values (4)")
+            late.execute("pragma wal_checkpoint")
+            assert database.execute("select n from t").fetchall() == [(1,), (2,), (4,)]
+    with closing(sqlite3.connect(one)) as again:
+        assert again.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert again.execute("select count(*) from t").fetchone() == (3,)

@@ -488,6 +488,64 @@ def test_a_silent_mount_loses_its_locks_and_is_told(world: World) -> None:
     assert world.table()[0].session != b"a1"
 
 
+def test_who_has_lost_a_lock_gets_no_other_one_on_the_file_before_he_knows(world: World) -> None:
+    """He believes to have the first: a SQLite process would go on writing beside another mount's."""
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, 0, 9)
+    b.take(1, 0, 9)
+    world.now_s += 10.1
+    assert b.take(1, 0, 9) == 0
+    for _ in range(2):
+        with pytest.raises(OSError, match="lost") as caught:
+            a.take(1, 50, 59)
+        assert caught.value.errno == errno.EIO
+    assert a.take(2, 50, 59) == 0, "another process knows of nothing"
+    a.locks.released(INO, 0)
+    assert (a.take(1, 50, 59), a.take(1, 0, 9)) == (0, errno.EAGAIN)
+
+
+def test_what_a_lost_lock_protects_is_not_written_to_either(world: World) -> None:
+    """A write-ahead log and its database have no lock that would be lost: that is the index's."""
+    a, b = world.mount(b"a"), world.mount(b"b")
+    log, database, another = INO + 1, INO + 2, INO + 3
+    names = {log: [(1, b"x-wal")], database: [(1, b"x")], another: [(1, b"y"), (2, b"x")]}
+
+    def check(ino: int) -> None:
+        a.locks.check(ino, lambda: names[ino])
+
+    a.take(1, 128, 128, shared=True, guard=GUARD)
+    b.take(1, 128, 128, shared=True, guard=GUARD)
+    for ino in names:
+        check(ino)
+    world.now_s += 7.6
+    for ino in (log, database):
+        with pytest.raises(OSError, match="lost"):
+            check(ino)
+    world.now_s += 2.5
+    assert b.take(1, 128, 128, shared=True, guard=GUARD) == 0
+    for ino in (log, database):
+        with pytest.raises(OSError, match="lost"):
+            check(ino)
+    check(another)
+    with pytest.raises(OSError, match="lost"):
+        a.locks.closed(INO, 1)
+    for ino in names:
+        check(ino)
+
+
+def test_who_was_refused_or_failed_has_nothing_to_lose(world: World) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    b.take(1)
+    assert a.take(1) == errno.EAGAIN
+    world.map.is_writable = False
+    with pytest.raises(ReadOnlyError):
+        a.take(2, 200, 299)
+    world.map.is_writable = True
+    a.locks._session.lose()
+    a.locks.check(INO)
+    assert a.take(2, 200, 299) == 0
+
+
 def test_a_mount_that_gives_signs_of_life_keeps_its_locks(world: World) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1)

@@ -23,6 +23,20 @@ def test_the_table_knows_what_programs_lock(name: bytes, byte: int, what: str) -
     assert what in found.refusal
 
 
+@pytest.mark.parametrize(
+    ("name", "byte", "protected"),
+    [
+        (b"places.sqlite-shm", 128, {b"places.sqlite", b"places.sqlite-wal"}),
+        (b"lock.mdb", 0, {b"data.mdb"}),
+        (b"cache-lock", 0, {b"cache"}),
+    ],
+)
+def test_it_protects_what_is_written_under_it(name: bytes, byte: int, protected: set[bytes]) -> None:
+    found = guarded([(7, name)], byte, byte)
+    assert found is not None
+    assert found.protects == {(7, each) for each in protected}
+
+
 def test_sqlite_is_known_by_its_lock_on_the_database() -> None:
     found = guarded([(7, b"places.sqlite")], 0x40000002, 0x40000002 + 509)
     assert found is not None
