@@ -101,15 +101,17 @@ class BackgroundSaver:
             self._schedule.add(file.ino, since_s)
             self._wake_in_time()
 
-    def _was_saved(self, file: OpenFile) -> None:
+    def _was_saved(self, file: OpenFile, is_done: bool) -> None:
         with file.lock:
             since_s = file.unsaved_since_s
             with self._due:
+                if is_done and self._schedule.is_failing:
+                    self._schedule.succeeded()
                 if since_s is None:
                     self._schedule.saved(file.ino)
                 else:
                     self._schedule.add(file.ino, since_s)
-                    self._wake_in_time()
+                self._wake_in_time()
                 self._eased.notify_all()
 
     def _wake_in_time(self) -> None:

@@ -51,8 +51,8 @@ class Saver:
         self._reaper = reaper
         self._files = files
         self._uploads = uploads
-        self.on_saved: Callable[[OpenFile], None] = lambda _: None
-        """Called when something of a file was saved or given up, perhaps with its commit lock held."""
+        self.on_saved: Callable[[OpenFile, bool], None] = lambda _file, _is_done: None
+        """Called after an attempt to save a file, with its commit lock held: has it succeeded?"""
 
     def save(self, file: OpenFile, *, until_s: float = math.inf) -> None:
         """Make all that was written durable, now; or what was written until then, as far as it can be told apart.
@@ -101,12 +101,13 @@ class Saver:
             if not is_appended:
                 file.seal_all(until_s)
             items, written_ns = file.ready(until_s), file.written_ns
+        is_done = was_kept = False
         try:
             if is_appended:
                 crowded = yield from self._save_appended(file, written_ns, until_s)
             else:
                 crowded = yield from self._save_placed(file, items, written_ns)
-            was_kept = False
+            is_done = bool(items) or is_appended
             with file.lock:
                 if not file.has_data:
                     file.error = None
@@ -114,7 +115,7 @@ class Saver:
                         file.written_ns = None
                     was_kept, file.is_kept = file.is_kept, False
         finally:
-            self.on_saved(file)
+            self.on_saved(file, is_done)
         if was_kept:
             self._files.unpin(file)
         self._compactor.later(file.ino, sorted(crowded))

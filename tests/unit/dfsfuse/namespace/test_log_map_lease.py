@@ -357,3 +357,36 @@ def test_but_not_if_ours_was_finished_by_another_client(store: LogMap, log: Fake
     store.transact(lambda tx: tx.put(b"x", b"mine"))
     assert store._lease_until == NEVER
     assert store.read(lambda view: view.get(b"x")) == b"theirs, later"
+
+
+def test_what_is_begun_together_is_one_batch_and_is_waited_for_apart(leased: LogMap, log: FakeLog) -> None:
+    leased.read(lambda view: view.get(b"n"))
+    begun = [leased.begin(increment) for _ in range(3)]
+    assert [one.result for one in begun] == [1, 2, 3]
+    assert log.committed == []
+    for one in begun:
+        one.wait()
+    assert log.committed == [Contents(puts=((b"n", b"3"),))]
+    nothing = leased.begin(lambda tx: tx.get(b"n"))
+    nothing.wait()
+    assert nothing.result == b"3"
+
+
+def test_what_was_begun_and_is_lost_is_told_to_each_who_waits_and_to_nobody_else(leased: LogMap, log: FakeLog) -> None:
+    leased.read(lambda view: view.get(b"n"))
+    begun = [leased.begin(increment) for _ in range(3)]
+
+    def fail() -> None:
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail)
+    for one in begun:
+        with pytest.raises(MaybeDoneError):
+            one.wait()
+    leased.flush()
+
+
+def test_without_the_lease_what_is_begun_is_durable_already(store: LogMap, log: FakeLog) -> None:
+    begun = store.begin(increment)
+    assert log.committed == [Contents(puts=((b"n", b"1"),))]
+    begun.wait()

@@ -1,0 +1,80 @@
+"""write(): memory that is short makes a writer wait, and never fail, as long as servers take data."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.memory_mounts import MemoryMounts, close, create, read_file
+
+from dfs_server.protocol.batches import Batch
+from dfsfuse.errors import UnavailableError
+
+WRITERS = 63
+SIZE = 30_000
+DEADLINE_S = 60
+
+
+def test_of_many_writers_at_once_none_fails_for_want_of_memory(mounts: MemoryMounts) -> None:
+    """Room for three, and 63 that begin together."""
+    vfs = mounts.mount(
+        dirty_limit_bytes=3 * SIZE + 100, background=ThreadPoolExecutor(1), uploads=ThreadPoolExecutor(2)
+    )
+    start = threading.Barrier(WRITERS, timeout=DEADLINE_S)
+    failures: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            _, handle = create(vfs, b"%d" % number)
+            start.wait()
+            for turn in range(3):
+                vfs.write(handle, turn * SIZE, b"%d" % (number % 10) * SIZE)
+            close(vfs, handle)
+        except BaseException as failure:  # noqa: BLE001
+            failures.append(failure)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert failures == []
+    assert all(read_file(vfs, b"%d" % number) == b"%d" % (number % 10) * 3 * SIZE for number in range(WRITERS))
+    assert vfs._uploads.budget.held_bytes == 0
+    vfs.close()
+
+
+def test_memory_that_others_have_reserved_and_not_written_yet_is_waited_for(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount(dirty_limit_bytes=1000)
+    _, handle = create(vfs, b"f")
+    budget = vfs._uploads.budget
+    assert budget.reserve(900, 0)
+    writer = threading.Thread(target=vfs.write, args=(handle, 0, b"x" * 900))
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive()
+    budget.release(900)
+    writer.join(DEADLINE_S)
+    assert not writer.is_alive()
+    close(vfs, handle)
+    assert read_file(vfs, b"f") == b"x" * 900
+
+
+def test_when_the_servers_take_nothing_it_is_an_error(mounts: MemoryMounts) -> None:
+    """What fills the memory is another file's, and cannot be saved."""
+    vfs = mounts.mount(dirty_limit_bytes=1000)
+    _, full = create(vfs, b"full")
+    _, handle = create(vfs, b"f")
+    vfs.write(full, 0, b"x" * 900)
+
+    def refuse(_: Batch) -> None:
+        raise UnavailableError("too few servers answer")
+
+    mounts.map.before_commit = refuse
+    with pytest.raises(UnavailableError, match="waits in memory"):
+        vfs.write(handle, 0, b"y" * 900)
+    mounts.map.before_commit = lambda _: None
+    mounts.now_s += 10
+    assert vfs.write(handle, 0, b"y" * 900) == 900
+    close(vfs, full, handle)
