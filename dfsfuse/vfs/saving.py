@@ -67,13 +67,21 @@ class Saver:
 
     def save_many(self, files: Mapping[OpenFile, float]) -> dict[OpenFile, Exception]:
         """Save these, each until its time, in as few batches as they fit into. The caller holds all their commit locks.
-        Gives what those failed with that could not be saved."""
+        Gives what those failed with that could not be saved. When servers are missing, the rest is not tried: each file
+        would wait for them anew."""
         failures: dict[OpenFile, Exception] = {}
         if len(files) > 1:
             self._send_ahead(files)
         left = {file: self._steps(file, until_s) for file, until_s in files.items()}
+        begun: set[OpenFile] = set()
         while left:
             for file, steps in list(left.items()):
+                refusal = next((one for one in failures.values() if isinstance(one, UnavailableError)), None)
+                if refusal is not None and file not in begun and not self._context.seems_writable():
+                    failures[file] = refusal
+                    del left[file]
+                    continue
+                begun.add(file)
                 try:
                     next(steps)
                 except StopIteration:

@@ -9,12 +9,13 @@ Threads: called by any. `OpenFile.lock` guards an item's fields, as it does thos
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
 from dfs_server.protocol.pieces import Buffer
-from dfsfuse.errors import MaybeDoneError
+from dfsfuse.errors import MaybeDoneError, UnavailableError
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs import uploaded
 from dfsfuse.vfs.budget import Budget
@@ -132,7 +133,9 @@ class Uploads:
             written = self._context.segments.write(task.data, item.rotation)
         except Exception as error:  # noqa: BLE001 (whatever it is, who waits has to be told)
             failure = error
-            log.warning("inode %d: a segment could not be written: %s", file.ino, error)
+            is_told = isinstance(error, UnavailableError)  # for all files at once, by whoever saves them
+            level = logging.DEBUG if is_told else logging.WARNING
+            log.log(level, "inode %d: a segment could not be written: %s", file.ino, error)
         with file.lock:
             item.written, item.began_ns = written, began_ns
             if failure is not None and not item.is_forgotten:

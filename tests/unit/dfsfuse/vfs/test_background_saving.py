@@ -148,6 +148,26 @@ def _refuse(_: Batch) -> None:
     raise UnavailableError("too few servers answer")
 
 
+def test_with_the_servers_away_a_group_is_not_tried_file_by_file(
+    mounts: MemoryMounts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each would wait for the missing servers anew, and say so in the log."""
+    vfs = mounts.mount()
+    handles = [create(vfs, b"f%d" % number)[1] for number in range(20)]
+    for handle in handles:
+        vfs.write(handle, 0, b"data")
+    mounts.segments.answering = {3, 4}
+    tried: list[bytes] = []
+    mounts.segments.before_write = tried.append
+    pass_time(mounts, vfs, 1.0)
+    assert len(tried) == 1
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["inode 2 and others"]
+    mounts.segments.answering = {1, 3, 4}
+    pass_time(mounts, vfs, 5.0)
+    assert read_file(mounts.mount(), b"f19") == b"data"
+    close(vfs, *handles)
+
+
 def test_of_a_group_in_doubt_each_file_is_saved_once(mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch) -> None:
     vfs = mounts.mount()
     names = [b"placed", b"log 1", b"log 2"]
