@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 import click
@@ -20,7 +21,6 @@ from dfsfuse.cli.output import (
     write_line,
     write_lines,
 )
-from dfsfuse.errors import DfsError
 from dfsfuse.mount import state_folders
 from dfsfuse.upkeep.recovery import kept as kept_folders
 from dfsfuse.upkeep.recovery.apply import Applier, Done
@@ -131,7 +131,7 @@ def _apply(client: Client, chosen: Sequence[Kept]) -> int:
         return exit_codes.DONE
     connection = client.connection
     here = connection.namespace()
-    applier = Applier(connection.vfs, connection.segments)
+    applier = Applier(connection.vfs, connection.segments, time.sleep)
     code = exit_codes.DONE
     for one in chosen:
         if not one.manifest.namespace.is_same_as(here):
@@ -147,20 +147,17 @@ def _apply(client: Client, chosen: Sequence[Kept]) -> int:
 
 def _apply_one(applier: Applier, kept: Kept) -> int:
     code = exit_codes.DONE
-    left: list[KeptFile] = []
+    left = {file.inode: file for file in kept.manifest.files}
     try:
-        for file in kept.manifest.files:
-            try:
-                write_line(sentence(applier.apply(kept, file)))
-            except (DfsError, OSError) as error:
-                complain(f"{_name(file)}: {error}")
-                code = code or exit_codes.exit_code_of(error)
-                left.append(file)
-    except BaseException:  # Ctrl-C: what was done is remembered
-        done = kept.manifest.files.index(file)
-        kept.keep_only([*left, *kept.manifest.files[done:]])
-        raise
-    kept.keep_only(left)
+        for file, outcome in applier.apply(kept, kept.manifest.files):
+            if isinstance(outcome, Exception):
+                complain(f"{_name(file)}: {outcome}")
+                code = code or exit_codes.exit_code_of(outcome)
+            else:
+                del left[file.inode]
+                write_line(sentence(outcome))
+    finally:  # after Ctrl-C too: what was done is remembered
+        kept.keep_only(list(left.values()))
     return code
 
 

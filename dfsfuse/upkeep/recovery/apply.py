@@ -1,7 +1,8 @@
 """Kept bytes onto the servers: each file looked at as it is now, the plan made, and what it says done durably.
 
 What is put beside a file is a new file that holds the kept bytes in their places and holes elsewhere, with permissions
-600: nothing in it is invented. A file is done when its fsync has returned; only then may its record go.
+600: nothing in it is invented. A file is done when its fsync has returned; only then may its record go. Its time of
+change (mtime) is that of the recovery: backups and builds that go by it must see that the file is another one now.
 
 Called by one thread. Between the look at a file and the write another mount may change it, as with any two writers.
 """
@@ -11,11 +12,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from dfsfuse.errors import DfsError
 from dfsfuse.namespace.keys import ROOT
 from dfsfuse.upkeep.recovery import kept as format
 from dfsfuse.upkeep.recovery import plan
@@ -23,9 +25,13 @@ from dfsfuse.upkeep.recovery.kept import Kept, KeptFile, Part
 from dfsfuse.upkeep.recovery.plan import Action, Now
 from dfsfuse.vfs import paths
 from dfsfuse.vfs.context import Segments
-from dfsfuse.vfs.vfs import AttributeChanges, Vfs
+from dfsfuse.vfs.vfs import Vfs
 
-COPY_BYTES: Final = 4 * 1024 * 1024
+GROUP_FILES: Final = 256
+GROUP_BYTES: Final = 8 * 1024 * 1024
+"""As many files, or as large ones, are saved together."""
+PATIENCE_S: Final = 10.0
+"""Servers that go away meanwhile are waited for so long."""
 _NAMES_MAX: Final = 1000
 """So many names beside a file are tried."""
 
@@ -40,29 +46,62 @@ class Done:
     """The path of what was put beside it, from the root on."""
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """One file whose bytes are written and perhaps not durable yet."""
+
+    done: Done
+    handle: int | None = None
+    made: tuple[int, bytes] | None = None
+    """The folder and name of a file that was made for it."""
+
+
 class Applier:
     """See the module."""
 
-    def __init__(self, vfs: Vfs, segments: Segments) -> None:
+    def __init__(self, vfs: Vfs, segments: Segments, pause: Callable[[float], None]) -> None:
+        self._pause = pause
         self._vfs = vfs
         self._segments = segments
 
-    def apply(self, kept: Kept, file: KeptFile) -> Done:
-        """Do what is to be done with one file. Raises DfsError and OSError; then it may be tried again."""
+    def apply(self, kept: Kept, files: Sequence[KeptFile]) -> Iterator[tuple[KeptFile, Done | Exception]]:
+        """Do what is to be done with these files, many at a time, and tell of each when it is durable; a failure may be
+        tried again."""
+        for group in _groups(files):
+            begun: list[_Begun] = []
+            for file in group:
+                try:
+                    begun.append(self._begin(kept, file))
+                except (DfsError, OSError) as failure:
+                    yield file, failure
+            if any(one.handle is not None for one in begun):
+                self._vfs.ending.save_all(PATIENCE_S, self._pause)  # what it cannot save the fsync of each file tells
+            for one in begun:
+                yield one.done.file, self._finish(one)
+
+    def _begin(self, kept: Kept, file: KeptFile) -> _Begun:
         action = plan.decide(file, kept.manifest.known_ns, self._look(kept, file))
         match action:
             case Action.IN_PLACE:
-                with self._opened(file.inode, os.O_WRONLY) as handle:
-                    self._write(kept, file, handle)
-                self._vfs.setattr(file.inode, AttributeChanges(mtime_ns=file.written_ns))
+                return _Begun(Done(file, action), self._written(kept, file, self._vfs.open(file.inode, os.O_WRONLY)))
             case Action.AT_THE_END:
-                with self._opened(file.inode, os.O_WRONLY | os.O_APPEND) as handle:
-                    self._write(kept, file, handle)
+                handle = self._vfs.open(file.inode, os.O_WRONLY | os.O_APPEND)
+                return _Begun(Done(file, action), self._written(kept, file, handle))
             case Action.BESIDE:
-                return Done(file, action, self._beside(kept, file))
+                return self._beside(kept, file)
             case Action.NOTHING:
-                pass
-        return Done(file, action)
+                return _Begun(Done(file, action))
+
+    def _finish(self, begun: _Begun) -> Done | Exception:
+        if begun.handle is None:
+            return begun.done
+        try:
+            self._vfs.fsync(begun.handle)
+        except (DfsError, OSError) as failure:
+            self._let_go(begun.handle, begun.made)
+            return failure
+        self._vfs.release(begun.handle)
+        return begun.done
 
     # ------------------------------------------------------------------ looking
 
@@ -100,10 +139,21 @@ class Applier:
                 segment = format.segment_of(part)
                 yield part, self._segments.read(segment, part.segment_offset, part.length)
 
-    def _write(self, kept: Kept, file: KeptFile, handle: int) -> None:
-        for part, data in self._blocks(kept, file):
-            self._vfs.write(handle, part.offset, data)
-        self._vfs.fsync(handle)
+    def _written(self, kept: Kept, file: KeptFile, handle: int, made: tuple[int, bytes] | None = None) -> int:
+        """Write to this handle; closed, and the file that was made for it removed, if that fails."""
+        try:
+            for part, data in self._blocks(kept, file):
+                self._vfs.write(handle, part.offset, data)
+        except BaseException:
+            self._let_go(handle, made)
+            raise
+        return handle
+
+    def _let_go(self, handle: int, made: tuple[int, bytes] | None) -> None:
+        self._vfs.release(handle)
+        if made is not None:
+            with suppress(DfsError, OSError):  # there are fewer servers than before: it stays, empty
+                self._vfs.unlink(*made)
 
     @contextmanager
     def _opened(self, ino: int, flags: int) -> Iterator[int]:
@@ -113,7 +163,7 @@ class Applier:
         finally:
             self._vfs.release(handle)
 
-    def _beside(self, kept: Kept, file: KeptFile) -> bytes:
+    def _beside(self, kept: Kept, file: KeptFile) -> _Begun:
         above, name = os.path.split(file.path or b"inode %d" % file.inode)
         try:
             parent = paths.resolve(self._vfs, above, newest=True)
@@ -122,16 +172,21 @@ class Applier:
         for number in range(1, _NAMES_MAX):
             new = plan.name_beside(name, file.written_ns, number)
             try:
-                made, handle = self._vfs.create(parent, new, 0o600, os.O_WRONLY | os.O_EXCL, os.geteuid(), os.getegid())
+                _, handle = self._vfs.create(parent, new, 0o600, os.O_WRONLY | os.O_EXCL, os.geteuid(), os.getegid())
             except FileExistsError:
                 continue
-            try:
-                self._write(kept, file, handle)
-            except BaseException:
-                self._vfs.release(handle)
-                self._vfs.unlink(parent, new)
-                raise
-            self._vfs.release(handle)
-            self._vfs.setattr(made.ino, AttributeChanges(mtime_ns=file.written_ns))
-            return b"/" + (above + b"/" + new if above else new)
+            done = Done(file, Action.BESIDE, b"/" + (above + b"/" + new if above else new))
+            return _Begun(done, self._written(kept, file, handle, (parent, new)), (parent, new))
         raise OSError(errno.EEXIST, "there are too many files beside it already")
+
+
+def _groups(files: Sequence[KeptFile]) -> Iterator[list[KeptFile]]:
+    """The files in portions that are saved together."""
+    group: list[KeptFile] = []
+    for file in files:
+        if group and (len(group) == GROUP_FILES or sum(one.size for one in group) + file.size > GROUP_BYTES):
+            yield group
+            group = []
+        group.append(file)
+    if group:
+        yield group

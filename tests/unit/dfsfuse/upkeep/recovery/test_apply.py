@@ -11,7 +11,7 @@ import pytest
 from support.memory_mounts import ROOT, MemoryMounts, create, names, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
-from dfsfuse.errors import ReadOnlyError
+from dfsfuse.errors import NoSpaceError, ReadOnlyError
 from dfsfuse.upkeep.recovery import kept
 from dfsfuse.upkeep.recovery.apply import Applier, Done
 from dfsfuse.upkeep.recovery.kept import Kept, KeptError, Manifest, Namespace
@@ -38,8 +38,15 @@ class Left:
         return kept.load(found.folder)
 
     def apply(self, what: Kept) -> list[Done]:
-        applier = Applier(self.later, self.mounts.segments)
-        return [applier.apply(what, file) for file in what.manifest.files]
+        outcomes = []
+        for _, outcome in Applier(self.later, self.mounts.segments, self._pass).apply(what, what.manifest.files):
+            if isinstance(outcome, Exception):
+                raise outcome
+            outcomes.append(outcome)
+        return outcomes
+
+    def _pass(self, seconds: float) -> None:
+        self.mounts.now_s += seconds
 
 
 @pytest.fixture
@@ -52,14 +59,14 @@ def write(vfs: Vfs, name: bytes, offset: int, data: bytes, flags: int = 0) -> No
     vfs.write(vfs.open(vfs.lookup(ROOT, name).ino, os.O_WRONLY | flags), offset, data)
 
 
-def test_into_its_place_with_its_time(left: Left) -> None:
+def test_into_its_place(left: Left) -> None:
     write_file(left.vfs, b"f", b"0123456789")
     write(left.vfs, b"f", 3, b"abc")
     what = left.end()
     (done,) = left.apply(what)
     assert (done.action, done.file.shown) == (Action.IN_PLACE, "/f")
     assert read_file(left.later, b"f") == b"012abc6789"
-    assert left.later.lookup(ROOT, b"f").mtime_ns == what.manifest.files[0].written_ns
+    assert left.later.lookup(ROOT, b"f").mtime_ns > what.manifest.ended_ns  # backups must see the change
     assert [one.action for one in left.apply(what)] == [Action.NOTHING]  # as after a crash
 
 
@@ -185,6 +192,41 @@ def test_what_fails_changes_nothing_and_may_be_tried_again(left: Left) -> None:
         left.apply(what)
     left.mounts.map.is_writable = True
     assert [one.action for one in left.apply(what)] == [Action.IN_PLACE]
+
+
+def test_of_many_files_one_that_fails_keeps_no_other_from_it(left: Left) -> None:
+    for number in range(300):
+        write_file(left.vfs, b"f%d" % number, b"0123456789")
+        write(left.vfs, b"f%d" % number, 0, b"new%d" % number)
+    what = left.end()
+    saved = left.mounts.segments.before_write
+
+    def refuse(data: bytes) -> None:
+        if data == b"new7":
+            raise NoSpaceError("too few servers have room")
+
+    left.mounts.segments.before_write = refuse
+    applier = Applier(left.later, left.mounts.segments, left._pass)
+    outcomes = {file.path: outcome for file, outcome in applier.apply(what, what.manifest.files)}
+    failed = [path for path, outcome in outcomes.items() if isinstance(outcome, Exception)]
+    assert (len(outcomes), failed) == (300, [b"f7"])
+    assert read_file(left.later, b"f299") == b"new2996789"
+    left.mounts.segments.before_write = saved
+
+
+def test_what_was_begun_beside_and_fails_is_removed(left: Left) -> None:
+    write_file(left.vfs, b"f", b"0123456789")
+    write(left.vfs, b"f", 0, b"old")
+    what = left.end()
+    write_file(left.later, b"f", b"NEWER CONTENT")
+
+    def refuse(_: bytes) -> None:
+        raise NoSpaceError("too few servers have room")
+
+    left.mounts.segments.before_write = refuse
+    with pytest.raises(NoSpaceError):
+        left.apply(what)
+    assert names(left.later) == [b"f"]
 
 
 def test_bytes_that_are_not_what_they_were_are_not_applied(left: Left) -> None:
