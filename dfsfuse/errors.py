@@ -6,6 +6,7 @@
     ├── UnavailableError         too few servers answer to do this at all                        EIO
     │   └── ReadOnlyError        enough to read, too few to write                                EROFS
     ├── MaybeDoneError           it timed out: it may have happened, or may still happen         EIO
+    ├── LostError                what was answered before it was durable is lost                 EIO
     ├── IncompleteError          no good copy of a piece can be had: these bytes are missing     EIO
     ├── NoSpaceError             too few servers have room for it                                ENOSPC
     └── TooLargeError            over a documented limit                                         EFBIG
@@ -58,6 +59,10 @@ class MaybeDoneError(DfsError):
     exit_code = 8
     sequence: int | None = None
     """The number, among those of this client, of the batch that may have been made."""
+
+
+class LostError(DfsError):
+    """What was answered before it was durable is lost. Told once to each who has to know; trying again is in vain."""
 
 
 class IncompleteError(DfsError):

@@ -48,6 +48,7 @@ Options after -o (comma lists; more than one -o is fine):
   log=FILE                 where the background process writes its log
   binding=auto|kernel|fusepy   how the kernel is spoken to (auto: by ourselves where that works, else by libfuse 2)
   unmount_timeout=SECONDS  keep in a local folder what cannot be saved for so long at the end (default 30)
+  wait=SECONDS             wait so long for servers to return, rather than fail with EIO or EROFS (default 0)
   heal_mb_s=N              heal what lacks a copy with at most N megabytes a second (default 32; 0: not at all)
   nonempty                 mount over a folder that is not empty
   relatime|strictatime|noatime   does reading change the time of access (default: once a day, and after a change)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from dfsfuse.fusekernel import handlers_files as files
@@ -16,6 +17,7 @@ from dfsfuse.fusekernel import handlers_names as names
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.device import Device
 from dfsfuse.fusekernel.operations import Operations
+from dfsfuse.fusekernel.parking import Parked, Parking
 from dfsfuse.fusekernel.replies import Replies
 from dfsfuse.fusekernel.requests import MalformedError, Request, parse
 from dfsfuse.fusekernel.values import Buffer
@@ -26,6 +28,20 @@ Answer: TypeAlias = Buffer | Sequence[Buffer]
 Handler: TypeAlias = Callable[[Operations, Request], Answer]
 ErrnoOf: TypeAlias = Callable[[Exception, str], int]
 """The positive errno for what an operation raised; the text names the operation."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Which requests wait when they fail, rather than being answered (`parking`)."""
+
+    may_wait_s: Callable[[Exception, str, int], float]
+    """How long: by the error, the operation's name, and the number of the program's thread. 0: not at all. Only for an
+    operation that has done nothing, or that may be done again."""
+    changes: Callable[[], object]
+    """Gives something that is different when it is worth trying again. It must not wait."""
+    is_told_to_end: Callable[[int], bool]
+    """Whether the program of this thread is told to end while it waits."""
+
 
 _ERRNO_MAX: Final = 511
 """The kernel takes no larger ones."""
@@ -67,6 +83,8 @@ HANDLERS: Final[dict[int, Handler]] = {
     wire.FUSE_GETLK: files.getlk,
 }
 """Requests that are answered when their handler returns. Those that are not are in `Dispatcher`."""
+_NEVER_PARKED: Final = frozenset({wire.FUSE_RELEASE, wire.FUSE_RELEASEDIR})
+"""Nobody waits for the answer."""
 
 
 def default_errno_of(error: Exception, operation: str) -> int:
@@ -80,8 +98,23 @@ def default_errno_of(error: Exception, operation: str) -> int:
 class Dispatcher:
     """Handles the requests of one session."""
 
-    def __init__(self, operations: Operations, device: Device, errno_of: ErrnoOf = default_errno_of) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        device: Device,
+        errno_of: ErrnoOf = default_errno_of,
+        patience: Patience | None = None,
+    ) -> None:
         self._operations = operations
+        self._patience = patience
+        self._parking: Parking | None = None
+        if patience is not None:
+            self._parking = Parking(
+                self._handle_again,
+                lambda unique, error: self._answer(unique, error, b""),
+                changes=patience.changes,
+                is_told_to_end=patience.is_told_to_end,
+            )
         self._device = device
         self._errno_of = errno_of
         self._running: set[int] = set()
@@ -112,11 +145,47 @@ class Dispatcher:
         try:
             body = handler(self._operations, request)
         except Exception as error:  # noqa: BLE001 - the boundary: the kernel must get an answer
-            self._answer(request.unique, self._errno(error, request), b"")
+            number = self._errno(error, request)
+            if not self._park(request, message, error, number):
+                self._answer(request.unique, number, b"")
         else:
             self._answer(request.unique, 0, body)
         finally:
             self._running.discard(request.unique)
+
+    def _may_wait_s(self, error: Exception, request: Request) -> float:
+        if self._patience is None or request.opcode in _NEVER_PARKED:
+            return 0.0
+        return self._patience.may_wait_s(error, self._name(request), request.context.pid)
+
+    def _park(self, request: Request, message: memoryview, error: Exception, number: int) -> bool:
+        """Keep the request, which has failed, if it may wait."""
+        wait_s = self._may_wait_s(error, request)
+        if not wait_s or self._parking is None:
+            return False
+        return self._parking.park(request.unique, request.context.pid, message, number, wait_s)
+
+    def _handle_again(self, parked: Parked) -> None:
+        """A request that waited. Raises nothing."""
+        assert self._parking is not None
+        request = parse(memoryview(parked.message))
+        try:
+            body = self._handlers[request.opcode](self._operations, request)
+        except Exception as error:  # noqa: BLE001 - as in `handle`
+            number = self._errno(error, request)
+            if self._may_wait_s(error, request) and self._parking.put_back(parked, number):
+                return
+            self._parking.done(parked)
+            self._answer(request.unique, number, b"")
+        else:
+            self._parking.done(parked)
+            self._answer(request.unique, 0, body)
+
+    def abandon(self) -> None:
+        """The session ends: whoever waits for an answer is told so."""
+        self.replies.abandon()
+        if self._parking is not None:
+            self._parking.abandon()
 
     def refuse(self, message: memoryview, error: int) -> None:
         """Answer a request without handling it."""
@@ -155,6 +224,8 @@ class Dispatcher:
         """There is no answer, except that the kernel should try again while the request it is about is on its way
         from the device to its handler. If it has been answered instead, the kernel drops ours."""
         (unique,) = request.fields(wire.fuse_interrupt_in)
+        if self._parking is not None and self._parking.interrupt(unique):
+            return
         if not self.replies.interrupt(unique) and unique not in self._running:
             self._answer(request.unique, errno.EAGAIN, b"")
 
@@ -163,14 +234,16 @@ class Dispatcher:
         self._answer(request.unique, 0, b"")
 
     def _errno(self, error: Exception, request: Request) -> int:
-        handler = self._handlers.get(request.opcode)
-        name = handler.__name__.strip("_") if handler else f"opcode {request.opcode}"
-        what = f"{name} of inode {request.nodeid}"
+        what = f"{self._name(request)} of inode {request.nodeid}"
         if isinstance(error, MalformedError):
             log.error("%s is malformed: %s", what, error)
             return errno.EINVAL
         number = self._errno_of(error, what)
         return number if 0 < number <= _ERRNO_MAX else errno.EIO
+
+    def _name(self, request: Request) -> str:
+        handler = self._handlers.get(request.opcode)
+        return handler.__name__.strip("_") if handler else f"opcode {request.opcode}"
 
     def _answer(self, unique: int, error: int, body: Answer) -> None:
         try:

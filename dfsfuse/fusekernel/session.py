@@ -18,7 +18,7 @@ from typing import Final
 
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.device import Device
-from dfsfuse.fusekernel.dispatch import Dispatcher, ErrnoOf, default_errno_of
+from dfsfuse.fusekernel.dispatch import Dispatcher, ErrnoOf, Patience, default_errno_of
 from dfsfuse.fusekernel.negotiation import Negotiated, Settings, UnsupportedKernelError, negotiate
 from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.readers import Readers
@@ -41,11 +41,12 @@ class Session:
         *,
         errno_of: ErrnoOf = default_errno_of,
         threads_max: int = 16,
+        patience: Patience | None = None,
     ) -> None:
         self.device = Device(descriptor)
         self._operations = operations
         self._settings = settings or Settings()
-        self._dispatcher = Dispatcher(operations, self.device, errno_of)
+        self._dispatcher = Dispatcher(operations, self.device, errno_of, patience)
         self._buffer_bytes = max(self._settings.max_write_bytes + HEADER_ROOM_BYTES, wire.FUSE_MIN_READ_BUFFER)
         self._readers = Readers(self.device.read_into, self._handle, self._buffer_bytes, threads_max)
         self._is_cut_off = False
@@ -78,7 +79,7 @@ class Session:
         """Handle requests until the mount is gone or cut off. Call it once, after `negotiate`."""
         self._readers.start()
         self._readers.ended.wait()
-        self._dispatcher.replies.abandon()
+        self._dispatcher.abandon()
         if not self._is_cut_off:
             self._readers.join()
         self._operations.destroy()

@@ -71,7 +71,7 @@ def _serve_by_kernel(
 ) -> None:
     from dfsfuse.mount.kernel_session import KernelSession
 
-    session = KernelSession(vfs, mountpoint, options.fuse, eio=options.eio)
+    session = KernelSession(vfs, mountpoint, options.fuse, eio=options.eio, wait_s=options.wait_s)
     ending = _Signals(mountpoint, session.cut_off, on_hangup)
 
     def ready() -> None:
@@ -101,7 +101,8 @@ def _serve_by_fusepy(
     try:
         # Whether the folder is empty was looked at before (`mountpoints.check`); libfuse need not ask again.
         fuse_options = {**options.fuse, "nonempty": True}
-        FusepySession(FusepyOperations(vfs, ready, eio=options.eio), mountpoint, fuse_options)
+        operations = FusepyOperations(vfs, ready, eio=options.eio, wait_s=options.wait_s)
+        FusepySession(operations, mountpoint, fuse_options)
     except RuntimeError as error:
         if not ending.started:
             raise FuseMissingError(f"{mountpoint}: libfuse could not mount") from error

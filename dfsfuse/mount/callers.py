@@ -1,10 +1,29 @@
-"""What can be found out about the process that asks, beyond what a request says: by /proc. No state."""
+"""What can be found out about the process that asks, beyond what a request says: by /proc. No state.
+
+A program that waits is told to end by a signal that ends it, or that it handles as most do that were asked to stop.
+Signals that only tell it something (a child has ended, a window was resized, a timer of a profiler, another thread's
+wish to be heard) do not count, and neither do those that suspend it: it is suspended when the operation is over.
+"""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from typing import Final
 
 from dfsfuse.fusekernel.values import Context
+
+_NEWS: Final = frozenset({
+    signal.SIGCHLD, signal.SIGCONT, signal.SIGIO, signal.SIGPROF, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN,
+    signal.SIGTTOU, signal.SIGURG, signal.SIGVTALRM, signal.SIGWINCH,
+})  # fmt: skip
+_NEWS_MASK: Final = sum(1 << (number - 1) for number in _NEWS)
+_ENDING_FLAG: Final = 0x4
+"""PF_EXITING of the kernel."""
+_FLAGS_FIELD: Final = 6
+"""Of /proc/PID/stat, counted from the one after the name."""
+
+PROC: Final = Path("/proc")
 
 
 def is_in_group(context: Context, gid: int) -> bool:
@@ -20,3 +39,28 @@ def is_in_group(context: Context, gid: int) -> bool:
         return False
     groups = next((line for line in status.splitlines() if line.startswith(b"Groups:")), b"")
     return b"%d" % gid in groups.split()[1:]
+
+
+def is_told_to_end(thread: int, proc: Path = PROC) -> bool:
+    """Whether this thread of a program is told to end, or is gone. Also if that cannot be seen."""
+    try:
+        status = (proc / str(thread) / "status").read_text(errors="replace")
+    except OSError:
+        return True
+    masks = dict.fromkeys(("SigPnd", "ShdPnd", "SigBlk", "SigIgn"), 0)
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name in masks:
+            masks[name] = int(value, 16)
+    pending = (masks["SigPnd"] | masks["ShdPnd"]) & ~masks["SigBlk"] & ~masks["SigIgn"]
+    return bool(pending & ~_NEWS_MASK)
+
+
+def is_ending(thread: int, proc: Path = PROC) -> bool:
+    """Whether this thread is ending already: the kernel closes its files, and no signal reaches it any more."""
+    try:
+        stat = (proc / str(thread) / "stat").read_text(errors="replace")
+        flags = int(stat.rpartition(")")[2].split()[_FLAGS_FIELD])
+    except (OSError, ValueError, IndexError):
+        return False
+    return bool(flags & _ENDING_FLAG)

@@ -14,15 +14,23 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import fuse
 
+from dfsfuse.mount import callers
 from dfsfuse.mount.errors import errno_of_with
-from dfsfuse.mount.fusepy_session import ENCODING, NOW, TimeChange
+from dfsfuse.mount.fusepy_session import ENCODING, NOW, TimeChange, has_ended, was_interrupted
+from dfsfuse.mount.waiting import Waiting
 from dfsfuse.vfs import paths
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.vfs import Vfs
+
+RETRY_S: Final = 1.0
+GLANCE_S: Final = 0.1
+"""While an operation waits for servers (`waiting`): how often it is tried again, and how often it is looked whether
+they have changed or its program is told to end."""
+_NEVER_WAITS: Final = frozenset({"init", "destroy", "release", "releasedir"})
 
 
 class FusepyOperations(fuse.Operations):  # type: ignore[misc]
@@ -40,18 +48,46 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
     lock = None  # without it the kernel keeps locks itself, for this mount
     bmap = None
 
-    def __init__(self, vfs: Vfs, on_ready: Callable[[], None], *, eio: int = errno.EIO) -> None:
+    def __init__(self, vfs: Vfs, on_ready: Callable[[], None], *, eio: int = errno.EIO, wait_s: float = 0.0) -> None:
         self._vfs = vfs
         self._errno_of = errno_of_with(eio)
+        self._waiting = Waiting(wait_s, vfs.all_servers_answer, callers.is_ending) if wait_s else None
         self._on_ready = on_ready
         self._inodes: dict[int, int] = {}
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
-        try:
-            return getattr(self, operation)(*arguments)
-        except Exception as error:  # noqa: BLE001 - the boundary: libfuse must get a number
-            number = self._errno_of(error, f"{operation} {self._subject(arguments)}")
+        until: float | None = None
+        while True:
+            try:
+                return getattr(self, operation)(*arguments)
+            except Exception as error:  # noqa: BLE001 - the boundary: libfuse must get a number
+                number = self._errno_of(error, f"{operation} {self._subject(arguments)}")
+                wait_s = self._may_wait_s(error, operation)
+            if not wait_s:
+                break
+            until = time.monotonic() + wait_s if until is None else until
+            if time.monotonic() >= until:
+                break
+            if not self._wait(until):
+                number = errno.EINTR
+                break
         raise OSError(number, os.strerror(number))
+
+    def _may_wait_s(self, error: Exception, operation: str) -> float:
+        if self._waiting is None or operation in _NEVER_WAITS:
+            return 0.0
+        return self._waiting.may_wait_s(error, operation, fuse.fuse_get_context()[2])
+
+    def _wait(self, until: float) -> bool:
+        """Wait for a change of the servers, shortly, in this thread, of which libfuse has as many as are needed. False:
+        the program is told to end, or the mount has."""
+        thread, before = fuse.fuse_get_context()[2], self._vfs.answering()
+        until = min(until, time.monotonic() + RETRY_S)
+        while time.monotonic() < until and self._vfs.answering() == before:
+            time.sleep(GLANCE_S)
+            if has_ended() or (was_interrupted() and callers.is_told_to_end(thread)):
+                return False
+        return True
 
     def init(self, path: str) -> None:
         self._on_ready()

@@ -111,6 +111,17 @@ def escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace(",", "\\,")
 
 
+def was_interrupted() -> bool:
+    """Whether the program whose operation this thread carries out has got a signal since it asked."""
+    return bool(fuse._libfuse.fuse_interrupted())
+
+
+def has_ended() -> bool:
+    """Whether the mount whose operation this thread carries out is gone: libfuse waits for its threads then."""
+    library = fuse._libfuse
+    return bool(library.fuse_exited(ctypes.c_void_p(library.fuse_get_context().contents.fuse)))
+
+
 def fill_stat(buffer: Any, attributes: Attributes) -> None:
     """Write `attributes` into the struct stat that `buffer` points to."""
     ctypes.memset(buffer, 0, ctypes.sizeof(fuse.c_stat))

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Final
 
 from dfsfuse.fusekernel import mounting, wire
+from dfsfuse.fusekernel.dispatch import Patience
 from dfsfuse.fusekernel.mounting import MountError
 from dfsfuse.fusekernel.negotiation import DEFAULT_FLAGS, PAGE_BYTES, Settings, UnsupportedKernelError
 from dfsfuse.fusekernel.session import Session
-from dfsfuse.mount import mountpoints
+from dfsfuse.mount import callers, mountpoints
 from dfsfuse.mount.errors import FuseMissingError, errno_of_with
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.mount.mapped_pages import MappedPages
 from dfsfuse.mount.notifications import Device
+from dfsfuse.mount.waiting import Waiting
 from dfsfuse.vfs.vfs import Vfs
 
 log = logging.getLogger(__name__)
@@ -81,10 +83,24 @@ def connect(
     return caches, mapped
 
 
+def patience_of(vfs: Vfs, wait_s: float) -> Patience:
+    """Which requests wait for servers to return, and until when (`waiting`)."""
+    waiting = Waiting(wait_s, vfs.all_servers_answer, callers.is_ending)
+    return Patience(waiting.may_wait_s, vfs.answering, callers.is_told_to_end)
+
+
 class KernelSession:
     """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if it cannot be. `eio`: what programs get for EIO."""
 
-    def __init__(self, vfs: Vfs, mountpoint: Path, fuse: Mapping[str, str | bool], *, eio: int = errno.EIO) -> None:
+    def __init__(
+        self,
+        vfs: Vfs,
+        mountpoint: Path,
+        fuse: Mapping[str, str | bool],
+        *,
+        eio: int = errno.EIO,
+        wait_s: float = 0.0,
+    ) -> None:
         self._mountpoint = mountpoint
         operations = operations_of(vfs, fuse)
         settings = Settings(
@@ -97,7 +113,12 @@ class KernelSession:
         except MountError as error:
             raise FuseMissingError(f"{mountpoint}: cannot be mounted: {error}") from error
         self._session = Session(
-            self._mount.descriptor, operations, settings, errno_of=errno_of_with(eio), threads_max=THREADS_MAX
+            self._mount.descriptor,
+            operations,
+            settings,
+            errno_of=errno_of_with(eio),
+            threads_max=THREADS_MAX,
+            patience=patience_of(vfs, wait_s) if wait_s else None,
         )
         self._caches, self._mapped = connect(operations, vfs, self._session.device, fuse)
 

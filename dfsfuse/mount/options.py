@@ -48,6 +48,8 @@ class MountOptions:
     """What was written to a file that stays open is saved when it is so old."""
     unmount_timeout_s: float = 30.0
     """When the mount ends and nothing could be saved for so long, what is unsaved is kept in a local folder."""
+    wait_s: float = 0.0
+    """How long an operation waits for servers to return, rather than fail."""
     heal_mb_s: float = 32.0
     """What lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not."""
     nonempty: bool = False
@@ -138,6 +140,7 @@ _OWN = {
     "lock_timeout": _seconds,
     "commit": _commit,
     "unmount_timeout": _seconds,
+    "wait": _seconds,
     "heal_mb_s": _rate,
     "incomplete": _choice("suffix", "eio", "eremoteio"),
 }
@@ -177,6 +180,7 @@ def known() -> list[str]:
         "lock_timeout=SECONDS",
         "commit=SECONDS",
         "unmount_timeout=SECONDS",
+        "wait=SECONDS",
         "heal_mb_s=N",
         "nonempty",
         *sorted(_ATIME_RULES | _DIRATIME),
@@ -239,6 +243,7 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         lock_timeout_s=max(float(own.get("lock_timeout", MountOptions.lock_timeout_s)), LOCK_TIMEOUT_MIN_S),
         commit_s=float(own.get("commit", MountOptions.commit_s)),
         unmount_timeout_s=float(own.get("unmount_timeout", MountOptions.unmount_timeout_s)),
+        wait_s=float(own.get("wait", MountOptions.wait_s)),
         heal_mb_s=float(own.get("heal_mb_s", MountOptions.heal_mb_s)),
         nonempty=nonempty,
         atime_rule=own.get("atime", MountOptions.atime_rule),

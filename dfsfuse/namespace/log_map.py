@@ -35,7 +35,7 @@ from dfsfuse.namespace.committer import SETTLE_AFTER_S, Committer
 from dfsfuse.namespace.fetching import Fetcher
 from dfsfuse.namespace.losses import Witness
 from dfsfuse.namespace.map_cache import MapCache
-from dfsfuse.namespace.pending import Pending, PendingChange
+from dfsfuse.namespace.pending import Pending, PendingChange, lost
 from dfsfuse.namespace.transactions import Begun, Transaction, View
 from dfsfuse.namespace.views import CachedView, MissingError
 
@@ -152,8 +152,8 @@ class LogMap:
             self._commit_up_to(last)
         with self._lock:
             failure = self._pending.losses.take(witness)
-            if last is not None and waits:
-                failure = last.failure or failure
+            if last is not None and waits and last.failure is not None:
+                failure = lost(last.failure)
         if failure is not None:
             raise failure
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.cluster.log_state import Contents, News
-from dfsfuse.errors import DfsError
+from dfsfuse.errors import DfsError, LostError
 from dfsfuse.namespace.losses import Losses
 from dfsfuse.namespace.views import MAX_CONTENTS_BYTES, CachedView
 
@@ -119,5 +119,10 @@ class Pending:
             if not change.is_awaited:
                 are_told = False
         if not are_told:
-            self.losses.add(failure)
+            self.losses.add(lost(failure))
         return len(queue)
+
+
+def lost(why: DfsError) -> LostError:
+    """What is told of changes that were answered and are lost for this reason."""
+    return LostError(f"changes that were answered, and not yet durable, are lost: {why}")

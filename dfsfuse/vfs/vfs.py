@@ -170,6 +170,14 @@ class Vfs:
         """Learn what other mounts have changed, unless that is known already."""
         self._context.store.read(lambda _: None, max_age_s=self._context.max_age_s / 2)
 
+    def answering(self) -> frozenset[int]:
+        """The ids of the servers that are believed to answer. Costs nothing."""
+        return self._context.usable()
+
+    def all_servers_answer(self) -> bool:
+        """Whether all servers are believed to answer. Costs nothing."""
+        return len(self._context.usable()) == len(self._context.servers)
+
     def is_open(self, ino: int) -> bool:
         """Has somebody here got the file or folder open?"""
         return self._files.is_open(ino) or self._folders.is_open(ino)

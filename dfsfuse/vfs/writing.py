@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Final, NamedTuple
 
-from dfsfuse.errors import UnavailableError
+from dfsfuse.errors import DfsError, UnavailableError
 from dfsfuse.namespace import inodes
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.transactions import View
@@ -66,10 +66,21 @@ class Writer:
         self._uploads.budget.release(size - tasks.grown)
         self._uploads.submit(file, tasks.begun)
         if tasks.is_crowded:
-            self._saver.save(file)
+            self._save_taken(file)
         elif tasks.is_long:
             self._background.save_later(file, seal=False)
         return size
+
+    def _save_taken(self, file: OpenFile) -> None:
+        """Save what was written. If that fails it stays unsaved, and the next who writes or flushes is told: a write()
+        that has taken its data has not failed, and who did it again would append it twice."""
+        try:
+            self._saver.save(file)
+        except (DfsError, OSError) as failure:
+            with file.lock:
+                if not file.is_unsaved:
+                    raise  # it is given up
+                file.error = failure
 
     def _take(self, file: OpenFile, offset: int | None, stored: int, data: bytes | memoryview) -> _Taken | None:
         """Into the file's unsaved data. None: what is unsaved has to be saved first, as it was written the other way

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from dfsfuse.fusekernel import wire
-from dfsfuse.fusekernel.dispatch import ErrnoOf, default_errno_of
+from dfsfuse.fusekernel.dispatch import ErrnoOf, Patience, default_errno_of
 from dfsfuse.fusekernel.negotiation import Settings
 from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.session import Session
@@ -37,14 +37,18 @@ class FakeKernel:
     """See the module."""
 
     def __init__(
-        self, operations: Operations, settings: Settings | None = None, errno_of: ErrnoOf = default_errno_of
+        self,
+        operations: Operations,
+        settings: Settings | None = None,
+        errno_of: ErrnoOf = default_errno_of,
+        patience: Patience | None = None,
     ) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.settimeout(DEADLINE_S)
         for end in (self._ours, self._theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self._numbers = itertools.count(2, 2)
-        self.session = Session(self._theirs.fileno(), operations, settings, errno_of=errno_of)
+        self.session = Session(self._theirs.fileno(), operations, settings, errno_of=errno_of, patience=patience)
         self._thread = threading.Thread(target=self._serve, name="session")
 
     def _serve(self) -> None:

@@ -53,6 +53,14 @@ def test_the_rate_of_healing() -> None:
         parse(["heal_mb_s=fast"], as_root=False)
 
 
+def test_how_long_operations_wait_for_servers() -> None:
+    assert parse([], as_root=False).wait_s == 0
+    for binding in ("kernel", "fusepy", "auto"):
+        assert parse([f"wait=2.5,binding={binding}"], as_root=False).wait_s == 2.5
+    with pytest.raises(OptionError, match="number of seconds"):
+        parse(["wait=long"], as_root=False)
+
+
 def test_opposites_replace_each_other() -> None:
     fuse = parse(["suid,nosuid,allow_root"], as_root=True).fuse
     assert fuse["nosuid"] is True

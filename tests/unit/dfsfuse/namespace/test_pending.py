@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dfs_server.protocol.messages import Change
 from dfsfuse.cluster.log_state import Contents, News
-from dfsfuse.errors import UnavailableError
+from dfsfuse.errors import LostError, UnavailableError
 from dfsfuse.namespace.map_cache import MapCache
 from dfsfuse.namespace.pending import FULL_BYTES, FULL_CHANGES, PORTION_BYTES, Pending, PendingChange
 from dfsfuse.namespace.views import CachedView
@@ -93,5 +93,7 @@ def test_what_is_lost_is_told_to_who_waits_and_once_for_those_whom_nobody_waited
     other = add(pending, b"b")
     assert pending.lose(failure) == 1
     assert other.done and not len(pending) and not pending.is_full
-    assert pending.losses.take() is failure
+    told = pending.losses.take()
+    assert isinstance(told, LostError), "whoever hears of it does not take it for a refusal, and try again"
+    assert "no quorum" in str(told)
     assert pending.losses.take() is None

@@ -1,0 +1,250 @@
+"""`-o wait=SECONDS`: programs wait for servers to return, are told to end at once, and stop nobody else.
+
+Who makes a name holds the kernel's lock of its folder meanwhile, on any file system; so each program has its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.mounts import Grid, Mount, environment, eventually, is_mounted, program, within
+from support.trees import content
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_S = 60.0
+WAIT_S = 25
+"""Longer than any test takes: what ends, ends for another reason."""
+BINDINGS = pytest.mark.parametrize("binding", ["kernel", "fusepy"])
+SIZE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+    with Grid(tmp_path_factory.mktemp("wait")) as grid:
+        yield grid
+
+
+@pytest.fixture
+def grid(servers: Grid, tmp_path: Path) -> Iterator[Grid]:
+    """The same four servers for all tests; each has mounts and a folder of its own."""
+    servers.folder = tmp_path
+    try:
+        yield servers
+    finally:
+        for server in servers.servers:
+            if not server.is_running():
+                server.start()
+        for mount in servers.mounts:
+            mount.end()
+        servers.mounts.clear()
+
+
+FOLDERS = ("a", "b", "c")
+
+
+def waiting_mount(grid: Grid, binding: str = "kernel", wait_s: float = WAIT_S) -> Mount:
+    """With a file that is incomplete when DFS1 and DFS2 are gone, and three folders."""
+    mount = grid.mount("mnt", ["-o", f"binding={binding},wait={wait_s:g}"])
+    for path in mount.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    (mount.path / "old").write_bytes(content(SIZE))
+    for name in FOLDERS:
+        (mount.path / name).mkdir()
+    mount.remount()
+    for name in FOLDERS:
+        assert (mount.path / name).is_dir()
+    return mount
+
+
+def kill(grid: Grid, *numbers: int) -> None:
+    """The mounts have noticed when this returns."""
+    for number in numbers:
+        grid.servers[number].kill()
+    for mount in grid.mounts:
+        for number in numbers:
+            missed = f"DFS{number} (127.0.0.1:{grid.servers[number].port}) does not answer"
+            eventually(lambda mount=mount, missed=missed: missed in mount.log.read_text(), missed, DEADLINE_S)  # type: ignore[misc]
+
+
+def start(grid: Grid, *numbers: int) -> None:
+    for number in numbers:
+        grid.servers[number].start()
+
+
+def waits(mount: Mount, what: str) -> None:
+    """The mount has said that this operation lacks servers."""
+    eventually(lambda: what in mount.log.read_text(), f"the mount waits: {what}", DEADLINE_S)
+
+
+def python(script: str, *arguments: str | int | Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stderr=subprocess.PIPE)
+
+
+MAKE = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); os.mkdir(sys.argv[1])"
+READ = "import sys; data = open(sys.argv[1], 'rb').read(); assert len(data) == int(sys.argv[2])"
+
+
+@BINDINGS
+def test_who_writes_and_who_reads_goes_on_when_servers_return_and_nothing_is_written_twice(
+    grid: Grid, binding: str
+) -> None:
+    mount = waiting_mount(grid, binding)
+    kill(grid, 1, 2)
+
+    def append() -> None:
+        with (mount.path / "a" / "log").open("ab", buffering=0) as log:
+            for number in range(50):
+                assert log.write(b"%04d\n" % number) == 5
+
+    with ThreadPoolExecutor(4) as programs:
+        work = [
+            programs.submit(append),
+            programs.submit((mount.path / "b" / "folder").mkdir),
+            programs.submit((mount.path / "c" / "new").write_bytes, content(3 * SIZE)),
+            programs.submit((mount.path / "old").read_bytes),
+        ]
+        waits(mount, "segment")
+        waits(mount, "mkdir")
+        assert not any(each.done() for each in work)
+        start(grid, 1, 2)
+        begun = time.monotonic()
+        for each in work:
+            each.result(DEADLINE_S)
+        assert time.monotonic() - begun < WAIT_S / 3, "at once"
+    assert work[3].result() == content(SIZE)
+    mount.remount()
+    assert (mount.path / "a" / "log").read_bytes() == b"".join(b"%04d\n" % number for number in range(50))
+    assert (mount.path / "c" / "new").read_bytes() == content(3 * SIZE)
+    assert (mount.path / "b" / "folder").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("binding", "number"), [("kernel", signal.SIGTERM), ("kernel", signal.SIGKILL), ("fusepy", signal.SIGTERM)]
+)
+def test_a_program_that_waits_is_ended_by_a_signal(grid: Grid, binding: str, number: int) -> None:
+    mount = waiting_mount(grid, binding)
+    kill(grid, 1, 2)
+    reader = python(READ, mount.path / "old", SIZE)
+    writer = subprocess.Popen(["cp", sys.executable, mount.path / "a" / "copy"], stderr=subprocess.PIPE)
+    maker = python(MAKE, mount.path / "b" / "made")
+    try:
+        waits(mount, "segment")
+        waits(mount, "create")
+        waits(mount, "mkdir")
+        for each in (reader, writer):
+            each.send_signal(number)
+        maker.send_signal(signal.SIGINT)
+        for each in (reader, writer, maker):
+            within(WAIT_S / 2, "it ends", each.wait)
+        assert (reader.returncode, writer.returncode) == (-number, -number)
+        assert b"KeyboardInterrupt" in maker.communicate(timeout=DEADLINE_S)[1]
+    finally:
+        for each in (reader, writer, maker):
+            each.kill()
+            each.communicate(timeout=DEADLINE_S)
+
+
+def test_a_child_that_ends_or_a_window_that_changes_is_no_reason_to_stop_waiting(grid: Grid) -> None:
+    mount = waiting_mount(grid)
+    kill(grid, 1, 2)
+    script = "import signal; [signal.signal(n, lambda *_: None) for n in (signal.SIGCHLD, signal.SIGWINCH)];" + READ
+    reader = python(script, mount.path / "old", SIZE)
+    try:
+        waits(mount, "segment")
+        for number in (signal.SIGWINCH, signal.SIGCHLD):
+            reader.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            reader.wait(1.0)
+        start(grid, 1, 2)
+        _, complaint = reader.communicate(timeout=DEADLINE_S)
+        assert (reader.returncode, complaint) == (0, b"")
+    finally:
+        reader.kill()
+        reader.communicate(timeout=DEADLINE_S)
+
+
+def test_a_program_that_is_killed_while_it_has_unsaved_data_is_gone_at_once(grid: Grid) -> None:
+    mount = waiting_mount(grid)
+    script = "import os, sys; os.write(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY), b'x' * 1000); sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-c", script, mount.path / "f"], stdin=subprocess.PIPE)
+    try:
+        eventually(lambda: (mount.path / "f").exists() and (mount.path / "f").stat().st_size == 1000, "it has written")
+        kill(grid, 1, 2)
+        holder.kill()
+        within(DEADLINE_S / 3, "it is gone", holder.wait)
+    finally:
+        holder.kill()
+        holder.communicate(timeout=DEADLINE_S)
+
+
+def test_any_number_of_programs_may_wait_and_the_others_go_on(grid: Grid) -> None:
+    """Far more than the mount has threads for requests."""
+    mount = waiting_mount(grid)
+    paths = [mount.path / "a" / f"{number}" for number in range(50)]
+    for path in paths:
+        path.write_bytes(b"")
+    kill(grid, 1, 2)
+    with ThreadPoolExecutor(100) as programs:
+        work = [programs.submit(path.chmod, 0o600) for path in paths]
+        work += [programs.submit((mount.path / "old").read_bytes) for _ in range(50)]
+        waits(mount, "setattr")
+        waits(mount, "segment")
+        assert within(DEADLINE_S / 3, "a stat", (mount.path / "b").stat).st_nlink == 2
+        assert within(DEADLINE_S / 3, "a listing", lambda: list((mount.path / "b").iterdir())) == []
+        refused = subprocess.run(
+            [*program("dfsmount"), "-u", str(mount.path)],
+            capture_output=True,
+            timeout=DEADLINE_S,
+            env=environment(),
+            check=False,
+            cwd=grid.folder,
+        )
+        assert b"in use" in refused.stderr
+        start(grid, 1, 2)
+        for each in work:
+            each.result(DEADLINE_S)
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in paths)
+
+
+def test_a_mount_that_is_told_to_end_lets_everybody_go(grid: Grid) -> None:
+    mount = waiting_mount(grid)
+    kill(grid, 1, 2)
+    readers = [python(READ, mount.path / "old", SIZE) for _ in range(3)]
+    try:
+        waits(mount, "segment")
+        os.kill(mount.pid, signal.SIGTERM)
+        for reader in readers:
+            within(DEADLINE_S, "it gets an error", reader.wait)
+            assert reader.returncode == 1
+        eventually(lambda: not is_mounted(mount.path), "it is unmounted", DEADLINE_S)
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.communicate(timeout=DEADLINE_S)
+
+
+def test_after_its_time_an_operation_fails_as_without_waiting(grid: Grid) -> None:
+    mount = waiting_mount(grid, wait_s=1.5)
+    kill(grid, 1, 2)
+    for operation, number in (
+        ((mount.path / "a" / "d").mkdir, errno.EROFS),
+        ((mount.path / "old").read_bytes, errno.EIO),
+    ):
+        begun = time.monotonic()
+        with pytest.raises(OSError) as refused:
+            within(DEADLINE_S, "it ends", operation)
+        assert refused.value.errno == number
+        assert time.monotonic() - begun >= 1.5
