@@ -37,6 +37,8 @@ class Operation:
     expected: bytes | None = None
     result: bytes | None = None
     done: bool = True
+    told_by_two: bool = False
+    """Read without a quorum, where two servers showed the end of the log."""
     answered: bool = False
     """Answered under the lease, before any commit."""
     lease_until: float = 0.0

@@ -29,10 +29,12 @@ def test_linearizable_and_nothing_lost_under_faults(part: int) -> None:
         except SimulationError as error:
             raise SimulationError(f"seed {seed}: {error}") from error
         outcomes.update(op.outcome for op in report.history.operations)
+        outcomes.update("by two" for op in report.history.operations if op.told_by_two and op.outcome == "ok")
         outcomes.update("leased" for op in report.history.operations if op.answered and op.outcome == "ok")
         faults.update(report.faults)
     least = SEEDS // PARTS
     assert outcomes["ok"] > least * 10, "the clients hardly got anything done: the runs show nothing"
+    assert outcomes["by two"] > least // 50, "hardly anything was read without a quorum: the runs show nothing"
     assert outcomes["leased"] > least * 2, "hardly anything was answered under the lease: the runs show nothing"
     assert sum(faults.values()) > least, "hardly anything was broken: the runs show nothing"
     assert len(faults) == 7, f"some kind of fault never happened: {faults}"
@@ -92,6 +94,19 @@ class SilenceIsAbsence(Survey):
 def test_a_minority_that_is_silent_is_not_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_reading, "Survey", SilenceIsAbsence)
     assert _caught(first=953, clients=5, mounts=0, operations=10)
+
+
+class OneIsEnough(Survey):
+    """Takes the word of a single server for where the log ends."""
+
+    def witnesses(self) -> frozenset[int]:
+        found = super().witnesses()
+        return found or (frozenset(self.positions) if len(self.positions) == 1 else found)
+
+
+def test_one_server_does_not_show_the_newest_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reading, "Survey", OneIsEnough)
+    assert _caught(first=462, clients=5, mounts=0, operations=10)
 
 
 def test_same_seed_same_run() -> None:

@@ -106,6 +106,7 @@ class SimServer:
         self.copy_turn = NOBODY
         self.up = True
         self.hangs = False
+        self.was_wiped = False
         self.backlog: list[Callable[[], None]] = []
         """What came while it hangs."""
         self.clock_speed = world.random.uniform(*CLOCK_SPEEDS)
@@ -124,6 +125,7 @@ class SimServer:
 
     def wipe(self) -> None:
         self.disk, self.synced = Disk(), Disk()
+        self.was_wiped = True
 
     def thaw(self) -> None:
         """It goes on, with what came meanwhile."""
