@@ -6,6 +6,7 @@ opened after the files were made, has looked at something else, and was then lef
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -150,6 +151,21 @@ def write_at_random(rig: Rig) -> Generator[None, None, None]:
         rig.pause(SHORT_S)
         yield
         once(10 << 20)
+        yield
+        mount.close(file)
+
+
+@operation("10 x (lock, unlock by fcntl)")
+def lock_ten(rig: Rig) -> Generator[None, None, None]:
+    with rig.mounted() as mount:
+        file = mount.create(ROOT, "file")
+        mount.lock(file, fcntl.F_WRLCK)
+        mount.lock(file, fcntl.F_UNLCK)
+        rig.pause()
+        yield
+        for _ in range(10):
+            mount.lock(file, fcntl.F_WRLCK)
+            mount.lock(file, fcntl.F_UNLCK)
         yield
         mount.close(file)
 

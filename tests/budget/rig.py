@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from dfs_server.protocol.messages import Accept
 from dfsfuse.cli import session as session_module
 from dfsfuse.cli.config import ClientConfig
 from dfsfuse.cluster.servers import Credentials
-from dfsfuse.fusekernel.values import Context, Entry
+from dfsfuse.fusekernel.values import Context, Entry, Lock, LockRequest
 from dfsfuse.mount import kernel_session, options
 from dfsfuse.mount.kernel_operations import KernelOperations
 
@@ -39,6 +40,7 @@ ANSWER_S: Final = 0.001
 """What a server takes to answer. Nothing else takes time here, so time is counted in round trips."""
 NAMES_AT_ONCE: Final = {False: 100, True: 24}
 """Of nine bytes, in a buffer of 4 KiB: by READDIR, by READDIRPLUS."""
+LOCK_OWNER: Final = 7
 _PRELOADED: Final = ctypes.CDLL(None)
 
 
@@ -60,6 +62,32 @@ class Device:
 
     def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
         return True
+
+
+class Answer:
+    """Of a request that may be answered later, by another thread: a `dfsfuse.fusekernel.replies.Reply`."""
+
+    def __init__(self) -> None:
+        self._is_there = threading.Event()
+        self._error = 0
+
+    def done(self) -> bool:
+        self._is_there.set()
+        return True
+
+    def fail(self, error: int) -> bool:
+        self._error = error
+        return self.done()
+
+    def forget(self) -> bool:
+        return True
+
+    def on_interrupt(self, callback: Callable[[], None]) -> None:
+        pass
+
+    def wait(self) -> None:
+        self._is_there.wait()
+        assert not self._error, os.strerror(self._error)
 
 
 class Mount:
@@ -98,8 +126,16 @@ class Mount:
     def fsync(self, file: tuple[int, int]) -> None:
         self.fuse.fsync(self._context, *file, data_only=False)
 
+    def lock(self, file: tuple[int, int], kind: int) -> None:
+        """fcntl(F_SETLKW) of the whole file, or its end (F_UNLCK)."""
+        ino, handle = file
+        request = LockRequest(handle, LOCK_OWNER, Lock(kind, 0, 2**63 - 1, os.getpid()), is_flock=False)
+        answer = Answer()
+        self.fuse.set_lock(self._context, ino, request, wait=True, reply=answer)  # type: ignore[arg-type]
+        answer.wait()
+
     def close(self, file: tuple[int, int]) -> None:
-        self.fuse.flush(self._context, *file, owner=7)
+        self.fuse.flush(self._context, *file, LOCK_OWNER)
         self.fuse.release(self._context, *file, owner=None)
 
     def rename(self, parent: int, name: str, new_name: str) -> None:
