@@ -26,7 +26,7 @@ from dfs_server.config_file import ConfigError
 from dfsfuse.cli import background, local_servers, mount_log
 from dfsfuse.cli.background import Report
 from dfsfuse.cli.config import ClientConfig, load_config
-from dfsfuse.cli.exit_codes import DONE, FAILED, USAGE, exit_code_of
+from dfsfuse.cli.exit_codes import DONE, FAILED, OUTPUT_CLOSED, USAGE, exit_code_of
 from dfsfuse.errors import DfsError, UnavailableError
 from dfsfuse.mount import choice, covering, libfuse, mountpoints, options, unmounting
 from dfsfuse.mount.errors import FuseMissingError
@@ -119,11 +119,11 @@ def end(mountpoint: Path, *, lazy: bool, force: bool = False, is_quiet: bool = F
 
     mountpoint, began_ns = mountpoints.absolute(mountpoint), time.time_ns()
     sentence = unmounting.unmount(mountpoint, lazy=lazy, force=force)
-    if not is_quiet:
-        click.echo(sentence)
     kept = ending.of_mount(mountpoint, began_ns)
     for one in kept:
-        click.echo(f"{PROGRAM}: {mountpoint}: {ending.told(one)}", err=True)
+        _complain(PROGRAM, f"{mountpoint}: {ending.told(one)}")
+    if not is_quiet:
+        click.echo(sentence)
     return UnavailableError.exit_code if kept else DONE
 
 
@@ -281,6 +281,9 @@ def run(arguments: list[str] | None = None, command: click.Command = cli, progra
     except click.ClickException as error:
         _complain(program, command_line.usage_sentence(error, program))
         return USAGE
+    except BrokenPipeError:  # of standard output: one of a connection is a DfsError
+        command_line.drop_output()
+        return OUTPUT_CLOSED
     except (DfsError, ConfigError, OSError) as error:
         _complain(program, str(error))
         return exit_code_of(error)

@@ -36,6 +36,7 @@ def file_name(mountpoint: Path) -> str:
     """The name of the log for `mountpoint`: no two mountpoints share one, and it is never too long for a file."""
     digest = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:8]
     name = os.fsencode(mountpoint.name)[:_NAME_MAX_BYTES].decode(errors="ignore")
+    name = "".join(character if character.isprintable() else "_" for character in name)
     return f"mount-{name or 'root'}-{digest}.log"
 
 

@@ -35,8 +35,16 @@ def mounted_at(mountpoint: Path, table: Path = MOUNT_TABLE) -> Mount | None:
 
 
 def absolute(mountpoint: Path) -> Path:
-    """The path under which the kernel's table lists `mountpoint`, without touching what is mounted on it."""
-    path = Path(os.path.normpath(mountpoint.absolute()))
+    """The path under which the kernel's table lists `mountpoint`, without touching what is mounted on it.
+
+    Raises `MountpointError` if it is relative to a folder that is gone.
+    """
+    try:
+        path = Path(os.path.normpath(mountpoint.absolute()))
+    except FileNotFoundError:
+        raise MountpointError(
+            f"{mountpoint}: the working folder that this is relative to has been removed. Give the whole path."
+        ) from None
     here = Path(os.path.realpath(path.parent)) / path.name if path.name else path
     if mounted_at(here) is None and _is_link(here):
         return Path(os.path.realpath(here))

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from support.mounts import Grid, environment, eventually, is_mounted, program, unmount, within
@@ -38,7 +39,7 @@ def dfsmount(grid: Grid, *arguments: str | Path, **changed: str) -> tuple[int, s
         [*program("dfsmount"), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=environment() | changed,
+        env=environment() | {"XDG_STATE_HOME": str(grid.folder / "state")} | changed,
         cwd=grid.folder,
         timeout=60,
         check=False,
@@ -108,8 +109,27 @@ def test_the_process_group_until_it_is_mounted(grid: Grid, mountpoint: Path, bin
     The session is left in the end."""
     script = "import os, sys; os.setpgid(0, 0); os.execv(sys.argv[1], sys.argv[1:])"
     command = [*program("dfsmount"), "--config", str(grid.client_config), "-o", f"binding={binding}", str(mountpoint)]
-    done = subprocess.run([sys.executable, "-c", script, *command], env=environment(), timeout=60, check=False)
+    own = environment() | {"XDG_STATE_HOME": str(grid.folder / "state")}
+    done = subprocess.run([sys.executable, "-c", script, *command], env=own, timeout=60, check=False)
     assert done.returncode == 0
     serving = running.find(mountpoint)
     assert serving is not None
     assert os.getsid(serving.pid) == serving.pid
+
+
+def test_a_bare_environment(grid: Grid, mountpoint: Path) -> None:
+    """No home that can be written to, no PATH to speak of, closed streams, and nobody who reads what is said."""
+    bare = {key: value for key, value in environment().items() if key.startswith("PYTHON")} | {"HOME": "/proc"}
+    start = [*program("dfsmount"), "--config", str(grid.client_config), "-o", f"log={grid.folder}/bare.log"]
+    line = 'exec <&- >&- 2>&-; exec "$@"'
+    done = subprocess.run(["sh", "-c", line, "sh", *start, str(mountpoint)], env=bare, timeout=60, check=False)
+    assert done.returncode == 0
+    assert is_mounted(mountpoint)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*program("dfsmount"), "-u", str(mountpoint)], env=bare, timeout=60, check=False, stdout=writer, stderr=PIPE
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")  # as of every program in a pipe; the work is done
+    assert not is_mounted(mountpoint)

@@ -16,6 +16,7 @@ def test_each_mountpoint_has_a_log_of_its_own() -> None:
     assert len(names) == 4
     assert all(name.startswith(("mount-data-", "mount-root-")) for name in names)
     assert mount_log.file_name(Path("/a/data")) == mount_log.file_name(Path("/a/data"))
+    assert mount_log.file_name(Path("/a/b\n\x1bc")).startswith("mount-b__c-")
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "\N{SNOWMAN}" * 85, "\udcff\udcfe"])

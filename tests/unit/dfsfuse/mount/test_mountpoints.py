@@ -44,6 +44,15 @@ def test_paths_are_absolute_and_links_are_followed(tmp_path: Path, monkeypatch: 
     assert mountpoints.absolute(Path("/")) == Path("/")
 
 
+def test_a_path_in_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(MountpointError, match="the working folder that this is relative to has been removed"):
+        mountpoints.absolute(Path("mnt"))
+    assert mountpoints.absolute(tmp_path) == tmp_path.resolve()
+
+
 def test_a_folder_is_not_stale(tmp_path: Path) -> None:
     assert not mountpoints.is_stale(tmp_path)
     assert not mountpoints.is_stale(tmp_path / "nowhere")
