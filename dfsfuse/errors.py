@@ -18,6 +18,7 @@ A single server's failure is not an exception but a value (`dfsfuse.cluster.exch
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 
 class DfsError(Exception):
@@ -66,9 +67,13 @@ class LostError(DfsError):
 
 
 class IncompleteError(DfsError):
-    """No good copy of some piece can be had."""
+    """No good copy of some piece can be had. `away`: the ids of its servers that do not answer."""
 
     exit_code = 3
+
+    def __init__(self, text: str = "", away: Iterable[int] = ()) -> None:
+        super().__init__(text)
+        self.away = frozenset(away)
 
 
 class NoSpaceError(DfsError):

@@ -194,7 +194,7 @@ class Remote:
             if place.found is None:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
             if not place.name:
-                raise OSError(errno.EBUSY, "the root of the namespace stays")
+                raise OSError(errno.EBUSY, "the root folder stays")
             if place.is_folder():
                 self._vfs.rmdir(place.parent, place.name)
             else:
@@ -208,7 +208,7 @@ class Remote:
             if origin.found is None:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
             if not origin.name:
-                raise OSError(errno.EBUSY, "the root of the namespace stays")
+                raise OSError(errno.EBUSY, "the root folder stays")
         with at(target):
             self._vfs.rename(origin.parent, origin.name, goal.parent, goal.name)
 
@@ -251,7 +251,7 @@ class Remote:
                 if target.startswith(b"/"):
                     raise OSError(
                         errno.ENOENT,
-                        "a symbolic link on the way points out of the namespace, to a local path",
+                        "a symbolic link on the way points to a local path",
                     )
                 names.extend(reversed(target.split(b"/")))
                 continue

@@ -24,7 +24,7 @@ def normal(path: str | bytes) -> bytes:
         elif parts:
             parts.pop()
         else:
-            raise OSError(errno.EINVAL, "this path leaves the root of the namespace", os.fsdecode(raw))
+            raise OSError(errno.EINVAL, "this path leads above the root folder", os.fsdecode(raw))
     if b"\0" in raw:
         raise OSError(errno.EINVAL, "a name cannot have a zero byte", printable(raw))
     return b"/" + b"/".join(parts)

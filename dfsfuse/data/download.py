@@ -59,6 +59,7 @@ class DownloadPlan:
     ) -> None:
         self._segment = segment
         self._said: dict[int, list[str]] = {number: [] for number in wanted}
+        self._silent: set[int] = set()
         sources = choose_sources(segment.homes, usable)
         strangers = sorted(all_servers, key=lambda server: (server not in usable, server))
         order = {number: tuple(dict.fromkeys((*sources[number], *strangers))) for number in wanted}
@@ -67,6 +68,8 @@ class DownloadPlan:
     def failed(self, attempt: Attempt, text: str, *, silent: bool) -> None:
         """The server did not send good bytes. `silent`: it did not answer at all."""
         self.race.lost(attempt, out=silent)
+        if silent:
+            self._silent.add(attempt.server)
         self._said[attempt.number].append(text)
 
     def error(self) -> IncompleteError | None:
@@ -75,7 +78,8 @@ class DownloadPlan:
         if number is None:
             return None
         said = "; ".join(self._said[number]) or "no server answers"
-        return IncompleteError(f"no good copy of P{number} of segment {self._segment.id.hex()}: {said}")
+        away = self._silent & set(self._segment.homes[number - 1])
+        return IncompleteError(f"no good copy of P{number} of segment {self._segment.id.hex()}: {said}", away)
 
 
 class _Download:

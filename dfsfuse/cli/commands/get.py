@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shlex
 import stat
+from functools import partial
 
 import click
 
@@ -15,6 +19,8 @@ from dfsfuse.cli.reports import AlreadyReported, CommandError
 from dfsfuse.errors import IncompleteError
 
 INCOMPLETE = "File is incomplete"
+
+_log = logging.getLogger(__name__)
 
 
 @click.command("get", short_help="Get a file or folder from the servers.")
@@ -51,18 +57,34 @@ def get(client: Client, remote: str, local: str | None, recursive: bool) -> None
                 contents_meant=remote_paths.ends_in_dots(remote),
             )
             if stat.S_ISDIR(found.mode):
-                getting.get_tree(client.remote, path, found, target, bar, incomplete=_say_incomplete)
+                getting.get_tree(client.remote, path, found, target, bar, incomplete=partial(_say_incomplete, client))
             else:
                 getting.get_file(client.remote, path, found, target, OwnMounts(client.remote), bar)
         except IncompleteError as error:
             if local == "-":  # standard output has the file's bytes
                 complain(INCOMPLETE)
-                complain(f"{printable(path)}: {error}")
+                complain(_why_incomplete(client, path, error))
             else:
-                _say_incomplete(path, error)
+                _say_incomplete(client, path, error)
             raise AlreadyReported(error.exit_code) from error
 
 
-def _say_incomplete(path: bytes, error: IncompleteError) -> None:
+def _say_incomplete(client: Client, path: bytes, error: IncompleteError) -> None:
     write_line(INCOMPLETE)
-    complain(f"{printable(path)}: {error}")
+    complain(_why_incomplete(client, path, error))
+
+
+def _why_incomplete(client: Client, path: bytes, error: IncompleteError) -> str:
+    """Whose answer is missing, and what to do. Which pieces these are is for the log (`--debug`)."""
+    _log.info("%s: %s", printable(path), error)
+    away = [name for id, name in client.connection.server_names.items() if id in error.away]
+    match away:
+        case []:
+            typed = shlex.quote(os.fsdecode(path))
+            return f"{printable(path)}: no server has a good copy of some of its data: `dfc verify {typed}` says more"
+        case [one]:
+            where = f"{one} only, which does not answer: get it when it is back"
+        case _:
+            names = f"{', '.join(away[:-1])} and {away[-1]}"
+            where = f"{names} only, which do not answer: get it when one of them is back"
+    return f"{printable(path)}: some of its data is on {where}"

@@ -50,7 +50,8 @@ def stat_(client: Client, path: str, as_json: bool) -> None:
         rows.append(("points to", printable(entry.link_target)))
     if entry.health is not None:
         rows.append(("health", entry.health.state))
+        total = len(entry.health.segments)
         for layout in layouts_of(entry.health.segments):
             held = ", ".join(f"{name}: {pieces_text(layout.pieces.get(server, ()))}" for server, name in names.items())
-            rows.append(("pieces", f"{held}  ({layout.segments} segment{'s' if layout.segments != 1 else ''})"))
+            rows.append(("pieces", held + (f"  ({layout.segments} of {total} parts)" if total > 1 else "")))
     write_lines(table(rows))

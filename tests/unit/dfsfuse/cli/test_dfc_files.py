@@ -316,11 +316,11 @@ def test_standard_input_and_output(dfc: Dfc) -> None:
 
 def test_an_incomplete_file_leaves_nothing(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
     dfc.ok("put", "-", "file", stdin=os.urandom(6 * 1024 * 1024))
-    read = Vfs.read
+    read, away = Vfs.read, [4, 1]
 
     def read_until_it_fails(vfs: Vfs, handle: int, offset: int, size: int) -> bytes:
         if offset:
-            raise IncompleteError("no good copy of P2 can be had from DFS1, DFS4")
+            raise IncompleteError("no good copy of P2 of segment 77", away)
         return read(vfs, handle, offset, size)
 
     monkeypatch.setattr(Vfs, "read", read_until_it_fails)
@@ -328,12 +328,19 @@ def test_an_incomplete_file_leaves_nothing(dfc: Dfc, monkeypatch: pytest.MonkeyP
         outcome = dfc(*arguments)
         assert outcome.code == 3
         assert outcome.out == "File is incomplete\n"
-        assert outcome.err == "dfc: /file: no good copy of P2 can be had from DFS1, DFS4\n"
+        assert outcome.err == (
+            "dfc: /file: some of its data is on DFS1 and DFS4 only, which do not answer: "
+            "get it when one of them is back\n"
+        )
         assert list(dfc.here.iterdir()) == []
     outcome = dfc("get", "file", "-")
     assert outcome.code == 3
     assert b"File is incomplete" not in outcome.out_bytes
     assert "dfc: File is incomplete\n" in outcome.err
+    away = [2]
+    assert "data is on DFS2 only, which does not answer: get it when it is back" in dfc("get", "file").err
+    away = []
+    assert "no server has a good copy of some of its data: `dfc verify /file` says more" in dfc("get", "file").err
 
 
 def test_an_interrupted_get_leaves_nothing_and_the_old_file(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +394,7 @@ def test_links_are_followed_as_by_cp(dfc: Dfc) -> None:
     assert dfc.ok("get", "followed", "-") == "x"
     assert dfc.ok("get", "tree/link", "-") == "x"
     assert "Too many levels" in dfc("get", "tree/loop").err
-    assert "out of the namespace" in dfc("get", "tree/out").err
+    assert "points to a local path" in dfc("get", "tree/out").err
     dfc.ok("put", "-", "tree/link", stdin=b"through the link")
     assert dfc.ok("get", "tree/sub/file", "-") == "through the link"
 

@@ -126,7 +126,7 @@ def test_what_is_not_there_is_said_and_the_rest_is_listed(dfc: Dfc) -> None:
     assert (outcome.code, outcome.out) == (1, "file\n")
     assert outcome.err.splitlines() == [
         "dfc: /nothing: No such file or directory",
-        "dfc: ..: this path leaves the root of the namespace",
+        "dfc: ..: this path leads above the root folder",
     ]
 
 

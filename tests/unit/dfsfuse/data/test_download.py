@@ -169,6 +169,7 @@ def test_a_piece_without_a_good_copy(bench: Bench, fault: Fault) -> None:
     assert f"P1 of segment {ID.hex()}" in text
     assert "DFS1" in text
     assert "DFS4: no such piece" in text
+    assert caught.value.away == (set() if fault is Fault.CORRUPT else {1}), "who may have it and does not answer"
     assert bench.grid.clock() - began <= HARD_STALL_S + 0.1
     assert bench.download({3: range(1)})[0].data == PIECES[2][:BLOCK_BYTES], "the rest can be read"
 
