@@ -16,7 +16,8 @@ from dfsfuse.cli.server_reports import STALL_S, ClusterLike, ServerReport
 from dfsfuse.cluster.exchange import Answer
 from dfsfuse.namespace import keys, members
 from dfsfuse.namespace.members import Member
-from dfsfuse.upkeep.health.servers import Server, State, is_damaged
+from dfsfuse.upkeep.health.servers import TAKES_DATA, Server, State, is_damaged
+from dfsfuse.upkeep.health.verdict import QUORUM
 
 RECENT_S = 7 * 24 * 3600
 """Answers that were not right are shown for so long."""
@@ -28,6 +29,8 @@ def remarks(
 ) -> list[str]:
     """A line for each thing that a person should know. `servers`: how each of them is, by id."""
     found = []
+    others_take_data = sum(server.state in TAKES_DATA for server in servers.values()) >= QUORUM
+    goes = "new data goes to the others; " if others_take_data else ""
     for report in reports:
         name = printable(report.address.name)
         server = servers[report.address.id]
@@ -45,9 +48,7 @@ def remarks(
             changes = "the last change" if server.behind == 1 else f"the last {server.behind:,} changes"
             found.append(f"{name} does not have {changes} yet: mounts bring it up to date, or 'dfc heal'.")
         if report.is_full:
-            found.append(
-                f"{name} is full: new data goes to the others; make room on its disk, or delete files not needed."
-            )
+            found.append(f"{name} is full: {goes}make room on its disk, or delete files not needed.")
         if report.status is not None and report.status.quarantined:
             found.append(
                 f"{name} has found {report.status.quarantined} bad copies on its disk: they are made anew from the "

@@ -201,7 +201,7 @@ def test_what_a_person_should_see_to_stands_below_the_table() -> None:
     health = health_look.health(reports, PieceReport(), 0)
     assert [line.split()[2] for line in lines(health)] == ["STATE", "full", "empty", "ok", "ok"]
     one, two, two_again, three = remarks(reports, health.servers, NOW_S)
-    assert one.startswith("DFS1 is full: new data goes to the others")
+    assert one.startswith("DFS1 is full: make room on its disk")
     assert two.startswith("DFS2 has found 3 bad copies")
     assert two_again.startswith("DFS2 has found damage in its database (a row is bad)")
     assert three.startswith("DFS3 gave wrong answers (4 so far, the last on 2027-01-15 ")
@@ -250,3 +250,13 @@ def test_a_config_that_lists_the_servers_otherwise_is_refused_after_the_table() 
     assert (health.verdict.exit_code, health.verdict.access) == (5, "refused")
     assert health.verdict.sentence.startswith("The config does not list the servers as this namespace has them")
     assert len(lines(health)) == 5
+
+
+def test_where_new_data_goes_is_said_only_if_it_goes_anywhere() -> None:
+    def full(*numbers: int) -> list[str]:
+        without_room = {f"DFS{number}": msgspec.structs.replace(answer(number), free_bytes=0) for number in numbers}
+        health = seen(**without_room)
+        return remarks(list(health.reports), health.servers, NOW_S)
+
+    assert full(1) == ["DFS1 is full: new data goes to the others; make room on its disk, or delete files not needed."]
+    assert full(1, 2) == [f"DFS{n} is full: make room on its disk, or delete files not needed." for n in (1, 2)]
