@@ -47,14 +47,15 @@ NEWS: Final = (
 def watch(client: Client, *, mb_s: float) -> None:
     """Heal until a signal comes. Raises AuthenticationError, WrongServerError and ConfigError."""
     again = threading.Event()
-    with _by_signals(again) as stop, _news_shown():
+    with _by_signals(again) as stop:
         connection = _connected(client, stop.wait)
         if connection is not None:
             write_line("Watching: what lacks a copy is healed. Ctrl-C ends this.")
             config = connection.config_watch()
             config.start()
             try:
-                heal_until_stopped(connection, stop, mb_s=mb_s, each_step=lambda: _read_again(config, again))
+                with _news_shown():
+                    heal_until_stopped(connection, stop, mb_s=mb_s, each_step=lambda: _read_again(config, again))
             finally:
                 config.close()
     write_line("Ended.")

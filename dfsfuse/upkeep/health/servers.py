@@ -84,7 +84,7 @@ def newest_slot(statuses: Iterable[ServerStatus | None]) -> int:
 def from_status(name: str, status: ServerStatus, newest: int, lacks: int = 0) -> Server:
     """A server that answered `GetStatus`. `newest` is the last change that any of the four has."""
     behind = newest - status.applied
-    if newest and (not status.applied or is_damaged(status)):
+    if is_damaged(status) or (behind > LEVEL_SLACK and not status.applied):
         state = State.EMPTY
     elif behind > LEVEL_SLACK:
         state = State.BEHIND

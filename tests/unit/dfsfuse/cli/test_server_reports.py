@@ -163,6 +163,10 @@ def test_an_empty_server_and_one_with_a_damaged_map_are_named() -> None:
     new = seen(**{f"DFS{number}": answer(number, applied=0) for number in range(1, 5)})
     assert [line.split()[2] for line in lines(new)[1:]] == ["ok"] * 4
     assert remarks(list(new.reports), new.servers, NOW_S) == []
+    first = seen(DFS1=answer(1, applied=1), **{f"DFS{number}": answer(number, applied=0) for number in range(2, 5)})
+    assert {server.state for server in first.servers.values()} == {State.UP}  # the first change is on three of them
+    second = seen(DFS1=answer(1, applied=2), **{f"DFS{number}": answer(number, applied=0) for number in range(2, 5)})
+    assert second.servers[2].state is State.EMPTY
 
 
 def test_a_server_that_has_the_log_but_not_yet_its_data_is_being_filled() -> None:
