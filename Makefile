@@ -78,11 +78,11 @@ programs: ## Check for what the tests run in a mount (rsync, git, gcc); install 
 	 packages='rsync git gcc libc6-dev'; $(INSTALL_IF_MISSING)
 
 conformance-programs: ## The same for `make conformance`: fio, stress-ng, dbench, databases, backup programs
-	@missing() { for name in fio stress-ng dbench rsync rclone borg restic rdiff-backup duplicity; do \
+	@missing() { for name in fio stress-ng dbench automount rsync rclone borg restic rdiff-backup duplicity; do \
 	                 command -v $$name >/dev/null || return 0; done; \
 	             /usr/bin/python3 -c 'import dbm.gnu, lmdb, tdb' 2>/dev/null || return 0; \
 	             ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }; \
-	 packages='fio stress-ng dbench postgresql python3-gdbm python3-lmdb python3-tdb'; \
+	 packages='fio stress-ng dbench autofs postgresql python3-gdbm python3-lmdb python3-tdb'; \
 	 packages+=' rsync rclone borgbackup restic rdiff-backup duplicity'; $(INSTALL_IF_MISSING)
 
 run: fuse venv ## Start DFS1 to DFS4 on this machine and mount them at MOUNT= (~/dfs)

@@ -1,76 +1,25 @@
 """`mount -t fuse.dfs` and /etc/fstab, by the real mount(8), which runs what `make install-mount-helper` has installed.
 
-All of it happens in a mount namespace of its own, whose /usr/sbin is a copy made of links: this machine's is not
-touched, and when the namespace's last process is gone, so is the mount. (What others unmount is unmounted there too.)
+All of it happens in a mount namespace of its own (`support.private_mounts`).
 """
 
 from __future__ import annotations
 
 import shlex
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mounts import Grid, environment
-from support.servers import REPOSITORY
+from support.mounts import Grid
+from support.private_mounts import INSTALL, run_privately
 
 pytestmark = pytest.mark.integration
-
-TIMEOUT_S = 90.0
-
-PRIVATE = """
-set -euo pipefail
-mount --make-rslave /
-mkdir sbin mnt
-mount --bind /usr/sbin sbin
-mount -t tmpfs none /usr/sbin
-ln -s "$PWD"/sbin/* /usr/sbin/
-"""
-INSTALL = """
-make -s -C "$PROJECT" install-mount-helper
-"""
 
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
     with Grid(tmp_path_factory.mktemp("grid")) as grid:
         yield grid
-
-
-def run_privately(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as root in a mount namespace of its own, in `folder`."""
-    project = folder / "project"  # so that the links are made to what runs this very source tree
-    (project / ".venv/bin").mkdir(parents=True)
-    shutil.copy(REPOSITORY / "Makefile", project)
-    shutil.copy(REPOSITORY / "pyproject.toml", project)
-    (project / ".venv/installed").touch()
-    shutil.copytree(REPOSITORY / "docs/man", project / "docs/man")
-    for name in ("mount", "umount"):
-        helper = project / f".venv/bin/{name}.dfs"
-        helper.write_text(
-            f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(REPOSITORY))}\n"
-            f'exec {shlex.quote(sys.executable)} -m dfsfuse.cli.{name}_helper "$@"\n'
-        )
-        helper.chmod(0o755)
-    return subprocess.run(
-        ["unshare", "--mount", "bash", "-c", PRIVATE + script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        env=environment()
-        | {
-            "PROJECT": str(project),
-            "HOME": str(folder),
-            "XDG_STATE_HOME": str(folder / "state"),
-            "MAN": str(folder / "man"),
-        },
-        timeout=TIMEOUT_S,
-        check=False,
-    )
 
 
 def test_mount_and_umount(grid: Grid, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Scripts that mount by mount(8), whose helpers are installed by `make install-mount-helper`, without touching this
+machine: in a mount namespace of their own, whose /usr/sbin is a copy made of links.
+
+When the namespace's last process is gone, so are its mounts. (What others unmount is unmounted there too.)
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from support.mounts import environment
+from support.servers import REPOSITORY
+
+TIMEOUT_S = 90.0
+
+PRIVATE = """
+set -euo pipefail
+mount --make-rslave /
+mkdir sbin mnt
+mount --bind /usr/sbin sbin
+mount -t tmpfs none /usr/sbin
+ln -s "$PWD"/sbin/* /usr/sbin/
+"""
+INSTALL = """
+make -s -C "$PROJECT" install-mount-helper
+"""
+
+
+def run_privately(folder: Path, script: str, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    """Run a script as root in a mount namespace of its own, in `folder`."""
+    project = folder / "project"  # so that the links are made to what runs this very source tree
+    (project / ".venv/bin").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "Makefile", project)
+    shutil.copy(REPOSITORY / "pyproject.toml", project)
+    (project / ".venv/installed").touch()
+    shutil.copytree(REPOSITORY / "docs/man", project / "docs/man")
+    for name in ("mount", "umount"):
+        helper = project / f".venv/bin/{name}.dfs"
+        helper.write_text(
+            f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(REPOSITORY))}\n"
+            f'exec {shlex.quote(sys.executable)} -m dfsfuse.cli.{name}_helper "$@"\n'
+        )
+        helper.chmod(0o755)
+    return subprocess.run(
+        ["unshare", "--mount", "bash", "-c", PRIVATE + script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=environment()
+        | {
+            "PROJECT": str(project),
+            "HOME": str(folder),
+            "XDG_STATE_HOME": str(folder / "state"),
+            "MAN": str(folder / "man"),
+        },
+        timeout=timeout_s,
+        check=False,
+    )
