@@ -36,7 +36,7 @@ SAVE_AFTER_S: Final = 1.0
 GROUP_FILES: Final = 512
 """At most so many files are saved together."""
 GROUP_BYTES: Final = 8 * 1024 * 1024
-"""A group takes up more files until it has so many bytes."""
+"""A group of several files has so many bytes at most: who fsyncs one of them waits for all."""
 SLOW_MAX_S: Final = 10.0
 """No operation is held up longer than this, whatever happens."""
 PAUSE_S: Final = 0.02
@@ -254,15 +254,18 @@ class BackgroundSaver:
                     self._schedule.saved(ino)
                 if file is not None:
                     self._let_go(file, None)
-            elif (group and size > GROUP_BYTES) or not file.commit_lock.acquire(blocking=False):
+                continue
+            with file.lock:
+                its_size = file.unsaved_bytes
+            if (group and size + its_size > GROUP_BYTES) or not file.commit_lock.acquire(blocking=False):
                 left.append(ino)
                 self._files.unpin(file)
-            else:
-                with file.lock:
-                    size += file.unsaved_bytes
-                    until_s = math.inf if file.is_seal_due else now_s - self._schedule.save_after_s / 2
-                    file.is_seal_due = False
-                group[file] = until_s
+                continue
+            size += its_size
+            with file.lock:
+                until_s = math.inf if file.is_seal_due else now_s - self._schedule.save_after_s / 2
+                file.is_seal_due = False
+            group[file] = until_s
         with self._due:
             for ino in left:
                 self._schedule.ask(ino)

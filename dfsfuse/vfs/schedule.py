@@ -10,8 +10,11 @@ Invariant: every file with unsaved data is known here, from the write that made 
 from __future__ import annotations
 
 import heapq
+import math
 from typing import Final
 
+MOMENTS: Final = 4
+"""So often in the time of the age files are due: nothing gets older than one and a quarter of it for that."""
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 5.0
 LATE_FACTOR: Final = 1.5
@@ -80,7 +83,7 @@ class Schedule:
         found: dict[int, None] = {}
         while len(found) < count and (first := self._first()) is not None:
             since_s, ino = first
-            if since_s + self.save_after_s > now_s:
+            if self._due_s(since_s) > now_s:
                 break
             heapq.heappop(self._by_age)
             found[ino] = None
@@ -98,7 +101,7 @@ class Schedule:
         if self._asked:
             times.append(float("-inf"))
         if (first := self._first()) is not None:
-            times.append(first[0] + self.save_after_s)
+            times.append(self._due_s(first[0]))
         return max(min(times), self._retry_at) if times else None
 
     def oldest_s(self) -> float | None:
@@ -112,6 +115,11 @@ class Schedule:
         if self.is_failing or oldest_s is None:
             return False
         return now_s > oldest_s + LATE_FACTOR * self.save_after_s
+
+    def _due_s(self, since_s: float) -> float:
+        """When data of that time has the age: at the next of the moments."""
+        step_s = self.save_after_s / MOMENTS
+        return math.ceil((since_s + self.save_after_s) / step_s) * step_s
 
     def _first(self) -> tuple[float, int] | None:
         """The oldest entry that holds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsfuse.vfs.schedule import LATE_FACTOR, RETRY_MAX_S, RETRY_S, Schedule
+from dfsfuse.vfs.schedule import LATE_FACTOR, MOMENTS, RETRY_MAX_S, RETRY_S, Schedule
 
 ALL = 100
 
@@ -111,3 +111,20 @@ def test_writers_wait_when_something_is_late_and_can_be_saved() -> None:
     schedule.add(1, 10.0)
     schedule.failed(12.0)
     assert not schedule.is_late(1000.0)
+
+
+def test_files_that_were_written_at_different_moments_are_due_together() -> None:
+    schedule = Schedule(1.0)
+    for ino in range(1000):
+        schedule.add(ino, 10.0 + ino / 1000)
+    moments, now_s = list[float](), 10.0
+    while (next_s := schedule.next_s()) is not None:
+        assert next_s > now_s
+        now_s = next_s
+        moments.append(now_s)
+        due = schedule.due(now_s, 1000)
+        assert due
+        for ino in due:
+            assert 1.0 <= now_s - (10.0 + ino / 1000) <= 1.0 + 1.0 / MOMENTS
+            schedule.saved(ino)
+    assert len(moments) <= MOMENTS + 1
