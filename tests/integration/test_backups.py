@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,19 @@ def test_a_mount_that_is_left_with_one_server_shows_nothing(field: Field, tmp_pa
         status, said = outcome("rsync", "-a", "--delete", f"{source}/", tmp_path / "copy")
         assert (status, bool(re.search(REFUSED, said))) == (PARTIAL, True), said
     assert picture(tmp_path / "copy") == copy
+
+
+def test_with_wait_a_backup_goes_on_when_the_servers_return(grid: Grid, tmp_path: Path) -> None:
+    writer = grid.mount("writer")
+    plant(writer.path)
+    source = grid.mount("backup", options=("-o", "ro,incomplete=eremoteio,wait=60"))
+    settle(grid)
+    with grid.without(1, 2):
+        copying = subprocess.Popen(["rsync", "-a", "--delete", f"{source.path}/", tmp_path / "copy"])
+        eventually(lambda: "is not opened by this mount" in source.log.read_text(), "the first file is waited for")
+        assert copying.poll() is None
+    assert copying.wait(60) == 0
+    assert picture(tmp_path / "copy") == picture(writer.path)
 
 
 def test_an_old_state_is_not_shown(grid: Grid, tmp_path: Path) -> None:
