@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dfsfuse.cli import dfsmount, session
+from dfsfuse.cli import dfsmount, mount_helper, session
 from dfsfuse.cli.config import load_config
 from dfsfuse.cli.dfsmount import TURN_S, Request
 from dfsfuse.errors import UnavailableError
@@ -46,3 +46,33 @@ def test_a_thread_that_computes_is_interrupted_soon(monkeypatch: pytest.MonkeyPa
     with pytest.raises(UnavailableError):
         dfsmount._serve(request, load_config(CONFIG), tmp_path, lambda: None)
     assert sys.getswitchinterval() == pytest.approx(TURN_S)
+
+
+EMPTY = "is empty (is it a variable that is not set?)"
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "said"),
+    [
+        ("dfsmount", [], "missing argument 'MOUNTPOINT'"),
+        ("dfsmount", [""], f"MOUNTPOINT {EMPTY}"),
+        ("dfsmount", ["-u", ""], f"MOUNTPOINT {EMPTY}"),
+        ("dfsmount", ["--config", "", "/mnt"], f"--config {EMPTY}"),
+        ("dfsmount", ["--nonsense", "/mnt"], "no such option"),
+        ("dfsmount", ["-z", "/mnt"], "-z goes with -u"),
+        ("dfsmount", ["/mnt", "/more"], "got unexpected extra argument (/more)"),
+        ("mount.dfs", ["/etc/dfc.yaml"], "missing argument 'MOUNTPOINT'"),
+        ("mount.dfs", ["/etc/dfc.yaml", ""], f"MOUNTPOINT {EMPTY}"),
+        ("mount.dfs", ["", "/mnt"], f"CONFIG {EMPTY}"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], program: str, arguments: list[str], said: str
+) -> None:
+    command = {"dfsmount": dfsmount.cli, "mount.dfs": mount_helper.cli}[program]
+    assert dfsmount.run(arguments, command, program) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"{program}: {said}")
+    assert captured.err.endswith(f"(see: {program} --help)\n")
+    assert captured.err.count("\n") == 1
