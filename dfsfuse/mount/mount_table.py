@@ -35,6 +35,8 @@ class Mount:
     mountpoint: str
     type: str
     source: str
+    owner: int | None = None
+    """The user number of the one who mounted it, if it is a FUSE mount."""
 
     @property
     def is_ours(self) -> bool:
@@ -64,9 +66,15 @@ def _parse_line(line: bytes) -> Mount | None:
             mountpoint=_unescape(fields[4]),
             type=_unescape(fields[dash + 1]),
             source=_unescape(fields[dash + 2]),
+            owner=_owner(fields[dash + 3]) if len(fields) > dash + 3 else None,
         )
     except (ValueError, IndexError):
         return None
+
+
+def _owner(options: bytes) -> int | None:
+    found = re.search(rb"(?:^|,)user_id=(\d+)(?:,|$)", options)
+    return int(found[1]) if found else None
 
 
 def _unescape(field: bytes) -> str:

@@ -8,10 +8,12 @@ FUSE. No threads.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +24,9 @@ from dfsfuse.mount import covering, state_folders
 from dfsfuse.mount.errors import MountpointError
 
 WAIT_S = 10.0
+PATIENCE_MAX_S = 600.0
+"""More than this in another process's file is not believed: somebody waits for it."""
+_MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class Serving:
     def has_ended(self) -> bool:
         """Has it let go of its lock? Then everything it had is on the servers (or it was killed)."""
         try:
-            descriptor = os.open(self.file, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+            descriptor = _open(self.file)
+        except OSError:
             return True
         try:
             # Whoever holds it now may be the next mount already.
@@ -50,10 +55,11 @@ class Serving:
             os.close(descriptor)
 
 
-def folders() -> list[Path]:
-    """Where the files may be, for `dfsmount` and a later `dfsmount -u` of the same user."""
+def folders(owner: int | None = None) -> list[Path]:
+    """Where the files may be, for `dfsmount` and a later `dfsmount -u` of the same user; or root's, of another user."""
     if os.geteuid() == 0:
-        return [Path("/run/dfsfuse")]
+        others = [] if not owner else [folder / "mounts" for folder in state_folders.of_user(owner)]
+        return [Path("/run/dfsfuse"), *others]
     return [folder / "mounts" for folder in state_folders.candidates()]
 
 
@@ -61,7 +67,7 @@ def folder(mountpoint: Path) -> Path:
     """Where the file for a new mount at `mountpoint` is to be; it is made. Raises `MountpointError`."""
     if os.geteuid() != 0:
         return state_folders.usable(mountpoint, "mounts")
-    (only,) = folders()
+    (only,) = folders()  # root's
     if covering.covers(mountpoint, only):
         raise MountpointError(f"{mountpoint}: the mount would cover {only}, where its process is announced.")
     only.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,9 +80,10 @@ def file_of(mountpoint: Path, where: Path) -> Path:
     return where / f"{digest}.json"
 
 
-def find(mountpoint: Path, where: Path | None = None) -> Serving | None:
-    """The live process that serves `mountpoint`, or None. Touches nothing below the mountpoint."""
-    for folder in folders() if where is None else [where]:
+def find(mountpoint: Path, where: Path | None = None, *, owner: int | None = None) -> Serving | None:
+    """The live process that serves `mountpoint`, or None. Touches nothing below the mountpoint. `owner`: who mounted
+    it, if that is known: root unmounts for others too."""
+    for folder in folders(owner) if where is None else [where]:
         if covering.covers(mountpoint, folder):
             continue
         file = file_of(mountpoint, folder)
@@ -89,10 +96,25 @@ def find(mountpoint: Path, where: Path | None = None) -> Serving | None:
 def _fields(file: Path) -> tuple[int, str, float] | None:
     """The pid, the mountpoint and the patience in the file; None if they are not written yet."""
     try:
-        fields = json.loads(file.read_text())
-        return int(fields["pid"]), str(fields["mountpoint"]), float(fields.get("patience_s", 0.0))
-    except (OSError, ValueError, KeyError, TypeError):
+        descriptor = _open(file)
+        try:
+            fields = json.loads(os.read(descriptor, _MAX_BYTES))
+        finally:
+            os.close(descriptor)
+        patience_s = float(fields.get("patience_s", 0.0))
+        return int(fields["pid"]), str(fields["mountpoint"]), patience_s if 0 <= patience_s <= PATIENCE_MAX_S else 0.0
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _open(file: Path) -> int:
+    """The file, to be looked at and locked. It may be in another user's folder: a link, a pipe or a device that lies
+    in its place is not touched. Raises OSError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", file)
 
 
 @contextmanager

@@ -10,8 +10,10 @@ environment. No threads, no state.
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dfs_server import homes
@@ -32,6 +34,14 @@ def candidates() -> Iterator[Path]:
         return
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     yield Path(runtime if runtime.startswith("/") else f"/run/user/{user}") / _OWN
+    yield Path(f"/tmp/{_OWN}-{user}")
+
+
+def of_user(user: int) -> Iterator[Path]:
+    """The same for another user, as far as it can be guessed: that user's environment is not known."""
+    with suppress(KeyError):
+        yield Path(pwd.getpwuid(user).pw_dir) / ".local/state" / _OWN
+    yield Path(f"/run/user/{user}") / _OWN
     yield Path(f"/tmp/{_OWN}-{user}")
 
 

@@ -42,7 +42,7 @@ def unmount(
     """
     mountpoint = mountpoints.absolute(mountpoint)
     mount = mountpoints.mounted_at(mountpoint)
-    serving = running.find(mountpoint)
+    serving = running.find(mountpoint, owner=mount.owner if mount is not None else None)
     if mount is None:
         if serving is None:
             raise MountpointError(f"{mountpoint}: nothing is mounted here.")

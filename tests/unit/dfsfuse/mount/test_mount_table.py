@@ -13,7 +13,7 @@ from dfsfuse.mount.mount_table import Mount
 
 OURS = rb"41 29 0:45 / /home/a\040b/dfs rw,nosuid shared:1 - fuse.dfs alice@10.0.0.1 rw,user_id=0"
 PLAIN = rb"29 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw"
-OURS_READ = Mount(41, 29, "0:45", "/home/a b/dfs", "fuse.dfs", "alice@10.0.0.1")
+OURS_READ = Mount(41, 29, "0:45", "/home/a b/dfs", "fuse.dfs", "alice@10.0.0.1", 0)
 PLAIN_READ = Mount(29, 1, "8:1", "/", "ext4", "/dev/sda1")
 
 
@@ -53,6 +53,21 @@ def test_a_source_may_be_empty_and_look_like_anything() -> None:
     assert [mount.source for mount in parsed(b"40 29 0:44 / /a rw -  tmpfs  rw")] == ["tmpfs"]
     assert [mount.source for mount in parsed(b"40 29 0:44 / /a rw - tmpfs  rw")] == [""]
     assert [mount.source for mount in parsed(rb"40 29 0:44 / /a rw - tmpfs a\040- rw")] == ["a -"]
+
+
+@pytest.mark.parametrize(
+    ("options", "owner"),
+    [
+        ("rw,user_id=1000,group_id=5", 1000),
+        ("user_id=0", 0),
+        ("rw,xuser_id=7", None),
+        ("rw,user_id=7x", None),
+        ("", None),
+    ],
+)
+def test_who_mounted_it(options: str, owner: int | None) -> None:
+    (mount,) = parsed(f"41 29 0:45 / /mnt rw - fuse.dfs - {options}".encode())
+    assert mount.owner == owner
 
 
 def test_a_line_that_is_none_is_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dfsfuse.mount import running
+from dfsfuse.mount import running, state_folders
 from dfsfuse.mount.errors import MountpointError
 
 HERE = Path("/mnt/dfs")
@@ -70,4 +71,41 @@ def test_a_killed_process_leaves_nothing_that_matters(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_no_process(tmp_path: Path) -> None:
     running.file_of(HERE, tmp_path).write_text("{")
+    assert running.find(HERE, tmp_path) is None
+
+
+def test_root_finds_the_process_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else root's umount, and that at a shutdown, would not wait for users' mounts."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(state_folders, "of_user", lambda user: iter([tmp_path / str(user)]))
+    (tmp_path / "1000" / "mounts").mkdir(parents=True)
+    with running.announced(HERE, tmp_path / "1000" / "mounts", patience_s=7.0):
+        found = running.find(HERE, owner=1000)
+        assert found is not None and found.patience_s == 7.0
+        assert running.find(HERE, owner=0) is None
+        assert running.find(HERE, owner=1001) is None
+
+
+@pytest.mark.parametrize("patience", ["1e9", "-1", "NaN", "Infinity", '"x"', "[]"])
+def test_what_another_user_wrote_there_is_not_believed(tmp_path: Path, patience: str) -> None:
+    file = running.file_of(HERE, tmp_path)
+    file.write_text(f'{{"pid": 1, "mountpoint": "/mnt/dfs", "patience_s": {patience}}}')
+    with file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = running.find(HERE, tmp_path)
+        assert found is None or found.patience_s == 0.0
+
+
+def test_a_link_a_pipe_and_nonsense_in_its_place(tmp_path: Path) -> None:
+    file = running.file_of(HERE, tmp_path)
+    (tmp_path / "other").write_text('{"pid": 1, "mountpoint": "/mnt/dfs"}')
+    file.symlink_to(tmp_path / "other")
+    with (tmp_path / "other").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert running.find(HERE, tmp_path) is None
+    file.unlink()
+    os.mkfifo(file)
+    assert running.find(HERE, tmp_path) is None
+    file.unlink()
+    file.write_text("[1, 2]")
     assert running.find(HERE, tmp_path) is None

@@ -80,7 +80,7 @@ def test_without_a_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_process_over_ones_home_is_found_again_and_the_mount_is_not_touched(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "folders", lambda: [home / "state/mounts", home.parent / "run/mounts"])
+    monkeypatch.setattr(running, "folders", lambda owner=None: [home / "state/mounts", home.parent / "run/mounts"])
     (home.parent / "run/mounts").mkdir()
     with running.announced(home, home.parent / "run/mounts"):
         serving = running.find(home)

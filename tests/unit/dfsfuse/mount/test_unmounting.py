@@ -24,7 +24,7 @@ def test_what_others_mounted_is_left_alone() -> None:
 def test_a_process_that_is_still_writing_is_waited_for_until_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "folders", lambda: [tmp_path])
+    monkeypatch.setattr(running, "folders", lambda owner=None: [tmp_path])
     mountpoint = tmp_path.resolve() / "mnt"
     with running.announced(mountpoint, tmp_path), pytest.raises(MountTimeoutError, match=f"process {os.getpid()}"):
         unmounting.unmount(mountpoint, flush_timeout_s=0.0)
