@@ -1,8 +1,8 @@
-"""Count what operations cost, in a process of its own, which `measured` starts: `python -m budget.counting NAME...`.
+"""Count what operations cost, in a process of its own: `python -m budget.counting FOLDER NAME...`.
 
-Prints a block for each operation (without names: for all): its row, and which thread woke which.
-`--broken=VARIANT` breaks something first. Where an operation costs something else with `durability=fsync`, that has a
-row of its own.
+`measured` starts it. The servers' folders are made in FOLDER. Prints a block for each operation (without names: for
+all): its row, and which thread woke which. `--broken=VARIANT` breaks something first. Where an operation costs
+something else with `durability=fsync`, that has a row of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ schedule = lockstep.install()  # what is imported before this would have the mac
 
 import gc  # noqa: E402
 import logging  # noqa: E402
-import os  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
@@ -24,14 +23,10 @@ from .cost import Line  # noqa: E402
 from .operations import OPERATIONS, SHORT_S  # noqa: E402
 from .rig import Rig  # noqa: E402
 
-IN_MEMORY = "/dev/shm"
-"""The servers' folders are here, if it exists: it is faster, and what a disk would do is only counted."""
 
-
-def measure(name: str, durability: str) -> tuple[Line, list[str]]:
-    """What this operation costs, on servers of its own, and who woke whom."""
-    parent = IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="dfs-budget-", dir=parent) as folder:
+def measure(name: str, durability: str, parent: Path) -> tuple[Line, list[str]]:
+    """What this operation costs, on servers of its own with folders below `parent`, and who woke whom."""
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
         rig = Rig(Path(folder), durability)
         steps = OPERATIONS[name](rig)
         next(steps)
@@ -50,13 +45,14 @@ def main(arguments: Sequence[str]) -> None:
     """See the module."""
     gc.disable()  # what it frees may wake somebody
     logging.basicConfig(level=logging.WARNING)
-    names = [argument for argument in arguments if not argument.startswith("--broken=")]
-    for argument in arguments:
+    folder, *rest = arguments
+    names = [argument for argument in rest if not argument.startswith("--broken=")]
+    for argument in rest:
         if argument not in names:
             VARIANTS[argument.removeprefix("--broken=")]()
     for name in names or OPERATIONS:
-        line, notes = measure(name, "close")
-        weaker, weaker_notes = measure(name, "fsync")
+        line, notes = measure(name, "close", Path(folder))
+        weaker, weaker_notes = measure(name, "fsync", Path(folder))
         _show(line, notes)
         if weaker != line:
             _show(weaker._replace(name=f"{name}, `durability=fsync`"), weaker_notes)

@@ -257,7 +257,7 @@ def make_many(rig: Rig) -> None:
     with rig.mounted() as mount:
         folder = mount.look_up(ROOT, "folder")
         for number in range(1000):
-            mount.close(mount.create(folder, f"file-{number:04}"))
+            mount.make_node(folder, f"file-{number:04}")
 
 
 # ---------------------------------------------------------------------- names

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import threading
 import time
 from collections import Counter
@@ -105,6 +106,10 @@ class Mount:
 
     def make_folder(self, parent: int, name: str) -> int:
         return self._got(self.fuse.mkdir(self._context, parent, name.encode(), 0o755, 0))
+
+    def make_node(self, parent: int, name: str) -> int:
+        """An empty file that is not opened."""
+        return self._got(self.fuse.mknod(self._context, parent, name.encode(), stat.S_IFREG | 0o644, 0, 0))
 
     def create(self, parent: int, name: str, flags: int = os.O_WRONLY) -> tuple[int, int]:
         """The kernel looks first whether it is there."""

@@ -6,7 +6,9 @@ import pytest
 
 from .__main__ import BEGIN, END
 from .cost import parse_table
-from .measured import PAGE, TABLE, Measured, measure
+from .measured import PAGE, TABLE, TIMEOUT_S, Measured, measure
+
+pytestmark = pytest.mark.timeout(TIMEOUT_S + 10)
 
 ALLOWED = parse_table(TABLE.read_text())
 ADVICE = """

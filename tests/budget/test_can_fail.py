@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from .cost import parse_table
-from .measured import TABLE, measure
+from .measured import TABLE, TIMEOUT_S, measure
+
+pytestmark = pytest.mark.timeout(TIMEOUT_S + 10)
 
 CREATE = "create, write 4 KiB, close"
 RENAME = "10 x rename"
