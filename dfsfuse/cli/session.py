@@ -87,6 +87,7 @@ def open_session(
     heal_mb_s: float = 0.0,
     sweep: bool = False,
     wait_for_all: bool = False,
+    wait_s: float = 0.0,
 ) -> Session:
     """Connect and open the namespace of the config's user.
 
@@ -98,6 +99,7 @@ def open_session(
     `save_after_s`: what is written is saved when it is so old, though its file stays open (for a mount).
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
     `heal_mb_s`: what lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not.
+    `wait_s`: how long what was answered is kept while too few servers answer.
     `wait_for_all`: servers that may be about to start are waited for (`Cluster.connect`).
     `sweep`: what dead clients left is swept in the background, once a day (for a mount).
 
@@ -112,7 +114,7 @@ def open_session(
         def is_newest(view: View, servers: frozenset[int]) -> bool:
             return members.have_forgotten_nothing(view, cluster.identities(), servers)
 
-        store = LogMap(log, keys.family_of, is_newest=is_newest if incomplete is Policy.REFUSE else None)
+        store = LogMap(log, keys.family_of, is_newest=is_newest if incomplete is Policy.REFUSE else None, wait_s=wait_s)
         opened.callback(store.close)
         log.start()
         if answer_early:
@@ -176,6 +178,7 @@ def open_for_mount(config: ClientConfig, options: MountOptions) -> Session:
         heal_mb_s=0.0 if options.read_only else options.heal_mb_s,
         sweep=not options.read_only,
         wait_for_all=True,
+        wait_s=options.wait_s,
     )
 
 

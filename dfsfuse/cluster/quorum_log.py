@@ -18,7 +18,7 @@ from dfsfuse.cluster.driving import SOFT_S, STALL_S, drive
 from dfsfuse.cluster.log_reading import catch_up, read
 from dfsfuse.cluster.log_repair import settle
 from dfsfuse.cluster.log_state import Contents, LogState, News
-from dfsfuse.cluster.log_writing import LEASE_S, commit
+from dfsfuse.cluster.log_writing import LEASE_S, commit, try_to_lead
 from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.cluster.proposer import QUORUM, Point
@@ -132,6 +132,15 @@ class QuorumLog:
                 self._in_turn = True
                 self._turn_began_at = self._clock()
         return done
+
+    def lead(self) -> None:
+        """`log_writing.try_to_lead`, unless this client leads already. Afterwards it is decided, and in the news, which
+        of its batches that were in doubt have been made: no other one ever will. Raises UnavailableError, NoSpaceError
+        if that cannot be decided now."""
+        if not self.writable():
+            raise ReadOnlyError("too few servers answer to tell what became of a change")
+        if self._state.ballot is None and not self._run(try_to_lead(self._state)):
+            raise UnavailableError("another client is writing")
 
     def settle(self) -> None:
         """Writing pauses: tell the servers that the last batch is chosen, and let go of the lease."""

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 READ_AHEAD_KIB: Final = 2048
 THREADS_MAX: Final = 32
 """So many operations may wait for the servers at a time."""
+WAITING_THREADS_MAX: Final = 4 * THREADS_MAX
+"""The same with `-o wait`, where those that were being made durable when the servers went wait with their thread."""
 _DIRECT_IO_ALLOW_MMAP: Final = 1 << 36
 """From Linux 6.6 on, and not in the headers of Debian 12: files that are open to append can be mapped too."""
 _FLAGS: Final = (
@@ -117,7 +119,7 @@ class KernelSession:
             operations,
             settings,
             errno_of=errno_of_with(eio),
-            threads_max=THREADS_MAX,
+            threads_max=THREADS_MAX if not wait_s else WAITING_THREADS_MAX,
             patience=patience_of(vfs, wait_s) if wait_s else None,
         )
         self._caches, self._mapped = connect(operations, vfs, self._session.device, fuse)

@@ -13,6 +13,9 @@ batch: by whoever needs one to be durable, else by the committer after a moment.
 lost from that point on; the cache is forgotten, and each who had something open then is told once, at its next fsync()
 or close() (`losses`).
 
+**Without a quorum**, and with `wait_s`, what was answered is kept and tried again that long, and a batch in doubt is
+decided as soon as there is a quorum (`_not_now`). Meanwhile nothing is held: reads go on, changes are refused.
+
 Threads and locks: `_log_lock` is held while the log is used, over the network; `_lock` for the cache and what waits,
 never over the network. Who holds `_lock` does not wait for `_log_lock`. The cache moves on to a later slot only under
 both. Invariant under `_log_lock`: the cache is the state of the known point, with the waiting changes applied.
@@ -21,16 +24,17 @@ both. Invariant under `_log_lock`: the cache is the state of the known point, wi
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, NoReturn, TypeVar
 
 from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER, QuorumLog
-from dfsfuse.errors import DfsError, MaybeDoneError, ReadOnlyError, UnavailableError
+from dfsfuse.errors import DfsError, MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.committer import SETTLE_AFTER_S, Committer
 from dfsfuse.namespace.fetching import Fetcher
 from dfsfuse.namespace.losses import Witness
@@ -47,10 +51,27 @@ RUNS_FOR_S: Final = 10.0
 DOUBTFUL_MAX: Final = 10_000
 """Of so many batches that may have been made it is remembered whether they were."""
 
+KEEP_EVERY_S: Final = 0.3
+"""How often what is kept for want of a quorum is tried again."""
+
 QUORUM_PAUSES_S: Final = (0.1, 0.2, 0.4)
 """Before answered changes are given up for want of a quorum."""
 
 log = logging.getLogger(__name__)
+
+
+class _KeptError(ReadOnlyError):
+    """What was answered cannot be committed now. It is kept, and tried again."""
+
+
+class _Doubt(NamedTuple):
+    """A batch that may have been made."""
+
+    error: MaybeDoneError
+    sequence: int
+    forgotten: int
+    """How often news had been missed before."""
+    portion: list[PendingChange]
 
 
 class LogMap:
@@ -63,9 +84,19 @@ class LogMap:
         clock: Callable[[], float] = lease_clock,
         sleep: Callable[[float], None] = time.sleep,
         is_newest: Callable[[View, frozenset[int]], bool] | None = None,
+        wait_s: float = 0.0,
     ) -> None:
         """`is_newest`: whether a state is the newest one if these servers, fewer than a quorum, show nothing newer. A
-        state that it does not confirm is not shown (UnavailableError). Without it a state that may be old is shown."""
+        state that it does not confirm is not shown (UnavailableError). Without it a state that may be old is shown.
+        `wait_s`: how long what was answered is kept, and a doubt is to be decided, while too few servers answer."""
+        self._wait_s = wait_s
+        self._kept_until = NEVER
+        """When what waits is given up if there is no quorum by then; NEVER while there is one."""
+        self._in_doubt: _Doubt | None = None
+        """The first portion of what waits was sent, and may have been made."""
+        self._forgotten = 0
+        """How often news were missed."""
+        self._is_closing = False
         self._log = quorum_log
         self._confirms = is_newest
         self._clock = clock
@@ -106,7 +137,8 @@ class LogMap:
                 with contextlib.suppress(MissingError):
                     return work(CachedView(self._cache))
         with self._log_lock:
-            self._drain()
+            with contextlib.suppress(_KeptError):
+                self._drain()
             for view in self._views():
                 if not self._is_newest(begun - max_age_s):
                     self._catch_up(recall=not max_age_s)
@@ -149,7 +181,8 @@ class LogMap:
             last = self._pending.last
             waits = last is not None and not last.done
         if last is not None and waits:
-            self._commit_up_to(last)
+            with self._log_lock:
+                self._commit_pending(until=last)
         with self._lock:
             failure = self._pending.losses.take(witness)
             if last is not None and waits and last.failure is not None:
@@ -171,9 +204,14 @@ class LogMap:
 
     def close(self) -> None:
         """See `MapStore.close`."""
+        self._is_closing = True
         self._committer.close()
         try:
             self.flush()
+        except _KeptError as error:
+            with self._log_lock:
+                self._lose(error)
+            raise
         finally:
             with self._log_lock, contextlib.suppress(DfsError):
                 self._settle()
@@ -209,18 +247,23 @@ class LogMap:
         if not durable and not self._pending.is_full:
             self._committer.wake()
             return
-        self._commit_up_to(change)
+        while not change.done:
+            try:
+                with self._log_lock:
+                    self._commit_pending(until=change)
+            except _KeptError:
+                if not durable:
+                    return
+                self._sleep(KEEP_EVERY_S)
         if change.failure is not None:
             raise change.failure
 
-    def _commit_up_to(self, change: PendingChange) -> None:
-        if not change.done:
-            with self._log_lock:
-                self._commit_pending(until=change)
-
     def _commit_pending(self, until: PendingChange | None = None) -> None:
-        """Commit what waits, in order, at least up to `until`. Holds `_log_lock`."""
+        """Commit what waits, in order, at least up to `until`. Holds `_log_lock`. Raises `_KeptError`."""
         while until is None or not until.done:
+            if self._in_doubt is not None:
+                self._decide_portion(self._in_doubt)
+                continue
             with self._lock:
                 overtaken, self._rivals = self._overtaken_by(News()), News()
                 portion = self._pending.portion()
@@ -232,8 +275,9 @@ class LogMap:
             try:
                 done = self._propose_patiently(Pending.merged(portion))
             except DfsError as error:
-                self._lose(error)
+                self._not_now(error, portion)
                 return
+            self._kept_until = NEVER
             if not done:
                 self._lose(_overtaken())
                 return
@@ -244,12 +288,60 @@ class LogMap:
 
     def _propose_patiently(self, contents: Contents) -> bool:
         """What was answered is not given up as soon as a quorum is missed: a server may be about to return."""
-        for pause_s in QUORUM_PAUSES_S:
+        for pause_s in QUORUM_PAUSES_S if self._kept_until == NEVER else ():
             try:
                 return self._propose(contents, self._overtaken_by, is_in_cache=True)
             except ReadOnlyError:
                 self._sleep(pause_s)
         return self._propose(contents, self._overtaken_by, is_in_cache=True)
+
+    def _not_now(self, error: DfsError, portion: list[PendingChange]) -> None:
+        """What waits cannot be committed now: keep it if that may help, else it is lost. Raises `_KeptError`."""
+        is_doubtful = isinstance(error, MaybeDoneError) and _may_be_decided(error)
+        if not self._wait_s or not (is_doubtful or isinstance(error, ReadOnlyError)) or not self._has_time_left():
+            self._lose(error)
+            return
+        with self._lock:
+            self._lease_until = self._fresh_at = NEVER
+        if isinstance(error, MaybeDoneError) and error.sequence is not None:
+            self._in_doubt = _Doubt(error, error.sequence, self._forgotten, portion)
+        self._keep(error)
+
+    def _has_time_left(self) -> bool:
+        """Whether what waits may be kept any longer. The time begins when this is first asked."""
+        if self._kept_until == NEVER:
+            self._kept_until = self._clock() + self._wait_s
+        return self._clock() < self._kept_until
+
+    def _keep(self, error: DfsError) -> NoReturn:
+        self._committer.wake()
+        raise _KeptError(f"changes that were answered wait for servers: {error}") from error
+
+    def _decide_portion(self, doubt: _Doubt) -> None:
+        """Find out whether the first portion was made. Raises `_KeptError` if that cannot be told yet."""
+        try:
+            was_made = self._was_made_after_all(doubt)
+        except MaybeDoneError as error:
+            self._lose(error)
+        except DfsError as error:
+            if self._has_time_left():
+                self._keep(error)
+            self._lose(doubt.error)
+        else:
+            self._in_doubt, self._kept_until = None, NEVER
+            if was_made:
+                with self._lock:
+                    self._pending.committed(doubt.portion)
+
+    def _was_made_after_all(self, doubt: _Doubt) -> bool:
+        """Decide it. Raises what `QuorumLog.lead` does, and the doubt's error if it can never be told. Holds
+        `_log_lock`."""
+        if not self._doubtful.get(doubt.sequence, False):
+            self._log.lead()
+            self._absorb()
+            if self._forgotten != doubt.forgotten and not self._doubtful.get(doubt.sequence, False):
+                raise doubt.error
+        return self._doubtful.get(doubt.sequence, False)
 
     def _overtaken_by(self, news: News) -> bool:
         """Whether others changed what the waiting operations have read: now, or since it was last asked."""
@@ -264,6 +356,7 @@ class LogMap:
 
     def _lose(self, error: DfsError) -> None:
         """What waits cannot be committed: it was answered, and is lost."""
+        self._in_doubt, self._kept_until = None, NEVER
         with self._lock:
             self._lease_until = self._fresh_at = NEVER
             count = self._pending.lose(error)
@@ -276,7 +369,8 @@ class LogMap:
             self._lease_until = NEVER
             more = bool(self._pending)
         if more:
-            self._commit_pending()
+            with contextlib.suppress(_KeptError):
+                self._commit_pending()
         with contextlib.suppress(DfsError):  # what was to be committed is; the lease ends by itself
             self._settle()
 
@@ -294,10 +388,14 @@ class LogMap:
 
     def commit_waiting(self) -> bool:
         """Commit what was answered so far, and nobody waits for. True if something waits again."""
-        with self._log_lock:
-            if self._pending:
-                self._commit_pending(until=self._pending.last)
-            return bool(self._pending)
+        try:
+            with self._log_lock:
+                if self._pending:
+                    self._commit_pending(until=self._pending.last)
+                return bool(self._pending)
+        except _KeptError:
+            self._sleep(KEEP_EVERY_S)
+            return True
 
     def settle_if_idle(self) -> bool:
         """Let go of the lease if nothing waits. False if something does, or was committed while the log was busy: who
@@ -332,7 +430,7 @@ class LogMap:
             except OSError as error:
                 refusal = error
             if refusal is None and view.changes_anything():
-                if self._propose(view.contents(), view.touched_by):
+                if self._propose_and_decide(view.contents(), view.touched_by):
                     return result, None
             elif self._still_true(view, begun):
                 if refusal is not None:
@@ -424,11 +522,33 @@ class LogMap:
                 self._cache.forget()
             for change in news.changes:
                 self._cache.changed_elsewhere(change.keys)
+        self._forgotten += news.forget
         if news.forget:
             self.on_change(None)
         elif news.changes:
             self.on_change([key for change in news.changes for key in change.keys])
         return news
+
+    def _propose_and_decide(self, contents: Contents, touched_by: Callable[[News], bool]) -> bool:
+        """`_propose` for who waits for the outcome. With `wait_s`, a doubt is decided as soon as there is a quorum;
+        until then others may use the log."""
+        forgotten = self._forgotten
+        try:
+            return self._propose(contents, touched_by)
+        except MaybeDoneError as error:
+            if not self._wait_s or error.sequence is None or not _may_be_decided(error):
+                raise
+            doubt = _Doubt(error, error.sequence, forgotten, [])
+        until = self._clock() + self._wait_s
+        while self._clock() < until and not self._is_closing:
+            self._log_lock.release()
+            try:
+                self._sleep(KEEP_EVERY_S)
+            finally:
+                self._log_lock.acquire()
+            with contextlib.suppress(UnavailableError, NoSpaceError):
+                return self._was_made_after_all(doubt)
+        raise doubt.error
 
     def _propose(self, contents: Contents, touched_by: Callable[[News], bool], *, is_in_cache: bool = False) -> bool:
         begun, done = self._clock(), False
@@ -479,6 +599,11 @@ class LogMap:
             into_cache()
             for change in self._pending:
                 self._cache.changed_here(change.contents.puts, change.contents.deletes)
+
+
+def _may_be_decided(error: MaybeDoneError) -> bool:
+    """Whether it may be told later what became of the change. On full disks it would be waited for in vain."""
+    return error.sequence is not None and error.errno != errno.ENOSPC
 
 
 def _overtaken() -> UnavailableError:

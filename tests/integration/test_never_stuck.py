@@ -213,7 +213,7 @@ def test_a_busy_mount_with_all_servers_hanging_is_unmounted(grid: Grid) -> None:
             cwd=grid.folder,
         )
         if done.returncode != 0:  # it says that a program uses it
-            assert b"use" in done.stderr
+            assert b"use" in done.stderr or b"takes too long" in done.stderr  # it waits for servers that are slow
             writer.terminate()
             within(DEADLINE_S, "the program ends", writer.wait)
             subprocess.run(

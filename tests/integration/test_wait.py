@@ -248,3 +248,30 @@ def test_after_its_time_an_operation_fails_as_without_waiting(grid: Grid) -> Non
             within(DEADLINE_S, "it ends", operation)
         assert refused.value.errno == number
         assert time.monotonic() - begun >= 1.5
+
+
+def test_names_that_were_made_while_the_servers_went_are_all_there_when_they_return(grid: Grid) -> None:
+    """Answered early, in doubt, or refused: whoever makes names hears nothing of it, and each is made once."""
+    mount = waiting_mount(grid)
+    made: list[str] = []
+
+    def make_names() -> None:
+        while len(made) < 300:
+            name = f"{len(made)}"
+            (mount.path / "a" / name).mkdir()
+            made.append(name)
+
+    with ThreadPoolExecutor(1) as programs:
+        maker = programs.submit(make_names)
+        eventually(lambda: len(made) > 30, "it is at work", DEADLINE_S)
+        kill(grid, 1, 2)
+        count = len(made)
+        start(grid, 1, 2)
+        maker.result(DEADLINE_S)
+    assert count < 300, "it had to wait"
+    folder = os.open(mount.path / "a", os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+    assert "are lost" not in mount.log.read_text()
+    mount.remount()
+    assert sorted(path.name for path in (mount.path / "a").iterdir()) == sorted(made)

@@ -59,6 +59,7 @@ class FakeLog:
         self.clock = clock
         self.before_commit: list[Callable[[], None]] = []
         self.before_read: list[Callable[[], None]] = []
+        self.on_lead: list[Callable[[], None]] = []
         self.has_quorum = True
         self.witnesses: frozenset[int] = frozenset()
 
@@ -98,6 +99,10 @@ class FakeLog:
         self.slot += 1
         self.lease_until = self.clock() + self.lease_s
         return True
+
+    def lead(self) -> None:
+        if self.on_lead:
+            self.on_lead.pop(0)()
 
     def want_lease(self) -> None:
         pass

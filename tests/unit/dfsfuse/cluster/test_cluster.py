@@ -62,7 +62,9 @@ def test_nothing_is_started_before_connect_and_nothing_is_left_after_close(four:
 def test_one_server_may_be_missing(four: dict[int, WireServer], caplog: pytest.LogCaptureFixture) -> None:
     four[3].kill()
     with cluster_of(four) as cluster:
-        cluster.connect()
+        begun = time.monotonic()
+        cluster.connect(wait_for_all=True)
+        assert time.monotonic() - begun < COMING_S / 2, "it has refused: nobody waits for it"
         assert cluster.usable() == {1, 2, 4}
         outcomes = cluster.ask(ALL, stall_s=DEADLINE_S)
     assert isinstance(outcomes[3], Failure)
