@@ -199,6 +199,7 @@ class HealingTurn:
 
     def _run(self, record: bytes | None) -> None:
         wait_until_level(self._cluster, self._wait, self._clock, LOG_WAIT_S)
+        answering = self._cluster.usable()
         servers = disks.seen(self._cluster, self._wait)
         found = self._healer.survey()
         before = heal_state.decode(record)
@@ -221,9 +222,10 @@ class HealingTurn:
             found.bytes_to_copy / 2**20,
         )
         with progress:
-            report = self._healer.heal(told=progress.told)
+            report = self._healer.heal(told=lambda report: self._told(progress, report))
             progress.ended(report)
-        self._watch.look(report.as_left())
+        # What was counted while other servers answered is not so now.
+        self._watch.look(report.as_left() if self._cluster.usable() == answering else None)
         log.info(
             "healing: done in %.0f s: %s; %d segments lack a copy now",
             progress.ran_s(),
@@ -236,6 +238,11 @@ class HealingTurn:
         else:
             self._turns.done()
             self._retry_s = RETRY_FIRST_S
+
+    def _told(self, progress: Progress, report: Report) -> None:
+        progress.told(report)
+        if self._watch.has_changed():  # a run may take hours
+            self._watch.look(None)
 
     def _is_news(self, before: HealState | None, found: Report, servers: tuple[ServerSeen, ...]) -> bool:
         if before is None:

@@ -146,6 +146,8 @@ def _sentence(
     if writing:
         if part:
             return f"{who}, but {unreadable}; writing works."
+        if reading == "unknown":
+            return f"{who}: writing works; whether all files can be read is not known."
         also = ", and any one server may fail" if len(may_fail) == ALL else ""
         return f"{who}: reading and writing work{also}."
     rest = {"part": f"; {unreadable}", "all": "; all files can be read"}.get(reading, "")

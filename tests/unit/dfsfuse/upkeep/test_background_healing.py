@@ -330,15 +330,18 @@ def test_the_log_says_how_it_stands_whenever_that_has_changed(
     assert said() == []
     files.down(2)
     mount.after(1)
-    assert said() == ["health: 3 of 4 servers answer: reading and writing work."]
+    unknown = "writing works; whether all files can be read is not known."
+    assert said() == [f"health: 3 of 4 servers answer: {unknown}"]
     files.grid[2].forget()
     files.up(2)
     mount.after(1)
-    unknown = "health: All servers answer: reading and writing work."
-    assert said() == [unknown]
+    assert said() == [f"health: All servers answer: {unknown}"]
     mount.after(SETTLE_S)
     lacking, after = said()
-    assert lacking == f"{unknown} Of 8 files 8 have fewer than two copies of some data."
+    assert (
+        lacking
+        == "health: All servers answer: reading and writing work. Of 8 files 8 have fewer than two copies of some data."
+    )
     assert after == well
 
 
@@ -354,3 +357,32 @@ def test_what_is_told_of_a_run_counts_down_from_what_lacked_when_it_began(files:
             now = state_in(files)
             assert now is not None
             assert now.lacking == 90 - healed
+
+
+def test_a_server_that_goes_in_the_middle_of_a_long_run_is_told_before_its_end(files: StoredFiles) -> None:
+    mount = Mount(files, rate_bytes_s=50_000)  # a few copies at a time
+    files.grid[2].forget()
+    told: list[tuple[str, int]] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append((record.getMessage(), puts(files)))
+
+    def fails(request: object) -> None:
+        if isinstance(request, PutPiece):
+            files.down(4)
+
+    files.grid[2].before_answer = fails
+    log, listener = logging.getLogger("dfsfuse.upkeep"), Listener()
+    level = log.level
+    log.addHandler(listener)
+    log.setLevel(logging.INFO)
+    try:
+        mount.after(FIRST_S)
+    finally:
+        log.removeHandler(listener)
+        log.setLevel(level)
+    (away,) = [(text, made) for text, made in told if text.startswith("health: 3 of 4 servers answer")]
+    (done,) = [(text, made) for text, made in told if text.startswith("healing: done")]
+    assert "whether all files can be read is not known" in away[0]  # they were counted when DFS4 answered
+    assert 0 < away[1] < done[1]

@@ -40,14 +40,14 @@ TABLE = [
 | all up | whole | All servers answer: reading and writing work, and any one server may fail. | 0 | `read-write` | any one |
 | all up | degraded | All servers answer: reading and writing work. | 0 | `read-write` | DFS4 |
 | all up | incomplete | All servers answer, but some files cannot be read; writing works. | 3 | `incomplete` | none |
-| all up | unknown | All servers answer: reading and writing work. | 0 | `read-write` | none known |
+| all up | unknown | All servers answer: writing works; whether all files can be read is not known. | 0 | `read-write` | none known |
 | DFS2 filling | degraded | All servers answer: reading and writing work. | 0 | `read-write` | DFS2 or DFS4 |
 | DFS2 behind | whole | All servers answer: reading and writing work. | 0 | `read-write` | DFS2 |
 | DFS2 empty | degraded | All servers answer: reading and writing work. | 0 | `read-write` | DFS2 |
 | DFS2 full | whole | All servers answer: reading and writing work. | 0 | `read-write` | DFS2 |
 | DFS2 down | degraded | 3 of 4 servers answer: reading and writing work. | 0 | `read-write` | none |
 | DFS2 down | incomplete | 3 of 4 servers answer, but some files cannot be read; writing works. | 3 | `incomplete` | none |
-| DFS2 down | unknown | 3 of 4 servers answer: reading and writing work. | 0 | `read-write` | none known |
+| DFS2 down | unknown | 3 of 4 servers answer: writing works; whether all files can be read is not known. | 0 | `read-write` | none known |
 | DFS2 down, DFS3 full | degraded | 3 of 4 servers answer, but only two have room for data, and writing needs three: files can be deleted, not written; all files can be read. | 9 | `read-only` | none |
 | DFS2 down, DFS3 empty | degraded | 3 of 4 servers answer, but only two are up to date, and writing needs three: nothing can be written; all files can be read. | 7 | `read-only` | none |
 | DFS2 down, DFS3 empty | incomplete | 3 of 4 servers answer, but only two are up to date, and writing needs three: nothing can be written; some files cannot be read. | 3 | `incomplete` | none |
@@ -127,6 +127,8 @@ def test_nothing_is_promised_in_any_state_that_does_not_bear_it(copies: Copies) 
         promised = "any one server may fail" in found.sentence
         assert promised == found.any_one_may_fail
         assert promised == (copies is Copies.WHOLE and set(states) == {State.UP})
+        if copies is Copies.UNKNOWN:
+            assert "reading" not in found.sentence
         if found.writing:
             assert sum(state in TAKES_DATA for state in states) >= 3 and not refused
         assert (found.access == "read-write") == (found.writing and found.reading != "part")
@@ -144,7 +146,7 @@ def test_nothing_is_promised_in_any_state_that_does_not_bear_it(copies: Copies) 
 @pytest.mark.parametrize("knowledge", [Knowledge(Copies.WHOLE, age_s=1.0), Knowledge(Copies.WHOLE, all_counted=False)])
 def test_what_was_not_counted_just_now_promises_nothing_for_a_failure(knowledge: Knowledge) -> None:
     servers = servers_of("all up")
-    assert verdict(servers, knowledge).sentence == "All servers answer: reading and writing work."
+    assert "may fail" not in verdict(servers, knowledge).sentence
     assert not verdict(servers, knowledge).may_fail
 
 
