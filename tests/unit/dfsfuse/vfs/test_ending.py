@@ -86,7 +86,10 @@ def test_servers_that_come_back_in_time_get_it_all(mounts: MemoryMounts, pause: 
     vfs.close()
 
 
-def test_however_much_there_is_it_goes_on_while_something_is_saved(mounts: MemoryMounts, pause: Pauses) -> None:
+def test_however_much_there_is_it_goes_on_while_something_is_saved(
+    mounts: MemoryMounts, pause: Pauses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfsfuse.vfs.ending.GROUP_FILES", 1)
     vfs = mounts.mount()
     for number in range(10):
         _, handle = create(vfs, b"f%d" % number)
