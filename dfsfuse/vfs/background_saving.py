@@ -39,6 +39,8 @@ GROUP_BYTES: Final = 8 * 1024 * 1024
 """A group of several files has so many bytes at most: who fsyncs one of them waits for all."""
 SLOW_MAX_S: Final = 10.0
 """No operation is held up longer than this, whatever happens."""
+TELL_AGAIN_S: Final = 60.0
+"""The log is told of slowness so often."""
 PAUSE_S: Final = 0.02
 """Before a file is looked at again that somebody else is saving."""
 
@@ -60,6 +62,8 @@ class BackgroundSaver:
         """When the thread wakes by itself. While it is awake it looks at the schedule before it sleeps."""
         self._schedule = Schedule(save_after_s)
         self._turn = threading.Lock()
+        self._told_slow_s = -math.inf
+        """When the log was told of slowness. Guarded by `_turn`."""
         self._is_submitted = False
         """The executor has a task of ours that has not begun."""
         self._is_closing = False
@@ -163,13 +167,6 @@ class BackgroundSaver:
         with self._due:
             return self._schedule.is_failing
 
-    @property
-    def oldest_s(self) -> float:
-        """For how long the oldest data is unsaved that can be saved."""
-        with self._due:
-            since_s = self._schedule.oldest_s()
-        return 0.0 if since_s is None else self._context.monotonic() - since_s
-
     def slow_down(self) -> None:
         """Wait while something has been unsaved for too long."""
         if self._thread is None:
@@ -227,7 +224,10 @@ class BackgroundSaver:
         """Save some of what is due. False if nothing is."""
         now_s = self._context.monotonic()
         with self._due:
+            oldest_s = self._schedule.oldest_s()
             due = self._schedule.due(now_s, GROUP_FILES)
+        if due and oldest_s is not None and now_s - oldest_s > 2 * self._schedule.save_after_s:
+            self._tell_slow(now_s - oldest_s, now_s)
         group = self._take(due, now_s)
         try:
             failures = self._saver.save_many(group)
@@ -240,6 +240,12 @@ class BackgroundSaver:
         if due and not group:
             self._pause()
         return bool(due)
+
+    def _tell_slow(self, age_s: float, now_s: float) -> None:
+        """Something has got older than is promised: the servers take data slowly, or this machine stood still."""
+        if now_s >= self._told_slow_s + TELL_AGAIN_S:
+            self._told_slow_s = now_s
+            log.warning("data is saved slowly: something that was written has waited for %.1f s", age_s)
 
     def _take(self, due: list[int], now_s: float) -> dict[OpenFile, float]:
         """Those of these files that can be saved now, pinned and with their commit locks, and until when. The others

@@ -300,3 +300,19 @@ def test_a_file_cut_to_nothing_before_it_is_saved(mounts: MemoryMounts) -> None:
     pass_time(mounts, vfs, 2)
     assert len(mounts.map.batches) == before
     close(vfs, handle)
+
+
+def test_the_log_is_told_when_something_gets_older_than_promised(
+    mounts: MemoryMounts, caplog: pytest.LogCaptureFixture
+) -> None:
+    vfs = mounts.mount()
+    _, handle = create(vfs, b"f")
+    for turn in range(3):
+        vfs.write(handle, turn, b"x")
+        pass_time(mounts, vfs, 1.9)
+    assert caplog.messages == []
+    for turn in range(3):
+        vfs.write(handle, turn, b"x")
+        pass_time(mounts, vfs, 2.5)
+    assert caplog.messages == ["data is saved slowly: something that was written has waited for 2.5 s"]
+    close(vfs, handle)
