@@ -110,7 +110,7 @@ class Changer:
             raise error(errno.EINVAL)
         if size > FILE_MAX_BYTES:
             raise error(errno.EFBIG)
-        if file is not None and (kept := self._keep_size(ino, size, changes, file, way)) is not None:
+        if file is not None and size and (kept := self._keep_size(ino, size, changes, file, way)) is not None:
             return kept
         doomed: list[Sealed] = []
         if file is not None and size:
