@@ -141,7 +141,6 @@ def mount(request: Request) -> int:
     if request.local:
         covering.refuse(mountpoint, [("the folders of its own four servers", local_servers.default_folder())])
     covering.forget_covered_imports(mountpoint)
-    _tell_what_is_kept(local_servers.USER if config is None else config.credentials.username)
     request = replace(request, options=choice.choose(request.options))
     libfuse.require(library=request.options.binding == "fusepy")
     if request.foreground:
@@ -160,15 +159,6 @@ def mount(request: Request) -> int:
     if report.text:
         click.echo(f"{PROGRAM}: {report.text}", err=True)
     return report.exit_code
-
-
-def _tell_what_is_kept(user: str) -> None:
-    """An earlier mount may have left something that only this machine has."""
-    from dfsfuse.cli import ending
-
-    sentence = ending.waiting(user)
-    if sentence:
-        click.echo(f"{PROGRAM}: {sentence}", err=True)
 
 
 def _in_background(
@@ -210,7 +200,8 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
     from dfsfuse.mount import bindings, running
 
     def ready() -> None:
-        remark = missing_servers(mountpoint, session.cluster.missing())
+        missing = missing_servers(mountpoint, session.cluster.missing())
+        remark = f"{missing} ({reminder})" if missing and reminder else missing or reminder
         log.log(logging.WARNING if remark else logging.INFO, "%s", remark or f"{mountpoint}: mounted")
         on_ready(remark)
 
@@ -225,6 +216,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
     ):
         session = open_for_mount(connected_to, request.options)
         mount_options = options.named(request.options, source_of(connected_to))
+        reminder = ending.waiting(session.namespace())  # now: the folder may be about to be covered
         with ending.saved(session, mountpoint, patience_s):
             watch = ConfigWatch(
                 session.cluster, connected_to, may_open=lambda path: not covering.covers(mountpoint, path)

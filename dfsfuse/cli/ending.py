@@ -98,9 +98,9 @@ def of_mount(mountpoint: Path, since_ns: int) -> list[Kept]:
     ]
 
 
-def waiting(namespace_user: str) -> str:
-    """A sentence about what earlier mounts of this user could not save; empty if there is nothing."""
-    found = [one for one in kept_on_this_machine()[0] if one.manifest.namespace.user == namespace_user]
+def waiting(namespace: Namespace) -> str:
+    """A sentence about what earlier mounts of this namespace could not save; empty if there is nothing."""
+    found = [one for one in kept_on_this_machine()[0] if one.manifest.namespace.is_same_as(namespace)]
     if not found:
         return ""
     count = sum(len(one.manifest.files) for one in found)

@@ -7,13 +7,17 @@ Waiting is for events (a line, an exit, a change of the mount table), always wit
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import functools
 import os
 import queue
 import select
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,10 +45,18 @@ def program(name: str) -> list[str]:
     return [sys.executable, "-c", f"import sys; sys.argv[0] = {name!r}; {_STARTERS[name]}; sys.exit(main())"]
 
 
+@functools.cache
+def _state_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="dfsfuse-tests-state-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def environment() -> dict[str, str]:
-    """The environment of every program we start: no config of the person who runs the tests leaks in."""
+    """The environment of every program we start: no config of the person who runs the tests leaks in, and no log and
+    nothing that a mount could not save is left in that person's state folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DFS_")}
-    return kept | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+    return kept | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": _state_folder()}
 
 
 def eventually(condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:

@@ -89,7 +89,7 @@ def test_nothing_is_kept(dfc: Dfc, state: Path) -> None:
     assert dfc.ok("recover", "--apply") == "Nothing is kept: there is nothing to put back.\n"
     assert dfc.ok("recover", "--json") == "[]\n"
     assert dfc.access.connections == 0
-    assert ending.waiting("alice") == ""
+    assert ending.waiting(dfc.access.namespace()) == ""
 
 
 def test_it_is_listed_put_back_and_gone(dfc: Dfc, state: Path, ended: Ended) -> None:
@@ -99,8 +99,10 @@ def test_it_is_listed_put_back_and_gone(dfc: Dfc, state: Path, ended: Ended) -> 
         f"2 files (14) could not be saved: fewer than three servers answer. Kept in {one.folder} (names.txt lists "
         "them). 'dfc recover' shows them, 'dfc recover --apply' puts them onto the servers."
     )
-    assert ending.waiting("alice").startswith("an earlier mount could not save 2 files, which this machine keeps: ")
-    assert ending.waiting("bob") == ""
+    here = dfc.access.namespace()
+    assert ending.waiting(here).startswith("an earlier mount could not save 2 files, which this machine keeps: ")
+    assert ending.waiting(msgspec.structs.replace(here, user="bob")) == ""
+    assert ending.waiting(msgspec.structs.replace(here, identity=b"another", servers=())) == ""
     assert ending.of_mount(MOUNTPOINT, one.manifest.ended_ns)[0].id == one.id
     assert ending.of_mount(MOUNTPOINT, one.manifest.ended_ns + 1) == []
     assert ending.of_mount(Path("/other"), 0) == []
