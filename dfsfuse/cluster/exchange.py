@@ -98,6 +98,7 @@ class Exchange:
         self._finished: deque[Answer | Failure] = deque()
         self._encoded: tuple[Request | None, bytes] = (None, b"")  # the last one: it often goes to four servers
         self._looked_at = self._clock()
+        self._slow_at = float("-inf")  # when servers were last seen here to be slow together
 
     def __enter__(self) -> Exchange:
         self._lines.exchanges.add(self)
@@ -239,13 +240,16 @@ class Exchange:
         """End the calls that stall, unless their servers are slow together and these calls are patient."""
         overdue = [flight for flight in self._flights.values() if now >= flight.deadline]
         are_slow = bool(overdue) and not self._trial and self._lines.are_slow()
+        if are_slow:
+            self._slow_at = now
+        is_excused = now < self._slow_at + LOOK_AGAIN_S  # those that have just ended do not count as silent any more
         for flight in overdue:
             if are_slow and self._is_waited_for(flight, now):
                 flight.deadline = min(now + LOOK_AGAIN_S, flight.ends_at)
                 self._lines.excused_at = now
             else:
                 error = TimeoutError(0, self._stalled(flight, now))
-                self._lost(flight, error, is_excused=are_slow and not flight.call.is_patient)
+                self._lost(flight, error, is_excused=is_excused and not flight.call.is_patient)
 
     def _is_waited_for(self, flight: _Flight, now: float) -> bool:
         is_believed = flight.call.server in self._lines.usable()  # else another exchange has waited long enough

@@ -24,7 +24,9 @@ from dfsfuse.mount.errors import (
 )
 from dfsfuse.mount.mount_table import Mount
 
-HELPER_TIMEOUT_S = 15.0
+HELPER_TIMEOUT_S = 40.0
+"""Longer than servers that are slow together are waited for (`SLOW_S` in `dfsfuse.cluster.slowness`): umount looks at
+the mount, and waits as long."""
 FLUSH_TIMEOUT_S = 60.0
 LOOK_ELSEWHERE_AFTER_S = 1.0
 """A process that is not done after this long may have the mount in another mount namespace."""
