@@ -77,7 +77,8 @@ def test_a_copy_in_another_mount_namespace_is_named_at_once(grid: Grid, mountpoi
     assert dfsmount(grid, "--config", grid.client_config, mountpoint)[0] == 0
     serving = running.find(mountpoint)
     assert serving is not None
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; read end"]
+    script = 'mount --make-private "$0" && echo && read end'  # other tests' mounts go there when they go here
+    command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, mountpoint]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()  # it is in its namespace by now
