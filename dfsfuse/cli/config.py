@@ -132,6 +132,11 @@ def _password(
     raise at.error("nothing", f"'password', 'password_file' or ${PASSWORD_VARIABLE}")
 
 
+def password_note(environment: Mapping[str, str]) -> str:
+    """What to say where a password was refused: that it was not the config's, if so."""
+    return f"the password was that of ${PASSWORD_VARIABLE}" if environment.get(PASSWORD_VARIABLE) else ""
+
+
 def _from_file(value: object, at: At, may_open: Callable[[Path], bool]) -> tuple[str, tuple[str, ...]]:
     name = config_file.text(value, at, "the path of a file whose first line is the password")
     path = Path(name)

@@ -47,6 +47,7 @@ Options after -o (comma lists; more than one -o is fine):
   cache=SIZE               memory for file data, like 256M (default 128M)
   log=FILE                 where the background process writes its log
   binding=auto|kernel|fusepy   how the kernel is spoken to (auto: by ourselves where that works, else by libfuse 2)
+  lock_timeout=SECONDS     others may have this mount's locks when it was not heard of for so long (default 10)
   unmount_timeout=SECONDS  keep in a local folder what cannot be saved for so long at the end (default 30)
   wait=SECONDS             wait so long for servers to return, rather than fail with EIO or EROFS (default 0)
   heal_mb_s=N              heal what lacks a copy with at most N megabytes a second (default 32; 0: not at all)

@@ -8,11 +8,12 @@ reached. Threads are started here (health, log, prefetch), so whoever goes to th
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from dfsfuse.cli.config import ClientConfig
+from dfsfuse.cli.config import ClientConfig, password_note
 from dfsfuse.cli.output import printable
 from dfsfuse.cli.room import RoomGauge
 from dfsfuse.cluster.cluster import Cluster
@@ -187,7 +188,9 @@ def _connect(cluster: Cluster, config: ClientConfig, *, wait_for_all: bool) -> N
     try:
         cluster.connect(wait_for_all=wait_for_all)
     except (AuthenticationError, WrongServerError, UnavailableError) as error:
-        raise type(error)(f"{error} (config: {printable(config.path)})") from error
+        note = password_note(os.environ) if isinstance(error, AuthenticationError) else ""
+        where = f"config: {printable(config.path)}{'; ' if note else ''}{note}"
+        raise type(error)(f"{error} ({where})") from error
 
 
 def background_healer(cluster: Cluster, store: LogMap, mb_s: float) -> BackgroundHealer:

@@ -7,6 +7,7 @@ that is silently ignored loses data. Pure: no file, no environment, no threads.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -231,7 +232,7 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         elif word == "remount":
             raise OptionError("-o remount: options cannot change while it is mounted: unmount, then mount again")
         elif not (sloppy or name in _IGNORED or name.startswith(("x-", "X-"))):
-            raise OptionError(f"-o {word}: there is no such option. There are: {', '.join(known())}")
+            raise OptionError(_unknown(word))
     fuse.pop("rw", None)
     if _asks_for_kernel(words) and fuse.get("allow_root"):
         raise OptionError("-o allow_root: only libfuse knows it; use allow_other, or binding=fusepy")
@@ -251,6 +252,17 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         incomplete=own.get("incomplete", MountOptions.incomplete),
         fuse=fuse,
     )
+
+
+def _unknown(word: str) -> str:
+    """What is wrong with a word that is no option, and which one was probably meant."""
+    name, equals, _value = word.partition("=")
+    expected = {text.partition("=")[0]: text for text in known()}
+    if name in expected:
+        return f"-o {word}: this option takes no value" if equals else f"-o {word}: expected {expected[name]}"
+    meant = difflib.get_close_matches(name.lower(), expected, n=1)
+    hint = f" Did you mean {expected[meant[0]]}?" if meant else ""
+    return f"-o {word}: there is no such option.{hint} There are: {', '.join(known())}"
 
 
 def _asks_for_kernel(words: list[str]) -> bool:

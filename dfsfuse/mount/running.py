@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -129,7 +130,13 @@ def announced(
     deadline = time.monotonic() + wait_s
     while (descriptor := _locked(file)) is None:
         if time.monotonic() > deadline:
-            raise MountpointError(f"{mountpoint}: another dfsmount still serves this mountpoint.")
+            other = _fields(file)
+            process = f" (process {other[0]})" if other else ""
+            raise MountpointError(
+                f"{mountpoint}: another dfsmount{process} still serves this mountpoint. "
+                "A program may use files that it opened before the mount was ended, or the last files are being saved. "
+                f"This waits until it is done: dfsmount -u {shlex.quote(os.fspath(mountpoint))}"
+            )
         time.sleep(0.02)
     try:
         text = json.dumps({"pid": os.getpid(), "mountpoint": os.fspath(mountpoint), "patience_s": patience_s})

@@ -122,7 +122,8 @@ class HealingTurn:
         try:
             self._restore()
             self._look_for_reasons()
-            if self._watch.has_changed():
+            is_waiting = self._turns.is_wanted and not self._can_write()
+            if self._watch.has_changed() or (is_waiting and not self._watch.has_looked):
                 self._watch.look(None)
             if self._turns.is_wanted and self._clock() >= self._not_before and self._can_write():
                 record = self._record()

@@ -114,6 +114,8 @@ class Report:
     still_files_incomplete: Files = field(default_factory=Files)
     incomplete_inos: list[int] = field(default_factory=list)
     """The first few of these files."""
+    seen_incomplete_inos: list[int] = field(default_factory=list)
+    """The first few that were incomplete before anything was done."""
     reasons: dict[str, None] = field(default_factory=dict)
     """Why copies could not be made, as sentences."""
 
@@ -137,6 +139,7 @@ class Report:
         if copies == 0:
             self.incomplete += 1
             self.files_incomplete.add(ino)
+            _name(self.seen_incomplete_inos, ino)
         if any(t.sources for t in transfers):
             self.to_heal += 1
             self.bytes_to_copy += sum(whole_pieces.length_of(subject.segment, t.number) for t in transfers if t.sources)
@@ -153,8 +156,7 @@ class Report:
             self.still_files_lacking.add(ino)
         if copies == 0:
             self.still_incomplete += 1
-            if len(self.incomplete_inos) < NAMED_MAX and ino not in self.incomplete_inos:
-                self.incomplete_inos.append(ino)
+            _name(self.incomplete_inos, ino)
             self.still_files_incomplete.add(ino)
         self.healed = self.lacking - self.still_lacking
 
@@ -174,6 +176,7 @@ class Report:
         """Nothing was to be done, or could be: what was seen is what is left."""
         self.still_lacking, self.still_incomplete = self.lacking, self.incomplete
         self.still_files_lacking, self.still_files_incomplete = self.files_lacking, self.files_incomplete
+        self.incomplete_inos = list(self.seen_incomplete_inos)
 
     def moved(self, moved: MovedLike) -> None:
         """Some copies were made, or not."""
@@ -196,3 +199,9 @@ class Report:
         if self.dropped:
             done.append(f"{self.dropped} superfluous copies dropped")
         return ", ".join(done) or "nothing to do"
+
+
+def _name(inos: list[int], ino: int) -> None:
+    """Add a file to those that are named, of which there are a few."""
+    if len(inos) < NAMED_MAX and ino not in inos:
+        inos.append(ino)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
 
 from dfsfuse.cli.client import Client
+from dfsfuse.cli.config import password_note
 from dfsfuse.cli.health_look import Health
 from dfsfuse.cli.output import complain, human_size, printable, table, write_json, write_line, write_lines
 from dfsfuse.cli.piece_reports import NEVER, QUICK_S, about_pieces, pieces_as_dictionary
@@ -68,6 +70,8 @@ def next_steps(health: Health) -> list[str]:
     found = [str(report.error) for report in health.reports if isinstance(report.error, WrongServerError)]
     if any(server.state is State.REFUSED for server in health.servers.values()):
         found.append(f"correct 'username' or the password in {file}, or add the user to the dfs.yaml of these servers")
+        if note := password_note(os.environ):
+            found.append(note)
     return found if found else [f"the servers are those of {file}"]
 
 

@@ -30,6 +30,8 @@ class Watch:
         self._wait = wait
         self._answering, self._full = cluster.usable(), cluster.full()
         self._said = ""
+        self.has_looked = False
+        """Whether it was said at all how it stands."""
 
     def has_changed(self) -> bool:
         """Whether other servers answer, or are full, than when it was last looked. Asks nobody."""
@@ -39,6 +41,7 @@ class Watch:
         """Look at the servers, and log how it stands if that has changed. `counted`: the copies, if they were just
         counted. Raises `StoppedError`."""
         self._answering, self._full = self._cluster.usable(), self._cluster.full()
+        self.has_looked = True
         known = copies.UNKNOWN
         if counted is not None:
             known = copies.known(

@@ -123,6 +123,14 @@ def test_with_two_servers_down_it_says_what_is_missing(dfc: Dfc, access: StoredA
     assert dfc("heal").code == 14
 
 
+def test_files_that_are_incomplete_are_named_also_where_nothing_can_be_done(dfc: Dfc, access: StoredAccess) -> None:
+    access.down(1, 2)
+    outcome = dfc("heal")
+    assert outcome.code == 3
+    named = outcome.err[outcome.err.index("(") + 1 : outcome.err.index(")")].split(", ")
+    assert sorted(named) == ["/folder/large", "/folder/small", "/large", "/small"]
+
+
 def test_healing_that_goes_on_elsewhere_is_shown(dfc: Dfc, access: StoredAccess) -> None:
     found = Report(segments=5000, lacking=1200, bytes_to_copy=4 << 30)
     state = heal_state.going_on(

@@ -131,7 +131,8 @@ def test_the_table_has_a_row_and_a_reason_for_each_server_whatever_it_does() -> 
     assert facts[0]["problem"] == str(REFUSED)
 
 
-def test_where_a_server_refuses_nothing_else_is_asked_and_the_config_is_named() -> None:
+def test_where_a_server_refuses_nothing_else_is_asked_and_the_config_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DFS_PASSWORD", raising=False)
     cluster = FakeCluster(DFS2=REFUSED, DFS4=SOMEBODY_ELSE)
     health = look(cluster, no_log, no_store, 0, count_s=1.0, config=Path("/etc/dfsfuse/dfc.yaml"))  # type: ignore[arg-type]
     assert health.pieces is None
@@ -139,6 +140,8 @@ def test_where_a_server_refuses_nothing_else_is_asked_and_the_config_is_named() 
     wrong, correct = next_steps(health)
     assert wrong == str(SOMEBODY_ELSE)
     assert "'username' or the password in /etc/dfsfuse/dfc.yaml" in correct
+    monkeypatch.setenv("DFS_PASSWORD", "wrong")
+    assert next_steps(health)[2:] == ["the password was that of $DFS_PASSWORD"]
     nobody = {f"DFS{id}": TimeoutError(0, "nothing came") for id in range(1, 5)}
     health = look(FakeCluster(**nobody), no_log, no_store, 0, count_s=1.0, config=Path("/a/conf/dfc.yaml"))  # type: ignore[arg-type]
     assert next_steps(health) == ["start the servers, or correct their addresses in /a/conf/dfc.yaml"]

@@ -118,7 +118,26 @@ def test_nonempty_is_ours() -> None:
     assert "nonempty" not in options.fuse
 
 
-@pytest.mark.parametrize("word", ["durabilty=fsync", "nonsense", "durability", "ro=1", "fuse=1", "hard_remove"])
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("incomlete=eio", "Did you mean incomplete=suffix|eio|eremoteio?"),
+        ("noatme", "Did you mean noatime?"),
+        ("wait", "expected wait=SECONDS"),
+        ("durability", "expected durability=close|fsync"),
+        ("ro=1", "this option takes no value"),
+        ("nonempty=yes", "this option takes no value"),
+        ("noatime=1", "this option takes no value"),
+    ],
+)
+def test_a_word_that_is_nearly_an_option_is_answered_with_what_was_meant(word: str, expected: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse([word], as_root=False)
+    assert str(caught.value).startswith(f"-o {word}: ")
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["durabilty=fsync", "nonsense", "fuse=1", "hard_remove"])
 def test_an_unknown_option_is_refused_with_the_known_ones(word: str) -> None:
     with pytest.raises(OptionError) as caught:
         parse([word], as_root=False)

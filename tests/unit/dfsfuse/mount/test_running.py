@@ -32,7 +32,7 @@ def test_a_process_is_found_as_long_as_it_serves(tmp_path: Path) -> None:
 def test_one_at_a_time(tmp_path: Path) -> None:
     with (
         running.announced(HERE, tmp_path),
-        pytest.raises(MountpointError, match="another dfsmount"),
+        pytest.raises(MountpointError, match=rf"another dfsmount \(process {os.getpid()}\) .* dfsmount -u {HERE}$"),
         running.announced(HERE, tmp_path, wait_s=0.0),
     ):
         pass

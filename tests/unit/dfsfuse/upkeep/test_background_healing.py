@@ -345,6 +345,18 @@ def test_the_log_says_how_it_stands_whenever_that_has_changed(
     assert after == well
 
 
+def test_how_it_stands_is_said_also_where_too_few_servers_answer_from_the_beginning(
+    files: StoredFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    files.down(1, 2)
+    mount = Mount(files)
+    with caplog.at_level(logging.INFO, "dfsfuse.upkeep"):
+        mount.after(FIRST_S)
+        mount.after(1)
+    (said,) = (message for message in caplog.messages if message.startswith("health: "))
+    assert said.startswith("health: 2 of 4 servers answer, and writing needs three: nothing can be written;")
+
+
 def test_what_is_told_of_a_run_counts_down_from_what_lacked_when_it_began(files: StoredFiles) -> None:
     clock = files.grid.clock
     state = heal_state.beginning(None, Report(segments=100, lacking=90), 0)
