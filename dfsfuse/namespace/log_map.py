@@ -299,7 +299,7 @@ class LogMap:
         """What waits cannot be committed now: keep it if that may help, else it is lost. Raises `_KeptError`."""
         is_doubtful = isinstance(error, MaybeDoneError) and _may_be_decided(error)
         if not self._wait_s or not (is_doubtful or isinstance(error, ReadOnlyError)) or not self._has_time_left():
-            self._lose(error)
+            self._lose(error, portion)
             return
         with self._lock:
             self._lease_until = self._fresh_at = NEVER
@@ -322,11 +322,11 @@ class LogMap:
         try:
             was_made = self._was_made_after_all(doubt)
         except MaybeDoneError as error:
-            self._lose(error)
+            self._lose(error, doubt.portion)
         except DfsError as error:
             if self._has_time_left():
                 self._keep(error)
-            self._lose(doubt.error)
+            self._lose(doubt.error, doubt.portion)
         else:
             self._in_doubt, self._kept_until = None, NEVER
             if was_made:
@@ -354,12 +354,12 @@ class LogMap:
         if last is not None and not last.done:
             self._commit_pending(until=last)
 
-    def _lose(self, error: DfsError) -> None:
-        """What waits cannot be committed: it was answered, and is lost."""
+    def _lose(self, error: DfsError, sent: list[PendingChange] | None = None) -> None:
+        """What waits cannot be committed: it was answered, and is lost. `sent`: see `Pending.lose`."""
         self._in_doubt, self._kept_until = None, NEVER
         with self._lock:
             self._lease_until = self._fresh_at = NEVER
-            count = self._pending.lose(error)
+            count = self._pending.lose(error, sent)
             self._cache.forget()
         log.error("%d changes that were answered, and not yet asked to be durable, are lost: %s", count, error)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.cluster.log_state import Contents, News
-from dfsfuse.errors import DfsError, LostError
+from dfsfuse.errors import DfsError, LostError, MaybeDoneError, UnavailableError
 from dfsfuse.namespace.losses import Losses
 from dfsfuse.namespace.views import MAX_CONTENTS_BYTES, CachedView
 
@@ -109,18 +109,24 @@ class Pending:
             change.done = True
             self._bytes -= change.size
 
-    def lose(self, failure: DfsError) -> int:
-        """None of those that wait can be committed. Gives how many."""
+    def lose(self, failure: DfsError, sent: Sequence[PendingChange] | None = None) -> int:
+        """None of those that wait can be committed. Gives how many. `sent`: only these, the first, were sent. If nobody
+        can tell whether they were made, it is certain of the others that they were not."""
         queue, self._queue, self._bytes = self._queue, [], 0
         are_told = True
-        for change in queue:
-            change.failure = failure
+        for index, change in enumerate(queue):
+            is_sent = sent is None or index < len(sent)
+            change.failure = failure if is_sent or not isinstance(failure, MaybeDoneError) else _not_sent(failure)
             change.done = True
             if not change.is_awaited:
                 are_told = False
         if not are_told:
             self.losses.add(lost(failure))
         return len(queue)
+
+
+def _not_sent(why: MaybeDoneError) -> UnavailableError:
+    return UnavailableError(f"nothing was changed, as nobody can tell what became of an earlier change: {why}")
 
 
 def lost(why: DfsError) -> LostError:

@@ -12,9 +12,10 @@ from support.fake_log import Clock, FakeLog, HandCommitter, SharedLog
 
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.cluster.quorum_log import NEVER
-from dfsfuse.errors import LostError, MaybeDoneError, ReadOnlyError
+from dfsfuse.errors import LostError, MaybeDoneError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.committer import SETTLE_AFTER_S
 from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.pending import PORTION_BYTES
 from dfsfuse.namespace.transactions import Transaction
 
 
@@ -187,7 +188,7 @@ def test_everybody_who_waits_for_a_batch_that_is_lost_is_told(leased: LogMap, lo
     def second() -> None:
         try:
             leased.transact(put_b)
-        except MaybeDoneError as error:
+        except UnavailableError as error:  # it waited behind that batch, and was not sent
             told.append(error)
 
     thread = threading.Thread(target=second)
@@ -384,6 +385,23 @@ def test_what_was_begun_and_is_lost_is_told_to_each_who_waits_and_to_nobody_else
         with pytest.raises(MaybeDoneError):
             one.wait()
     leased.flush()
+
+
+def test_what_waits_behind_a_batch_in_doubt_was_not_sent_and_is_not_in_doubt(leased: LogMap, log: FakeLog) -> None:
+    """Else it would be taken for made when that batch turns out to be: appended data would be given up for saved."""
+    sent = leased.begin(lambda tx: tx.put(b"a", bytes(PORTION_BYTES)))
+    behind = leased.begin(lambda tx: tx.put(b"b", b"1"))
+
+    def fail() -> None:
+        error = MaybeDoneError("no answer")
+        error.sequence = 7
+        raise error
+
+    log.before_commit.append(fail)
+    with pytest.raises(MaybeDoneError):
+        sent.wait()
+    with pytest.raises(UnavailableError):
+        behind.wait()
 
 
 def test_without_the_lease_what_is_begun_is_durable_already(store: LogMap, log: FakeLog) -> None:
