@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Collection
 from typing import Final
 
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, UnavailableError
@@ -234,7 +235,7 @@ class BackgroundSaver:
         finally:
             for file in group:
                 file.commit_lock.release()
-        self._tell(failures, len(group), now_s)
+        self._tell(failures, group, now_s)
         for file in group:
             self._let_go(file, failures.get(file))
         if due and not group:
@@ -255,10 +256,11 @@ class BackgroundSaver:
         left = []
         for ino in due:
             file = self._files.pin_if_open(ino)
-            if file is None or file.is_unlinked or not file.has_data:
-                with self._due:
-                    self._schedule.saved(ino)
-                if file is not None:
+            if file is None or not self._is_wanted(file):
+                if file is None:
+                    with self._due:
+                        self._schedule.saved(ino)
+                else:
                     self._let_go(file, None)
                 continue
             with file.lock:
@@ -277,6 +279,15 @@ class BackgroundSaver:
                 self._schedule.ask(ino)
         return group
 
+    def _is_wanted(self, file: OpenFile) -> bool:
+        """Whether the file has something to be saved; else the schedule forgets it, until it is written to again."""
+        with file.lock:
+            if file.has_data and not file.is_unlinked:
+                return True
+            with self._due:
+                self._schedule.saved(file.ino)
+            return False
+
     def _let_go(self, file: OpenFile, failure: Exception | None) -> None:
         """Undo the pins of a file that was in a group. One that could not be saved stays, until it is."""
         with file.lock:
@@ -291,13 +302,16 @@ class BackgroundSaver:
         for _ in range(pins):
             self._files.unpin(file)
 
-    def _tell(self, failures: dict[OpenFile, Exception], count: int, now_s: float) -> None:
+    def _tell(self, failures: dict[OpenFile, Exception], group: Collection[OpenFile], now_s: float) -> None:
         """What became of a group, to the schedule and to the log."""
-        if not count:
+        if not group:
             return
         was_failing = self.is_failing
         with self._due:
-            if len(failures) < count:
+            for file in group:
+                if file not in failures:
+                    self._schedule.attempted(file.ino)
+            if len(failures) < len(group):
                 self._schedule.succeeded()
             elif all(
                 isinstance(failure, UnavailableError | MaybeDoneError | NoSpaceError) for failure in failures.values()

@@ -246,8 +246,10 @@ class OpenFile:
                 self.seal(region)
 
     def ready(self, until_s: float) -> list[Sealed]:
-        """The first of what is sealed: what was written until then, or is up."""
-        return list(itertools.takewhile(lambda item: item.since_s <= until_s or item.written is not None, self.sealed))
+        """The first of what is sealed: up to the last that was written until then, and what follows and is up."""
+        count = max((number for number, item in enumerate(self.sealed, 1) if item.since_s <= until_s), default=0)
+        up = itertools.takewhile(lambda item: item.written is not None, self.sealed[count:])
+        return [*self.sealed[:count], *up]
 
     def is_crowded(self, offset: int) -> bool:
         """Has the region there got so many dirty intervals that it should be saved?"""

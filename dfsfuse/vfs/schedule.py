@@ -58,6 +58,11 @@ class Schedule:
         self._since.pop(ino, None)
         self._postponed.pop(ino, None)
 
+    def attempted(self, ino: int) -> None:
+        """What was due of this file was saved: what is left of it, or was written since, is due by its age again."""
+        if self._postponed.pop(ino, None) is not None and (since_s := self._since.get(ino)) is not None:
+            heapq.heappush(self._by_age, (since_s, ino))
+
     def succeeded(self) -> None:
         """Something was saved: the servers take data."""
         self.is_failing = False

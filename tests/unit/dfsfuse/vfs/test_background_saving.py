@@ -19,6 +19,7 @@ from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.data.runs import SURPLUS_MAX
 from dfsfuse.errors import MaybeDoneError, UnavailableError
 from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.vfs.open_file import OpenFile
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
 DEADLINE_S = 30
@@ -125,6 +126,78 @@ def test_one_that_cannot_be_saved_is_not_in_the_way_of_the_others(mounts: Memory
     assert read_file(other, b"7") == b"bad"
     assert vfs._files._table.all() == []
     assert vfs._uploads.budget.held_bytes == 0
+
+
+def test_one_that_could_not_be_saved_and_goes_on_growing_is_not_tried_without_a_pause(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    _, handle = create(vfs, b"log")
+    vfs.write(handle, 0, b"line 1")
+
+    def refuse(_: bytes) -> None:
+        mounts.segments.before_write = lambda _: None
+        raise OSError(5, "not this time")
+
+    mounts.segments.before_write = refuse
+    pass_time(mounts, vfs, 1.0)
+    with pytest.raises(OSError, match="not this time"):
+        vfs.write(handle, REGION_BYTES, b"young")
+    mounts.now_s += 0.9
+    vfs.write(handle, REGION_BYTES, b"young")
+    mounts.now_s += 0.2
+    saver, rounds = vfs.background_saver, 0
+    while saver._save_group():
+        rounds += 1
+        assert rounds < 5
+    assert mounts.mount().lookup(ROOT, b"log").size == len(b"line 1")
+    pass_time(mounts, vfs, 1.0)
+    assert mounts.mount().lookup(ROOT, b"log").size == REGION_BYTES + len(b"young")
+    close(vfs, handle)
+
+
+def test_what_is_old_is_saved_though_a_younger_region_began_to_go_up_before() -> None:
+    file = OpenFile(7)
+    file.write(0, b"old", 0, 10.0)
+    (young,) = file.write(REGION_BYTES, bytes(REGION_BYTES), 0, 10.9)[1]
+    assert file.ready(10.5) == []
+    file.seal_all(10.5)
+    old = file.sealed[-1]
+    assert file.ready(10.5) == [young, old]
+
+
+def test_what_is_written_while_a_file_is_found_to_have_nothing_unsaved_gets_an_age(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vfs = mounts.mount()
+    ino, handle = create(vfs, b"log")
+    saver = vfs.background_saver
+    writer = threading.Thread(target=lambda: vfs.write(handle, 0, b"line 1"))
+    due, table = saver._due, vfs._files._table
+    pin_if_open = table.pin_if_open
+
+    class Late:
+        """The program writes just before the schedule is told."""
+
+        def __enter__(self) -> None:
+            monkeypatch.setattr(saver, "_due", due)
+            writer.start()
+            writer.join(0.2)
+            due.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            due.release()
+
+    def pin(wanted: int) -> object:
+        monkeypatch.setattr(saver, "_due", Late())
+        return pin_if_open(wanted)
+
+    saver._schedule.ask(ino)
+    monkeypatch.setattr(table, "pin_if_open", pin)
+    saver.save_due()
+    monkeypatch.setattr(table, "pin_if_open", pin_if_open)
+    writer.join(DEADLINE_S)
+    pass_time(mounts, vfs, 1.0)
+    assert read_file(mounts.mount(), b"log") == b"line 1"
+    close(vfs, handle)
 
 
 def test_while_the_servers_are_away_it_stays_and_goes_out_by_itself_when_they_are_back(mounts: MemoryMounts) -> None:
