@@ -1,7 +1,7 @@
 """From the bytes of a request to its answer: which handler, and what becomes of errors.
 
 Whatever a request contains and whatever an operation raises, the kernel gets one answer (FORGET has none) and the
-thread lives on. Threads: any number; `_running` is touched by atomic set operations only.
+thread lives on. Threads: any number; `_running` and `_interrupted` are touched by atomic set operations only.
 """
 
 from __future__ import annotations
@@ -119,6 +119,8 @@ class Dispatcher:
         self._errno_of = errno_of
         self._running: set[int] = set()
         """The numbers of requests that are being handled and cannot be interrupted."""
+        self._interrupted: set[int] = set()
+        """Those of them whose programs have got a signal: the kernel tells so once, and they may have to wait yet."""
         self._handlers = {**HANDLERS, wire.FUSE_READDIRPLUS: self._readdirplus}
         self._silent: dict[int, Callable[[Request], None]] = {
             wire.FUSE_FORGET: self._forget,
@@ -152,6 +154,7 @@ class Dispatcher:
             self._answer(request.unique, 0, body)
         finally:
             self._running.discard(request.unique)
+            self._interrupted.discard(request.unique)
 
     def _may_wait_s(self, error: Exception, request: Request) -> float:
         if self._patience is None or request.opcode in _NEVER_PARKED:
@@ -163,7 +166,10 @@ class Dispatcher:
         wait_s = self._may_wait_s(error, request)
         if not wait_s or self._parking is None:
             return False
-        return self._parking.park(request.unique, request.context.pid, message, number, wait_s)
+        is_parked = self._parking.park(request.unique, request.context.pid, message, number, wait_s)
+        if request.unique in self._interrupted:  # looked at when it can be found there: `_interrupt` does it reversed
+            self._parking.interrupt(request.unique)
+        return is_parked
 
     def _handle_again(self, parked: Parked) -> None:
         """A request that waited. Raises nothing."""
@@ -224,8 +230,13 @@ class Dispatcher:
         """There is no answer, except that the kernel should try again while the request it is about is on its way
         from the device to its handler. If it has been answered instead, the kernel drops ours."""
         (unique,) = request.fields(wire.fuse_interrupt_in)
-        if self._parking is not None and self._parking.interrupt(unique):
-            return
+        if self._parking is not None:
+            self._interrupted.add(unique)
+            is_parked = self._parking.interrupt(unique)
+            if unique not in self._running:
+                self._interrupted.discard(unique)
+            if is_parked:
+                return
         if not self.replies.interrupt(unique) and unique not in self._running:
             self._answer(request.unique, errno.EAGAIN, b"")
 

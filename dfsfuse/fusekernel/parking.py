@@ -35,7 +35,7 @@ BYTES_MAX: Final = 512 << 20
 class Parked:
     """One request that waits."""
 
-    __slots__ = ("error", "is_interrupted", "is_tried", "message", "pid", "unique", "until")
+    __slots__ = ("error", "is_due", "is_interrupted", "is_tried", "message", "pid", "unique", "until")
 
     def __init__(self, unique: int, pid: int, message: bytes, error: int, until: float) -> None:
         self.unique = unique
@@ -45,6 +45,8 @@ class Parked:
         """The errno that it is answered with when its time is over."""
         self.until = until
         self.is_interrupted = False
+        self.is_due = False
+        """Whether it is to be handled again, as soon as there is a thread for it."""
         self.is_tried = False
         """Whether it is being handled again just now."""
 
@@ -180,8 +182,16 @@ class Parking:
                 return
             if self._workers is None:
                 self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="fuse-retry")
-            resting = [parked for parked in self._parked.values() if not parked.is_tried]
-            for parked in resting:
-                parked.is_tried = True
-            for parked in resting:
-                self._workers.submit(self._handle_again, parked)
+            for parked in self._parked.values():
+                if not (parked.is_due or parked.is_tried):
+                    parked.is_due = True
+                    self._workers.submit(self._try, parked)
+
+    def _try(self, parked: Parked) -> None:
+        """On a worker. Until then it may have been answered: it waited for a thread like for anything else."""
+        with self._lock:
+            parked.is_due = False
+            if parked.unique not in self._parked:
+                return
+            parked.is_tried = True
+        self._handle_again(parked)

@@ -13,6 +13,7 @@ from support.fake_kernel import DEADLINE_S, FakeKernel
 from dfsfuse.fusekernel import parking, wire
 from dfsfuse.fusekernel.dispatch import Patience
 from dfsfuse.fusekernel.operations import Operations
+from dfsfuse.fusekernel.parking import Parked, Parking
 from dfsfuse.fusekernel.values import Context
 
 
@@ -148,3 +149,57 @@ def test_what_is_too_much_to_keep_fails_at_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(parking, "BYTES_MAX", 10)
     with kernel_of(Refusing()) as kernel:
         assert kernel.ask(wire.FUSE_RMDIR, 1, b"d\0") == (errno.EROFS, b"")
+
+
+class Gate:
+    """Who comes in stays until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self) -> None:
+        self.entered.set()
+        assert self.opened.wait(DEADLINE_S)
+
+
+def test_a_signal_that_comes_before_the_first_attempt_has_failed_ends_it_too() -> None:
+    """The kernel does not tell of it again."""
+    files = Refusing()
+    files.on_rmdir = gate = Gate()
+    with kernel_of(files) as kernel:
+        waiting = kernel.send(wire.FUSE_RMDIR, 1, b"d\0")
+        assert gate.entered.wait(DEADLINE_S)
+        files.told_to_end.add(42)
+        kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(waiting))
+        assert kernel.ask(wire.FUSE_UNLINK, 1, b"f\0") == (errno.EPERM, b"")
+        gate.opened.set()
+        assert kernel.receive() == (waiting, errno.EINTR, b"")
+
+
+def test_those_for_whom_there_is_no_thread_yet_can_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parking, "WORKERS", 1)
+    gate = Gate()
+    answers: list[tuple[int, int]] = []
+    changes = 0
+
+    def handle_again(parked: Parked) -> None:
+        gate()
+        waiting.done(parked)
+
+    waiting = Parking(
+        handle_again,
+        lambda unique, error: answers.append((unique, error)),
+        changes=lambda: changes,
+        is_told_to_end=lambda _: True,
+    )
+    for unique in (1, 2, 3):
+        assert waiting.park(unique, 42, memoryview(b"bytes"), errno.EROFS, DEADLINE_S)
+    changes = 1
+    assert gate.entered.wait(DEADLINE_S)
+    assert waiting.interrupt(2)
+    until(lambda: bool(answers))
+    assert answers == [(2, errno.EINTR)]
+    waiting.abandon()
+    assert answers[1:] == [(3, errno.ENOTCONN)], "the first is answered by who handles it"
+    gate.opened.set()
