@@ -428,12 +428,12 @@ class Locking:
                 pause_s = POLL_LAST_S
 
     def _ask_for(self, waiting: list[Waiter]) -> bool:
-        """Look who can have what he waits for. Could anybody?"""
+        """Look who can have what he waits for, or never can. Could anybody be answered?"""
         inos = {waiter.ino for waiter in waiting}
         dead = self._witness.dead()
 
         def look(view: View) -> dict[int, tuple[locks.Locks, lock_sessions.Signs]]:
-            return {ino: lock_sessions.living(view, ino, dead) for ino in inos}
+            return {ino: _living(view, ino, dead) for ino in inos}
 
         found = self._store.read(look, max_age_s=NEWEST_DURABLE_S)
         with self._turn:
@@ -447,7 +447,13 @@ class Locking:
             wanted = msgspec.structs.replace(waiter.wanted, session=self._session.id)
             obstacle = locks.in_the_way(found[waiter.ino][0], wanted, one_mount=waiter.is_for_one_mount)
             if obstacle is None and not self._is_behind(waiter, blocked):
-                taken = self._try(waiter)
+                try:
+                    taken = self._try(waiter)
+                except OSError as failure:  # he gets none, however long he waits
+                    is_any = True
+                    self._dequeue(waiter)
+                    waiter.answer.fail(failure.errno or errno.EIO)
+                    continue
                 obstacle = taken.obstacle
                 if obstacle is None:
                     is_any = True
@@ -483,3 +489,11 @@ class Locking:
             if name not in self._threads and not self._stop.is_set():
                 self._threads[name] = thread = threading.Thread(target=run, name=name, daemon=True)
                 thread.start()
+
+
+def _living(view: View, ino: int, dead: lock_sessions.Signs) -> tuple[locks.Locks, lock_sessions.Signs]:
+    """The inode's locks that count. None if they cannot be read: who tries to set one is told so."""
+    try:
+        return lock_sessions.living(view, ino, dead)
+    except OSError:
+        return (), {}

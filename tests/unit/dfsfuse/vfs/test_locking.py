@@ -504,6 +504,27 @@ def test_who_has_lost_a_lock_gets_no_other_one_on_the_file_before_he_knows(world
     assert (a.take(1, 50, 59), a.take(1, 0, 9)) == (0, errno.EAGAIN)
 
 
+@pytest.mark.parametrize("how", ["lost", "unreadable"])
+def test_who_waits_for_what_he_can_never_get_is_told_and_nobody_waits_behind_him(world: World, how: str) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, 0, 9)
+    b.take(1, 50, 59)
+    waiter = a.lock(1, 50, 59, wait=True)
+    other = Answer()
+    b.locks.lock(INO + 1, Lock(b"", 1, False, True), Answer(), wait=False)
+    a.locks.lock(INO + 1, Lock(b"", 2, False, True), other, wait=True)
+    if how == "lost":
+        with a.locks._turn:
+            a.locks._session.lose()
+    else:
+        world.map.transact(lambda tx: tx.put(keys.locks(INO), b"nonsense"))
+    b.locks.unlock(INO + 1, 1, is_flock=False)
+    if how == "lost":
+        b.unlock(1, 50, 59)
+    assert (waiter.result(), other.result()) == (errno.EIO, 0)
+    world.map.transact(lambda tx: tx.delete(keys.locks(INO)))
+
+
 def test_what_a_lost_lock_protects_is_not_written_to_either(world: World) -> None:
     """A write-ahead log and its database have no lock that would be lost: that is the index's."""
     a, b = world.mount(b"a"), world.mount(b"b")
