@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from dfsfuse.errors import ReadOnlyError
@@ -98,7 +99,7 @@ class Ending:
                 if is_ours:
                     file.commit_lock.release()
             if one is not None:
-                found.append(one)
+                found.append(one if is_ours else replace(one, is_doubtful=True))  # a batch may be under way
         return found
 
     def abandon(self) -> None:

@@ -55,7 +55,8 @@ def recover(
     chosen = _chosen(found, ids)
     if is_to_discard:
         for one in chosen:
-            one.discard()
+            with one.locked() as held:
+                held.discard()
             write_line(f"{one.id}: discarded, {counted(len(one.manifest.files), 'file')}")
         return exit_codes.DONE
     if is_to_apply:
@@ -141,15 +142,20 @@ def _apply(client: Client, chosen: Sequence[Kept]) -> int:
             )
             code = code or exit_codes.FOUND
             continue
-        code = _apply_one(applier, one) or code
+        with one.locked() as held:
+            code = _apply_one(applier, held) or code
     return code
 
 
 def _apply_one(applier: Applier, kept: Kept) -> int:
     code = exit_codes.DONE
     left = {file.inode: file for file in kept.manifest.files}
+
+    def before_group(group: Sequence[KeptFile]) -> None:
+        left.update({file.inode: file for file in kept.may_be_appended(group, list(left.values()))})
+
     try:
-        for file, outcome in applier.apply(kept, kept.manifest.files):
+        for file, outcome in applier.apply(kept, kept.manifest.files, before_group):
             if isinstance(outcome, Exception):
                 complain(f"{_name(file)}: {outcome}")
                 code = code or exit_codes.exit_code_of(outcome)
@@ -169,6 +175,8 @@ def sentence(done: Done) -> str:
             return f"{name}: {size} put back"
         case Action.AT_THE_END:
             return f"{name}: {size} appended"
+        case Action.NOTHING if done.file.missing_bytes:
+            return f"{name}: nothing of it could be kept; {human_size(done.file.missing_bytes)} are lost"
         case Action.NOTHING:
             return f"{name}: is on the servers already"
         case Action.BESIDE:

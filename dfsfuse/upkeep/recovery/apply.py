@@ -1,8 +1,10 @@
 """Kept bytes onto the servers: each file looked at as it is now, the plan made, and what it says done durably.
 
 What is put beside a file is a new file that holds the kept bytes in their places and holes elsewhere, with permissions
-600: nothing in it is invented. A file is done when its fsync has returned; only then may its record go. Its time of
-change (mtime) is that of the recovery: backups and builds that go by it must see that the file is another one now.
+600: nothing in it is invented. A file is done when its fsync has returned; only then may its record go. If the process
+dies in between, it is applied again: bytes with places of their own are found to be there already, and before anything
+is appended the record is made to say that it may have been (`before_group`). The file's time of change (mtime) is that
+of the recovery: backups and builds that go by it must see that the file is another one now.
 
 Called by one thread. Between the look at a file and the write another mount may change it, as with any two writers.
 """
@@ -64,10 +66,13 @@ class Applier:
         self._vfs = vfs
         self._segments = segments
 
-    def apply(self, kept: Kept, files: Sequence[KeptFile]) -> Iterator[tuple[KeptFile, Done | Exception]]:
+    def apply(
+        self, kept: Kept, files: Sequence[KeptFile], before_group: Callable[[Sequence[KeptFile]], None]
+    ) -> Iterator[tuple[KeptFile, Done | Exception]]:
         """Do what is to be done with these files, many at a time, and tell of each when it is durable; a failure may be
-        tried again."""
+        tried again. `before_group` is called before anything is written of some files."""
         for group in _groups(files):
+            before_group(group)
             begun: list[_Begun] = []
             for file in group:
                 try:
@@ -112,14 +117,18 @@ class Applier:
             return None
         if not found.nlink:
             return None
-        shift = found.size - file.size - file.parts[0].offset if file.is_appended and file.parts else 0
-        return Now(stat.S_ISREG(found.mode), found.ctime_ns, lambda: self._holds(kept, file, shift))
+        start = file.parts[0].offset if file.is_appended and file.parts else found.size
+        shift = found.size - file.size - start if file.is_appended else 0
+        return Now(
+            stat.S_ISREG(found.mode), found.ctime_ns, found.size != start, lambda: self._holds(kept, file, shift)
+        )
 
     def _holds(self, kept: Kept, file: KeptFile, shift: int) -> bool:
+        """Whether the file has all these bytes, so many further on; what was appended never lies before the place that
+        the mount gave it."""
         with self._opened(file.inode, os.O_RDONLY) as handle:
-            return all(
-                part.offset + shift >= 0 and self._read(handle, part.offset + shift, part.length) == data
-                for part, data in self._blocks(kept, file)
+            return shift >= 0 and all(
+                self._read(handle, part.offset + shift, part.length) == data for part, data in self._blocks(kept, file)
             )
 
     def _read(self, handle: int, offset: int, length: int) -> bytes:

@@ -17,10 +17,11 @@ Knows the local disk; no servers, no Vfs. No threads.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -156,6 +157,32 @@ class Kept:
             os.fsync(file.fileno())
         new.rename(self.folder / "manifest")
         _sync_folder(self.folder)
+
+    def may_be_appended(self, files: Sequence[KeptFile], left: Sequence[KeptFile]) -> list[KeptFile]:
+        """These are about to be applied, and `left` are all that are not done. Those that are appended to are recorded
+        as in doubt first, so that they are never appended twice. Gives `left` as it is then. Raises OSError."""
+        about_to = {file.inode for file in files if file.is_appended and not file.is_doubtful}
+        if not about_to:
+            return list(left)
+        marked = [msgspec.structs.replace(file, is_doubtful=True) if file.inode in about_to else file for file in left]
+        self.keep_only(marked)
+        return marked
+
+    @contextmanager
+    def locked(self) -> Iterator[Kept]:
+        """The folder as it is now, while no other process applies or removes it. Raises `KeptError`."""
+        try:
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise KeptError(f"{self.folder}: cannot be opened: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise KeptError(f"{self.folder}: another 'dfc recover' is at work on it: wait for its end") from None
+            yield load(self.folder)
+        finally:
+            os.close(descriptor)
 
     def discard(self) -> None:
         """Remove it and all that is in it. Raises OSError."""

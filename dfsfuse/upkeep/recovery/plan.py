@@ -7,9 +7,13 @@ of the machines, as far as these agree.
 | the file now | kept bytes with places of their own | kept bytes that were appended |
 |---|---|---|
 | is not there any more, or is no regular file | beside | beside |
-| holds these bytes already | nothing to do | nothing to do, if a batch with them was in doubt |
+| holds these bytes already | nothing to do, if changed since | nothing to do, if a batch with them was in doubt |
 | not changed since | in their places | at the end |
 | changed since | beside | at the end; beside, if a batch with them was in doubt |
+
+A batch of the mount's own that was in doubt and came through is no change by its time: a file's ctime is that of the
+last write, which was before. So a file to which something in doubt was appended counts as not changed only if it still
+ends where the mount believed it to end.
 
 What is not whole, since the local disk was full, goes beside: a file is never made of two times without a word.
 """
@@ -42,6 +46,8 @@ class Now:
 
     is_file: bool
     ctime_ns: int
+    has_grown: bool
+    """Whether it does not end any more where the mount believed that it does; asked of what was appended."""
     holds: Callable[[], bool]
     """Whether it has the kept bytes already: in their places, or at its end if they were appended. Asked if need be."""
 
@@ -54,7 +60,7 @@ def decide(file: KeptFile, known_ns: int, now: Now | None) -> Action:
         return Action.BESIDE
     is_unchanged = now.ctime_ns <= known_ns
     if file.is_appended:
-        if is_unchanged or not file.is_doubtful:
+        if not file.is_doubtful or (is_unchanged and not now.has_grown):
             return Action.AT_THE_END
         return Action.NOTHING if now.holds() else Action.BESIDE
     if is_unchanged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,13 @@ import pytest
 from support.memory_dfc import Dfc, MemoryAccess
 
 from dfsfuse.cli import ending
+from dfsfuse.cli.commands.recover import sentence
 from dfsfuse.errors import ReadOnlyError
 from dfsfuse.mount import state_folders
 from dfsfuse.upkeep.recovery import kept
-from dfsfuse.upkeep.recovery.kept import Kept
+from dfsfuse.upkeep.recovery.apply import Applier, Done, _Begun
+from dfsfuse.upkeep.recovery.kept import Kept, KeptFile
+from dfsfuse.upkeep.recovery.plan import Action
 
 MOUNTPOINT = Path("/mnt/dfs")
 NOTHING = "Nothing is kept: all mounts of this user have saved everything.\n"
@@ -38,12 +42,12 @@ class Ended:
         self.access = access
         self.ino = 0
 
-    def end(self, *names: str) -> str:
+    def end(self, *names: str, flags: int = 0) -> str:
         """Gives what was said. These files were there, are written to, and never closed."""
         with self._session() as session:
             for name in names:
                 found = session.vfs.lookup(1, name.encode())
-                session.vfs.write(session.vfs.open(found.ino, os.O_WRONLY), 0, b"unsaved")
+                session.vfs.write(session.vfs.open(found.ino, os.O_WRONLY | flags), 0, b"unsaved")
             self.access.store.is_writable = False
             sentence = ending.keep(
                 session, self.access.namespace(), MOUNTPOINT, ReadOnlyError("fewer than three servers answer")
@@ -140,6 +144,41 @@ def test_what_fails_stays_and_the_others_are_done(dfc: Dfc, state: Path, ended: 
     (one.folder / "data").write_bytes(data)
     assert dfc.ok("recover", "--apply") == "/a: 7 put back\n"
     assert second.shown == "/b"
+
+
+def test_what_was_appended_is_not_appended_again_after_a_crash(
+    dfc: Dfc, state: Path, ended: Ended, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The process dies when the bytes are on the servers, before that is recorded."""
+    ended.end("a", "b", flags=os.O_APPEND)
+    finish = Applier._finish
+
+    def finish_and_die(applier: Applier, begun: _Begun) -> Done | Exception:
+        done = finish(applier, begun)
+        shutil.copytree(state, tmp_path / "at death", dirs_exist_ok=True)
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Applier, "_finish", finish_and_die)
+        assert dfc.ok("recover", "--apply") == "/a: 7 appended\n/b: 7 appended\n"
+    shutil.copytree(tmp_path / "at death", state, dirs_exist_ok=True)
+    said = dfc.ok("recover", "--apply")
+    assert said == "/a: is on the servers already\n/b: is on the servers already\n"
+    assert dfc.ok("get", "a", "-") == "0123456789unsaved"
+
+
+def test_two_at_once_do_not_both_apply_it(dfc: Dfc, state: Path, ended: Ended) -> None:
+    ended.end("a", flags=os.O_APPEND)
+    with only(state).locked():
+        for arguments in (("--apply",), ("--discard", "--all")):
+            outcome = dfc("recover", *arguments)
+            assert outcome.code == 1 and "another 'dfc recover' is at work on it" in outcome.err
+    assert dfc.ok("recover", "--apply") == "/a: 7 appended\n"
+
+
+def test_what_could_not_be_kept_at_all_is_not_said_to_be_on_the_servers() -> None:
+    lost = KeptFile(7, b"a", 0, False, False, (), missing_bytes=7)
+    assert sentence(Done(lost, Action.NOTHING)) == "/a: nothing of it could be kept; 7 are lost"
 
 
 def test_another_namespace_gets_nothing(dfc: Dfc, state: Path, ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:

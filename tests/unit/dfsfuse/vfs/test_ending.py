@@ -200,5 +200,8 @@ def test_a_save_that_hangs_holds_up_nothing_for_long(mounts: MemoryMounts, monke
     file = vfs._table.get(ino)
     assert file is not None
     with file.commit_lock:
-        assert contents(vfs.ending.left_over()) == {b"f": [(0, b"data")]}
+        left = vfs.ending.left_over()
+    assert contents(left) == {b"f": [(0, b"data")]}
+    assert [one.is_doubtful for one in left] == [True], "that save may still come through"
+    assert [one.is_doubtful for one in vfs.ending.left_over()] == [False]
     close(vfs, handle)

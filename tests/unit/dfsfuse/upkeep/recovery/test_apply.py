@@ -39,7 +39,8 @@ class Left:
 
     def apply(self, what: Kept) -> list[Done]:
         outcomes = []
-        for _, outcome in Applier(self.later, self.mounts.segments, self._pass).apply(what, what.manifest.files):
+        applier = Applier(self.later, self.mounts.segments, self._pass)
+        for _, outcome in applier.apply(what, what.manifest.files, lambda _: None):
             if isinstance(outcome, Exception):
                 raise outcome
             outcomes.append(outcome)
@@ -172,6 +173,45 @@ def test_appended_data_in_doubt_is_looked_for(left: Left, was_made: bool) -> Non
     assert read_file(left.later, b"log") == (b"one\ntwo\n" if was_made else b"one\nthree\n")
 
 
+@pytest.mark.parametrize(
+    ("made", "action"),
+    [(b"", Action.AT_THE_END), (b"two\n", Action.BESIDE), (b"two\nthree\n", Action.NOTHING)],
+)
+def test_a_batch_in_doubt_has_the_time_of_the_write_and_not_of_its_end(left: Left, made: bytes, action: Action) -> None:
+    """Whether it came through, in part or not at all, is not told by the file's times."""
+    write_file(left.vfs, b"log", b"one\n")
+    handle = left.vfs.open(left.vfs.lookup(ROOT, b"log").ino, os.O_WRONLY | os.O_APPEND)
+    for line in (b"two\n", b"three\n"):
+        left.vfs.write(handle, 0, line)
+    left.mounts.now_s += 1.0
+    what = left.end()
+    (file,) = what.manifest.files
+    what.manifest = msgspec.structs.replace(
+        what.manifest, known_ns=left.mounts.clock() + 10**12, files=(msgspec.structs.replace(file, is_doubtful=True),)
+    )
+    handle = left.later.open(left.later.lookup(ROOT, b"log").ino, os.O_WRONLY | os.O_APPEND)
+    left.later.write(handle, 0, made)
+    left.later.fsync(handle)
+    left.later.release(handle)
+    (done,) = left.apply(what)
+    assert done.action is action
+    log = read_file(left.later, b"log")
+    assert log == b"one\n" + (made or b"two\nthree\n"), "no byte is there twice"
+
+
+def test_appended_data_that_looks_like_what_was_there_before_is_not_taken_for_it(left: Left) -> None:
+    write_file(left.vfs, b"log", b"tick\n")
+    write(left.vfs, b"log", 0, b"tick\n", os.O_APPEND)
+    what = left.end()
+    (file,) = what.manifest.files
+    what.manifest = msgspec.structs.replace(
+        what.manifest, known_ns=0, files=(msgspec.structs.replace(file, is_doubtful=True),)
+    )
+    (done,) = left.apply(what)
+    assert done.action is Action.BESIDE and done.beside is not None, "its time says that others changed it"
+    assert read_file(left.later, done.beside[1:]) == bytes(5) + b"tick\n"
+
+
 def test_segments_that_are_up_are_read_from_the_servers(left: Left) -> None:
     _, handle = create(left.vfs)
     data = random.Random(1).randbytes(2 * REGION_BYTES)
@@ -207,7 +247,7 @@ def test_of_many_files_one_that_fails_keeps_no_other_from_it(left: Left) -> None
 
     left.mounts.segments.before_write = refuse
     applier = Applier(left.later, left.mounts.segments, left._pass)
-    outcomes = {file.path: outcome for file, outcome in applier.apply(what, what.manifest.files)}
+    outcomes = {file.path: outcome for file, outcome in applier.apply(what, what.manifest.files, lambda _: None)}
     failed = [path for path, outcome in outcomes.items() if isinstance(outcome, Exception)]
     assert (len(outcomes), failed) == (300, [b"f7"])
     assert read_file(left.later, b"f299") == b"new2996789"

@@ -15,12 +15,12 @@ def kept(*, appended: bool = False, doubtful: bool = False, missing: int = 0, pa
     return KeptFile(7, b"f", 900, appended, doubtful, tuple(Part(0, 5, 0, b"") for _ in range(parts)), missing)
 
 
-def now(ctime_ns: int = KNOWN_NS, *, is_file: bool = True, holds: bool | None = None) -> Now:
+def now(ctime_ns: int = KNOWN_NS, *, is_file: bool = True, has_grown: bool = False, holds: bool | None = None) -> Now:
     def look() -> bool:
         assert holds is not None, "the file's contents need not be looked at"
         return holds
 
-    return Now(is_file, ctime_ns, look)
+    return Now(is_file, ctime_ns, has_grown, look)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,9 @@ def now(ctime_ns: int = KNOWN_NS, *, is_file: bool = True, holds: bool | None = 
         (kept(appended=True, doubtful=True), now(), Action.AT_THE_END),
         (kept(appended=True, doubtful=True), now(KNOWN_NS + 1, holds=True), Action.NOTHING),
         (kept(appended=True, doubtful=True), now(KNOWN_NS + 1, holds=False), Action.BESIDE),
+        (kept(appended=True, doubtful=True), now(has_grown=True, holds=True), Action.NOTHING),
+        (kept(appended=True, doubtful=True), now(has_grown=True, holds=False), Action.BESIDE),
+        (kept(appended=True), now(has_grown=True), Action.AT_THE_END),
         (kept(appended=True, missing=1), now(), Action.BESIDE),
     ],
 )
