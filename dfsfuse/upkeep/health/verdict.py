@@ -63,7 +63,7 @@ def verdict(servers: Mapping[int, Server], copies: Knowledge) -> Verdict:
         return Verdict("No server answers.", UnavailableError.exit_code, "none", False, "none", frozenset())
     writing = min(len(answering), len(_in(servers, TAKES_DATA))) >= QUORUM
     reading = _READING[copies.copies]
-    if reading == "all" and copies.age_s is not None:
+    if reading == "all" and (copies.age_s is not None or not copies.all_counted):
         reading = "unknown"
     may_fail = _may_fail(servers, copies) if writing else frozenset()
     code, access = _code_and_access(servers, reading, writing)

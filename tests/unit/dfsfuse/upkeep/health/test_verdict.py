@@ -160,3 +160,13 @@ def test_what_was_counted_earlier_is_never_said_to_be_so_now() -> None:
     found = verdict(servers_of("DFS1 down, DFS3 down"), Knowledge(Copies.DEGRADED, files=9, age_s=60.0))
     assert (found.reading, found.exit_code) == ("unknown", 7)
     assert "can be read" not in found.sentence.replace("cannot", "")
+
+
+def test_of_what_was_not_counted_it_is_not_said_that_it_can_be_read() -> None:
+    """The count found data with one copy, and then its time was over: what comes after it may have none."""
+    some = Knowledge(Copies.DEGRADED, files=9, degraded=3, needed=frozenset({2}), all_counted=False)
+    found = verdict(servers_of("DFS1 down, DFS3 down"), some)
+    assert (found.reading, found.exit_code) == ("unknown", 7)
+    assert "can be read" not in found.sentence
+    found = verdict(servers_of("DFS1 down"), some)
+    assert found.sentence == "3 of 4 servers answer: writing works; whether all files can be read is not known."
