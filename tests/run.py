@@ -105,9 +105,10 @@ def clean(folder: Path) -> None:
 
 
 def mounts_below(folder: Path, mountinfo: bytes) -> list[bytes]:
-    """The mountpoints below `folder` in the text of /proc/self/mountinfo (proc(5)), the last mounted first."""
+    """The mountpoints below `folder` in the text of /proc/self/mountinfo (proc(5)), the last mounted first. Other users
+    choose names too: only a newline ends a line, and one that is not understood is left out."""
     prefix = os.fsencode(folder) + b"/"
-    points = (_unescape(line.split(b" ")[4]) for line in mountinfo.splitlines())
+    points = (_unescape(fields[4]) for line in mountinfo.split(b"\n") if len(fields := line.split(b" ")) > 4)
     return [point for point in points if point.startswith(prefix)][::-1]
 
 

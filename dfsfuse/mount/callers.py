@@ -18,6 +18,7 @@ _NEWS: Final = frozenset({
     signal.SIGTTOU, signal.SIGURG, signal.SIGVTALRM, signal.SIGWINCH,
 })  # fmt: skip
 _NEWS_MASK: Final = sum(1 << (number - 1) for number in _NEWS)
+_MASKS: Final = (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn")
 _ENDING_FLAG: Final = 0x4
 """PF_EXITING of the kernel."""
 _FLAGS_FIELD: Final = 6
@@ -34,26 +35,26 @@ def is_in_group(context: Context, gid: int) -> bool:
     if not context.pid:
         return False
     try:
-        status = Path(f"/proc/{context.pid}/status").read_bytes()
+        return b"%d" % gid in _status(context.pid, PROC).get(b"Groups", b"").split()
     except OSError:
         return False
-    groups = next((line for line in status.splitlines() if line.startswith(b"Groups:")), b"")
-    return b"%d" % gid in groups.split()[1:]
 
 
 def is_told_to_end(thread: int, proc: Path = PROC) -> bool:
     """Whether this thread of a program is told to end, or is gone. Also if that cannot be seen."""
     try:
-        status = (proc / str(thread) / "status").read_text(errors="replace")
-    except OSError:
+        status = _status(thread, proc)
+        pending, shared, blocked, ignored = (int(status[name], 16) for name in _MASKS)
+    except (OSError, KeyError, ValueError):
         return True
-    masks = dict.fromkeys(("SigPnd", "ShdPnd", "SigBlk", "SigIgn"), 0)
-    for line in status.splitlines():
-        name, _, value = line.partition(":")
-        if name in masks:
-            masks[name] = int(value, 16)
-    pending = (masks["SigPnd"] | masks["ShdPnd"]) & ~masks["SigBlk"] & ~masks["SigIgn"]
-    return bool(pending & ~_NEWS_MASK)
+    return bool((pending | shared) & ~blocked & ~ignored & ~_NEWS_MASK)
+
+
+def _status(thread: int, proc: Path) -> dict[bytes, bytes]:
+    """The fields of /proc/PID/status. Whoever runs a program chooses its name, in which the kernel escapes newlines and
+    nothing else that may end a line. Raises OSError."""
+    lines = (proc / str(thread) / "status").read_bytes().split(b"\n")
+    return {name: value for name, _, value in (line.partition(b":") for line in lines)}
 
 
 def is_ending(thread: int, proc: Path = PROC) -> bool:

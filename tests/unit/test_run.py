@@ -82,6 +82,7 @@ def test_mounts_below_a_folder_are_found_whatever_their_names() -> None:
         b"36 35 0:45 / /tmp/x/a\\040b\\012c rw - fuse.dfs s rw\n"
         b"37 35 0:46 / /tmp/x/a\\040b\\012c/\xff\\134 rw shared:1 - tmpfs s rw\n"
         b"38 35 0:47 / /tmp/xy rw - tmpfs s rw\n"
+        b"39 35 0:48 / /home/c\rd rw - fuse s\r rw\n"
     )
     assert run.mounts_below(Path("/tmp/x"), table) == [b"/tmp/x/a b\nc/\xff\\", b"/tmp/x/a b\nc"]
 

@@ -77,3 +77,15 @@ def test_real_processes() -> None:
     with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert is_ending(child.pid), "it has ended, and nobody has taken notice yet"
+
+
+@pytest.mark.parametrize("name", [b"x\rGroups: 4242", b"x\rSigPnd:\tzz"])
+def test_a_name_that_somebody_gave_his_program_is_no_other_field(name: bytes) -> None:
+    program = (
+        "import os, sys; open('/proc/self/comm', 'wb').write(os.fsencode(sys.argv[1])); print(flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as odd:
+        assert odd.stdout is not None and odd.stdout.readline()
+        assert not is_in_group(Context(1, 77, odd.pid, 1), 4242)
+        assert not is_told_to_end(odd.pid)
+        odd.communicate(b"\n")
