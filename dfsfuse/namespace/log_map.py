@@ -92,6 +92,8 @@ class LogMap:
         self._wait_s = wait_s
         self._kept_until = NEVER
         """When what waits is given up if there is no quorum by then; NEVER while there is one."""
+        self._ends_at = float("inf")
+        """When nothing is waited for any more, as the mount ends."""
         self._in_doubt: _Doubt | None = None
         """The first portion of what waits was sent, and may have been made."""
         self._forgotten = 0
@@ -202,6 +204,10 @@ class LogMap:
         """See `MapStore.writable`."""
         return self._log.writable()
 
+    def end_within(self, patience_s: float) -> None:
+        """See `MapStore.end_within`."""
+        self._ends_at = min(self._ends_at, self._clock() + patience_s)
+
     def close(self) -> None:
         """See `MapStore.close`."""
         self._is_closing = True
@@ -311,7 +317,7 @@ class LogMap:
         """Whether what waits may be kept any longer. The time begins when this is first asked."""
         if self._kept_until == NEVER:
             self._kept_until = self._clock() + self._wait_s
-        return self._clock() < self._kept_until
+        return self._clock() < min(self._kept_until, self._ends_at)
 
     def _keep(self, error: DfsError) -> NoReturn:
         self._committer.wake()
@@ -540,7 +546,7 @@ class LogMap:
                 raise
             doubt = _Doubt(error, error.sequence, forgotten, [])
         until = self._clock() + self._wait_s
-        while self._clock() < until and not self._is_closing:
+        while self._clock() < min(until, self._ends_at) and not self._is_closing:
             self._log_lock.release()
             try:
                 self._sleep(KEEP_EVERY_S)

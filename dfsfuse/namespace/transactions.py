@@ -104,6 +104,10 @@ class MapStore(Protocol):
         """Whether enough servers are believed to answer for a transaction to succeed. Asks nobody."""
         ...
 
+    def end_within(self, patience_s: float) -> None:
+        """The end is near: whoever waits for servers, or will, waits so long from now and no longer. Never waits."""
+        ...
+
     def close(self) -> None:
         """End. What `transact` has returned from is durable already."""
         ...

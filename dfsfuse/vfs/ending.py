@@ -55,6 +55,7 @@ class Ending:
     def save_all(self, patience_s: float, pause: Callable[[float], None]) -> Exception | None:
         """Save everything, as long as something is saved within `patience_s`. Gives why something is left, if it is."""
         failure: Exception | None = None
+        self._context.store.end_within(patience_s)  # else a save under way may wait for hours (`-o wait`)
         self._background.stop()
         deadline = self._context.monotonic() + patience_s
         while files := self._unsaved():

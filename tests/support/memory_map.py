@@ -96,6 +96,8 @@ class MemoryMap:
         self.made: set[int] = set()
         """The batches in doubt that were made after all."""
         self.is_writable = True
+        self.ends_within_s: float | None = None
+        """What `end_within` was told."""
         self.before_commit: Callable[[Batch], None] = lambda _: None
         """Called with each batch before it is committed; may raise."""
 
@@ -136,6 +138,9 @@ class MemoryMap:
 
     def writable(self) -> bool:
         return self.is_writable
+
+    def end_within(self, patience_s: float) -> None:
+        self.ends_within_s = patience_s
 
     def close(self) -> None:
         pass
@@ -183,6 +188,9 @@ class LaggingMap:
 
     def writable(self) -> bool:
         return self.truth.writable()
+
+    def end_within(self, patience_s: float) -> None:
+        self.truth.end_within(patience_s)
 
     def close(self) -> None:
         pass

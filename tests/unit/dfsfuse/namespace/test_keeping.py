@@ -186,5 +186,32 @@ def test_a_doubt_that_cannot_be_decided_in_time_is_told(log: FakeLog, clock: Clo
     assert clock() >= begun + WAIT_S
 
 
+def test_who_waits_when_the_mount_ends_waits_no_longer_than_that(waiting: LogMap, log: FakeLog, clock: Clock) -> None:
+    def end() -> None:
+        waiting.end_within(5.0)
+        _no_quorum()
+
+    log.before_commit.extend([_no_quorum] * 4 + [end] + [_no_quorum] * 1000)
+    begun = clock()
+    with pytest.raises(UnavailableError):
+        waiting.transact(lambda tx: tx.put(b"a", b"1"))
+    assert begun + 5.0 <= clock() <= begun + 10.0
+
+
+def test_a_doubt_is_not_decided_for_longer_than_that_either(log: FakeLog, clock: Clock) -> None:
+    store = LogMap(log, family_of, clock, clock.sleep, wait_s=WAIT_S)  # type: ignore[arg-type]
+    refuse(log, doubt(7), times=1)
+
+    def end() -> None:
+        store.end_within(5.0)
+        _never()
+
+    log.on_lead = [end] + [_never] * 1000
+    begun = clock()
+    with pytest.raises(MaybeDoneError):
+        store.transact(lambda tx: tx.put(b"a", b"1"))
+    assert begun + 5.0 <= clock() <= begun + 10.0
+
+
 def _never() -> None:
     raise UnavailableError("no server answers")
