@@ -65,6 +65,7 @@ def keep(session: Session, namespace: Namespace, mountpoint: Path, failure: Exce
     why = []
     for folder in state_folders.candidates():
         try:
+            state_folders.ensure_own(folder)
             return told(kept_folders.keep(folder / kept_folders.FOLDER, name_of(manifest), manifest, files))
         except OSError as error:
             why.append(f"{folder}: {error.strerror or error}")

@@ -16,7 +16,7 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,22 +83,29 @@ def file_of(mountpoint: Path, where: Path) -> Path:
 
 def find(mountpoint: Path, where: Path | None = None, *, owner: int | None = None) -> Serving | None:
     """The live process that serves `mountpoint`, or None. Touches nothing below the mountpoint. `owner`: who mounted
-    it, if that is known: root unmounts for others too."""
+    it, if that is known: root unmounts for others too. Only what these two have written is believed: anybody may make
+    some of the folders first, and would have every unmount wait for him."""
+    owners = {os.geteuid(), os.geteuid() if owner is None else owner}
     for folder in folders(owner) if where is None else [where]:
         if covering.covers(mountpoint, folder):
             continue
         file = file_of(mountpoint, folder)
-        fields = _fields(file)
-        if fields is not None and not (serving := Serving(fields[0], fields[1], file, fields[2])).has_ended():
+        fields = _fields(file, owners)
+        if fields is None or fields[1] != os.fspath(mountpoint):
+            continue
+        if not (serving := Serving(fields[0], fields[1], file, fields[2])).has_ended():
             return serving
     return None
 
 
-def _fields(file: Path) -> tuple[int, str, float] | None:
-    """The pid, the mountpoint and the patience in the file; None if they are not written yet."""
+def _fields(file: Path, owners: Container[int] | None = None) -> tuple[int, str, float] | None:
+    """The pid, the mountpoint and the patience in the file; None if they are not written yet, or if the file is none of
+    these users'."""
     try:
         descriptor = _open(file)
         try:
+            if owners is not None and os.fstat(descriptor).st_uid not in owners:
+                return None
             fields = json.loads(os.read(descriptor, _MAX_BYTES))
         finally:
             os.close(descriptor)

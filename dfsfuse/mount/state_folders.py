@@ -45,6 +45,21 @@ def of_user(user: int) -> Iterator[Path]:
     yield Path(f"/tmp/{_OWN}-{user}")
 
 
+def is_own(folder: Path) -> bool:
+    """Whether the folder is there, and neither it nor a link in its place is somebody else's."""
+    try:
+        return {folder.stat().st_uid, folder.lstat().st_uid} == {os.geteuid()}
+    except OSError:
+        return False
+
+
+def ensure_own(folder: Path) -> None:
+    """Make the folder, if it is not there. Raises OSError, also if it is somebody else's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_own(folder):
+        raise PermissionError(0, "somebody else owns it")
+
+
 def usable(mountpoint: Path, *names: str) -> Path:
     """The first candidate that is not covered by a mount at `mountpoint` and can be written to, or `names` below it,
     which is made. Raises `MountpointError` if there is none."""
@@ -66,10 +81,8 @@ def usable(mountpoint: Path, *names: str) -> Path:
 
 def _make_private(folder: Path) -> None:
     """Make the folder, if it is not there, and make sure that it is ours alone to write to. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    is_ours = {status.st_uid, folder.lstat().st_uid} == {os.geteuid()}
-    if not is_ours or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(0, "others own it or can write to it")
+    ensure_own(folder)
+    if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(0, "others can write to it")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(0, "it is not writable")

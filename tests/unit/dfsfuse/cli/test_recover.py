@@ -226,4 +226,20 @@ def test_another_folder_if_one_takes_nothing(
     monkeypatch.setattr(state_folders, "candidates", lambda: iter([tmp_path / "file"]))
     said = ended.end("a", "b")
     assert said.startswith("2 files (14) could not be saved (fewer than three servers answer), nor kept here (")
-    assert os.strerror(errno.ENOTDIR) in said and said.endswith("Lost: /a, /b")
+    assert os.strerror(errno.EEXIST) in said and said.endswith("Lost: /a, /b")
+
+
+def test_nothing_is_kept_in_a_folder_of_somebody_else_nor_taken_from_there(
+    dfc: Dfc, state: Path, ended: Ended, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The last of them is in /tmp, where anybody may have made it before."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o777)
+    os.chown(theirs, 4321, 4321)
+    monkeypatch.setattr(state_folders, "candidates", lambda: iter([theirs, state]))
+    assert str(state) in ended.end("a")
+    assert list(theirs.iterdir()) == []
+    state.rename(tmp_path / "copied")
+    os.chown(tmp_path / "copied", 4321, 4321)
+    monkeypatch.setattr(state_folders, "candidates", lambda: iter([tmp_path / "copied"]))
+    assert dfc.ok("recover") == NOTHING

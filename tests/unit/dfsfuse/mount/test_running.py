@@ -109,3 +109,22 @@ def test_a_link_a_pipe_and_nonsense_in_its_place(tmp_path: Path) -> None:
     file.unlink()
     file.write_text("[1, 2]")
     assert running.find(HERE, tmp_path) is None
+
+
+def test_what_a_third_user_wrote_is_nobodys_process(tmp_path: Path) -> None:
+    """He may have made the folder in /tmp first, and would hold up whoever unmounts."""
+    with running.announced(HERE, tmp_path):
+        file = running.file_of(HERE, tmp_path)
+        os.chown(file, 4321, 4321)
+        assert running.find(HERE, tmp_path) is None
+        assert running.find(HERE, tmp_path, owner=1000) is None
+        assert running.find(HERE, tmp_path, owner=4321) is not None
+
+
+def test_a_file_that_speaks_of_another_mountpoint_is_not_believed(tmp_path: Path) -> None:
+    """What it says is shown on a terminal."""
+    file = running.file_of(HERE, tmp_path)
+    file.write_text('{"pid": 1, "mountpoint": "/mnt/dfs\\u001b[2J"}')
+    with file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert running.find(HERE, tmp_path) is None

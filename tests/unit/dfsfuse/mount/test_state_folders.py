@@ -51,7 +51,7 @@ def test_never_one_that_others_can_write_to(home: Path, monkeypatch: pytest.Monk
     (home / "state").mkdir(parents=True)
     (home / "state").chmod(mode)
     monkeypatch.setattr(state_folders, "candidates", lambda: iter([home / "state"]))
-    with pytest.raises(MountpointError, match="others own it or can write to it"):
+    with pytest.raises(MountpointError, match="others can write to it"):
         state_folders.usable(ELSEWHERE, "mounts")
 
 
@@ -61,7 +61,7 @@ def test_never_one_that_others_own(home: Path, monkeypatch: pytest.MonkeyPatch) 
     (home / "link").symlink_to(home)
     os.chown(home / "link", 4321, 4321, follow_symlinks=False)
     monkeypatch.setattr(state_folders, "candidates", lambda: iter([home / "theirs", home / "link"]))
-    with pytest.raises(MountpointError, match=r"others own it.*others own it"):
+    with pytest.raises(MountpointError, match=r"somebody else owns it.*somebody else owns it"):
         state_folders.usable(ELSEWHERE)
 
 
