@@ -69,8 +69,8 @@ def recover(
 
 
 def kept_on_this_machine() -> tuple[list[Kept], list[kept_folders.KeptError]]:
-    """All that this user's mounts have kept, and why some of it cannot be read. What lies in a folder that somebody else
-    has made where this user's would be was not kept by them."""
+    """All that this user's mounts have kept, and why some of it cannot be read. What lies in a folder that somebody
+    else has made where this user's would be was not kept by them."""
     kept: list[Kept] = []
     errors: list[kept_folders.KeptError] = []
     for folder in filter(state_folders.is_own, state_folders.candidates()):
