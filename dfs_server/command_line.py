@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 import click
 
 FAILED = 1
+_NUMBERS: Final = re.compile(r" is not a valid (integer|float)(?: range)?$")
+_NAMED: Final = {"integer": "a whole number", "float": "a number"}
 OUTPUT_CLOSED = 141  # 128 + SIGPIPE: what a shell shows for a program that the signal ended
 
 
@@ -109,6 +113,7 @@ def usage_sentence(error: click.ClickException, program: str) -> str:
         return text
     where = error.ctx.command_path if error.ctx else program
     text = text.rstrip(".")
+    text = _NUMBERS.sub(lambda found: f" is not {_NAMED[found[1]]}", text)
     text = text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
     return f"{text} (see: {where} --help)"
 

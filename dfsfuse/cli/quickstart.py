@@ -97,7 +97,8 @@ def stop() -> int:
         return code
     stopped = [process.root.name for process in server_processes.stop(_processes())]
     shutil.rmtree(RUN_FOLDER, ignore_errors=True)
-    click.echo(f"Stopped: {', '.join(stopped) or 'nothing was running'}. The data stays in DFS1 to DFS4.")
+    done = f"Stopped: {', '.join(stopped)}" if stopped else "No server was running"
+    click.echo(f"{done}. The data stays in DFS1 to DFS4.")
     return DONE
 
 

@@ -71,6 +71,7 @@ def test_stop_needs_nothing_where_nothing_runs(clone: Path) -> None:
     assert not (clone / ".venv").exists()
     (clone / ".run").mkdir()
     assert "Installing" in make(clone, "stop")  # what is written there is not for the shell
+    assert make(clone, "stop") == ""  # make itself says nothing
 
 
 @pytest.mark.parametrize(("place", "mount"), [("src", "dfs"), ("dfs", "dfs-files"), ("dfs/src", "dfs-files")])

@@ -33,6 +33,27 @@ def test_lists_of_options_may_be_empty_and_the_outcome_is_given() -> None:
     assert command_line.invoke(cli, ["--help"], "it") == 0
 
 
+@click.command()
+@click.argument("port", type=click.IntRange(0, 65535))
+@click.option("--rate", type=click.FloatRange(min=0))
+def numbers(port: int, rate: float | None) -> int:
+    return port
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["x"], "invalid value for 'PORT': 'x' is not a whole number"),
+        (["1", "--rate", "x"], "invalid value for '--rate': 'x' is not a number"),
+        (["70000"], "invalid value for 'PORT': 70000 is not in the range 0<=x<=65535"),
+    ],
+)
+def test_what_is_no_number_is_said_in_plain_words(arguments: list[str], said: str) -> None:
+    with pytest.raises(click.UsageError) as refusal:
+        command_line.invoke(numbers, arguments, "it")
+    assert command_line.usage_sentence(refusal.value, "it") == f"{said} (see: it --help)"
+
+
 def test_what_is_wrong_is_one_sentence() -> None:
     with pytest.raises(click.UsageError) as refusal:
         command_line.invoke(cli, ["--nonsense"], "it")
