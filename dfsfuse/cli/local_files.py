@@ -81,7 +81,14 @@ def stretches(file: BinaryIO, found: os.stat_result, path: Path) -> Iterator[byt
         yield from chunks(file, path)
         return
     offset = 0
-    while (start := _seek(file, offset, os.SEEK_DATA, path)) is not None:
+    while True:
+        start = _seek(file, offset, os.SEEK_DATA, path)
+        if start is None:
+            with local_errors(path):
+                size = os.fstat(file.fileno()).st_size
+            start = _seek(file, offset, os.SEEK_DATA, path)  # what was appended before the size was asked for is data
+        if start is None:
+            break
         if start > offset:
             yield Hole(start - offset)
         end = _seek(file, start, os.SEEK_HOLE, path)
@@ -96,8 +103,6 @@ def stretches(file: BinaryIO, found: os.stat_result, path: Path) -> Iterator[byt
             offset += len(data)
         if offset == start:
             return  # it was cut meanwhile
-    with local_errors(path):
-        size = os.fstat(file.fileno()).st_size
     if size > offset:
         yield Hole(size - offset)
 

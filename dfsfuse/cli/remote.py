@@ -96,12 +96,17 @@ class Remote:
             handle = self._vfs.open(found.ino, os.O_RDONLY)
             try:
                 offset = 0
-                while (data := self._next(handle, offset, os.SEEK_DATA)) is not None:
+                while True:
+                    data = self._next(handle, offset, os.SEEK_DATA)
+                    if data is None:
+                        size = self._vfs.getattr(found.ino, handle).size
+                        data = self._next(handle, offset, os.SEEK_DATA)  # what was appended before that is no hole
+                    if data is None:
+                        break
                     if data > offset:
                         yield Hole(data - offset)
                     offset = self._next(handle, data, os.SEEK_HOLE) or data
                     yield from self._read(handle, data, offset)
-                size = self._vfs.getattr(found.ino, handle).size
                 if size > offset:
                     yield Hole(size - offset)
             finally:

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -153,6 +154,25 @@ def test_a_file_system_that_cannot_tell_holes(tmp_path: Path, monkeypatch: pytes
     with local_files.reading(source) as (file, found):
         chunks = list(local_files.stretches(file, found, source))
     assert joined(chunks) == [source.read_bytes()]
+
+
+def test_what_is_appended_at_the_end_of_reading_is_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = sparse_file(tmp_path / "source", [Hole(1 << 20), b"data", Hole(1 << 20)])
+    seek, is_appended = local_files._seek, False
+
+    def seek_and_append(file: BinaryIO, offset: int, whence: int, path: Path) -> int | None:
+        nonlocal is_appended
+        found = seek(file, offset, whence, path)
+        if found is None and not is_appended:
+            is_appended = True
+            with source.open("ab") as end:
+                end.write(b"appended")
+        return found
+
+    monkeypatch.setattr(local_files, "_seek", seek_and_append)
+    with local_files.reading(source) as (file, found):
+        chunks = list(local_files.stretches(file, found, source))
+    assert b"".join(bytes(part.length) if isinstance(part, Hole) else part for part in chunks) == source.read_bytes()
 
 
 def test_a_file_that_is_cut_while_it_is_read_ends(tmp_path: Path) -> None:
