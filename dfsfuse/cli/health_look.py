@@ -77,11 +77,23 @@ def look(
             error = wrong
         else:
             pieces = piece_reports.piece_report(cluster, new_log(), count_s)
+            if count_s > piece_reports.QUICK_S:
+                reports, pieces = _asked_again(cluster, reports, pieces)
         reports = [dataclasses.replace(report, noted=known.get(report.address.id)) for report in reports]
     if pieces is not None and copies.is_refuted(pieces.healing, pieces.counted, _seen(reports)):
         with suppress(DfsError, OSError), new_store() as store:
             _correct(store, pieces, now_ns)
     return health(reports, pieces, now_ns, error=error, config=config)
+
+
+def _asked_again(
+    cluster: Servers, before: list[ServerReport], pieces: PieceReport | None
+) -> tuple[list[ServerReport], PieceReport | None]:
+    """How the servers are after a count that took long. If they are not as they were, it was not one of what is now."""
+    now = server_reports(cluster)
+    if pieces is not None and _seen(now) != _seen(before):
+        pieces = dataclasses.replace(pieces, all_counted=False)
+    return now, pieces
 
 
 def _correct(store: MapStore, pieces: PieceReport, now_ns: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 from support.memory_map import MemoryMap
 
 from dfs_server.protocol.messages import ReadKeys, Request, ServerStatus, Values
-from dfsfuse.cli import health_look, server_notes
+from dfsfuse.cli import health_look, piece_reports, server_notes
 from dfsfuse.cli.commands.status import as_dictionary, lines, next_steps
 from dfsfuse.cli.health_look import Health, look
 from dfsfuse.cli.piece_reports import PieceReport
@@ -28,7 +28,7 @@ from dfsfuse.errors import AuthenticationError, WrongServerError
 from dfsfuse.namespace import keys, members
 from dfsfuse.namespace.members import Member
 from dfsfuse.namespace.transactions import MapStore
-from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.heal_report import Files, Report
 from dfsfuse.upkeep.health.servers import Server, State
 
 SERVERS = tuple(ServerAddress(number, f"DFS{number}", "127.0.0.1", 10000 + number) for number in range(1, 5))
@@ -267,3 +267,16 @@ def test_where_new_data_goes_is_said_only_if_it_goes_anywhere() -> None:
 
     assert full(1) == ["DFS1 is full: new data goes to the others; make room on its disk, or delete files not needed."]
     assert full(1, 2) == [f"DFS{n} is full: make room on its disk, or delete files not needed." for n in (1, 2)]
+
+
+def test_after_a_long_count_the_servers_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster()
+
+    def counted_for_an_hour(*_: object) -> PieceReport:
+        cluster.replies[1] = cluster.replies[3] = None
+        return PieceReport(Report(files=Files(5)))
+
+    monkeypatch.setattr(piece_reports, "piece_report", counted_for_an_hour)
+    health = look(cluster, lambda: None, no_store, 0, count_s=piece_reports.NEVER)  # type: ignore[arg-type, return-value]
+    assert health.verdict.sentence.startswith("2 of 4 servers answer, and writing needs three: nothing can be written;")
+    assert (health.verdict.reading, health.verdict.exit_code) == ("unknown", 7)
