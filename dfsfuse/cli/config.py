@@ -41,6 +41,8 @@ class ClientConfig:
     credentials: Credentials
     warnings: tuple[str, ...] = ()
     """Sentences for the user: nothing is wrong, but something should be better."""
+    password_file: Path | None = None
+    """Where the password was read, if it has a file of its own."""
 
 
 def load_config(explicit: Path | None = None, environment: Mapping[str, str] | None = None) -> ClientConfig:
@@ -68,8 +70,8 @@ def read_config(
     username = config_file.text(
         keys["username"], At(path, "username"), "a user's name (letters, digits, '.', '_', '-')", pattern=_NAME
     )
-    password, warnings = _password(keys, path, environment, may_open)
-    return ClientConfig(path, servers, Credentials(username, password), warnings)
+    password, warnings, password_file = _password(keys, path, environment, may_open)
+    return ClientConfig(path, servers, Credentials(username, password), warnings, password_file)
 
 
 def _servers(value: object, at: At) -> tuple[ServerAddress, ServerAddress, ServerAddress, ServerAddress]:
@@ -116,17 +118,18 @@ def _server(value: object, at: At, server_id: int) -> ServerAddress:
 
 def _password(
     keys: Mapping[str, object], path: Path, environment: Mapping[str, str], may_open: Callable[[Path], bool]
-) -> tuple[str, tuple[str, ...]]:
+) -> tuple[str, tuple[str, ...], Path | None]:
+    """The password, warnings about it, and its file if it has one of its own."""
     from_environment = environment.get(PASSWORD_VARIABLE, "")
     given = [key for key in ("password", "password_file") if key in keys]
     at = At(path, given[-1] if given else "password")
     if len(given) == 2:
         raise at.error("both 'password' and 'password_file'", f"one of them, or neither and ${PASSWORD_VARIABLE}")
     if from_environment:
-        return from_environment, _readable_by_others(path) if "password" in keys else ()
+        return from_environment, _readable_by_others(path) if "password" in keys else (), None
     if "password" in keys:
         password = config_file.secret(keys["password"], at, "a password, as a text")
-        return password, _readable_by_others(path)
+        return password, _readable_by_others(path), None
     if "password_file" in keys:
         return _from_file(keys["password_file"], at, may_open)
     raise at.error("nothing", f"'password', 'password_file' or ${PASSWORD_VARIABLE}")
@@ -137,7 +140,7 @@ def password_note(environment: Mapping[str, str]) -> str:
     return f"the password was that of ${PASSWORD_VARIABLE}" if environment.get(PASSWORD_VARIABLE) else ""
 
 
-def _from_file(value: object, at: At, may_open: Callable[[Path], bool]) -> tuple[str, tuple[str, ...]]:
+def _from_file(value: object, at: At, may_open: Callable[[Path], bool]) -> tuple[str, tuple[str, ...], Path]:
     name = config_file.text(value, at, "the path of a file whose first line is the password")
     path = Path(name)
     try:
@@ -155,7 +158,7 @@ def _from_file(value: object, at: At, may_open: Callable[[Path], bool]) -> tuple
         raise at.error(
             f"{path}, which is {'too long' if password else 'empty'}", "a file whose first line is the password"
         )
-    return password, _readable_by_others(path)
+    return password, _readable_by_others(path), path
 
 
 def _readable_by_others(path: Path) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 """A running mount learns that a server has moved: its config file is read again on SIGHUP, and while a server is
-missing whenever the file has changed.
+missing whenever the file has changed, or the one that has the password.
 
 Taken over are the servers' addresses, and the password. What a mount cannot change under its files is refused with a
 sentence in the log, and the config that it has stays: another user, other names or another order of the servers, a
@@ -90,11 +90,14 @@ class ConfigWatch:
             log.info("%s was read again (%s): %s", path, why, "; ".join(changes) or "nothing has changed")
 
     def _mark(self) -> object:
-        """Another one when the file has changed."""
-        if not self._may_open(self._config.path):
+        """Another one when the file has changed, or that of the password."""
+        return tuple(map(self._mark_of, filter(None, (self._config.path, self._config.password_file))))
+
+    def _mark_of(self, file: Path) -> object:
+        if not self._may_open(file):
             return None
         try:
-            found = self._config.path.stat()
+            found = file.stat()
         except OSError as error:
             return error.errno
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

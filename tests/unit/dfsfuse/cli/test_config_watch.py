@@ -98,6 +98,20 @@ def test_the_file_is_looked_at_only_while_a_server_is_missing_and_read_only_if_i
     assert len(cluster.told) == 1
 
 
+def test_a_new_password_in_a_file_of_its_own_is_noticed(file: Path, cluster: Cluster, tmp_path: Path) -> None:
+    """Servers that have another password by now refuse the old one, and count as missing."""
+    secret = tmp_path / "secret"
+    secret.write_text("old\n")
+    file.write_text(text().replace("password: x", "password_file: secret"))
+    watch = ConfigWatch(cluster, read_config(file, {}), environment={})
+    cluster.answering = frozenset()
+    watch.step()
+    assert cluster.told == []
+    secret.write_text("a new one\n")
+    watch.step()
+    assert [credentials.password for _, credentials in cluster.told] == ["a new one"]
+
+
 @pytest.mark.parametrize(
     ("new", "why"),
     [
