@@ -32,8 +32,11 @@ class NamesSeen:
         """This inode has this name."""
         if name in (b".", b".."):
             return
-        self._names[ino] = parent, name
-        self._inodes[parent, name] = ino
+        at, before = (parent, name), self._names.get(ino)
+        if before is not None and before != at and self._inodes.get(before) == ino:
+            self._inodes.pop(before, None)  # one name for each, so that `_names` bounds both
+        self._names[ino] = at
+        self._inodes[at] = ino
         if len(self._names) > self._max_names:
             self._forget_older_half()
 

@@ -36,6 +36,16 @@ def test_the_older_half_goes() -> None:
     assert len(names._names) <= 10 and len(names._inodes) <= 10
 
 
+def test_of_a_file_with_many_names_one_after_the_other_the_last_is_kept() -> None:
+    names = NamesSeen()
+    for number in range(100):
+        names.saw(ROOT, b"%d" % number, 7)
+    names.saw(ROOT, b"0", 8)
+    names.saw(ROOT, b"another", 7)
+    assert (names.path(7), names.path(8)) == (b"another", b"0")
+    assert len(names._names) == len(names._inodes) == 2
+
+
 def test_a_mount_knows_the_names_of_what_it_made_found_and_moved(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     folder = vfs.mkdir(ROOT, b"folder", 0o755, 0, 0).ino
