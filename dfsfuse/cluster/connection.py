@@ -19,6 +19,8 @@ import errno
 import os
 import select
 import socket
+import struct
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -30,7 +32,7 @@ from dfs_server.protocol.pieces import Buffer
 from dfsfuse.cluster.authentication import Handshake, RefusalError
 from dfsfuse.cluster.framing import FrameReader, FrameWriter
 from dfsfuse.cluster.servers import Credentials, ServerAddress, Target
-from dfsfuse.cluster.slowness import GONE_S
+from dfsfuse.cluster.slowness import GONE_S, SLOW_S
 
 MAX_OWED: Final = 32
 MAX_ID: Final = (1 << 32) - 1
@@ -41,6 +43,8 @@ _WRITABLE: Final = select.POLLOUT | select.POLLHUP | select.POLLERR
 _CONNECTING, _AUTHENTICATING, _READY, _CLOSED = range(4)
 _PROBE_AFTER_S: Final = 5
 """How long nothing moves on a connection before the peer's kernel is asked for a sign of life, once a second."""
+_TCP_INFO: Final = struct.Struct("=2x B B 4x 48x I")
+"""Of Linux's `struct tcp_info`: repetitions and probes that are not confirmed, milliseconds since anything was."""
 
 
 class Connection:
@@ -116,6 +120,16 @@ class Connection:
         if self._idle_poll.poll(0):
             return None
         return self._owed_since if self._state == _READY else self.opened_at
+
+    def is_peer_gone(self) -> bool:
+        """Whether not even the peer's kernel has confirmed anything for `GONE_S`, though it was asked to. False where
+        the system does not tell."""
+        if not hasattr(socket, "TCP_INFO") or sys.platform != "linux":
+            return False
+        try:
+            return is_deaf(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
+        except OSError:
+            return True
 
     # ------------------------------------------------------------------ while it lies idle
 
@@ -303,15 +317,26 @@ class Connection:
         return None
 
 
+def is_deaf(info: bytes) -> bool:
+    """Whether the kernel repeats something to the peer, and has heard nothing of it for `GONE_S`. A peer whose program
+    does not read, so that its buffers are full, confirms that it has been asked. `info`: Linux's `struct tcp_info`."""
+    if len(info) < _TCP_INFO.size:
+        return False
+    retransmits, probes, heard_ago_ms = _TCP_INFO.unpack_from(info)
+    return bool(retransmits or probes) and heard_ago_ms >= GONE_S * 1000
+
+
 def _watch_peer(connection: socket.socket) -> None:
-    """Have TCP end the connection when the peer's kernel has given no sign of life for `GONE_S`: a server that is
-    stopped or busy keeps its connections, one whose machine or network is gone does not."""
+    """Have TCP end the connection when the peer's kernel has given no sign of life for `GONE_S`, while nothing is on
+    its way to it: a server that is stopped or busy keeps its connections, one whose machine or network is gone does
+    not. While something is on its way, `is_peer_gone` tells; TCP's own time for that also counts against a peer that is
+    alive and whose buffers are full, and is the longest that anybody waits."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         ("TCP_KEEPIDLE", _PROBE_AFTER_S),
         ("TCP_KEEPINTVL", 1),
         ("TCP_KEEPCNT", int(GONE_S) - _PROBE_AFTER_S),
-        ("TCP_USER_TIMEOUT", int(GONE_S * 1000)),
+        ("TCP_USER_TIMEOUT", int(SLOW_S * 1000)),
     ):
         if hasattr(socket, option):  # each system has its own
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

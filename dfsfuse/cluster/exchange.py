@@ -253,7 +253,7 @@ class Exchange:
 
     def _is_waited_for(self, flight: _Flight, now: float) -> bool:
         is_believed = flight.call.server in self._lines.usable()  # else another exchange has waited long enough
-        is_open = not flight.connection.connecting
+        is_open = not flight.connection.connecting and not flight.connection.is_peer_gone()
         return flight.call.is_patient and is_believed and is_open and is_waited_for(flight.moved_at, now)
 
     def _advance(self, flight: _Flight, events: int) -> None:

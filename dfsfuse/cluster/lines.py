@@ -266,7 +266,8 @@ class Lines:
         if due is None or (now := self.clock()) < due:
             return True
         since = None if moved else connection.silent_since()
-        if since is not None and is_waited_for(since, now) and self.are_slow(connection):
+        is_slow = since is not None and is_waited_for(since, now) and self.are_slow(connection)
+        if is_slow and not connection.is_peer_gone():
             return True
         connection.close()
         if moved:  # it answers; it was this side that did not look

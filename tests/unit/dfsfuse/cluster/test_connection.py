@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator
 
 import pytest
 from support.wire_server import CREDENTIALS, DEADLINE_S, POSITION, Line, WireServer
 
 from dfs_server.protocol.messages import GetPosition, Piece, Reply, Request, encode
-from dfsfuse.cluster.connection import MAX_OWED, Connection
+from dfsfuse.cluster.connection import MAX_OWED, Connection, is_deaf
 from dfsfuse.cluster.servers import ServerAddress, look_up_number
+from dfsfuse.cluster.slowness import SLOW_S
 
 ASK = encode(GetPosition())
 
@@ -146,3 +148,51 @@ def test_socket_that_meets_itself_is_refused() -> None:
                 connection.advance(select.POLLOUT)
     finally:
         connection.close()
+
+
+def _info(*, retransmits: int = 0, probes: int = 0, heard_ago_s: float = 0.0) -> bytes:
+    """Linux's `struct tcp_info`, as far as it counts here."""
+    return struct.pack("=8B13I", 1, 0, retransmits, probes, 0, 0, 0, 0, *[0] * 12, round(heard_ago_s * 1000)) + bytes(
+        100
+    )
+
+
+@pytest.mark.parametrize(
+    ("info", "deaf"),
+    [
+        (_info(retransmits=3, heard_ago_s=10.0), True),
+        (_info(probes=3, heard_ago_s=10.0), True),
+        (_info(retransmits=3, heard_ago_s=9.9), False),
+        (_info(heard_ago_s=60.0), False),  # nothing is on its way
+        (b"short", False),
+    ],
+)
+def test_a_peer_whose_kernel_confirms_nothing_is_gone(info: bytes, deaf: bool) -> None:
+    assert is_deaf(info) is deaf
+
+
+def test_a_peer_that_does_not_read_is_there(
+    server: WireServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its buffers are full, and TCP's own time for a peer that confirms nothing counts against it."""
+
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        line.reply(id, POSITION)
+
+    server.answer = answer
+    connection.begin(ASK)
+    assert drive(connection) == POSITION
+    monkeypatch.setattr("dfsfuse.cluster.connection.GONE_S", 0.1)
+    peer = connection._socket
+    assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == SLOW_S * 1000
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection._socket = socket.create_connection(listener.getsockname())
+        connection._socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                connection._socket.send(bytes(65536))
+        assert not select.select([], [], [connection._socket], 0.5)[2]
+        assert not connection.is_peer_gone()
+        connection._socket.close()
+    assert connection.is_peer_gone(), "it is closed"
+    connection._socket = peer
