@@ -51,7 +51,7 @@ venv: .venv/installed ## Make .venv with everything in it (others do this when i
 	    rm -rf .venv; fi
 	@echo "Installing the Python packages into .venv ..."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
 	@touch $@
 
 fuse: ## Check for FUSE (libfuse 2, fusermount3, /dev/fuse); install it as root or with sudo
