@@ -107,16 +107,18 @@ def target_of(path: bytes, local: Path | None, *, folder_meant: bool, contents_m
             return local if contents_meant else local / below
         if folder_meant:
             raise CommandError(f"local {printable(local)} is not an existing folder")
-        return local.resolve() if local.is_symlink() else local
+        return Path(os.path.realpath(local)) if local.is_symlink() else local  # of a loop of links it is one of these
 
 
 def _inode_at(local: Path, own: OwnMounts) -> int | None:
-    """The number in the namespace of what is at a local path; None if nothing is there, or it is elsewhere."""
+    """The number in the namespace of what is at a local path; None if nothing is there, or it is elsewhere, or it is a
+    link, which would not be followed."""
     with local_errors(local):
         try:
-            return own.inode(local, local.stat().st_dev)
+            found = local.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return None if stat.S_ISLNK(found.st_mode) else own.inode(local, found.st_dev)
 
 
 def _get_leaf(remote: Remote, path: bytes, found: Attributes, local: Path, own: OwnMounts, bar: Bar) -> None:

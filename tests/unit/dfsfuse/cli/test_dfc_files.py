@@ -399,6 +399,21 @@ def test_links_are_followed_as_by_cp(dfc: Dfc) -> None:
     assert dfc.ok("get", "tree/sub/file", "-") == "through the link"
 
 
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_local_link_that_leads_nowhere_is_replaced_like_any_other(dfc: Dfc, recursive: bool) -> None:
+    (dfc.here / "tree").mkdir()
+    (dfc.here / "tree" / "file").write_bytes(b"x")
+    dfc.ok("put", "-r", "tree")
+    (dfc.here / "tree" / "file").unlink()
+    (dfc.here / "tree" / "file").symlink_to("file")
+    if recursive:
+        dfc.ok("get", "-r", "tree")
+    else:
+        dfc.ok("get", "tree/file", "tree/file")
+    assert not (dfc.here / "tree" / "file").is_symlink()
+    assert (dfc.here / "tree" / "file").read_bytes() == b"x"
+
+
 def test_local_links_are_not_followed_out_of_the_target(dfc: Dfc, tmp_path: Path) -> None:
     (dfc.here / "tree" / "sub").mkdir(parents=True)
     (dfc.here / "tree" / "sub" / "file").write_bytes(b"new")
