@@ -70,13 +70,15 @@ def piece_report(
 def about_pieces(known: Knowledge, report: PieceReport | None, servers: Mapping[int, Server], now_ns: int) -> list[str]:
     """Whether all data has its two copies, and how far healing is. `servers`: how each is, by id."""
     if report is None:
-        return ["How many copies of your data there are cannot be told: too few servers answer."]
+        return ["How many copies your data has cannot be told: too few servers answer."]
     names = {id: server.name for id, server in servers.items()}
     away = [server.name for server in servers.values() if server.state not in ANSWERING]
     lines = _about_copies(known, away)
     if known.needed and known.copies in (Copies.DEGRADED, Copies.INCOMPLETE) and known.incomplete < known.files:
         only = listed([names[id] for id in sorted(known.needed)], "or")
-        lines.append(f"If {only} failed too, {'more ' * (known.copies is Copies.INCOMPLETE)}files could not be read.")
+        too = " too" if away else ""
+        more = "more " if known.copies is Copies.INCOMPLETE else ""
+        lines.append(f"If {only} failed{too}, {more}files could not be read.")
     found = report.counted
     if found.astray:
         lines.append("Some data is not on the servers where it belongs: mounts bring it home, or 'dfc heal'.")
@@ -89,7 +91,7 @@ def about_pieces(known: Knowledge, report: PieceReport | None, servers: Mapping[
 
 def _about_copies(known: Knowledge, away: list[str]) -> list[str]:
     if known.copies is Copies.UNKNOWN:
-        return ["How many copies of your data there are is not known: that takes longer, 'dfc status --count' counts."]
+        return ["How many copies your data has is not known: counting takes longer; 'dfc status --count' does it."]
     if known.age_s is not None:
         ago = _span(known.age_s)
         what = "all data had its two copies"
@@ -97,9 +99,10 @@ def _about_copies(known: Knowledge, away: list[str]) -> list[str]:
             what = f"{known.degraded:,} had fewer than two copies of some data"
         if known.incomplete:
             what += f", and {known.incomplete:,} could not be read"
-        return [f"When it was last counted, {ago} ago ({_files(known.files)}), {what}; no change since is known."]
+        when = f"When it was last counted, {ago} ago ({_files(known.files)})"
+        return [f"{when}, {what}; nothing is known to have changed since."]
     if known.copies is Copies.WHOLE:
-        return [f"All data has its two copies ({_files(known.files)})." if known.files else "There is no data yet."]
+        return [f"All data has its two copies ({_files(known.files)})." if known.files else "There is no data."]
     while_away = f" while {listed(away)} {'is' if len(away) == 1 else 'are'} away" if away else ""
     lines = []
     if known.incomplete:

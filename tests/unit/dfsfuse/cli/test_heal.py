@@ -55,7 +55,7 @@ def test_an_empty_server_is_rebuilt_and_what_was_done_is_said(dfc: Dfc, access: 
     assert "DFS2    127.0.0.1:10002  lacks 8 copies" in shown
     assert "reading and writing work.\nAll 4 files have only one copy of some data.\n" in shown
     assert "755K can be copied now: mounts do it, or 'dfc heal'.\n" in shown
-    assert "If DFS1 or DFS3 failed too, files could not be read.\n" in shown
+    assert "If DFS1 or DFS3 failed, files could not be read.\n" in shown
     assert dfc.ok("heal").splitlines() == [
         "DFS2: 8 copies made",
         "4 files looked at, 4 healed, 755K copied.",
@@ -163,7 +163,7 @@ def test_where_counting_takes_long_what_is_not_known_is_said_not_to_be(dfc: Dfc,
     health = access.health(-1.0)
     assert health.known.copies is Copies.UNKNOWN
     assert health.verdict.sentence == "All servers answer: writing works; whether all files can be read is not known."
-    assert "is not known: that takes longer, 'dfc status --count' counts." in about(PART, now_ns=0)[0]
+    assert "is not known: counting takes longer; 'dfc status --count' does it." in about(PART, now_ns=0)[0]
     assert "any one server may fail" in dfc.ok("status", "--count")
 
 
@@ -171,7 +171,10 @@ def test_an_earlier_count_stands_only_while_nothing_has_changed() -> None:
     state = heal_state.beginning(None, Report(segments=9, files=Files(7)), 0, SEEN)
     whole = heal_state.found_only(state, Report(segments=9))
     (line,) = about(replace(PART, healing=whole), now_ns=7200 * S)
-    assert line == "When it was last counted, 2 h ago (7 files), all data had its two copies; no change since is known."
+    assert line == (
+        "When it was last counted, 2 h ago (7 files), all data had its two copies; "
+        "nothing is known to have changed since."
+    )
     lacking = msgspec.structs.replace(whole, lacking=2, files_lacking=2)
     (line,) = about(replace(PART, healing=lacking), now_ns=60 * S)
     assert line.startswith("When it was last counted, 60 s ago (7 files), 2 had fewer than two copies of some data;")
@@ -192,7 +195,11 @@ def test_what_a_count_found_before_its_time_was_over_is_said_whatever_the_record
     found = Report(segments=9, lacking=2, files=Files(5), files_lacking=Files(2), needed=Counter({1: 2}))
     one, two = about(PieceReport(found, False, whole), now_ns=0)
     assert one == "2 of the first 5 files have only one copy of some data."
-    assert two == "If DFS1 failed too, files could not be read."
+    assert two == "If DFS1 failed, files could not be read."
+
+
+def test_where_there_is_no_data_that_is_all_that_is_said() -> None:
+    assert about(PieceReport(), now_ns=0) == ["There is no data."]  # not "yet": it may have been removed
 
 
 def test_status_without_servers_says_nothing_of_copies(dfc: Dfc, tmp_path: Path) -> None:
