@@ -5,9 +5,10 @@ Unsaved data goes to the servers when it has an age (`save_after_s`), though its
 region that still grows is saved only when its oldest byte has half that age: so who writes a long file fast has whole
 regions made of it, and not many small segments.
 
-Under load data would come faster than it is saved. So when something has been unsaved for half as long again as it
-should, whoever writes, makes or closes a file waits until that is saved (`slow_down`): the age is a promise that holds
-for all of many thousands of files. Nobody waits for what cannot be saved: that is what errors are for.
+Under load data would come faster than it is saved. So when something of many files has been unsaved for half as long
+again as it should, whoever writes, makes or closes a file waits until that is saved (`slow_down`): the age is a promise
+that holds for all of many thousands of files. If only a few are late, as one long file is that goes over a slow line,
+who writes to these waits, and others do not. Nobody waits for what cannot be saved: that is what errors are for.
 
 A file whose commit lock is taken is being saved, or cut, by somebody else; it is left for the next round, so that the
 locks of a whole group can be held together without an order among them.
@@ -168,14 +169,14 @@ class BackgroundSaver:
         with self._due:
             return self._schedule.is_failing
 
-    def slow_down(self) -> None:
-        """Wait while something has been unsaved for too long."""
+    def slow_down(self, ino: int | None = None) -> None:
+        """Wait while something has been unsaved for too long: of this file, or of many."""
         if self._thread is None:
             return
         with self._due:
-            if self._schedule.is_late(self._context.monotonic()):
+            if self._schedule.is_late(self._context.monotonic(), ino):
                 self._eased.wait_for(
-                    lambda: self._is_closing or not self._schedule.is_late(self._context.monotonic()), SLOW_MAX_S
+                    lambda: self._is_closing or not self._schedule.is_late(self._context.monotonic(), ino), SLOW_MAX_S
                 )
 
     # ------------------------------------------------------------------ the work
@@ -239,6 +240,8 @@ class BackgroundSaver:
         for file in group:
             self._let_go(file, failures.get(file))
         if due and not group:
+            if self._is_closing:
+                return False  # who closes saves one by one what others are saving just now
             self._pause()
         return bool(due)
 

@@ -298,7 +298,7 @@ class Files:
             raise failure
         if file.is_unsaved:
             self._background_saver.save_later(file)
-            self._background_saver.slow_down()
+            self._background_saver.slow_down(file.ino)
 
     def save_inode(self, ino: int) -> None:
         """Save all that was written to a file, through whichever handle, now: durable and visible to others."""

@@ -19,6 +19,8 @@ RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 5.0
 LATE_FACTOR: Final = 1.5
 """What has been unsaved for this many times the age makes writers wait."""
+FEW_FILES: Final = 16
+"""So many unsaved files, however old, are waited for by nobody but those who write to them."""
 
 
 class Schedule:
@@ -114,12 +116,18 @@ class Schedule:
         first = self._first()
         return None if first is None else first[0]
 
-    def is_late(self, now_s: float) -> bool:
-        """Whether something that can be saved is unsaved for so long that writers should wait."""
-        oldest_s = self.oldest_s()
-        if self.is_failing or oldest_s is None:
+    def is_late(self, now_s: float, ino: int | None = None) -> bool:
+        """Whether who writes to this file, or makes one, should wait: what can be saved of it, or the oldest of many
+        files, is unsaved for too long. A few files are late where the way to the servers is slow: who writes to others
+        need not wait for them."""
+        if self.is_failing:
             return False
-        return now_s > oldest_s + LATE_FACTOR * self.save_after_s
+        if ino is not None and ino not in self._postponed and self._is_too_old(self._since.get(ino), now_s):
+            return True
+        return len(self._since) > FEW_FILES and self._is_too_old(self.oldest_s(), now_s)
+
+    def _is_too_old(self, since_s: float | None, now_s: float) -> bool:
+        return since_s is not None and now_s > since_s + LATE_FACTOR * self.save_after_s
 
     def _due_s(self, since_s: float) -> float:
         """When data of that time has the age: at the next of the moments."""

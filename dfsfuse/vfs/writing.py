@@ -54,7 +54,7 @@ class Writer:
         size = len(data)
         if not size:
             return 0
-        self._background.slow_down()
+        self._background.slow_down(file.ino)
         stored = self._stored_size(file.ino) if offset is None else 0
         self._make_room(file, size)
         try:

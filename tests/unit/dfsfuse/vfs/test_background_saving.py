@@ -283,7 +283,12 @@ def test_a_file_that_somebody_else_is_saving_is_left_for_the_next_round(mounts: 
     close(vfs, busy, free)
 
 
-def test_a_writer_waits_while_something_is_unsaved_for_too_long(mounts: MemoryMounts) -> None:
+@pytest.mark.parametrize("many", [False, True])
+def test_a_writer_waits_while_something_is_unsaved_for_too_long(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """Something of his file; or, if many files are unsaved, of any."""
+    monkeypatch.setattr("dfsfuse.vfs.schedule.FEW_FILES", 0 if many else 1)
     vfs = mounts.mount(durability="fsync")
     go, in_batch, order = threading.Event(), threading.Event(), list[str]()
 
@@ -294,16 +299,20 @@ def test_a_writer_waits_while_something_is_unsaved_for_too_long(mounts: MemoryMo
             order.append("saved")
 
     mounts.map.before_commit = slow
-    _, handle = create(vfs, b"writes")
+    _, late = create(vfs, b"late")
+    _, other = create(vfs, b"other")
     vfs.background_saver.start()
-    write_file(vfs, b"f", b"data")
+    vfs.write(late, 0, b"data")
+    vfs.flush(late)
     assert in_batch.wait(DEADLINE_S)
     mounts.now_s += 1.4
     vfs.background_saver.slow_down()  # not yet
     mounts.now_s += 0.2
+    if not many:
+        vfs.write(other, 0, b"does not wait")
 
     def write() -> None:
-        vfs.write(handle, 0, b"more")
+        vfs.write(other if many else late, 0, b"more")
         order.append("written")
 
     writer = threading.Thread(target=write)
@@ -313,8 +322,21 @@ def test_a_writer_waits_while_something_is_unsaved_for_too_long(mounts: MemoryMo
     go.set()
     writer.join(DEADLINE_S)
     assert order[:2] == ["saved", "written"]
-    close(vfs, handle)
+    close(vfs, late, other)
     vfs.close()
+
+
+def test_who_closes_does_not_ask_without_a_pause_for_a_file_that_is_being_saved(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    _, handle = create(vfs, b"f")
+    vfs.write(handle, 0, b"data")
+    with vfs._files._get(handle).file.commit_lock:
+        closing = threading.Thread(target=vfs.background_saver.close)
+        closing.start()
+        closing.join(DEADLINE_S)
+        assert not closing.is_alive()
+    close(vfs, handle)
+    assert read_file(mounts.mount(), b"f") == b"data"
 
 
 @pytest.fixture

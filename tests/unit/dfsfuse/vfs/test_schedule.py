@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsfuse.vfs.schedule import LATE_FACTOR, MOMENTS, RETRY_MAX_S, RETRY_S, Schedule
+from dfsfuse.vfs.schedule import FEW_FILES, LATE_FACTOR, MOMENTS, RETRY_MAX_S, RETRY_S, Schedule
 
 ALL = 100
 
@@ -98,17 +98,32 @@ def test_a_file_that_cannot_be_saved_delays_no_other() -> None:
     assert schedule.next_s() is None
 
 
-def test_writers_wait_when_something_is_late_and_can_be_saved() -> None:
+def test_writers_of_a_file_wait_when_it_is_late_and_can_be_saved() -> None:
     schedule = Schedule(2.0)
-    assert not schedule.is_late(1000.0)
+    assert not schedule.is_late(1000.0, 1)
     schedule.add(1, 10.0)
     late_s = 10.0 + 2.0 * LATE_FACTOR
-    assert not schedule.is_late(late_s)
-    assert schedule.is_late(late_s + 0.01)
+    assert not schedule.is_late(late_s, 1)
+    assert schedule.is_late(late_s + 0.01, 1)
     schedule.postpone(1, 12.0)
-    assert not schedule.is_late(1000.0)
+    assert not schedule.is_late(1000.0, 1)
     schedule.saved(1)
     schedule.add(1, 10.0)
+    schedule.failed(12.0)
+    assert not schedule.is_late(1000.0, 1)
+
+
+def test_others_wait_when_the_oldest_of_many_is_late() -> None:
+    schedule = Schedule(2.0)
+    for ino in range(FEW_FILES):
+        schedule.add(ino, 10.0 + ino)
+    late_s = 10.0 + 2.0 * LATE_FACTOR
+    for other in (None, 99):
+        assert not schedule.is_late(1000.0, other)
+    schedule.add(FEW_FILES, 999.0)
+    for other in (None, 99):
+        assert not schedule.is_late(late_s, other)
+        assert schedule.is_late(late_s + 0.01, other)
     schedule.failed(12.0)
     assert not schedule.is_late(1000.0)
 
