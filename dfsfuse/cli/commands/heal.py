@@ -69,8 +69,11 @@ def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bo
     connection = client.connection
     with Bar() as bar:
         bar.start(b"bringing the servers' maps up to date", None)
-        lagging = wait_until_level(connection.cluster, _pause, time.monotonic, LEVEL_S, is_whole=True)
+        lagging = _not_level(connection)
         report = _healed(connection, inos, bar)
+        if not lagging:  # a server may have missed what healing itself has changed, and no mount may be there
+            bar.start(b"bringing the servers' maps up to date", None)
+            lagging = _not_level(connection)
     if as_json:
         write_json(as_dictionary(report, connection.server_names))
     else:
@@ -96,6 +99,11 @@ def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bo
         complain(f"{report.unreadable} records of files' data cannot be read: 'dfc fsck' says more")
     if report.still_lacking or report.unreadable:
         raise AlreadyReported(exit_codes.FOUND)
+
+
+def _not_level(connection: Connection) -> frozenset[int]:
+    """The servers that do not have all of the map, though they were waited for."""
+    return wait_until_level(connection.cluster, _pause, time.monotonic, LEVEL_S, is_whole=True)
 
 
 def _healed(connection: Connection, inos: list[int] | None, bar: Bar) -> Report:
