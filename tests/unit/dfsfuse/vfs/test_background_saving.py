@@ -289,6 +289,7 @@ def test_a_writer_waits_while_something_is_unsaved_for_too_long(
 ) -> None:
     """Something of his file; or, if many files are unsaved, of any."""
     monkeypatch.setattr("dfsfuse.vfs.schedule.FEW_FILES", 0 if many else 1)
+    monkeypatch.setattr("dfsfuse.vfs.background_saving.SLOW_MAX_S", 2 * DEADLINE_S)
     vfs = mounts.mount(durability="fsync")
     go, in_batch, order = threading.Event(), threading.Event(), list[str]()
 
@@ -309,7 +310,10 @@ def test_a_writer_waits_while_something_is_unsaved_for_too_long(
     vfs.background_saver.slow_down()  # not yet
     mounts.now_s += 0.2
     if not many:
-        vfs.write(other, 0, b"does not wait")
+        unconcerned = threading.Thread(target=lambda: vfs.write(other, 0, b"does not wait"), daemon=True)
+        unconcerned.start()
+        unconcerned.join(DEADLINE_S)
+        assert not unconcerned.is_alive()
 
     def write() -> None:
         vfs.write(other if many else late, 0, b"more")
