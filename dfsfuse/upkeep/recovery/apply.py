@@ -172,11 +172,18 @@ class Applier:
         finally:
             self._vfs.release(handle)
 
+    def _folder(self, path: bytes) -> int | None:
+        """The folder that has this path now; None if there is none, also if something else has its name."""
+        try:
+            found = paths.resolve(self._vfs, path, newest=True)
+            return found if stat.S_ISDIR(self._vfs.getattr(found).mode) else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def _beside(self, kept: Kept, file: KeptFile) -> _Begun:
         above, name = os.path.split(file.path or b"inode %d" % file.inode)
-        try:
-            parent = paths.resolve(self._vfs, above, newest=True)
-        except (FileNotFoundError, NotADirectoryError):
+        parent = self._folder(above)
+        if parent is None:
             above, parent = b"", ROOT
         for number in range(1, _NAMES_MAX):
             new = plan.name_beside(name, file.written_ns, number)

@@ -39,7 +39,7 @@ _FIRST_WORDS: Final = "dfsfuse unsaved"
 _PART_SUFFIX: Final = ".part"
 _MANIFEST_MAX_BYTES: Final = 1 << 30
 _RECORD_BYTES: Final = 1024
-"""Room that is set aside for what the manifest says of one file or part."""
+"""Room that is set aside for what the manifest says of one file or part, but for its path."""
 
 
 class KeptError(DfsError):
@@ -201,7 +201,7 @@ def keep(where: Path, name: str, manifest: Manifest, files: Iterable[LeftOver]) 
     try:
         wanted = sorted(files, key=lambda file: file.size)
         with _create(folder / "manifest") as text:
-            os.posix_fallocate(text.fileno(), 0, _RECORD_BYTES * (2 + sum(1 + len(file.parts) for file in wanted)))
+            os.posix_fallocate(text.fileno(), 0, _room_for(manifest, wanted))
             with _create(folder / "data") as data:
                 kept = tuple(_keep_file(data.fileno(), file) for file in wanted)
                 os.fsync(data.fileno())
@@ -265,6 +265,13 @@ def segment_of(part: Part) -> Segment:
         return msgspec.msgpack.decode(part.segment, type=Segment)
     except msgspec.DecodeError as error:
         raise KeptError(f"the record of a segment cannot be understood: {error}") from error
+
+
+def _room_for(manifest: Manifest, files: Sequence[LeftOver]) -> int:
+    """At least what the manifest takes with these files in it, whose paths are Base64 there."""
+    paths = [manifest.mountpoint, *(file.path or b"" for file in files)]
+    records = 2 + sum(1 + len(file.parts) for file in files)
+    return _RECORD_BYTES * records + 2 * sum(map(len, paths)) + 6 * len(manifest.why)
 
 
 def _keep_file(data: int, file: LeftOver) -> KeptFile:

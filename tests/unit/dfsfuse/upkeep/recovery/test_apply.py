@@ -124,13 +124,18 @@ def test_a_file_that_was_removed_meanwhile(left: Left, is_replaced: bool) -> Non
     assert read_file(left.later, done.beside.rpartition(b"/")[2], folder) == b"unsaved"
 
 
-def test_a_folder_that_is_gone_too(left: Left) -> None:
+@pytest.mark.parametrize("now", ["nothing", "a file", "a link"])
+def test_a_folder_that_is_gone_too(left: Left, now: str) -> None:
     folder = left.vfs.mkdir(ROOT, b"folder", 0o755, 0, 0).ino
     handle = left.vfs.create(folder, b"f", 0o644, os.O_WRONLY, 0, 0)[1]
     left.vfs.write(handle, 0, b"unsaved")
     what = left.end()
     left.later.unlink(folder, b"f")
     left.later.rmdir(ROOT, b"folder")
+    if now == "a file":
+        write_file(left.later, b"folder", b"another one")
+    elif now == "a link":
+        left.later.symlink(ROOT, b"folder", b"elsewhere", 0, 0)
     (done,) = left.apply(what)
     assert done.beside is not None and done.beside.startswith(b"/f [recovered ")
 

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dfsfuse.data.extents import Segment
@@ -121,6 +122,17 @@ def test_a_full_disk_keeps_what_fits_the_smallest_first(tmp_path: Path, monkeypa
     again = kept.load(made.folder)
     assert [again.read(part) for file in again.manifest.files for part in file.parts] == [b"s", b"m" * 300]
     assert "/large: 0 bytes (1000 more could not be kept)" in (made.folder / "names.txt").read_text()
+
+
+def test_a_disk_that_the_data_fills_has_room_for_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the paths are."""
+    reserved: list[int] = []
+    monkeypatch.setattr(kept.os, "posix_fallocate", lambda _descriptor, _offset, length: reserved.append(length))
+    path = b"/".join([b"\xff" * 255] * 15)
+    files = [left(ino, (0, b"x"), (9, b"y"), path=path) for ino in range(20)]
+    files.append(LeftOver(99, path, 6, True, True, (Shown(0, 50, None, SEGMENT, 50),)))
+    made = kept.keep(tmp_path, "ID", msgspec.structs.replace(manifest(), mountpoint=path, why="\x01" * 5000), files)
+    assert (made.folder / "manifest").stat().st_size <= reserved[0]
 
 
 def test_nothing_is_left_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
