@@ -21,7 +21,7 @@ from dfsfuse.cluster.log_rounds import follow, gather
 from dfsfuse.cluster.log_state import Contents, LogState, News
 from dfsfuse.cluster.procedures import Ask, Await, DeadlineError, Pause, Procedure
 from dfsfuse.cluster.proposer import IsChosen, Leased, NoQuorum, Outranked, Overtaken, Point, Prepare, Propose, Won
-from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
+from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError, too_few_to_write
 
 LEASE_S: Final = 2.0
 """How long servers refuse others after a writer's last accept (`dfs_server.acceptor.LEASE_S`)."""
@@ -60,7 +60,7 @@ def try_to_lead(log: LogState) -> Procedure[bool]:
     prepare = Prepare(log.quorum, ballot=ballot)
     match (yield from gather(log, prepare, prepare.verdict, Promise(ballot))):
         case NoQuorum(answered):
-            raise _refusal(log, _too_few(answered), answered)
+            raise _refusal(log, too_few_to_write(answered), answered)
         case Outranked(higher):
             log.highest = max(log.highest, higher)
         case Leased():
@@ -81,7 +81,7 @@ def try_to_lead(log: LogState) -> Procedure[bool]:
                     log.ballot = ballot
                     return True
                 case NoQuorum(answered):
-                    raise _refusal(log, _too_few(answered), answered)
+                    raise _refusal(log, too_few_to_write(answered), answered)
     return False
 
 
@@ -174,7 +174,7 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
                 case NoQuorum(answered):
                     missed += 1
                     if missed == QUORUM_TRIES:
-                        raise _refusal(log, _too_few(answered), answered)
+                        raise _refusal(log, too_few_to_write(answered), answered)
                     yield Await(missed)
     except (UnavailableError, NoSpaceError, DeadlineError) as error:
         log.ballot = None
@@ -199,15 +199,8 @@ def _refusal(log: LogState, why: str, servers: int) -> ReadOnlyError | NoSpaceEr
     return ReadOnlyError(why)
 
 
-def _too_few(answered: int) -> str:
-    return (
-        f"only {answered} of 4 servers answer and three are needed to write: what is there can be read; "
-        "'dfc status' shows which servers are missing"
-    )
-
-
 def _too_few_able(able: int) -> str:
     return (
-        f"only {able} of 4 servers are up to date and three are needed to write: what is there can be read; "
+        f"only {able} of 4 servers {'is' if able == 1 else 'are'} up to date, and writing needs three: "
         "'dfc status' shows which are behind, and a mount brings them up to date"
     )

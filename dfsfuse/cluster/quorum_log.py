@@ -23,7 +23,7 @@ from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.cluster.proposer import QUORUM, Point
 from dfsfuse.cluster.tender import Tender
-from dfsfuse.errors import ReadOnlyError, UnavailableError
+from dfsfuse.errors import ReadOnlyError, UnavailableError, too_few_to_write
 
 DEADLINE_S: Final = 10.0
 """The longest that any procedure may take."""
@@ -116,8 +116,7 @@ class QuorumLog:
     def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
         """`log_writing.commit`: True when the batch is chosen, that is durable on three servers."""
         if not self.writable():
-            usable = len(self._cluster.usable())
-            raise ReadOnlyError(f"only {usable} of 4 servers answer, and three are needed to write")
+            raise ReadOnlyError(too_few_to_write(len(self._cluster.usable())))
         self._yield()
         begun = self._lease_clock()
         ballot = self._state.ballot

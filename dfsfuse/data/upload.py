@@ -27,7 +27,7 @@ from dfsfuse.data.placement import COPIES, Homes, place
 from dfsfuse.data.race import Attempt, Race
 from dfsfuse.data.striping import split
 from dfsfuse.data.transport import ClusterLike, run
-from dfsfuse.errors import DfsError, NoSpaceError, ReadOnlyError
+from dfsfuse.errors import DfsError, NoSpaceError, ReadOnlyError, too_few_to_write
 
 SERVERS_TO_WRITE: Final = 3
 """A batch needs three servers, so data for fewer is not worth sending."""
@@ -49,10 +49,7 @@ class Uploaded(NamedTuple):
 def require_writable(usable: Collection[int]) -> None:
     """Raises `ReadOnlyError` if these are too few servers to write."""
     if len(usable) < SERVERS_TO_WRITE:
-        raise ReadOnlyError(
-            f"only {len(usable)} of 4 servers answer, and writing needs {SERVERS_TO_WRITE}: "
-            "what is there can be read; start the others to write"
-        )
+        raise ReadOnlyError(too_few_to_write(len(usable)))
 
 
 def servers_to_write_to(cluster: ClusterLike) -> frozenset[int]:

@@ -176,10 +176,12 @@ def _sentence(finding: Finding) -> str:
 def unheard(checked: Checked, names: dict[int, str]) -> dict[str, str]:
     """Which servers were not checked, by name, and why: without the name and address that some reasons begin with."""
     found = {**checked.swept.unheard, **checked.pieces.unheard, **checked.comparison.absent}
-    return {
-        names[server]: re.sub(rf"^{re.escape(names[server])} \([^)]*\):? ", "", why)
-        for server, why in sorted(found.items())
-    }
+    return {names[server]: _without_name(names[server], why) for server, why in sorted(found.items())}
+
+
+def _without_name(name: str, why: str) -> str:
+    reason = re.sub(rf"^{re.escape(name)} \([^)]*\):? ", "", why)
+    return f"it {reason}" if reason.startswith("does not ") else reason
 
 
 def as_dictionary(checked: Checked, names: dict[int, str]) -> dict[str, object]:

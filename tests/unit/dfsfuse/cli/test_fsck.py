@@ -47,8 +47,8 @@ def test_what_mounts_that_died_have_left_is_said_and_is_nothing_that_is_wrong() 
     ("why", "said"),
     [
         ("DFS2 (10.0.0.2:7700): a row is damaged; others can tell", "a row is damaged; others can tell"),
-        ("DFS2 ([::1]:7700) does not answer: connection refused", "does not answer: connection refused"),
-        ("does not answer", "does not answer"),
+        ("DFS2 ([::1]:7700) does not answer: connection refused", "it does not answer: connection refused"),
+        ("does not answer", "it does not answer"),
         ("DFS20 (10.0.0.2:7700): it is another one", "DFS20 (10.0.0.2:7700): it is another one"),
     ],
 )
