@@ -68,12 +68,7 @@ def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bo
     inos = None if where == b"/" else [ino for _, ino in _files(client.remote, where)]
     connection = client.connection
     with Bar() as bar:
-        bar.start(b"bringing the servers' maps up to date", None)
-        lagging = _not_level(connection)
-        report = _healed(connection, inos, bar)
-        if not lagging:  # a server may have missed what healing itself has changed, and no mount may be there
-            bar.start(b"bringing the servers' maps up to date", None)
-            lagging = _not_level(connection)
+        report, lagging = _levelled_and_healed(connection, inos, bar)
     if as_json:
         write_json(as_dictionary(report, connection.server_names))
     else:
@@ -101,8 +96,16 @@ def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bo
         raise AlreadyReported(exit_codes.FOUND)
 
 
-def _not_level(connection: Connection) -> frozenset[int]:
-    """The servers that do not have all of the map, though they were waited for."""
+def _levelled_and_healed(connection: Connection, inos: list[int] | None, bar: Bar) -> tuple[Report, frozenset[int]]:
+    """What was done; and the servers that do not have all of the map, though they were waited for."""
+    lagging = _not_level(connection, bar)
+    report = _healed(connection, inos, bar)
+    # A server may have missed what healing itself has changed, and no mount may be there.
+    return report, lagging or _not_level(connection, bar)
+
+
+def _not_level(connection: Connection, bar: Bar) -> frozenset[int]:
+    bar.start(b"bringing the servers' maps up to date", None)
     return wait_until_level(connection.cluster, _pause, time.monotonic, LEVEL_S, is_whole=True)
 
 
