@@ -292,16 +292,21 @@ class BackgroundSaver:
             return False
 
     def _let_go(self, file: OpenFile, failure: Exception | None) -> None:
-        """Undo the pins of a file that was in a group. One that could not be saved stays, until it is."""
+        """Undo the pins of a file that was in a group. One that could not be saved stays, until it is, or until nothing of
+        it is to be saved any more: it was cut to nothing, or its last name was removed."""
         with file.lock:
             was_due, file.is_commit_due = file.is_commit_due, False
             pins = 1 + was_due
-            if failure is not None and file.is_unsaved and not file.is_unlinked:
+            is_wanted = file.has_data and not file.is_unlinked
+            if failure is not None and is_wanted:
                 if not isinstance(failure, UnavailableError | MaybeDoneError):
                     file.error = failure  # it may not pass by itself
                 if not file.is_kept:
                     file.is_kept = True
                     pins -= 1
+            elif file.is_kept and not is_wanted:
+                file.is_kept = False
+                pins += 1
         for _ in range(pins):
             self._files.unpin(file)
 

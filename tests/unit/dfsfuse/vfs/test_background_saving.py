@@ -6,6 +6,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from support.executors import Held
@@ -152,6 +153,31 @@ def test_one_that_could_not_be_saved_and_goes_on_growing_is_not_tried_without_a_
     pass_time(mounts, vfs, 1.0)
     assert mounts.mount().lookup(ROOT, b"log").size == REGION_BYTES + len(b"young")
     close(vfs, handle)
+
+
+@pytest.mark.parametrize("end", ["unlink", "cut"])
+def test_one_that_could_not_be_saved_is_let_go_when_nothing_of_it_is_wanted_any_more(
+    mounts: MemoryMounts, end: str
+) -> None:
+    """Else its memory would be held until the mount ends, and its room on the servers."""
+    vfs = mounts.mount()
+    ino, handle = create(vfs, b"f")
+    vfs.write(handle, 0, b"data")
+
+    def refuse(_: bytes) -> None:
+        raise OSError(5, "this one cannot be stored")
+
+    mounts.segments.before_write = refuse
+    pass_time(mounts, vfs, 1)
+    if end == "unlink":
+        vfs.unlink(ROOT, b"f")
+    else:
+        vfs.setattr(ino, AttributeChanges(size=0))
+    with suppress(OSError):
+        close(vfs, handle)
+    pass_time(mounts, vfs, 10)
+    assert vfs._files._table.all() == []
+    assert vfs._uploads.budget.held_bytes == 0
 
 
 def test_what_is_old_is_saved_though_a_younger_region_began_to_go_up_before() -> None:
