@@ -292,8 +292,8 @@ class BackgroundSaver:
             return False
 
     def _let_go(self, file: OpenFile, failure: Exception | None) -> None:
-        """Undo the pins of a file that was in a group. One that could not be saved stays, until it is, or until nothing of
-        it is to be saved any more: it was cut to nothing, or its last name was removed."""
+        """Undo the pins of a file that was in a group. One that could not be saved stays, until it is, or until nothing
+        of it is to be saved any more: it was cut to nothing, or its last name was removed."""
         with file.lock:
             was_due, file.is_commit_due = file.is_commit_due, False
             pins = 1 + was_due
