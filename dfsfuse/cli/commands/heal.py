@@ -225,7 +225,7 @@ def lines(report: Report, names: dict[int, str]) -> list[str]:
         parts = "1 part" if report.went_home == 1 else f"{report.went_home:,} parts"
         done.append(f"{parts} of files brought home from the servers that stood in")
     if report.dropped:
-        done.append(f"{copies(report.dropped)} too many dropped")
+        done.append(f"{copies(report.dropped, 'superfluous ')} dropped")
     if report.bad:
         done.append(f"{copies(report.bad)} found to be bad or gone")
     healed = report.files_lacking.count - report.still_files_lacking.count
@@ -233,9 +233,9 @@ def lines(report: Report, names: dict[int, str]) -> list[str]:
     return done
 
 
-def copies(count: int) -> str:
-    """So many copies, in words."""
-    return "1 copy" if count == 1 else f"{count:,} copies"
+def copies(count: int, kind: str = "") -> str:
+    """So many copies (of a kind), in words."""
+    return f"1 {kind}copy" if count == 1 else f"{count:,} {kind}copies"
 
 
 def as_dictionary(report: Report, names: dict[int, str]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from support.stored_dfc import StoredAccess
 
 from dfs_server.protocol.messages import ServerStatus
 from dfsfuse.cli import health_look
-from dfsfuse.cli.commands.heal import NOT_CHECKED
+from dfsfuse.cli.commands.heal import NOT_CHECKED, lines
 from dfsfuse.cli.piece_reports import PieceReport, about_pieces
 from dfsfuse.cli.server_reports import ServerReport
 from dfsfuse.cluster.servers import ServerAddress
@@ -196,6 +196,13 @@ def test_what_a_count_found_before_its_time_was_over_is_said_whatever_the_record
     one, two = about(PieceReport(found, False, whole), now_ns=0)
     assert one == "2 of the first 5 files have only one copy of some data."
     assert two == "If DFS1 failed, files could not be read."
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "1 superfluous copy dropped"), (2400, "2,400 superfluous copies dropped")]
+)
+def test_copies_that_were_dropped_are_counted(count: int, said: str) -> None:
+    assert lines(Report(dropped=count), {})[0] == said
 
 
 def test_where_there_is_no_data_that_is_all_that_is_said() -> None:
