@@ -488,7 +488,7 @@ class LogMap:
             return
         raise UnavailableError(
             "too few servers answer to tell whether what they have is the newest state, and nothing older is shown "
-            "here: start the missing servers"
+            "here: start the missing servers ('dfc status' names them)"
         )
 
     def _confirms_known_state(self, is_newest: Callable[[View, frozenset[int]], bool], servers: frozenset[int]) -> bool:
