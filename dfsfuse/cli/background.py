@@ -28,7 +28,9 @@ from dfsfuse.cli.exit_codes import DONE, FAILED
 from dfsfuse.mount.errors import MountTimeoutError
 
 START_TIMEOUT_S = 20.0
-_MAX_REPORT_BYTES = 16 * 1024
+_TEXT_MAX = 8000
+_MAX_REPORT_BYTES = 100 + 12 * _TEXT_MAX
+"""A character takes twelve bytes in JSON at most, as two surrogates."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Reporter:
             return
         if report.exit_code == DONE:
             os.setsid()
-        data = json.dumps({"exit_code": report.exit_code, "text": report.text[:8000]}).encode()
+        data = json.dumps({"exit_code": report.exit_code, "text": report.text[:_TEXT_MAX]}).encode()
         with suppress(BrokenPipeError):
             os.write(descriptor, data)
         os.close(descriptor)

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = """
+PROGRAM = r"""
 import os, sys, time
 from pathlib import Path
 from dfsfuse.cli.background import Report, run
 
 def ready(report):
     report(Report(0)); report(Report(9, "later reports are dropped")); return 0
+def verbose(report):
+    report(Report(0, "\U0001f30a" * 9000)); return 0
 def refused(report):
     report(Report(4, "DFS1 refuses alice")); return 4
 def dies(report):
@@ -35,7 +37,7 @@ def who(report):
     report(Report(0)); os.write(writer, b"."); os.wait(); return 0
 
 report = run(globals()[sys.argv[1]], log_file=Path(sys.argv[2]), timeout_s=float(sys.argv[3]))
-print(report.exit_code, report.text)
+print(report.exit_code, report.text if report.text.isascii() else len(report.text))
 """
 
 
@@ -54,6 +56,10 @@ def log(tmp_path: Path) -> Path:
 
 def test_ready(log: Path) -> None:
     assert outcome("ready", log) == (0, "")
+
+
+def test_a_long_text_in_whatever_script_is_no_failure(log: Path) -> None:
+    assert outcome("verbose", log) == (0, "8000")
 
 
 def test_a_sentence_and_a_code(log: Path) -> None:
