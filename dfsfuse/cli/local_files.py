@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -163,7 +164,7 @@ def put_link(path: Path, target: bytes, facts: Facts) -> None:
     """A symbolic link, in the place of a file or link that may be there. Its target comes from a server."""
     if not target or b"\0" in target:
         raise CommandError(f"local {printable(path)}: no symbolic link can point to {printable(target)!r}")
-    temporary = path.parent / f".dfc-{os.getpid()}.part"
+    temporary = path.parent / f".dfc-{secrets.token_hex(4)}.part"
     with local_errors(path):
         temporary.symlink_to(os.fsdecode(target))
         try:

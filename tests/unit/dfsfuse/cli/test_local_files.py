@@ -120,6 +120,13 @@ def joined(stretches: Iterable[bytes | Hole]) -> list[bytes | Hole]:
     return found
 
 
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    """In a container the next one may have the same number."""
+    (tmp_path / f".dfc-{os.getpid()}.part").symlink_to("half")
+    local_files.put_link(tmp_path / "link", b"target", FACTS)
+    assert (tmp_path / "link").readlink() == Path("target")
+
+
 @pytest.mark.parametrize("name", SPARSE)
 def test_holes_are_read_as_such_and_written_as_such(tmp_path: Path, name: str) -> None:
     source = sparse_file(tmp_path / "source", SPARSE[name])
