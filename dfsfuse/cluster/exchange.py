@@ -247,14 +247,26 @@ class Exchange:
             if are_slow and self._is_waited_for(flight, now):
                 flight.deadline = min(now + LOOK_AGAIN_S, flight.ends_at)
                 self._lines.excused_at = now
+            elif now < (excused_until := self._excused_until(flight, now)):
+                flight.deadline = excused_until
             else:
                 error = TimeoutError(0, self._stalled(flight, now))
                 self._lost(flight, error, is_excused=is_excused and not flight.call.is_patient)
 
+    def _excused_until(self, flight: _Flight, now: float) -> float:
+        """Servers that were slow together do not go on at the same moment: each has its time from then."""
+        if not self._may_wait(flight, now):
+            return now
+        patience_s = flight.call.stall_s if flight.connection.ready else self._greeting_s
+        return min(self._lines.excused_at + patience_s, flight.ends_at)
+
     def _is_waited_for(self, flight: _Flight, now: float) -> bool:
+        return not flight.connection.connecting and self._may_wait(flight, now)
+
+    def _may_wait(self, flight: _Flight, now: float) -> bool:
         is_believed = flight.call.server in self._lines.usable()  # else another exchange has waited long enough
-        is_open = not flight.connection.connecting and not flight.connection.is_peer_gone()
-        return flight.call.is_patient and is_believed and is_open and is_waited_for(flight.moved_at, now)
+        is_there = not flight.connection.is_peer_gone()
+        return flight.call.is_patient and is_believed and is_there and is_waited_for(flight.moved_at, now)
 
     def _advance(self, flight: _Flight, events: int) -> None:
         connection = flight.connection

@@ -263,7 +263,7 @@ class Lines:
             connection.close()
             raise
         due = connection.owed_until if connection.ready else connection.opened_at + AUTHENTICATION_S
-        if due is None or (now := self.clock()) < due:
+        if due is None or (now := self.clock()) < max(due, self.excused_at + AUTHENTICATION_S):
             return True
         since = None if moved else connection.silent_since()
         is_slow = since is not None and is_waited_for(since, now) and self.are_slow(connection)

@@ -58,6 +58,25 @@ def test_servers_that_are_slow_together_are_waited_for(bench: Bench, four: Lines
     assert four.excused_at > float("-inf")
 
 
+def test_those_that_go_on_last_have_their_time_from_then(
+    bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When two have answered, the others are not silent together any more: they are not given up for that."""
+    monkeypatch.setattr("dfsfuse.cluster.exchange.LOOK_AGAIN_S", 0.001)
+    silence(bench, 1, 2, 3, 4)
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=True)
+        assert exchange.next(2 * STALL_S) is None
+        for number in (1, 2):
+            bench.servers[number].released.set()
+        assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in (1, 2))
+        assert exchange.next(STALL_S / 4) is None
+        for number in (3, 4):
+            bench.servers[number].released.set()
+        assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in (3, 4))
+    assert four.usable() == {1, 2, 3, 4}
+
+
 def test_two_that_are_silent_are_not(bench: Bench, four: Lines) -> None:
     silence(bench, 2, 3)
     with Exchange(four) as exchange:
