@@ -79,5 +79,5 @@ def _passwords(file: Path) -> dict[str, str]:
 
 def _write(file: Path, content: Mapping[str, object], source: Path) -> None:
     text = _HEADING.format(source=source) + yaml.safe_dump(dict(content), sort_keys=False)
-    if not file.exists() or file.read_text(encoding="utf-8") != text or file.stat().st_mode & 0o077:
+    if not file.exists() or file.read_bytes() != text.encode() or file.stat().st_mode & 0o077:
         local_servers.write_private(file, text)

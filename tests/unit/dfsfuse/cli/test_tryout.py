@@ -94,3 +94,11 @@ def test_what_is_no_config_is_said(example: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"conf/dfs.yaml: found no keys"):
         tryout.ensure(example, folder)
     assert not folder.exists()
+
+
+def test_a_damaged_file_of_the_client_is_made_anew(example: Path, folder: Path) -> None:
+    tryout.ensure(example, folder)
+    right = (folder / "dfc.yaml").read_bytes()
+    (folder / "dfc.yaml").write_bytes(b"\xff")
+    tryout.ensure(example, folder)
+    assert (folder / "dfc.yaml").read_bytes() == right
