@@ -240,7 +240,7 @@ class TestServer:
                 2,
                 "dfs-server: PORT is empty (is it a variable that is not set?)",
             ),
-            (Bare(), ["DFS1", "x"], 2, "dfs-server: invalid value for 'PORT': 'x' is not a valid integer"),
+            (Bare(), ["DFS1", "x"], 2, "dfs-server: invalid value for 'PORT': 'x' is not a whole number"),
         ],
     )
     def test_one_sentence(self, dfc: DfcProcess, bare: Bare, arguments: list[str], code: int, said: str) -> None:

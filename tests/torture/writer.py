@@ -84,6 +84,8 @@ class Writer(Worker):
         if not path:
             return True
         temporary = f"{path}.new"
+        if temporary in state.names:  # left by one whose rename failed: creating it again would be no legal operation
+            return True
         return self._change(self._choices.creation(temporary)) and self._change(Operation("rename", temporary, path))
 
     def _change(self, operation: Operation) -> bool:
