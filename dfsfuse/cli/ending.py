@@ -58,7 +58,6 @@ def keep(session: Session, namespace: Namespace, mountpoint: Path, failure: Exce
         os.fsencode(mountpoint),
         os.getpid(),
         now_ns,
-        now_ns - int(min(session.store.known_ago_s() * 1e9, now_ns)),
         str(failure),
         (),
     )

@@ -28,7 +28,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn, TypeVar
 
 from dfsfuse.cluster.clocks import lease_clock
@@ -38,7 +38,7 @@ from dfsfuse.errors import DfsError, MaybeDoneError, NoSpaceError, ReadOnlyError
 from dfsfuse.namespace.committer import SETTLE_AFTER_S, Committer
 from dfsfuse.namespace.fetching import Fetcher
 from dfsfuse.namespace.losses import Witness
-from dfsfuse.namespace.map_cache import MapCache
+from dfsfuse.namespace.map_cache import UNKNOWN, MapCache, Unknown
 from dfsfuse.namespace.pending import Pending, PendingChange, lost
 from dfsfuse.namespace.transactions import Begun, Transaction, View
 from dfsfuse.namespace.views import CachedView, MissingError
@@ -114,8 +114,8 @@ class LogMap:
         self._lease_until = NEVER
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
-        self._seen_at = NEVER
-        """The same, and never taken back."""
+        self._remembered: dict[bytes, bytes | None] = {}
+        """What was known when answered changes were lost and the cache was forgotten; until something is committed."""
         self._unsettled = False
         self._committed_at = NEVER
         self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
@@ -192,9 +192,17 @@ class LogMap:
         if failure is not None:
             raise failure
 
-    def known_ago_s(self) -> float:
-        """For how long nothing has been heard of what other clients change."""
-        return self._clock() - self._seen_at
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
+        """See `MapStore.recall`."""
+        with self._lock:
+            before = self._pending.before()
+            found = [self._recalled(key, before) for key in keys]
+        known = [value for value in found if not isinstance(value, Unknown)]
+        return known if len(known) == len(found) else None
+
+    def _recalled(self, key: bytes, before: Mapping[bytes, bytes | Unknown | None]) -> bytes | Unknown | None:
+        found = before[key] if key in before else self._cache.get(key)
+        return self._remembered.get(key, UNKNOWN) if isinstance(found, Unknown) else found
 
     def was_made(self, sequence: int) -> bool:
         """See `MapStore.was_made`."""
@@ -244,8 +252,9 @@ class LogMap:
         if not view.changes_anything():
             return result, None
         contents = view.contents()
+        change = self._pending.add(contents, view, is_awaited=durable)
         self._cache.changed_here(contents.puts, contents.deletes)
-        return result, self._pending.add(contents, view, is_awaited=durable)
+        return result, change
 
     def _see_to(self, change: PendingChange, *, durable: bool) -> None:
         """Wait until this change is durable, or see that it is on its way. Its failure is told to all who wait for it,
@@ -365,8 +374,10 @@ class LogMap:
         self._in_doubt, self._kept_until = None, NEVER
         with self._lock:
             self._lease_until = self._fresh_at = NEVER
+            before = self._pending.before()
             count = self._pending.lose(error, sent)
-            self._cache.forget()
+            known: dict[bytes, bytes | Unknown | None] = {**self._cache.forget(), **before}
+            self._remembered.update((key, value) for key, value in known.items() if not isinstance(value, Unknown))
         log.error("%d changes that were answered, and not yet asked to be durable, are lost: %s", count, error)
 
     def _hand_over(self) -> None:
@@ -477,7 +488,7 @@ class LogMap:
         self._absorb()
         if not is_newest:
             self._confirm()
-        self._fresh_at = self._seen_at = begun
+        self._fresh_at = begun
 
     def _confirm(self) -> None:
         """No quorum has told where the log ends. Raises `UnavailableError` if the known state may not be shown then."""
@@ -507,7 +518,7 @@ class LogMap:
         news = self._absorb()
         if not is_newest:
             self._confirm()
-        self._fresh_at = self._seen_at = now
+        self._fresh_at = now
         return not view.touched_by(news)
 
     def _absorb(self) -> News:
@@ -570,7 +581,8 @@ class LogMap:
                 self._committer.wake()  # some servers may have given a lease all the same: it is to be let go
         if done:
             with self._lock:
-                self._fresh_at = self._seen_at = begun
+                self._fresh_at = begun
+                self._remembered = {}
                 self._committed_at = self._clock()
                 if not self._is_last(news):
                     # Another client may have finished our batch for us, and gone on from there.

@@ -140,12 +140,13 @@ class MapCache:
             if len(unknown) > max(MAX_UNKNOWN, len(members)):
                 self._drop(family)
 
-    def forget(self) -> None:
-        """Anything may have changed."""
-        self._values.clear()
+    def forget(self) -> dict[bytes, bytes | None]:
+        """Anything may have changed. Gives the values that were known."""
+        values, self._values = self._values, {}
         self._families.clear()
         self._unknown.clear()
         self._ranges.clear()
+        return values
 
     def trim(self) -> None:
         """Forget the older half, but for large families, if there is too much. For the owner, before an operation: what

@@ -12,6 +12,7 @@ from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.errors import DfsError, LostError, MaybeDoneError, UnavailableError
 from dfsfuse.namespace.losses import Losses
+from dfsfuse.namespace.map_cache import Unknown
 from dfsfuse.namespace.views import MAX_CONTENTS_BYTES, CachedView
 
 PORTION_BYTES: Final = 1_000_000
@@ -24,12 +25,14 @@ FULL_CHANGES: Final = 5000
 class PendingChange:
     """One operation's changes."""
 
-    __slots__ = ("contents", "done", "failure", "is_awaited", "size", "view")
+    __slots__ = ("contents", "done", "failure", "is_awaited", "replaced", "size", "view")
 
     def __init__(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> None:
         self.contents = contents
         self.size = view.size()
         self.view = view
+        self.replaced = view.replaced()
+        """What was known of the keys that it changes, before it."""
         self.is_awaited = is_awaited
         """Whoever asked for it waits until it is durable, and is told by `failure` if it is lost."""
         self.done = False
@@ -54,13 +57,21 @@ class Pending:
     def __len__(self) -> int:
         return len(self._queue)
 
+    def before(self) -> dict[bytes, bytes | Unknown | None]:
+        """What was known, before those that wait, of the keys that they change."""
+        found: dict[bytes, bytes | Unknown | None] = {}
+        for change in self._queue:
+            for key, value in change.replaced.items():
+                found.setdefault(key, value)
+        return found
+
     @property
     def is_full(self) -> bool:
         """Whether it is time to wait for a commit."""
         return self._bytes > FULL_BYTES or len(self._queue) > FULL_CHANGES
 
     def add(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> PendingChange:
-        """One more, answered after all others."""
+        """One more, answered after all others; before its changes are made in the cache."""
         change = PendingChange(contents, view, is_awaited=is_awaited)
         self._queue.append(change)
         self._bytes += change.size

@@ -100,6 +100,11 @@ class MapStore(Protocol):
         """
         ...
 
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
+        """The values that these keys are known to have had last, without what is not durable yet; None if one of them
+        is not known. They may be old. Asks nobody."""
+        ...
+
     def writable(self) -> bool:
         """Whether enough servers are believed to answer for a transaction to succeed. Asks nobody."""
         ...

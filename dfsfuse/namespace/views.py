@@ -113,6 +113,10 @@ class CachedView:
             tuple(self._pieces),
         )
 
+    def replaced(self) -> dict[bytes, bytes | Unknown | None]:
+        """What the cache has, as yet, of the keys that are to be changed."""
+        return {key: self._cache.get(key) for key in self._changes}
+
     def touched_by(self, news: News) -> bool:
         """Whether others changed something that this view has read."""
         if news.forget:

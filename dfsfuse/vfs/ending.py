@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from dfsfuse.errors import ReadOnlyError
-from dfsfuse.vfs import left_over
+from dfsfuse.vfs import content_state, left_over
 from dfsfuse.vfs.background_saving import GROUP_FILES, BackgroundSaver
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.left_over import LeftOver
@@ -100,8 +100,15 @@ class Ending:
                 if is_ours:
                     file.commit_lock.release()
             if one is not None:
-                found.append(one if is_ours else replace(one, is_doubtful=True))  # a batch may be under way
+                is_doubtful = one.is_doubtful or not is_ours  # a batch may be under way
+                found.append(replace(one, is_doubtful=is_doubtful, state=self._state(one)))
         return found
+
+    def _state(self, one: LeftOver) -> bytes | None:
+        try:
+            return content_state.of(one.ino, one.regions, self._context.store.recall)
+        except OSError:  # its record cannot be read
+            return None
 
     def abandon(self) -> None:
         """Give up all that is unsaved. Segments that are up already stay there: what is kept refers to them."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dfsfuse.data.extents import REGION_BYTES
+from dfsfuse.vfs import content_state
 from dfsfuse.vfs.open_file import OpenFile, Shown
 
 
@@ -30,11 +31,18 @@ class LeftOver:
     is_doubtful: bool
     """Whether a batch with some of these bytes may have been made all the same."""
     parts: tuple[Shown, ...]
+    state: bytes | None = None
+    """What the file was when this mount last knew it (content_state.py); None if it does not know."""
 
     @property
     def size(self) -> int:
         """The number of bytes."""
         return sum(part.length for part in self.parts)
+
+    @property
+    def regions(self) -> list[int]:
+        """The regions whose content counts for `state`."""
+        return content_state.regions_written((part.start for part in self.parts), is_appended=self.is_appended)
 
 
 def of(file: OpenFile, path: bytes | None, now_ns: int) -> LeftOver | None:

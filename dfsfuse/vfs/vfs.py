@@ -33,6 +33,7 @@ from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import InodeNumbers, error
 from dfsfuse.namespace.keys import ROOT
 from dfsfuse.namespace.transactions import MapStore
+from dfsfuse.vfs import content_state
 from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space, space_of
 from dfsfuse.vfs.background_saving import SAVE_AFTER_S, BackgroundSaver
@@ -420,6 +421,10 @@ class Vfs:
     def list_folder(self, ino: int) -> list[tuple[bytes, Attributes]]:
         """A folder's newest state in one pass: real names and attributes, without `.` and `..`."""
         return [(name, self._files.attributes(child, inode)) for name, child, inode in self._folders.list(ino)]
+
+    def content_state(self, ino: int, regions: Sequence[int]) -> bytes | None:
+        """What identifies the newest content of these regions of a file (content_state.py); None if it is gone."""
+        return self._context.store.read(lambda view: content_state.of(ino, regions, view.get_many))
 
     # ------------------------------------------------------------------ pieces (incomplete.py, health.py)
 

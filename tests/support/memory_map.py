@@ -96,6 +96,8 @@ class MemoryMap:
         self.made: set[int] = set()
         """The batches in doubt that were made after all."""
         self.is_writable = True
+        self.remembers = True
+        """Whether what was known last can be recalled."""
         self.ends_within_s: float | None = None
         """What `end_within` was told."""
         self.before_commit: Callable[[Batch], None] = lambda _: None
@@ -135,6 +137,9 @@ class MemoryMap:
 
     def was_made(self, sequence: int) -> bool:
         return sequence in self.made
+
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
+        return [self.items.get(key) for key in keys] if self.remembers else None
 
     def writable(self) -> bool:
         return self.is_writable
@@ -185,6 +190,9 @@ class LaggingMap:
 
     def was_made(self, sequence: int) -> bool:
         return self.truth.was_made(sequence)
+
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
+        return self.truth.recall(keys)
 
     def writable(self) -> bool:
         return self.truth.writable()

@@ -181,5 +181,10 @@ def sentence(done: Done) -> str:
         case Action.NOTHING:
             return f"{name}: is on the servers already"
         case Action.BESIDE:
-            why = "is not whole here" if done.file.missing_bytes else "was changed or removed meanwhile"
-            return f"{name}: {why}; what was not saved is in {printable(done.beside or b'')}"
+            return f"{name}: {_why_beside(done.file)}; what was not saved is in {printable(done.beside or b'')}"
+
+
+def _why_beside(file: KeptFile) -> str:
+    if file.missing_bytes:
+        return "is not whole here"
+    return f"{'may have been' if file.state is None else 'was'} changed or removed meanwhile"

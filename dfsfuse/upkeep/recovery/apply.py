@@ -85,7 +85,7 @@ class Applier:
                 yield one.done.file, self._finish(one)
 
     def _begin(self, kept: Kept, file: KeptFile) -> _Begun:
-        action = plan.decide(file, kept.manifest.known_ns, self._look(kept, file))
+        action = plan.decide(file, self._look(kept, file))
         match action:
             case Action.IN_PLACE:
                 return _Begun(Done(file, action), self._written(kept, file, self._vfs.open(file.inode, os.O_WRONLY)))
@@ -119,9 +119,9 @@ class Applier:
             return None
         start = file.parts[0].offset if file.is_appended and file.parts else found.size
         shift = found.size - file.size - start if file.is_appended else 0
-        return Now(
-            stat.S_ISREG(found.mode), found.ctime_ns, found.size != start, lambda: self._holds(kept, file, shift)
-        )
+        is_file = stat.S_ISREG(found.mode)
+        state = self._vfs.content_state(file.inode, file.regions) if is_file else None
+        return Now(is_file, state, found.size != start, lambda: self._holds(kept, file, shift))
 
     def _holds(self, kept: Kept, file: KeptFile, shift: int) -> bool:
         """Whether the file has all these bytes, so many further on; what was appended never lies before the place that

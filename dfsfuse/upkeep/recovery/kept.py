@@ -30,6 +30,7 @@ from blake3 import blake3
 
 from dfsfuse.data.extents import Segment
 from dfsfuse.errors import DfsError
+from dfsfuse.vfs import content_state
 from dfsfuse.vfs.left_over import LeftOver
 
 FORMAT: Final = 1
@@ -94,6 +95,13 @@ class KeptFile(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...]
     missing_bytes: int = 0
     """Bytes that could not be kept."""
+    state: bytes | None = None
+    """What the file was when the mount last knew it (`dfsfuse.vfs.content_state`); None if the mount did not know."""
+
+    @property
+    def regions(self) -> list[int]:
+        """The regions of the file whose content counts for `state`."""
+        return content_state.regions_written((part.offset for part in self.parts), is_appended=self.is_appended)
 
     @property
     def size(self) -> int:
@@ -113,8 +121,6 @@ class Manifest(msgspec.Struct, frozen=True):
     mountpoint: bytes
     pid: int
     ended_ns: int
-    known_ns: int
-    """Until this moment the mount knew what others had changed."""
     why: str
     files: tuple[KeptFile, ...]
 
@@ -287,7 +293,14 @@ def _keep_file(data: int, file: LeftOver) -> KeptFile:
         else:
             parts.append(Part(shown.start, shown.length, at, blake3(shown.data).digest()))
     return KeptFile(
-        file.ino, file.path, file.written_ns, file.is_appended, file.is_doubtful, tuple(parts), missing_bytes=missing
+        file.ino,
+        file.path,
+        file.written_ns,
+        file.is_appended,
+        file.is_doubtful,
+        tuple(parts),
+        missing_bytes=missing,
+        state=file.state,
     )
 
 

@@ -1,8 +1,8 @@
 """What is to become of the kept bytes of one file, given what is on the servers now. Pure.
 
-The rule is that nothing newer is ever overwritten. Whether a file was changed since is told by its time of change
-(ctime, which no program can set), compared with the moment until which the mount knew what others did: by the clocks
-of the machines, as far as these agree.
+The rule is that nothing newer is ever overwritten. A file is not changed since if its state in the map is the one that
+the mount knew last (`dfsfuse.vfs.content_state`): times do not tell, as another mount saves with the time of its write.
+If the mount knew no state, the file may have been changed, and counts as changed.
 
 | the file now | kept bytes with places of their own | kept bytes that were appended |
 |---|---|---|
@@ -11,9 +11,9 @@ of the machines, as far as these agree.
 | not changed since | in their places | at the end |
 | changed since | beside | at the end; beside, if a batch with them was in doubt |
 
-A batch of the mount's own that was in doubt and came through is no change by its time: a file's ctime is that of the
-last write, which was before. So a file to which something in doubt was appended counts as not changed only if it still
-ends where the mount believed it to end.
+A batch of the mount's own that was in doubt and came through changes the state too. So the file is looked at: it holds
+the kept bytes, or it is not known what it holds. The state that the mount knew last may be that after its batch: a file
+to which something in doubt was appended counts as not changed only if it still ends where the mount believed it to end.
 
 What is not whole, since the local disk was full, goes beside: a file is never made of two times without a word.
 """
@@ -45,20 +45,21 @@ class Now:
     """The file as it is on the servers."""
 
     is_file: bool
-    ctime_ns: int
+    state: bytes | None
+    """What identifies its content."""
     has_grown: bool
     """Whether it does not end any more where the mount believed that it does; asked of what was appended."""
     holds: Callable[[], bool]
     """Whether it has the kept bytes already: in their places, or at its end if they were appended. Asked if need be."""
 
 
-def decide(file: KeptFile, known_ns: int, now: Now | None) -> Action:
+def decide(file: KeptFile, now: Now | None) -> Action:
     """What to do with the kept bytes; `now` is None if there is no such inode any more."""
     if not file.parts:
         return Action.NOTHING
     if now is None or not now.is_file or file.missing_bytes:
         return Action.BESIDE
-    is_unchanged = now.ctime_ns <= known_ns
+    is_unchanged = file.state is not None and now.state == file.state
     if file.is_appended:
         if not file.is_doubtful or (is_unchanged and not now.has_grown):
             return Action.AT_THE_END

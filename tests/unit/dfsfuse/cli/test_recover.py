@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -66,7 +65,6 @@ class _Session:
     def __init__(self, access: MemoryAccess) -> None:
         self._access = access.connect()
         self.vfs = self._access.vfs
-        self.store = SimpleNamespace(known_ago_s=lambda: 0.0)
 
     def __enter__(self):  # type: ignore[no-untyped-def]
         return self
@@ -128,6 +126,14 @@ def test_what_is_newer_is_left_and_it_is_said(dfc: Dfc, state: Path, ended: Ende
     assert said.startswith("/a: was changed or removed meanwhile; what was not saved is in /a [recovered ")
     assert dfc.ok("get", "a", "-") == "newer"
     assert dfc.ok("get", said.strip().partition(" is in ")[2], "-") == "unsaved"
+
+
+def test_what_may_be_newer_is_left_and_it_is_said_that_nobody_knows(dfc: Dfc, state: Path, ended: Ended) -> None:
+    dfc.access.store.remembers = False
+    ended.end("a")
+    said = dfc.ok("recover", "--apply")
+    assert said.startswith("/a: may have been changed or removed meanwhile; what was not saved is in /a [recovered ")
+    assert dfc.ok("get", "a", "-") == "0123456789"
 
 
 def test_what_fails_stays_and_the_others_are_done(dfc: Dfc, state: Path, ended: Ended) -> None:

@@ -78,6 +78,31 @@ def test_answers_that_are_lost_are_told_once_and_forgotten(leased: LogMap, log: 
     assert b"a" not in shared.map
 
 
+def test_what_was_known_before_what_waits_or_is_lost_can_be_recalled(leased: LogMap, log: FakeLog) -> None:
+    leased.transact(increment)
+    leased.read(lambda view: view.get(b"other"))
+    leased.transact(increment, durable=False)
+    leased.transact(increment, durable=False)
+    leased.transact(lambda tx: tx.put(b"blind", b"x"), durable=False)
+    log.asked.clear()
+    known = [b"n", b"first", b"other"]
+    assert leased.recall(known) == [b"1", b"x", None]
+    assert leased.recall([b"n", b"blind"]) is None, "nobody has looked what it was before"
+    assert log.asked == []
+
+    def fail() -> None:
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail)
+    with pytest.raises(LostError):
+        leased.flush()
+    log.asked.clear()
+    assert leased.recall(known) == [b"1", b"x", None]
+    assert log.asked == []
+    leased.transact(lambda tx: tx.put(b"a", b"1"))
+    assert leased.recall([b"first"]) is None, "what was remembered for the end of the mount takes no memory any more"
+
+
 def test_answers_that_are_lost_are_told_to_each_who_was_there(leased: LogMap, log: FakeLog) -> None:
     one, other = leased.witness(), leased.witness()
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)

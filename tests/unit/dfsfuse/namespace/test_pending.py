@@ -5,7 +5,7 @@ from __future__ import annotations
 from dfs_server.protocol.messages import Change
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.errors import LostError, UnavailableError
-from dfsfuse.namespace.map_cache import MapCache
+from dfsfuse.namespace.map_cache import MapCache, Unknown
 from dfsfuse.namespace.pending import FULL_BYTES, FULL_CHANGES, PORTION_BYTES, Pending, PendingChange
 from dfsfuse.namespace.views import CachedView
 
@@ -54,6 +54,23 @@ def test_merged_they_do_what_they_did_one_after_the_other() -> None:
     add(pending, b"a", None)
     add(pending, b"b", b"3")
     assert Pending.merged(pending.portion()) == Contents(puts=((b"b", b"3"),), deletes=(b"a",))
+
+
+def test_what_was_known_before_those_that_wait() -> None:
+    pending = Pending()
+    cache = MapCache(lambda _key: None)
+    cache.fetched([b"a"], [b"0"])
+    changes = []
+    for value in (b"1", b"2"):
+        view = CachedView(cache)
+        view.put(b"a", value)
+        view.put(b"blind", value)
+        changes.append(pending.add(view.contents(), view, is_awaited=False))
+        cache.changed_here([(b"a", value), (b"blind", value)], [])
+    before = pending.before()
+    assert before[b"a"] == b"0" and isinstance(before[b"blind"], Unknown)
+    pending.committed(changes[:1])
+    assert pending.before() == {b"a": b"1", b"blind": b"1"}
 
 
 def test_a_single_change_is_its_own_batch() -> None:

@@ -11,6 +11,7 @@ from support.memory_mounts import ROOT, MemoryMounts, close, create, read_file, 
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import NoSpaceError, ReadOnlyError
+from dfsfuse.namespace import keys
 from dfsfuse.vfs import left_over
 from dfsfuse.vfs.left_over import LeftOver
 from dfsfuse.vfs.open_file import Shown
@@ -119,6 +120,21 @@ def test_one_file_that_cannot_be_saved_keeps_no_other_from_it(mounts: MemoryMoun
     vfs.ending.abandon()
     vfs.close()
     assert read_file(mounts.mount(), b"c") == b"c"
+
+
+def test_what_is_left_has_the_state_of_its_file_if_that_can_be_told(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"before")
+    handle = vfs.open(ino, os.O_WRONLY)
+    vfs.write(handle, 0, b"data")
+    (one,) = vfs.ending.left_over()
+    assert one.state is not None and one.state == vfs.content_state(ino, [0])
+    mounts.map.remembers = False
+    assert [one.state for one in vfs.ending.left_over()] == [None]
+    mounts.map.remembers = True
+    mounts.map.items = {**mounts.map.items, keys.inode(ino): b"of another format"}
+    (one,) = vfs.ending.left_over()
+    assert (one.state, contents([one])) == (None, {b"f": [(0, b"data")]})
 
 
 def test_what_was_removed_here_is_not_kept(mounts: MemoryMounts) -> None:

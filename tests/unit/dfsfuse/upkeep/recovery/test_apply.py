@@ -30,8 +30,7 @@ class Left:
 
     def end(self) -> Kept:
         """The servers are gone; what is unsaved is kept."""
-        now_ns = self.mounts.clock()
-        manifest = Manifest(Namespace("alice", b"", ()), b"/mnt", 1, now_ns, now_ns, "gone", ())
+        manifest = Manifest(Namespace("alice", b"", ()), b"/mnt", 1, self.mounts.clock(), "gone", ())
         found = kept.keep(self.folder, "ID", manifest, self.vfs.ending.left_over())
         self.vfs.ending.abandon()
         self.vfs.close()
@@ -74,9 +73,8 @@ def test_into_its_place(left: Left) -> None:
 def test_a_file_that_was_renamed_is_found_by_its_inode(left: Left) -> None:
     write_file(left.vfs, b"f", b"0123456789")
     write(left.vfs, b"f", 0, b"abc")
-    what = left.end()
     left.later.rename(ROOT, b"f", ROOT, b"g")
-    what.manifest = msgspec.structs.replace(what.manifest, known_ns=left.mounts.clock())
+    what = left.end()
     assert [one.action for one in left.apply(what)] == [Action.IN_PLACE]
     assert read_file(left.later, b"g") == b"abc3456789"
 
@@ -105,6 +103,48 @@ def test_a_newer_content_with_an_old_time_of_its_own_is_newer(left: Left) -> Non
     left.later.setattr(ino, AttributeChanges(mtime_ns=5))
     assert [one.action for one in left.apply(what)] == [Action.BESIDE]
     assert read_file(left.later, b"f") == b"NEWER CONTENT"
+
+
+@pytest.mark.parametrize("is_time_set", [False, True])
+def test_what_another_mount_wrote_before_and_saved_after_the_end_is_newer(left: Left, is_time_set: bool) -> None:
+    """Its times of change are those of the write, or what the program has set since; the mount that ended knew later
+    ones already."""
+    ino = write_file(left.vfs, b"f", b"0123456789")
+    other = left.mounts.mount(durability="fsync")
+    handle = other.open(ino, os.O_WRONLY)
+    other.write(handle, 0, b"NEWER")
+    if is_time_set:
+        other.setattr(ino, AttributeChanges(mtime_ns=5))
+    write(left.vfs, b"f", 0, b"old")
+    what = left.end()
+    other.fsync(handle)
+    other.release(handle)
+    assert [one.action for one in left.apply(what)] == [Action.BESIDE]
+    assert read_file(left.later, b"f") == b"NEWER56789"
+
+
+def test_a_file_that_the_mount_did_not_know_any_more_may_be_newer(left: Left) -> None:
+    write_file(left.vfs, b"f", b"0123456789")
+    write(left.vfs, b"f", 0, b"abc")
+    left.mounts.map.remembers = False
+    what = left.end()
+    (done,) = left.apply(what)
+    assert (done.action, done.file.state) == (Action.BESIDE, None)
+    assert read_file(left.later, b"f") == b"0123456789"
+
+
+def test_what_was_saved_before_the_end_is_no_change(left: Left) -> None:
+    """Neither by the mount itself, nor by another one into another region."""
+    ino, handle = create(left.vfs)
+    left.vfs.write(handle, 0, b"0123456789")
+    left.vfs.fsync(handle)
+    there = left.later.open(ino, os.O_WRONLY)
+    left.later.write(there, 3 * REGION_BYTES, b"far")
+    left.later.fsync(there)
+    left.later.release(there)
+    left.vfs.write(handle, 0, b"abc")
+    assert [one.action for one in left.apply(left.end())] == [Action.IN_PLACE]
+    assert read_file(left.later, b"f")[:10] == b"abc3456789"
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
@@ -182,22 +222,22 @@ def test_appended_data_in_doubt_is_looked_for(left: Left, was_made: bool) -> Non
     ("made", "action"),
     [(b"", Action.AT_THE_END), (b"two\n", Action.BESIDE), (b"two\nthree\n", Action.NOTHING)],
 )
-def test_a_batch_in_doubt_has_the_time_of_the_write_and_not_of_its_end(left: Left, made: bytes, action: Action) -> None:
-    """Whether it came through, in part or not at all, is not told by the file's times."""
+def test_the_state_that_the_mount_knew_may_be_that_after_its_batch_in_doubt(
+    left: Left, made: bytes, action: Action
+) -> None:
+    """Whether it came through, in part or not at all, is not told by that state."""
     write_file(left.vfs, b"log", b"one\n")
     handle = left.vfs.open(left.vfs.lookup(ROOT, b"log").ino, os.O_WRONLY | os.O_APPEND)
     for line in (b"two\n", b"three\n"):
         left.vfs.write(handle, 0, line)
-    left.mounts.now_s += 1.0
     what = left.end()
-    (file,) = what.manifest.files
-    what.manifest = msgspec.structs.replace(
-        what.manifest, known_ns=left.mounts.clock() + 10**12, files=(msgspec.structs.replace(file, is_doubtful=True),)
-    )
     handle = left.later.open(left.later.lookup(ROOT, b"log").ino, os.O_WRONLY | os.O_APPEND)
     left.later.write(handle, 0, made)
     left.later.fsync(handle)
     left.later.release(handle)
+    (file,) = what.manifest.files
+    known = msgspec.structs.replace(file, is_doubtful=True, state=left.later.content_state(file.inode, file.regions))
+    what.manifest = msgspec.structs.replace(what.manifest, files=(known,))
     (done,) = left.apply(what)
     assert done.action is action
     log = read_file(left.later, b"log")
@@ -209,11 +249,10 @@ def test_appended_data_that_looks_like_what_was_there_before_is_not_taken_for_it
     write(left.vfs, b"log", 0, b"tick\n", os.O_APPEND)
     what = left.end()
     (file,) = what.manifest.files
-    what.manifest = msgspec.structs.replace(
-        what.manifest, known_ns=0, files=(msgspec.structs.replace(file, is_doubtful=True),)
-    )
+    doubtful = msgspec.structs.replace(file, is_doubtful=True, state=b"another")
+    what.manifest = msgspec.structs.replace(what.manifest, files=(doubtful,))
     (done,) = left.apply(what)
-    assert done.action is Action.BESIDE and done.beside is not None, "its time says that others changed it"
+    assert done.action is Action.BESIDE and done.beside is not None, "its state says that others changed it"
     assert read_file(left.later, done.beside[1:]) == bytes(5) + b"tick\n"
 
 

@@ -22,7 +22,7 @@ SEGMENT = Segment(b"s" * 16, 100, ((1, 2), (2, 3), (3, 4), (4, 1)), (b"1" * 32, 
 
 
 def manifest() -> Manifest:
-    return Manifest(HERE, b"/mnt/\xff", 12, 2_000_000_000, 1_000_000_000, "fewer than three servers answer", ())
+    return Manifest(HERE, b"/mnt/\xff", 12, 2_000_000_000, "fewer than three servers answer", ())
 
 
 def left(ino: int, *parts: tuple[int, bytes], path: bytes | None = b"d/f") -> LeftOver:
@@ -31,7 +31,7 @@ def left(ino: int, *parts: tuple[int, bytes], path: bytes | None = b"d/f") -> Le
 
 
 def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
-    up = LeftOver(9, None, 6, True, True, (Shown(0, 50, None, SEGMENT, 50),))
+    up = LeftOver(9, None, 6, True, True, (Shown(0, 50, None, SEGMENT, 50),), b"\xff" * 32)
     where = tmp_path / "new" / "unsaved"
     made = kept.keep(where, "ID", manifest(), [left(7, (0, b"long" * 100), (4096, b"x")), up, left(8, (1, b"s"))])
     (found,), errors = kept.found_in(where)
@@ -41,6 +41,7 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
     files = {file.inode: file for file in found.manifest.files}
     assert [(part.offset, found.read(part)) for part in files[7].parts] == [(0, b"long" * 100), (4096, b"x")]
     assert files[9].parts[0].segment_offset == 50 and kept.segment_of(files[9].parts[0]) == SEGMENT
+    assert (files[7].state, files[9].state) == (None, b"\xff" * 32)
     assert (files[9].is_appended, files[9].is_doubtful, files[9].shown, files[7].shown) == (
         True,
         True,
@@ -130,7 +131,7 @@ def test_a_disk_that_the_data_fills_has_room_for_the_manifest(tmp_path: Path, mo
     monkeypatch.setattr(kept.os, "posix_fallocate", lambda _descriptor, _offset, length: reserved.append(length))
     path = b"/".join([b"\xff" * 255] * 15)
     files = [left(ino, (0, b"x"), (9, b"y"), path=path) for ino in range(20)]
-    files.append(LeftOver(99, path, 6, True, True, (Shown(0, 50, None, SEGMENT, 50),)))
+    files.append(LeftOver(99, path, 6, True, True, (Shown(0, 50, None, SEGMENT, 50),), bytes(32)))
     made = kept.keep(tmp_path, "ID", msgspec.structs.replace(manifest(), mountpoint=path, why="\x01" * 5000), files)
     assert (made.folder / "manifest").stat().st_size <= reserved[0]
 

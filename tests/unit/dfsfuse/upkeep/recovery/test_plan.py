@@ -8,19 +8,23 @@ from dfsfuse.upkeep.recovery import plan
 from dfsfuse.upkeep.recovery.kept import KeptFile, Part
 from dfsfuse.upkeep.recovery.plan import Action, Now
 
-KNOWN_NS = 1000
+KNOWN, ANOTHER = b"known", b"another"
 
 
-def kept(*, appended: bool = False, doubtful: bool = False, missing: int = 0, parts: int = 1) -> KeptFile:
-    return KeptFile(7, b"f", 900, appended, doubtful, tuple(Part(0, 5, 0, b"") for _ in range(parts)), missing)
+def kept(
+    *, appended: bool = False, doubtful: bool = False, missing: int = 0, parts: int = 1, state: bytes | None = KNOWN
+) -> KeptFile:
+    return KeptFile(7, b"f", 900, appended, doubtful, tuple(Part(0, 5, 0, b"") for _ in range(parts)), missing, state)
 
 
-def now(ctime_ns: int = KNOWN_NS, *, is_file: bool = True, has_grown: bool = False, holds: bool | None = None) -> Now:
+def now(
+    state: bytes | None = KNOWN, *, is_file: bool = True, has_grown: bool = False, holds: bool | None = None
+) -> Now:
     def look() -> bool:
         assert holds is not None, "the file's contents need not be looked at"
         return holds
 
-    return Now(is_file, ctime_ns, has_grown, look)
+    return Now(is_file, state, has_grown, look)
 
 
 @pytest.mark.parametrize(
@@ -29,19 +33,25 @@ def now(ctime_ns: int = KNOWN_NS, *, is_file: bool = True, has_grown: bool = Fal
         (kept(), None, Action.BESIDE),
         (kept(), now(is_file=False), Action.BESIDE),
         (kept(), now(), Action.IN_PLACE),
-        (kept(), now(KNOWN_NS - 1), Action.IN_PLACE),
-        (kept(), now(KNOWN_NS + 1, holds=False), Action.BESIDE),
-        (kept(), now(KNOWN_NS + 1, holds=True), Action.NOTHING),
+        (kept(), now(ANOTHER, holds=False), Action.BESIDE),
+        (kept(), now(ANOTHER, holds=True), Action.NOTHING),
+        (kept(state=None), now(holds=False), Action.BESIDE),
+        (kept(state=None), now(None, holds=False), Action.BESIDE),
+        (kept(state=None), now(holds=True), Action.NOTHING),
         (kept(doubtful=True), now(), Action.IN_PLACE),
+        (kept(doubtful=True), now(ANOTHER, holds=True), Action.NOTHING),
+        (kept(doubtful=True), now(ANOTHER, holds=False), Action.BESIDE),
         (kept(missing=1), now(), Action.BESIDE),
         (kept(missing=1, parts=0), now(), Action.NOTHING),
         (kept(appended=True), None, Action.BESIDE),
         (kept(appended=True), now(is_file=False), Action.BESIDE),
         (kept(appended=True), now(), Action.AT_THE_END),
-        (kept(appended=True), now(KNOWN_NS + 1), Action.AT_THE_END),
+        (kept(appended=True), now(ANOTHER), Action.AT_THE_END),
+        (kept(appended=True, state=None), now(), Action.AT_THE_END),
         (kept(appended=True, doubtful=True), now(), Action.AT_THE_END),
-        (kept(appended=True, doubtful=True), now(KNOWN_NS + 1, holds=True), Action.NOTHING),
-        (kept(appended=True, doubtful=True), now(KNOWN_NS + 1, holds=False), Action.BESIDE),
+        (kept(appended=True, doubtful=True), now(ANOTHER, holds=True), Action.NOTHING),
+        (kept(appended=True, doubtful=True), now(ANOTHER, holds=False), Action.BESIDE),
+        (kept(appended=True, doubtful=True, state=None), now(holds=False), Action.BESIDE),
         (kept(appended=True, doubtful=True), now(has_grown=True, holds=True), Action.NOTHING),
         (kept(appended=True, doubtful=True), now(has_grown=True, holds=False), Action.BESIDE),
         (kept(appended=True), now(has_grown=True), Action.AT_THE_END),
@@ -49,7 +59,7 @@ def now(ctime_ns: int = KNOWN_NS, *, is_file: bool = True, has_grown: bool = Fal
     ],
 )
 def test_the_table(file: KeptFile, there: Now | None, action: Action) -> None:
-    assert plan.decide(file, KNOWN_NS, there) is action
+    assert plan.decide(file, there) is action
 
 
 def test_names_beside() -> None:
