@@ -1,7 +1,10 @@
 """From the bytes of a request to its answer: which handler, and what becomes of errors.
 
 Whatever a request contains and whatever an operation raises, the kernel gets one answer (FORGET has none) and the
-thread lives on. Threads: any number; `_running` and `_interrupted` are touched by atomic set operations only.
+thread lives on. A request is handled once, or again and again while it waits (`parking`); what must happen only once,
+when its outcome is known, is in `ENDINGS`.
+
+Threads: any number; `_running` and `_interrupted` are touched by atomic set operations only.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 Answer: TypeAlias = Buffer | Sequence[Buffer]
 Handler: TypeAlias = Callable[[Operations, Request], Answer]
+Ending: TypeAlias = Callable[[Operations, Request], None]
 ErrnoOf: TypeAlias = Callable[[Exception, str], int]
 """The positive errno for what an operation raised; the text names the operation."""
 
@@ -83,8 +87,12 @@ HANDLERS: Final[dict[int, Handler]] = {
     wire.FUSE_GETLK: files.getlk,
 }
 """Requests that are answered when their handler returns. Those that are not are in `Dispatcher`."""
-_NEVER_PARKED: Final = frozenset({wire.FUSE_RELEASE, wire.FUSE_RELEASEDIR})
-"""Nobody waits for the answer."""
+ENDINGS: Final[dict[int, Ending]] = {
+    wire.FUSE_FLUSH: files.flushed,
+    wire.FUSE_RELEASE: files.released,
+}
+"""What is done just before a request is answered, once and whatever its outcome is; not while it waits to be handled
+again. What this raises is the answer."""
 
 
 def default_errno_of(error: Exception, operation: str) -> int:
@@ -149,15 +157,15 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the boundary: the kernel must get an answer
             number = self._errno(error, request)
             if not self._park(request, message, error, number):
-                self._answer(request.unique, number, b"")
+                self._finish(request, number, b"")
         else:
-            self._answer(request.unique, 0, body)
+            self._finish(request, 0, body)
         finally:
             self._running.discard(request.unique)
             self._interrupted.discard(request.unique)
 
     def _may_wait_s(self, error: Exception, request: Request) -> float:
-        if self._patience is None or request.opcode in _NEVER_PARKED:
+        if self._patience is None:
             return 0.0
         return self._patience.may_wait_s(error, self._name(request), request.context.pid)
 
@@ -166,7 +174,8 @@ class Dispatcher:
         wait_s = self._may_wait_s(error, request)
         if not wait_s or self._parking is None:
             return False
-        is_parked = self._parking.park(request.unique, request.context.pid, message, number, wait_s)
+        give_up = self._give_up if request.opcode in ENDINGS else None
+        is_parked = self._parking.park(request.unique, request.context.pid, message, number, wait_s, give_up)
         if request.unique in self._interrupted:  # looked at when it can be found there: `_interrupt` does it reversed
             self._parking.interrupt(request.unique)
         return is_parked
@@ -181,11 +190,26 @@ class Dispatcher:
             number = self._errno(error, request)
             if self._may_wait_s(error, request) and self._parking.put_back(parked, number):
                 return
-            self._parking.done(parked)
-            self._answer(request.unique, number, b"")
+            self._finish(request, number, b"")
         else:
-            self._parking.done(parked)
-            self._answer(request.unique, 0, body)
+            self._finish(request, 0, body)
+        self._parking.done(parked)
+
+    def _give_up(self, parked: Parked, number: int) -> None:
+        """A request with an ending has waited in vain."""
+        assert self._parking is not None
+        self._finish(parse(memoryview(parked.message)), number, b"")
+        self._parking.done(parked)
+
+    def _finish(self, request: Request, number: int, body: Answer) -> None:
+        """The outcome is known: do what is done at the end of such a request, and answer it."""
+        ending = ENDINGS.get(request.opcode)
+        if ending is not None:
+            try:
+                ending(self._operations, request)
+            except Exception as error:  # noqa: BLE001 - as in `handle`
+                number, body = self._errno(error, request), b""
+        self._answer(request.unique, number, body)
 
     def abandon(self) -> None:
         """The session ends: whoever waits for an answer is told so."""

@@ -68,11 +68,21 @@ def flush(operations: Operations, request: Request) -> bytes:
     return b""
 
 
+def flushed(operations: Operations, request: Request) -> None:
+    _, _, _, owner = request.fields(wire.fuse_flush_in)
+    operations.flushed(request.context, request.nodeid, owner)
+
+
 def release(operations: Operations, request: Request) -> bytes:
     handle, _, flags, owner = request.fields(wire.fuse_release_in)
     ends_flock = flags & wire.FUSE_RELEASE_FLOCK_UNLOCK
     operations.release(request.context, request.nodeid, handle, owner if ends_flock else None)
     return b""
+
+
+def released(operations: Operations, request: Request) -> None:
+    handle, _, _, _ = request.fields(wire.fuse_release_in)
+    operations.released(request.context, request.nodeid, handle)
 
 
 def fsync(operations: Operations, request: Request) -> bytes:

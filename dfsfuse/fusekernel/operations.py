@@ -149,12 +149,20 @@ class Operations:
         raise no_such_operation()
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
-        """A descriptor was closed; fcntl locks of `owner` end."""
+        """A descriptor was closed; fcntl locks of `owner` end, here or in `flushed`."""
         raise no_such_operation()
 
+    def flushed(self, context: Context, ino: int, owner: int) -> None:
+        """What `flush` has to do only once: it has come to its end, with or without an error, and is not called again
+        for this closing. What this raises is told instead."""
+
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
-        """The last duplicate of a descriptor was closed; if `owner` is given, its flock ends."""
+        """The last duplicate of a descriptor was closed; if `owner` is given, its flock ends, here or in
+        `released`."""
         raise no_such_operation()
+
+    def released(self, context: Context, ino: int, handle: int) -> None:
+        """The same for `release`."""
 
     def fsync(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
         """fsync(2), fdatasync(2)."""

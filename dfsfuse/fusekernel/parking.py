@@ -4,13 +4,15 @@ A file system may say of an error that its request can wait (`Dispatcher`, `may_
 with a copy of its bytes, and handled again from its beginning when something has changed that may help, and every
 `RETRY_S` in any case. It is answered at last with what the operation gives; with its error when its time is over; with
 EINTR when its program is told to end; with ENOTCONN when the session ends. Any number of programs may wait, up to
-`BYTES_MAX` of requests; what comes then fails at once.
+`BYTES_MAX` of requests; what comes then fails at once. If something has to be done when a request is given up
+(`give_up`), that may be over a network, and neither the keeper nor who is tried again waits for it.
 
 The kernel tells only once that a waiting program has got a signal, whichever it is. Not every signal means that the
 program is to stop waiting (a child has ended, a window was resized); so from then on the program is looked at, each
 time that the keeper looks up.
 
-Threads: one keeper while something waits, and up to `WORKERS` that handle requests again. `_lock` guards what waits.
+Threads: one keeper while something waits, up to `WORKERS` that handle requests again, and as many that give them up.
+`_lock` guards what waits.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeAlias
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +34,30 @@ WORKERS: Final = 4
 BYTES_MAX: Final = 512 << 20
 
 
+GiveUp: TypeAlias = "Callable[[Parked, int], None]"
+
+
 class Parked:
     """One request that waits."""
 
-    __slots__ = ("error", "is_due", "is_interrupted", "is_tried", "message", "pid", "unique", "until")
+    __slots__ = ("error", "give_up", "is_due", "is_interrupted", "is_tried", "message", "pid", "unique", "until")
 
-    def __init__(self, unique: int, pid: int, message: bytes, error: int, until: float) -> None:
+    def __init__(
+        self, unique: int, pid: int, message: bytes, error: int, until: float, give_up: GiveUp | None = None
+    ) -> None:
         self.unique = unique
         self.pid = pid
         self.message = message
         self.error = error
         """The errno that it is answered with when its time is over."""
         self.until = until
+        self.give_up = give_up
+        """Answers it with an error, if more than the answer is to be done."""
         self.is_interrupted = False
         self.is_due = False
         """Whether it is to be handled again, as soon as there is a thread for it."""
         self.is_tried = False
-        """Whether it is being handled again just now."""
+        """Whether it is being handled again just now, or given up: whoever does that answers it."""
 
 
 class Parking:
@@ -75,15 +84,20 @@ class Parking:
         self._bytes = 0
         self._keeper: threading.Thread | None = None
         self._workers: ThreadPoolExecutor | None = None
+        self._enders: ThreadPoolExecutor | None = None
         self._wake = threading.Event()
         self._has_ended = False
 
-    def park(self, unique: int, pid: int, message: memoryview, error: int, wait_s: float) -> bool:
-        """Keep a request that has just failed with this errno. False: it cannot wait, and is to be answered."""
+    def park(
+        self, unique: int, pid: int, message: memoryview, error: int, wait_s: float, give_up: GiveUp | None = None
+    ) -> bool:
+        """Keep a request that has just failed with this errno. False: it cannot wait, and is to be answered. `give_up`:
+        answers it, with this or another errno, and calls `done`, if it waits in vain while the session lasts; it may
+        take its time."""
         with self._lock:
             if self._has_ended or self._bytes + len(message) > BYTES_MAX:
                 return False
-            self._parked[unique] = Parked(unique, pid, bytes(message), error, self._clock() + wait_s)
+            self._parked[unique] = Parked(unique, pid, bytes(message), error, self._clock() + wait_s, give_up)
             self._bytes += len(message)
             if self._keeper is None:
                 try:
@@ -105,7 +119,8 @@ class Parking:
         return True
 
     def done(self, parked: Parked) -> None:
-        """It was handled again, and is answered."""
+        """It was handled again or given up, and is answered. An interruption is heard until then: the kernel would send
+        again and again what nobody knows of."""
         with self._lock:
             self._take(parked.unique)
 
@@ -126,12 +141,14 @@ class Parking:
             left = [parked for parked in self._parked.values() if not parked.is_tried]
             for parked in left:
                 self._take(parked.unique)
-            workers = self._workers
+            workers, enders = self._workers, self._enders
         self._wake.set()
         for parked in left:
             self._answer(parked.unique, errno.ENOTCONN)
         if workers is not None:
             workers.shutdown(wait=False, cancel_futures=True)
+        if enders is not None:
+            enders.shutdown(wait=False)  # what is given up already gets its answer
 
     def _take(self, unique: int) -> None:
         """Forget it. Holds the lock."""
@@ -173,6 +190,12 @@ class Parking:
             with self._lock:
                 if parked.is_tried or parked.unique not in self._parked:
                     continue
+                if parked.give_up is not None:
+                    parked.is_tried = True
+                    if self._enders is None:
+                        self._enders = ThreadPoolExecutor(WORKERS, thread_name_prefix="fuse-give-up")
+                    self._enders.submit(parked.give_up, parked, error)
+                    continue
                 self._take(parked.unique)
             self._answer(parked.unique, error)
 
@@ -191,7 +214,7 @@ class Parking:
         """On a worker. Until then it may have been answered: it waited for a thread like for anything else."""
         with self._lock:
             parked.is_due = False
-            if parked.unique not in self._parked:
+            if parked.is_tried or parked.unique not in self._parked:
                 return
             parked.is_tried = True
         self._handle_again(parked)

@@ -34,9 +34,19 @@ Handle = Callable[[memoryview], None]
 class Readers:
     """Threads that read by `read` until it gives None, and handle by `handle`, which raises nothing."""
 
-    def __init__(self, read: Read, handle: Handle, buffer_bytes: int, threads_max: int) -> None:
+    def __init__(
+        self,
+        read: Read,
+        handle: Handle,
+        buffer_bytes: int,
+        threads_max: int,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_end` is called when there is nothing to read any more, perhaps while some still handle what they have
+        read; by each thread that sees it. It must not wait."""
         self._read = read
         self._handle = handle
+        self._on_end = on_end
         self._buffer_bytes = buffer_bytes
         self._threads_max = threads_max
         self._baton = threading.Lock()
@@ -110,6 +120,7 @@ class Readers:
                     raise
                 if length is None:
                     self._baton.release()  # so that the others see it too
+                    self._on_end()
                     return
                 has_baton = self._take_turn(view[:length])
             with self._lock:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from dfsfuse.fusekernel import wire
@@ -42,13 +43,16 @@ class Session:
         errno_of: ErrnoOf = default_errno_of,
         threads_max: int = 16,
         patience: Patience | None = None,
+        on_unmounted: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_unmounted` is called, perhaps more than once, when the mount is gone: operations that wait should not do
+        so for long, since `serve` waits for them. It must not wait."""
         self.device = Device(descriptor)
         self._operations = operations
         self._settings = settings or Settings()
         self._dispatcher = Dispatcher(operations, self.device, errno_of, patience)
         self._buffer_bytes = max(self._settings.max_write_bytes + HEADER_ROOM_BYTES, wire.FUSE_MIN_READ_BUFFER)
-        self._readers = Readers(self.device.read_into, self._handle, self._buffer_bytes, threads_max)
+        self._readers = Readers(self.device.read_into, self._handle, self._buffer_bytes, threads_max, on_unmounted)
         self._is_cut_off = False
 
     def negotiate(self) -> Negotiated:

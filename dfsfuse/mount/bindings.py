@@ -71,7 +71,14 @@ def _serve_by_kernel(
 ) -> None:
     from dfsfuse.mount.kernel_session import KernelSession
 
-    session = KernelSession(vfs, mountpoint, options.fuse, eio=options.eio, wait_s=options.wait_s)
+    session = KernelSession(
+        vfs,
+        mountpoint,
+        options.fuse,
+        eio=options.eio,
+        wait_s=options.wait_s,
+        unmount_timeout_s=options.unmount_timeout_s,
+    )
     ending = _Signals(mountpoint, session.cut_off, on_hangup)
 
     def ready() -> None:

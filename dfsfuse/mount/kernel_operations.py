@@ -12,6 +12,9 @@ The kernel leaves it to us to clear setuid and setgid when a file's owner or con
 otherwise it would ask for `security.capability` before each write. It tells who may keep them with a write and a
 truncation; of fallocate(2) it tells only who called. It keeps the old mode until it is told to ask again.
 
+Whoever closes a file has its data saved by `flush` and `release`, which may be done again while servers are away
+(`waiting`); his locks end in `flushed` and `released`, when that has succeeded or is given up.
+
 Whoever ends an exclusive lock, or makes it a shared one, may have written through a mapping: the kernel is made to hand
 that over first (`mapped_pages`), on another thread, and the lock is answered from there.
 
@@ -357,15 +360,19 @@ class KernelOperations(Operations):
         return self._vfs.lseek(handle, offset, whence)
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
-        try:
-            self._vfs.flush(handle)
-        finally:
-            self._vfs.locks.closed(ino, owner)
+        self._vfs.locks.closing(ino, owner)  # first: what `flush` raises was perhaps lost, and is told only once
+        self._vfs.flush(handle)
+
+    def flushed(self, context: Context, ino: int, owner: int) -> None:
+        self._vfs.locks.closed(ino, owner)
 
     def fsync(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
         self._vfs.fsync(handle)
 
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
+        self._vfs.locks.releasing(ino, handle)
+
+    def released(self, context: Context, ino: int, handle: int) -> None:
         try:
             self._vfs.locks.released(ino, handle)
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -102,6 +103,7 @@ class KernelSession:
         *,
         eio: int = errno.EIO,
         wait_s: float = 0.0,
+        unmount_timeout_s: float = 0.0,
     ) -> None:
         self._mountpoint = mountpoint
         operations = operations_of(vfs, fuse)
@@ -121,6 +123,7 @@ class KernelSession:
             errno_of=errno_of_with(eio),
             threads_max=THREADS_MAX if not wait_s else WAITING_THREADS_MAX,
             patience=patience_of(vfs, wait_s) if wait_s else None,
+            on_unmounted=partial(vfs.ending.is_near, unmount_timeout_s),
         )
         self._caches, self._mapped = connect(operations, vfs, self._session.device, fuse)
 

@@ -7,6 +7,9 @@ An operation that fails is done again from its beginning, so it must have done n
 - a save of which it is not known whether it was made (`MaybeDoneError`): the data is still here, and a save looks
   whether it was made before (`dfsfuse.vfs.saving`).
 
+So what a failing close() ends all the same, its locks, is not among what is done again: it ends after the last attempt
+(`dfsfuse.fusekernel.dispatch`, `ENDINGS`), and other mounts find the data saved.
+
 A name of which it is not known whether it was made or removed is not done again: the second time, `mkdir` would say
 that it is there. What is lost (`LostError`) is told at once. With all servers there nothing is waited for: what is
 missing then is missing for good.
@@ -19,7 +22,7 @@ from typing import Final
 
 from dfsfuse.errors import IncompleteError, MaybeDoneError, ReadOnlyError, UnavailableError
 
-_SAVES: Final = frozenset({"flush", "fsync"})
+_SAVES: Final = frozenset({"flush", "fsync", "release"})
 
 
 class Waiting:

@@ -52,10 +52,15 @@ class Ending:
         self._uploads = uploads
         self._names = names
 
+    def is_near(self, patience_s: float) -> None:
+        """Nobody can use the mount any more: operations that wait for servers (`-o wait`) do so for that long and no
+        longer. Never waits."""
+        self._context.store.end_within(patience_s)
+
     def save_all(self, patience_s: float, pause: Callable[[float], None]) -> Exception | None:
         """Save everything, as long as something is saved within `patience_s`. Gives why something is left, if it is."""
         failure: Exception | None = None
-        self._context.store.end_within(patience_s)  # else a save under way may wait for hours (`-o wait`)
+        self.is_near(patience_s)  # else a save under way may wait for hours
         self._background.stop()
         deadline = self._context.monotonic() + patience_s
         while files := self._unsaved():

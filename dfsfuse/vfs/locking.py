@@ -7,8 +7,9 @@
 - Who gets a lock sees what was written before it was free: the map is at the batch that set the lock, or later; and if
   anything was saved since the last time, the kernel is told to forget the file before the lock is answered.
 - Who ends a lock, makes an exclusive one a shared one, or closes a file, has the file's data made durable first.
-- fcntl locks end when their owner closes any descriptor of the file (`closed`); flock and OFD locks when the
-  opening ends through which they were set (`released`).
+- fcntl locks end when their owner closes any descriptor of the file (`closing`, `closed`); flock and OFD locks when
+  the opening ends through which they were set (`releasing`, `released`). The first of each two makes the data durable,
+  and may be tried as often as it fails; the second ends the locks.
 - Some locks only one mount may have at a time, though they are shared ones (`one_mount`).
 - A mount that dies is silent, and then its locks end (`lock_session`).
 
@@ -185,32 +186,37 @@ class Locking:
         if was_lost:
             raise error(errno.EIO, "the locks on this file were lost before they were ended")
 
+    def closing(self, ino: int, owner: int) -> None:
+        """He closes a descriptor of the file: what he may have written under his fcntl locks is durable when this
+        returns. Raises what keeps it from that; the locks are as before."""
+        if self._session.holds(ino, (owner, False)):
+            self._save(ino)
+
     def closed(self, ino: int, owner: int) -> None:
         """He has closed a descriptor of the file, or is gone: all his fcntl locks on it end, whatever happens, and he
-        is forgotten. Raises what keeps his data from being saved, or (once) that his locks were lost."""
+        is forgotten. What could be saved was saved before (`closing`). Raises (once) that his locks were lost."""
         holder = owner, False
         was_lost = self._were_lost(ino, holder)
         if self._session.holds(ino, holder):
-            try:
-                self._save(ino)
-            finally:
-                with self._turn:
-                    self._end(ino, [holder])
-                self._tell()
+            with self._turn:
+                self._end(ino, [holder])
+            self._tell()
         if was_lost:
             raise error(errno.EIO, "the locks on this file were lost while it was open")
 
+    def releasing(self, ino: int, handle: int) -> None:
+        """The opening is about to end: as `closing`, for locks that were set through it alone."""
+        if self._session.through(ino, handle):
+            self._save(ino)
+
     def released(self, ino: int, handle: int) -> None:
         """The opening has ended: what is left of locks that were set through it alone ends, whatever happens: flock and
-        OFD locks. Raises what keeps the data from being saved."""
+        OFD locks. What could be saved was saved before (`releasing`)."""
         self._session.forgive_through(ino, handle)
         if self._session.through(ino, handle):
-            try:
-                self._save(ino)
-            finally:
-                with self._turn:
-                    self._end(ino, self._session.release(ino, handle))
-                self._tell()
+            with self._turn:
+                self._end(ino, self._session.release(ino, handle))
+            self._tell()
 
     def check(self, ino: int, places: Callable[[], Iterable[tuple[int, bytes]]] = tuple) -> None:
         """Before a write. Raises OSError (EIO) if locks on the file were lost, or one that protects a file with one of

@@ -140,8 +140,11 @@ class Mount:
         answer.wait()
 
     def close(self, file: tuple[int, int]) -> None:
-        self.fuse.flush(self._context, *file, LOCK_OWNER)
-        self.fuse.release(self._context, *file, owner=None)
+        ino, handle = file
+        self.fuse.flush(self._context, ino, handle, LOCK_OWNER)
+        self.fuse.flushed(self._context, ino, LOCK_OWNER)
+        self.fuse.release(self._context, ino, handle, owner=None)
+        self.fuse.released(self._context, ino, handle)
 
     def rename(self, parent: int, name: str, new_name: str) -> None:
         self.fuse.rename(self._context, parent, name.encode(), parent, new_name.encode(), 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -42,13 +43,21 @@ class FakeKernel:
         settings: Settings | None = None,
         errno_of: ErrnoOf = default_errno_of,
         patience: Patience | None = None,
+        on_unmounted: Callable[[], None] = lambda: None,
     ) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.settimeout(DEADLINE_S)
         for end in (self._ours, self._theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self._numbers = itertools.count(2, 2)
-        self.session = Session(self._theirs.fileno(), operations, settings, errno_of=errno_of, patience=patience)
+        self.session = Session(
+            self._theirs.fileno(),
+            operations,
+            settings,
+            errno_of=errno_of,
+            patience=patience,
+            on_unmounted=on_unmounted,
+        )
         self._thread = threading.Thread(target=self._serve, name="session")
 
     def _serve(self) -> None:

@@ -22,7 +22,7 @@ class AwayError(Exception):
 
 
 class Refusing(Operations):
-    """`rmdir` fails until `is_back`; `unlink` always does, for good."""
+    """`rmdir`, `flush` and `release` fail until `is_back`; `unlink` always does, for good."""
 
     def __init__(self) -> None:
         self.is_back = threading.Event()
@@ -30,6 +30,9 @@ class Refusing(Operations):
         self.changes = 0
         self.told_to_end: set[int] = set()
         self.on_rmdir: Callable[[], None] = lambda: None
+        self.closing: list[str] = []
+        """What was called of flush and release, and their ends."""
+        self.on_flushed: Callable[[], None] = lambda: None
 
     def rmdir(self, context: Context, parent: int, name: bytes) -> None:
         self.seen.append(name)
@@ -40,8 +43,22 @@ class Refusing(Operations):
     def unlink(self, context: Context, parent: int, name: bytes) -> None:
         raise OSError(errno.EPERM, "never")
 
+    def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
+        self.closing.append("flush")
+        if not self.is_back.is_set():
+            raise AwayError
+
+    def flushed(self, context: Context, ino: int, owner: int) -> None:
+        self.closing.append(f"flushed {ino} {owner}")
+        self.on_flushed()
+
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
-        raise AwayError
+        self.closing.append("release")
+        if not self.is_back.is_set():
+            raise AwayError
+
+    def released(self, context: Context, ino: int, handle: int) -> None:
+        self.closing.append(f"released {ino} {handle}")
 
     def come_back(self) -> None:
         self.is_back.set()
@@ -53,6 +70,18 @@ class Refusing(Operations):
             lambda: self.changes,
             self.told_to_end.__contains__,
         )
+
+
+class Gate:
+    """Who comes in stays until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self) -> None:
+        self.entered.set()
+        assert self.opened.wait(DEADLINE_S)
 
 
 def kernel_of(files: Refusing, wait_s: float = DEADLINE_S) -> FakeKernel:
@@ -140,27 +169,104 @@ def test_the_end_of_the_session_ends_it() -> None:
         assert kernel.receive() == (waiting, errno.ENOTCONN, b"")
 
 
-def test_nobody_waits_for_a_release() -> None:
-    with kernel_of(Refusing()) as kernel:
-        assert kernel.ask(wire.FUSE_RELEASE, 1, wire.fuse_release_in.pack(1, 0, 0, 0)) == (errno.EROFS, b"")
+# ---------------------------------------------------------------------- what is done once, at the end
+
+FLUSH = wire.fuse_flush_in.pack(7, 0, 0, 99)
+
+
+@pytest.mark.parametrize(
+    ("opcode", "body", "attempt", "end"),
+    [
+        (wire.FUSE_FLUSH, FLUSH, "flush", "flushed 5 99"),
+        (wire.FUSE_RELEASE, wire.fuse_release_in.pack(7, 0, 0, 0), "release", "released 5 7"),
+    ],
+)
+def test_what_ends_with_a_close_ends_when_it_has_succeeded(opcode: int, body: bytes, attempt: str, end: str) -> None:
+    """Not when an attempt has failed that is made again: locks protect what is not saved yet."""
+    files = Refusing()
+    with kernel_of(files) as kernel:
+        waiting = kernel.send(opcode, 5, body)
+        until(lambda: len(files.closing) == 1)
+        kernel.ask(wire.FUSE_UNLINK, 1, b"f\0")
+        files.changes += 1
+        until(lambda: len(files.closing) == 2)
+        files.come_back()
+        assert kernel.receive() == (waiting, 0, b"")
+    assert files.closing[-1] == end
+    assert set(files.closing[:-1]) == {attempt}
+
+
+def test_what_ends_with_a_close_ends_before_it_is_told_that_it_has_failed() -> None:
+    files = Refusing()
+    with kernel_of(files, wait_s=0.2) as kernel:
+        assert kernel.ask(wire.FUSE_FLUSH, 5, FLUSH) == (errno.EROFS, b"")
+        assert files.closing[-1] == "flushed 5 99"
+        assert files.closing.count("flushed 5 99") == 1
+
+
+def test_what_keeps_the_end_from_being_right_is_told() -> None:
+    files = Refusing()
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "the locks were lost")
+
+    files.on_flushed = fail
+    with kernel_of(files, wait_s=0.2) as kernel:
+        assert kernel.ask(wire.FUSE_FLUSH, 5, FLUSH) == (errno.EIO, b"")
+        files.is_back.set()
+        assert kernel.ask(wire.FUSE_FLUSH, 5, FLUSH) == (errno.EIO, b"")
+
+
+def test_others_who_are_told_to_end_do_not_wait_for_what_ends_with_a_close() -> None:
+    """It goes over a network."""
+    files = Refusing()
+    files.on_flushed = gate = Gate()
+    files.told_to_end.add(42)
+    with kernel_of(files) as kernel:
+        closing = kernel.send(wire.FUSE_FLUSH, 5, FLUSH)
+        until(lambda: "flush" in files.closing)
+        kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(closing))
+        assert gate.entered.wait(DEADLINE_S)
+        waiting = kernel.send(wire.FUSE_RMDIR, 1, b"d\0")
+        until(lambda: len(files.seen) == 1)
+        kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(waiting))
+        assert kernel.receive() == (waiting, errno.EINTR, b"")
+        kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(closing))
+        assert kernel.ask(wire.FUSE_UNLINK, 1, b"f\0") == (errno.EPERM, b""), (
+            "and the kernel need not interrupt it again"
+        )
+        gate.opened.set()
+        assert kernel.receive() == (closing, errno.EINTR, b"")
+    assert files.closing[-1] == "flushed 5 99"
+    assert set(files.closing[:-1]) == {"flush"}
+
+
+def test_the_end_of_the_session_leaves_what_ends_with_a_close_to_who_ends_the_file_system() -> None:
+    """He saves what is left, and ends all locks then."""
+    files = Refusing()
+    with kernel_of(files) as kernel:
+        waiting = kernel.send(wire.FUSE_FLUSH, 5, FLUSH)
+        until(lambda: len(files.closing) == 1)
+        kernel.ask(wire.FUSE_UNLINK, 1, b"f\0")
+        kernel.session.cut_off()
+        assert kernel.receive() == (waiting, errno.ENOTCONN, b"")
+    assert set(files.closing) == {"flush"}
+
+
+def test_one_that_waits_with_its_thread_hears_of_the_unmounting() -> None:
+    """The session ends when it has."""
+    files = Refusing()
+    files.on_rmdir = gate = Gate()
+    with FakeKernel(files, errno_of=_errno_of, on_unmounted=gate.opened.set) as kernel:
+        kernel.send(wire.FUSE_RMDIR, 1, b"d\0")
+        assert gate.entered.wait(DEADLINE_S)
+    assert files.seen == [b"d"]
 
 
 def test_what_is_too_much_to_keep_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parking, "BYTES_MAX", 10)
     with kernel_of(Refusing()) as kernel:
         assert kernel.ask(wire.FUSE_RMDIR, 1, b"d\0") == (errno.EROFS, b"")
-
-
-class Gate:
-    """Who comes in stays until it is opened."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.opened = threading.Event()
-
-    def __call__(self) -> None:
-        self.entered.set()
-        assert self.opened.wait(DEADLINE_S)
 
 
 def test_a_signal_that_comes_before_the_first_attempt_has_failed_ends_it_too() -> None:

@@ -20,11 +20,13 @@ QUICK, SLOW = wire.FUSE_GETATTR, wire.FUSE_FSYNC
 class Requests:
     """A source of requests, and a record of who handled what."""
 
-    def __init__(self, threads_max: int, handle: Callable[[int], None]) -> None:
+    def __init__(
+        self, threads_max: int, handle: Callable[[int], None], on_end: Callable[[], None] = lambda: None
+    ) -> None:
         self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._handle_opcode = handle
         self.handled: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-        self.readers = Readers(self._read, self._handle, 4096, threads_max)
+        self.readers = Readers(self._read, self._handle, 4096, threads_max, on_end)
         self.reading = 0
         self.readers.start()
 
@@ -65,6 +67,15 @@ def test_quick_requests_in_a_row_are_handled_by_one_thread() -> None:
     names = [requests.ask(QUICK) for _ in range(2000)]
     requests.end()
     assert changes(names) < 1000
+
+
+def test_the_end_is_told_while_a_request_is_still_handled() -> None:
+    """So that it ends soon: everybody waits for it then."""
+    told = threading.Event()
+    requests = Requests(16, lambda opcode: _wait(told), told.set)
+    requests.send(SLOW)
+    requests.end()
+    assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
 
 
 def test_nobody_waits_for_one_that_is_slow() -> None:

@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.fake_kernel import DEADLINE_S, FakeKernel
 from support.memory_mounts import ROOT, MemoryMounts
 from support.mounts import eventually
 
+from dfsfuse.errors import ReadOnlyError
+from dfsfuse.fusekernel import parking, wire
+from dfsfuse.fusekernel.dispatch import Patience
 from dfsfuse.fusekernel.replies import Replies
 from dfsfuse.fusekernel.values import NOW, Changes, Context, Lock, LockRequest
+from dfsfuse.mount.errors import errno_of
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.mount.mapped_pages import MappedPages
 
@@ -49,6 +54,19 @@ class Side:
     def open(self, ino: int) -> int:
         return self.fs.open(WHO, ino, os.O_RDWR, kill_privileges=False).handle
 
+    def close(self, ino: int, handle: int, owner: int) -> None:
+        """A descriptor of several, as the session does it."""
+        try:
+            self.fs.flush(WHO, ino, handle, owner)
+        finally:
+            self.fs.flushed(WHO, ino, owner)
+
+    def release(self, ino: int, handle: int) -> None:
+        try:
+            self.fs.release(WHO, ino, handle, None)
+        finally:
+            self.fs.released(WHO, ino, handle)
+
     def write(self, ino: int, handle: int, data: bytes) -> None:
         self.fs.write(WHO, ino, handle, 0, memoryview(data), kill_privileges=False)
 
@@ -78,7 +96,7 @@ def test_what_was_written_shows_when_the_lock_ends(sides: tuple[Side, Side], ino
     assert other.set(ino, fcntl.F_WRLCK) == 0
     assert other.fs.read(WHO, ino, theirs, 0, 9) == b"first"
     for side, handle in zip(sides, (mine, theirs), strict=True):
-        side.fs.release(WHO, ino, handle, None)
+        side.release(ino, handle)
 
 
 def test_who_is_in_the_way(sides: tuple[Side, Side], ino: int) -> None:
@@ -94,11 +112,41 @@ def test_each_close_ends_fcntl_locks_and_the_last_one_a_flock(sides: tuple[Side,
     handle = one.open(ino)
     one.set(ino, fcntl.F_WRLCK, owner=1)
     one.set(ino, fcntl.F_WRLCK, owner=2, flock=True, handle=handle)
-    one.fs.flush(WHO, ino, handle, 1)
+    one.close(ino, handle, 1)
     assert other.set(ino, fcntl.F_WRLCK) == 0
     assert other.set(ino, fcntl.F_WRLCK, flock=True) == errno.EAGAIN
-    one.fs.release(WHO, ino, handle, 2)
+    one.release(ino, handle)
     assert other.set(ino, fcntl.F_WRLCK, flock=True) == 0
+
+
+def test_a_close_that_waits_for_servers_keeps_its_locks_until_the_data_is_saved(
+    sides: tuple[Side, Side], ino: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another mount that comes first when they return must not have the lock, and the file without the data."""
+    one, other = sides
+    namespace: Any = one.vfs._context.store
+    returns = 0
+    monkeypatch.setattr(parking, "RETRY_S", 600.0)
+    patience = Patience(
+        lambda error, *_: DEADLINE_S if isinstance(error, ReadOnlyError) else 0.0, lambda: returns, lambda _: False
+    )
+    mine, theirs = one.open(ino), other.open(ino)
+    assert one.set(ino, fcntl.F_WRLCK) == 0
+    one.write(ino, mine, b"mine")
+    with FakeKernel(one.fs, errno_of=errno_of, patience=patience) as kernel:
+        namespace.is_writable = False
+        closing = kernel.send(wire.FUSE_FLUSH, ino, wire.fuse_flush_in.pack(mine, 0, 0, 1))
+        dispatcher: Any = kernel.session._dispatcher
+        eventually(lambda: dispatcher._parking._parked, "it waits")
+        namespace.is_writable = True
+        one.vfs.locks.beat()
+        assert other.set(ino, fcntl.F_WRLCK) == errno.EAGAIN
+        returns = 1
+        assert kernel.receive() == (closing, 0, b"")
+        assert other.set(ino, fcntl.F_WRLCK) == 0
+        assert other.fs.read(WHO, ino, theirs, 0, 9) == b"mine"
+    one.release(ino, mine)
+    other.release(ino, theirs)
 
 
 def test_nothing_changes_the_data_of_a_file_whose_locks_were_lost(sides: tuple[Side, Side], ino: int) -> None:
@@ -118,7 +166,7 @@ def test_nothing_changes_the_data_of_a_file_whose_locks_were_lost(sides: tuple[S
             attempt()
         assert caught.value.errno == errno.EIO
     one.fs.setattr(WHO, ino, Changes(mode=stat.S_IFREG | 0o600), None)
-    one.fs.release(WHO, ino, handle, None)
+    one.release(ino, handle)
 
 
 def test_the_kernel_is_told_to_forget_before_the_answer(sides: tuple[Side, Side], ino: int) -> None:
@@ -172,8 +220,8 @@ def test_the_kernel_hands_over_what_was_mapped_before_others_may_read(
     assert pages.collected == [ino]
     assert other.set(ino, fcntl.F_RDLCK, flock=flock, handle=theirs) == 0
     assert other.fs.read(WHO, ino, theirs, 0, 9) == b"mapped"
-    one.fs.release(WHO, ino, mine, None)
-    other.fs.release(WHO, ino, theirs, None)
+    one.release(ino, mine)
+    other.release(ino, theirs)
 
 
 def test_nothing_is_asked_of_the_kernel_for_who_cannot_have_written_by_a_mapping(
@@ -189,11 +237,11 @@ def test_nothing_is_asked_of_the_kernel_for_who_cannot_have_written_by_a_mapping
     assert one.set(ino, fcntl.F_WRLCK, handle=handle) == 0
     assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "he has not mapped it"
     pages.was_mapped = True
-    one.fs.release(WHO, ino, handle, None)
+    one.release(ino, handle)
     writer = one.fs.open(WHO, ino, os.O_WRONLY, kill_privileges=False).handle
     assert one.set(ino, fcntl.F_WRLCK, handle=writer) == 0
     assert one.set(ino, fcntl.F_UNLCK, handle=writer) == 0, "nobody can map it to write"
-    one.fs.release(WHO, ino, writer, None)
+    one.release(ino, writer)
     assert pages.collected == []
 
 
@@ -207,7 +255,7 @@ def test_what_keeps_the_unlock_from_being_right_is_told_though_it_comes_later(
     one.vfs.locks._save = lambda _: (_ for _ in ()).throw(OSError(errno.EROFS, "two servers are away"))
     assert one.set_and_wait(ino, fcntl.F_UNLCK, handle=handle) == errno.EROFS
     one.vfs.locks._save = lambda _: None
-    one.fs.release(WHO, ino, handle, None)
+    one.release(ino, handle)
 
 
 def test_a_time_that_is_set_stays_though_the_file_was_written_by_a_mapping_before(
@@ -218,12 +266,12 @@ def test_a_time_that_is_set_stays_though_the_file_was_written_by_a_mapping_befor
     pages = Pages(one, handle)
     pages.dirty.append(b"mapped")
     one.fs.setattr(WHO, ino, Changes(mtime_ns=12345), handle)
-    one.fs.flush(WHO, ino, handle, 1)
+    one.close(ino, handle, 1)
     assert one.fs.getattr(WHO, ino, None).attributes.mtime_ns == 12345
     assert one.fs.read(WHO, ino, handle, 0, 9) == b"mapped"
     pages.collected.clear()
     one.fs.setattr(WHO, ino, Changes(mtime_ns=NOW), handle)
     one.fs.setattr(WHO, ino, Changes(atime_ns=5), handle)
-    one.fs.release(WHO, ino, handle, None)
+    one.release(ino, handle)
     one.fs.setattr(WHO, ino, Changes(mtime_ns=12345), None)
     assert pages.collected == [], "no time to keep, or nobody who could have mapped it"

@@ -73,9 +73,11 @@ def test_a_file_from_create_to_release(fs: KernelOperations) -> None:
     assert fs.read(WHO, ino, handle, 0, 100) == b"\0\0\0hello"
     fs.setattr(WHO, ino, Changes(size=4), handle)
     fs.release(WHO, ino, handle, None)
+    fs.released(WHO, ino, handle)
     again = fs.open(WHO, ino, os.O_RDONLY, kill_privileges=False).handle
     assert fs.read(WHO, ino, again, 0, 100) == b"\0\0\0h"
     fs.release(WHO, ino, again, None)
+    fs.released(WHO, ino, again)
 
 
 MADE_MEANWHILE: dict[str, Callable[[KernelOperations], object]] = {
@@ -267,6 +269,7 @@ def test_an_inode_that_another_mount_has_removed_is_stale(mounts: MemoryMounts) 
     one, other = KernelOperations(mounts.mount()), KernelOperations(mounts.mount())
     ino, handle = create(one)
     one.release(WHO, ino, handle, None)
+    one.released(WHO, ino, handle)
     link = one.symlink(WHO, ROOT, b"link", b"there").attributes
     folder = one.mkdir(WHO, ROOT, b"d", 0o755, 0).attributes
     assert link is not None

@@ -30,6 +30,7 @@ WAIT_S = 60.0
         (MaybeDoneError(), "mkdir", False, False),
         (MaybeDoneError(), "flush", True, True),
         (MaybeDoneError(), "fsync", True, True),
+        (MaybeDoneError(), "release", True, True),
         (LostError(), "fsync", False, False),
         (NoSpaceError(), "write", False, False),
         (AuthenticationError(), "read", False, False),

@@ -52,6 +52,8 @@ def test_where_all_goes_well_nothing_is_left(mounts: MemoryMounts, pause: Pauses
     vfs.write(handle, 0, b"never closed")
     assert vfs.ending.save_all(30.0, pause) is None
     assert mounts.map.ends_within_s == 30.0, "a save under way waits no longer than that either"
+    vfs.ending.is_near(5.0)
+    assert mounts.map.ends_within_s == 5.0
     assert vfs.ending.left_over() == []
     assert pause.count == 0
     assert read_file(mounts.mount(), b"f") == b"never closed"

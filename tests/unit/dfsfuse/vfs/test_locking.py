@@ -92,6 +92,19 @@ class Mount:
     def take(self, owner: int, start: int = 0, end: int = 99, **how: Any) -> int:
         return self.lock(owner, start, end, **how).result()
 
+    def close(self, owner: int) -> None:
+        """A descriptor; what keeps the data from being saved keeps no lock."""
+        try:
+            self.locks.closing(INO, owner)
+        finally:
+            self.locks.closed(INO, owner)
+
+    def end_opening(self, handle: int) -> None:
+        try:
+            self.locks.releasing(INO, handle)
+        finally:
+            self.locks.released(INO, handle)
+
     def unlock(self, owner: int, start: int = 0, end: int = 99, *, flock: bool = False) -> None:
         self.locks.unlock(INO, owner, start, end, is_flock=flock)
 
@@ -151,7 +164,7 @@ def test_what_is_not_wanted_any_more_leaves_nothing(world: World) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     assert a.take(1) == b.take(1, flock=True) == 0
     a.unlock(1)
-    b.locks.released(INO, 0)
+    b.end_opening(0)
     assert keys.locks(INO) not in world.map.items
     a.locks.beat()
     b.locks.close()
@@ -162,7 +175,7 @@ def test_who_holds_nothing_asks_nobody(world: World) -> None:
     """Every close() of every file comes here."""
     a = world.mount()
     world.map.before_commit = lambda _: pytest.fail("a commit")
-    a.locks.closed(INO, 1)
+    a.close(1)
     a.unlock(1)
     assert a.saved == []
 
@@ -173,9 +186,29 @@ def test_the_data_is_saved_before_a_lock_ends(world: World) -> None:
     a.locks._save = lambda ino: held.append(len(world.table()))
     a.take(1)
     a.unlock(1, 0, 49)
-    a.locks.closed(INO, 1)
+    a.close(1)
     assert held == [1, 1]
     assert world.table() == ()
+
+
+def test_a_close_that_cannot_save_yet_leaves_the_locks_until_it_has_ended(world: World) -> None:
+    """It may be tried again (`-o wait`), and others must not read before."""
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, handle=11)
+    a.take(2, flock=True, handle=11)
+    save, a.locks._save = a.locks._save, lambda _: (_ for _ in ()).throw(ReadOnlyError("two servers are away"))
+    for attempt in (lambda: a.locks.closing(INO, 1), lambda: a.locks.releasing(INO, 11)):
+        for _ in range(2):
+            with pytest.raises(ReadOnlyError):
+                attempt()
+    assert (b.take(1), b.take(1, flock=True)) == (errno.EAGAIN, errno.EAGAIN)
+    a.locks._save = save
+    a.locks.closing(INO, 1)
+    a.locks.closed(INO, 1)
+    a.locks.releasing(INO, 11)
+    a.locks.released(INO, 11)
+    assert a.saved == [INO, INO]
+    assert (b.take(1), b.take(1, flock=True)) == (0, 0)
 
 
 def test_any_close_ends_all_fcntl_locks_of_the_owner(world: World) -> None:
@@ -184,7 +217,7 @@ def test_any_close_ends_all_fcntl_locks_of_the_owner(world: World) -> None:
     a.take(1, 50, 59)
     a.take(2, 20, 29)
     a.take(1, flock=True)
-    a.locks.closed(INO, 1)
+    a.close(1)
     assert [lock.holder[1:] for lock in world.table()] == [(2, False), (1, True)]
 
 
@@ -198,7 +231,7 @@ def test_an_opening_that_ends_takes_what_was_set_through_it(world: World) -> Non
     a.take(2, 10, 19, handle=12)
     a.take(1, flock=True, handle=11)
     assert (b.take(1, 0, 9), b.take(1, flock=True)) == (errno.EAGAIN, errno.EAGAIN)
-    a.locks.released(INO, 11)
+    a.end_opening(11)
     assert [lock.holder[1:] for lock in world.table()] == [(2, False)]
     assert a.saved == [INO]
     assert (b.take(1, 0, 9), b.take(1, flock=True), b.take(1, 10, 19)) == (0, 0, errno.EAGAIN)
@@ -210,7 +243,8 @@ def test_an_opening_without_locks_ends_quietly(world: World) -> None:
     a.take(1, handle=11)
     a.saved.clear()
     before = len(world.map.batches)
-    a.locks.released(INO, 12)
+    a.end_opening(12)
+    a.locks.releasing(INO + 1, 11)
     a.locks.released(INO + 1, 11)
     assert (a.saved, len(world.map.batches)) == ([], before)
 
@@ -219,14 +253,14 @@ def test_an_fcntl_lock_that_was_taken_again_through_another_descriptor_stays(wor
     """The first descriptor's close() ends all locks of the process; its last duplicate may go much later."""
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, handle=11)
-    a.locks.closed(INO, 1)
+    a.close(1)
     assert world.table() == ()
     a.take(1, handle=12)
-    a.locks.released(INO, 11)
+    a.end_opening(11)
     assert b.take(1) == errno.EAGAIN
-    a.locks.closed(INO, 1)
+    a.close(1)
     assert b.take(1) == 0
-    a.locks.released(INO, 12)
+    a.end_opening(12)
     assert [lock.session for lock in world.table()] == [b"b1"]
 
 
@@ -234,9 +268,9 @@ def test_locks_of_one_process_through_two_descriptors_stay_while_one_is_open(wor
     a = world.mount()
     a.take(1, 0, 9, handle=11)
     a.take(1, 10, 19, handle=12)
-    a.locks.released(INO, 11)
+    a.end_opening(11)
     assert [(lock.start, lock.end) for lock in world.table()] == [(0, 19)]
-    a.locks.released(INO, 12)
+    a.end_opening(12)
     assert world.table() == ()
 
 
@@ -245,9 +279,9 @@ def test_an_owners_number_that_is_given_again_before_the_end_was_told(world: Wor
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, 0, 9, handle=11)
     assert a.take(1, 0, 99, handle=12) == 0
-    a.locks.released(INO, 11)
+    a.end_opening(11)
     assert b.take(1) == errno.EAGAIN
-    a.locks.released(INO, 12)
+    a.end_opening(12)
     assert b.take(1) == 0
 
 
@@ -256,7 +290,7 @@ def test_who_was_refused_through_an_opening_has_nothing_through_it(world: World)
     b.take(1, 50, 59)
     a.take(1, 0, 9, handle=11)
     assert a.take(1, 50, 59, handle=12) == errno.EAGAIN
-    a.locks.released(INO, 11)
+    a.end_opening(11)
     assert [lock.session for lock in world.table()] == [b"b1"]
 
 
@@ -266,10 +300,10 @@ def test_the_end_of_an_opening_forgives_what_was_lost(world: World) -> None:
     a.locks._session.lose()
     with pytest.raises(OSError, match="lost"):
         a.locks.check(INO)
-    a.locks.released(INO, 12)
+    a.end_opening(12)
     with pytest.raises(OSError, match="lost"):
         a.locks.check(INO)
-    a.locks.released(INO, 11)
+    a.end_opening(11)
     a.locks.check(INO)
 
 
@@ -278,7 +312,7 @@ def test_a_waiter_that_is_killed_leaves_an_opening_that_ends_with_nothing(world:
     b.take(1)
     waiter = a.lock(1, wait=True, handle=11)
     waiter.interrupt()
-    a.locks.released(INO, 11)
+    a.end_opening(11)
     b.unlock(1)
     assert world.table() == ()
 
@@ -287,7 +321,7 @@ def test_an_opening_whose_locks_cannot_be_ended_now_has_them_ended_later(world: 
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, handle=11)
     world.map.is_writable = False
-    a.locks.released(INO, 11)
+    a.end_opening(11)
     world.map.is_writable = True
     assert b.take(1) == errno.EAGAIN
     a.locks.beat()
@@ -324,9 +358,9 @@ def test_what_only_one_mount_may_use(world: World, caplog: pytest.LogCaptureFixt
         assert b.take(1, 128, 128, shared=True, guard=GUARD, wait=wait) == errno.EAGAIN
     assert b.take(1, 128, 128, shared=True, flock=True) == 0
     assert caplog.text.count("'x-shm': a lock is refused") == 1
-    a.locks.closed(INO, 1)
+    a.close(1)
     assert b.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
-    a.locks.closed(INO, 2)
+    a.close(2)
     assert b.take(1, 128, 128, shared=True, guard=GUARD) == 0
     assert a.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
 
@@ -500,7 +534,7 @@ def test_who_has_lost_a_lock_gets_no_other_one_on_the_file_before_he_knows(world
             a.take(1, 50, 59)
         assert caught.value.errno == errno.EIO
     assert a.take(2, 50, 59) == 0, "another process knows of nothing"
-    a.locks.released(INO, 0)
+    a.end_opening(0)
     assert (a.take(1, 50, 59), a.take(1, 0, 9)) == (0, errno.EAGAIN)
 
 
@@ -549,7 +583,7 @@ def test_what_a_lost_lock_protects_is_not_written_to_either(world: World) -> Non
             check(ino)
     check(another)
     with pytest.raises(OSError, match="lost"):
-        a.locks.closed(INO, 1)
+        a.close(1)
     for ino in names:
         check(ino)
 
@@ -606,8 +640,8 @@ def test_a_lock_that_cannot_be_ended_at_close_is_ended_later(world: World) -> No
     a.take(1)
     a.take(2, 200, 299)
     world.map.is_writable = False
-    a.locks.closed(INO, 1)
-    a.locks.closed(INO, 2)
+    a.close(1)
+    a.close(2)
     with pytest.raises(ReadOnlyError):
         b.take(1, 500, 500)
     world.map.is_writable = True
