@@ -1,6 +1,20 @@
-"""`python -m dfs_server` is `dfs-server`."""
+"""The program `dfs-server`, as it is installed and as `python -m dfs_server`."""
 
-from dfs_server.cli import main
+from collections.abc import Callable
+
+from dfs_server.starting import start
+
+
+def main() -> None:
+    """Load the command and run it."""
+
+    def load() -> Callable[[], None]:
+        from dfs_server.cli import main as command
+
+        return command
+
+    start(load)
+
 
 if __name__ == "__main__":
     main()
