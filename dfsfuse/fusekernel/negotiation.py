@@ -10,6 +10,7 @@ What is asked for, and why:
 - CACHE_SYMLINKS: the target of a symbolic link never changes.
 - ABORT_ERROR: a connection that was cut is told from one that was unmounted.
 - HAS_EXPIRE_ONLY: a name may be marked old without being dropped.
+- REQUEST_TIMEOUT, if a time is to be asked for (`time_limits`).
 
 What is not: WRITEBACK_CACHE (the kernel would decide where O_APPEND writes), EXPORT_SUPPORT (NFS), NO_OPEN_SUPPORT and
 NO_OPENDIR_SUPPORT (there are handles), POSIX_ACL, DONT_MASK (the kernel applies the umask), SPLICE_* (Python cannot).
@@ -40,6 +41,8 @@ DEFAULT_FLAGS: Final = (
     | wire.FUSE_CACHE_SYMLINKS
     | wire.FUSE_HAS_EXPIRE_ONLY
 )
+_REQUEST_TIMEOUT: Final = 1 << 42
+"""FUSE_REQUEST_TIMEOUT: from Linux 6.15 on, and not in the headers of Debian 12."""
 _NEEDED_FOR_SIZE: Final = wire.FUSE_MAX_PAGES | wire.FUSE_INIT_EXT
 _LOW: Final = 2**32 - 1
 
@@ -58,6 +61,8 @@ class Settings:
     """The kernel takes no more than the mount's read_ahead_kb, which `mounting.set_read_ahead` raises."""
     max_background: int = 64
     """Requests that nobody waits for (read-ahead) at a time."""
+    request_timeout_s: int = 0
+    """How long a request may be without an answer before the kernel ends the mount; 0: what the system's setting is."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def negotiate(request: Request, settings: Settings) -> tuple[Negotiated | None, 
             f"the kernel speaks FUSE {major}.{minor}; needed is {wire.FUSE_KERNEL_VERSION}.{MINOR_MIN} (Linux 5.4)"
         )
     offered = low | high << 32 if low & wire.FUSE_INIT_EXT else low
-    flags = offered & (settings.flags | _NEEDED_FOR_SIZE)
+    wanted = settings.flags | _NEEDED_FOR_SIZE | (_REQUEST_TIMEOUT if settings.request_timeout_s else 0)
+    flags = offered & wanted
     max_write = settings.max_write_bytes if flags & wire.FUSE_MAX_PAGES else 32 * PAGE_BYTES
     agreed = Negotiated(min(minor, wire.FUSE_KERNEL_MINOR_VERSION), flags, min(max_write, settings.max_write_bytes))
     return agreed, _pack(agreed, settings, min(readahead, settings.max_readahead_bytes))
@@ -101,4 +107,6 @@ def _pack(agreed: Negotiated, settings: Settings, max_readahead: int) -> bytes:
         -(-agreed.max_write_bytes // PAGE_BYTES),
         0,
         agreed.flags >> 32,
+        0,
+        settings.request_timeout_s,
     )

@@ -149,9 +149,9 @@ fuse_out_header: Final = Struct("=IiQ")
 
 fuse_init_in: Final = Struct("=IIIII44x")
 """major minor max_readahead flags flags2"""
-fuse_init_out: Final = Struct("=IIIIHHIIHHI28x")
+fuse_init_out: Final = Struct("=IIIIHHIIHHIIH22x")
 """major minor max_readahead flags max_background congestion_threshold max_write time_gran max_pages map_alignment
-flags2"""
+flags2 max_stack_depth request_timeout"""
 fuse_entry_out: Final = Struct("=QQQQII" + ATTR_FIELDS)
 """nodeid generation entry_valid attr_valid entry_valid_nsec attr_valid_nsec attr"""
 fuse_attr_out: Final = Struct("=QII" + ATTR_FIELDS)

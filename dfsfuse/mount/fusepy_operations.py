@@ -147,7 +147,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
             self._vfs.setattr(self._resolve(path), changes)
 
     def utimens(self, path: str, times: tuple[TimeChange, TimeChange]) -> None:
-        now_ns = time.time_ns()
+        now_ns = self._vfs.now_ns()
         atime_ns, mtime_ns = (now_ns if change is NOW else change for change in times)
         changes = AttributeChanges(atime_ns=atime_ns, mtime_ns=mtime_ns)
         self._vfs.setattr(self._resolve(path), changes)

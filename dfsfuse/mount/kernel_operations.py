@@ -27,7 +27,6 @@ import errno
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -217,7 +216,7 @@ class KernelOperations(Operations):
             )
         if changes.size is not None:
             self._check_locks(ino)
-        now_ns = time.time_ns()
+        now_ns = self._vfs.now_ns()
         wanted = AttributeChanges(
             mode=None if mode is None else stat.S_IMODE(mode),
             uid=changes.uid,

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from dfsfuse.fusekernel import mounting, wire
+from dfsfuse.fusekernel import mounting, time_limits, wire
 from dfsfuse.fusekernel.dispatch import Patience
 from dfsfuse.fusekernel.mounting import MountError
 from dfsfuse.fusekernel.negotiation import DEFAULT_FLAGS, PAGE_BYTES, Settings, UnsupportedKernelError
@@ -111,7 +111,10 @@ class KernelSession:
             flags=_FLAGS,
             max_write_bytes=write_size(int(fuse.get("max_write", Settings.max_write_bytes))),
             max_readahead_bytes=int(fuse.get("max_readahead", Settings.max_readahead_bytes)),
+            request_timeout_s=time_limits.wanted_s(),
         )
+        if limit_s := time_limits.in_force_s():
+            log.warning("the kernel ends this mount if a program waits for a lock for %d s (sysctl fs.fuse)", limit_s)
         try:
             self._mount = mounting.mount(mountpoint, mount_options(fuse))
         except MountError as error:

@@ -108,9 +108,15 @@ def check_links(nlink: int) -> int:
     return nlink
 
 
+def change_time_ns(inode: Inode, now_ns: int) -> int:
+    """The time of change of an inode that changes now. A folder's is never the same twice, though several changes are
+    made in one tick of the clock, or by clocks that differ: it tells whether a listing still holds."""
+    return max(now_ns, inode.ctime_ns + 1) if inode.is_directory else now_ns
+
+
 def touched(inode: Inode, now_ns: int) -> Inode:
     """The inode of a directory whose entries have changed."""
-    return msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=now_ns)
+    return msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=change_time_ns(inode, now_ns))
 
 
 class InodeNumbers:

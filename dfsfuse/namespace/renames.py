@@ -123,7 +123,8 @@ def _exchange(
 
 
 def _moved(inode: Inode, parent: int, now_ns: int) -> Inode:
-    return msgspec.structs.replace(inode, ctime_ns=now_ns, parent=parent if inode.is_directory else 0)
+    changed_ns = inodes.change_time_ns(inode, now_ns)
+    return msgspec.structs.replace(inode, ctime_ns=changed_ns, parent=parent if inode.is_directory else 0)
 
 
 def _count(tx: Transaction, ino: int, entries: int, folders: int, now_ns: int) -> None:

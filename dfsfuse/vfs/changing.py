@@ -41,7 +41,7 @@ def changed(inode: Inode, changes: AttributeChanges, now_ns: int) -> Inode:
         gid=inode.gid if changes.gid is None else changes.gid,
         atime_ns=inode.atime_ns if changes.atime_ns is None else records.clamped_time(changes.atime_ns),
         mtime_ns=inode.mtime_ns if changes.mtime_ns is None else records.clamped_time(changes.mtime_ns),
-        ctime_ns=now_ns,
+        ctime_ns=inodes.change_time_ns(inode, now_ns),
     )
 
 

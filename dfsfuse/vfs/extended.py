@@ -72,8 +72,8 @@ class Extended:
         def work(tx: Transaction) -> None:
             inode = inodes.load(tx, ino)
             directories.check_way(tx, way)
-            changed = change(inode.xattrs)
-            inodes.save(tx, ino, msgspec.structs.replace(inode, xattrs=changed, ctime_ns=now_ns))
+            changed, changed_ns = change(inode.xattrs), inodes.change_time_ns(inode, now_ns)
+            inodes.save(tx, ino, msgspec.structs.replace(inode, xattrs=changed, ctime_ns=changed_ns))
 
         self._context.store.transact(work, durable=False)
 

@@ -41,7 +41,7 @@ class _Snapshot:
     entries: list[DirectoryEntry]
 
     def shows(self, inode: Inode) -> bool:
-        """Whether these are still the folder's entries: each change of one sets the folder's times and size."""
+        """Whether these are still the folder's entries: each change of one sets its time of change to another."""
         then = self.inode
         return (then.mtime_ns, then.ctime_ns, then.size) == (inode.mtime_ns, inode.ctime_ns, inode.size)
 

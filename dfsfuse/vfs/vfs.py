@@ -33,7 +33,7 @@ from dfsfuse.namespace.directories import Way
 from dfsfuse.namespace.inodes import InodeNumbers, error
 from dfsfuse.namespace.keys import ROOT
 from dfsfuse.namespace.transactions import MapStore
-from dfsfuse.vfs import content_state
+from dfsfuse.vfs import content_state, file_clock
 from dfsfuse.vfs.access_times import AccessTimes
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space, space_of
 from dfsfuse.vfs.background_saving import SAVE_AFTER_S, BackgroundSaver
@@ -85,7 +85,7 @@ class Vfs:
         servers: Mapping[int, str],
         usable: Callable[[], frozenset[int]] | None = None,
         room: Callable[[], Room] | None = None,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] = file_clock.now_ns,
         monotonic: Callable[[], float] = time.monotonic,
         durability: str = "close",
         save_after_s: float = SAVE_AFTER_S,
@@ -178,6 +178,10 @@ class Vfs:
     def all_servers_answer(self) -> bool:
         """Whether all servers are believed to answer. Costs nothing."""
         return len(self._context.usable()) == len(self._context.servers)
+
+    def now_ns(self) -> int:
+        """The time that a file gets which is changed now."""
+        return self._context.clock()
 
     def is_open(self, ino: int) -> bool:
         """Has somebody here got the file or folder open?"""

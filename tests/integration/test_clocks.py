@@ -23,8 +23,9 @@ HOUR_NS = 3600 * 10**9
 LOCK_TIMEOUT_S = 3
 OPTIONS = ("-o", f"binding=kernel,lock_timeout={LOCK_TIMEOUT_S}")
 AHEAD = (
-    "import time; real, real_ns = time.time, time.time_ns; "
+    "import time; real, real_ns, tick_ns = time.time, time.time_ns, time.clock_gettime_ns; "
     f"time.time = lambda: real() + 3600; time.time_ns = lambda: real_ns() + {HOUR_NS}; "
+    f"time.clock_gettime_ns = lambda clock: tick_ns(clock) + {HOUR_NS}; "
 )
 
 

@@ -218,3 +218,16 @@ def test_a_file_that_is_open_while_its_folder_goes(root: Path) -> None:
         with suppress(OSError):
             file.write(b" still")
         assert os.pread(file.fileno(), 100, 0) == b"here still"
+
+
+def test_a_local_file_that_is_made_afterwards_is_not_older(root: Path, tmp_path: Path) -> None:
+    """Else `make` would build it again."""
+    for number in range(50):
+        made, written = root / f"made {number}", root / "written"
+        made.touch()
+        os.utime(made)
+        written.write_bytes(b"x")
+        times = [path.stat().st_mtime_ns for path in (made, written)]
+        local = tmp_path / str(number)
+        local.touch()
+        assert local.stat().st_mtime_ns >= max(times)

@@ -277,6 +277,7 @@ def install() -> Schedule:
             "monotonic": _clock_s,
             "perf_counter": _clock_s,
             "clock_gettime": _clock_s,
+            "clock_gettime_ns": lambda _: _time_ns(),
             "time": lambda: _time_ns() / 1e9,
             "time_ns": _time_ns,
             "sleep": schedule.sleep,

@@ -195,7 +195,7 @@ def test_timeouts_are_those_of_the_code() -> None:
 def test_decisions_are_numbered_and_listed() -> None:
     folder = ROOT / "docs/decisions"
     found = sorted(page.name for page in folder.glob("[0-9]*.md"))
-    assert [name[:4] for name in found] == [f"{number:04}" for number in range(1, len(found) + 1)]
+    assert len({name[:4] for name in found}) == len(found), "a number is given out once"
     listed = re.findall(r"^\| \[(\d{4})\]\((.*?)\) \| (.*) \|$", (folder / "README.md").read_text(), re.MULTILINE)
     assert [name for _, name, _ in listed] == found
     for number, name, title in listed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 import sys
-import time
 
 import click
 
@@ -15,6 +14,7 @@ from dfsfuse.cli.output import printable
 from dfsfuse.cli.own_mounts import OwnMounts
 from dfsfuse.cli.progress import Bar
 from dfsfuse.cli.reports import CommandError, local_errors
+from dfsfuse.vfs import file_clock
 
 
 @click.command("put", short_help="Put a local file or folder on the servers.")
@@ -56,7 +56,7 @@ def _put_standard_input(client: Client, remote: str | None, *, recursive: bool) 
     if remote is None or recursive:
         raise click.UsageError("put - needs REMOTE, and takes no -r")
     path = remote_paths.normal(remote)
-    now = time.time_ns()
+    now = file_clock.now_ns()
     with Bar() as bar:
         stream = sys.stdin.buffer
         mode = 0o666 & ~local_files.umask()

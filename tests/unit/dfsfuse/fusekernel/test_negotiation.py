@@ -20,9 +20,9 @@ def test_a_new_kernel() -> None:
     fields = wire.fuse_init_out.unpack(answer)
     assert agreed is not None
     assert (agreed.minor, agreed.max_write_bytes) == (38, 1 << 20)
-    major, minor, readahead, low, background, congestion, write, granularity, pages, _, high = fields
+    major, minor, readahead, low, background, congestion, write, granularity, pages, _, high, _, timeout = fields
     assert (major, minor, readahead, write, pages, granularity) == (7, 38, 131072, 1 << 20, 256, 1)
-    assert (background, congestion) == (64, 48)
+    assert (background, congestion, timeout) == (64, 48, 0)
     assert low | high << 32 == agreed.flags == DEFAULT_FLAGS | wire.FUSE_MAX_PAGES | wire.FUSE_INIT_EXT
 
 
@@ -54,6 +54,16 @@ def test_an_older_kernel_gets_what_it_has() -> None:
     assert agreed.flags & wire.FUSE_POSIX_LOCKS
     assert not agreed.flags >> 32
     assert wire.fuse_init_out.unpack(answer)[6] == 128 * 1024
+
+
+def test_a_time_for_requests_is_asked_for_with_its_flag() -> None:
+    agreed, answer = negotiate(init(init_body(7, 45)), Settings(request_timeout_s=65_535))
+    assert agreed is not None
+    assert agreed.flags >> 42 & 1
+    assert wire.fuse_init_out.unpack(answer)[-1] == 65_535
+    older, _ = negotiate(init(init_body(7, 38, flags2=(1 << 10) - 1)), Settings(request_timeout_s=65_535))
+    assert older is not None
+    assert not older.flags >> 42
 
 
 def test_a_future_major_version_is_asked_to_come_back() -> None:

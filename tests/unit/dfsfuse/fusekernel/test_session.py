@@ -248,10 +248,19 @@ def test_every_opcode_cut_short() -> None:
         assert kernel.ask(wire.FUSE_STATFS)[0] == 0
 
 
-@pytest.mark.parametrize("opcode", [0, 7, 19, wire.FUSE_BMAP, wire.FUSE_POLL, 52, 4096, 2**32 - 1])
+@pytest.mark.parametrize("opcode", [0, 7, 19, wire.FUSE_BMAP, wire.FUSE_POLL, 4096, 2**32 - 1])
 def test_what_nobody_knows_is_enosys(opcode: int) -> None:
     with FakeKernel(MemoryFs()) as kernel:
         assert kernel.ask(opcode) == (errno.ENOSYS, b"")
+
+
+@pytest.mark.parametrize("opcode", [wire.FUSE_SYNCFS, wire.FUSE_TMPFILE, 52, 53])
+def test_requests_of_a_later_version_than_was_agreed_on_are_enosys(opcode: int) -> None:
+    """The kernel sends them all the same (52 is FUSE_STATX of 7.39, 53 is FUSE_COPY_FILE_RANGE_64 of 7.45), and does
+    without from the first ENOSYS on."""
+    with FakeKernel(MemoryFs()) as kernel:
+        assert kernel.ask(opcode, 1, bytes(24)) == (errno.ENOSYS, b"")
+        assert kernel.ask(wire.FUSE_STATFS)[0] == 0
 
 
 def test_lengths_that_lie(caplog: pytest.LogCaptureFixture) -> None:

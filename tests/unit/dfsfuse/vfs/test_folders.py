@@ -10,6 +10,7 @@ from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, names, write_
 
 from dfsfuse.namespace import directories, inodes, keys, records
 from dfsfuse.namespace.records import Entry
+from dfsfuse.vfs.attributes import AttributeChanges
 from dfsfuse.vfs.vfs import Vfs
 
 
@@ -64,6 +65,27 @@ def test_the_first_reading_sees_what_has_changed_since_the_folder_was_opened(mou
     handle = vfs.opendir(ROOT)
     write_file(vfs, b"a", b"")
     assert _listed(vfs, handle) == [b"a"]
+    vfs.releasedir(handle)
+
+
+@pytest.mark.parametrize("between", ["nothing", "chmod", "setxattr", "moved"])
+def test_that_also_holds_for_changes_within_one_tick_of_the_clock(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, between: str
+) -> None:
+    monkeypatch.setattr(MemoryMounts, "clock", lambda _: 7_000_000_000)
+    vfs = mounts.mount()
+    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    write_file(vfs, b"a", b"", folder)
+    write_file(vfs, b"b", b"", folder)
+    handle = vfs.opendir(folder)
+    if between == "chmod":
+        vfs.setattr(folder, AttributeChanges(mode=0o700))
+    elif between == "setxattr":
+        vfs.setxattr(folder, b"user.a", b"1")
+    elif between == "moved":
+        vfs.rename(ROOT, b"d", ROOT, b"e")
+    vfs.rename(folder, b"a", folder, b"c")
+    assert _listed(vfs, handle) == [b"b", b"c"]
     vfs.releasedir(handle)
 
 
