@@ -2,7 +2,8 @@
 
 Knows sockets and the layout of frames; knows no message. Between frames a connection may be idle for as long as it
 likes (a peer whose machine is gone is noticed by keep-alive); once a frame has begun, in either direction, some byte
-must move every `stall_s` seconds. `deadline`, while it is set, ends everything. Holds no buffers but the caller's.
+must move every `stall_s` seconds. `deadline`, while it is set, ends everything. Has a small buffer of its own for what
+comes together with a header; else holds the caller's only.
 
 Threads: belongs to one. `stop_descriptor` becomes readable when the server stops and stays so; a connection that waits
 for a frame then leaves at once, one in the middle of a frame goes on.
@@ -21,6 +22,8 @@ from dfs_server.protocol.frames import HEADER_BYTES
 from dfs_server.protocol.pieces import Buffer
 
 STALL_S: Final = 30.0
+BUFFER_BYTES: Final = 4096
+"""Most requests come whole, header and body, with one system call."""
 LINGER_S: Final = 0.5
 LINGER_BYTES: Final = 1024 * 1024
 
@@ -46,29 +49,44 @@ class Connection:
         """The client's address, for the log."""
         self._stop = stop_descriptor
         self._stall_s = stall_s
-        self._header = bytearray(HEADER_BYTES)
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._start = self._end = 0  # what has come and is not taken yet is _buffer[_start:_end]
+        self._frame_poll = select.poll()
+        self._frame_poll.register(sock, select.POLLIN)
+        self._frame_poll.register(stop_descriptor, select.POLLIN)
         self.deadline: float | None = None
 
     # -------------------------------------------------------------- receiving
 
-    def receive_header(self) -> bytearray | None:
+    def receive_header(self) -> memoryview | None:
         """The next frame's header, valid until the next call; None: the peer has hung up, or the server is stopping."""
-        view = memoryview(self._header)
-        try:
-            received = self._socket.recv_into(view)
-        except BlockingIOError:
+        if self._start == self._end:
+            self._start = self._end = 0
             if not self._wait_for_frame():
                 return None
-            received = self._receive_some(view)
-        except OSError as error:
-            raise ConnectionLostError(str(error)) from error
-        if received == 0:
-            return None
-        self.receive_into(view[received:])
-        return self._header
+            self._end = self._receive_some(self._buffer)
+            if self._end == 0:
+                return None
+        return self.receive(HEADER_BYTES)
+
+    def receive(self, size: int) -> memoryview:
+        """The next `size` bytes, valid until the next call. Raises `ConnectionLostError`, as below."""
+        end = self._start + size
+        if end <= self._end:
+            view = self._buffer[self._start : end]
+            self._start = end
+            return view
+        view = memoryview(bytearray(size))
+        self.receive_into(view)
+        return view
 
     def receive_into(self, view: memoryview) -> None:
         """Fill `view`. Raises `ConnectionLostError`, also if the peer hangs up before."""
+        if self._start < self._end:
+            count = min(self._end - self._start, len(view))
+            view[:count] = self._buffer[self._start : self._start + count]
+            self._start += count
+            view = view[count:]
         while view:
             received = self._receive_some(view)
             if received == 0:
@@ -143,11 +161,8 @@ class Connection:
 
     def _wait_for_frame(self) -> bool:
         """Whether the peer has sent something (or hung up) before the server stops."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        poll.register(self._stop, select.POLLIN)
         timeout_s = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        events = dict(poll.poll(None if timeout_s is None else timeout_s * 1000))
+        events = dict(self._frame_poll.poll(None if timeout_s is None else timeout_s * 1000))
         if not events:
             raise ConnectionLostError("the peer did not go on in time")
         return self._stop not in events

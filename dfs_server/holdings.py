@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from dfs_server.namespace_store import NamespaceStore
+from dfs_server.open_pieces import OpenPieces
 from dfs_server.piece_store import BadPieceError, HeldPiece, PieceStore, check_piece
 from dfs_server.piece_tables import PieceName, StoredPiece
 from dfs_server.protocol.messages import MAX_PUT_PIECES_BYTES, MAX_SMALL_PIECE_BYTES
@@ -29,13 +30,19 @@ LIST_STEP: Final = 1000
 
 
 class Holdings:
-    """The pieces below `folder` (`ROOT/<user>`). `clock` in seconds since 1970."""
+    """The pieces below `folder` (`ROOT/<user>`). `clock` in seconds since 1970. `open_pieces`: see `PieceStore`."""
 
-    def __init__(self, folder: Path, store: NamespaceStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: NamespaceStore,
+        clock: Callable[[], float] = time.time,
+        open_pieces: OpenPieces | None = None,
+    ) -> None:
         self._clock = clock
         self._store = store
         self.tables = store.pieces
-        self.files = PieceStore(folder / "pieces", on_install=self.tables.unmark)
+        self.files = PieceStore(folder / "pieces", on_install=self.tables.unmark, open_pieces=open_pieces)
         self.quarantine = Quarantine(folder / "quarantine")
 
     def now_s(self) -> int:

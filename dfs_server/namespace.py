@@ -17,6 +17,7 @@ from dfs_server.failures import RequestFailedError, failures_told
 from dfs_server.holdings import Holdings
 from dfs_server.namespace_store import NamespaceStore
 from dfs_server.open_piece import OpenPiece
+from dfs_server.open_pieces import OpenPieces
 from dfs_server.piece_file import CorruptPieceError
 from dfs_server.piece_store import BadPieceError, Upload, check_piece
 from dfs_server.piece_tables import PieceName, StoredPiece
@@ -55,7 +56,8 @@ log = logging.getLogger(__name__)
 
 
 class Namespace:
-    """One user's namespace on this server. `room`: (free, total) bytes of the disk that a folder is on."""
+    """One user's namespace on this server. `room`: (free, total) bytes of the disk that a folder is on. `open_pieces`:
+    see `PieceStore`."""
 
     def __init__(
         self,
@@ -64,13 +66,14 @@ class Namespace:
         store: NamespaceStore,
         reserve_bytes: int,
         room: Callable[[Path], tuple[int, int]],
+        open_pieces: OpenPieces | None = None,
     ) -> None:
         self._folder = folder
         self._server = server
         self._store = store
         self._reserve_bytes = reserve_bytes
         self._room = room
-        self.holdings = Holdings(folder, store)
+        self.holdings = Holdings(folder, store, open_pieces=open_pieces)
         self.scrubber = Scrubber(folder, self.holdings, store)
 
     def answer(self, request: Request) -> Reply:
@@ -130,7 +133,7 @@ class Namespace:
 
     def _open(self, segment: bytes, number: int) -> OpenPiece | None:
         try:
-            return self.holdings.files.open(segment, number)
+            return self.holdings.files.take(segment, number)
         except CorruptPieceError:
             # Not here any more, so that who heals sees it at once and not with the next scrub.
             self.scrubber.look_at(segment, number)

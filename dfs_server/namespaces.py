@@ -15,6 +15,7 @@ from dfs_server.accounts import is_user_name
 from dfs_server.failures import failures_told
 from dfs_server.namespace import Namespace, room
 from dfs_server.namespace_store import NamespaceStore
+from dfs_server.open_pieces import OpenPieces
 
 
 class Namespaces:
@@ -36,6 +37,7 @@ class Namespaces:
         self._room = room
         self._lock = threading.Lock()
         self._open: dict[str, Namespace] = {}
+        self._open_pieces = OpenPieces()  # of all users together, so that there is one bound
 
     def of(self, user: str) -> Namespace:
         """The namespace of an authenticated user. Raises `RequestFailedError`."""
@@ -55,6 +57,7 @@ class Namespaces:
             for namespace in self._open.values():
                 namespace.close()
             self._open.clear()
+            self._open_pieces.close()
 
     def _opened(self, user: str) -> Namespace:
         if not is_user_name(user):
@@ -68,7 +71,7 @@ class Namespaces:
             is_tight=lambda: self._room(folder)[0] <= self._reserve_bytes,
         )
         try:
-            return Namespace(folder, self._server, store, self._reserve_bytes, self._room)
+            return Namespace(folder, self._server, store, self._reserve_bytes, self._room, self._open_pieces)
         except BaseException:
             store.close()
             raise

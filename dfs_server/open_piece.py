@@ -1,19 +1,36 @@
-"""A large piece's file open for reading, whole or in ranges. Knows the file only, no folder. Belongs to one thread."""
+"""A large piece's file open for reading, whole or in ranges. Knows the file only, no folder. Belongs to one thread at a
+time."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Self
 
 from dfs_server.piece_file import PieceHeader
 
+State = tuple[int, int, int]
+"""What changes when a file is written to, cut, renamed or unlinked: time of change, size, number of names."""
+
+
+def state_of(descriptor: int) -> State:
+    """The state of an open file."""
+    status = os.fstat(descriptor)
+    return status.st_ctime_ns, status.st_size, status.st_nlink
+
 
 class OpenPiece:
-    """A piece open for reading; it can be read to its end even if it is deleted meanwhile. A context manager."""
+    """A piece open for reading; it can be read to its end even if it is deleted meanwhile. A context manager.
 
-    def __init__(self, descriptor: int, header: PieceHeader) -> None:
+    `state`: of the file, before its header was read and checked.
+    """
+
+    def __init__(self, descriptor: int, header: PieceHeader, state: State) -> None:
         self._descriptor = descriptor
         self._header = header
+        self._state = state
+        self.on_exit: Callable[[], None] | None = None
+        """Called, instead of closing the file, when whoever reads the piece has done with it."""
 
     @property
     def length(self) -> int:
@@ -37,7 +54,12 @@ class OpenPiece:
         size = max(0, min(size, self.length - offset))
         return os.pread(self._descriptor, size, self._header.data_offset + offset)
 
+    def is_as_it_was(self) -> bool:
+        """Whether the file has been left alone since its header was checked."""
+        return state_of(self._descriptor) == self._state
+
     def close(self) -> None:
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -46,4 +68,4 @@ class OpenPiece:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        (self.on_exit or self.close)()

@@ -8,7 +8,8 @@ number only: nothing that a peer sends can lead out of the folder. A piece is on
 fsynced) before `commit` returns. Knows files; knows no socket, no log, no user.
 
 Threads: everything may be called from any thread; an `Upload` or `OpenPiece` belongs to one. `lock` guards `_totals`
-and makes a rename or removal one step with counting it, and with what the store's owner notes of it (see `holdings`).
+and makes a rename or removal one step with counting it, with closing the file that is kept open, and with what the
+store's owner notes of it (see `holdings`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from dfs_server import durable
-from dfs_server.open_piece import OpenPiece
+from dfs_server.open_piece import OpenPiece, state_of
+from dfs_server.open_pieces import OpenPieces
 from dfs_server.piece_file import CorruptPieceError, PieceHeader, piece_bytes, read_header
 from dfs_server.protocol.batches import DIGEST_BYTES, SEGMENT_ID_BYTES
 from dfs_server.protocol.pieces import (
@@ -65,11 +67,17 @@ def check_piece(segment: bytes, number: int) -> None:
 
 class PieceStore:
     """The large pieces below `folder`, which is made if need be. `on_install` is called, under `lock`, with each piece
-    that is there now, before it is acknowledged."""
+    that is there now, before it is acknowledged. `open_pieces` keeps the files of those that are read (`take`)."""
 
-    def __init__(self, folder: Path, on_install: Callable[[bytes, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_install: Callable[[bytes, int], None] | None = None,
+        open_pieces: OpenPieces | None = None,
+    ) -> None:
         self._folder = folder
         self._on_install = on_install
+        self._open_pieces = OpenPieces(0) if open_pieces is None else open_pieces
         self._temporary = folder / "tmp"
         durable.make_folder(folder)
         durable.make_folder(self._temporary)
@@ -99,6 +107,10 @@ class PieceStore:
             temporary = self._temporary / f"{segment.hex()}.{number}.{self._uploads}"
         return Upload(self, temporary, PieceHeader(segment, number, length, digests))
 
+    def take(self, segment: bytes, number: int) -> OpenPiece | None:
+        """As `open`, but its file may be open since an earlier request, which has checked the header."""
+        return self._open_pieces.take(self._name(segment, number), lambda: self.open(segment, number))
+
     def open(self, segment: bytes, number: int) -> OpenPiece | None:
         """The piece for reading, or None. Raises `BadPieceError`, `CorruptPieceError`, or OSError for the disk."""
         path = self._path(segment, number)
@@ -107,13 +119,14 @@ class PieceStore:
         except FileNotFoundError:
             return None
         try:
+            state = state_of(descriptor)
             header = read_header(descriptor, path)
             if (header.segment, header.number) != (segment, number):
                 raise CorruptPieceError(f"{path}: the file is of another piece")
         except BaseException:
             os.close(descriptor)
             raise
-        return OpenPiece(descriptor, header)
+        return OpenPiece(descriptor, header, state)
 
     def have(self, pieces: Sequence[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
         """Those of the (segment, number) that are here. Nothing is read to tell."""
@@ -161,6 +174,8 @@ class PieceStore:
                 take(path)
             except FileNotFoundError:
                 return False
+            finally:  # also if it went half-way
+                self._open_pieces.forget(str(path))
             self._count(path.parent.name, -1, -size)
             return True
 
@@ -205,6 +220,7 @@ class PieceStore:
             except FileNotFoundError:
                 replaced = None
             temporary.rename(path)
+            self._open_pieces.forget(str(path))
             if replaced is None:
                 self._count(path.parent.name, 1, header.length)
             else:

@@ -2,7 +2,8 @@
 
 Knows which requests are allowed when, and moves payloads; what requests mean is `accounts`' and `namespaces`' business,
 what bytes look like is `connection`'s. Whatever a client does, the session answers with an `Error` if that is possible,
-closes the connection if it must, and holds no more than one body, one reply and one buffer of 128 KiB.
+closes the connection if it must, and holds no more than one body, one reply and buffers of 4 and 128
+KiB.
 
 Threads: runs in one of its own; `House` and what it holds are shared by all sessions.
 """
@@ -246,9 +247,7 @@ class Session:
         return header
 
     def _receive_body(self, header: Header) -> Request:
-        body = bytearray(header.body_bytes)
-        self._connection.receive_into(memoryview(body))
-        request = messages.decode_request(body)
+        request = messages.decode_request(self._connection.receive(header.body_bytes))
         if header.payload_bytes and not isinstance(request, PutPiece):
             raise ProtocolError(f"a payload does not belong to {type(request).__name__}")
         return request

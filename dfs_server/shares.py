@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 SMALL_BYTES: Final = 64 * 1024
 """A message up to this size costs nothing."""
 SHARE_BYTES: Final = 8 * 1024 * 1024
 WAIT_S: Final = 30.0
+_NOTHING: Final = nullcontext()
 
 
 class TooBusyError(Exception):
@@ -32,12 +33,12 @@ class Share:
         self.connections = 0
         """Guarded by the lock of `Shares`."""
 
-    @contextmanager
-    def hold(self, size_bytes: int) -> Iterator[None]:
+    def hold(self, size_bytes: int) -> AbstractContextManager[None]:
         """Have room for a message; waits for others to finish. Raises `TooBusyError` if that takes too long."""
-        if size_bytes <= SMALL_BYTES:
-            yield
-            return
+        return _NOTHING if size_bytes <= SMALL_BYTES else self._hold(size_bytes)
+
+    @contextmanager
+    def _hold(self, size_bytes: int) -> Iterator[None]:
         with self._changed:
             if not self._changed.wait_for(lambda: self._free_bytes >= size_bytes, self._wait_s):
                 raise TooBusyError("too many large requests of this user at once")

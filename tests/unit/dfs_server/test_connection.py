@@ -61,6 +61,44 @@ def test_a_header_and_a_body(ends: Ends) -> None:
     assert body == b"body"
 
 
+class CountingSocket:
+    """A connection's socket that counts how often it was received from."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.received = 0
+
+    def recv_into(self, buffer: memoryview) -> int:
+        self.received += 1
+        return self._sock.recv_into(buffer)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sock, name)
+
+
+def test_a_request_comes_with_one_system_call(ends: Ends) -> None:
+    counting = CountingSocket(ends.connection._socket)
+    ends.connection._socket = counting  # type: ignore[assignment]
+    for _ in range(2):
+        ends.peer.sendall(HEADER + b"a body")
+        assert bytes(ends.connection.receive_header() or b"") == HEADER
+        assert bytes(ends.connection.receive(6)) == b"a body"
+    assert counting.received == 2
+
+
+def test_requests_that_come_together_are_cut_apart(ends: Ends) -> None:
+    """The first two are small, the third is larger than the buffer, and its payload is put where it belongs."""
+    large, payload = bytes(range(256)) * 40, b"payload" * 1000
+    ends.peer.sendall(HEADER + b"one" + HEADER + b"two" + HEADER + large + payload + HEADER)
+    for body in (b"one", b"two", large):
+        assert bytes(ends.connection.receive_header() or b"") == HEADER
+        assert bytes(ends.connection.receive(len(body))) == body
+    sink = bytearray(len(payload))
+    ends.connection.receive_into(memoryview(sink))
+    assert sink == payload
+    assert bytes(ends.connection.receive_header() or b"") == HEADER
+
+
 def test_a_header_that_comes_byte_by_byte(ends: Ends) -> None:
     def dribble() -> None:
         for byte in HEADER:
