@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,12 +76,6 @@ class Ended:
         assert self.err.count("\n") == 1, self
         assert "Traceback" not in self.err, self
         return self.err.rstrip("\n")
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    with Servers(4) as servers:
-        yield servers
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import fcntl
 import mmap
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,12 +26,6 @@ AHEAD = (
     f"time.time = lambda: real() + 3600; time.time_ns = lambda: real_ns() + {HOUR_NS}; "
     f"time.clock_gettime_ns = lambda clock: tick_ns(clock) + {HOUR_NS}; "
 )
-
-
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
 
 
 @pytest.fixture(scope="module")

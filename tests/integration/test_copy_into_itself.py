@@ -14,12 +14,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("itself")) as grid:
-        yield grid
-
-
-@pytest.fixture(scope="module")
 def mount(grid: Grid) -> Mount:
     return grid.mount()
 

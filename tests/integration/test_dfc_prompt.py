@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ from support.dfc_process import DfcProcess, Terminal
 from support.servers import Servers
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    with Servers(4) as servers:
-        yield servers
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from support.trees import INLINE_EDGE, SEGMENT_EDGE, content, rotation_of, with_
 pytestmark = pytest.mark.integration
 
 SIZES = (4, 5, 1001, INLINE_EDGE, INLINE_EDGE + 1, 1_000_003, SEGMENT_EDGE)
-
-
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("pieces")) as grid:
-        yield grid
 
 
 def expected(x: int, segment: bytes) -> dict[str, set[int]]:

@@ -114,12 +114,6 @@ def test_the_library_in_memory() -> None:
     compare("Memory", in_memory, examples=120, steps=50)
 
 
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
-
-
 def test_the_library_on_four_servers(grid: Grid) -> None:
     with served_vfs(grid.client_config) as vfs:
 

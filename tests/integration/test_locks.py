@@ -21,12 +21,12 @@ from pathlib import Path
 
 import pytest
 from support.mounts import Grid, Mount, eventually, unmount, within
+from support.told import DEADLINE_S, Told, file_of_test, run_at_once
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 LOCK_TIMEOUT_S = 3.0
 OPTIONS = ("-o", f"binding=kernel,lock_timeout={LOCK_TIMEOUT_S:g}")
-DEADLINE_S = 20.0
 KINDS = ["flock", "fcntl"]
 
 LOCKER = """
@@ -89,12 +89,6 @@ db.close()
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
-
-
-@pytest.fixture(scope="module")
 def mounts(grid: Grid) -> tuple[Mount, Mount]:
     return grid.mount("a", OPTIONS), grid.mount("b", OPTIONS)
 
@@ -102,73 +96,25 @@ def mounts(grid: Grid) -> tuple[Mount, Mount]:
 @pytest.fixture
 def paths(mounts: tuple[Mount, Mount], request: pytest.FixtureRequest) -> tuple[Path, Path]:
     """One file, in each mount."""
-    name = request.node.name.replace("[", "-").rstrip("]")
-    (mounts[0].path / name).write_bytes(b"0")
-    return mounts[0].path / name, mounts[1].path / name
-
-
-class Locker:
-    """A program that is told what to do with a lock."""
-
-    def __init__(self, kind: str, path: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", LOCKER, kind, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.answer() == "opened"
-
-    def tell(self, order: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(order + "\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> str:
-        assert self.process.stdout is not None
-        line: str = within(DEADLINE_S, "an answer", self.process.stdout.readline)
-        return line.strip()
-
-    def ask(self, order: str) -> str:
-        self.tell(order)
-        return self.answer()
-
-    def waits(self) -> bool:
-        """Is it in the kernel, waiting for an answer of the file system?"""
-        where = Path(f"/proc/{self.process.pid}/wchan").read_text()
-        return "fuse" in where or "request_wait" in where
-
-    def end(self) -> None:
-        with self.process:
-            self.process.kill()
-            self.process.wait(DEADLINE_S)
+    return file_of_test(request, mounts, b"0")
 
 
 @contextmanager
-def lockers(kind: str, *paths: Path) -> Iterator[list[Locker]]:
+def lockers(kind: str, *paths: Path) -> Iterator[list[Told]]:
+    """Programs that are told what to do with a lock, each of which has opened one of the paths."""
     with ExitStack() as opened:
         found = []
         for path in paths:
-            found.append(Locker(kind, path))
+            found.append(Told(LOCKER, kind, path))
             opened.callback(found[-1].end)
+            assert found[-1].answer() == "opened"
         yield found
-
-
-def run_all(*commands: list[str]) -> None:
-    """At the same time; all succeed."""
-    programs = [subprocess.Popen([sys.executable, "-c", *command]) for command in commands]
-    try:
-        assert [program.wait(60) for program in programs] == [0] * len(programs)
-    finally:
-        for program in programs:
-            with program:
-                program.kill()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_counter_is_incremented_from_both(paths: tuple[Path, Path], kind: str) -> None:
     """100 rounds on each side, and nobody ever reads an old number or an old size."""
-    run_all(*([COUNTER, kind, str(path), "100"] for path in paths))
+    run_at_once(*([COUNTER, kind, str(path), "100"] for path in paths))
     assert [path.read_bytes() for path in paths] == [b"200", b"200"]
 
 
@@ -178,7 +124,7 @@ def test_sqlite_counts_from_both(paths: tuple[Path, Path]) -> None:
         db.execute("create table counter (n)")
         db.execute("insert into counter values (0)")
     db.close()
-    run_all([SQLITE, str(one), "20"], [SQLITE, str(other), "20"])
+    run_at_once([SQLITE, str(one), "20"], [SQLITE, str(other), "20"])
     for path in (one, other):
         db = sqlite3.connect(path)
         assert db.execute("select n from counter").fetchone() == (40,)

@@ -8,13 +8,13 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import pytest
 from support.mounts import Grid, Mount, eventually, within
+from support.told import file_of_test, run_at_once
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -50,12 +50,6 @@ database.close()
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
-
-
-@pytest.fixture(scope="module")
 def mounts(grid: Grid) -> tuple[Mount, Mount]:
     return grid.mount("a", OPTIONS), grid.mount("b", OPTIONS)
 
@@ -63,27 +57,14 @@ def mounts(grid: Grid) -> tuple[Mount, Mount]:
 @pytest.fixture
 def paths(mounts: tuple[Mount, Mount], request: pytest.FixtureRequest) -> tuple[Path, Path]:
     """One file, in each mount."""
-    name = request.node.name.replace("[", "-").rstrip("]")
-    (mounts[0].path / name).write_bytes(bytes(8192))
-    return mounts[0].path / name, mounts[1].path / name
-
-
-def run_all(*commands: list[str]) -> None:
-    """At the same time; all succeed."""
-    programs = [subprocess.Popen([sys.executable, "-c", *command]) for command in commands]
-    try:
-        assert [program.wait(60) for program in programs] == [0] * len(programs)
-    finally:
-        for program in programs:
-            with program:
-                program.kill()
+    return file_of_test(request, mounts, bytes(8192))
 
 
 @pytest.mark.parametrize("how", ["fcntl", "flock", "ofd", "shared"])
 def test_a_counter_in_a_mapping_is_incremented_from_both(paths: tuple[Path, Path], how: str) -> None:
     """Each lock shows what was written under the one before, on each of its pages; `shared`: it is let go of in two
     steps. (Programs of both sides have mapped the file all the time.)"""
-    run_all(*([COUNTER, how, str(path), str(TURNS)] for path in (*paths, paths[0])))
+    run_at_once(*([COUNTER, how, str(path), str(TURNS)] for path in (*paths, paths[0])))
     data = paths[1].read_bytes()
     assert int.from_bytes(data[:8], "little") == int.from_bytes(data[5000:5008], "little") == 3 * TURNS
 
@@ -173,7 +154,7 @@ def test_a_write_ahead_log_is_used_by_one_mount_at_a_time(
 
 def test_writers_of_both_mounts_lose_no_row_of_a_write_ahead_log(databases: tuple[Path, Path]) -> None:
     """They come one after the other, as long as they are ready to wait (`timeout`)."""
-    run_all(*([INSERT, str(path), "20"] for path in databases))
+    run_at_once(*([INSERT, str(path), "20"] for path in databases))
     assert rows(databases[1]) == 40
 
 

@@ -21,12 +21,6 @@ COMMAND_TIMEOUT_S = 90.0
 BINDINGS = pytest.mark.parametrize("binding", ["kernel", "fusepy"])
 
 
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
-
-
 @pytest.fixture
 def mountpoint(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "mnt"

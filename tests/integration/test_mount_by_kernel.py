@@ -20,12 +20,6 @@ NOBODY = 65534
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
-
-
 @pytest.fixture
 def root(grid: Grid) -> Iterator[Path]:
     mount = grid.mount(options=OPTIONS)

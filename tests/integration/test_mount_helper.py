@@ -6,7 +6,6 @@ All of it happens in a mount namespace of its own (`support.private_mounts`).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,6 @@ from support.mounts import Grid
 from support.private_mounts import INSTALL, run_privately
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
 
 
 def test_mount_and_umount(grid: Grid, tmp_path: Path) -> None:

@@ -20,12 +20,6 @@ from dfsfuse.mount import running
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
-
-
 @pytest.fixture
 def mountpoint(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path.resolve() / "mnt"

@@ -27,12 +27,6 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
-
-
-@pytest.fixture(scope="module")
 def mount(grid: Grid) -> Mount:
     return grid.mount(options=OPTIONS)
 

@@ -26,12 +26,6 @@ DEADLINE_S: Final = 60.0
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
-
-
-@pytest.fixture(scope="module")
 def mounts(grid: Grid) -> tuple[Path, Path]:
     options = ("-o", "binding=kernel")
     return grid.mount("one", options).path, grid.mount("other", options).path

@@ -14,12 +14,6 @@ from support.mounts import Grid, environment, is_mounted, program, unmount
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
-
-
 class Commands:
     """Run with a state folder of their own."""
 

@@ -6,7 +6,6 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,12 +20,6 @@ RECORD: Final = b"a line of a log\n" * 10
 DEADLINE_S: Final = 60.0
 IDLE_S: Final = 1.5
 """After so long the kernel relies on nothing that it was told."""
-
-
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    with Grid(tmp_path_factory.mktemp("grid")) as grid:
-        yield grid
 
 
 @pytest.mark.parametrize("binding", ["kernel", "fusepy"])

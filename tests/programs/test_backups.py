@@ -7,6 +7,7 @@ third server goes, it is tried again, and at last with all servers. Asked is wha
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -35,7 +36,7 @@ def picture(folder: Path) -> Picture:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-class Program:
+class Program(ABC):
     """One program, with a backup of its own. What is said here is what a person would type."""
 
     def __init__(self, source: Path, folder: Path) -> None:
@@ -52,11 +53,12 @@ class Program:
         status, said = self.run(*command)
         assert status == 0, said
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 (most need nothing)
         """Make an empty backup, where that is needed."""
 
+    @abstractmethod
     def back_up(self) -> tuple[int, str]:
-        raise NotImplementedError
+        """Back the source up once more. Gives the exit status and what was said."""
 
     def newest(self) -> Picture:
         """What can be had back as it was at the last time."""

@@ -18,6 +18,7 @@ from typing import Final
 import pytest
 from support.mounts import Grid, Mount
 from support.programs import run
+from support.told import run_at_once
 
 pytestmark = [pytest.mark.programs, pytest.mark.timeout(300)]
 
@@ -67,20 +68,9 @@ def sides(grid: Grid) -> Iterator[tuple[Mount, Mount]]:
     yield grid.mount("one"), grid.mount("other")
 
 
-def counted(script: str, *paths: Path) -> None:
-    """Two programs, one in each mount, count at once."""
-    processes = [subprocess.Popen([PYTHON, "-c", script, str(path), str(TURNS)]) for path in paths]
-    try:
-        assert [process.wait(200) for process in processes] == [0] * len(paths)
-    finally:
-        for process in processes:
-            with process:
-                process.kill()
-
-
 def test_gdbm_counts_from_both(sides: tuple[Mount, Mount]) -> None:
     one, other = (side.path / "counter.gdbm" for side in sides)
-    counted(GDBM, one, other)
+    run_at_once(*([GDBM, path, str(TURNS)] for path in (one, other)), python=PYTHON, deadline_s=200)
     found = run(PYTHON, "-c", "import dbm.gnu, sys; print(dbm.gnu.open(sys.argv[1])['n'].decode())", other)
     assert found == f"{2 * TURNS}\n"
 
@@ -88,7 +78,7 @@ def test_gdbm_counts_from_both(sides: tuple[Mount, Mount]) -> None:
 def test_tdb_counts_from_both(sides: tuple[Mount, Mount]) -> None:
     """It maps its file, and locks it by bytes."""
     one, other = (side.path / "counter.tdb" for side in sides)
-    counted(TDB, one, other)
+    run_at_once(*([TDB, path, str(TURNS)] for path in (one, other)), python=PYTHON, deadline_s=200)
     script = "import os, sys, tdb; print(tdb.Tdb(sys.argv[1], flags=os.O_RDONLY).get(b'n').decode())"
     assert run(PYTHON, "-c", script, other) == f"{2 * TURNS}\n"
 

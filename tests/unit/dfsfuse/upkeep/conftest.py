@@ -1,4 +1,4 @@
-"""The fixture `log_cluster`: four servers with a log, in virtual time."""
+"""Four servers with a log in virtual time (`log_cluster`), and files whose segments are on four fake ones (`files`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.log_cluster import LogCluster
+from support.stored_files import StoredFiles
 
 
 @pytest.fixture
@@ -15,3 +16,11 @@ def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
     cluster = LogCluster(tmp_path)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def files() -> Iterator[StoredFiles]:
+    """There are none yet."""
+    files = StoredFiles()
+    yield files
+    files.close()

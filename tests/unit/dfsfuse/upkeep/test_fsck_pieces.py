@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 from support.grid import Fault
@@ -18,13 +17,6 @@ from dfsfuse.upkeep.fsck_pieces import Pieces, check
 from dfsfuse.upkeep.moving import StoppedError
 
 DATA = random.Random(5).randbytes(9_000)
-
-
-@pytest.fixture
-def files() -> Iterator[StoredFiles]:
-    files = StoredFiles()
-    yield files
-    files.close()
 
 
 def write(files: StoredFiles, ino: int, rotation: int, *regions: bytes) -> list[Placed]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 from support.grid import Fault
@@ -22,13 +21,6 @@ from dfsfuse.upkeep.moving import LEAST_COST_BYTES, StoppedError
 LARGE = random.Random(1).randbytes(700_001)
 SMALL = random.Random(2).randbytes(9_000)
 TINY = b"abc"
-
-
-@pytest.fixture
-def files() -> Iterator[StoredFiles]:
-    files = StoredFiles()
-    yield files
-    files.close()
 
 
 def healer_of(files: StoredFiles) -> Healer:

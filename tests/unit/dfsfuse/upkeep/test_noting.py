@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from support.grid import Fault
@@ -24,13 +23,6 @@ from dfsfuse.upkeep.verify import Verifier
 
 LARGE = random.Random(1).randbytes(300_001)
 SMALL = random.Random(2).randbytes(9_000)
-
-
-@pytest.fixture
-def files() -> Iterator[StoredFiles]:
-    files = StoredFiles()
-    yield files
-    files.close()
 
 
 def healer_of(files: StoredFiles) -> Healer:

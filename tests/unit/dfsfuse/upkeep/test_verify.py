@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 from support.grid import Fault
@@ -18,13 +17,6 @@ from dfsfuse.upkeep.verify import WINDOW_BYTES, Verified, Verifier
 
 LARGE = random.Random(1).randbytes(300_001)
 SMALL = random.Random(2).randbytes(9_000)
-
-
-@pytest.fixture
-def files() -> Iterator[StoredFiles]:
-    files = StoredFiles()
-    yield files
-    files.close()
 
 
 def verify(files: StoredFiles, *inos: int) -> Verified:
