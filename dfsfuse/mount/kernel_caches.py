@@ -2,7 +2,7 @@
 
 - The map tells which names and inodes another mount changed (`changed`). A thread sends the kernel notifications about
   those that it knows (`notifications`): from that thread only, since one that is sent from within an operation on the
-  same inode waits for itself.
+  same inode waits for itself. (A lock that would wait too long for it uses a thread of `mapped_pages`.)
 - A mount that is idle learns nothing. So the same thread looks for changes every `LOOK_EVERY_S`, as long as the kernel
   may be relying on something, and a little less often while a file is open for reading, since it may be mapped.
 - open() must see the newest state, though the kernel may come straight from a name that it keeps. The look for the
@@ -26,6 +26,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from dfsfuse.errors import DfsError
@@ -238,11 +239,22 @@ class KernelCaches:
         if not self._notifications.told(ino):
             self._notifications.tell_here(ino, is_data=False)
 
-    def locked(self, ino: int) -> None:
-        """Somebody is about to get a lock on the file, which others have changed. Raises OSError."""
+    def locked(self, ino: int, then: Callable[[], None], later: Callable[[Callable[[], None]], None]) -> None:
+        """Somebody is about to get a lock on the file, which others have changed. Calls `then` when the kernel has
+        dropped its pages. Where that takes long, `later` gets the rest to do, on a thread that serves no requests: the
+        kernel may be waiting for requests to be answered, and all threads that do so could end up waiting here."""
         self._notifications.add_inode(ino, is_data=True)
-        if not self._notifications.told(ino):
+        if self._notifications.told(ino):
+            then()
+        else:
+            later(partial(self._tell_of_data, ino, then))
+
+    def _tell_of_data(self, ino: int, then: Callable[[], None]) -> None:
+        try:
             self._notifications.tell_here(ino, is_data=True)
+        except OSError as error:
+            log.warning("inode %d: the kernel keeps what it has of it: %s", ino, error)
+        then()
 
     # ------------------------------------------------------------------ the thread
 

@@ -82,7 +82,7 @@ def connect(
     caches = operations.caches = KernelCaches(vfs.look_for_changes, device, keeps_s, is_mapped=vfs.is_any_read)
     mapped = operations.mapped = MappedPages(device)
     vfs.on_change = caches.changed
-    vfs.locks.on_change = caches.locked
+    vfs.locks.on_change = partial(caches.locked, later=mapped.later)
     return caches, mapped
 
 

@@ -5,9 +5,9 @@ the change. A read() that has asked for them, because it comes to the end of the
 and ends too early. So what is known of a file when an open() or a lock is answered is told before (`told`), and not at
 some moment beside the program's first read().
 
-Only `tell_all` sends notifications that touch pages, and it must not be called within an operation. Knows names and
-inode numbers only. Threads: one calls `tell_all`, any number the others; `_changed` guards all state, and is held for
-moments.
+Notifications that touch pages (`tell_all`, and `tell_here` of data) wait for requests about those pages, so they are
+never sent by a thread that serves requests. Knows names and inode numbers only. Threads: one calls `tell_all`, any
+number the others; `_changed` guards all state, and is held for moments.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Notifications:
             return self._changed.wait_for(lambda: not self._is_due(ino), 0.0 if self._is_over else self._patience_s)
 
     def tell_here(self, ino: int, *, is_data: bool) -> None:
-        """Tell of an inode at once. Without data this may be called within an operation on it: no pages are touched.
-        Raises OSError."""
+        """Tell of an inode at once. Within an operation only without data: then no pages are touched. Raises
+        OSError."""
         self._device.inval_inode(ino, 0 if is_data else -1)
 
     def tell_all(self) -> None:

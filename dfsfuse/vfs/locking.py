@@ -27,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -122,9 +123,9 @@ class Locking:
         """Files of which it was said that another mount uses them."""
         self._shown: dict[int, bytes | None] = {}
         """The inode's record when the kernel was last told to forget it."""
-        self.on_change: Callable[[int], object] = lambda _: None
-        """Others have changed the file: what is cached of it is old. Also called on the thread that asks for a lock,
-        since the kernel holds nothing of an inode while it waits for one, unlike with other operations."""
+        self.on_change: Callable[[int, Callable[[], None]], object] = lambda _, then: then()
+        """Others have changed the file: what is cached of it is old. Calls `then` once when that is dropped, or cannot
+        be; at once or on another thread."""
 
     # ------------------------------------------------------------------ for bindings
 
@@ -477,14 +478,19 @@ class Locking:
         ino = waiter.ino
         if waiter.guard is not None:
             self._refused.discard(ino)
-        if self._shown.get(ino) != taken.inode:
-            try:
-                self.on_change(ino)
-            except OSError as failure:
-                log.warning("inode %d: the kernel keeps what it has of it: %s", ino, failure)
-            if len(self._shown) >= REMEMBERED_MAX:
-                self._shown.clear()
-            self._shown[ino] = taken.inode
+        if self._shown.get(ino) == taken.inode:
+            self._answer(waiter, taken)
+        else:
+            self.on_change(ino, partial(self._forgotten, waiter, taken))
+
+    def _forgotten(self, waiter: Waiter, taken: Taken) -> None:
+        """The kernel has forgotten what it had of the file."""
+        if len(self._shown) >= REMEMBERED_MAX:
+            self._shown.clear()
+        self._shown[waiter.ino] = taken.inode
+        self._answer(waiter, taken)
+
+    def _answer(self, waiter: Waiter, taken: Taken) -> None:
         if not waiter.answer.done():
             self._take_back(waiter, taken)
 

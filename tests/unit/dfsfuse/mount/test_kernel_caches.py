@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -19,11 +20,14 @@ class FakeDevice:
 
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []
+        self.refusal: OSError | None = None
         self.something = threading.Event()
 
     def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
         self.told.append((ino, offset))
         self.something.set()
+        if self.refusal is not None:
+            raise self.refusal
         return True
 
     def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
@@ -163,7 +167,7 @@ def test_what_is_known_when_a_file_is_opened_or_locked_is_told_before_and_not_ag
         caches.changed([Changed(FILE), Changed(FILE, is_data=True)])
         caches.opened(FILE, 42)
         assert (FILE, 0) in device.told
-        caches.locked(FILE)
+        caches.locked(FILE, lambda: None, lambda _: None)
         before = list(device.told)
         caches.opened(FILE, 42)
     finally:
@@ -172,9 +176,19 @@ def test_what_is_known_when_a_file_is_opened_or_locked_is_told_before_and_not_ag
     assert before[-1] == (FILE, 0)
 
 
-def test_a_lock_takes_data_from_the_kernel_whoever_must_tell_it(caches: KernelCaches, device: FakeDevice) -> None:
-    caches.locked(FILE)
-    assert device.told == [(FILE, 0)]
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_lock_takes_data_from_the_kernel_but_never_on_a_thread_that_serves_requests(
+    caches: KernelCaches, device: FakeDevice, is_refused: bool
+) -> None:
+    """The kernel may be waiting for requests about these pages: with all threads here they would never be answered."""
+    later: list[Callable[[], None]] = []
+    answered: list[bool] = []
+    if is_refused:
+        device.refusal = OSError(errno.ENOTCONN, "as a test")
+    caches.locked(FILE, lambda: answered.append(True), later.append)
+    assert (device.told, answered) == ([], []), "it takes too long, and this thread neither tells nor waits"
+    later.pop()()
+    assert (device.told, answered) == ([(FILE, 0)], [True])
 
 
 def test_a_change_while_the_kernel_is_told_of_an_earlier_one(caches: KernelCaches, device: FakeDevice) -> None:

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -172,7 +172,12 @@ def test_nothing_changes_the_data_of_a_file_whose_locks_were_lost(sides: tuple[S
 def test_the_kernel_is_told_to_forget_before_the_answer(sides: tuple[Side, Side], ino: int) -> None:
     one, _ = sides
     seen: list[tuple[int, int]] = []
-    one.vfs.locks.on_change = lambda changed: seen.append((changed, len(one.answers)))
+
+    def forget(changed: int, then: Callable[[], None]) -> None:
+        seen.append((changed, len(one.answers)))
+        then()
+
+    one.vfs.locks.on_change = forget
     assert one.set(ino, fcntl.F_WRLCK) == 0
     assert seen == [(ino, 0)]
 

@@ -70,7 +70,17 @@ class Mount:
             clock=lambda: world.now_s,
             new_id=lambda: name + b"%d" % next(numbers),
         )
-        self.locks.on_change = self.changed.append
+        self.forgotten: list[Callable[[], None]] = []
+        """What to call when the kernel has forgotten the file, while that takes time."""
+        self.takes_time = False
+        self.locks.on_change = self._forget
+
+    def _forget(self, ino: int, then: Callable[[], None]) -> None:
+        self.changed.append(ino)
+        if self.takes_time:
+            self.forgotten.append(then)
+        else:
+            then()
 
     def lock(
         self,
@@ -495,6 +505,30 @@ def test_the_kernel_forgets_a_file_that_was_changed_and_only_then(world: World) 
         assert a.take(1) == 0
         a.unlock(1)
         assert len(a.changed) == expected
+
+
+def test_nobody_is_answered_before_the_kernel_has_forgotten(world: World) -> None:
+    """It takes as long as the kernel waits for pages, and is waited for by no thread of the caller."""
+    a = world.mount()
+    a.takes_time = True
+    first, second = a.lock(1, 0, 9), a.lock(2, 20, 29)
+    assert (len(a.changed), len(a.forgotten)) == (2, 2), "the second one cannot rely on what is not done yet"
+    assert not first.answered.is_set()
+    assert not second.answered.is_set()
+    for then in a.forgotten:
+        then()
+    assert (first.result(), second.result()) == (0, 0)
+    assert a.take(3, 40, 49) == 0
+    assert len(a.changed) == 2
+
+
+def test_interrupted_while_the_kernel_forgets(world: World) -> None:
+    a = world.mount()
+    a.takes_time = True
+    answer = a.lock(1)
+    answer.fail(errno.EINTR)
+    a.forgotten.pop()()
+    assert world.table() == ()
 
 
 # ---------------------------------------------------------------------- who is dead
