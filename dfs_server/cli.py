@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 )
 @click.option("--hash-password", is_flag=True, help="Ask for a password and print what to write as 'scram:'.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice: everything.")
-@click.version_option(__version__, prog_name="dfs-server")
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s", help="Show the version.")
 def cli(
     root: Path | None,
     port: int | None,

@@ -23,12 +23,13 @@ from typing import TypeVar
 
 import yaml
 
-from dfs_server import homes
+from dfs_server import homes, ownership
 
 MAX_FILE_BYTES = 1024 * 1024
 ENVIRONMENT_VARIABLE = "DFS_CONFIG"
 TRYOUT = Path("tryout")
 """Where `make run` keeps the config of its servers and of their client."""
+IN_WORKING_FOLDER = (TRYOUT, Path("conf"))
 
 T = TypeVar("T")
 
@@ -64,7 +65,8 @@ def find(explicit: Path | None, name: str) -> Path:
     """The config file to read: `explicit`, else $DFS_CONFIG, else ./tryout/`name` (which `make run` makes), else
     ./conf/`name`, else ~/.config/dfsfuse/`name`.
 
-    $DFS_CONFIG may be the file, or a folder that holds it. Raises `ConfigError` if there is none.
+    $DFS_CONFIG may be the file, or a folder that holds it. Raises `ConfigError` if there is none, or if the first one
+    that there is lies in the working folder and may be another user's (`ownership`).
     """
     if explicit is not None:
         return _existing(explicit, "named by --config")
@@ -76,14 +78,25 @@ def find(explicit: Path | None, name: str) -> Path:
             raise ConfigError(f"{from_environment} (named by ${ENVIRONMENT_VARIABLE}): {error.strerror}") from error
         return _existing(path / name if path.is_dir() else path, f"named by ${ENVIRONMENT_VARIABLE}")
     own = homes.config_folder()
-    candidates = [folder / name for folder in (Path("conf"), own) if folder is not None]
-    for path in [TRYOUT / name, *candidates]:
+    candidates = [folder / name for folder in (*IN_WORKING_FOLDER, own) if folder is not None]
+    for path in candidates:
         if os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises where one may not look)
-            return path
-    looked = " and ".join(str(path) for path in candidates)
+            return path if path.is_absolute() else _trusted(path)
+    *others, last = map(str, candidates)
     raise ConfigError(
-        f"{name}: there is no such config file; looked for {looked}. Name one with --config or ${ENVIRONMENT_VARIABLE}."
+        f"{name}: there is no such config file; looked for {', '.join(others)} and {last}. "
+        f"Name one with --config or ${ENVIRONMENT_VARIABLE}."
     )
+
+
+def _trusted(path: Path) -> Path:
+    try:
+        refusal = ownership.refusal(path)
+    except OSError as error:
+        refusal = f"{error.filename}: cannot be looked at: {error.strerror}"
+    if refusal is not None:
+        raise ConfigError(refusal)
+    return path
 
 
 def _existing(path: Path, why: str) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import shutil
 import sys
 from importlib import metadata
@@ -39,8 +40,18 @@ def require(device: Path = DEVICE, *, library: bool = True) -> None:
         raise FuseMissingError(
             f"{device} cannot be opened by this user. Let users mount, as root: chmod 666 {device}; or mount as root."
         )
-    if os.geteuid() != 0 and fusermount() is None:
+    if os.geteuid() == 0:
+        return
+    if fusermount() is None:
         raise FuseMissingError(f"fusermount3 is missing. Install it as root: {INSTALL_COMMAND}")
+    uid = os.getuid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError as error:  # all that fusermount3 says is "could not determine username"
+        raise FuseMissingError(
+            f"fusermount3 mounts for users in the passwd database only, and user number {uid} is not there. "
+            f"Add it as root (useradd -u {uid} NAME), or mount as root, for all users."
+        ) from error
 
 
 def load_library() -> ctypes.CDLL | None:

@@ -216,7 +216,7 @@ class HealingTurn:
         if progress is None:
             return  # somebody else began just now
         log.info(
-            "healing: of %d segments %d lack a copy and %d are not at home; %.1f MiB to copy",
+            "healing: of %d parts of files %d lack a copy and %d are not at home; %.1f MiB to copy",
             found.segments,
             found.lacking,
             found.astray,
@@ -228,7 +228,7 @@ class HealingTurn:
         # What was counted while other servers answered is not so now.
         self._watch.look(report.as_left() if self._cluster.usable() == answering else None)
         log.info(
-            "healing: done in %.0f s: %s; %d segments lack a copy now",
+            "healing: done in %.0f s: %s; %d parts of files lack a copy now",
             progress.ran_s(),
             self._said(report),
             report.still_lacking,

@@ -195,7 +195,7 @@ class Report:
             where = ", ".join(f"{count} on {names[server]}" for server, count in sorted(self.copied.items()))
             done.append(f"{self.copied.total()} copies of pieces made ({where}; {self.bytes_copied / 2**20:.1f} MiB)")
         if self.went_home:
-            done.append(f"{self.went_home} segments brought home")
+            done.append(f"{self.went_home} parts of files brought home")
         if self.dropped:
             done.append(f"{self.dropped} superfluous copies dropped")
         return ", ".join(done) or "nothing to do"

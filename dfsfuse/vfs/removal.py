@@ -176,7 +176,7 @@ class Reaper:
             earlier = [(item.region, segment) for item in items for segment in item.earlier]
             self.drop(ino, [*earlier, *((region, made.segment.id) for region, made in written if not made.inline)])
         except Exception as failure:  # noqa: BLE001 (nobody waits; the segments take room until they are swept up)
-            log.warning("inode %d: segments that are not needed could not be dropped: %s", ino, failure)
+            log.warning("inode %d: parts of the file that are not needed could not be dropped: %s", ino, failure)
 
     def drop(self, ino: int, segments: Sequence[tuple[int, bytes]]) -> None:
         """Drop those of these segments (region, id) that the file does not refer to."""

@@ -67,7 +67,7 @@ class Uploads:
         try:
             failures = [failure for upload in waiting if (failure := upload.exception(PATIENCE_S)) is not None]
         except TimeoutError as late:
-            raise MaybeDoneError(f"a segment is on its way for more than {PATIENCE_S:.0f} s") from late
+            raise MaybeDoneError(f"a part of the file is on its way for more than {PATIENCE_S:.0f} s") from late
         if failures:
             raise failures[0]
 
@@ -135,7 +135,7 @@ class Uploads:
             failure = error
             is_told = isinstance(error, UnavailableError)  # for all files at once, by whoever saves them
             level = logging.DEBUG if is_told else logging.WARNING
-            log.log(level, "inode %d: a segment could not be written: %s", file.ino, error)
+            log.log(level, "inode %d: a part of the file could not be written: %s", file.ino, error)
         with file.lock:
             item.written, item.began_ns = written, began_ns
             if failure is not None and not item.is_forgotten:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import stat
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import click
 
@@ -47,6 +49,14 @@ class Entry:
         return printable(self.shown) + ("/" if slash and stat.S_ISDIR(self.found.mode) else "") + mark
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What is listed for one PATH: a folder's entries, or a file alone, which needs no heading."""
+
+    heading: str
+    entries: list[Entry]
+
+
 @click.command("list", short_help="List names; with options sizes, health, and where the pieces are.")
 @click.option("-r", "--recursive", is_flag=True, help="All below it, as paths from there.")
 @click.option("-l", "--long", "long_", is_flag=True, help="With mode, size, time of change and health.")
@@ -67,6 +77,8 @@ def list_(
 ) -> None:
     """List the folder PATH (the root if it is not given), or the file PATH. Also called ls.
 
+    With more than one PATH, files come first, and then each folder with a heading, as with ls.
+
     A file that cannot be put together from the servers that answer now is marked [incomplete]. Health is complete
     (two copies of every piece can be had), degraded (only one of some piece) or incomplete (none of some piece).
 
@@ -77,28 +89,51 @@ def list_(
     pieces are on the same servers share a line. Folders and links have a line too.
     """
     remote, tally = client.remote, Tally()
-    entries: list[Entry] = []
+    listings: list[Listing] = []
     for text in paths or ("/",):
         with tally.attempt():
-            entries += _entries(remote, remote_paths.normal(text), recursive=recursive, tally=tally)
-    entries = completed(remote, entries, everything=long_ or where or as_json)
+            listings.append(_listing(remote, remote_paths.normal(text), recursive=recursive, tally=tally))
+    found = [entry for listing in listings for entry in listing.entries]
+    entries = completed(remote, found, everything=long_ or where or as_json)
     names = client.connection.server_names
     slash = slash or sys.stdout.isatty()
+
+    def lines(entries: list[Entry]) -> Iterable[str]:
+        if where:
+            return _where_lines(entries, names, long_=long_, slash=slash)
+        if long_:
+            return _long_lines(entries, slash=slash)
+        return (entry.name(slash=slash) for entry in entries)
+
     if as_json:
         write_json([as_dictionary(entry, names) for entry in entries])
-    elif where:
-        write_lines(_where_lines(entries, names, long_=long_, slash=slash))
-    elif long_:
-        write_lines(_long_lines(entries, slash=slash))
+    elif len(paths) <= 1:
+        write_lines(lines(entries))
     else:
-        write_lines(entry.name(slash=slash) for entry in entries)
+        rest = iter(entries)
+        listings = [replace(listing, entries=list(islice(rest, len(listing.entries)))) for listing in listings]
+        write_lines(_below_headings(listings, lines))
     tally.settle()
 
 
-def _entries(remote: Remote, path: bytes, *, recursive: bool, tally: Tally) -> list[Entry]:
+def _below_headings(listings: list[Listing], lines: Callable[[list[Entry]], Iterable[str]]) -> Iterator[str]:
+    """What `ls` prints for several paths: the files, then each folder, with an empty line between."""
+    files = [entry for listing in listings if not listing.heading for entry in listing.entries]
+    if files:
+        yield from lines(files)
+    is_first = not files
+    for listing in listings:
+        if listing.heading:
+            yield from ([] if is_first else [""])
+            yield f"{listing.heading}:"
+            yield from lines(listing.entries)
+            is_first = False
+
+
+def _listing(remote: Remote, path: bytes, *, recursive: bool, tally: Tally) -> Listing:
     found = remote.existing(path)
     if not stat.S_ISDIR(found.mode):
-        return [Entry(remote_paths.base_name(path), path, found)]
+        return Listing("", [Entry(remote_paths.base_name(path), path, found)])
     entries: list[Entry] = []
     todo = [(path, b"", found.ino)]
     while todo:
@@ -111,7 +146,7 @@ def _entries(remote: Remote, path: bytes, *, recursive: bool, tally: Tally) -> l
                 if recursive and stat.S_ISDIR(attributes.mode):
                     below.append((entry.path, entry.shown + b"/", attributes.ino))
             todo += reversed(below)
-    return sorted(entries, key=lambda entry: entry.shown.split(b"/"))
+    return Listing(printable(path), sorted(entries, key=lambda entry: entry.shown.split(b"/")))
 
 
 def completed(remote: Remote, entries: list[Entry], *, everything: bool) -> list[Entry]:

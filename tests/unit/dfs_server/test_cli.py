@@ -224,7 +224,7 @@ class TestRefusals:
 
 class TestOptions:
     def test_version_and_help(self) -> None:
-        assert run("--version").stdout == f"dfs-server, version {__version__}\n"
+        assert run("--version").stdout == f"dfs-server {__version__}\n"
         assert "ROOT" in run("--help").stdout
 
     def test_hash_password_from_a_pipe(self, tmp_path: Path) -> None:

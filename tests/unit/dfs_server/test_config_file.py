@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,7 @@ def test_a_secret_that_cannot_be_converted_is_not_quoted_either(file: Path) -> N
 
 
 class TestFind:
-    """--config, $DFS_CONFIG, ./conf/, ~/.config/dfsfuse/, in this order."""
+    """--config, $DFS_CONFIG, ./tryout/, ./conf/, ~/.config/dfsfuse/, in this order."""
 
     @pytest.fixture(autouse=True)
     def _somewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,8 +185,20 @@ class TestFind:
         self.in_conf.unlink()
         assert config_file.find(None, "dfs.yaml") == self.in_home
         self.in_home.unlink()
-        with pytest.raises(ConfigError, match=r"no such config file; looked for conf/dfs.yaml and .*--config"):
+        looked = rf"looked for tryout/dfs.yaml, conf/dfs.yaml and {self.in_home}\. Name one with --config"
+        with pytest.raises(ConfigError, match=rf"no such config file; {looked}"):
             config_file.find(None, "dfs.yaml")
+
+    @pytest.mark.parametrize("folder", ["tryout", "conf"])
+    def test_what_another_user_has_put_into_the_working_folder_is_refused(self, folder: str) -> None:
+        """Nor is another one read instead: that would be a surprise too."""
+        config = self.in_conf.parents[1] / folder / "dfs.yaml"
+        config.parent.mkdir(exist_ok=True)
+        config.touch()
+        os.chown(config, 4711, -1)
+        with pytest.raises(ConfigError, match=rf"{folder}/dfs.yaml is not used, since .* another user \(4711\)"):
+            config_file.find(None, "dfs.yaml")
+        assert config_file.find(config, "dfs.yaml") == config, "it was named"
 
     def test_the_environment_may_name_the_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DFS_CONFIG", str(self.from_environment.parent))

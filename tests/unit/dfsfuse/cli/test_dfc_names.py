@@ -20,7 +20,6 @@ def test_lists_are_sorted_one_name_a_line_and_escaped(dfc: Dfc) -> None:
         dfc.ok("put", "-", name, stdin=b"x")
     dfc.ok("mkdir", "folder")
     assert dfc.ok("list") == "A\na\\nb\nb\nfolder\n\\377\n"
-    assert dfc.ok("list", "b", "/folder") == "b\n"
     assert dfc.ok("list", "/folder/../b") == "b\n"
 
 
@@ -29,6 +28,23 @@ def test_r_lists_paths_folder_by_folder(dfc: Dfc) -> None:
     dfc.ok("put", "-", "a/b/file", stdin=b"")
     assert dfc.ok("list", "-r").splitlines() == ["a", "a/b", "a/b/c", "a/b/file", "a-b"]
     assert dfc.ok("list", "-r", "a").splitlines() == ["b", "b/c", "b/file"]
+
+
+def test_of_several_paths_each_folder_has_a_heading_as_with_ls(dfc: Dfc) -> None:
+    dfc.ok("mkdir", "-p", "A/sub", "B", "empty")
+    for name in ("A/sub/x", "B/x", "B/y", "file"):
+        dfc.ok("put", "-", name, stdin=b"x")
+    assert dfc.ok("list", "-r", "A", "B") == "/A:\nsub\nsub/x\n\n/B:\nx\ny\n"
+    assert dfc.ok("list", "A", "B/y", "empty", "file") == "y\nfile\n\n/A:\nsub\n\n/empty:\n"
+    assert dfc.ok("list", "A", "A").count("/A:") == 2
+    one_is_missing = dfc("list", "nothing", "B")
+    assert (one_is_missing.code, one_is_missing.out) == (1, "/B:\nx\ny\n")
+    for option in ("-l", "--where"):
+        lines = dfc.ok("list", option, "A", "file", "B").splitlines()
+        heads = [number for number, line in enumerate(lines) if line in ("/A:", "/B:")]
+        assert [lines[number - 1] for number in heads] == ["", ""]
+        assert [line.split()[-1] for line in lines if "x" in line[-1:] or "y" in line[-1:]] == ["x", "y"]
+    assert [entry["path"] for entry in json.loads(dfc.ok("list", "--json", "A", "B"))] == ["/A/sub", "/B/x", "/B/y"]
 
 
 def test_l_has_aligned_columns(dfc: Dfc) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,15 @@ def test_a_device_that_this_user_may_not_open(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(libfuse.os, "access", lambda path, _mode: path != device)  # root may open everything
     with pytest.raises(FuseMissingError, match=f"as root: chmod 666 {device}"):
         libfuse.require(device)
+
+
+def test_a_user_whom_fusermount_would_not_mount_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> pwd.struct_passwd:
+        raise KeyError
+
+    monkeypatch.setattr(libfuse.pwd, "getpwuid", nobody)
+    libfuse.require()  # root needs no fusermount
+    monkeypatch.setattr(libfuse.os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(libfuse.os, "getuid", lambda: 4711)
+    with pytest.raises(FuseMissingError, match=r"number 4711 is not there\. Add it as root \(useradd -u 4711 NAME\)"):
+        libfuse.require()

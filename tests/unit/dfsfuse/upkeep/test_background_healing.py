@@ -112,9 +112,9 @@ def test_a_server_that_comes_back_gets_what_it_missed(files: StoredFiles, caplog
         mount.after(SETTLE_S)
     files.assert_all_at_home()
     begun, done = (message for message in caplog.messages if message.startswith("healing: "))
-    assert begun.startswith("healing: of 24 segments 0 lack a copy and 8 are not at home;")
-    assert "8 segments brought home" in done
-    assert done.endswith("0 segments lack a copy now")
+    assert begun.startswith("healing: of 24 parts of files 0 lack a copy and 8 are not at home;")
+    assert "8 parts of files brought home" in done
+    assert done.endswith("0 parts of files lack a copy now")
     state = state_in(files)
     assert state is not None
     assert (state.phase, state.run, state.lacking) == ("done", 1, 0)
