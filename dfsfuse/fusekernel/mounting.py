@@ -60,16 +60,23 @@ class MountOptions:
 
 
 class Mount:
-    """A new mount: what to serve. Closing it ends the connection; unmount first."""
+    """A new mount: what to serve. Closing it ends the connection; unmount first, or cut the session off."""
 
     def __init__(self, mountpoint: Path, descriptor: int, keeper: _Keeper | None = None) -> None:
         self.mountpoint = mountpoint
         self.descriptor = descriptor
+        self._dead_end = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        """Reads from here say that the mount is gone, and answers and notifications get lost."""
         self._keeper = keeper
 
     def close(self) -> None:
-        """Close the device. If it is still mounted, every access there fails from now on."""
-        os.close(self.descriptor)
+        """Close the device. If it is still mounted, every access there fails from now on.
+
+        The descriptor's number stays taken, by /dev/null: threads of a session that was cut off, and of notifications,
+        may be about to use it, and must not find a server's connection or somebody's file under it.
+        """
+        os.dup2(self._dead_end, self.descriptor, inheritable=False)
+        os.close(self._dead_end)
         if self._keeper is not None:
             self._keeper.close()
 
