@@ -29,7 +29,7 @@ from dfs_server.protocol.pieces import (
     piece_digest,
 )
 from dfsfuse.data.block_cache import BlockCache, Run
-from dfsfuse.data.download import DEADLINE_S, HEDGE_S, OnBadPiece, download
+from dfsfuse.data.download import DEADLINE_S, HEDGE_S, OnBadPiece, Wanted, download
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.holders import LAST_ONE_S, holders
 from dfsfuse.data.pace import Pace, Suspects
@@ -135,9 +135,23 @@ class SegmentStore:
         Raises `IncompleteError` if no good copy of some of them can be had.
         """
         parts = locate(segment.length, offset, length)
-        self._wait_for_prefetch(segment.id)
+        if self._prefetches:
+            self._wait_for_prefetch(segment.id)
+        if len(parts) == 1:
+            number, at, size = parts[0]
+            block, start = divmod(at, BLOCK_BYTES)
+            if start + size <= BLOCK_BYTES:
+                return bytes(self._block(segment, number, block)[start : start + size])
         blocks = self._blocks(segment, {part.number: blocks_touched(part) for part in parts})
         return b"".join(view for part in parts for view in _cut(part, blocks))
+
+    def _block(self, segment: Segment, number: int, block: int) -> memoryview:
+        """One block of one of the segment's pieces: from the cache, else fetched and cached."""
+        found = self._cache.get(segment.id, number, block)
+        if found is None:
+            (run,) = self._download(segment, {number: range(block, block + 1)})
+            found = run.data
+        return found
 
     def _blocks(self, segment: Segment, touched: Mapping[int, range]) -> dict[tuple[int, int], memoryview]:
         """Blocks of the segment's pieces, by (piece number, block): from the cache, else fetched and cached."""
@@ -154,19 +168,17 @@ class SegmentStore:
             if missing:
                 wanted[number] = hull(missing)
         if wanted:
-            runs = download(
-                segment,
-                wanted,
-                self._cluster,
-                self._suspects,
-                self._pace,
-                on_bad=self.on_bad_piece,
-                clock=self._clock,
-            )
-            for run in runs:
-                self._cache.put(run)
+            for run in self._download(segment, wanted):
                 found.update(((run.number, block), run.block(block)) for block in run.blocks())
         return found
+
+    def _download(self, segment: Segment, wanted: Wanted) -> list[Run]:
+        runs = download(
+            segment, wanted, self._cluster, self._suspects, self._pace, on_bad=self.on_bad_piece, clock=self._clock
+        )
+        for run in runs:
+            self._cache.put(run)
+        return runs
 
     # -------------------------------------------------------------- ahead
 

@@ -8,7 +8,9 @@ Knows nothing of servers (that is `placement`), digests or the network. Nothing 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -28,6 +30,7 @@ class Part(NamedTuple):
     size: int
 
 
+@lru_cache(maxsize=256)
 def piece_lengths(length: int) -> Lengths:
     """The lengths of P1..P4 of a segment of `length` bytes."""
     quarter, longer = divmod(length, PIECES)
@@ -35,6 +38,7 @@ def piece_lengths(length: int) -> Lengths:
     return first, second, third, fourth
 
 
+@lru_cache(maxsize=256)
 def piece_bounds(length: int) -> tuple[int, int, int, int, int]:
     """Where P1..P4 begin in a segment of `length` bytes, and where P4 ends."""
     one, two, three, four, end = accumulate(piece_lengths(length), initial=0)
@@ -55,6 +59,9 @@ def locate(length: int, offset: int, size: int) -> list[Part]:
     """
     end = min(offset + size, length)
     bounds = piece_bounds(length)
+    holder = bisect_right(bounds, offset)  # the piece that holds the first byte
+    if offset < end and holder <= PIECES and end <= bounds[holder]:
+        return [Part(holder, offset - bounds[holder - 1], end - offset)]
     parts = []
     for number in PIECE_NUMBERS:
         first = max(offset, bounds[number - 1])

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import errno
 import stat
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 FORMAT: Final = 1
+KNOWN_INODES: Final = 4096
+KNOWN_MAX_BYTES: Final = 512
+"""Number of inodes that are kept as they were decoded, since the same few are read over and over; and the longest
+record of one (extended attributes may be long)."""
 TIME_MIN_NS: Final = -(2**63)
 TIME_MAX_NS: Final = 2**64 - 1
 """What MessagePack's whole numbers hold, in nanoseconds: from 1677 to 2554."""
@@ -91,6 +96,10 @@ def encode(record: Inode | Entry) -> bytes:
 
 def decode_inode(data: bytes) -> Inode:
     """The inode in these bytes. Raises OSError (EIO) if they are none of this format."""
+    return _known_inode(data) if len(data) <= KNOWN_MAX_BYTES else _decode_inode(data)
+
+
+def _decode_inode(data: bytes) -> Inode:
     try:
         record = _inodes.decode(data)
     except UNREADABLE as error:
@@ -98,6 +107,9 @@ def decode_inode(data: bytes) -> Inode:
     if record.format != FORMAT:
         raise unreadable("an inode", data, FORMAT)
     return record
+
+
+_known_inode = lru_cache(KNOWN_INODES)(_decode_inode)
 
 
 def decode_entry(data: bytes) -> Entry:

@@ -47,6 +47,10 @@ class _Stored(NamedTuple):
     def size(self) -> int:
         return self.inode.size
 
+    def region(self, index: int) -> Region:
+        """One of those that were asked for; an empty one beyond the end."""
+        return self.regions.get(index, extents.EMPTY)
+
 
 class _Answer:
     """A read in the making: what is still open, and what was found."""
@@ -116,12 +120,14 @@ class Reader:
         if offset >= end:
             return b""
         for index in fetch:
-            self._prefetch(stored.regions[index])
+            self._prefetch(stored.region(index))
+        if not layers and (data := self._of_one_segment(stored, offset, end - offset)) is not None:
+            return data
         answer = _Answer(offset, end)
         for layer in layers:
             answer.fill(layer, self._context)
         for gap in answer.gaps:
-            self._add_stored(answer, stored.regions, *gap)
+            self._add_stored(answer, stored, *gap)
         return answer.data()
 
     def _fetch(self, inos: Sequence[int]) -> None:
@@ -153,18 +159,28 @@ class Reader:
         inode = inodes.find(view, ino)
         if inode is None:
             raise inodes.error(errno.ESTALE, "the file was removed by another mount")
-        last = regions.count(min(end, inode.size))
-        wanted = sorted({*range(offset // REGION_BYTES, last), *ahead})
-        there = [index for index in wanted if index < regions.count(inode.size)]
-        found = dict(zip(there, regions.find(view, ino, inode, there), strict=True))
-        return _Stored(inode, {index: found.get(index, extents.EMPTY) for index in wanted})
+        wanted: Sequence[int] = range(offset // REGION_BYTES, regions.count(min(end, inode.size)))
+        if ahead:
+            beyond = regions.count(inode.size)
+            wanted = sorted({*wanted, *(index for index in ahead if index < beyond)})
+        return _Stored(inode, dict(zip(wanted, regions.find(view, ino, inode, wanted), strict=True)))
 
-    def _add_stored(self, answer: _Answer, found: dict[int, Region], start: int, end: int) -> None:
+    def _of_one_segment(self, stored: _Stored, offset: int, length: int) -> bytes | None:
+        """These bytes of the file, if nothing has to be put together: a random reader's case."""
+        index, at = divmod(offset, REGION_BYTES)
+        if at + length > REGION_BYTES:
+            return None
+        first, *more = extents.spans(stored.region(index), at, length)
+        if more or first.segment is None:
+            return None
+        return self._context.segments.read(first.segment, first.segment_offset, length)
+
+    def _add_stored(self, answer: _Answer, stored: _Stored, start: int, end: int) -> None:
         while start < end:
             index, at = divmod(start, REGION_BYTES)
             length = min(end - start, REGION_BYTES - at)
             base = index * REGION_BYTES
-            for span in extents.spans(found.get(index, extents.EMPTY), at, length):
+            for span in extents.spans(stored.region(index), at, length):
                 if span.segment is None:
                     answer.add(base + span.offset, bytes(span.length))
                 else:

@@ -58,11 +58,14 @@ def over(context: Context, file: OpenFile, look: Callable[[View], S], take: Call
 def _try(context: Context, file: OpenFile, look: Callable[[View], S], take: Callable[[Place], T]) -> tuple[S, T] | None:
     """None: it cannot be told what of the unsaved data is in the map, because a batch was under way."""
     with file.lock:
-        appends, cuts = file.appends, file.cuts
-        is_appended = file.is_appended and file.has_data
+        appends, cuts, has_data = file.appends, file.cuts, file.has_data
+        is_appended = file.is_appended and has_data
         start = file.start if is_appended else 0
         doubtful = [item for item in file.sealed if item.is_doubtful] if is_appended else []
         taken = take(Place())
+    if not has_data:
+        plain = context.store.read(look, max_age_s=context.max_age_s)
+        return None if cuts % 2 or file.cuts != cuts else (plain, taken)
 
     def work(view: View) -> tuple[S, bool]:
         stored = look(view)

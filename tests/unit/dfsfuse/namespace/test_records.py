@@ -36,3 +36,13 @@ def test_an_inode_of_another_format_is_refused() -> None:
     other = msgspec.structs.replace(inodes.new(stat.S_IFREG, 0, 0, 0), format=2)
     with pytest.raises(OSError, match="format 2"):
         records.decode_inode(records.encode(other))
+
+
+def test_inodes_that_are_read_again_are_not_decoded_again() -> None:
+    small = records.encode(inodes.new(stat.S_IFREG | 0o644, 1, 2, 3))
+    assert records.decode_inode(small) is records.decode_inode(bytes(bytearray(small)))
+
+
+def test_what_is_kept_decoded_is_bounded() -> None:
+    link = records.encode(inodes.new(stat.S_IFLNK | 0o777, 1, 2, 3, target=b"x" * records.KNOWN_MAX_BYTES))
+    assert records.decode_inode(link) is not records.decode_inode(link)

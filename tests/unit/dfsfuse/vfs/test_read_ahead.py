@@ -24,10 +24,23 @@ def test_reads_a_little_out_of_order_are_sequential_still() -> None:
     assert ahead.regions(2 * STEP, STEP)
     assert not ahead.regions(STEP, STEP)
     assert list(ahead.regions(REGION_BYTES, STEP)) == []
-    assert list(ahead.regions(REGION_BYTES + STEP, STEP)) == [1, 2, 3]
+    assert list(ahead.regions(REGION_BYTES + STEP, STEP)) == []
+    assert list(ahead.regions(REGION_BYTES + 2 * STEP, STEP)) == [1, 2, 3]
 
 
 def test_random_reads_fetch_nothing() -> None:
     ahead = ReadAhead()
     for offset in (0, 50 * REGION_BYTES, 3 * REGION_BYTES, 90 * REGION_BYTES):
         assert not ahead.regions(offset, 4096)
+
+
+def test_of_random_reads_one_may_go_on_by_chance() -> None:
+    ahead = ReadAhead()
+    for offset in (7 * REGION_BYTES, 50 * REGION_BYTES, 50 * REGION_BYTES + 8192, 3 * REGION_BYTES):
+        assert not ahead.regions(offset, 4096)
+
+
+def test_whoever_begins_in_the_middle_is_believed_a_read_later() -> None:
+    ahead = ReadAhead()
+    found = [list(ahead.regions(9 * REGION_BYTES + at, STEP)) for at in range(0, 4 * STEP, STEP)]
+    assert found == [[], [], [9, 10, 11], []]
