@@ -22,7 +22,7 @@ from dfs_server.protocol.frames import HEADER_BYTES
 from dfs_server.protocol.pieces import Buffer
 
 STALL_S: Final = 30.0
-BUFFER_BYTES: Final = 4096
+BUFFER_BYTES: Final = 8 * 1024
 """Most requests come whole, header and body, with one system call."""
 LINGER_S: Final = 0.5
 LINGER_BYTES: Final = 1024 * 1024

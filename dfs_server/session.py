@@ -2,8 +2,7 @@
 
 Knows which requests are allowed when, and moves payloads; what requests mean is `accounts`' and `namespaces`' business,
 what bytes look like is `connection`'s. Whatever a client does, the session answers with an `Error` if that is possible,
-closes the connection if it must, and holds no more than one body, one reply and buffers of 4 and 128
-KiB.
+closes the connection if it must, and holds no more than one body, one reply and buffers of 8 and 128 KiB.
 
 Threads: runs in one of its own; `House` and what it holds are shared by all sessions.
 """
@@ -56,7 +55,7 @@ from dfs_server.protocol.messages import (
 )
 from dfs_server.protocol.pieces import BLOCK_BYTES, Buffer
 from dfs_server.protocol.status import Status
-from dfs_server.shares import SMALL_BYTES, Share, Shares, TooBusyError
+from dfs_server.shares import SMALL_BYTES, Hold, Share, Shares, TooBusyError
 
 AUTHENTICATION_S: Final = 10.0
 PAYLOAD_BUFFER_BYTES: Final = 2 * BLOCK_BYTES
@@ -155,8 +154,7 @@ class Session:
         """Answer the next request; False when there is none or the connection must end."""
         if self._house.stopping() or (header := self._receive_header()) is None:
             return False
-        with ExitStack() as held:
-            held.enter_context(share.hold(header.body_bytes))
+        with share.hold(header.body_bytes) as held:
             request = self._receive_body(header)
             match request:
                 case PutPiece():
@@ -168,11 +166,10 @@ class Session:
                 case (
                     ReadKeys() | ReadRange() | GetBatches() | GetChanges() | GetFindings() | ListPieces() | GetPieces()
                 ):
-                    held.close()  # never wait for one share while holding another: two sessions would block each other
-                    held.enter_context(share.hold(LARGE_REPLY_BYTES))
+                    held.change(LARGE_REPLY_BYTES)
             return self._answer(namespace, request, held)
 
-    def _answer(self, namespace: Namespace, request: Request, held: ExitStack) -> bool:
+    def _answer(self, namespace: Namespace, request: Request, held: Hold) -> bool:
         """Answer a request without payloads; its share is let go of once it is known to need none."""
         try:
             reply: Message = namespace.answer(request)
@@ -182,7 +179,7 @@ class Session:
         if len(body) > self._limits.body_bytes:
             raise ProtocolError(f"the reply would have {len(body)} bytes: ask for less at once")
         if len(body) <= SMALL_BYTES:
-            held.close()
+            held.change(0)
         return self._send_body(reply, body)
 
     # -------------------------------------------------------------- pieces
@@ -257,7 +254,8 @@ class Session:
         return self._send_body(reply, messages.encode(reply), payload)
 
     def _send_body(self, reply: Message, body: bytes, payload: Buffer = b"") -> bool:
-        self._connection.send([pack_header(self._request_id, len(body), len(payload)), body, payload])
+        header = pack_header(self._request_id, len(body), len(payload))
+        self._connection.send([header + body, payload] if len(body) <= SMALL_BYTES else [header, body, payload])
         if isinstance(reply, Error) and reply.status in _LAST_WORDS:
             self._connection.hang_up()
             return False

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 
 SMALL_BYTES: Final = 64 * 1024
 """A message up to this size costs nothing."""
 SHARE_BYTES: Final = 8 * 1024 * 1024
 WAIT_S: Final = 30.0
-_NOTHING: Final = nullcontext()
 
 
 class TooBusyError(Exception):
@@ -33,22 +33,55 @@ class Share:
         self.connections = 0
         """Guarded by the lock of `Shares`."""
 
-    def hold(self, size_bytes: int) -> AbstractContextManager[None]:
-        """Have room for a message; waits for others to finish. Raises `TooBusyError` if that takes too long."""
-        return _NOTHING if size_bytes <= SMALL_BYTES else self._hold(size_bytes)
+    def hold(self, size_bytes: int) -> Hold:
+        """Have room for a message until the end of a `with`. Waits, and raises, as `Hold.change`."""
+        hold = Hold(self)
+        hold.change(size_bytes)
+        return hold
 
-    @contextmanager
-    def _hold(self, size_bytes: int) -> Iterator[None]:
+    def take(self, size_bytes: int) -> None:
+        """Take so much, when there is so much. Raises `TooBusyError` if that takes too long."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._free_bytes >= size_bytes, self._wait_s):
                 raise TooBusyError("too many large requests of this user at once")
             self._free_bytes -= size_bytes
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free_bytes += size_bytes
-                self._changed.notify_all()
+
+    def give_back(self, size_bytes: int) -> None:
+        """Others may have it."""
+        with self._changed:
+            self._free_bytes += size_bytes
+            self._changed.notify_all()
+
+
+class Hold:
+    """What a request holds of its user's share. For one thread."""
+
+    __slots__ = ("_share", "_size_bytes")
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._size_bytes = 0
+
+    def change(self, size_bytes: int) -> None:
+        """Have room for a message of this size, in place of the one before; waits for others to finish. Raises
+        `TooBusyError` if that takes too long.
+
+        It never waits while it holds anything: two sessions would block each other.
+        """
+        if self._size_bytes:
+            self._share.give_back(self._size_bytes)
+            self._size_bytes = 0
+        if size_bytes > SMALL_BYTES:
+            self._share.take(size_bytes)
+            self._size_bytes = size_bytes
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.change(0)
 
 
 class Shares:

@@ -26,9 +26,8 @@ class Call:
     """One request to one server. `payload` goes out after it; the reply's payload goes into `sink`.
 
     The buffers must not be changed (payload) or used (sink) before the call is finished. `stall_s`: if no byte
-    moves in either direction for so long, the server is taken to be down. `in_order`: it must not overtake an earlier
-    call to this server that was `in_order` too. `is_patient`: servers that are slow together (`slowness`) are waited
-    for longer; else the call ends after `stall_s`, and nothing is concluded about its server.
+    moves in either direction for so long, the server is taken to be down. `is_patient`: servers that are slow together
+    (`slowness`) are waited for longer; else the call ends after `stall_s`, and nothing is concluded about its server.
     """
 
     server: int
@@ -36,7 +35,6 @@ class Call:
     payload: tuple[Buffer, ...] = ()
     sink: memoryview | None = None
     stall_s: float = DEFAULT_STALL_S
-    in_order: bool = False
     is_patient: bool = False
 
 

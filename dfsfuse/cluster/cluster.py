@@ -114,9 +114,9 @@ class Cluster:
         """A text for each server that is not believed to answer, which names it and says why. Costs nothing."""
         return self._lines.missing()
 
-    def exchange(self) -> Exchange:
-        """Requests side by side; for one thread, in a `with`."""
-        return Exchange(self._lines)
+    def exchange(self, *, in_order: bool = False) -> Exchange:
+        """Requests side by side; for one thread, in a `with`. `in_order`: to each server one behind the other."""
+        return Exchange(self._lines, in_order=in_order)
 
     def usable(self) -> frozenset[int]:
         """The ids of the servers that are believed to answer. Costs nothing."""

@@ -1,7 +1,8 @@
 """One connection to one server: opened, authenticated, then one request after the other. Never blocks.
 
 Knows its socket, but neither poll nor deadlines: whoever drives it calls `advance` when the socket is ready for what
-`events` says. A connection belongs to one exchange at a time, or lies idle in `Lines`; so it needs no lock.
+`events` says. A connection belongs to one exchange at a time, or lies idle in `Lines`; so it needs no lock. Only
+`silent_since` may be called by any thread at any time.
 
 States: CONNECTING -> AUTHENTICATING -> READY, and CLOSED from any of them. A request that is begun before READY waits
 inside and goes out by itself.
@@ -52,16 +53,17 @@ class Connection:
     `Handshake.step` raises; the caller must `close()` it then."""
 
     __slots__ = (
-        "_current", "_handshake", "_idle_poll", "_last_id", "_out", "_owed", "_owed_since",
-        "_pending", "_reader", "_sink", "_socket",
-        "_state", "answering", "fd", "in_order", "opened_at", "payload_bytes", "server",
+        "_current", "_handshake", "_last_id", "_out", "_owed", "_owed_since", "_pending", "_reader", "_sink", "_socket",
+        "_state", "answering", "fd", "heard", "is_met", "opened_at", "payload_bytes", "server", "watched",
     )  # fmt: skip
 
     def __init__(self, server: ServerAddress, target: Target, credentials: Credentials, now: float) -> None:
         self.server = server
         self.opened_at = now
-        self.in_order = False  # kept for requests that must arrive one after the other
         self.answering = False  # a byte of the reply to the request under way has come
+        self.heard = False  # the last `advance` or `catch_up` has received something
+        self.is_met = False  # whoever drives it has looked at the server's identity
+        self.watched = 0  # the events that it is registered for with a poll object
         self.payload_bytes = 0  # of the last reply
         self._handshake = Handshake(server, credentials)
         self._reader = FrameReader(BEFORE_AUTHENTICATION)
@@ -80,8 +82,6 @@ class Connection:
             self._socket.close()
             raise
         self.fd = self._socket.fileno()
-        self._idle_poll = select.poll()
-        self._idle_poll.register(self.fd, select.POLLIN)
 
     # ------------------------------------------------------------------ what others want to know
 
@@ -117,7 +117,7 @@ class Connection:
         or if nothing is known of the server yet."""
         if self._state == _CONNECTING or (self._state == _READY and not self._owed):
             return None
-        if self._idle_poll.poll(0):
+        if self._peek() is not None:
             return None
         return self._owed_since if self._state == _READY else self.opened_at
 
@@ -135,19 +135,17 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Whether an idle connection is as it should be: the server has neither closed it nor said anything."""
-        return self._reader.at_rest and not self._idle_poll.poll(0)
+        return self._reader.at_rest and self._peek() is None
 
     def is_hung_up(self) -> bool:
         """Whether the server has closed an idle connection: it was stopped, or killed."""
-        try:
-            return self._state == _READY and not self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+        return self._state == _READY and self._peek() == b""
 
     def catch_up(self) -> bool:
         """Take a step in the greeting, or read owed replies, if that is possible now. Returns whether it was."""
+        if self._state == _READY:
+            self._receive()
+            return self.heard
         poll = select.poll()
         poll.register(self.fd, self.events)
         ready = poll.poll(0)
@@ -217,6 +215,15 @@ class Connection:
 
     # ------------------------------------------------------------------ inside
 
+    def _peek(self) -> bytes | None:
+        """The next byte that has come. None: nothing has. Empty: the connection is lost."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
     def _open(self, target: Target) -> None:
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -252,6 +259,7 @@ class Connection:
     def _receive(self) -> Reply | None:
         """Read until nothing more is there, or the reply that is waited for is complete."""
         reader = self._reader
+        self.heard = False
         while True:
             buffer = reader.buffer()
             try:
@@ -260,6 +268,7 @@ class Connection:
                 return None
             if count == 0:
                 raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
+            self.heard = True
             reader.received(count)
             while (body := reader.frame(self._expect)) is not None:
                 reply = self._take(body)

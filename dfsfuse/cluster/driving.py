@@ -40,8 +40,8 @@ def drive(
     """
     pace = pace or Pace(SOFT_S)
     length_s = deadline - clock()
-    with cluster.exchange() as exchange:
-        round_ = _OpenRound(cluster, exchange, in_order, pace, clock)
+    with cluster.exchange(in_order=in_order) as exchange:
+        round_ = _OpenRound(cluster, exchange, pace, clock)
         try:
             step = next(procedure)
             while True:
@@ -68,12 +68,9 @@ def drive(
 class _OpenRound:
     """The calls of the current round."""
 
-    def __init__(
-        self, cluster: Cluster, exchange: Exchange, in_order: bool, pace: Pace, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, cluster: Cluster, exchange: Exchange, pace: Pace, clock: Callable[[], float]) -> None:
         self._cluster = cluster
         self._exchange = exchange
-        self._in_order = in_order
         self._pace = pace
         self._clock = clock
         self._calls: dict[Call, float] = {}  # and when each was begun
@@ -85,7 +82,7 @@ class _OpenRound:
             self._calls.clear()
         now = self._clock()
         for server, request in ask.requests.items():
-            call = Call(server, request, stall_s=STALL_S, in_order=self._in_order, is_patient=True)
+            call = Call(server, request, stall_s=STALL_S, is_patient=True)
             self._calls[call] = now
             self._exchange.start(call)
 

@@ -12,6 +12,11 @@ counted by quorums; only a server that refuses the user is an exception, since n
 Knows calls, deadlines and poll; knows nothing of frames (`connection`), nor of who is up and which connections are idle
 (`lines`). For one thread only.
 
+Calls to one server go side by side, each over a connection that is borrowed for it. Not so `in_order`, as the log wants
+it: each server has one connection, and a call goes out behind all earlier ones, also those of earlier exchanges whose
+answers nobody waits for any more. These connections stay registered (`OrderedLines`), and are not asked first whether
+they are still there: if they are not, the call is sent again over a new one.
+
 Invariants:
 - Every call that is started is finished exactly once: an outcome of `next`, or an exception of it, or abandoned.
 - A call's buffers belong to it until it is finished; from then on no connection refers to them.
@@ -35,6 +40,7 @@ from dfsfuse.cluster.authentication import RefusalError
 from dfsfuse.cluster.calls import Answer, Call, Failure, failure_of, is_full, outcome_of
 from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.lines import AUTHENTICATION_S, OWED_S, Lines
+from dfsfuse.cluster.ordered_lines import register
 from dfsfuse.cluster.slowness import LOOK_AGAIN_S, is_waited_for, stood_still_s
 from dfsfuse.errors import AuthenticationError, DfsError
 
@@ -55,11 +61,18 @@ class _Flight:
     """A call on its connection."""
 
     __slots__ = (
-        "attempts", "body", "call", "connection", "deadline", "ends_at", "events", "greeting_s", "moved_at", "reused",
+        "attempts", "body", "call", "connection", "deadline", "ends_at", "greeting_s", "moved_at", "reused",
     )  # fmt: skip
 
     def __init__(
-        self, call: Call, body: bytes, connection: Connection, reused: bool, attempts: int, greeting_s: float
+        self,
+        call: Call,
+        body: bytes,
+        connection: Connection,
+        reused: bool,
+        attempts: int,
+        greeting_s: float,
+        now: float,
     ) -> None:
         self.call = call
         self.body = body
@@ -67,10 +80,10 @@ class _Flight:
         self.reused = reused  # the connection lay idle before: its loss may be an old story
         self.attempts = attempts
         self.greeting_s = greeting_s
-        self.events = 0  # what is polled for
-        self.deadline = 0.0
-        self.ends_at = 0.0
-        self.moved_at = 0.0
+        self.ends_at = now + LONGEST_CALL_S
+        self.moved(now)
+        if reused:
+            self.moved_at = connection.silent_since() or now  # what it owes already counts
 
     def moved(self, now: float) -> None:
         """Something happened: the deadline moves on, but not beyond the end."""
@@ -83,15 +96,20 @@ class _Flight:
 class Exchange:
     """See the module. A context manager; leaving it abandons what is unfinished."""
 
-    def __init__(self, lines: Lines, *, trial: bool = False, greeting_s: float = AUTHENTICATION_S) -> None:
-        """`trial`: servers that are down are asked all the same (the caller has claimed the trial), and one that
-        refuses the user is a `Failure` like any other. `greeting_s`: how soon a new connection must be authenticated.
+    def __init__(
+        self, lines: Lines, *, in_order: bool = False, trial: bool = False, greeting_s: float = AUTHENTICATION_S
+    ) -> None:
+        """`in_order`: see the module. `trial`: servers that are down are asked all the same (the caller has claimed the
+        trial), and one that refuses the user is a `Failure` like any other. `greeting_s`: how soon a new connection
+        must be authenticated.
         """
         self._lines = lines
         self._greeting_s = greeting_s
         self._trial = trial
         self._clock = lines.clock
-        self._poll = select.poll()
+        self._ordered = lines.take_ordered() if in_order else None
+        self._poll = self._ordered.poll if self._ordered else select.poll()
+        self._most_calls = 1 if in_order else MAX_CALLS_PER_SERVER
         self._flights: dict[int, _Flight] = {}  # by file descriptor
         self._flying = dict.fromkeys(lines.servers, 0)
         self._waiting: deque[Call] = deque()  # for one of their server's other calls to finish
@@ -109,32 +127,45 @@ class Exchange:
     ) -> None:
         self._lines.exchanges.discard(self)
         self._waiting.clear()
+        # What an interrupted step has done to a connection is not known: it cannot be used again.
+        is_interrupted = error is not None and not isinstance(error, Exception)
         for flight in list(self._flights.values()):
-            self._let_go(flight)
+            self._let_go(flight, close=is_interrupted)
         self._finished.clear()
+        if self._ordered is not None:
+            if is_interrupted:
+                self._ordered.close()
+            self._lines.put_back(self._ordered)
 
     # ------------------------------------------------------------------ for the caller
 
     def start(self, call: Call) -> None:
         """Send the call on its way. Never blocks; what goes wrong is an outcome of `next`."""
-        if self._flying[call.server] >= MAX_CALLS_PER_SERVER:
+        if self._flying[call.server] >= self._most_calls:
             self._waiting.append(call)
-        else:
-            self._launch(call)
+            return
+        refusal = None if self._trial else self._lines.refusal(call.server)
+        if refusal is not None:
+            self._finished.append(Failure(call, None, refusal))
+            return
+        if self._encoded[0] is not call.request:
+            self._encoded = call.request, messages.encode(call.request)
+        self._fly(call, self._encoded[1], reuse=True, attempts=1)
 
     def next(self, timeout_s: float | None) -> Answer | Failure | None:
         """The next finished call; None if there is none within `timeout_s`, or nothing is under way.
 
         Raises `AuthenticationError` in place of the outcome of a call to a server that refuses the user.
         """
-        until = None if timeout_s is None else self._clock() + timeout_s
-        while not self._finished:
+        finished = self._finished
+        until = None if timeout_s is None or finished else self._clock() + timeout_s
+        while not finished:
             if not self._flights:
                 return None
             self._drive(until)
-            if not self._finished and until is not None and self._clock() >= until:
+            if not finished and until is not None and self._clock() >= until:
                 return None
-        outcome = self._finished.popleft()
+        outcome = finished.popleft()
         if isinstance(outcome, Failure) and isinstance(outcome.error, AuthenticationError) and not self._trial:
             raise outcome.error
         return outcome
@@ -145,11 +176,14 @@ class Exchange:
 
     def silences(self) -> list[tuple[int, float]]:
         """See `lines.Debtors`."""
-        return [
-            (flight.call.server, flight.moved_at)
-            for flight in list(self._flights.values())
-            if not flight.connection.connecting
+        flights = self._flights.copy()
+        found = [
+            (flight.call.server, flight.moved_at) for flight in flights.values() if not flight.connection.connecting
         ]
+        for id, connection in self._ordered.connections.copy().items() if self._ordered else ():
+            if connection.fd not in flights and (since := connection.silent_since()) is not None:
+                found.append((id, since))
+        return found
 
     def abandon(self, call: Call) -> None:
         """Forget a call: `next` will not return it, and its buffers are free. The server may do it or not."""
@@ -168,50 +202,58 @@ class Exchange:
 
     # ------------------------------------------------------------------ a call's way
 
-    def _launch(self, call: Call) -> None:
-        refusal = None if self._trial else self._lines.refusal(call.server)
-        if refusal is not None:
-            self._finished.append(Failure(call, None, refusal))
-            return
-        if self._encoded[0] is not call.request:
-            self._encoded = call.request, messages.encode(call.request)
-        self._fly(call, self._encoded[1], reuse=True, attempts=1)
-
     def _fly(self, call: Call, body: bytes, *, reuse: bool, attempts: int) -> None:
         """Put the call on a connection."""
-        lines = self._lines
-        connection = None
         try:
-            connection = lines.borrow(call.server, in_order=call.in_order) if reuse else None
+            connection = self._used_before(call.server) if reuse else None
             reused = connection is not None
             if connection is None:
-                connection = lines.fresh(call.server)
-                connection.in_order = call.in_order
+                connection = self._fresh(call.server)
         except _LINE_ERRORS as error:
             self._fail(call, error)
             return
-        flight = _Flight(call, body, connection, reused, attempts, self._greeting_s)
-        now = self._clock()
-        flight.ends_at = now + LONGEST_CALL_S
-        flight.moved(now)
-        if reused:
-            flight.moved_at = connection.silent_since() or now  # what it owes already counts
-        flight.events = select.POLLIN
+        flight = _Flight(call, body, connection, reused, attempts, self._greeting_s, self._clock())
         self._flights[connection.fd] = flight
         self._flying[call.server] += 1
-        self._poll.register(connection.fd, select.POLLIN)
         try:
             connection.begin(body, call.payload, call.sink)
         except OSError as error:
             self._lost(flight, error)
             return
-        self._watch(flight)
+        self._watch(connection)
 
-    def _watch(self, flight: _Flight) -> None:
-        events = flight.connection.events
-        if events != flight.events:
-            flight.events = events
-            self._poll.modify(flight.connection.fd, events)
+    def _used_before(self, server: int) -> Connection | None:
+        """A connection that is there already, if there is one. Raises what `Lines.catch_up` does."""
+        if self._ordered is None:
+            connection = self._lines.borrow(server)
+            if connection is not None:
+                register(self._poll, connection)
+            return connection
+        connection = self._ordered.connections.get(server)
+        if connection is None or (connection.ready and connection.owed_until is None):
+            return connection
+        is_of_use = False
+        try:
+            is_of_use = self._lines.catch_up(connection)
+        finally:
+            if not is_of_use:
+                self._ordered.drop(server)
+        return connection if is_of_use else None
+
+    def _fresh(self, server: int) -> Connection:
+        """A new connection. Raises OSError if that is known to be in vain."""
+        connection = self._lines.fresh(server)
+        if self._ordered is None:
+            register(self._poll, connection)
+        else:
+            self._ordered.add(connection)
+        return connection
+
+    def _watch(self, connection: Connection) -> None:
+        events = connection.events
+        if events != connection.watched:
+            connection.watched = events
+            self._poll.modify(connection.fd, events)
 
     def _drive(self, until: float | None) -> None:
         """Wait until something can be done, at most until `until` or the first deadline, and do it."""
@@ -219,12 +261,14 @@ class Exchange:
         first = min([flight.deadline for flight in self._flights.values()])
         wake = first if until is None or until > first else until
         for fd, events in self._poll.poll(max(0, ceil((wake - now) * 1000))):
-            self._advance(self._flights[fd], events)
+            if fd in self._flights:
+                self._advance(self._flights[fd], events)
+            else:
+                self._overhear(fd, events)
         now = self._clock()
-        late_s = stood_still_s(self._looked_at, wake, now)
-        self._looked_at = now
-        if late_s:
+        if now > wake and (late_s := stood_still_s(self._looked_at, wake, now)):
             self._stood_still(late_s, now)
+        self._looked_at = now
         if now >= first:
             self._end_overdue(now)
 
@@ -277,54 +321,68 @@ class Exchange:
             return
         if reply is None:
             flight.moved(self._clock())
-            self._watch(flight)
+            self._watch(connection)
             return
-        self._land(flight)
-        twin = self._lines.met(flight.call.server, connection.identity)
-        if twin is not None:
-            self._fail(flight.call, twin)
-            connection.close()
-        elif self._finish(flight.call, reply, connection.payload_bytes) and connection.finish():
-            self._lines.give_back(connection)
-        else:
-            connection.close()
+        self._land(flight, close=not (self._finish(flight.call, reply, connection) and connection.finish()))
         if self._waiting:
             self._launch_waiting()
 
-    def _land(self, flight: _Flight) -> None:
-        """The flight is over, one way or the other."""
-        fd = flight.connection.fd
-        del self._flights[fd]
-        self._poll.unregister(fd)
-        self._flying[flight.call.server] -= 1
-
-    def _finish(self, call: Call, reply: Reply, payload_bytes: int) -> bool:
-        """The outcome of a reply. Returns whether the server can be asked more on this connection."""
+    def _overhear(self, fd: int, events: int) -> None:
+        """Something has come in order that nobody waits for: an answer that is owed, or the connection's end."""
+        assert self._ordered is not None
+        connection = next(each for each in self._ordered.connections.values() if each.fd == fd)
         try:
-            outcome = outcome_of(call, self._lines.servers[call.server], reply, payload_bytes)
+            connection.advance(events)
+            self._watch(connection)
+        except _LINE_ERRORS as error:
+            if isinstance(error, ProtocolError):
+                self._lines.note_fault(connection.server.id, f"no answer to an earlier request: {error}")
+            self._ordered.drop(connection.server.id)
+
+    def _land(self, flight: _Flight, *, close: bool) -> None:
+        """The flight is over, one way or the other. `close`: its connection is of no further use."""
+        connection, server = flight.connection, flight.call.server
+        del self._flights[connection.fd]
+        self._flying[server] -= 1
+        if self._ordered is None:
+            self._poll.unregister(connection.fd)
+            if close:
+                connection.close()
+            else:
+                self._lines.give_back(connection)
+        elif close:
+            self._ordered.drop(server)
+
+    def _finish(self, call: Call, reply: Reply, connection: Connection) -> bool:
+        """The outcome of a reply. Returns whether the server can be asked more on this connection."""
+        lines = self._lines
+        if not connection.is_met:
+            twin = lines.met(call.server, connection.identity)
+            if twin is not None:
+                self._fail(call, twin)
+                return False
+            connection.is_met = True
+        try:
+            outcome = outcome_of(call, lines.servers[call.server], reply, connection.payload_bytes)
         except ProtocolError as error:
             self._fail(call, error)
             return False
         self._finished.append(outcome)
         full = is_full(outcome)
         if full is not None:
-            self._lines.room.told(call.server, full=full)
+            lines.room.told(call.server, full=full)
         if isinstance(outcome, Failure):
             if outcome.status in _LAST_WORDS:
                 return False
             if outcome.status == Status.DIVERGED:
-                self._lines.note_fault(call.server, "its log is another one than the others'")
-        self._lines.answered(call.server)
+                lines.note_fault(call.server, "its log is another one than the others'")
+        lines.answered(call.server)
         return True
 
-    def _let_go(self, flight: _Flight) -> None:
-        """Nobody waits for this call any more."""
-        self._land(flight)
-        connection = flight.connection
-        if connection.let_go(min(flight.deadline, self._clock() + OWED_S), flight.moved_at):
-            self._lines.give_back(connection)
-        else:
-            connection.close()
+    def _let_go(self, flight: _Flight, *, close: bool = False) -> None:
+        """Nobody waits for this call any more. `close`: nor must its connection be used again."""
+        owed_until = min(flight.deadline, self._clock() + OWED_S)
+        self._land(flight, close=close or not flight.connection.let_go(owed_until, flight.moved_at))
 
     def _launch_waiting(self) -> None:
         """Launch the waiting calls for whose servers there is room now."""
@@ -338,10 +396,9 @@ class Exchange:
         """The connection is of no further use. Try the call on another one, or fail it. `is_excused`: that says nothing
         about the server."""
         connection, call = flight.connection, flight.call
-        self._land(flight)
         stale = flight.reused and not connection.answering and not isinstance(error, TimeoutError)
         astray = connection.connecting and flight.attempts < self._lines.addresses(call.server)
-        connection.close()
+        self._land(flight, close=True)
         if isinstance(error, OSError) and (stale or astray):
             if astray:
                 self._lines.try_next_address(call.server)

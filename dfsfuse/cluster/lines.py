@@ -3,8 +3,8 @@
 Exchanges borrow connections here and give them back. All logging about servers that come and go is done here, one
 line for each change.
 
-Invariant: a connection is either in `_idle` or with one exchange. Idle ones may be owed replies, or be not yet
-authenticated: whoever borrows such a one goes on where it stands.
+Invariant: a connection is idle here (in `_idle` or `_ordered`), or with one exchange. Idle ones may be owed replies, or
+be not yet authenticated: whoever borrows such a one goes on where it stands.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Final, Protocol
 
@@ -21,6 +21,7 @@ from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.faults import Faults
 from dfsfuse.cluster.full import Full
 from dfsfuse.cluster.health import Circuit
+from dfsfuse.cluster.ordered_lines import OrderedLines
 from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, UnknownHostError, look_up, look_up_number
 from dfsfuse.cluster.slowness import are_slow, is_waited_for
 from dfsfuse.errors import WrongServerError
@@ -31,6 +32,8 @@ OWED_S: Final = 5.0
 """A reply that is owed for longer will not be waited for: its connection is closed."""
 MAX_IDLE: Final = 8
 """Idle connections kept for each server."""
+MAX_ORDERED: Final = 2
+"""Idle `OrderedLines` that are kept: one for the log, one for whoever reads it meanwhile."""
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,7 @@ class Lines:
         self._look_up = look_up
         self._lock = threading.Lock()
         self._idle: dict[int, list[Connection]] = {id: [] for id in self.servers}  # guarded by _lock
+        self._ordered: list[OrderedLines] = []  # idle; guarded by _lock
         self._circuits = {id: Circuit(clock) for id in self.servers}  # guarded by _lock, but for reading `up`
         self._targets = {id: look_up_number(server) for id, server in self.servers.items()}
         self._closed = False  # guarded by _lock
@@ -119,7 +123,7 @@ class Lines:
         if is_waited_for(self.hurried_at, now):
             return False
         with self._lock:
-            idle = [*borrowed, *chain.from_iterable(self._idle.values())]
+            idle = [*borrowed, *chain.from_iterable(map(self._at_rest, self.servers))]
             owed: list[tuple[int, float | None]] = [(each.server.id, each.silent_since()) for each in idle]
         owed_since: dict[int, float] = {}
         for id, since in chain(owed, *(exchange.silences() for exchange in list(self.exchanges))):
@@ -132,9 +136,7 @@ class Lines:
         with self._lock:
             if not self._circuits[id].failed(text, quick=quick, tried=tried):
                 return
-            idle, self._idle[id] = self._idle[id], []
-        for connection in idle:
-            connection.close()
+            self._close_idle(id)
         log.warning("%s; trying again in the background", text)
         self.changed.set()
 
@@ -143,8 +145,8 @@ class Lines:
         with self._lock:
             gone = [
                 id
-                for id, idle in self._idle.items()
-                if self._circuits[id].up and any(connection.is_hung_up() for connection in idle)
+                for id, circuit in self._circuits.items()
+                if circuit.up and any(connection.is_hung_up() for connection in self._at_rest(id))
             ]
         for id in gone:
             text = f"{self.servers[id]} does not answer: it has closed the connection"
@@ -207,7 +209,6 @@ class Lines:
     def readdress(self, servers: Sequence[ServerAddress], credentials: Credentials) -> list[int]:
         """Servers have other addresses from now on. Connections to the old ones that lie idle are closed, and a server
         that was down is tried at its new one at once. Returns the ids of those that have moved."""
-        closed: list[Connection] = []
         with self._lock:
             self._credentials = credentials
             moved = [server.id for server in servers if self.servers[server.id] != server]
@@ -216,10 +217,7 @@ class Lines:
                     self.servers[server.id] = server
                     self._targets[server.id] = look_up_number(server)
                     self._circuits[server.id].try_soon()
-                    closed += self._idle[server.id]
-                    self._idle[server.id] = []
-        for connection in closed:
-            connection.close()
+                    self._close_idle(server.id)
         return moved
 
     # ------------------------------------------------------------------ connections
@@ -231,29 +229,27 @@ class Lines:
             raise UnknownHostError(errno.EHOSTUNREACH, f"its host name {server.host!r} cannot be resolved")
         return Connection(server, targets[0], self._credentials, self.clock())
 
-    def borrow(self, id: int, *, in_order: bool = False) -> Connection | None:
-        """An idle connection, or None if there is none. Raises what `Connection.advance` does.
-
-        Requests that must arrive `in_order` go over the same connection, one behind the other, even if an answer is
-        still owed on it; others leave that one alone.
-
-        Raises TimeoutError if an answer is overdue on one: a server that nobody waits for, since the others
-        are faster, is found out here when it hangs; unless it is slow together with others.
-        """
+    def borrow(self, id: int) -> Connection | None:
+        """An idle connection, or None if there is none. Raises what `catch_up` does."""
         while True:
             with self._lock:
-                connection = _pick(self._idle[id], in_order)
-            if connection is None:
-                return None
+                if not self._idle[id]:
+                    return None
+                connection = self._idle[id].pop()
             if connection.ready and connection.owed_until is None:
                 if connection.is_quiet():
                     return connection
                 connection.close()
-            elif self._catch_up(connection):
+            elif self.catch_up(connection):
                 return connection
 
-    def _catch_up(self, connection: Connection) -> bool:
-        """Read what has come on an idle connection. False, and closed, if it is of no further use."""
+    def catch_up(self, connection: Connection) -> bool:
+        """Read what has come on a connection that was idle. False, and closed, if it is of no further use.
+
+        Raises, with the connection closed, what `Connection.advance` does; TimeoutError if an answer is overdue: a
+        server that nobody waits for, since the others are faster, is found out here when it hangs; unless it is slow
+        together with others.
+        """
         try:
             moved = connection.catch_up()
         except OSError:
@@ -287,6 +283,19 @@ class Lines:
                 return
         connection.close()
 
+    def take_ordered(self) -> OrderedLines:
+        """The connections for requests in order, as the exchange before left them; new ones if others use them."""
+        with self._lock:
+            return self._ordered.pop() if self._ordered else OrderedLines()
+
+    def put_back(self, ordered: OrderedLines) -> None:
+        """An exchange has no more use for them."""
+        with self._lock:
+            if not self._closed and len(self._ordered) < MAX_ORDERED:
+                self._ordered.append(ordered)
+                return
+        ordered.close()
+
     def close(self) -> None:
         """Close all idle connections, and those that are given back from now on."""
         with self._lock:
@@ -296,16 +305,20 @@ class Lines:
     def hang_up(self) -> None:
         """Close all idle connections."""
         with self._lock:
-            connections = [connection for idle in self._idle.values() for connection in idle]
-            for idle in self._idle.values():
-                idle.clear()
-        for connection in connections:
+            for id in self.servers:
+                self._close_idle(id)
+
+    def _at_rest(self, id: int) -> Iterator[Connection]:
+        """The idle connections to this server. The caller has the lock."""
+        yield from self._idle[id]
+        for ordered in self._ordered:
+            if id in ordered.connections:
+                yield ordered.connections[id]
+
+    def _close_idle(self, id: int) -> None:
+        """Close the idle connections to this server. The caller has the lock."""
+        for connection in self._idle[id]:
             connection.close()
-
-
-def _pick(idle: list[Connection], in_order: bool) -> Connection | None:
-    """Take the last of those that are kept for this kind of requests."""
-    for index in range(len(idle) - 1, -1, -1):
-        if idle[index].in_order == in_order:
-            return idle.pop(index)
-    return None
+        self._idle[id].clear()
+        for ordered in self._ordered:
+            ordered.drop(id)

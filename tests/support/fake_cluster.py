@@ -170,7 +170,7 @@ class FakeCluster:
         self.grid.clock.wait_until(self.grid.clock() + wait_s)
         self.while_waiting()
 
-    def exchange(self) -> FakeExchange:
+    def exchange(self, *, in_order: bool = False) -> FakeExchange:
         return FakeExchange(self)
 
     def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> dict[int, Answer | Failure]:

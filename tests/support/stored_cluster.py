@@ -101,7 +101,7 @@ class StoredCluster(FakeCluster):
         super().__init__(grid)
         self.on_news: Callable[[], None] = lambda: None
 
-    def exchange(self) -> StoredExchange:
+    def exchange(self, *, in_order: bool = False) -> StoredExchange:
         return StoredExchange(self)
 
     def connect(self, *, wait_for_all: bool = False) -> None:

@@ -139,12 +139,12 @@ def test_call_in_order_never_overtakes_an_abandoned_one(bench: Bench) -> None:
     server.answer = answer
     lines = bench.lines()
     assert isinstance(ask(lines), Answer)
-    with Exchange(lines) as exchange:
-        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S, in_order=True))
+    with Exchange(lines, in_order=True) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
         assert isinstance(exchange.next(DEADLINE_S), Answer)
-        exchange.start(Call(1, HavePieces(()), stall_s=DEADLINE_S, in_order=True))
-    with Exchange(lines) as exchange:
-        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S, in_order=True))
+        exchange.start(Call(1, HavePieces(()), stall_s=DEADLINE_S))
+    with Exchange(lines, in_order=True) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
         assert isinstance(ask(lines, PUT), Answer)
         assert exchange.next(0.0) is None
         server.released.set()

@@ -38,9 +38,9 @@ def silence(bench: Bench, *servers: int) -> None:
         server.answer = answer
 
 
-def begin(exchange: Exchange, *, is_patient: bool, in_order: bool = False) -> None:
+def begin(exchange: Exchange, *, is_patient: bool) -> None:
     for id in (1, 2, 3, 4):
-        exchange.start(Call(id, GetPosition(), stall_s=STALL_S, is_patient=is_patient, in_order=in_order))
+        exchange.start(Call(id, GetPosition(), stall_s=STALL_S, is_patient=is_patient))
 
 
 @pytest.mark.parametrize("silent", [(1, 2, 3, 4), (1, 3, 4)])
@@ -121,18 +121,18 @@ def test_after_ctrl_c_nobody_waits(bench: Bench, four: Lines) -> None:
 def test_answers_that_are_owed_are_waited_for_too(bench: Bench, four: Lines) -> None:
     """Nobody waited for them when the servers fell silent; the next requests go behind them."""
     for number in bench.servers:
-        with Exchange(four) as exchange:
-            exchange.start(Call(number, GetPosition(), stall_s=DEADLINE_S, in_order=True))
+        with Exchange(four, in_order=True) as exchange:
+            exchange.start(Call(number, GetPosition(), stall_s=DEADLINE_S))
             assert isinstance(exchange.next(DEADLINE_S), Answer)
     silence(bench, 1, 2, 3, 4)
-    with Exchange(four) as exchange:
-        begin(exchange, is_patient=True, in_order=True)
+    with Exchange(four, in_order=True) as exchange:
+        begin(exchange, is_patient=True)
         assert exchange.next(0.0) is None
     late_s = [0.0]
     four.clock = lambda: time.monotonic() + late_s[0]
     late_s[0] = slowness.SLOW_S / 2
-    with Exchange(four) as exchange:
-        begin(exchange, is_patient=True, in_order=True)
+    with Exchange(four, in_order=True) as exchange:
+        begin(exchange, is_patient=True)
         assert exchange.next(2 * STALL_S) is None
         for server in bench.servers.values():
             server.released.set()
