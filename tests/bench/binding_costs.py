@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.workloads import MIB, Sizes, clock
+from bench.steps.content import MIB, Sizes, clock
 from support.mounts import environment, unmount
 
 BINDINGS: Final = ("kernel", "fusepy")

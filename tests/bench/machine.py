@@ -46,6 +46,18 @@ def cpu_between(before: Mapping[int, float], after: Mapping[int, float]) -> floa
     return sum(used - before.get(pid, 0.0) for pid, used in after.items())
 
 
+def resident_mib(pids: Sequence[int]) -> float:
+    """What these processes have in memory together; ones that are gone are left out. Shared pages count for each."""
+    total_kib = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total_kib += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return round(total_kib / 1024, 1)
+
+
 class Facts(TypedDict):
     """What a reader of the numbers needs. `busy` and `stolen` are parts of all processors' time."""
 
