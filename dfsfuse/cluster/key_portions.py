@@ -25,20 +25,40 @@ def is_told_by(status: int | None, keys: Sequence[bytes]) -> bool:
     return len(keys) > 1 and status in (Status.TOO_MUCH, Status.BAD_REQUEST)
 
 
+class Portions:
+    """Keys, a portion at a time. The caller says of each whether it was taken or was too much."""
+
+    def __init__(self, keys: Sequence[bytes], at_once: int) -> None:
+        self._keys = keys
+        self._at_once = at_once
+        self._first = 0
+
+    def next(self) -> tuple[bytes, ...]:
+        """The keys to ask for now; none when all are taken."""
+        return tuple(self._keys[self._first : self._first + self._at_once])
+
+    def taken(self, portion: Sequence[bytes]) -> None:
+        """This portion was answered."""
+        self._first += len(portion)
+
+    def too_much(self, portion: Sequence[bytes]) -> bool:
+        """No server has room for this portion. False if a smaller one cannot be had."""
+        self._at_once = len(portion) // 2
+        return len(portion) > 1
+
+
 def read_in_portions(
     read: Callable[[tuple[bytes, ...]], R], keys: Sequence[bytes], at_once: int
 ) -> Iterator[tuple[tuple[bytes, ...], R]]:
     """The keys in portions of `at_once` or fewer, each with what `read` says of it. The next one is read when it is
     asked for: the caller takes in each portion before others can change what is in it."""
-    first = 0
-    while first < len(keys):
-        portion = tuple(keys[first : first + at_once])
+    portions = Portions(keys, at_once)
+    while portion := portions.next():
         try:
             found = read(portion)
         except TooMuchAtOnceError:
-            if len(portion) == 1:
+            if not portions.too_much(portion):
                 raise
-            at_once = len(portion) // 2
             continue
         yield portion, found
-        first += len(portion)
+        portions.taken(portion)

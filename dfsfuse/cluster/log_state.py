@@ -54,9 +54,11 @@ class LogState:
     leased: bool = False
     """Whether a quorum gave us the lease with the last commit. (Not if another client finished our batch.)"""
     wanted: bool = False
-    """Another client waits for the writer lease."""
+    """Whether the servers said with the last commit that another client waits to write."""
     recalled: bool = False
-    """Another client waits to see what was answered under the lease."""
+    """Whether they said that another client waits to see what was answered under the lease."""
+    terms: int = 0
+    """How often this client has become the one that may propose."""
     sequence: int = 0
     full: set[int] = field(default_factory=set)
     """Servers whose disk is so full that not even the log can go on there."""
@@ -88,6 +90,11 @@ class LogState:
         """The next batch is known to be chosen."""
         self.news.changes.append(change)
         self.known = Point(change.slot, change.digest)
+
+    def take_news(self) -> News:
+        """What was learnt since this was last called."""
+        news, self.news = self.news, News()
+        return news
 
     def next_copy(self) -> bytes:
         """An id for a copy of the map."""

@@ -74,11 +74,13 @@ def try_to_lead(log: LogState) -> Procedure[bool]:
                 raise _refusal(log, _too_few_able(able), able)
             if unfinished is None or unfinished.slot != log.known.slot + 1:
                 log.ballot = ballot
+                log.terms += 1
                 return True
             match (yield from _propose(log, ballot, unfinished.batch)):
                 case IsChosen():
                     log.learnt(_change(unfinished.slot, unfinished.batch))
                     log.ballot = ballot
+                    log.terms += 1
                     return True
                 case NoQuorum(answered):
                     raise _refusal(log, too_few_to_write(answered), answered)
@@ -134,7 +136,7 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
     `conflicts` says whether news (all since the caller last took them) touch what the contents were made from. Raises
     ReadOnlyError if nothing was done, MaybeDoneError if it may have been.
     """
-    log.leased = False
+    log.leased = log.wanted = log.recalled = False
     log.sequence += 1
     sequence = log.sequence
     uncertain = False

@@ -1,5 +1,4 @@
-"""The namespace's log over real connections: the procedures of `log_reading` and `log_writing`, driven,
-with the writer lease's time.
+"""The namespace's log over real connections: the procedures of `log_reading` and `log_writing`, driven.
 
 Threads: used by one thread at a time; the caller's lock sees to that.
 """
@@ -12,13 +11,13 @@ from collections.abc import Callable
 from typing import Final
 
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
-from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.driving import SOFT_S, STALL_S, drive
+from dfsfuse.cluster.lease import NEVER
 from dfsfuse.cluster.log_reading import catch_up, read
 from dfsfuse.cluster.log_repair import settle
 from dfsfuse.cluster.log_state import Contents, LogState, News
-from dfsfuse.cluster.log_writing import LEASE_S, commit, try_to_lead
+from dfsfuse.cluster.log_writing import commit, try_to_lead
 from dfsfuse.cluster.pace import Pace
 from dfsfuse.cluster.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.cluster.proposer import QUORUM, Point
@@ -32,14 +31,6 @@ PAUSE_GROWTHS: Final = 4
 """Pauses grow to so many times that at most: who waits for another one's turn to end must not sleep through his own."""
 SPARED_S: Final = STALL_S + 1.0
 """How long a server that was silent is not waited for. By then its circuit has opened (`STALL_S`), or it answers."""
-TURN_S: Final = 0.1
-"""How long a writer goes on when another one waits to write: long enough that the 10 to 20 ms that it takes to hand
-over (more on a crowded machine) are the lesser part, and too short to be noticed."""
-LOOK_TURN_S: Final = 0.03
-"""The same when another client waits to see what was answered: it waits each time that it opens a file."""
-YIELD_S: Final = PAUSE_S * PAUSE_GROWTHS
-"""How long a writer whose turn is over stays back: who waits for it asks again within this time."""
-NEVER: Final = float("-inf")
 
 
 class QuorumLog:
@@ -56,37 +47,25 @@ class QuorumLog:
     ) -> None:
         self._cluster = cluster
         self._clock = clock or time.monotonic
-        self._lease_clock = clock or lease_clock
         self._sleep = sleep
         self._time_ns = time_ns
         self._random = random.Random()
-        self._state = LogState(client if client is not None else self._random.randbytes(8))
+        self.state = LogState(client if client is not None else self._random.randbytes(8))
+        """What the procedures know of the log, and learn: read it between them."""
         self._pace = Pace(SOFT_S)
         self._silence_ends_at = NEVER
         self._next_reader = self._random.randrange(len(ALL))
-        self._tender = Tender(cluster, self._random.randbytes(8), lambda: self._state.known, self._clock)
-        self._in_turn = False
-        self._turn_began_at = NEVER
-        self._yields_until = NEVER
-        self.lease_until = NEVER
-        """Until then no other client can commit anything. By the lease's clock (`clocks`); NEVER without a lease."""
+        self._tender = Tender(cluster, self._random.randbytes(8), lambda: self.state.known, self._clock)
 
     @property
     def client(self) -> bytes:
         """The author of our batches."""
-        return self._state.client
+        return self.state.client
 
     @property
     def known(self) -> Point:
         """The last batch known to be chosen."""
-        return self._state.known
-
-    @property
-    def turn_is_over(self) -> bool:
-        """Whether another client waits for the lease, or must see what we have answered; and we have had our turn. Who
-        looks again and again must not keep others from writing."""
-        began, now = self._turn_began_at, self._clock()
-        return (self._state.wanted and now >= began + TURN_S) or (self._state.recalled and now >= began + LOOK_TURN_S)
+        return self.state.known
 
     def writable(self) -> bool:
         """Whether as many servers as a batch needs are believed to answer. Asks nobody but those that are missing."""
@@ -99,38 +78,24 @@ class QuorumLog:
 
     def take_news(self) -> News:
         """What was learnt since this was last called."""
-        news, self._state.news = self._state.news, News()
-        return news
+        return self.state.take_news()
 
     def catch_up(self, *, recall: bool = True) -> bool:
         """`log_reading.catch_up`: a linearizable look at the end of the log. Without `recall`, what another client has
         answered in the last few milliseconds may be missing."""
-        return self._run(catch_up(self._state, recall=recall))
+        return self._run(catch_up(self.state, recall=recall))
 
     @property
     def witnesses(self) -> frozenset[int]:
         """After a `catch_up` that gave False: the servers that show all that was acknowledged, provided that their
         folders have forgotten nothing. None if what they show may be an old state."""
-        return self._state.witnesses
+        return self.state.witnesses
 
     def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
         """`log_writing.commit`: True when the batch is chosen, that is durable on three servers."""
         if not self.writable():
             raise ReadOnlyError(too_few_to_write(len(self._cluster.usable())))
-        self._yield()
-        begun = self._lease_clock()
-        ballot = self._state.ballot
-        self.lease_until = NEVER
-        done = self._run(commit(self._state, contents, conflicts, self._time_ns()))
-        if self._state.ballot != ballot:
-            self._in_turn = False
-        if done and self._state.leased:
-            # The servers count from when they got it, which was later; a quarter is left for clocks that run slow.
-            self.lease_until = begun + 0.75 * LEASE_S
-            if not self._in_turn:
-                self._in_turn = True
-                self._turn_began_at = self._clock()
-        return done
+        return self._run(commit(self.state, contents, conflicts, self._time_ns()))
 
     def lead(self) -> None:
         """`log_writing.try_to_lead`, unless this client leads already. Afterwards it is decided, and in the news, which
@@ -138,31 +103,25 @@ class QuorumLog:
         if that cannot be decided now."""
         if not self.writable():
             raise ReadOnlyError("too few servers answer to tell what became of a change")
-        if self._state.ballot is None and not self._run(try_to_lead(self._state)):
+        if self.state.ballot is None and not self._run(try_to_lead(self.state)):
             raise UnavailableError("another client is writing")
 
     def settle(self) -> None:
         """Writing pauses: tell the servers that the last batch is chosen, and let go of the lease."""
-        self.lease_until = NEVER
-        self._in_turn = False
-        was_wanted = self._state.wanted
-        self._state.wanted = self._state.recalled = False
-        state = self._state
+        state = self.state
         positions = self._run(settle(state.known, state.client, silent=state.silent, enough=state.quorum))
-        if was_wanted:
-            self._yields_until = self._clock() + YIELD_S
-        if any(position.applied < self._state.known.slot for position in positions.values()):
+        if any(position.applied < self.state.known.slot for position in positions.values()):
             self._tender.wake()
 
     def read_keys(self, keys: tuple[bytes, ...]) -> Values:
         """The values of `keys` at `known` or later (then `take_news` has the changes in between)."""
-        reply = self._run(read(self._state, self._order(), lambda at: ReadKeys(at.slot, at.digest, keys)))
+        reply = self._run(read(self.state, self._order(), lambda at: ReadKeys(at.slot, at.digest, keys)))
         assert isinstance(reply, Values)
         return reply
 
     def read_range(self, start: bytes, end: bytes, limit: int) -> Items:
         """A page of the items of a range, likewise."""
-        reply = self._run(read(self._state, self._order(), lambda at: ReadRange(at.slot, at.digest, start, end, limit)))
+        reply = self._run(read(self.state, self._order(), lambda at: ReadRange(at.slot, at.digest, start, end, limit)))
         assert isinstance(reply, Items)
         return reply
 
@@ -172,7 +131,7 @@ class QuorumLog:
 
     def want_lease(self) -> None:
         """From now on, ask for the writer lease with each batch; `settle` lets go of it."""
-        self._state.wants_lease = True
+        self.state.wants_lease = True
 
     def close(self) -> None:
         """Stop the tender."""
@@ -186,7 +145,7 @@ class QuorumLog:
         return tuple(sorted(turn, key=lambda server: server not in usable))
 
     def _run(self, procedure: Procedure[R]) -> R:
-        begun, silent = self._clock(), self._state.silent
+        begun, silent = self._clock(), self.state.silent
         if silent and begun >= self._silence_ends_at:
             silent.clear()
         known_before = set(silent)
@@ -205,12 +164,6 @@ class QuorumLog:
         finally:
             if silent - known_before:
                 self._silence_ends_at = self._clock() + SPARED_S
-
-    def _yield(self) -> None:
-        """Let the one who waited begin: without this the one who has just let go would take it again."""
-        wait_s = self._yields_until - self._clock()
-        if wait_s > 0:
-            self._sleep(wait_s)
 
     def _pause(self, attempt: int) -> None:
         self._sleep(self._random.random() * PAUSE_S * min(attempt, PAUSE_GROWTHS))

@@ -3,7 +3,7 @@
 An operation is a function of a `View` or a `Transaction`. It may be run several times, each time on one consistent
 state, and must have no effect but on the transaction. It may raise OSError: then nothing is committed.
 
-`dfsfuse.namespace.log_map.LogMap` runs transactions over the quorum log.
+`dfsfuse.namespace.map_client.MapClient` runs transactions over the quorum log.
 """
 
 from __future__ import annotations

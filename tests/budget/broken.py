@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dfs_server.database import Database
 from dfsfuse.cluster.quorum_log import QuorumLog
-from dfsfuse.namespace.pending import Pending
+from dfsfuse.namespace.journal import Journal
 from dfsfuse.vfs.saving import Saver
 
 
@@ -27,8 +27,8 @@ def one_request_more() -> None:
 
 def one_slot_more() -> None:
     """Each change is a batch of its own."""
-    portion = Pending.portion
-    Pending.portion = lambda pending: portion(pending)[:1]  # type: ignore[method-assign]
+    portion = Journal.portion
+    Journal.portion = lambda pending: portion(pending)[:1]  # type: ignore[method-assign]
 
 
 def _with_each_transaction(then: Callable[[Database, bool], bool]) -> None:

@@ -25,8 +25,8 @@ from dfsfuse.cluster.log_state import Contents, LogState, News
 from dfsfuse.cluster.log_writing import LEASE_S, commit
 from dfsfuse.cluster.procedures import DeadlineError, Pause
 from dfsfuse.errors import DfsError, MaybeDoneError, UnavailableError
+from dfsfuse.namespace.journal import Journal
 from dfsfuse.namespace.map_cache import MapCache
-from dfsfuse.namespace.pending import Pending
 from dfsfuse.namespace.views import CachedView, MissingError
 
 from .history import History, Operation
@@ -39,7 +39,7 @@ Steps = Generator[Any, Any, Any]
 
 @dataclass(eq=False)
 class Waiting:
-    """A change that was answered and is not durable. (`Pending.merged` needs no more of it.)"""
+    """A change that was answered and is not durable. (`Journal.merged` needs no more of it.)"""
 
     contents: Contents
     view: CachedView
@@ -64,6 +64,8 @@ class SimMount:
         self.others = News()
         """What others changed while the last batch was under way. If they finished it for us, they may have gone on."""
         self.left = 0
+        self.is_waited_for = False
+        """Whether another client waits for the lease, or to see what was answered."""
 
     def live(self, operations: int) -> Steps:
         """Operations one after the other; between them it commits, waits, or lets go, as threads would."""
@@ -215,6 +217,7 @@ class SimMount:
         finally:
             news = self._absorb()
             self.others = News([each for each in news.changes if each.author != self.log.client], news.forget)
+        self.is_waited_for |= self.log.wanted or self.log.recalled
         if ok:
             self.fresh_at = begun
             if news.changes or news.forget:
@@ -257,7 +260,7 @@ class SimMount:
             portion = self.pending[: self.world.random.randint(1, len(self.pending))]
             why: DfsError = UnavailableError("another client changed the same keys")
             try:
-                done = yield from self._propose(Pending.merged(portion), self._touched_by)  # type: ignore[arg-type]
+                done = yield from self._propose(Journal.merged(portion), self._touched_by)  # type: ignore[arg-type]
             except (DfsError, DeadlineError) as error:
                 done, why = False, error if isinstance(error, DfsError) else UnavailableError(str(error))
                 self._extend()
@@ -271,7 +274,7 @@ class SimMount:
             if self._touched_by(self.others):
                 self._lose(why)
                 return
-        if self.log.wanted or self.log.recalled:
+        if self.is_waited_for:
             yield from self._settle()
 
     def _touched_by(self, news: News) -> bool:
@@ -318,6 +321,6 @@ class SimMount:
             self.lease_until = NEVER
         if self.pending:
             return
-        self.log.wanted = self.log.recalled = False
+        self.is_waited_for = False
         self.world.note(self.task.name, "lets go")
         yield from settle(self.log.known, self.log.client, silent=self.log.silent, enough=self.log.quorum)

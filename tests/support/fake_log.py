@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dfs_server.protocol.messages import Change, Items, Values
-from dfsfuse.cluster.log_state import Contents, News
-from dfsfuse.cluster.quorum_log import NEVER
+from dfsfuse.cluster.lease import Lease
+from dfsfuse.cluster.log_state import Contents, LogState, News
+from dfsfuse.namespace.log_map import LogMap
 
 
 class Clock:
@@ -46,14 +47,13 @@ class FakeLog:
 
     def __init__(self, shared: SharedLog, clock: Clock) -> None:
         self.shared = shared
-        self.client = b"me"
+        self.state = LogState(b"me")
         self.slot = 0
-        self.news = News()
         self.asked: list[str] = []
         self.committed: list[Contents] = []
-        self.lease_until = NEVER
-        self.lease_s = 0.0
-        self.turn_is_over = False
+        self.gives_lease = False
+        self.is_wanted = False
+        """Whether another client waits to write."""
         self.excused_ago_s = float("inf")
         self.settled: Callable[[], None] = lambda: None
         self.clock = clock
@@ -61,7 +61,18 @@ class FakeLog:
         self.before_read: list[Callable[[], None]] = []
         self.on_lead: list[Callable[[], None]] = []
         self.has_quorum = True
-        self.witnesses: frozenset[int] = frozenset()
+
+    @property
+    def client(self) -> bytes:
+        return self.state.client
+
+    @property
+    def news(self) -> News:
+        return self.state.news
+
+    @news.setter
+    def news(self, news: News) -> None:
+        self.state.news = news
 
     def _learn(self) -> None:
         self.news.changes.extend(self.shared.changes[self.slot :])
@@ -97,7 +108,7 @@ class FakeLog:
         self.shared.commit(dict(contents.puts), contents.deletes)
         self.committed.append(contents)
         self.slot += 1
-        self.lease_until = self.clock() + self.lease_s
+        self.state.leased, self.state.wanted = self.gives_lease, self.is_wanted
         return True
 
     def lead(self) -> None:
@@ -109,13 +120,8 @@ class FakeLog:
 
     def settle(self) -> None:
         self.asked.append("settle")
-        self.lease_until = NEVER
         if len(self.committed) == 2:
             self.settled()
-
-    def take_news(self) -> News:
-        news, self.news = self.news, News()
-        return news
 
     def writable(self) -> bool:
         return True
@@ -128,15 +134,22 @@ def family_of(key: bytes) -> bytes | None:
     return b"d" if key.startswith(b"d") else None
 
 
-class HandCommitter:
-    is_running = True
+class HandBell:
+    """Instead of a worker's: the test says when there is work to be done. `woken` is called once."""
 
     def __init__(self, woken: Callable[[], None] = lambda: None) -> None:
         self.woken = woken
 
-    def wake(self) -> None:
+    def set(self) -> None:
         woken, self.woken = self.woken, lambda: None
         woken()
 
-    def close(self) -> None:
+    def clear(self) -> None:
         pass
+
+
+def answer_early(store: LogMap, lease_s: float = 10.0, woken: Callable[[], None] = lambda: None) -> None:
+    """From now on changes are answered before they are committed, as if there was a worker."""
+    store.client.lease = Lease(lease_s)
+    store.client.has_worker = True
+    store.client._bell = HandBell(woken)

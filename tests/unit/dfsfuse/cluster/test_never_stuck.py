@@ -121,7 +121,7 @@ def test_a_server_that_promised_somebody_else_does_not_end_a_lease_that_three_ot
     log_cluster.up(astray)
     assert log.commit(put(a="1"), never)
     for value in range(2, 6):
-        higher = log._state.highest.above(b"client-2")
+        higher = log.state.highest.above(b"client-2")
         promised = log_cluster.servers[astray - 1].store.handle(Promise(higher))
         if isinstance(promised, Refused):
             log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + promised.wait_ms / 1000)

@@ -9,7 +9,6 @@ import pytest
 from support.grid import Fault
 from support.log_cluster import LogCluster, log_of, never, put
 
-from dfsfuse.cluster.quorum_log import LOOK_TURN_S, NEVER, TURN_S, YIELD_S
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 
 
@@ -89,88 +88,30 @@ def test_a_hanging_server_is_not_waited_for_when_three_have_answered(log_cluster
     assert log_cluster.grid.clock() - begun < 1.0
 
 
-def test_the_lease_is_counted_only_if_it_is_wanted_and_ends_when_writing_pauses(log_cluster: LogCluster) -> None:
-    log = log_of(log_cluster)
+def test_whether_the_servers_gave_the_lease_and_who_waits_for_it(log_cluster: LogCluster) -> None:
+    log, other = log_of(log_cluster), log_of(log_cluster, b"client-2")
     assert log.commit(put(a="1"), never)
-    assert log.lease_until == NEVER
+    assert not log.state.leased, "it was not asked for"
     log.want_lease()
-    before = log_cluster.grid.clock()
     assert log.commit(put(a="2"), never)
-    assert before < log.lease_until < before + 2.0
-    assert not log.turn_is_over
+    assert (log.state.leased, log.state.wanted, log.state.recalled) == (True, False, False)
+    with pytest.raises(UnavailableError, match="another client"):
+        other.lead()
+    assert log.commit(put(a="3"), never)
+    assert (log.state.leased, log.state.wanted) == (True, True)
     log.settle()
-    assert log.lease_until == NEVER
-    assert log_cluster.applied().count(2) >= 3
+    assert log_cluster.applied().count(3) >= 3
+    terms = log.state.terms
+    assert log.commit(put(a="4"), never)
+    assert (log.state.wanted, log.state.terms) == (False, terms), "it is let go of, and still the writer"
 
 
-def test_who_is_waited_for_has_a_turn_and_then_must_let_go(log_cluster: LogCluster) -> None:
-    holder = log_of(log_cluster)
-    holder.want_lease()
-    assert holder.commit(put(a="1"), never)
-    holder._state.wanted = True
-    assert not holder.turn_is_over
-    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + TURN_S)
-    assert holder.turn_is_over
-    holder.settle()
-    assert not holder.turn_is_over
-    holder._state.recalled = True
-    assert holder.turn_is_over
-
-
-def test_who_has_had_a_turn_lets_the_one_who_waits_begin(log_cluster: LogCluster) -> None:
-    """Its ballot still counts: without a pause it would have the lease again before the other one has asked."""
-    holder = log_of(log_cluster)
-    holder.want_lease()
-    assert holder.commit(put(a="1"), never)
-    holder._state.wanted = True
-    holder.settle()
-    let_go = log_cluster.grid.clock()
-    assert holder.commit(put(a="2"), never)
-    assert log_cluster.grid.clock() - let_go >= YIELD_S
-    holder.settle()
-    let_go = log_cluster.grid.clock()
-    assert holder.commit(put(a="3"), never)
-    assert log_cluster.grid.clock() - let_go < YIELD_S, "nobody waits: nor does it"
-
-
-def test_a_turn_begins_though_what_was_proposed_first_was_overtaken(log_cluster: LogCluster) -> None:
-    """Who writes in the same folder as another one finds its record changed whenever its turn comes."""
+def test_each_time_that_a_client_becomes_the_writer_is_a_term(log_cluster: LogCluster) -> None:
     one, other = log_of(log_cluster), log_of(log_cluster, b"client-2")
-    for log in (one, other):
-        log.want_lease()
-        assert log.commit(put(a="1"), never)
-        log.settle()
-    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + TURN_S)
-    assert not one.commit(put(a="2"), lambda news: bool(news.changes))
-    one.take_news()
-    assert one.commit(put(a="3"), never)
-    one._state.wanted = True
-    assert not one.turn_is_over
-
-
-def test_each_turn_is_as_long_though_the_ballot_is_the_same(log_cluster: LogCluster) -> None:
-    log = log_of(log_cluster)
-    log.want_lease()
-    assert log.commit(put(a="1"), never)
-    log.settle()
-    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + TURN_S)
-    assert log.commit(put(a="2"), never)
-    log._state.wanted = True
-    assert not log.turn_is_over
-
-
-def test_who_only_looks_does_not_take_the_turn_away(log_cluster: LogCluster) -> None:
-    """Else one that looks for names without pause keeps the other one from writing more than one at a time. But it
-    waits less long than one that is to have a turn itself."""
-    holder = log_of(log_cluster)
-    holder.want_lease()
-    assert holder.commit(put(a="1"), never)
-    holder._state.recalled = True
-    assert not holder.turn_is_over
-    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + LOOK_TURN_S)
-    assert holder.turn_is_over
-    holder._state.recalled, holder._state.wanted = False, True
-    assert not holder.turn_is_over
+    for term in (1, 2):
+        for log in (one, other):
+            assert log.commit(put(a="1"), never)
+            assert log.state.terms == term
 
 
 @pytest.mark.parametrize("away", [None, 1])

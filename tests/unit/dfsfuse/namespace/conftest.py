@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.fake_log import Clock, FakeLog, HandCommitter, SharedLog, family_of
+from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
 
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.log_map import LogMap
@@ -31,9 +31,9 @@ def store(log: FakeLog, clock: Clock) -> LogMap:
 
 @pytest.fixture
 def leased(store: LogMap, log: FakeLog) -> LogMap:
-    """A store whose client has the lease. Its committer does nothing by itself: the tests say when."""
-    log.lease_s = 10.0
-    store._committer = HandCommitter()  # type: ignore[assignment]
+    """A store whose client has the lease. Nothing is committed by itself: the tests say when."""
+    log.gives_lease = True
+    answer_early(store)
     store.transact(lambda tx: tx.put(b"first", b"x"))
     log.asked.clear()
     log.committed.clear()

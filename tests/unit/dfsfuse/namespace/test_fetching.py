@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import stat
-import threading
 
-from support.fake_log import Clock, FakeLog, SharedLog, family_of
+from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
 
 from dfsfuse.namespace import directories, inodes, keys, renames
 from dfsfuse.namespace.fetching import READ_KEYS
@@ -70,7 +69,7 @@ def test_a_large_family_is_read_onwards_from_the_key_that_is_asked_for(
 
 
 def test_an_operation_may_need_more_than_is_kept(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
-    store._cache = MapCache(family_of, max_keys=100)
+    store.client.cache = MapCache(family_of, max_keys=100)
     names = {b"d%05d" % n: b"v" for n in range(3000)}
     others = {b"k%05d" % n: b"w" for n in range(3000)}
     shared.commit(names | others, ())
@@ -86,13 +85,12 @@ def test_an_operation_may_need_more_than_is_kept(store: LogMap, log: FakeLog, sh
 
 def test_filling_and_emptying_a_large_folder_asks_the_servers_in_proportion(log: FakeLog, clock: Clock) -> None:
     """And no answer looks at more of the folder than its own name."""
-    log.lease_s = 1000.0
+    log.gives_lease = True
     store = LogMap(log, keys.family_of, clock, clock.sleep)  # type: ignore[arg-type]
-    store._committer._thread = threading.Thread(target=lambda: None)
-    store.start()
+    answer_early(store, 1000.0)
     scans: list[bytes] = []
     scan = MapCache.scan
-    store._cache.scan = lambda *ends: (scans.append(ends[0]), scan(store._cache, *ends))[1]  # type: ignore[method-assign, func-returns-value]
+    store.client.cache.scan = lambda *ends: (scans.append(ends[0]), scan(store.client.cache, *ends))[1]  # type: ignore[method-assign, func-returns-value]
     store.transact(lambda tx: inodes.make_root(tx, 1))
     costs = []
     for count in (1000, 4000):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.fake_log import Clock, FakeLog, HandCommitter, SharedLog, family_of
+from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
 from support.log_cluster import LogCluster, log_of
 
 from dfs_server.protocol.messages import Change
@@ -21,8 +21,8 @@ WAIT_S = 60.0
 def waiting(log: FakeLog, clock: Clock) -> LogMap:
     """A map whose client has the lease."""
     store = LogMap(log, family_of, clock, clock.sleep, wait_s=WAIT_S)  # type: ignore[arg-type]
-    log.lease_s = 10.0
-    store._committer = HandCommitter()  # type: ignore[assignment]
+    log.gives_lease = True
+    answer_early(store)
     store.transact(lambda tx: tx.put(b"first", b"x"))
     return store
 
@@ -46,7 +46,7 @@ def test_what_was_answered_is_kept_until_there_is_a_quorum(waiting: LogMap, log:
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, ReadOnlyError("only two servers answer"), times=20)
     for _ in range(10):
-        assert waiting.commit_waiting()
+        assert waiting.run(waiting.client.commit_waiting())
     assert waiting.read(lambda view: view.get(b"a")) == b"1", "who reads goes on, with what was answered"
     for durable in (True, False):
         with pytest.raises(ReadOnlyError):
@@ -54,7 +54,7 @@ def test_what_was_answered_is_kept_until_there_is_a_quorum(waiting: LogMap, log:
     with pytest.raises(ReadOnlyError):
         waiting.flush()
     log.before_commit.clear()
-    assert not waiting.commit_waiting()
+    assert not waiting.run(waiting.client.commit_waiting())
     waiting.flush()
     assert shared.map[b"a"] == b"1"
     assert b"b" not in shared.map, "who was refused did nothing"
@@ -64,7 +64,7 @@ def test_after_its_time_it_is_lost_and_told(waiting: LogMap, log: FakeLog, clock
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, ReadOnlyError("only two servers answer"), times=1000)
     begun = clock()
-    while waiting.commit_waiting():
+    while waiting.run(waiting.client.commit_waiting()):
         assert clock() < begun + WAIT_S + 2.0
     assert clock() >= begun + WAIT_S
     with pytest.raises(LostError):
@@ -87,7 +87,7 @@ def test_a_portion_in_doubt_is_decided_and_made_once(
 ) -> None:
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, doubt(7), times=1)
-    assert waiting.commit_waiting()
+    assert waiting.run(waiting.client.commit_waiting())
 
     def lead() -> None:
         if was_made:
@@ -97,8 +97,8 @@ def test_a_portion_in_doubt_is_decided_and_made_once(
 
     log.on_lead = [_no_quorum, lead]
     committed = len(log.committed)
-    assert waiting.commit_waiting()
-    assert not waiting.commit_waiting()
+    assert waiting.run(waiting.client.commit_waiting())
+    assert not waiting.run(waiting.client.commit_waiting())
     waiting.flush()
     assert waiting.read(lambda view: view.get(b"a")) == b"1"
     assert shared.map[b"a"] == b"1"
@@ -114,13 +114,13 @@ def test_a_portion_that_is_in_doubt_and_of_which_nothing_can_be_told_any_more_is
 ) -> None:
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, doubt(7), times=1)
-    assert waiting.commit_waiting()
+    assert waiting.run(waiting.client.commit_waiting())
 
     def lead() -> None:
         log.news.forget = True
 
     log.on_lead = [lead]
-    waiting.commit_waiting()
+    waiting.run(waiting.client.commit_waiting())
     with pytest.raises(LostError):
         waiting.flush()
 

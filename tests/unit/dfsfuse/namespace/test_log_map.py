@@ -9,7 +9,8 @@ from support.fake_log import Clock, FakeLog, SharedLog, family_of
 
 from dfsfuse.cluster.log_state import News
 from dfsfuse.errors import MaybeDoneError, TooLargeError, UnavailableError
-from dfsfuse.namespace.log_map import RUNS_FOR_S, LogMap
+from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.map_client import RUNS_FOR_S
 from dfsfuse.namespace.transactions import Transaction, View
 
 
@@ -209,7 +210,7 @@ def test_without_a_quorum_a_careful_map_shows_what_is_confirmed(
     careful: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
     shared.put(n="1", other="x")
-    log.has_quorum, log.witnesses = False, frozenset({1, 2})
+    log.has_quorum, log.state.witnesses = False, frozenset({1, 2})
     assert look(careful) == b"x"
 
 
@@ -219,7 +220,7 @@ def test_without_a_quorum_a_careful_map_shows_nothing_else(
 ) -> None:
     shared.put(n="1", other="x")
     assert look(careful) == b"x"
-    log.has_quorum, log.witnesses = False, frozenset(witnesses)
+    log.has_quorum, log.state.witnesses = False, frozenset(witnesses)
     assert look(careful, max_age_s=0.5) == b"x", "that was the newest a moment ago"
     with pytest.raises(UnavailableError, match="nothing older is shown"):
         look(careful)

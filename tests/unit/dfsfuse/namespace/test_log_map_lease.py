@@ -8,14 +8,13 @@ from collections.abc import Callable
 
 import pytest
 from msgspec import structs
-from support.fake_log import Clock, FakeLog, HandCommitter, SharedLog
+from support.fake_log import Clock, FakeLog, HandBell, SharedLog, answer_early
 
+from dfsfuse.cluster.lease import SETTLE_AFTER_S, TURN_S
 from dfsfuse.cluster.log_state import Contents, News
-from dfsfuse.cluster.quorum_log import NEVER
 from dfsfuse.errors import LostError, MaybeDoneError, ReadOnlyError, UnavailableError
-from dfsfuse.namespace.committer import SETTLE_AFTER_S
+from dfsfuse.namespace.journal import PORTION_BYTES
 from dfsfuse.namespace.log_map import LogMap
-from dfsfuse.namespace.pending import PORTION_BYTES
 from dfsfuse.namespace.transactions import Transaction
 
 
@@ -145,29 +144,31 @@ def test_a_rival_that_should_not_be_costs_the_answers_not_the_truth(
     assert leased.transact(increment) == 41
 
 
-def test_the_lease_is_handed_over_when_the_turn_is_over(leased: LogMap, log: FakeLog) -> None:
+def test_the_lease_is_handed_over_when_the_turn_is_over(leased: LogMap, log: FakeLog, clock: Clock) -> None:
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
-    log.turn_is_over = True
+    log.is_wanted = True
+    clock.now += TURN_S
     leased.flush()
     assert log.asked == ["commit", "settle"]
-    log.turn_is_over = False
+    log.is_wanted = False
     leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
     assert log.asked == ["commit", "settle", "commit"], "not answered before the commit any more"
 
 
-def test_nothing_more_is_answered_when_the_turn_is_over(leased: LogMap, log: FakeLog) -> None:
+def test_nothing_more_is_answered_when_the_turn_is_over(leased: LogMap, log: FakeLog, clock: Clock) -> None:
     """Else one that writes without pause always has something to commit, and never comes to let go."""
     answered: list[bool] = []
 
     def write_on() -> None:
-        found = leased._answer(lambda tx: tx.put(b"b", b"1"), durable=False)
+        found = leased.client._answer(lambda tx: tx.put(b"b", b"1"), durable=False)
         answered.append(found is not None)
 
-    leased._committer = HandCommitter(write_on)  # type: ignore[assignment]
+    bell = leased.client._bell = HandBell(write_on)
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     assert answered == [True]
-    leased._committer.woken = write_on  # type: ignore[attr-defined]
-    log.turn_is_over = True
+    bell.woken = write_on
+    log.is_wanted = True
+    clock.now += TURN_S
     leased.flush()
     assert answered == [True, False]
     assert log.asked == ["commit", "settle"]
@@ -177,9 +178,9 @@ def test_what_is_answered_beside_a_batch_waits_for_more_before_the_next(leased: 
     """One batch right after the other would leave each with the two or three changes that are answered beside one."""
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     log.before_commit.append(lambda: leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False))
-    assert leased.commit_waiting(), "something waits again"
+    assert leased.run(leased.client.commit_waiting()), "something waits again"
     assert log.committed == [Contents(puts=((b"a", b"1"),))]
-    assert not leased.commit_waiting()
+    assert not leased.run(leased.client.commit_waiting())
     assert log.committed[1:] == [Contents(puts=((b"b", b"1"),))]
 
 
@@ -187,10 +188,10 @@ def test_who_has_waited_for_the_log_is_not_taken_for_idle(leased: LogMap, log: F
     """The committer found nothing to do while another client had its turn, and waited for the log as well."""
     clock.now += SETTLE_AFTER_S
     leased.transact(lambda tx: tx.put(b"a", b"1"))
-    assert not leased.settle_if_idle()
+    assert not leased.run(leased.client.settle_if_idle())
     assert "settle" not in log.asked
     clock.now += 2 * SETTLE_AFTER_S
-    assert leased.settle_if_idle()
+    assert leased.run(leased.client.settle_if_idle())
     assert log.asked[-1] == "settle"
 
 
@@ -222,7 +223,7 @@ def test_everybody_who_waits_for_a_batch_that_is_lost_is_told(leased: LogMap, lo
         thread.start()
         assert answered.wait(10.0)
         with leased._lock:
-            assert len(leased._pending) == 2
+            assert len(leased.client.journal) == 2
         raise MaybeDoneError("no answer")
 
     log.before_commit.append(fail_both)
@@ -279,12 +280,12 @@ def test_who_needs_something_from_the_servers_does_not_wait_for_what_others_go_o
 def test_the_first_answer_under_a_lease_sees_the_change_that_brought_the_lease(
     store: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
-    log.lease_s = 10.0
+    log.gives_lease = True
 
     def at_once() -> None:
-        store.transact(increment, durable=False)
+        assert store.client._answer(increment, durable=False)
 
-    store._committer = HandCommitter(at_once)  # type: ignore[assignment]
+    answer_early(store, woken=at_once)
     store.transact(increment)
     store.flush()
     assert shared.map[b"n"] == b"2"
@@ -353,11 +354,10 @@ def test_the_lease_begins_with_the_first_batch_after_others_have_written(
     store: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
     """A turn is short: to commit one more batch before answering would be most of it."""
-    log.lease_s = 1000.0
-    store._committer._thread = threading.Thread(target=lambda: None)
-    store.start()
+    log.gives_lease = True
+    answer_early(store)
     store.transact(lambda tx: tx.put(b"mine", b"1"))
-    log.lease_until = store._lease_until = NEVER
+    store.client.lease.ended()
     shared.put(theirs="1")
     store.transact(lambda tx: tx.put(b"mine", b"2"))
     log.asked.clear()
@@ -367,21 +367,20 @@ def test_the_lease_begins_with_the_first_batch_after_others_have_written(
 
 
 def test_but_not_if_ours_was_finished_by_another_client(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
-    log.lease_s = 1000.0
-    store._committer._thread = threading.Thread(target=lambda: None)
-    store.start()
+    log.gives_lease = True
+    answer_early(store)
 
     def finished_by_another(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
         shared.commit(dict(contents.puts), contents.deletes)
         shared.changes[-1] = structs.replace(shared.changes[-1], author=b"me")
         shared.put(x="theirs, later")
         log._learn()
-        log.lease_until = log.clock() + log.lease_s
+        log.state.leased = True
         return True
 
     log.commit = finished_by_another  # type: ignore[method-assign]
     store.transact(lambda tx: tx.put(b"x", b"mine"))
-    assert store._lease_until == NEVER
+    assert not store.client.lease.holds(log.clock())
     assert store.read(lambda view: view.get(b"x")) == b"theirs, later"
 
 

@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.fake_log import HandCommitter
+from support.fake_log import answer_early
 from support.in_turn import InTurn
 from support.log_cluster import LogCluster
 
 from dfs_server.protocol.messages import ReadKeys, ReadRange
+from dfsfuse.cluster.lease import ANSWERS_S
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.namespace import directories, inodes, keys, renames
-from dfsfuse.namespace.committer import LINGER_S
 from dfsfuse.namespace.keys import ROOT
 from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.map_client import LINGER_S
 from dfsfuse.namespace.transactions import Transaction
 
 NAMES = 5000
@@ -46,7 +47,7 @@ class Writer:
         self.log._random = random.Random(number)
         self.log.want_lease()
         self.map = LogMap(self.log, keys.family_of, self.clock, self.sleep)
-        self.map._committer = HandCommitter()  # type: ignore[assignment]
+        answer_early(self.map, ANSWERS_S)
         self.done = 0
 
     def sleep(self, seconds: float) -> None:
@@ -63,7 +64,7 @@ class Writer:
             self.done += 1
             self.sleep(OPERATION_S)
             if self.clock() >= lingers_until:
-                self.map.commit_waiting()
+                self.map.run(self.map.client.commit_waiting())
                 lingers_until = self.clock() + LINGER_S
 
     def operate(self, what: str, number: int) -> None:

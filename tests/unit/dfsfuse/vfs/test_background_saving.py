@@ -374,8 +374,7 @@ def in_log(log_cluster: LogCluster) -> Vfs:
     """A mount with a real log, under the lease of which changes share batches."""
     mounts = LogMounts(log_cluster)
     store = mounts.cold_map()
-    store._log.want_lease()
-    store._committer.start()
+    store.start()
     segments = mounts.memory.segments
     clock = log_cluster.grid.clock
     return Vfs(

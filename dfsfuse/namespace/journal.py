@@ -1,14 +1,22 @@
-"""Changes that were answered under the writer lease and wait to be committed, in order.
+"""What a client has answered and not committed yet, in order; and what it must not forget about it.
 
-Pure bookkeeping; the owner's lock guards it. A change that fails takes all after it along: what survives is a prefix.
+- The *queue*: changes that were answered under the writer lease. They are committed in order, several in a batch. One
+  that fails takes all after it along: what survives is a prefix.
+- *Rivals*: what other clients changed while something waits. What waits is compared with it before it is proposed.
+- Batches *in doubt*: of each that may have been made, by its number, whether it is known to be; and of the first
+  portion of the queue, if it was sent, that its fate is to be found out before anything else is proposed.
+- *Losses*: what was answered, can not be committed, and must be told.
+
+Pure bookkeeping; the owner's lock guards it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from dfs_server.protocol.batches import InlinePiece
+from dfs_server.protocol.messages import Change
 from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.errors import DfsError, LostError, MaybeDoneError, UnavailableError
 from dfsfuse.namespace.losses import Losses
@@ -20,6 +28,8 @@ PORTION_BYTES: Final = 1_000_000
 FULL_BYTES: Final = 4_000_000
 """With so many bytes waiting, whoever adds more waits for a commit."""
 FULL_CHANGES: Final = 5000
+DOUBTFUL_MAX: Final = 10_000
+"""At most this many numbers of batches in doubt are remembered."""
 
 
 class PendingChange:
@@ -34,22 +44,39 @@ class PendingChange:
         self.replaced = view.replaced()
         """What was known of the keys that it changes, before it."""
         self.is_awaited = is_awaited
-        """Whoever asked for it waits until it is durable, and is told by `failure` if it is lost."""
+        """Whether the caller waits until it is durable, and is told by `failure` if it is lost."""
         self.done = False
         """Committed; or lost, then `failure` says why."""
         self.failure: DfsError | None = None
 
 
-class Pending:
-    """The queue."""
+class Doubt(NamedTuple):
+    """A batch that may have been made."""
+
+    error: MaybeDoneError
+    sequence: int
+    forgotten: int
+    """How often news had been missed before."""
+    portion: Sequence[PendingChange] = ()
+    """What of the queue was in it: the first changes."""
+
+
+class Journal:
+    """See the module."""
 
     def __init__(self) -> None:
         self._queue: list[PendingChange] = []
         self._bytes = 0
+        self._rivals = News()
+        self._doubtful: dict[int, bool] = {}
+        self.doubt: Doubt | None = None
+        """The first portion of the queue was sent, and may have been made."""
         self.losses: Losses[DfsError] = Losses()
         """Why changes that nobody waited for were lost."""
         self.last: PendingChange | None = None
         """The newest change that was ever added."""
+
+    # -------------------------------------------------------------- the queue
 
     def __iter__(self) -> Iterator[PendingChange]:
         return iter(self._queue)
@@ -109,21 +136,61 @@ class Pending:
             tuple(pieces),
         )
 
-    def touched_by(self, news: News) -> bool:
-        """Whether others changed what any of these operations has read."""
-        return any(change.view.touched_by(news) for change in list(self._queue))
-
     def committed(self, portion: Sequence[PendingChange]) -> None:
-        """These are durable."""
+        """These, the first, are durable."""
         del self._queue[: len(portion)]
         for change in portion:
             change.done = True
             self._bytes -= change.size
+        if not self._queue:
+            self._rivals = News()
+
+    # -------------------------------------------------------------- rivals
+
+    @property
+    def has_rivals(self) -> bool:
+        """Whether others have changed something that the queue was not compared with yet."""
+        return bool(self._rivals.changes) or self._rivals.forget
+
+    def others_changed(self, changes: Sequence[Change], *, forget: bool) -> None:
+        """Other clients did this; `forget`: and more that cannot be told. A batch of this client that was in doubt may
+        be chosen, and others may have gone on from it before this client comes to propose the next."""
+        if self._queue:
+            self._rivals = News([*self._rivals.changes, *changes], self._rivals.forget or forget)
+
+    def is_overtaken_by(self, news: News) -> bool:
+        """Whether others changed what a waiting operation has read: in these news, or before."""
+        return any(change.view.touched_by(news) or change.view.touched_by(self._rivals) for change in self._queue)
+
+    def is_overtaken(self) -> bool:
+        """Whether they did, before. If not, the queue counts as compared with all that is known."""
+        rivals, self._rivals = self._rivals, News()
+        return any(change.view.touched_by(rivals) for change in self._queue)
+
+    # -------------------------------------------------------------- doubt
+
+    def is_in_doubt(self, sequence: int) -> None:
+        """A batch of this number may have been made."""
+        self._doubtful[sequence] = False
+        if len(self._doubtful) > DOUBTFUL_MAX:
+            del self._doubtful[next(iter(self._doubtful))]
+
+    def is_chosen(self, sequence: int) -> None:
+        """The batch of this number was made."""
+        if sequence in self._doubtful:
+            self._doubtful[sequence] = True
+
+    def was_made(self, sequence: int) -> bool:
+        """Whether a batch that was in doubt is known to have been made."""
+        return self._doubtful.get(sequence, False)
+
+    # -------------------------------------------------------------- losses
 
     def lose(self, failure: DfsError, sent: Sequence[PendingChange] | None = None) -> int:
         """None of those that wait can be committed. Gives how many. `sent`: only these, the first, were sent. If nobody
         can tell whether they were made, it is certain of the others that they were not."""
         queue, self._queue, self._bytes = self._queue, [], 0
+        self._rivals, self.doubt = News(), None
         are_told = True
         for index, change in enumerate(queue):
             is_sent = sent is None or index < len(sent)
