@@ -131,10 +131,14 @@ class Cluster:
         """When servers were last slow together, or this process stood still (`slowness`): deadlines count from then."""
         return self._lines.excused_at
 
-    def hurry(self) -> None:
-        """What is under way, and what is begun soon, shall not wait for servers that are slow: a person has pressed
-        Ctrl-C. Never waits; may be called by a signal handler."""
-        self._lines.hurried_at = self._lines.clock()
+    def hurry(self, *, for_good: bool = False) -> None:
+        """Do not wait for servers that are slow, neither now nor soon: a person has pressed Ctrl-C. `for_good`: nor
+        later, since this is about to be closed. Never waits; may be called by a signal handler."""
+        self._lines.hurried_at = float("inf") if for_good else max(self._lines.hurried_at, self._lines.clock())
+
+    def are_slow(self) -> bool:
+        """Whether so many servers owe an answer just now that they are waited for longer than usual (`slowness`)."""
+        return self._lines.are_slow()
 
     def full(self) -> frozenset[int]:
         """The ids of the servers that have no room for data, as far as they have said. Costs nothing."""

@@ -133,6 +133,14 @@ class QuorumLog:
         """From now on, ask for the writer lease with each batch; `settle` lets go of it."""
         self.state.wants_lease = True
 
+    def is_stalled(self) -> bool:
+        """Whether servers are slow together just now (`slowness`). Never waits."""
+        return self._cluster.are_slow()
+
+    def hurry(self) -> None:
+        """From now on do not wait for servers that are slow (`Cluster.hurry`). Never waits."""
+        self._cluster.hurry(for_good=True)
+
     def close(self) -> None:
         """Stop the tender."""
         self._tender.close()

@@ -2,9 +2,10 @@
 
 Whatever a request contains and whatever an operation raises, the kernel gets one answer (FORGET has none) and the
 thread lives on. A request is handled once, or again and again while it waits (`parking`); what must happen only once,
-when its outcome is known, is in `ENDINGS`.
+when its outcome is known, is in `ENDINGS`. One whose program is told to end may be answered before it is handled
+(`interruption`): then what comes of it is not sent, and taken back.
 
-Threads: any number; `_running` and `_interrupted` are touched by atomic set operations only.
+Threads: any number; no state but that of `parking`, `interruption` and `replies`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dfsfuse.fusekernel import handlers_files as files
 from dfsfuse.fusekernel import handlers_names as names
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.device import Device
+from dfsfuse.fusekernel.interruption import Interruption, undo
 from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.parking import Parked, Parking
 from dfsfuse.fusekernel.replies import Replies
@@ -36,7 +38,8 @@ ErrnoOf: TypeAlias = Callable[[Exception, str], int]
 
 @dataclass(frozen=True)
 class Patience:
-    """Which requests wait when they fail, rather than being answered (`parking`)."""
+    """Which requests wait when they fail, rather than being answered (`parking`); and which programs are let go while
+    their request waits for servers (`interruption`)."""
 
     may_wait_s: Callable[[Exception, str, int], float]
     """How long: by the error, the operation's name, and the number of the program's thread. 0: not at all. Only for an
@@ -45,8 +48,18 @@ class Patience:
     """Gives something that is different when it is worth trying again. It must not wait."""
     is_told_to_end: Callable[[int], bool]
     """Whether the program of this thread is told to end while it waits."""
+    is_ending: Callable[[int], bool] = lambda _: False
+    """Whether this thread of a program is ending, so that no signal reaches it any more."""
+    lacks_servers: Callable[[], bool] = lambda: False
+    """Whether operations that are under way may wait long for servers just now. It must not wait."""
+    withdraw: Callable[[int], bool] = lambda _: True
+    """What this thread of ours carries out must not begin to change anything any more. False: it is too late."""
+    forget_withdrawal: Callable[[], None] = lambda: None
+    """The calling thread carries out something else from now on."""
 
 
+NO_PATIENCE: Final = Patience(lambda _error, _operation, _thread: 0.0, lambda: None, lambda _: False)
+"""All are answered when they fail, and nobody is let go."""
 _ERRNO_MAX: Final = 511
 """The kernel takes no larger ones."""
 
@@ -111,24 +124,27 @@ class Dispatcher:
         operations: Operations,
         device: Device,
         errno_of: ErrnoOf = default_errno_of,
-        patience: Patience | None = None,
+        patience: Patience = NO_PATIENCE,
     ) -> None:
         self._operations = operations
         self._patience = patience
-        self._parking: Parking | None = None
-        if patience is not None:
-            self._parking = Parking(
-                self._handle_again,
-                lambda unique, error: self._answer(unique, error, b""),
-                changes=patience.changes,
-                is_told_to_end=patience.is_told_to_end,
-            )
         self._device = device
         self._errno_of = errno_of
-        self._running: set[int] = set()
-        """The numbers of requests that are being handled and cannot be interrupted."""
-        self._interrupted: set[int] = set()
-        """Those of them whose programs have got a signal: the kernel tells so once, and they may have to wait yet."""
+
+        def refuse(unique: int, error: int) -> None:
+            self._answer(unique, error, b"")
+
+        self._parking = Parking(
+            self._handle_again, refuse, changes=patience.changes, is_told_to_end=patience.is_told_to_end
+        )
+        self._interruption = Interruption(
+            refuse,
+            is_told_to_end=patience.is_told_to_end,
+            is_ending=patience.is_ending,
+            lacks_servers=patience.lacks_servers,
+            withdraw=patience.withdraw,
+            forget=patience.forget_withdrawal,
+        )
         self._handlers = {**HANDLERS, wire.FUSE_READDIRPLUS: self._readdirplus}
         self._silent: dict[int, Callable[[Request], None]] = {
             wire.FUSE_FORGET: self._forget,
@@ -151,7 +167,7 @@ class Dispatcher:
         if handler is None:
             self._handle_other(request)
             return
-        self._running.add(request.unique)
+        self._interruption.begin(request)
         try:
             body = handler(self._operations, request)
         except Exception as error:  # noqa: BLE001 - the boundary: the kernel must get an answer
@@ -161,61 +177,82 @@ class Dispatcher:
         else:
             self._finish(request, 0, body)
         finally:
-            self._running.discard(request.unique)
-            self._interrupted.discard(request.unique)
+            self._interruption.done(request.unique)
 
     def _may_wait_s(self, error: Exception, request: Request) -> float:
-        if self._patience is None:
-            return 0.0
         return self._patience.may_wait_s(error, self._name(request), request.context.pid)
 
     def _park(self, request: Request, message: memoryview, error: Exception, number: int) -> bool:
-        """Keep the request, which has failed, if it may wait."""
+        """Keep the request, which has failed, if it may wait and somebody waits for it."""
         wait_s = self._may_wait_s(error, request)
-        if not wait_s or self._parking is None:
+        if not wait_s or not self._interruption.end(request.unique):
             return False
         give_up = self._give_up if request.opcode in ENDINGS else None
         is_parked = self._parking.park(request.unique, request.context.pid, message, number, wait_s, give_up)
-        if request.unique in self._interrupted:  # looked at when it can be found there: `_interrupt` does it reversed
-            self._parking.interrupt(request.unique)
+        if not is_parked:
+            self._interruption.begin(request)  # it is to be answered after all
+        elif self._interruption.was_interrupted(request.unique):
+            self._parking.interrupt(request.unique)  # asked when it can be found there; `_interrupt` does it reversed
         return is_parked
 
     def _handle_again(self, parked: Parked) -> None:
         """A request that waited. Raises nothing."""
-        assert self._parking is not None
         request = parse(memoryview(parked.message))
+        self._interruption.begin(request, is_interrupted=parked.is_interrupted)
         try:
             body = self._handlers[request.opcode](self._operations, request)
         except Exception as error:  # noqa: BLE001 - as in `handle`
             number = self._errno(error, request)
-            if self._may_wait_s(error, request) and self._parking.put_back(parked, number):
+            if self._put_back(parked, request, error, number):
                 return
             self._finish(request, number, b"")
         else:
             self._finish(request, 0, body)
+        finally:
+            self._interruption.done(request.unique)
         self._parking.done(parked)
+
+    def _put_back(self, parked: Parked, request: Request, error: Exception, number: int) -> bool:
+        """As `_park`."""
+        if not self._may_wait_s(error, request) or not self._interruption.end(request.unique):
+            return False
+        is_parked = self._parking.put_back(parked, number)
+        if not is_parked:
+            self._interruption.begin(request)
+        return is_parked
 
     def _give_up(self, parked: Parked, number: int) -> None:
         """A request with an ending has waited in vain."""
-        assert self._parking is not None
-        self._finish(parse(memoryview(parked.message)), number, b"")
+        request = parse(memoryview(parked.message))
+        self._interruption.begin(request)
+        self._finish(request, number, b"")
+        self._interruption.done(request.unique)
         self._parking.done(parked)
 
     def _finish(self, request: Request, number: int, body: Answer) -> None:
-        """The outcome is known: do what is done at the end of such a request, and answer it."""
+        """The outcome is known: do what is done at the end of such a request, and answer it, or take back what nobody
+        waits for any more."""
         ending = ENDINGS.get(request.opcode)
         if ending is not None:
             try:
                 ending(self._operations, request)
             except Exception as error:  # noqa: BLE001 - as in `handle`
                 number, body = self._errno(error, request), b""
-        self._answer(request.unique, number, body)
+        if self._interruption.end(request.unique):
+            self._answer(request.unique, number, body)
+        elif not number:
+            self._undo(request, body)
+
+    def _undo(self, request: Request, body: Answer) -> None:
+        try:
+            undo(self._operations, request, body)
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            self._errno(error, request)
 
     def abandon(self) -> None:
         """The session ends: whoever waits for an answer is told so."""
         self.replies.abandon()
-        if self._parking is not None:
-            self._parking.abandon()
+        self._parking.abandon()
 
     def refuse(self, message: memoryview, error: int) -> None:
         """Answer a request without handling it."""
@@ -254,14 +291,9 @@ class Dispatcher:
         """There is no answer, except that the kernel should try again while the request it is about is on its way
         from the device to its handler. If it has been answered instead, the kernel drops ours."""
         (unique,) = request.fields(wire.fuse_interrupt_in)
-        if self._parking is not None:
-            self._interrupted.add(unique)
-            is_parked = self._parking.interrupt(unique)
-            if unique not in self._running:
-                self._interrupted.discard(unique)
-            if is_parked:
-                return
-        if not self.replies.interrupt(unique) and unique not in self._running:
+        is_handled = self._interruption.interrupt(unique)
+        is_parked = self._parking.interrupt(unique)
+        if not is_handled and not is_parked and not self.replies.interrupt(unique):
             self._answer(request.unique, errno.EAGAIN, b"")
 
     def _destroy(self, request: Request) -> None:

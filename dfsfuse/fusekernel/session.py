@@ -19,7 +19,7 @@ from typing import Final
 
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.device import Device
-from dfsfuse.fusekernel.dispatch import Dispatcher, ErrnoOf, Patience, default_errno_of
+from dfsfuse.fusekernel.dispatch import NO_PATIENCE, Dispatcher, ErrnoOf, Patience, default_errno_of
 from dfsfuse.fusekernel.negotiation import Negotiated, Settings, UnsupportedKernelError, negotiate
 from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.readers import Readers
@@ -42,7 +42,7 @@ class Session:
         *,
         errno_of: ErrnoOf = default_errno_of,
         threads_max: int = 16,
-        patience: Patience | None = None,
+        patience: Patience = NO_PATIENCE,
         on_unmounted: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_unmounted` is called, perhaps more than once, when the mount is gone: operations that wait should not do

@@ -18,6 +18,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from dfsfuse.errors import DfsError
@@ -79,7 +80,7 @@ def _serve_by_kernel(
         wait_s=options.wait_s,
         unmount_timeout_s=options.unmount_timeout_s,
     )
-    ending = _Signals(mountpoint, session.cut_off, on_hangup)
+    ending = _Signals(mountpoint, partial(vfs.ending.is_near, options.unmount_timeout_s), session.cut_off, on_hangup)
 
     def ready() -> None:
         on_ready()
@@ -98,7 +99,7 @@ def _serve_by_fusepy(
     from dfsfuse.mount.fusepy_operations import FusepyOperations
     from dfsfuse.mount.fusepy_session import FusepySession
 
-    ending = _Signals(mountpoint, _stop_libfuse, on_hangup)
+    ending = _Signals(mountpoint, partial(vfs.ending.is_near, options.unmount_timeout_s), _stop_libfuse, on_hangup)
 
     def ready() -> None:
         libfuse.copy_handler(signal.SIGHUP, STOPS_LIBFUSE)
@@ -127,10 +128,18 @@ def _stop_libfuse() -> None:
 
 class _Signals:
     """Waits for signals in a thread of its own: unmounts at SIGTERM or SIGINT, and calls `on_hangup` at SIGHUP.
-    `cut_off` ends what programs still use."""
+    `on_end` is called before it unmounts, since unmounting may have to wait for operations; `cut_off` ends what
+    programs still use."""
 
-    def __init__(self, mountpoint: Path, cut_off: Callable[[], None], on_hangup: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        mountpoint: Path,
+        on_end: Callable[[], None],
+        cut_off: Callable[[], None],
+        on_hangup: Callable[[], None],
+    ) -> None:
         self._mountpoint = mountpoint
+        self._on_end = on_end
         self._cut_off = cut_off
         self._on_hangup = on_hangup
         self._served = threading.Event()
@@ -150,6 +159,7 @@ class _Signals:
         log.info("%s: %s, unmounting", self._mountpoint, signal.Signals(number).name)
         if self._served.is_set():
             return
+        self._on_end()
         try:
             unmounting.detach_at_any_cost(self._mountpoint)
         except (DfsError, OSError) as error:

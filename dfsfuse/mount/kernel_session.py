@@ -24,6 +24,7 @@ from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.mount.mapped_pages import MappedPages
 from dfsfuse.mount.notifications import Device
 from dfsfuse.mount.waiting import Waiting
+from dfsfuse.namespace import withdrawal
 from dfsfuse.vfs.vfs import Vfs
 
 log = logging.getLogger(__name__)
@@ -87,9 +88,17 @@ def connect(
 
 
 def patience_of(vfs: Vfs, wait_s: float) -> Patience:
-    """Which requests wait for servers to return, and until when (`waiting`)."""
+    """Which requests wait for servers to return, and until when (`waiting`); and who is let go while servers stall."""
     waiting = Waiting(wait_s, vfs.all_servers_answer, callers.is_ending)
-    return Patience(waiting.may_wait_s, vfs.answering, callers.is_told_to_end)
+    return Patience(
+        waiting.may_wait_s,
+        vfs.answering,
+        callers.is_told_to_end,
+        callers.is_ending,
+        vfs.lacks_servers,
+        withdrawal.withdraw,
+        withdrawal.forget,
+    )
 
 
 class KernelSession:
@@ -125,7 +134,7 @@ class KernelSession:
             settings,
             errno_of=errno_of_with(eio),
             threads_max=THREADS_MAX if not wait_s else WAITING_THREADS_MAX,
-            patience=patience_of(vfs, wait_s) if wait_s else None,
+            patience=patience_of(vfs, wait_s),
             on_unmounted=partial(vfs.ending.is_near, unmount_timeout_s),
         )
         self._caches, self._mapped = connect(operations, vfs, self._session.device, fuse)

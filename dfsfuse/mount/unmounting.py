@@ -26,7 +26,7 @@ from dfsfuse.mount.mount_table import Mount
 
 HELPER_TIMEOUT_S = 40.0
 """Longer than servers that are slow together are waited for (`SLOW_S` in `dfsfuse.cluster.slowness`): umount looks at
-the mount, and waits as long."""
+the mount, and waits as long, where it has to be used."""
 FLUSH_TIMEOUT_S = 60.0
 LOOK_ELSEWHERE_AFTER_S = 1.0
 """A process that is not done after this long may have the mount in another mount namespace."""
@@ -64,7 +64,7 @@ def unmount(
 
 
 def detach(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None:
-    """Take the mount out of the kernel's table, by umount as root, else by fusermount3."""
+    """Take the mount out of the kernel's table, by fusermount3, else by umount as root."""
     result = children.run(_command(mountpoint, lazy, force), HELPER_TIMEOUT_S)
     typed = shlex.quote(os.fspath(mountpoint))
     if result is None:
@@ -110,11 +110,12 @@ def remove_stale(mountpoint: Path) -> bool:
 
 
 def _command(mountpoint: Path, lazy: bool, force: bool) -> list[str]:
-    """umount without its helper: that is `umount.dfs`, which comes here."""
+    """fusermount3, since it does not look at the mount: umount does, and waits for servers that are slow. Without it,
+    and with `force`, root's umount without its own helper: that is `umount.dfs`, which comes here."""
     umount = shutil.which("umount", path=os.environ.get("PATH", "") + ":/bin:/sbin:/usr/bin:/usr/sbin")
-    if os.geteuid() == 0 and umount:
-        return [umount, "-i", *["-l"] * lazy, *["-f"] * force, "--", os.fspath(mountpoint)]
     helper = libfuse.fusermount()
+    if os.geteuid() == 0 and umount and (force or helper is None):
+        return [umount, "-i", *["-l"] * lazy, *["-f"] * force, "--", os.fspath(mountpoint)]
     if helper is None:
         raise FuseMissingError(f"fusermount3 is missing. Install it as root: {libfuse.INSTALL_COMMAND}")
     return [helper, "-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)]

@@ -36,7 +36,7 @@ class Waiting:
 
     def may_wait_s(self, error: Exception, operation: str, thread: int) -> float:
         """How long an operation that has failed with this error may wait, in all; 0 if it may not."""
-        if not self._is_for_want_of_servers(error, operation) or self._is_ending(thread):
+        if not self._wait_s or not self._is_for_want_of_servers(error, operation) or self._is_ending(thread):
             return 0.0
         return self._wait_s
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from dfsfuse.cluster.clocks import lease_clock
 from dfsfuse.cluster.log_state import News
 from dfsfuse.cluster.quorum_log import QuorumLog
+from dfsfuse.namespace import withdrawal
 from dfsfuse.namespace.journal import PendingChange
 from dfsfuse.namespace.losses import Witness
 from dfsfuse.namespace.map_client import MapClient
@@ -80,7 +81,7 @@ class LogMap:
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         """See `MapStore.transact`."""
-        return self.run(self.client.transact(work, durable=durable))
+        return self.run(self.client.transact(work if durable else _unless_withdrawn(work), durable=durable))
 
     def begin(self, work: Callable[[Transaction], T]) -> Begun[T]:
         """See `MapStore.begin`."""
@@ -116,6 +117,16 @@ class LogMap:
     def end_within(self, patience_s: float) -> None:
         """See `MapStore.end_within`. A signal's handler may call it, so it takes no lock."""
         self.client.end_within(patience_s)
+        self._log.hurry()
+
+    def is_stalled(self) -> bool:
+        """See `MapStore.is_stalled`."""
+        return self._log.is_stalled()
+
+    def owes(self) -> bool:
+        """See `MapStore.owes`."""
+        with self._lock:
+            return bool(len(self.client.journal))
 
     def close(self) -> None:
         """See `MapStore.close`."""
@@ -181,3 +192,13 @@ class LogMap:
     def _locked(self, conflicts: Callable[[News], bool], news: News) -> bool:
         with self._lock:
             return conflicts(news)
+
+
+def _unless_withdrawn(work: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
+    """Each time that it runs, something is about to be changed; also after others have come first."""
+
+    def checked(transaction: Transaction) -> T:
+        withdrawal.check()
+        return work(transaction)
+
+    return checked

@@ -13,8 +13,9 @@ several in a batch: by the caller that needs one to be durable, else by the work
 was answered is lost from that point on; the cache is forgotten, and everyone that had something open then is told once,
 at its next fsync() or close() (`losses`).
 
-**Without a quorum**, and with `wait_s`, what was answered is kept and tried again that long, and a batch in doubt is
-decided as soon as there is a quorum (`_not_now`). Meanwhile nothing is held: reads go on, changes are refused.
+**Without a quorum**, and with `wait_s` or before the end (`end_within`), what was answered is kept and tried again that
+long, and a batch in doubt is decided as soon as there is a quorum (`_not_now`). Meanwhile nothing is held: reads go on,
+changes are refused.
 
 Everything here is a procedure of the steps in `map_steps`, or runs between two steps: no locks, threads, sockets or
 clocks of its own. One that uses the log is carried out by a step `WithLog`; its docstring says "With the log".
@@ -135,7 +136,7 @@ class MapClient:
         self._kept_until = NEVER
         """When what waits is given up if there is no quorum by then; NEVER while there is one."""
         self._ends_at = float("inf")
-        """When nothing is waited for any more, as the mount ends."""
+        """When nothing is waited for any more, as the mount ends. What was answered is kept until then in any case."""
         self._is_closing = False
 
     # -------------------------------------------------------------- operations
@@ -481,7 +482,7 @@ class MapClient:
     def _not_now(self, error: DfsError, portion: list[PendingChange], forgotten: int) -> None:
         """What waits cannot be committed now: keep it if that may help, else it is lost. Raises `KeptError`."""
         is_doubtful = isinstance(error, MaybeDoneError) and _may_be_decided(error)
-        if not self._wait_s or not (is_doubtful or isinstance(error, ReadOnlyError)) or not self._has_time_left():
+        if not (is_doubtful or isinstance(error, ReadOnlyError)) or not self._has_time_left():
             self._lose(error, portion)
             return
         self.lease.ended()
@@ -491,10 +492,17 @@ class MapClient:
         self._keep(error)
 
     def _has_time_left(self) -> bool:
-        """Whether what waits may be kept any longer. The time begins when this is first asked."""
+        """Whether what waits may be kept any longer. The time begins when this is first asked; it is that of the end
+        once the mount ends, also without `wait_s`."""
+        now = self._clock()
         if self._kept_until == NEVER:
-            self._kept_until = self._clock() + self._wait_s
-        return self._clock() < min(self._kept_until, self._ends_at)
+            self._kept_until = now + self._wait_s
+        return now < (self._ends_at if self._is_ending else self._kept_until)
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the mount is about to end (`end_within`)."""
+        return self._ends_at < float("inf")
 
     def _keep(self, error: DfsError) -> NoReturn:
         self._bell.set()

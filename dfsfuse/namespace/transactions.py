@@ -109,8 +109,17 @@ class MapStore(Protocol):
         """Whether enough servers are believed to answer for a transaction to succeed. Asks nobody."""
         ...
 
+    def is_stalled(self) -> bool:
+        """Whether so many servers owe an answer that they are waited for longer than usual. Never waits."""
+        ...
+
+    def owes(self) -> bool:
+        """Whether something was answered that is not durable yet. Never waits."""
+        ...
+
     def end_within(self, patience_s: float) -> None:
-        """The end is near: whoever waits for servers, or will, waits so long from now and no longer. Never waits."""
+        """The end is near: servers that return are waited for so long from now and no longer, and those that are only
+        slow are given up like those that hang. What was answered is kept until then. Never waits."""
         ...
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """The last saving of a mount: bounded, and what is left over can be had.
 
-`save_all` goes on as long as something is saved every so many seconds, however much there is; servers that may be
-about to return are waited for that long and no longer. It asks whether they take data before it tries, instead of
-failing file by file. What is left then is given by `left_over`, to be kept elsewhere, and given up by `abandon`, so
-that closing the Vfs has nothing left to save.
+`save_all` goes on as long as something is saved every so many seconds, however much there is; servers that may be about
+to return are waited for that long and no longer, also where only names are left that were answered. It asks whether
+they take data before it tries, instead of failing file by file. What is left then is given by `left_over`, to be kept
+elsewhere, and given up by `abandon`, so that closing the Vfs has nothing left to save.
 
 Called by one thread, when no program uses the mount any more. The thread that saves in the background is ended first,
 so that nobody else takes the commit locks of many files.
@@ -53,8 +53,8 @@ class Ending:
         self._names = names
 
     def is_near(self, patience_s: float) -> None:
-        """Nobody can use the mount any more: operations that wait for servers (`-o wait`) do so for that long and no
-        longer. Never waits."""
+        """The mount is to end: operations that wait for servers (`-o wait`) do so for that long and no longer, servers
+        that are only slow are not waited for like that any more, and what was answered is kept. Never waits."""
         self._context.store.end_within(patience_s)
 
     def save_all(self, patience_s: float, pause: Callable[[float], None]) -> Exception | None:
@@ -63,7 +63,8 @@ class Ending:
         self.is_near(patience_s)  # else a save under way may wait for hours
         self._background.stop()
         deadline = self._context.monotonic() + patience_s
-        while files := self._unsaved():
+        while self._is_left():
+            files = self._unsaved()
             for first in range(0, len(files), GROUP_FILES):
                 if self._context.monotonic() >= deadline or not self._context.store.writable():
                     break
@@ -76,9 +77,13 @@ class Ending:
                 if self._unsaved():
                     return failure or ReadOnlyError("fewer than three servers answer")
                 return None
-            if self._unsaved():
+            if self._is_left():
                 pause(PAUSE_S)
         return None
+
+    def _is_left(self) -> bool:
+        """Whether data is unsaved, or names wait for servers. Names that need not wait are seen to by closing."""
+        return bool(self._unsaved()) or (self._context.store.owes() and not self._context.store.writable())
 
     def _save(self, files: list[OpenFile]) -> dict[OpenFile, Exception]:
         """Save these together. Gives what those failed with that could not be saved."""

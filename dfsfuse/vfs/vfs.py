@@ -183,6 +183,11 @@ class Vfs:
         """The time that a file gets which is changed now."""
         return self._context.clock()
 
+    def lacks_servers(self) -> bool:
+        """Whether operations may wait long for servers just now: too few are believed to answer to write, or so many
+        owe an answer that they are waited for. Never waits."""
+        return not self._context.seems_writable() or self._context.store.is_stalled()
+
     def is_open(self, ino: int) -> bool:
         """Has somebody here got the file or folder open?"""
         return self._files.is_open(ino) or self._folders.is_open(ino)

@@ -10,7 +10,7 @@ import errno
 from typing import Final, NamedTuple
 
 from dfsfuse.errors import DfsError, UnavailableError
-from dfsfuse.namespace import inodes
+from dfsfuse.namespace import inodes, withdrawal
 from dfsfuse.namespace.inodes import error
 from dfsfuse.namespace.transactions import View
 from dfsfuse.vfs.background_saving import BackgroundSaver
@@ -58,17 +58,20 @@ class Writer:
         stored = self._stored_size(file.ino) if offset is None else 0
         self._make_room(file, size)
         try:
-            while not (tasks := self._take(file, offset, stored, data)):
-                self._saver.save(file)
-        except BaseException:
-            self._uploads.budget.release(size)
-            raise
-        self._uploads.budget.release(size - tasks.grown)
-        self._uploads.submit(file, tasks.begun)
-        if tasks.is_crowded:
-            self._save_taken(file)
-        elif tasks.is_long:
-            self._background.save_later(file, seal=False)
+            try:
+                while not (tasks := self._take(file, offset, stored, data)):
+                    self._saver.save(file)
+            except BaseException:
+                self._uploads.budget.release(size)
+                raise
+            self._uploads.budget.release(size - tasks.grown)
+            self._uploads.submit(file, tasks.begun)
+            if tasks.is_crowded:
+                self._save_taken(file)
+            elif tasks.is_long:
+                self._background.save_later(file, seal=False)
+        finally:
+            withdrawal.over()
         return size
 
     def _save_taken(self, file: OpenFile) -> None:
@@ -94,6 +97,7 @@ class Writer:
             at = offset if offset is not None else file.end or stored
             if at + len(data) > FILE_MAX_BYTES:
                 raise error(errno.EFBIG)
+            withdrawal.pass_point()
             is_first = not file.has_data
             grown, full = file.write(at, data, self._context.clock(), self._context.monotonic())
             if is_first:

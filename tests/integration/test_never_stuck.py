@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from support.trees import content
 from torture.network import Proxy
 
 from dfsfuse.cluster.driving import STALL_S
+from dfsfuse.cluster.slowness import SLOW_S
 from dfsfuse.errors import UnavailableError
 
 pytestmark = pytest.mark.integration
@@ -149,6 +151,94 @@ def test_when_all_servers_stall_nothing_that_was_answered_is_lost_and_nobody_get
     lines = (mount.path / "log").read_bytes().split()
     assert lines == [b"%06d" % number for number in range(len(lines))]
     assert "are lost" not in mount.log.read_text()
+
+
+MAKE = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); os.mkdir(sys.argv[1])"
+HOLD = """
+import os, sys
+file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+os.write(file, b"unsaved")
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+def python(script: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def _waits_for_the_mount(process: subprocess.Popen[bytes]) -> bool:
+    """For an answer to a request, or for pages that are read ahead."""
+    waits_in = Path(f"/proc/{process.pid}/wchan").read_text()
+    return any(word in waits_in for word in ("fuse", "request_wait", "folio", "rwsem"))
+
+
+def test_programs_that_wait_for_servers_that_stall_can_be_ended_and_nothing_is_lost(grid: Grid) -> None:
+    """Ctrl-C, SIGTERM, SIGKILL: at once, and what they had begun is made, or it is not; never later."""
+    mount = grid.mount()
+    (mount.path / "old").write_bytes(content(2 << 20))
+    for name in ("a", "b"):
+        (mount.path / name).mkdir()
+    mount.remount()
+    holder = python(HOLD, mount.path / "held")
+    assert holder.stdout is not None
+    assert holder.stdout.readline()
+    eventually(lambda: (mount.path / "held").read_bytes() == b"unsaved", "it is saved")
+    for server in grid.servers:
+        server.freeze()
+    reader = subprocess.Popen(["cat", mount.path / "old"], stdout=subprocess.DEVNULL)
+    maker = python(MAKE, mount.path / "a" / "made")
+    writer = subprocess.Popen(["cp", sys.executable, mount.path / "b" / "copy"], stderr=subprocess.DEVNULL)
+    programs = [reader, maker, writer, holder]
+    try:
+        for each in programs[:3]:
+            eventually(lambda each=each: _waits_for_the_mount(each), f"{each.args} waits")  # type: ignore[misc]
+        reader.terminate()
+        maker.send_signal(signal.SIGINT)
+        writer.send_signal(signal.SIGINT)
+        holder.kill()
+        begun = time.monotonic()
+        for each in programs:
+            within(SLOW_S / 2, "it ends", each.wait)
+        print(f"all had ended after {time.monotonic() - begun:.1f} s")
+        assert [each.returncode for each in (reader, writer, holder)] == [
+            -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL
+        ]  # fmt: skip
+        assert maker.stderr is not None
+        assert b"KeyboardInterrupt" in maker.stderr.read()
+    finally:
+        for server in grid.servers:
+            server.thaw()
+        for each in programs:
+            each.kill()
+            each.communicate(timeout=DEADLINE_S)
+    within(DEADLINE_S, "writing", lambda: (mount.path / "a" / "after").write_bytes(b"x"))
+    before = {path.name for path in (mount.path / "a").iterdir()}
+    assert before in ({"after"}, {"after", "made"})
+    assert "are lost" not in mount.log.read_text()
+    mount.remount()
+    assert {path.name for path in (mount.path / "a").iterdir()} == before, "it is not made later"
+    assert (mount.path / "held").read_bytes() == b"unsaved"
+    assert (mount.path / "old").read_bytes() == content(2 << 20)
+
+
+def test_a_mount_that_is_told_to_end_while_servers_stall_ends_soon_and_keeps_what_is_unsaved(grid: Grid) -> None:
+    mount = grid.mount(options=["-o", "unmount_timeout=0.5,commit=60"])
+    holder = python(HOLD, mount.path / "held")
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline()
+        for server in grid.servers:
+            server.freeze()
+        begun = time.monotonic()
+        os.kill(mount.pid, signal.SIGTERM)
+        within(SLOW_S - 5.0, "it ends", mount.wait)
+        print(f"the mount had ended after {time.monotonic() - begun:.1f} s")
+    finally:
+        holder.kill()
+        holder.communicate(timeout=DEADLINE_S)
+    assert "1 file (7) could not be saved" in mount.log.read_text()
 
 
 def test_a_mount_that_stood_still_loses_nothing_that_it_had_answered(grid: Grid) -> None:

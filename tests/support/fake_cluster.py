@@ -69,6 +69,7 @@ class FakeExchange:
         servers = [call.server, *(other.server for _, _, other in self._events)]
         owed_since = {id: at for id, at in zip(servers, owed, strict=True) if self._is_silent(id)}
         is_patient = call.is_patient and self._is_silent(call.server) and server.dies_after != 0
+        is_patient = is_patient and not self._cluster.is_hurried
         return is_patient and is_waited_for(self._begun[call], now) and are_slow(owed_since, now)
 
     def _is_silent(self, server: int) -> bool:
@@ -140,6 +141,13 @@ class FakeCluster:
         self._comebacks = dict.fromkeys(grid.servers, 0)
         self.while_waiting: Callable[[], None] = lambda: None
         self.excused_at = float("-inf")
+        self.is_hurried = False
+
+    def hurry(self, *, for_good: bool = False) -> None:
+        self.is_hurried = True
+
+    def are_slow(self) -> bool:
+        return not self.is_hurried and self.grid.clock() - self.excused_at <= LOOK_AGAIN_S
 
     def notice_down(self, *servers: int) -> None:
         self._down.update(servers)

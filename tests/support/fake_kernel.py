@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from dfsfuse.fusekernel import wire
-from dfsfuse.fusekernel.dispatch import ErrnoOf, Patience, default_errno_of
+from dfsfuse.fusekernel.dispatch import NO_PATIENCE, ErrnoOf, Patience, default_errno_of
 from dfsfuse.fusekernel.negotiation import Settings
 from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.session import Session
@@ -42,7 +42,7 @@ class FakeKernel:
         operations: Operations,
         settings: Settings | None = None,
         errno_of: ErrnoOf = default_errno_of,
-        patience: Patience | None = None,
+        patience: Patience = NO_PATIENCE,
         on_unmounted: Callable[[], None] = lambda: None,
     ) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

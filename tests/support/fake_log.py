@@ -61,6 +61,7 @@ class FakeLog:
         self.before_read: list[Callable[[], None]] = []
         self.on_lead: list[Callable[[], None]] = []
         self.has_quorum = True
+        self.is_hurried = False
 
     @property
     def client(self) -> bytes:
@@ -77,6 +78,12 @@ class FakeLog:
     def _learn(self) -> None:
         self.news.changes.extend(self.shared.changes[self.slot :])
         self.slot = len(self.shared.changes)
+
+    def is_stalled(self) -> bool:
+        return False
+
+    def hurry(self) -> None:
+        self.is_hurried = True
 
     def catch_up(self, *, recall: bool = True) -> bool:
         self.asked.append("catch up")

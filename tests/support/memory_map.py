@@ -98,6 +98,9 @@ class MemoryMap:
         self.is_writable = True
         self.remembers = True
         """Whether what was known last can be recalled."""
+        self.are_servers_slow = False
+        self.has_answered = False
+        """Whether something is to look as if it was answered and not durable yet."""
         self.ends_within_s: float | None = None
         """What `end_within` was told."""
         self.before_commit: Callable[[Batch], None] = lambda _: None
@@ -143,6 +146,12 @@ class MemoryMap:
 
     def writable(self) -> bool:
         return self.is_writable
+
+    def is_stalled(self) -> bool:
+        return self.are_servers_slow
+
+    def owes(self) -> bool:
+        return self.has_answered
 
     def end_within(self, patience_s: float) -> None:
         self.ends_within_s = patience_s
@@ -196,6 +205,12 @@ class LaggingMap:
 
     def writable(self) -> bool:
         return self.truth.writable()
+
+    def is_stalled(self) -> bool:
+        return self.truth.is_stalled()
+
+    def owes(self) -> bool:
+        return self.truth.owes()
 
     def end_within(self, patience_s: float) -> None:
         self.truth.end_within(patience_s)

@@ -197,6 +197,13 @@ class Mount:
                 process.kill()
                 raise
 
+    def wait(self) -> int:
+        """Wait for the process, which ends by itself, and return its exit status."""
+        process, self._process = self._process, None
+        assert process is not None, "not mounted"
+        with process:
+            return process.wait()
+
     def remount(self) -> None:
         """Unmount and mount again: nothing is cached any more on our side."""
         self.unmount()

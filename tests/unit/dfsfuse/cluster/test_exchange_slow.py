@@ -10,6 +10,7 @@ from support.wire_server import DEADLINE_S, POSITION, Line, WireServer
 
 from dfs_server.protocol.messages import GetPosition, Request
 from dfsfuse.cluster import slowness
+from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.cluster.exchange import Answer, Call, Exchange
 from dfsfuse.cluster.lines import Lines
 
@@ -116,6 +117,20 @@ def test_after_ctrl_c_nobody_waits(bench: Bench, four: Lines) -> None:
         four.hurried_at = four.clock()
         for _ in range(4):
             failure(exchange.next(DEADLINE_S))
+
+
+def test_before_the_end_nobody_waits_any_more_however_long_it_takes(
+    four: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C is forgotten after a while; an end is not."""
+    monkeypatch.setattr(slowness, "SLOW_S", 0.0)
+    cluster = Cluster(tuple(four.servers.values()), four._credentials)
+    for for_good in (False, True):
+        cluster.hurry(for_good=for_good)
+        assert slowness.is_waited_for(cluster._lines.hurried_at, cluster._lines.clock()) is for_good
+    cluster.hurry()
+    assert slowness.is_waited_for(cluster._lines.hurried_at, cluster._lines.clock()), "for good is for good"
+    assert not cluster.are_slow()
 
 
 def test_answers_that_are_owed_are_waited_for_too(bench: Bench, four: Lines) -> None:

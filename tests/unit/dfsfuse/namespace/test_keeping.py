@@ -213,5 +213,43 @@ def test_a_doubt_is_not_decided_for_longer_than_that_either(log: FakeLog, clock:
     assert begun + 5.0 <= clock() <= begun + 10.0
 
 
+def test_what_was_answered_is_kept_when_the_mount_ends_also_without_waiting(
+    log: FakeLog, clock: Clock, shared: SharedLog
+) -> None:
+    """Servers that are slow are given up sooner then; what was answered is not."""
+    store = LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]
+    log.gives_lease = True
+    answer_early(store)
+    store.transact(lambda tx: tx.put(b"first", b"x"))
+    store.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    assert (store.owes(), log.is_hurried) == (True, False)
+    store.end_within(5.0)
+    assert log.is_hurried
+    refuse(log, ReadOnlyError("no server answers"), times=4)
+    refuse(log, doubt(7), times=1)
+    log.on_lead = [_never]
+    for _ in range(3):
+        assert store.run(store.client.commit_waiting()), "it is tried again"
+    assert not store.run(store.client.commit_waiting())
+    assert shared.map[b"a"] == b"1"
+    assert not store.owes()
+
+
+def test_when_its_time_is_over_it_is_lost_and_that_is_told(log: FakeLog, clock: Clock) -> None:
+    store = LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]
+    log.gives_lease = True
+    answer_early(store)
+    store.transact(lambda tx: tx.put(b"first", b"x"))
+    store.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    store.end_within(5.0)
+    refuse(log, ReadOnlyError("no server answers"), times=1000)
+    begun = clock()
+    while store.run(store.client.commit_waiting()):
+        assert clock() < begun + 10.0
+    assert clock() >= begun + 5.0
+    with pytest.raises(LostError):
+        store.flush()
+
+
 def _never() -> None:
     raise UnavailableError("no server answers")

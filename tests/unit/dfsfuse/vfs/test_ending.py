@@ -90,6 +90,24 @@ def test_servers_that_come_back_in_time_get_it_all(mounts: MemoryMounts, pause: 
     vfs.close()
 
 
+def test_names_that_were_answered_and_wait_for_servers_are_waited_for_too(mounts: MemoryMounts, pause: Pauses) -> None:
+    vfs = mounts.mount()
+    mounts.map.has_answered = True
+    assert vfs.ending.save_all(30.0, pause) is None
+    assert pause.count == 0, "closing sees to them where servers answer"
+    mounts.map.is_writable = False
+
+    def then() -> None:
+        mounts.map.is_writable = True
+
+    pause.then = then  # type: ignore[method-assign]
+    assert vfs.ending.save_all(30.0, pause) is None
+    assert pause.count == 10
+    mounts.map.is_writable, began_s = False, mounts.now_s
+    assert vfs.ending.save_all(30.0, pause) is None, "closing tells what is lost"
+    assert 30 <= mounts.now_s - began_s < 31
+
+
 def test_however_much_there_is_it_goes_on_while_something_is_saved(
     mounts: MemoryMounts, pause: Pauses, monkeypatch: pytest.MonkeyPatch
 ) -> None:

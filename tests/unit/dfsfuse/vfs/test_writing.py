@@ -10,6 +10,7 @@ from support.memory_mounts import MemoryMounts, close, create, read_file
 
 from dfs_server.protocol.batches import Batch
 from dfsfuse.errors import UnavailableError
+from dfsfuse.namespace import withdrawal
 
 WRITERS = 63
 SIZE = 30_000
@@ -78,3 +79,44 @@ def test_when_the_servers_take_nothing_it_is_an_error(mounts: MemoryMounts) -> N
     mounts.now_s += 10
     assert vfs.write(handle, 0, b"y" * 900) == 900
     close(vfs, full, handle)
+
+
+def test_a_write_that_is_withdrawn_takes_nothing_and_one_that_is_taken_cannot_be(mounts: MemoryMounts) -> None:
+    """Its program was ended while it waited: the data must not turn up behind what others write meanwhile."""
+    vfs = mounts.mount(dirty_limit_bytes=1000)
+    _, handle = create(vfs, b"f")
+    budget = vfs._uploads.budget
+    assert budget.reserve(900, 0)
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            vfs.write(handle, 0, b"x" * 900)
+        except InterruptedError as failure:
+            failures.append(failure)
+        withdrawal.forget()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert writer.ident is not None
+    assert withdrawal.withdraw(writer.ident)
+    budget.release(900)
+    writer.join(DEADLINE_S)
+    assert len(failures) == 1
+    assert budget.held_bytes == 0
+
+    withdrawn: list[bool] = []
+    mine = threading.get_ident()
+    submit = vfs._uploads.submit
+
+    def try_to_withdraw(*arguments: object) -> None:
+        with ThreadPoolExecutor(1) as others:
+            withdrawn.append(others.submit(withdrawal.withdraw, mine).result())
+        submit(*arguments)  # type: ignore[arg-type]
+
+    vfs._uploads.submit = try_to_withdraw  # type: ignore[method-assign]
+    assert vfs.write(handle, 0, b"y" * 10) == 10
+    assert withdrawn == [False]
+    vfs._uploads.submit = submit  # type: ignore[method-assign]
+    close(vfs, handle)
+    assert read_file(mounts.mount(), b"f") == b"y" * 10

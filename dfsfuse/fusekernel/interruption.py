@@ -1,0 +1,232 @@
+"""Requests that are being handled, and how a program that is told to end gets away from one that waits for servers.
+
+An operation that is under way cannot be stopped at any place: it holds locks, or is agreeing with servers on something.
+So the program is *let go*: it gets EINTR, the operation goes on without it, and what comes of it is nobody's answer. It
+is not to change anything from then on that it has not begun to change (`withdraw`), and what the kernel would have
+counted, had it got the answer, is taken back (`UNDO`).
+
+That is done only while operations wait for servers (`lacks_servers`): else they end soon, and their programs expect no
+EINTR. The kernel tells only once that a program has got a signal, so a thread looks after those until they are
+answered. Of a program that is ending it tells nothing: it cannot be gone before its files are closed, so those that are
+closing one are looked after in any case.
+
+Not let go are changes that could do harm when they are made late, behind others of the same file: `may_be_let_go`.
+
+Threads: any; one watcher while somebody is looked after, and for a moment after that. Who takes a request out of
+`_requests`, which is atomic, answers it. `_lock` guards the watcher, and that a thread is withdrawn from the request
+that was meant only.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from dfsfuse.fusekernel import wire
+from dfsfuse.fusekernel.operations import Operations
+from dfsfuse.fusekernel.requests import Request
+from dfsfuse.fusekernel.values import Buffer
+
+log = logging.getLogger(__name__)
+
+GLANCE_S: Final = 0.1
+"""How often it is looked whether somebody is to be let go."""
+QUIET_LOOKS: Final = 20
+"""Number of looks at nobody after which the watcher ends: files are closed one after the other."""
+
+Undo: TypeAlias = Callable[[Operations, Request, Sequence[Buffer]], None]
+
+_NEVER: Final = frozenset({
+    wire.FUSE_RELEASE, wire.FUSE_RELEASEDIR, wire.FUSE_FALLOCATE, wire.FUSE_COPY_FILE_RANGE, wire.FUSE_IOCTL,
+})  # fmt: skip
+SAVES: Final = frozenset({wire.FUSE_FLUSH, wire.FUSE_FSYNC, wire.FUSE_FSYNCDIR})
+"""They change nothing but make durable what was answered: that is wanted in any case."""
+_NODE: Final = struct.Struct("=Q")
+"""What an entry's answer begins with, and that of an open file or folder."""
+
+
+def may_be_let_go(request: Request) -> bool:
+    """Whether the request does no harm when it is carried out later than its program believes. Cutting a file short
+    would, if it was written again meanwhile."""
+    match request.opcode:
+        case wire.FUSE_SETATTR:
+            valid, *_ = request.fields(wire.fuse_setattr_in)
+            return not valid & wire.FATTR_SIZE
+        case wire.FUSE_OPEN:
+            flags, _ = request.fields(wire.fuse_open_in)
+            return not flags & os.O_TRUNC
+    return request.opcode not in _NEVER
+
+
+class Interruption:
+    """See the module."""
+
+    def __init__(
+        self,
+        answer: Callable[[int, int], None],
+        *,
+        is_told_to_end: Callable[[int], bool],
+        is_ending: Callable[[int], bool],
+        lacks_servers: Callable[[], bool],
+        withdraw: Callable[[int], bool],
+        forget: Callable[[], None],
+    ) -> None:
+        """`answer` gets a request's number and an errno; `is_told_to_end` and `is_ending` the number of a thread of a
+        program; `withdraw` that of one of our threads, and `forget` is called by it when its operation is over."""
+        self._answer = answer
+        self._is_told_to_end = is_told_to_end
+        self._is_ending = is_ending
+        self._lacks_servers = lacks_servers
+        self._withdraw = withdraw
+        self._forget = forget
+        self._lock = threading.Lock()
+        self._requests: dict[int, tuple[Request, int]] = {}
+        """What is being handled, by number, and by which thread."""
+        self._interrupted: set[int] = set()
+        """The numbers of those whose programs have got a signal; also after they were handled, until `done`."""
+        self._watcher: threading.Thread | None = None
+
+    def __contains__(self, unique: int) -> bool:
+        return unique in self._requests
+
+    def begin(self, request: Request, *, is_interrupted: bool = False) -> None:
+        """This thread handles the request from now on."""
+        self._requests[request.unique] = request, threading.get_ident()
+        if is_interrupted:
+            self.interrupt(request.unique)
+        elif request.opcode == wire.FUSE_FLUSH and self._watcher is None:
+            self._look_after()
+
+    def end(self, unique: int) -> bool:
+        """It is handled. Return whether it is still to be answered: its program was not let go."""
+        if self._requests.pop(unique, None) is None:
+            with self._lock:
+                if self._requests.pop(unique, None) is None:
+                    self._forget()
+                    return False
+        return True
+
+    def was_interrupted(self, unique: int) -> bool:
+        """Whether its program has got a signal while it was handled. To be asked before `done`."""
+        return unique in self._interrupted
+
+    def done(self, unique: int) -> None:
+        """It was handled, and is answered or waits. To be called after `end`."""
+        self._interrupted.discard(unique)
+
+    def interrupt(self, unique: int) -> bool:
+        """A program has got a signal. Return whether its request is being handled."""
+        self._interrupted.add(unique)
+        if unique not in self._requests:
+            self._interrupted.discard(unique)
+            return False
+        self._look_after()
+        return True
+
+    def _look_after(self) -> None:
+        with self._lock:
+            if self._watcher is None:
+                watcher = threading.Thread(target=self._watch, name="fuse-interruption", daemon=True)
+                try:
+                    watcher.start()
+                except (RuntimeError, MemoryError):
+                    log.warning("no thread can be started to look after programs that are told to end")
+                else:
+                    self._watcher = watcher
+
+    def _watch(self) -> None:
+        quiet = 0
+        while True:
+            time.sleep(GLANCE_S)
+            looked_after = [
+                unique for unique, (request, _) in list(self._requests.items()) if self._may_have_to_go(request)
+            ]
+            quiet = 0 if looked_after else quiet + 1
+            try:
+                if looked_after and self._lacks_servers():
+                    for unique in looked_after:
+                        self._look_at(unique)
+            except Exception:
+                log.exception("looking after programs that are told to end failed; it goes on")
+            with self._lock:
+                if quiet >= QUIET_LOOKS and not any(map(self._requests.__contains__, list(self._interrupted))):
+                    self._watcher = None
+                    return
+
+    def _may_have_to_go(self, request: Request) -> bool:
+        return request.unique in self._interrupted or request.opcode == wire.FUSE_FLUSH
+
+    def _look_at(self, unique: int) -> None:
+        found = self._requests.get(unique)
+        if found is None or not self._is_to_go(found[0]):
+            return
+        request, thread = found
+        with self._lock:
+            if self._requests.pop(unique, None) is None:
+                return
+            if request.opcode not in SAVES and not self._withdraw(thread):
+                self._requests[unique] = found  # it has changed something already, and ends by itself
+                return
+        self._answer(unique, errno.EINTR)
+
+    def _is_to_go(self, request: Request) -> bool:
+        if request.unique in self._interrupted and self._is_told_to_end(request.context.pid):
+            return may_be_let_go(request)
+        return request.opcode == wire.FUSE_FLUSH and self._is_ending(request.context.pid)
+
+
+def _looked_up(operations: Operations, _request: Request, parts: Sequence[Buffer]) -> None:
+    """The kernel did not get these entries."""
+    for part in parts:
+        (ino,) = _NODE.unpack_from(part)
+        if ino:
+            operations.forget(ino, 1)
+
+
+def _created(operations: Operations, request: Request, parts: Sequence[Buffer]) -> None:
+    (ino,) = _NODE.unpack_from(parts[0])
+    (handle,) = _NODE.unpack_from(parts[0], wire.fuse_entry_out.size)
+    _close(operations, request, ino, handle)
+    operations.forget(ino, 1)
+
+
+def _opened(operations: Operations, request: Request, parts: Sequence[Buffer]) -> None:
+    (handle,) = _NODE.unpack_from(parts[0])
+    _close(operations, request, request.nodeid, handle)
+
+
+def _close(operations: Operations, request: Request, ino: int, handle: int) -> None:
+    operations.release(request.context, ino, handle, None)
+    operations.released(request.context, ino, handle)
+
+
+def _folder_opened(operations: Operations, request: Request, parts: Sequence[Buffer]) -> None:
+    (handle,) = _NODE.unpack_from(parts[0])
+    operations.releasedir(request.context, request.nodeid, handle)
+
+
+UNDO: Final[dict[int, Undo]] = {
+    wire.FUSE_LOOKUP: _looked_up,
+    wire.FUSE_SYMLINK: _looked_up,
+    wire.FUSE_MKNOD: _looked_up,
+    wire.FUSE_MKDIR: _looked_up,
+    wire.FUSE_LINK: _looked_up,
+    wire.FUSE_READDIRPLUS: _looked_up,
+    wire.FUSE_CREATE: _created,
+    wire.FUSE_OPEN: _opened,
+    wire.FUSE_OPENDIR: _folder_opened,
+}
+"""What is done when an operation has succeeded whose program was let go. The parts are those of the answer."""
+
+
+def undo(operations: Operations, request: Request, body: Buffer | Sequence[Buffer]) -> None:
+    """Take back what an answer that is not sent would have given to the kernel."""
+    undo_one = UNDO.get(request.opcode)
+    if undo_one is not None:
+        undo_one(operations, request, [body] if isinstance(body, bytes | bytearray | memoryview) else body)

@@ -1,0 +1,62 @@
+"""Operations that nobody waits for any more, since their program was ended: what they have not changed yet, they must
+not change later, behind what others do meanwhile.
+
+A thread that carries out such an operation is *withdrawn*, by another thread. It goes on, for it may hold locks or be
+agreeing on a batch; but before it changes something it looks here (`check`), and gives up. A batch that is on its way
+is not taken back: it gets its place in the log before whatever comes later, or never. An operation that cannot say so
+of what it does next looks for the last time with `pass_point`, and is not withdrawn from then on.
+
+Threads: any. `_lock` guards both sets; `check` reads one of them without it, since what comes too late for it is as if
+the change had been on its way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from threading import get_ident
+from typing import NoReturn
+
+_lock = threading.Lock()
+_withdrawn: set[int] = set()
+_past_point: set[int] = set()
+
+
+def withdraw(thread: int) -> bool:
+    """Withdraw what this thread does. Return whether that is possible: it is not past the point."""
+    with _lock:
+        if thread in _past_point:
+            return False
+        _withdrawn.add(thread)
+        return True
+
+
+def forget() -> None:
+    """What this thread does next is something else."""
+    with _lock:
+        _withdrawn.discard(get_ident())
+
+
+def check() -> None:
+    """Raise InterruptedError if what this thread does is withdrawn."""
+    if _withdrawn and get_ident() in _withdrawn:
+        _give_up()
+
+
+def pass_point() -> None:
+    """Raise InterruptedError if what this thread does is withdrawn; else it cannot be any more, until `over`."""
+    thread = get_ident()
+    with _lock:
+        if thread in _withdrawn:
+            _give_up()
+        _past_point.add(thread)
+
+
+def over() -> None:
+    """What has passed the point, if anything has, is over."""
+    _past_point.discard(get_ident())
+
+
+def _give_up() -> NoReturn:
+    raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))

@@ -1,0 +1,318 @@
+"""Programs that are let go while their request waits for servers, over a fake /dev/fuse."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.fake_kernel import DEADLINE_S, FakeKernel, request
+from support.memory_fs import Inode
+
+from dfsfuse.fusekernel import interruption, wire
+from dfsfuse.fusekernel.dispatch import Patience
+from dfsfuse.fusekernel.interruption import may_be_let_go
+from dfsfuse.fusekernel.operations import Operations
+from dfsfuse.fusekernel.requests import parse
+from dfsfuse.fusekernel.values import Context, DirectoryEntry, Entry, Opened
+
+GIVEN = Entry(Inode(5, stat.S_IFREG | 0o644, 0, 0))
+CREATE = wire.fuse_create_in.pack(os.O_WRONLY, 0o644, 0, 0) + b"f\0"
+OPEN = wire.fuse_open_in.pack(os.O_RDONLY, 0)
+TRUNCATING = wire.fuse_open_in.pack(os.O_WRONLY | os.O_TRUNC, 0)
+READ = wire.fuse_read_in.pack(7, 0, 4096, 0, 0, 0, 0)
+FLUSH = wire.fuse_flush_in.pack(7, 0, 0, 99)
+MKDIR = wire.fuse_mkdir_in.pack(0o755, 0) + b"d\0"
+
+
+class Stalled(Operations):
+    """Operations end when `goes_on` is set; `unlink` at once."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.goes_on = threading.Event()
+        self.failure: Exception | None = None
+        self.given_back: list[tuple[object, ...]] = []
+        self.told_to_end: set[int] = set()
+        self.ending: set[int] = set()
+        self.lacks_servers = True
+        self.may_be_withdrawn = True
+        self.withdrawn: list[int] = []
+        self.threads: list[int] = []
+
+    def patience(self, wait_s: float = 0.0) -> Patience:
+        return Patience(
+            lambda error, operation, thread: wait_s,
+            lambda: 0,
+            self.told_to_end.__contains__,
+            self.ending.__contains__,
+            lambda: self.lacks_servers,
+            self._withdraw,
+            lambda: self.given_back.append(("forgotten", threading.get_ident() in self.withdrawn)),
+        )
+
+    def _withdraw(self, thread: int) -> bool:
+        self.withdrawn.append(thread)
+        return self.may_be_withdrawn
+
+    def _wait(self) -> None:
+        self.threads.append(threading.get_ident())
+        self.entered.set()
+        assert self.goes_on.wait(DEADLINE_S)
+        if self.failure is not None:
+            raise self.failure
+
+    def unlink(self, context: Context, parent: int, name: bytes) -> None:
+        pass
+
+    def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
+        self._wait()
+        return GIVEN
+
+    def mkdir(self, context: Context, parent: int, name: bytes, mode: int, umask: int) -> Entry:
+        self._wait()
+        return GIVEN
+
+    def create(
+        self, context: Context, parent: int, name: bytes, mode: int, flags: int, umask: int
+    ) -> tuple[Entry, Opened]:
+        self._wait()
+        return GIVEN, Opened(7)
+
+    def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
+        self._wait()
+        return Opened(7)
+
+    def opendir(self, context: Context, ino: int, flags: int) -> Opened:
+        self._wait()
+        return Opened(8)
+
+    def read(self, context: Context, ino: int, handle: int, offset: int, size: int) -> bytes:
+        self._wait()
+        return b"data"
+
+    def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterator[DirectoryEntry]:
+        self._wait()
+        yield DirectoryEntry(b"f", 5, 0o100000, 1)
+
+    def lookup_listed(self, context: Context, ino: int, entry: DirectoryEntry) -> Entry:
+        return GIVEN
+
+    def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
+        self._wait()
+
+    def flushed(self, context: Context, ino: int, owner: int) -> None:
+        self.given_back.append(("flushed", ino, owner))
+
+    def forget(self, ino: int, lookups: int) -> None:
+        self.given_back.append(("forget", ino, lookups))
+
+    def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
+        self.given_back.append(("release", ino, handle))
+
+    def released(self, context: Context, ino: int, handle: int) -> None:
+        self.given_back.append(("released", ino, handle))
+
+    def releasedir(self, context: Context, ino: int, handle: int) -> None:
+        self.given_back.append(("releasedir", ino, handle))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def interrupt(kernel: FakeKernel, unique: int) -> None:
+    kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(unique))
+
+
+def answers_on(kernel: FakeKernel) -> None:
+    """Another request gets its answer, and nothing comes before it."""
+    assert kernel.ask(wire.FUSE_UNLINK, 1, b"f\0") == (0, b"")
+
+
+def test_only_who_is_told_to_end_and_only_while_servers_are_waited_for() -> None:
+    files = Stalled()
+    files.lacks_servers = False
+    looks: list[int] = []
+    files.told_to_end = _Watched(looks)
+    with FakeKernel(files, patience=files.patience()) as kernel:
+        reading = kernel.send(wire.FUSE_READ, 5, READ)
+        assert files.entered.wait(DEADLINE_S)
+        interrupt(kernel, reading)
+        time.sleep(2 * interruption.GLANCE_S)
+        assert looks == [], "servers answer: it ends soon"
+        files.lacks_servers = True
+        until(lambda: len(looks) >= 2)
+        answers_on(kernel)
+        files.told_to_end.add(42)
+        assert kernel.receive() == (reading, errno.EINTR, b"")
+        files.goes_on.set()
+        answers_on(kernel)
+    assert set(looks) == {42}
+
+
+class _Watched(set[int]):
+    """Notes what is asked for."""
+
+    def __init__(self, looks: list[int]) -> None:
+        super().__init__()
+        self._looks = looks
+
+    def __contains__(self, thread: object) -> bool:
+        assert isinstance(thread, int)
+        self._looks.append(thread)
+        return super().__contains__(thread)
+
+
+@pytest.mark.parametrize(
+    ("opcode", "body", "given_back"),
+    [
+        (wire.FUSE_LOOKUP, b"f\0", [("forget", 5, 1)]),
+        (wire.FUSE_MKDIR, MKDIR, [("forget", 5, 1)]),
+        (wire.FUSE_CREATE, CREATE, [("release", 5, 7), ("released", 5, 7), ("forget", 5, 1)]),
+        (wire.FUSE_OPEN, OPEN, [("release", 3, 7), ("released", 3, 7)]),
+        (wire.FUSE_OPENDIR, OPEN, [("releasedir", 3, 8)]),
+        (wire.FUSE_READDIRPLUS, READ, [("forget", 5, 1)]),
+        (wire.FUSE_READ, READ, []),
+    ],
+)
+def test_what_the_kernel_did_not_get_is_taken_back(
+    opcode: int, body: bytes, given_back: list[tuple[object, ...]]
+) -> None:
+    """Else a file would stay open, or an inode be held, for ever."""
+    files = Stalled()
+    files.told_to_end.add(42)
+    with FakeKernel(files, patience=files.patience()) as kernel:
+        waiting = kernel.send(opcode, 3, body)
+        assert files.entered.wait(DEADLINE_S)
+        interrupt(kernel, waiting)
+        assert kernel.receive() == (waiting, errno.EINTR, b"")
+        assert files.given_back == []
+        files.goes_on.set()
+        until(lambda: len(files.given_back) == len(given_back) + 1)
+        answers_on(kernel)
+    assert files.withdrawn == files.threads
+    assert files.given_back == [("forgotten", True), *given_back], "and its thread does something else from then on"
+
+
+def test_a_save_goes_on_and_locks_end_when_it_is_over() -> None:
+    files = Stalled()
+    files.told_to_end.add(42)
+    with FakeKernel(files, patience=files.patience(wait_s=DEADLINE_S)) as kernel:
+        closing = kernel.send(wire.FUSE_FLUSH, 5, FLUSH)
+        assert files.entered.wait(DEADLINE_S)
+        interrupt(kernel, closing)
+        assert kernel.receive() == (closing, errno.EINTR, b"")
+        assert (files.withdrawn, files.given_back) == ([], []), "it is wanted all the same"
+        files.goes_on.set()
+        until(lambda: ("flushed", 5, 99) in files.given_back)
+        answers_on(kernel)
+
+
+def test_a_program_that_is_ending_is_gone_before_its_file_is_saved() -> None:
+    """The kernel closes its files, and tells of no signal."""
+    files = Stalled()
+    files.ending.add(42)
+    with FakeKernel(files, patience=files.patience()) as kernel:
+        closing = kernel.send(wire.FUSE_FLUSH, 5, FLUSH)
+        assert kernel.receive() == (closing, errno.EINTR, b"")
+        reading = kernel.send(wire.FUSE_READ, 5, READ)
+        until(lambda: len(files.threads) == 2)
+        files.goes_on.set()
+        assert kernel.receive() == (reading, 0, b"data"), "only what is closed is looked after"
+        until(lambda: ("flushed", 5, 99) in files.given_back)
+        answers_on(kernel)
+
+
+def test_nobody_is_looked_after_for_longer_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "QUIET_LOOKS", 2)
+    files = Stalled()
+    files.goes_on.set()
+    with FakeKernel(files, patience=files.patience()) as kernel:
+        for _ in range(2):
+            assert kernel.ask(wire.FUSE_FLUSH, 5, FLUSH) == (0, b"")
+            assert _is_watched()
+            until(lambda: not _is_watched())
+
+
+def _is_watched() -> bool:
+    return any(thread.name == "fuse-interruption" for thread in threading.enumerate())
+
+
+def test_what_fails_when_nobody_waits_for_it_does_not_wait_for_servers() -> None:
+    files = Stalled()
+    files.told_to_end.add(42)
+    files.failure = OSError(errno.EROFS, "too few servers")
+    with FakeKernel(files, patience=files.patience(wait_s=DEADLINE_S)) as kernel:
+        closing = kernel.send(wire.FUSE_FLUSH, 5, FLUSH)
+        assert files.entered.wait(DEADLINE_S)
+        interrupt(kernel, closing)
+        assert kernel.receive() == (closing, errno.EINTR, b"")
+        files.goes_on.set()
+        until(lambda: ("flushed", 5, 99) in files.given_back)
+        time.sleep(2 * interruption.GLANCE_S)
+        assert len(files.threads) == 1, "it is not done again"
+        answers_on(kernel)
+
+
+def test_what_has_changed_something_already_is_answered_as_it_ends() -> None:
+    files = Stalled()
+    files.told_to_end.add(42)
+    files.may_be_withdrawn = False
+    with FakeKernel(files, patience=files.patience()) as kernel:
+        making = kernel.send(wire.FUSE_MKDIR, 1, MKDIR)
+        assert files.entered.wait(DEADLINE_S)
+        interrupt(kernel, making)
+        until(lambda: len(files.withdrawn) >= 2)
+        answers_on(kernel)
+        files.goes_on.set()
+        unique, number, body = kernel.receive()
+        assert (unique, number, struct.unpack_from("=Q", body)) == (making, 0, (5,))
+        answers_on(kernel)
+    assert files.given_back == []
+
+
+def test_one_that_waits_and_is_done_again_is_let_go_too() -> None:
+    """Servers went, it waits; they are back and silent; its program has got a signal before."""
+    files = Stalled()
+    files.failure = OSError(errno.EROFS, "too few servers")
+    files.goes_on.set()
+    with FakeKernel(files, patience=files.patience(wait_s=DEADLINE_S)) as kernel:
+        making = kernel.send(wire.FUSE_MKDIR, 1, MKDIR)
+        until(lambda: len(files.threads) == 1)
+        answers_on(kernel)
+        files.goes_on.clear()
+        interrupt(kernel, making)
+        until(lambda: len(files.threads) == 2)
+        files.told_to_end.add(42)
+        assert kernel.receive() == (making, errno.EINTR, b"")
+        files.failure = None
+        files.goes_on.set()
+        until(lambda: ("forget", 5, 1) in files.given_back)
+        answers_on(kernel)
+
+
+@pytest.mark.parametrize(
+    ("opcode", "body", "expected"),
+    [
+        (wire.FUSE_SETATTR, wire.fuse_setattr_in.pack(wire.FATTR_SIZE, *[0] * 15), False),
+        (wire.FUSE_SETATTR, wire.fuse_setattr_in.pack(wire.FATTR_MODE, *[0] * 15), True),
+        (wire.FUSE_OPEN, TRUNCATING, False),
+        (wire.FUSE_OPEN, OPEN, True),
+        (wire.FUSE_FALLOCATE, b"", False),
+        (wire.FUSE_COPY_FILE_RANGE, b"", False),
+        (wire.FUSE_RELEASE, b"", False),
+        (wire.FUSE_WRITE, b"", True),
+        (wire.FUSE_RENAME2, b"", True),
+    ],
+)
+def test_what_would_do_harm_when_it_is_done_late(opcode: int, body: bytes, expected: bool) -> None:
+    assert may_be_let_go(parse(memoryview(request(opcode, 2, 1, body)))) is expected
