@@ -6,7 +6,7 @@ the log and the map in `log_messages`. All can be had from here. Pure.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final
 
 import msgspec
 
@@ -226,7 +226,7 @@ _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
-T = TypeVar("T")
+_UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def encode(message: Message) -> bytes:
@@ -236,16 +236,15 @@ def encode(message: Message) -> bytes:
 
 def decode_request(body: bytes | bytearray | memoryview) -> Request:
     """The request in a frame's body. Raises `ProtocolError` for anything else."""
-    return _decode(_requests, body, "request")
+    try:
+        return _requests.decode(body)
+    except _UNREADABLE as error:
+        raise ProtocolError(f"not a request of this protocol: {error}") from error
 
 
 def decode_reply(body: bytes | bytearray | memoryview) -> Reply:
     """The reply in a frame's body. Raises `ProtocolError` for anything else."""
-    return _decode(_replies, body, "reply")
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[T], body: bytes | bytearray | memoryview, what: str) -> T:
     try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not a {what} of this protocol: {error}") from error
+        return _replies.decode(body)
+    except _UNREADABLE as error:
+        raise ProtocolError(f"not a reply of this protocol: {error}") from error

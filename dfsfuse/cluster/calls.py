@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from dfs_server.protocol.frames import ProtocolError
 from dfs_server.protocol.messages import AcceptedAt, Done, Error, PutPiece, Reply, Request, ServerStatus
@@ -38,8 +38,7 @@ class Call:
     is_patient: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The server did it, or has a reason that is part of the protocol. `reply` is of a type that fits the request."""
 
     call: Call

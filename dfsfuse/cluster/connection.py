@@ -4,8 +4,8 @@ Knows its socket, but neither poll nor deadlines: whoever drives it calls `advan
 `events` says. A connection belongs to one exchange at a time, or lies idle in `Lines`; so it needs no lock. Only
 `silent_since` may be called by any thread at any time.
 
-States: CONNECTING -> AUTHENTICATING -> READY, and CLOSED from any of them. A request that is begun before READY waits
-inside and goes out by itself.
+States: connecting -> authenticating (neither `connecting` nor `ready`) -> ready, and closed from any of them. A request
+that is begun before it is ready waits inside and goes out by itself.
 
 Invariants:
 - The buffers of a request (payload, sink) are held only while it is under way. After its reply, `let_go` or `close`
@@ -41,7 +41,6 @@ NOBODY: Final = 0
 """The request id of an `Error` that a server sends to a header that it cannot make out."""
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _WRITABLE: Final = select.POLLOUT | select.POLLHUP | select.POLLERR
-_CONNECTING, _AUTHENTICATING, _READY, _CLOSED = range(4)
 _PROBE_AFTER_S: Final = 5
 """How long nothing moves on a connection before the peer's kernel is asked for a sign of life, once a second."""
 _TCP_INFO: Final = struct.Struct("=2x B B 4x 48x I")
@@ -53,13 +52,16 @@ class Connection:
     `Handshake.step` raises; the caller must `close()` it then."""
 
     __slots__ = (
-        "_current", "_handshake", "_last_id", "_out", "_owed", "_owed_since", "_pending", "_reader", "_sink", "_socket",
-        "_state", "answering", "fd", "heard", "is_met", "opened_at", "payload_bytes", "server", "watched",
+        "_closed", "_current", "_handshake", "_last_id", "_out", "_owed", "_owed_since", "_pending", "_reader", "_sink",
+        "_socket", "answering", "connecting", "fd", "heard", "is_met", "opened_at", "payload_bytes", "ready", "server",
+        "watched",
     )  # fmt: skip
 
     def __init__(self, server: ServerAddress, target: Target, credentials: Credentials, now: float) -> None:
         self.server = server
         self.opened_at = now
+        self.connecting = True  # nothing is known yet of the server, not even that there is one
+        self.ready = False  # the server has let us in
         self.answering = False  # a byte of the reply to the request under way has come
         self.heard = False  # the last `advance` or `catch_up` has received something
         self.is_met = False  # whoever drives it has looked at the server's identity
@@ -74,7 +76,7 @@ class Connection:
         self._sink: memoryview | None = None
         self._owed: deque[tuple[int, float]] = deque()  # id, and when it should have come
         self._owed_since = now  # since when nothing has come of them
-        self._state = _CONNECTING
+        self._closed = False
         self._socket = socket.socket(target.family, socket.SOCK_STREAM)
         try:
             self._open(target)
@@ -88,19 +90,14 @@ class Connection:
     @property
     def events(self) -> int:
         """What to poll for."""
-        if self._state == _CONNECTING:
+        if self.connecting:
             return select.POLLOUT
         return select.POLLIN | select.POLLOUT if self._out.views else select.POLLIN
 
     @property
-    def connecting(self) -> bool:
-        """Whether nothing is known yet of the server, not even that there is one."""
-        return self._state == _CONNECTING
-
-    @property
-    def ready(self) -> bool:
-        """Whether the server has let us in."""
-        return self._state == _READY
+    def is_free(self) -> bool:
+        """Whether the next answer that comes is to the next request."""
+        return self.ready and not self._owed
 
     @property
     def identity(self) -> bytes:
@@ -115,11 +112,9 @@ class Connection:
     def silent_since(self) -> float | None:
         """Since when an idle connection owes an answer, or a greeting, of which nothing has come; None if it does not,
         or if nothing is known of the server yet."""
-        if self._state == _CONNECTING or (self._state == _READY and not self._owed):
+        if self.connecting or self.is_free or self._peek() is not None:
             return None
-        if self._peek() is not None:
-            return None
-        return self._owed_since if self._state == _READY else self.opened_at
+        return self._owed_since if self.ready else self.opened_at
 
     def is_peer_gone(self) -> bool:
         """Whether not even the peer's kernel has confirmed anything for `GONE_S`, though it was asked to. False where
@@ -139,11 +134,11 @@ class Connection:
 
     def is_hung_up(self) -> bool:
         """Whether the server has closed an idle connection: it was stopped, or killed."""
-        return self._state == _READY and self._peek() == b""
+        return self.ready and self._peek() == b""
 
     def catch_up(self) -> bool:
         """Take a step in the greeting, or read owed replies, if that is possible now. Returns whether it was."""
-        if self._state == _READY:
+        if self.ready:
             self._receive()
             return self.heard
         poll = select.poll()
@@ -159,7 +154,7 @@ class Connection:
         """Send a request; `payload`'s buffers and `sink` are held until it is over."""
         self._sink = sink
         self.answering = False
-        if self._state == _READY:
+        if self.ready:
             self._current = self._send(body, payload)
         else:
             self._pending = body, payload
@@ -167,11 +162,10 @@ class Connection:
     def advance(self, events: int) -> Reply | None:
         """Do what can be done now that poll has reported `events`. Returns the reply to the request under way, once it
         is complete."""
-        readable, writable = events & _READABLE, events & _WRITABLE
-        if self._state == _CONNECTING:
+        if self.connecting:
             self._connected()
             return None
-        if writable and self._out.views:
+        if events & _WRITABLE and self._out.views:
             try:
                 self._flush()
             except OSError:  # the server may have said why before it closed
@@ -180,7 +174,7 @@ class Connection:
                 if reply is not None:
                     return reply
                 raise
-        return self._receive() if readable else None
+        return self._receive() if events & _READABLE else None
 
     def let_go(self, patience_until: float, silent_since: float) -> bool:
         """Nobody waits for the request under way any more. Returns whether the connection can be used again.
@@ -188,10 +182,12 @@ class Connection:
         Its reply is owed then, and should come before `patience_until`; nothing of it has come since `silent_since`.
         """
         self._pending = None
-        if self._state in (_CONNECTING, _AUTHENTICATING):
+        if self._closed:
+            return False
+        if not self.ready:
             self._sink = None
             return True
-        if self._state == _CLOSED or self._out.views or self._sink is not None or len(self._owed) >= MAX_OWED:
+        if self._out.views or self._sink is not None or len(self._owed) >= MAX_OWED:
             return False
         if self._current is not None:
             if not self._owed:
@@ -202,11 +198,11 @@ class Connection:
 
     def finish(self) -> bool:
         """The reply to the request was returned. Returns whether the connection can be used again."""
-        return self._state == _READY and self._reader.at_rest and not self._out.views
+        return self.ready and self._reader.at_rest and not self._out.views
 
     def close(self) -> None:
         """Close the socket and let go of all buffers."""
-        self._state = _CLOSED
+        self._closed, self.connecting, self.ready = True, False, False
         self._socket.close()
         self._out.clear()
         self._reader.drop()
@@ -239,7 +235,7 @@ class Connection:
         if self._socket.getsockname() == self._socket.getpeername():
             # TCP lets a socket connect to itself if it is given the very port that it knocks at
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        self._state = _AUTHENTICATING
+        self.connecting = False
         self._current = self._send(messages.encode(self._handshake.first()))
 
     def _send(self, body: bytes, payload: Sequence[Buffer] = ()) -> int:
@@ -289,7 +285,7 @@ class Connection:
             raise ProtocolError(f"an answer to request {header.request_id}; the next one should be to {wanted}")
         if self._owed:
             return None
-        if self._state == _READY:
+        if self.ready:
             self.answering = True
             return self._sink
         return None
@@ -310,7 +306,7 @@ class Connection:
             return None
         self._current = None
         reply = messages.decode_reply(body)
-        if self._state == _READY:
+        if self.ready:
             self.payload_bytes = self._reader.header.payload_bytes
             self._sink = None
             return reply
@@ -318,7 +314,7 @@ class Connection:
         if proof is not None:
             self._current = self._send(messages.encode(proof))
         else:
-            self._state = _READY
+            self.ready = True
             self._reader.limits = AFTER_AUTHENTICATION
             if self._pending is not None:
                 request, self._pending = self._pending, None

@@ -82,7 +82,7 @@ class _Flight:
         self.greeting_s = greeting_s
         self.ends_at = now + LONGEST_CALL_S
         self.moved(now)
-        if reused:
+        if reused and not connection.is_free:
             self.moved_at = connection.silent_since() or now  # what it owes already counts
 
     def moved(self, now: float) -> None:
@@ -230,7 +230,7 @@ class Exchange:
                 register(self._poll, connection)
             return connection
         connection = self._ordered.connections.get(server)
-        if connection is None or (connection.ready and connection.owed_until is None):
+        if connection is None or connection.is_free:
             return connection
         is_of_use = False
         try:

@@ -98,6 +98,9 @@ class FrameReader:
 
     def buffer(self) -> memoryview:
         """Where the next bytes are to be put; never empty. The body returned last is overwritten by them."""
+        if self._stage == _HEADER and self._start == self._end:
+            self._start = self._end = 0
+            return self._scratch
         if self._stage == _PAYLOAD and self._sink is not None:
             return self._sink[self._filled :]
         if self._stage == _BODY and self._long:
@@ -119,9 +122,16 @@ class FrameReader:
         its sink, and what `expect` raises.
         """
         if self._stage == _HEADER:
-            if self._end - self._start < HEADER_BYTES:
+            begin = self._start + HEADER_BYTES
+            if begin > self._end:
                 return None
-            self._begin_body(expect)
+            header = parse_header(self._scratch[self._start : begin], self.limits)
+            sink = expect(header)
+            end = begin + header.body_bytes
+            if not header.payload_bytes and end <= self._end:  # as nearly always: it is all here
+                self.header, self._start = header, end
+                return self._scratch[begin:end]
+            self._begin_body(header, sink)
         if self._stage == _BODY:
             if not self._body_is_complete():
                 return None
@@ -136,13 +146,11 @@ class FrameReader:
         self._sink = None
         self._stage, self._start, self._end = _HEADER, 0, 0
 
-    def _begin_body(self, expect: Expect) -> None:
-        after = self._start + HEADER_BYTES
-        header = parse_header(self._scratch[self._start : after], self.limits)
-        sink = expect(header)
+    def _begin_body(self, header: Header, sink: memoryview | None) -> None:
         if header.payload_bytes and (sink is None or len(sink) < header.payload_bytes):
             raise ProtocolError(f"a payload of {header.payload_bytes} bytes; there is room for {len(sink or b'')}")
-        self.header, self._start, self._stage = header, after, _BODY
+        self.header, self._stage = header, _BODY
+        self._start += HEADER_BYTES
         self._sink = sink[: header.payload_bytes] if sink is not None else None
         self._filled = 0
         self._long = header.body_bytes > SCRATCH_BYTES

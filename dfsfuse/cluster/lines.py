@@ -236,7 +236,7 @@ class Lines:
                 if not self._idle[id]:
                     return None
                 connection = self._idle[id].pop()
-            if connection.ready and connection.owed_until is None:
+            if connection.is_free:
                 if connection.is_quiet():
                     return connection
                 connection.close()
@@ -276,7 +276,7 @@ class Lines:
         with self._lock:
             idle = self._idle[id]
             if not self._closed and len(idle) < MAX_IDLE:
-                if connection.ready and connection.owed_until is None:
+                if connection.is_free:
                     idle.append(connection)  # the next to be borrowed
                 else:
                     idle.insert(0, connection)

@@ -24,7 +24,6 @@ MAX_GAP: Final = 2000
 class _Round(Protocol):
     waiting: set[int]
 
-    def ask(self, server: int) -> None: ...
     def fail(self, server: int) -> None: ...
     def receive(self, server: int, reply: Reply) -> None: ...
     def could_decide(self) -> bool: ...
@@ -37,8 +36,7 @@ V = TypeVar("V")
 
 def gather(log: LogState, round_: _Round, verdict: Callable[[], V | Pending], request: Request) -> Procedure[V]:
     """Send `request` to all servers and feed the replies to the round until it has a verdict."""
-    for server in ALL:
-        round_.ask(server)
+    round_.waiting.update(ALL)
     yield Ask(dict.fromkeys(ALL, request))
     while isinstance(found := verdict(), Pending):
         dispensable = round_.could_decide()

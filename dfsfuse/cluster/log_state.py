@@ -69,16 +69,21 @@ class LogState:
     copies: int = 0
     """How many copies of the map this client has begun; with its id, the id of the next one."""
     news: News = field(default_factory=News)
-    recent: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=RECENT_BATCHES))
-    """The last batches that this client got chosen, with their slots, for servers that lack no more than these."""
+    recent: deque[tuple[int, bytes]] = field(default_factory=deque)
+    """The last batches that this client got chosen, with their slots, for servers that lack no more than these. All of
+    them fit a frame."""
+    recent_bytes: int = 0
+    """How long they are together."""
 
     def proposed(self, slot: int, encoded: bytes) -> None:
         """A batch of ours is chosen."""
         if self.recent and self.recent[-1][0] != slot - 1:
             self.recent.clear()
+            self.recent_bytes = 0
         self.recent.append((slot, encoded))
-        while sum(len(kept) for _, kept in self.recent) > batches.MAX_BATCH_BYTES:
-            self.recent.popleft()  # more is too much for a frame
+        self.recent_bytes += len(encoded)
+        while self.recent_bytes > batches.MAX_BATCH_BYTES or len(self.recent) > RECENT_BATCHES:
+            self.recent_bytes -= len(self.recent.popleft()[1])
 
     def recent_from(self, slot: int) -> tuple[bytes, ...]:
         """The recent batches from this slot on; none if they do not reach back so far."""

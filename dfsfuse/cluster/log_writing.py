@@ -76,7 +76,8 @@ def try_to_lead(log: LogState) -> Procedure[bool]:
                 log.ballot = ballot
                 log.terms += 1
                 return True
-            match (yield from _propose(log, ballot, unfinished.batch)):
+            digest = batches.digest(unfinished.batch)
+            match (yield from _propose(log, ballot, unfinished.batch, digest)):
                 case IsChosen():
                     log.learnt(_change(unfinished.slot, unfinished.batch))
                     log.ballot = ballot
@@ -87,11 +88,13 @@ def try_to_lead(log: LogState) -> Procedure[bool]:
     return False
 
 
-def _propose(log: LogState, ballot: Ballot, encoded: bytes) -> Procedure[IsChosen | Outranked | Overtaken | NoQuorum]:
+def _propose(
+    log: LogState, ballot: Ballot, encoded: bytes, digest: bytes
+) -> Procedure[IsChosen | Outranked | Overtaken | NoQuorum]:
     """Phase 2 at the slot after `log.known`. Unless it is chosen for certain, it may be chosen all the same."""
     slot = log.known.slot + 1
     for last in (False, True):
-        propose = Propose(log.quorum, slot=slot, digest=batches.digest(encoded))
+        propose = Propose(log.quorum, slot=slot, digest=digest)
         found = yield from gather(log, propose, propose.verdict, Accept(ballot, slot, encoded, log.wants_lease))
         match found:
             case IsChosen():
@@ -166,11 +169,12 @@ def commit(log: LogState, contents: Contents, conflicts: Callable[[News], bool],
                 contents.pieces,
             )
             encoded = batches.encode(batch)
+            digest = batches.digest(encoded)
             uncertain = True
             log.ballot = None  # however this ends: under one ballot there is only one batch for a slot
-            match (yield from _propose(log, ballot, encoded)):
+            match (yield from _propose(log, ballot, encoded, digest)):
                 case IsChosen():
-                    log.known = Point(log.known.slot + 1, batches.digest(encoded))
+                    log.known = Point(log.known.slot + 1, digest)
                     log.ballot = ballot
                     return True
                 case NoQuorum(answered):

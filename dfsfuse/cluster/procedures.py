@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from dfs_server.protocol.messages import Reply, Request
 
@@ -51,8 +51,7 @@ class Await:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A server's reply in this round; None: it will not answer, or answered with an error, which `why` tells."""
 
     server: int

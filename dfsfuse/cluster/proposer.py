@@ -65,10 +65,6 @@ class Round:
     waiting: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
 
-    def ask(self, server: int) -> None:
-        """This server was asked."""
-        self.waiting.add(server)
-
     def fail(self, server: int) -> None:
         """This server will not answer."""
         self.waiting.discard(server)

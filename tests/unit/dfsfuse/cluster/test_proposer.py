@@ -13,7 +13,7 @@ def test_only_servers_that_took_the_batch_from_us_give_the_lease() -> None:
     """DFS3 has it already, from a client that finished it for us: it counts for the batch, and brings no lease."""
     propose = Propose(slot=1, digest=b"d")
     for server in (1, 2, 3, 4):
-        propose.ask(server)
+        propose.waiting.add(server)
     propose.receive(1, AcceptedAt(1))
     propose.receive(2, AcceptedAt(1))
     propose.receive(3, Position(1, b"d", ZERO))
@@ -25,7 +25,7 @@ def test_who_is_behind_and_answers_first_does_not_end_the_round() -> None:
     """It may be brought up to date, but only by a server that has accepted: that one is waited for."""
     propose = Propose(slot=3, digest=b"d")
     for server in (1, 2, 3, 4):
-        propose.ask(server)
+        propose.waiting.add(server)
     propose.fail(1)
     propose.receive(2, Behind(1))
     assert isinstance(propose.verdict(), Pending)
@@ -42,7 +42,7 @@ def test_among_those_who_promise_the_ones_that_can_accept_are_waited_for() -> No
     tail = Accepted(7, Ballot(1, b"client"), encoded)
     prepare = Prepare(ballot=Ballot(2, b"other"))
     for server in (1, 2, 3, 4):
-        prepare.ask(server)
+        prepare.waiting.add(server)
     prepare.receive(1, Promised(0, b""))
     prepare.receive(2, Promised(6, b"of 6", tail))
     assert not prepare.could_decide()

@@ -13,7 +13,7 @@ DIGEST = b"d" * 32
 def survey(known: Point, leases: dict[int, int] | None = None) -> Survey:
     asked = Survey(3, known=known, leases=leases)
     for server in (1, 2, 3, 4):
-        asked.ask(server)
+        asked.waiting.add(server)
     return asked
 
 
