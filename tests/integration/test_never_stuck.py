@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,19 +104,22 @@ def test_one_server_that_hangs_stops_nobody_and_two_refuse_soon(grid: Grid) -> N
     eventually(lambda: _writes(mount, "after"), "writing again", DEADLINE_S)
 
 
+def _make_folders(mount: Mount, answered: list[str], is_over: threading.Event) -> None:
+    """One after the other; noted are those that were answered."""
+    for number in itertools.count():
+        if is_over.is_set():
+            return
+        (mount.path / f"d{number}").mkdir()
+        answered.append(f"d{number}")
+
+
 def test_when_all_servers_stall_nothing_that_was_answered_is_lost_and_nobody_gets_an_error(grid: Grid) -> None:
     """The whole machine stands still, but for the mount: it waits, as for a local disk, and goes on."""
     mount = grid.mount()
     (mount.path / "before").write_bytes(content(2 << 20))
     answered: list[str] = []
     is_over = threading.Event()
-
-    def change_names() -> None:
-        number = 0
-        while not is_over.is_set():
-            (mount.path / f"d{number}").mkdir()
-            answered.append(f"d{number}")
-            number += 1
+    make_folders = partial(_make_folders, mount, answered, is_over)
 
     def append() -> None:
         number = 0
@@ -129,7 +134,7 @@ def test_when_all_servers_stall_nothing_that_was_answered_is_lost_and_nobody_get
             _same(fresh.read_bytes(), content(2 << 20))
 
     with ThreadPoolExecutor(3) as programs:
-        running = [programs.submit(action) for action in (change_names, append, read)]
+        running = [programs.submit(action) for action in (make_folders, append, read)]
         try:
             eventually(lambda: len(answered) > 20, "it is at work")
             for server in grid.servers:
@@ -247,15 +252,8 @@ def test_a_mount_that_stood_still_loses_nothing_that_it_had_answered(grid: Grid)
     is_over = threading.Event()
     answered: list[str] = []
 
-    def change_names() -> None:
-        number = 0
-        while not is_over.is_set():
-            (mount.path / f"d{number}").mkdir()
-            answered.append(f"d{number}")
-            number += 1
-
     with ThreadPoolExecutor(1) as programs:
-        running = programs.submit(change_names)
+        running = programs.submit(_make_folders, mount, answered, is_over)
         try:
             eventually(lambda: len(answered) > 20, "it is at work")
             os.kill(mount.pid, signal.SIGSTOP)

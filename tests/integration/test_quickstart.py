@@ -41,7 +41,11 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def quickstart(folder: Path, *arguments: str | Path) -> tuple[int, str]:
-    command = [sys.executable, "-m", "dfsfuse.cli.quickstart", *map(str, arguments)]
+    return _run(folder, [sys.executable, "-m", "dfsfuse.cli.quickstart", *map(str, arguments)])
+
+
+def _run(folder: Path, command: list[str]) -> tuple[int, str]:
+    """The exit status, and what was said."""
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
@@ -132,16 +136,7 @@ def test_run_while_the_mount_hangs(folder: Path) -> None:
 
 
 def dfc(folder: Path, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [*program("dfc"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=folder,
-        env=environment(),
-        timeout=90,
-        check=False,
-    )
-    return done.returncode, done.stdout.decode()
+    return _run(folder, [*program("dfc"), *arguments])
 
 
 def test_nobody_else_on_the_machine_gets_in(folder: Path) -> None:
