@@ -13,6 +13,7 @@ from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_f
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import UnavailableError
+from dfsfuse.namespace.records import TIME_MAX_NS, TIME_MIN_NS
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs.regions import STEP_REGIONS
 from dfsfuse.vfs.vfs import AttributeChanges
@@ -28,6 +29,14 @@ def test_each_attribute_changes_alone_and_ctime_with_it(mounts: MemoryMounts) ->
     assert vfs.setattr(ino, AttributeChanges(uid=5)).uid == 5
     after = vfs.setattr(ino, AttributeChanges(gid=6, atime_ns=7))
     assert (after.uid, after.gid, after.atime_ns, after.mtime_ns) == (5, 6, 7, before.mtime_ns)
+
+
+def test_a_time_that_no_record_holds_is_the_nearest_one(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"data")
+    after = vfs.setattr(ino, AttributeChanges(atime_ns=TIME_MIN_NS - 1, mtime_ns=TIME_MAX_NS + 1))
+    assert (after.atime_ns, after.mtime_ns) == (TIME_MIN_NS, TIME_MAX_NS)
+    assert (vfs.getattr(ino).atime_ns, vfs.getattr(ino).mtime_ns) == (TIME_MIN_NS, TIME_MAX_NS)
 
 
 def test_growing_leaves_a_hole_and_shrinking_forgets(mounts: MemoryMounts) -> None:
