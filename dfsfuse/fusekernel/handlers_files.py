@@ -15,7 +15,7 @@ from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.packing import dirent, dirent_size, direntplus, entry_out, lock_out, open_out
 from dfsfuse.fusekernel.replies import Reply
 from dfsfuse.fusekernel.requests import MalformedError, Request
-from dfsfuse.fusekernel.values import Buffer, Entry, Lock, LockRequest
+from dfsfuse.fusekernel.values import Buffer, Entry, Listed, Lock, LockRequest
 
 _OFFSET_MAX: Final = 2**63 - 1
 _NOT_LOOKED_UP: Final = Entry(None)
@@ -134,44 +134,42 @@ def opendir(operations: Operations, request: Request) -> bytes:
     return open_out(operations.opendir(request.context, request.nodeid, flags))
 
 
-def readdir(operations: Operations, request: Request) -> list[Buffer]:
+def readdir(operations: Operations, request: Request) -> bytes:
     handle, offset, size, *_ = request.fields(wire.fuse_read_in)
-    packed: list[Buffer] = []
+    packed: list[bytes] = []
     for entry in operations.readdir(request.context, request.nodeid, handle, _checked(offset)):
         size -= dirent_size(entry.name, plus=False)
         if size < 0:
             break
         packed.append(dirent(entry))
-    return packed
+    return b"".join(packed)
 
 
-def readdirplus(operations: Operations, request: Request, failed: Callable[[Exception], object]) -> list[Buffer]:
-    """An entry is looked up only when it is sure to be sent: the kernel counts what it gets. So from then on nothing
+def readdirplus(operations: Operations, request: Request, failed: Callable[[Exception], object]) -> bytes:
+    """Entries are looked up only when they are sure to be sent: the kernel counts what it gets. So from then on nothing
     makes the request fail, whatever is raised: `failed` is told of it, the rest is sent without being looked up, and
     the kernel asks when it needs it. Only what is gone since it was listed says nothing about the others."""
     handle, offset, size, *_ = request.fields(wire.fuse_read_in)
-    packed: list[Buffer] = []
-    looks_up = True
+    listed: list[Listed] = []
     try:
         for entry in operations.readdir(request.context, request.nodeid, handle, _checked(offset)):
             size -= dirent_size(entry.name, plus=True)
             if size < 0:
                 break
-            found = _NOT_LOOKED_UP
-            if looks_up and entry.name not in (b".", b".."):
-                try:
-                    found = operations.lookup_listed(request.context, request.nodeid, entry)
-                except FileNotFoundError:
-                    found = _NOT_LOOKED_UP
-                except Exception as error:  # noqa: BLE001 - the entries before it must get to the kernel
-                    failed(error)
-                    looks_up = False
-            packed.append(direntplus(entry, found))
+            listed.append(entry)
     except Exception as error:
-        if not packed:
+        if not listed:
             raise
         failed(error)  # the kernel goes on asking after what it gets, and is told then
-    return packed
+    named = [entry for entry in listed if entry.name not in (b".", b"..")]
+    found: list[Entry | None] = []
+    try:
+        for one in operations.lookup_listed(request.context, request.nodeid, named):
+            found.append(one)
+    except Exception as error:  # noqa: BLE001 - the entries before it must get to the kernel
+        failed(error)
+    known = {entry.name: one for entry, one in zip(named, found, strict=False) if one is not None}
+    return b"".join(direntplus(entry, known.get(entry.name, _NOT_LOOKED_UP)) for entry in listed)
 
 
 def releasedir(operations: Operations, request: Request) -> bytes:

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dfsfuse.fusekernel.replies import Reply
 from dfsfuse.fusekernel.values import (
     Changes,
     Context,
     Data,
-    DirectoryEntry,
     Entry,
+    Listed,
     Lock,
     LockRequest,
     Opened,
@@ -192,14 +192,21 @@ class Operations:
         """A handle on a listing."""
         raise no_such_operation()
 
-    def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterable[DirectoryEntry]:
+    def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterable[Listed]:
         """Entries from `offset` on (0: from the first), `.` and `..` among them. As many are taken as there is room
         for; the rest is asked for later."""
         raise no_such_operation()
 
-    def lookup_listed(self, context: Context, ino: int, entry: DirectoryEntry) -> Entry:
-        """`lookup` for an entry that was just listed (READDIRPLUS); not called for `.` and `..`."""
-        return self.lookup(context, ino, entry.name)
+    def lookup_listed(self, context: Context, ino: int, entries: Sequence[Listed]) -> Iterable[Entry | None]:
+        """`lookup` for entries that were just listed (READDIRPLUS), without `.` and `..`, in their order. None: it is
+        gone, or the kernel is to ask when it needs it. What is given counts, also if the next one raises an error."""
+        for entry in entries:
+            try:
+                found = self.lookup(context, ino, entry.name)
+            except FileNotFoundError:
+                yield None
+            else:
+                yield found
 
     def releasedir(self, context: Context, ino: int, handle: int) -> None:
         """Forget the handle."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from dfsfuse.fusekernel import wire
-from dfsfuse.fusekernel.values import Attributes, DirectoryEntry, Entry, Lock, Opened, Space, TimedAttributes
+from dfsfuse.fusekernel.values import Attributes, Entry, Listed, Lock, Opened, Space, TimedAttributes
 
 NS_PER_S: Final = 10**9
 PREFERRED_IO_BYTES: Final = 1 << 20
@@ -22,26 +22,24 @@ def split_seconds(timeout_s: float) -> tuple[int, int]:
     return divmod(max(round(timeout_s * NS_PER_S), 0), NS_PER_S)
 
 
-def attr(attributes: Attributes) -> tuple[int, ...]:
+def attr(found: Attributes) -> tuple[int, ...]:
     """The fields of struct fuse_attr."""
-    atime_s, atime_ns = divmod(attributes.atime_ns, NS_PER_S)
-    mtime_s, mtime_ns = divmod(attributes.mtime_ns, NS_PER_S)
-    ctime_s, ctime_ns = divmod(attributes.ctime_ns, NS_PER_S)
+    atime_ns, mtime_ns, ctime_ns = found.atime_ns, found.mtime_ns, found.ctime_ns
     return (
-        attributes.ino,
-        attributes.size,
-        attributes.blocks,
-        atime_s,
-        mtime_s,
-        ctime_s,
-        atime_ns,
-        mtime_ns,
-        ctime_ns,
-        attributes.mode,
-        attributes.nlink,
-        attributes.uid,
-        attributes.gid,
-        attributes.rdev & _DEVICE_MASK,
+        found.ino,
+        found.size,
+        found.blocks,
+        atime_ns // NS_PER_S,
+        mtime_ns // NS_PER_S,
+        ctime_ns // NS_PER_S,
+        atime_ns % NS_PER_S,
+        mtime_ns % NS_PER_S,
+        ctime_ns % NS_PER_S,
+        found.mode,
+        found.nlink,
+        found.uid,
+        found.gid,
+        found.rdev & _DEVICE_MASK,
         PREFERRED_IO_BYTES,
         0,
     )
@@ -49,11 +47,11 @@ def attr(attributes: Attributes) -> tuple[int, ...]:
 
 def _entry_fields(entry: Entry) -> tuple[int, ...]:
     entry_s, entry_ns = split_seconds(entry.entry_timeout_s)
-    if entry.attributes is None:
+    found = entry.attributes
+    if found is None:
         return (0, 0, entry_s, 0, entry_ns, 0, *_NO_ATTRIBUTES)
     attr_s, attr_ns = split_seconds(entry.attributes_timeout_s)
-    ino = entry.attributes.ino
-    return (ino, entry.generation, entry_s, attr_s, entry_ns, attr_ns, *attr(entry.attributes))
+    return (found.ino, entry.generation, entry_s, attr_s, entry_ns, attr_ns, *attr(found))
 
 
 def entry_out(entry: Entry) -> bytes:
@@ -98,13 +96,13 @@ def dirent_size(name: bytes, *, plus: bool) -> int:
     return -(-(fixed + len(name)) // _RECORD_ALIGNMENT) * _RECORD_ALIGNMENT
 
 
-def dirent(entry: DirectoryEntry) -> bytes:
+def dirent(entry: Listed) -> bytes:
     """struct fuse_dirent with its name, padded."""
     fixed = wire.fuse_dirent.pack(entry.ino, entry.offset, len(entry.name), entry.type >> 12)
     return (fixed + entry.name).ljust(dirent_size(entry.name, plus=False), b"\0")
 
 
-def direntplus(entry: DirectoryEntry, found: Entry) -> bytes:
+def direntplus(entry: Listed, found: Entry) -> bytes:
     """struct fuse_direntplus with its name, padded."""
     fixed = wire.fuse_direntplus.pack(*_entry_fields(found), entry.ino, entry.offset, len(entry.name), entry.type >> 12)
     return (fixed + entry.name).ljust(dirent_size(entry.name, plus=True), b"\0")

@@ -106,8 +106,22 @@ class Changes(NamedTuple):
     kill_privileges: bool = False
 
 
+class Listed(Protocol):
+    """One name of a listing. `type` is the type bits of a mode; `offset` is where the listing goes on after it.
+    Anything with these attributes will do."""
+
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def ino(self) -> int: ...
+    @property
+    def type(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+
+
 class DirectoryEntry(NamedTuple):
-    """One name of a listing. `type` is the type bits of a mode; `offset` is where the listing goes on after it."""
+    """The same, as a value."""
 
     name: bytes
     ino: int

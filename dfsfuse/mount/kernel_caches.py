@@ -78,8 +78,9 @@ class KernelCaches:
         self._lock = threading.Lock()
         self._inodes: dict[Name, int] = {}
         """What the kernel was told to be under each name."""
-        self._names: dict[int, set[Name]] = {}
-        """The same, the other way round; also inodes that it knows without a name."""
+        self._names: dict[int, tuple[Name, ...] | set[Name]] = {}
+        """The same, the other way round; also inodes that it knows without a name. A set takes much memory, and only
+        an inode that has several names needs one."""
         self._stale: set[int] = set()
         """Inodes that the kernel may reach by a name which another mount has changed."""
         self._excused: dict[int, Excuse] = {}
@@ -95,13 +96,16 @@ class KernelCaches:
     def given(self, parent: int, name: bytes, ino: int) -> None:
         """The kernel gets this entry. To be called within the read that found it: then what is learnt later comes
         after it."""
+        self.given_many(parent, ((name, ino),))
+
+    def given_many(self, parent: int, found: Iterable[tuple[bytes, int]]) -> None:
+        """The kernel gets these entries of a folder. As `given`."""
         with self._lock:
-            self._take(parent, name)
-            self._inodes[parent, name] = ino
-            self._names.setdefault(ino, set()).add((parent, name))
-            self._stale.discard(ino)
-            if self._excused:
-                self._looked_up(ino)
+            for name, ino in found:
+                self._put((parent, name), ino)
+                self._stale.discard(ino)
+                if self._excused:
+                    self._looked_up(ino)
         self.relied_on()
 
     def relied_on(self) -> None:
@@ -125,8 +129,7 @@ class KernelCaches:
             moved = [(source, (new_parent, new_name)), *([(target, (parent, name))] if exchanged else [])]
             for ino, at in moved:
                 if ino is not None:
-                    self._inodes[at] = ino
-                    self._names.setdefault(ino, set()).add(at)
+                    self._put(at, ino)
 
     def forgotten(self, ino: int, is_known: Callable[[int], bool]) -> None:
         """The kernel has taken back look-ups; does it still know the inode?"""
@@ -137,10 +140,31 @@ class KernelCaches:
                 self._inodes.pop(at, None)
             self._stale.discard(ino)
 
+    def _put(self, at: Name, ino: int) -> None:
+        """The kernel believes this name to be the inode's. With the lock held."""
+        before = self._inodes.get(at)
+        if before == ino:
+            return
+        if before is not None:
+            self._take(*at)
+        self._inodes[at] = ino
+        known = self._names.get(ino)
+        if not known:
+            self._names[ino] = (at,)
+        elif isinstance(known, set):
+            known.add(at)
+        else:
+            self._names[ino] = {*known, at}
+
     def _take(self, parent: int, name: bytes) -> int | None:
-        ino = self._inodes.pop((parent, name), None)
+        at = parent, name
+        ino = self._inodes.pop(at, None)
         if ino is not None:
-            self._names[ino].discard((parent, name))
+            known = self._names[ino]
+            if isinstance(known, set):
+                known.discard(at)
+            else:
+                self._names[ino] = ()
         return ino
 
     def names(self, ino: int) -> list[Name]:

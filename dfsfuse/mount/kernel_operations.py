@@ -27,7 +27,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -39,8 +39,8 @@ from dfsfuse.fusekernel.values import (
     Changes,
     Context,
     Data,
-    DirectoryEntry,
     Entry,
+    Listed,
     Lock,
     LockRequest,
     Opened,
@@ -149,6 +149,12 @@ class KernelOperations(Operations):
             if self._negative_timeout_s:
                 return Entry(None, self._negative_timeout_s)
             raise
+
+    def lookup_listed(self, context: Context, ino: int, entries: Sequence[Listed]) -> list[Entry | None]:
+        names = [entry.name for entry in entries]
+        found_as = _unnoted if self.caches is None else partial(self.caches.given_many, ino)
+        found = self._vfs.lookup_listed(ino, names, found_as)
+        return [None if one is None else self._timed_entry(one) for one in found]
 
     def forget(self, ino: int, lookups: int) -> None:
         self._vfs.forget(ino, lookups)
@@ -432,15 +438,18 @@ class KernelOperations(Operations):
             raise
         return Opened(handle)
 
-    def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterator[DirectoryEntry]:
-        for entry in self._vfs.readdir(handle, offset):
-            yield DirectoryEntry(entry.name, entry.ino, entry.type, entry.offset)
+    def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterable[Listed]:
+        return self._vfs.readdir(handle, offset)
 
     def releasedir(self, context: Context, ino: int, handle: int) -> None:
         self._vfs.releasedir(handle)
 
     def fsyncdir(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
         self._vfs.fsyncdir(handle)
+
+
+def _unnoted(_: Sequence[tuple[bytes, int]]) -> None:
+    """Nobody is told what the kernel gets."""
 
 
 def _lock(request: LockRequest) -> locks.Lock:

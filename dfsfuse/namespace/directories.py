@@ -58,6 +58,12 @@ def find(view: View, parent: int, name: bytes) -> Entry | None:
     return None if data is None else records.decode_entry(data)
 
 
+def find_many(view: View, parent: int, names: Sequence[bytes]) -> list[Entry | None]:
+    """Several entries, asked for at once."""
+    values = view.get_many([keys.entry(parent, name) for name in names])
+    return [None if data is None else records.decode_entry(data) for data in values]
+
+
 def lookup(view: View, parent: int, name: bytes) -> Entry:
     """The entry. Raises OSError (ENOENT, ENOTDIR)."""
     found = find(view, parent, name)

@@ -65,6 +65,11 @@ def find_many(view: View, inos: list[int]) -> list[Inode | None]:
     ]
 
 
+def ask_for(view: View, inos: list[int]) -> None:
+    """Have the records of these asked for at once, as somebody is about to want one after the other."""
+    view.get_many([keys.inode(ino) for ino in inos])
+
+
 def save(tx: Transaction, ino: int, inode: Inode) -> None:
     """Put the inode's record."""
     tx.put(keys.inode(ino), records.encode(inode))

@@ -50,11 +50,20 @@ class CachedView:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `View.get_many`."""
-        missing = [key for key in keys if key not in self._changes and isinstance(self._cache.get(key), Unknown)]
-        if missing:
-            self.missing = missing
-            raise MissingError
-        return [self.get(key) for key in keys]
+        if self._changes:
+            unchanged = [key for key in keys if key not in self._changes]
+            if len(unchanged) < len(keys):
+                self.get_many(unchanged)
+                return [self.get(key) for key in keys]
+        found: list[bytes | None] = []
+        for key in keys:
+            value = self._cache.get(key)
+            if isinstance(value, Unknown):
+                self.missing = [key for key in keys if isinstance(self._cache.get(key), Unknown)]
+                raise MissingError
+            found.append(value)
+        self.keys.update(keys)
+        return found
 
     def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
         """See `View.scan`."""

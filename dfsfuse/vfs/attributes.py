@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from dfsfuse.namespace.records import Inode
 
 BLOCK_BYTES: Final = 512
@@ -19,8 +21,7 @@ _DIRECTORY_SIZE_BYTES: Final = 4096
 """What a folder shows as its size and takes of the disk: as ext4 does for a small one."""
 
 
-@dataclass(frozen=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True):
     """What stat(2) says."""
 
     ino: int
@@ -49,8 +50,7 @@ class AttributeChanges:
     mtime_ns: int | None = None
 
 
-@dataclass(frozen=True)
-class DirectoryEntry:
+class DirectoryEntry(msgspec.Struct, frozen=True):
     """One name of a listing. `offset` is where the listing goes on after it; `type` the type bits of a mode."""
 
     name: bytes

@@ -15,8 +15,9 @@ import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final, NamedTuple
+
+import msgspec
 
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace import directories, inodes
@@ -99,7 +100,7 @@ class Files:
 
         stored, (end, written_ns, unsaved_bytes) = unsaved.over(self._context, file, look, take)
         shown = self._stored_attributes(ino, stored.inode)
-        return replace(
+        return msgspec.structs.replace(
             shown,
             size=max(shown.size, end),
             mtime_ns=shown.mtime_ns if written_ns is None else written_ns,
@@ -110,7 +111,7 @@ class Files:
     def _stored_attributes(self, ino: int, inode: Inode) -> Attributes:
         shown = attributes_of(ino, inode)
         atime_ns = self._access_times.shown_ns(ino, inode)
-        return shown if atime_ns == inode.atime_ns else replace(shown, atime_ns=atime_ns)
+        return shown if atime_ns == inode.atime_ns else msgspec.structs.replace(shown, atime_ns=atime_ns)
 
     def is_open(self, ino: int) -> bool:
         """Has anybody here got it open?"""

@@ -83,7 +83,7 @@ class Folders:
             inode = inodes.load_directory(view, ino)
             entries = directories.scan(view, ino) if inode.size else []
             self._incomplete.check_listing(inode, entries)
-            inodes.find_many(view, [entry.ino for _, entry in entries[:INODES_AT_ONCE]])
+            inodes.ask_for(view, [entry.ino for _, entry in entries[:INODES_AT_ONCE]])
             return inode, entries
 
         inode, entries = self._context.store.read(work)
@@ -138,7 +138,7 @@ class Folders:
 
     def _fetch_inodes(self, portion: Sequence[DirectoryEntry]) -> None:
         self._context.store.read(
-            lambda view: inodes.find_many(view, [entry.ino for entry in portion]),
+            lambda view: inodes.ask_for(view, [entry.ino for entry in portion]),
             max_age_s=self._context.max_age_s,
         )
 

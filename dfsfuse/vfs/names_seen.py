@@ -10,7 +10,7 @@ hint that is lost to a race is only a hint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dfsfuse.namespace.keys import ROOT
@@ -39,6 +39,11 @@ class NamesSeen:
         self._inodes[at] = ino
         if len(self._names) > self._max_names:
             self._forget_older_half()
+
+    def saw_many(self, parent: int, found: Iterable[tuple[bytes, int]]) -> None:
+        """These inodes have these names in the folder."""
+        for name, ino in found:
+            self.saw(parent, name, ino)
 
     def moved(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
         """What had the one name has the other one now."""

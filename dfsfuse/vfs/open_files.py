@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dfsfuse.namespace.inodes import error
@@ -83,8 +83,7 @@ class OpenFiles:
 
     def get(self, ino: int) -> OpenFile | None:
         """The file, if it is in the table."""
-        with self._lock:
-            return self._files.get(ino)
+        return self._files.get(ino)  # one operation on a dictionary needs no lock
 
     def all(self) -> list[OpenFile]:
         """All files in the table."""
@@ -99,6 +98,15 @@ class OpenFiles:
             if ino in self._doomed:
                 raise error(errno.ENOENT)
             self._held[ino] = self._held.get(ino, 0) + 1
+
+    def hold_many(self, inos: Sequence[int]) -> list[bool]:
+        """Count one more look-up of each; of those that are being deleted none, which is false."""
+        with self._lock:
+            held = [ino not in self._doomed for ino in inos]
+            for ino, is_held in zip(inos, held, strict=True):
+                if is_held:
+                    self._held[ino] = self._held.get(ino, 0) + 1
+            return held
 
     def is_held(self, ino: int) -> bool:
         """Was it looked up and not forgotten?"""

@@ -58,6 +58,27 @@ class Tree:
 
         return self._by_either_name(parent, name, find)
 
+    def lookup_listed(
+        self, parent: int, names: Sequence[bytes], found_as: Callable[[Sequence[tuple[bytes, int]]], None]
+    ) -> list[Found | None]:
+        """What has these names in the folder, in one read; each is held until it is forgotten. None: there is no such
+        name, or it is known under its listed name only (`lookup` finds it), or its record is missing. `found_as` is
+        called with names and inodes within the read: it must not wait for anything."""
+
+        def find(view: View) -> list[Found | None]:
+            entries = directories.find_many(view, parent, names)
+            records = iter(inodes.find_many(view, [entry.ino for entry in entries if entry is not None]))
+            found: list[Found | None] = []
+            for entry in entries:
+                inode = None if entry is None else next(records)
+                found.append(None if entry is None or inode is None else (entry.ino, inode))
+            held = iter(self._files.hold_many([one[0] for one in found if one is not None]))  # last, as in `lookup`
+            found = [one if one is not None and next(held) else None for one in found]
+            found_as([(name, one[0]) for name, one in zip(names, found, strict=True) if one is not None])
+            return found
+
+        return self._context.store.read(find, max_age_s=self._context.max_age_s)
+
     def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> tuple[list[int], Inode]:
         """What each name of a path from the root on leads to, and the record of the last; symbolic links are not
         followed.

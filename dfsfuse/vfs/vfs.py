@@ -232,6 +232,22 @@ class Vfs:
         self._names.saw(parent, name, found.ino)
         return found
 
+    def lookup_listed(
+        self, parent: int, names: Sequence[bytes], found_as: Callable[[Sequence[tuple[bytes, int]]], None]
+    ) -> list[Attributes | None]:
+        """`lookup` with `hold` of many names at once, which were just listed. None: not found so; nothing is held
+        then."""
+        looked_up = self._tree.lookup_listed(parent, names, found_as)
+        found = [(name, *one) for name, one in zip(names, looked_up, strict=True) if one is not None]
+        try:
+            shown = iter([self._files.attributes(ino, inode) for _, ino, inode in found])
+        except BaseException:
+            for _, ino, _ in found:
+                self._table.forget(ino, 1)
+            raise
+        self._names.saw_many(parent, [(name, ino) for name, ino, _ in found])
+        return [None if one is None else next(shown) for one in looked_up]
+
     def forget(self, ino: int, holds: int = 1) -> None:
         """An inode that was held so many times need not be kept any more if it has no name."""
         self._table.forget(ino, holds)

@@ -167,10 +167,12 @@ class Mount:
         while portion := list(
             islice(self.fuse.readdir(self._context, ino, handle, offset), NAMES_AT_ONCE[with_attributes])
         ):
-            for entry in portion:
-                found[entry.name.decode()] = entry.ino
-                if with_attributes and entry.name not in (b".", b".."):
-                    self._got(self.fuse.lookup(self._context, ino, entry.name))
+            found.update((entry.name.decode(), entry.ino) for entry in portion)
+            if with_attributes:
+                named = [entry for entry in portion if entry.name not in (b".", b"..")]
+                for looked_up in self.fuse.lookup_listed(self._context, ino, named):
+                    assert looked_up is not None
+                    self._got(looked_up)
             offset = portion[-1].offset
         self.fuse.releasedir(self._context, ino, handle)
         return found

@@ -30,6 +30,7 @@ def test_a_new_kernel() -> None:
     "unwanted",
     [
         wire.FUSE_WRITEBACK_CACHE,
+        wire.FUSE_READDIRPLUS_AUTO,
         wire.FUSE_EXPORT_SUPPORT,
         wire.FUSE_POSIX_ACL,
         wire.FUSE_NO_OPEN_SUPPORT,

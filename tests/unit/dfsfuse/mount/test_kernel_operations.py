@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from support.memory_mounts import ROOT, MemoryMounts
 
-from dfsfuse.fusekernel.values import NOW, Changes, Context
+from dfsfuse.fusekernel.values import NOW, Changes, Context, DirectoryEntry
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.vfs.changed import Changed
@@ -169,9 +169,12 @@ def test_names(fs: KernelOperations) -> None:
     listed = list(fs.readdir(WHO, folder.ino, handle, 0))
     assert [entry.name for entry in listed] == [b".", b"..", b"fifo", b"link"]
     assert list(fs.readdir(WHO, folder.ino, handle, listed[1].offset)) == listed[2:]
-    found = fs.lookup_listed(WHO, folder.ino, listed[2]).attributes
-    assert found is not None
-    assert (found.ino, found.nlink) == (fifo.ino, 2)
+    gone = DirectoryEntry(b"gone", 77, stat.S_IFREG, 5)
+    there, missing = fs.lookup_listed(WHO, folder.ino, [listed[2], gone])
+    assert missing is None
+    assert there is not None
+    assert there.attributes is not None
+    assert (there.attributes.ino, there.attributes.nlink) == (fifo.ino, 2)
     fs.fsyncdir(WHO, folder.ino, handle, data_only=False)
     fs.releasedir(WHO, folder.ino, handle)
     for name in (b"fifo", b"link"):

@@ -10,7 +10,10 @@ from collections.abc import Callable
 import pytest
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, names, write_file
 
+from dfsfuse.errors import UnavailableError
+from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.renames import EXCHANGE, NOREPLACE
+from dfsfuse.vfs.attributes import Attributes
 
 
 def fails(number: int, action: Callable[[], object]) -> None:
@@ -115,3 +118,43 @@ def test_nothing_is_made_where_nothing_can_be_written(mounts: MemoryMounts) -> N
     assert mounts.map.items == before
     assert names(vfs) == [b"f"]
     assert vfs._files._table.all() == []
+
+
+def test_names_that_were_listed_are_looked_up_at_once(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount(grace_s=10.0)
+    inos = [write_file(vfs, b"%d" % number, b"x" * number) for number in range(3)]
+    vfs.link(inos[2], ROOT, b"again")
+    told: list[tuple[bytes, int]] = []
+    found = vfs.lookup_listed(ROOT, [b"0", b"gone", b"2", b"again"], told.extend)
+    assert [one and (one.ino, one.size) for one in found] == [(inos[0], 0), None, (inos[2], 2), (inos[2], 2)]
+    assert told == [(b"0", inos[0]), (b"2", inos[2]), (b"again", inos[2])]
+    vfs.forget(inos[2])
+    assert vfs.is_held(inos[2]), "each name counts"
+    vfs.forget(inos[2])
+    assert [vfs.is_held(ino) for ino in inos] == [True, False, False]
+    vfs.unlink(ROOT, b"0")
+    assert vfs.getattr(inos[0]).nlink == 0, "it is still held"
+    vfs.forget(inos[0])
+
+
+def test_what_is_being_deleted_is_not_held_by_a_listing(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"")
+    assert vfs._table.doom(ino)
+    assert vfs.lookup_listed(ROOT, [b"f"], lambda found: None) == [None]
+    assert not vfs.is_held(ino)
+
+
+def test_nothing_is_held_where_a_listing_cannot_be_looked_up(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vfs = mounts.mount()
+    inos = [write_file(vfs, b"%d" % number, b"") for number in range(2)]
+
+    def fails(ino: int, inode: Inode) -> Attributes:
+        raise UnavailableError(f"no server answers about {ino}: {inode.size}")
+
+    monkeypatch.setattr(vfs._files, "attributes", fails)
+    with pytest.raises(UnavailableError):
+        vfs.lookup_listed(ROOT, [b"0", b"1"], lambda found: None)
+    assert not any(map(vfs.is_held, inos))
