@@ -5,15 +5,17 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.vanishing import vanish
 from support.wire_server import CREDENTIALS, DEADLINE_S, POSITION, Line, WireServer
 
 from dfs_server.protocol.messages import GetPosition, Piece, Reply, Request, encode
 from dfsfuse.cluster.connection import MAX_OWED, Connection, is_deaf
 from dfsfuse.cluster.servers import ServerAddress, look_up_number
-from dfsfuse.cluster.slowness import SLOW_S
+from dfsfuse.cluster.slowness import GONE_S, SLOW_S
 
 ASK = encode(GetPosition())
 
@@ -196,3 +198,36 @@ def test_a_peer_that_does_not_read_is_there(
         connection._socket.close()
     assert connection.is_peer_gone(), "it is closed"
     connection._socket = peer
+
+
+def test_a_peer_that_has_vanished_is_gone_when_it_was_asked_something(
+    server: WireServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing tells that its machine is off: its kernel just confirms nothing any more."""
+    lines: list[Line] = []
+
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        lines.append(line)
+        line.reply(id, POSITION)
+
+    server.answer = answer
+    connection.begin(ASK)
+    assert drive(connection) == POSITION
+    monkeypatch.setattr("dfsfuse.cluster.connection.GONE_S", 0.5)
+    vanish(lines[0].socket)
+    connection.begin(ASK)
+    assert not connection.is_peer_gone(), "it was heard a moment ago"
+    deadline = time.monotonic() + DEADLINE_S
+    while not connection.is_peer_gone():
+        assert time.monotonic() < deadline
+        assert not select.select([connection.fd], [], [], 0.02)[0]
+
+
+def test_while_nothing_is_on_its_way_tcp_asks_whether_the_peer_is_there(connection: Connection) -> None:
+    """The real thing takes as long as it says: tests/programs/test_gone_servers.py."""
+
+    def option(name: str) -> int:
+        return connection._socket.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+
+    assert connection._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert option("TCP_KEEPIDLE") + option("TCP_KEEPINTVL") * option("TCP_KEEPCNT") == GONE_S

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from support.exchange_bench import STALL_S, Bench, ask, failure
+from support.vanishing import vanish
 from support.wire_server import DEADLINE_S, POSITION, Line, WireServer
 
 from dfs_server.protocol.messages import GetPosition, Request
@@ -96,6 +97,28 @@ def test_they_are_not_waited_for_for_ever(bench: Bench, four: Lines, monkeypatch
         for _ in range(4):
             failure(exchange.next(DEADLINE_S))
     assert time.monotonic() - begun >= 3 * STALL_S
+    assert four.usable() == frozenset()
+
+
+def test_those_that_have_vanished_are_not_slow(bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network is cut: there is nothing to wait for, and no deadline of 30 s."""
+    lines: list[Line] = []
+
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        lines.append(line)
+        line.reply(id, POSITION)
+
+    for number, server in bench.servers.items():
+        server.answer = answer
+        assert isinstance(ask(four, server=number), Answer)
+    monkeypatch.setattr("dfsfuse.cluster.connection.GONE_S", 2 * STALL_S)
+    vanish(*(line.socket for line in lines))
+    begun = time.monotonic()
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=True)
+        for _ in range(4):
+            failure(exchange.next(DEADLINE_S))
+    assert 2 * STALL_S <= time.monotonic() - begun < DEADLINE_S
     assert four.usable() == frozenset()
 
 
