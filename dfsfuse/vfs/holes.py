@@ -1,7 +1,8 @@
 """Holes: fallocate(2) makes them, lseek(2) with SEEK_DATA and SEEK_HOLE finds them.
 
 A hole is where no extent shows, which reads as zeros and takes no room. Room cannot be reserved ahead: a file that is
-"allocated" has its size and nothing else. Unsaved data is saved first, so that the map alone decides.
+"allocated" has its size and nothing else. Unsaved data is saved first, so that the map alone decides: one save, after
+which any number of searches finds the file clean.
 
 Long ranges are cleared in steps of bounded batches, from the front. A segment of which little shows afterwards is told
 to the compactor, so that the room of the hole comes back. Threads: `OpenFile.commit_lock`; no state.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dfsfuse.mount import running, unmounting
+from dfsfuse.mount import children, running, unmounting
 from dfsfuse.mount.errors import MountpointError, MountTimeoutError
 
 
@@ -28,6 +28,19 @@ def test_a_process_that_is_still_writing_is_waited_for_until_the_deadline(
     mountpoint = tmp_path.resolve() / "mnt"
     with running.announced(mountpoint, tmp_path), pytest.raises(MountTimeoutError, match=f"process {os.getpid()}"):
         unmounting.unmount(mountpoint, flush_timeout_s=0.0)
+
+
+def test_umount_does_not_run_its_helper_which_comes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], timeout_s: float) -> tuple[int, str]:
+        commands.append(command)
+        return 0, ""
+
+    monkeypatch.setattr(children, "run", run)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    unmounting.detach(Path("/mnt/dfs"), force=True)
+    assert [command[1:] for command in commands] == [["-i", "-f", "--", "/mnt/dfs"]]
 
 
 def test_a_folder_is_no_stale_mount(tmp_path: Path) -> None:
