@@ -37,6 +37,9 @@ class Mount:
     source: str
     owner: int | None = None
     """The user number of the one who mounted it, if it is a FUSE mount."""
+    automounter: int | None = None
+    """If it is autofs's place for a mount: the process group that may touch it, and mounts over it when it is used. All
+    others wait there for that."""
 
     @property
     def is_ours(self) -> bool:
@@ -59,6 +62,7 @@ def _parse_line(line: bytes) -> Mount | None:
     fields = line.split(b" ")
     try:
         dash = fields.index(b"-", _OPTIONAL_FROM)
+        options = fields[dash + 3] if len(fields) > dash + 3 else b""
         return Mount(
             id=int(fields[0]),
             parent=int(fields[1]),
@@ -66,14 +70,15 @@ def _parse_line(line: bytes) -> Mount | None:
             mountpoint=_unescape(fields[4]),
             type=_unescape(fields[dash + 1]),
             source=_unescape(fields[dash + 2]),
-            owner=_owner(fields[dash + 3]) if len(fields) > dash + 3 else None,
+            owner=_number(b"user_id", options),
+            automounter=_number(b"pgrp", options) if fields[dash + 1] == b"autofs" else None,
         )
     except (ValueError, IndexError):
         return None
 
 
-def _owner(options: bytes) -> int | None:
-    found = re.search(rb"(?:^|,)user_id=(\d+)(?:,|$)", options)
+def _number(name: bytes, options: bytes) -> int | None:
+    found = re.search(rb"(?:^|,)" + name + rb"=(\d+)(?:,|$)", options)
     return int(found[1]) if found else None
 
 

@@ -68,7 +68,12 @@ def is_stale(mountpoint: Path, timeout_s: float = STALE_TIMEOUT_S) -> bool:
 def check(mountpoint: Path, *, allow_nonempty: bool = False) -> None:
     """Make sure that one can mount here. Raises `MountpointError` that says what is wrong and what to do."""
     mount = mounted_at(mountpoint)
-    if mount is not None:
+    if mount is not None and mount.automounter is not None:
+        if mount.automounter != os.getpgrp():  # whoever asks for it in another one waits for the mount that we make
+            raise MountpointError(
+                f"{mountpoint}: {mount.source} (autofs) mounts here when the folder is used. Use it, or take another."
+            )
+    elif mount is not None:
         what = "dfsfuse" if mount.is_ours else f"{mount.source} ({mount.type})"
         typed = shlex.quote(os.fspath(mountpoint))
         advice = f" Unmount it first: dfsmount -u {typed}" if mount.is_ours else " Take another folder."

@@ -45,7 +45,7 @@ def unmount(
     mountpoint = mountpoints.absolute(mountpoint)
     mount = mountpoints.mounted_at(mountpoint)
     serving = running.find(mountpoint, owner=mount.owner if mount is not None else None)
-    if mount is None:
+    if mount is None or mount.automounter is not None:  # autofs's place for ours, which is gone
         if serving is None:
             raise MountpointError(f"{mountpoint}: nothing is mounted here.")
         _wait_for(serving, flush_timeout_s)

@@ -1,5 +1,5 @@
 """autofs: mounted by the first access, unmounted when nobody has used it for a while, and mounted again. systemd's
-`x-systemd.automount` is the same file system of the kernel, with the same rule for the one who mounts."""
+`x-systemd.automount` is the same as a direct map, with the same rule for the one who mounts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from support.private_mounts import INSTALL, run_privately
 pytestmark = [pytest.mark.programs, pytest.mark.timeout(400)]
 
 
-def test_mounted_by_an_access_and_unmounted_when_idle(grid: Grid, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("master", "key", "place"),
+    [
+        ("$PWD/auto $PWD/map --timeout=1", "x", "auto"),
+        ("/- $PWD/map --timeout=1", "$PWD/auto/x", "auto/x"),
+    ],
+    ids=["indirect", "direct"],
+)
+def test_mounted_by_an_access_and_unmounted_when_idle(
+    grid: Grid, tmp_path: Path, master: str, key: str, place: str
+) -> None:
+    """With a direct map, as by systemd, the mountpoint itself is a file system of autofs."""
     config = shlex.quote(str(grid.client_config))
     script = f"""
     within() {{
@@ -22,10 +33,10 @@ def test_mounted_by_an_access_and_unmounted_when_idle(grid: Grid, tmp_path: Path
     }}
     is_mounted() {{ grep -q " $PWD/auto/x fuse.dfs " /proc/self/mounts; }}
     is_gone() {{ ! is_mounted; }}
-    is_ready() {{ grep -q " $PWD/auto autofs " /proc/self/mounts; }}
-    mkdir auto
-    echo "$PWD/auto $PWD/map --timeout=1" > master
-    echo "x -fstype=fuse.dfs,durability=fsync :"{config} > map
+    is_ready() {{ grep -q " $PWD/{place} autofs " /proc/self/mounts; }}
+    mkdir -p auto/x
+    echo "{master}" > master
+    echo "{key} -fstype=fuse.dfs,durability=fsync :"{config} > map
     automount -f -p "$PWD/pid" "$PWD/master" > autofs.log 2>&1 &
     trap "kill $!; wait" EXIT
     within 30 is_ready

@@ -49,6 +49,13 @@ def test_every_name_that_a_folder_can_have(field: bytes, name: bytes) -> None:
     assert ours == OURS_READ
 
 
+def test_who_mounts_for_autofs() -> None:
+    (place,) = parsed(b"36 29 0:44 / /mnt/dfs rw,relatime - autofs systemd-1 rw,fd=35,pgrp=1,timeout=600,direct")
+    assert (place.automounter, place.owner) == (1, None)
+    others = parsed(b"36 29 0:44 / /a rw - tmpfs none rw,pgrp=1", PLAIN, OURS)
+    assert [mount.automounter for mount in others] == [None] * 3
+
+
 def test_a_source_may_be_empty_and_look_like_anything() -> None:
     assert [mount.source for mount in parsed(b"40 29 0:44 / /a rw -  tmpfs  rw")] == ["tmpfs"]
     assert [mount.source for mount in parsed(b"40 29 0:44 / /a rw - tmpfs  rw")] == [""]

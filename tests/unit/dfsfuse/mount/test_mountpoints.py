@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dfsfuse.mount import mountpoints
 from dfsfuse.mount.errors import MountpointError
+from dfsfuse.mount.mount_table import Mount
 
 
 def test_an_empty_folder_of_ones_own_will_do(tmp_path: Path) -> None:
@@ -31,6 +34,16 @@ def test_what_will_not_do(tmp_path: Path) -> None:
 def test_nonempty_may_be_allowed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     mountpoints.check(tmp_path, allow_nonempty=True)
+
+
+def test_autofs_and_nobody_else_mounts_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd's x-systemd.automount and autofs's direct maps have a file system of their own at the mountpoint."""
+    place = Mount(36, 29, "0:44", str(tmp_path), "autofs", "systemd-1", automounter=os.getpgrp())
+    monkeypatch.setattr(mountpoints, "mounted_at", lambda _: place)
+    mountpoints.check(tmp_path)
+    place = replace(place, automounter=1)
+    with pytest.raises(MountpointError, match=r"systemd-1 \(autofs\) mounts here when the folder is used"):
+        mountpoints.check(tmp_path)
 
 
 def test_paths_are_absolute_and_links_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
