@@ -93,3 +93,7 @@ def too_few_to_write(answering: int) -> str:
     """Why nothing can be written while so few servers answer, and what to do."""
     who = f"only {answering} of 4 servers answer{'s' if answering == 1 else ''}" if answering else "no server answers"
     return f"{who}, and writing needs three: 'dfc status' shows which are missing; start them"
+
+
+class StoppedError(Exception):
+    """Somebody wants an end. What was done is done, and the rest is as it was."""

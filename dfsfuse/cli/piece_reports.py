@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from dfsfuse.cli.output import counted as several
 from dfsfuse.cli.output import human_size, iso_time
-from dfsfuse.errors import UnavailableError
+from dfsfuse.errors import StoppedError, UnavailableError
 from dfsfuse.upkeep import heal_state, heal_survey
 from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.heal_state import HealState
 from dfsfuse.upkeep.health.copies import Copies, Knowledge
 from dfsfuse.upkeep.health.servers import ANSWERING, Server, listed
 from dfsfuse.upkeep.map_reader import MapReader
-from dfsfuse.upkeep.moving import StoppedError
 
 if TYPE_CHECKING:
     from dfsfuse.cluster.quorum_log import QuorumLog

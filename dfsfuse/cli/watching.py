@@ -25,11 +25,10 @@ from typing import Final
 from dfsfuse.cli.client import Client, Connection
 from dfsfuse.cli.config_watch import ConfigWatch
 from dfsfuse.cli.output import write_line
-from dfsfuse.errors import UnavailableError
+from dfsfuse.errors import StoppedError, UnavailableError
 from dfsfuse.upkeep.background_healing import SETTLE_S, STEP_S, HealingTurn
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.map_reader import MapReader
-from dfsfuse.upkeep.moving import StoppedError
 
 EVERY_S: Final = 600.0
 """It looks at everything so often without a further reason."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dfs_server.protocol.messages import Request
 from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.transport import ClusterLike
-from dfsfuse.upkeep.moving import GLANCE_S, STALL_S, StoppedError
+from dfsfuse.errors import StoppedError
+from dfsfuse.upkeep.moving import GLANCE_S, STALL_S
 
 
 def ask(

@@ -16,11 +16,10 @@ from collections.abc import Callable
 from typing import Final
 
 from dfsfuse.data.transport import ClusterLike
-from dfsfuse.errors import DfsError
+from dfsfuse.errors import DfsError, StoppedError
 from dfsfuse.namespace.transactions import MapStore
 from dfsfuse.upkeep import sweep_sessions
 from dfsfuse.upkeep.map_reader import Pages
-from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.repeating import Repeating
 from dfsfuse.upkeep.sweep import Sweeper, claim
 

@@ -19,9 +19,9 @@ from dfsfuse.cluster.proposer import QUORUM
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.errors import StoppedError
 from dfsfuse.namespace import keys
 from dfsfuse.upkeep.asking import ask
-from dfsfuse.upkeep.moving import StoppedError
 
 PAGE_ITEMS: Final = 1000
 

@@ -20,13 +20,13 @@ from dfsfuse.cluster.exchange import Answer
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.placement import COPIES, Homes
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.errors import StoppedError
 from dfsfuse.namespace import bad_copies
 from dfsfuse.namespace.bad_copies import Place
 from dfsfuse.upkeep import heal_plan
 from dfsfuse.upkeep.asking import ask
 from dfsfuse.upkeep.heal_report import Report
 from dfsfuse.upkeep.map_reader import Pages
-from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.walk import RegionRecord, walk
 
 BATCH_SEGMENTS: Final = 250

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dfs_server.protocol.messages import GetPosition, Position
 from dfsfuse.cluster.exchange import Answer
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.errors import StoppedError
 from dfsfuse.upkeep.asking import ask
-from dfsfuse.upkeep.moving import StoppedError
 
 STEP_S = 1.0
 

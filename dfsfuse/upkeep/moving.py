@@ -23,6 +23,7 @@ from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES
 from dfsfuse.data.transport import ClusterLike, ExchangeLike
+from dfsfuse.errors import StoppedError
 from dfsfuse.upkeep import whole_pieces
 from dfsfuse.upkeep.bandwidth import Bucket
 
@@ -37,10 +38,6 @@ UNFIT: Final = (Status.DIGEST_MISMATCH, Status.NOT_FOUND, Status.IO_ERROR)
 
 Place = tuple[bytes, int, int]
 """Segment, number of the piece, server."""
-
-
-class StoppedError(Exception):
-    """Somebody wants an end. What was done is done, and the rest is as it was."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from dfsfuse.upkeep.moving import StoppedError
+from dfsfuse.errors import StoppedError
 
 STOP_S: Final = 1.0
 

@@ -27,12 +27,12 @@ from dfs_server.protocol.messages import DropPieces, Have, ListPieces, PieceList
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.cluster.exchange import Answer, Failure
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.errors import StoppedError
 from dfsfuse.namespace import keys
 from dfsfuse.namespace.transactions import MapStore, Transaction
 from dfsfuse.upkeep.asking import ask
 from dfsfuse.upkeep.every_map import tell_references
 from dfsfuse.upkeep.map_reader import Pages
-from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.walk import walk
 
 FORMAT: Final = 1

@@ -21,10 +21,11 @@ from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError, Segment
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.errors import StoppedError
 from dfsfuse.namespace.bad_copies import Place
 from dfsfuse.upkeep import heal_survey, whole_pieces
 from dfsfuse.upkeep.map_reader import Pages
-from dfsfuse.upkeep.moving import GLANCE_S, STALL_S, StoppedError
+from dfsfuse.upkeep.moving import GLANCE_S, STALL_S
 from dfsfuse.upkeep.walk import RegionRecord, walk
 
 WINDOW_CALLS: Final = 64

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from support.servers import REPOSITORY
 
 from dfs_server import config
 from dfs_server.accounts import Verifier
 from dfs_server.config_file import ConfigError
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 SCRAM = str(Verifier.of_password("geheim", b"0123456789abcdef"))
 
 

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.servers import REPOSITORY
 
 from dfs_server.database import Database, FolderFormatError, Owner
 from dfs_server.holdings import Holdings
@@ -21,7 +22,6 @@ from dfs_server.protocol.pieces import block_digests
 from dfs_server.schema import FORMAT
 
 SEGMENT = bytes(range(16))
-ROOT = Path(__file__).resolve().parents[3]
 
 FORMAT_1 = """
 CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), round INTEGER NOT NULL, client BLOB NOT NULL,
@@ -117,7 +117,9 @@ def test_format_2_gets_checksums(tmp_path: Path) -> None:
 )
 def test_an_upgrade_that_is_killed_leaves_the_old_or_the_new_format(tmp_path: Path, where: str, version: int) -> None:
     write_format_2(tmp_path)
-    killed = subprocess.run([sys.executable, "-c", UPGRADE, where, str(tmp_path)], timeout=60, check=False, cwd=ROOT)
+    killed = subprocess.run(
+        [sys.executable, "-c", UPGRADE, where, str(tmp_path)], timeout=60, check=False, cwd=REPOSITORY
+    )
     assert killed.returncode == -signal.SIGKILL
     with closing(sqlite3.connect(tmp_path / "namespace.db")) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (version,)

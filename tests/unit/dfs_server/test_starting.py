@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
+from support.servers import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[3]
 PROGRAMS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
 RUN = """
 import importlib, signal, sys

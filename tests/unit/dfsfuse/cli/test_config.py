@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from support.servers import REPOSITORY
 
 from dfs_server.config_file import ConfigError
 from dfsfuse.cli.config import ClientConfig, load_config, read_config
 from dfsfuse.cluster.servers import Credentials, ServerAddress
-
-REPOSITORY = Path(__file__).resolve().parents[4]
 
 
 def content() -> dict[str, Any]:

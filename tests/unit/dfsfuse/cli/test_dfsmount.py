@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.servers import REPOSITORY
 
 from dfsfuse.cli import dfsmount, mount_helper, session
 from dfsfuse.cli.config import load_config
@@ -14,7 +15,7 @@ from dfsfuse.cli.dfsmount import TURN_S, Request
 from dfsfuse.errors import UnavailableError
 from dfsfuse.mount import options
 
-CONFIG = Path(__file__).parents[4] / "conf/dfc.yaml"
+CONFIG = REPOSITORY / "conf/dfc.yaml"
 
 
 @pytest.mark.parametrize(

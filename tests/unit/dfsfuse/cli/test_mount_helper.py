@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.servers import REPOSITORY
 
 from dfsfuse.cli import dfsmount, mount_helper
 from dfsfuse.cli.dfsmount import Request
@@ -45,7 +46,7 @@ def test_the_source_in_the_mount_table_is_the_config_unless_it_is_said_otherwise
 def test_faking_checks_and_mounts_nothing(requests: list[Request], tmp_path: Path) -> None:
     mountpoint = tmp_path / "mnt"
     mountpoint.mkdir()
-    config = str(Path(__file__).parents[4] / "conf/dfc.yaml")
+    config = str(REPOSITORY / "conf/dfc.yaml")
     assert mount_helper.run([config, str(mountpoint), "-f"]) == 0
     assert mount_helper.run([config, str(mountpoint / "missing"), "-f"]) == 32
     assert mount_helper.run([str(tmp_path / "missing.yaml"), str(mountpoint), "-f"]) == 1

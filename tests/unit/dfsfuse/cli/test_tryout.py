@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.servers import REPOSITORY
 
 from dfs_server.config_file import ConfigError
 from dfsfuse.cli import tryout
 from dfsfuse.cli.config import read_config
 
-PROJECT = Path(__file__).parents[4]
-
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
-    shutil.copytree(PROJECT / "conf", tmp_path / "conf")
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
     return tmp_path / "conf"
 
 
@@ -47,9 +46,9 @@ def test_the_passwords_are_random_and_only_the_owner_can_read_them(example: Path
 
 def test_the_example_s_passwords_are_the_ones_that_are_replaced() -> None:
     """Who changes those in conf/ has to change the list here too, or the try-out is open again."""
-    written = {user["password"] for user in content(PROJECT / "conf/dfs.yaml")["users"].values()}
+    written = {user["password"] for user in content(REPOSITORY / "conf/dfs.yaml")["users"].values()}
     assert written == tryout.EXAMPLE_PASSWORDS
-    assert read_config(PROJECT / "conf/dfc.yaml", {}).credentials.password in written
+    assert read_config(REPOSITORY / "conf/dfc.yaml", {}).credentials.password in written
 
 
 def test_they_are_kept_and_other_changes_are_taken_over(example: Path, folder: Path) -> None:

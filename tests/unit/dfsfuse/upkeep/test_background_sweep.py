@@ -11,11 +11,11 @@ from support.memory_map import MemoryMap
 from support.memory_pages import MemoryPages
 
 from dfs_server.protocol.messages import ListPieces
+from dfsfuse.errors import StoppedError
 from dfsfuse.namespace import keys, lock_sessions, locks
 from dfsfuse.namespace.locks import Lock
 from dfsfuse.upkeep import sweep_sessions
 from dfsfuse.upkeep.background_sweep import BackgroundSweep
-from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.sweep import EVERY_NS
 
 LIFE_S = 10.0

@@ -10,11 +10,11 @@ from support.stored_files import StoredFiles
 
 from dfs_server.protocol.messages import HavePieces, Message
 from dfsfuse.data.placement import ring, rotation_of_region
+from dfsfuse.errors import StoppedError
 from dfsfuse.namespace import bad_copies
 from dfsfuse.upkeep import fsck_pieces
 from dfsfuse.upkeep.fsck_data import Placed
 from dfsfuse.upkeep.fsck_pieces import Pieces, check
-from dfsfuse.upkeep.moving import StoppedError
 
 DATA = random.Random(5).randbytes(9_000)
 

@@ -11,12 +11,12 @@ from support.stored_files import StoredFiles
 from dfs_server.protocol.messages import DropPieces, GetPiece, HavePieces, Message, PutPiece, PutPieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS, block_digests
 from dfsfuse.data.placement import ring
-from dfsfuse.errors import ReadOnlyError
+from dfsfuse.errors import ReadOnlyError, StoppedError
 from dfsfuse.namespace import keys
 from dfsfuse.upkeep import heal_survey
 from dfsfuse.upkeep.bandwidth import Bucket
 from dfsfuse.upkeep.heal import Healer
-from dfsfuse.upkeep.moving import LEAST_COST_BYTES, StoppedError
+from dfsfuse.upkeep.moving import LEAST_COST_BYTES
 
 LARGE = random.Random(1).randbytes(700_001)
 SMALL = random.Random(2).randbytes(9_000)

@@ -8,8 +8,8 @@ import pytest
 from support.fake_cluster import FakeCluster
 from support.grid import Fault, Grid
 
+from dfsfuse.errors import StoppedError
 from dfsfuse.upkeep.levels import STEP_S, wait_until_level
-from dfsfuse.upkeep.moving import StoppedError
 
 FOR_S = 20.0
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dfsfuse.upkeep.moving import StoppedError
+from dfsfuse.errors import StoppedError
 from dfsfuse.upkeep.repeating import Repeating
 
 DEADLINE_S = 20.0

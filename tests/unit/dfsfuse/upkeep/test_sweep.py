@@ -13,9 +13,9 @@ from support.stored_files import StoredFiles
 from dfs_server.piece_store import BadPieceError, check_piece
 from dfs_server.protocol.messages import DropPieces, Error, Have, Items, ListPieces, Message, PieceList, ReadRange
 from dfs_server.protocol.status import Status
+from dfsfuse.errors import StoppedError
 from dfsfuse.namespace import keys
 from dfsfuse.upkeep import every_map
-from dfsfuse.upkeep.moving import StoppedError
 from dfsfuse.upkeep.sweep import EVERY_NS, MIN_AGE_S, Sweeper, Swept, claim
 
 LARGE = random.Random(1).randbytes(300_001)

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import re
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from support.servers import REPOSITORY
 
 from dfsfuse.upkeep.health.copies import UNKNOWN, Copies, Knowledge
 from dfsfuse.upkeep.health.servers import ANSWERING, LEVEL, TAKES_DATA, Server, State
 from dfsfuse.upkeep.health.verdict import Verdict, verdict
 
-OPERATIONS = Path(__file__).resolve().parents[5] / "docs/operations.md"
+OPERATIONS = REPOSITORY / "docs/operations.md"
 
 
 class Row(NamedTuple):
