@@ -52,9 +52,9 @@ class Connection:
     `Handshake.step` raises; the caller must `close()` it then."""
 
     __slots__ = (
-        "_closed", "_current", "_handshake", "_last_id", "_out", "_owed", "_owed_since", "_pending", "_reader", "_sink",
-        "_socket", "answering", "connecting", "fd", "heard", "is_met", "opened_at", "payload_bytes", "ready", "server",
-        "watched",
+        "_closed", "_current", "_handshake", "_last_id", "_out", "_owed_since", "_pending", "_reader", "_sink",
+        "_socket", "answering", "connecting", "fd", "heard", "is_met", "opened_at", "owed", "payload_bytes", "ready",
+        "server", "unsent", "watched",
     )  # fmt: skip
 
     def __init__(self, server: ServerAddress, target: Target, credentials: Credentials, now: float) -> None:
@@ -70,11 +70,12 @@ class Connection:
         self._handshake = Handshake(server, credentials)
         self._reader = FrameReader(BEFORE_AUTHENTICATION)
         self._out = FrameWriter()
+        self.unsent = self._out.views  # what is still to be sent
         self._last_id = 0
         self._current: int | None = None  # the id of the request whose reply is waited for
         self._pending: tuple[bytes, Sequence[Buffer]] | None = None  # a request that waits for READY
         self._sink: memoryview | None = None
-        self._owed: deque[tuple[int, float]] = deque()  # id, and when it should have come
+        self.owed: deque[tuple[int, float]] = deque()  # id, and when it should have come
         self._owed_since = now  # since when nothing has come of them
         self._closed = False
         self._socket = socket.socket(target.family, socket.SOCK_STREAM)
@@ -92,12 +93,7 @@ class Connection:
         """What to poll for."""
         if self.connecting:
             return select.POLLOUT
-        return select.POLLIN | select.POLLOUT if self._out.views else select.POLLIN
-
-    @property
-    def is_free(self) -> bool:
-        """Whether the next answer that comes is to the next request."""
-        return self.ready and not self._owed
+        return select.POLLIN | select.POLLOUT if self.unsent else select.POLLIN
 
     @property
     def identity(self) -> bytes:
@@ -107,12 +103,12 @@ class Connection:
     @property
     def owed_until(self) -> float | None:
         """When the oldest reply that is still owed should have come."""
-        return self._owed[0][1] if self._owed else None
+        return self.owed[0][1] if self.owed else None
 
     def silent_since(self) -> float | None:
         """Since when an idle connection owes an answer, or a greeting, of which nothing has come; None if it does not,
         or if nothing is known of the server yet."""
-        if self.connecting or self.is_free or self._peek() is not None:
+        if self.connecting or (self.ready and not self.owed) or self._peek() is not None:
             return None
         return self._owed_since if self.ready else self.opened_at
 
@@ -127,10 +123,6 @@ class Connection:
             return True
 
     # ------------------------------------------------------------------ while it lies idle
-
-    def is_quiet(self) -> bool:
-        """Whether an idle connection is as it should be: the server has neither closed it nor said anything."""
-        return self._reader.at_rest and self._peek() is None
 
     def is_hung_up(self) -> bool:
         """Whether the server has closed an idle connection: it was stopped, or killed."""
@@ -187,12 +179,12 @@ class Connection:
         if not self.ready:
             self._sink = None
             return True
-        if self._out.views or self._sink is not None or len(self._owed) >= MAX_OWED:
+        if self._out.views or self._sink is not None or len(self.owed) >= MAX_OWED:
             return False
         if self._current is not None:
-            if not self._owed:
+            if not self.owed:
                 self._owed_since = silent_since
-            self._owed.append((self._current, patience_until))
+            self.owed.append((self._current, patience_until))
             self._current = None
         return True
 
@@ -207,7 +199,7 @@ class Connection:
         self._out.clear()
         self._reader.drop()
         self._pending = self._sink = self._current = None
-        self._owed.clear()
+        self.owed.clear()
 
     # ------------------------------------------------------------------ inside
 
@@ -275,15 +267,15 @@ class Connection:
 
     def _expect(self, header: Header) -> memoryview | None:
         """Is this frame the next one that may come? Where does its payload go?"""
-        if self._owed:
-            wanted: int | None = self._owed[0][0]
+        if self.owed:
+            wanted: int | None = self.owed[0][0]
         else:
             wanted = self._current
         if header.request_id == NOBODY and not header.payload_bytes:
             return None  # the server's last words, see `_take`
         if header.request_id != wanted:
             raise ProtocolError(f"an answer to request {header.request_id}; the next one should be to {wanted}")
-        if self._owed:
+        if self.owed:
             return None
         if self.ready:
             self.answering = True
@@ -301,8 +293,8 @@ class Connection:
         """A frame is complete. Returns the reply if it is the one that is waited for."""
         if self._reader.header.request_id == NOBODY:
             self._last_words(messages.decode_reply(body))
-        if self._owed:
-            self._owed.popleft()
+        if self.owed:
+            self.owed.popleft()
             return None
         self._current = None
         reply = messages.decode_reply(body)

@@ -82,7 +82,7 @@ class _Flight:
         self.greeting_s = greeting_s
         self.ends_at = now + LONGEST_CALL_S
         self.moved(now)
-        if reused and not connection.is_free:
+        if reused and (connection.owed or not connection.ready):
             self.moved_at = connection.silent_since() or now  # what it owes already counts
 
     def moved(self, now: float) -> None:
@@ -230,7 +230,7 @@ class Exchange:
                 register(self._poll, connection)
             return connection
         connection = self._ordered.connections.get(server)
-        if connection is None or connection.is_free:
+        if connection is None or (connection.ready and not connection.owed):
             return connection
         is_of_use = False
         try:
@@ -250,6 +250,8 @@ class Exchange:
         return connection
 
     def _watch(self, connection: Connection) -> None:
+        if connection.watched == select.POLLIN and not connection.unsent:
+            return  # as nearly always
         events = connection.events
         if events != connection.watched:
             connection.watched = events

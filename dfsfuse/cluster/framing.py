@@ -30,6 +30,7 @@ class FrameWriter:
 
     def __init__(self) -> None:
         self.views: list[Buffer] = []
+        """The same list for good."""
 
     def add(self, request_id: int, body: bytes, payload: Sequence[Buffer] = ()) -> None:
         """Append a frame. The payload's buffers are only looked at, so they must stay as they are until sent."""

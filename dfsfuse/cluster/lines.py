@@ -230,17 +230,13 @@ class Lines:
         return Connection(server, targets[0], self._credentials, self.clock())
 
     def borrow(self, id: int) -> Connection | None:
-        """An idle connection, or None if there is none. Raises what `catch_up` does."""
+        """An idle connection, or None if there is none. Its server may have closed it. Raises what `catch_up` does."""
         while True:
             with self._lock:
                 if not self._idle[id]:
                     return None
                 connection = self._idle[id].pop()
-            if connection.is_free:
-                if connection.is_quiet():
-                    return connection
-                connection.close()
-            elif self.catch_up(connection):
+            if (connection.ready and not connection.owed) or self.catch_up(connection):
                 return connection
 
     def catch_up(self, connection: Connection) -> bool:
@@ -276,7 +272,7 @@ class Lines:
         with self._lock:
             idle = self._idle[id]
             if not self._closed and len(idle) < MAX_IDLE:
-                if connection.is_free:
+                if connection.ready and not connection.owed:
                     idle.append(connection)  # the next to be borrowed
                 else:
                     idle.insert(0, connection)

@@ -53,7 +53,7 @@ def test_request_begun_before_the_greeting_goes_out_after_it(server: WireServer,
     assert drive(connection) == POSITION
     assert connection.ready
     assert connection.finish()
-    assert connection.is_quiet()
+    assert connection.silent_since() is None
     assert server.requests == [GetPosition()]
 
 
@@ -73,16 +73,16 @@ def test_catching_up_is_a_greeting_step_by_step(connection: Connection) -> None:
         assert poll.poll(DEADLINE_S * 1000)
         assert connection.catch_up()
     assert not connection.catch_up()
-    assert connection.is_quiet()
+    assert not connection.is_hung_up()
 
 
-def test_closed_by_the_server_it_is_not_quiet(server: WireServer, connection: Connection) -> None:
+def test_closed_by_the_server_it_is_hung_up(server: WireServer, connection: Connection) -> None:
     drive(connection, until=lambda: connection.ready)
     server.kill()
     poll = select.poll()
     poll.register(connection.fd, select.POLLIN)
     assert poll.poll(DEADLINE_S * 1000)
-    assert not connection.is_quiet()
+    assert connection.is_hung_up()
 
 
 def test_only_so_many_replies_may_be_owed(server: WireServer, connection: Connection) -> None:

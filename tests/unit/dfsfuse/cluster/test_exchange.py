@@ -20,6 +20,7 @@ from dfs_server.protocol.messages import (
     encode,
 )
 from dfs_server.protocol.status import Status
+from dfsfuse.cluster.connection import Connection
 from dfsfuse.cluster.exchange import MAX_CALLS_PER_SERVER, Answer, Call, Exchange
 
 # ---------------------------------------------------------------- what is meant to happen
@@ -37,9 +38,13 @@ def test_answer_comes_back_with_its_call(bench: Bench) -> None:
         assert exchange.next(None) is None
 
 
-def test_connection_is_used_again(bench: Bench) -> None:
+def test_connection_is_used_again_and_nobody_asks_whether_it_is_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = bench.add(WireServer())
     lines = bench.lines()
+    assert isinstance(ask(lines), Answer)
+    monkeypatch.delattr(Connection, "_peek")
     for _ in range(5):
         assert isinstance(ask(lines), Answer)
     assert server.accepted == 1

@@ -39,7 +39,6 @@ def test_the_next_exchange_goes_on_with_the_same_connections_and_asks_nothing_of
         raise AssertionError("that costs a system call for each request, or an object")
 
     monkeypatch.setattr(select, "poll", forbidden)
-    monkeypatch.setattr(Connection, "is_quiet", forbidden)
     monkeypatch.setattr(Connection, "_peek", forbidden)
     for _ in range(3):
         assert ask_all(lines, 1, 2, 3, 4) == [1, 2, 3, 4]
