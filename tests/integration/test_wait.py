@@ -5,6 +5,7 @@ Who makes a name holds the kernel's lock of its folder meanwhile, on any file sy
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -176,18 +177,79 @@ def test_a_child_that_ends_or_a_window_that_changes_is_no_reason_to_stop_waiting
         reader.communicate(timeout=DEADLINE_S)
 
 
-def test_a_program_that_is_killed_while_it_has_unsaved_data_is_gone_at_once(grid: Grid) -> None:
-    mount = waiting_mount(grid)
-    script = "import os, sys; os.write(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY), b'x' * 1000); sys.stdin.read()"
-    holder = subprocess.Popen([sys.executable, "-c", script, mount.path / "f"], stdin=subprocess.PIPE)
+HOLD = "import os, sys; os.write(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY), b'x' * 1000); sys.stdin.read()"
+
+
+@contextlib.contextmanager
+def unsaved(mount: Mount) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that has written `f`, and keeps it open."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, mount.path / "f"], stdin=subprocess.PIPE)
     try:
         eventually(lambda: (mount.path / "f").exists() and (mount.path / "f").stat().st_size == 1000, "it has written")
-        kill(grid, 1, 2)
-        holder.kill()
-        within(DEADLINE_S / 3, "it is gone", holder.wait)
+        yield holder
     finally:
         holder.kill()
         holder.communicate(timeout=DEADLINE_S)
+
+
+def test_a_program_that_is_killed_while_it_has_unsaved_data_is_gone_at_once(grid: Grid) -> None:
+    mount = waiting_mount(grid)
+    with unsaved(mount) as holder:
+        kill(grid, 1, 2)
+        holder.kill()
+        within(DEADLINE_S / 3, "it is gone", holder.wait)
+
+
+WRITE_UNDER_A_LOCK = """
+import fcntl, os, sys
+file = os.open(sys.argv[1], os.O_RDWR)
+fcntl.lockf(file, fcntl.LOCK_EX)
+os.write(file, b"new")
+print("written", flush=True)
+sys.stdin.readline()
+os.close(file)
+"""
+READ_UNDER_A_LOCK = """
+import fcntl, os, sys, time
+file = os.open(sys.argv[1], os.O_RDWR)
+print("open", flush=True)
+while True:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+    except OSError:
+        time.sleep(0.01)
+print(os.read(file, 3), flush=True)
+"""
+
+
+def test_a_close_that_waits_keeps_its_locks_until_the_data_is_saved(grid: Grid) -> None:
+    """Whoever gets the lock on another mount sees what was written under it."""
+    first, second = (grid.mount(name, ["-o", f"wait={WAIT_S},commit=60"]) for name in ("first", "second"))
+    (first.path / "data").write_bytes(b"old")
+    pipe = subprocess.PIPE
+    writer, reader = (
+        subprocess.Popen([sys.executable, "-c", script, mount.path / "data"], stdin=pipe, stdout=pipe)
+        for script, mount in ((WRITE_UNDER_A_LOCK, first), (READ_UNDER_A_LOCK, second))
+    )
+    try:
+        for each in (writer, reader):
+            assert each.stdout is not None
+            assert each.stdout.readline()
+        kill(grid, 1, 2)
+        assert writer.stdin is not None
+        writer.stdin.write(b"close\n")
+        writer.stdin.flush()
+        waits(first, "flush")
+        assert writer.poll() is None
+        assert reader.poll() is None
+        start(grid, 1, 2)
+        assert reader.communicate(timeout=DEADLINE_S)[0] == b"b'new'\n"
+        assert writer.wait(DEADLINE_S) == 0
+    finally:
+        for each in (writer, reader):
+            each.kill()
+            each.communicate(timeout=DEADLINE_S)
 
 
 def test_any_number_of_programs_may_wait_and_the_others_go_on(grid: Grid) -> None:
