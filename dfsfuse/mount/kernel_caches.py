@@ -12,7 +12,7 @@
   for anything else: it may never have come again, and its next call is another one.
 - So must whatever changes names. There the names by which the kernel has come (`way`) are part of the transaction.
 - open() must see the newest size and data as well, and so must whoever gets a lock: the kernel is told before they are
-  answered.
+  answered. Where the kernel's pages are known to show the newest data, open() lets it keep them (`kept_pages`).
 
 Knows names and inode numbers; no map, no keys. Threads: any number of callers; `_lock` guards all state and is held
 for moments only. One thread of its own, between `start` and `close`.
@@ -30,6 +30,7 @@ from functools import partial
 from typing import Final
 
 from dfsfuse.errors import DfsError
+from dfsfuse.mount.kept_pages import KeptPages
 from dfsfuse.mount.notifications import PATIENCE_S, Device, Name, Notifications
 from dfsfuse.namespace.directories import Step, Way
 from dfsfuse.vfs.changed import Changed
@@ -85,6 +86,7 @@ class KernelCaches:
         """Inodes that the kernel may reach by a name which another mount has changed."""
         self._excused: dict[int, Excuse] = {}
         """By thread."""
+        self._pages = KeptPages()
         self._relies_until = float("-inf")
         self._wake = threading.Event()
         self._notifications = Notifications(device, self._wake, patience_s)
@@ -139,6 +141,7 @@ class KernelCaches:
             for at in self._names.pop(ino, ()):
                 self._inodes.pop(at, None)
             self._stale.discard(ino)
+            self._pages.forget(ino)
 
     def _put(self, at: Name, ino: int) -> None:
         """The kernel believes this name to be the inode's. With the lock held."""
@@ -186,6 +189,7 @@ class KernelCaches:
         """Another mount changed this; None: perhaps everything. Never blocks."""
         with self._lock:
             if changes is None:
+                self._pages.all_changed()
                 known = [Changed(ino, is_data=True) for ino in self._names]
                 changes = [Changed(parent, name) for parent, name in self._inodes] + known
             for change in changes:
@@ -195,7 +199,9 @@ class KernelCaches:
                         continue
                     self._stale.add(ino)
                     self._notifications.add_name(change.ino, change.name)
-                elif change.ino in self._names or change.ino == _ROOT:
+                    continue
+                self._pages.changed(change.ino)
+                if change.ino in self._names or change.ino == _ROOT:
                     self._notifications.add_inode(change.ino, is_data=change.is_data)
 
     def _looked_up(self, ino: int) -> None:
@@ -262,6 +268,32 @@ class KernelCaches:
         self.way(who, ino)
         if not self._notifications.told(ino):
             self._notifications.tell_here(ino, is_data=False)
+
+    # ------------------------------------------------------------------ pages
+
+    def keeps_pages(self, ino: int, handle: int, *, are_stored: bool, are_noticed: Callable[[], bool]) -> bool:
+        """The file was opened in its newest state, and nothing is answered yet. Return whether the kernel may keep its
+        pages. `are_stored`: nothing that was written here waits to be saved, which might be lost. `are_noticed`:
+        whether this mount must see that they are read."""
+        if not are_stored:
+            return False
+        is_left_alone = self._pages.is_current(ino) and not are_noticed()
+        with self._lock:
+            if is_left_alone and self._pages.is_current(ino):
+                return True
+            self._pages.dropped(ino, handle)
+            return False
+
+    def closing(self, handle: int) -> None:
+        """The kernel closes a descriptor with this handle."""
+        with self._lock:
+            self._pages.closing(handle)
+
+    def changed_here(self, ino: int) -> None:
+        """This mount has changed the file's content, or tried to."""
+        if self._pages.concerns(ino):
+            with self._lock:
+                self._pages.changed(ino)
 
     def locked(self, ino: int, then: Callable[[], None], later: Callable[[Callable[[], None]], None]) -> None:
         """Somebody is about to get a lock on the file, which others have changed. Calls `then` when the kernel has

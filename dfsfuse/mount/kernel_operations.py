@@ -28,7 +28,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 from dfsfuse.fusekernel import wire
@@ -231,7 +231,8 @@ class KernelOperations(Operations):
             atime_ns=_time_ns(changes.atime_ns, now_ns),
             mtime_ns=_time_ns(changes.mtime_ns, now_ns),
         )
-        with self._way_to_file(context, ino, handle) as way, _known_inode():
+        content = nullcontext() if changes.size is None else self._changing_content(ino)
+        with self._way_to_file(context, ino, handle) as way, _known_inode(), content:
             return self._timed(self._vfs.setattr(ino, wanted, handle, way=way))
 
     def _mode_without_privileges(self, context: Context, ino: int, *, is_capable: bool = False) -> int | None:
@@ -317,19 +318,43 @@ class KernelOperations(Operations):
         return self._entry(parent, name, attributes), _opened(handle, flags)
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
+        handle = self._open(context, ino, flags, kill_privileges=kill_privileges)
+        try:
+            keeps_pages = self.caches is not None and self.caches.keeps_pages(
+                ino,
+                handle,
+                are_stored=not self._vfs.is_unsaved(ino),
+                are_noticed=partial(self._vfs.is_reading_noticed, handle),
+            )
+        except BaseException:
+            self._vfs.release(handle)
+            raise
+        return _opened(handle, flags, keeps_pages=keeps_pages)
+
+    def _open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> int:
         with self._excused(context, ino), _known_inode():
             handle = self._vfs.open(ino, flags & ~os.O_TRUNC)
         try:
             self._opened(context, ino)
             if flags & os.O_TRUNC:
                 self._check_locks(ino)
-                self._vfs.setattr(ino, AttributeChanges(size=0), handle)
+                with self._changing_content(ino):
+                    self._vfs.setattr(ino, AttributeChanges(size=0), handle)
+            if kill_privileges and flags & os.O_TRUNC:
+                self._kill_privileges(context, ino)
         except BaseException:
             self._vfs.release(handle)
             raise
-        if kill_privileges and flags & os.O_TRUNC:
-            self._kill_privileges(context, ino)
-        return _opened(handle, flags)
+        return handle
+
+    @contextmanager
+    def _changing_content(self, ino: int) -> Iterator[None]:
+        """A change of the file's content; whatever comes of it, the kernel's pages may be old afterwards."""
+        try:
+            yield
+        finally:
+            if self.caches is not None:
+                self.caches.changed_here(ino)
 
     def _opened(self, context: Context, ino: int) -> None:
         """The newest state has been looked at: is it still what has the name by which it is being opened?"""
@@ -353,11 +378,16 @@ class KernelOperations(Operations):
         if kill_privileges:
             self._kill_privileges(context, ino)
         self._check_locks(ino)
-        return self._vfs.write(handle, offset, data, append=append)
+        try:
+            return self._vfs.write(handle, offset, data, append=append)
+        finally:
+            if self.caches is not None:
+                self.caches.changed_here(ino)
 
     def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
         self._check_locks(ino)
-        self._vfs.fallocate(handle, offset, length, mode)
+        with self._changing_content(ino):
+            self._vfs.fallocate(handle, offset, length, mode)
         if context.uid != 0:  # the kernel does not say whether he may keep them
             self._kill_privileges(context, ino)
 
@@ -365,6 +395,8 @@ class KernelOperations(Operations):
         return self._vfs.lseek(handle, offset, whence)
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
+        if self.caches is not None:
+            self.caches.closing(handle)
         self._vfs.locks.closing(ino, owner)  # first: what `flush` raises was perhaps lost, and is told only once
         self._vfs.flush(handle)
 
@@ -378,6 +410,8 @@ class KernelOperations(Operations):
         self._vfs.locks.releasing(ino, handle)
 
     def released(self, context: Context, ino: int, handle: int) -> None:
+        if self.caches is not None:
+            self.caches.closing(handle)
         try:
             self._vfs.locks.released(ino, handle)
         finally:
@@ -457,9 +491,10 @@ def _lock(request: LockRequest) -> locks.Lock:
     return locks.Lock(b"", request.owner, request.is_flock, kind == fcntl.F_WRLCK, start, end, pid)
 
 
-def _opened(handle: int, flags: int) -> Opened:
+def _opened(handle: int, flags: int, *, keeps_pages: bool = False) -> Opened:
     """Appended records are written past the kernel's cache: there they would be cut at the borders of pages."""
-    return Opened(handle, wire.FOPEN_DIRECT_IO if flags & os.O_APPEND else 0)
+    answer = wire.FOPEN_DIRECT_IO if flags & os.O_APPEND else 0
+    return Opened(handle, answer | wire.FOPEN_KEEP_CACHE if keeps_pages else answer)
 
 
 def _time_ns(change: TimeChange, now_ns: int) -> int | None:

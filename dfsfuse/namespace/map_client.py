@@ -129,6 +129,8 @@ class MapClient:
         self._fetcher = Fetcher(family_of, lambda: self.cache, self._absorb, self._apply_waiting)
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
+        self._has_lost = False
+        """Whether changes that were answered are lost, and `on_change` has not been called since."""
         self._forgotten = 0
         """How often news were missed."""
         self._remembered: dict[bytes, bytes | None] = {}
@@ -387,8 +389,11 @@ class MapClient:
         for change in news.changes:
             self.cache.changed_elsewhere(change.keys)
         self._forgotten += news.forget
-        if news.forget or news.changes:
-            yield Tell(None if news.forget else [key for change in news.changes for key in change.keys])
+        if news.forget or self._has_lost:
+            self._has_lost = False
+            yield Tell(None)
+        elif news.changes:
+            yield Tell([key for change in news.changes for key in change.keys])
         return news
 
     def _apply_waiting(self) -> None:
@@ -513,6 +518,7 @@ class MapClient:
         self._kept_until = NEVER
         self.lease.ended()
         self._fresh_at = NEVER
+        self._has_lost = True
         before = self.journal.before()
         count = self.journal.lose(error, sent)
         known: dict[bytes, bytes | Unknown | None] = {**self.cache.forget(), **before}

@@ -73,13 +73,8 @@ class AccessTimes:
 
     def read(self, ino: int, inode: Inode, written_ns: int | None = None) -> None:
         """The inode was read; `written_ns`: when something was written to it that is not in the record yet."""
-        if self._rule == "noatime" or not inode.ctime_ns:  # the root of a new namespace: nobody has made it yet
-            return
-        if inode.is_directory and not self._folders:
-            return
-        changed_ns = inode.ctime_ns if written_ns is None else max(inode.ctime_ns, written_ns)
-        new_ns = due_ns(self._rule, self.shown_ns(ino, inode), changed_ns, self._context.clock())
-        if new_ns is None or new_ns == inode.atime_ns or not self._context.seems_writable():
+        new_ns = self._due_ns(ino, inode, written_ns)
+        if new_ns is None or not self._context.seems_writable():
             return
         with self._lock:
             if self._closing.is_set() or (ino not in self._waiting and len(self._waiting) >= WAITING_MAX):
@@ -89,6 +84,19 @@ class AccessTimes:
                 self._thread = threading.Thread(target=self._run, name="vfs-access-times", daemon=True)
                 self._thread.start()
         self._is_due.set()
+
+    def is_due(self, ino: int, inode: Inode) -> bool:
+        """Whether reading the inode now would set its time."""
+        return self._due_ns(ino, inode, None) is not None
+
+    def _due_ns(self, ino: int, inode: Inode, written_ns: int | None) -> int | None:
+        if self._rule == "noatime" or not inode.ctime_ns:  # the root of a new namespace: nobody has made it yet
+            return None
+        if inode.is_directory and not self._folders:
+            return None
+        changed_ns = inode.ctime_ns if written_ns is None else max(inode.ctime_ns, written_ns)
+        new_ns = due_ns(self._rule, self.shown_ns(ino, inode), changed_ns, self._context.clock())
+        return None if new_ns == inode.atime_ns else new_ns
 
     def shown_ns(self, ino: int, inode: Inode) -> int:
         """The time of access that stat(2) says."""

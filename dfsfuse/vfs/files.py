@@ -122,6 +122,15 @@ class Files:
         file = self._table.get(ino)
         return file is not None and file.mappable > 0
 
+    def is_reading_noticed(self, number: int) -> bool:
+        """Whether reading by this handle would set the time of access now."""
+        handle = self._get(number)
+        if not (handle.may_read and handle.is_noticed):
+            return False
+        ino = handle.file.ino
+        inode = self._context.store.read(lambda view: inodes.find(view, ino), max_age_s=self._context.max_age_s)
+        return inode is None or self._access_times.is_due(ino, inode)
+
     def is_any_read(self) -> bool:
         """Whether a handle is open for reading, through which a program may have mapped its file."""
         with self._lock:

@@ -196,6 +196,15 @@ class Vfs:
         """Whether a program here may be able to write to the file by a shared mapping."""
         return self._files.may_be_mapped(ino)
 
+    def is_unsaved(self, ino: int) -> bool:
+        """Whether something was written to the file here that is not saved yet."""
+        file = self._table.get(ino)
+        return file is not None and file.is_unsaved
+
+    def is_reading_noticed(self, handle: int) -> bool:
+        """Whether reading by this handle would set the file's time of access now."""
+        return self._files.is_reading_noticed(handle)
+
     def is_any_read(self) -> bool:
         """Whether a file is open here for reading."""
         return self._files.is_any_read()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import mmap
 import os
 import subprocess
 import sys
@@ -171,6 +173,33 @@ def test_open_sees_at_once_what_the_other_mount_closed(mounts: tuple[Path, Path]
                 file.truncate()
         assert (reader / "sheet").read_bytes() == expected, turn
         assert (reader / "sheet").stat().st_size == len(expected), turn
+
+
+def pages_in_memory(path: Path) -> int:
+    """How many pages of a file the kernel has when it was just opened, before anything is read."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+        size = len(mapping)
+        first = ctypes.c_char.from_buffer(mapping)
+        found = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
+        refused = ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(size), found)
+        del first
+        assert refused == 0
+        return sum(byte & 1 for byte in found.raw)
+
+
+def test_what_the_kernel_keeps_over_an_opening_is_never_old(mounts: tuple[Path, Path]) -> None:
+    one, other = (mount / "kept" for mount in mounts)
+    for turn in range(20):
+        text = b"%d" % turn * 20_000
+        (other if turn % 2 else one).write_bytes(text)
+        for path in (one, other):
+            assert path.read_bytes() == text
+            assert path.read_bytes() == text
+            assert pages_in_memory(path) == -(-len(text) // mmap.PAGESIZE), "it was not read from the mount again"
+        writer, reader = (one, other) if turn % 3 else (other, one)
+        writer.write_bytes(text[:19_000])
+        assert pages_in_memory(reader) == 0
+        assert reader.read_bytes() == text[:19_000]
 
 
 def test_nothing_is_done_by_the_name_that_a_folder_had_before(mounts: tuple[Path, Path]) -> None:

@@ -77,6 +77,26 @@ def test_answers_that_are_lost_are_told_once_and_forgotten(leased: LogMap, log: 
     assert b"a" not in shared.map
 
 
+def test_what_was_shown_of_answers_that_are_lost_is_taken_back_before_anything_newer_is(
+    leased: LogMap, log: FakeLog
+) -> None:
+    """The kernel may have kept it: names, sizes, pages of a file that was cut."""
+    told: list[list[bytes] | None] = []
+    leased.on_change = told.append
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+
+    def fail() -> None:
+        raise MaybeDoneError("no answer")
+
+    log.before_commit.append(fail)
+    with pytest.raises(LostError):
+        leased.flush()
+    leased.read(lambda view: told.append([b"looked"]))
+    assert told == [None, [b"looked"]]
+    leased.read(lambda view: view.get(b"a"))
+    assert told[2:] == []
+
+
 def test_what_was_known_before_what_waits_or_is_lost_can_be_recalled(leased: LogMap, log: FakeLog) -> None:
     leased.transact(increment)
     leased.read(lambda view: view.get(b"other"))
