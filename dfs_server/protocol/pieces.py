@@ -41,6 +41,8 @@ def block_digest(block: Buffer) -> bytes:
 
 def block_digests(data: Buffer) -> bytes:
     """Level one: the digests of the blocks of `data`, joined; 32 bytes each."""
+    if memoryview(data).nbytes <= BLOCK_BYTES:
+        return blake3(data).digest() if data else b""
     return b"".join(blake3(block).digest() for block in blocks_of(data))
 
 

@@ -28,6 +28,7 @@ class Call:
     The buffers must not be changed (payload) or used (sink) before the call is finished. `stall_s`: if no byte
     moves in either direction for so long, the server is taken to be down. `is_patient`: servers that are slow together
     (`slowness`) are waited for longer; else the call ends after `stall_s`, and nothing is concluded about its server.
+    `head_bytes`: how long header and body of the reply are if it is what is hoped for; 0 if that is not known.
     """
 
     server: int
@@ -36,6 +37,7 @@ class Call:
     sink: memoryview | None = None
     stall_s: float = DEFAULT_STALL_S
     is_patient: bool = False
+    head_bytes: int = 0
 
 
 class Answer(NamedTuple):

@@ -20,6 +20,7 @@ from dfsfuse.cluster.health import EAGER_PAUSE_S
 from dfsfuse.cluster.lines import AUTHENTICATION_S, Lines
 from dfsfuse.cluster.pinger import Pinger
 from dfsfuse.cluster.servers import Credentials, ServerAddress, Target, look_up
+from dfsfuse.cluster.single import ask_one
 from dfsfuse.errors import UnavailableError
 
 STRAGGLER_S: Final = 0.5
@@ -117,6 +118,11 @@ class Cluster:
     def exchange(self, *, in_order: bool = False) -> Exchange:
         """Requests side by side; for one thread, in a `with`. `in_order`: to each server one behind the other."""
         return Exchange(self._lines, in_order=in_order)
+
+    def ask_one(self, call: Call, patience_s: float) -> Answer | Exchange:
+        """One request to one server, in a short way (`single`): the answer, if it comes within `patience_s`; else an
+        exchange that has the call, or what came of it."""
+        return ask_one(self._lines, call, patience_s)
 
     def usable(self) -> frozenset[int]:
         """The ids of the servers that are believed to answer. Costs nothing."""

@@ -142,8 +142,12 @@ class Connection:
 
     # ------------------------------------------------------------------ one request
 
-    def begin(self, body: bytes, payload: Sequence[Buffer] = (), sink: memoryview | None = None) -> None:
-        """Send a request; `payload`'s buffers and `sink` are held until it is over."""
+    def begin(
+        self, body: bytes, payload: Sequence[Buffer] = (), sink: memoryview | None = None, head_bytes: int = 0
+    ) -> None:
+        """Send a request; `payload`'s buffers and `sink` are held until it is over. `head_bytes`: see `Call`."""
+        if head_bytes and sink is not None and self.is_free and self._reader.at_rest:
+            self._reader.foresee(head_bytes, sink)
         self._sink = sink
         self.answering = False
         if self.ready:
@@ -249,9 +253,9 @@ class Connection:
         reader = self._reader
         self.heard = False
         while True:
-            buffer = reader.buffer()
+            parts = reader.parts() or [reader.buffer()]
             try:
-                count = self._socket.recv_into(buffer)
+                count = self._socket.recv_into(parts[0]) if len(parts) == 1 else self._socket.recvmsg_into(parts)[0]
             except BlockingIOError:
                 return None
             if count == 0:
@@ -262,7 +266,7 @@ class Connection:
                 reply = self._take(body)
                 if reply is not None:
                     return reply
-            if count < len(buffer):
+            if count < sum(map(len, parts)):
                 return None
 
     def _expect(self, header: Header) -> memoryview | None:

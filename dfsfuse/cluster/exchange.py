@@ -170,6 +170,16 @@ class Exchange:
             raise outcome.error
         return outcome
 
+    def go_on(self, call: Call, connection: Connection, reply: Reply | None) -> None:
+        """Take over a call that was begun on a connection that lay idle (`single`). `reply`: what has come of it."""
+        body = messages.encode(call.request)
+        flight = _Flight(call, body, connection, True, 1, self._greeting_s, self._clock())
+        self._flights[connection.fd] = flight
+        self._flying[call.server] += 1
+        register(self._poll, connection)
+        if reply is not None:
+            self._landed(flight, reply)
+
     def unfinished(self) -> int:
         """How many calls `next` has not returned yet."""
         return len(self._finished) + len(self._flights) + len(self._waiting)
@@ -216,7 +226,7 @@ class Exchange:
         self._flights[connection.fd] = flight
         self._flying[call.server] += 1
         try:
-            connection.begin(body, call.payload, call.sink)
+            connection.begin(body, call.payload, call.sink, call.head_bytes)
         except OSError as error:
             self._lost(flight, error)
             return
@@ -325,6 +335,11 @@ class Exchange:
             flight.moved(self._clock())
             self._watch(connection)
             return
+        self._landed(flight, reply)
+
+    def _landed(self, flight: _Flight, reply: Reply) -> None:
+        """The reply to the call is complete."""
+        connection = flight.connection
         self._land(flight, close=not (self._finish(flight.call, reply, connection) and connection.finish()))
         if self._waiting:
             self._launch_waiting()

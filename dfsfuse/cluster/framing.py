@@ -2,10 +2,11 @@
 
 Nothing is copied that is large: a payload goes out from the caller's own buffers, and comes in straight into the
 buffer that was set aside for it. Small replies are read with their header in one go into a scratch buffer, which is
-why the first bytes of a payload may be copied once.
+why the first bytes of a payload may be copied once; unless it is known beforehand how long header and body will be
+(`foresee`), so that all of a reply comes with one system call.
 
 Invariant: not a byte is put into a buffer of the caller's but by `FrameReader.received`, or by the socket that
-was handed `FrameReader.buffer()`; after the frame is returned, or `drop`, neither can happen.
+was handed `FrameReader.buffer()` or `parts()`; after the frame is returned, or `drop`, neither can happen.
 """
 
 from __future__ import annotations
@@ -69,8 +70,11 @@ class FrameReader:
 
     __slots__ = (
         "_body",
+        "_early",
         "_end",
         "_filled",
+        "_foreseen",
+        "_foreseen_sink",
         "_long",
         "_scratch",
         "_sink",
@@ -91,11 +95,28 @@ class FrameReader:
         self._long = False  # the body does not fit the scratch buffer and has one of its own
         self._sink: memoryview | None = None  # where the payload of this frame goes
         self._filled = 0  # bytes of the long body, or of the payload
+        self._foreseen = 0  # how long header and body of the next frame should be; 0: not known
+        self._foreseen_sink: memoryview = self._scratch[:0]
+        self._early = 0  # bytes that were put into `_foreseen_sink` before the header was looked at
 
     @property
     def at_rest(self) -> bool:
         """Whether everything that was received has been returned as frames."""
         return self._stage == _HEADER and self._start == self._end
+
+    def foresee(self, head_bytes: int, sink: memoryview) -> None:
+        """If the next frame is as it should be, its header and body have so many bytes together, and `expect` will say
+        that its payload belongs into `sink`. To be called when everything is `at_rest`."""
+        if HEADER_BYTES <= head_bytes <= SCRATCH_BYTES:
+            self._foreseen, self._foreseen_sink = head_bytes, sink
+
+    def parts(self) -> list[memoryview] | None:
+        """Where all of a frame that was foreseen is to be put, one buffer after the other; None if none was: then
+        `buffer` tells. The body returned last is overwritten."""
+        if not self._foreseen:
+            return None
+        self._start = self._end = 0
+        return [self._scratch[: self._foreseen], self._foreseen_sink]
 
     def buffer(self) -> memoryview:
         """Where the next bytes are to be put; never empty. The body returned last is overwritten by them."""
@@ -110,8 +131,14 @@ class FrameReader:
         return self._scratch[self._end :]
 
     def received(self, count: int) -> None:
-        """`count` bytes were put where `buffer()` said."""
-        if self._stage == _PAYLOAD or (self._stage == _BODY and self._long):
+        """`count` bytes were put where `parts` or `buffer` said."""
+        if self._foreseen:
+            self._end = min(count, self._foreseen)
+            self._early = count - self._end
+            self._foreseen = 0
+            if not self._early:
+                self._foreseen_sink = self._scratch[:0]
+        elif self._stage == _PAYLOAD or (self._stage == _BODY and self._long):
             self._filled += count
         else:
             self._end += count
@@ -129,7 +156,7 @@ class FrameReader:
             header = parse_header(self._scratch[self._start : begin], self.limits)
             sink = expect(header)
             end = begin + header.body_bytes
-            if not header.payload_bytes and end <= self._end:  # as nearly always: it is all here
+            if not header.payload_bytes and end <= self._end and not self._early:  # as nearly always: it is all here
                 self.header, self._start = header, end
                 return self._scratch[begin:end]
             self._begin_body(header, sink)
@@ -140,11 +167,13 @@ class FrameReader:
         if self._filled < self.header.payload_bytes:
             return None
         self._stage, self._sink = _HEADER, None
+        self._foreseen_sink = self._scratch[:0]
         return self._body
 
     def drop(self) -> None:
         """Let go of the caller's buffer. The reader is of no further use."""
         self._sink = None
+        self._foreseen, self._foreseen_sink = 0, self._scratch[:0]
         self._stage, self._start, self._end = _HEADER, 0, 0
 
     def _begin_body(self, header: Header, sink: memoryview | None) -> None:
@@ -155,7 +184,9 @@ class FrameReader:
         self._sink = sink[: header.payload_bytes] if sink is not None else None
         self._filled = 0
         self._long = header.body_bytes > SCRATCH_BYTES
-        if self._long:
+        if self._early and not (self._start + header.body_bytes == self._end and self._early <= header.payload_bytes):
+            self._sort_out()
+        elif self._long:
             self._body = memoryview(bytearray(header.body_bytes))
             self._filled = self._take(self._body)
 
@@ -171,7 +202,9 @@ class FrameReader:
 
     def _begin_payload(self) -> None:
         self._stage, self._filled = _PAYLOAD, 0
-        if self._sink is not None:
+        if self._early:
+            self._filled, self._early = self._early, 0
+        elif self._sink is not None:
             self._filled = self._take(self._sink)
 
     def _take(self, target: memoryview) -> int:
@@ -180,6 +213,24 @@ class FrameReader:
         target[:count] = self._scratch[self._start : self._start + count]
         self._start += count
         return count
+
+    def _sort_out(self) -> None:
+        """The frame is not as was foreseen (an error, or of a newer server): put what has come where it belongs."""
+        data = bytes(self._scratch[self._start : self._end]) + bytes(self._foreseen_sink[: self._early])
+        body_bytes, payload_bytes = self.header.body_bytes, self.header.payload_bytes
+        after = data[body_bytes + payload_bytes :]
+        if len(after) > SCRATCH_BYTES:
+            raise ProtocolError(f"{len(after)} bytes that nobody asked for, after a frame")
+        self._long = True
+        self._body = memoryview(bytearray(body_bytes))
+        self._filled = min(body_bytes, len(data))
+        self._body[: self._filled] = data[: self._filled]
+        payload = data[body_bytes : body_bytes + payload_bytes]
+        self._early = len(payload)
+        if self._sink is not None:
+            self._sink[: self._early] = payload
+        self._scratch[: len(after)] = after
+        self._start, self._end = 0, len(after)
 
     def _make_room(self, wanted: int) -> None:
         """See to it that `wanted` bytes fit the scratch buffer from `_start` on, and at least one can be received."""

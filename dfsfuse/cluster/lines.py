@@ -239,6 +239,15 @@ class Lines:
             if (connection.ready and not connection.owed) or self.catch_up(connection):
                 return connection
 
+    def borrow_unasked(self, id: int) -> Connection | None:
+        """An idle connection that owes nothing, to a server that is up, if there is one. Whether the server has closed
+        it since is not looked at: the borrower finds out."""
+        with self._lock:
+            idle = self._idle[id]
+            if not idle or not self._circuits[id].up:
+                return None
+            return idle.pop() if idle[-1].ready and idle[-1].owed_until is None else None
+
     def catch_up(self, connection: Connection) -> bool:
         """Read what has come on a connection that was idle. False, and closed, if it is of no further use.
 

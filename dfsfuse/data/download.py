@@ -14,19 +14,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
+from dfs_server.protocol import messages
+from dfs_server.protocol.batches import DIGEST_BYTES
+from dfs_server.protocol.frames import HEADER_BYTES
 from dfs_server.protocol.messages import GetPiece, Piece
-from dfs_server.protocol.pieces import PIECE_NUMBERS, blocks_match, piece_digest
+from dfs_server.protocol.pieces import PIECE_NUMBERS, block_count, blocks_match, piece_digest
 from dfs_server.protocol.status import Status
 from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.pace import Pace, Suspects
-from dfsfuse.data.placement import choose_sources
+from dfsfuse.data.placement import Homes, choose_sources
 from dfsfuse.data.race import Attempt, Race
 from dfsfuse.data.striping import piece_lengths, run_bytes
-from dfsfuse.data.transport import ClusterLike, run
+from dfsfuse.data.transport import Begun, ClusterLike, run
 from dfsfuse.errors import IncompleteError
 
 HEDGE_S: Final = 0.3
@@ -46,6 +50,20 @@ _NOT_THERE: Final = (Status.NOT_FOUND, Status.IO_ERROR)
 _log = logging.getLogger(__name__)
 
 
+@lru_cache(maxsize=1024)
+def _order(homes: Homes, all_servers: frozenset[int], usable: frozenset[int]) -> dict[int, tuple[int, ...]]:
+    """For each piece all servers in the order to ask them. The result is shared between callers: do not change it."""
+    strangers = sorted(all_servers, key=lambda server: (server not in usable, server))
+    sources = choose_sources(homes, usable)
+    return {number: tuple(dict.fromkeys((*sources[number], *strangers))) for number in PIECE_NUMBERS}
+
+
+@lru_cache(maxsize=1024)
+def head_bytes(length: int) -> int:
+    """How long the header and body of the reply are when a part of a piece of this length is asked for."""
+    return HEADER_BYTES + len(messages.encode(Piece(length, bytes(DIGEST_BYTES * block_count(length)))))
+
+
 class DownloadPlan:
     """Whom to ask for which piece next, and when to give up. Pure."""
 
@@ -60,9 +78,8 @@ class DownloadPlan:
         self._segment = segment
         self._said: dict[int, list[str]] = {number: [] for number in wanted}
         self._silent: set[int] = set()
-        sources = choose_sources(segment.homes, usable)
-        strangers = sorted(all_servers, key=lambda server: (server not in usable, server))
-        order = {number: tuple(dict.fromkeys((*sources[number], *strangers))) for number in wanted}
+        everywhere = _order(segment.homes, all_servers, usable)
+        order = {number: everywhere[number] for number in wanted}
         self.race = Race(order, need=1, patience_s=patience_s)
 
     def failed(self, attempt: Attempt, text: str, *, silent: bool) -> None:
@@ -83,55 +100,75 @@ class DownloadPlan:
 
 
 class _Download:
-    """One download, for `transport.run`. Gathers the verified runs."""
+    """One download: makes the calls, judges the answers, gathers the verified runs. With a plan for `transport.run`."""
 
-    def __init__(
-        self, segment: Segment, wanted: Wanted, plan: DownloadPlan, cluster: ClusterLike, pace: Pace, on_bad: OnBadPiece
-    ) -> None:
-        self.race = plan.race
+    plan: DownloadPlan
+
+    def __init__(self, segment: Segment, wanted: Wanted, cluster: ClusterLike, pace: Pace, on_bad: OnBadPiece) -> None:
         self._cluster = cluster
         self._on_bad = on_bad
         self.runs: dict[int, Run] = {}
         self._segment = segment
         self._wanted = wanted
-        self._plan = plan
         self._names = cluster.names
         self._pace = pace
-        self._lengths = dict(zip(PIECE_NUMBERS, piece_lengths(segment.length), strict=True))
+        self._lengths = piece_lengths(segment.length)
         self._sinks: dict[Attempt, memoryview] = {}  # one each: two servers may be sending the same piece
 
     def call(self, attempt: Attempt) -> Call:
         blocks = self._wanted[attempt.number]
-        sink = memoryview(bytearray(run_bytes(self._lengths[attempt.number], blocks)))
+        length = self._lengths[attempt.number - 1]
+        sink = memoryview(bytearray(run_bytes(length, blocks)))
         self._sinks[attempt] = sink
         request = GetPiece(self._segment.id, attempt.number, blocks.start, len(blocks))
-        return Call(server=attempt.server, request=request, sink=sink, stall_s=HARD_STALL_S, is_patient=True)
+        return Call(
+            server=attempt.server,
+            request=request,
+            sink=sink,
+            stall_s=HARD_STALL_S,
+            is_patient=True,
+            head_bytes=head_bytes(length),
+        )
+
+    @property
+    def race(self) -> Race:
+        return self.plan.race
 
     def finished(self, attempt: Attempt, result: Answer | Failure, now: float) -> None:
-        sink = self._sinks.pop(attempt)
         if isinstance(result, Failure):
+            del self._sinks[attempt]
             if result.status == Status.DIGEST_MISMATCH:
                 self._warn(attempt, result.text)
             elif result.status in _NOT_THERE and attempt.server in self._segment.homes[attempt.number - 1]:
                 self._on_bad(self._segment, attempt.number, attempt.server)
-            self._plan.failed(attempt, result.text, silent=result.status is None)
-            return
-        lie = self._lie(attempt.number, result, sink)
+            self.plan.failed(attempt, result.text, silent=result.status is None)
+        elif wrong := self.judge(attempt, result):
+            self.plan.failed(attempt, wrong, silent=False)
+        else:
+            self.note_pace(attempt, self.race.won(attempt, now))
+
+    def judge(self, attempt: Attempt, answer: Answer) -> str:
+        """Take the run if the answer is what the metadata promises: then empty. Else what is wrong, for people."""
+        sink = self._sinks.pop(attempt)
+        lie = self._lie(attempt.number, answer, sink)
         if lie:
             self._warn(attempt, lie)
-            self._plan.failed(attempt, f"{self._names[attempt.server]}: {lie}", silent=False)
-            return
-        self._pace.note(len(sink), self.race.won(attempt, now), attempt.server)
-        blocks = self._wanted[attempt.number]
-        self.runs[attempt.number] = Run(self._segment.id, attempt.number, blocks.start, sink.toreadonly())
+            return f"{self._names[attempt.server]}: {lie}"
+        first = self._wanted[attempt.number].start
+        self.runs[attempt.number] = Run(self._segment.id, attempt.number, first, sink.toreadonly())
+        return ""
+
+    def note_pace(self, attempt: Attempt, took_s: float) -> None:
+        """The server has sent good bytes after so long."""
+        self._pace.note(len(self.runs[attempt.number].data), took_s, attempt.server)
 
     def expired(self) -> None:
         for attempt in self.race.pending():
             text = f"{self._names[attempt.server]} was not done after {DEADLINE_S:.0f} s"
-            self._plan.failed(attempt, text, silent=True)
+            self.plan.failed(attempt, text, silent=True)
 
     def check(self) -> None:
-        error = self._plan.error()
+        error = self.plan.error()
         if error is not None:
             raise error
 
@@ -140,7 +177,7 @@ class _Download:
         reply = answer.reply
         if not isinstance(reply, Piece):
             return f"answered GetPiece with {type(reply).__name__}"
-        if reply.length != self._lengths[number] or answer.payload_bytes != len(data):
+        if reply.length != self._lengths[number - 1] or answer.payload_bytes != len(data):
             return f"sent {answer.payload_bytes} bytes of a piece of {reply.length}, not {len(data)}"
         if piece_digest(reply.digests) != self._segment.digests[number - 1]:
             return "sent digests that are not those of the piece"
@@ -173,9 +210,30 @@ def download(
 ) -> list[Run]:
     """The wanted blocks, verified, in order of pieces. Raises `IncompleteError` if some cannot be had."""
     lengths = piece_lengths(segment.length)
-    largest = max(run_bytes(lengths[number - 1], blocks) for number, blocks in wanted.items())
+    largest = max([run_bytes(lengths[number - 1], blocks) for number, blocks in wanted.items()])
+    patience_s = pace.patience_s(largest)
     usable = cluster.usable() - suspects.now(clock())
-    plan = DownloadPlan(segment, wanted, frozenset(cluster.names), usable, pace.patience_s(largest))
-    job = _Download(segment, wanted, plan, cluster, pace, on_bad)
-    run(job, cluster, suspects, deadline_s=DEADLINE_S, clock=clock)
+    job = _Download(segment, wanted, cluster, pace, on_bad)
+    first: Attempt | None = None
+    wrong = ""
+    begun_at = clock()
+    if len(wanted) == 1:  # a part of one piece: its first source has it, as a rule, and there is no race
+        (number,) = wanted
+        first = Attempt(number, choose_sources(segment.homes, usable)[number][0])
+        call = job.call(first)
+        result = cluster.ask_one(call, patience_s)
+        if isinstance(result, Answer):
+            suspects.answered(first.server)
+            if not (wrong := job.judge(first, result)):
+                job.note_pace(first, clock() - begun_at)
+                return [job.runs[number]]
+    job.plan = DownloadPlan(segment, wanted, frozenset(cluster.names), usable, patience_s)
+    begun: Begun | None = None
+    if first is not None:
+        assert job.race.take(begun_at) == first, "it is the one that the race begins with"
+        if wrong:
+            job.plan.failed(first, wrong, silent=False)
+        elif not isinstance(result, Answer):
+            begun = Begun(first, call, result)
+    run(job, cluster, suspects, deadline_s=DEADLINE_S, clock=clock, begun=begun)
     return [job.runs[number] for number in sorted(wanted)]

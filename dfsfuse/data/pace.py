@@ -15,6 +15,7 @@ __all__ = ["Pace", "Suspects"]
 
 FIRST_SUSPICION_S: Final = 2.0
 LONGEST_SUSPICION_S: Final = 60.0
+_NOBODY: Final[frozenset[int]] = frozenset()
 
 
 class Suspects:
@@ -34,10 +35,14 @@ class Suspects:
 
     def answered(self, server: int) -> None:
         """The server answered in time."""
+        if server not in self._until:
+            return
         with self._lock:
             self._until.pop(server, None)
 
     def now(self, now: float) -> frozenset[int]:
         """Who is spared at the moment."""
+        if not self._until:
+            return _NOBODY
         with self._lock:
             return frozenset(server for server, (until, _) in self._until.items() if now < until)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.pace import Suspects
@@ -44,6 +44,9 @@ class ClusterLike(Protocol):
     def excused_at(self) -> float: ...
     def note_fault(self, server: int, what: str) -> None: ...
     def exchange(self) -> ExchangeLike: ...
+    def ask_one(self, call: Call, patience_s: float) -> Answer | ExchangeLike:
+        """The answer, if it comes within `patience_s`; else an exchange, not yet entered, that has the call."""
+        ...
 
 
 class Job(Protocol):
@@ -65,26 +68,40 @@ class Job(Protocol):
         """Raise the error for the user if there is no hope left."""
 
 
-def run(job: Job, cluster: ClusterLike, suspects: Suspects, *, deadline_s: float, clock: Callable[[], float]) -> None:
+class Begun(NamedTuple):
+    """A race's first attempt, made before there was a race: its call is with an exchange that was not entered yet."""
+
+    attempt: Attempt
+    call: Call
+    exchange: ExchangeLike
+
+
+def run(
+    job: Job,
+    cluster: ClusterLike,
+    suspects: Suspects,
+    *,
+    deadline_s: float,
+    clock: Callable[[], float],
+    begun: Begun | None = None,
+) -> None:
     """Carry out the job. Returns when its race is done; raises what `job.check` raises."""
     race = job.race
-    attempts: dict[Call, Attempt] = {}
+    attempts: dict[Call, Attempt] = {} if begun is None else {begun.call: begun.attempt}
     deadline = clock() + deadline_s
-    with cluster.exchange() as exchange:
+    with cluster.exchange() if begun is None else begun.exchange as exchange:
         try:
             while not race.done():
                 now = clock()
                 deadline = max(deadline, cluster.excused_at + deadline_s)
                 if now >= deadline:
                     job.expired()
-                attempt = race.take(now)
-                if attempt:
+                while (attempt := race.take(now)) is not None:  # all of them before waiting
                     call = job.call(attempt)
                     attempts[call] = attempt
                     exchange.start(call)
                 job.check()
-                # After a start, do not wait: there may be more to start, and meanwhile bytes are moved.
-                result = exchange.next(0.0 if attempt else _wait_s(race, now, deadline))
+                result = exchange.next(_wait_s(race, now, deadline))
                 if result is not None:
                     _report(job, attempts.pop(result.call), result, suspects, clock())
         finally:

@@ -4,7 +4,8 @@ The kernel would wake another thread for each request, and both would contend fo
 that reads, answers and reads again is two to three times as fast. But an operation may wait for a network, and nobody
 else may have to wait for it. So there is a baton: who has it reads. With a kind of request (opcode) that took longer
 than `PATIENCE_S` the last time, it is passed on before the operation begins. Otherwise it is kept; and if the operation
-takes long after all, the supervisor passes it on: a thread that looks every `PATIENCE_S` while there is work.
+takes long after all, the supervisor passes it on: a thread that looks every `PATIENCE_S` while there is work. An
+operation that knows that it waits does so itself as soon as the next request has come (`on_duty`, `hand_over`).
 
 Threads: `_baton` is the right to read. `_lock` guards who keeps it while handling, and the counts. `_slow` is touched
 by atomic set operations only.
@@ -31,6 +32,13 @@ Read = Callable[[bytearray], int | None]
 Handle = Callable[[memoryview], None]
 
 
+class _Own(threading.local):
+    """Of each thread its own."""
+
+    turn = -1
+    """Which request it is handling, or has handled last."""
+
+
 class Readers:
     """Threads that read by `read` until it gives None, and handle by `handle`, which raises nothing."""
 
@@ -41,12 +49,14 @@ class Readers:
         buffer_bytes: int,
         threads_max: int,
         on_end: Callable[[], None] = lambda: None,
+        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_end` is called when there is nothing to read any more, perhaps while some still handle what they have
-        read; by each thread that sees it. It must not wait."""
+        read; by each thread that sees it. It must not wait. `on_start` is called by each thread when it begins."""
         self._read = read
         self._handle = handle
         self._on_end = on_end
+        self._on_start = on_start
         self._buffer_bytes = buffer_bytes
         self._threads_max = threads_max
         self._baton = threading.Lock()
@@ -63,6 +73,7 @@ class Readers:
         """The turn whose thread keeps the baton while it handles its request."""
         self._kept_opcode = 0
         self._slow: set[int] = set()
+        self._own = _Own()
         self._work = threading.Event()
         self.ended = threading.Event()
         """All threads have seen the end, or are told not to wait for it (`let_go`)."""
@@ -72,6 +83,18 @@ class Readers:
         with self._lock:
             self._start_reader()
         threading.Thread(target=self._supervise, name="fuse-supervisor", daemon=True).start()
+
+    def on_duty(self) -> bool:
+        """Whether nobody reads the next request before the calling thread, one of these, has answered its own."""
+        return self._kept == self._own.turn
+
+    def hand_over(self) -> None:
+        """The calling thread, one of these, has to wait: let another one read the next request."""
+        with self._lock:
+            if self._kept != self._own.turn:
+                return
+            self._kept = _NOBODY
+        self._pass_on()
 
     def let_go(self) -> None:
         """Do not wait for threads that are blocked in reading or in an operation."""
@@ -95,6 +118,7 @@ class Readers:
 
     def _run(self) -> None:
         try:
+            self._on_start()
             self._read_and_handle()
         except Exception:
             log.exception("a thread of the mount ends")
@@ -129,7 +153,7 @@ class Readers:
     def _take_turn(self, message: memoryview) -> bool:
         """Handle one request. Does this thread have the baton afterwards?"""
         opcode = wire.fuse_in_header.unpack_from(message)[1] if len(message) >= wire.fuse_in_header.size else 0
-        self._turn = turn = self._turn + 1
+        self._turn = self._own.turn = turn = self._turn + 1
         is_slow = opcode in self._slow
         if is_slow:
             self._pass_on()

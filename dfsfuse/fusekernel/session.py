@@ -44,15 +44,25 @@ class Session:
         threads_max: int = 16,
         patience: Patience = NO_PATIENCE,
         on_unmounted: Callable[[], None] = lambda: None,
+        watch: Callable[[int, Callable[[], bool], Callable[[], None]], None] = lambda *_: None,
     ) -> None:
         """`on_unmounted` is called, perhaps more than once, when the mount is gone: operations that wait should not do
-        so for long, since `serve` waits for them. It must not wait."""
+        so for long, since `serve` waits for them. It must not wait. `watch` is called by each thread before it serves,
+        with the descriptor, a function that tells whether nobody else reads from it just now, and one that has somebody
+        do so: for operations that wait, and can look meanwhile whether the next request has come."""
         self.device = Device(descriptor)
         self._operations = operations
         self._settings = settings or Settings()
         self._dispatcher = Dispatcher(operations, self.device, errno_of, patience)
         self._buffer_bytes = max(self._settings.max_write_bytes + HEADER_ROOM_BYTES, wire.FUSE_MIN_READ_BUFFER)
-        self._readers = Readers(self.device.read_into, self._handle, self._buffer_bytes, threads_max, on_unmounted)
+        self._readers = Readers(
+            self.device.read_into,
+            self._handle,
+            self._buffer_bytes,
+            threads_max,
+            on_unmounted,
+            lambda: watch(descriptor, self._readers.on_duty, self._readers.hand_over),
+        )
         self._is_cut_off = False
 
     def negotiate(self) -> Negotiated:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from dfsfuse.cluster import meanwhile
 from dfsfuse.fusekernel import mounting, time_limits, wire
 from dfsfuse.fusekernel.dispatch import Patience
 from dfsfuse.fusekernel.mounting import MountError
@@ -101,6 +102,11 @@ def patience_of(vfs: Vfs, wait_s: float) -> Patience:
     )
 
 
+def watch_requests(descriptor: int, is_wanted: Callable[[], bool], hand_over: Callable[[], None]) -> None:
+    """Whenever this thread waits for a server, it looks meanwhile whether the kernel has another request."""
+    meanwhile.watch(meanwhile.Watch(descriptor, is_wanted, hand_over))
+
+
 class KernelSession:
     """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if it cannot be. `eio`: what programs get for EIO."""
 
@@ -136,6 +142,7 @@ class KernelSession:
             threads_max=THREADS_MAX if not wait_s else WAITING_THREADS_MAX,
             patience=patience_of(vfs, wait_s),
             on_unmounted=partial(vfs.ending.is_near, unmount_timeout_s),
+            watch=watch_requests,
         )
         self._caches, self._mapped = connect(operations, vfs, self._session.device, fuse)
 

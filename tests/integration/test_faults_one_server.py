@@ -19,7 +19,7 @@ from support.mounts import USER, Grid, Mount, eventually, within
 from support.pieces_on_disk import large_piece_files
 from support.trees import assert_same_tree, content, make_tree
 
-from dfsfuse.namespace.log_map import RUNS
+from dfsfuse.namespace.map_client import RUNS
 
 pytestmark = pytest.mark.integration
 

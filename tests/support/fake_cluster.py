@@ -33,6 +33,11 @@ class FakeExchange:
         self._events: list[tuple[float, int, Call]] = []
         self._begun: dict[Call, float] = {}
         self._open = False
+        self._handed_back: list[Answer | Failure] = []
+
+    def hand_back(self, outcome: Answer | Failure) -> None:
+        """`next` returns it first."""
+        self._handed_back.append(outcome)
 
     def start(self, call: Call) -> None:
         assert self._open, "an exchange is used within its `with`"
@@ -48,6 +53,8 @@ class FakeExchange:
         heapq.heappush(self._events, (self._grid.clock() + delay_s, next(self._order), call))
 
     def next(self, timeout_s: float | None) -> Answer | Failure | None:
+        if self._handed_back:
+            return self._handed_back.pop()
         now = self._grid.clock()
         if not self._events:
             return None  # at once, as the real one
@@ -76,7 +83,7 @@ class FakeExchange:
         return self._grid[server].fault is Fault.HANG and server in self._cluster.usable()
 
     def unfinished(self) -> int:
-        return len(self._events)
+        return len(self._events) + len(self._handed_back)
 
     def abandon(self, call: Call) -> None:
         due = next((when for when, _, started in self._events if started is call), None)
@@ -180,6 +187,18 @@ class FakeCluster:
 
     def exchange(self, *, in_order: bool = False) -> FakeExchange:
         return FakeExchange(self)
+
+    def ask_one(self, call: Call, patience_s: float) -> Answer | FakeExchange:
+        """As the real one: an error is left to the exchange too."""
+        exchange = self.exchange().__enter__()
+        exchange.start(call)
+        outcome = exchange.next(patience_s)
+        if isinstance(outcome, Answer):
+            exchange.__exit__(None, None, None)
+            return outcome
+        if outcome is not None:
+            exchange.hand_back(outcome)
+        return exchange
 
     def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> dict[int, Answer | Failure]:
         results: dict[int, Answer | Failure] = {}

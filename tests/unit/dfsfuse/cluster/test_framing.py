@@ -39,10 +39,13 @@ def feed(
     cut = iter(cuts)
     at = 0
     while at < len(data):
-        buffer = reader.buffer()
-        assert len(buffer) > 0
-        count = min(len(buffer), len(data) - at, next(cut, 1 << 20))
-        buffer[:count] = data[at : at + count]
+        parts = reader.parts() or [reader.buffer()]
+        assert len(parts[0]) > 0
+        count = min(sum(map(len, parts)), len(data) - at, next(cut, 1 << 20))
+        left = memoryview(data)[at : at + count]
+        for part in parts:
+            here = min(len(part), len(left))
+            part[:here], left = left[:here], left[here:]
         at += count
         reader.received(count)
         while (body := reader.frame(expect)) is not None:
@@ -68,6 +71,72 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(shapes: list[tuple
     assert reader.at_rest
     for id, (_, payload_bytes) in enumerate(shapes, start=1):
         assert kept[id] == pattern(id + 100, payload_bytes) + b"\0\0\0"
+
+
+@given(
+    st.tuples(LENGTHS, LENGTHS),
+    st.tuples(LENGTHS, LENGTHS),
+    st.integers(HEADER_BYTES, SCRATCH_BYTES),
+    st.lists(st.integers(1, 9_000), max_size=60),
+)
+def test_a_frame_that_was_foreseen_comes_out_as_it_went_in_whatever_it_is(
+    foreseen: tuple[int, int], then: tuple[int, int], head_bytes: int, cuts: list[int]
+) -> None:
+    """Also if it is not as it was foreseen; or it is not delivered at all, and is told so."""
+    shapes = [foreseen, then]
+    wire, expected = bytearray(), []
+    for id, (body_bytes, payload_bytes) in enumerate(shapes, start=1):
+        wire += pack_header(id, body_bytes, payload_bytes) + pattern(id, body_bytes) + pattern(id + 100, payload_bytes)
+        expected.append((Header(id, body_bytes, payload_bytes), pattern(id, body_bytes)))
+    sinks = {id: memoryview(bytearray(payload_bytes)) for id, (_, payload_bytes) in enumerate(shapes, start=1)}
+    reader = FrameReader(LIMITS)
+    reader.foresee(head_bytes, sinks[1])
+    try:
+        assert feed(reader, bytes(wire), cuts, sinks) == expected
+    except ProtocolError:
+        assert foreseen[0] + HEADER_BYTES != head_bytes, "only what is not as foreseen may be refused"
+        return
+    assert reader.at_rest
+    for id, sink in sinks.items():
+        assert sink == pattern(id + 100, len(sink))
+
+
+def test_a_frame_that_was_foreseen_comes_with_one_read() -> None:
+    wire = pack_header(1, 500, 65_536) + pattern(1, 500) + pattern(2, 65_536)
+    sink = memoryview(bytearray(65_536))
+    reader = FrameReader(LIMITS)
+    reader.foresee(HEADER_BYTES + 500, sink)
+    head, payload = reader.parts() or ()
+    assert payload is sink
+    head[:], payload[:] = wire[: len(head)], wire[len(head) :]
+    reader.received(len(wire))
+    assert reader.frame(lambda _: sink) == pattern(1, 500)
+    assert reader.at_rest
+    assert reader.parts() is None
+    assert sink == pattern(2, 65_536)
+
+
+@pytest.mark.parametrize("body_bytes", [10, 700])
+def test_an_error_in_the_place_of_a_frame_that_was_foreseen(body_bytes: int) -> None:
+    """Shorter or longer than what was foreseen; a part of it may lie in the sink then."""
+    reader = FrameReader(LIMITS)
+    reader.foresee(HEADER_BYTES + 500, memoryview(bytearray(1000)))
+    sinks = {2: memoryview(bytearray(5))}
+    wire = pack_header(1, body_bytes, 0) + pattern(1, body_bytes) + pack_header(2, 3, 5) + b"abc" + b"after"
+    assert [body for _, body in feed(reader, wire, [], sinks)] == [pattern(1, body_bytes), b"abc"]
+    assert sinks[2] == b"after"
+
+
+def test_a_reader_that_foresaw_a_frame_lets_go_of_the_sink() -> None:
+    for got in (0, 5, 100):
+        sink = bytearray(10)
+        reader = FrameReader(LIMITS)
+        reader.foresee(HEADER_BYTES + 3, memoryview(sink))
+        wire = pack_header(1, 3, 10) + b"abc" + b"0123456789"
+        feed(reader, wire[:got], [], {1: memoryview(sink)})
+        if got < len(wire):
+            reader.drop()
+        sink.append(1)  # BufferError while anything refers to it
 
 
 def test_part_of_a_frame_is_not_at_rest() -> None:

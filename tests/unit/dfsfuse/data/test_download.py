@@ -16,7 +16,7 @@ from dfsfuse.data.block_cache import Run
 from dfsfuse.data.download import DEADLINE_S, HARD_STALL_S, HEDGE_S, DownloadPlan, download
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.pace import Pace, Suspects
-from dfsfuse.data.placement import Homes
+from dfsfuse.data.placement import Homes, choose_sources
 from dfsfuse.data.race import Attempt
 from dfsfuse.data.striping import piece_lengths, split
 from dfsfuse.data.upload import upload
@@ -85,6 +85,41 @@ def test_a_few_blocks_are_asked_for_and_no_more(bench: Bench) -> None:
 
 def test_what_is_handed_out_cannot_be_changed(bench: Bench) -> None:
     assert all(run.data.readonly for run in bench.download())
+
+
+def test_a_slow_first_source_is_waited_for_beside_the_other_one(bench: Bench) -> None:
+    """A part of one piece is asked for in a short way; when that takes long, a race goes on from there."""
+    (first, second) = choose_sources(bench.segment.homes, ALL)[1]
+    bench.grid[first].latency_s = HEDGE_S + 0.2
+    began = bench.grid.clock()
+    assert bench.download({1: range(1)})[0].data == PIECES[0][:BLOCK_BYTES]
+    assert bench.grid.clock() - began < HEDGE_S + 0.1
+    assert [call.server for call in bench.cluster.started] == [first, second]
+    assert first in bench.suspects.now(bench.grid.clock())
+
+    bench.cluster.started.clear()
+    bench.suspects.answered(first)
+    bench.grid[second].latency_s = 3.0
+    began = bench.grid.clock()
+    assert bench.download({1: range(1)})[0].data == PIECES[0][:BLOCK_BYTES]
+    assert bench.grid.clock() - began < HEDGE_S + 0.3, "the late answer is taken all the same"
+    assert [call.server for call in bench.cluster.started] == [first, second], "and nobody was asked twice"
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in (Fault.NONE, Fault.FULL)])
+def test_whatever_the_first_source_does_the_second_one_is_asked_once(bench: Bench, fault: Fault) -> None:
+    (first, second) = choose_sources(bench.segment.homes, ALL)[2]
+    bench.grid[first].fault = fault
+    assert bench.download({2: range(1, 2)})[0].data == PIECES[1][BLOCK_BYTES : 2 * BLOCK_BYTES]
+    assert [call.server for call in bench.cluster.started] == [first, second]
+
+
+def test_a_server_that_dies_in_the_middle_of_many_reads(bench: Bench) -> None:
+    (first, second) = choose_sources(bench.segment.homes, ALL)[3]
+    bench.grid[first].dies_after = 2
+    for _ in range(4):
+        assert bench.download({3: range(1)})[0].data == PIECES[2][:BLOCK_BYTES]
+    assert [call.server for call in bench.cluster.started] == [first, first, first, second, second]
 
 
 FAULTS = [fault for fault in Fault if fault not in (Fault.NONE, Fault.FULL)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from support.fake_kernel import request
 
-from dfsfuse.fusekernel import wire
+from dfsfuse.fusekernel import readers, wire
 from dfsfuse.fusekernel.readers import Readers
 
 DEADLINE_S = 10.0
@@ -21,12 +21,16 @@ class Requests:
     """A source of requests, and a record of who handled what."""
 
     def __init__(
-        self, threads_max: int, handle: Callable[[int], None], on_end: Callable[[], None] = lambda: None
+        self,
+        threads_max: int,
+        handle: Callable[[int], None],
+        on_end: Callable[[], None] = lambda: None,
+        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._handle_opcode = handle
         self.handled: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-        self.readers = Readers(self._read, self._handle, 4096, threads_max, on_end)
+        self.readers = Readers(self._read, self._handle, 4096, threads_max, on_end, on_start)
         self.reading = 0
         self.readers.start()
 
@@ -88,6 +92,39 @@ def test_nobody_waits_for_one_that_is_slow() -> None:
         go_on.set()
         assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
     requests.end()
+
+
+def test_one_that_knows_that_it_waits_hands_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the supervisor, and without being taken for slow from then on."""
+    monkeypatch.setattr(readers, "PATIENCE_S", 600.0)
+    go_on, seen = threading.Event(), []
+
+    def handle(opcode: int) -> None:
+        if opcode == SLOW:
+            seen.append(requests.readers.on_duty())
+            requests.readers.hand_over()
+            seen.append(requests.readers.on_duty())
+            requests.readers.hand_over()  # nothing is left to be handed over
+            _wait(go_on)
+
+    requests = Requests(16, handle)
+    requests.send(SLOW)
+    for _ in range(3):
+        requests.ask(QUICK)
+    go_on.set()
+    assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
+    assert seen == [True, False]
+    assert not requests.readers._slow
+    requests.end()
+
+
+def test_each_thread_is_told_that_it_begins() -> None:
+    begun: list[str] = []
+    requests = Requests(4, lambda opcode: None, on_start=lambda: begun.append(threading.current_thread().name))
+    name = requests.ask(QUICK)
+    requests.end()
+    assert begun[0] == name
+    assert len(set(begun)) == len(begun)
 
 
 def test_a_surprise_when_the_supervisor_sleeps() -> None:
