@@ -146,7 +146,7 @@ class Connection:
         self, body: bytes, payload: Sequence[Buffer] = (), sink: memoryview | None = None, head_bytes: int = 0
     ) -> None:
         """Send a request; `payload`'s buffers and `sink` are held until it is over. `head_bytes`: see `Call`."""
-        if head_bytes and sink is not None and self.is_free and self._reader.at_rest:
+        if head_bytes and sink is not None and self.ready and not self.owed and self._reader.at_rest:
             self._reader.foresee(head_bytes, sink)
         self._sink = sink
         self.answering = False

@@ -246,7 +246,7 @@ class Lines:
             idle = self._idle[id]
             if not idle or not self._circuits[id].up:
                 return None
-            return idle.pop() if idle[-1].ready and idle[-1].owed_until is None else None
+            return idle.pop() if idle[-1].ready and not idle[-1].owed else None
 
     def catch_up(self, connection: Connection) -> bool:
         """Read what has come on a connection that was idle. False, and closed, if it is of no further use.
