@@ -210,8 +210,9 @@ def position(state: AcceptorState, recall: bytes, now: float) -> Step:
     lease = state.lease
     if not recall or lease is None or now >= lease.until or lease.client == recall or not lease.number:
         return Step(state, state.position())
-    reply = state.position(lease.number)
-    return Step(replace(state, lease=replace(lease, recalled=True)), reply)
+    if not lease.recalled:
+        state = replace(state, lease=replace(lease, recalled=True))
+    return Step(state, state.position(lease.number))
 
 
 def let_go(state: AcceptorState, client: bytes, slot: int, now: float) -> AcceptorState:

@@ -1,9 +1,10 @@
-"""The running server: listens, gives each connection a session in a thread, deletes what was dropped, looks after what
-it holds (scrub), stops cleanly.
+"""The running server: listens, gives each connection a session in a thread, brings what was accepted into the tables
+when nothing more comes, deletes what was dropped, looks after what it holds (scrub), stops cleanly.
 
 This is the composition root: folder, accounts, namespaces and sessions are put together here. Knows no message.
 
-Threads: one accepts connections, one serves each connection, one deletes dropped pieces every minute, one scrubs;
+Threads: one accepts connections, one serves each connection, one flushes idle namespaces every second, one deletes
+dropped pieces every minute, one scrubs;
 `start` and `stop` belong to the thread that made the daemon. `_lock` guards `_sessions`. To stop, `_stopping` is set
 and then `_stop_read` becomes readable for good, which wakes whoever waits for a frame or a connection; whoever is in
 the middle of a request finishes it, for at most `STOP_S` seconds.
@@ -34,6 +35,8 @@ from dfs_server.session import AUTHENTICATION_S, House, Session
 from dfs_server.shares import Shares
 
 STOP_S: Final = 5.0
+FLUSH_INTERVAL_S: Final = 1.0
+"""Number of seconds between two looks for namespaces to which nothing more has come: these are flushed."""
 SWEEP_INTERVAL_S: Final = 60.0
 SCRUB_INTERVAL_S: Final = 60.0
 """How long after the start, and then how often, it is asked whether it is time for a scrub."""
@@ -93,6 +96,7 @@ class Daemon:
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
         self._threads = [
             threading.Thread(target=self._accept, name="accept", daemon=True),
+            threading.Thread(target=self._flush_idle, name="flush", daemon=True),
             threading.Thread(target=self._sweep, name="sweep", daemon=True),
         ]
         if config.scrub_days:
@@ -193,7 +197,11 @@ class Daemon:
         for thread in self._running_sessions():
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    # -------------------------------------------------------------- dropped pieces and scrub
+    # -------------------------------------------------------------- flushing, dropped pieces, and scrub
+
+    def _flush_idle(self) -> None:
+        while not self._stopping.wait(FLUSH_INTERVAL_S):
+            self._for_each_user(Namespace.flush_if_idle, "what was accepted cannot be brought into the tables")
 
     def _sweep(self) -> None:
         while not self._stopping.wait(self._sweep_interval_s):

@@ -1,6 +1,6 @@
 """A namespace's SQLite file: the one connection that writes, transactions, and the format of the tables.
 
-Two kinds of transaction: what others rely on waits for the disk (`synchronous=FULL`), what can be learnt again does
+Two kinds of transaction: what others rely on waits for the disk (`synchronous=FULL`), what can be done again does
 not. A file of an older format is brought up to date when it is opened, in one transaction; one of a newer format, or of
 another server or user, is refused. Knows the tables' names from `schema` only.
 
@@ -42,6 +42,7 @@ class Database:
         self.lock = threading.RLock()
         self.writer = self.connect()
         self.writer.text_factory = _any_text
+        self._waits_for_disk: bool | None = None  # whether the connection does, if that is known
         try:
             self._prepare(owner)
         except BaseException:
@@ -71,7 +72,9 @@ class Database:
         One that is not durable is on the disk with the next one that is: WAL is written in order.
         """
         db = self.writer
-        db.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+        if durable != self._waits_for_disk:
+            db.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+            self._waits_for_disk = durable
         db.execute("BEGIN IMMEDIATE")
         try:
             yield db

@@ -19,8 +19,9 @@ from typing import Final
 
 from dfs_server.namespace_store import NamespaceStore
 from dfs_server.open_pieces import OpenPieces
+from dfs_server.overlay import PieceName
 from dfs_server.piece_store import BadPieceError, HeldPiece, PieceStore, check_piece
-from dfs_server.piece_tables import PieceName, StoredPiece
+from dfs_server.piece_tables import StoredPiece
 from dfs_server.protocol.messages import MAX_PUT_PIECES_BYTES, MAX_SMALL_PIECE_BYTES
 from dfs_server.quarantine import BadPiece, Quarantine
 

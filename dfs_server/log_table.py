@@ -9,7 +9,7 @@ Threads: `LogTable` under the database's lock; `read` with any connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from sqlite3 import Connection
 from typing import Final, NamedTuple
 
@@ -39,18 +39,22 @@ class LogTable:
     """How much there is, and what is forgotten."""
 
     def __init__(self, db: Connection) -> None:
-        first, size = db.execute("SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log").fetchone()
-        self._first: int = first
-        self._bytes: int = size
+        self._first = self._bytes = 0
+        self.count_again(db)
 
-    def write(self, db: Connection, slot: int, ballot: Ballot, parsed: ParsedBatch) -> None:
-        """A batch at its slot, in the place of any other."""
-        db.execute(
+    def count_again(self, db: Connection) -> None:
+        """A transaction in which the log was changed has failed."""
+        query = "SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log"
+        self._first, self._bytes = db.execute(query).fetchone()
+
+    def write(self, db: Connection, logged: Sequence[tuple[int, Ballot, ParsedBatch]]) -> None:
+        """Batches at their slots, in order, each in the place of any other."""
+        db.executemany(
             "INSERT OR REPLACE INTO log (slot, round, client, digest, batch) VALUES (?, ?, ?, ?, ?)",
-            (slot, ballot.round, ballot.client, parsed.digest, parsed.encoded),
+            [(slot, ballot.round, ballot.client, parsed.digest, parsed.encoded) for slot, ballot, parsed in logged],
         )
-        self._bytes += len(parsed.encoded)
-        self._first = self._first or slot
+        self._bytes += sum(len(parsed.encoded) for _, _, parsed in logged)
+        self._first = self._first or (logged[0][0] if logged else 0)
 
     def trim(self, db: Connection, applied: int, is_tight: Callable[[], bool], keep_after: int | None = None) -> None:
         """Forget the oldest chosen batches when there are too many; who misses them copies the map. Those after
@@ -67,9 +71,11 @@ class LogTable:
 
     def cut(self, db: Connection, until: int) -> None:
         """Forget the batches up to this slot."""
+        query = "SELECT coalesce(sum(length(batch)), 0) FROM log WHERE slot <= ?"
+        (size,) = db.execute(query, (until,)).fetchone()
         db.execute("DELETE FROM log WHERE slot <= ?", (until,))
         self._first = until + 1
-        (self._bytes,) = db.execute("SELECT coalesce(sum(length(batch)), 0) FROM log").fetchone()
+        self._bytes -= size
 
 
 def read(db: Connection, after: int, until: int) -> Iterator[LogRow]:

@@ -43,21 +43,19 @@ class MapTable:
         self.scan: Scan | None = None
         """The scan under way. Whoever cannot say what changed ends it."""
 
-    def change(self, db: Connection, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> int:
-        """Put these items, then delete these; by how much the sum changes."""
-        latest = dict(puts)
-        for key in deletes:
-            latest.pop(key, None)
-        old = dict(_found(db, [*latest, *dict.fromkeys(deletes)]))
-        new = {key: checksums.of_item(key, value) for key, value in latest.items()}
+    def change(self, db: Connection, changes: Mapping[bytes, bytes | None]) -> int:
+        """Give these keys these values, or take them out (None); by how much the sum changes."""
+        keys = sorted(changes)  # neighbours are on one page
+        old = dict(_found(db, keys))
+        rows: list[tuple[bytes, bytes, int]] = []
+        for key in keys:
+            if (value := changes[key]) is not None:
+                rows.append((key, value, checksums.of_item(key, value)))
+        new = {key: checksum for key, _, checksum in rows}
         if self.scan is not None:
             self.scan.changed(old, new)
-        db.executemany(
-            "INSERT OR REPLACE INTO map (key, value, checksum) VALUES (?, ?, ?)",
-            zip(latest, latest.values(), new.values(), strict=True),
-        )
-        if deletes:
-            db.executemany("DELETE FROM map WHERE key = ?", [(key,) for key in deletes])
+        db.executemany("INSERT OR REPLACE INTO map (key, value, checksum) VALUES (?, ?, ?)", rows)
+        db.executemany("DELETE FROM map WHERE key = ?", [(key,) for key in keys if key not in new])
         return sum(new.values()) - sum(old.values())
 
     def replace(self, db: Connection) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from dfs_server.holdings import Holdings
 from dfs_server.namespace_store import NamespaceStore
 from dfs_server.open_piece import OpenPiece
 from dfs_server.open_pieces import OpenPieces
+from dfs_server.overlay import PieceName
 from dfs_server.piece_file import CorruptPieceError
 from dfs_server.piece_store import BadPieceError, Upload, check_piece
-from dfs_server.piece_tables import PieceName, StoredPiece
+from dfs_server.piece_tables import StoredPiece
 from dfs_server.protocol.messages import (
     MAX_AT_ONCE,
     MAX_HAVE_PIECES,
     MAX_SMALL_PIECES_BYTES,
+    Accept,
     AcceptedAt,
     Authenticate,
     Done,
@@ -50,6 +53,7 @@ from dfs_server.protocol.messages import (
     SmallPieces,
 )
 from dfs_server.protocol.status import Status
+from dfs_server.room_watch import RoomWatch
 from dfs_server.scrubber import Rest, Scrubber
 
 log = logging.getLogger(__name__)
@@ -67,12 +71,14 @@ class Namespace:
         reserve_bytes: int,
         room: Callable[[Path], tuple[int, int]],
         open_pieces: OpenPieces | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
         self._server = server
         self._store = store
         self._reserve_bytes = reserve_bytes
         self._room = room
+        self._watch = RoomWatch(self._free_bytes, monotonic)
         self.holdings = Holdings(folder, store, open_pieces=open_pieces)
         self.scrubber = Scrubber(folder, self.holdings, store)
 
@@ -151,6 +157,12 @@ class Namespace:
         with failures_told():
             return self.scrubber.run(period_s, bytes_per_s, rest)
 
+    def flush_if_idle(self) -> None:
+        """Bring into the tables what was accepted, if nothing more came since this was last asked. Raises
+        `RequestFailedError`."""
+        with failures_told():
+            self._store.flush_if_idle()
+
     def close(self) -> None:
         self._store.close()
 
@@ -158,7 +170,7 @@ class Namespace:
 
     def _answer_log(self, request: LogRequest) -> Reply:
         reply = self._store.handle(request)
-        if isinstance(reply, AcceptedAt) and self._free_bytes() <= 0:
+        if isinstance(request, Accept) and isinstance(reply, AcceptedAt) and self._watch.is_full(len(request.batch)):
             return AcceptedAt(reply.slot, reply.wanted, reply.recalled, full=True)
         return reply
 

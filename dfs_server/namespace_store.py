@@ -24,7 +24,7 @@ from dfs_server.database import Database, Owner
 from dfs_server.namespace_reader import NamespaceReader
 from dfs_server.namespace_writer import NamespaceWriter
 from dfs_server.piece_tables import PieceTables, StoredPiece
-from dfs_server.protocol.batches import BadBatchError, InlinePiece
+from dfs_server.protocol.batches import BadBatchError
 from dfs_server.protocol.messages import (
     Accept,
     BeginCopy,
@@ -74,11 +74,11 @@ class NamespaceStore:
         with contextlib.ExitStack() as undo:
             self._database = Database(folder / "namespace.db", Owner(server, folder.name), clock)
             undo.callback(self._database.close)
-            self.pieces = PieceTables(self._database, grace_s)
-            """Small pieces that are applied, and drops."""
+            self.pieces = PieceTables(self._database, grace_s, self.flush)
+            """Small pieces that have reached the tables, and drops."""
             undo.callback(self.pieces.close)
             self._writer = NamespaceWriter(self._database, server, self.pieces, monotonic=monotonic, is_tight=is_tight)
-            self._reader = NamespaceReader(self._database.connect())
+            self._reader = NamespaceReader(self._database.connect(), self._database.lock, lambda: self._writer.overlay)
             undo.pop_all()
 
     @property
@@ -91,7 +91,8 @@ class NamespaceStore:
         return self._database.connect()
 
     def close(self) -> None:
-        """Close the file. What was acknowledged is durable already."""
+        """Close the files. What was acknowledged is durable already."""
+        self._writer.close()
         self.pieces.close()
         self._reader.close()
         self._database.close()
@@ -128,9 +129,7 @@ class NamespaceStore:
                 chosen = [ParsedBatch.of(encoded) for encoded in encoded_batches]
                 return self._writer.step(lambda state: acceptor.learn(state, first, chosen))
             case GetPosition(recall):
-                if not recall:
-                    return self._writer.state.position()
-                return self._writer.step(lambda state: acceptor.position(state, recall, self._monotonic()))
+                return self._writer.position(recall)
             case GetBatches(after):
                 reply = self._reader.batches(after)
                 if not isinstance(reply, Error):
@@ -171,32 +170,39 @@ class NamespaceStore:
 
         The tail's pieces count: its batch may be chosen, and a reader may know that before this server does.
         """
-        for piece in self._tail_pieces():
-            if (piece.segment, piece.number) == (segment, number):
-                return StoredPiece(block_digests(piece.data), piece.data)
-        return self.pieces.get(segment, number)
+        data = self._in_tail().get((segment, number))
+        if data is None:
+            data = self._writer.overlay.piece((segment, number))
+        return self.pieces.get(segment, number) if data is None else StoredPiece(block_digests(data), data)
 
     def small_pieces(self, pieces: Iterable[tuple[bytes, int]]) -> Iterator[bytes | None]:
         """The data of each, in order, looked up as it is asked for; None for one that is not here as a small one."""
-        in_tail = {(piece.segment, piece.number): piece.data for piece in self._tail_pieces()}
         for piece in pieces:
-            if piece in in_tail:
-                yield in_tail[piece]
-            else:
-                found = self.pieces.get(*piece)
-                yield None if found is None else found.data
+            found = self.small_piece(*piece)
+            yield None if found is None else found.data
 
     def have_small(self, pieces: Sequence[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
         """Those of the (segment, number) that are here as small pieces, in the tail or applied."""
-        in_tail = {(piece.segment, piece.number) for piece in self._tail_pieces()}
-        return in_tail.intersection(pieces) | self.pieces.have(pieces)
+        waiting = self._in_tail().keys() & set(pieces)
+        return waiting | self._writer.overlay.have(pieces) | self.pieces.have(pieces)
 
-    def _tail_pieces(self) -> list[InlinePiece]:
-        # Looked at before the applied ones: a batch that is applied meanwhile is found there.
+    def _in_tail(self) -> dict[tuple[bytes, int], bytes]:
+        # A batch goes from the tail to the overlay and from there to the tables: whoever looks in this order finds it.
         tail = self._writer.state.tail
         if tail is None:
-            return []
-        return [piece for piece in tail.parsed.batch.pieces if self._server in piece.homes]
+            return {}
+        pieces = (piece for piece in tail.parsed.batch.pieces if self._server in piece.homes)
+        return {(piece.segment, piece.number): piece.data for piece in pieces}
+
+    # -------------------------------------------------------------- flushing
+
+    def flush(self) -> None:
+        """Bring what waits into the tables, durably."""
+        self._writer.flush()
+
+    def flush_if_idle(self) -> None:
+        """Do so if nothing has come since this was last asked."""
+        self._writer.flush_if_idle()
 
     # -------------------------------------------------------------- damage
 

@@ -1,8 +1,11 @@
 """The small pieces of a namespace, and the notes of what was dropped and since when: tables of its SQLite file.
 
-A small piece comes inside a batch, and is then stored in the batch's transaction (`apply`), or is put by who heals.
+A small piece comes inside a batch, and is stored here with those of many others (`apply`), or is put by who heals.
 Drops are notes only: a segment that a batch has dropped, or single pieces that are not wanted on this server any more.
 Who deletes after the grace period asks here what is due. Knows no file of a large piece, and no log.
+
+`get` and `have` say what is in the tables. Everything else speaks of all batches that are applied: it has `flush` bring
+here what waits elsewhere (`overlay`) first.
 
 Threads: writing under the database's lock, like all writing; reading over a connection of its own, guarded by
 `_read_lock`, so that it waits for no disk. `_any_marked` only ever becomes true.
@@ -10,17 +13,17 @@ Threads: writing under the database's lock, like all writing; reading over a con
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Final, NamedTuple
 
 from dfs_server.database import Database
+from dfs_server.overlay import PieceName, WaitingPiece
 from dfs_server.piece_store import HeldPiece
 from dfs_server.protocol.pieces import block_digests
-
-PieceName = tuple[bytes, int]
-"""A segment's id and a piece's number."""
 
 _BEFORE_ALL: Final = (b"", 0)
 _INSERT: Final = "INTO small_pieces (segment, number, digests, data, stored_s) VALUES (?, ?, ?, ?, ?)"
@@ -37,10 +40,11 @@ class StoredPiece(NamedTuple):
 
 
 class PieceTables:
-    """Small pieces and drops. `grace_s`: how long what was dropped is kept."""
+    """Small pieces and drops. `grace_s`: how long what was dropped is kept. `flush`: see the module."""
 
-    def __init__(self, database: Database, grace_s: float) -> None:
+    def __init__(self, database: Database, grace_s: float, flush: Callable[[], None]) -> None:
         self._database = database
+        self._flush = flush
         self._grace_ns = int(grace_s * 1e9)
         self._read_lock = threading.Lock()
         self._reader = database.connect()
@@ -68,12 +72,15 @@ class PieceTables:
 
     def totals(self) -> tuple[int, int]:
         """(count, bytes) of the small pieces."""
+        with contextlib.suppress(sqlite3.Error):  # a disk that is full must not keep a server from telling so
+            self._flush()
         with self._read_lock:
             count, size = self._reader.execute("SELECT pieces, bytes FROM small_totals").fetchone()
         return count, size
 
     def held(self, segment: bytes, number: int) -> HeldPiece | None:
         """How long this small piece is and since when it is here, or None."""
+        self._flush()
         query = "SELECT length(data), stored_s FROM small_pieces WHERE segment = ? AND number = ?"
         with self._read_lock:
             row = self._reader.execute(query, (segment, number)).fetchone()
@@ -81,23 +88,21 @@ class PieceTables:
 
     def listed(self, after: PieceName | None, limit: int) -> list[HeldPiece]:
         """Small pieces in order, from the first one after `after` on."""
+        self._flush()
         query = """SELECT segment, number, length(data), stored_s FROM small_pieces
             WHERE (segment, number) > (?, ?) ORDER BY segment, number LIMIT ?"""
         with self._read_lock:
             rows = self._reader.execute(query, (*(after or _BEFORE_ALL), limit)).fetchall()
         return [HeldPiece(*row) for row in rows]
 
-    def apply(self, db: Connection, pieces: Iterable[tuple[bytes, int, bytes]], drops: Sequence[bytes]) -> None:
-        """What a batch brings and drops, in the transaction in which it is applied."""
-        now_ns = self._database.clock()
-        rows = [(*piece[:2], block_digests(piece[2]), piece[2], now_ns // 10**9) for piece in pieces]
-        if rows:
-            db.executemany(f"INSERT OR IGNORE {_INSERT}", rows)
-        if drops:
-            db.executemany(
-                "INSERT OR IGNORE INTO drops (segment, dropped_ns) VALUES (?, ?)",
-                [(segment, now_ns) for segment in drops],
-            )
+    @staticmethod
+    def apply(db: Connection, pieces: Mapping[PieceName, WaitingPiece], drops: Mapping[bytes, int]) -> None:
+        """What batches bring and drop, and when each came or was dropped, in the caller's transaction."""
+        db.executemany(
+            f"INSERT OR IGNORE {_INSERT}",
+            [(*name, block_digests(data), data, came_ns // 10**9) for name, (data, came_ns) in sorted(pieces.items())],
+        )
+        db.executemany("INSERT OR IGNORE INTO drops (segment, dropped_ns) VALUES (?, ?)", sorted(drops.items()))
 
     def put(self, pieces: Sequence[tuple[bytes, int, bytes]]) -> None:
         """Small pieces in the place of what is there, all or none, durably. One that was dropped is wanted again."""
@@ -119,6 +124,7 @@ class PieceTables:
 
     def expired(self) -> list[bytes]:
         """Segments that were dropped longer ago than the grace period, oldest first; at most 10,000."""
+        self._flush()
         query = "SELECT segment FROM drops WHERE dropped_ns <= ? ORDER BY dropped_ns LIMIT ?"
         with self._read_lock:
             rows = self._reader.execute(query, (self._due_ns(), DUE_AT_ONCE)).fetchall()
@@ -154,6 +160,7 @@ class PieceTables:
 
     def dropped(self, pieces: Sequence[PieceName]) -> set[PieceName]:
         """Those of the pieces that wait to be deleted, by themselves or with their whole segment."""
+        self._flush()
         query = "SELECT 1 FROM drops WHERE segment = ?"
         marked = self.marked(pieces)
         with self._read_lock:
@@ -161,6 +168,7 @@ class PieceTables:
 
     def expired_marks(self) -> list[PieceName]:
         """Pieces that were marked longer ago than the grace period, oldest first; at most 10,000."""
+        self._flush()
         query = "SELECT segment, number FROM piece_drops WHERE dropped_ns <= ? ORDER BY dropped_ns LIMIT ?"
         with self._read_lock:
             rows = self._reader.execute(query, (self._due_ns(), DUE_AT_ONCE)).fetchall()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Kept in the file as SQLite's user_version."""
 
 PRAGMAS: Final = (
@@ -29,6 +29,7 @@ SCHEMA: Final = (
         copy_digest BLOB NOT NULL,
         map_sum INTEGER NOT NULL,    -- what the checksums of the map's items add up to
         tail BLOB NOT NULL,          -- tells the row of the log at applied + 1 from any other; empty if there is none
+        epoch BLOB NOT NULL,         -- of the redo log's records that came since; empty if there is no redo log
         checksum BLOB NOT NULL       -- of this row
     )""",
     # Whose file this is: a copy of it on another server, or for another user, would be a lie. One row.

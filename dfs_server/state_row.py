@@ -1,13 +1,15 @@
 """The one row of the table `state`: what the acceptor must never forget, the map's sum, and the copy under way.
 
-It is always written as a whole, with its checksum, in the transaction that changes any of it. The tail (the vote) is a
-row of the log; its mark is in here, so that it can neither change nor vanish unseen. Knows one table. No threads.
+It is always written as a whole, with its checksum, in the transaction that changes any of it, and is of the same moment
+as all other tables: what was promised and accepted since is in the redo log, in the records of its `epoch`. The tail
+(the vote) is a row of the log; its mark is in here, so that it can neither change nor vanish unseen. Knows one table.
+No threads.
 """
 
 from __future__ import annotations
 
 from sqlite3 import Connection
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from dfs_server import checksums
 from dfs_server.acceptor import AcceptorState, Tail
@@ -34,6 +36,8 @@ class StateRow(NamedTuple):
     """What the checksums of the map's items add up to."""
     tail: bytes = b""
     """`mark` of the tail; empty if there is none."""
+    epoch: bytes = b""
+    """Which records of the redo log came after this row was written; empty if there is no redo log."""
 
     def with_state(self, state: AcceptorState) -> Self:
         """The row with what the acceptor remembers now."""
@@ -52,18 +56,17 @@ class StateRow(NamedTuple):
 
     def write(self, db: Connection) -> None:
         """Write it in the place of what is there."""
-        db.execute(
-            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*self, checksums.of_fields(self)),
-        )
+        db.execute(_WRITE, (*self, checksums.of_fields(self)))
+
+
+_COLUMNS: Final = ", ".join((*StateRow._fields, "checksum"))
+_WRITE: Final = f"INSERT OR REPLACE INTO state (id, {_COLUMNS}) VALUES (1{', ?' * (len(StateRow._fields) + 1)})"
+_READ: Final = f"SELECT {_COLUMNS} FROM state WHERE id = 1"
 
 
 def read(db: Connection) -> StateRow | None:
     """The row; None if it is gone, or is not what was written."""
-    found = db.execute(
-        """SELECT round, client, applied, digest, read_from, copy, copy_slot, copy_digest, map_sum, tail, checksum
-        FROM state WHERE id = 1"""
-    ).fetchone()
+    found = db.execute(_READ).fetchone()
     if found is None:
         return None
     row = StateRow(*found[:-1])

@@ -33,8 +33,35 @@ def _to_3(db: Connection, _now_s: int) -> None:
     for column in ("map_sum INTEGER NOT NULL DEFAULT 0", "tail BLOB NOT NULL DEFAULT x''"):
         db.execute(f"ALTER TABLE state ADD COLUMN {column}")
     db.execute("ALTER TABLE state ADD COLUMN checksum BLOB NOT NULL DEFAULT x''")
-    row.write(db)
+    fields = row[: len(_FIELDS_OF_3)]
+    columns = ", ".join((*_FIELDS_OF_3, "checksum"))
+    db.execute(
+        f"INSERT OR REPLACE INTO state (id, {columns}) VALUES (1{', ?' * (len(fields) + 1)})",
+        (*fields, checksums.of_fields(fields)),
+    )
 
 
-UPGRADES: Final[Mapping[int, Callable[[Connection, int], None]]] = {1: _to_2, 2: _to_3}
+def _to_4(db: Connection, _now_s: int) -> None:
+    """There is no redo log yet. A row that is not what was written stays so, to be found damaged (`recovery`): what
+    nobody has written must not get a checksum."""
+    found = db.execute(f"SELECT {', '.join(_FIELDS_OF_3)}, checksum FROM state WHERE id = 1").fetchone()
+    db.execute("ALTER TABLE state ADD COLUMN epoch BLOB NOT NULL DEFAULT x''")
+    if found is not None and checksums.of_fields(fields := tuple(found[:-1])) == found[-1]:
+        StateRow(*fields).write(db)
+
+
+_FIELDS_OF_3: Final = (
+    "round",
+    "client",
+    "applied",
+    "digest",
+    "read_from",
+    "copy",
+    "copy_slot",
+    "copy_digest",
+    "map_sum",
+    "tail",
+)
+"""What the checksum of a row of format 3 is of."""
+UPGRADES: Final[Mapping[int, Callable[[Connection, int], None]]] = {1: _to_2, 2: _to_3, 3: _to_4}
 """By the older format; the time in seconds since 1970."""

@@ -104,6 +104,7 @@ def test_power_is_lost_at_every_change(layer: Path, traced: Traced, folder: Path
         ("of a piece's file", "CONTENTS"),
         ("of a piece's folder", "NAMES"),
         ("of SQLite's log", "EVERYTHING"),
+        ("of the redo log", "EVERYTHING"),
         ("of the quarantine", "NAMES"),
         ("of the user's folder", "NAMES"),
     ],

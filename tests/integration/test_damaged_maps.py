@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.flushed import flush
 from support.mounts import USER, Grid, eventually
 from support.trees import assert_same_tree, content
 
@@ -42,6 +43,7 @@ def source(grid: Grid, tmp_path: Path) -> Path:
 
 def spoil(grid: Grid, *statements: str) -> None:
     """Damage the database of one server, as a bad disk would: without the checksums."""
+    flush(grid.servers[VICTIM].root, USER)
     with contextlib.closing(sqlite3.connect(grid.servers[VICTIM].root / USER / "namespace.db", timeout=20)) as database:
         for statement in statements:
             assert database.execute(statement).rowcount > 0, statement
@@ -50,6 +52,7 @@ def spoil(grid: Grid, *statements: str) -> None:
 
 def map_of(root: Path) -> tuple[int, list[tuple[bytes, bytes]]]:
     """The slot and the items of a server's map, from its disk."""
+    flush(root, USER)
     with contextlib.closing(sqlite3.connect(f"file:{root / USER / 'namespace.db'}?mode=ro", uri=True)) as database:
         database.execute("BEGIN")
         (slot,) = database.execute("SELECT applied FROM state").fetchone()
@@ -138,6 +141,7 @@ def test_a_damaged_batch_is_not_passed_on_to_who_missed_it(grid: Grid, source: P
             (mount.path / f"missed-{number}").write_bytes(b"by DFS3")
         mount.unmount()
         for number in (1, 2, 4):  # all that could tell what was missed have a damaged log
+            flush(grid.servers[number].root, USER)
             with contextlib.closing(sqlite3.connect(grid.servers[number].root / USER / "namespace.db")) as database:
                 database.execute("UPDATE log SET batch = x'00' WHERE slot > (SELECT applied FROM state) - 3")
                 database.commit()

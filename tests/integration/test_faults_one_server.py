@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.flushed import flush
 from support.mounts import USER, Grid, Mount, eventually, within
 from support.pieces_on_disk import large_piece_files
 from support.trees import assert_same_tree, content, make_tree
@@ -153,6 +154,7 @@ def applied(grid: Grid) -> list[tuple[int, bytes]]:
     """The last slot that each server has applied, and its digest."""
     found = []
     for root in grid.roots().values():
+        flush(root, USER)
         with closing(sqlite3.connect(f"file:{root / USER / 'namespace.db'}?mode=ro", uri=True)) as database:
             found += database.execute("SELECT applied, digest FROM state").fetchall()
     return found

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.dfc_process import Outcome
+from support.flushed import flush
 from support.pieces_on_disk import large_piece_files
 from support.servers import ServerProcess, Servers
 from support.trees import content, make_tree
@@ -168,6 +169,7 @@ def test_nothing_is_put_right_while_the_servers_maps_differ(servers: Servers, df
         session.store.transact(lambda tx: tx.put(keys.inode(ino), records.encode(wrong)))
     put_orphan(servers[1])
     servers[3].kill()
+    flush(servers[3].root, USER)
     with contextlib.closing(sqlite3.connect(servers[3].root / USER / "namespace.db")) as db:
         row = (b"h/never", b"in no batch")
         db.execute("INSERT INTO map (key, value, checksum) VALUES (?, ?, ?)", (*row, checksums.of_item(*row)))

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from support.disk_model import Change, ForgetfulDisk, Lost, read_trace, write_out
 
+from dfs_server import log_table, overlay, redo_log
 from dfs_server.failures import RequestFailedError
 from dfs_server.namespace import Namespace
 from dfs_server.namespaces import Namespaces
@@ -70,13 +71,16 @@ def open_namespaces(root: Path) -> Namespaces:
 
 
 def _batches() -> list[bytes]:
-    """Three batches in a row: small pieces and keys; more keys; a key and a segment go."""
+    """Batches in a row: small pieces and keys; more keys; a key and a segment go; keys and pieces again."""
     encoded: list[bytes] = []
     previous = b""
     for contents in (
         {"puts": ((b"k1", b"one"), (b"k2", b"two")), "pieces": (InlinePiece(S, 1, ("DFS1",), b"small" * 50),)},
         {"puts": ((b"k3", b"three"),), "pieces": (InlinePiece(S, 2, ("DFS2",), b"elsewhere"),)},
         {"deletes": (b"k1",), "drops": (A,)},
+        {"puts": ((b"k1", b"again"), (b"k2", b"other"))},
+        {"deletes": (b"k3",), "pieces": (InlinePiece(T, 1, ("DFS1",), b"late" * 50),)},
+        {"puts": ((b"k3", b"last"),)},
     ):
         batch = Batch(batches.FORMAT, previous, b"client01", len(encoded) + 1, 0, **contents)  # type: ignore[arg-type]
         encoded.append(batches.encode(batch))
@@ -90,7 +94,11 @@ MAPS: tuple[dict[bytes, bytes], ...] = (
     {b"k1": b"one", b"k2": b"two"},
     {b"k1": b"one", b"k2": b"two", b"k3": b"three"},
     {b"k2": b"two", b"k3": b"three"},
+    {b"k1": b"again", b"k2": b"other", b"k3": b"three"},
+    {b"k1": b"again", b"k2": b"other"},
+    {b"k1": b"again", b"k2": b"other", b"k3": b"last"},
 )
+SLOTS = range(1, len(BATCHES) + 1)
 
 
 def _put(segment: bytes, data: bytes, *, replace: bool = False) -> Callable[[Namespace], None]:
@@ -103,8 +111,14 @@ def _put(segment: bytes, data: bytes, *, replace: bool = False) -> Callable[[Nam
     return step
 
 
-def _accept(slot: int) -> Callable[[Namespace], None]:
-    return lambda namespace: _answer(namespace, Accept(BALLOTS[0], slot, BATCHES[slot - 1]))
+def _accept(slot: int, ballot: Ballot = BALLOTS[0]) -> Callable[[Namespace], None]:
+    return lambda namespace: _answer(namespace, Accept(ballot, slot, BATCHES[slot - 1]))
+
+
+def _flush(namespace: Namespace) -> None:
+    """Nothing has come between two looks."""
+    namespace.flush_if_idle()
+    namespace.flush_if_idle()
 
 
 def _answer(namespace: Namespace, request: object) -> None:
@@ -138,6 +152,10 @@ STEPS: dict[str, Callable[[Namespace], None]] = {
     "put D": _put(D, LARGE),
     "quarantine D": _rot,
     "promise 2": lambda namespace: _answer(namespace, Promise(BALLOTS[1])),
+    "accept 4": _accept(4, BALLOTS[1]),
+    "accept 5": _accept(5, BALLOTS[1]),
+    "flush": _flush,
+    "accept 6": _accept(6, BALLOTS[1]),
 }
 NAMES = list(STEPS)
 
@@ -147,7 +165,9 @@ def _answer_nothing(_: object) -> None:
 
 
 def work(root: Path) -> None:
-    """All steps, each said when it is done."""
+    """All steps, each said when it is done. With such small bounds, batches are flushed and trimmed on the way."""
+    overlay.MAX_BATCHES, log_table.KEEP_BATCHES, log_table.TRIM_STEP = 2, 1, 1  # type: ignore[misc]
+    redo_log.GROW_BYTES = 4096  # type: ignore[misc]
     said = os.open(root / SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with closing(open_namespaces(root)) as namespaces:
         for name, step in STEPS.items():
@@ -193,8 +213,8 @@ def _check_log(namespace: Namespace, done: int) -> None:
     promised = max((ballot.round for ballot in BALLOTS if _done(f"promise {ballot.round}", done)), default=0)
     assert position.promised.round in (promised, promised + 1)
     accepted = position.applied + bool(position.tail_digest)
-    assert sum(_done(f"accept {slot}", done) for slot in (1, 2, 3)) <= accepted
-    assert accepted <= sum(_begun(f"accept {slot}", done) for slot in (1, 2, 3))
+    assert sum(_done(f"accept {slot}", done) for slot in SLOTS) <= accepted
+    assert accepted <= sum(_begun(f"accept {slot}", done) for slot in SLOTS)
     assert accepted - position.applied <= 1
     expected_digest = batches.digest(BATCHES[position.applied - 1]) if position.applied else b""
     assert position.digest == expected_digest
@@ -205,8 +225,8 @@ def _check_log(namespace: Namespace, done: int) -> None:
     assert isinstance(values, Values)
     found = {key: value for key, value in zip(keys, values.values, strict=True) if value is not None}
     assert found == MAPS[position.applied]
-    if accepted:
-        assert content(namespace, S) == b"small" * 50
+    assert accepted < 1 or content(namespace, S) == b"small" * 50
+    assert accepted < 5 or content(namespace, T) == b"late" * 50
 
 
 def _check_pieces(namespace: Namespace, done: int) -> None:
@@ -313,6 +333,7 @@ LEFT_OUT: dict[str, Callable[[str], bool]] = {
     "of a piece's file": lambda path: "/pieces/tmp/" in path,
     "of a piece's folder": lambda path: "/pieces/" in path and "/tmp" not in path,
     "of SQLite's log": lambda path: path.endswith("-wal"),
+    "of the redo log": lambda path: path.endswith(".redo"),
     "of the quarantine": lambda path: path.endswith("/quarantine"),
     "of the user's folder": lambda path: path in {".", "alice"},
 }

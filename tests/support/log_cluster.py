@@ -112,6 +112,7 @@ class LogCluster(FakeCluster):
         shutil.rmtree(emptied.folder)
         emptied.store = emptied.open()
         for other in self.servers:
+            other.store.flush()
             with other.store._database.lock, other.store._database.transaction(durable=False) as db:
                 db.execute("DELETE FROM log WHERE slot <= (SELECT applied FROM state)")
 

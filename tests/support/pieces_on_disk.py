@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.flushed import flush
+
 HEADER_BYTES, BLOCK_BYTES, DIGEST_BYTES = 64, 65536, 32
 LENGTH_OFFSET = 12
 
@@ -38,6 +40,7 @@ def cut(data: bytes) -> dict[int, bytes]:
 
 def pieces_of(root: Path, user: str) -> Iterator[tuple[int, bytes]]:
     """(number, data) of every piece that a server has on its disk for this user. It may be sweeping meanwhile."""
+    flush(root, user)
     folder = root / user
     for path in (folder / "pieces").rglob("*.[1-4]"):
         if path.parent.name == "tmp":

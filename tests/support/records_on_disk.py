@@ -1,6 +1,6 @@
 """What a server's map says of files' data, and which pieces the servers have: read from their folders.
 
-To see from outside whether every piece is where it belongs. What is in the log and not applied yet is not seen.
+To see from outside whether every piece is where it belongs. What is accepted and not known to be chosen is not seen.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import contextlib
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
+
+from support.flushed import flush
 
 from dfsfuse.data import extents
 from dfsfuse.data.placement import ring, rotation_of_region
@@ -19,6 +21,7 @@ def _query(root: Path, user: str, query: str, *parameters: bytes) -> list[tuple[
     path = root / user / "namespace.db"
     if not path.exists():  # an empty server, before its first client
         return []
+    flush(root, user)
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'small_pieces'").fetchone():  # or just then
             return []

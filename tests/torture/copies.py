@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 from blake3 import blake3
+from support.flushed import flush
 from support.pieces_on_disk import BLOCK_BYTES, DIGEST_BYTES, HEADER_BYTES, LENGTH_OFFSET
 
 PIECES: Final = (1, 2, 3, 4)
@@ -106,6 +107,7 @@ def _digest(data: bytes) -> bytes:
 
 def spoil_small_pieces(root: Path, user: str, count: int) -> int:
     """Flip a bit in some small pieces of a server that is not running. How many it were."""
+    flush(root, user)
     with contextlib.closing(sqlite3.connect(root / user / "namespace.db")) as database, database:
         rows = database.execute(
             "SELECT segment, number, data FROM small_pieces WHERE length(data) > 0 ORDER BY segment LIMIT ?", (count,)
@@ -120,6 +122,7 @@ def spoil_small_pieces(root: Path, user: str, count: int) -> int:
 
 def spoil_map_rows(root: Path, user: str, random: random_numbers.Random) -> None:
     """Flip a bit in values and keys of the map, and in batches of the log, of a server that is not running."""
+    flush(root, user)
     with contextlib.closing(sqlite3.connect(root / user / "namespace.db")) as database, database:
         keys = [key for (key,) in database.execute("SELECT key FROM map WHERE length(value) > 0 ORDER BY key")]
         for key in random.sample(keys, min(len(keys), 20)):
@@ -146,6 +149,7 @@ def _flipped(data: bytes, random: random_numbers.Random) -> bytes:
 
 @contextlib.contextmanager
 def _database(root: Path, user: str) -> Iterator[sqlite3.Connection]:
+    flush(root, user)
     with contextlib.closing(
         sqlite3.connect(f"file:{root / user / 'namespace.db'}?mode=ro", uri=True, timeout=20)
     ) as database:

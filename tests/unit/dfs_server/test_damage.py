@@ -84,13 +84,17 @@ class Server:
         return reply.items if isinstance(reply, Items) else reply
 
     def spoil(self, statement: str) -> None:
-        """Change the file behind the server's back."""
+        """Change the file behind the server's back. All that was accepted is in its tables."""
+        with self.store._database.lock:
+            self.store._writer._flush()
         with closing(sqlite3.connect(self.folder / "namespace.db")) as db:
             db.execute("PRAGMA ignore_check_constraints = ON")
             assert db.execute(statement).rowcount > 0
             db.commit()
 
     def reopen(self) -> None:
+        """It is killed: it writes nothing any more. Then it starts again."""
+        self.store._writer.close = lambda: None  # type: ignore[method-assign]
         self.store.close()
         self.store = NamespaceStore(self.folder, "DFS1")
 
@@ -170,6 +174,7 @@ def test_a_checksum_that_is_no_number_does_not_keep_the_log_from_going_on(server
     server.spoil(f"UPDATE map SET checksum = {checksum} WHERE key = x'61'")
     server.commit((b"a", b"new"))
     server.apply()
+    server.store.flush()
     before = server.position()
     server.reopen()
     assert server.position() == before
@@ -215,6 +220,7 @@ def test_a_copy_that_cannot_be_completed_is_refused(server: Server) -> None:
 def test_the_log_is_kept_back_to_the_copy_while_that_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfs_server.log_table.KEEP_BATCHES", 5)
     monkeypatch.setattr("dfs_server.log_table.TRIM_STEP", 2)
+    monkeypatch.setattr("dfs_server.overlay.MAX_BATCHES", 1)
     server.spoil(ROWS["a value"])
     assert isinstance(server.items(), Error)
     assert server.store.handle(BeginCopy(b"copy", 2, server.digests[2])) == Done()
@@ -356,8 +362,10 @@ def test_a_scan_goes_through_maps_of_several_steps_while_batches_go_on(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dfs_server.row_scan.STEP_ROWS", 10)
+    monkeypatch.setattr("dfs_server.overlay.MAX_BATCHES", 2)
     server.commit(*((b"k%03d" % number, b"old") for number in range(100)))
     server.apply()
+    server.store.flush()
     steps = 0
     for _ in server.store.scan().steps():
         steps += 1
@@ -377,6 +385,7 @@ def test_a_scan_notices_a_lost_row_though_batches_go_on(server: Server, monkeypa
     monkeypatch.setattr("dfs_server.row_scan.STEP_ROWS", 10)
     server.commit(*((b"k%03d" % number, b"old") for number in range(50)))
     server.apply()
+    monkeypatch.setattr("dfs_server.overlay.MAX_BATCHES", 2)
     server.spoil("DELETE FROM map WHERE key = CAST('k030' AS BLOB)")
 
     def walk() -> None:
@@ -392,7 +401,10 @@ def test_a_transaction_that_fails_ends_the_scan_and_leaves_the_sum(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dfs_server.row_scan.STEP_ROWS", 1)
+    server.apply()
+    server.store.flush()
     server.commit((b"a", b"changed behind the walk"))
+    server.apply()
     walk = server.store.scan().steps()
     next(walk), next(walk), next(walk)  # the log, a, b
 
@@ -402,14 +414,15 @@ def test_a_transaction_that_fails_ends_the_scan_and_leaves_the_sum(
     with monkeypatch.context() as patch:
         patch.setattr("dfs_server.state_row.StateRow.write", full)
         with pytest.raises(sqlite3.OperationalError):
-            server.apply()
+            server.store.flush()
     for _ in walk:
         pass
-    server.apply()
+    server.store.flush()
     server.scan()
 
 
 def test_a_log_whose_batches_do_not_follow_each_other_is_cut_by_the_scan(server: Server) -> None:
+    server.store.flush()
     with closing(sqlite3.connect(server.folder / "namespace.db")) as db:
         encoded = batches.encode(Batch(batches.FORMAT, b"9" * 32, b"client", 3, 0, ((b"b", b"evil"),)))
         db.execute("UPDATE log SET batch = ?, digest = ? WHERE slot = 3", (encoded, batches.digest(encoded)))

@@ -256,6 +256,7 @@ class TestFindings:
         encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, ((b"a", b"1"), (b"b", b"2"))))
         client.ask(Accept(BALLOT, 1, encoded))
         client.ask(Chosen(1, batches.digest(encoded)))
+        client.ask(ListPieces())  # now it is in the tables
         with contextlib.closing(sqlite3.connect(house.root / "alice" / "namespace.db", timeout=20)) as database:
             database.execute("DELETE FROM map WHERE key = x'61'")
             database.commit()

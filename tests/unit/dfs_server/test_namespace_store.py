@@ -291,6 +291,7 @@ def test_a_copy_that_failed_makes_room_for_the_next_one(store: NamespaceStore) -
 def test_a_trimmed_log_says_so(store: NamespaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfs_server.log_table.KEEP_BATCHES", 20)
     monkeypatch.setattr("dfs_server.log_table.TRIM_STEP", 5)
+    monkeypatch.setattr("dfs_server.overlay.MAX_BATCHES", 4)
     writer = Writer(store)
     for _ in range(40):
         writer.commit(puts=((b"k", b"v"),))
@@ -312,6 +313,7 @@ def test_who_reads_the_map_as_of_a_slot_holds_the_log_and_who_reads_it_as_it_is_
     """A copy names the slot where it began. A sweep reads each server's map as it is: at slot 0 or later."""
     monkeypatch.setattr("dfs_server.log_table.KEEP_BATCHES", 5)
     monkeypatch.setattr("dfs_server.log_table.TRIM_STEP", 2)
+    monkeypatch.setattr("dfs_server.overlay.MAX_BATCHES", 2)
     writer = Writer(store)
     writer.commit(puts=((b"k", b"v"),))
     first = writer.digest
@@ -326,6 +328,7 @@ def test_on_a_full_disk_the_log_is_short_and_its_room_is_used_again(
 ) -> None:
     monkeypatch.setattr("dfs_server.log_table.TRIM_STEP", 5)
     monkeypatch.setattr("dfs_server.log_table.KEEP_TIGHT_BYTES", 200_000)
+    monkeypatch.setattr("dfs_server.redo_log.MAX_BYTES", 40_000)
     tight = False
     with closing(NamespaceStore(tmp_path, "DFS1", is_tight=lambda: tight)) as store:
         writer = Writer(store)
@@ -338,7 +341,7 @@ def test_on_a_full_disk_the_log_is_short_and_its_room_is_used_again(
             (log_bytes,) = db.execute("SELECT sum(length(batch)) FROM log").fetchone()
             return log_bytes, db.execute("PRAGMA page_count").fetchone()[0]
 
-        log_bytes, pages = sizes(50)
+        log_bytes, pages = sizes(60)
         assert log_bytes > 1_000_000
         tight = True
         assert sizes(50)[0] < 300_000
@@ -356,18 +359,21 @@ def test_not_a_batch_is_an_error_and_changes_nothing(store: NamespaceStore) -> N
     assert store.handle(GetPosition()) == Position(0, b"", Ballot(0, b""))
 
 
-def test_a_transaction_that_fails_changes_nothing(store: NamespaceStore) -> None:
+def test_a_flush_that_fails_changes_nothing(store: NamespaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfs_server.overlay.MAX_BATCHES", 1)
     writer = Writer(store)
     writer.commit(puts=((b"k", b"1"),))
+    writer.commit(puts=((b"k", bytes(1_000_000)),))
     before = store.handle(GetPosition())
     (pages,) = store._database.writer.execute("PRAGMA page_count").fetchone()
     store._database.writer.execute(f"PRAGMA max_page_count = {pages}")
-    big = batches.encode(Batch(1, writer.digest, b"c", 2, 0, puts=((b"k", bytes(1_000_000)),)))
-    with pytest.raises(sqlite3.OperationalError, match="full"):
-        store.handle(Accept(BALLOT, 2, big))
-    assert store.handle(GetPosition()) == before
+    third = batches.encode(Batch(1, writer.digest, b"c", 3, 0, puts=((b"k", b"3"),)))
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            store.handle(Accept(BALLOT, 3, third))
+        assert store.handle(GetPosition()) == before
     store._database.writer.execute("PRAGMA max_page_count = 1000000")
-    assert store.handle(Accept(BALLOT, 2, big)) == AcceptedAt(2)
+    assert store.handle(Accept(BALLOT, 3, third)) == AcceptedAt(3)
 
 
 def test_another_format_is_refused(store: NamespaceStore, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from support.daemons import eventually
 from support.grid import Fault
 from support.log_cluster import LogCluster
 
-from dfs_server import log_table
+from dfs_server import log_table, overlay
 from dfs_server.damage import DamagedMapError
 from dfs_server.protocol.ballots import ZERO
 from dfs_server.protocol.messages import (
@@ -283,6 +283,7 @@ def test_what_is_written_during_a_copy_is_not_trimmed_before_it_is_passed_on(
     """Else a copy that takes longer than the log reaches back would be of no use, and the next one neither."""
     monkeypatch.setattr(log_table, "KEEP_BATCHES", 20)
     monkeypatch.setattr(log_table, "TRIM_STEP", 5)
+    monkeypatch.setattr(overlay, "MAX_BATCHES", 1)
     cluster, log, tender = emptied
     cluster.grid[4].latency_s = 0.2
     for _ in range(200):

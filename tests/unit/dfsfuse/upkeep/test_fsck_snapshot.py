@@ -132,6 +132,7 @@ def test_what_two_servers_say_at_different_slots_is_no_difference(namespace: Nam
 
 def damage(namespace: Namespace, server: int, statement: str) -> None:
     """Change a server's map behind its back."""
+    namespace.cluster.servers[server - 1].store.flush()
     path = namespace.folder / f"DFS{server}" / "namespace.db"
     with contextlib.closing(sqlite3.connect(path)) as database:
         assert database.execute(statement).rowcount == 1
