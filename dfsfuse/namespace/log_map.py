@@ -161,6 +161,10 @@ class LogMap:
                 resume, value = procedure.send, self._carry_out(step)
             except Exception as error:  # noqa: BLE001 - it is the procedure's
                 resume, value = procedure.throw, error
+            except BaseException:  # who is interrupted waits for nothing any more
+                with self._lock:
+                    procedure.close()
+                raise
 
     def _carry_out(self, step: Step) -> object:
         match step:

@@ -126,6 +126,10 @@ class MapClient:
         self.cache = MapCache(family_of)
         self.has_worker = False
         """Whether changes may be answered before they are committed: `work` sees to it that they are."""
+        self._is_awake = False
+        """Whether the worker will look by itself for what is to be done."""
+        self._waiting = 0
+        """Number of operations that commit what they wait for, and with it all that was answered before."""
         self._fetcher = Fetcher(family_of, lambda: self.cache, self._absorb, self._apply_waiting)
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
@@ -174,15 +178,19 @@ class MapClient:
         """Wait until this change is durable, or see that it is on its way. Its failure is told to all who wait for it,
         and to nobody else."""
         if not durable and not self.journal.is_full:
-            self._bell.set()
+            self._wake()
             return
-        while not change.done:
-            try:
-                yield WithLog(self._commit_pending(until=change))
-            except KeptError:
-                if not durable:
-                    return
-                yield Pause(KEEP_EVERY_S)
+        self._waiting += 1
+        try:
+            while not change.done:
+                try:
+                    yield WithLog(self._commit_pending(until=change))
+                except KeptError:
+                    if not durable:
+                        return
+                    yield Pause(KEEP_EVERY_S)
+        finally:
+            self._waiting -= 1
         if change.failure is not None:
             raise change.failure
 
@@ -421,7 +429,7 @@ class MapClient:
         news = yield from self._absorb()
         if done:
             self._is_made(contents, begun, news, is_in_cache=is_in_cache)
-        self._bell.set()  # if it failed, some servers may have given a lease all the same: it is to be let go
+        self._wake()  # if it failed, some servers may have given a lease all the same: it is to be let go
         if failure is not None:
             raise failure
         return done
@@ -510,7 +518,7 @@ class MapClient:
         return self._ends_at < float("inf")
 
     def _keep(self, error: DfsError) -> NoReturn:
-        self._bell.set()
+        self._wake()
         raise KeptError(f"changes that were answered wait for servers: {error}") from error
 
     def _lose(self, error: DfsError, sent: list[PendingChange] | None = None) -> None:
@@ -593,28 +601,41 @@ class MapClient:
     # -------------------------------------------------------------- the worker
 
     def work(self) -> Procedure[None]:
-        """Commit what was answered before its commit, and let go of the lease when writing pauses; until the end."""
+        """Commit what was answered before its commit, and let go of the lease when writing pauses; until the end.
+
+        It is woken for the first of many operations only: as long as they go on, it looks once in `SETTLE_AFTER_S`. It
+        leaves the log to them if there is nothing to do, or if somebody who waits for it does it anyway.
+        """
         while self.has_worker:
             yield AwaitWork(None)
-            settled = False
-            while self.has_worker and not settled:
-                yield Linger(LINGER_S)
+            self._bell.clear()
+            self._is_awake = True
+            wait_s = LINGER_S
+            while self.has_worker and self._is_awake:
+                yield Linger(wait_s)
                 if not self.has_worker:
                     return
-                more = False
+                wait_s = SETTLE_AFTER_S
+                if self._waiting:
+                    continue
                 try:
-                    more = yield from self.commit_waiting()
+                    if (yield from self.commit_waiting()):
+                        wait_s = LINGER_S
+                    else:
+                        yield from self.settle_if_idle()
                 except Exception:
-                    log.exception("what was answered could not be committed yet")
-                self._bell.clear()
-                try:
-                    settled = not more and not (yield AwaitWork(SETTLE_AFTER_S)) and (yield from self.settle_if_idle())
-                except Exception:
-                    log.exception("the lease could not be let go of yet")
-                    yield Linger(RETRY_S)
+                    log.exception("what was answered is not committed yet, or the lease not let go of")
+                    wait_s = RETRY_S
+
+    def _wake(self) -> None:
+        """There is something for the worker."""
+        if not self._is_awake:
+            self._bell.set()
 
     def commit_waiting(self) -> Procedure[bool]:
         """Commit what was answered so far, and nobody waits for. True if something waits again."""
+        if not self.journal:
+            return False
         try:
             more: bool = yield WithLog(self._commit_waiting())
         except KeptError:
@@ -630,6 +651,8 @@ class MapClient:
     def settle_if_idle(self) -> Procedure[bool]:
         """Let go of the lease if nothing waits. False if something does, or was committed while the log was busy: who
         has waited for his turn must not lose it to what was idle before."""
+        if not self.lease.is_idle(self._clock()):
+            return False
         settled: bool = yield WithLog(self._settle_if_idle())
         return settled
 
@@ -639,6 +662,7 @@ class MapClient:
             return False
         with contextlib.suppress(DfsError):
             yield from self._settle()
+        self._is_awake = False  # still with the log: whoever commits next wakes the worker
         return True
 
 

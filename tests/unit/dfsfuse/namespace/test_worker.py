@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from support.fake_log import Clock, FakeLog, HandBell, SharedLog, family_of
 
+from dfsfuse.cluster.lease import SETTLE_AFTER_S
 from dfsfuse.errors import MaybeDoneError
 from dfsfuse.namespace.log_map import LogMap
-from dfsfuse.namespace.map_client import RETRY_S
+from dfsfuse.namespace.map_client import LINGER_S, RETRY_S
 from dfsfuse.namespace.map_steps import AwaitWork, Linger, Step, WithLog
 
 
@@ -102,3 +103,76 @@ def test_an_unexpected_exception_does_not_end_the_worker(
     steps_of_a_worker(leased, clock, 100)
     assert log.asked == ["commit", "settle"]
     assert clock() - begun > RETRY_S, "it does not try again and again"
+
+
+class CountingBell:
+    """How often it was rung."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+
+    def set(self) -> None:
+        self.rung += 1
+
+    def clear(self) -> None:
+        pass
+
+
+def test_only_a_worker_that_sleeps_is_woken(leased: LogMap, log: FakeLog, clock: Clock) -> None:
+    bell = leased.client._bell = CountingBell()
+    work = leased.client.work()
+    assert next(work) == AwaitWork(None)
+    leased.transact(lambda tx: tx.put(b"a", b"1"))
+    leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
+    assert bell.rung > 0
+    assert work.send(True) == Linger(LINGER_S)
+    bell.rung = 0
+    for number in range(5):
+        leased.transact(lambda tx, number=number: tx.put(b"%d" % number, b"1"))  # type: ignore[misc]
+        leased.transact(lambda tx, number=number: tx.put(b"d%d" % number, b"1"), durable=False)  # type: ignore[misc]
+    assert bell.rung == 0
+    commits = log.asked.count("commit")
+    step = work.send(None)
+    assert isinstance(step, WithLog), "something waits that nobody waits for"
+    leased.run(step.procedure)
+    assert log.asked.count("commit") == commits + 1
+    assert work.send(False) == Linger(SETTLE_AFTER_S)
+    clock.now += SETTLE_AFTER_S
+    step = work.send(None)
+    assert isinstance(step, WithLog)
+    leased.run(step.procedure)
+    assert log.asked[-1] == "settle"
+    assert bell.rung == 0
+    leased.transact(lambda tx: tx.put(b"z", b"1"))
+    assert bell.rung > 0, "it sleeps as soon as it has let go, though it does not wait yet"
+    assert work.send(True) == AwaitWork(None)
+
+
+def test_the_worker_leaves_the_log_to_who_does_its_work(leased: LogMap, log: FakeLog) -> None:
+    work = leased.client.work()
+    next(work)
+    assert work.send(True) == Linger(LINGER_S)
+    seen: list[Step] = []
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    log.before_commit.append(lambda: seen.append(work.send(None)))
+    leased.transact(lambda tx: tx.put(b"b", b"1"))
+    assert seen == [Linger(SETTLE_AFTER_S)]
+    assert log.asked.count("commit") == 1, "both"
+    leased.transact(lambda tx: tx.put(b"c", b"1"), durable=False)
+    assert isinstance(work.send(None), WithLog)
+
+
+def test_what_waits_behind_who_was_interrupted_is_committed(leased: LogMap, log: FakeLog) -> None:
+    """Ctrl-C reaches a program that uses the library in the middle of its commit."""
+    work = leased.client.work()
+    next(work)
+    work.send(True)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    log.before_commit.append(interrupt)
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        leased.transact(lambda tx: tx.put(b"a", b"1"))
+    assert isinstance(work.send(None), WithLog), "it does not rely on who is gone"
+    del interrupted
