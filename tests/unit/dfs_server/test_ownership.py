@@ -50,7 +50,7 @@ def test_what_belongs_to_somebody_else_is_not(place: Path) -> None:
 
 
 @PLACES
-@pytest.mark.parametrize("mode", [0o777, 0o775])
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
 def test_nor_what_others_can_write_to(place: Path, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
     someone = pwd.struct_passwd(("someone", "x", OTHER, 4712, "", "/", ""))
     monkeypatch.setattr(pwd, "getpwall", lambda: [someone])

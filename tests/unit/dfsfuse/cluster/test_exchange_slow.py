@@ -12,7 +12,7 @@ from support.wire_server import DEADLINE_S, POSITION, Line, WireServer
 from dfs_server.protocol.messages import GetPosition, Request
 from dfsfuse.cluster import slowness
 from dfsfuse.cluster.cluster import Cluster
-from dfsfuse.cluster.exchange import Answer, Call, Exchange
+from dfsfuse.cluster.exchange import LONGEST_CALL_S, Answer, Call, Exchange
 from dfsfuse.cluster.lines import Lines
 
 
@@ -184,8 +184,26 @@ def test_time_in_which_this_process_stood_still_is_nobodys_silence(bench: Bench,
     four.clock = lambda: time.monotonic() + late_s[0]
     with Exchange(four) as exchange:
         exchange.start(Call(1, GetPosition(), stall_s=STALL_S, is_patient=True))
-        late_s[0] = 100 * STALL_S
+        late_s[0] = 2 * LONGEST_CALL_S
         assert exchange.next(STALL_S) is None
         bench.servers[1].released.set()
         assert isinstance(exchange.next(DEADLINE_S), Answer)
+    assert four.usable() == {1, 2, 3, 4}
+
+
+def test_nor_does_it_count_for_servers_that_are_slow_together(
+    bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have all the time from then."""
+    monkeypatch.setattr("dfsfuse.cluster.exchange.LOOK_AGAIN_S", STALL_S / 10)
+    silence(bench, 1, 2, 3, 4)
+    late_s = [0.0]
+    four.clock = lambda: time.monotonic() + late_s[0]
+    with Exchange(four) as exchange:
+        begin(exchange, is_patient=True)
+        late_s[0] = 2 * slowness.SLOW_S
+        assert exchange.next(3 * STALL_S) is None
+        for server in bench.servers.values():
+            server.released.set()
+        assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in range(4))
     assert four.usable() == {1, 2, 3, 4}

@@ -60,6 +60,18 @@ def test_reading_from_the_start_begins_anew(mounts: MemoryMounts) -> None:
     vfs.releasedir(handle)
 
 
+def test_each_later_reading_from_the_start_sees_what_other_mounts_did(mounts: MemoryMounts) -> None:
+    """Also while this mount knows an older state of the folder, in which its listing is the current one."""
+    vfs, other = mounts.mount(lagging=True), mounts.mount()
+    handle = vfs.opendir(ROOT)
+    assert _listed(vfs, handle) == []
+    write_file(other, b"a", b"")
+    assert _listed(vfs, handle) == [b"a"]
+    other.unlink(ROOT, b"a")
+    assert _listed(vfs, handle) == []
+    vfs.releasedir(handle)
+
+
 def test_the_first_reading_sees_what_has_changed_since_the_folder_was_opened(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     handle = vfs.opendir(ROOT)

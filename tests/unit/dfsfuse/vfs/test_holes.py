@@ -49,6 +49,8 @@ def test_data_and_holes_are_found(mounts: MemoryMounts) -> None:
     assert vfs.getattr(ino).size == 3 * REGION_BYTES
     fails(errno.ENXIO, lambda: vfs.lseek(handle, 3 * REGION_BYTES, os.SEEK_HOLE))
     fails(errno.ENXIO, lambda: vfs.lseek(handle, 2 * REGION_BYTES, os.SEEK_DATA))
+    for whence in (os.SEEK_DATA, os.SEEK_HOLE):
+        fails(errno.ENXIO, lambda whence=whence: vfs.lseek(handle, -1, whence))
     fails(errno.EINVAL, lambda: vfs.lseek(handle, 0, os.SEEK_END))
     close(vfs, handle)
 

@@ -11,6 +11,7 @@ import pytest
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, names, write_file
 
 from dfsfuse.errors import UnavailableError
+from dfsfuse.namespace import keys
 from dfsfuse.namespace.records import Inode
 from dfsfuse.namespace.renames import EXCHANGE, NOREPLACE
 from dfsfuse.vfs.attributes import Attributes
@@ -99,6 +100,16 @@ def test_paths_in_one_step(mounts: MemoryMounts) -> None:
     fails(errno.ENOENT, lambda: vfs.resolve([b"d", b"x"]))
     fails(errno.ENOENT, lambda: vfs.resolve([b"x", b"f"]))
     fails(errno.ENOTDIR, lambda: vfs.resolve([b"d", b"f", b"x"]))
+
+
+def test_a_name_whose_record_is_missing_is_an_io_error_and_no_missing_file(mounts: MemoryMounts) -> None:
+    """A mirror that has seen the name would take ENOENT for a file that was removed, and delete its copy."""
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"")
+    del mounts.map.items[keys.inode(ino)]
+    assert b"f" in names(vfs)
+    fails(errno.EIO, lambda: vfs.lookup(ROOT, b"f"))
+    fails(errno.EIO, lambda: vfs.resolve([b"f"]))
 
 
 def test_nothing_is_made_where_nothing_can_be_written(mounts: MemoryMounts) -> None:
