@@ -84,6 +84,7 @@ class Lines:
         self._idle: dict[int, list[Connection]] = {id: [] for id in self.servers}  # guarded by _lock
         self._ordered: list[OrderedLines] = []  # idle; guarded by _lock
         self._circuits = {id: Circuit(clock) for id in self.servers}  # guarded by _lock, but for reading `up`
+        self._usable = frozenset(self.servers)  # those whose circuit is up; replaced as a whole, guarded by _lock
         self._targets = {id: look_up_number(server) for id, server in self.servers.items()}
         self._closed = False  # guarded by _lock
 
@@ -91,7 +92,7 @@ class Lines:
 
     def usable(self) -> frozenset[int]:
         """The servers that are believed to answer."""
-        return frozenset(id for id, circuit in self._circuits.items() if circuit.up)
+        return self._usable
 
     def missing(self) -> list[str]:
         """A text for each server that is not believed to answer, which names it and says why."""
@@ -136,6 +137,7 @@ class Lines:
         with self._lock:
             if not self._circuits[id].failed(text, quick=quick, tried=tried):
                 return
+            self._usable -= {id}
             self._close_idle(id)
         log.warning("%s; trying again in the background", text)
         self.changed.set()
@@ -163,6 +165,7 @@ class Lines:
             return
         with self._lock:
             changed = self._circuits[id].answered()
+            self._usable |= {id}
             self.comebacks[id] += changed
         if changed:
             log.warning("%s answers again", self.servers[id])
