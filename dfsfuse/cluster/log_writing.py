@@ -69,7 +69,8 @@ def try_to_lead(log: LogState) -> Procedure[bool]:
             yield from follow(log, base, holders)
             able = len(prepare.promised) - len(behind)
             if able < log.quorum:
-                able += yield from _bring_up_to_date(behind, holders, base)
+                applied = {server: prepare.promised[server].applied for server in behind}
+                able += yield from _bring_up_to_date(applied, holders, base, log.quorum - able)
             if able < log.quorum:
                 raise _refusal(log, _too_few_able(able), able)
             if unfinished is None or unfinished.slot != log.known.slot + 1:
@@ -109,18 +110,25 @@ def _propose(
                 return found
             case NoQuorum() if propose.behind and propose.accepted and not last:
                 # Servers that came back are needed for the quorum: they get what they missed, then it is asked again.
-                if not (yield from _bring_up_to_date(propose.behind, propose.accepted, log.known)):
+                needed = log.quorum - len(propose.accepted)
+                if not (yield from _bring_up_to_date(propose.behind, propose.accepted, log.known, needed)):
                     return found
             case Overtaken() | NoQuorum():
                 return found
     raise AssertionError("unreachable: the last round has returned")
 
 
-def _bring_up_to_date(behind: Collection[int], sources: Collection[int], point: Point) -> Procedure[int]:
-    """Pass on to these servers what they lack before the slot after `point`. Returns how many have it then. Who needs a
-    copy of the whole map is the tender's: it takes longer than anybody waits."""
+def _bring_up_to_date(behind: Mapping[int, int], sources: Collection[int], point: Point, needed: int) -> Procedure[int]:
+    """Pass on what they lack before the slot after `point` to as many servers as are needed, those that lack the least
+    first. `behind` has the slot that each has applied. Returns how many have caught up.
+
+    Somebody waits for this: a server that lacks thousands of batches takes seconds, and its turn comes only when there
+    is no other. A server that needs a copy of the whole map is the tender's.
+    """
     helped = 0
-    for server in sorted(behind):
+    for server in sorted(behind, key=lambda server: (-behind[server], server)):
+        if helped == needed:
+            break
         passed = yield from pass_on(server, sorted(sources), patient=False)
         helped += passed.applied >= point.slot
     return helped

@@ -23,6 +23,8 @@ from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position,
 
 SERVERS = 4
 QUORUM = 3
+NEAR_SLOTS = 64
+"""A server that lacks at most so many batches is brought up to date in a moment, while somebody waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,11 @@ class Prepare(Round):
                 self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """Somebody has the lease, and the last answer would hardly change that. Or a quorum has promised, and who is
-        behind can be brought up to date."""
-        return self.leased or len(self.promised) >= self.quorum
+        """Somebody has the lease, and the last answer would hardly change that. Or a quorum has promised, and those that
+        are a little behind can be brought up to date: see `Propose.could_decide`."""
+        newest = max((reply.applied for reply in self.promised.values()), default=0)
+        near = sum(newest - reply.applied <= NEAR_SLOTS for reply in self.promised.values())
+        return self.leased or near >= self.quorum
 
     def verdict(self) -> Pending | Won | Outranked | Leased | NoQuorum:
         """What the replies say so far."""
@@ -214,9 +218,12 @@ class Propose(Round):
                 self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """Servers that are behind can be brought up to date, and then make the quorum. Or a server has refused."""
-        helped = bool(self.behind) and len(self.accepted) + len(self.behind) >= self.quorum
-        return helped or self.outranked is not None
+        """Servers that are a little behind can be brought up to date, and then make the quorum. Or a server has refused.
+
+        One that is far behind is no reason to stop waiting for one that is slow: what it lacks may take much longer.
+        """
+        near = sum(self.slot - applied <= NEAR_SLOTS for applied in self.behind.values())
+        return (near > 0 and len(self.accepted) + near >= self.quorum) or self.outranked is not None
 
     def verdict(self) -> Pending | IsChosen | Outranked | Overtaken | NoQuorum:
         """What the replies say so far."""

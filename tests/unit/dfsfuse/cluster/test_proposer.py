@@ -6,7 +6,7 @@ from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import Batch
 from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position, Promised
-from dfsfuse.cluster.proposer import IsChosen, NoQuorum, Pending, Prepare, Propose, Won
+from dfsfuse.cluster.proposer import NEAR_SLOTS, IsChosen, NoQuorum, Pending, Prepare, Propose, Won
 
 
 def test_only_servers_that_took_the_batch_from_us_give_the_lease() -> None:
@@ -64,3 +64,22 @@ def test_who_holds_another_batch_as_its_tail_cannot_accept_yet() -> None:
     won = prepare.verdict()
     assert isinstance(won, Won)
     assert won.behind == {1}
+
+
+def test_a_server_that_was_replaced_is_no_reason_to_give_up_a_slow_one() -> None:
+    """What an empty server lacks took longer than a commit may, when a third server was slow by less than a second."""
+    for applied, is_near in ((9_999 - NEAR_SLOTS, True), (9_999 - NEAR_SLOTS - 1, False), (0, False)):
+        propose = Propose(slot=9_999, digest=b"d")
+        propose.waiting.update((1, 2, 3, 4))
+        propose.receive(2, Behind(applied))
+        for server in (1, 3):
+            propose.receive(server, AcceptedAt(9_999))
+        assert propose.could_decide() == is_near, applied
+        prepare = Prepare(ballot=Ballot(2, b"other"))
+        prepare.waiting.update((1, 2, 3, 4))
+        prepare.receive(2, Promised(applied, b"of another slot"))
+        for server in (1, 3):
+            prepare.receive(server, Promised(9_999, b"of 9,999"))
+        assert prepare.could_decide() == is_near, applied
+    propose.fail(4)
+    assert isinstance(propose.verdict(), NoQuorum), "but when there is no other, it is needed"
