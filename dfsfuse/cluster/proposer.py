@@ -120,8 +120,8 @@ class Prepare(Round):
                 self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """Somebody has the lease, and the last answer would hardly change that. Or a quorum has promised, and those that
-        are a little behind can be brought up to date: see `Propose.could_decide`."""
+        """Somebody has the lease, and the last answer would hardly change that. Or a quorum has promised, and those
+        that are a little behind can be brought up to date: see `Propose.could_decide`."""
         newest = max((reply.applied for reply in self.promised.values()), default=0)
         near = sum(newest - reply.applied <= NEAR_SLOTS for reply in self.promised.values())
         return self.leased or near >= self.quorum
@@ -218,7 +218,7 @@ class Propose(Round):
                 self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """Servers that are a little behind can be brought up to date, and then make the quorum. Or a server has refused.
+        """Servers that are a little behind can be brought up to date, and then make the quorum. Or one has refused.
 
         One that is far behind is no reason to stop waiting for one that is slow: what it lacks may take much longer.
         """
