@@ -11,18 +11,25 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Callable
 from math import ceil
+from typing import Protocol
 
 
-class Watch:
-    """`descriptor` becomes readable when there is other work; then `hand_over` is called, once for each wait, if
-    `is_wanted`. Neither may wait."""
+class Watch(Protocol):
+    """What a thread does beside waiting. None of this may wait."""
 
-    def __init__(self, descriptor: int, is_wanted: Callable[[], bool], hand_over: Callable[[], None]) -> None:
-        self.descriptor = descriptor
-        self.is_wanted = is_wanted
-        self.hand_over = hand_over
+    @property
+    def descriptor(self) -> int:
+        """It is readable when there is other work."""
+
+    def begin(self) -> bool:
+        """The thread is about to wait: is it to look at the descriptor too?"""
+
+    def end(self) -> None:
+        """It goes on."""
+
+    def hand_over(self) -> None:
+        """There is other work. Called once for each wait, while the thread waits on."""
 
 
 class _Waiter(threading.local):
@@ -47,16 +54,26 @@ def wait(descriptor: int, events: int, timeout_s: float) -> int:
     timeout_ms = ceil(max(0.0, timeout_s) * 1000)
     poll.register(descriptor, events)
     try:
-        if other is not None and other.is_wanted():
-            poll.register(other.descriptor, select.POLLIN)
-            try:
-                ready = dict(poll.poll(timeout_ms))
-            finally:
-                poll.unregister(other.descriptor)
-            if descriptor in ready or not ready:
-                return ready.get(descriptor, 0)
-            other.hand_over()
-        found = poll.poll(timeout_ms)
-        return found[0][1] if found else 0
+        if other is None:
+            found = poll.poll(timeout_ms)
+            return found[0][1] if found else 0
+        try:
+            return _wait_for_both(poll, descriptor, other, timeout_ms)
+        finally:
+            other.end()
     finally:
         poll.unregister(descriptor)
+
+
+def _wait_for_both(poll: select.poll, descriptor: int, other: Watch, timeout_ms: int) -> int:
+    if other.begin():
+        poll.register(other.descriptor, select.POLLIN)
+        try:
+            ready = dict(poll.poll(timeout_ms))
+        finally:
+            poll.unregister(other.descriptor)
+        if descriptor in ready or not ready:
+            return ready.get(descriptor, 0)
+        other.hand_over()
+    found = poll.poll(timeout_ms)
+    return found[0][1] if found else 0

@@ -5,7 +5,8 @@ that reads, answers and reads again is two to three times as fast. But an operat
 else may have to wait for it. So there is a baton: who has it reads. With a kind of request (opcode) that took longer
 than `PATIENCE_S` the last time, it is passed on before the operation begins. Otherwise it is kept; and if the operation
 takes long after all, the supervisor passes it on: a thread that looks every `PATIENCE_S` while there is work. An
-operation that knows that it waits does so itself as soon as the next request has come (`on_duty`, `hand_over`).
+operation that waits, and looks meanwhile whether the next request has come, passes the baton on itself (`OnDuty`): then
+it does not matter how long it waits, and a single program that reads has one thread.
 
 Threads: `_baton` is the right to read. `_lock` guards who keeps it while handling, and the counts. `_slow` is touched
 by atomic set operations only.
@@ -32,11 +33,30 @@ Read = Callable[[bytearray], int | None]
 Handle = Callable[[memoryview], None]
 
 
-class _Own(threading.local):
-    """Of each thread its own."""
+class OnDuty:
+    """What one of the threads is doing. Its own: no other thread looks at it. For what it waits for, it is a
+    `dfsfuse.cluster.meanwhile.Watch`: `descriptor` is readable when a request is there to be read."""
 
-    turn = -1
-    """Which request it is handling, or has handled last."""
+    def __init__(self, readers: Readers, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.turn = -1
+        """Which request it is handling, or has handled last."""
+        self.waits_since = 0.0
+        self.waited_s = 0.0
+        """For how long it has waited in this turn, and looked."""
+        self._readers = readers
+
+    def begin(self) -> bool:
+        """The thread is about to wait. Whether it is to look at the descriptor too."""
+        return self._readers.begin_waiting(self)
+
+    def end(self) -> None:
+        """The thread goes on."""
+        self._readers.end_waiting(self)
+
+    def hand_over(self) -> None:
+        """There is a request, and the thread waits yet."""
+        self._readers.hand_over(self)
 
 
 class Readers:
@@ -49,14 +69,17 @@ class Readers:
         buffer_bytes: int,
         threads_max: int,
         on_end: Callable[[], None] = lambda: None,
-        on_start: Callable[[], None] = lambda: None,
+        descriptor: int = -1,
+        on_start: Callable[[OnDuty], None] = lambda _: None,
     ) -> None:
         """`on_end` is called when there is nothing to read any more, perhaps while some still handle what they have
-        read; by each thread that sees it. It must not wait. `on_start` is called by each thread when it begins."""
+        read; by each thread that sees it. It must not wait. `descriptor`: readable when there is something to read.
+        `on_start` is called by each thread when it begins."""
         self._read = read
         self._handle = handle
         self._on_end = on_end
         self._on_start = on_start
+        self._descriptor = descriptor
         self._buffer_bytes = buffer_bytes
         self._threads_max = threads_max
         self._baton = threading.Lock()
@@ -73,7 +96,8 @@ class Readers:
         """The turn whose thread keeps the baton while it handles its request."""
         self._kept_opcode = 0
         self._slow: set[int] = set()
-        self._own = _Own()
+        self._watched = _NOBODY
+        """The turn whose thread keeps the baton, and looks while it waits whether the next request has come."""
         self._work = threading.Event()
         self.ended = threading.Event()
         """All threads have seen the end, or are told not to wait for it (`let_go`)."""
@@ -84,14 +108,24 @@ class Readers:
             self._start_reader()
         threading.Thread(target=self._supervise, name="fuse-supervisor", daemon=True).start()
 
-    def on_duty(self) -> bool:
-        """Whether nobody reads the next request before the calling thread, one of these, has answered its own."""
-        return self._kept == self._own.turn
+    def begin_waiting(self, own: OnDuty) -> bool:
+        """The thread is about to wait. Whether it has the baton, and is to look if the next request has come."""
+        own.waits_since = time.monotonic()
+        if self._kept != own.turn:
+            return False
+        self._watched = own.turn
+        return True
 
-    def hand_over(self) -> None:
-        """The calling thread, one of these, has to wait: let another one read the next request."""
+    def end_waiting(self, own: OnDuty) -> None:
+        """The thread goes on."""
+        own.waited_s += time.monotonic() - own.waits_since
+        if self._watched == own.turn:
+            self._watched = _NOBODY
+
+    def hand_over(self, own: OnDuty) -> None:
+        """The next request has come, and the thread waits yet: let another one read it."""
         with self._lock:
-            if self._kept != self._own.turn:
+            if self._kept != own.turn:
                 return
             self._kept = _NOBODY
         self._pass_on()
@@ -118,8 +152,9 @@ class Readers:
 
     def _run(self) -> None:
         try:
-            self._on_start()
-            self._read_and_handle()
+            own = OnDuty(self, self._descriptor)
+            self._on_start(own)
+            self._read_and_handle(own)
         except Exception:
             log.exception("a thread of the mount ends")
         with self._lock:
@@ -128,7 +163,7 @@ class Readers:
         if is_last:
             self.let_go()
 
-    def _read_and_handle(self) -> None:
+    def _read_and_handle(self, own: OnDuty) -> None:
         buffer = bytearray(self._buffer_bytes)
         view = memoryview(buffer)
         while True:
@@ -146,14 +181,15 @@ class Readers:
                     self._baton.release()  # so that the others see it too
                     self._on_end()
                     return
-                has_baton = self._take_turn(view[:length])
+                has_baton = self._take_turn(view[:length], own)
             with self._lock:
                 self._spare += 1
 
-    def _take_turn(self, message: memoryview) -> bool:
+    def _take_turn(self, message: memoryview, own: OnDuty) -> bool:
         """Handle one request. Does this thread have the baton afterwards?"""
         opcode = wire.fuse_in_header.unpack_from(message)[1] if len(message) >= wire.fuse_in_header.size else 0
-        self._turn = self._own.turn = turn = self._turn + 1
+        self._turn = own.turn = turn = self._turn + 1
+        own.waited_s = 0.0
         is_slow = opcode in self._slow
         if is_slow:
             self._pass_on()
@@ -164,7 +200,7 @@ class Readers:
                 self._work.set()
         began = time.monotonic()
         self._handle(message)
-        if is_slow and time.monotonic() - began < PATIENCE_S:
+        if is_slow and time.monotonic() - began - own.waited_s < PATIENCE_S:
             self._slow.discard(opcode)
         with self._lock:
             has_baton = self._kept == turn
@@ -198,6 +234,9 @@ class Readers:
                 quiet = 0
             time.sleep(PATIENCE_S)
             kept = self._kept
+            if kept == self._watched:
+                seen, quiet = _NOBODY, 0
+                continue
             if kept != _NOBODY and kept == seen:
                 self._take_baton_of(kept)
             quiet = 0 if kept != _NOBODY else quiet + 1

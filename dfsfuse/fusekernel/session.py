@@ -22,7 +22,7 @@ from dfsfuse.fusekernel.device import Device
 from dfsfuse.fusekernel.dispatch import NO_PATIENCE, Dispatcher, ErrnoOf, Patience, default_errno_of
 from dfsfuse.fusekernel.negotiation import Negotiated, Settings, UnsupportedKernelError, negotiate
 from dfsfuse.fusekernel.operations import Operations
-from dfsfuse.fusekernel.readers import Readers
+from dfsfuse.fusekernel.readers import OnDuty, Readers
 from dfsfuse.fusekernel.requests import MalformedError, parse
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,11 @@ class Session:
         threads_max: int = 16,
         patience: Patience = NO_PATIENCE,
         on_unmounted: Callable[[], None] = lambda: None,
-        watch: Callable[[int, Callable[[], bool], Callable[[], None]], None] = lambda *_: None,
+        on_start: Callable[[OnDuty], None] = lambda _: None,
     ) -> None:
         """`on_unmounted` is called, perhaps more than once, when the mount is gone: operations that wait should not do
-        so for long, since `serve` waits for them. It must not wait. `watch` is called by each thread before it serves,
-        with the descriptor, a function that tells whether nobody else reads from it just now, and one that has somebody
-        do so: for operations that wait, and can look meanwhile whether the next request has come."""
+        so for long, since `serve` waits for them. It must not wait. `on_start` is called by each thread before it
+        serves: for operations that wait, and can look meanwhile whether the next request has come."""
         self.device = Device(descriptor)
         self._operations = operations
         self._settings = settings or Settings()
@@ -61,7 +60,8 @@ class Session:
             self._buffer_bytes,
             threads_max,
             on_unmounted,
-            lambda: watch(descriptor, self._readers.on_duty, self._readers.hand_over),
+            descriptor,
+            on_start,
         )
         self._is_cut_off = False
 

@@ -102,11 +102,6 @@ def patience_of(vfs: Vfs, wait_s: float) -> Patience:
     )
 
 
-def watch_requests(descriptor: int, is_wanted: Callable[[], bool], hand_over: Callable[[], None]) -> None:
-    """Whenever this thread waits for a server, it looks meanwhile whether the kernel has another request."""
-    meanwhile.watch(meanwhile.Watch(descriptor, is_wanted, hand_over))
-
-
 class KernelSession:
     """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if it cannot be. `eio`: what programs get for EIO."""
 
@@ -142,7 +137,7 @@ class KernelSession:
             threads_max=THREADS_MAX if not wait_s else WAITING_THREADS_MAX,
             patience=patience_of(vfs, wait_s),
             on_unmounted=partial(vfs.ending.is_near, unmount_timeout_s),
-            watch=watch_requests,
+            on_start=meanwhile.watch,
         )
         self._caches, self._mapped = connect(operations, vfs, self._session.device, fuse)
 

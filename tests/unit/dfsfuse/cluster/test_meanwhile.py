@@ -10,19 +10,27 @@ from collections.abc import Iterator
 import pytest
 
 from dfsfuse.cluster import meanwhile
-from dfsfuse.cluster.meanwhile import Watch
 
 DEADLINE_S = 10.0
 
 
 class Ends:
-    """A server and another source of work, and what was handed over."""
+    """A server and another source of work, and what was handed over. A `Watch`."""
 
     def __init__(self) -> None:
         self.server, self._server_end = socket.socketpair()
         self.work, self._work_end = socket.socketpair()
         self.is_wanted = True
         self.handed_over = 0
+        self.waits = 0
+        self.descriptor = self.work.fileno()
+
+    def begin(self) -> bool:
+        self.waits += 1
+        return self.is_wanted
+
+    def end(self) -> None:
+        self.waits -= 1
 
     def answer(self) -> None:
         self._server_end.send(b"!")
@@ -45,9 +53,10 @@ class Ends:
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     ends = Ends()
-    meanwhile.watch(Watch(ends.work.fileno(), lambda: ends.is_wanted, ends.hand_over))
+    meanwhile.watch(ends)
     yield ends
     meanwhile.watch(None)
+    assert ends.waits == 0, "what has begun has ended"
     ends.close()
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
+from support.daemons import eventually
 from support.fake_kernel import request
 
 from dfsfuse.fusekernel import readers, wire
-from dfsfuse.fusekernel.readers import Readers
+from dfsfuse.fusekernel.readers import OnDuty, Readers
 
 DEADLINE_S = 10.0
 QUICK, SLOW = wire.FUSE_GETATTR, wire.FUSE_FSYNC
@@ -24,13 +27,13 @@ class Requests:
         self,
         threads_max: int,
         handle: Callable[[int], None],
+        on_start: Callable[[OnDuty], None] = lambda _: None,
         on_end: Callable[[], None] = lambda: None,
-        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._handle_opcode = handle
         self.handled: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-        self.readers = Readers(self._read, self._handle, 4096, threads_max, on_end, on_start)
+        self.readers = Readers(self._read, self._handle, 4096, threads_max, on_end, on_start=on_start)
         self.reading = 0
         self.readers.start()
 
@@ -76,7 +79,7 @@ def test_quick_requests_in_a_row_are_handled_by_one_thread() -> None:
 def test_the_end_is_told_while_a_request_is_still_handled() -> None:
     """So that it ends soon: everybody waits for it then."""
     told = threading.Event()
-    requests = Requests(16, lambda opcode: _wait(told), told.set)
+    requests = Requests(16, lambda opcode: _wait(told), on_end=told.set)
     requests.send(SLOW)
     requests.end()
     assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
@@ -94,37 +97,89 @@ def test_nobody_waits_for_one_that_is_slow() -> None:
     requests.end()
 
 
-def test_one_that_knows_that_it_waits_hands_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+class Waits:
+    """An operation that waits, and looks meanwhile whether the next request has come."""
+
+    def __init__(self) -> None:
+        self.mine = threading.local()
+        self.go_on = threading.Event()
+        self.has_duty: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def start(self, own: OnDuty) -> None:
+        self.mine.own = own
+
+    def __call__(self, *, is_handed_over: bool) -> None:
+        own: OnDuty = self.mine.own
+        has_duty = own.begin()
+        self.has_duty.put(has_duty)
+        if is_handed_over:
+            own.hand_over()
+            own.hand_over()  # there is nothing left to be handed over
+        _wait(self.go_on)
+        own.end()
+
+
+def test_one_that_waits_and_looks_hands_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the supervisor, and without being taken for slow from then on."""
     monkeypatch.setattr(readers, "PATIENCE_S", 600.0)
-    go_on, seen = threading.Event(), []
-
-    def handle(opcode: int) -> None:
-        if opcode == SLOW:
-            seen.append(requests.readers.on_duty())
-            requests.readers.hand_over()
-            seen.append(requests.readers.on_duty())
-            requests.readers.hand_over()  # nothing is left to be handed over
-            _wait(go_on)
-
-    requests = Requests(16, handle)
-    requests.send(SLOW)
+    waits = Waits()
+    requests = Requests(16, lambda opcode: waits(is_handed_over=True) if opcode == SLOW else None, waits.start)
     for _ in range(3):
-        requests.ask(QUICK)
-    go_on.set()
-    assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
-    assert seen == [True, False]
+        waits.go_on.clear()
+        requests.send(SLOW)
+        assert waits.has_duty.get(timeout=DEADLINE_S)
+        for _ in range(3):
+            requests.ask(QUICK)
+        waits.go_on.set()
+        assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
     assert not requests.readers._slow
     requests.end()
 
 
-def test_each_thread_is_told_that_it_begins() -> None:
-    begun: list[str] = []
-    requests = Requests(4, lambda opcode: None, on_start=lambda: begun.append(threading.current_thread().name))
-    name = requests.ask(QUICK)
+def test_one_that_waits_and_looks_keeps_the_baton_however_long_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a single program that reads has one thread. If it computes for long afterwards, it is passed on."""
+    looks = threading.Semaphore(0)
+    times = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: looks.acquire(timeout=DEADLINE_S))
+    monkeypatch.setattr(readers, "time", times)
+    computes = threading.Event()
+    waits = Waits()
+
+    def handle(opcode: int) -> None:
+        if opcode == SLOW:
+            waits(is_handed_over=False)
+            _wait(computes)
+
+    requests = Requests(16, handle, waits.start)
+    requests.send(SLOW)
+    assert waits.has_duty.get(timeout=DEADLINE_S)
+    requests.send(QUICK)
+    for _ in range(20):
+        looks.release()
+    eventually(lambda: not looks._value)
+    assert requests.handled.empty()
+    waits.go_on.set()
+    eventually(lambda: not requests.readers._watched)
+    looks.release(3)
+    assert requests.handled.get(timeout=DEADLINE_S)[0] == QUICK
+    computes.set()
+    assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
+    looks.release(100)
     requests.end()
-    assert begun[0] == name
-    assert len(set(begun)) == len(begun)
+
+
+def test_waiting_and_looking_does_not_count_as_slow() -> None:
+    """What was slow once keeps the baton again as soon as the rest of it is quick."""
+    waits = Waits()
+    waits.go_on.set()
+    requests = Requests(16, lambda opcode: waits(is_handed_over=False), waits.start)
+    requests.readers._slow.add(SLOW)
+    found = []
+    for _ in range(50):  # a busy machine may take a millisecond for nothing
+        requests.ask(SLOW)
+        found.append(waits.has_duty.get(timeout=DEADLINE_S))
+    assert not found[0]
+    assert any(found)
+    requests.end()
 
 
 def test_a_surprise_when_the_supervisor_sleeps() -> None:
