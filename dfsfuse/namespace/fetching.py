@@ -27,7 +27,10 @@ WHOLE_AFTER: Final = 16
 """After so many misses in a larger family it is fetched whole, if that takes no more than a quarter as many pages; else
 tried again after four times as many."""
 WHOLE_AGAIN: Final = 4
-READ_KEYS: Final = 256
+READ_KEYS: Final = 1024
+"""Number of keys asked for at once: all inodes of a folder of a thousand names. Where their values are too much for one
+reply, half as many are."""
+KEYS_AHEAD: Final = 256
 UNKNOWN_SHARE: Final = 4
 """A large family of which more than one key in so many is unknown is read anew from one end to the other."""
 
@@ -84,7 +87,7 @@ class Fetcher:
         large folder is worked through. Of a family that others have changed a little, what they changed."""
         end = prefix_end(family)
         if unknown := self._cache().unknown_in(family, end):
-            yield from self._fetch_keys(unknown[bisect_left(unknown, key) :][:READ_KEYS])
+            yield from self._fetch_keys(unknown[bisect_left(unknown, key) :][:KEYS_AHEAD])
             return
         if family != self._large_family:
             self._misses, self._whole_after = 0, WHOLE_AFTER
