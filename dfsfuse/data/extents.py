@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -106,14 +107,16 @@ def overlay(
     index = next((i for i, known in enumerate(segments) if known.id == segment.id), len(segments))
     if index == len(segments):
         segments = (*segments, segment)
-    extents = list(region.extents)
+    extents, end = list(region.extents), region.end()
     for offset, length, segment_offset in writes:
         _check_range(offset, length)
         if segment_offset < 0 or segment_offset + length > segment.length:
             raise ValueError(f"{length} bytes at {segment_offset} of a segment of {segment.length}")
         if length:
-            extents = _cut(extents, offset, offset + length)
+            if offset < end:
+                extents = _cut(extents, offset, offset + length)
             extents.append(Extent(offset, length, index, segment_offset))
+            end = max(end, offset + length)
     return _tidy(segments, extents)
 
 
@@ -174,13 +177,17 @@ def _cut(extents: Sequence[Extent], start: int, end: int) -> list[Extent]:
 def _tidy(segments: tuple[Segment, ...], extents: Iterable[Extent]) -> tuple[Region, tuple[bytes, ...]]:
     """A region of these: sorted, neighbours joined, the table without segments that nobody refers to."""
     joined: list[Extent] = []
-    for extent in sorted(extents, key=lambda extent: extent.offset):
-        if joined and _continues(joined[-1], extent):
-            last = joined[-1]
-            joined[-1] = Extent(last.offset, last.length + extent.length, last.segment, last.segment_offset)
+    last: Extent | None = None
+    for extent in sorted(extents, key=_by_offset):
+        if last is not None and last.segment == extent.segment and _continues(last, extent):
+            last = Extent(last.offset, last.length + extent.length, last.segment, last.segment_offset)
+            joined[-1] = last
         else:
+            last = extent
             joined.append(extent)
     used = sorted({extent.segment for extent in joined})
+    if len(used) == len(segments):
+        return Region(FORMAT, segments, tuple(joined)), ()
     place = {old: new for new, old in enumerate(used)}
     region = Region(
         FORMAT,
@@ -188,6 +195,9 @@ def _tidy(segments: tuple[Segment, ...], extents: Iterable[Extent]) -> tuple[Reg
         tuple(Extent(e.offset, e.length, place[e.segment], e.segment_offset) for e in joined),
     )
     return region, tuple(segment.id for old, segment in enumerate(segments) if old not in place)
+
+
+_by_offset: Final = attrgetter("offset")
 
 
 def _continues(left: Extent, right: Extent) -> bool:

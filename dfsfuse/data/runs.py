@@ -54,8 +54,8 @@ def writes_of(region: Region) -> list[Write]:
 
 def is_crowded(region: Region) -> bool:
     """Is it worth the while to make one segment of it?"""
-    shown = sum(extent.length for extent in region.extents)
-    if sum(segment.length for segment in region.segments) - shown > max(shown, WASTE_MAX_BYTES):
+    shown = sum([extent.length for extent in region.extents])
+    if sum([segment.length for segment in region.segments]) - shown > max(shown, WASTE_MAX_BYTES):
         return True
     if len(region.segments) > SURPLUS_MAX:
         return True

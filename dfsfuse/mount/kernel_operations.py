@@ -27,9 +27,11 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
+from types import TracebackType
+from typing import Final
 
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.operations import Operations
@@ -60,13 +62,64 @@ from dfsfuse.vfs.one_mount import Guarded, guarded
 from dfsfuse.vfs.vfs import Vfs
 
 
-@contextmanager
-def _known_inode() -> Iterator[None]:
+class _KnownInode:
     """What is done here is done to an inode that the kernel has: if it is not there, it is stale."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
+
+
+_KNOWN_INODE: Final = _KnownInode()
+
+
+class _Way:
+    """By which names the kernel has come to these inodes, which it may have kept though they are no more: they become
+    part of the transaction. With ESTALE it comes again, by names that it has just looked up. Without `is_asked_for`,
+    only that is noted."""
+
+    __slots__ = ("_caches", "_inos", "_is_asked_for", "_pid")
+
+    def __init__(self, caches: KernelCaches | None, pid: int, *inos: int, is_asked_for: bool = True) -> None:
+        self._caches = caches
+        self._pid = pid
+        self._inos = inos
+        self._is_asked_for = is_asked_for
+
+    def __enter__(self) -> Way:
+        if self._caches is None or not self._is_asked_for:
+            return ()
+        return self._caches.way(self._pid, *self._inos)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and error.errno == errno.ESTALE and self._caches is not None:
+            self._caches.excuse(self._pid, *self._inos)
+
+
+class _ChangesContent:
+    """A change of a file's content: whatever comes of it, the kernel's pages may be old afterwards."""
+
+    __slots__ = ("_caches", "_ino")
+
+    def __init__(self, caches: KernelCaches | None, ino: int) -> None:
+        self._caches = caches
+        self._ino = ino
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._caches is not None:
+            self._caches.changed_here(self._ino)
 
 
 class KernelOperations(Operations):
@@ -108,36 +161,22 @@ class KernelOperations(Operations):
 
     # -------------------------------------------------------------- by which names the kernel comes
 
-    @contextmanager
-    def _way(self, context: Context, *inos: int) -> Iterator[Way]:
-        """By which names the kernel has come to these inodes, which it may have kept though they are no more: they
-        become part of the transaction. With ESTALE it comes again, by names that it has just looked up."""
-        if self.caches is None:
-            yield ()
-            return
-        way = self.caches.way(context.pid, *inos)
-        with self._excused(context, *inos):
-            yield way
+    def _way(self, context: Context, *inos: int) -> _Way:
+        return _Way(self.caches, context.pid, *inos)
 
-    @contextmanager
-    def _way_to_file(self, context: Context, ino: int, handle: int | None = None) -> Iterator[Way]:
+    def _way_to_file(self, context: Context, ino: int, handle: int | None = None) -> _Way | nullcontext[Way]:
         """The same for what may be done by a descriptor too. Then the names do not matter; and since the kernel does
         not say which it was, they do not either while anybody has the file open."""
         if handle is not None or self._vfs.is_open(ino):
-            yield ()
-            return
-        with self._way(context, ino) as way:
-            yield way
+            return nullcontext(())
+        return self._way(context, ino)
 
-    @contextmanager
-    def _excused(self, context: Context, *inos: int) -> Iterator[None]:
+    def _excused(self, context: Context, *inos: int) -> _Way:
         """Whoever gets ESTALE here comes again; now it has come to these inodes."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno == errno.ESTALE and self.caches is not None:
-                self.caches.excuse(context.pid, *inos)
-            raise
+        return _Way(self.caches, context.pid, *inos, is_asked_for=False)
+
+    def _changing_content(self, ino: int) -> _ChangesContent:
+        return _ChangesContent(self.caches, ino)
 
     # -------------------------------------------------------------- names
 
@@ -162,7 +201,7 @@ class KernelOperations(Operations):
             self.caches.forgotten(ino, self._vfs.is_held)
 
     def readlink(self, context: Context, ino: int) -> bytes:
-        with _known_inode():
+        with _KNOWN_INODE:
             return self._vfs.readlink(ino)
 
     def symlink(self, context: Context, parent: int, name: bytes, target: bytes) -> Entry:
@@ -208,7 +247,7 @@ class KernelOperations(Operations):
     # -------------------------------------------------------------- attributes
 
     def getattr(self, context: Context, ino: int, handle: int | None) -> TimedAttributes:
-        with _known_inode():
+        with _KNOWN_INODE:
             return self._timed(self._vfs.getattr(ino, handle))
 
     def setattr(self, context: Context, ino: int, changes: Changes, handle: int | None) -> TimedAttributes:
@@ -232,13 +271,13 @@ class KernelOperations(Operations):
             mtime_ns=_time_ns(changes.mtime_ns, now_ns),
         )
         content = nullcontext() if changes.size is None else self._changing_content(ino)
-        with self._way_to_file(context, ino, handle) as way, _known_inode(), content:
+        with self._way_to_file(context, ino, handle) as way, _KNOWN_INODE, content:
             return self._timed(self._vfs.setattr(ino, wanted, handle, way=way))
 
     def _mode_without_privileges(self, context: Context, ino: int, *, is_capable: bool = False) -> int | None:
         """The mode that the file must get when somebody else may have changed it; None: it may stay. Setgid of a file
         that its group may not execute stays if the caller is in the group, or may do what he likes."""
-        with _known_inode():
+        with _KNOWN_INODE:
             found = self._vfs.getattr(ino)
         mode = found.mode
         if stat.S_ISDIR(mode) or not mode & (stat.S_ISUID | stat.S_ISGID):
@@ -272,7 +311,7 @@ class KernelOperations(Operations):
             # a look at the inode.
             number = errno.ENODATA if name.startswith(b"security.") else errno.EOPNOTSUPP
             raise OSError(number, os.strerror(number))
-        with _known_inode():
+        with _KNOWN_INODE:
             return self._vfs.getxattr(ino, name)
 
     def setxattr(self, context: Context, ino: int, name: bytes, value: bytes, flags: int) -> None:
@@ -280,7 +319,7 @@ class KernelOperations(Operations):
             self._vfs.setxattr(ino, name, value, flags, way=way)
 
     def listxattr(self, context: Context, ino: int) -> Iterable[bytes]:
-        with _known_inode():
+        with _KNOWN_INODE:
             return self._vfs.listxattr(ino)
 
     def removexattr(self, context: Context, ino: int, name: bytes) -> None:
@@ -332,7 +371,7 @@ class KernelOperations(Operations):
         return _opened(handle, flags, keeps_pages=keeps_pages)
 
     def _open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> int:
-        with self._excused(context, ino), _known_inode():
+        with self._excused(context, ino), _KNOWN_INODE:
             handle = self._vfs.open(ino, flags & ~os.O_TRUNC)
         try:
             self._opened(context, ino)
@@ -346,15 +385,6 @@ class KernelOperations(Operations):
             self._vfs.release(handle)
             raise
         return handle
-
-    @contextmanager
-    def _changing_content(self, ino: int) -> Iterator[None]:
-        """A change of the file's content; whatever comes of it, the kernel's pages may be old afterwards."""
-        try:
-            yield
-        finally:
-            if self.caches is not None:
-                self.caches.changed_here(ino)
 
     def _opened(self, context: Context, ino: int) -> None:
         """The newest state has been looked at: is it still what has the name by which it is being opened?"""
@@ -378,11 +408,8 @@ class KernelOperations(Operations):
         if kill_privileges:
             self._kill_privileges(context, ino)
         self._check_locks(ino)
-        try:
+        with self._changing_content(ino):
             return self._vfs.write(handle, offset, data, append=append)
-        finally:
-            if self.caches is not None:
-                self.caches.changed_here(ino)
 
     def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
         self._check_locks(ino)
@@ -463,7 +490,7 @@ class KernelOperations(Operations):
     # -------------------------------------------------------------- folders
 
     def opendir(self, context: Context, ino: int, flags: int) -> Opened:
-        with self._excused(context, ino), _known_inode():
+        with self._excused(context, ino), _KNOWN_INODE:
             handle = self._vfs.opendir(ino)
         try:
             self._opened(context, ino)

@@ -76,8 +76,8 @@ def lookup(view: View, parent: int, name: bytes) -> Entry:
 def check_way(view: View, way: Way) -> None:
     """Raises OSError (ESTALE) if one of these names is not what it was any more."""
     for folder, name, ino in way:
-        entry = find(view, folder, name)
-        if entry is None or entry.ino != ino:
+        data = view.get(keys.entry(folder, name))
+        if data is None or records.decode_entry(data).ino != ino:
             raise error(errno.ESTALE)
 
 
@@ -102,7 +102,6 @@ def load_growing(view: View, ino: int) -> Inode:
 def make(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, now_ns: int) -> Inode:
     """A new inode under a name that must be free. In a set-group-id folder it gets the folder's group, and folders
     the bit too. Gives the inode as it is now. Raises OSError (EEXIST, ENOENT, ENOTDIR...)."""
-    check_name(name)
     folder = load_growing(tx, parent)
     if find(tx, parent, name) is not None:
         raise error(errno.EEXIST)

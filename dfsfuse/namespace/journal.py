@@ -39,7 +39,7 @@ class PendingChange:
 
     def __init__(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> None:
         self.contents = contents
-        self.size = view.size()
+        self.size = view.size_bytes
         self.view = view
         self.replaced = view.replaced()
         """What was known of the keys that it changes, before it."""

@@ -34,6 +34,8 @@ class CachedView:
         self._changes: dict[bytes, bytes | None] = {}
         self._drops: dict[bytes, None] = {}
         self._pieces: list[InlinePiece] = []
+        self.size_bytes = 0
+        """About how many bytes the changes have in a batch, once `contents` has told what they are."""
 
     # -------------------------------------------------------------- reads
 
@@ -106,21 +108,24 @@ class CachedView:
         """Whether there is something to commit."""
         return bool(self._changes or self._drops or self._pieces)
 
-    def size(self) -> int:
-        """About how many bytes the changes have in a batch."""
-        size = sum(len(key) + len(value or b"") + 8 for key, value in self._changes.items())
-        return size + sum(len(piece.data) + 64 for piece in self._pieces) + 20 * len(self._drops)
-
     def contents(self) -> Contents:
-        """The changes as a batch's contents. Raises TooLargeError."""
-        if self.size() > MAX_CONTENTS_BYTES:
-            raise TooLargeError(f"a change of {self.size()} bytes at once; at most {MAX_CONTENTS_BYTES} are possible")
-        return Contents(
-            tuple((key, value) for key, value in self._changes.items() if value is not None),
-            tuple(key for key, value in self._changes.items() if value is None),
-            tuple(self._drops),
-            tuple(self._pieces),
-        )
+        """The changes as a batch's contents, when there are no more. Raises TooLargeError."""
+        puts: list[tuple[bytes, bytes]] = []
+        deletes: list[bytes] = []
+        size = 20 * len(self._drops)
+        for key, value in self._changes.items():
+            if value is None:
+                deletes.append(key)
+                size += len(key) + 8
+            else:
+                puts.append((key, value))
+                size += len(key) + len(value) + 8
+        for piece in self._pieces:
+            size += len(piece.data) + 64
+        self.size_bytes = size
+        if size > MAX_CONTENTS_BYTES:
+            raise TooLargeError(f"a change of {size} bytes at once; at most {MAX_CONTENTS_BYTES} are possible")
+        return Contents(tuple(puts), tuple(deletes), tuple(self._drops), tuple(self._pieces))
 
     def replaced(self) -> dict[bytes, bytes | Unknown | None]:
         """What the cache has, as yet, of the keys that are to be changed."""

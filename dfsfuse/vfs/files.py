@@ -188,19 +188,25 @@ class Files:
 
         def work(tx: Transaction) -> tuple[int, Inode]:
             directories.check_way(tx, way)
-            found = directories.find(tx, parent, name)
+            found = None if flags & os.O_EXCL else directories.find(tx, parent, name)
             if found is None:
                 return ino, directories.make(tx, parent, name, ino, new, now_ns)
-            if flags & os.O_EXCL:
-                raise error(errno.EEXIST)
             return found.ino, inodes.load(tx, found.ino)
 
-        with self._table.pinned(ino):
+        file = self._table.pin(ino)
+        is_handles = False
+        """Whether the pin belongs to a handle by now."""
+        try:
             made, inode = self._context.store.transact(work, durable=False)
             if made == ino:
                 if hold:
                     self._table.hold(ino)
-                return attributes_of(ino, inode), self._add(self._table.pin(ino), flags)
+                handle = self._add(file, flags)
+                is_handles = True
+                return attributes_of(ino, inode), handle
+        finally:
+            if not is_handles:
+                self._table.unpin(file)
         handle = self.open(made, flags)
         try:
             inode = self._context.store.read(lambda view: inodes.load(view, made), max_age_s=self._context.max_age_s)
@@ -244,8 +250,7 @@ class Files:
             return number
 
     def _get(self, number: int) -> Handle:
-        with self._lock:
-            handle = self._handles.get(number)
+        handle = self._handles.get(number)  # one operation on a dictionary needs no lock
         if handle is None:
             raise error(errno.EBADF)
         return handle

@@ -11,9 +11,9 @@ One call changes at most `STEP_REGIONS` records, so that its batch stays far bel
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -32,13 +32,29 @@ BATCH_BYTES: Final = 640 * 1024
 """About what patches add to one batch at most; the limit of the log is 2 MiB."""
 
 
-@lru_cache(maxsize=512)
+REMEMBERED: Final = 512
+_remembered: dict[bytes, Region] = {}
+"""Records that were read or made last: immutable values, and the same few are read over and over."""
+_remembering: Final = threading.Lock()
+
+
 def decode(data: bytes) -> Region:
-    """A region record. They are immutable values, and the same few are read over and over. Raises OSError (EIO)."""
-    try:
-        return extents.decode(data)
-    except BadRegionError as error:
-        raise OSError(errno.EIO, f"cannot read the record of a file's data: {error}") from error
+    """A region record. Raises OSError (EIO)."""
+    region = _remembered.get(data)  # one operation on a dictionary needs no lock
+    if region is None:
+        try:
+            region = extents.decode(data)
+        except BadRegionError as error:
+            raise OSError(errno.EIO, f"cannot read the record of a file's data: {error}") from error
+        _remember(data, region)
+    return region
+
+
+def _remember(data: bytes, region: Region) -> None:
+    with _remembering:
+        _remembered[data] = region
+        if len(_remembered) > REMEMBERED:
+            del _remembered[next(iter(_remembered))]
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ def count(size: int) -> int:
 
 def covered(region: Region) -> int:
     """How many bytes of a region are not holes."""
-    return sum(extent.length for extent in region.extents)
+    return sum([extent.length for extent in region.extents])
 
 
 def find(view: View, ino: int, inode: Inode, indexes: Sequence[int]) -> list[Region]:
@@ -132,7 +148,9 @@ def find_all(view: View, ino: int, inode: Inode) -> list[tuple[int, Region]]:
 def put(tx: Transaction, ino: int, index: int, region: Region, dropped: Sequence[bytes]) -> None:
     """Put a record (or delete it, if nothing is left in it) and drop these segments."""
     if region.extents:
-        tx.put(keys.region(ino, index), extents.encode(region))
+        data = extents.encode(region)
+        _remember(data, region)  # who appends reads it next
+        tx.put(keys.region(ino, index), data)
     else:
         tx.delete(keys.region(ino, index))
     for segment in dropped:

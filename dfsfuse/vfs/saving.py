@@ -260,7 +260,8 @@ class Saver:
             self._uploads.check(tx, items)
             saved = regions.save(tx, ino, inode, patches)
             inodes.save(tx, ino, _written(saved.inode, written_ns, rotation))
-            regions.drop_unused(tx, ino, earlier)
+            if earlier:
+                regions.drop_unused(tx, ino, earlier)
             return saved
 
         return self._context.store.begin(work)

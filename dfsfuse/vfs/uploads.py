@@ -56,7 +56,11 @@ class Uploads:
             self._context.uploads.submit(self._run, file, task)
 
     def finish(self, file: OpenFile, items: Sequence[Sealed]) -> None:
-        """Wait until all of these are up. Raises what the first failure was; the others have ended by then too."""
+        """Wait until all of these are up. Raises what the first failure was; the others have ended by then too. The
+        caller holds the commit lock, so nobody else makes segments of what is small."""
+        if len(items) == 1 and items[0].is_small and items[0].upload is None:
+            self._finish_small(file, items[0])
+            return
         with file.lock:
             tasks = self.begin(items)
             waiting = [item.upload for item in items if item.written is None and item.upload is not None]
@@ -70,6 +74,17 @@ class Uploads:
             raise MaybeDoneError(f"a part of the file is on its way for more than {PATIENCE_S:.0f} s") from late
         if failures:
             raise failures[0]
+
+    def _finish_small(self, file: OpenFile, item: Sealed) -> None:
+        """A segment that waits for no server, which is what most files are: there is nothing to wait for."""
+        with file.lock:
+            if item.written is not None:
+                return
+            data = item.data
+        assert data is not None
+        failure = self._write(file, item, data)
+        if failure is not None:
+            raise failure
 
     def renew(self, file: OpenFile, items: Iterable[Sealed]) -> None:
         """Give those of which nobody can tell whether they are in the map new segments of the same bytes. If they are
@@ -125,12 +140,17 @@ class Uploads:
                 item.is_forgotten = True
 
     def _run(self, file: OpenFile, task: Task) -> None:
-        item = task.item
+        self._write(file, task.item, task.data, task.upload)
+
+    def _write(
+        self, file: OpenFile, item: Sealed, data: Buffer, upload: Future[None] | None = None
+    ) -> Exception | None:
+        """Write one segment, and note what has come of it. Return why that failed, if it did."""
         failure: Exception | None = None
         written: Written | None = None
         began_ns = self._context.clock()
         try:
-            written = self._context.segments.write(task.data, item.rotation)
+            written = self._context.segments.write(data, item.rotation)
         except Exception as error:  # noqa: BLE001 (whatever it is, who waits has to be told)
             failure = error
             is_told = isinstance(error, UnavailableError)  # for all files at once, by whoever saves them
@@ -142,11 +162,13 @@ class Uploads:
                 file.error = failure
             if item.is_forgotten or (written is not None and not written.inline and not item.is_appended):
                 self._free(item)
-            self.budget.upload_ends()
-            if failure is None:
-                task.upload.set_result(None)
-            else:
-                task.upload.set_exception(failure)
+            if upload is not None:
+                self.budget.upload_ends()
+                if failure is None:
+                    upload.set_result(None)
+                else:
+                    upload.set_exception(failure)
+        return failure
 
     def _free(self, item: Sealed) -> None:
         self.budget.release(item.held_bytes)
