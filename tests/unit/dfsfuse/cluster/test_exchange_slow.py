@@ -177,13 +177,20 @@ def test_answers_that_are_owed_are_waited_for_too(bench: Bench, four: Lines) -> 
         assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in range(4))
 
 
-def test_time_in_which_this_process_stood_still_is_nobodys_silence(bench: Bench, four: Lines) -> None:
-    """It was stopped, and so was one server, which needs a moment to answer."""
+@pytest.mark.parametrize(
+    ("is_patient", "stall_s", "look_again_s"), [(False, STALL_S, DEADLINE_S), (True, DEADLINE_S, 0.001)]
+)
+def test_time_in_which_this_process_stood_still_is_nobodys_silence(
+    bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch, is_patient: bool, stall_s: float, look_again_s: float
+) -> None:
+    """It was stopped, and so was one server, which needs a moment to answer. It has one, and all its time from then if
+    the call is patient."""
+    monkeypatch.setattr("dfsfuse.cluster.exchange.LOOK_AGAIN_S", look_again_s)
     silence(bench, 1)
     late_s = [0.0]
     four.clock = lambda: time.monotonic() + late_s[0]
     with Exchange(four) as exchange:
-        exchange.start(Call(1, GetPosition(), stall_s=STALL_S, is_patient=True))
+        exchange.start(Call(1, GetPosition(), stall_s=stall_s, is_patient=is_patient))
         late_s[0] = 2 * LONGEST_CALL_S
         assert exchange.next(STALL_S) is None
         bench.servers[1].released.set()

@@ -12,7 +12,7 @@ from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_f
 
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
-from dfsfuse.errors import UnavailableError
+from dfsfuse.errors import MaybeDoneError, UnavailableError
 from dfsfuse.namespace.records import TIME_MAX_NS, TIME_MIN_NS
 from dfsfuse.namespace.transactions import Transaction
 from dfsfuse.vfs.regions import STEP_REGIONS
@@ -85,6 +85,32 @@ def test_truncating_to_the_size_it_had_before_it_was_written_saves_and_cuts(moun
     assert vfs.setattr(ino, AttributeChanges(size=6), handle).size == 6
     close(vfs, handle)
     assert read_file(vfs, b"f") == b"stored"
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_truncating_when_nobody_can_tell_whether_the_data_is_saved_reaches_that_size(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, is_made: bool
+) -> None:
+    """What was appended is in the size that the map has, or is not: so that has to be found out first."""
+    vfs = mounts.mount()
+    ino = write_file(vfs, b"f", b"stored")
+    handle = vfs.open(ino, os.O_RDWR | os.O_APPEND)
+    vfs.write(handle, 0, b" more")
+    transact = mounts.map.transact
+
+    def without_answer(work: Callable[[Transaction], object], *, durable: bool = True) -> object:
+        if is_made:
+            transact(work, durable=durable)
+        raise MaybeDoneError("no answer in time")
+
+    monkeypatch.setattr(mounts.map, "transact", without_answer)
+    with pytest.raises(MaybeDoneError):
+        vfs.fsync(handle)
+    monkeypatch.undo()
+    assert vfs.setattr(ino, AttributeChanges(size=16), handle).size == 16
+    close(vfs, handle)
+    assert mounts.mount().getattr(ino).size == 16
+    assert read_file(vfs, b"f") == b"stored more" + bytes(5)
 
 
 def test_truncating_a_file_that_is_being_written(mounts: MemoryMounts) -> None:
