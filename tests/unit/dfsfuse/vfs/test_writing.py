@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from support.memory_mounts import MemoryMounts, close, create, read_file
 from dfs_server.protocol.batches import Batch
 from dfsfuse.errors import UnavailableError
 from dfsfuse.namespace import withdrawal
+from dfsfuse.vfs.writing import ROOM_WAIT_S
 
 WRITERS = 63
 SIZE = 30_000
@@ -58,6 +60,28 @@ def test_memory_that_others_have_reserved_and_not_written_yet_is_waited_for(moun
     budget.release(900)
     writer.join(DEADLINE_S)
     assert not writer.is_alive()
+    close(vfs, handle)
+    assert read_file(vfs, b"f") == b"x" * 900
+
+
+def test_it_is_waited_for_as_long_as_some_is_given_back_now_and_then(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vfs = mounts.mount(dirty_limit_bytes=1000)
+    _, handle = create(vfs)
+    budget = vfs._uploads.budget
+    assert budget.reserve(900, 0)
+    is_freed = itertools.cycle((True, False))
+
+    def wait(_freed_bytes: int, _timeout_s: float) -> bool:
+        mounts.now_s += 0.8 * ROOM_WAIT_S
+        if not next(is_freed):
+            return False
+        budget.release(200)
+        return True
+
+    monkeypatch.setattr(budget, "wait_until_freed", wait)
+    assert vfs.write(handle, 0, b"x" * 900) == 900
     close(vfs, handle)
     assert read_file(vfs, b"f") == b"x" * 900
 
