@@ -75,9 +75,9 @@ class LogMap:
 
     # -------------------------------------------------------------- for users (see `MapStore`)
 
-    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0) -> T:
+    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None) -> T:
         """See `MapStore.read`."""
-        return self.run(self.client.read(work, max_age_s))
+        return self.run(self.client.read(work, max_age_s, doubted))
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
         """See `MapStore.transact`."""

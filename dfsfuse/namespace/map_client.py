@@ -147,8 +147,19 @@ class MapClient:
 
     # -------------------------------------------------------------- operations
 
-    def read(self, work: Callable[[View], T], max_age_s: float) -> Procedure[T]:
+    def read(self, work: Callable[[View], T], max_age_s: float, doubted: type[OSError] | None = None) -> Procedure[T]:
         """See `MapStore.read`."""
+        if doubted is None:
+            return (yield from self._read(work, max_age_s))
+        if self.lease.holds(self._clock()):  # then this is the newest state, and whatever it says counts
+            with contextlib.suppress(MissingError):
+                return work(CachedView(self.cache))
+        try:
+            return (yield from self._read(work, max_age_s))
+        except doubted:
+            return (yield from self._read(work, 0.0))
+
+    def _read(self, work: Callable[[View], T], max_age_s: float) -> Procedure[T]:
         since = self._clock() - max_age_s
         if self._is_newest(since):
             with contextlib.suppress(MissingError):

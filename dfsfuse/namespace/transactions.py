@@ -67,8 +67,11 @@ class Begun(Generic[R_co]):
 class MapStore(Protocol):
     """Where transactions run. Thread-safe."""
 
-    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0) -> T:
-        """Run `work` on one state, at most `max_age_s` old; 0.0 means linearizable. Raises UnavailableError."""
+    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None) -> T:
+        """Run `work` on one state, at most `max_age_s` old; 0.0 means linearizable. Raises UnavailableError.
+
+        `doubted`: an error that counts only if `work` raises it on the newest state; on an older one, it is run again.
+        """
         ...
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:

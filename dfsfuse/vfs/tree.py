@@ -259,10 +259,7 @@ class Tree:
 
     def _read(self, work: Callable[[View], T]) -> T:
         """Read a state that may be a little old; but that something is not there is only said of the newest."""
-        try:
-            return self._context.store.read(work, max_age_s=self._context.max_age_s)
-        except FileNotFoundError:
-            return self._context.store.read(work)
+        return self._context.store.read(work, max_age_s=self._context.max_age_s, doubted=FileNotFoundError)
 
     def _by_either_name(self, parent: int, name: bytes, action: Callable[[bytes], T]) -> T:
         """Do it with the plain name; if there is no such name, with the one that is listed so."""

@@ -106,7 +106,7 @@ class MemoryMap:
         self.before_commit: Callable[[Batch], None] = lambda _: None
         """Called with each batch before it is committed; may raise."""
 
-    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0) -> T:
+    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None) -> T:
         with self._lock:
             items = self.items
         return work(MemoryView(items))
@@ -178,9 +178,14 @@ class LaggingMap:
         self.truth = truth
         self._seen = truth.items
 
-    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0) -> T:
-        if not max_age_s:
-            self._seen = self.truth.items
+    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None) -> T:
+        if max_age_s:
+            try:
+                return work(MemoryView(self._seen))
+            except OSError as error:
+                if doubted is None or not isinstance(error, doubted):
+                    raise
+        self._seen = self.truth.items
         return work(MemoryView(self._seen))
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:

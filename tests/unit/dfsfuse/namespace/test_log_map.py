@@ -100,6 +100,33 @@ def test_fresh_means_fresh_and_a_little_old_may_be_cached(
     assert store.read(look, max_age_s=0.5) == b"3"
 
 
+class Finding:
+    """An operation that finds a key or says that it is not there; counts how often it runs."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def __call__(self, view: View) -> bytes:
+        self.runs += 1
+        if (value := view.get(b"n")) is None:
+            raise FileNotFoundError
+        return value
+
+
+def test_that_something_is_not_there_is_not_believed_of_an_old_state(
+    store: LogMap, log: FakeLog, shared: SharedLog, clock: Clock
+) -> None:
+    find = Finding()
+    with pytest.raises(FileNotFoundError):
+        store.read(find, max_age_s=0.5, doubted=FileNotFoundError)
+    shared.put(n="1")
+    clock.now += 0.1
+    assert store.read(find, max_age_s=0.5, doubted=FileNotFoundError) == b"1"
+    log.asked.clear()
+    assert store.read(find, max_age_s=0.5, doubted=FileNotFoundError) == b"1"
+    assert log.asked == [], "that it is there is"
+
+
 def test_own_changes_are_known_without_asking(store: LogMap, log: FakeLog) -> None:
     store.transact(lambda tx: tx.put(b"d1", b"x"))
     store.read(lambda view: view.scan(b"d", b"e"))

@@ -15,7 +15,7 @@ from dfsfuse.cluster.log_state import Contents, News
 from dfsfuse.errors import LostError, MaybeDoneError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.journal import PORTION_BYTES
 from dfsfuse.namespace.log_map import LogMap
-from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.namespace.transactions import Transaction, View
 
 
 def increment(tx: Transaction) -> int:
@@ -31,6 +31,22 @@ def test_under_the_lease_answers_come_before_the_commit_and_are_seen(leased: Log
     assert leased.read(lambda view: view.scan(b"d", b"e")) == [(b"d1", b"x")]
     with pytest.raises(OSError, match="there"):
         leased.transact(_create_d1, durable=False)
+    assert log.asked == []
+
+
+def test_under_the_lease_a_look_up_that_finds_nothing_runs_once(leased: LogMap, log: FakeLog) -> None:
+    """What is cached is the newest state: nobody has to be asked, and nothing has to be looked at again."""
+    runs: list[bytes | None] = []
+
+    def find(view: View) -> None:
+        runs.append(view.get(b"d1"))
+        raise FileNotFoundError
+
+    leased.read(lambda view: view.scan(b"d", b"e"))
+    log.asked.clear()
+    with pytest.raises(FileNotFoundError):
+        leased.read(find, max_age_s=0.5, doubted=FileNotFoundError)
+    assert runs == [None]
     assert log.asked == []
 
 
