@@ -181,19 +181,19 @@ def accept(
     if slot <= state.applied:
         return Step(state, state.position())
     effects: list[Effect] = []
-    tail = state.tail
+    tail, applied, digest = state.tail, state.applied, state.digest
     if tail is not None and slot == tail.slot + 1 and parsed.batch.previous == tail.parsed.digest:
         effects.append(Apply(tail.slot, tail.parsed, is_logged=True))
-        state = _applied(state, tail.slot, tail.parsed)
-    if slot != state.applied + 1:
-        return Step(state, Behind(state.applied))
-    if parsed.batch.previous != state.digest:
+        applied, digest = tail.slot, tail.parsed.digest
+        tail = None
+    if slot != applied + 1:
+        return Step(state, Behind(applied))
+    if parsed.batch.previous != digest:
         return Step(state, _diverged(state, slot))
-    state = _leased(state, ballot.client, now) if lease else state
-    held = state.lease if lease else None
-    taken = AcceptedAt(slot, bool(held and held.wanted_by), bool(held and held.recalled))
-    tail = state.tail
+    held, leases = _leased(state, ballot.client, now) if lease else (state.lease, state.leases)
+    taken = AcceptedAt(slot, bool(lease and held and held.wanted_by), bool(lease and held and held.recalled))
     if tail is not None and tail.ballot == ballot:
+        state = AcceptorState(state.promised, applied, digest, tail, held, leases)
         if tail.parsed.digest == parsed.digest:
             return Step(state, taken)
         return Step(state, Error(Status.BAD_REQUEST, f"two batches for slot {slot} under ballot {ballot}"))
@@ -201,7 +201,7 @@ def accept(
         effects.append(SavePromise(ballot))
     accepted = Tail(slot, ballot, parsed)
     effects.append(SaveTail(accepted))
-    return Step(replace(state, promised=ballot, tail=accepted), taken, tuple(effects))
+    return Step(AcceptorState(ballot, applied, digest, accepted, held, leases), taken, tuple(effects))
 
 
 def position(state: AcceptorState, recall: bytes, now: float) -> Step:
@@ -235,13 +235,14 @@ def started(state: AcceptorState, now: float) -> AcceptorState:
     return replace(state, lease=Lease(last.client, now + LEASE_S, number=1), leases=1)
 
 
-def _leased(state: AcceptorState, client: bytes, now: float) -> AcceptorState:
-    """This client's lease begins anew. Who wants it is remembered while the writer is the same."""
+def _leased(state: AcceptorState, client: bytes, now: float) -> tuple[Lease, int]:
+    """This client's lease begins anew; and how many there have been. Who wants it is remembered while the writer is the
+    same."""
     lease = state.lease
     if lease is not None and lease.client == client and lease.number and now < lease.until:
-        return replace(state, lease=replace(lease, until=now + LEASE_S))
+        return Lease(client, now + LEASE_S, lease.wanted_by, lease.recalled, lease.number), state.leases
     number = state.leases + 1
-    return replace(state, lease=Lease(client, now + LEASE_S, number=number), leases=number)
+    return Lease(client, now + LEASE_S, number=number), number
 
 
 def chosen(state: AcceptorState, slot: int, digest: bytes) -> Step:

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from sqlite3 import Connection
 from typing import Final, NamedTuple
 
-from dfs_server.acceptor import ParsedBatch
 from dfs_server.damage import DamagedLogError
+from dfs_server.overlay import WaitingBatch
 from dfs_server.protocol import batches
-from dfs_server.protocol.ballots import Ballot
 
 KEEP_BATCHES: Final = 20_000
 KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
@@ -47,14 +46,14 @@ class LogTable:
         query = "SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log"
         self._first, self._bytes = db.execute(query).fetchone()
 
-    def write(self, db: Connection, logged: Sequence[tuple[int, Ballot, ParsedBatch]]) -> None:
+    def write(self, db: Connection, logged: Sequence[WaitingBatch]) -> None:
         """Batches at their slots, in order, each in the place of any other."""
         db.executemany(
             "INSERT OR REPLACE INTO log (slot, round, client, digest, batch) VALUES (?, ?, ?, ?, ?)",
-            [(slot, ballot.round, ballot.client, parsed.digest, parsed.encoded) for slot, ballot, parsed in logged],
+            [(slot, ballot.round, ballot.client, digest, encoded) for slot, ballot, digest, encoded in logged],
         )
-        self._bytes += sum(len(parsed.encoded) for _, _, parsed in logged)
-        self._first = self._first or (logged[0][0] if logged else 0)
+        self._bytes += sum(len(batch.encoded) for batch in logged)
+        self._first = self._first or (logged[0].slot if logged else 0)
 
     def trim(self, db: Connection, applied: int, is_tight: Callable[[], bool], keep_after: int | None = None) -> None:
         """Forget the oldest chosen batches when there are too many; who misses them copies the map. Those after

@@ -41,7 +41,6 @@ from dfs_server.protocol.messages import (
     Have,
     HavePieces,
     ListPieces,
-    LogRequest,
     PieceList,
     Position,
     Prove,
@@ -86,6 +85,8 @@ class Namespace:
         """The reply to any request that needs no payload in either direction. Raises `RequestFailedError`."""
         with failures_told():
             match request:
+                case Accept():  # by far the most frequent one
+                    return self._accept(request)
                 case GetStatus():
                     return self._status()
                 case GetFindings():
@@ -105,7 +106,7 @@ class Namespace:
                 case Authenticate() | Prove() | PutPiece() | GetPiece():
                     raise AssertionError("the session answers these")
                 case _:
-                    return self._answer_log(request)
+                    return self._store.handle(request)
 
     def put_piece(self, request: PutPiece, length: int) -> Upload:
         """Begin to store a piece. Raises `RequestFailedError`; the upload itself wants `failures_told` around it."""
@@ -168,9 +169,9 @@ class Namespace:
 
     # -------------------------------------------------------------- the log
 
-    def _answer_log(self, request: LogRequest) -> Reply:
+    def _accept(self, request: Accept) -> Reply:
         reply = self._store.handle(request)
-        if isinstance(request, Accept) and isinstance(reply, AcceptedAt) and self._watch.is_full(len(request.batch)):
+        if isinstance(reply, AcceptedAt) and self._watch.is_full(len(request.batch)):
             return AcceptedAt(reply.slot, reply.wanted, reply.recalled, full=True)
         return reply
 

@@ -91,7 +91,7 @@ class NamespaceReader:
         which reaches at least to where the overlay begins."""
         overlay = self._overlay()
         applied, waiting = overlay.batches(after)
-        rest = [LogRow(slot, parsed.digest, parsed.encoded) for slot, _, parsed in waiting]
+        rest = [LogRow(slot, digest, encoded) for slot, _, digest, encoded in waiting]
         if overlay.flushed <= after <= applied:
             yield rest, applied
             return

@@ -114,12 +114,12 @@ class NamespaceStore:
 
     def _handle(self, request: LogRequest) -> Reply:  # noqa: PLR0912 - one branch a request
         match request:
-            case Promise(ballot):
-                return self._writer.step(lambda state: acceptor.promise(state, ballot, self._monotonic()))
             case Accept(ballot, slot, encoded, lease):
                 parsed = ParsedBatch.of(encoded)
                 now = self._monotonic()
                 return self._writer.step(lambda state: acceptor.accept(state, ballot, slot, parsed, now, lease=lease))
+            case Promise(ballot):
+                return self._writer.step(lambda state: acceptor.promise(state, ballot, self._monotonic()))
             case Chosen(slot, digest, client):
                 now = self._monotonic()
                 return self._writer.step(

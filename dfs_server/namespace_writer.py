@@ -140,7 +140,7 @@ class NamespaceWriter:
         now_ns = self._database.clock()
         for effect in step.effects:
             if isinstance(effect, Apply):
-                self.overlay.add(WaitingBatch(effect.slot, self.state.promised, effect.parsed), self._server, now_ns)
+                self.overlay.add(effect.slot, self.state.promised, effect.parsed, self._server, now_ns)
 
     def _append(self, records: Sequence[Record]) -> None:
         if self._redo_log is None or self._redo_log.is_full or self.overlay.is_full:
@@ -185,8 +185,10 @@ class NamespaceWriter:
         row = self._row.with_state(state)._replace(epoch=os.urandom(EPOCH_BYTES) if epoch is None else epoch)
         try:
             with self._changing() as db:
-                tail = [(state.tail.slot, state.tail.ballot, state.tail.parsed)] if state.tail is not None else []
-                self._log.write(db, [*overlay.batches(0)[1], *tail])
+                waiting = overlay.batches(0)[1]
+                if (tail := state.tail) is not None:
+                    waiting.append(WaitingBatch(tail.slot, tail.ballot, tail.parsed.digest, tail.parsed.encoded))
+                self._log.write(db, waiting)
                 self._pieces.apply(db, overlay.pieces(), overlay.drops())
                 row = row.with_sum_changed(self._map.change(db, overlay.changes()))
                 held = self._log_hold.keeps_after(self._monotonic())
@@ -303,7 +305,7 @@ class NamespaceWriter:
         row = self._row._replace(read_from=read_until, copy=b"").with_state(state)
         changes = Overlay(0, 0)
         for slot, parsed in enumerate(since):
-            changes.add(WaitingBatch(slot, state.promised, parsed), self._server, 0)
+            changes.add(slot, state.promised, parsed, self._server, 0)
         with self._changing() as db:
             row = row._replace(map_sum=self._map.replace(db))
             row = row.with_sum_changed(self._map.change(db, changes.changes()))

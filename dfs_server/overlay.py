@@ -35,11 +35,12 @@ PieceName = tuple[bytes, int]
 
 
 class WaitingBatch(NamedTuple):
-    """A batch, and the ballot of the last promise when it came."""
+    """A batch as it came, and the ballot of the last promise then."""
 
     slot: int
     ballot: Ballot
-    parsed: ParsedBatch
+    digest: bytes
+    encoded: bytes
 
 
 class WaitingPiece(NamedTuple):
@@ -63,9 +64,9 @@ class Overlay:
         self._drops: dict[bytes, int] = {}
         self._batches: list[WaitingBatch] = []
 
-    def add(self, waiting: WaitingBatch, server: str, now_ns: int) -> None:
+    def add(self, slot: int, ballot: Ballot, parsed: ParsedBatch, server: str, now_ns: int) -> None:
         """The next batch, of which `server` keeps the pieces that have it among their homes."""
-        batch = waiting.parsed.batch
+        batch = parsed.batch
         with self._lock:
             self._values.update(batch.puts)
             for key in batch.deletes:
@@ -73,8 +74,8 @@ class Overlay:
             self.add_pieces(batch, server, now_ns)
             for segment in batch.drops:
                 self._drops.setdefault(segment, now_ns)
-            self._batches.append(waiting)
-            self.applied = waiting.slot
+            self._batches.append(WaitingBatch(slot, ballot, parsed.digest, parsed.encoded))
+            self.applied = slot
 
     def add_pieces(self, batch: Batch, server: str, now_ns: int) -> None:
         """Only the pieces of a batch of which it is not known whether it was chosen: nothing else of it may count."""

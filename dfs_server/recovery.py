@@ -22,7 +22,7 @@ from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, Step, Tail
 from dfs_server.damage import DamageNotes
 from dfs_server.database import Database
 from dfs_server.map_table import MapTable
-from dfs_server.overlay import Overlay, WaitingBatch
+from dfs_server.overlay import Overlay
 from dfs_server.piece_tables import PieceTables
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
@@ -70,7 +70,7 @@ def load(database: Database, server: str, redo_path: Path, damage: DamageNotes) 
         for step in _replayed(fitting, record):
             for effect in step.effects:
                 if isinstance(effect, Apply):
-                    overlay.add(WaitingBatch(effect.slot, state.promised, effect.parsed), server, database.clock())
+                    overlay.add(effect.slot, state.promised, effect.parsed, server, database.clock())
             state = step.state
     return Recovered(row, state, overlay, wrong)
 

@@ -39,7 +39,9 @@ from dfs_server.protocol.messages import (
     Accept,
     Chosen,
     DropPieces,
+    Error,
     Findings,
+    GetBatches,
     GetFindings,
     GetPiece,
     GetPosition,
@@ -173,6 +175,8 @@ def work(root: Path) -> None:
         for name, step in STEPS.items():
             step(namespaces.of("alice"))
             os.write(said, f"{name}\n".encode())
+        kept = namespaces.of("alice").answer(GetBatches(0))
+        assert isinstance(kept, Error), "the log is trimmed on the way"
     os.close(said)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.daemons import StartHouse
 
+from dfs_server.namespace_store import NamespaceStore
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch
@@ -90,3 +91,16 @@ def test_the_folder_of_an_older_version_is_opened_and_has_all_that_it_had(
             assert database.execute("PRAGMA user_version").fetchone() == (FORMAT,)
         house = start_house(root=tmp_path / "DFS1")
         client = house.client()
+
+
+def test_an_upgrade_believes_no_state_that_is_damaged(tmp_path: Path) -> None:
+    with tarfile.open(FOLDERS / "DFS1-format-3.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / "DFS1" / "alice"
+    with closing(sqlite3.connect(folder / "namespace.db")) as database:
+        database.execute("UPDATE state SET round = 99")
+        database.commit()
+    with closing(NamespaceStore(folder, "DFS1")) as store:
+        assert store.handle(GetPosition()) == Position(0, b"", Ballot(0, b""))
+        assert "began anew" in store.damage.text()
+        assert store.small_piece(SMALL, 1) is not None

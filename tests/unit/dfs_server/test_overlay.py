@@ -14,7 +14,7 @@ S, T = b"s" * 16, b"t" * 16
 def add(overlay: Overlay, **contents: object) -> ParsedBatch:
     batch = Batch(batches.FORMAT, b"", b"client", 1, 0, **contents)  # type: ignore[arg-type]
     parsed = ParsedBatch.of(batches.encode(batch))
-    overlay.add(WaitingBatch(overlay.applied + 1, Ballot(1, b"client"), parsed), "DFS1", 10 * overlay.applied)
+    overlay.add(overlay.applied + 1, Ballot(1, b"client"), parsed, "DFS1", 10 * overlay.applied)
     return parsed
 
 
@@ -36,7 +36,10 @@ def test_it_has_the_batches_in_order_from_any_slot_on() -> None:
     for after in (0, 7, 8, 10):
         applied, found = overlay.batches(after)
         assert applied == 10
-        assert [(slot, one) for slot, _, one in found] == list(enumerate(parsed, start=8))[max(0, after - 7) :]
+        expected = [
+            WaitingBatch(8 + at, Ballot(1, b"client"), one.digest, one.encoded) for at, one in enumerate(parsed)
+        ]
+        assert found == expected[max(0, after - 7) :]
 
 
 def test_it_has_this_servers_pieces_and_what_was_dropped_as_they_first_came() -> None:

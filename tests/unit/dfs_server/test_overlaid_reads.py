@@ -1,0 +1,160 @@
+"""Reads see one slot, whatever of it is in the tables and whatever waits; and a position waits for nobody's disk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dfs_server.namespace_store import NamespaceStore
+from dfs_server.protocol import batches
+from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.batches import Batch
+from dfs_server.protocol.messages import (
+    Accept,
+    AcceptedAt,
+    Chosen,
+    GetPosition,
+    Items,
+    Position,
+    ReadKeys,
+    ReadRange,
+    Values,
+)
+
+BALLOT = Ballot(3, b"client01")
+KEYS = [b"k%d" % number for number in range(8)]
+
+
+class Writer:
+    """A proposer that is always right."""
+
+    def __init__(self, store: NamespaceStore) -> None:
+        self.store = store
+        self.slot, self.digest = 0, b""
+
+    def commit(self, *puts: tuple[bytes, bytes], deletes: tuple[bytes, ...] = ()) -> None:
+        batch = Batch(batches.FORMAT, self.digest, b"client01", self.slot + 1, 0, puts, deletes)
+        encoded = batches.encode(batch)
+        assert self.store.handle(Accept(BALLOT, self.slot + 1, encoded, lease=True)) == AcceptedAt(self.slot + 1)
+        self.slot, self.digest = self.slot + 1, batches.digest(encoded)
+
+    def items(self, start: bytes = b"\0", end: bytes = b"\xff", limit: int = 1000) -> Items:
+        reply = self.store.handle(ReadRange(self.slot, self.digest, start, end, limit))
+        assert isinstance(reply, Items), reply
+        return reply
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[Writer]:
+    with closing(NamespaceStore(tmp_path / "alice", "DFS1")) as store:
+        yield Writer(store)
+
+
+def test_a_range_is_the_same_before_and_after_the_flush(writer: Writer) -> None:
+    writer.commit(*((b"d/%02d" % number, b"old") for number in range(0, 40, 2)))
+    writer.commit()
+    writer.store.flush()
+    writer.commit((b"d/00", b"new"), (b"d/07", b"new"), (b"d/99", b"last"), deletes=(b"d/02", b"d/38", b"d/39"))
+    writer.commit((b"c/0", b"before"), (b"d/07", b"newer"))
+    expected = {b"d/%02d" % number: b"old" for number in range(4, 38, 2)}
+    expected |= {b"c/0": b"before", b"d/00": b"new", b"d/07": b"newer", b"d/99": b"last"}
+    for _ in range(2):
+        assert list(writer.items().items) == sorted(expected.items())
+        assert [key for key, _ in writer.items(b"d/01", b"d/09").items] == [b"d/04", b"d/06", b"d/07", b"d/08"]
+        found: list[tuple[bytes, bytes]] = []
+        start, more = b"\0", True
+        while more:
+            page = writer.items(start, limit=3)
+            assert len(page.items) == 3 or not page.more
+            found += page.items
+            more, start = page.more, found[-1][0] + b"\0"
+        assert found == sorted(expected.items())
+        writer.store.flush()
+
+
+def test_who_reads_while_others_write_and_flush_sees_one_slot(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch gives all keys the same value."""
+    monkeypatch.setattr("dfs_server.overlay.MAX_BATCHES", 3)
+    store = writer.store
+    writer.commit(*((key, b"0") for key in KEYS))
+    store.handle(Chosen(writer.slot, writer.digest))
+    is_over = threading.Event()
+    wrong: list[object] = []
+
+    def read() -> None:
+        latest = 0
+        while not is_over.is_set():
+            for reply in (
+                store.handle(ReadKeys(1, b"", tuple(KEYS))),
+                store.handle(ReadRange(1, b"", b"\0", b"\xff", 99)),
+            ):
+                values = reply.values if isinstance(reply, Values) else [value for _, value in reply.items]  # type: ignore[union-attr]
+                slot = reply.applied  # type: ignore[union-attr]
+                if len(values) != len(KEYS) or set(values) != {b"%d" % (slot - 1)} or slot < latest:
+                    wrong.append((slot, values))
+                latest = slot
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(1, 200):
+            writer.commit(*((key, b"%d" % number) for key in KEYS))
+    finally:
+        is_over.set()
+        for reader in readers:
+            reader.join()
+    assert wrong == []
+
+
+def test_a_position_does_not_wait_for_the_disk_behind_an_accept(writer: Writer) -> None:
+    """Nor whoever recalls a lease, unless that is to be noted: here the writer itself asks, and who asks again."""
+    writer.commit((b"a", b"1"))
+    assert isinstance(writer.store.handle(GetPosition(b"client02")), Position)  # noted now
+    answers: list[object] = []
+
+    def ask() -> None:
+        answers.extend(writer.store.handle(GetPosition(recall)) for recall in (b"", b"client01", b"client02"))
+
+    with writer.store._database.lock:  # as if an fsync were under way
+        other = threading.Thread(target=ask)
+        other.start()
+        other.join(20.0)
+        assert not other.is_alive()
+    assert [getattr(answer, "lease", None) for answer in answers] == [0, 0, 1]
+
+
+def test_a_lease_that_is_recalled_for_the_first_time_is_noted(writer: Writer) -> None:
+    writer.commit((b"a", b"1"))
+    position = writer.store.handle(GetPosition(b"client02"))
+    assert isinstance(position, Position)
+    assert position.lease == 1
+    batch = batches.encode(Batch(batches.FORMAT, writer.digest, b"client01", 2, 0))
+    assert writer.store.handle(Accept(BALLOT, 2, batch, lease=True)) == AcceptedAt(2, recalled=True)
+
+
+def test_what_has_waited_while_nothing_came_is_flushed(writer: Writer) -> None:
+    store = writer.store
+    writer.commit((b"a", b"1"))
+    for expected in (0, 1):  # the second look finds nothing new
+        store.flush_if_idle()
+        assert store._database.writer.execute("SELECT count(*) FROM log").fetchone() == (expected,)
+    writer.commit((b"a", b"2"))
+    store.flush_if_idle()
+    writer.commit((b"a", b"3"))
+    store.flush_if_idle()
+    assert store._database.writer.execute("SELECT count(*) FROM log").fetchone() == (1,)
+    store.flush_if_idle()
+    assert store._database.writer.execute("SELECT count(*) FROM log").fetchone() == (3,)
+    store.handle(Chosen(3, writer.digest))
+    for _ in range(2):
+        store.flush_if_idle()
+    assert store._database.writer.execute("SELECT value FROM map").fetchall() == [(b"3",)]
+    epoch = store._writer._row.epoch
+    for _ in range(3):
+        store.flush_if_idle()
+    assert store._writer._row.epoch == epoch, "nothing waits: nothing is written"
