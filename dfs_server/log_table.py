@@ -9,7 +9,7 @@ Threads: `LogTable` under the database's lock; `read` with any connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from sqlite3 import Connection
 from typing import Final, NamedTuple
 
@@ -47,13 +47,18 @@ class LogTable:
         self._first, self._bytes = db.execute(query).fetchone()
 
     def write(self, db: Connection, logged: Sequence[WaitingBatch]) -> None:
-        """Batches at their slots, in order, each in the place of any other."""
+        """Batches at their slots, in order, each in the place of any other. Nothing comes after the last of them."""
+        if not logged:
+            return
+        # A tail was written by the flush before, and is written again as what it has become.
+        query = "SELECT coalesce(sum(length(batch)), 0) FROM log WHERE slot >= ?"
+        (replaced_bytes,) = db.execute(query, (logged[0].slot,)).fetchone()
         db.executemany(
             "INSERT OR REPLACE INTO log (slot, round, client, digest, batch) VALUES (?, ?, ?, ?, ?)",
             [(slot, ballot.round, ballot.client, digest, encoded) for slot, ballot, digest, encoded in logged],
         )
-        self._bytes += sum(len(batch.encoded) for batch in logged)
-        self._first = self._first or (logged[0].slot if logged else 0)
+        self._bytes += sum(len(batch.encoded) for batch in logged) - replaced_bytes
+        self._first = self._first or logged[0].slot
 
     def trim(self, db: Connection, applied: int, is_tight: Callable[[], bool], keep_after: int | None = None) -> None:
         """Forget the oldest chosen batches when there are too many; who misses them copies the map. Those after
@@ -77,7 +82,7 @@ class LogTable:
         self._bytes -= size
 
 
-def read(db: Connection, after: int, until: int) -> Iterator[LogRow]:
+def read(db: Connection, after: int, until: int) -> Generator[LogRow, None, None]:
     """The batches after a slot up to another one that is applied, each checked. Raises `DamagedLogError`."""
     query = "SELECT slot, digest, batch FROM log WHERE slot > ? AND slot <= ? ORDER BY slot"
     for slot, digest, batch in db.execute(query, (after, until)):

@@ -99,7 +99,9 @@ class NamespaceReader:
             if log_table.is_trimmed(db, after):
                 yield None, applied
             else:
-                yield itertools.chain(log_table.read(db, after, overlay.flushed), rest), applied
+                # Closed before the snapshot ends: one that is still being read would be the next reader's as well.
+                with closing(log_table.read(db, after, overlay.flushed)) as tabled:
+                    yield itertools.chain(tabled, rest), applied
 
     # -------------------------------------------------------------- reading the map
 

@@ -75,16 +75,20 @@ class NamespaceWriter:
         """What was found to be damaged here."""
         self._redo_path = database.path.with_name(redo_log.FILE_NAME)
         self._redo_log: RedoLog | None = None  # open once something is written
-        self._row, state, self.overlay, wrong = recovery.load(database, server, self._redo_path, self.damage)
-        self.state = acceptor.started(state, monotonic())
+        found = recovery.load(database, server, self._redo_path, self.damage)
+        self._row, self.overlay = found.row, found.overlay
+        self.state = acceptor.started(found.state, monotonic())
         """What the acceptor knows; replaced as a whole."""
         self._log = LogTable(database.writer)
         self._map = MapTable()
         self._seen: object = None  # belongs to the thread that asks `flush_if_idle`
         self._copy_turn = NOBODY  # guarded by the database's lock
         self._log_hold = LogHold()  # replaced as a whole; a hint
-        if wrong:
-            self.damage.note(wrong, is_mended=False)  # before the flush: afterwards nothing would show it
+        if found.damage:
+            self.damage.note(found.damage, is_mended=False)  # before the flush: afterwards nothing would show it
+        if found.is_replayed:
+            # A server may have been killed before fdatasync, or after one that failed: then the last record was read
+            # from memory and is on no disk. It must not be answered for until it is.
             self._flush()
 
     def close(self) -> None:
@@ -269,8 +273,10 @@ class NamespaceWriter:
             (found,) = self._database.writer.execute("SELECT count(*) FROM map_copy").fetchone()
             if found != count:
                 return Error(Status.BAD_REQUEST, f"the copy has {found} items and should have {count}")
-            self._flush()  # pieces and drops stay
             slot, digest, applied = self._row.copy_slot, self._row.copy_digest, self.state.applied
+            if self.state.tail is not None and slot > applied:  # it may have been chosen: its pieces stay
+                self.overlay.add_pieces(self.state.tail.parsed.batch, self._server, self._database.clock())
+            self._flush()  # pieces and drops stay
             if slot > applied:
                 self._put_copy(acceptor.copied(self.state, slot, digest), (), read_until)
             elif self.damage.map:

@@ -72,7 +72,7 @@ class PieceTables:
 
     def totals(self) -> tuple[int, int]:
         """(count, bytes) of the small pieces."""
-        with contextlib.suppress(sqlite3.Error):  # a disk that is full must not keep a server from telling so
+        with contextlib.suppress(sqlite3.Error, OSError):  # a disk that is full must not keep a server from telling so
             self._flush()
         with self._read_lock:
             count, size = self._reader.execute("SELECT pieces, bytes FROM small_totals").fetchone()

@@ -42,6 +42,8 @@ class Recovered(NamedTuple):
     state: AcceptorState
     overlay: Overlay
     """What is applied and not in the tables, as far as it is not damaged."""
+    is_replayed: bool
+    """Whether the redo log had anything of this."""
     damage: str
     """What is wrong with the map; empty if nothing is."""
 
@@ -72,7 +74,7 @@ def load(database: Database, server: str, redo_path: Path, damage: DamageNotes) 
                 if isinstance(effect, Apply):
                     overlay.add(effect.slot, state.promised, effect.parsed, server, database.clock())
             state = step.state
-    return Recovered(row, state, overlay, wrong)
+    return Recovered(row, state, overlay, bool(found), wrong)
 
 
 def _records(path: Path, epoch: bytes) -> Sequence[Found] | None:
@@ -94,7 +96,9 @@ def _replayed(state: AcceptorState, record: Record) -> Iterator[Step]:
     if record.kind is Kind.VOTE:
         yield acceptor.accept(known.state, record.ballot, record.slot, record.parsed, 0.0)
     else:
-        yield acceptor.learn(known.state, record.slot, [record.parsed])
+        # Its ballot is what was promised when it came: the record of that promise may be a damaged one.
+        yield (promised := acceptor.promise(known.state, record.ballot, 0.0))
+        yield acceptor.learn(promised.state, record.slot, [record.parsed])
 
 
 def _made_fit(state: AcceptorState, record: Record) -> AcceptorState:

@@ -18,8 +18,12 @@ from dfs_server.protocol.messages import (
     Accept,
     AcceptedAt,
     Batches,
+    BeginCopy,
     Changes,
     Chosen,
+    CopyItems,
+    Done,
+    EndCopy,
     Error,
     GetBatches,
     GetChanges,
@@ -91,7 +95,7 @@ class Server:
         at = -1
         for _ in range(number + 1):
             at = data.index(data[: redo_log.EPOCH_BYTES], at + 1)
-        data[at + 50] ^= 1
+        data[at + 30] ^= 1
         path.write_bytes(data)
 
 
@@ -294,3 +298,71 @@ def test_an_append_that_fails_leaves_nothing_that_counts(server: Server, monkeyp
     server.commit((b"a", b"3"), ballot=Ballot(5, b"client02"))  # another one is chosen in its place
     server.kill()
     assert server.map() == {b"a": b"3"}
+
+
+def test_a_damaged_promise_is_in_the_records_after_it(server: Server) -> None:
+    server.commit((b"a", b"1"))
+    server.store.handle(Promise(Ballot(9, b"client01")))
+    server.store.handle(Chosen(1, server.digest))
+    server.batch(puts=((b"a", b"2"),))
+    server.store.handle(Learn(2, (server.encoded[-1],)))
+    server.spoil_record(1)
+    server.kill()
+    assert server.position().promised == Ballot(9, b"client01")
+    assert (server.position().applied, server.position().wants_copy) == (2, True)
+
+
+def test_what_was_read_from_the_redo_log_is_written_to_the_disk_before_it_is_answered_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is killed while it waits for the disk, or after the disk has refused: the record is in memory only."""
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fdatasync", fail)
+        encoded = server.batch(puts=((b"a", b"1"),))
+        with pytest.raises(OSError, match="Input/output"):
+            server.store.handle(Accept(BALLOT, 1, encoded))
+    server.kill()
+    assert server.store.handle(Accept(BALLOT, 1, encoded)) == AcceptedAt(1)
+    (server.folder / redo_log.FILE_NAME).write_bytes(b"")  # what a power cut leaves of it
+    server.kill()
+    assert (server.position().promised, server.position().tail_digest) == (BALLOT, server.digest)
+
+
+def test_a_vote_that_a_copy_of_the_map_covers_leaves_its_pieces(server: Server) -> None:
+    server.commit((b"a", b"1"))
+    server.batch()
+    copied = server.digest
+    assert server.store.handle(BeginCopy(b"copy", 2, copied)) == Done()
+    assert server.store.handle(CopyItems(b"copy", ((b"a", b"1"),))) == Done()
+    assert isinstance(server.store.handle(EndCopy(b"copy", 1, 2)), Position)
+    assert server.position().applied == 2
+    assert server.store.small_piece(segment(1), 1) is not None
+
+
+def test_a_read_of_the_log_leaves_no_snapshot_to_the_next_one(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        server.commit((b"k%d" % number, b"v"))
+    server.store.flush()
+    monkeypatch.setattr("dfs_server.namespace_reader.REPLY_BYTES", 1)  # the first row is not the last one
+    reader = server.store._reader
+    with reader._logged(0) as (rows, _):
+        assert rows is not None
+        next(iter(rows))
+    server.commit((b"a", b"new"))
+    server.commit((b"a", b"newer"))
+    server.store.flush()
+    assert reader.values(5, (b"a",)) == Values(5, (b"new",))
+    assert reader.batches(4) == Batches(5, (server.encoded[4],), 5)
+
+
+def test_the_bytes_of_the_log_are_counted_right_however_often_it_is_flushed(server: Server) -> None:
+    """A vote is written by one flush, and once more by the next, as the batch that was chosen."""
+    for number in range(5):
+        server.commit((b"k", bytes(100 * number)))
+        for _ in range(2):
+            server.store.flush_if_idle()
+    assert server.store._writer._log._bytes == sum(map(len, server.encoded))
