@@ -4,7 +4,8 @@ The kernel would wake another thread for each request, and both would contend fo
 that reads, answers and reads again is two to three times as fast. But an operation may wait for a network, and nobody
 else may have to wait for it. So there is a baton: who has it reads. With a kind of request (opcode) that took longer
 than `PATIENCE_S` the last time, it is passed on before the operation begins. Otherwise it is kept; and if the operation
-takes long after all, the supervisor passes it on: a thread that looks every `PATIENCE_S` while there is work. An
+takes long after all, the supervisor passes it on: a thread that looks every `PATIENCE_S` while there is work, and less
+often, up to `LONGEST_PAUSE_S`, as long as it finds nothing to pass on. An
 operation that waits, and looks meanwhile whether the next request has come, passes the baton on itself (`OnDuty`): then
 it does not matter how long it waits, and a single program that reads has one thread.
 
@@ -25,6 +26,7 @@ from dfsfuse.fusekernel import wire
 log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 0.001
+LONGEST_PAUSE_S: Final = 0.008
 _QUIET_LOOKS: Final = 20
 """After so many looks without any work the supervisor sleeps until there is some."""
 _NOBODY: Final = 0
@@ -225,20 +227,22 @@ class Readers:
     # ------------------------------------------------------------------ the supervisor
 
     def _supervise(self) -> None:
-        seen, quiet = _NOBODY, 0
+        seen, quiet, pause_s = _NOBODY, 0, PATIENCE_S
         while not self.ended.is_set():
             if quiet >= _QUIET_LOOKS:
                 self._work.clear()
                 if self._kept == _NOBODY:
                     self._work.wait()
-                quiet = 0
-            time.sleep(PATIENCE_S)
+                quiet, pause_s = 0, PATIENCE_S
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             kept = self._kept
-            if kept == self._watched:
+            if kept != _NOBODY and kept == self._watched:
                 seen, quiet = _NOBODY, 0
                 continue
             if kept != _NOBODY and kept == seen:
                 self._take_baton_of(kept)
+                pause_s = PATIENCE_S
             quiet = 0 if kept != _NOBODY else quiet + 1
             seen = kept
 

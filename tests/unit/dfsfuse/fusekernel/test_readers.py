@@ -167,6 +167,54 @@ def test_one_that_waits_and_looks_keeps_the_baton_however_long_it_waits(monkeypa
     requests.end()
 
 
+class Looks:
+    """The supervisor's pauses: how long each is, and the word that it is over."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._begun: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self._over = threading.Semaphore(0)
+        monkeypatch.setattr(readers, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=self._sleep))
+
+    def _sleep(self, pause_s: float) -> None:
+        self._begun.put(pause_s)
+        assert self._over.acquire(timeout=DEADLINE_S)
+
+    def next(self) -> float:
+        """Let it look once; the pause before that."""
+        pause_s = self._begun.get(timeout=DEADLINE_S)
+        self._over.release()
+        return pause_s
+
+
+def test_the_supervisor_looks_less_often_as_long_as_it_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand looks a second beside quick requests would cost more than many of them."""
+    looks, go_on = Looks(monkeypatch), threading.Event()
+    requests = Requests(4, lambda opcode: _wait(go_on) if opcode == SLOW else None)
+    requests.ask(QUICK)
+    assert [looks.next() for _ in range(5)] == [0.001, 0.002, 0.004, 0.008, 0.008]
+    requests.send(SLOW)
+    eventually(lambda: requests.readers._kept)
+    assert [looks.next() for _ in range(3)] == [0.008, 0.008, 0.001], "the second one found something"
+    requests.ask(QUICK)
+    go_on.set()
+    assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
+    looks._over.release(1000)
+    requests.end()
+
+
+def test_the_supervisor_sleeps_while_there_is_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Looks(monkeypatch)
+    requests = Requests(4, lambda opcode: None)
+    requests.ask(QUICK)
+    for _ in range(readers._QUIET_LOOKS):
+        looks.next()
+    eventually(lambda: not requests.readers._work.is_set())
+    requests.ask(QUICK)
+    assert looks.next() == 0.001, "and is woken by some"
+    looks._over.release(1000)
+    requests.end()
+
+
 def test_waiting_and_looking_does_not_count_as_slow() -> None:
     """What was slow once keeps the baton again as soon as the rest of it is quick."""
     waits = Waits()
