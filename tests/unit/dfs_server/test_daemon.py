@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -239,6 +240,24 @@ def test_dropped_pieces_are_deleted_in_the_background(start_house: StartHouse) -
     asked = client.ask(HavePieces(((SEGMENT, 1),)))
     assert isinstance(asked, messages.Have)
     assert asked.flags == b"\0"
+
+
+def test_what_was_accepted_reaches_the_tables_when_nothing_more_comes(
+    start_house: StartHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfs_server.daemon.FLUSH_INTERVAL_S", 0.01)
+    house = start_house()
+    client, ballot = house.client(), Ballot(1, b"client01")
+    client.ask(Promise(ballot))
+    encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, puts=((b"k", b"v"),)))
+    client.ask(Accept(ballot, 1, encoded))
+    client.ask(Chosen(1, batches.digest(encoded)))
+    with contextlib.closing(sqlite3.connect(house.root / "alice" / "namespace.db", timeout=20)) as database:
+        eventually(lambda: database.execute("SELECT value FROM map").fetchall() == [(b"v",)])
+    redo_log = house.root / "alice" / "namespace.redo"
+    assert redo_log.exists()
+    house.close()
+    assert not redo_log.exists(), "a server that stops in good order leaves one file"
 
 
 @pytest.mark.parametrize(
