@@ -142,6 +142,8 @@ class KernelOperations(Operations):
         """Told what the kernel keeps, if there is one."""
         self.mapped: MappedPages | None = None
         """Collects what was written through mappings, if there is one."""
+        self.writes_directly = False
+        """Whether the kernel drops the pages that a write past its cache makes old: from Linux 6.6 on."""
 
     def _entry(self, parent: int, name: bytes, attributes: Attributes) -> Entry:
         """Something that was made here."""
@@ -354,7 +356,7 @@ class KernelOperations(Operations):
                 if flags & os.O_EXCL:
                     raise
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
-        return self._entry(parent, name, attributes), _opened(handle, flags)
+        return self._entry(parent, name, attributes), self._answer(handle, flags)
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
         handle = self._open(context, ino, flags, kill_privileges=kill_privileges)
@@ -368,7 +370,7 @@ class KernelOperations(Operations):
         except BaseException:
             self._vfs.release(handle)
             raise
-        return _opened(handle, flags, keeps_pages=keeps_pages)
+        return self._answer(handle, flags, keeps_pages=keeps_pages)
 
     def _open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> int:
         with self._excused(context, ino), _KNOWN_INODE:
@@ -385,6 +387,14 @@ class KernelOperations(Operations):
             self._vfs.release(handle)
             raise
         return handle
+
+    def _answer(self, handle: int, flags: int, *, keeps_pages: bool = False) -> Opened:
+        """Appended records are written past the kernel's cache: there they would be cut at the borders of pages. So is
+        what somebody writes who cannot read: it is not copied once more, and memory that a program has never touched
+        does not come in thousands of pieces."""
+        is_direct = flags & os.O_APPEND or (self.writes_directly and flags & os.O_ACCMODE == os.O_WRONLY)
+        answer = wire.FOPEN_DIRECT_IO if is_direct else 0
+        return Opened(handle, answer | wire.FOPEN_KEEP_CACHE if keeps_pages else answer)
 
     def _opened(self, context: Context, ino: int) -> None:
         """The newest state has been looked at: is it still what has the name by which it is being opened?"""
@@ -516,12 +526,6 @@ def _unnoted(_: Sequence[tuple[bytes, int]]) -> None:
 def _lock(request: LockRequest) -> locks.Lock:
     kind, start, end, pid = request.lock
     return locks.Lock(b"", request.owner, request.is_flock, kind == fcntl.F_WRLCK, start, end, pid)
-
-
-def _opened(handle: int, flags: int, *, keeps_pages: bool = False) -> Opened:
-    """Appended records are written past the kernel's cache: there they would be cut at the borders of pages."""
-    answer = wire.FOPEN_DIRECT_IO if flags & os.O_APPEND else 0
-    return Opened(handle, answer | wire.FOPEN_KEEP_CACHE if keeps_pages else answer)
 
 
 def _time_ns(change: TimeChange, now_ns: int) -> int | None:

@@ -36,7 +36,8 @@ THREADS_MAX: Final = 32
 WAITING_THREADS_MAX: Final = 4 * THREADS_MAX
 """The same with `-o wait`, where those that were being made durable when the servers went wait with their thread."""
 _DIRECT_IO_ALLOW_MMAP: Final = 1 << 36
-"""From Linux 6.6 on, and not in the headers of Debian 12: files that are open to append can be mapped too."""
+"""From Linux 6.6 on, and not in the headers of Debian 12: files that are written past the cache can be mapped too, and
+such a write drops the pages that it makes old."""
 _FLAGS: Final = (
     DEFAULT_FLAGS | wire.FUSE_HANDLE_KILLPRIV_V2 | wire.FUSE_POSIX_LOCKS | wire.FUSE_FLOCK_LOCKS | _DIRECT_IO_ALLOW_MMAP
 )
@@ -116,7 +117,7 @@ class KernelSession:
         unmount_timeout_s: float = 0.0,
     ) -> None:
         self._mountpoint = mountpoint
-        operations = operations_of(vfs, fuse)
+        self._operations = operations = operations_of(vfs, fuse)
         settings = Settings(
             flags=_FLAGS,
             max_write_bytes=write_size(int(fuse.get("max_write", Settings.max_write_bytes))),
@@ -145,7 +146,8 @@ class KernelSession:
         """Until it is unmounted or cut off. `on_ready` is called when the mount works."""
         with self._mount:
             try:
-                self._session.negotiate()
+                agreed = self._session.negotiate()
+                self._operations.writes_directly = bool(agreed.flags & _DIRECT_IO_ALLOW_MMAP)
                 mounted = mountpoints.mounted_at(self._mountpoint)
                 if mounted is None or not mounting.set_read_ahead(mounted.device, READ_AHEAD_KIB):
                     log.debug("%s: the kernel's read-ahead is as it was", self._mountpoint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import shutil
 import stat
@@ -225,3 +226,29 @@ def test_a_local_file_that_is_made_afterwards_is_not_older(root: Path, tmp_path:
         local = tmp_path / str(number)
         local.touch()
         assert local.stat().st_mtime_ns >= max(times)
+
+
+def test_what_is_written_without_reading_is_seen_by_who_has_read_it_before(root: Path) -> None:
+    """It goes past the kernel's cache, in which the reader has the pages; from memory that was never touched, too."""
+    path = root / "f"
+    path.write_bytes(b"a" * 100_000)
+    with path.open("rb") as reader, path.open("r+b") as mapped, mmap.mmap(mapped.fileno(), 0) as mapping:
+        assert reader.read() == b"a" * 100_000
+        assert mapping[50_000:50_010] == b"a" * 10
+        for number in range(20):
+            text = b"%010d" % number
+            with path.open("r+b") as writer:
+                descriptor = os.open(path, os.O_WRONLY)
+                os.pwrite(descriptor, text, 50_000)
+                os.close(descriptor)
+                assert os.pread(reader.fileno(), 10, 50_000) == mapping[50_000:50_010] == text
+                assert os.pread(writer.fileno(), 10, 49_995) == b"aaaaa" + text[:5]
+        descriptor = os.open(path, os.O_WRONLY)
+        assert os.write(descriptor, bytes(3 << 20)) == 3 << 20
+        os.close(descriptor)
+        assert mapping[:] == bytes(100_000)
+        assert path.read_bytes() == bytes(3 << 20)
+    for copy in ("cp", "cat", "dd"):
+        command = {"cp": f"cp {path} {root}/cp", "cat": f"cat {path} > {root}/cat", "dd": f"dd if={path} of={root}/dd"}
+        subprocess.run(command[copy], shell=True, check=True, stderr=subprocess.DEVNULL)
+        assert (root / copy).read_bytes() == bytes(3 << 20)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from support.memory_mounts import ROOT, MemoryMounts
 
+from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.values import NOW, Changes, Context, DirectoryEntry
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
@@ -298,3 +299,23 @@ def test_an_inode_that_another_mount_has_removed_is_stale(mounts: MemoryMounts) 
 def test_statfs_is_what_the_vfs_says(fs: KernelOperations) -> None:
     space = fs.statfs(WHO, ROOT)
     assert (space.block_bytes, space.name_max) == (4096, 255)
+
+
+@pytest.mark.parametrize("is_new_kernel", [True, False])
+def test_what_is_only_written_goes_past_the_kernels_cache_if_that_drops_old_pages(
+    fs: KernelOperations, is_new_kernel: bool
+) -> None:
+    fs.writes_directly = is_new_kernel
+    ino, _ = create(fs)
+    for flags, is_direct in (
+        (os.O_RDONLY, False),
+        (os.O_RDWR, False),
+        (os.O_WRONLY, is_new_kernel),
+        (os.O_WRONLY | os.O_TRUNC, is_new_kernel),
+        (os.O_WRONLY | os.O_APPEND, True),
+        (os.O_RDWR | os.O_APPEND, True),
+    ):
+        opened = fs.open(WHO, ino, flags, kill_privileges=False)
+        assert bool(opened.flags & wire.FOPEN_DIRECT_IO) == is_direct, flags
+    _, made = fs.create(WHO, ROOT, b"other", stat.S_IFREG | 0o644, os.O_WRONLY, 0)
+    assert bool(made.flags & wire.FOPEN_DIRECT_IO) == is_new_kernel
