@@ -125,7 +125,8 @@ def link(tx: Transaction, ino: int, parent: int, name: bytes, now_ns: int) -> In
         raise error(errno.EPERM)
     if not inode.nlink:
         raise error(errno.ENOENT)
-    inode = msgspec.structs.replace(inode, nlink=inodes.check_links(inode.nlink + 1), ctime_ns=now_ns)
+    changed_ns = inodes.change_time_ns(inode, now_ns)
+    inode = msgspec.structs.replace(inode, nlink=inodes.check_links(inode.nlink + 1), ctime_ns=changed_ns)
     inodes.save(tx, ino, inode)
     put_entry(tx, parent, name, ino, inode)
     inodes.save(tx, parent, _grown(folder, inode, now_ns))
@@ -158,7 +159,8 @@ def rmdir(tx: Transaction, parent: int, name: bytes, now_ns: int) -> Removed:
     tx.delete(keys.inode(entry.ino))
     tx.delete(keys.entry(parent, name))
     inodes.save(tx, parent, _shrunk(folder, inode, now_ns))
-    return Removed(entry.ino, msgspec.structs.replace(inode, nlink=0, ctime_ns=now_ns))
+    changed_ns = inodes.change_time_ns(inode, now_ns)
+    return Removed(entry.ino, msgspec.structs.replace(inode, nlink=0, ctime_ns=changed_ns))
 
 
 def replace(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, now_ns: int) -> Removed | None:
@@ -181,7 +183,7 @@ def replace(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, n
 
 
 def _unnamed(inode: Inode, now_ns: int) -> Inode:
-    return msgspec.structs.replace(inode, nlink=inode.nlink - 1, ctime_ns=now_ns)
+    return msgspec.structs.replace(inode, nlink=inode.nlink - 1, ctime_ns=inodes.change_time_ns(inode, now_ns))
 
 
 def _grown(folder: Inode, inode: Inode, now_ns: int) -> Inode:

@@ -23,6 +23,8 @@ from dfsfuse.namespace.transactions import MapStore, Transaction, View
 
 NUMBERS_PER_BLOCK: Final = 1024
 FIRST_NUMBER: Final = keys.ROOT + 1
+NEAR_NS: Final = 1_000_000_000
+"""Clocks of machines that are kept right are less than this apart."""
 LINKS_MAX: Final = 2**31 - 1
 """At most so many names a file has, and so many folders are in one: as on XFS, and what FUSE and programs can take."""
 
@@ -114,9 +116,11 @@ def check_links(nlink: int) -> int:
 
 
 def change_time_ns(inode: Inode, now_ns: int) -> int:
-    """The time of change of an inode that changes now. A folder's is never the same twice, though several changes are
-    made in one tick of the clock, or by clocks that differ: it tells whether a listing still holds."""
-    return max(now_ns, inode.ctime_ns + 1) if inode.is_directory else now_ns
+    """The time of change of an inode that changes now. It is never the same twice, though several changes are made in
+    one tick of the clock, or by clocks that are a little apart: a folder's tells whether a listing still holds. A time
+    that lies far ahead is of a clock that was wrong, and does not stay."""
+    is_near = now_ns <= inode.ctime_ns < now_ns + NEAR_NS
+    return inode.ctime_ns + 1 if is_near else now_ns
 
 
 def touched(inode: Inode, now_ns: int) -> Inode:

@@ -129,7 +129,7 @@ class Changer:
             directories.check_way(tx, way if is_first else ())
             inode, is_reached = regions.resize(tx, ino, before, size)
             crowded = regions.crowded_end(tx, ino, inode) if size < before.size and is_reached else []
-            inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=now_ns)
+            inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=inodes.change_time_ns(before, now_ns))
             if is_reached:
                 inode = changed(inode, changes, now_ns)
             inodes.save(tx, ino, inode)

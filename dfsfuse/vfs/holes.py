@@ -129,7 +129,8 @@ class Holes:
             cleared = clear(tx, ino, old, start, end) if start < end else Cleared(old, end, [])
             inode = msgspec.structs.replace(cleared.inode, size=max(cleared.inode.size, size))
             if inode != old:
-                inodes.save(tx, ino, msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=now_ns))
+                changed_ns = inodes.change_time_ns(old, now_ns)
+                inodes.save(tx, ino, msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=changed_ns))
             return cleared
 
         cleared = self._context.store.transact(step, durable=False)

@@ -52,3 +52,14 @@ def test_the_root_is_there_before_anybody_made_it() -> None:
 def test_only_devices_have_device_numbers() -> None:
     assert inodes.new(stat.S_IFCHR | 0o600, 0, 0, 0, rdev=5).rdev == 5
     assert inodes.new(stat.S_IFREG | 0o600, 0, 0, 0, rdev=5).rdev == 0
+
+
+def test_a_time_of_change_is_never_the_same_twice_and_never_stays_far_ahead() -> None:
+    inode = inodes.new(stat.S_IFREG | 0o644, 1, 1, 5_000_000_000)
+    for now_ns, expected in (
+        (5_000_000_000, 5_000_000_001),
+        (4_900_000_000, 5_000_000_001),
+        (5_000_000_007, 5_000_000_007),
+        (3_999_999_999, 3_999_999_999),
+    ):
+        assert inodes.change_time_ns(inode, now_ns) == expected
