@@ -238,10 +238,18 @@ class Dispatcher:
                 ending(self._operations, request)
             except Exception as error:  # noqa: BLE001 - as in `handle`
                 number, body = self._errno(error, request), b""
-        if self._interruption.end(request.unique):
+        is_awaited = self._interruption.end(request.unique)
+        if number and request.opcode == wire.FUSE_FLUSH:
+            files.close_failed(self._operations, request, is_heard=is_awaited and self._is_heard(request, number))
+        if is_awaited:
             self._answer(request.unique, number, body)
         elif not number:
             self._undo(request, body)
+
+    def _is_heard(self, request: Request, number: int) -> bool:
+        """Whether the program takes note of this error. One that is interrupted learns nothing of its data by that."""
+        thread = request.context.pid
+        return number != errno.EINTR and not (self._patience.is_ending(thread) or self._patience.is_told_to_end(thread))
 
     def _undo(self, request: Request, body: Answer) -> None:
         try:

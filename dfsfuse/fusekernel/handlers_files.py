@@ -73,6 +73,11 @@ def flushed(operations: Operations, request: Request) -> None:
     operations.flushed(request.context, request.nodeid, owner)
 
 
+def close_failed(operations: Operations, request: Request, *, is_heard: bool) -> None:
+    handle, _, _, _ = request.fields(wire.fuse_flush_in)
+    operations.close_failed(request.context, request.nodeid, handle, is_heard=is_heard)
+
+
 def release(operations: Operations, request: Request) -> bytes:
     handle, _, flags, owner = request.fields(wire.fuse_release_in)
     ends_flock = flags & wire.FUSE_RELEASE_FLOCK_UNLOCK

@@ -156,6 +156,10 @@ class Operations:
         """What `flush` has to do only once: it has come to its end, with or without an error, and is not called again
         for this closing. What this raises is told instead."""
 
+    def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
+        """`flush` or `flushed` has failed for good, and the program is about to hear it; or will not: it is ending, or
+        did not wait for the answer. It may be called after `released` then. Raises nothing."""
+
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
         """The last duplicate of a descriptor was closed; if `owner` is given, its flock ends, here or in
         `released`."""

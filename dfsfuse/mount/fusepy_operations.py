@@ -71,7 +71,15 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
             if not self._wait(until):
                 number = errno.EINTR
                 break
+        if operation == "flush":
+            self._close_failed(number, *arguments)
         raise OSError(number, os.strerror(number))
+
+    def _close_failed(self, number: int, _path: str | None, info: Any) -> None:
+        """As the kernel binding has it (`Dispatcher`)."""
+        thread = fuse.fuse_get_context()[2]
+        is_heard = number != errno.EINTR and not (callers.is_ending(thread) or callers.is_told_to_end(thread))
+        self._vfs.close_failed(info.fh, is_heard=is_heard)
 
     def _may_wait_s(self, error: Exception, operation: str) -> float:
         if self._waiting is None or operation in _NEVER_WAITS:
@@ -214,7 +222,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
 
     def release(self, path: str | None, info: Any) -> None:
         self._inodes.pop(info.fh, None)
-        self._vfs.release(info.fh)
+        self._vfs.release(info.fh, keep=True)
 
     # -------------------------------------------------------------- folders
 

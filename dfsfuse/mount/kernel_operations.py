@@ -440,6 +440,9 @@ class KernelOperations(Operations):
     def flushed(self, context: Context, ino: int, owner: int) -> None:
         self._vfs.locks.closed(ino, owner)
 
+    def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
+        self._vfs.close_failed(handle, is_heard=is_heard)
+
     def fsync(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
         self._vfs.fsync(handle)
 
@@ -452,7 +455,7 @@ class KernelOperations(Operations):
         try:
             self._vfs.locks.released(ino, handle)
         finally:
-            self._vfs.release(handle)
+            self._vfs.release(handle, keep=True)
 
     # -------------------------------------------------------------- locks
 

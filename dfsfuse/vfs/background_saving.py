@@ -66,6 +66,8 @@ class BackgroundSaver:
         self._turn = threading.Lock()
         self._told_slow_s = -math.inf
         """When the log was told of slowness. Guarded by `_turn`."""
+        self._is_failing_told = False
+        """Whether the log was told last that nothing can be saved. Guarded by `_turn`."""
         self._is_submitted = False
         """The executor has a task of ours that has not begun."""
         self._is_closing = False
@@ -237,8 +239,8 @@ class BackgroundSaver:
             for file in group:
                 file.commit_lock.release()
         self._tell(failures, group, now_s)
-        for file in group:
-            self._let_go(file, failures.get(file))
+        for file, until_s in group.items():
+            self._let_go(file, failures.get(file), is_whole=until_s == math.inf)
         if due and not group:
             if self._is_closing:
                 return False  # who closes saves one by one what others are saving just now
@@ -291,14 +293,16 @@ class BackgroundSaver:
                 self._schedule.saved(file.ino)
             return False
 
-    def _let_go(self, file: OpenFile, failure: Exception | None) -> None:
-        """Undo the pins of a file that was in a group. One that could not be saved stays, until it is, or until nothing
-        of it is to be saved any more: it was cut to nothing, or its last name was removed."""
+    def _let_go(self, file: OpenFile, failure: Exception | None, *, is_whole: bool = False) -> None:
+        """Undo the pins of a file that was in a group, as a whole or what was old of it. One that could not be saved
+        stays, until it is, or until nothing of it is to be saved any more: it was cut to nothing, or its last name was
+        removed."""
         with file.lock:
             was_due, file.is_commit_due = file.is_commit_due, False
             pins = 1 + was_due
             is_wanted = file.has_data and not file.is_unlinked
             if failure is not None and is_wanted:
+                file.is_seal_due |= is_whole  # what is young of it is tried again with the rest
                 if not isinstance(failure, UnavailableError | MaybeDoneError):
                     file.error = failure  # it may not pass by itself
                 if not file.is_kept:
@@ -314,7 +318,6 @@ class BackgroundSaver:
         """What became of a group, to the schedule and to the log."""
         if not group:
             return
-        was_failing = self.is_failing
         with self._due:
             for file in group:
                 if file not in failures:
@@ -326,17 +329,20 @@ class BackgroundSaver:
             ):
                 self._schedule.failed(now_s)
             for file in failures:
-                if not self._schedule.is_failing:
+                if self._schedule.is_failing:
+                    self._schedule.ask(file.ino)  # it was due, though perhaps not by its age: it was closed
+                else:
                     self._schedule.postpone(file.ino, now_s)
             is_failing = self._schedule.is_failing
             self._wake_in_time()
             self._eased.notify_all()
-        if is_failing and not was_failing:
+        was_told, self._is_failing_told = self._is_failing_told, is_failing
+        if is_failing and not was_told:
             file, failure = next(iter(failures.items()))
             log.error(
                 "inode %d and others: what was written is not saved yet, and is tried again: %s", file.ino, failure
             )
-        elif was_failing and not is_failing:
+        elif was_told and not is_failing:
             log.warning("what was written is being saved again")
         if not is_failing:
             for file, failure in failures.items():

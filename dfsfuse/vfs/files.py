@@ -1,7 +1,9 @@
 """Open files and their handles: open, create, read, write, flush, fsync, release.
 
 close() is flush() and then, for the last duplicate of a descriptor, release(); what must be reported to the program is
-reported by flush(). Opening asks the servers for the newest state (close-to-open); later reads may be a little old.
+reported by flush(). What could not be saved is given up when its file is closed if the program heard that its close()
+has failed; else, as when the program was killed, it stays and is saved in the background. Opening asks the servers for
+the newest state (close-to-open); later reads may be a little old.
 
 Threads: `_lock` guards the handles; the rest is in the table of open files. See context.py.
 """
@@ -88,7 +90,7 @@ class Files:
         """What stat(2) says: the record, and on top of it what was written here and is not saved yet. The record is
         looked at again if it may have been read before what is unsaved now was saved."""
         file = self._table.get(ino)
-        if file is None or not file.was_written:
+        if file is None or not file.writes:
             return self._stored_attributes(ino, inode)
 
         def take(place: Place) -> tuple[int, int | None, int]:
@@ -217,8 +219,17 @@ class Files:
             self._table.hold(made)
         return self.attributes(made, inode), handle
 
-    def release(self, number: int) -> None:
-        """Close the handle. What flush() has not been asked to save is saved; a failure goes to the log."""
+    def close_failed(self, number: int, *, is_heard: bool) -> None:
+        """flush() has failed, and the program is about to hear it; or will not: it is ending, or it was let go."""
+        with self._lock:
+            handle = self._handles.get(number)
+        if handle is not None:  # else it was let go, and all is closed already
+            with handle.file.lock:
+                handle.failed_at = handle.file.writes if is_heard else None
+
+    def release(self, number: int, *, keep: bool = False) -> None:
+        """Close the handle. What flush() has not saved is saved; a failure goes to the log. `keep`: what cannot be
+        saved now is saved in the background, unless a program heard that close() has failed, after the last write."""
         with self._lock:
             handle = self._handles.pop(number, None)
         if handle is None:
@@ -230,9 +241,20 @@ class Files:
             if file.is_unsaved and not file.is_unlinked:
                 self._save(handle, wait=self._context.wait_for_close)
         except (DfsError, OSError) as failure:
-            log.error("inode %d: what was written last is lost: %s", file.ino, failure)
+            if not (keep and handle.may_write and self._keep(handle, failure)):
+                log.error("inode %d: what was written last is lost: %s", file.ino, failure)
         finally:
             self._table.unpin(file)
+
+    def _keep(self, handle: Handle, failure: Exception) -> bool:
+        """Let the background save what could not be saved now. False if nobody is to expect that."""
+        file = handle.file
+        with file.lock:
+            if not file.has_data or file.is_unlinked or handle.failed_at == file.writes:
+                return False
+        log.error("inode %d: what was written is not saved yet, and is tried again: %s", file.ino, failure)
+        self._background_saver.save_later(file)
+        return True
 
     def _opened(self, file: OpenFile, inode: Inode) -> None:
         with file.lock:

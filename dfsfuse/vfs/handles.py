@@ -25,6 +25,9 @@ class Handle:
     data: Witness
     """Knows which of the file's data was given up. Guarded by the file's lock."""
     ahead: ReadAhead = field(default_factory=ReadAhead)
+    failed_at: int | None = None
+    """How often the file had been written to when a program heard that its close() of this opening has failed. None if
+    none did, or if another one's close() has failed since and nobody heard it. Guarded by the file's lock."""
 
     @property
     def may_read(self) -> bool:

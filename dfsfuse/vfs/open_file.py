@@ -123,8 +123,8 @@ class OpenFile:
     """Why something failed that nobody waited for; told to the next who writes or flushes. The data is still there."""
     losses: Losses[OSError] = field(default_factory=Losses)
     """Why data was given up; told once through each handle."""
-    was_written: bool = False
-    """Whether anything was written to it since it is open here."""
+    writes: int = 0
+    """Number of times that it was written to since it is open here."""
     appends: int = 0
     """Goes up when a batch with appended data is about to be committed, and when it is known what became of it: so it
     is odd while nobody can tell whether the map that is read has that data (unsaved.py)."""
@@ -188,7 +188,7 @@ class OpenFile:
         """Take these bytes: by how many the dirty ones grew, and regions that became full and are sealed now."""
         grown = self.buffer.write(offset, data)
         self.written_ns = now_ns
-        self.was_written = True
+        self.writes += 1
         touched = range(offset // REGION_BYTES, (offset + len(data) - 1) // REGION_BYTES + 1)
         for region in touched:
             self.dirty_since_s.setdefault(region, now_s)

@@ -406,9 +406,13 @@ class Vfs:
         """Save what was written, now."""
         self._files.fsync(handle)
 
-    def release(self, handle: int) -> None:
-        """Forget the handle."""
-        self._files.release(handle)
+    def close_failed(self, handle: int, *, is_heard: bool) -> None:
+        """flush() has failed: whether the program hears it."""
+        self._files.close_failed(handle, is_heard=is_heard)
+
+    def release(self, handle: int, *, keep: bool = False) -> None:
+        """Forget the handle. `keep`: what cannot be saved, and what nobody heard of, is saved later."""
+        self._files.release(handle, keep=keep)
 
     def put_stream(
         self,

@@ -177,27 +177,80 @@ def test_a_child_that_ends_or_a_window_that_changes_is_no_reason_to_stop_waiting
         reader.communicate(timeout=DEADLINE_S)
 
 
-HOLD = "import os, sys; os.write(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY), b'x' * 1000); sys.stdin.read()"
+WRITTEN = b"x" * 1000
+HOLD = """
+import os, sys
+file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+os.write(file, b"x" * 1000)
+print("written", flush=True)
+if sys.stdin.readline() == "exit\\n":
+    os._exit(3)
+try:
+    os.close(file)
+except OSError as error:
+    sys.exit(error.errno)
+"""
+"""Writes a file and holds it open until it is told to exit, or to close it."""
 
 
 @contextlib.contextmanager
-def unsaved(mount: Mount) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that has written `f`, and keeps it open."""
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, mount.path / "f"], stdin=subprocess.PIPE)
+def unsaved(*paths: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Programs that have written these files, and hold them open. With `commit=60` nothing is saved by itself."""
+    pipe = subprocess.PIPE
+    holders = [subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=pipe, stdout=pipe) for path in paths]
     try:
-        eventually(lambda: (mount.path / "f").exists() and (mount.path / "f").stat().st_size == 1000, "it has written")
-        yield holder
+        for holder in holders:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"written\n"
+        yield holders
     finally:
-        holder.kill()
-        holder.communicate(timeout=DEADLINE_S)
+        for holder in holders:
+            holder.kill()
+            holder.communicate(timeout=DEADLINE_S)
 
 
-def test_a_program_that_is_killed_while_it_has_unsaved_data_is_gone_at_once(grid: Grid) -> None:
-    mount = waiting_mount(grid)
-    with unsaved(mount) as holder:
+def tell(holder: subprocess.Popen[bytes], what: bytes) -> None:
+    assert holder.stdin is not None
+    holder.stdin.write(what + b"\n")
+    holder.stdin.flush()
+
+
+def test_what_nobody_heard_of_is_saved_when_servers_return(grid: Grid) -> None:
+    """A program that is killed, also while its close() waits, or that exits without a close(), is gone at once and
+    hears nothing. What a program had written that hears that its close() has failed is given up."""
+    waiting = grid.mount("waiting", ["-o", f"commit=60,wait={WAIT_S}"])
+    plain = grid.mount("plain", ["-o", "commit=60"])
+    names = ["killed", "closing", "exits", "heard"]
+    with unsaved(*(waiting.path / name for name in names[:3]), plain.path / names[3]) as holders:
         kill(grid, 1, 2)
+        killed, closing, exits, heard = holders
+        tell(closing, b"close")
+        tell(heard, b"close")
+        tell(exits, b"exit")
+        waits(waiting, "flush")
+        for holder in (killed, closing):
+            holder.kill()
+        assert [within(DEADLINE_S / 3, "it is gone", holder.wait) for holder in holders] == [-9, -9, 3, errno.EROFS]
+        start(grid, 1, 2)
+        waits(waiting, "what was written is being saved again")
+    eventually(
+        lambda: [(plain.path / name).read_bytes() for name in names] == [*[WRITTEN] * 3, b""],
+        "all is saved",
+        DEADLINE_S,
+    )
+
+
+def test_a_lazy_unmount_without_servers_ends_in_time_and_keeps_what_was_unsaved(grid: Grid) -> None:
+    """It is over when the last program has let go: here it is killed, in the middle of a file."""
+    mount = grid.mount("lazy", ["-o", "unmount_timeout=1,commit=60"])
+    with unsaved(mount.path / "f") as (holder,):
+        kill(grid, 1, 2, 3, 4)
+        subprocess.run(["fusermount3", "-u", "-z", mount.path], check=True, timeout=DEADLINE_S)
+        assert not is_mounted(mount.path)
+        os.kill(mount.pid, 0)  # it serves the program yet
         holder.kill()
-        within(DEADLINE_S / 3, "it is gone", holder.wait)
+        within(DEADLINE_S / 3, "the mount's process ends", mount.wait)
+    assert "1 file (1000) could not be saved" in mount.log.read_text()
 
 
 WRITE_UNDER_A_LOCK = """

@@ -8,7 +8,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from support.fake_kernel import DEADLINE_S, FakeKernel, request
@@ -19,7 +19,7 @@ from dfsfuse.fusekernel.dispatch import Patience
 from dfsfuse.fusekernel.interruption import may_be_let_go
 from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.requests import parse
-from dfsfuse.fusekernel.values import Context, DirectoryEntry, Entry, Opened
+from dfsfuse.fusekernel.values import Context, DirectoryEntry, Entry, Listed, Opened
 
 GIVEN = Entry(Inode(5, stat.S_IFREG | 0o644, 0, 0))
 CREATE = wire.fuse_create_in.pack(os.O_WRONLY, 0o644, 0, 0) + b"f\0"
@@ -100,14 +100,17 @@ class Stalled(Operations):
         self._wait()
         yield DirectoryEntry(b"f", 5, 0o100000, 1)
 
-    def lookup_listed(self, context: Context, ino: int, entry: DirectoryEntry) -> Entry:
-        return GIVEN
+    def lookup_listed(self, context: Context, ino: int, entries: Sequence[Listed]) -> list[Entry | None]:
+        return [GIVEN] * len(entries)
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
         self._wait()
 
     def flushed(self, context: Context, ino: int, owner: int) -> None:
         self.given_back.append(("flushed", ino, owner))
+
+    def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
+        self.given_back.append(("close_failed", ino, handle, is_heard))
 
     def forget(self, ino: int, lookups: int) -> None:
         self.given_back.append(("forget", ino, lookups))
@@ -217,6 +220,23 @@ def test_a_save_goes_on_and_locks_end_when_it_is_over() -> None:
         answers_on(kernel)
 
 
+@pytest.mark.parametrize("state", ["waits", "is ending", "is told to end"])
+def test_whether_a_program_hears_that_its_close_has_failed_is_told_before_its_files_are_closed(state: str) -> None:
+    """Of what nobody hears, nothing may be given up."""
+    files = Stalled()
+    files.lacks_servers = False
+    files.failure = OSError(errno.EROFS, "too few servers")
+    files.goes_on.set()
+    if state != "waits":
+        (files.ending if state == "is ending" else files.told_to_end).add(42)
+    with FakeKernel(files, patience=files.patience()) as kernel:
+        assert kernel.ask(wire.FUSE_FLUSH, 5, FLUSH) == (errno.EROFS, b"")
+        assert files.given_back[-1] == ("close_failed", 5, 7, state == "waits")
+        files.failure = None
+        assert kernel.ask(wire.FUSE_FLUSH, 5, FLUSH) == (0, b"")
+    assert [name for name, *_ in files.given_back].count("close_failed") == 1
+
+
 def test_a_program_that_is_ending_is_gone_before_its_file_is_saved() -> None:
     """The kernel closes its files, and tells of no signal."""
     files = Stalled()
@@ -257,7 +277,8 @@ def test_what_fails_when_nobody_waits_for_it_does_not_wait_for_servers() -> None
         interrupt(kernel, closing)
         assert kernel.receive() == (closing, errno.EINTR, b"")
         files.goes_on.set()
-        until(lambda: ("flushed", 5, 99) in files.given_back)
+        until(lambda: ("close_failed", 5, 7, False) in files.given_back)
+        assert ("flushed", 5, 99) in files.given_back
         time.sleep(2 * interruption.GLANCE_S)
         assert len(files.threads) == 1, "it is not done again"
         answers_on(kernel)

@@ -33,6 +33,8 @@ class Refusing(Operations):
         self.closing: list[str] = []
         """What was called of flush and release, and their ends."""
         self.on_flushed: Callable[[], None] = lambda: None
+        self.heard: list[bool] = []
+        """Of each flush that failed for good, whether its program hears it."""
 
     def rmdir(self, context: Context, parent: int, name: bytes) -> None:
         self.seen.append(name)
@@ -51,6 +53,9 @@ class Refusing(Operations):
     def flushed(self, context: Context, ino: int, owner: int) -> None:
         self.closing.append(f"flushed {ino} {owner}")
         self.on_flushed()
+
+    def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
+        self.heard.append(is_heard)
 
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
         self.closing.append("release")
@@ -202,6 +207,7 @@ def test_what_ends_with_a_close_ends_before_it_is_told_that_it_has_failed() -> N
         assert kernel.ask(wire.FUSE_FLUSH, 5, FLUSH) == (errno.EROFS, b"")
         assert files.closing[-1] == "flushed 5 99"
         assert files.closing.count("flushed 5 99") == 1
+        assert files.heard == [True]
 
 
 def test_what_keeps_the_end_from_being_right_is_told() -> None:
@@ -237,6 +243,7 @@ def test_others_who_are_told_to_end_do_not_wait_for_what_ends_with_a_close() -> 
         )
         gate.opened.set()
         assert kernel.receive() == (closing, errno.EINTR, b"")
+    assert files.heard == [False]
     assert files.closing[-1] == "flushed 5 99"
     assert set(files.closing[:-1]) == {"flush"}
 

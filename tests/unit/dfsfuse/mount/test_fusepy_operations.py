@@ -13,22 +13,28 @@ import pytest
 from support.memory_mounts import MemoryMounts
 
 from dfsfuse.errors import ReadOnlyError
+from dfsfuse.mount import callers
 from dfsfuse.mount.fusepy_operations import FusepyOperations
 from dfsfuse.mount.fusepy_session import ENCODING, NOW
 from dfsfuse.vfs.vfs import Vfs
 
-UID, GID = 1000, 100
+UID, GID, PID = 1000, 100, 1
 ODD = b"/odd \xff\n".decode(ENCODING)
 
 
 @pytest.fixture
-def vfs() -> Vfs:
-    return MemoryMounts().mount()
+def memory() -> MemoryMounts:
+    return MemoryMounts()
+
+
+@pytest.fixture
+def vfs(memory: MemoryMounts) -> Vfs:
+    return memory.mount()
 
 
 @pytest.fixture
 def call(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr(fuse, "fuse_get_context", lambda: (UID, GID, 1))
+    monkeypatch.setattr(fuse, "fuse_get_context", lambda: (UID, GID, PID))
     return FusepyOperations(vfs, lambda: None)
 
 
@@ -52,6 +58,23 @@ def test_a_file_from_create_to_release(call: Callable[..., Any]) -> None:
     call("open", ODD, again)
     assert call("read", None, 100, 0, again) == b"\0\0\0h"
     call("release", None, again)
+
+
+@pytest.mark.parametrize("state", ["waits", "is ending", "is told to end"])
+def test_what_close_could_not_save_is_given_up_only_if_the_program_heard_it(
+    vfs: Vfs, memory: MemoryMounts, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    for question in ("is ending", "is told to end"):
+        answer = state == question
+        monkeypatch.setattr(callers, question.replace(" ", "_"), lambda thread, answer=answer: thread == PID and answer)
+    info = opened()
+    call("create", "/f", stat.S_IFREG | 0o640, info)
+    call("write", None, b"data", 0, info)
+    memory.map.is_writable = False
+    with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
+        call("flush", None, info)
+    call("release", None, info)
+    assert call("getattr", "/f").size == (0 if state == "waits" else 4)
 
 
 @pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY | os.O_TRUNC])

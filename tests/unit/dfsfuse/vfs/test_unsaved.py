@@ -131,8 +131,10 @@ def test_when_the_batch_is_in_the_map_and_the_data_still_here(
         assert has_read.wait(DEADLINE_S)
         return result
 
-    def looked(work: Callable[[View], object], *, max_age_s: float = 0.0) -> object:
-        result = read(work, max_age_s=max_age_s)
+    def looked(
+        work: Callable[[View], object], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None
+    ) -> object:
+        result = read(work, max_age_s=max_age_s, doubted=doubted)
         has_read.set()
         return result
 
