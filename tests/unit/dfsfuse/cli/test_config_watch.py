@@ -150,6 +150,7 @@ def test_no_file_below_the_own_mountpoint_is_opened(
     cluster.answering = frozenset()
     file.write_text(text("10.0.9.9"))
     watch.step()
+    assert caplog.text == "", "nor is it looked at: nobody can tell whether it has changed"
     watch.read_again("SIGHUP")
     assert "is below the mountpoint, and cannot be read while that is mounted" in caplog.text
     forbidden = {tmp_path / "secret"}
