@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -159,4 +159,6 @@ class AgainstADict(RuleBasedStateMachine):
 
 
 TestAgainstADict = AgainstADict.TestCase
-TestAgainstADict.settings = settings(derandomize=True, max_examples=100, stateful_step_count=30)
+TestAgainstADict.settings = settings(
+    derandomize=True, max_examples=100, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]
+)
