@@ -42,7 +42,8 @@ def test_the_names_of_paths_that_begin_alike() -> None:
     assert not processes.is_below("/mnt2", Path("/mnt"))
 
 
-GONE = Mount(41, 29, "0:45", "/mnt/dfs", "fuse.dfs", "alice@host:1,2,3,4")
+GONE = Mount(41, 29, "0:1048576", "/mnt/dfs", "fuse.dfs", "alice@host:1,2,3,4")
+"""Of a device that is mounted nowhere: the kernel's numbers have 20 bits."""
 
 
 def table(tmp_path: Path, pid: int, namespace: str, *lines: str) -> Process:
@@ -57,10 +58,10 @@ def table(tmp_path: Path, pid: int, namespace: str, *lines: str) -> Process:
 @pytest.mark.parametrize(
     ("line", "is_found"),
     [
-        ("50 29 0:45 / /elsewhere rw - fuse.dfs alice@host:1,2,3,4 rw", True),
-        ("50 29 0:46 / /mnt/dfs rw - fuse.dfs alice@host:1,2,3,4 rw", False),
-        ("50 29 0:45 / /mnt/dfs rw - fuse.dfs alice@host:5,6,7,8 rw", False),  # the number was given again
-        ("50 29 0:45 / /mnt/dfs rw - tmpfs none rw", False),
+        ("50 29 0:1048576 / /elsewhere rw - fuse.dfs alice@host:1,2,3,4 rw", True),
+        ("50 29 0:1048577 / /mnt/dfs rw - fuse.dfs alice@host:1,2,3,4 rw", False),
+        ("50 29 0:1048576 / /mnt/dfs rw - fuse.dfs alice@host:5,6,7,8 rw", False),  # the number was given again
+        ("50 29 0:1048576 / /mnt/dfs rw - tmpfs none rw", False),
     ],
 )
 def test_who_has_a_copy_in_another_namespace(
