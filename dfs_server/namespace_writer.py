@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -42,7 +41,7 @@ from dfs_server.piece_tables import PieceTables
 from dfs_server.protocol import batches
 from dfs_server.protocol.messages import Done, Error, Reply
 from dfs_server.protocol.status import Status
-from dfs_server.redo_log import EPOCH_BYTES, NO_EPOCH, Kind, Record, RedoLog
+from dfs_server.redo_log import NO_EPOCH, Kind, Record, RedoLog
 from dfs_server.row_scan import RowScan
 
 log = logging.getLogger(__name__)
@@ -185,8 +184,9 @@ class NamespaceWriter:
         """Begin another epoch, or end the last one."""
         overlay, state = self.overlay, self.state
         if self._redo_log is None and epoch is None:
-            redo_log.create(self._redo_path)
-        row = self._row.with_state(state)._replace(epoch=os.urandom(EPOCH_BYTES) if epoch is None else epoch)
+            redo_log.create(self._redo_path, is_new=self._row.epoch == NO_EPOCH)
+        next_epoch = redo_log.epoch_after(self._row.epoch) if epoch is None else epoch
+        row = self._row.with_state(state)._replace(epoch=next_epoch)
         try:
             with self._changing() as db:
                 waiting = overlay.batches(0)[1]

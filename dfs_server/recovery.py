@@ -5,7 +5,8 @@ which is done again by the acceptor's own rules. If a record is damaged, those a
 accepted and chosen; but the batch that it held never reaches the map. So the map is damaged: it is not read until it is
 copied anew.
 
-The row of the state is bad, or gone, or the redo log is gone: a server cannot know what it promised and accepted, so it
+The row of the state is bad, or gone, or older than the redo log (SQLite passes over what is damaged in its log, and
+all that follows), or the redo log is gone: a server cannot know what it promised and accepted, so it
 forgets all of it, and the map, and begins as if its disk were new; small pieces stay, as far as they are there.
 docs/consistency.md says why one server may. Only the vote in SQLite's file is bad: that alone is forgotten. No threads:
 nobody else has the file yet.
@@ -51,6 +52,8 @@ class Recovered(NamedTuple):
 def load(database: Database, server: str, redo_path: Path, damage: DamageNotes) -> Recovered:
     """What is in the files of this server."""
     row = state_row.read(database.writer)
+    if row is not None and row.epoch != NO_EPOCH and redo_log.is_ahead_of(redo_path, row.epoch):
+        row = None
     found = _records(redo_path, row.epoch) if row is not None else None
     if row is None or found is None:
         row, found = _begin_anew(database, server, redo_path, damage), ()

@@ -1,9 +1,10 @@
 """What an acceptor has promised and accepted since its tables were last written: a file to which records are appended.
 
 An accept is one record here and one fdatasync, before it is answered. Many of them reach SQLite's file at once
-(`NamespaceWriter.flush`), which notes a new random *epoch* in the same transaction; records carry the epoch in which
-they were written, so from then on all that is in here is void, and the file is written anew from its beginning. It has
-been filled with zeros as far as it goes: overwriting costs the disk less than growing.
+(`NamespaceWriter.flush`), which notes a new *epoch* in the same transaction; records carry the epoch in which they were
+written, so from then on all that is in here is void, and the file is written anew from its beginning. It has been
+filled with zeros as far as it goes: overwriting costs the disk less than growing. Epochs are counted, so records of a
+later one than SQLite's file knows show that SQLite has lost a flush.
 
     epoch (8 bytes), length of the head and of the batch (4 each, big-endian), checksum (8)
     head: MessagePack of kind, slot, round, client, digest of the batch
@@ -42,6 +43,9 @@ MAX_BYTES: Final = 2 * 1024 * 1024
 """A file of so many bytes is full."""
 GROW_BYTES: Final = 256 * 1024
 """The file grows by so much at a time."""
+_COUNT_BYTES: Final = 4
+"""The first bytes of an epoch are its number, which comes around; the others are random."""
+_COUNT: Final = 256**_COUNT_BYTES
 _FRAME: Final = struct.Struct(f">{EPOCH_BYTES}sII8s")
 
 
@@ -107,10 +111,39 @@ class RedoLog:
         os.close(self._file)
 
 
-def create(path: Path) -> None:
-    """An empty file, durable in its folder."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+def create(path: Path, *, is_new: bool) -> None:
+    """The file, durable in its folder; empty if there should be none yet: then the epochs are counted anew, and a power
+    cut may have brought back one of before."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if is_new and os.fstat(file).st_size:
+            os.ftruncate(file, 0)
+            os.fsync(file)
+    finally:
+        os.close(file)
     durable.fsync_folder(path.parent)
+
+
+def epoch_after(epoch: bytes) -> bytes:
+    """Another one, which can be told to be later."""
+    return ((_count(epoch) + 1) % _COUNT).to_bytes(_COUNT_BYTES, "big") + os.urandom(EPOCH_BYTES - _COUNT_BYTES)
+
+
+def is_ahead_of(path: Path, epoch: bytes) -> bool:
+    """Whether the file begins with a record of a later epoch: one is begun only when SQLite's file has it, durably, so
+    SQLite's file was damaged, or is an older one. Raises OSError, but not if the file is not there."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    first = data[:EPOCH_BYTES]
+    return (
+        first != epoch and (_count(first) - _count(epoch)) % _COUNT < _COUNT // 2 and _decoded(data, 0)[1] is not None
+    )
+
+
+def _count(epoch: bytes) -> int:
+    return int.from_bytes(epoch[:_COUNT_BYTES], "big")
 
 
 def read(path: Path, epoch: bytes) -> Iterator[Found]:

@@ -366,3 +366,46 @@ def test_the_bytes_of_the_log_are_counted_right_however_often_it_is_flushed(serv
         for _ in range(2):
             server.store.flush_if_idle()
     assert server.store._writer._log._bytes == sum(map(len, server.encoded))
+
+
+def test_a_file_of_sqlite_that_is_older_than_the_redo_log_is_not_believed(server: Server) -> None:
+    """SQLite passes over what is damaged in its own log, and all that follows; or somebody has put an old file back."""
+    server.commit((b"a", b"1"))
+    server.store.flush()
+    with closing(sqlite3.connect(server.folder / "namespace.db")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        older = (server.folder / "namespace.db").read_bytes()
+    for _ in range(2):
+        server.commit((b"a", b"2"))
+        server.store._writer._flush()
+    server.commit((b"a", b"3"), ballot=Ballot(8, b"client01"))
+    server.store._writer.close = lambda: None  # type: ignore[method-assign]
+    server.store.close()
+    (server.folder / "namespace.db").write_bytes(older)
+    server.store = NamespaceStore(server.folder, "DFS1")
+    assert server.position() == Position(0, b"", Ballot(0, b""))
+    assert "began anew (mended)" in server.store.damage.text()
+    assert server.store.small_piece(segment(4), 1) is not None
+    server.encoded.clear()
+    server.commit((b"a", b"1"), ballot=Ballot(9, b"client01"))
+    server.kill()
+    assert server.position().promised == Ballot(9, b"client01")
+
+
+def test_a_redo_log_that_comes_back_after_a_power_cut_counts_for_nothing(server: Server) -> None:
+    """It was removed when the server stopped, and the folder was not waited for."""
+    for number in range(3):
+        server.commit((b"a", b"%d" % number))
+        server.store._writer._flush()
+    server.commit((b"a", b"3"))
+    path = server.folder / redo_log.FILE_NAME
+    removed = path.read_bytes()
+    server.store.close()
+    path.write_bytes(removed)
+    server.store = NamespaceStore(server.folder, "DFS1")
+    before = server.position()
+    server.store._writer._flush()
+    server.kill()
+    assert server.position() == before
+    assert server.map() == {b"a": b"3"}
+    assert server.store.damage.text() == ""

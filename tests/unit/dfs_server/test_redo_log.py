@@ -29,7 +29,7 @@ RECORDS = [Record(Kind.PROMISE, BALLOT), vote(1, b"one"), vote(2, bytes(100)), v
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    redo_log.create(tmp_path / redo_log.FILE_NAME)
+    redo_log.create(tmp_path / redo_log.FILE_NAME, is_new=True)
     return tmp_path / redo_log.FILE_NAME
 
 
@@ -131,3 +131,19 @@ def test_what_was_written_last_is_found_whatever_its_epoch(path: Path, file: Red
     assert list(redo_log.read_whatever_epoch(path)) == []
     file.append(RECORDS)
     assert [found.record for found in redo_log.read_whatever_epoch(path)] == RECORDS
+
+
+def test_epochs_are_told_apart_and_which_is_later(path: Path) -> None:
+    epoch = redo_log.epoch_after(redo_log.NO_EPOCH)
+    for later in (redo_log.epoch_after(epoch), redo_log.epoch_after(redo_log.epoch_after(epoch))):
+        file = RedoLog(path, later)
+        file.append(RECORDS[:1])
+        file.close()
+        assert redo_log.is_ahead_of(path, epoch)
+        assert not redo_log.is_ahead_of(path, later)
+        assert not redo_log.is_ahead_of(path, redo_log.epoch_after(later))
+    path.write_bytes(path.read_bytes()[:20])
+    assert not redo_log.is_ahead_of(path, epoch)
+    last = b"\xff" * redo_log.EPOCH_BYTES
+    assert redo_log.epoch_after(last)[:4] == bytes(4)
+    assert not redo_log.is_ahead_of(path.with_name("none"), epoch)
