@@ -123,6 +123,10 @@ def _begin_anew(database: Database, server: str, redo_path: Path, damage: Damage
     for record, _ in redo_log.read_whatever_epoch(redo_path):
         if record.parsed is not None:
             pieces.add_pieces(record.parsed.batch, server, database.clock())
+    # Those of the last batch of the log may be nowhere else: it was a vote when the tables were written.
+    last = database.writer.execute("SELECT batch, digest FROM log ORDER BY slot DESC LIMIT 1").fetchone()
+    if last is not None and (parsed := _parsed(*last)) is not None:
+        pieces.add_pieces(parsed.batch, server, database.clock())
     with database.transaction(durable=True) as db:
         PieceTables.apply(db, pieces.pieces(), {})
         MapTable().clear(db)
