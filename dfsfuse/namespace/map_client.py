@@ -479,18 +479,18 @@ class MapClient:
                 continue
             if self.journal.is_overtaken():
                 self._lose(_overtaken())
-                return
+                break
             portion = self.journal.portion()
             forgotten = self._forgotten
             try:
                 done = yield from self._propose_patiently(Journal.merged(portion))
             except DfsError as error:
                 self._not_now(error, portion, forgotten)
-                return
+                break
             self._kept_until = NEVER
             if not done:
                 self._lose(_overtaken())
-                return
+                break
             self.journal.committed(portion)
         yield from self._hand_over_if_spent()
 

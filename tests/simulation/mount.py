@@ -1,8 +1,16 @@
-"""A mount under the writer lease, in virtual time: what `LogMap` and `QuorumLog` do with threads, as one procedure.
+"""A mount in virtual time: the `MapClient` that ships, with two programs and its worker.
 
-The parts that decide are the real ones: the log's procedures, the cache, the views and the queue of what was answered.
-What is written again here is only their order: answer from the cache while the lease is held, commit what waits, let go
-when another client wants its turn or must see. While a commit is under way it answers on, as other threads would.
+Nothing of a mount's order is written here. This module carries out the steps of the client's procedures, as
+`dfsfuse.namespace.log_map.LogMap` does with threads: programs and worker are tasks of one machine, which the world
+interleaves at the steps. And it checks, in every run:
+
+- *Nothing is answered after the lease has ended*: whenever the client relies on its lease, the servers refuse everybody
+  else (`_relies_on_lease`).
+- *Who waits gets his turn*: once the servers have said that another client waits, and the turn is spent, the holder
+  answers nothing more, commits what was answered, and lets go (`Turn`).
+- *What is lost is told, once*: after a flush() that returned, all that was answered before is durable; a flush() that
+  says that something was lost is right, and does not say it again (`Witnessed`).
+- *A recall is seen*, and nothing is seen that was not: by the histories of registers and names (`history`).
 
 What a history may say of an operation that was answered under the lease: its change is bound to a batch. If that is
 chosen while the lease still holds, the operation was done when it was answered. If it is chosen later (the mount stood
@@ -15,312 +23,417 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from dfs_server.protocol.messages import ReadKeys, Values
+from dfs_server.protocol.messages import ReadKeys, ReadRange
+from dfsfuse.cluster.lease import LOOK_TURN_S, TURN_S, Lease
 from dfsfuse.cluster.log_reading import catch_up, read
 from dfsfuse.cluster.log_repair import settle
-from dfsfuse.cluster.log_state import Contents, LogState, News
-from dfsfuse.cluster.log_writing import LEASE_S, commit
-from dfsfuse.cluster.procedures import DeadlineError, Pause
-from dfsfuse.errors import DfsError, MaybeDoneError, UnavailableError
-from dfsfuse.namespace.journal import Journal
-from dfsfuse.namespace.map_cache import MapCache
-from dfsfuse.namespace.views import CachedView, MissingError
+from dfsfuse.cluster.log_state import LogState
+from dfsfuse.cluster.log_writing import LEASE_S, commit, try_to_lead
+from dfsfuse.cluster.procedures import DeadlineError
+from dfsfuse.errors import DfsError, LostError, MaybeDoneError, UnavailableError
+from dfsfuse.namespace import map_steps
+from dfsfuse.namespace.journal import Journal, PendingChange
+from dfsfuse.namespace.losses import Witness
+from dfsfuse.namespace.map_client import MapClient
+from dfsfuse.namespace.map_steps import Procedure, Step
+from dfsfuse.namespace.transactions import Transaction, View
 
 from .history import History, Operation
-from .world import Task, World
+from .world import Host, Park, Sleep, Task, World
 
 NEVER = float("-inf")
 DEADLINE_S = 10.0
+ANSWERS_S = 0.75 * LEASE_S
 Steps = Generator[Any, Any, Any]
 
 
-@dataclass(eq=False)
-class Waiting:
-    """A change that was answered and is not durable. (`Journal.merged` needs no more of it.)"""
+@dataclass(frozen=True)
+class Parts:
+    """What a mount is made of. Others than those that ship are variants that are broken on purpose."""
 
-    contents: Contents
-    view: CachedView
-    done: bool = False
+    client: type[MapClient] = MapClient
+    lease: type[Lease] = Lease
+    journal: type[Journal] = Journal
+
+
+class Gate:
+    """A lock between tasks."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._parked: list[Task] = []
+
+    def enter(self) -> Steps:
+        while self._is_held:
+            yield Park(self._parked)
+        self._is_held = True
+
+    def leave(self) -> None:
+        self._is_held = False
+        if self._parked:
+            self._parked[0].wake(self._parked)
+
+
+class Bell:
+    """Wakes one task; stays rung until it is cleared."""
+
+    def __init__(self) -> None:
+        self._is_rung = False
+        self._parked: list[Task] = []
+
+    def set(self) -> None:
+        self._is_rung = True
+        if self._parked:
+            self._parked[0].wake(self._parked)
+
+    def clear(self) -> None:
+        self._is_rung = False
+
+    def wait(self, seconds: float | None) -> Steps:
+        if not self._is_rung:
+            yield Park(self._parked, seconds)
+        return self._is_rung
+
+
+@dataclass
+class Turn:
+    """A holder's turn, by what the servers have told it."""
+
+    term: int = 0
+    began_at: float = NEVER
+    is_wanted: bool = False
+    is_recalled: bool = False
+    left: int | None = None
+    """How many batches it may still commit before it lets go; None: it need not."""
+
+    def committed(self, log: LogState, now: float, waiting: int) -> None:
+        """A batch is chosen; so many changes wait."""
+        if log.terms != self.term:
+            self.term, self.began_at, self.left = log.terms, NEVER, None
+            self.is_wanted = self.is_recalled = False
+        self.is_wanted |= log.wanted
+        self.is_recalled |= log.recalled
+        if self.began_at == NEVER and log.leased:
+            self.began_at = now
+        spent = (self.is_wanted and now >= self.began_at + TURN_S) or (
+            self.is_recalled and now >= self.began_at + LOOK_TURN_S
+        )
+        if spent and self.left is None:
+            self.left = waiting
+
+
+@dataclass(eq=False)
+class Answer:
+    """An operation that was answered before its commit, and the last change that it rests on."""
+
+    operation: Operation
+    change: PendingChange
+    lease_until: float
+
+
+@dataclass(eq=False)
+class Witnessed:
+    """What a program was told by flush(), and what it has to hear."""
+
+    witness: Witness
+    changes: list[PendingChange] = field(default_factory=list)
+    """Answered since it was last told something, and not awaited."""
 
 
 class SimMount:
-    """One mount. `recalls` False is a variant that is broken on purpose."""
+    """One mount."""
 
-    def __init__(self, world: World, task: Task, history: History, names: Callable[[], bytes]) -> None:
-        self.world, self.task, self.history = world, task, history
+    def __init__(
+        self, world: World, host: Host, history: History, names: Callable[[], bytes], parts: Parts, operations: int
+    ) -> None:
+        self.world, self.host, self.history = world, host, history
         self.names = names
         """The next key that somebody may claim."""
-        self.recalls = "recall" not in world.broken
-        self.log = LogState(task.name.encode(), world.quorum, wants_lease=True)
-        self.cache = MapCache(lambda _: None)
-        self.pending: list[Waiting] = []
-        self.bound: list[tuple[Operation, Waiting]] = []
-        """Operations answered and not durable, each with the last change that it rests on."""
-        self.lease_until = NEVER
-        self.fresh_at = NEVER
-        self.others = News()
-        """What others changed while the last batch was under way. If they finished it for us, they may have gone on."""
-        self.left = 0
-        self.is_waited_for = False
-        """Whether another client waits for the lease, or to see what was answered."""
-
-    def live(self, operations: int) -> Steps:
-        """Operations one after the other; between them it commits, waits, or lets go, as threads would."""
         self.left = operations
+        self.log = LogState(host.name.encode(), world.quorum, wants_lease=True)
+        self.gate, self.bell = Gate(), Bell()
+        self.client = parts.client(
+            self.log,
+            lambda key: b"n" if key.startswith(b"n") else None,
+            host.clock,
+            self.bell,
+            lambda: float("inf"),
+            lambda _view, servers: not any(world.servers[server].was_wiped for server in servers),
+            wait_s=world.random.choice((0.0, 3.0)),
+        )
+        self.client.journal = parts.journal()
+        self.client.lease = self._watched(parts.lease)
+        self.turn = Turn()
+        self.exclusive_until = NEVER
+        """When the last lease ends that the servers gave, by this client's clock."""
+        self.answers: list[Answer] = []
+        self.witnesses: list[Witnessed] = []
+        self.changes: list[PendingChange] = []
+        """All that were answered before their commit, in order."""
+        self.durable: list[PendingChange] = []
+        """Of which flush() said so."""
+
+    def _watched(self, lease: type[Lease]) -> Lease:
+        mount = self
+
+        class Watched(lease):  # type: ignore[valid-type, misc]
+            def holds(self, now: float) -> bool:
+                found: bool = super().holds(now)
+                if found:
+                    mount._relies_on_lease()
+                return found
+
+        return Watched()
+
+    def _relies_on_lease(self) -> None:
+        """It answers because nobody else can commit. Is that so? One that waits for its promises needs three of the
+        four servers."""
+        if self.world.refusing(self.log.client) < 2:
+            self.world.fail(f"{self.host.name} answers under a lease that has ended")
+        if self.turn.left is not None:
+            self.world.fail(f"{self.host.name} answers though its turn is spent and another client waits")
+
+    # -------------------------------------------------------------- a mount's life
+
+    def live(self) -> Steps:
+        """Two programs and the worker; then it is unmounted."""
+        self.client.has_worker = True
+        worker = self.world.spawn(self.host, self._carry_out(self.client.work()))
+        programs = [self.world.spawn(self.host, self._program()) for _ in range(2)]
+        while any(task.alive for task in programs):
+            yield Sleep(0.05)
+        self.client.stop_working()
+        while worker.alive:
+            yield Sleep(0.01)
+        with contextlib.suppress(DfsError):
+            yield from self._carry_out(self.client.close())
+        self._observe()
+
+    def _program(self) -> Steps:
+        random = self.world.random
+        witnessed = Witnessed(self.client.journal.losses.witness())
+        self.witnesses.append(witnessed)
         while self.left > 0:
             self.left -= 1
-            yield from self._in_time(self._operate(self._begin()))
-            if self.world.random.random() < 0.4:
-                yield from self._in_time(self._commit_waiting())
-            if self.world.random.random() < 0.1:
-                yield from self._in_time(self._settle())
-            if self.world.random.random() < 0.3:
-                yield Pause(self.world.random.choice((1, 4, 16)))
-        yield from self._in_time(self._settle())
-
-    def _in_time(self, procedure: Steps) -> Steps:
-        self._extend()
-        with contextlib.suppress(DfsError, DeadlineError):
-            yield from procedure
-        self.task.deadline = float("inf")
-
-    def _extend(self) -> None:
-        self.task.deadline = self.task.clock() + DEADLINE_S
-
-    # -------------------------------------------------------------- operations
+            yield from self._operate(self._begin())
+            if random.random() < 0.1:
+                yield from self._flush(witnessed)
+            if random.random() < 0.7:
+                yield Sleep(random.choice((0.0003, 0.001, 0.004, 0.02)))
+        yield from self._flush(witnessed)
 
     def _begin(self) -> Operation:
         random = self.world.random
         key = self.names() if random.random() < 0.6 else random.choice((b"r0", b"r1"))
         kind = random.choice(("get", "cas", "cas") if key.startswith(b"n") else ("get", "put", "cas"))
         operation = self.history.begin(kind, key, self.world.now)
-        operation.client = self.task.name
+        operation.client = self.host.name
         if key.startswith(b"r") and kind == "cas":
             operation.expected = random.choice([None, *(op.value for op in self.history.operations[-6:])])
         if kind != "get":
             operation.value = b"v%d" % len(self.history.operations)
         return operation
 
-    def _run(self, operation: Operation, view: CachedView) -> None:
-        """On the cached state. Raises MissingError."""
-        found = view.get(operation.key)
-        operation.result = found
-        operation.done = operation.kind != "cas" or found == operation.expected
-        if operation.kind != "get" and operation.done:
-            assert operation.value is not None
-            view.put(operation.key, operation.value)
-
-    def _answer(self, operation: Operation) -> bool:
-        """Under the lease, from the cache, at once."""
-        if self.task.clock() >= self.lease_until:
-            return False
-        view = CachedView(self.cache)
-        try:
-            self._run(operation, view)
-        except MissingError:
-            return False
-        if view.changes_anything():
-            contents = view.contents()
-            self.cache.changed_here(contents.puts, contents.deletes)
-            self.pending.append(Waiting(contents, view))
-        operation.end = self.world.now
-        operation.outcome = "ok"
-        operation.answered = True
-        if self.pending:
-            operation.lease_until = self.lease_until
-            self.bound.append((operation, self.pending[-1]))
-        self.world.note(self.task.name, f"answers {operation.shown()}")
-        return True
-
     def _operate(self, operation: Operation) -> Steps:
-        if self._answer(operation):
-            return
+        durable = self.world.random.random() < 0.25
+        rests_on: list[PendingChange | None] = []
+        begun = self.world.now
+
+        def look(view: View) -> None:
+            journal = self.client.journal
+            rests_on[:] = [journal.last if journal else None]
+            operation.result = view.get(operation.key)
+            operation.done = operation.kind != "cas" or operation.result == operation.expected
+
+        def change(tx: Transaction) -> None:
+            look(tx)
+            if operation.done:
+                assert operation.value is not None
+                tx.put(operation.key, operation.value)
+
         try:
-            yield from self._commit_all()
-            yield from self._slowly(operation)
-        except MaybeDoneError:
-            operation.outcome = "maybe"
-        except (DfsError, DeadlineError) as error:
-            operation.outcome = "failed"
-            self.world.note(self.task.name, f"failed: {error}")
-        else:
-            operation.end, operation.outcome = self.world.now, "ok"
-        self.world.note(self.task.name, f"{operation.outcome}: {operation.shown()}")
-
-    def _slowly(self, operation: Operation) -> Steps:
-        """`LogMap._transact_slowly`, and `LogMap.read` for a get."""
-        begun = self.task.clock()
-        if operation.kind == "get" and not self._is_newest(begun):
-            yield from self._catch_up(recall=True)
-        elif self.fresh_at == NEVER:
-            yield from self._catch_up(recall=False)
-        for _ in range(50):
-            view = CachedView(self.cache)
-            try:
-                self._run(operation, view)
-            except MissingError:
-                yield from self._fetch(tuple(view.missing))
-                continue
-            if view.changes_anything():
-                if (yield from self._propose(view.contents(), view.touched_by)):
-                    return
-            elif (operation.kind == "get" and self._is_newest(begun)) or (yield from self._still_true(view, begun)):
-                return
-        raise UnavailableError("others change the same keys all the time")
-
-    def _is_newest(self, since: float) -> bool:
-        return self.fresh_at > since or self.task.clock() < self.lease_until
-
-    def _catch_up(self, *, recall: bool) -> Steps:
-        begun = self.task.clock()
-        if not (yield from catch_up(self.log, recall=recall and self.recalls)):
-            raise UnavailableError("no quorum: what is read now is as far as those know that answer")
-        self._absorb()
-        self.fresh_at = begun
-
-    def _still_true(self, view: CachedView, begun: float) -> Steps:
-        if self._is_newest(begun):
-            return True
-        now = self.task.clock()
-        if not (yield from catch_up(self.log, recall=self.recalls)):
-            raise UnavailableError("no quorum")
-        news = self._absorb()
-        self.fresh_at = now
-        return not view.touched_by(news)
-
-    def _absorb(self) -> News:
-        news, self.log.news = self.log.news, News()
-        if news.forget:
-            self.cache.forget()
-        for change in news.changes:
-            self.cache.changed_elsewhere(change.keys)
-        return news
-
-    def _fetch(self, keys: tuple[bytes, ...]) -> Steps:
-        order = tuple(self.world.random.sample((1, 2, 3, 4), 4))
-        reply = yield from read(self.log, order, lambda at: ReadKeys(at.slot, at.digest, keys))
-        assert isinstance(reply, Values)
-        self._absorb()
-        self.cache.fetched(keys, reply.values)
-
-    # -------------------------------------------------------------- committing
-
-    def _propose(self, contents: Contents, conflicts: Callable[[News], bool]) -> Steps:
-        """`QuorumLog.commit` and `LogMap._propose`."""
-        begun = self.task.clock()
-        ok = False
-        try:
-            ok = yield from self._meanwhile(commit(self.log, contents, conflicts, 0))
-        finally:
-            news = self._absorb()
-            self.others = News([each for each in news.changes if each.author != self.log.client], news.forget)
-        self.is_waited_for |= self.log.wanted or self.log.recalled
-        if ok:
-            self.fresh_at = begun
-            if news.changes or news.forget:
-                self.cache.changed_elsewhere([*(key for key, _ in contents.puts), *contents.deletes])
+            if operation.kind == "get":
+                yield from self._carry_out(self.client.read(look, 0.0))
+                self._answered(operation, rests_on[0])
             else:
-                self.cache.changed_here(contents.puts, contents.deletes)
-                for change in self.pending:
-                    self.cache.changed_here(change.contents.puts, change.contents.deletes)
-                if self.log.leased:
-                    self.lease_until = begun + 0.75 * LEASE_S
-        return ok
+                answered = yield from self._carry_out(self.client.begin(change, durable=durable))
+                self._answered(operation, answered.change or rests_on[0])
+                if answered.change is not None:
+                    self.changes.append(answered.change)
+                    if not durable:
+                        for each in self.witnesses:
+                            each.changes.append(answered.change)
+                    yield from self._carry_out(self.client.see_to(answered.change, durable=durable))
+                    if durable:
+                        self.durable.append(answered.change)
+                if durable and operation.outcome == "ok":
+                    operation.end = self.world.now
+        except MaybeDoneError:
+            operation.outcome, operation.end = "maybe", float("inf")
+        except DfsError as error:
+            operation.outcome = "failed"
+            self.world.note(self.host.name, f"failed: {error}")
+        self.world.slowest_s = max(self.world.slowest_s, self.world.now - begun)
+        self.world.note(self.host.name, f"{operation.outcome}: {operation.shown()}")
 
-    def _meanwhile(self, procedure: Steps) -> Steps:
-        """Carry it out; at each step another operation may be answered, as in another thread."""
+    def _answered(self, operation: Operation, change: PendingChange | None) -> None:
+        operation.end, operation.outcome = self.world.now, "ok"
+        if change is not None:
+            operation.answered = True
+            self.answers.append(Answer(operation, change, self.exclusive_until))
+            self.world.note(self.host.name, f"answers {operation.shown()}")
+
+    # -------------------------------------------------------------- what is lost is told, once
+
+    def _flush(self, witnessed: Witnessed) -> Steps:
+        changes, last = list(witnessed.changes), self.client.journal.last
         try:
-            step = next(procedure)
-            while True:
-                try:
-                    event = yield step
-                except DeadlineError as error:
-                    step = procedure.throw(error)
-                    continue
-                if self.pending and self.left > 0 and self.world.random.random() < 0.15:
-                    operation = self._begin()
-                    if self._answer(operation):
-                        self.left -= 1
-                    else:
-                        self.history.operations.remove(operation)
-                step = procedure.send(event)
-        except StopIteration as stop:
-            return stop.value
+            yield from self._carry_out(self.client.flush(witnessed.witness))
+        except LostError:
+            # It waited for the last change too, also if that is another program's, which is told as well.
+            if not any(change.failure is not None for change in [*witnessed.changes, last] if change is not None):
+                self.world.fail(f"{self.host.name} is told of a loss where there is none that it does not know")
+            witnessed.changes = [change for change in witnessed.changes if not change.done]
+        except DfsError:
+            return
+        else:
+            if any(change.failure is not None or not change.done for change in changes):
+                self.world.fail(f"{self.host.name} is told that all is durable, and something was lost")
+            self.durable += changes
+            witnessed.changes = [change for change in witnessed.changes if change not in changes]
 
-    def _commit_all(self) -> Steps:
-        while self.pending:
-            yield from self._commit_waiting()
+    def _check_durable(self) -> None:
+        """All that was said to be durable is in the log. A batch holds the last of several values of a key."""
+        chosen = {
+            pair
+            for parsed in self.world.oracle.chosen.values()
+            if parsed.batch.author == self.log.client
+            for pair in parsed.batch.puts
+        }
+        said = set(self.durable)
+        are_there: set[bytes] = set()
+        """Keys of which a value that was answered later is in the log."""
+        for change in reversed(self.changes):
+            ((key, value),) = change.contents.puts
+            if (key, value) in chosen:
+                are_there.add(key)
+            if change in said and key not in are_there:
+                self.world.fail(f"{self.host.name} was told that {value!r} of {key!r} is durable, and it is not there")
 
-    def _commit_waiting(self) -> Steps:
-        """`LogMap._commit_pending`, and handing over."""
-        while self.pending:
-            portion = self.pending[: self.world.random.randint(1, len(self.pending))]
-            why: DfsError = UnavailableError("another client changed the same keys")
-            try:
-                done = yield from self._propose(Journal.merged(portion), self._touched_by)  # type: ignore[arg-type]
-            except (DfsError, DeadlineError) as error:
-                done, why = False, error if isinstance(error, DfsError) else UnavailableError(str(error))
-                self._extend()
-            if not done:
-                self._lose(why)
-                return
-            del self.pending[: len(portion)]
-            for change in portion:
-                change.done = True
-            self._durable()
-            if self._touched_by(self.others):
-                self._lose(why)
-                return
-        if self.is_waited_for:
-            yield from self._settle()
+    # -------------------------------------------------------------- what became of answers
 
-    def _touched_by(self, news: News) -> bool:
-        return any(change.view.touched_by(news) for change in self.pending)
-
-    def _durable(self) -> None:
-        """Of those whose changes are durable now: were they in time?"""
+    def _observe(self) -> None:
+        """Which answers are durable now, and were they in time?"""
         waiting = []
-        for operation, change in self.bound:
-            if not change.done:
-                if self.task.clock() < operation.lease_until:  # the lease was renewed before it ended
-                    operation.lease_until = self.lease_until
-                waiting.append((operation, change))
-            elif self.task.clock() >= operation.lease_until:
-                self._came_late(operation, self.world.now)
-        self.bound = waiting
-
-    def _lose(self, why: DfsError) -> None:
-        self.lease_until = self.fresh_at = NEVER
-        self.pending = []
-        self.cache.forget()
-        self.world.note(self.task.name, f"loses {len(self.bound)} answers: {why}")
-        for operation, _ in self.bound:
-            self._came_late(operation, float("inf"))
-        self.bound = []
+        now = self.host.clock()
+        for answer in self.answers:
+            if not answer.change.done:
+                waiting.append(answer)
+            elif answer.change.failure is not None:
+                self._came_late(answer, float("inf"))
+            elif now >= answer.lease_until:
+                self._came_late(answer, self.world.now)
+        self.answers = waiting
 
     @staticmethod
-    def _came_late(operation: Operation, end: float) -> None:
+    def _came_late(answer: Answer, end: float) -> None:
+        operation = answer.operation
+        if operation.outcome == "failed":
+            return
         if operation.kind == "get" or not operation.done:
             operation.outcome = "void"
         else:
             operation.end, operation.outcome = end, "late" if end < float("inf") else "maybe"
 
-    def died(self) -> None:
-        """Nobody knows what became of what waited."""
-        for operation, _ in self.bound:
-            self._came_late(operation, float("inf"))
+    def ended(self) -> None:
+        """Nobody knows what became of what waits still."""
+        self._observe()
+        for answer in self.answers:
+            self._came_late(answer, float("inf"))
+        self._check_durable()
 
-    def _settle(self) -> Steps:
-        """Let go of the lease: answer nothing more, commit what was answered, tell the servers."""
-        self.lease_until = NEVER
-        if self.pending:
-            yield from self._commit_waiting()
-            self.lease_until = NEVER
-        if self.pending:
-            return
-        self.is_waited_for = False
-        self.world.note(self.task.name, "lets go")
-        yield from settle(self.log.known, self.log.client, silent=self.log.silent, enough=self.log.quorum)
+    # -------------------------------------------------------------- carrying out
+
+    def _carry_out(self, procedure: Procedure[Any]) -> Steps:
+        """As `LogMap.run`."""
+        resume: Callable[[Any], Step] = procedure.send
+        value: Any = None
+        while True:
+            try:
+                step = resume(value)
+            except StopIteration as end:
+                self._observe()
+                return end.value
+            self._observe()
+            try:
+                resume, value = procedure.send, (yield from self._step(step))
+            except DfsError as error:
+                resume, value = procedure.throw, error
+
+    def _step(self, step: Step) -> Steps:
+        match step:
+            case map_steps.WithLog(procedure):
+                yield from self.gate.enter()
+                try:
+                    return (yield from self._carry_out(procedure))
+                finally:
+                    self.gate.leave()
+            case map_steps.Pause(seconds) | map_steps.Linger(seconds):
+                yield Sleep(seconds)
+            case map_steps.AwaitWork(seconds):
+                return (yield from self.bell.wait(seconds))
+            case map_steps.Tell():
+                pass
+            case map_steps.Commit(contents, conflicts):
+                return (yield from self._commit(commit(self.log, contents, conflicts, 0)))
+            case map_steps.CatchUp(recall):
+                wanted = recall and "recall" not in self.world.broken
+                return (yield from self._in_time(catch_up(self.log, recall=wanted)))
+            case map_steps.FetchKeys(keys):
+                return (yield from self._read(lambda at: ReadKeys(at.slot, at.digest, keys)))
+            case map_steps.FetchRange(start, end, limit):
+                return (yield from self._read(lambda at: ReadRange(at.slot, at.digest, start, end, limit)))
+            case map_steps.Lead():
+                if self.log.ballot is None and not (yield from self._in_time(try_to_lead(self.log))):
+                    raise UnavailableError("another client is writing")
+            case map_steps.Settle():
+                self.turn = Turn(self.log.terms)
+                yield from self._in_time(settle(self.log.known, self.log.client, silent=self.log.silent, enough=3))
+                self.world.note(self.host.name, "lets go")
+        return None
+
+    def _commit(self, procedure: Steps) -> Steps:
+        begun = self.host.clock()
+        turn = self.turn
+        if turn.left is not None:
+            turn.left -= 1
+            if turn.left < 0:
+                self.world.fail(f"{self.host.name} goes on writing though its turn is spent and another client waits")
+        done = yield from self._in_time(procedure)
+        if done:
+            now = self.host.clock()
+            turn.committed(self.log, now, len(self.client.journal))
+            if self.log.leased:
+                for answer in self.answers:
+                    if now < answer.lease_until:  # it was renewed before it ended
+                        answer.lease_until = begun + ANSWERS_S
+                self.exclusive_until = begun + ANSWERS_S
+        return done
+
+    def _read(self, make: Callable[[Any], Any]) -> Steps:
+        order = tuple(self.world.random.sample((1, 2, 3, 4), 4))
+        return (yield from self._in_time(read(self.log, order, make)))
+
+    def _in_time(self, procedure: Steps) -> Steps:
+        """As `QuorumLog`: with a deadline."""
+        task = self.host.running
+        task.deadline = task.clock() + DEADLINE_S
+        try:
+            return (yield from procedure)
+        except DeadlineError as error:
+            raise UnavailableError(f"the servers did not agree in time: {error}") from error
+        finally:
+            task.deadline = float("inf")

@@ -16,7 +16,7 @@ from dfsfuse.cluster.log_state import LogState
 from dfsfuse.cluster.procedures import ALL
 from dfsfuse.errors import DfsError
 
-from .world import Task, World
+from .world import Host, World
 
 
 def tender(world: World) -> Generator[Any, Any, None]:
@@ -48,16 +48,16 @@ def bring_up_to_date(server: int, sources: Sequence[int], copy_id: bytes) -> Gen
 class Nemesis:
     """Breaks things until `until`. `faults` counts them."""
 
-    def __init__(self, world: World, clients: Sequence[Task], until: float) -> None:
+    def __init__(self, world: World, clients: Sequence[Host], until: float) -> None:
         self.world, self.until = world, until
         self.clients = clients
         self.faults: dict[str, int] = {}
         self._next()
         if until:
             self._next_for_clients()
-            for task in clients[1:]:  # one lives
+            for host in clients[1:]:  # one lives
                 if world.random.random() < 0.25:
-                    task.dies_after = world.random.randrange(300)
+                    host.dies_after = world.random.randrange(300)
 
     def _note(self, kind: str, what: str) -> None:
         self.faults[kind] = self.faults.get(kind, 0) + 1
@@ -114,9 +114,9 @@ class Nemesis:
     def _tend(self) -> None:
         """Often two mounts' tenders at once; now and then one dies at its work."""
         for _ in range(self.world.random.choice((1, 1, 2))):
-            task = self.world.start("tender", tender(self.world))
+            host = self.world.start("tender", tender(self.world))
             if self.world.random.random() < 0.2:
-                task.dies_after = self.world.random.randrange(20)
+                host.dies_after = self.world.random.randrange(20)
 
     # -------------------------------------------------------------- clients and the network
 
@@ -129,11 +129,11 @@ class Nemesis:
             return
         self._next_for_clients()
         if world.random.random() < 0.4:
-            task = world.random.choice(self.clients)
-            task.stands_still_until = world.now + world.random.choice((0.1, 1.0, 3.0))
-            self._note("pause", f"{task.name} for {task.stands_still_until - world.now:g} s")
+            host = world.random.choice(self.clients)
+            host.stands_still_until = world.now + world.random.choice((0.1, 1.0, 3.0))
+            self._note("pause", f"{host.name} for {host.stands_still_until - world.now:g} s")
             return
-        names = [task.name for task in self.clients if world.random.random() < 0.5]
+        names = [host.name for host in self.clients if world.random.random() < 0.5]
         servers = world.random.sample(ALL, world.random.randint(1, 3))
         cuts = {(name, server) for name in names for server in servers} - world.cuts
         self._note("cut", f"{names} from {servers}")

@@ -1,7 +1,8 @@
 """One run of the world: clients work, a nemesis breaks things, and the history is checked.
 
 Two kinds of clients: some append to lists and commit each operation; others are mounts under the writer lease
-(`mount`), which claim names, change registers, and answer at once. What is checked of what they saw is in `history`.
+(`mount`), whose programs claim names, change registers, and are answered at once. What they saw is checked by
+`history`.
 At the end all faults stop and the servers must converge.
 """
 
@@ -18,12 +19,13 @@ from dfsfuse.cluster.log_state import Contents, LogState, News
 from dfsfuse.cluster.log_writing import commit
 from dfsfuse.cluster.procedures import ALL, DeadlineError
 from dfsfuse.cluster.proposer import QUORUM
+from dfsfuse.cluster.quorum_log import PAUSE_GROWTHS, PAUSE_S
 from dfsfuse.errors import DfsError, MaybeDoneError
 
 from .history import LISTS, History, Operation, check_lists, check_registers, decode, encode
-from .mount import SimMount
+from .mount import Parts, SimMount
 from .nemesis import Nemesis, tender
-from .world import SimulationError, Task, World
+from .world import Host, SimulationError, World
 
 
 def client(world: World, history: History, number: int, operations: int) -> Generator[Any, Any, None]:
@@ -85,6 +87,8 @@ class Report:
     faults: dict[str, int]
     slots: int
     delivered: int
+    slowest_s: float
+    """The longest that an operation of a mount took."""
 
     def count(self, outcome: str) -> int:
         return sum(operation.outcome == outcome for operation in self.history.operations)
@@ -99,14 +103,23 @@ def run(
     broken: frozenset[str] = frozenset(),
     quorum: int = QUORUM,
     faults: bool = True,
+    calm: bool = False,
+    waits_s: float = float("inf"),
+    parts: Parts = Parts(),  # noqa: B008 - a value
     trace: Callable[[str], None] | None = None,
 ) -> Report:
-    """One run. Raises SimulationError if a promise is broken."""
+    """One run. Raises SimulationError if a promise is broken. `calm`: no message takes long, nor does a pause,
+    and servers that are behind need no copy of the map. `waits_s`: no operation of a mount may take longer."""
     world = World(seed, loss=0.03, double=0.05, broken=broken, quorum=quorum, trace=trace)
     if not faults:
         world.loss = world.double = 0.0
+    if calm:
+        world.delayed = 0.0
+        for server in world.servers.values():
+            server.keep_batches = 10_000
+        world.pause_s, world.pause_growths = PAUSE_S, PAUSE_GROWTHS
     history = History()
-    tasks = [world.start(f"client-{n}", client(world, history, n, operations)) for n in range(clients)]
+    hosts = [world.start(f"client-{n}", client(world, history, n, operations)) for n in range(clients)]
 
     def name() -> bytes:
         """New names come up as time goes by; a few clients want the same one."""
@@ -115,23 +128,27 @@ def run(
 
     sim_mounts: list[SimMount] = []
 
-    def live(task: Task) -> Generator[Any, Any, None]:
-        sim_mounts.append(SimMount(world, task, history, name))
-        return sim_mounts[-1].live(3 * operations)
+    def live(host: Host) -> Generator[Any, Any, None]:
+        sim_mounts.append(SimMount(world, host, history, name, parts, 3 * operations))
+        return sim_mounts[-1].live()
 
-    tasks += [world.start(f"mount-{n}", live) for n in range(mounts)]
-    nemesis = Nemesis(world, tasks, until=12.0 if faults else 0.0)
-    while world.now < 60.0 and any(task.alive for task in tasks):
+    hosts += [world.start(f"mount-{n}", live) for n in range(mounts)]
+    nemesis = Nemesis(world, hosts, until=12.0 if faults else 0.0)
+    while world.now < 60.0 and any(host.alive for host in hosts):
         world.run(world.now + 0.5)
-    for task in tasks:
-        task.kill()
+    for host in hosts:
+        host.kill()
     for mount in sim_mounts:
-        mount.died()
+        mount.ended()
     heal(world)
     final_map = world.servers[1].disk.map
     check_lists(history, final_map)
     check_registers(history, final_map)
-    return Report(history, nemesis.faults, max(world.oracle.chosen, default=0), world.delivered)
+    if world.slowest_s > waits_s:
+        world.fail(f"an operation of a mount waited for {world.slowest_s:.2f} s")
+    if world.failures:
+        raise SimulationError("; ".join(f"{what} (at {at:.4f})" for what, at in world.failures.items()))
+    return Report(history, nemesis.faults, max(world.oracle.chosen, default=0), world.delivered, world.slowest_s)
 
 
 def heal(world: World) -> None:

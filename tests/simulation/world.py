@@ -261,21 +261,30 @@ class Oracle:
             raise SimulationError(f"slot {slot}: DFS{server} applies another batch than was chosen")
 
 
-class Task:
-    """A client's procedure under way: a generator, resumed by the world."""
+@dataclass(eq=False)
+class Sleep:
+    """A task's step: go on after so many seconds of its own clock."""
 
-    procedure: Generator[Any, Any, Any]
+    seconds: float
+
+
+@dataclass(eq=False)
+class Park:
+    """A task's step: go on when it is woken (True), or after so many seconds (False)."""
+
+    parked: list[Task]
+    seconds: float | None = None
+
+
+class Host:
+    """A client's machine: its tasks share a clock, stand still and die together."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
-        self.round = 0
-        self.inbox: list[Event] = []
-        self.waiting = False
-        self.turn = 0
-        self.alive = True
-        self.deadline = float("inf")
-        """By its own clock: then DeadlineError is thrown into the procedure."""
+        self.tasks: list[Task] = []
+        self.running: Task
+        """The one that was resumed last."""
         self.stands_still_until = 0.0
         self.dies_after = -1
         """So many steps from now; -1: not."""
@@ -286,18 +295,54 @@ class Task:
         """This client's clock: hours apart from others', and with a speed of its own."""
         return self.clock_offset + self.world.now * self.clock_speed
 
-    def resume(self, event: Event | None) -> None:
-        if not self.alive:
-            return
-        if self.world.now < self.stands_still_until:
-            self.world.after(self.stands_still_until - self.world.now, lambda: self.resume(event))
-            return
+    @property
+    def alive(self) -> bool:
+        """Whether one of its tasks goes on."""
+        return any(task.alive for task in self.tasks)
+
+    def dies(self) -> bool:
+        """Whether it dies with this step."""
         if self.dies_after >= 0:
             self.dies_after -= 1
             if self.dies_after < 0:
                 self.world.note(self.name, "dies")
                 self.kill()
-                return
+                return True
+        return False
+
+    def kill(self) -> None:
+        for task in self.tasks:
+            task.kill()
+
+
+class Task:
+    """A client's procedure under way: a generator, resumed by the world."""
+
+    procedure: Generator[Any, Any, Any]
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.world = host.world
+        self.name = host.name
+        self.clock = host.clock
+        self.round = 0
+        self.inbox: list[Event] = []
+        self.waiting = False
+        self.turn = 0
+        self.alive = True
+        self.deadline = float("inf")
+        """By its own clock: then DeadlineError is thrown into the procedure."""
+
+    def resume(self, event: Any) -> None:
+        if not self.alive:
+            return
+        still_s = self.host.stands_still_until - self.world.now
+        if still_s > 0:
+            self.world.after(still_s, lambda: self.resume(event))
+            return
+        if self.host.dies():
+            return
+        self.host.running = self
         self.waiting = False
         try:
             step = self.procedure.send(event)
@@ -322,26 +367,43 @@ class Task:
                             return
                         step = self.procedure.send(self.inbox.pop(0))
                     case Pause(attempt):
-                        delay = self.world.random.random() * 0.01 * min(attempt, 16)
+                        delay = self.world.random.random() * self.world.pause_s * min(attempt, self.world.pause_growths)
                         self.world.after(delay, lambda: self.resume(None))
                         return
                     case Await(attempt):
                         self.world.after(0.1 * 2 ** (attempt - 1), lambda: self.resume(None))
                         return
+                    case Sleep(seconds):
+                        self.world.after(seconds / self.host.clock_speed, lambda: self.resume(None))
+                        return
+                    case Park(parked, seconds):
+                        parked.append(self)
+                        if seconds is not None:
+                            self.world.after(seconds / self.host.clock_speed, lambda: self._unpark(parked, woken=False))
+                        return
         except StopIteration:
             self.alive = False
+
+    def _unpark(self, parked: list[Task], *, woken: bool) -> None:
+        if self in parked:
+            parked.remove(self)
+            self.resume(woken)
+
+    def wake(self, parked: list[Task]) -> None:
+        """It was parked there, and goes on."""
+        self.world.after(0.0, lambda: self._unpark(parked, woken=True))
 
     def deliver(self, round_: int, event: Event) -> None:
         if round_ != self.round or not self.alive:
             return
-        if self.waiting and self.world.now >= self.stands_still_until:
+        if self.waiting and self.world.now >= self.host.stands_still_until:
             self.resume(event)
         else:
             self.inbox.append(event)
             if self.waiting:
                 self.turn += 1
                 turn = self.turn
-                self.world.after(self.stands_still_until - self.world.now, lambda: self._awake(turn))
+                self.world.after(self.host.stands_still_until - self.world.now, lambda: self._awake(turn))
 
     def _awake(self, turn: int) -> None:
         """It stood still while it waited, and something came."""
@@ -350,8 +412,8 @@ class Task:
 
     def quiet(self, turn: int) -> None:
         """Nothing came since it began to wait."""
-        if self.world.now < self.stands_still_until:
-            self.world.after(self.stands_still_until - self.world.now, lambda: self.quiet(turn))
+        if self.world.now < self.host.stands_still_until:
+            self.world.after(self.host.stands_still_until - self.world.now, lambda: self.quiet(turn))
         elif self.waiting and self.turn == turn:
             self.resume(None)
 
@@ -388,6 +450,14 @@ class World:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._ties = count()
         self.delivered = 0
+        self.failures: dict[str, float] = {}
+        """Promises that are broken, and when first."""
+        self.delayed = 0.1
+        """The share of messages that take much longer than a millisecond."""
+        self.pause_s, self.pause_growths = 0.01, 16
+        """How long a `Pause` is at most, and how many times that after many attempts."""
+        self.slowest_s = 0.0
+        """The longest that an operation of a mount took."""
 
     def after(self, delay: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (self.now + delay, next(self._ties), action))
@@ -397,11 +467,29 @@ class World:
         if self.trace is not None:
             self.trace(f"{self.now:9.4f}  {who:<10} {what}")
 
-    def start(self, name: str, life: Generator[Any, Any, Any] | Callable[[Task], Generator[Any, Any, Any]]) -> Task:
-        task = Task(self, name)
-        task.procedure = life(task) if callable(life) else life
+    def start(self, name: str, life: Generator[Any, Any, Any] | Callable[[Host], Generator[Any, Any, Any]]) -> Host:
+        """A client's machine, with its first task."""
+        host = Host(self, name)
+        self.spawn(host, life(host) if callable(life) else life)
+        return host
+
+    def spawn(self, host: Host, procedure: Generator[Any, Any, Any]) -> Task:
+        """One more task of this machine."""
+        task = Task(host)
+        task.procedure = procedure
+        host.tasks.append(task)
         self.after(self.random.random() * 0.01, lambda: task.resume(None))
         return task
+
+    def fail(self, what: str) -> None:
+        """A promise is broken. Told when the run ends: code that runs now may catch all exceptions."""
+        self.failures.setdefault(what, self.now)
+        self.note("checker", what)
+
+    def refusing(self, client: bytes) -> int:
+        """How many servers promise nothing to others than this client now, or if they came back now."""
+        leases = [(server.disk.state.lease, server.now()) for server in self.servers.values()]
+        return sum(lease is not None and lease.client == client and now < lease.until for lease, now in leases)
 
     def send(self, task: Task, round_: int, number: int, request: Request) -> None:
         """A request on its way; each is answered once in its round, or counts as unanswered."""
@@ -441,7 +529,8 @@ class World:
 
     def _delay(self) -> float:
         """Mostly a millisecond, now and then much more."""
-        return self.random.expovariate(1000.0) if self.random.random() < 0.9 else self.random.random() * 0.5
+        is_prompt = self.random.random() < 1.0 - self.delayed
+        return self.random.expovariate(1000.0) if is_prompt else self.random.random() * 0.5
 
     def run(self, until: float) -> None:
         """Let virtual time pass."""

@@ -1,0 +1,86 @@
+"""Mounts that are broken on purpose: each breaks one promise of the lease, by one line that differs from what ships."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dfsfuse.cluster.lease import ANSWERS_S, Lease
+from dfsfuse.cluster.log_state import News
+from dfsfuse.errors import DfsError
+from dfsfuse.namespace.journal import Journal, PendingChange
+from dfsfuse.namespace.losses import Losses, Witness
+from dfsfuse.namespace.map_client import MapClient
+from dfsfuse.namespace.map_steps import Procedure, Settle
+
+
+class AnswersTooLong(Lease):
+    """It counts on the lease for longer than the servers give it."""
+
+    def __init__(self) -> None:
+        super().__init__(3 * ANSWERS_S)
+
+
+class AnswersOn(Lease):
+    """It answers on when its turn is spent, until it has let go."""
+
+    def end_turn(self) -> None:
+        pass
+
+    def committed(self, begun: float, now: float, **facts: Any) -> None:
+        super().committed(begun, now, **facts)
+        if facts["leased"]:
+            self._until = begun + ANSWERS_S
+
+
+class NeverEndsItsTurn(Lease):
+    """It does not mind who waits."""
+
+    def is_spent(self, now: float) -> bool:
+        return False
+
+
+class LetsGoFirst(MapClient):
+    """It lets go of the lease before it has committed what it answered."""
+
+    def _hand_over_if_spent(self) -> Procedure[None]:
+        if self.lease.is_spent(self._clock()):
+            yield Settle()
+            self.lease.let_go(self._clock())
+
+
+class DoesNotCompare(Journal):
+    """What waits is proposed without looking what others did meanwhile."""
+
+    def is_overtaken_by(self, news: News) -> bool:
+        return False
+
+    def is_overtaken(self) -> bool:
+        return False
+
+
+class LosesInSilence(Journal):
+    """Nobody is told of what is lost."""
+
+    def lose(self, failure: DfsError, sent: Sequence[PendingChange] | None = None) -> int:
+        losses, self.losses = self.losses, Losses()
+        count = super().lose(failure, sent)
+        self.losses = losses
+        return count
+
+
+class _Repeats(Losses[DfsError]):
+    def take(self, witness: Witness | None = None) -> DfsError | None:
+        known = witness.known if witness is not None else 0
+        found = super().take(witness)
+        if witness is not None:
+            witness.known = known
+        return found
+
+
+class TellsAgain(Journal):
+    """Each is told of the same loss again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses = _Repeats()
