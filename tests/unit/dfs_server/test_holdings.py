@@ -328,3 +328,15 @@ class Turns:
 
     def __exit__(self, *_: object) -> None:
         self._lock.__exit__(None, None, None)
+
+
+def test_what_a_batch_dropped_counts_before_it_is_in_the_tables(store: NamespaceStore) -> None:
+    commit(store, drops=(B,))
+    assert not store._writer.overlay.is_empty
+    assert store.pieces.dropped([(A, 1), (B, 1)]) == {(B, 1)}
+
+
+def test_a_small_piece_that_waits_can_be_dropped(holdings: Holdings, store: NamespaceStore) -> None:
+    commit(store, pieces=(InlinePiece(A, 1, ("DFS1",), b"small"),))
+    assert not store._writer.overlay.is_empty
+    assert holdings.drop([(A, 1)], 0) == [True]

@@ -158,3 +158,29 @@ def test_what_has_waited_while_nothing_came_is_flushed(writer: Writer) -> None:
     for _ in range(3):
         store.flush_if_idle()
     assert store._writer._row.epoch == epoch, "nothing waits: nothing is written"
+
+
+def test_a_flush_between_the_looks_at_overlay_and_tables_makes_no_mixture_of_two_slots(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same as above with threads, at the one moment that counts."""
+    store, reader = writer.store, writer.store._reader
+    writer.commit((b"k", b"1"), (b"l", b"1"))
+    writer.commit()
+    store.flush()
+    overlay_now = reader._overlay
+
+    def overlay_of_before() -> object:
+        overlay = overlay_now()
+        monkeypatch.undo()
+        writer.commit()
+        store.flush()  # so that another overlay has what comes
+        writer.commit((b"l", b"%d" % (writer.slot + 1)))
+        writer.commit()
+        store.flush()
+        return overlay
+
+    monkeypatch.setattr(reader, "_overlay", overlay_of_before)
+    assert reader.values(0, (b"k", b"l")) == Values(4, (b"1", b"4"))
+    monkeypatch.setattr(reader, "_overlay", overlay_of_before)
+    assert reader.items(0, b"\0", b"\xff", 9) == Items(7, ((b"k", b"1"), (b"l", b"7")), more=False)
