@@ -240,7 +240,11 @@ class Dispatcher:
                 number, body = self._errno(error, request), b""
         is_awaited = self._interruption.end(request.unique)
         if number and request.opcode == wire.FUSE_FLUSH:
-            files.close_failed(self._operations, request, is_heard=is_awaited and self._is_heard(request, number))
+            is_heard = is_awaited and self._is_heard(request, number)
+            try:
+                files.close_failed(self._operations, request, is_heard=is_heard)
+            except Exception as error:  # noqa: BLE001 - as in `handle`; the answer stays what it is
+                self._errno(error, request)
         if is_awaited:
             self._answer(request.unique, number, body)
         elif not number:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from sqlite3 import Connection
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from dfs_server.database import Database
+from dfs_server.redo_log import Record, RedoLog
 from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.namespace.journal import Journal
 from dfsfuse.vfs.saving import Saver
@@ -31,33 +29,29 @@ def one_slot_more() -> None:
     Journal.portion = lambda pending: portion(pending)[:1]  # type: ignore[method-assign]
 
 
-def _with_each_transaction(then: Callable[[Database, bool], bool]) -> None:
-    transaction = Database.transaction
-
-    @contextmanager
-    def other(database: Database, *, durable: bool) -> Iterator[Connection]:
-        with transaction(database, durable=then(database, durable)) as db:
-            yield db
-
-    Database.transaction = other  # type: ignore[method-assign]
-
-
 def one_fsync_more() -> None:
-    """Servers wait for the disk before a transaction too."""
+    """Servers wait for the disk before they write a vote, too."""
+    append = RedoLog.append
 
-    def twice(database: Database, durable: bool) -> bool:
-        if durable:
-            descriptor = os.open(database.path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-        return durable
+    def twice(redo_log: RedoLog, records: Iterable[Record]) -> None:
+        os.fsync(redo_log._file)
+        append(redo_log, records)
 
-    _with_each_transaction(twice)
+    RedoLog.append = twice  # type: ignore[method-assign]
 
 
 def no_fsyncs() -> None:
-    """Servers do not wait for the disk at all."""
-    _with_each_transaction(lambda database, durable: False)
+    """Servers do not wait for the disk when they have written a vote."""
+    append, wait = RedoLog.append, os.fdatasync
+
+    def without(redo_log: RedoLog, records: Iterable[Record]) -> None:
+        os.fdatasync = lambda _: None  # type: ignore[assignment]  (one thread runs at a time)
+        try:
+            append(redo_log, records)
+        finally:
+            os.fdatasync = wait
+
+    RedoLog.append = without  # type: ignore[method-assign]
 
 
 def one_hand_over_more() -> None:

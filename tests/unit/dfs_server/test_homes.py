@@ -63,5 +63,5 @@ def test_a_config_is_looked_for_where_there_is_a_place(
     homeless: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"looked for conf/dfc.yaml\. Name one"):
+    with pytest.raises(ConfigError, match=r"looked for tryout/dfc.yaml and conf/dfc.yaml\. Name one"):
         config_file.find(None, "dfc.yaml")
