@@ -86,11 +86,11 @@ conformance-programs: ## The same for `make conformance`: fio, stress-ng, dbench
 	 packages+=' rsync rclone borgbackup restic rdiff-backup duplicity'; $(INSTALL_IF_MISSING)
 
 run: fuse venv ## Start DFS1 to DFS4 on this machine and mount them at MOUNT= (~/dfs)
-	@$(BIN)/python -m dfsfuse.cli.quickstart run "$(MOUNT)"
+	@$(BIN)/python -m dfsfuse.cli.local.quickstart run "$(MOUNT)"
 
 stop: ## Unmount, and stop the servers that `make run` started
 	@if ! [ -e .run ]; then echo "Nothing to stop: \`make run\` has nothing running here."; exit 0; fi; \
-	 $(MAKE) --no-print-directory -s venv && $(BIN)/python -m dfsfuse.cli.quickstart stop
+	 $(MAKE) --no-print-directory -s venv && $(BIN)/python -m dfsfuse.cli.local.quickstart stop
 
 install-mount-helper: venv ## As root: mount -t fuse.dfs, /etc/fstab, manual pages
 	@for name in mount.dfs mount.fuse.dfs umount.dfs umount.fuse.dfs; do \

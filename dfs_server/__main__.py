@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dfs_server.starting import start
+from dfs_server.shared.starting import start
 
 
 def main() -> None:

@@ -29,12 +29,13 @@ from pathlib import Path
 
 import click
 
-from dfs_server import __version__, command_line, config, config_file
-from dfs_server.accounts import Verifier
-from dfs_server.config_file import ConfigError
+from dfs_server import __version__, config
 from dfs_server.daemon import AddressError, Daemon
-from dfs_server.memory import give_back_large_blocks
 from dfs_server.server_folder import FolderBusyError, FolderError, ServerFolder
+from dfs_server.shared import command_line, config_file
+from dfs_server.shared.config_file import ConfigError
+from dfs_server.wire.accounts import Verifier
+from dfs_server.wire.memory import give_back_large_blocks
 
 PROGRAM = "dfs-server"
 EXIT_FAILED = 1

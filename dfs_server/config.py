@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from dfs_server import config_file
-from dfs_server.accounts import Verifier, is_user_name
-from dfs_server.config_file import At
+from dfs_server.shared import config_file
+from dfs_server.shared.config_file import At
+from dfs_server.wire.accounts import Verifier, is_user_name
 
 FILE_NAME: Final = "dfs.yaml"
 _MIB: Final = 1024 * 1024

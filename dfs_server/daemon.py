@@ -23,16 +23,16 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from dfs_server import scrub
-from dfs_server.accounts import Accounts
 from dfs_server.config import ServerConfig
-from dfs_server.connection import STALL_S, Connection
-from dfs_server.failures import RequestFailedError, failures_told
 from dfs_server.namespace import Namespace
 from dfs_server.namespaces import Namespaces
+from dfs_server.scrub import schedule as scrub
 from dfs_server.server_folder import ServerFolder
-from dfs_server.session import AUTHENTICATION_S, House, Session
-from dfs_server.shares import Shares
+from dfs_server.wire.accounts import Accounts
+from dfs_server.wire.connection import STALL_S, Connection
+from dfs_server.wire.failures import RequestFailedError, failures_told
+from dfs_server.wire.session import AUTHENTICATION_S, House, Session
+from dfs_server.wire.shares import Shares
 
 STOP_S: Final = 5.0
 FLUSH_INTERVAL_S: Final = 1.0

@@ -14,15 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dfs_server import __version__
-from dfs_server.failures import RequestFailedError, failures_told
-from dfs_server.holdings import Holdings
-from dfs_server.namespace_store import NamespaceStore
-from dfs_server.open_piece import OpenPiece
-from dfs_server.open_pieces import OpenPieces
-from dfs_server.overlay import PieceName
-from dfs_server.piece_file import CorruptPieceError
-from dfs_server.piece_store import BadPieceError, Upload, check_piece
-from dfs_server.piece_tables import StoredPiece
+from dfs_server.pieces.file import CorruptPieceError
+from dfs_server.pieces.holdings import Holdings
+from dfs_server.pieces.open_piece import OpenPiece
+from dfs_server.pieces.open_pieces import OpenPieces
+from dfs_server.pieces.store import BadPieceError, Upload, check_piece
+from dfs_server.pieces.tables import StoredPiece
 from dfs_server.protocol.messages import (
     MAX_AT_ONCE,
     MAX_HAVE_PIECES,
@@ -52,8 +49,11 @@ from dfs_server.protocol.messages import (
     SmallPieces,
 )
 from dfs_server.protocol.status import Status
-from dfs_server.room_watch import RoomWatch
-from dfs_server.scrubber import Rest, Scrubber
+from dfs_server.scrub.scrubber import Rest, Scrubber
+from dfs_server.store.overlay import PieceName
+from dfs_server.store.room_watch import RoomWatch
+from dfs_server.store.store import NamespaceStore
+from dfs_server.wire.failures import RequestFailedError, failures_told
 
 log = logging.getLogger(__name__)
 

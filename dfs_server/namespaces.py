@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from dfs_server import durable
-from dfs_server.accounts import is_user_name
-from dfs_server.failures import failures_told
 from dfs_server.namespace import Namespace, room
-from dfs_server.namespace_store import NamespaceStore
-from dfs_server.open_pieces import OpenPieces
+from dfs_server.pieces.open_pieces import OpenPieces
+from dfs_server.shared import durable
+from dfs_server.store.store import NamespaceStore
+from dfs_server.wire.accounts import is_user_name
+from dfs_server.wire.failures import failures_told
 
 
 class Namespaces:

@@ -21,7 +21,7 @@ from typing import Final, Self
 
 import msgspec
 
-from dfs_server import durable
+from dfs_server.shared import durable
 
 FORMAT: Final = 1
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

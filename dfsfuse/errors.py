@@ -12,7 +12,7 @@
     └── TooLargeError            over a documented limit                                         EFBIG
 
 What a local file system would also say (no such file, not a directory, ...) is the builtin `OSError` with that errno.
-A single server's failure is not an exception but a value (`dfsfuse.cluster.exchange.Failure`), which a quorum counts.
+A single server's failure is not an exception but a value (`dfsfuse.net.exchange.Failure`), which a quorum counts.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@
     username: alice
     password: alice-secret      # or password_file: FILE (relative to this file), or $DFS_PASSWORD
 
-Knows the keys and what may stand there; how YAML is read and how a mistake is worded is `dfs_server.config_file`'s job.
-$DFS_PASSWORD wins over both keys, so that a script needs no file with a secret in it. Checks only what is written down:
-whether the servers are there and let the user in is found out by `dfsfuse.cli.session`. No threads, no state.
+Knows the keys and what may stand there; how YAML is read and how a mistake is worded is
+`dfs_server.shared.config_file`'s job. $DFS_PASSWORD wins over both keys, so that a script needs no file with a secret
+in it. Checks only what is written down: whether the servers are there and let the user in is found out by
+`dfsfuse.cli.session`. No threads, no state.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dfs_server import config_file, homes
-from dfs_server.config_file import At, ConfigError
-from dfsfuse.cluster.servers import Credentials, ServerAddress
+from dfs_server.shared import config_file, homes
+from dfs_server.shared.config_file import At, ConfigError
+from dfsfuse.net.servers import Credentials, ServerAddress
 
 FILE_NAME = "dfc.yaml"
 PASSWORD_VARIABLE = "DFS_PASSWORD"

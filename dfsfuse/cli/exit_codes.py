@@ -26,7 +26,7 @@ knows no more than that attribute.
 
 from __future__ import annotations
 
-from dfs_server.config_file import ConfigError
+from dfs_server.shared.config_file import ConfigError
 from dfsfuse.errors import DfsError
 
 DONE = 0

@@ -1,4 +1,4 @@
-"""The client's programs, as they are installed: each loads its command and runs it (`dfs_server.starting`).
+"""The client's programs, as they are installed: each loads its command and runs it (`dfs_server.shared.starting`).
 
 Imports no command before a program is called. No threads.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dfs_server.starting import start
+from dfs_server.shared.starting import start
 
 
 def dfc() -> None:
     """The program `dfc`."""
 
     def load() -> Callable[[], None]:
-        from dfsfuse.cli.dfc import main
+        from dfsfuse.cli.dfc.app import main
 
         return main
 
@@ -25,7 +25,7 @@ def dfsmount() -> None:
     """The program `dfsmount`."""
 
     def load() -> Callable[[], None]:
-        from dfsfuse.cli.dfsmount import main
+        from dfsfuse.cli.mount.dfsmount import main
 
         return main
 
@@ -36,7 +36,7 @@ def mount_dfs() -> None:
     """The program `mount.dfs`."""
 
     def load() -> Callable[[], None]:
-        from dfsfuse.cli.mount_helper import main
+        from dfsfuse.cli.mount.mount_helper import main
 
         return main
 
@@ -47,7 +47,7 @@ def umount_dfs() -> None:
     """The program `umount.dfs`."""
 
     def load() -> Callable[[], None]:
-        from dfsfuse.cli.umount_helper import main
+        from dfsfuse.cli.mount.umount_helper import main
 
         return main
 

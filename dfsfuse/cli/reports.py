@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from dfs_server.command_line import usage_sentence
-from dfs_server.config_file import ConfigError
+from dfs_server.shared.command_line import usage_sentence
+from dfs_server.shared.config_file import ConfigError
 from dfsfuse.cli import exit_codes
 from dfsfuse.cli.output import OutputClosed, complain, printable
 from dfsfuse.errors import (

@@ -14,28 +14,28 @@ from types import TracebackType
 from typing import Self
 
 from dfsfuse.cli.config import ClientConfig, password_note
+from dfsfuse.cli.mount.room import RoomGauge
 from dfsfuse.cli.output import printable
-from dfsfuse.cli.room import RoomGauge
-from dfsfuse.cluster.cluster import Cluster
-from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.errors import AuthenticationError, DfsError, UnavailableError, WrongServerError
+from dfsfuse.log.quorum_log import QuorumLog
 from dfsfuse.mount.options import MountOptions
-from dfsfuse.namespace import keys, members
-from dfsfuse.namespace.log_map import LogMap
-from dfsfuse.namespace.server_register import KNOWN_S, ServerRegister
-from dfsfuse.namespace.transactions import View
-from dfsfuse.upkeep.background_healing import BackgroundHealer, HealingTurn
-from dfsfuse.upkeep.background_sweep import BackgroundSweep
-from dfsfuse.upkeep.bandwidth import Bucket
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.transactions import View
+from dfsfuse.namespace.ops.server_register import KNOWN_S, ServerRegister
+from dfsfuse.namespace.records import keys, members
+from dfsfuse.net.cluster import Cluster
+from dfsfuse.upkeep.heal.background import BackgroundHealer, HealingTurn
+from dfsfuse.upkeep.heal.bandwidth import Bucket
+from dfsfuse.upkeep.heal.noting import Noter
 from dfsfuse.upkeep.map_reader import MapReader
-from dfsfuse.upkeep.noting import Noter
 from dfsfuse.upkeep.recovery.kept import Namespace, Server
-from dfsfuse.vfs.background_saving import SAVE_AFTER_S
-from dfsfuse.vfs.incomplete import Policy
-from dfsfuse.vfs.locking import LIFETIME_S
-from dfsfuse.vfs.orphan_keeper import GRACE_S
+from dfsfuse.upkeep.sweep.background import BackgroundSweep
+from dfsfuse.vfs.health.incomplete import Policy
+from dfsfuse.vfs.locks.locking import LIFETIME_S
+from dfsfuse.vfs.open.orphan_keeper import GRACE_S
 from dfsfuse.vfs.vfs import Vfs
+from dfsfuse.vfs.write.background_saving import SAVE_AFTER_S
 
 DEFAULT_CACHE_BYTES = 128 * 1024 * 1024
 

@@ -23,7 +23,6 @@ from dfs_server.protocol.frames import HEADER_BYTES
 from dfs_server.protocol.messages import GetPiece, Piece
 from dfs_server.protocol.pieces import PIECE_NUMBERS, block_count, blocks_match, piece_digest
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.pace import Pace, Suspects
@@ -32,6 +31,7 @@ from dfsfuse.data.race import Attempt, Race
 from dfsfuse.data.striping import piece_lengths, run_bytes
 from dfsfuse.data.transport import Begun, ClusterLike, run
 from dfsfuse.errors import IncompleteError
+from dfsfuse.net.exchange import Answer, Call, Failure
 
 HEDGE_S: Final = 0.3
 HARD_STALL_S: Final = 4.0

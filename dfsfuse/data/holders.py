@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dfs_server.protocol.messages import MAX_HAVE_PIECES, Have, HavePieces
-from dfsfuse.cluster.exchange import Answer, Call
-from dfsfuse.cluster.pace import Pace
 from dfsfuse.data.pace import Suspects
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.net.exchange import Answer, Call
+from dfsfuse.net.pace import Pace
 
 ASK_STALL_S: Final = 3.0
 LAST_ONE_S: Final = 0.5

@@ -1,4 +1,4 @@
-"""Which servers let this client wait lately. (How long is waited: `dfsfuse.cluster.pace`.)
+"""Which servers let this client wait lately. (How long is waited: `dfsfuse.net.pace`.)
 
 A server that did not answer in time is a suspect for a while, so that one that hangs costs one short wait and not one
 for every request. It is a hint: what is correct never depends on it. Thread-safe.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import Final
 
-from dfsfuse.cluster.pace import Pace
+from dfsfuse.net.pace import Pace
 
 __all__ = ["Pace", "Suspects"]
 

@@ -13,13 +13,13 @@ from typing import Final
 
 from dfs_server.protocol.messages import MAX_GET_PIECES, GetPieces, SmallPieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS, block_digests, piece_digest
-from dfsfuse.cluster.exchange import Answer, Call
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import choose_sources
 from dfsfuse.data.striping import piece_lengths
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.net.exchange import Answer, Call
 
 STALL_S: Final = 3.0
 FEWEST_BYTES: Final = 64 * 1024

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol
 
-from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.pace import Suspects
 from dfsfuse.data.race import Attempt, Race
+from dfsfuse.net.exchange import Answer, Call, Failure
 
 SHORTEST_WAIT_S: Final = 0.001
 
 
 class ExchangeLike(Protocol):
-    """Requests side by side: see `dfsfuse.cluster.exchange.Exchange`."""
+    """Requests side by side: see `dfsfuse.net.exchange.Exchange`."""
 
     def start(self, call: Call) -> None: ...
     def next(self, timeout_s: float | None) -> Answer | Failure | None: ...
@@ -33,7 +33,7 @@ class ExchangeLike(Protocol):
 
 
 class ClusterLike(Protocol):
-    """The four servers as one: see `dfsfuse.cluster.cluster.Cluster`."""
+    """The four servers as one: see `dfsfuse.net.cluster.Cluster`."""
 
     @property
     def names(self) -> Mapping[int, str]: ...

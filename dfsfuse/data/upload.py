@@ -20,7 +20,6 @@ from typing import Final, NamedTuple
 from dfs_server.protocol.messages import Done, PutPiece
 from dfs_server.protocol.pieces import PIECE_NUMBERS, Buffer, block_digests, piece_digest
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.extents import Digests
 from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import COPIES, Homes, place
@@ -28,6 +27,7 @@ from dfsfuse.data.race import Attempt, Race
 from dfsfuse.data.striping import split
 from dfsfuse.data.transport import ClusterLike, run
 from dfsfuse.errors import DfsError, NoSpaceError, ReadOnlyError, too_few_to_write
+from dfsfuse.net.exchange import Answer, Call, Failure
 
 SERVERS_TO_WRITE: Final = 3
 """A batch needs three servers, so data for fewer is not worth sending."""

@@ -37,7 +37,7 @@ Handle = Callable[[memoryview], None]
 
 class OnDuty:
     """What one of the threads is doing. Its own: no other thread looks at it. For what it waits for, it is a
-    `dfsfuse.cluster.meanwhile.Watch`: `descriptor` is readable when a request is there to be read."""
+    `dfsfuse.net.meanwhile.Watch`: `descriptor` is readable when a request is there to be read."""
 
     def __init__(self, readers: Readers, descriptor: int) -> None:
         self.descriptor = descriptor

@@ -2,7 +2,7 @@
 
 Who opens such a path is led into the mount, and if it is the process that serves the mount, it waits for itself. So
 before the mount is made, each path that its process needs later is opened (and used by its descriptor from then on,
-as `dfsfuse.cli.mount_log` does), taken from elsewhere (`state_folders`), or checked here and refused with a sentence.
+as `dfsfuse.cli.mount.log` does), taken from elsewhere (`state_folders`), or checked here and refused with a sentence.
 
 Looks at links and at /proc, before the mount is made. No threads, no state.
 """

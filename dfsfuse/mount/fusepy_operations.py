@@ -22,8 +22,8 @@ from dfsfuse.mount import callers
 from dfsfuse.mount.errors import errno_of_with
 from dfsfuse.mount.fusepy_session import ENCODING, NOW, TimeChange, has_ended, was_interrupted
 from dfsfuse.mount.waiting import Waiting
-from dfsfuse.vfs import paths
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.names import paths
 from dfsfuse.vfs.vfs import Vfs
 
 RETRY_S: Final = 1.0

@@ -32,8 +32,8 @@ from typing import Final
 from dfsfuse.errors import DfsError
 from dfsfuse.mount.kept_pages import KeptPages
 from dfsfuse.mount.notifications import PATIENCE_S, Device, Name, Notifications
-from dfsfuse.namespace.directories import Step, Way
-from dfsfuse.vfs.changed import Changed
+from dfsfuse.namespace.ops.directories import Step, Way
+from dfsfuse.vfs.names.changed import Changed
 
 log = logging.getLogger(__name__)
 

@@ -54,11 +54,11 @@ from dfsfuse.mount import callers
 from dfsfuse.mount.errors import errno_of
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.mapped_pages import MappedPages
-from dfsfuse.namespace import locks
-from dfsfuse.namespace.directories import Way
-from dfsfuse.namespace.renames import EXCHANGE
+from dfsfuse.namespace.ops.directories import Way
+from dfsfuse.namespace.ops.renames import EXCHANGE
+from dfsfuse.namespace.records import locks
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
-from dfsfuse.vfs.one_mount import Guarded, guarded
+from dfsfuse.vfs.locks.one_mount import Guarded, guarded
 from dfsfuse.vfs.vfs import Vfs
 
 

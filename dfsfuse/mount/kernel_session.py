@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from dfsfuse.cluster import meanwhile
+from dfsfuse.common import withdrawal
 from dfsfuse.fusekernel import mounting, time_limits, wire
 from dfsfuse.fusekernel.dispatch import Patience
 from dfsfuse.fusekernel.mounting import MountError
@@ -25,7 +25,7 @@ from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.mount.mapped_pages import MappedPages
 from dfsfuse.mount.notifications import Device
 from dfsfuse.mount.waiting import Waiting
-from dfsfuse.namespace import withdrawal
+from dfsfuse.net import meanwhile
 from dfsfuse.vfs.vfs import Vfs
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dfsfuse.errors import DfsError
-from dfsfuse.vfs.incomplete import Policy
+from dfsfuse.vfs.health.incomplete import Policy
 
 MIB = 1024 * 1024
 DEFAULT_CACHE_BYTES = 128 * MIB

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dfs_server import homes
+from dfs_server.shared import homes
 from dfsfuse.mount import covering
 from dfsfuse.mount.errors import MountpointError
 

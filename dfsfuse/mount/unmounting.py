@@ -25,7 +25,7 @@ from dfsfuse.mount.errors import (
 from dfsfuse.mount.mount_table import Mount
 
 HELPER_TIMEOUT_S = 40.0
-"""Longer than servers that are slow together are waited for (`SLOW_S` in `dfsfuse.cluster.slowness`): umount looks at
+"""Longer than servers that are slow together are waited for (`SLOW_S` in `dfsfuse.net.slowness`): umount looks at
 the mount, and waits as long, where it has to be used."""
 FLUSH_TIMEOUT_S = 60.0
 LOOK_ELSEWHERE_AFTER_S = 1.0

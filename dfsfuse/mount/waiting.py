@@ -5,7 +5,7 @@ An operation that fails is done again from its beginning, so it must have done n
 - too few servers to write (`ReadOnlyError`), or to tell or to give what is asked for (`UnavailableError`,
   `IncompleteError`) while some are missing: nothing was done;
 - a save of which it is not known whether it was made (`MaybeDoneError`): the data is still here, and a save looks
-  whether it was made before (`dfsfuse.vfs.saving`).
+  whether it was made before (`dfsfuse.vfs.write.saving`).
 
 So what a failing close() ends all the same, its locks, is not among what is done again: it ends after the last attempt
 (`dfsfuse.fusekernel.dispatch`, `ENDINGS`), and other mounts find the data saved.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from dfs_server.protocol.messages import Request
-from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
-from dfsfuse.upkeep.moving import GLANCE_S, STALL_S
+from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.upkeep.heal.moving import GLANCE_S, STALL_S
 
 
 def ask(

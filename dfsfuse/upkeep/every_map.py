@@ -14,13 +14,13 @@ from typing import Final
 
 from dfs_server.protocol.batches import NO_BATCH
 from dfs_server.protocol.messages import Items, ReadRange
-from dfsfuse.cluster.exchange import Answer
-from dfsfuse.cluster.proposer import QUORUM
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
-from dfsfuse.namespace import keys
+from dfsfuse.log.proposer import QUORUM
+from dfsfuse.namespace.records import keys
+from dfsfuse.net.exchange import Answer
 from dfsfuse.upkeep.asking import ask
 
 PAGE_ITEMS: Final = 1000

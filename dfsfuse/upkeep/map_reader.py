@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol, TypeVar
 
 from dfs_server.protocol.messages import Items, Values
-from dfsfuse.cluster.key_portions import TooMuchAtOnceError, read_in_portions
-from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.errors import UnavailableError
+from dfsfuse.log.key_portions import TooMuchAtOnceError, read_in_portions
+from dfsfuse.log.quorum_log import QuorumLog
 
 T = TypeVar("T")
 

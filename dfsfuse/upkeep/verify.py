@@ -17,15 +17,16 @@ from typing import Final, NamedTuple
 
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.exchange import Answer, Call, Failure
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError, Segment
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
-from dfsfuse.namespace.bad_copies import Place
-from dfsfuse.upkeep import heal_survey, whole_pieces
+from dfsfuse.namespace.ops.bad_copies import Place
+from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.upkeep import whole_pieces
+from dfsfuse.upkeep.heal import survey as heal_survey
+from dfsfuse.upkeep.heal.moving import GLANCE_S, STALL_S
 from dfsfuse.upkeep.map_reader import Pages
-from dfsfuse.upkeep.moving import GLANCE_S, STALL_S
 from dfsfuse.upkeep.walk import RegionRecord, walk
 
 WINDOW_CALLS: Final = 64

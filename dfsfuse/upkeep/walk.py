@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError, Region
 from dfsfuse.data.placement import Homes, ring, rotation_of_region
-from dfsfuse.namespace import keys, records
+from dfsfuse.namespace.records import inode as records
+from dfsfuse.namespace.records import keys
 from dfsfuse.upkeep.map_reader import Pages
 
 

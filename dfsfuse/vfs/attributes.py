@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from dfsfuse.namespace.records import Inode
+from dfsfuse.namespace.records.inode import Inode
 
 BLOCK_BYTES: Final = 512
 SPACE_BLOCK_BYTES: Final = 4096

@@ -28,38 +28,40 @@ from typing import Final
 
 import msgspec
 
-from dfsfuse.namespace import directories, inodes, records
-from dfsfuse.namespace.directories import Way
-from dfsfuse.namespace.inodes import InodeNumbers, error
-from dfsfuse.namespace.keys import ROOT
-from dfsfuse.namespace.transactions import MapStore
-from dfsfuse.vfs import content_state, file_clock
-from dfsfuse.vfs.access_times import AccessTimes
+from dfsfuse.namespace.map.transactions import MapStore
+from dfsfuse.namespace.ops import directories, inodes
+from dfsfuse.namespace.ops.directories import Way
+from dfsfuse.namespace.ops.inodes import InodeNumbers, error
+from dfsfuse.namespace.records import inode as records
+from dfsfuse.namespace.records.keys import ROOT
+from dfsfuse.vfs import file_clock
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space, space_of
-from dfsfuse.vfs.background_saving import SAVE_AFTER_S, BackgroundSaver
-from dfsfuse.vfs.budget import Budget
-from dfsfuse.vfs.changed import Changed, changes_of
-from dfsfuse.vfs.changing import Changer
-from dfsfuse.vfs.compaction import Compactor
 from dfsfuse.vfs.context import Context, Segments, log
-from dfsfuse.vfs.ending import Ending
-from dfsfuse.vfs.extended import Extended
-from dfsfuse.vfs.files import Files
-from dfsfuse.vfs.folders import Folders
-from dfsfuse.vfs.health import Health, health_of_many
-from dfsfuse.vfs.holes import Holes
-from dfsfuse.vfs.incomplete import Incomplete, Policy
-from dfsfuse.vfs.locking import LIFETIME_S, Locking
-from dfsfuse.vfs.names_seen import NamesSeen
-from dfsfuse.vfs.open_file import OpenFile
-from dfsfuse.vfs.open_files import OpenFiles
-from dfsfuse.vfs.orphan_keeper import OrphanKeeper
-from dfsfuse.vfs.putting import Chunk, Progress, Putter
-from dfsfuse.vfs.removal import Reaper
-from dfsfuse.vfs.saving import Saver
-from dfsfuse.vfs.tree import Tree
-from dfsfuse.vfs.uploads import Uploads
-from dfsfuse.vfs.writing import Writer
+from dfsfuse.vfs.health.health import Health, health_of_many
+from dfsfuse.vfs.health.incomplete import Incomplete, Policy
+from dfsfuse.vfs.locks.locking import LIFETIME_S, Locking
+from dfsfuse.vfs.names.changed import Changed, changes_of
+from dfsfuse.vfs.names.folder_handles import Folders
+from dfsfuse.vfs.names.names_seen import NamesSeen
+from dfsfuse.vfs.names.removal import Reaper
+from dfsfuse.vfs.names.set_attributes import Changer
+from dfsfuse.vfs.names.tree import Tree
+from dfsfuse.vfs.names.xattrs import Extended
+from dfsfuse.vfs.open import content_state
+from dfsfuse.vfs.open.files import Files
+from dfsfuse.vfs.open.open_file import OpenFile
+from dfsfuse.vfs.open.open_files import OpenFiles
+from dfsfuse.vfs.open.orphan_keeper import OrphanKeeper
+from dfsfuse.vfs.read.access_times import AccessTimes
+from dfsfuse.vfs.write.background_saving import SAVE_AFTER_S, BackgroundSaver
+from dfsfuse.vfs.write.budget import Budget
+from dfsfuse.vfs.write.compaction import Compactor
+from dfsfuse.vfs.write.ending import Ending
+from dfsfuse.vfs.write.holes import Holes
+from dfsfuse.vfs.write.putting import Chunk, Progress, Putter
+from dfsfuse.vfs.write.saving import Saver
+from dfsfuse.vfs.write.uploads import Uploads
+from dfsfuse.vfs.write.writing import Writer
 
 __all__ = ["AttributeChanges", "Attributes", "DirectoryEntry", "Room", "Space", "Vfs"]
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from dfs_server.redo_log import Record, RedoLog
-from dfsfuse.cluster.quorum_log import QuorumLog
-from dfsfuse.namespace.journal import Journal
-from dfsfuse.vfs.saving import Saver
+from dfs_server.store.redo_log import Record, RedoLog
+from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.namespace.map.journal import Journal
+from dfsfuse.vfs.write.saving import Saver
 
 
 def one_request_more() -> None:

@@ -26,10 +26,10 @@ from support.stored_cluster import USER, StoredCluster
 from dfs_server.protocol.messages import Accept
 from dfsfuse.cli import session as session_module
 from dfsfuse.cli.config import ClientConfig
-from dfsfuse.cluster.servers import Credentials
 from dfsfuse.fusekernel.values import Context, Entry, Lock, LockRequest
 from dfsfuse.mount import kernel_session, options
 from dfsfuse.mount.kernel_operations import KernelOperations
+from dfsfuse.net.servers import Credentials
 
 from .cost import Cost
 

@@ -14,9 +14,9 @@ from support.flushed import flush
 from support.mounts import USER, Grid, eventually
 from support.trees import assert_same_tree, content
 
-from dfs_server.holdings import Holdings
-from dfs_server.namespace_store import NamespaceStore
-from dfs_server.scrubber import Scrubber
+from dfs_server.pieces.holdings import Holdings
+from dfs_server.scrub.scrubber import Scrubber
+from dfs_server.store.store import NamespaceStore
 
 pytestmark = pytest.mark.integration
 

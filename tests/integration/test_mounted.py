@@ -14,8 +14,8 @@ import pytest
 from support.mounts import Grid, environment, program, unmount
 from support.trees import content
 
-from dfsfuse.cluster.cluster import COMING_S
 from dfsfuse.mount import running
+from dfsfuse.net.cluster import COMING_S
 
 pytestmark = pytest.mark.integration
 

@@ -1,7 +1,7 @@
 """Servers that hang, a network that is cut, a client that stood still: no operation waits long, and all comes back.
 
 Real servers, real mounts, SIGSTOP. The limits are those of the promise, with room for a machine that is busy with other
-things; what is exact is tested in virtual time (tests/unit/dfsfuse/cluster/test_never_stuck.py).
+things; what is exact is tested in virtual time (tests/unit/dfsfuse/log/test_never_stuck.py).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from support.ports import free_ports
 from support.trees import content
 from torture.network import Proxy
 
-from dfsfuse.cluster.driving import STALL_S
-from dfsfuse.cluster.slowness import SLOW_S
 from dfsfuse.errors import UnavailableError
+from dfsfuse.log.driving import STALL_S
+from dfsfuse.net.slowness import SLOW_S
 
 pytestmark = pytest.mark.integration
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from support.mounts import environment, is_mounted, program, unmount, within
 
-from dfsfuse.cli import server_processes
 from dfsfuse.cli.config import load_config
-from dfsfuse.cli.local_servers import free_ports
-from dfsfuse.cli.server_processes import ServerProcess
+from dfsfuse.cli.local import server_processes
+from dfsfuse.cli.local.local_servers import free_ports
+from dfsfuse.cli.local.server_processes import ServerProcess
 from dfsfuse.mount import running
 
 pytestmark = pytest.mark.integration
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def quickstart(folder: Path, *arguments: str | Path) -> tuple[int, str]:
-    return _run(folder, [sys.executable, "-m", "dfsfuse.cli.quickstart", *map(str, arguments)])
+    return _run(folder, [sys.executable, "-m", "dfsfuse.cli.local.quickstart", *map(str, arguments)])
 
 
 def _run(folder: Path, command: list[str]) -> tuple[int, str]:

@@ -18,8 +18,9 @@ import pytest
 from support.mounts import Grid, eventually
 
 from dfs_server.protocol.messages import GetPosition, Position, ReadKeys, Values
-from dfsfuse.namespace import keys, orphans
-from dfsfuse.vfs.orphan_keeper import GRACE_S
+from dfsfuse.namespace.ops import orphans
+from dfsfuse.namespace.records import keys
+from dfsfuse.vfs.open.orphan_keeper import GRACE_S
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

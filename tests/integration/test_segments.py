@@ -11,11 +11,11 @@ from support.pieces_on_disk import TABLE, holders
 from support.servers import USERS, Servers
 
 from dfs_server.protocol.messages import PutPieces
-from dfsfuse.cluster.cluster import Cluster
-from dfsfuse.cluster.exchange import Answer, Call
-from dfsfuse.cluster.servers import Credentials, ServerAddress
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.errors import IncompleteError, ReadOnlyError
+from dfsfuse.net.cluster import Cluster
+from dfsfuse.net.exchange import Answer, Call
+from dfsfuse.net.servers import Credentials, ServerAddress
 
 pytestmark = pytest.mark.integration
 

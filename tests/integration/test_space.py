@@ -16,10 +16,10 @@ from support.pieces_on_disk import bytes_in, pieces_of
 from dfs_server.config import ServerConfig
 from dfsfuse.cli.config import ClientConfig
 from dfsfuse.cli.session import Session, open_session
-from dfsfuse.cluster.servers import Credentials, ServerAddress
 from dfsfuse.data import extents, runs
 from dfsfuse.data.extents import REGION_BYTES, Region
-from dfsfuse.namespace import keys
+from dfsfuse.namespace.records import keys
+from dfsfuse.net.servers import Credentials, ServerAddress
 
 pytestmark = pytest.mark.integration
 

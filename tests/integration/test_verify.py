@@ -20,14 +20,15 @@ from support.pieces_on_disk import large_piece_files
 from support.servers import ServerProcess, Servers
 from support.trees import content, make_tree
 
-from dfs_server import checksums
 from dfs_server.protocol.messages import PutPiece
 from dfs_server.protocol.pieces import block_digests
-from dfsfuse.cli import dfc as program
+from dfs_server.store import checksums
 from dfsfuse.cli.config import load_config
+from dfsfuse.cli.dfc import app as program
 from dfsfuse.cli.session import open_session
-from dfsfuse.namespace import keys, records
-from dfsfuse.namespace.transactions import Transaction
+from dfsfuse.namespace.map.transactions import Transaction
+from dfsfuse.namespace.records import inode as records
+from dfsfuse.namespace.records import keys
 
 pytestmark = pytest.mark.integration
 USER = "alice"

@@ -1,7 +1,7 @@
 """A mount in virtual time: the `MapClient` that ships, with two programs and its worker.
 
 Nothing of a mount's order is written here. This module carries out the steps of the client's procedures, as
-`dfsfuse.namespace.log_map.LogMap` does with threads: programs and worker are tasks of one machine, which the world
+`dfsfuse.namespace.map.log_map.LogMap` does with threads: programs and worker are tasks of one machine, which the world
 interleaves at the steps. And it checks, in every run:
 
 - *Nothing is answered after the lease has ended*: whenever the client relies on its lease, the servers refuse everybody
@@ -27,19 +27,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfs_server.protocol.messages import ReadKeys, ReadRange
-from dfsfuse.cluster.lease import LOOK_TURN_S, TURN_S, Lease
-from dfsfuse.cluster.log_reading import catch_up, read
-from dfsfuse.cluster.log_repair import settle
-from dfsfuse.cluster.log_state import LogState
-from dfsfuse.cluster.log_writing import LEASE_S, commit, try_to_lead
-from dfsfuse.cluster.procedures import DeadlineError
 from dfsfuse.errors import DfsError, LostError, MaybeDoneError, UnavailableError
-from dfsfuse.namespace import map_steps
-from dfsfuse.namespace.journal import Journal, PendingChange
-from dfsfuse.namespace.losses import Witness
-from dfsfuse.namespace.map_client import MapClient
-from dfsfuse.namespace.map_steps import Procedure, Step
-from dfsfuse.namespace.transactions import Transaction, View
+from dfsfuse.log.lease import LOOK_TURN_S, TURN_S, Lease
+from dfsfuse.log.procedures import DeadlineError
+from dfsfuse.log.reading import catch_up, read
+from dfsfuse.log.repair import settle
+from dfsfuse.log.state import LogState
+from dfsfuse.log.writing import LEASE_S, commit, try_to_lead
+from dfsfuse.namespace.map import steps as map_steps
+from dfsfuse.namespace.map.client import MapClient
+from dfsfuse.namespace.map.journal import Journal, PendingChange
+from dfsfuse.namespace.map.losses import Witness
+from dfsfuse.namespace.map.steps import Procedure, Step
+from dfsfuse.namespace.map.transactions import Transaction, View
 
 from .history import History, Operation
 from .world import Host, Park, Sleep, Task, World

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from dfsfuse.cluster.log_reading import catch_up
-from dfsfuse.cluster.log_repair import MapCopy, begin_copy, copy_page, look, pass_on
-from dfsfuse.cluster.log_state import LogState
-from dfsfuse.cluster.procedures import ALL
 from dfsfuse.errors import DfsError
+from dfsfuse.log.procedures import ALL
+from dfsfuse.log.reading import catch_up
+from dfsfuse.log.repair import MapCopy, begin_copy, copy_page, look, pass_on
+from dfsfuse.log.state import LogState
 
 from .world import Host, World
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfs_server.protocol.messages import ReadKeys, Values
-from dfsfuse.cluster.log_reading import catch_up, read
-from dfsfuse.cluster.log_repair import settle
-from dfsfuse.cluster.log_state import Contents, LogState, News
-from dfsfuse.cluster.log_writing import commit
-from dfsfuse.cluster.procedures import ALL, DeadlineError
-from dfsfuse.cluster.proposer import QUORUM
-from dfsfuse.cluster.quorum_log import PAUSE_GROWTHS, PAUSE_S
 from dfsfuse.errors import DfsError, MaybeDoneError
+from dfsfuse.log.procedures import ALL, DeadlineError
+from dfsfuse.log.proposer import QUORUM
+from dfsfuse.log.quorum_log import PAUSE_GROWTHS, PAUSE_S
+from dfsfuse.log.reading import catch_up, read
+from dfsfuse.log.repair import settle
+from dfsfuse.log.state import Contents, LogState, News
+from dfsfuse.log.writing import commit
 
 from .history import LISTS, History, Operation, check_lists, check_registers, decode, encode
 from .mount import Parts, SimMount
@@ -59,7 +59,7 @@ def _value(world: World, log: LogState, key: bytes) -> Generator[Any, Any, list[
 
 def _read(world: World, log: LogState, operation: Operation) -> Generator[Any, Any, bool]:
     """Without a quorum it counts only if two servers show the end that have kept their disks since the beginning: what
-    `dfsfuse.namespace.members` says of folders."""
+    `dfsfuse.namespace.records.members` says of folders."""
     linearizable = yield from catch_up(log)
     if not linearizable and log.witnesses:
         have_kept = not any(world.servers[server].was_wiped for server in log.witnesses)

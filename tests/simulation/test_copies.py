@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from dfs_server.copy_turn import COPY_RESTS_S
 from dfs_server.protocol.messages import CopyItems, EndCopy, Error, Reply, Request
-from dfsfuse.cluster.log_reading import catch_up
-from dfsfuse.cluster.log_repair import settle
-from dfsfuse.cluster.log_state import Contents, LogState
-from dfsfuse.cluster.log_writing import commit
-from dfsfuse.cluster.procedures import Ask, Event, Procedure, Receive
+from dfs_server.store.copy_turn import COPY_RESTS_S
+from dfsfuse.log.procedures import Ask, Event, Procedure, Receive
+from dfsfuse.log.reading import catch_up
+from dfsfuse.log.repair import settle
+from dfsfuse.log.state import Contents, LogState
+from dfsfuse.log.writing import commit
 
 from .nemesis import bring_up_to_date
 from .scenario import heal

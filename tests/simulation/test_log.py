@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from dfs_server.protocol.messages import Position
-from dfsfuse.cluster import log_reading
-from dfsfuse.cluster.proposer import NoQuorum, Pending
-from dfsfuse.cluster.survey import InDoubt, Newest, Survey
+from dfsfuse.log import reading as log_reading
+from dfsfuse.log.proposer import NoQuorum, Pending
+from dfsfuse.log.survey import InDoubt, Newest, Survey
 
 from . import variants
 from .mount import Parts

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dfsfuse.cluster.lease import ANSWERS_S, Lease
-from dfsfuse.cluster.log_state import News
 from dfsfuse.errors import DfsError
-from dfsfuse.namespace.journal import Journal, PendingChange
-from dfsfuse.namespace.losses import Losses, Witness
-from dfsfuse.namespace.map_client import MapClient
-from dfsfuse.namespace.map_steps import Procedure, Settle
+from dfsfuse.log.lease import ANSWERS_S, Lease
+from dfsfuse.log.state import News
+from dfsfuse.namespace.map.client import MapClient
+from dfsfuse.namespace.map.journal import Journal, PendingChange
+from dfsfuse.namespace.map.losses import Losses, Witness
+from dfsfuse.namespace.map.steps import Procedure, Settle
 
 
 class AnswersTooLong(Lease):

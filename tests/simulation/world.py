@@ -1,6 +1,6 @@
 """A world in virtual time: four acceptors, clients, and a network between them, all driven by one seed.
 
-Nothing here is faked of what is under test: the acceptor's rules (`dfs_server.acceptor`), the proposer's, and the
+Nothing here is faked of what is under test: the acceptor's rules (`dfs_server.store.acceptor`), the proposer's, and the
 procedures of `dfsfuse.cluster` (`log_writing`, `log_reading`, `log_repair`) run as they are. The world replaces what
 they do not know: time, the network, the disk.
 
@@ -23,9 +23,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from dfs_server import acceptor
-from dfs_server.acceptor import AcceptorState, Apply, ParsedBatch, Step
-from dfs_server.copy_turn import NOBODY, CopyTurn
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.messages import (
     Accept,
@@ -52,8 +49,11 @@ from dfs_server.protocol.messages import (
     Values,
 )
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.procedures import ALL, Ask, Await, DeadlineError, Event, Pause, Receive
-from dfsfuse.cluster.proposer import QUORUM
+from dfs_server.store import acceptor
+from dfs_server.store.acceptor import AcceptorState, Apply, ParsedBatch, Step
+from dfs_server.store.copy_turn import NOBODY, CopyTurn
+from dfsfuse.log.procedures import ALL, Ask, Await, DeadlineError, Event, Pause, Receive
+from dfsfuse.log.proposer import QUORUM
 
 CLOCK_SPEEDS = (0.9, 1.1)
 """What is allowed for: a writer counts on three quarters of its lease."""

@@ -27,11 +27,9 @@ from pathlib import Path
 
 from support.disk_model import Change, ForgetfulDisk, Lost, read_trace, write_out
 
-from dfs_server import log_table, overlay, redo_log
-from dfs_server.failures import RequestFailedError
 from dfs_server.namespace import Namespace
 from dfs_server.namespaces import Namespaces
-from dfs_server.open_piece import OpenPiece
+from dfs_server.pieces.open_piece import OpenPiece
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch, InlinePiece
@@ -59,7 +57,9 @@ from dfs_server.protocol.messages import (
 )
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
-from dfs_server.scrubber import Rest
+from dfs_server.scrub.scrubber import Rest
+from dfs_server.store import log_table, overlay, redo_log
+from dfs_server.wire.failures import RequestFailedError
 
 SAID = "steps.said"
 BALLOTS = (Ballot(1, b"client01"), Ballot(2, b"client01"))

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from support.raw_client import RawClient
 
-from dfs_server.accounts import Verifier
 from dfs_server.config import ServerConfig
 from dfs_server.daemon import Daemon
 from dfs_server.server_folder import ServerFolder
+from dfs_server.wire.accounts import Verifier
 
 PASSWORDS = {"alice": "alice-secret", "bob": "bob-secret"}
 VERIFIERS = {user: Verifier.of_password(password) for user, password in PASSWORDS.items()}

@@ -70,7 +70,7 @@ class DfcProcess:
         )
 
     def command(self, *arguments: str | bytes) -> list[str | bytes]:
-        return [sys.executable, "-m", "dfsfuse.cli.dfc", "--config", str(self.config), *arguments]
+        return [sys.executable, "-m", "dfsfuse.cli.dfc.app", "--config", str(self.config), *arguments]
 
     def variables(self) -> dict[str, str]:
         return {

@@ -10,9 +10,9 @@ from dfs_server.protocol.messages import (
     PutPiece,
     Request,
 )
-from dfsfuse.cluster.exchange import Answer, Call, Exchange, Failure
-from dfsfuse.cluster.lines import Lines
-from dfsfuse.cluster.servers import Credentials
+from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
+from dfsfuse.net.lines import Lines
+from dfsfuse.net.servers import Credentials
 
 STALL_S = 0.15
 """For calls that are meant to stall; long enough for a greeting on a busy machine."""

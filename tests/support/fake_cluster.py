@@ -1,4 +1,4 @@
-"""A client's view of a `Grid`: the interface of `dfsfuse.cluster.cluster.Cluster` and its exchanges, without a network.
+"""A client's view of a `Grid`: the interface of `dfsfuse.net.cluster.Cluster` and its exchanges, without a network.
 
 Each started call gets the moment at which it will be finished; `next` lets the virtual clock pass to the earliest of
 them, or to the end of its time-out. A server's work is done at that moment and not before, so a call that is abandoned
@@ -16,15 +16,15 @@ from support.grid import FakeServer, Fault, Grid
 
 from dfs_server.protocol.messages import Error, Reply, Request
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.exchange import Answer, Call, Failure
-from dfsfuse.cluster.servers import ServerAddress
-from dfsfuse.cluster.slowness import LOOK_AGAIN_S, are_slow, is_waited_for
+from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.net.servers import ServerAddress
+from dfsfuse.net.slowness import LOOK_AGAIN_S, are_slow, is_waited_for
 
 REFUSED_S = 0.0005
 
 
 class FakeExchange:
-    """See `dfsfuse.cluster.exchange.Exchange`."""
+    """See `dfsfuse.net.exchange.Exchange`."""
 
     def __init__(self, cluster: FakeCluster) -> None:
         self._cluster = cluster
@@ -135,7 +135,7 @@ def _silence(server: FakeServer, call: Call) -> str:
 
 
 class FakeCluster:
-    """See `dfsfuse.cluster.cluster.Cluster`. Believes in a server until a call to it gets no answer; from then on one
+    """See `dfsfuse.net.cluster.Cluster`. Believes in a server until a call to it gets no answer; from then on one
     that hangs costs nothing."""
 
     def __init__(self, grid: Grid) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dfs_server.protocol.messages import Change, Items, Values
-from dfsfuse.cluster.lease import Lease
-from dfsfuse.cluster.log_state import Contents, LogState, News
-from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.log.lease import Lease
+from dfsfuse.log.state import Contents, LogState, News
+from dfsfuse.namespace.map.log_map import LogMap
 
 
 class Clock:

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from dfs_server.namespace_store import NamespaceStore
+from dfs_server.store.store import NamespaceStore
 
 WAIT_S = 10.0
 

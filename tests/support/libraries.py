@@ -14,11 +14,11 @@ from support.memory_map import MemoryMap
 from dfs_server.protocol.batches import Batch
 from dfs_server.protocol.pieces import block_digests
 from dfsfuse.cli.config import read_config
-from dfsfuse.cluster.cluster import Cluster
-from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data.segments import SegmentStore
-from dfsfuse.namespace import keys
-from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.records import keys
+from dfsfuse.net.cluster import Cluster
 from dfsfuse.vfs.vfs import Room, Vfs
 
 

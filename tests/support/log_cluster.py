@@ -11,7 +11,6 @@ from pathlib import Path
 from support.fake_cluster import FakeCluster
 from support.grid import FakeServer, Fault, Grid
 
-from dfs_server.namespace_store import NamespaceStore
 from dfs_server.protocol.messages import (
     Batches,
     Error,
@@ -25,8 +24,9 @@ from dfs_server.protocol.messages import (
     ReadRange,
 )
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.log_state import Contents, News
-from dfsfuse.cluster.quorum_log import QuorumLog
+from dfs_server.store.store import NamespaceStore
+from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.log.state import Contents, News
 
 READS = (GetPosition, GetBatches, GetChanges, ReadKeys, ReadRange)
 

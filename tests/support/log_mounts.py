@@ -11,9 +11,9 @@ from support.memory_mounts import MemoryMounts, write_file
 from support.memory_segments import NAMES
 
 from dfs_server.protocol.messages import ReadKeys, ReadRange
-from dfsfuse.cluster.log_state import Contents
-from dfsfuse.namespace import keys
-from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.log.state import Contents
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.records import keys
 from dfsfuse.vfs.vfs import Vfs
 
 BATCH_BYTES = 1_000_000

@@ -14,14 +14,14 @@ from support.memory_map import MemoryMap
 from support.memory_segments import MemorySegments
 
 from dfs_server.protocol.messages import ServerStatus
-from dfsfuse.cli import dfc as program
-from dfsfuse.cli import health_look
-from dfsfuse.cli.client import Client
-from dfsfuse.cli.health_look import Health
-from dfsfuse.cli.piece_reports import PieceReport
-from dfsfuse.cli.server_reports import ServerReport
-from dfsfuse.cluster.quorum_log import QuorumLog
-from dfsfuse.cluster.servers import ServerAddress
+from dfsfuse.cli.dfc import app as program
+from dfsfuse.cli.dfc import health_look
+from dfsfuse.cli.dfc.client import Client
+from dfsfuse.cli.dfc.health_look import Health
+from dfsfuse.cli.dfc.piece_reports import PieceReport
+from dfsfuse.cli.dfc.server_reports import ServerReport
+from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.net.servers import ServerAddress
 from dfsfuse.upkeep.recovery.kept import Namespace, Server
 from dfsfuse.vfs.vfs import Vfs
 

@@ -15,8 +15,8 @@ from typing import TypeVar
 from dfs_server.protocol import batches
 from dfs_server.protocol.batches import Batch, InlinePiece
 from dfsfuse.errors import DfsError, ReadOnlyError
-from dfsfuse.namespace.losses import Losses, Witness
-from dfsfuse.namespace.transactions import Begun, Transaction, View
+from dfsfuse.namespace.map.losses import Losses, Witness
+from dfsfuse.namespace.map.transactions import Begun, Transaction, View
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from support.memory_segments import NAMES, MemorySegments
 
 from dfsfuse.data import extents
 from dfsfuse.data.extents import Region
-from dfsfuse.namespace import keys
-from dfsfuse.namespace.transactions import MapStore
-from dfsfuse.vfs.incomplete import Policy
+from dfsfuse.namespace.map.transactions import MapStore
+from dfsfuse.namespace.records import keys
+from dfsfuse.vfs.health.incomplete import Policy
 from dfsfuse.vfs.vfs import Vfs
 
 ROOT = 1

@@ -35,8 +35,8 @@ START_DEADLINE_S: Final = 30.0
 STOP_DEADLINE_S: Final = 20.0
 
 _STARTERS: Final = {
-    "dfc": "from dfsfuse.cli.dfc import main",
-    "dfsmount": "from dfsfuse.cli.dfsmount import main",
+    "dfc": "from dfsfuse.cli.dfc.app import main",
+    "dfsmount": "from dfsfuse.cli.mount.dfsmount import main",
 }
 
 

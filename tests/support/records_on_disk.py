@@ -14,7 +14,8 @@ from support.flushed import flush
 
 from dfsfuse.data import extents
 from dfsfuse.data.placement import ring, rotation_of_region
-from dfsfuse.namespace import keys, records
+from dfsfuse.namespace.records import inode as records
+from dfsfuse.namespace.records import keys
 
 
 def _query(root: Path, user: str, query: str, *parameters: bytes) -> list[tuple[bytes, ...]]:

@@ -13,14 +13,14 @@ from types import TracebackType
 from support.fake_cluster import FakeCluster, FakeExchange
 from support.grid import FakeServer, Grid, VirtualClock
 
-from dfs_server.failures import RequestFailedError, failures_told
 from dfs_server.namespace import Namespace
 from dfs_server.namespaces import Namespaces
-from dfs_server.open_piece import OpenPiece
+from dfs_server.pieces.open_piece import OpenPiece
 from dfs_server.protocol.messages import Done, Error, GetPiece, Message, Piece, PutPiece, Request
 from dfs_server.protocol.pieces import BLOCK_BYTES
-from dfsfuse.cluster.exchange import Call
-from dfsfuse.cluster.faults import Fault
+from dfs_server.wire.failures import RequestFailedError, failures_told
+from dfsfuse.net.exchange import Call
+from dfsfuse.net.faults import Fault
 
 USER = "alice"
 RESERVE_BYTES = 1 << 20

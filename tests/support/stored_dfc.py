@@ -17,12 +17,12 @@ from support.memory_pages import MemoryPages
 from dfs_server.protocol.batches import NO_BATCH, Batch
 from dfs_server.protocol.messages import Items, Values
 from dfs_server.protocol.pieces import block_digests
-from dfsfuse.cli import health_look
-from dfsfuse.cli.health_look import Health
-from dfsfuse.cluster.log_state import News
-from dfsfuse.cluster.proposer import Point
-from dfsfuse.cluster.quorum_log import QuorumLog
+from dfsfuse.cli.dfc import health_look
+from dfsfuse.cli.dfc.health_look import Health
 from dfsfuse.data.segments import SegmentStore
+from dfsfuse.log.proposer import Point
+from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.log.state import News
 from dfsfuse.vfs.vfs import Vfs
 
 

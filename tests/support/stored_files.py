@@ -14,7 +14,9 @@ from dfsfuse.data import extents
 from dfsfuse.data.extents import EMPTY, Region, Segment, overlay
 from dfsfuse.data.placement import ring, rotation_of_region
 from dfsfuse.data.segments import SegmentStore
-from dfsfuse.namespace import inodes, keys, records
+from dfsfuse.namespace.ops import inodes
+from dfsfuse.namespace.records import inode as records
+from dfsfuse.namespace.records import keys
 
 
 class StoredFiles:

@@ -29,7 +29,7 @@ from dfs_server.protocol.ballots import ZERO
 from dfs_server.protocol.frames import AFTER_AUTHENTICATION, HEADER_BYTES, pack_header, parse_header
 from dfs_server.protocol.messages import Authenticate, Challenge, Error, Message, Position, Prove, Request, Welcome
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.servers import Credentials, ServerAddress
+from dfsfuse.net.servers import Credentials, ServerAddress
 
 CREDENTIALS = Credentials("alice", "alice-secret")
 POSITION = Position(7, b"d" * 32, ZERO)

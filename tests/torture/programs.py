@@ -70,7 +70,7 @@ def _server(record_fsyncs: bool) -> None:
 
 
 def _mount(break_it: Callable[[], None]) -> None:
-    from dfsfuse.cli.dfsmount import main
+    from dfsfuse.cli.mount.dfsmount import main
 
     break_it()
     sys.argv[0] = "dfsmount"

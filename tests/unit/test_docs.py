@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dfs_server.piece_file import PieceHeader
+from dfs_server.pieces.file import PieceHeader
 from dfs_server.protocol import batches, frames, messages, pieces
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import Batch
@@ -24,7 +24,8 @@ from dfs_server.protocol.status import Status
 from dfsfuse.data import extents
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.placement import ring
-from dfsfuse.namespace import inodes, records
+from dfsfuse.namespace.ops import inodes
+from dfsfuse.namespace.records import inode as records
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

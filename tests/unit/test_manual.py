@@ -10,7 +10,8 @@ import click
 import pytest
 
 from dfs_server import cli as dfs_server
-from dfsfuse.cli import dfc, dfsmount, mount_helper, umount_helper
+from dfsfuse.cli.dfc import app as dfc
+from dfsfuse.cli.mount import dfsmount, mount_helper, umount_helper
 from dfsfuse.mount import options
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,10 +5,10 @@
     incomplete  some data has no copy that can be had: those files cannot be read
     unknown     nobody has counted since something changed that may have taken copies away
 
-A count made now is the truth of now, less what has been noted as bad (`dfsfuse.namespace.bad_copies`). A count that was
-not finished is true for what it found, and leaves the rest unknown: it never says `whole`. What an earlier count found
-(the record of `heal_state`) stands only while nothing has changed that could make it untrue: the same four disks answer
-as then, no server has found further bad pieces, and nobody has noted a bad copy.
+A count made now is the truth of now, less what has been noted as bad (`dfsfuse.namespace.ops.bad_copies`). A count that
+was not finished is true for what it found, and leaves the rest unknown: it never says `whole`. What an earlier count
+found (the record of `heal_state`) stands only while nothing has changed that could make it untrue: the same four disks
+answer as then, no server has found further bad pieces, and nobody has noted a bad copy.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dfsfuse.upkeep import heal_state
-from dfsfuse.upkeep.heal_report import Report
-from dfsfuse.upkeep.heal_state import HealState, ServerSeen
+from dfsfuse.upkeep.heal import state as heal_state
+from dfsfuse.upkeep.heal.report import Report
+from dfsfuse.upkeep.heal.state import HealState, ServerSeen
 
 NS = 1_000_000_000
 

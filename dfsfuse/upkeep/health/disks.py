@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from dfs_server.protocol.messages import GetStatus, ServerStatus
-from dfsfuse.cluster.exchange import Answer
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.net.exchange import Answer
 from dfsfuse.upkeep.asking import ask
-from dfsfuse.upkeep.heal_state import ServerSeen
+from dfsfuse.upkeep.heal.state import ServerSeen
 
 
 class Disks(ClusterLike, Protocol):
-    """See `dfsfuse.cluster.cluster.Cluster`."""
+    """See `dfsfuse.net.cluster.Cluster`."""
 
     def identities(self) -> Mapping[int, bytes]: ...
 

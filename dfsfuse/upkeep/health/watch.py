@@ -10,10 +10,10 @@ import logging
 from collections.abc import Callable
 
 from dfs_server.protocol.messages import GetStatus, ServerStatus
-from dfsfuse.cluster.exchange import Answer
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.net.exchange import Answer
 from dfsfuse.upkeep.asking import ask
-from dfsfuse.upkeep.heal_report import Report
+from dfsfuse.upkeep.heal.report import Report
 from dfsfuse.upkeep.health import copies
 from dfsfuse.upkeep.health.copies import Copies, Knowledge
 from dfsfuse.upkeep.health.servers import Server, State, from_status, newest_slot

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from dfsfuse.errors import DfsError
-from dfsfuse.namespace.keys import ROOT
+from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.upkeep.recovery import kept as format
 from dfsfuse.upkeep.recovery import plan
 from dfsfuse.upkeep.recovery.kept import Kept, KeptFile, Part
 from dfsfuse.upkeep.recovery.plan import Action, Now
-from dfsfuse.vfs import paths
 from dfsfuse.vfs.context import Segments
+from dfsfuse.vfs.names import paths
 from dfsfuse.vfs.vfs import Vfs
 
 GROUP_FILES: Final = 256

@@ -30,8 +30,8 @@ from blake3 import blake3
 
 from dfsfuse.data.extents import Segment
 from dfsfuse.errors import DfsError
-from dfsfuse.vfs import content_state
-from dfsfuse.vfs.left_over import LeftOver
+from dfsfuse.vfs.open import content_state
+from dfsfuse.vfs.write.left_over import LeftOver
 
 FORMAT: Final = 1
 FOLDER: Final = "unsaved"
@@ -96,7 +96,8 @@ class KeptFile(msgspec.Struct, frozen=True):
     missing_bytes: int = 0
     """Bytes that could not be kept."""
     state: bytes | None = None
-    """What the file was when the mount last knew it (`dfsfuse.vfs.content_state`); None if the mount did not know."""
+    """What the file was when the mount last knew it (`dfsfuse.vfs.open.content_state`); None if the mount did not
+    know."""
 
     @property
     def regions(self) -> list[int]:

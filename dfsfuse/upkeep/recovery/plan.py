@@ -1,8 +1,8 @@
 """What is to become of the kept bytes of one file, given what is on the servers now. Pure.
 
 The rule is that nothing newer is ever overwritten. A file is not changed since if its state in the map is the one that
-the mount knew last (`dfsfuse.vfs.content_state`): times do not tell, as another mount saves with the time of its write.
-If the mount knew no state, the file may have been changed, and counts as changed.
+the mount knew last (`dfsfuse.vfs.open.content_state`): times do not tell, as another mount saves with the time of its
+write. If the mount knew no state, the file may have been changed, and counts as changed.
 
 | the file now | kept bytes with places of their own | kept bytes that were appended |
 |---|---|---|

@@ -19,7 +19,6 @@ from support.raw_client import RawClient, ServerError
 from support.servers import REPOSITORY, ServerProcess, Servers, command, write_server_config
 
 from dfs_server import __version__
-from dfs_server.accounts import Verifier
 from dfs_server.protocol import batches, messages
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch
@@ -36,6 +35,7 @@ from dfs_server.protocol.messages import (
 )
 from dfs_server.protocol.pieces import MAX_PIECE_BYTES, block_digests
 from dfs_server.protocol.status import Status
+from dfs_server.wire.accounts import Verifier
 
 SEGMENT = bytes.fromhex("3f" + "a1" * 15)
 DATA = os.urandom(300_000)

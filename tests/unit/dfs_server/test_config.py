@@ -9,8 +9,8 @@ import pytest
 from support.servers import REPOSITORY
 
 from dfs_server import config
-from dfs_server.accounts import Verifier
-from dfs_server.config_file import ConfigError
+from dfs_server.shared.config_file import ConfigError
+from dfs_server.wire.accounts import Verifier
 
 SCRAM = str(Verifier.of_password("geheim", b"0123456789abcdef"))
 

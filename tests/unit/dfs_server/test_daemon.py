@@ -17,10 +17,8 @@ import pytest
 from support.daemons import House, StartHouse, eventually
 from support.raw_client import RawClient, ServerError
 
-from dfs_server.accounts import Verifier
 from dfs_server.config import ServerConfig
 from dfs_server.daemon import TURN_S, AddressError, Daemon
-from dfs_server.failures import RequestFailedError
 from dfs_server.namespaces import Namespace
 from dfs_server.protocol import batches, messages
 from dfs_server.protocol.ballots import Ballot
@@ -42,6 +40,8 @@ from dfs_server.protocol.messages import (
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
 from dfs_server.server_folder import ServerFolder
+from dfs_server.wire.accounts import Verifier
+from dfs_server.wire.failures import RequestFailedError
 
 SEGMENT = bytes.fromhex("3f" + "a1" * 15)
 DATA = os.urandom(300_000)

@@ -12,7 +12,6 @@ from support.daemons import House, StartHouse, eventually
 from support.raw_client import RawClient, ServerError
 
 from dfs_server.namespace import Namespace
-from dfs_server.namespace_store import NamespaceStore
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch
@@ -41,6 +40,7 @@ from dfs_server.protocol.messages import (
 )
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_digests
 from dfs_server.protocol.status import Status
+from dfs_server.store.store import NamespaceStore
 
 A, B, C = (bytes([number]) * 16 for number in (1, 2, 3))
 DATA = random.Random(1).randbytes(2 * BLOCK_BYTES + 77)

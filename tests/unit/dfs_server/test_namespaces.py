@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from dfs_server.database import FolderFormatError
-from dfs_server.failures import RequestFailedError, failures_told
 from dfs_server.namespace import Namespace
 from dfs_server.namespaces import Namespaces
-from dfs_server.open_piece import OpenPiece
-from dfs_server.piece_file import CorruptPieceError
-from dfs_server.piece_store import BadPieceError, DigestMismatchError
-from dfs_server.piece_tables import StoredPiece
+from dfs_server.pieces.file import CorruptPieceError
+from dfs_server.pieces.open_piece import OpenPiece
+from dfs_server.pieces.store import BadPieceError, DigestMismatchError
+from dfs_server.pieces.tables import StoredPiece
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch, InlinePiece
 from dfs_server.protocol.messages import Accept, Chosen, GetPiece, Promise, PutPiece
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
+from dfs_server.store.database import FolderFormatError
+from dfs_server.wire.failures import RequestFailedError, failures_told
 
 BALLOT = Ballot(1, b"client01")
 LARGE, SMALL, KEPT = (bytes([number]) * 16 for number in (1, 2, 3))

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from support.daemons import StartHouse
 
-from dfs_server.namespace_store import NamespaceStore
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch
@@ -34,7 +33,8 @@ from dfs_server.protocol.messages import (
     ServerStatus,
     Values,
 )
-from dfs_server.schema import FORMAT
+from dfs_server.store.schema import FORMAT
+from dfs_server.store.store import NamespaceStore
 
 FOLDERS = Path(__file__).with_name("folders")
 SMALL, LARGE, LATE = b"s" * 16, b"l" * 16, b"t" * 16

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from dfs_server.namespace_store import NamespaceStore
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch
@@ -24,6 +23,7 @@ from dfs_server.protocol.messages import (
     ReadRange,
     Values,
 )
+from dfs_server.store.store import NamespaceStore
 
 BALLOT = Ballot(3, b"client01")
 KEYS = [b"k%d" % number for number in range(8)]
@@ -78,7 +78,7 @@ def test_a_range_is_the_same_before_and_after_the_flush(writer: Writer) -> None:
 
 def test_who_reads_while_others_write_and_flush_sees_one_slot(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch gives all keys the same value."""
-    monkeypatch.setattr("dfs_server.overlay.MAX_BATCHES", 3)
+    monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 3)
     store = writer.store
     writer.commit(*((key, b"0") for key in KEYS))
     store.handle(Chosen(writer.slot, writer.digest))

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from support.servers import REPOSITORY
 
-from dfs_server.config_file import ConfigError
+from dfs_server.shared.config_file import ConfigError
 from dfsfuse.cli.config import ClientConfig, load_config, read_config
-from dfsfuse.cluster.servers import Credentials, ServerAddress
+from dfsfuse.net.servers import Credentials, ServerAddress
 
 
 def content() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfs_server.config_file import ConfigError
+from dfs_server.shared.config_file import ConfigError
 from dfsfuse import errors
 from dfsfuse.cli import exit_codes
 from dfsfuse.mount import errors as mount_errors

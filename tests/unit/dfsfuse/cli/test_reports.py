@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from dfs_server.config_file import ConfigError
+from dfs_server.shared.config_file import ConfigError
 from dfsfuse.cli.output import OutputClosed
 from dfsfuse.cli.reports import AlreadyReported, CommandError, Tally, local_errors, report
 from dfsfuse.errors import AuthenticationError, IncompleteError, ReadOnlyError, UnavailableError

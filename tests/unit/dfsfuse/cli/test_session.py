@@ -10,8 +10,8 @@ from support.servers import REPOSITORY
 
 from dfsfuse.cli.config import load_config
 from dfsfuse.cli.session import open_session
-from dfsfuse.cluster.cluster import Cluster
 from dfsfuse.errors import AuthenticationError, DfsError, UnavailableError, WrongServerError
+from dfsfuse.net.cluster import Cluster
 
 CONFIG = REPOSITORY / "conf" / "dfc.yaml"
 

@@ -11,7 +11,6 @@ from support.grid import Fault, Grid
 
 from dfs_server.protocol.messages import GetPiece
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_count, block_digests
-from dfsfuse.cluster.slowness import SLOW_S
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.download import DEADLINE_S, HARD_STALL_S, HEDGE_S, DownloadPlan, download
 from dfsfuse.data.extents import Segment
@@ -21,6 +20,7 @@ from dfsfuse.data.race import Attempt
 from dfsfuse.data.striping import piece_lengths, split
 from dfsfuse.data.upload import upload
 from dfsfuse.errors import IncompleteError
+from dfsfuse.net.slowness import SLOW_S
 
 ALL = frozenset({1, 2, 3, 4})
 ID = b"i" * 16

@@ -12,7 +12,6 @@ from support.grid import Fault, Grid
 from dfs_server.protocol.messages import PutPiece
 from dfs_server.protocol.pieces import block_digests, piece_digest
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.slowness import SLOW_S
 from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import ring
 from dfsfuse.data.race import Attempt
@@ -26,6 +25,7 @@ from dfsfuse.data.upload import (
     upload,
 )
 from dfsfuse.errors import NoSpaceError, ReadOnlyError
+from dfsfuse.net.slowness import SLOW_S
 
 ALL = frozenset({1, 2, 3, 4})
 ID = b"i" * 16

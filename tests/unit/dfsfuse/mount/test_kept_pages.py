@@ -22,8 +22,8 @@ from dfsfuse.fusekernel.values import Changes, Context
 from dfsfuse.mount.kept_pages import KeptPages
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
-from dfsfuse.namespace import keys
-from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.records import keys
 from dfsfuse.vfs.vfs import Vfs
 
 ROOT = 1

@@ -10,7 +10,7 @@ import pytest
 
 from dfsfuse.errors import UnavailableError
 from dfsfuse.mount.kernel_caches import LOOK_EVERY_S, LOOK_WHILE_OPEN_S, KernelCaches
-from dfsfuse.vfs.changed import Changed, changes_of
+from dfsfuse.vfs.names.changed import Changed, changes_of
 
 ROOT, FOLDER, FILE, OTHER = 1, 2, 3, 4
 

@@ -14,8 +14,8 @@ from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.values import NOW, Changes, Context, DirectoryEntry
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
-from dfsfuse.vfs.changed import Changed
-from dfsfuse.vfs.holes import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
+from dfsfuse.vfs.names.changed import Changed
+from dfsfuse.vfs.write.holes import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 
 WHO = Context(1000, 100, 42, 2)
 STRANGER = Context(2000, 200, 43, 4)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dfsfuse.mount.options import DEFAULT_CACHE_BYTES, OptionError, known, named, parse
-from dfsfuse.vfs.incomplete import Policy
+from dfsfuse.vfs.health.incomplete import Policy
 
 
 def test_defaults_of_a_user() -> None:

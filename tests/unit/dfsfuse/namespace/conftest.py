@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
 
-from dfsfuse.namespace import keys
-from dfsfuse.namespace.log_map import LogMap
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.records import keys
 
 
 @pytest.fixture

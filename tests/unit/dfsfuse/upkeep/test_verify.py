@@ -12,7 +12,7 @@ from dfs_server.protocol.messages import GetPiece, Message
 from dfs_server.protocol.pieces import block_digests
 from dfsfuse.data.extents import Segment
 from dfsfuse.errors import StoppedError
-from dfsfuse.namespace import keys
+from dfsfuse.namespace.records import keys
 from dfsfuse.upkeep.verify import WINDOW_BYTES, Verified, Verifier
 
 LARGE = random.Random(1).randbytes(300_001)

@@ -10,13 +10,15 @@ from support.log_mounts import LogMounts
 
 from dfs_server.protocol.messages import Error, GetChanges, Message
 from dfs_server.protocol.status import Status
-from dfsfuse.cluster.log_state import Contents
-from dfsfuse.cluster.quorum_log import QuorumLog
 from dfsfuse.data import extents
 from dfsfuse.data.extents import EMPTY, REGION_BYTES, Region, Segment, overlay
 from dfsfuse.data.placement import ring
 from dfsfuse.errors import UnavailableError
-from dfsfuse.namespace import inodes, keys, records
+from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.log.state import Contents
+from dfsfuse.namespace.ops import inodes
+from dfsfuse.namespace.records import inode as records
+from dfsfuse.namespace.records import keys
 from dfsfuse.upkeep import map_reader
 from dfsfuse.upkeep.map_reader import MapReader
 from dfsfuse.upkeep.walk import RegionRecord, walk

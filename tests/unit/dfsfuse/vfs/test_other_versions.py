@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, names, read_file, write_file
 
-from dfsfuse.namespace import keys
+from dfsfuse.namespace.records import keys
 from dfsfuse.vfs.attributes import AttributeChanges
 from dfsfuse.vfs.vfs import Vfs
 

@@ -12,7 +12,7 @@ from support.executors import Immediate
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, names, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
-from dfsfuse.namespace.transactions import View
+from dfsfuse.namespace.map.transactions import View
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
 

@@ -13,8 +13,8 @@ import pytest
 from dfsfuse.data.extents import Segment
 from dfsfuse.upkeep.recovery import kept
 from dfsfuse.upkeep.recovery.kept import KeptError, Manifest, Namespace, Server
-from dfsfuse.vfs.left_over import LeftOver
-from dfsfuse.vfs.open_file import Shown
+from dfsfuse.vfs.open.open_file import Shown
+from dfsfuse.vfs.write.left_over import LeftOver
 
 SERVERS = tuple(Server(f"DFS{number}", b"%d" % number * 16) for number in range(1, 5))
 HERE = Namespace("alice", b"namespace", SERVERS)

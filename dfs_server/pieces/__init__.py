@@ -1,0 +1,1 @@
+"""The pieces that a server holds: files, tables of small ones, quarantine."""

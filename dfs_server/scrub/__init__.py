@@ -1,0 +1,1 @@
+"""Looking at everything that a server holds, slowly, again and again."""

@@ -1,0 +1,99 @@
+"""The table `log`: the chosen batches, of which the oldest are forgotten, and the tail.
+
+A batch is checked by its digest when it is read, and by its place: slots follow each other without a gap. One that is
+damaged or missing is of use to nobody, and neither are those before it: the log is cut there, as if it had been trimmed
+so far, and who needs more asks another server or copies the map.
+
+Threads: `LogTable` under the database's lock; `read` with any connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from sqlite3 import Connection
+from typing import Final, NamedTuple
+
+from dfs_server.protocol import batches
+from dfs_server.store.damage import DamagedLogError
+from dfs_server.store.overlay import WaitingBatch
+
+KEEP_BATCHES: Final = 20_000
+KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
+KEEP_TIGHT_BYTES: Final = 4 * 1024 * 1024
+"""So much of the log is kept when only the reserve is left on the disk: the rest of the file is then used again."""
+KEEP_HELD_BYTES: Final = 1024 * 1024 * 1024
+"""So much of the log is kept at most for somebody who reads on from an early slot (`log_hold`)."""
+TRIM_STEP: Final = 1000
+
+
+class LogRow(NamedTuple):
+    """A chosen batch."""
+
+    slot: int
+    digest: bytes
+    batch: bytes
+
+
+class LogTable:
+    """How much there is, and what is forgotten."""
+
+    def __init__(self, db: Connection) -> None:
+        self._first = self._bytes = 0
+        self.count_again(db)
+
+    def count_again(self, db: Connection) -> None:
+        """A transaction in which the log was changed has failed."""
+        query = "SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log"
+        self._first, self._bytes = db.execute(query).fetchone()
+
+    def write(self, db: Connection, logged: Sequence[WaitingBatch]) -> None:
+        """Batches at their slots, in order, each in the place of any other. Nothing comes after the last of them."""
+        if not logged:
+            return
+        # A tail was written by the flush before, and is written again as what it has become.
+        query = "SELECT coalesce(sum(length(batch)), 0) FROM log WHERE slot >= ?"
+        (replaced_bytes,) = db.execute(query, (logged[0].slot,)).fetchone()
+        db.executemany(
+            "INSERT OR REPLACE INTO log (slot, round, client, digest, batch) VALUES (?, ?, ?, ?, ?)",
+            [(slot, ballot.round, ballot.client, digest, encoded) for slot, ballot, digest, encoded in logged],
+        )
+        self._bytes += sum(len(batch.encoded) for batch in logged) - replaced_bytes
+        self._first = self._first or logged[0].slot
+
+    def trim(self, db: Connection, applied: int, is_tight: Callable[[], bool], keep_after: int | None = None) -> None:
+        """Forget the oldest chosen batches when there are too many; who misses them copies the map. Those after
+        `keep_after` stay while there is room."""
+        too_many = applied - self._first > KEEP_BATCHES + TRIM_STEP
+        if not too_many and self._bytes <= KEEP_TIGHT_BYTES:
+            return
+        if not too_many and self._bytes <= KEEP_LOG_BYTES and not is_tight():
+            return
+        until = min(self._first + TRIM_STEP, applied) - 1
+        if keep_after is not None and until > keep_after and self._bytes <= KEEP_HELD_BYTES and not is_tight():
+            return
+        self.cut(db, until)
+
+    def cut(self, db: Connection, until: int) -> None:
+        """Forget the batches up to this slot."""
+        query = "SELECT coalesce(sum(length(batch)), 0) FROM log WHERE slot <= ?"
+        (size,) = db.execute(query, (until,)).fetchone()
+        db.execute("DELETE FROM log WHERE slot <= ?", (until,))
+        self._first = until + 1
+        self._bytes -= size
+
+
+def read(db: Connection, after: int, until: int) -> Generator[LogRow, None, None]:
+    """The batches after a slot up to another one that is applied, each checked. Raises `DamagedLogError`."""
+    query = "SELECT slot, digest, batch FROM log WHERE slot > ? AND slot <= ? ORDER BY slot"
+    for slot, digest, batch in db.execute(query, (after, until)):
+        after += 1
+        if slot != after or not isinstance(batch, bytes) or batches.digest(batch) != digest:
+            raise DamagedLogError(after)
+        yield LogRow(slot, digest, batch)
+    if after < until:
+        raise DamagedLogError(after + 1)
+
+
+def is_trimmed(db: Connection, after: int) -> bool:
+    """Whether the log begins only after the next slot."""
+    return db.execute("SELECT 1 FROM log WHERE slot = ?", (after + 1,)).fetchone() is None

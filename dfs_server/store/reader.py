@@ -1,0 +1,219 @@
+"""Reading a namespace: its own connection, so that a read does not wait for the disk behind a write.
+
+What is answered is of one slot: the tables inside one snapshot, with the overlay that belongs to them on top. All that
+is read is checked: a row that is not what was written is an exception (`damage`), never an answer.
+
+Thread-safe: one lock around the connection. The database's lock is taken for a moment, and only when a flush is
+committed between the two looks at overlay and tables; never while the connection's is held.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Final
+
+from dfs_server.protocol import batches
+from dfs_server.protocol.frames import AFTER_AUTHENTICATION
+from dfs_server.protocol.message import MAX_AT_ONCE
+from dfs_server.protocol.messages import Batches, Behind, Change, Changes, Error, Items, Reply, Values
+from dfs_server.protocol.status import Status
+from dfs_server.store import checksums, log_table
+from dfs_server.store.damage import DamagedMapError, DamagedStateError
+from dfs_server.store.log_table import LogRow
+from dfs_server.store.overlay import Overlay
+
+REPLY_BYTES: Final = 1024 * 1024
+"""About how much a reply with many items, batches or changes may hold; what does not fit is asked for again."""
+VALUES_BYTES: Final = AFTER_AUTHENTICATION.body_bytes - 16 * MAX_AT_ONCE
+"""What the values of keys that were asked for one by one may have at most: a frame has no room for more, with the few
+bytes that MessagePack adds to each."""
+MAX_ITEMS: Final = 5000
+BAD_ROW: Final = "a row of the map is not what was written"
+
+
+class NamespaceReader:
+    """Reads over a connection of its own, which it closes. `lock`: the database's; `overlay`: what has to be laid over
+    the tables, now. All of it raises `DamageError`."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, lock: AbstractContextManager[bool], overlay: Callable[[], Overlay]
+    ) -> None:
+        self._lock = threading.Lock()
+        self._reader = connection
+        self._database_lock = lock
+        self._overlay = overlay
+        connection.text_factory = no_text
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._reader.close()
+
+    # -------------------------------------------------------------- reading the log
+
+    def batches(self, after: int) -> Reply:
+        """The reply to `GetBatches`."""
+        with self._logged(after) as (rows, applied):
+            if rows is None:
+                return _trimmed(after)
+            found: list[bytes] = []
+            size = 0
+            for logged in rows:
+                found.append(logged.batch)
+                size += len(logged.batch)
+                if size >= REPLY_BYTES or len(found) >= MAX_ITEMS:
+                    break
+            return Batches(after + 1, tuple(found), applied)
+
+    def changes(self, after: int) -> Reply:
+        """The reply to `GetChanges`."""
+        with self._logged(after) as (rows, applied):
+            if rows is None:
+                return _trimmed(after)
+            found: list[Change] = []
+            size = 0
+            for slot, digest, encoded in rows:
+                batch = batches.decode(encoded)
+                keys = tuple(batch.changed_keys())
+                found.append(Change(slot, digest, batch.author, batch.sequence, keys))
+                size += 100 + sum(map(len, keys))
+                if size >= REPLY_BYTES or len(found) >= MAX_ITEMS:
+                    break
+            return Changes(tuple(found), applied)
+
+    @contextmanager
+    def _logged(self, after: int) -> Iterator[tuple[Iterable[LogRow] | None, int]]:
+        """The batches after a slot, or None if that is trimmed; and the slot that is applied. First those in the table,
+        which reaches at least to where the overlay begins."""
+        overlay = self._overlay()
+        applied, waiting = overlay.batches(after)
+        rest = [LogRow(slot, digest, encoded) for slot, _, digest, encoded in waiting]
+        if overlay.flushed <= after <= applied:
+            yield rest, applied
+            return
+        with self._snapshot() as db:
+            if log_table.is_trimmed(db, after):
+                yield None, applied
+            else:
+                # Closed before the snapshot ends: one that is still being read would be the next reader's as well.
+                with closing(log_table.read(db, after, overlay.flushed)) as tabled:
+                    yield itertools.chain(tabled, rest), applied
+
+    # -------------------------------------------------------------- reading the map
+
+    def values(self, slot: int, keys: Sequence[bytes]) -> Reply:
+        """The reply to `ReadKeys` at `slot` or later."""
+        return self._of_one_slot(lambda overlay: self._values(overlay, slot, keys))
+
+    def _values(self, overlay: Overlay, slot: int, keys: Sequence[bytes]) -> Reply | None:
+        applied, waiting = overlay.values(keys)
+        if applied < max(slot, overlay.read_from):
+            return Behind(applied)
+        found: list[bytes | None] = []
+        size = 0
+        with self._snapshot() as db:
+            if not _are_under(db, overlay):
+                return None
+            for key in keys:
+                value = waiting[key] if key in waiting else _value(db, key)
+                found.append(value)
+                size += len(value or b"")
+                if size > VALUES_BYTES:
+                    return Error(Status.TOO_MUCH, "the values are more than fits in a reply: ask for fewer at once")
+        return Values(applied, tuple(found))
+
+    def items(self, slot: int, start: bytes, end: bytes, limit: int) -> Reply:
+        """The reply to `ReadRange` at `slot` or later."""
+        limit = max(1, min(limit, MAX_ITEMS))
+        return self._of_one_slot(lambda overlay: self._items(overlay, slot, start, end, limit))
+
+    def _items(self, overlay: Overlay, slot: int, start: bytes, end: bytes, limit: int) -> Reply | None:
+        applied, waiting = overlay.items(start, end)
+        if applied < max(slot, overlay.read_from):
+            return Behind(applied)
+        found: list[tuple[bytes, bytes]] = []
+        size = 0
+        with self._snapshot() as db:
+            if not _are_under(db, overlay):
+                return None
+            query = "SELECT key, value, checksum FROM map WHERE key >= ? AND key < ? ORDER BY key"
+            with closing(db.execute(query, (start, end))) as rows:
+                for key, value in _laid_over(rows, waiting):
+                    if len(found) >= limit or size >= REPLY_BYTES:
+                        return Items(applied, tuple(found), more=True)
+                    found.append((key, value))
+                    size += len(key) + len(value)
+        return Items(applied, tuple(found), more=False)
+
+    def _of_one_slot(self, read: Callable[[Overlay], Reply | None]) -> Reply:
+        """What `read` makes of an overlay and the tables under it; it says None if the tables are of another slot."""
+        reply = read(self._overlay())
+        if reply is None:
+            # A flush was committed in between: whoever made it replaces the overlay before letting go of the lock.
+            with self._database_lock:
+                reply = read(self._overlay())
+        if reply is None:
+            raise DamagedStateError("the state of the log was damaged or missing")
+        return reply
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """The reading connection: all that is read with it is of one moment."""
+        with self._lock:
+            self._reader.execute("BEGIN")
+            try:
+                yield self._reader
+            finally:
+                self._reader.execute("COMMIT")
+
+
+def _trimmed(after: int) -> Error:
+    return Error(Status.TRIMMED, f"the log no longer reaches back to slot {after + 1}")
+
+
+def _are_under(db: sqlite3.Connection, overlay: Overlay) -> bool:
+    """Whether the tables are those that this overlay is laid over."""
+    return bool(db.execute("SELECT applied FROM state WHERE id = 1").fetchone() == (overlay.flushed,))
+
+
+def _value(db: sqlite3.Connection, key: bytes) -> bytes | None:
+    row = db.execute("SELECT value, checksum FROM map WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        return None
+    value, checksum = row
+    if not checksums.fits(key, value, checksum):
+        raise DamagedMapError(BAD_ROW)
+    return value  # type: ignore[no-any-return]
+
+
+def _laid_over(
+    rows: Iterable[tuple[bytes, bytes, int]], waiting: Sequence[tuple[bytes, bytes | None]]
+) -> Iterator[tuple[bytes, bytes]]:
+    """The items of a range in order: those of the tables, in the place of which comes what waits."""
+    at = 0
+    for key, value, checksum in rows:
+        while at < len(waiting) and waiting[at][0] < key:
+            yield from _present(waiting[at])
+            at += 1
+        if at < len(waiting) and waiting[at][0] == key:
+            continue  # this row is replaced or gone: the next turn, or the end, has what came in its place
+        if not checksums.fits(key, value, checksum):
+            raise DamagedMapError(BAD_ROW)
+        yield key, value
+    for item in waiting[at:]:
+        yield from _present(item)
+
+
+def _present(item: tuple[bytes, bytes | None]) -> Iterator[tuple[bytes, bytes]]:
+    key, value = item
+    if value is not None:
+        yield key, value
+
+
+def no_text(_raw: bytes) -> None:
+    """A connection's text_factory: what should be bytes and is said to be text was damaged."""
+    return

@@ -1,0 +1,141 @@
+"""What the commands of one `dfc` share: the connection, opened when the first command needs it, and how it was started.
+
+Knows that there is a way to the servers (`Access`, which tests replace) and nothing of what travels over it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from dfs_server.shared import homes
+from dfsfuse.cli.dfc.remote import Remote
+
+if TYPE_CHECKING:
+    from dfsfuse.cli.dfc.health_look import Health
+    from dfsfuse.cli.mount.config_watch import ConfigWatch
+    from dfsfuse.log.quorum_log import QuorumLog
+    from dfsfuse.namespace.map.transactions import MapStore
+    from dfsfuse.upkeep.fsck.snapshot import Asked
+    from dfsfuse.upkeep.heal.background import ClusterWithComebacks
+    from dfsfuse.upkeep.recovery.kept import Namespace
+    from dfsfuse.vfs.context import Segments
+    from dfsfuse.vfs.vfs import Vfs
+
+    class Servers(ClusterWithComebacks, Asked, Protocol):
+        """What upkeep needs of a `Cluster`."""
+
+
+class Connection(Protocol):
+    """A namespace that is open: connected to the servers, and let in by all that answer."""
+
+    @property
+    def vfs(self) -> Vfs:
+        """The namespace."""
+
+    @property
+    def server_names(self) -> dict[int, str]:
+        """The four servers' names by id, in the order of the config."""
+
+    @property
+    def cluster(self) -> Servers:
+        """The four servers."""
+
+    @property
+    def store(self) -> MapStore:
+        """The namespace's map."""
+
+    @property
+    def segments(self) -> Segments:
+        """The data of the namespace."""
+
+    def namespace(self) -> Namespace:
+        """Which namespace it is."""
+
+    def new_log(self) -> QuorumLog:
+        """A view of the log for one thread that looks through the whole map, past the cache."""
+
+    def health(self, count_s: float) -> Health:
+        """How everything is, asked just now; copies are counted for so long."""
+
+    def config_watch(self) -> ConfigWatch:
+        """What takes over the servers' new addresses from the config; not started yet."""
+
+    def hurry(self) -> None:
+        """Somebody wants this to end: wait for no server that is slow. May be called by a signal handler."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class Access(Protocol):
+    """The way to the servers."""
+
+    def connect(self) -> Connection:
+        """Open the namespace. Raises ConfigError and DfsError."""
+
+    def refresh(self) -> None:
+        """Read the config again, if it can be read: it may say something else now."""
+
+    def health(self, count_s: float) -> Health:
+        """How everything is, without opening the namespace: also when too few servers answer for that."""
+
+
+class Client:
+    """The state of one run of dfc. Used by one thread, except that completion at the prompt reads `remote`."""
+
+    def __init__(self, access_to: Callable[[Path | None], Access]) -> None:
+        self._access_to = access_to
+        self._access: Access | None = None
+        self._connection: Connection | None = None
+        self._remote: Remote | None = None
+        self.config: Path | None = None
+        self.debug = False
+        self.at_prompt = False
+
+    @property
+    def access(self) -> Access:
+        """The way to the servers of the config that the command line names."""
+        if self._access is None:
+            self._access = self._access_to(self.config)
+        return self._access
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, made now if there is none yet. Raises DfsError and ConfigError."""
+        if self._connection is None:
+            self._connection = self.access.connect()
+        return self._connection
+
+    @property
+    def remote(self) -> Remote:
+        """The namespace by paths."""
+        if self._remote is None:
+            self._remote = Remote(self.connection.vfs)
+        return self._remote
+
+    def health(self, count_s: float) -> Health:
+        """How everything is; copies are counted for so long. Works without a connection, and makes none."""
+        return self._connection.health(count_s) if self._connection else self.access.health(count_s)
+
+    def local_path(self, text: str) -> Path:
+        """A local path as typed. At the prompt no shell has replaced a leading `~` yet, or refused a zero byte.
+
+        Raises OSError.
+        """
+        if "\0" in text:
+            raise OSError(errno.EINVAL, "a name cannot have a zero byte", text)
+        return homes.expanded(text) if self.at_prompt else Path(text)
+
+    def hurry(self) -> None:
+        """Somebody wants this to end: wait for no server that is slow. May be called by a signal handler."""
+        if self._connection is not None:
+            self._connection.hurry()
+
+    def close(self) -> None:
+        """Close the connection, if there is one. May be called twice."""
+        connection, self._connection, self._remote = self._connection, None, None
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,1 @@
+"""Four servers on this machine: `dfsmount --local` and `make run`."""

@@ -1,0 +1,1 @@
+"""The command `dfsmount`, the helpers of mount(8) and umount(8), and the process of a mount."""

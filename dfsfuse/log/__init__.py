@@ -1,0 +1,1 @@
+"""The client's side of the log: reading, writing and repairing it by a quorum of servers."""

@@ -1,0 +1,177 @@
+"""The namespace's log over real connections: the procedures of `log_reading` and `log_writing`, driven.
+
+Threads: used by one thread at a time; the caller's lock sees to that.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
+from dfsfuse.errors import ReadOnlyError, UnavailableError, too_few_to_write
+from dfsfuse.log.driving import SOFT_S, STALL_S, drive
+from dfsfuse.log.lease import NEVER
+from dfsfuse.log.procedures import ALL, DeadlineError, Procedure, R
+from dfsfuse.log.proposer import QUORUM, Point
+from dfsfuse.log.reading import catch_up, read
+from dfsfuse.log.repair import settle
+from dfsfuse.log.repairer import Tender
+from dfsfuse.log.state import Contents, LogState, News
+from dfsfuse.log.writing import commit, try_to_lead
+from dfsfuse.net.cluster import Cluster
+from dfsfuse.net.pace import Pace
+
+DEADLINE_S: Final = 10.0
+"""The longest that any procedure may take."""
+PAUSE_S: Final = 0.004
+PAUSE_GROWTHS: Final = 4
+"""Pauses grow to so many times that at most: who waits for another one's turn to end must not sleep through his own."""
+SPARED_S: Final = STALL_S + 1.0
+"""How long a server that was silent is not waited for. By then its circuit has opened (`STALL_S`), or it answers."""
+
+
+class QuorumLog:
+    """The log of the connected user's namespace. One thread at a time."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        client: bytes | None = None,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        time_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._cluster = cluster
+        self._clock = clock or time.monotonic
+        self._sleep = sleep
+        self._time_ns = time_ns
+        self._random = random.Random()
+        self.state = LogState(client if client is not None else self._random.randbytes(8))
+        """What the procedures know of the log, and learn: read it between them."""
+        self._pace = Pace(SOFT_S)
+        self._silence_ends_at = NEVER
+        self._next_reader = self._random.randrange(len(ALL))
+        self._tender = Tender(cluster, self._random.randbytes(8), lambda: self.state.known, self._clock)
+
+    @property
+    def client(self) -> bytes:
+        """The author of our batches."""
+        return self.state.client
+
+    @property
+    def known(self) -> Point:
+        """The last batch known to be chosen."""
+        return self.state.known
+
+    def writable(self) -> bool:
+        """Whether as many servers as a batch needs are believed to answer. Asks nobody but those that are missing."""
+        return len(self._cluster.usable()) >= QUORUM or len(self._cluster.recheck()) >= QUORUM
+
+    @property
+    def excused_ago_s(self) -> float:
+        """How long ago the servers were last slow together, or this process stood still (`slowness`)."""
+        return self._clock() - self._cluster.excused_at
+
+    def take_news(self) -> News:
+        """What was learnt since this was last called."""
+        return self.state.take_news()
+
+    def catch_up(self, *, recall: bool = True) -> bool:
+        """`log_reading.catch_up`: a linearizable look at the end of the log. Without `recall`, what another client has
+        answered in the last few milliseconds may be missing."""
+        return self._run(catch_up(self.state, recall=recall))
+
+    @property
+    def witnesses(self) -> frozenset[int]:
+        """After a `catch_up` that gave False: the servers that show all that was acknowledged, provided that their
+        folders have forgotten nothing. None if what they show may be an old state."""
+        return self.state.witnesses
+
+    def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
+        """`log_writing.commit`: True when the batch is chosen, that is durable on three servers."""
+        if not self.writable():
+            raise ReadOnlyError(too_few_to_write(len(self._cluster.usable())))
+        return self._run(commit(self.state, contents, conflicts, self._time_ns()))
+
+    def lead(self) -> None:
+        """`log_writing.try_to_lead`, unless this client leads already. Afterwards it is decided, and in the news, which
+        of its batches that were in doubt have been made: no other one ever will. Raises UnavailableError, NoSpaceError
+        if that cannot be decided now."""
+        if not self.writable():
+            raise ReadOnlyError("too few servers answer to tell what became of a change")
+        if self.state.ballot is None and not self._run(try_to_lead(self.state)):
+            raise UnavailableError("another client is writing")
+
+    def settle(self) -> None:
+        """Writing pauses: tell the servers that the last batch is chosen, and let go of the lease."""
+        state = self.state
+        positions = self._run(settle(state.known, state.client, silent=state.silent, enough=state.quorum))
+        if any(position.applied < self.state.known.slot for position in positions.values()):
+            self._tender.wake()
+
+    def read_keys(self, keys: tuple[bytes, ...]) -> Values:
+        """The values of `keys` at `known` or later (then `take_news` has the changes in between)."""
+        reply = self._run(read(self.state, self._order(), lambda at: ReadKeys(at.slot, at.digest, keys)))
+        assert isinstance(reply, Values)
+        return reply
+
+    def read_range(self, start: bytes, end: bytes, limit: int) -> Items:
+        """A page of the items of a range, likewise."""
+        reply = self._run(read(self.state, self._order(), lambda at: ReadRange(at.slot, at.digest, start, end, limit)))
+        assert isinstance(reply, Items)
+        return reply
+
+    def start(self) -> None:
+        """Start the tender, a thread."""
+        self._tender.start()
+
+    def want_lease(self) -> None:
+        """From now on, ask for the writer lease with each batch; `settle` lets go of it."""
+        self.state.wants_lease = True
+
+    def is_stalled(self) -> bool:
+        """Whether servers are slow together just now (`slowness`). Never waits."""
+        return self._cluster.are_slow()
+
+    def hurry(self) -> None:
+        """From now on do not wait for servers that are slow (`Cluster.hurry`). Never waits."""
+        self._cluster.hurry(for_good=True)
+
+    def close(self) -> None:
+        """Stop the tender."""
+        self._tender.close()
+
+    def _order(self) -> tuple[int, ...]:
+        """The servers to read from: usable ones first, each in its turn."""
+        self._next_reader += 1
+        turn = [ALL[(self._next_reader + i) % len(ALL)] for i in range(len(ALL))]
+        usable = self._cluster.usable()
+        return tuple(sorted(turn, key=lambda server: server not in usable))
+
+    def _run(self, procedure: Procedure[R]) -> R:
+        begun, silent = self._clock(), self.state.silent
+        if silent and begun >= self._silence_ends_at:
+            silent.clear()
+        known_before = set(silent)
+        try:
+            return drive(
+                procedure,
+                self._cluster,
+                begun + DEADLINE_S,
+                self._clock,
+                self._pause,
+                in_order=True,
+                pace=self._pace,
+            )
+        except DeadlineError as error:
+            raise UnavailableError(f"the servers did not agree within {DEADLINE_S:g} s: {error}") from error
+        finally:
+            if silent - known_before:
+                self._silence_ends_at = self._clock() + SPARED_S
+
+    def _pause(self, attempt: int) -> None:
+        self._sleep(self._random.random() * PAUSE_S * min(attempt, PAUSE_GROWTHS))

@@ -1,0 +1,105 @@
+"""The client's side of reading the log and the map, step by step: what to ask, in which order, and what follows.
+
+Pure: procedures (`dfsfuse.log.procedures`), which the same code drives over real connections and in the simulation.
+
+Procedures:
+- `catch_up`: learn how far the log goes, and what changed since we last looked (a linearizable read). What stays in
+  doubt is finished: the reader leads for a moment (`log_writing`).
+- `read`: ask a server for values at the known point or later, and the next ones if it is slow or cannot tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from dfs_server.protocol import batches
+from dfs_server.protocol.messages import GetPosition, Items, ReadKeys, ReadRange, Values
+from dfs_server.protocol.status import Status
+from dfsfuse.errors import NoSpaceError, ReadOnlyError, UnavailableError
+from dfsfuse.log import key_portions
+from dfsfuse.log.key_portions import TooMuchAtOnceError
+from dfsfuse.log.procedures import Pause, Procedure
+from dfsfuse.log.proposer import NoQuorum, Point
+from dfsfuse.log.rounds import first_of, follow, gather, learn_from
+from dfsfuse.log.state import LogState
+from dfsfuse.log.survey import InDoubt, Newest, Survey
+from dfsfuse.log.writing import try_to_lead
+
+DOUBTS: Final = 6
+"""How often a reader waits for a writer at work before it finishes that writer's batch itself."""
+
+
+def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
+    """Learn everything that was acknowledged before this began. False: only as far as the servers that answer know;
+    then `log.witnesses` are those that show it to be everything all the same, if they have forgotten nothing.
+
+    `recall`: also what another client has answered under its lease and not committed yet; it is made to. Raises
+    UnavailableError if no server answers.
+    """
+    attempt = doubts = goal = 0
+    leases: dict[int, int] = {}
+    log.witnesses = frozenset()
+    while True:
+        survey = Survey(log.quorum, known=log.known, leases=leases if recall else None)
+        found = yield from gather(log, survey, survey.verdict, GetPosition(log.client if recall else b""))
+        if survey.is_free():
+            match found:
+                case Newest(point, holders):
+                    yield from follow(log, point, holders)
+                    return True
+                case NoQuorum():
+                    if not survey.positions:
+                        raise UnavailableError("no server answers")
+                    yield from follow(log, survey.best(), survey.appliers())
+                    log.witnesses = survey.witnesses()
+                    return False
+                case InDoubt():
+                    # What was acknowledged before we began is at or before the slot in doubt: once that is decided,
+                    # what is in doubt after it does not matter.
+                    if goal and survey.best().slot >= goal:
+                        yield from follow(log, survey.best(), survey.appliers())
+                        return True
+                    goal = goal or survey.best().slot + 1
+                    doubts += 1
+                    if doubts > DOUBTS:
+                        try:
+                            if (yield from try_to_lead(log)):
+                                return True
+                        except (ReadOnlyError, NoSpaceError):  # enough answer, and too few can write: full disks, say
+                            yield from follow(log, survey.best(), survey.appliers())
+                            return False
+        attempt += 1
+        yield Pause(min(attempt, 4))
+
+
+def read(
+    log: LogState, order: tuple[int, ...], make: Callable[[Point], ReadKeys | ReadRange]
+) -> Procedure[Values | Items]:
+    """The reply of a server that is at `log.known` or later, asked in this order.
+
+    If it is later, the changes in between are learnt first. Raises UnavailableError if no server can tell, and
+    TooMuchAtOnceError if that is for want of room in a reply.
+    """
+    reasons: list[str] = []
+    has_room = True
+    left = list(order)
+    while left:
+        left.sort(key=lambda server: server in log.silent)
+        request = make(log.known)
+        event = yield from first_of(log, left, request)
+        server, reply = event.server, event.reply
+        left.remove(server)
+        if not isinstance(reply, Values | Items):
+            reasons.append(event.why or f"server {server} is behind")
+            if isinstance(request, ReadKeys) and key_portions.is_told_by(event.status, request.keys):
+                has_room = False
+                if event.status == Status.TOO_MUCH:  # the others have the same values
+                    break
+            continue
+        others = [other for other in order if other != server]
+        if (yield from learn_from(log, [server, *others], Point(reply.applied, batches.NO_BATCH))):
+            return reply
+        reasons.append(f"server {server} went on and no longer tells what changed")
+    failure = UnavailableError if has_room else TooMuchAtOnceError
+    raise failure("no server can answer this read: " + "; ".join(reasons))

@@ -1,0 +1,104 @@
+"""What reading and writing the log share: a round of questions to all servers, and learning what others changed.
+
+Pure: procedures (`dfsfuse.log.procedures`), which the same code drives over real connections and in the simulation.
+
+A server that hangs costs one short silence: wherever the others can do without it, it is waited for no longer, and
+remembered in `LogState.silent`. Only a quorum that is not there is waited for until the last server's stall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+from dfs_server.protocol.messages import Changes, GetChanges, Reply, Request
+from dfs_server.protocol.status import Status
+from dfsfuse.log.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, Event, Procedure
+from dfsfuse.log.proposer import Pending, Point
+from dfsfuse.log.state import LogState
+
+MAX_GAP: Final = 2000
+"""A reader that is further behind forgets what it knew instead of learning each change."""
+
+
+class _Round(Protocol):
+    waiting: set[int]
+
+    def fail(self, server: int) -> None: ...
+    def receive(self, server: int, reply: Reply) -> None: ...
+    def could_decide(self) -> bool: ...
+    def give_up_waiting(self) -> None: ...
+
+
+Rnd = TypeVar("Rnd", bound=_Round)
+V = TypeVar("V")
+
+
+def gather(log: LogState, round_: _Round, verdict: Callable[[], V | Pending], request: Request) -> Procedure[V]:
+    """Send `request` to all servers and feed the replies to the round until it has a verdict."""
+    round_.waiting.update(ALL)
+    yield Ask(dict.fromkeys(ALL, request))
+    while isinstance(found := verdict(), Pending):
+        dispensable = round_.could_decide()
+        if dispensable and round_.waiting <= log.silent:
+            round_.give_up_waiting()
+            continue
+        event = yield RECEIVE_SOFT if dispensable else RECEIVE
+        if event is None:
+            log.silent |= round_.waiting
+            round_.give_up_waiting()
+            continue
+        log.silent.discard(event.server)
+        if event.status == Status.NO_SPACE:
+            log.full.add(event.server)
+        else:
+            log.full.discard(event.server)
+        if event.reply is None:
+            round_.fail(event.server)
+        else:
+            round_.receive(event.server, event.reply)
+    return found
+
+
+def first_of(log: LogState, servers: Sequence[int], request: Request) -> Procedure[Event]:
+    """The first answer, whatever it is. The next server is asked too when those before it are silent."""
+    for index, server in enumerate(servers):
+        yield Ask({server: request}, also=index > 0)
+        event = yield RECEIVE_SOFT if server != servers[-1] else RECEIVE
+        if event is not None:
+            log.silent.discard(event.server)
+            return event
+        log.silent.add(server)
+    raise AssertionError("unreachable: the last one is waited for")
+
+
+def follow(log: LogState, point: Point, holders: frozenset[int]) -> Procedure[None]:
+    """Learn the changes up to `point`, which is chosen, from servers that have it."""
+    if log.known.slot >= point.slot:
+        return
+    if log.known.slot == 0 or point.slot - log.known.slot > MAX_GAP:
+        log.jump(point)
+        return
+    order = sorted(holders, key=lambda server: (server in log.silent, server))
+    if not (yield from learn_from(log, order, point)):
+        log.jump(point)
+
+
+def learn_from(log: LogState, servers: Sequence[int], point: Point) -> Procedure[bool]:
+    """Learn the changes up to `point` from these servers, asked in this order. False: none of them can tell.
+
+    However slow they are: who gives up and forgets loses track of what became of an own batch that is in doubt.
+    """
+    left = list(servers)
+    while log.known.slot < point.slot:
+        if not left:
+            return False
+        event = yield from first_of(log, left, GetChanges(log.known.slot, point.slot, point.digest))
+        if not isinstance(event.reply, Changes) or not event.reply.changes:
+            left.remove(event.server)  # it cannot tell all of them, or not now
+            continue
+        for change in event.reply.changes:
+            # Not beyond `point`: what the caller has read is of that slot.
+            if log.known.slot + 1 == change.slot <= point.slot:
+                log.learnt(change)
+    return True

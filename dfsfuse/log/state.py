@@ -1,0 +1,112 @@
+"""What a client of the log has in its hands: what a batch is to change, what was learnt, and how far it knows the log.
+
+Plain values without a rule of their own: the procedures of `log_writing`, `log_reading` and `log_rounds` decide.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from dfs_server.protocol import batches
+from dfs_server.protocol.ballots import ZERO, Ballot
+from dfs_server.protocol.batches import InlinePiece
+from dfs_server.protocol.messages import Change
+from dfsfuse.log.proposer import QUORUM, Point
+
+RECENT_BATCHES: Final = 64
+START: Final = Point(0, batches.NO_BATCH)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a batch is to change."""
+
+    puts: tuple[tuple[bytes, bytes], ...] = ()
+    deletes: tuple[bytes, ...] = ()
+    drops: tuple[bytes, ...] = ()
+    pieces: tuple[InlinePiece, ...] = ()
+
+
+@dataclass(slots=True)
+class News:
+    """What was learnt of others' (and of our own recovered) batches since it was last taken."""
+
+    changes: list[Change] = field(default_factory=list)
+    forget: bool = False
+    """We were too far behind to learn every change: anything may have changed."""
+
+
+@dataclass(slots=True)
+class LogState:
+    """What a client knows of its namespace's log."""
+
+    client: bytes
+    quorum: int = QUORUM
+    known: Point = START
+    """The last batch we know to be chosen, and all before it."""
+    ballot: Ballot | None = None
+    """The ballot under which a quorum lets us propose, as far as we know."""
+    highest: Ballot = ZERO
+    wants_lease: bool = False
+    """Whether this client will answer operations before it commits them."""
+    leased: bool = False
+    """Whether a quorum gave us the lease with the last commit. (Not if another client finished our batch.)"""
+    wanted: bool = False
+    """Whether the servers said with the last commit that another client waits to write."""
+    recalled: bool = False
+    """Whether they said that another client waits to see what was answered under the lease."""
+    terms: int = 0
+    """How often this client has become the one that may propose."""
+    sequence: int = 0
+    full: set[int] = field(default_factory=set)
+    """Servers whose disk is so full that not even the log can go on there."""
+    silent: set[int] = field(default_factory=set)
+    """Servers that let us wait lately: they are not waited for again where it is possible to go on without them."""
+    witnesses: frozenset[int] = frozenset()
+    """Of the last look at the end of the log, if no quorum answered: see `Survey.witnesses`."""
+    copies: int = 0
+    """How many copies of the map this client has begun; with its id, the id of the next one."""
+    news: News = field(default_factory=News)
+    recent: deque[tuple[int, bytes]] = field(default_factory=deque)
+    """The last batches that this client got chosen, with their slots, for servers that lack no more than these. All of
+    them fit a frame."""
+    recent_bytes: int = 0
+    """How long they are together."""
+
+    def proposed(self, slot: int, encoded: bytes) -> None:
+        """A batch of ours is chosen."""
+        if self.recent and self.recent[-1][0] != slot - 1:
+            self.recent.clear()
+            self.recent_bytes = 0
+        self.recent.append((slot, encoded))
+        self.recent_bytes += len(encoded)
+        while self.recent_bytes > batches.MAX_BATCH_BYTES or len(self.recent) > RECENT_BATCHES:
+            self.recent_bytes -= len(self.recent.popleft()[1])
+
+    def recent_from(self, slot: int) -> tuple[bytes, ...]:
+        """The recent batches from this slot on; none if they do not reach back so far."""
+        if not self.recent or slot < self.recent[0][0]:
+            return ()
+        return tuple(encoded for at, encoded in self.recent if at >= slot)
+
+    def learnt(self, change: Change) -> None:
+        """The next batch is known to be chosen."""
+        self.news.changes.append(change)
+        self.known = Point(change.slot, change.digest)
+
+    def take_news(self) -> News:
+        """What was learnt since this was last called."""
+        news, self.news = self.news, News()
+        return news
+
+    def next_copy(self) -> bytes:
+        """An id for a copy of the map."""
+        self.copies += 1
+        return self.client + self.copies.to_bytes(4, "big")
+
+    def jump(self, point: Point) -> None:
+        """Much was missed: forget, and go on from here."""
+        self.news.forget = True
+        self.known = point

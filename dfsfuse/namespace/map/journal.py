@@ -1,0 +1,212 @@
+"""What a client has answered and not committed yet, in order; and what it must not forget about it.
+
+- The *queue*: changes that were answered under the writer lease. They are committed in order, several in a batch. One
+  that fails takes all after it along: what survives is a prefix.
+- *Rivals*: what other clients changed while something waits. What waits is compared with it before it is proposed.
+- Batches *in doubt*: of each that may have been made, by its number, whether it is known to be; and of the first
+  portion of the queue, if it was sent, that its fate is to be found out before anything else is proposed.
+- *Losses*: what was answered, can not be committed, and must be told.
+
+Pure bookkeeping; the owner's lock guards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from dfs_server.protocol.batches import InlinePiece
+from dfs_server.protocol.messages import Change
+from dfsfuse.errors import DfsError, LostError, MaybeDoneError, UnavailableError
+from dfsfuse.log.state import Contents, News
+from dfsfuse.namespace.map.cache import Unknown
+from dfsfuse.namespace.map.losses import Losses
+from dfsfuse.namespace.map.views import MAX_CONTENTS_BYTES, CachedView
+
+PORTION_BYTES: Final = 1_000_000
+"""A batch takes up more changes until it has so many bytes."""
+FULL_BYTES: Final = 4_000_000
+"""With so many bytes waiting, whoever adds more waits for a commit."""
+FULL_CHANGES: Final = 5000
+DOUBTFUL_MAX: Final = 10_000
+"""At most this many numbers of batches in doubt are remembered."""
+
+
+class PendingChange:
+    """One operation's changes."""
+
+    __slots__ = ("contents", "done", "failure", "is_awaited", "replaced", "size", "view")
+
+    def __init__(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> None:
+        self.contents = contents
+        self.size = view.size_bytes
+        self.view = view
+        self.replaced = view.replaced()
+        """What was known of the keys that it changes, before it."""
+        self.is_awaited = is_awaited
+        """Whether the caller waits until it is durable, and is told by `failure` if it is lost."""
+        self.done = False
+        """Committed; or lost, then `failure` says why."""
+        self.failure: DfsError | None = None
+
+
+class Doubt(NamedTuple):
+    """A batch that may have been made."""
+
+    error: MaybeDoneError
+    sequence: int
+    forgotten: int
+    """How often news had been missed before."""
+    portion: Sequence[PendingChange] = ()
+    """What of the queue was in it: the first changes."""
+
+
+class Journal:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._queue: list[PendingChange] = []
+        self._bytes = 0
+        self._rivals = News()
+        self._doubtful: dict[int, bool] = {}
+        self.doubt: Doubt | None = None
+        """The first portion of the queue was sent, and may have been made."""
+        self.losses: Losses[DfsError] = Losses()
+        """Why changes that nobody waited for were lost."""
+        self.last: PendingChange | None = None
+        """The newest change that was ever added."""
+
+    # -------------------------------------------------------------- the queue
+
+    def __iter__(self) -> Iterator[PendingChange]:
+        return iter(self._queue)
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def before(self) -> dict[bytes, bytes | Unknown | None]:
+        """What was known, before those that wait, of the keys that they change."""
+        found: dict[bytes, bytes | Unknown | None] = {}
+        for change in self._queue:
+            for key, value in change.replaced.items():
+                found.setdefault(key, value)
+        return found
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to wait for a commit."""
+        return self._bytes > FULL_BYTES or len(self._queue) > FULL_CHANGES
+
+    def add(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> PendingChange:
+        """One more, answered after all others; before its changes are made in the cache."""
+        change = PendingChange(contents, view, is_awaited=is_awaited)
+        self._queue.append(change)
+        self._bytes += change.size
+        self.last = change
+        return change
+
+    def portion(self) -> list[PendingChange]:
+        """The first changes that make one batch."""
+        size = 0
+        found: list[PendingChange] = []
+        for change in self._queue:
+            if found and size + change.size > min(PORTION_BYTES, MAX_CONTENTS_BYTES):
+                break
+            found.append(change)
+            size += change.size
+        return found
+
+    @staticmethod
+    def merged(portion: Sequence[PendingChange]) -> Contents:
+        """The contents of one batch that does the same as these, one after the other."""
+        if len(portion) == 1:
+            return portion[0].contents
+        changes: dict[bytes, bytes | None] = {}
+        drops: dict[bytes, None] = {}
+        pieces: list[InlinePiece] = []
+        for change in portion:
+            changes.update(change.contents.puts)
+            changes.update(dict.fromkeys(change.contents.deletes))
+            drops.update(dict.fromkeys(change.contents.drops))
+            pieces.extend(change.contents.pieces)
+        return Contents(
+            tuple((key, value) for key, value in changes.items() if value is not None),
+            tuple(key for key, value in changes.items() if value is None),
+            tuple(drops),
+            tuple(pieces),
+        )
+
+    def committed(self, portion: Sequence[PendingChange]) -> None:
+        """These, the first, are durable."""
+        del self._queue[: len(portion)]
+        for change in portion:
+            change.done = True
+            self._bytes -= change.size
+        if not self._queue:
+            self._rivals = News()
+
+    # -------------------------------------------------------------- rivals
+
+    @property
+    def has_rivals(self) -> bool:
+        """Whether others have changed something that the queue was not compared with yet."""
+        return bool(self._rivals.changes) or self._rivals.forget
+
+    def others_changed(self, changes: Sequence[Change], *, forget: bool) -> None:
+        """Other clients did this; `forget`: and more that cannot be told. A batch of this client that was in doubt may
+        be chosen, and others may have gone on from it before this client comes to propose the next."""
+        if self._queue:
+            self._rivals = News([*self._rivals.changes, *changes], self._rivals.forget or forget)
+
+    def is_overtaken_by(self, news: News) -> bool:
+        """Whether others changed what a waiting operation has read: in these news, or before."""
+        return any(change.view.touched_by(news) or change.view.touched_by(self._rivals) for change in self._queue)
+
+    def is_overtaken(self) -> bool:
+        """Whether they did, before. If not, the queue counts as compared with all that is known."""
+        rivals, self._rivals = self._rivals, News()
+        return any(change.view.touched_by(rivals) for change in self._queue)
+
+    # -------------------------------------------------------------- doubt
+
+    def is_in_doubt(self, sequence: int) -> None:
+        """A batch of this number may have been made."""
+        self._doubtful[sequence] = False
+        if len(self._doubtful) > DOUBTFUL_MAX:
+            del self._doubtful[next(iter(self._doubtful))]
+
+    def is_chosen(self, sequence: int) -> None:
+        """The batch of this number was made."""
+        if sequence in self._doubtful:
+            self._doubtful[sequence] = True
+
+    def was_made(self, sequence: int) -> bool:
+        """Whether a batch that was in doubt is known to have been made."""
+        return self._doubtful.get(sequence, False)
+
+    # -------------------------------------------------------------- losses
+
+    def lose(self, failure: DfsError, sent: Sequence[PendingChange] | None = None) -> int:
+        """None of those that wait can be committed. Gives how many. `sent`: only these, the first, were sent. If nobody
+        can tell whether they were made, it is certain of the others that they were not."""
+        queue, self._queue, self._bytes = self._queue, [], 0
+        self._rivals, self.doubt = News(), None
+        are_told = True
+        for index, change in enumerate(queue):
+            is_sent = sent is None or index < len(sent)
+            change.failure = failure if is_sent or not isinstance(failure, MaybeDoneError) else _not_sent(failure)
+            change.done = True
+            if not change.is_awaited:
+                are_told = False
+        if not are_told:
+            self.losses.add(lost(failure))
+        return len(queue)
+
+
+def _not_sent(why: MaybeDoneError) -> UnavailableError:
+    return UnavailableError(f"nothing was changed, as nobody can tell what became of an earlier change: {why}")
+
+
+def lost(why: DfsError) -> LostError:
+    """What is told of changes that were answered and are lost for this reason."""
+    return LostError(f"changes that were answered, and not yet durable, are lost: {why}")

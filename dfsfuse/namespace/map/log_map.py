@@ -1,0 +1,208 @@
+"""The map's client with threads: carries out the procedures of `map_client` over a `QuorumLog`, in the caller's thread.
+
+Locks: `_log_lock` is held while the log is used, over the network. `_lock` is held while the client's own code runs,
+from one step to the next, and never over the network. Never acquire `_log_lock` while holding `_lock`.
+
+Threads: one, the worker, which commits what was answered before its commit.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from dfsfuse.common import withdrawal
+from dfsfuse.common.clocks import lease_clock
+from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.log.state import News
+from dfsfuse.namespace.map.client import MapClient
+from dfsfuse.namespace.map.journal import PendingChange
+from dfsfuse.namespace.map.losses import Witness
+from dfsfuse.namespace.map.steps import (
+    AwaitWork,
+    CatchUp,
+    Commit,
+    FetchKeys,
+    FetchRange,
+    Lead,
+    Linger,
+    Pause,
+    Procedure,
+    Settle,
+    Step,
+    Tell,
+    WithLog,
+)
+from dfsfuse.namespace.map.transactions import Begun, Transaction, View
+
+T = TypeVar("T")
+
+
+class LogMap:
+    """The namespace's map, over its log. Implements `MapStore`."""
+
+    def __init__(
+        self,
+        quorum_log: QuorumLog,
+        family_of: Callable[[bytes], bytes | None],
+        clock: Callable[[], float] = lease_clock,
+        sleep: Callable[[float], None] = time.sleep,
+        is_newest: Callable[[View, frozenset[int]], bool] | None = None,
+        wait_s: float = 0.0,
+    ) -> None:
+        """`is_newest`, `wait_s`: see `MapClient`."""
+        self._log = quorum_log
+        self._sleep = sleep
+        self._log_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._bell = threading.Event()
+        self._stop = threading.Event()
+        self.client = MapClient(
+            quorum_log.state, family_of, clock, self._bell, lambda: quorum_log.excused_ago_s, is_newest, wait_s
+        )
+        self._worker = threading.Thread(target=self._work, name="committer", daemon=True)
+        self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
+        """Called with the keys that another client has changed (None: perhaps all), before anybody is told what is
+        newer. It must not wait for anything, nor use this map."""
+
+    def start(self) -> None:
+        """Start the worker. Without it changes are committed before they are answered."""
+        self._log.want_lease()
+        self.client.has_worker = True
+        self._worker.start()
+
+    # -------------------------------------------------------------- for users (see `MapStore`)
+
+    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None) -> T:
+        """See `MapStore.read`."""
+        return self.run(self.client.read(work, max_age_s, doubted))
+
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
+        """See `MapStore.transact`."""
+        return self.run(self.client.transact(work if durable else _unless_withdrawn(work), durable=durable))
+
+    def begin(self, work: Callable[[Transaction], T]) -> Begun[T]:
+        """See `MapStore.begin`."""
+        answered = self.run(self.client.begin(work, durable=True))
+        return Begun(answered.result, lambda: self._see_to(answered.change))
+
+    def _see_to(self, change: PendingChange | None) -> None:
+        if change is not None:
+            self.run(self.client.see_to(change, durable=True))
+
+    def witness(self) -> Witness:
+        """See `MapStore.witness`."""
+        with self._lock:
+            return self.client.journal.losses.witness()
+
+    def flush(self, witness: Witness | None = None) -> None:
+        """See `MapStore.flush`."""
+        self.run(self.client.flush(witness))
+
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
+        """See `MapStore.recall`."""
+        with self._lock:
+            return self.client.recall(keys)
+
+    def was_made(self, sequence: int) -> bool:
+        """See `MapStore.was_made`. It is asked within a transaction, which holds `_lock`."""
+        return self.client.journal.was_made(sequence)
+
+    def writable(self) -> bool:
+        """See `MapStore.writable`."""
+        return self._log.writable()
+
+    def end_within(self, patience_s: float) -> None:
+        """See `MapStore.end_within`. A signal's handler may call it, so it takes no lock."""
+        self.client.end_within(patience_s)
+        self._log.hurry()
+
+    def is_stalled(self) -> bool:
+        """See `MapStore.is_stalled`."""
+        return self._log.is_stalled()
+
+    def owes(self) -> bool:
+        """See `MapStore.owes`."""
+        with self._lock:
+            return bool(len(self.client.journal))
+
+    def close(self) -> None:
+        """See `MapStore.close`."""
+        self.client.stop_working()
+        self._stop.set()
+        if self._worker.ident is not None:
+            self._worker.join()
+        try:
+            self.run(self.client.close())
+        finally:
+            self._log.close()
+
+    # -------------------------------------------------------------- carrying out
+
+    def _work(self) -> None:
+        self.run(self.client.work())
+
+    def run(self, procedure: Procedure[T]) -> T:
+        """Carry out a procedure of the client."""
+        resume: Callable[[Any], Step] = procedure.send
+        value: object = None
+        while True:
+            try:
+                with self._lock:
+                    step = resume(value)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            finally:
+                value = None  # an error refers to this frame, by its traceback
+            try:
+                resume, value = procedure.send, self._carry_out(step)
+            except Exception as error:  # noqa: BLE001 - it is the procedure's
+                resume, value = procedure.throw, error
+            except BaseException:  # who is interrupted waits for nothing any more
+                with self._lock:
+                    procedure.close()
+                raise
+
+    def _carry_out(self, step: Step) -> object:
+        match step:
+            case WithLog(procedure):
+                with self._log_lock:
+                    return self.run(procedure)
+            case Commit(contents, conflicts):
+                return self._log.commit(contents, lambda news: self._locked(conflicts, news))
+            case CatchUp(recall):
+                return self._log.catch_up(recall=recall)
+            case FetchKeys(keys):
+                return self._log.read_keys(keys)
+            case FetchRange(start, end, limit):
+                return self._log.read_range(start, end, limit)
+            case AwaitWork(seconds):
+                return self._bell.wait(seconds)
+            case Linger(seconds):
+                self._stop.wait(seconds)
+            case Pause(seconds):
+                self._sleep(seconds)
+            case Settle():
+                self._log.settle()
+            case Lead():
+                self._log.lead()
+            case Tell(keys):
+                self.on_change(keys)
+        return None
+
+    def _locked(self, conflicts: Callable[[News], bool], news: News) -> bool:
+        with self._lock:
+            return conflicts(news)
+
+
+def _unless_withdrawn(work: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
+    """Each time that it runs, something is about to be changed; also after others have come first."""
+
+    def checked(transaction: Transaction) -> T:
+        withdrawal.check()
+        return work(transaction)
+
+    return checked

@@ -1,0 +1,112 @@
+"""The steps that the map's client (`map_client`) wants carried out.
+
+The client's procedures are generators that know no lock, thread, socket or clock of their own. Between two steps a
+procedure runs as one: nothing else of this client runs meanwhile. At a step other procedures of the same client may go
+on, and the state may be another one afterwards.
+
+    yield WithLog(procedure)      -> what the procedure returns, carried out while no other one uses the log
+    yield CatchUp(recall)         -> `QuorumLog.catch_up`: whether a quorum told where the log ends
+    yield FetchKeys(keys)         -> `QuorumLog.read_keys`
+    yield FetchRange(start, ...)  -> `QuorumLog.read_range`
+    yield Commit(contents, ...)   -> `QuorumLog.commit`: whether the batch is chosen
+    yield Lead()                  `QuorumLog.lead`
+    yield Settle()                `QuorumLog.settle`
+    yield Tell(keys)              whoever wants to know learns that another client has changed these keys (None: all)
+    yield Pause(seconds)          wait
+    yield Linger(seconds)         wait, but not beyond the end of the client
+    yield AwaitWork(seconds)      -> whether the worker was woken within this time (None: wait for ever)
+
+Those from CatchUp to Settle use the log: only within WithLog. What a step raises is thrown into the procedure.
+`log_map.LogMap` carries them out with locks and a thread, `tests/simulation` does so in virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dfsfuse.log.state import Contents, News
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WithLog:
+    """See the module, as for the others."""
+
+    procedure: Generator[Step, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """A look at the end of the log."""
+
+    recall: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FetchKeys:
+    """Read some keys."""
+
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRange:
+    """Read a page of a range."""
+
+    start: bytes
+    end: bytes
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Propose a batch, unless what it rests on conflicts with the news."""
+
+    contents: Contents
+    conflicts: Callable[[News], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Become the writer, which decides what was in doubt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Let go of the lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Others have changed these keys."""
+
+    keys: list[bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Linger:
+    """The worker waits."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitWork:
+    """The worker waits for work."""
+
+    seconds: float | None
+
+
+LogStep = CatchUp | FetchKeys | FetchRange | Commit | Lead | Settle
+Step = WithLog | LogStep | Tell | Pause | Linger | AwaitWork
+Procedure = Generator[Step, Any, T]

@@ -1,0 +1,194 @@
+"""Locks and sessions in the map: transactions that take and end locks, and who is alive. No clock, no thread.
+
+A mount that holds locks has a *session*, a key with a record that the mount changes every few seconds. **A lock counts
+only while its session's record is there**: to delete the record is to end all locks of the session at once.
+
+The record says how long the mount may be silent. Whoever is kept from a lock notes the record's bytes, and if they are
+still the same after that time, by the clock of who looks, passes them as `dead`: then the record is deleted, in the
+transaction that found it unchanged. No clock is compared with another one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from dfsfuse.namespace.map.transactions import Transaction, View
+from dfsfuse.namespace.records import inode as records
+from dfsfuse.namespace.records import keys, locks
+from dfsfuse.namespace.records.locks import END_OF_ALL, Holder, Lock, Locks
+
+FORMAT: Final = 1
+
+Signs = dict[bytes, bytes]
+"""Records of sessions: what has been seen of who is alive."""
+
+
+class Sign(msgspec.Struct, frozen=True, array_like=True):
+    """The record of a session: another one with each beat."""
+
+    format: int
+    beat: int
+    lifetime_ms: int
+    """So long it may stay the same."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Sign)
+
+
+class SessionLostError(Exception):
+    """The session's record is gone: others have taken the mount for dead, and its locks are theirs."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """What a mount's own session needs in a transaction."""
+
+    session: bytes
+    sign: bytes
+    """The record to be written."""
+    has_locks: bool
+    """Then its record must be there."""
+    is_due: bool
+    """It is time to renew the record."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A byte of a file that is named."""
+
+    parent: int
+    name: bytes
+    byte: int
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of a wish."""
+
+    obstacle: Lock | None
+    """None: the lock is set."""
+    signs: Signs
+    """The sessions that have locks on the inode."""
+    before: Locks
+    """What the holder had on these bytes."""
+    inode: bytes | None
+    """The inode's record: another one if anybody has saved anything."""
+
+
+def encode_sign(beat: int, lifetime_s: float) -> bytes:
+    """The record of a session."""
+    return _encoder.encode(Sign(FORMAT, beat, round(lifetime_s * 1000)))
+
+
+def lifetime_s(sign: bytes) -> float:
+    """How long a session's record may stay the same. Raises OSError (EIO)."""
+    try:
+        decoded = _decoder.decode(sign)
+    except records.UNREADABLE as error:
+        raise records.unreadable("a session", sign, FORMAT, error) from error
+    if decoded.format != FORMAT:
+        raise records.unreadable("a session", sign, FORMAT)
+    return decoded.lifetime_ms / 1000
+
+
+def living(view: View, ino: int, dead: Mapping[bytes, bytes]) -> tuple[Locks, Signs]:
+    """The inode's locks that count, and the records of their sessions."""
+    found = locks.decode(view.get(keys.locks(ino)))
+    sessions = sorted({lock.session for lock in found})
+    records = zip(sessions, view.get_many([keys.session(session) for session in sessions]), strict=True)
+    signs = {session: sign for session, sign in records if sign is not None and dead.get(session) != sign}
+    return tuple(lock for lock in found if lock.session in signs), signs
+
+
+def renew(tx: Transaction, life: Life) -> None:
+    """Give a sign of life, if it is time to. Raises `SessionLostError`."""
+    is_there = tx.get(keys.session(life.session)) is not None
+    if life.has_locks and not is_there:
+        raise SessionLostError
+    if life.is_due or not is_there:
+        tx.put(keys.session(life.session), life.sign)
+
+
+def take(
+    tx: Transaction,
+    ino: int,
+    wanted: Lock,
+    life: Life,
+    dead: Mapping[bytes, bytes],
+    *,
+    afresh: bool,
+    gives_way: bool,
+    one_mount: bool = False,
+    beside: Place | None = None,
+) -> Taken:
+    """Set the lock unless another one is in the way. Raises `SessionLostError`, OSError (ENOLCK).
+
+    `afresh`: what the holder still has belongs to a predecessor, and ends. `gives_way`: if the lock must be waited
+    for, the holder lets go of what it has meanwhile. `one_mount`: as for `locks.in_the_way`.
+    `beside`: the lock is set only while no other mount has one at this place.
+    """
+    found, signs = living(tx, ino, dead)
+    if life.has_locks and tx.get(keys.session(life.session)) is None:
+        raise SessionLostError
+    kept = locks.without(found, wanted.holder) if afresh else found
+    before = locks.held_by(kept, wanted.holder, wanted.start, wanted.end)
+    inode = tx.get(keys.inode(ino))
+    obstacle = locks.in_the_way(kept, wanted, one_mount=one_mount)
+    if obstacle is None and beside is not None:
+        obstacle, others = _used_elsewhere(tx, beside, wanted, dead)
+        signs |= others
+    if obstacle is not None:
+        if gives_way:
+            _save(tx, ino, locks.without(kept, wanted.holder))
+        return Taken(obstacle, signs, before, inode)
+    _bury(tx, dead)
+    _save(tx, ino, locks.with_lock(kept, wanted))
+    renew(tx, life)
+    return Taken(None, signs, before, inode)
+
+
+def _used_elsewhere(view: View, place: Place, wanted: Lock, dead: Mapping[bytes, bytes]) -> tuple[Lock | None, Signs]:
+    entry = view.get(keys.entry(place.parent, place.name))
+    if entry is None:
+        return None, {}
+    found, signs = living(view, records.decode_entry(entry).ino, dead)
+    there = msgspec.structs.replace(wanted, start=place.byte, end=place.byte)
+    return next((lock for lock in found if lock.is_elsewhere(there)), None), signs
+
+
+def give(
+    tx: Transaction, ino: int, holder: Holder, start: int = 0, end: int = END_OF_ALL, restored: Locks = ()
+) -> bool:
+    """End the holder's locks on these bytes, except that `restored` is there afterwards. Has it any lock left?"""
+    found = locks.without(locks.decode(tx.get(keys.locks(ino))), holder, start, end)
+    for lock in restored:
+        found = locks.with_lock(found, lock)
+    _save(tx, ino, found)
+    return any(lock.holder == holder for lock in found)
+
+
+def end(tx: Transaction, session: bytes) -> None:
+    """End the session, and with it all its locks."""
+    if tx.get(keys.session(session)) is not None:
+        tx.delete(keys.session(session))
+
+
+def _bury(tx: Transaction, dead: Mapping[bytes, bytes]) -> None:
+    for session, sign in dead.items():
+        if tx.get(keys.session(session)) == sign:
+            tx.delete(keys.session(session))
+
+
+def _save(tx: Transaction, ino: int, found: Locks) -> None:
+    key = keys.locks(ino)
+    old = tx.get(key)
+    new = locks.encode(found) if found else None
+    if new is None and old is not None:
+        tx.delete(key)
+    elif new is not None and new != old:
+        tx.put(key, new)

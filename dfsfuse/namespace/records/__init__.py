@@ -1,0 +1,1 @@
+"""The records of the map and their keys, as values and as bytes. Pure."""

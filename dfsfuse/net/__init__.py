@@ -1,0 +1,1 @@
+"""Connections to the four servers, and requests to several at once."""

@@ -1,0 +1,253 @@
+"""The four servers as one thing to talk to: connect, ask, and know who answers.
+
+Knows no log, no pieces, no quorum. `Cluster` may be used by any number of threads; each makes its own `Exchange`s. It
+has one thread of its own (`pinger`), from `connect` to `close`; nothing is started before, so it may be made before a
+fork and connected after it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Final
+
+from dfs_server.protocol.messages import GetPosition, Request
+from dfsfuse.errors import UnavailableError
+from dfsfuse.net.circuit import EAGER_PAUSE_S
+from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
+from dfsfuse.net.faults import Fault
+from dfsfuse.net.lines import AUTHENTICATION_S, Lines
+from dfsfuse.net.pinger import Pinger
+from dfsfuse.net.servers import Credentials, ServerAddress, Target, look_up
+from dfsfuse.net.single import ask_one
+
+STRAGGLER_S: Final = 0.5
+"""How long `connect` waits for the last server when the others have answered."""
+STRAGGLER_FACTOR: Final = 3
+"""The same as a multiple of what the others took: on a busy machine everything takes long."""
+COMING_S: Final = 5.0
+"""How long `connect` waits for servers that have taken the connection and say nothing yet, at most."""
+RECHECK_S: Final = 0.5
+
+
+class Cluster:
+    """The four servers, as one user."""
+
+    def __init__(
+        self,
+        servers: Sequence[ServerAddress],
+        credentials: Credentials,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        look_up: Callable[[ServerAddress], tuple[Target, ...]] = look_up,
+    ) -> None:
+        self.servers = tuple(servers)
+        self.names = {server.id: server.name for server in servers}
+        self._lines = Lines(servers, credentials, clock=clock, look_up=look_up)
+        self._pinger = Pinger(self._lines)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def connect(self, *, wait_for_all: bool = False) -> None:
+        """Authenticate with all servers side by side. One or more of them may be missing: who refuses a connection is
+        not waited for, and who says nothing is for a while that depends on how quick the others are; with
+        `wait_for_all` for `COMING_S`, since it may be about to start.
+
+        Raises `AuthenticationError` if any server refuses the user, `WrongServerError` if one is not the one that
+        the config names, `UnavailableError` if none answers.
+        """
+        try:
+            self._look_up_names()
+            self._meet(wait_for_all=wait_for_all)
+        except BaseException:
+            self._lines.hang_up()
+            raise
+        self._pinger.start()
+
+    def _meet(self, *, wait_for_all: bool) -> None:
+        texts: dict[int, str] = {}  # of the servers that did not answer
+        waited_for = set(self.names)
+        clock = self._lines.clock
+        begun = clock()
+        took_s = 0.0  # until the last answer
+        with Exchange(self._lines, greeting_s=COMING_S) as exchange:
+            for server in self.servers:
+                exchange.start(Call(server.id, GetPosition(), stall_s=COMING_S))
+            while waited_for:
+                answered = len(self.servers) - len(waited_for) - len(texts)
+                is_only_one = len(waited_for) == 1 and not texts
+                wait_s = COMING_S if wait_for_all else _patience_s(answered, took_s, is_only_one=is_only_one)
+                outcome = exchange.next(max(begun + wait_s - clock(), 0.0))
+                if outcome is None:
+                    break
+                took_s = clock() - begun
+                waited_for.remove(outcome.call.server)
+                if isinstance(outcome, Failure):
+                    if outcome.error is not None:
+                        raise outcome.error
+                    if outcome.status is None:
+                        texts[outcome.call.server] = outcome.text
+        for id in waited_for:
+            text = f"{self._lines.servers[id]} does not answer: nothing came for {clock() - begun:.1f} s"
+            self._lines.failed(id, text, quick=False)
+            texts[id] = text
+        if len(texts) == len(self.servers):
+            raise UnavailableError("no server answers: " + "; ".join(texts.values()))
+
+    def readdress(self, servers: Sequence[ServerAddress], credentials: Credentials) -> None:
+        """The same servers, by id and name, are at these addresses from now on; new connections are made with these
+        credentials. Looks up names, and may wait for that. What is under way is left alone."""
+        moved = self._lines.readdress(servers, credentials)
+        self.servers = tuple(self._lines.servers[server.id] for server in servers)
+        for id in moved:
+            self._lines.look_up(id)
+        self._lines.changed.set()
+
+    def missing(self) -> list[str]:
+        """A text for each server that is not believed to answer, which names it and says why. Costs nothing."""
+        return self._lines.missing()
+
+    def exchange(self, *, in_order: bool = False) -> Exchange:
+        """Requests side by side; for one thread, in a `with`. `in_order`: to each server one behind the other."""
+        return Exchange(self._lines, in_order=in_order)
+
+    def ask_one(self, call: Call, patience_s: float) -> Answer | Exchange:
+        """One request to one server, in a short way (`single`): the answer, if it comes within `patience_s`; else an
+        exchange that has the call, or what came of it."""
+        return ask_one(self._lines, call, patience_s)
+
+    def usable(self) -> frozenset[int]:
+        """The ids of the servers that are believed to answer. Costs nothing."""
+        return self._lines.usable()
+
+    def comebacks(self) -> dict[int, int]:
+        """How often each server, by id, has answered again after it had been missing."""
+        return dict(self._lines.comebacks)
+
+    @property
+    def excused_at(self) -> float:
+        """When servers were last slow together, or this process stood still (`slowness`): deadlines count from then."""
+        return self._lines.excused_at
+
+    def hurry(self, *, for_good: bool = False) -> None:
+        """Do not wait for servers that are slow, neither now nor soon: a person has pressed Ctrl-C. `for_good`: nor
+        later, since this is about to be closed. Never waits; may be called by a signal handler."""
+        self._lines.hurried_at = float("inf") if for_good else max(self._lines.hurried_at, self._lines.clock())
+
+    def are_slow(self) -> bool:
+        """Whether so many servers owe an answer just now that they are waited for longer than usual (`slowness`)."""
+        return self._lines.are_slow()
+
+    def full(self) -> frozenset[int]:
+        """The ids of the servers that have no room for data, as far as they have said. Costs nothing."""
+        return self._lines.room.now()
+
+    def note_fault(self, server: int, what: str) -> None:
+        """A server's answer was not what it should be. Remembered for people (`faults`)."""
+        self._lines.note_fault(server, what)
+
+    def faults(self) -> dict[int, Fault]:
+        """What servers did wrong since this was made, by server id."""
+        return self._lines.faults.by_server()
+
+    def identities(self) -> dict[int, bytes]:
+        """The identity of the folder of each server that has answered, by its id."""
+        return dict(self._lines.identities)
+
+    @property
+    def on_news(self) -> Callable[[], None]:
+        """What is called when a server has another folder than before, or did something wrong. Never waits."""
+        return self._lines.on_news
+
+    @on_news.setter
+    def on_news(self, told: Callable[[], None]) -> None:
+        self._lines.on_news = told
+
+    def recheck(self, timeout_s: float = RECHECK_S) -> frozenset[int]:
+        """`usable()`, after a look at those that are down but quick to try (refused or lost a moment ago).
+
+        For somebody about to give up for want of servers: one that was restarted is not missed until its next trial.
+        One that was tried a moment ago is tried again after a short pause, and one that is being tried is waited for.
+        """
+        for pause_s in (0.0, EAGER_PAUSE_S, EAGER_PAUSE_S):
+            _, down = self._lines.next_trial()
+            if not down:
+                break
+            time.sleep(pause_s)
+            with Exchange(self._lines, trial=True) as exchange:
+                claimed = [id for id in down if self._lines.claim(id, eager=True)]
+                for id in claimed:
+                    exchange.start(Call(id, GetPosition(), stall_s=timeout_s))
+                while exchange.next(None) is not None:
+                    pass
+            if pause_s and len(claimed) == len(down):
+                break
+        return self.usable()
+
+    def wait_for_missing(self, wait_s: float) -> None:
+        """Wait so long, and `recheck`."""
+        time.sleep(wait_s)
+        self.recheck()
+
+    def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> dict[int, Answer | Failure]:
+        """One request to each of some servers, by id, side by side; waits for all of them.
+
+        Raises `AuthenticationError` if a server refuses the user.
+        """
+        outcomes: dict[int, Answer | Failure] = {}
+        with self.exchange() as exchange:
+            for id, request in requests.items():
+                exchange.start(Call(id, request, stall_s=stall_s))
+            while (outcome := exchange.next(None)) is not None:
+                outcomes[outcome.call.server] = outcome
+        return outcomes
+
+    def try_all(
+        self, request: Request, servers: Iterable[int] | None = None, *, stall_s: float
+    ) -> dict[int, Answer | Failure]:
+        """One request to all servers, or to some, by id, side by side: also to those that are believed to be down. For
+        somebody who wants to know how they are: nothing is raised, a server that refuses the user is a Failure too."""
+        self._look_up_names()
+        outcomes: dict[int, Answer | Failure] = {}
+        with Exchange(self._lines, trial=True) as exchange:
+            for id in self.names if servers is None else servers:
+                exchange.start(Call(id, request, stall_s=stall_s))
+            while (outcome := exchange.next(None)) is not None:
+                outcomes[outcome.call.server] = outcome
+        return outcomes
+
+    def close(self) -> None:
+        """Stop the thread and close all idle connections; exchanges under way in other threads close theirs."""
+        self._pinger.stop()
+        self._lines.close()
+
+    def _look_up_names(self) -> None:
+        """Resolve the hosts that are names, side by side, and wait for them no longer than for a connection."""
+        threads = [
+            threading.Thread(target=self._lines.look_up, args=(id,), daemon=True)
+            for id in self._lines.servers
+            if not self._lines.addresses(id)
+        ]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + AUTHENTICATION_S
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+def _patience_s(answered: int, took_s: float, *, is_only_one: bool) -> float:
+    """How long after its beginning `connect` waits for more answers, when so many have come, the last after `took_s`.
+    `is_only_one`: one is missing, and nothing speaks against it yet."""
+    if not answered:
+        return COMING_S
+    usual_s = STRAGGLER_FACTOR * took_s
+    wait_s = took_s + max(STRAGGLER_S, usual_s) if is_only_one else max(AUTHENTICATION_S, usual_s)
+    return min(wait_s, COMING_S)

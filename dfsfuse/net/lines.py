@@ -1,0 +1,332 @@
+"""What a client has of each server: its addresses, its circuit, and its idle connections. Thread-safe; starts none.
+
+Exchanges borrow connections here and give them back. All logging about servers that come and go is done here, one
+line for each change.
+
+Invariant: a connection is idle here (in `_idle` or `_ordered`), or with one exchange. Idle ones may be owed replies, or
+be not yet authenticated: whoever borrows such a one goes on where it stands.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Final, Protocol
+
+from dfsfuse.errors import WrongServerError
+from dfsfuse.net.circuit import Circuit
+from dfsfuse.net.connection import Connection
+from dfsfuse.net.faults import Faults
+from dfsfuse.net.full import Full
+from dfsfuse.net.ordered_lines import OrderedLines
+from dfsfuse.net.servers import Credentials, ServerAddress, Target, UnknownHostError, look_up, look_up_number
+from dfsfuse.net.slowness import are_slow, is_waited_for
+
+AUTHENTICATION_S: Final = 2.0
+"""A connection must be open and authenticated so soon."""
+OWED_S: Final = 5.0
+"""A reply that is owed for longer will not be waited for: its connection is closed."""
+MAX_IDLE: Final = 8
+"""Idle connections kept for each server."""
+MAX_ORDERED: Final = 2
+"""Idle `OrderedLines` that are kept: one for the log, one for whoever reads it meanwhile."""
+
+log = logging.getLogger(__name__)
+
+
+class Debtors(Protocol):
+    """An exchange, as far as it knows who owes it an answer."""
+
+    def silences(self) -> list[tuple[int, float]]:
+        """Servers that owe an answer, each with since when nothing has come. Called by any thread."""
+        ...
+
+
+class Lines:
+    """The lines to the four servers."""
+
+    def __init__(
+        self,
+        servers: Sequence[ServerAddress],
+        credentials: Credentials,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        look_up: Callable[[ServerAddress], tuple[Target, ...]] = look_up,
+    ) -> None:
+        self.servers = {server.id: server for server in servers}
+        self.clock = clock
+        self.changed = threading.Event()
+        """Set whenever a server goes down, for whoever tries them again."""
+        self.faults = Faults()
+        self.room = Full({server.id: server.name for server in servers}, clock)
+        self.identities: dict[int, bytes] = {}  # of the folders that answered last; guarded by _lock, but for reading
+        self.on_news: Callable[[], None] = lambda: None
+        """Called, in any thread, when a server has another folder than before or has done something wrong. It must not
+        wait for anything."""
+        self.comebacks = dict.fromkeys(self.servers, 0)
+        """How often each server has answered again after it had been missing: then it may have missed something."""
+        self.exchanges: set[Debtors] = set()
+        """Those that are open now. Touched by atomic set operations only."""
+        self.excused_at = float("-inf")
+        """When servers were last seen to be slow together, or this process to have stood still: how long anything takes
+        counts from then."""
+        self.hurried_at = float("-inf")
+        """When somebody said last that nobody shall wait for servers that are slow."""
+        self.tried_elsewhere = False
+        """Whether somebody else tries servers that are down, so that requests need not do it."""
+        self._credentials = credentials
+        self._look_up = look_up
+        self._lock = threading.Lock()
+        self._idle: dict[int, list[Connection]] = {id: [] for id in self.servers}  # guarded by _lock
+        self._ordered: list[OrderedLines] = []  # idle; guarded by _lock
+        self._circuits = {id: Circuit(clock) for id in self.servers}  # guarded by _lock, but for reading `up`
+        self._usable = frozenset(self.servers)  # those whose circuit is up; replaced as a whole, guarded by _lock
+        self._targets = {id: look_up_number(server) for id, server in self.servers.items()}
+        self._closed = False  # guarded by _lock
+
+    # ------------------------------------------------------------------ health
+
+    def usable(self) -> frozenset[int]:
+        """The servers that are believed to answer."""
+        return self._usable
+
+    def missing(self) -> list[str]:
+        """A text for each server that is not believed to answer, which names it and says why."""
+        return [circuit.reason for _, circuit in sorted(self._circuits.items()) if not circuit.up]
+
+    def refusal(self, id: int) -> str | None:
+        """None if the server may be asked now, else why not. One that refused a moment ago may: it costs nothing, and
+        if it was restarted it may be needed at once, when another one dies."""
+        circuit = self._circuits[id]
+        if circuit.up or self.claim(id, late_s=1.0 if self.tried_elsewhere else 0.0, eager=True):
+            return None
+        return circuit.reason
+
+    def claim(self, id: int, *, late_s: float = 0.0, eager: bool = False) -> bool:
+        """May the caller try this server, which is down, now? See `Circuit.claim`."""
+        with self._lock:
+            return self._circuits[id].claim(late_s=late_s, eager=eager)
+
+    def next_trial(self) -> tuple[float | None, list[int]]:
+        """When the next trial of a server is due (None: all are up), and the servers that are down."""
+        with self._lock:
+            down = [id for id, circuit in self._circuits.items() if not circuit.up]
+            return min((self._circuits[id].due_at for id in down), default=None), down
+
+    def are_slow(self, *borrowed: Connection) -> bool:
+        """Whether so many servers owe an answer just now, to whomever, that it is not they that fail (`slowness`).
+        `borrowed` were idle until a moment ago."""
+        now = self.clock()
+        if is_waited_for(self.hurried_at, now):
+            return False
+        with self._lock:
+            idle = [*borrowed, *chain.from_iterable(map(self._at_rest, self.servers))]
+            owed: list[tuple[int, float | None]] = [(each.server.id, each.silent_since()) for each in idle]
+        owed_since: dict[int, float] = {}
+        for id, since in chain(owed, *(exchange.silences() for exchange in list(self.exchanges))):
+            if since is not None and self._circuits[id].up:
+                owed_since[id] = min(since, owed_since.get(id, now))
+        return are_slow(owed_since, now)
+
+    def failed(self, id: int, text: str, *, quick: bool, tried: bool = True) -> None:
+        """The server did not answer. Its idle connections are worth nothing either."""
+        with self._lock:
+            if not self._circuits[id].failed(text, quick=quick, tried=tried):
+                return
+            self._usable -= {id}
+            self._close_idle(id)
+        log.warning("%s; trying again in the background", text)
+        self.changed.set()
+
+    def notice_hang_ups(self) -> None:
+        """Find servers that were killed while nobody was asking them anything: they have closed our connections."""
+        with self._lock:
+            gone = [
+                id
+                for id, circuit in self._circuits.items()
+                if circuit.up and any(connection.is_hung_up() for connection in self._at_rest(id))
+            ]
+        for id in gone:
+            text = f"{self.servers[id]} does not answer: it has closed the connection"
+            self.failed(id, text, quick=True, tried=False)
+
+    def note_fault(self, id: int, what: str) -> None:
+        """The server's answer was not what it should be."""
+        self.faults.note(id, what)
+        self.on_news()
+
+    def answered(self, id: int) -> None:
+        """The server gave a complete answer."""
+        if self._circuits[id].up:
+            return
+        with self._lock:
+            changed = self._circuits[id].answered()
+            self._usable |= {id}
+            self.comebacks[id] += changed
+        if changed:
+            log.warning("%s answers again", self.servers[id])
+
+    def met(self, id: int, identity: bytes) -> WrongServerError | None:
+        """This folder has answered. The error if it is another server's folder, copied."""
+        if self.identities.get(id) == identity:
+            return None
+        with self._lock:
+            twin = next((other for other, known in self.identities.items() if known == identity and other != id), None)
+            if twin is None:
+                before, self.identities[id] = self.identities.get(id), identity
+        if twin is not None:
+            return WrongServerError(
+                f"{self.servers[id]} has the same identity as {self.servers[twin]}: the folder of one is a copy of the "
+                "other's; start the copy on an empty folder, which is filled from the other servers"
+            )
+        if before is not None:
+            log.warning("%s answers with another folder than before", self.servers[id])
+        self.on_news()
+        return None
+
+    # ------------------------------------------------------------------ addresses
+
+    def look_up(self, id: int) -> None:
+        """Find the server's address if its host is a name; to be called in a thread that may wait."""
+        server = self.servers[id]
+        if look_up_number(server):
+            return
+        try:
+            self._targets[id] = self._look_up(server)
+        except OSError as error:
+            log.debug("%s: the name %r cannot be resolved: %s", server, server.host, error)
+
+    def addresses(self, id: int) -> int:
+        """How many addresses there are to try."""
+        return len(self._targets[id])
+
+    def try_next_address(self, id: int) -> None:
+        """The first of the server's addresses led nowhere."""
+        first, *others = self._targets[id]
+        self._targets[id] = (*others, first)
+
+    def readdress(self, servers: Sequence[ServerAddress], credentials: Credentials) -> list[int]:
+        """Servers have other addresses from now on. Connections to the old ones that lie idle are closed, and a server
+        that was down is tried at its new one at once. Returns the ids of those that have moved."""
+        with self._lock:
+            self._credentials = credentials
+            moved = [server.id for server in servers if self.servers[server.id] != server]
+            for server in servers:
+                if server.id in moved:
+                    self.servers[server.id] = server
+                    self._targets[server.id] = look_up_number(server)
+                    self._circuits[server.id].try_soon()
+                    self._close_idle(server.id)
+        return moved
+
+    # ------------------------------------------------------------------ connections
+
+    def fresh(self, id: int) -> Connection:
+        """A new connection. Raises OSError if that is known to be in vain."""
+        server, targets = self.servers[id], self._targets[id]
+        if not targets:
+            raise UnknownHostError(errno.EHOSTUNREACH, f"its host name {server.host!r} cannot be resolved")
+        return Connection(server, targets[0], self._credentials, self.clock())
+
+    def borrow(self, id: int) -> Connection | None:
+        """An idle connection, or None if there is none. Its server may have closed it. Raises what `catch_up` does."""
+        while True:
+            with self._lock:
+                if not self._idle[id]:
+                    return None
+                connection = self._idle[id].pop()
+            if (connection.ready and not connection.owed) or self.catch_up(connection):
+                return connection
+
+    def borrow_unasked(self, id: int) -> Connection | None:
+        """An idle connection that owes nothing, to a server that is up, if there is one. Whether the server has closed
+        it since is not looked at: the borrower finds out."""
+        with self._lock:
+            idle = self._idle[id]
+            if not idle or not self._circuits[id].up:
+                return None
+            return idle.pop() if idle[-1].ready and not idle[-1].owed else None
+
+    def catch_up(self, connection: Connection) -> bool:
+        """Read what has come on a connection that was idle. False, and closed, if it is of no further use.
+
+        Raises, with the connection closed, what `Connection.advance` does; TimeoutError if an answer is overdue: a
+        server that nobody waits for, since the others are faster, is found out here when it hangs; unless it is slow
+        together with others.
+        """
+        try:
+            moved = connection.catch_up()
+        except OSError:
+            connection.close()
+            return False
+        except BaseException:
+            connection.close()
+            raise
+        due = connection.owed_until if connection.ready else connection.opened_at + AUTHENTICATION_S
+        if due is None or (now := self.clock()) < max(due, self.excused_at + AUTHENTICATION_S):
+            return True
+        since = None if moved else connection.silent_since()
+        is_slow = since is not None and is_waited_for(since, now) and self.are_slow(connection)
+        if is_slow and not connection.is_peer_gone():
+            return True
+        connection.close()
+        if moved:  # it answers; it was this side that did not look
+            return False
+        raise TimeoutError(errno.ETIMEDOUT, "it has owed an answer for too long")
+
+    def give_back(self, connection: Connection) -> None:
+        """An exchange has no more use for it, and it can be used again."""
+        id = connection.server.id
+        with self._lock:
+            idle = self._idle[id]
+            if not self._closed and len(idle) < MAX_IDLE:
+                if connection.ready and not connection.owed:
+                    idle.append(connection)  # the next to be borrowed
+                else:
+                    idle.insert(0, connection)
+                return
+        connection.close()
+
+    def take_ordered(self) -> OrderedLines:
+        """The connections for requests in order, as the exchange before left them; new ones if others use them."""
+        with self._lock:
+            return self._ordered.pop() if self._ordered else OrderedLines()
+
+    def put_back(self, ordered: OrderedLines) -> None:
+        """An exchange has no more use for them."""
+        with self._lock:
+            if not self._closed and len(self._ordered) < MAX_ORDERED:
+                self._ordered.append(ordered)
+                return
+        ordered.close()
+
+    def close(self) -> None:
+        """Close all idle connections, and those that are given back from now on."""
+        with self._lock:
+            self._closed = True
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close all idle connections."""
+        with self._lock:
+            for id in self.servers:
+                self._close_idle(id)
+
+    def _at_rest(self, id: int) -> Iterator[Connection]:
+        """The idle connections to this server. The caller has the lock."""
+        yield from self._idle[id]
+        for ordered in self._ordered:
+            if id in ordered.connections:
+                yield ordered.connections[id]
+
+    def _close_idle(self, id: int) -> None:
+        """Close the idle connections to this server. The caller has the lock."""
+        for connection in self._idle[id]:
+            connection.close()
+        self._idle[id].clear()
+        for ordered in self._ordered:
+            ordered.drop(id)

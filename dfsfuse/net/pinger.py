@@ -1,0 +1,96 @@
+"""Tries servers that are down, finds out which were killed, and asks full ones for room, so that no request need do it.
+
+One thread for each `Pinger`, between `start` and `stop`; it is a daemon, so a process that forgets `stop` can end.
+A fork does not take it along: start it after the fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Final
+
+from dfs_server.protocol.messages import GetPosition, GetStatus
+from dfsfuse.net.exchange import Call, Exchange, Failure
+from dfsfuse.net.lines import Lines
+
+STALL_S: Final = 1.0
+STOP_S: Final = 2.0
+GLANCE_S: Final = 0.1
+"""How often the thread looks up from trials under way: for `stop`, and for trials that are due meanwhile."""
+
+WATCH_S: Final = 0.2
+"""How often idle connections are looked at: whether their server has closed them."""
+
+RETRY_S: Final = 1.0
+"""After a failure that nobody foresaw."""
+
+log = logging.getLogger(__name__)
+
+
+class Pinger:
+    """The thread."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._under_trial: set[int] = set()  # this and the next: by the thread only
+        self._told: set[str] = set()  # what was said of servers that a person must put right
+
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="dfsfuse-pinger", daemon=True)
+            self._thread.start()
+            self._lines.tried_elsewhere = True
+
+    def stop(self) -> None:
+        """Stop it; returns when it has ended (unless the name service keeps it; it ends by itself then)."""
+        if self._thread is not None:
+            self._stopping = True
+            self._lines.changed.set()
+            self._thread.join(STOP_S)
+            self._thread = None
+            self._lines.tried_elsewhere = False
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._under_trial.clear()
+            try:
+                with Exchange(self._lines, trial=True) as exchange:
+                    while not self._stopping:
+                        self._lines.changed.clear()
+                        self._look_after(exchange)
+            except Exception:
+                log.exception("trying servers failed in a way nobody foresaw; it goes on")
+                self._lines.changed.clear()
+                if not self._stopping:
+                    self._lines.changed.wait(RETRY_S)
+
+    def _look_after(self, exchange: Exchange) -> None:
+        """Begin the trials that are due, and wait a moment."""
+        due_at, down = self._lines.next_trial()
+        for id in down:
+            if id not in self._under_trial and self._lines.claim(id):
+                self._lines.look_up(id)
+                self._under_trial.add(id)
+                exchange.start(Call(id, GetPosition(), stall_s=STALL_S))
+        for id in self._lines.room.to_ask():
+            if id not in self._under_trial:
+                self._under_trial.add(id)
+                exchange.start(Call(id, GetStatus(), stall_s=STALL_S))
+        if exchange.unfinished():
+            self._glance(exchange)
+        else:
+            wait_s = WATCH_S if due_at is None else min(WATCH_S, due_at - self._lines.clock())
+            self._lines.changed.wait(max(0.0, wait_s))
+            self._lines.notice_hang_ups()
+
+    def _glance(self, exchange: Exchange) -> None:
+        outcome = exchange.next(GLANCE_S)
+        if outcome is not None:
+            self._under_trial.remove(outcome.call.server)
+            if isinstance(outcome, Failure) and outcome.text not in self._told and outcome.error is not None:
+                log.warning("%s", outcome.text)
+                self._told.add(outcome.text)

@@ -1,0 +1,1 @@
+"""Whether a namespace is as it should be, and putting it right."""

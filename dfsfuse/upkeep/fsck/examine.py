@@ -1,0 +1,96 @@
+"""Are the records of a namespace's map sound? `examine` says what is not, and how to put it right. Pure.
+
+What it says of a sound map is nothing. What it changes loses nothing; what it does not understand it leaves alone and
+says so. The changes hold for the map that was looked at: `mend` makes them only while what they rest on is unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dfsfuse.namespace.map.transactions import MapStore, Transaction
+from dfsfuse.upkeep.fsck import data as fsck_data
+from dfsfuse.upkeep.fsck import records as fsck_records
+from dfsfuse.upkeep.fsck.data import Placed
+from dfsfuse.upkeep.fsck.names import Names
+from dfsfuse.upkeep.fsck.records import Draft, Finding, Items
+
+KEYS_AT_ONCE: Final = 500
+"""So many changes go into one batch; most maps need fewer in all."""
+BYTES_AT_ONCE: Final = 1_000_000
+"""And about so much at most: an inode with extended attributes may have 64 KiB."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found in one state of the map."""
+
+    findings: list[Finding]
+    draft: Draft
+    segments: list[Placed]
+    path: Callable[[int], bytes]
+    """Of an inode."""
+    files: int
+    folders: int
+    is_all_understood: bool
+    """Could everything be read? Else nobody may say that something is referred to by nobody."""
+
+
+def examine(items: Items, now_ns: int) -> Examined:
+    """Look at a whole map, all of it at one slot."""
+    contents = fsck_records.read(items)
+    draft = Draft(items)
+    strange = [Finding("cannot be read", _where(key), f"{why}: left alone", key) for key, why in contents.strange]
+    names = Names(contents, draft, now_ns)
+    findings = strange + names.check()
+    findings += fsck_data.check(contents, draft, names.path)
+    return Examined(
+        findings,
+        draft,
+        list(fsck_data.segments(contents)),
+        names.path,
+        files=sum(not inode.is_directory for inode in contents.inodes.values()),
+        folders=sum(inode.is_directory for inode in contents.inodes.values()),
+        is_all_understood=not contents.strange,
+    )
+
+
+def mend(store: MapStore, draft: Draft) -> bool:
+    """Make the changes. False if somebody changed what they rest on: then look again. Raises DfsError."""
+    guards = draft.expected(draft.guards - set(draft.changes))
+    for portion in _portions(sorted(draft.changes.items(), key=lambda change: change[0])):
+        expected = {**guards, **draft.expected(portion)}
+
+        def work(tx: Transaction, portion: dict[bytes, bytes | None] = portion, expected: Mapping[bytes, bytes | None] = expected) -> bool:  # fmt: skip # noqa: E501
+            if tx.get_many(list(expected)) != list(expected.values()):
+                return False
+            for key, value in portion.items():
+                if value is None:
+                    tx.delete(key)
+                else:
+                    tx.put(key, value)
+            return True
+
+        if not store.transact(work):
+            return False
+    return True
+
+
+def _portions(changes: list[tuple[bytes, bytes | None]]) -> Iterator[dict[bytes, bytes | None]]:
+    portion: dict[bytes, bytes | None] = {}
+    size = 0
+    for key, value in changes:
+        cost = len(key) + len(value or b"")
+        if portion and (len(portion) == KEYS_AT_ONCE or size + cost > BYTES_AT_ONCE):
+            yield portion
+            portion, size = {}, 0
+        portion[key] = value
+        size += cost
+    if portion:
+        yield portion
+
+
+def _where(key: bytes) -> bytes:
+    return b"(key %s)" % key.hex().encode()

@@ -1,0 +1,142 @@
+"""fsck: one look at a whole namespace after the other, and repairs in between if they are wanted.
+
+    1. the servers' maps      `compare`
+    2. the map's records      snapshot, `examine`, `mend`; again until nothing more is to be mended
+    3. the pieces             on their homes? `heal` makes what is missing
+    4. orphans                pieces that nobody refers to: `sweep`
+    5. mounts that died       their sessions and locks, since the beginning: `fsck_sessions`
+
+Nothing is repaired that would lose something; and nothing at all while the servers' maps differ: what is read may be
+the damaged one, and all that it has lost would be put right, or swept, on the others too. One thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from dfsfuse.data.transport import ClusterLike
+from dfsfuse.errors import UnavailableError
+from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.namespace.map.transactions import MapStore
+from dfsfuse.upkeep.fsck import pieces as fsck_pieces
+from dfsfuse.upkeep.fsck.examine import Examined, examine, mend
+from dfsfuse.upkeep.fsck.pieces import Pieces
+from dfsfuse.upkeep.fsck.records import Finding
+from dfsfuse.upkeep.fsck.sessions import Sessions
+from dfsfuse.upkeep.fsck.snapshot import Asked, Comparison, compare, snapshot
+from dfsfuse.upkeep.heal.healing import Healer
+from dfsfuse.upkeep.heal.report import Report as Healed
+from dfsfuse.upkeep.map_reader import MapReader
+from dfsfuse.upkeep.sweep.sessions import Remains
+from dfsfuse.upkeep.sweep.sweeping import Sweeper, Swept, claim
+
+PASSES: Final = 8
+"""Mending is tried again so often when others change the same records meanwhile."""
+
+
+class Servers(ClusterLike, Asked, Protocol):
+    """What is needed of a `Cluster`."""
+
+
+@dataclass
+class Checked:
+    """All that came of it."""
+
+    findings: list[Finding] = field(default_factory=list)
+    """In the map's records, and there still."""
+    mended: list[Finding] = field(default_factory=list)
+    files: int = 0
+    folders: int = 0
+    slot: int = 0
+    is_newest: bool = True
+    """Did a quorum answer? Else there may be newer changes that nobody can see now."""
+    path: Callable[[int], bytes] = lambda ino: b"(inode %d)" % ino
+    comparison: Comparison = field(default_factory=lambda: Comparison(frozenset(), {}, {}))
+    pieces: Pieces = field(default_factory=Pieces)
+    healed: Healed | None = None
+    swept: Swept = field(default_factory=Swept)
+    remains: Remains = field(default_factory=Remains)
+    """Of mounts that died. They harm nobody, and the namespace is sound with them."""
+    are_buried: bool = False
+    """Were they ended?"""
+
+    @property
+    def may_repair(self) -> bool:
+        """Is it known what is right?"""
+        return not self.comparison.differing
+
+    @property
+    def is_sound(self) -> bool:
+        """Is all as it should be, as far as it was looked at: and was all looked at?"""
+        lacking = len(self.pieces.lacks) if self.healed is None else self.healed.still_lacking
+        left = self.swept.orphans - self.swept.dropped
+        unheard = {**self.comparison.absent, **self.pieces.unheard, **self.swept.unheard}
+        doubts = self.comparison.differing or self.comparison.undecided or self.swept.hindrance or unheard
+        return self.is_newest and not (self.findings or lacking or left or doubts)
+
+
+class Fsck:
+    """See the module. `step` hears what is looked at now, `told` how many items have been looked at."""
+
+    def __init__(
+        self,
+        cluster: Servers,
+        store: MapStore,
+        new_log: Callable[[], QuorumLog],
+        *,
+        now_ns: Callable[[], int],
+        client: bytes,
+        step: Callable[[str], None] = lambda _: None,
+        told: Callable[[int], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._log = new_log()
+        self._pages = MapReader(self._log)
+        self._now_ns = now_ns
+        self._client = client
+        self._step = step
+        self._told = told
+        self._clock = clock
+        self._pause = pause
+
+    def run(self, *, repair: bool) -> Checked:
+        """Look at everything. Raises DfsError."""
+        checked = Checked()
+        sessions = Sessions(self._pages, self._clock, self._pause)
+        self._step("comparing the servers' maps")
+        checked.comparison = compare(self._cluster, self._log, self._told)
+        repair = repair and checked.may_repair
+        examined = self._records(checked, repair=repair)
+        self._step("asking for the pieces")
+        checked.pieces = fsck_pieces.check(self._cluster, self._pages, examined.segments, self._told)
+        if repair and (checked.pieces.lacks or checked.pieces.away):
+            self._step("healing")
+            checked.healed = Healer(self._cluster, self._pages, self._store).heal()
+        self._step("looking for orphans")
+        may_drop = repair and claim(self._store, self._now_ns(), self._client, every_ns=0)
+        checked.swept = Sweeper(self._cluster, self._pages).sweep(drop=may_drop)
+        if repair and not may_drop and checked.swept.orphans and not checked.swept.hindrance:
+            checked.swept.hindrance = "a newer program sweeps here, in a way that this one does not know"
+        self._step("waiting for signs of life of those that hold locks")
+        checked.remains = sessions.bury(self._store) if repair else sessions.remains()
+        checked.are_buried = repair
+        return checked
+
+    def _records(self, checked: Checked, *, repair: bool) -> Examined:
+        self._step("reading the map")
+        for _ in range(PASSES):
+            state = snapshot(self._log, self._told)
+            examined = examine(state.items, self._now_ns())
+            checked.findings, checked.slot, checked.is_newest = examined.findings, state.slot, state.is_newest
+            checked.files, checked.folders, checked.path = examined.files, examined.folders, examined.path
+            if not repair or not examined.draft.changes:
+                return examined
+            if mend(self._store, examined.draft):
+                checked.mended += [finding for finding in examined.findings if finding.mends]
+        raise UnavailableError("others change the same files without pause: try again when less is written")

@@ -1,0 +1,1 @@
+"""Two copies of every piece: what lacks one gets it."""

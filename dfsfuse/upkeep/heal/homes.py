@@ -1,0 +1,62 @@
+"""Which homes the records name: changed when pieces have moved, in transactions. Pure but for the transaction.
+
+Nothing is changed that is not as it was read: a segment that was dropped, or moved by somebody else, is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from dfsfuse.data import extents
+from dfsfuse.data.extents import Segment
+from dfsfuse.data.placement import Homes
+from dfsfuse.namespace.map.transactions import Transaction
+from dfsfuse.vfs.write import regions
+
+STEP_RECORDS: Final = 32
+"""So many records are changed at once: each may have 16 KiB, and a batch not more than 2 MiB."""
+
+
+class Rehome(NamedTuple):
+    """The segment, as it was read in the record with this key, is to have these homes; perhaps those that it has."""
+
+    key: bytes
+    segment: Segment
+    homes: Homes
+
+
+def portions(changes: Sequence[Rehome]) -> Iterator[list[Rehome]]:
+    """The changes in portions for one transaction each, all of one record together."""
+    keys = list(dict.fromkeys(change.key for change in changes))
+    for start in range(0, len(keys), STEP_RECORDS):
+        portion = set(keys[start : start + STEP_RECORDS])
+        yield [change for change in changes if change.key in portion]
+
+
+def save(tx: Transaction, changes: Sequence[Rehome]) -> frozenset[bytes]:
+    """Make the records name these homes. Returns the ids of the segments for which they do so now: not those that have
+    been dropped or moved since they were read."""
+    keys = list(dict.fromkeys(change.key for change in changes))
+    confirmed: set[bytes] = set()
+    for key, value in zip(keys, tx.get_many(keys), strict=True):
+        if value is None:
+            continue
+        try:
+            region = regions.decode(value)
+        except OSError:
+            continue
+        wanted = {change.segment.id: change for change in changes if change.key == key}
+        segments = []
+        for segment in region.segments:
+            change = wanted.get(segment.id)
+            if change is not None and change.segment == segment:
+                confirmed.add(segment.id)
+                segments.append(msgspec.structs.replace(segment, homes=change.homes))
+            else:
+                segments.append(segment)
+        if tuple(segments) != region.segments:
+            tx.put(key, extents.encode(msgspec.structs.replace(region, segments=tuple(segments))))
+    return frozenset(confirmed)

@@ -1,0 +1,225 @@
+"""Copies of pieces made on other servers: fetched, checked against the metadata's digests, put.
+
+A window at a time, so that memory is bounded: its pieces are fetched side by side, then put side by side, small ones in
+batches. A source that fails or sends what is not the piece is followed by the next one. What fails is a value, told for
+each move; nothing unchecked is ever put. Bandwidth is taken from a bucket before each window.
+
+Knows segments and servers; knows no files, no records, and not why a copy is wanted. One thread at a time. Nothing
+waits for longer than `GLANCE_S` without looking whether it is to stop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from dfs_server.protocol.messages import PutPiece, PutPieces, Request
+from dfs_server.protocol.piece_messages import MAX_PUT_PIECES_BYTES
+from dfs_server.protocol.pieces import block_digests
+from dfs_server.protocol.status import Status
+from dfsfuse.data.extents import Segment
+from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES
+from dfsfuse.data.transport import ClusterLike, ExchangeLike
+from dfsfuse.errors import StoppedError
+from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.upkeep import whole_pieces
+from dfsfuse.upkeep.heal.bandwidth import Bucket
+
+STALL_S: Final = 4.0
+GLANCE_S: Final = 0.25
+WINDOW_BYTES: Final = 8 * 1024 * 1024
+WINDOW_MOVES: Final = 512
+LEAST_COST_BYTES: Final = 16 * 1024
+"""What a piece takes from the bucket at least: small ones cost requests and not bytes."""
+UNFIT: Final = (Status.DIGEST_MISMATCH, Status.NOT_FOUND, Status.IO_ERROR)
+"""Said of a piece, these mean that the server has no good copy of it."""
+
+Place = tuple[bytes, int, int]
+"""Segment, number of the piece, server."""
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """A copy to be made. `replace`: what the target has under this name is not the piece."""
+
+    segment: Segment
+    number: int
+    target: int
+    sources: tuple[int, ...]
+    replace: bool = False
+
+    @property
+    def is_small(self) -> bool:
+        """Is it kept with the small pieces?"""
+        return self.segment.length <= INLINE_SEGMENT_MAX_BYTES
+
+    @property
+    def size_bytes(self) -> int:
+        """The piece's length."""
+        return whole_pieces.length_of(self.segment, self.number)
+
+
+@dataclass
+class Moved:
+    """What came of some moves."""
+
+    done: list[Move] = field(default_factory=list)
+    failed: dict[Move, str] = field(default_factory=dict)
+    """And why, in a sentence that names the server; empty if no server that answers has the piece."""
+    unfit: dict[Place, str] = field(default_factory=dict)
+    """Copies that were found to be bad or missing on the way, and what is wrong with them."""
+
+
+class Mover:
+    """See the module. `wait` waits so many seconds, and says whether to stop."""
+
+    def __init__(
+        self,
+        cluster: ClusterLike,
+        bucket: Bucket,
+        wait: Callable[[float], bool],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster = cluster
+        self._bucket = bucket
+        self._wait = wait
+        self._clock = clock
+        self._out: dict[int, str] = {}
+        """Targets that are full or do not answer: nothing more is tried there until `begin`."""
+
+    def begin(self) -> None:
+        """Another round: targets that failed are tried again."""
+        self._out.clear()
+
+    def pause(self, cost: int) -> None:
+        """Wait until so many bytes may be moved. Raises `StoppedError`."""
+        if self._wait(self._bucket.take(cost, self._clock())):
+            raise StoppedError
+
+    def move(self, moves: Sequence[Move]) -> Iterator[Moved]:
+        """Make these copies; gives the outcome of each window. Raises `StoppedError`, `AuthenticationError`."""
+        for window in _windows(moves, self._bucket.portion_bytes(WINDOW_BYTES)):
+            cost = sum(max(move.size_bytes, LEAST_COST_BYTES) for move in window)
+            self.pause(cost)
+            outcome = Moved()
+            self._put(self._fetch(window, outcome), outcome)
+            yield outcome
+
+    # -------------------------------------------------------------- down
+
+    def _fetch(self, window: Sequence[Move], outcome: Moved) -> list[tuple[Move, bytes | memoryview]]:
+        found: list[tuple[Move, bytes | memoryview]] = []
+        said: dict[Move, list[str]] = {move: [] for move in window}
+        with self._cluster.exchange() as exchange:
+            calls: dict[Call, tuple[Move, list[int], memoryview]] = {}
+
+            def ask(move: Move, sources: list[int]) -> None:
+                if move.target in self._out:
+                    outcome.failed[move] = self._out[move.target]
+                elif move.size_bytes == 0 and whole_pieces.is_piece(move.segment, move.number, b""):
+                    found.append((move, b""))
+                elif not sources:
+                    outcome.failed[move] = "; ".join(said[move])
+                else:
+                    sink = memoryview(bytearray(move.size_bytes))
+                    call = Call(sources[0], whole_pieces.request(move.segment, move.number), sink=sink, stall_s=STALL_S)
+                    calls[call] = (move, sources[1:], sink)
+                    exchange.start(call)
+
+            for move in window:
+                ask(move, list(move.sources))
+            for result in self._results(exchange, calls):
+                move, others, sink = calls.pop(result.call)
+                problem = self._problem(move, result, sink, outcome)
+                if problem:
+                    said[move].append(problem)
+                    ask(move, others)
+                else:
+                    found.append((move, sink))
+        return found
+
+    def _problem(self, move: Move, result: Answer | Failure, sink: memoryview, outcome: Moved) -> str:
+        """Why this is not the piece; empty if it is."""
+        server = result.call.server
+        place = (move.segment.id, move.number, server)
+        if isinstance(result, Failure):
+            if result.status in UNFIT:
+                outcome.unfit[place] = result.text
+            return result.text
+        what = whole_pieces.problem(move.segment, move.number, result.reply, result.payload_bytes, sink)
+        if not what:
+            return ""
+        text = outcome.unfit[place] = f"{self._cluster.names[server]} {what}"
+        return text
+
+    # -------------------------------------------------------------- up
+
+    def _put(self, found: list[tuple[Move, bytes | memoryview]], outcome: Moved) -> None:
+        with self._cluster.exchange() as exchange:
+            calls: dict[Call, list[Move]] = {}
+
+            def start(target: int, request: Request, moves: list[Move], payload: tuple[memoryview, ...] = ()) -> None:
+                call = Call(target, request, payload=payload, stall_s=STALL_S)
+                calls[call] = moves
+                exchange.start(call)
+
+            for move, data in found:
+                if not move.is_small:
+                    digests = block_digests(data)
+                    request = PutPiece(move.segment.id, move.number, digests, replace=move.replace)
+                    start(move.target, request, [move], (memoryview(data),))
+            for target, batch in _batches([item for item in found if item[0].is_small]):
+                pieces = tuple((move.segment.id, move.number, bytes(data)) for move, data in batch)
+                start(target, PutPieces(pieces), [move for move, _ in batch])
+            for result in self._results(exchange, calls):
+                moves = calls.pop(result.call)
+                if isinstance(result, Answer):
+                    outcome.done += moves
+                    continue
+                outcome.failed.update(dict.fromkeys(moves, result.text))
+                if result.status in (None, Status.NO_SPACE):
+                    self._out[result.call.server] = result.text
+
+    def _results(self, exchange: ExchangeLike, calls: Mapping[Call, object]) -> Iterator[Answer | Failure]:
+        """What comes of these calls, until there are no more."""
+        while calls:
+            result = exchange.next(GLANCE_S)
+            if result is not None:
+                yield result
+            elif self._wait(0.0):
+                raise StoppedError
+
+
+def _windows(moves: Sequence[Move], most_bytes: int) -> Iterator[list[Move]]:
+    """The moves in their order, in windows of so many bytes; one move at least."""
+    window: list[Move] = []
+    size = 0
+    for move in moves:
+        if window and (len(window) >= WINDOW_MOVES or size + move.size_bytes > most_bytes):
+            yield window
+            window, size = [], 0
+        window.append(move)
+        size += move.size_bytes
+    if window:
+        yield window
+
+
+def _batches(
+    found: Sequence[tuple[Move, bytes | memoryview]],
+) -> Iterator[tuple[int, list[tuple[Move, bytes | memoryview]]]]:
+    """Small pieces by target, in portions that one request may have."""
+    for target in sorted({move.target for move, _ in found}):
+        theirs = [item for item in found if item[0].target == target]
+        portion: list[tuple[Move, bytes | memoryview]] = []
+        size = 0
+        for item in theirs:
+            if portion and size + len(item[1]) > MAX_PUT_PIECES_BYTES:
+                yield target, portion
+                portion, size = [], 0
+            portion.append(item)
+            size += len(item[1])
+        if portion:
+            yield target, portion

@@ -1,0 +1,208 @@
+"""What healing saw, did, and had to leave: numbers, for those who wait and for those who ask later. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from dfsfuse.data.extents import Segment
+from dfsfuse.data.placement import COPIES
+from dfsfuse.namespace.ops.bad_copies import Place
+from dfsfuse.namespace.records import keys
+from dfsfuse.upkeep import whole_pieces
+from dfsfuse.upkeep.heal import plan as heal_plan
+from dfsfuse.upkeep.heal.plan import Holders, Transfer
+
+REASONS_MAX: Final = 8
+"""So many different reasons are kept; more do not help anybody."""
+
+
+NAMED_MAX: Final = 5
+"""So many files that are incomplete are named."""
+
+
+class SubjectLike(Protocol):
+    """A segment with what is known of its copies: see `heal.Subject`."""
+
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def segment(self) -> Segment: ...
+    @property
+    def holders(self) -> Holders: ...
+    def transfers(self) -> tuple[Transfer, ...]: ...
+    def settled(self) -> heal_plan.Settled: ...
+
+
+class MoveLike(Protocol):
+    """See `moving.Move`."""
+
+    @property
+    def target(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+
+class MovedLike(Protocol):
+    """What came of some moves: see `moving.Moved`."""
+
+    @property
+    def done(self) -> Sequence[MoveLike]: ...
+    @property
+    def failed(self) -> Mapping[Any, str]: ...
+    @property
+    def unfit(self) -> Mapping[Place, str]: ...
+
+
+@dataclass
+class Files:
+    """How many different files came by, where those of one file come one behind the other."""
+
+    count: int = 0
+    _last: int | None = None
+
+    def add(self, ino: int) -> None:
+        """Something of this file."""
+        self.count += ino != self._last
+        self._last = ino
+
+
+@dataclass
+class Report:
+    """Counts of segments, unless it says otherwise."""
+
+    segments: int = 0
+    """Looked at."""
+    lacking: int = 0
+    """Of which some piece had fewer than two copies that could be had."""
+    incomplete: int = 0
+    """Of which some piece had none (these are lacking too)."""
+    to_heal: int = 0
+    """Of which copies can be made now, since the servers that should have them answer."""
+    astray: int = 0
+    """With two copies of everything, but not all on the homes of the ring, or with copies too many."""
+    bytes_to_copy: int = 0
+    """What it takes to give all of them what they lack."""
+    unreadable: int = 0
+    """Records that cannot be read: what they refer to is not known."""
+    files: Files = field(default_factory=Files)
+    files_lacking: Files = field(default_factory=Files)
+    files_incomplete: Files = field(default_factory=Files)
+    """The same as `segments`, `lacking` and `incomplete`, of files."""
+    noted: frozenset[Place] = frozenset()
+    """Copies that were noted as bad in the map when it was looked: each counts as missing."""
+    absent: Counter[int] = field(default_factory=Counter)
+    """By server: copies of what is lacking that can be made there, since it answers and has no good one."""
+    needed: Counter[int] = field(default_factory=Counter)
+    """By server: segments of which it has the only copy of some piece that can be had."""
+
+    copied: Counter[int] = field(default_factory=Counter)
+    """Copies of pieces made, by server."""
+    bytes_copied: int = 0
+    went_home: int = 0
+    """Whose record names other homes now."""
+    dropped: int = 0
+    """Superfluous copies of pieces."""
+    bad: int = 0
+    """Copies of pieces that were found to be bad or gone when they were read."""
+    healed: int = 0
+    """That lacked a copy and no longer do. Grows with the copies; `left` counts it anew."""
+    still_lacking: int = 0
+    still_incomplete: int = 0
+    still_files_lacking: Files = field(default_factory=Files)
+    still_files_incomplete: Files = field(default_factory=Files)
+    incomplete_inos: list[int] = field(default_factory=list)
+    """The first few of these files."""
+    seen_incomplete_inos: list[int] = field(default_factory=list)
+    """The first few that were incomplete before anything was done."""
+    reasons: dict[str, None] = field(default_factory=dict)
+    """Why copies could not be made, as sentences."""
+
+    @property
+    def is_work(self) -> bool:
+        """Is there something that can be done now?"""
+        return bool(self.to_heal or self.astray)
+
+    def seen(self, subject: SubjectLike) -> None:
+        """A segment was looked at."""
+        self.segments += 1
+        copies = heal_plan.copies(subject.holders)
+        transfers = subject.transfers()
+        ino = keys.number_in(subject.key)
+        self.files.add(ino)
+        if copies < COPIES:
+            self.lacking += 1
+            self.files_lacking.add(ino)
+            self.needed.update({server for have in subject.holders.values() if len(have) == 1 for server in have})
+            self.absent.update(transfer.target for transfer in transfers if transfer.sources)
+        if copies == 0:
+            self.incomplete += 1
+            self.files_incomplete.add(ino)
+            _name(self.seen_incomplete_inos, ino)
+        if any(t.sources for t in transfers):
+            self.to_heal += 1
+            self.bytes_to_copy += sum(whole_pieces.length_of(subject.segment, t.number) for t in transfers if t.sources)
+        if copies >= COPIES:
+            homes, drops = subject.settled()
+            self.astray += bool(transfers or drops or homes != subject.segment.homes)
+
+    def left(self, subject: SubjectLike) -> None:
+        """A segment was healed as far as that is possible just now; what `seen` counted was before."""
+        copies = heal_plan.copies(subject.holders)
+        ino = keys.number_in(subject.key)
+        if copies < COPIES:
+            self.still_lacking += 1
+            self.still_files_lacking.add(ino)
+        if copies == 0:
+            self.still_incomplete += 1
+            _name(self.incomplete_inos, ino)
+            self.still_files_incomplete.add(ino)
+        self.healed = self.lacking - self.still_lacking
+
+    def as_left(self) -> Report:
+        """What is so after it: as a survey would count, but for which servers are needed."""
+        return Report(
+            segments=self.segments,
+            lacking=self.still_lacking,
+            incomplete=self.still_incomplete,
+            unreadable=self.unreadable,
+            files=self.files,
+            files_lacking=self.still_files_lacking,
+            files_incomplete=self.still_files_incomplete,
+        )
+
+    def nothing_done(self) -> None:
+        """Nothing was to be done, or could be: what was seen is what is left."""
+        self.still_lacking, self.still_incomplete = self.lacking, self.incomplete
+        self.still_files_lacking, self.still_files_incomplete = self.files_lacking, self.files_incomplete
+        self.incomplete_inos = list(self.seen_incomplete_inos)
+
+    def moved(self, moved: MovedLike) -> None:
+        """Some copies were made, or not."""
+        for move in moved.done:
+            self.copied[move.target] += 1
+            self.bytes_copied += move.size_bytes
+        self.bad += len(moved.unfit)
+        for text in moved.failed.values():
+            if text and len(self.reasons) < REASONS_MAX:
+                self.reasons.setdefault(text)
+
+    def told(self, names: Mapping[int, str]) -> str:
+        """What was done, as a sentence's part."""
+        done = []
+        if self.copied:
+            where = ", ".join(f"{count} on {names[server]}" for server, count in sorted(self.copied.items()))
+            done.append(f"{self.copied.total()} copies of pieces made ({where}; {self.bytes_copied / 2**20:.1f} MiB)")
+        if self.went_home:
+            done.append(f"{self.went_home} parts of files brought home")
+        if self.dropped:
+            done.append(f"{self.dropped} superfluous copies dropped")
+        return ", ".join(done) or "nothing to do"
+
+
+def _name(inos: list[int], ino: int) -> None:
+    """Add a file to those that are named, of which there are a few."""
+    if len(inos) < NAMED_MAX and ino not in inos:
+        inos.append(ino)

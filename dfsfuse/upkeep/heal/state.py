@@ -1,0 +1,211 @@
+"""How far healing is, as a record in the map: for other mounts, which need not do the same, and for `dfc status`. Pure.
+
+Runs are numbered. Who begins one takes the place of the record as it was read (`claim`), so of two that begin at once
+one does. The record changes all the time while its run goes on, since it has a beat: who finds it unchanged for
+`SILENT_S`, by the own clock, takes its healer for dead. No clock is compared with another one's.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+import msgspec
+
+from dfsfuse.namespace.map.transactions import Transaction
+from dfsfuse.namespace.records import keys
+from dfsfuse.upkeep.heal.report import Report
+
+FORMAT: Final = 1
+SILENT_S: Final = 20.0
+"""A healer writes every two seconds; one that has not been heard for so long is gone."""
+
+KEY: Final = keys.HEALING
+"""Where the record is."""
+HEALING: Final = "healing"
+DONE: Final = "done"
+STOPPED: Final = "stopped"
+
+
+class ServerSeen(NamedTuple):
+    """A server while data was counted. Another disk, or more bad pieces, and the count may not be true any more."""
+
+    identity: bytes
+    """Of its folder; empty if it did not answer."""
+    quarantined: int = 0
+    """How many bad pieces it had found by itself."""
+
+
+class HealState(msgspec.Struct, frozen=True, array_like=True):
+    """The record. Counts are of segments."""
+
+    format: int
+    run: int
+    phase: str
+    beat: int
+    changed_ns: int
+    """By the clock of who wrote it: for people."""
+    segments: int
+    """In all, when the run began."""
+    lacking: int
+    """Those that lack a copy of some piece; when it is done, those that still do."""
+    incomplete: int
+    """Those of which some piece has no copy that can be had."""
+    bytes_total: int
+    bytes_done: int
+    rate_bytes_s: int
+    files: int = 0
+    files_lacking: int = 0
+    files_incomplete: int = 0
+    """The same as `segments`, `lacking` and `incomplete`, of files that have data."""
+    servers: tuple[ServerSeen, ...] = ()
+    """The four, in the order of their ids, as they were when the run began; none in a record of an older version."""
+
+    @property
+    def left_s(self) -> float | None:
+        """When it will be done, in seconds; None if nobody can say."""
+        if self.phase != HEALING or not self.rate_bytes_s:
+            return None
+        return max(0, self.bytes_total - self.bytes_done) / self.rate_bytes_s
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(HealState)
+
+
+def encode(state: HealState) -> bytes:
+    """The record as stored in the map."""
+    return _encoder.encode(state)
+
+
+def decode(data: bytes | None) -> HealState | None:
+    """The record in these bytes; None if there is none, or it is of another version: it is no more than news."""
+    if data is None:
+        return None
+    try:
+        state = _decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return state if state.format == FORMAT else None
+
+
+def claim(tx: Transaction, seen: bytes | None, state: HealState) -> bytes | None:
+    """Put `state` in the place of the record that was seen. The new record; None if that one has changed."""
+    if tx.get(keys.HEALING) != seen:
+        return None
+    new = encode(state)
+    tx.put(keys.HEALING, new)
+    return new
+
+
+def beginning(before: HealState | None, found: Report, now_ns: int, servers: tuple[ServerSeen, ...] = ()) -> HealState:
+    """The next run, after a survey. `servers`: as they were before it."""
+    run = before.run + 1 if before else 1
+    return HealState(
+        FORMAT, run, HEALING, 0, now_ns, found.segments, found.lacking, found.incomplete, found.bytes_to_copy, 0, 0,
+        found.files.count, found.files_lacking.count, found.files_incomplete.count, servers,
+    )  # fmt: skip
+
+
+def going_on(state: HealState, report: Report, ran_s: float, now_ns: int) -> HealState:
+    """The same run, a little later."""
+    return msgspec.structs.replace(
+        state,
+        beat=state.beat + 1,
+        changed_ns=now_ns,
+        lacking=max(0, state.lacking - report.healed),
+        bytes_done=report.bytes_copied,
+        rate_bytes_s=round(report.bytes_copied / ran_s) if ran_s > 0 else 0,
+    )
+
+
+def ended(state: HealState, report: Report, now_ns: int) -> HealState:
+    """The run, when all was looked at."""
+    return msgspec.structs.replace(
+        state,
+        phase=DONE,
+        changed_ns=now_ns,
+        segments=report.segments,
+        lacking=report.still_lacking,
+        incomplete=report.still_incomplete,
+        bytes_done=report.bytes_copied,
+        files=report.files.count,
+        files_lacking=report.still_files_lacking.count,
+        files_incomplete=report.still_files_incomplete.count,
+    )
+
+
+def found_only(state: HealState, found: Report) -> HealState:
+    """The run, if the survey found nothing that can be done now."""
+    return msgspec.structs.replace(state, phase=DONE, lacking=found.lacking, incomplete=found.incomplete)
+
+
+def refuted(state: HealState, found: Report, now_ns: int) -> HealState:
+    """The run that was done, after somebody has counted that more is lacking than it left. Its number stays: this is no
+    run, and nobody who waits for one has got it."""
+    return msgspec.structs.replace(
+        state,
+        beat=state.beat + 1,
+        changed_ns=now_ns,
+        segments=max(state.segments, found.segments),
+        lacking=found.lacking,
+        incomplete=found.incomplete,
+        files=max(state.files, found.files.count),
+        files_lacking=found.files_lacking.count,
+        files_incomplete=found.files_incomplete.count,
+    )
+
+
+def stopped(state: HealState, now_ns: int) -> HealState:
+    """The run is not gone on with: whoever has a reason may begin another one at once."""
+    return msgspec.structs.replace(state, phase=STOPPED, beat=state.beat + 1, changed_ns=now_ns)
+
+
+class Step(Enum):
+    """What a mount's healer does next."""
+
+    REST = auto()
+    WAIT = auto()
+    """Somebody else heals."""
+    RUN = auto()
+
+
+class Turns:
+    """Whether this mount should heal now, or somebody else does or has done it. One thread only."""
+
+    def __init__(self) -> None:
+        self._wanted: int | None = None
+        """This run must be done, or a later one: they began after there was a reason."""
+        self._seen: bytes | None = None
+        self._seen_at = 0.0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Is there a reason to heal?"""
+        return self._wanted is not None
+
+    def want(self, record: bytes | None) -> None:
+        """There is a reason: something may lack a copy. A run that is under way may have passed it already."""
+        state = decode(record)
+        self._wanted = (state.run if state else 0) + 1
+
+    def done(self) -> None:
+        """It was looked at, and all that could be done was."""
+        self._wanted = None
+
+    def next(self, record: bytes | None, now: float) -> Step:
+        """What to do, now that the record is this."""
+        if self._wanted is None:
+            return Step.REST
+        state = decode(record)
+        if state is not None and state.phase == HEALING and not self._is_silent(record, now):
+            return Step.WAIT
+        if state is not None and state.phase == DONE and state.run >= self._wanted:
+            self._wanted = None
+            return Step.REST
+        return Step.RUN
+
+    def _is_silent(self, record: bytes | None, now: float) -> bool:
+        if record != self._seen:
+            self._seen, self._seen_at = record, now
+        return now - self._seen_at >= SILENT_S

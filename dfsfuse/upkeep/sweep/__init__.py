@@ -1,0 +1,1 @@
+"""Pieces and sessions that nobody needs any more go."""

@@ -1,0 +1,1 @@
+"""Locks across mounts, and the session that holds them."""

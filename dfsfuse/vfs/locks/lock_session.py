@@ -1,0 +1,287 @@
+"""What a mount knows of its own session and of others': who holds locks here, until when that is sure, who is dead.
+
+A session that could not be renewed for `SURE_PART` of its lifetime is given up here before others may take it for dead:
+its locks are *lost*. Who held one gets EIO when the file is written to, until he has unlocked or closed it; and when he
+wants another lock on it, since he believes to have the first. Files that such a lock protects without being locked
+themselves (`one_mount.Guarded.protects`) are not written to either.
+
+A holder is remembered with the openings (handles) through which its locks were set. For locks of an open file
+description (flock, `F_OFD_SETLK`) the kernel tells the end of the opening and nothing else, and it does not tell these
+from fcntl locks when they are set.
+
+Asks nobody and waits for nothing. Threads: changed by whoever has the turn (`locking.Locking`); `check` may be called
+by anybody, since it only looks into dictionaries.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from dfsfuse.namespace.ops import lock_sessions
+from dfsfuse.namespace.ops.inodes import error
+from dfsfuse.namespace.ops.lock_sessions import Life, Signs
+
+SURE_PART: Final = 0.75
+RENEW_PART: Final = 0.25
+NEVER: Final = float("-inf")
+
+Place = tuple[int, bytes]
+"""A folder, and a name in it."""
+LocalHolder = tuple[int, bool]
+"""The kernel's number for an owner; is it flock."""
+
+
+@dataclass(eq=False)
+class Holding:
+    """What is known of a holder's locks on a file."""
+
+    handles: set[int] = field(default_factory=set)
+    """The openings through which they were set."""
+    was_granted: bool = False
+    """Whether he was told that he has one. Else a request has failed, and may have been carried out all the same."""
+    may_be_exclusive: bool = False
+    protects: frozenset[Place] = frozenset()
+    """If one of them only one mount may have: what is written under it (`one_mount`)."""
+
+
+class LockSession:
+    """See the module. `new_id` makes ids that nobody else has."""
+
+    def __init__(self, lifetime_s: float, clock: Callable[[], float], new_id: Callable[[], bytes]) -> None:
+        self._lifetime_s = lifetime_s
+        self._clock = clock
+        self._new_id = new_id
+        self.id = new_id()
+        self._beat = 0
+        self._renewed_at = NEVER
+        self.is_recorded = False
+        """Its record may be in the map."""
+        self.held: dict[int, dict[LocalHolder, Holding]] = {}
+        """By inode: who holds locks, or may hold some after an error."""
+        self.overdue: dict[int, set[LocalHolder]] = {}
+        """Closed, and the locks could not be ended yet."""
+        self._lost: dict[int, dict[LocalHolder, Holding]] = {}
+        self._protectors: frozenset[int] = frozenset()
+        """Files on which somebody had a lock that protects others."""
+        self.given_up: list[bytes] = []
+        """Sessions of ours that are lost, and whose records may still be there."""
+
+    # -------------------------------------------------------------- the session
+
+    def life(self) -> tuple[Life, float]:
+        """What a transaction needs that begins now; and when now is."""
+        now = self._clock()
+        is_due = now >= self._renewed_at + RENEW_PART * self._lifetime_s
+        self._beat += is_due
+        self.is_recorded = True
+        sign = lock_sessions.encode_sign(self._beat, self._lifetime_s)
+        return Life(self.id, sign, self.has_locks(), is_due), now
+
+    def has_locks(self) -> bool:
+        """Is there any lock that others must respect?"""
+        return bool(self.held or self.overdue)
+
+    def renewed(self, life: Life, begun: float) -> None:
+        """A transaction with this has made its record durable, or has found it there and recent."""
+        if life.is_due:
+            self._renewed_at = begun
+
+    def is_unsure(self) -> bool:
+        """Might others soon take this mount for dead?"""
+        return self._clock() >= self._renewed_at + SURE_PART * self._lifetime_s
+
+    def ended(self) -> None:
+        """The record was taken out, while there were no locks."""
+        self.is_recorded = False
+        self._renewed_at = NEVER
+
+    def lose(self) -> int:
+        """All locks are lost; go on as a new session. How many holders had some?"""
+        count = sum(map(len, self.held.values()))
+        for ino, holders in self.held.items():
+            for holder, holding in holders.items():
+                if holding.was_granted:  # else he believes in nothing
+                    self._lost.setdefault(ino, {})[holder] = holding
+        self.given_up.append(self.id)
+        self.held, self.overdue = {}, {}
+        self.id = self._new_id()
+        self.ended()
+        return count
+
+    # -------------------------------------------------------------- who holds
+
+    def holds(self, ino: int, holder: LocalHolder) -> bool:
+        """May he have locks on the file?"""
+        return holder in self.held.get(ino, ())
+
+    def holds_exclusively(self, ino: int, holder: LocalHolder) -> bool:
+        """Whether some of his locks on the file may be exclusive, so that he may have written to it."""
+        holding = self.held.get(ino, {}).get(holder)
+        return holding is not None and holding.may_be_exclusive
+
+    def is_guarded(self, ino: int, holder: LocalHolder) -> bool:
+        """Whether he has a lock on the file that keeps all other mounts from using it."""
+        holding = self.held.get(ino, {}).get(holder)
+        return holding is not None and bool(holding.protects)
+
+    def add(
+        self,
+        ino: int,
+        holder: LocalHolder,
+        handle: int = 0,
+        *,
+        is_exclusive: bool = True,
+        protects: frozenset[Place] = frozenset(),
+    ) -> bool:
+        """He may have locks from now on, set through this opening. Whether he had none through it before."""
+        holding = self.held.setdefault(ino, {}).setdefault(holder, Holding())
+        is_new = handle not in holding.handles
+        holding.handles.add(handle)
+        holding.may_be_exclusive |= is_exclusive
+        if protects:
+            holding.protects = protects
+            self._protectors |= {ino}
+        return is_new
+
+    def granted(self, ino: int, holder: LocalHolder) -> None:
+        """He is told that he has a lock."""
+        self.held[ino][holder].was_granted = True
+
+    def not_through(self, ino: int, holder: LocalHolder, handle: int) -> None:
+        """He has got none through this opening after all; those that he had before stay."""
+        holding = self.held.get(ino, {}).get(holder)
+        if holding is not None:
+            holding.handles.discard(handle)
+
+    def remove(self, ino: int, holder: LocalHolder) -> None:
+        """He has none any more."""
+        _discard(self.held, ino, holder)
+        self._forget_protector(ino)
+
+    def through(self, ino: int, handle: int) -> list[LocalHolder]:
+        """Who has locks on the file that were set through this opening."""
+        return [holder for holder, holding in list(self.held.get(ino, {}).items()) if handle in holding.handles]
+
+    def release(self, ino: int, handle: int) -> list[LocalHolder]:
+        """The opening has ended. Those whose locks end with it: who has set them through no other one.
+
+        A process that holds fcntl locks and closes a descriptor has been forgotten before (FLUSH). The kernel may have
+        given the number of an owner that is gone to another one: who has set a lock through an opening that is still
+        there keeps it.
+        """
+        ended = []
+        for holder in self.through(ino, handle):
+            handles = self.held[ino][holder].handles
+            handles.discard(handle)
+            if not handles:
+                ended.append(holder)
+        return ended
+
+    def is_overdue(self, ino: int, holder: LocalHolder) -> bool:
+        """Was he gone before his locks could be ended?"""
+        return holder in self.overdue.get(ino, ())
+
+    def postpone(self, ino: int, holder: LocalHolder) -> None:
+        """He is gone, and his locks could not be ended."""
+        self.remove(ino, holder)
+        self.overdue.setdefault(ino, set()).add(holder)
+
+    def caught_up(self, ino: int, holder: LocalHolder) -> None:
+        """They could after all."""
+        _discard(self.overdue, ino, holder)
+
+    def forgive(self, ino: int, holder: LocalHolder) -> bool:
+        """He knows that his locks are lost, or is gone. Were they?"""
+        was_lost = self.has_lost(ino, holder)
+        _discard(self._lost, ino, holder)
+        self._forget_protector(ino)
+        return was_lost
+
+    def forgive_through(self, ino: int, handle: int) -> bool:
+        """The same for all who had set them through this opening, which has ended, and through no other."""
+        was_lost = False
+        for holder, holding in list(self._lost.get(ino, {}).items()):
+            if handle in holding.handles:
+                holding.handles.discard(handle)
+                was_lost = True
+                if not holding.handles:
+                    _discard(self._lost, ino, holder)
+        self._forget_protector(ino)
+        return was_lost
+
+    def has_lost(self, ino: int, holder: LocalHolder) -> bool:
+        """Whether his locks on the file were lost, and he was not told yet at an end of them."""
+        return holder in self._lost.get(ino, ())
+
+    def check(self, ino: int, places: Callable[[], Iterable[Place]] = tuple) -> None:
+        """Raises OSError (EIO) if somebody here works on the file under locks that are lost. `places`: its names."""
+        if ino in self._lost or (ino in self.held and self.is_unsure()):
+            raise lost()
+        if self._protectors and (self._lost or self.is_unsure()):
+            names = set(places())
+            for protector in self._protectors:
+                for holding in (*self._lost.get(protector, {}).values(), *self._unsure(protector)):
+                    if not names.isdisjoint(holding.protects):
+                        raise lost()
+
+    def _unsure(self, ino: int) -> Iterable[Holding]:
+        return list(self.held.get(ino, {}).values()) if self.is_unsure() else ()
+
+    def _forget_protector(self, ino: int) -> None:
+        if ino in self._protectors and ino not in self.held and ino not in self._lost:
+            self._protectors -= {ino}
+
+
+def lost() -> OSError:
+    """What who works under lost locks is told."""
+    return error(errno.EIO, "the locks on this file were lost: too few servers could be reached for too long")
+
+
+class Witness:
+    """For how long others' sessions have shown no sign of life."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[bytes, tuple[bytes, float]] = {}
+        """By session: its record, and when it is dead if the record is still that."""
+
+    def saw(self, signs: Signs, own: Iterable[bytes]) -> None:
+        """These records are there now."""
+        for session, sign in signs.items():
+            known = self._seen.get(session)
+            if session not in own and (known is None or known[0] != sign):
+                self._seen[session] = sign, self._clock() + _patience_s(sign)
+
+    def dead(self) -> Signs:
+        """Sessions that have been silent for too long, unless their records are others by now."""
+        now = self._clock()
+        return {session: sign for session, (sign, until) in list(self._seen.items()) if now > until}
+
+    def forget(self, sessions: Iterable[bytes]) -> None:
+        """They are dealt with."""
+        for session in sessions:
+            self._seen.pop(session, None)
+
+
+def _patience_s(sign: bytes) -> float:
+    """What a program of another version has written is left to such programs."""
+    try:
+        return lock_sessions.lifetime_s(sign)
+    except OSError:
+        return float("inf")
+
+
+def _discard(
+    holders: dict[int, set[LocalHolder]] | dict[int, dict[LocalHolder, Holding]], ino: int, holder: LocalHolder
+) -> None:
+    found = holders.get(ino)
+    if found is not None:
+        if isinstance(found, set):
+            found.discard(holder)
+        else:
+            found.pop(holder, None)
+        if not found:
+            del holders[ino]

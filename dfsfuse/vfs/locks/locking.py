@@ -1,0 +1,512 @@
+"""Locks across mounts: flock and fcntl locks are in the map, so that every mount of the namespace respects them.
+
+- A lock is taken and ended by a transaction: at one moment, for everybody (`dfsfuse.namespace.ops.lock_sessions`).
+- A lock that must wait occupies no thread of the caller. One thread here asks again for all that wait, within
+  milliseconds at first and then less often, and at once when a lock of this mount ends. First come, first served within
+  the mount; but who holds a lock on the file already does not queue behind those who wait for him.
+- Who gets a lock sees what was written before it was free: the map is at the batch that set the lock, or later; and if
+  anything was saved since the last time, the kernel is told to forget the file before the lock is answered.
+- Who ends a lock, makes an exclusive one a shared one, or closes a file, has the file's data made durable first.
+- fcntl locks end when their owner closes any descriptor of the file (`closing`, `closed`); flock and OFD locks when
+  the opening ends through which they were set (`releasing`, `released`). The first of each two makes the data durable,
+  and may be tried as often as it fails; the second ends the locks.
+- Some locks only one mount may have at a time, though they are shared ones (`one_mount`).
+- A mount that dies is silent, and then its locks end (`lock_session`).
+
+Threads: any number of callers. `_turn` is held during a transaction on locks, over the network, and guards `_session`
+and `_witness`; `_news` guards who waits, and is never held while anything is waited for. Two threads of its own,
+started when they are needed: one gives signs of life, one asks for who waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+import msgspec
+
+from dfsfuse.errors import DfsError
+from dfsfuse.namespace.map.transactions import MapStore, Transaction, View
+from dfsfuse.namespace.ops import lock_sessions
+from dfsfuse.namespace.ops.inodes import error
+from dfsfuse.namespace.ops.lock_sessions import Place, SessionLostError, Taken
+from dfsfuse.namespace.records import locks
+from dfsfuse.namespace.records.locks import END_OF_ALL, Lock
+from dfsfuse.vfs.context import log
+from dfsfuse.vfs.locks.lock_session import RENEW_PART, LocalHolder, LockSession, Witness, lost
+from dfsfuse.vfs.locks.one_mount import Guarded
+
+LIFETIME_S: Final = 10.0
+POLL_FIRST_S: Final = 0.005
+POLL_LAST_S: Final = 0.1
+POLL_GROWTH: Final = 1.3
+NEWEST_DURABLE_S: Final = 1e-9
+"""The newest state, without what another mount has answered and not committed: locks are committed when answered."""
+REMEMBERED_MAX: Final = 10_000
+
+
+def since_boot() -> float:
+    """Seconds that go on while the machine sleeps, as they do for other machines."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Answer(Protocol):
+    """Who asked for a lock. Answered once; False means that it was interrupted and answered before."""
+
+    def done(self) -> bool: ...
+    def fail(self, error: int) -> bool: ...
+    def on_interrupt(self, callback: Callable[[], None]) -> None: ...
+
+
+@dataclass(eq=False)
+class Waiter:
+    """A wish for a lock. Its `session` is filled in when it is tried."""
+
+    ino: int
+    wanted: Lock
+    answer: Answer
+    waits: bool
+    handle: int
+    """The opening through which it is to be set."""
+    guard: Guarded | None
+    """Why only one mount may have it."""
+
+    @property
+    def holder(self) -> LocalHolder:
+        """Who it would be."""
+        return self.wanted.owner, self.wanted.is_flock
+
+    @property
+    def is_for_one_mount(self) -> bool:
+        """Whether only one mount may have locks on these bytes."""
+        return self.guard is not None and self.guard.beside is None
+
+    @property
+    def beside(self) -> Place | None:
+        """Where no other mount may have a lock."""
+        if self.guard is None or self.guard.beside is None:
+            return None
+        return Place(*self.guard.beside, self.guard.guard.byte)
+
+
+class Locking:
+    """See the module. `save` makes the data of an inode durable that is not yet."""
+
+    def __init__(
+        self,
+        store: MapStore,
+        save: Callable[[int], None],
+        *,
+        lifetime_s: float = LIFETIME_S,
+        clock: Callable[[], float] = since_boot,
+        new_id: Callable[[], bytes] = lambda: os.urandom(8),
+    ) -> None:
+        self._store = store
+        self._save = save
+        self._lifetime_s = lifetime_s
+        self._session = LockSession(lifetime_s, clock, new_id)
+        self._witness = Witness(clock)
+        self._turn = threading.Lock()
+        self._news = threading.Condition()
+        self._waiting: list[Waiter] = []
+        """In the order in which they came."""
+        self._is_news = False
+        self._stop = threading.Event()
+        self._threads: dict[str, threading.Thread] = {}
+        self._refused: set[int] = set()
+        """Files of which it was said that another mount uses them."""
+        self._shown: dict[int, bytes | None] = {}
+        """The inode's record when the kernel was last told to forget it."""
+        self.on_change: Callable[[int, Callable[[], None]], object] = lambda _, then: then()
+        """Others have changed the file: what is cached of it is old. Calls `then` once when that is dropped, or cannot
+        be; at once or on another thread."""
+
+    # ------------------------------------------------------------------ for bindings
+
+    def test(self, ino: int, wanted: Lock) -> Lock | None:
+        """A lock that is in the way."""
+
+        dead = self._witness.dead()
+
+        def look(view: View) -> Lock | None:
+            return locks.in_the_way(lock_sessions.living(view, ino, dead)[0], wanted)
+
+        wanted = msgspec.structs.replace(wanted, session=self._session.id)
+        return self._store.read(look, max_age_s=NEWEST_DURABLE_S)
+
+    def may_have_written(self, ino: int, owner: int, *, is_flock: bool) -> bool:
+        """Whether he may have an exclusive lock on the file, and another mount is owed what he wrote when it ends."""
+        holder = owner, is_flock
+        return self._session.holds_exclusively(ino, holder) and not self._session.is_guarded(ino, holder)
+
+    def lock(
+        self, ino: int, wanted: Lock, answer: Answer, *, wait: bool, handle: int = 0, guard: Guarded | None = None
+    ) -> None:
+        """Set a lock, and answer when it is set. If it cannot be at once: EAGAIN, or with `wait` later. `guard`: while
+        another mount has a lock there, it is EAGAIN also with `wait`."""
+        waiter = Waiter(ino, wanted, answer, wait, handle, guard)
+        if not wanted.is_exclusive and self._session.holds_exclusively(ino, waiter.holder):
+            self._save(ino)  # others may read it from then on
+        if wait and self._is_behind(waiter):
+            self._queue(waiter)
+            return
+        taken = self._try(waiter)
+        if taken.obstacle is None:
+            self._granted(waiter, taken)
+        elif not self._is_refused(waiter, taken.obstacle) and wait:
+            self._queue(waiter)
+        else:
+            answer.fail(errno.EAGAIN)
+
+    def _is_refused(self, waiter: Waiter, obstacle: Lock) -> bool:
+        """Whether it is not to be waited for: another mount uses what only one may."""
+        wanted = msgspec.structs.replace(waiter.wanted, session=self._session.id)
+        if waiter.guard is None or obstacle.excludes(wanted):
+            return False
+        if waiter.ino not in self._refused:  # programs ask again and again: it is said once
+            self._refused.add(waiter.ino)
+            log.warning("%s", waiter.guard.refusal)
+        return True
+
+    def unlock(self, ino: int, owner: int, start: int = 0, end: int = END_OF_ALL, *, is_flock: bool) -> None:
+        """End what he holds of these bytes. What he wrote is durable and visible before. Raises what keeps it from
+        that, and (once) that his locks were lost."""
+        holder = owner, is_flock
+        was_lost = self._were_lost(ino, holder)
+        if self._session.holds(ino, holder):
+            self._save(ino)
+            with self._turn:
+                self._give(ino, holder, start, end)
+            self._tell()
+        if was_lost:
+            raise error(errno.EIO, "the locks on this file were lost before they were ended")
+
+    def closing(self, ino: int, owner: int) -> None:
+        """He closes a descriptor of the file: what he may have written under his fcntl locks is durable when this
+        returns. Raises what keeps it from that; the locks are as before."""
+        if self._session.holds(ino, (owner, False)):
+            self._save(ino)
+
+    def closed(self, ino: int, owner: int) -> None:
+        """He has closed a descriptor of the file, or is gone: all his fcntl locks on it end, whatever happens, and he
+        is forgotten. What could be saved was saved before (`closing`). Raises (once) that his locks were lost."""
+        holder = owner, False
+        was_lost = self._were_lost(ino, holder)
+        if self._session.holds(ino, holder):
+            with self._turn:
+                self._end(ino, [holder])
+            self._tell()
+        if was_lost:
+            raise error(errno.EIO, "the locks on this file were lost while it was open")
+
+    def releasing(self, ino: int, handle: int) -> None:
+        """The opening is about to end: as `closing`, for locks that were set through it alone."""
+        if self._session.through(ino, handle):
+            self._save(ino)
+
+    def released(self, ino: int, handle: int) -> None:
+        """The opening has ended: what is left of locks that were set through it alone ends, whatever happens: flock and
+        OFD locks. What could be saved was saved before (`releasing`)."""
+        self._session.forgive_through(ino, handle)
+        if self._session.through(ino, handle):
+            with self._turn:
+                self._end(ino, self._session.release(ino, handle))
+            self._tell()
+
+    def check(self, ino: int, places: Callable[[], Iterable[tuple[int, bytes]]] = tuple) -> None:
+        """Before a write. Raises OSError (EIO) if locks on the file were lost, or one that protects a file with one of
+        these names (folder and name)."""
+        self._session.check(ino, places)
+
+    def close(self) -> None:
+        """The mount ends, and so do its locks. Who still waits is not answered."""
+        self._stop.set()
+        self._tell()
+        for thread in list(self._threads.values()):
+            thread.join()
+        with self._turn, contextlib.suppress(DfsError):
+            self._end_sessions(also_own=True)
+
+    # ------------------------------------------------------------------ transactions (with the turn)
+
+    def _try(self, waiter: Waiter) -> Taken:
+        """Ask for a lock once. Raises OSError (EIO) if the holder has lost locks on the file and does not know yet."""
+        with self._turn:
+            if self._session.held and self._session.is_unsure():
+                self._lose()
+            try:
+                return self._take(waiter)
+            except SessionLostError:
+                self._lose()
+                return self._take(waiter)
+
+    def _take(self, waiter: Waiter) -> Taken:
+        session, ino, holder = self._session, waiter.ino, waiter.holder
+        if session.has_lost(ino, holder):
+            raise lost()
+        life, begun = session.life()
+        wanted = msgspec.structs.replace(waiter.wanted, session=session.id)
+        dead = self._witness.dead()
+        afresh = session.is_overdue(ino, holder)
+        gives_way = waiter.waits and wanted.is_flock and session.holds(ino, holder)
+
+        def work(tx: Transaction) -> Taken:
+            return lock_sessions.take(
+                tx,
+                ino,
+                wanted,
+                life,
+                dead,
+                afresh=afresh,
+                gives_way=gives_way,
+                one_mount=waiter.is_for_one_mount,
+                beside=waiter.beside,
+            )
+
+        had_some = session.holds(ino, holder)
+        # from now on, also if it is not known whether it is done
+        is_new = session.add(
+            ino,
+            holder,
+            waiter.handle,
+            is_exclusive=wanted.is_exclusive,
+            protects=frozenset() if waiter.guard is None else waiter.guard.protects,
+        )
+        taken = self._store.transact(work)
+        self._witness.saw(taken.signs, [session.id])
+        if taken.obstacle is None:
+            session.granted(ino, holder)
+            session.renewed(life, begun)
+            if session.is_unsure():  # it took so long that the sign is nearly an old one
+                self._renew()
+            session.caught_up(ino, holder)
+            self._witness.forget(dead)
+            self._start("lock-session", self._give_signs)
+        elif gives_way or not had_some:
+            session.remove(ino, holder)
+        elif is_new:
+            session.not_through(ino, holder, waiter.handle)
+        return taken
+
+    def _give(
+        self, ino: int, holder: LocalHolder, start: int = 0, end: int = END_OF_ALL, restored: locks.Locks = ()
+    ) -> None:
+        whole = self._session.id, *holder
+        if not self._store.transact(lambda tx: lock_sessions.give(tx, ino, whole, start, end, restored)):
+            self._session.remove(ino, holder)
+
+    def _end(self, ino: int, holders: list[LocalHolder]) -> None:
+        """End all their locks on the file, now or later. With the turn."""
+        for holder in holders:
+            try:
+                self._give(ino, holder)
+            except DfsError as failure:
+                log.warning("inode %d: a lock could not be ended yet: %s", ino, failure)
+                self._session.postpone(ino, holder)
+
+    def _take_back(self, waiter: Waiter, taken: Taken) -> None:
+        """Nobody wants the lock that was just set: all is as before, unless the holder is gone."""
+        holder, wanted = waiter.holder, waiter.wanted
+        with self._turn:
+            before = taken.before if self._session.holds(waiter.ino, holder) else ()
+            if any(lock.session != self._session.id for lock in before):
+                return
+            try:
+                self._give(waiter.ino, holder, wanted.start, wanted.end, before)
+            except DfsError as failure:
+                log.warning("inode %d: a lock that nobody waits for could not be ended yet: %s", waiter.ino, failure)
+        self._tell()
+
+    def _were_lost(self, ino: int, holder: LocalHolder) -> bool:
+        """Were his locks lost, and was he not told so at an end of them yet?"""
+        if self._session.holds(ino, holder) and self._session.is_unsure():
+            with self._turn:
+                if self._session.held and self._session.is_unsure():
+                    self._lose()
+        return self._session.forgive(ino, holder)
+
+    def _lose(self) -> None:
+        count = self._session.lose()
+        log.error(
+            "the locks of %d holders on this mount are lost: too few servers could be reached for too long", count
+        )
+
+    def _end_sessions(self, *, also_own: bool) -> None:
+        session = self._session
+        gone = [*session.given_up, *([session.id] if also_own and session.is_recorded else [])]
+
+        def work(tx: Transaction) -> None:
+            for each in gone:
+                lock_sessions.end(tx, each)
+
+        if gone:
+            self._store.transact(work)
+            session.given_up.clear()
+            if also_own:
+                session.ended()
+
+    # ------------------------------------------------------------------ signs of life (a thread)
+
+    def _give_signs(self) -> None:
+        while not self._stop.wait(RENEW_PART * self._lifetime_s):
+            try:
+                self.beat()
+            except Exception as failure:  # noqa: BLE001 (it is tried again)
+                log.warning("this mount's locks could not be renewed: %s", failure)
+
+    def beat(self) -> None:
+        """Renew the session, if there are locks; end it, if there are none."""
+        with self._turn:
+            session = self._session
+            if session.held and session.is_unsure():
+                self._lose()
+            self._end_sessions(also_own=not session.has_locks())
+            for ino, holders in list(session.overdue.items()):
+                for holder in list(holders):
+                    self._give(ino, holder)
+                    session.caught_up(ino, holder)
+            if session.has_locks():
+                try:
+                    self._renew()
+                except SessionLostError:
+                    self._lose()
+
+    def _renew(self) -> None:
+        life, begun = self._session.life()
+        self._store.transact(lambda tx: lock_sessions.renew(tx, life))
+        self._session.renewed(life, begun)
+
+    # ------------------------------------------------------------------ waiting (a thread)
+
+    def _is_behind(self, waiter: Waiter, among: list[Waiter] | None = None) -> bool:
+        """Does somebody wait for what this one would take away?"""
+        if self._session.holds(waiter.ino, waiter.holder):
+            return False
+        with self._news:
+            earlier = self._waiting if among is None else among
+            return any(other.ino == waiter.ino and other.wanted.excludes(waiter.wanted) for other in earlier)
+
+    def _queue(self, waiter: Waiter) -> None:
+        with self._news:
+            self._waiting.append(waiter)
+            self._is_news = True
+            self._news.notify_all()
+        self._start("lock-waiter", self._ask_for_waiting)
+        waiter.answer.on_interrupt(lambda: self._interrupted(waiter))
+
+    def _interrupted(self, waiter: Waiter) -> None:
+        """If the lock is set at this very moment, it is taken back by whoever finds that it was answered."""
+        self._dequeue(waiter)
+        waiter.answer.fail(errno.EINTR)
+
+    def _dequeue(self, waiter: Waiter) -> None:
+        with self._news:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            self._is_news = True
+            self._news.notify_all()
+
+    def _tell(self) -> None:
+        """A lock of this mount has ended."""
+        with self._news:
+            self._is_news = True
+            self._news.notify_all()
+
+    def _ask_for_waiting(self) -> None:
+        pause_s = POLL_FIRST_S
+        while not self._stop.is_set():
+            with self._news:
+                if not self._is_news:
+                    self._news.wait(pause_s if self._waiting else None)
+                pause_s = POLL_FIRST_S if self._is_news else min(pause_s * POLL_GROWTH, POLL_LAST_S)
+                self._is_news = False
+                waiting = list(self._waiting)
+            try:
+                if waiting and self._ask_for(waiting):
+                    pause_s = POLL_FIRST_S
+            except Exception as failure:  # noqa: BLE001 (they wait on)
+                log.info("%d locks are waited for: %s", len(waiting), failure)
+                pause_s = POLL_LAST_S
+
+    def _ask_for(self, waiting: list[Waiter]) -> bool:
+        """Look who can have what he waits for, or never can. Could anybody be answered?"""
+        inos = {waiter.ino for waiter in waiting}
+        dead = self._witness.dead()
+
+        def look(view: View) -> dict[int, tuple[locks.Locks, lock_sessions.Signs]]:
+            return {ino: _living(view, ino, dead) for ino in inos}
+
+        found = self._store.read(look, max_age_s=NEWEST_DURABLE_S)
+        with self._turn:
+            for _, signs in found.values():
+                self._witness.saw(signs, [self._session.id])
+        blocked: list[Waiter] = []
+        is_any = False
+        for waiter in waiting:
+            if waiter not in self._waiting:  # interrupted meanwhile
+                continue
+            wanted = msgspec.structs.replace(waiter.wanted, session=self._session.id)
+            obstacle = locks.in_the_way(found[waiter.ino][0], wanted, one_mount=waiter.is_for_one_mount)
+            if obstacle is None and not self._is_behind(waiter, blocked):
+                try:
+                    taken = self._try(waiter)
+                except OSError as failure:  # he gets none, however long he waits
+                    is_any = True
+                    self._dequeue(waiter)
+                    waiter.answer.fail(failure.errno or errno.EIO)
+                    continue
+                obstacle = taken.obstacle
+                if obstacle is None:
+                    is_any = True
+                    self._granted(waiter, taken)
+                    continue
+            if obstacle is not None and self._is_refused(waiter, obstacle):
+                self._dequeue(waiter)
+                waiter.answer.fail(errno.EAGAIN)
+                continue
+            blocked.append(waiter)
+        return is_any
+
+    def _granted(self, waiter: Waiter, taken: Taken) -> None:
+        self._dequeue(waiter)
+        ino = waiter.ino
+        if waiter.guard is not None:
+            self._refused.discard(ino)
+        if self._shown.get(ino) == taken.inode:
+            self._answer(waiter, taken)
+        else:
+            self.on_change(ino, partial(self._forgotten, waiter, taken))
+
+    def _forgotten(self, waiter: Waiter, taken: Taken) -> None:
+        """The kernel has forgotten what it had of the file."""
+        if len(self._shown) >= REMEMBERED_MAX:
+            self._shown.clear()
+        self._shown[waiter.ino] = taken.inode
+        self._answer(waiter, taken)
+
+    def _answer(self, waiter: Waiter, taken: Taken) -> None:
+        if not waiter.answer.done():
+            self._take_back(waiter, taken)
+
+    # ------------------------------------------------------------------ threads
+
+    def _start(self, name: str, run: Callable[[], None]) -> None:
+        with self._news:
+            if name not in self._threads and not self._stop.is_set():
+                self._threads[name] = thread = threading.Thread(target=run, name=name, daemon=True)
+                thread.start()
+
+
+def _living(view: View, ino: int, dead: lock_sessions.Signs) -> tuple[locks.Locks, lock_sessions.Signs]:
+    """The inode's locks that count. None if they cannot be read: who tries to set one is told so."""
+    try:
+        return lock_sessions.living(view, ino, dead)
+    except OSError:
+        return (), {}

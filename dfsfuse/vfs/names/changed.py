@@ -1,0 +1,27 @@
+"""What another mount has changed, said in inodes and names instead of keys. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dfsfuse.namespace.records import keys
+
+
+class Changed(NamedTuple):
+    """A name in the folder `ino`; or the inode itself: its attributes, or its data too."""
+
+    ino: int
+    name: bytes | None = None
+    is_data: bool = False
+
+
+def changes_of(changed_keys: Iterable[bytes]) -> list[Changed]:
+    """What these keys stand for, as far as somebody who looks at files could see it."""
+    changes = []
+    for key in changed_keys:
+        if key.startswith(b"d/"):
+            changes.append(Changed(keys.number_in(key), keys.name_of(key)))
+        elif key.startswith((b"i/", b"e/")):
+            changes.append(Changed(keys.number_in(key), is_data=key.startswith(b"e/")))
+    return changes

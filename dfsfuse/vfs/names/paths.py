@@ -1,0 +1,78 @@
+"""From paths to inodes, for callers that have only paths (a path-based binding, scripts).
+
+Paths are bytes, absolute within the namespace (a missing leading slash is forgiven). Symbolic links are not followed:
+the kernel does that. `..` is refused: callers normalise before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+
+from dfsfuse.namespace.ops.directories import check_name
+from dfsfuse.namespace.ops.inodes import error
+from dfsfuse.namespace.records.keys import ROOT
+from dfsfuse.vfs.attributes import Attributes
+from dfsfuse.vfs.vfs import Vfs
+from dfsfuse.vfs.write.putting import Progress
+
+
+def components(path: bytes) -> list[bytes]:
+    """The names in a path. Raises OSError (EINVAL for `..` and NUL, ENAMETOOLONG)."""
+    names = [name for name in path.split(b"/") if name not in (b"", b".")]
+    for name in names:
+        check_name(name)
+    return names
+
+
+def lookup(vfs: Vfs, path: bytes) -> Attributes:
+    """What is at the path. Raises OSError (ENOENT, ENOTDIR...)."""
+    names = components(path)
+    return vfs.resolve(names) if names else vfs.getattr(ROOT)
+
+
+def resolve(vfs: Vfs, path: bytes, *, newest: bool = False) -> int:
+    """The inode at the path, in the newest state if so asked. Raises OSError (ENOENT, ENOTDIR...)."""
+    names = components(path)
+    return vfs.resolve(names, newest=newest).ino if names else ROOT
+
+
+def split(vfs: Vfs, path: bytes) -> tuple[int, bytes]:
+    """The inode of the folder that the last name is in, and that name, which need not exist. Raises OSError (ENOENT,
+    ENOTDIR; EBUSY for the root, which is in no folder)."""
+    names = components(path)
+    if not names:
+        raise error(errno.EBUSY)
+    return (vfs.resolve(names[:-1]).ino if names[:-1] else ROOT), names[-1]
+
+
+def make_folders(vfs: Vfs, path: bytes, mode: int = 0o755) -> int:
+    """The folder at the path, made with those above it if it is not there. Raises OSError (ENOTDIR)."""
+    ino = ROOT
+    for name in components(path):
+        try:
+            ino = vfs.lookup(ino, name).ino
+        except FileNotFoundError:
+            try:
+                ino = vfs.mkdir(ino, name, mode, os.getuid(), os.getgid()).ino
+            except FileExistsError:  # somebody else was faster
+                ino = vfs.lookup(ino, name).ino
+    return ino
+
+
+def put(
+    vfs: Vfs,
+    path: bytes,
+    chunks: Iterable[bytes],
+    *,
+    parents: bool = False,
+    mode: int = 0o644,
+    progress: Progress | None = None,
+) -> Attributes:
+    """Put a whole file at the path; `parents` makes the folders above it. See `Vfs.put_stream`."""
+    names = components(path)
+    if parents and names[:-1]:
+        make_folders(vfs, b"/".join(names[:-1]))
+    parent, name = split(vfs, path)
+    return vfs.put_stream(parent, name, chunks, mode=mode, progress=progress)

@@ -1,0 +1,159 @@
+"""setattr(): mode, owner, times and size.
+
+A size is reached in steps of bounded batches, the last of which makes the other changes too. Unsaved data of the file
+is saved first; or given up, if the new size is 0; or stays as it is, if the file has that size with it. The region that
+was cut is told to the compactor if it has too many extents, or if little is left to show of its segments. Threads:
+`OpenFile.commit_lock` is held: no flush comes between.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from contextlib import nullcontext
+
+import msgspec
+
+from dfsfuse.namespace.map.transactions import Transaction
+from dfsfuse.namespace.ops import directories, inodes
+from dfsfuse.namespace.ops.directories import Way
+from dfsfuse.namespace.ops.inodes import error
+from dfsfuse.namespace.records import inode as records
+from dfsfuse.namespace.records.inode import Inode
+from dfsfuse.vfs.attributes import AttributeChanges
+from dfsfuse.vfs.context import FILE_MAX_BYTES, Context
+from dfsfuse.vfs.names.removal import Reaper
+from dfsfuse.vfs.open.open_file import OpenFile, Sealed
+from dfsfuse.vfs.write import regions
+from dfsfuse.vfs.write.compaction import Compactor
+from dfsfuse.vfs.write.saving import Saver
+from dfsfuse.vfs.write.uploads import Uploads
+
+
+def changed(inode: Inode, changes: AttributeChanges, now_ns: int) -> Inode:
+    """The inode with all but the size changed."""
+    mode = inode.mode
+    if changes.mode is not None:
+        mode = stat.S_IFMT(inode.mode) | stat.S_IMODE(changes.mode)
+    return msgspec.structs.replace(
+        inode,
+        mode=mode,
+        uid=inode.uid if changes.uid is None else changes.uid,
+        gid=inode.gid if changes.gid is None else changes.gid,
+        atime_ns=inode.atime_ns if changes.atime_ns is None else records.clamped_time(changes.atime_ns),
+        mtime_ns=inode.mtime_ns if changes.mtime_ns is None else records.clamped_time(changes.mtime_ns),
+        ctime_ns=inodes.change_time_ns(inode, now_ns),
+    )
+
+
+class Changer:
+    """See the module. Has no state."""
+
+    def __init__(self, context: Context, saver: Saver, uploads: Uploads, reaper: Reaper, compactor: Compactor) -> None:
+        self._compactor = compactor
+        self._context = context
+        self._reaper = reaper
+        self._saver = saver
+        self._uploads = uploads
+
+    def change(self, ino: int, changes: AttributeChanges, file: OpenFile | None, way: Way = ()) -> Inode:
+        """Make the changes; `file` if it is open here (pinned by the caller). `way`: by which names the caller has
+        come. Raises OSError (ENOENT, EISDIR...; ESTALE if one of them is another one's)."""
+        with file.commit_lock if file is not None else nullcontext():
+            if changes.size is None:
+                inode = self._change_attributes(ino, changes, way)
+            else:
+                inode = self._resize(ino, changes.size, changes, file, way)
+            if file is not None and changes.mtime_ns is not None:
+                with file.lock:
+                    file.written_ns = None  # the time that was set stays, until something is written again
+            return inode
+
+    def _change_attributes(self, ino: int, changes: AttributeChanges, way: Way) -> Inode:
+        now_ns = self._context.clock()
+
+        def work(tx: Transaction) -> Inode:
+            inode = inodes.load(tx, ino)
+            directories.check_way(tx, way)
+            inode = changed(inode, changes, now_ns)
+            inodes.save(tx, ino, inode)
+            return inode
+
+        return self._context.store.transact(work, durable=False)
+
+    def _keep_size(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile, way: Way) -> Inode | None:
+        """If that is the size which the file has with its unsaved data, this changes its times, as on ext4, and nothing
+        has to be saved for it. None: it is not, or there is no such data, or nobody can tell."""
+        with file.lock:
+            if not file.has_data or any(item.is_doubtful for item in file.sealed):
+                return None
+            appended = file.end - file.start if file.is_appended else 0
+            end = 0 if file.is_appended else file.end
+        now_ns = self._context.clock()
+
+        def work(tx: Transaction) -> Inode | None:
+            inode = inodes.load(tx, ino)
+            directories.check_way(tx, way)
+            if max(inode.size + appended, end) != size:
+                return None
+            inode = changed(msgspec.structs.replace(inode, mtime_ns=now_ns), changes, now_ns)
+            inodes.save(tx, ino, inode)
+            return inode
+
+        inode = self._context.store.transact(work, durable=False)
+        if inode is not None:
+            with file.lock:
+                file.written_ns = max(now_ns, file.written_ns or now_ns)
+        return inode
+
+    def _resize(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile | None, way: Way) -> Inode:
+        if size < 0:
+            raise error(errno.EINVAL)
+        if size > FILE_MAX_BYTES:
+            raise error(errno.EFBIG)
+        if file is not None and size and (kept := self._keep_size(ino, size, changes, file, way)) is not None:
+            return kept
+        doomed: list[Sealed] = []
+        if file is not None and size:
+            self._saver.save_locked(file)
+        elif file is not None:
+            with file.lock:
+                file.seal_all()
+                doomed = list(file.sealed)
+                file.cuts += bool(doomed)
+        now_ns = self._context.clock()
+
+        def step(tx: Transaction) -> tuple[Inode, bool, list[int]]:
+            before = inodes.load(tx, ino)
+            if not before.is_file:
+                raise error(errno.EISDIR if before.is_directory else errno.EINVAL)
+            directories.check_way(tx, way if is_first else ())
+            inode, is_reached = regions.resize(tx, ino, before, size)
+            crowded = regions.crowded_end(tx, ino, inode) if size < before.size and is_reached else []
+            inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=inodes.change_time_ns(before, now_ns))
+            if is_reached:
+                inode = changed(inode, changes, now_ns)
+            inodes.save(tx, ino, inode)
+            return inode, is_reached, crowded
+
+        is_first, is_reached = True, False
+        try:
+            while not is_reached:
+                inode, is_reached, crowded = self._context.store.transact(step, durable=False)
+                is_first = False  # what has begun is done to the end, whatever name the file gets meanwhile
+        except BaseException:
+            if file is not None:
+                with file.lock:
+                    file.cuts += bool(doomed)
+            raise
+        if file is not None:
+            with file.lock:
+                file.cuts += bool(doomed)
+                file.sealed = [item for item in file.sealed if item not in doomed]
+                file.rotation = inode.rotation
+                if not file.sealed and not file.buffer.dirty_bytes:
+                    file.written_ns = None
+            self._uploads.let_go(file, doomed)
+            self._reaper.drop_later(ino, doomed)  # and not above: if that batch may not have come through, they stay
+        self._compactor.later(ino, crowded)
+        return inode

@@ -1,0 +1,284 @@
+"""Names: lookup, make, link, remove, rename. Each is one transaction; errors are those of a local file system.
+
+An incomplete file is found under its listed name too (incomplete.py), which is tried when the plain one is not there.
+Threads: no state of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TypeVar
+
+from dfsfuse.namespace.map.transactions import Transaction, View
+from dfsfuse.namespace.ops import directories, inodes, renames
+from dfsfuse.namespace.ops.directories import TARGET_MAX_BYTES, Removed, Way
+from dfsfuse.namespace.ops.inodes import error
+from dfsfuse.namespace.records.inode import Inode
+from dfsfuse.namespace.records.keys import ROOT
+from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.health.incomplete import Incomplete
+from dfsfuse.vfs.names.removal import bury
+from dfsfuse.vfs.open.open_files import OpenFiles
+from dfsfuse.vfs.read.access_times import AccessTimes
+
+T = TypeVar("T")
+Found = tuple[int, Inode]
+
+
+class Tree:
+    """See the module."""
+
+    def __init__(self, context: Context, files: OpenFiles, incomplete: Incomplete, access_times: AccessTimes) -> None:
+        self._context = context
+        self._files = files
+        self._incomplete = incomplete
+        self._access_times = access_times
+
+    # ------------------------------------------------------------------ finding
+
+    def lookup(
+        self, parent: int, name: bytes, *, hold: bool = False, found_as: Callable[[bytes, int], None] | None = None
+    ) -> Found:
+        """What has this name in the folder. `.` and `..` too. `hold`: it is kept until it is forgotten. `found_as` is
+        called with the real name and the inode within the read: it must not wait for anything."""
+
+        def step(view: View, name: bytes) -> Found:
+            found = _step(view, parent, name)
+            if hold:
+                self._files.hold(found[0])  # the last thing: a read that came so far is not run again
+            if found_as is not None:
+                found_as(name, found[0])
+            return found
+
+        def find(name: bytes) -> Found:
+            return self._read(lambda view: step(view, name))
+
+        return self._by_either_name(parent, name, find)
+
+    def lookup_listed(
+        self, parent: int, names: Sequence[bytes], found_as: Callable[[Sequence[tuple[bytes, int]]], None]
+    ) -> list[Found | None]:
+        """What has these names in the folder, in one read; each is held until it is forgotten. None: there is no such
+        name, or it is known under its listed name only (`lookup` finds it), or its record is missing. `found_as` is
+        called with names and inodes within the read: it must not wait for anything."""
+
+        def find(view: View) -> list[Found | None]:
+            entries = directories.find_many(view, parent, names)
+            records = iter(inodes.find_many(view, [entry.ino for entry in entries if entry is not None]))
+            found: list[Found | None] = []
+            for entry in entries:
+                inode = None if entry is None else next(records)
+                found.append(None if entry is None or inode is None else (entry.ino, inode))
+            held = iter(self._files.hold_many([one[0] for one in found if one is not None]))  # last, as in `lookup`
+            found = [one if one is not None and next(held) else None for one in found]
+            found_as([(name, one[0]) for name, one in zip(names, found, strict=True) if one is not None])
+            return found
+
+        return self._context.store.read(find, max_age_s=self._context.max_age_s)
+
+    def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> tuple[list[int], Inode]:
+        """What each name of a path from the root on leads to, and the record of the last; symbolic links are not
+        followed.
+
+        `newest`: in the newest state, as open(2) must see it.
+        """
+
+        def walk(view: View) -> tuple[list[int], Inode]:
+            inodes_found: list[int] = []
+            ino = ROOT
+            for name in names[:-1]:
+                ino = directories.lookup(view, ino, name).ino
+                inodes_found.append(ino)
+            if names:
+                ino, inode = _step(view, ino, names[-1])
+                return [*inodes_found, ino], inode
+            return [], inodes.load(view, ino)
+
+        try:
+            return self._context.store.read(walk) if newest else self._read(walk)
+        except FileNotFoundError:
+            slowly: list[int] = []
+            found = ROOT, self._read(lambda view: inodes.load(view, ROOT))
+            for name in names:  # slowly, since any of the names may be a listed one
+                found = self.lookup(found[0], name)
+                slowly.append(found[0])
+            return slowly, found[1]
+
+    def get(self, ino: int) -> Inode:
+        """The inode's record. The first one to look at the root of a new namespace makes it."""
+        inode = self._read(lambda view: inodes.load(view, ino))
+        if ino == ROOT and not inode.ctime_ns and self._context.store.writable():
+            now_ns = self._context.clock()
+            return self._context.store.transact(lambda tx: inodes.make_root(tx, now_ns))
+        return inode
+
+    def readlink(self, ino: int) -> bytes:
+        """The target of a symbolic link. Raises OSError (EINVAL)."""
+        inode = self.get(ino)
+        if not stat.S_ISLNK(inode.mode):
+            raise error(errno.EINVAL)
+        self._access_times.read(ino, inode)
+        return inode.target
+
+    # ------------------------------------------------------------------ making
+
+    def make(
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+        hold: bool = False,
+        way: Way = (),
+    ) -> Found:
+        """A new inode of the type in `mode`, under a free name. `hold`: it is kept until it is forgotten. `way`: by
+        which names the caller has come; ESTALE if one of them is another one's by now."""
+        if len(target) > TARGET_MAX_BYTES:
+            raise error(errno.ENAMETOOLONG)
+        if stat.S_ISLNK(mode) and not target:
+            raise error(errno.ENOENT)
+        ino = self._context.numbers.take()
+        now_ns = self._context.clock()
+        new = inodes.new(mode, uid, gid, now_ns, rdev=rdev, target=target, parent=parent)
+        with self._holding(ino) if hold else nullcontext():
+            return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns), way)
+
+    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, way: Way = ()) -> Inode:
+        """One more name for a file. `hold`, `way`: as above."""
+        now_ns = self._context.clock()
+        with self._holding(ino) if hold else nullcontext():
+            return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns), way)
+
+    @contextmanager
+    def _holding(self, ino: int) -> Iterator[None]:
+        """It is held, unless this fails."""
+        self._files.hold(ino)
+        try:
+            yield
+        except BaseException:
+            self._files.forget(ino, 1)
+            raise
+
+    # ------------------------------------------------------------------ removing and moving
+
+    def unlink(self, parent: int, name: bytes, way: Way = ()) -> None:
+        """Remove a name; with the last one goes the file, when nobody here needs it any more."""
+        now_ns = self._context.clock()
+
+        def remove(name: bytes) -> None:
+            self._remove(lambda tx: directories.unlink(tx, parent, name, now_ns), way)
+
+        self._by_either_name(parent, name, remove)
+
+    def rmdir(self, parent: int, name: bytes, way: Way = ()) -> None:
+        """Remove an empty folder."""
+        if name == b".":
+            raise error(errno.EINVAL)
+        if name == b"..":
+            raise error(errno.ENOTEMPTY)
+        now_ns = self._context.clock()
+        self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns), way)
+
+    def rename(
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int,
+        way: Way = (),
+        owner: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Move an entry, replacing what is there. `owner`: whose the whiteout is that may stay."""
+        now_ns = self._context.clock()
+        left = None
+        if flags & renames.WHITEOUT:
+            left = renames.whiteout(self._context.numbers.take(), *owner, now_ns)
+
+        def move(name: bytes) -> None:
+            def work(tx: Transaction) -> Removed | None:
+                return renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags, left=left)
+
+            self._remove(work, way)
+
+        self._by_either_name(parent, name, move)
+
+    def replace(self, parent: int, name: bytes, ino: int, fill: Callable[[Transaction, Inode | None], Inode]) -> Inode:
+        """Put a file that has no name yet in the place of whatever file has this one. `fill` makes its record, within
+        the transaction and given that of the other file."""
+        now_ns = self._context.clock()
+        made: list[Inode] = []
+
+        def work(tx: Transaction) -> Removed | None:
+            old = directories.find(tx, parent, name)
+            if old is not None and old.is_directory:
+                raise error(errno.EISDIR)
+            inode = fill(tx, None if old is None else inodes.load(tx, old.ino))
+            made[:] = [inode]
+            return directories.replace(tx, parent, name, ino, inode, now_ns)
+
+        self._remove(work)
+        return made[0]
+
+    def _remove(self, work: Callable[[Transaction], Removed | None], way: Way = ()) -> None:
+        """A transaction that may take a last name, and what becomes of the inode then."""
+        doomed: set[int] = set()
+
+        def with_burial(tx: Transaction) -> int | None:
+            removed = work(tx)
+            if removed is None:
+                return None
+            doomed.add(removed.ino)
+            return removed.ino if bury(tx, removed, self._files, self._context) else None
+
+        try:
+            orphan = self._transact(with_burial, way)
+        finally:
+            for ino in doomed:
+                self._files.pardon(ino)
+        if orphan is not None:
+            self._files.orphaned(orphan)
+
+    # ------------------------------------------------------------------ helpers
+
+    def _transact(self, work: Callable[[Transaction], T], way: Way) -> T:
+        """Names need not be durable when they are answered; close() and fsync() see to it."""
+
+        def by_this_way(tx: Transaction) -> T:
+            directories.check_way(tx, way)
+            return work(tx)
+
+        return self._context.store.transact(by_this_way, durable=False)
+
+    def _read(self, work: Callable[[View], T]) -> T:
+        """Read a state that may be a little old; but that something is not there is only said of the newest."""
+        return self._context.store.read(work, max_age_s=self._context.max_age_s, doubted=FileNotFoundError)
+
+    def _by_either_name(self, parent: int, name: bytes, action: Callable[[bytes], T]) -> T:
+        """Do it with the plain name; if there is no such name, with the one that is listed so."""
+        try:
+            return action(name)
+        except FileNotFoundError:
+            real_name = self._incomplete.real_name(parent, name)
+            if real_name is None:
+                raise
+        return action(real_name)
+
+
+def _step(view: View, parent: int, name: bytes) -> Found:
+    if name in (b".", b".."):
+        folder = inodes.load_directory(view, parent)
+        ino = parent if name == b"." else folder.parent
+    else:
+        ino = directories.lookup(view, parent, name).ino
+    found = inodes.find(view, ino)
+    if found is None:  # not ENOENT: to a mirror that has seen the name listed, this would be a removed file
+        raise error(errno.EIO, f"inode {ino} has a name and is missing: `dfc fsck` tells more")
+    return ino, found

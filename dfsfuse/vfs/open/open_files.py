@@ -1,0 +1,172 @@
+"""The table of what this mount still needs: files that are open, and inodes that the kernel knows.
+
+An inode that the kernel has looked up is counted, by number alone, until the kernel forgets it. Like an open file it
+outlives its last name: between LOOKUP and OPEN, or as somebody's working folder, it must not vanish. When nobody needs
+such an orphan any more, `unneeded` is called.
+
+Whether an inode without a name may go at once is decided within the transaction that removes its last name; one that
+is chosen to go cannot be opened or held from then on (it has no name any more). A look-up must therefore hold what it
+found within the read that found it: then it comes before that decision, or it sees what follows from it.
+
+Threads: one lock guards the table, the counts and the files' `pins`; it is never held while anything else is waited
+for.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from dfsfuse.namespace.ops.inodes import error
+from dfsfuse.vfs.open.open_file import OpenFile
+
+
+class OpenFiles:
+    """See the module. `closed` is called with each file that has lost its last pin, after it left the table; then
+    `unneeded` with the inode if it is an orphan that nobody here needs any more."""
+
+    def __init__(self, closed: Callable[[OpenFile], None], unneeded: Callable[[int], None] = lambda _: None) -> None:
+        self._closed = closed
+        self._unneeded = unneeded
+        self._lock = threading.Lock()
+        self._files: dict[int, OpenFile] = {}
+        self._held: dict[int, int] = {}
+        """How often each inode was looked up and not forgotten yet."""
+        self._orphans: set[int] = set()
+        """Inodes without a name that this mount has claimed, and may have to delete when it needs them no more."""
+        self._doomed: set[int] = set()
+        self._has_ended = False
+
+    # ------------------------------------------------------------------ open files
+
+    def pin(self, ino: int) -> OpenFile:
+        """The file, which stays in the table until `unpin`. Raises OSError (ENOENT) if it is being deleted."""
+        with self._lock:
+            if ino in self._doomed:
+                raise error(errno.ENOENT)
+            file = self._files.get(ino)
+            if file is None:
+                file = self._files[ino] = OpenFile(ino, is_unlinked=ino in self._orphans)
+            file.pins += 1
+            return file
+
+    @contextmanager
+    def pinned(self, ino: int) -> Iterator[OpenFile]:
+        """The file, pinned for the duration of a `with`."""
+        file = self.pin(ino)
+        try:
+            yield file
+        finally:
+            self.unpin(file)
+
+    def pin_if_open(self, ino: int) -> OpenFile | None:
+        """The file, pinned once more, if it is in the table."""
+        with self._lock:
+            file = self._files.get(ino)
+            if file is not None:
+                file.pins += 1
+            return file
+
+    def unpin(self, file: OpenFile) -> None:
+        """Undo one `pin`; the last one takes the file out of the table."""
+        with self._lock:
+            file.pins -= 1
+            if file.pins:
+                return
+            del self._files[file.ino]
+            is_over = self._take_orphan(file.ino)
+        self._closed(file)
+        if is_over:
+            self._unneeded(file.ino)
+
+    def get(self, ino: int) -> OpenFile | None:
+        """The file, if it is in the table."""
+        return self._files.get(ino)  # one operation on a dictionary needs no lock
+
+    def all(self) -> list[OpenFile]:
+        """All files in the table."""
+        with self._lock:
+            return list(self._files.values())
+
+    # ------------------------------------------------------------------ what the kernel knows
+
+    def hold(self, ino: int) -> None:
+        """Count one more look-up. Raises OSError (ENOENT) if the inode is being deleted."""
+        with self._lock:
+            if ino in self._doomed:
+                raise error(errno.ENOENT)
+            self._held[ino] = self._held.get(ino, 0) + 1
+
+    def hold_many(self, inos: Sequence[int]) -> list[bool]:
+        """Count one more look-up of each; of those that are being deleted none, which is false."""
+        with self._lock:
+            held = [ino not in self._doomed for ino in inos]
+            for ino, is_held in zip(inos, held, strict=True):
+                if is_held:
+                    self._held[ino] = self._held.get(ino, 0) + 1
+            return held
+
+    def is_held(self, ino: int) -> bool:
+        """Was it looked up and not forgotten?"""
+        with self._lock:
+            return ino in self._held
+
+    def forget(self, ino: int, lookups: int) -> None:
+        """Take back so many look-ups."""
+        with self._lock:
+            left = self._held.get(ino, 0) - lookups
+            if left > 0:
+                self._held[ino] = left
+                return
+            self._held.pop(ino, None)
+            is_over = self._take_orphan(ino)
+        if is_over:
+            self._unneeded(ino)
+
+    # ------------------------------------------------------------------ inodes without a name
+
+    def doom(self, ino: int) -> bool:
+        """If nobody here needs the inode, let nobody open or hold it any more. May be called again. Is it so?"""
+        with self._lock:
+            if not self._has_ended and (ino in self._files or ino in self._held):
+                return False
+            self._doomed.add(ino)
+            return True
+
+    def pardon(self, ino: int) -> None:
+        """The deletion is done, or came to nothing."""
+        with self._lock:
+            self._doomed.discard(ino)
+
+    def orphaned(self, ino: int) -> None:
+        """The last name is gone and the inode is left: it is to be deleted when nobody here needs it any more."""
+        with self._lock:
+            self._orphans.add(ino)
+            file = self._files.get(ino)
+            if file is not None:
+                file.is_unlinked = True
+            is_over = self._take_orphan(ino)
+        if is_over:
+            self._unneeded(ino)
+
+    def orphans(self) -> list[int]:
+        """Those without a name that are needed here."""
+        with self._lock:
+            return sorted(self._orphans)
+
+    def end(self) -> list[int]:
+        """The mount ends, and nobody needs anything: all orphans that are left."""
+        with self._lock:
+            left, self._orphans = sorted(self._orphans), set()
+            self._held.clear()
+            self._has_ended = True
+            return left
+
+    def _take_orphan(self, ino: int) -> bool:
+        """Is it an orphan that nobody needs any more? Then it is the caller's. With the lock held."""
+        if ino not in self._orphans or ino in self._files or ino in self._held:
+            return False
+        self._orphans.discard(ino)
+        return True

@@ -1,0 +1,59 @@
+"""Which segments files are made of, asked for many files at once: for listings that say what can be had of them.
+
+The records of all short files are asked for together. A long file's are a range of the map, which costs a round trip
+of its own where it is not known: so only a few of these are looked at in one read, far fewer than a read may have runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from dfsfuse.data.extents import Segment
+from dfsfuse.namespace.map.transactions import View
+from dfsfuse.namespace.ops import inodes
+from dfsfuse.namespace.records.inode import Inode
+from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.write import regions
+
+FILES_AT_ONCE: Final = 500
+LONG_FILES_AT_ONCE: Final = 50
+
+
+def stored_segments(context: Context, inos: Sequence[int]) -> dict[int, list[Segment]]:
+    """For each of these that is a regular file: the segments that it is made of, as of one moment for each file."""
+
+    def short(view: View, portion: list[int]) -> tuple[dict[int, list[Segment]], list[int]]:
+        files = _files(view, portion)
+        long = [ino for ino, inode in files if not regions.is_short(inode)]
+        regions.ask_for_short(view, files)
+        return {ino: _segments(view, ino, inode) for ino, inode in files if regions.is_short(inode)}, long
+
+    def whole(view: View, portion: list[int]) -> dict[int, list[Segment]]:
+        return {ino: _segments(view, ino, inode) for ino, inode in _files(view, portion)}
+
+    found: dict[int, list[Segment]] = {}
+    left: list[int] = []
+    for portion in _portions(inos, FILES_AT_ONCE):
+        known, long = context.store.read(lambda view, at=portion: short(view, at), max_age_s=context.max_age_s)  # type: ignore[misc]
+        found |= known
+        left += long
+    for portion in _portions(left, LONG_FILES_AT_ONCE):
+        found |= context.store.read(lambda view, at=portion: whole(view, at), max_age_s=context.max_age_s)  # type: ignore[misc]
+    return {ino: found[ino] for ino in inos if ino in found}
+
+
+def _portions(inos: Sequence[int], size: int) -> Iterator[list[int]]:
+    rest = iter(inos)
+    while portion := list(islice(rest, size)):
+        yield portion
+
+
+def _files(view: View, inos: list[int]) -> list[tuple[int, Inode]]:
+    found = zip(inos, inodes.find_many(view, inos), strict=True)
+    return [(ino, inode) for ino, inode in found if inode is not None and inode.is_file]
+
+
+def _segments(view: View, ino: int, inode: Inode) -> list[Segment]:
+    return [segment for _, region in regions.find_all(view, ino, inode) for segment in region.segments]

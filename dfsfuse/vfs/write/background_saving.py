@@ -1,0 +1,349 @@
+"""Saving that nobody waits for: what is unsaved for some time, and what was closed with durability=fsync.
+
+Unsaved data goes to the servers when it has an age (`save_after_s`), though its file stays open; the schedule
+(schedule.py) says what is due. Files that are due are saved in groups, which share batches (`Saver.save_many`). A
+region that still grows is saved only when its oldest byte has half that age: so who writes a long file fast has whole
+regions made of it, and not many small segments.
+
+Under load data would come faster than it is saved. So when something of many files has been unsaved for half as long
+again as it should, whoever writes, makes or closes a file waits until that is saved (`slow_down`): the age is a promise
+that holds for all of many thousands of files. If only a few are late, as one long file is that goes over a slow line,
+who writes to these waits, and others do not. Nobody waits for what cannot be saved: that is what errors are for.
+
+A file whose commit lock is taken is being saved, or cut, by somebody else; it is left for the next round, so that the
+locks of a whole group can be held together without an order among them.
+
+Threads: one of its own, between `start` and `close`, which sleeps while nothing is due; without it what is asked for is
+done by the background's executor, and nothing gets an age. It is woken only for what is due before it wakes by itself:
+a program that makes one file after the other wakes it once in `save_after_s`, and not with each file. One lock guards
+the schedule, is taken after `OpenFile.lock`, and is held for moments only; the thread waits for it as `_due`, writers
+as `_eased`. One group at a time (`_turn`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Collection
+from typing import Final
+
+from dfsfuse.errors import MaybeDoneError, NoSpaceError, UnavailableError
+from dfsfuse.vfs.context import Context, log
+from dfsfuse.vfs.open.open_file import OpenFile
+from dfsfuse.vfs.open.open_files import OpenFiles
+from dfsfuse.vfs.write.saving import Saver
+from dfsfuse.vfs.write.schedule import Schedule
+
+SAVE_AFTER_S: Final = 1.0
+GROUP_FILES: Final = 512
+"""At most so many files are saved together."""
+GROUP_BYTES: Final = 8 * 1024 * 1024
+"""A group of several files has so many bytes at most: who fsyncs one of them waits for all."""
+SLOW_MAX_S: Final = 10.0
+"""No operation is held up longer than this, whatever happens."""
+TELL_AGAIN_S: Final = 60.0
+"""The log is told of slowness so often."""
+PAUSE_S: Final = 0.02
+"""Before a file is looked at again that somebody else is saving."""
+
+
+class BackgroundSaver:
+    """See the module."""
+
+    def __init__(self, context: Context, files: OpenFiles, saver: Saver, *, save_after_s: float = SAVE_AFTER_S) -> None:
+        self._context = context
+        self._files = files
+        self._saver = saver
+        saver.on_saved = self._was_saved
+        lock = threading.Lock()
+        self._due = threading.Condition(lock)
+        """Something is due before the thread wakes by itself."""
+        self._eased = threading.Condition(lock)
+        """Something was saved, or cannot be: who was slowed down may go on."""
+        self._sleeps_until_s = -math.inf
+        """When the thread wakes by itself. While it is awake it looks at the schedule before it sleeps."""
+        self._schedule = Schedule(save_after_s)
+        self._turn = threading.Lock()
+        self._told_slow_s = -math.inf
+        """When the log was told of slowness. Guarded by `_turn`."""
+        self._is_failing_told = False
+        """Whether the log was told last that nothing can be saved. Guarded by `_turn`."""
+        self._is_submitted = False
+        """The executor has a task of ours that has not begun."""
+        self._is_closing = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to save what has the age."""
+        self._thread = threading.Thread(target=self._run, name="vfs-saving", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the group under way. What is unsaved is the caller's."""
+        with self._due:
+            self._is_closing = True
+            self._due.notify_all()
+            self._eased.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Save everything, as long as that succeeds, and end. What is left is the caller's."""
+        self.stop()
+        unsaved = self._all_unsaved()
+        with self._due:
+            self._schedule.succeeded()  # who unmounts need not wait for the next attempt
+            for ino in unsaved:
+                self._schedule.ask(ino)
+        with self._turn:
+            while self._save_group() and not self.is_failing:
+                pass
+
+    # ------------------------------------------------------------------ what is told
+
+    def is_unsaved(self, file: OpenFile) -> None:
+        """Something was written to a file that had nothing unsaved. The caller holds the file's lock."""
+        since_s = file.unsaved_since_s
+        assert since_s is not None
+        with self._due:
+            self._schedule.add(file.ino, since_s)
+            self._wake_in_time()
+
+    def _was_saved(self, file: OpenFile, is_done: bool) -> None:
+        with file.lock:
+            since_s = file.unsaved_since_s
+            with self._due:
+                if is_done and self._schedule.is_failing:
+                    self._schedule.succeeded()
+                if since_s is None:
+                    self._schedule.saved(file.ino)
+                else:
+                    self._schedule.add(file.ino, since_s)
+                self._wake_in_time()
+                self._eased.notify_all()
+
+    def _wake_in_time(self) -> None:
+        """Wake the thread if it would sleep beyond what is due next. Holds the lock."""
+        next_s = self._schedule.next_s()
+        if next_s is not None and next_s < self._sleeps_until_s:
+            self._due.notify_all()
+
+    # ------------------------------------------------------------------ what is asked for
+
+    def save_later(self, file: OpenFile, *, seal: bool = True) -> None:
+        """Save the file as soon as possible. Without `seal` only what need not be sealed early for it. A failure that
+        does not pass by itself is told to the next who writes or flushes."""
+        pinned = self._files.pin(file.ino)
+        with pinned.lock:
+            was_due, pinned.is_commit_due = pinned.is_commit_due, True
+            pinned.is_seal_due |= seal
+        if was_due:
+            self._files.unpin(pinned)
+        self._ask([file.ino])
+
+    def save_everything(self) -> None:
+        """Save all files as soon as possible: memory is short."""
+        self._ask(self._all_unsaved())
+
+    def _all_unsaved(self) -> list[int]:
+        """All files with unsaved data, which is to be saved however young it is."""
+        wanted = []
+        for file in self._files.all():
+            with file.lock:
+                if file.has_data and not file.is_unlinked:
+                    file.is_seal_due = True
+                    wanted.append(file.ino)
+        return wanted
+
+    def _ask(self, inos: list[int]) -> None:
+        with self._due:
+            for ino in inos:
+                self._schedule.ask(ino)
+            self._wake_in_time()
+            if self._thread is not None or self._is_submitted:
+                return
+            self._is_submitted = True
+        self._context.background.submit(self._work)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether nothing could be saved at the last attempt."""
+        with self._due:
+            return self._schedule.is_failing
+
+    def slow_down(self, ino: int | None = None) -> None:
+        """Wait while something has been unsaved for too long: of this file, or of many."""
+        if self._thread is None:
+            return
+        with self._due:
+            if self._schedule.is_late(self._context.monotonic(), ino):
+                self._eased.wait_for(
+                    lambda: self._is_closing or not self._schedule.is_late(self._context.monotonic(), ino), SLOW_MAX_S
+                )
+
+    # ------------------------------------------------------------------ the work
+
+    def _run(self) -> None:
+        worked_s = -math.inf
+        while self._wait_until_due(worked_s + self._schedule.save_after_s):
+            try:
+                self.save_due()
+            except Exception:  # noqa: BLE001 (the thread goes on)
+                log.exception("saving in the background failed in a way nobody foresaw; it goes on")
+                self._pause()
+            worked_s = self._context.monotonic()
+
+    def _wait_until_due(self, looks_again_s: float) -> bool:
+        """Sleep until something is due; false if this is being closed. While nothing is unsaved, wake at
+        `looks_again_s` all the same: what is written until then is due later, and need not wake anybody."""
+        with self._due:
+            while not self._is_closing:
+                now_s = self._context.monotonic()
+                next_s = self._schedule.next_s()
+                if next_s is None:
+                    next_s = looks_again_s if looks_again_s > now_s else math.inf
+                elif next_s <= now_s:
+                    return True
+                self._sleeps_until_s = next_s
+                self._due.wait(None if next_s == math.inf else next_s - now_s)
+                self._sleeps_until_s = -math.inf
+        return False
+
+    def _work(self) -> None:
+        with self._due:
+            self._is_submitted = False
+        self.save_due()
+
+    def save_due(self) -> None:
+        """Save all that is due."""
+        with self._turn:
+            while not self._is_closing and self._save_group():
+                pass
+
+    def _pause(self) -> None:
+        with self._due:
+            self._due.wait_for(lambda: self._is_closing, PAUSE_S)
+
+    def _save_group(self) -> bool:
+        """Save some of what is due. False if nothing is."""
+        now_s = self._context.monotonic()
+        with self._due:
+            oldest_s = self._schedule.oldest_s()
+            due = self._schedule.due(now_s, GROUP_FILES)
+        if due and oldest_s is not None and now_s - oldest_s > 2 * self._schedule.save_after_s:
+            self._tell_slow(now_s - oldest_s, now_s)
+        group = self._take(due, now_s)
+        try:
+            failures = self._saver.save_many(group)
+        finally:
+            for file in group:
+                file.commit_lock.release()
+        self._tell(failures, group, now_s)
+        for file, until_s in group.items():
+            self._let_go(file, failures.get(file), is_whole=until_s == math.inf)
+        if due and not group:
+            if self._is_closing:
+                return False  # who closes saves one by one what others are saving just now
+            self._pause()
+        return bool(due)
+
+    def _tell_slow(self, age_s: float, now_s: float) -> None:
+        """Something has got older than is promised: the servers take data slowly, or this machine stood still."""
+        if now_s >= self._told_slow_s + TELL_AGAIN_S:
+            self._told_slow_s = now_s
+            log.warning("data is saved slowly: something that was written has waited for %.1f s", age_s)
+
+    def _take(self, due: list[int], now_s: float) -> dict[OpenFile, float]:
+        """Those of these files that can be saved now, pinned and with their commit locks, and until when. The others
+        are left for the next round."""
+        group: dict[OpenFile, float] = {}
+        size = 0
+        left = []
+        for ino in due:
+            file = self._files.pin_if_open(ino)
+            if file is None or not self._is_wanted(file):
+                if file is None:
+                    with self._due:
+                        self._schedule.saved(ino)
+                else:
+                    self._let_go(file, None)
+                continue
+            with file.lock:
+                its_size = file.unsaved_bytes
+            if (group and size + its_size > GROUP_BYTES) or not file.commit_lock.acquire(blocking=False):
+                left.append(ino)
+                self._files.unpin(file)
+                continue
+            size += its_size
+            with file.lock:
+                until_s = math.inf if file.is_seal_due else now_s - self._schedule.save_after_s / 2
+                file.is_seal_due = False
+            group[file] = until_s
+        with self._due:
+            for ino in left:
+                self._schedule.ask(ino)
+        return group
+
+    def _is_wanted(self, file: OpenFile) -> bool:
+        """Whether the file has something to be saved; else the schedule forgets it, until it is written to again."""
+        with file.lock:
+            if file.has_data and not file.is_unlinked:
+                return True
+            with self._due:
+                self._schedule.saved(file.ino)
+            return False
+
+    def _let_go(self, file: OpenFile, failure: Exception | None, *, is_whole: bool = False) -> None:
+        """Undo the pins of a file that was in a group, as a whole or what was old of it. One that could not be saved
+        stays, until it is, or until nothing of it is to be saved any more: it was cut to nothing, or its last name was
+        removed."""
+        with file.lock:
+            was_due, file.is_commit_due = file.is_commit_due, False
+            pins = 1 + was_due
+            is_wanted = file.has_data and not file.is_unlinked
+            if failure is not None and is_wanted:
+                file.is_seal_due |= is_whole  # what is young of it is tried again with the rest
+                if not isinstance(failure, UnavailableError | MaybeDoneError):
+                    file.error = failure  # it may not pass by itself
+                if not file.is_kept:
+                    file.is_kept = True
+                    pins -= 1
+            elif file.is_kept and not is_wanted:
+                file.is_kept = False
+                pins += 1
+        for _ in range(pins):
+            self._files.unpin(file)
+
+    def _tell(self, failures: dict[OpenFile, Exception], group: Collection[OpenFile], now_s: float) -> None:
+        """What became of a group, to the schedule and to the log."""
+        if not group:
+            return
+        with self._due:
+            for file in group:
+                if file not in failures:
+                    self._schedule.attempted(file.ino)
+            if len(failures) < len(group):
+                self._schedule.succeeded()
+            elif all(
+                isinstance(failure, UnavailableError | MaybeDoneError | NoSpaceError) for failure in failures.values()
+            ):
+                self._schedule.failed(now_s)
+            for file in failures:
+                if self._schedule.is_failing:
+                    self._schedule.ask(file.ino)  # it was due, though perhaps not by its age: it was closed
+                else:
+                    self._schedule.postpone(file.ino, now_s)
+            is_failing = self._schedule.is_failing
+            self._wake_in_time()
+            self._eased.notify_all()
+        was_told, self._is_failing_told = self._is_failing_told, is_failing
+        if is_failing and not was_told:
+            file, failure = next(iter(failures.items()))
+            log.error(
+                "inode %d and others: what was written is not saved yet, and is tried again: %s", file.ino, failure
+            )
+        elif was_told and not is_failing:
+            log.warning("what was written is being saved again")
+        if not is_failing:
+            for file, failure in failures.items():
+                log.error("inode %d: what was written is not saved yet, and is tried again: %s", file.ino, failure)

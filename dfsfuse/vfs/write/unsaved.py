@@ -1,0 +1,89 @@
+"""Unsaved data over the stored state: what a reader, stat(2) and lseek(2) see through every state of a file's saving.
+
+What is unsaved is taken first and the map is read second: data that a batch moves from here to there in between is
+seen twice, never not at all. That is right for data with places of its own, as the same bytes lie over themselves.
+
+Appended data lies behind what the map has (appending.py), so nobody may see it twice. Where the map ends just where it
+begins, nothing of it is in the map. Else others have appended, or a batch of ours has come into the map and is not
+taken out of the unsaved data yet. `OpenFile.appends` tells these apart: if a batch was under way at any time, the end
+of its commit is waited for. A batch in doubt is looked for in the map.
+
+Data that is given up, because the file is cut to nothing, must not be seen over the file that has been cut
+(`OpenFile.cuts`).
+
+No state. Threads: any; waits for `OpenFile.commit_lock` in the cases named, so nobody may hold it who calls this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple, Protocol, TypeVar
+
+from dfsfuse.namespace.map.transactions import View
+from dfsfuse.namespace.records.inode import Inode
+from dfsfuse.vfs.context import Context
+from dfsfuse.vfs.open.open_file import OpenFile, Sealed
+from dfsfuse.vfs.write import appending
+
+
+class HasInode(Protocol):
+    """What a look at the map gives, at least."""
+
+    @property
+    def inode(self) -> Inode: ...
+
+
+S = TypeVar("S", bound=HasInode)
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """Where the unsaved data lies: so many bytes further on than it says, and without these items, which are stored."""
+
+    by: int = 0
+    without: Collection[Sealed] = ()
+
+
+def over(context: Context, file: OpenFile, look: Callable[[View], S], take: Callable[[Place], T]) -> tuple[S, T]:
+    """One state of the map, by `look`, and the unsaved data that belongs over it, by `take`, which is called with the
+    file's lock held, perhaps more than once. Raises what `look` raises."""
+    found = _try(context, file, look, take)
+    if found is None:
+        with file.commit_lock:
+            found = _try(context, file, look, take)
+            assert found is not None, "nothing is committed while the lock is held"
+    return found
+
+
+def _try(context: Context, file: OpenFile, look: Callable[[View], S], take: Callable[[Place], T]) -> tuple[S, T] | None:
+    """None: it cannot be told what of the unsaved data is in the map, because a batch was under way."""
+    with file.lock:
+        appends, cuts, has_data = file.appends, file.cuts, file.has_data
+        is_appended = file.is_appended and has_data
+        start = file.start if is_appended else 0
+        doubtful = [item for item in file.sealed if item.is_doubtful] if is_appended else []
+        taken = take(Place())
+    if not has_data:
+        plain = context.store.read(look, max_age_s=context.max_age_s)
+        return None if cuts % 2 or file.cuts != cuts else (plain, taken)
+
+    def work(view: View) -> tuple[S, bool]:
+        stored = look(view)
+        if not doubtful:
+            return stored, False
+        doubts = {doubt for item in doubtful for doubt in item.doubts}
+        is_known = any(map(context.store.was_made, doubts))
+        return stored, is_known or appending.place_of(view, file.ino, stored.inode, doubtful[0]) is not None
+
+    stored, is_made = context.store.read(work, max_age_s=context.max_age_s)
+    with file.lock:
+        if cuts % 2 or file.cuts != cuts:
+            return None
+        if not is_appended or stored.inode.size == start:
+            return stored, taken
+        if appends % 2 or file.appends != appends:
+            return None
+        without = doubtful if is_made else []
+        if len(without) == len(file.sealed) and not file.buffer.dirty_bytes:
+            return stored, take(Place(0, without))
+        return stored, take(Place(stored.inode.size - file.start_without(without), without))

@@ -1,0 +1,444 @@
+"""Damage in SQLite's file that SQLite does not see: never answered, told, and mended as far as one server can."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dfs_server.protocol import batches
+from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.batches import Batch, InlinePiece
+from dfs_server.protocol.messages import (
+    Accept,
+    AcceptedAt,
+    Batches,
+    BeginCopy,
+    Changes,
+    Chosen,
+    CopyItems,
+    Done,
+    EndCopy,
+    Error,
+    GetBatches,
+    GetChanges,
+    GetPosition,
+    Items,
+    Position,
+    Promise,
+    Promised,
+    ReadKeys,
+    ReadRange,
+    Values,
+)
+from dfs_server.protocol.status import Status
+from dfs_server.store.damage import DamagedMapError, DamageError
+from dfs_server.store.store import NamespaceStore
+
+BALLOT = Ballot(3, b"client")
+SEGMENT = b"s" * 16
+
+
+class Server:
+    """A store, what was committed to it, and a way to spoil its file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = NamespaceStore(folder, "DFS1")
+        self.digests = [b""]
+
+    @property
+    def slot(self) -> int:
+        return len(self.digests) - 1
+
+    def commit(self, *puts: tuple[bytes, bytes], deletes: tuple[bytes, ...] = ()) -> None:
+        pieces = (InlinePiece(SEGMENT, 1, ("DFS1",), b"small"),)
+        encoded = batches.encode(
+            Batch(batches.FORMAT, self.digests[-1], b"client", self.slot + 1, 0, puts, deletes, pieces=pieces)
+        )
+        assert self.store.handle(Accept(BALLOT, self.slot + 1, encoded)) == AcceptedAt(self.slot + 1)
+        self.digests.append(batches.digest(encoded))
+
+    def apply(self) -> None:
+        """The last batch is chosen."""
+        position = self.store.handle(Chosen(self.slot, self.digests[-1]))
+        assert isinstance(position, Position)
+        assert position.applied == self.slot
+
+    def position(self) -> Position:
+        position = self.store.handle(GetPosition())
+        assert isinstance(position, Position)
+        return position
+
+    def read(self, *keys: bytes) -> tuple[bytes | None, ...] | Error:
+        reply = self.store.handle(ReadKeys(self.slot, self.digests[-1], keys))
+        assert isinstance(reply, Values | Error)
+        return reply.values if isinstance(reply, Values) else reply
+
+    def items(self) -> tuple[tuple[bytes, bytes], ...] | Error:
+        reply = self.store.handle(ReadRange(self.slot, self.digests[-1], b"\0", b"\xff", 10_000))
+        assert isinstance(reply, Items | Error)
+        return reply.items if isinstance(reply, Items) else reply
+
+    def spoil(self, statement: str) -> None:
+        """Change the file behind the server's back. All that was accepted is in its tables."""
+        with self.store._database.lock:
+            self.store._writer._flush()
+        with closing(sqlite3.connect(self.folder / "namespace.db")) as db:
+            db.execute("PRAGMA ignore_check_constraints = ON")
+            assert db.execute(statement).rowcount > 0
+            db.commit()
+
+    def reopen(self) -> None:
+        """It is killed: it writes nothing any more. Then it starts again."""
+        self.store._writer.close = lambda: None  # type: ignore[method-assign]
+        self.store.close()
+        self.store = NamespaceStore(self.folder, "DFS1")
+
+    def scan(self) -> None:
+        for _ in self.store.scan().steps():
+            pass
+
+    def copy(self, slot: int, *items: tuple[bytes, bytes], read_until: int | None = None) -> Position | Error:
+        assert self.store.handle(BeginCopy(b"copy", slot, self.digests[slot])) == Done()
+        assert self.store.handle(CopyItems(b"copy", items)) == Done()
+        reply = self.store.handle(EndCopy(b"copy", len(items), slot if read_until is None else read_until))
+        assert isinstance(reply, Position | Error)
+        return reply
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Five batches: four applied, one accepted. The map: a = 1, b = 2, c = 3."""
+    server = Server(tmp_path / "alice")
+    server.commit((b"a", b"1"), (b"gone", b"?"))
+    server.commit((b"b", b"?"), (b"c", b"3"))
+    server.commit((b"b", b"2"))
+    server.commit(deletes=(b"gone", b"never there"))
+    server.apply()
+    server.commit((b"late", b"x"))
+    yield server
+    server.store.close()
+
+
+ROWS = {
+    "a value": "UPDATE map SET value = x'32' WHERE key = x'61'",
+    "a value that is none": "UPDATE map SET value = 7 WHERE key = x'61'",
+    "a value that is text": "UPDATE map SET value = CAST(x'ff' AS TEXT) WHERE key = x'61'",
+    "a key": "UPDATE map SET key = x'6161' WHERE key = x'61'",
+    "a checksum": "UPDATE map SET checksum = checksum + 1 WHERE key = x'61'",
+}
+
+
+@pytest.mark.parametrize("statement", ROWS.values(), ids=ROWS.keys())
+def test_a_damaged_row_of_the_map_is_never_answered(server: Server, statement: str) -> None:
+    server.apply()
+    server.spoil(statement)
+    reply = server.items()
+    assert isinstance(reply, Error)
+    assert reply.status == Status.DAMAGED
+    assert server.position().wants_copy
+    # Where one row is bad others may be missing: nothing of this map is told, also not after a restart.
+    server.reopen()
+    refused = server.read(b"b")
+    assert isinstance(refused, Error)
+    assert refused.status == Status.DAMAGED
+    assert server.store.damage.text() == "a row of the map is not what was written"
+
+
+def test_a_damaged_value_that_is_asked_for_by_its_key(server: Server) -> None:
+    server.spoil(ROWS["a value"])
+    reply = server.read(b"a")
+    assert isinstance(reply, Error)
+    assert reply.status == Status.DAMAGED
+
+
+def test_a_damaged_map_does_not_keep_the_log_from_going_on(server: Server) -> None:
+    server.spoil(ROWS["a value"])
+    assert isinstance(server.items(), Error)
+    server.commit((b"d", b"4"))
+    server.apply()
+    assert isinstance(server.store.handle(GetBatches(0)), Batches)
+    promised = server.store.handle(Promise(Ballot(9, b"client")))
+    assert isinstance(promised, Promised)
+    assert promised.applied == server.slot == 6
+
+
+@pytest.mark.parametrize("checksum", ["1.5", "9e999", "x'01'", "CAST(x'ff' AS TEXT)"])
+def test_a_checksum_that_is_no_number_does_not_keep_the_log_from_going_on(server: Server, checksum: str) -> None:
+    """One bit makes a real number of an integer in SQLite's file: the sum would be one too, and the state damaged."""
+    server.apply()
+    server.spoil(f"UPDATE map SET checksum = {checksum} WHERE key = x'61'")
+    server.commit((b"a", b"new"))
+    server.apply()
+    server.store.flush()
+    before = server.position()
+    server.reopen()
+    assert server.position() == before
+    assert server.store.damage.text() == ""
+    with pytest.raises(DamagedMapError):
+        server.scan()
+
+
+@pytest.mark.parametrize("slot", [4, 5, 7])
+def test_a_copy_takes_the_damaged_maps_place(server: Server, slot: int) -> None:
+    """Of an earlier slot than the server's own: then its log has the rest. Of the same. Of a later one, as always."""
+    server.apply()  # 5: `late`
+    server.spoil("DELETE FROM map WHERE key = x'62'")
+    with pytest.raises(DamageError):
+        server.scan()
+    server.store.found(DamagedMapError("rows are missing"))
+    server.digests += [b"6" * 32, b"7" * 32] if slot == 7 else []
+    as_of_4 = ((b"a", b"1"), (b"b", b"2"), (b"c", b"3"))
+    items = as_of_4 if slot == 4 else (*as_of_4, (b"late", b"x"))
+    reply = server.copy(slot, *items)
+    assert isinstance(reply, Position)
+    assert (reply.applied, reply.wants_copy) == (max(slot, 5), False)
+    assert server.items() == (*as_of_4, (b"late", b"x"))
+    assert server.store.damage.text() == "rows are missing (mended)"
+    server.scan()
+    server.reopen()
+    server.scan()
+    assert server.items() == (*as_of_4, (b"late", b"x"))
+    assert server.store.small_piece(SEGMENT, 1) is not None
+
+
+def test_a_copy_that_cannot_be_completed_is_refused(server: Server) -> None:
+    server.spoil(ROWS["a value"])
+    assert isinstance(server.items(), Error)
+    server.spoil("DELETE FROM log WHERE slot <= 3")
+    reply = server.copy(2, (b"a", b"1"))
+    assert isinstance(reply, Error)
+    assert reply.status == Status.TRIMMED
+    assert server.position().wants_copy
+    assert "batch" not in server.store.damage.text()  # nothing is damaged but the map
+
+
+def test_the_log_is_kept_back_to_the_copy_while_that_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfs_server.store.log_table.KEEP_BATCHES", 5)
+    monkeypatch.setattr("dfs_server.store.log_table.TRIM_STEP", 2)
+    monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 1)
+    server.spoil(ROWS["a value"])
+    assert isinstance(server.items(), Error)
+    assert server.store.handle(BeginCopy(b"copy", 2, server.digests[2])) == Done()
+    for number in range(20):
+        assert server.store.handle(CopyItems(b"copy", ((b"copied", b"%d" % number),))) == Done()
+        server.commit((b"new", b"%d" % number))
+    server.apply()
+    position = server.store.handle(EndCopy(b"copy", 1, 2))
+    assert isinstance(position, Position)
+    assert not position.wants_copy
+    assert server.items() == ((b"b", b"2"), (b"copied", b"19"), (b"late", b"x"), (b"new", b"19"))
+
+
+def test_a_copy_of_another_history_is_refused(server: Server) -> None:
+    server.spoil(ROWS["a value"])
+    assert isinstance(server.items(), Error)
+    server.digests[3] = b"another" + bytes(25)
+    reply = server.copy(3, (b"a", b"1"))
+    assert isinstance(reply, Error)
+    assert server.position().wants_copy
+
+
+def test_a_sound_map_is_not_replaced_by_an_older_copy(server: Server) -> None:
+    assert isinstance(server.copy(2, (b"a", b"old")), Position)
+    server.apply()
+    assert server.read(b"a", b"b") == (b"1", b"2")
+
+
+BATCHES = {
+    "a batch": "UPDATE log SET batch = CAST(substr(batch, 1, 40) || x'ff' || substr(batch, 42) AS BLOB) WHERE slot = 2",
+    "a batch cut off": "UPDATE log SET batch = substr(batch, 1, 9) WHERE slot = 2",
+    "a digest": "UPDATE log SET digest = x'00' WHERE slot = 2",
+    "a lost batch": "DELETE FROM log WHERE slot = 2",
+    "a slot": "UPDATE log SET slot = -3 WHERE slot = 2",
+}
+
+
+@pytest.mark.parametrize("statement", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize("ask", [GetBatches(0), GetChanges(0, 0, b"")], ids=["batches", "changes"])
+def test_a_damaged_batch_is_never_passed_on(server: Server, statement: str, ask: GetBatches | GetChanges) -> None:
+    server.spoil(statement)
+    reply = server.store.handle(ask)
+    assert isinstance(reply, Error)
+    assert reply.status == Status.DAMAGED
+    # From then on as if it had been trimmed: what is after it is good.
+    reply = server.store.handle(ask)
+    assert isinstance(reply, Error)
+    assert reply.status == Status.TRIMMED
+    rest = server.store.handle(GetChanges(2, 4, server.digests[4]))
+    assert isinstance(rest, Changes)
+    assert [change.slot for change in rest.changes] == [3, 4]
+    assert server.store.damage.text() == "the batch at slot 2 of the log was damaged or missing (mended)"
+    assert not server.position().wants_copy
+    server.scan()
+    assert server.items() == ((b"a", b"1"), (b"b", b"2"), (b"c", b"3"), (b"late", b"x"))
+
+
+STATES = {
+    "the promise": "UPDATE state SET round = 1",
+    "the position": "UPDATE state SET applied = 3",
+    "the digest": "UPDATE state SET digest = x'00'",
+    "the sum": "UPDATE state SET map_sum = map_sum + 1",
+    "another type": "UPDATE state SET digest = 'text'",
+    "text that is none": "UPDATE state SET digest = CAST(x'ffee' AS TEXT)",
+    "a lost row": "DELETE FROM state",
+    "a row before it": "UPDATE state SET id = 0",
+}
+
+
+@pytest.mark.parametrize("statement", STATES.values(), ids=STATES.keys())
+def test_who_finds_his_memory_damaged_begins_anew(server: Server, statement: str) -> None:
+    server.spoil(statement)
+    server.reopen()
+    position = server.position()
+    assert (position.applied, position.promised.round, position.tail_digest) == (0, 0, b"")
+    assert not position.wants_copy  # like one with a new disk: it gets the batches, or a copy
+    assert server.store.handle(ReadRange(0, b"", b"\0", b"\xff", 9)) == Items(0, (), more=False)
+    assert server.store.handle(GetBatches(0)) == Batches(1, (), 0)
+    assert "began anew (mended)" in server.store.damage.text()
+    assert server.store.small_piece(SEGMENT, 1) is not None
+    server.scan()
+
+
+@pytest.mark.parametrize("statement", STATES.values(), ids=STATES.keys())
+def test_a_state_that_is_damaged_while_the_server_runs_is_written_anew(server: Server, statement: str) -> None:
+    server.spoil(statement)
+    with pytest.raises(DamageError) as found:
+        server.scan()
+    server.store.found(found.value)
+    server.scan()
+    before = server.position()
+    server.reopen()
+    assert server.position() == before
+    assert server.read(b"a") == (b"1",)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE log SET round = 2 WHERE slot = 5",
+        "UPDATE log SET client = x'00' WHERE slot = 5",
+        "UPDATE log SET batch = x'00' WHERE slot = 5",
+        "UPDATE log SET digest = x'00' WHERE slot = 5",
+        "UPDATE log SET digest = CAST(x'ffee' AS TEXT) WHERE slot = 5",
+        "UPDATE log SET slot = 6 WHERE slot = 5",
+        "DELETE FROM log WHERE slot = 5",
+    ],
+)
+def test_a_damaged_vote_is_forgotten_and_nothing_else(server: Server, statement: str) -> None:
+    server.spoil(statement)
+    server.reopen()
+    position = server.position()
+    assert (position.applied, position.promised, position.tail_digest) == (4, BALLOT, b"")
+    assert server.store.damage.text() == "the batch that it had accepted last was damaged (mended)"
+    server.digests.pop()
+    server.commit((b"late", b"y"))
+    server.apply()
+    server.reopen()
+    assert server.read(b"a", b"late") == (b"1", b"y")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *ROWS.values(),
+        "DELETE FROM map WHERE key = x'62'",
+        "INSERT INTO map VALUES (x'ee', x'00', 7)",
+        "UPDATE map SET key = 5 WHERE key = x'62'",
+    ],
+)
+def test_a_scan_finds_what_nobody_reads(server: Server, statement: str) -> None:
+    server.scan()
+    server.spoil(statement)
+    with pytest.raises(DamagedMapError):
+        server.scan()
+
+
+def test_a_scan_goes_through_maps_of_several_steps_while_batches_go_on(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfs_server.store.row_scan.STEP_ROWS", 10)
+    monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 2)
+    server.commit(*((b"k%03d" % number, b"old") for number in range(100)))
+    server.apply()
+    server.store.flush()
+    steps = 0
+    for _ in server.store.scan().steps():
+        steps += 1
+        # Behind the walk, where it is, and before it: changed, gone, new.
+        server.commit(
+            (b"k%03d" % (steps * 7), b"new"),
+            (b"k%03d" % (99 - steps), b"new"),
+            (b"n%d" % steps, b"new"),
+            deletes=(b"k%03d" % (steps * 3),),
+        )
+        server.apply()
+    assert steps > 10
+    server.scan()
+
+
+def test_a_scan_notices_a_lost_row_though_batches_go_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfs_server.store.row_scan.STEP_ROWS", 10)
+    server.commit(*((b"k%03d" % number, b"old") for number in range(50)))
+    server.apply()
+    monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 2)
+    server.spoil("DELETE FROM map WHERE key = CAST('k030' AS BLOB)")
+
+    def walk() -> None:
+        for step, _ in enumerate(server.store.scan().steps()):
+            server.commit((b"k%03d" % step, b"new"))
+            server.apply()
+
+    with pytest.raises(DamagedMapError, match="missing"):
+        walk()
+
+
+def test_a_transaction_that_fails_ends_the_scan_and_leaves_the_sum(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfs_server.store.row_scan.STEP_ROWS", 1)
+    server.apply()
+    server.store.flush()
+    server.commit((b"a", b"changed behind the walk"))
+    server.apply()
+    walk = server.store.scan().steps()
+    next(walk), next(walk), next(walk)  # the log, a, b
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dfs_server.store.state_row.StateRow.write", full)
+        with pytest.raises(sqlite3.OperationalError):
+            server.store.flush()
+    for _ in walk:
+        pass
+    server.store.flush()
+    server.scan()
+
+
+def test_a_log_whose_batches_do_not_follow_each_other_is_cut_by_the_scan(server: Server) -> None:
+    server.store.flush()
+    with closing(sqlite3.connect(server.folder / "namespace.db")) as db:
+        encoded = batches.encode(Batch(batches.FORMAT, b"9" * 32, b"client", 3, 0, ((b"b", b"evil"),)))
+        db.execute("UPDATE log SET batch = ?, digest = ? WHERE slot = 3", (encoded, batches.digest(encoded)))
+        db.commit()
+    with pytest.raises(DamageError, match="slot 3") as found:
+        server.scan()
+    server.store.found(found.value)
+    server.scan()
+    reply = server.store.handle(GetBatches(2))
+    assert isinstance(reply, Error)
+    assert reply.status == Status.TRIMMED
+
+
+def test_notes_are_few(server: Server) -> None:
+    for number in range(50):
+        with server.store._database.lock:
+            server.store.damage.note(f"number {number}", is_mended=True)
+    assert server.store.damage.text().startswith("number 49 (mended); number 48 (mended)")
+    assert "number 30" not in server.store.damage.text()

@@ -1,0 +1,210 @@
+"""What is fetched together with what is asked for, and that large folders cost in proportion."""
+
+from __future__ import annotations
+
+import stat
+
+from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
+
+from dfsfuse.namespace.map.cache import MapCache
+from dfsfuse.namespace.map.fetching import READ_KEYS
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.transactions import View
+from dfsfuse.namespace.ops import directories, inodes, renames
+from dfsfuse.namespace.records import keys
+
+
+def entries(count: int) -> dict[bytes, bytes]:
+    """Names in the folder 1: more than are asked for at once."""
+    return {keys.entry(1, b"n%06d" % number): b"x" for number in range(count)}
+
+
+def is_free(store: LogMap, name: bytes) -> bool:
+    return store.read(lambda view: view.get(keys.entry(1, name)), max_age_s=1e9) is None
+
+
+def test_one_key_of_a_small_family_brings_the_rest(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    shared.put(d1="1", d2="2")
+    store.read(lambda view: view.get(b"d1"))
+    log.asked.clear()
+    assert store.read(lambda view: (view.get(b"d2"), view.get(b"d9")), max_age_s=1.0) == (b"2", None)
+    assert log.asked == []
+
+
+def test_a_long_range_comes_in_pages(store: LogMap, shared: SharedLog) -> None:
+    keys = [b"d%05d" % n for n in range(12_001)]
+    shared.commit(dict.fromkeys(keys, b"v"), ())
+    assert [key for key, _ in store.read(lambda view: view.scan(b"d", b"e"))] == keys
+
+
+def test_what_is_answered_while_a_family_is_fetched_is_in_it(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    """Files that are made while their large folder is being listed: they are in the next listing too, and removing them
+    removes them only."""
+    shared.map |= {b"d1": b"1", b"d3": b"3"}
+    log.before_read.append(lambda: leased.transact(lambda tx: tx.put(b"d2", b"2"), durable=False))
+    listed = [(b"d1", b"1"), (b"d2", b"2"), (b"d3", b"3")]
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == listed
+    leased.flush()
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == listed
+    leased.transact(lambda tx: tx.delete(b"d2"), durable=False)
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == [listed[0], listed[2]]
+
+
+def test_what_is_not_cached_is_fetched_after_what_waits_is_committed(leased: LogMap, log: FakeLog) -> None:
+    leased.transact(lambda tx: tx.put(b"d1", b"x"), durable=False)
+    assert leased.read(lambda view: view.scan(b"d", b"e")) == [(b"d1", b"x")]
+    assert log.asked[:2] == ["commit", "range"]
+
+
+def test_a_large_family_is_read_onwards_from_the_key_that_is_asked_for(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    keys = [b"d%05d" % n for n in range(2000)]
+    shared.commit(dict.fromkeys(keys, b"v"), ())
+    for key in keys:
+        assert store.read(lambda view, key=key: view.get(key), max_age_s=100.0) == b"v"  # type: ignore[misc]
+    assert store.read(lambda view: view.get(b"d00000x"), max_age_s=100.0) is None
+    assert store.read(lambda view: view.get(b"d99999"), max_age_s=100.0) is None
+    assert log.asked.count("range") <= 2000 / 256 + 5
+    assert "keys" not in log.asked
+
+
+def test_an_operation_may_need_more_than_is_kept(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    store.client.cache = MapCache(family_of, max_keys=100)
+    names = {b"d%05d" % n: b"v" for n in range(3000)}
+    others = {b"k%05d" % n: b"w" for n in range(3000)}
+    shared.commit(names | others, ())
+
+    def work(view: View) -> int:
+        return len(view.scan(b"d", b"e")) + len(view.get_many(sorted(others)))
+
+    for _ in range(2):
+        log.asked.clear()
+        assert store.read(work) == 6000
+        assert (log.asked.count("range"), log.asked.count("keys")) == (1, -(-3000 // READ_KEYS))
+
+
+def test_filling_and_emptying_a_large_folder_asks_the_servers_in_proportion(log: FakeLog, clock: Clock) -> None:
+    """And no answer looks at more of the folder than its own name."""
+    log.gives_lease = True
+    store = LogMap(log, keys.family_of, clock, clock.sleep)  # type: ignore[arg-type]
+    answer_early(store, 1000.0)
+    scans: list[bytes] = []
+    scan = MapCache.scan
+    store.client.cache.scan = lambda *ends: (scans.append(ends[0]), scan(store.client.cache, *ends))[1]  # type: ignore[method-assign, func-returns-value]
+    store.transact(lambda tx: inodes.make_root(tx, 1))
+    costs = []
+    for count in (1000, 4000):
+        log.asked.clear()
+        for number in range(count):
+            new = inodes.new(stat.S_IFREG | 0o644, 0, 0, 1)
+            name = b"file %d" % number
+            store.transact(
+                lambda tx, name=name, number=number, new=new: directories.make(tx, 1, name, 10 + number, new, 2),  # type: ignore[misc]
+                durable=False,
+            )
+        assert len(store.read(lambda view: directories.scan(view, 1))) == count
+        assert len(scans) == 1
+        scans.clear()
+        store.transact(lambda tx: renames.rename(tx, 1, b"file 0", 1, b"first", 3), durable=False)
+        for name in [b"first", *(b"file %d" % number for number in range(1, count))]:
+            store.transact(lambda tx, name=name: directories.unlink(tx, 1, name, 4), durable=False)  # type: ignore[misc]
+        store.flush()
+        assert store.read(lambda view: directories.scan(view, 1)) == []
+        assert scans == [keys.entries(1)[0]]
+        scans.clear()
+        costs.append(len(log.asked))
+    assert costs[0] <= 20
+    assert costs[1] <= 5 * costs[0]
+    assert all(len(contents.puts) < 10_000 for contents in log.committed)
+
+
+def test_what_others_change_in_a_large_folder_is_asked_for_and_no_more(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.commit(entries(12_000), ())
+    assert len(by_folder.read(lambda view: view.scan(*keys.entries(1)))) == 12_000
+    shared.commit({keys.entry(1, b"new"): b"y"}, (keys.entry(1, b"n000007"),))
+    log.asked.clear()
+    assert is_free(by_folder, b"unheard of")
+    found = by_folder.read(lambda view: view.scan(*keys.entries(1)))
+    assert [what for what in log.asked if what != "catch up"] == ["keys"]
+    assert len(found) == 12_000
+    assert (found[0][0], found[-1]) == (keys.entry(1, b"n000000"), (keys.entry(1, b"new"), b"y"))
+
+
+def test_a_large_folder_can_be_listed_while_others_write_in_it(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.commit(entries(12_000), ())
+    turns = 0
+
+    def write() -> None:
+        nonlocal turns
+        turns += 1
+        gone, new = keys.entry(1, b"n%06d" % turns), keys.entry(1, b"n%06d.new" % turns)
+        shared.commit({new: b"y", keys.entry(1, b"n011999"): b"z%d" % turns}, (gone,))
+        if turns < 5:
+            log.before_read.append(write)
+
+    log.before_read.append(write)
+    found = dict(by_folder.read(lambda view: view.scan(*keys.entries(1)), max_age_s=1e9))
+    assert log.asked.count("range") == 3
+    assert found == {key: value for key, value in shared.map.items() if key.startswith(b"d/")}
+
+
+def test_a_large_folder_is_fetched_whole_when_its_names_are_missed_again_and_again(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.commit(entries(12_000), ())
+    for number in range(200):
+        assert (
+            by_folder.read(lambda view, number=number: view.get(keys.entry(1, b"%d" % number)), max_age_s=1e9) is None
+        )  # type: ignore[misc]
+    assert log.asked.count("range") < 30
+
+
+def test_a_large_folder_is_fetched_whole_for_who_adds_names_at_its_end(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """There is nothing after them: that does not make the folder a small one."""
+    shared.commit(entries(12_000), ())
+    for number in range(200):
+        assert is_free(by_folder, b"z%d" % number)
+    assert log.asked.count("range") < 30
+
+
+def test_a_large_folder_of_which_others_changed_much_is_read_from_end_to_end(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """Twenty requests for single keys would be more than three pages."""
+    shared.commit(entries(7000), ())
+    by_folder.read(lambda view: view.scan(*keys.entries(1)))
+    shared.commit({keys.entry(1, b"other %d" % number): b"x" for number in range(5000)}, ())
+    log.asked.clear()
+    assert len(by_folder.read(lambda view: view.scan(*keys.entries(1)))) == 12_000
+    assert [what for what in log.asked if what != "catch up"] == ["range"] * 3
+
+
+def test_what_others_add_without_pause_does_not_make_a_large_folder_unknown(
+    by_folder: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """Two that write in one folder: each learns of thousands of names that it will never ask for."""
+    shared.commit(entries(6000), ())
+    assert len(by_folder.read(lambda view: view.scan(*keys.entries(1)))) == 6000
+    log.asked.clear()
+    for turn in range(100):
+        shared.commit({keys.entry(1, b"other %d.%d" % (turn, number)): b"x" for number in range(150)}, ())
+        by_folder.transact(lambda tx, turn=turn: tx.put(keys.entry(1, b"mine %d" % turn), b"x"))  # type: ignore[misc]
+        assert is_free(by_folder, b"unheard of %d" % turn)
+    assert "range" not in log.asked
+    assert "keys" not in log.asked
+
+
+def test_a_very_large_one_is_not_fetched_for_a_few_names(by_folder: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    shared.commit(entries(60_000), ())
+    for number in range(60):
+        assert (
+            by_folder.read(lambda view, number=number: view.get(keys.entry(1, b"%d" % number)), max_age_s=1e9) is None
+        )  # type: ignore[misc]
+    assert log.asked.count("range") < 60 + 10

@@ -1,0 +1,255 @@
+"""With `wait_s`: what was answered is kept while too few servers answer; a doubt is decided as soon as enough do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
+from support.log_cluster import LogCluster, log_of
+
+from dfs_server.protocol.messages import Change
+from dfsfuse.errors import LostError, MaybeDoneError, ReadOnlyError, UnavailableError
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.records import keys
+
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def waiting(log: FakeLog, clock: Clock) -> LogMap:
+    """A map whose client has the lease."""
+    store = LogMap(log, family_of, clock, clock.sleep, wait_s=WAIT_S)  # type: ignore[arg-type]
+    log.gives_lease = True
+    answer_early(store)
+    store.transact(lambda tx: tx.put(b"first", b"x"))
+    return store
+
+
+def refuse(log: FakeLog, error: Exception, times: int = 4) -> None:
+    """The next commits fail with this."""
+
+    def fail() -> None:
+        raise error
+
+    log.before_commit.extend([fail] * times)
+
+
+def doubt(sequence: int) -> MaybeDoneError:
+    error = MaybeDoneError("no answer")
+    error.sequence = sequence
+    return error
+
+
+def test_what_was_answered_is_kept_until_there_is_a_quorum(waiting: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    refuse(log, ReadOnlyError("only two servers answer"), times=20)
+    for _ in range(10):
+        assert waiting.run(waiting.client.commit_waiting())
+    assert waiting.read(lambda view: view.get(b"a")) == b"1", "who reads goes on, with what was answered"
+    for durable in (True, False):
+        with pytest.raises(ReadOnlyError):
+            waiting.transact(lambda tx: tx.put(b"b", b"1"), durable=durable)
+    with pytest.raises(ReadOnlyError):
+        waiting.flush()
+    log.before_commit.clear()
+    assert not waiting.run(waiting.client.commit_waiting())
+    waiting.flush()
+    assert shared.map[b"a"] == b"1"
+    assert b"b" not in shared.map, "who was refused did nothing"
+
+
+def test_after_its_time_it_is_lost_and_told(waiting: LogMap, log: FakeLog, clock: Clock) -> None:
+    waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    refuse(log, ReadOnlyError("only two servers answer"), times=1000)
+    begun = clock()
+    while waiting.run(waiting.client.commit_waiting()):
+        assert clock() < begun + WAIT_S + 2.0
+    assert clock() >= begun + WAIT_S
+    with pytest.raises(LostError):
+        waiting.flush()
+    waiting.flush()
+
+
+def test_who_waits_for_it_to_be_durable_waits_on_and_nothing_is_done_twice(
+    waiting: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    refuse(log, ReadOnlyError("only two servers answer"), times=20)
+    waiting.transact(lambda tx: tx.put(b"a", b"1"))
+    assert shared.map[b"a"] == b"1"
+    assert [contents.puts for contents in log.committed].count(((b"a", b"1"),)) == 1
+
+
+@pytest.mark.parametrize("was_made", [True, False])
+def test_a_portion_in_doubt_is_decided_and_made_once(
+    waiting: LogMap, log: FakeLog, shared: SharedLog, was_made: bool
+) -> None:
+    waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    refuse(log, doubt(7), times=1)
+    assert waiting.run(waiting.client.commit_waiting())
+
+    def lead() -> None:
+        if was_made:
+            shared.map[b"a"] = b"1"
+            shared.changes.append(Change(len(shared.changes) + 1, b"", log.client, 7, (b"a",)))
+        log._learn()
+
+    log.on_lead = [_no_quorum, lead]
+    committed = len(log.committed)
+    assert waiting.run(waiting.client.commit_waiting())
+    assert not waiting.run(waiting.client.commit_waiting())
+    waiting.flush()
+    assert waiting.read(lambda view: view.get(b"a")) == b"1"
+    assert shared.map[b"a"] == b"1"
+    assert len(log.committed) - committed == (0 if was_made else 1)
+
+
+def _no_quorum() -> None:
+    raise ReadOnlyError("only two servers answer")
+
+
+def test_a_portion_that_is_in_doubt_and_of_which_nothing_can_be_told_any_more_is_lost(
+    waiting: LogMap, log: FakeLog
+) -> None:
+    waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    refuse(log, doubt(7), times=1)
+    assert waiting.run(waiting.client.commit_waiting())
+
+    def lead() -> None:
+        log.news.forget = True
+
+    log.on_lead = [lead]
+    waiting.run(waiting.client.commit_waiting())
+    with pytest.raises(LostError):
+        waiting.flush()
+
+
+@pytest.fixture
+def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
+    cluster = LogCluster(tmp_path)
+    yield cluster
+    cluster.close()
+
+
+@pytest.mark.parametrize("took_it", [(1, 2), (1,)])
+def test_who_made_a_name_when_the_servers_went_is_told_the_truth_when_they_return(
+    log_cluster: LogCluster, took_it: tuple[int, ...]
+) -> None:
+    """Two have the batch, and it is finished; or one has it, which stays away, and it is made anew: once."""
+    clock = log_cluster.grid.clock
+    gone = {1, 2, 3, 4}.difference(took_it)
+    sleeps: list[Callable[[], None]] = []
+
+    def sleep(seconds: float) -> None:
+        clock.wait_until(clock() + seconds)
+        if sleeps:
+            sleeps.pop(0)()
+
+    def come_back() -> None:
+        if took_it == (1,):
+            log_cluster.down(1)
+        for server in gone:
+            log_cluster.grid[server].dies_after = None
+        log_cluster.up(*gone)
+
+    made = LogMap(log_of(log_cluster, b"client-1"), keys.family_of, clock, sleep, wait_s=WAIT_S)
+    made.transact(lambda tx: tx.put(b"a", b"1"))
+    for server in gone:
+        log_cluster.grid[server].dies_after = 0
+    sleeps += [lambda: None, lambda: None, come_back]
+
+    def increment(tx: object) -> bytes:
+        value = tx.get(b"a") or b"0"  # type: ignore[attr-defined]
+        new = b"%d" % (int(value) + 1)
+        tx.put(b"a", new)  # type: ignore[attr-defined]
+        return new
+
+    assert made.transact(increment) == b"2"
+    assert made.read(lambda view: view.get(b"a")) == b"2"
+
+
+def test_without_waiting_a_doubt_is_told(log: FakeLog, clock: Clock) -> None:
+    store = LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]
+    refuse(log, doubt(7), times=1)
+    with pytest.raises(MaybeDoneError):
+        store.transact(lambda tx: tx.put(b"a", b"1"))
+
+
+def test_a_doubt_that_cannot_be_decided_in_time_is_told(log: FakeLog, clock: Clock) -> None:
+    store = LogMap(log, family_of, clock, clock.sleep, wait_s=WAIT_S)  # type: ignore[arg-type]
+    refuse(log, doubt(7), times=1)
+    log.on_lead = [_never] * 1000
+    begun = clock()
+    with pytest.raises(MaybeDoneError):
+        store.transact(lambda tx: tx.put(b"a", b"1"))
+    assert clock() >= begun + WAIT_S
+
+
+def test_who_waits_when_the_mount_ends_waits_no_longer_than_that(waiting: LogMap, log: FakeLog, clock: Clock) -> None:
+    def end() -> None:
+        waiting.end_within(5.0)
+        _no_quorum()
+
+    log.before_commit.extend([_no_quorum] * 4 + [end] + [_no_quorum] * 1000)
+    begun = clock()
+    with pytest.raises(UnavailableError):
+        waiting.transact(lambda tx: tx.put(b"a", b"1"))
+    assert begun + 5.0 <= clock() <= begun + 10.0
+
+
+def test_a_doubt_is_not_decided_for_longer_than_that_either(log: FakeLog, clock: Clock) -> None:
+    store = LogMap(log, family_of, clock, clock.sleep, wait_s=WAIT_S)  # type: ignore[arg-type]
+    refuse(log, doubt(7), times=1)
+
+    def end() -> None:
+        store.end_within(5.0)
+        _never()
+
+    log.on_lead = [end] + [_never] * 1000
+    begun = clock()
+    with pytest.raises(MaybeDoneError):
+        store.transact(lambda tx: tx.put(b"a", b"1"))
+    assert begun + 5.0 <= clock() <= begun + 10.0
+
+
+def test_what_was_answered_is_kept_when_the_mount_ends_also_without_waiting(
+    log: FakeLog, clock: Clock, shared: SharedLog
+) -> None:
+    """Servers that are slow are given up sooner then; what was answered is not."""
+    store = LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]
+    log.gives_lease = True
+    answer_early(store)
+    store.transact(lambda tx: tx.put(b"first", b"x"))
+    store.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    assert (store.owes(), log.is_hurried) == (True, False)
+    store.end_within(5.0)
+    assert log.is_hurried
+    refuse(log, ReadOnlyError("no server answers"), times=4)
+    refuse(log, doubt(7), times=1)
+    log.on_lead = [_never]
+    for _ in range(3):
+        assert store.run(store.client.commit_waiting()), "it is tried again"
+    assert not store.run(store.client.commit_waiting())
+    assert shared.map[b"a"] == b"1"
+    assert not store.owes()
+
+
+def test_when_its_time_is_over_it_is_lost_and_that_is_told(log: FakeLog, clock: Clock) -> None:
+    store = LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]
+    log.gives_lease = True
+    answer_early(store)
+    store.transact(lambda tx: tx.put(b"first", b"x"))
+    store.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    store.end_within(5.0)
+    refuse(log, ReadOnlyError("no server answers"), times=1000)
+    begun = clock()
+    while store.run(store.client.commit_waiting()):
+        assert clock() < begun + 10.0
+    assert clock() >= begun + 5.0
+    with pytest.raises(LostError):
+        store.flush()
+
+
+def _never() -> None:
+    raise UnavailableError("no server answers")

@@ -1,0 +1,55 @@
+"""Who is told of a loss, and how often: as Linux' errseq has it."""
+
+from __future__ import annotations
+
+from dfsfuse.errors import UnavailableError
+from dfsfuse.namespace.map.losses import Losses
+
+FIRST, SECOND = UnavailableError("first"), UnavailableError("second")
+
+
+def test_each_who_was_there_is_told_once() -> None:
+    losses: Losses[UnavailableError] = Losses()
+    one, other = losses.witness(), losses.witness()
+    assert losses.take(one) is None
+    losses.add(FIRST)
+    assert losses.take(one) is FIRST
+    assert losses.take(one) is None
+    assert losses.take(other) is FIRST
+    assert losses.take(other) is None
+
+
+def test_who_comes_later_is_told_only_what_nobody_knows() -> None:
+    losses: Losses[UnavailableError] = Losses()
+    losses.add(FIRST)
+    late = losses.witness()
+    assert losses.take(late) is FIRST
+    later = losses.witness()
+    assert losses.take(later) is None
+    losses.add(SECOND)
+    assert losses.take(later) is SECOND
+    assert losses.take(late) is SECOND
+
+
+def test_of_several_losses_the_last_one_is_told() -> None:
+    losses: Losses[UnavailableError] = Losses()
+    one = losses.witness()
+    losses.add(FIRST)
+    losses.add(SECOND)
+    late = losses.witness()
+    assert losses.take(one) is SECOND
+    assert losses.take(one) is None
+    assert losses.take(late) is SECOND  # it came before anybody was told
+
+
+def test_without_a_witness_what_nobody_knows_is_told() -> None:
+    losses: Losses[UnavailableError] = Losses()
+    one = losses.witness()
+    assert losses.take() is None
+    losses.add(FIRST)
+    assert losses.take() is FIRST
+    assert losses.take() is None
+    assert losses.take(one) is FIRST
+    losses.add(SECOND)
+    assert losses.take(one) is SECOND
+    assert losses.take() is None

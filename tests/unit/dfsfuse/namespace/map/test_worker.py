@@ -1,0 +1,178 @@
+"""The worker: it commits what was answered before its commit, and lets go of the lease."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.fake_log import Clock, FakeLog, HandBell, SharedLog, family_of
+
+from dfsfuse.errors import MaybeDoneError
+from dfsfuse.log.lease import SETTLE_AFTER_S
+from dfsfuse.namespace.map.client import LINGER_S, RETRY_S
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.steps import AwaitWork, Linger, Step, WithLog
+
+
+def test_the_committer_commits_and_settles_by_itself(log: FakeLog, shared: SharedLog) -> None:
+    store = LogMap(log, family_of)  # type: ignore[arg-type]
+    settled = threading.Event()
+    log.clock = time.monotonic  # type: ignore[assignment]  # what is answered waits for real
+    log.gives_lease = True
+    log.settled = settled.set
+    store.start()
+    store.transact(lambda tx: tx.put(b"a", b"1"))
+    store.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
+    assert settled.wait(10.0)
+    assert shared.map == {b"a": b"1", b"b": b"1"}
+    store.close()
+
+
+def test_who_could_not_commit_lets_go_too(log: FakeLog, shared: SharedLog) -> None:
+    """Some servers may have taken the batch, and given a lease with it that is in the way of others for two seconds."""
+    store = LogMap(log, family_of)  # type: ignore[arg-type]
+    woken: list[bool] = []
+    store.client._bell = HandBell(lambda: woken.append(True))
+
+    def fail() -> None:
+        raise MaybeDoneError("too few servers confirmed it")
+
+    log.before_commit = [fail]
+    with pytest.raises(MaybeDoneError):
+        store.transact(lambda tx: tx.put(b"a", b"1"))
+    assert woken
+    assert store.run(store.client.settle_if_idle())
+    assert log.asked == ["catch up", "settle"]
+
+
+def steps_of_a_worker(store: LogMap, clock: Clock, ends_after: int) -> list[str]:
+    """What it does when it is woken once, until it waits for work again."""
+    done: list[str] = []
+    work = store.client.work()
+    step = next(work)
+    assert step == AwaitWork(None)
+    resume: Callable[[Any], Step] = work.send
+    answer: object = True
+    for _ in range(ends_after):
+        step = resume(answer)
+        resume = work.send
+        done.append(type(step).__name__)
+        match step:
+            case AwaitWork(None):
+                return done
+            case AwaitWork(seconds) | Linger(seconds):
+                assert seconds is not None
+                clock.now += seconds
+                answer = False
+            case WithLog(procedure):
+                try:
+                    answer = store.run(procedure)
+                except ValueError as error:
+                    resume, answer = work.throw, error
+    raise AssertionError(f"it goes on and on: {done}")
+
+
+def test_what_waits_again_is_committed_though_nobody_wakes_the_worker(
+    leased: LogMap, log: FakeLog, clock: Clock
+) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    for number in range(2):  # answered while a batch is under way
+        log.before_commit.append(
+            lambda number=number: leased.transact(lambda tx: tx.put(b"%d" % number, b"1"), durable=False)  # type: ignore[misc]
+        )
+    steps_of_a_worker(leased, clock, 100)
+    assert log.asked == ["commit", "commit", "commit", "settle"]
+
+
+def test_an_unexpected_exception_does_not_end_the_worker(
+    leased: LogMap, log: FakeLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    settle, failures = log.settle, [ValueError("unexpected")]
+
+    def fail_once() -> None:
+        if failures:
+            raise failures.pop()
+        settle()
+
+    monkeypatch.setattr(log, "settle", fail_once)
+    begun = clock()
+    steps_of_a_worker(leased, clock, 100)
+    assert log.asked == ["commit", "settle"]
+    assert clock() - begun > RETRY_S, "it does not try again and again"
+
+
+class CountingBell:
+    """How often it was rung."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+
+    def set(self) -> None:
+        self.rung += 1
+
+    def clear(self) -> None:
+        pass
+
+
+def test_only_a_worker_that_sleeps_is_woken(leased: LogMap, log: FakeLog, clock: Clock) -> None:
+    bell = leased.client._bell = CountingBell()
+    work = leased.client.work()
+    assert next(work) == AwaitWork(None)
+    leased.transact(lambda tx: tx.put(b"a", b"1"))
+    leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
+    assert bell.rung > 0
+    assert work.send(True) == Linger(LINGER_S)
+    bell.rung = 0
+    for number in range(5):
+        leased.transact(lambda tx, number=number: tx.put(b"%d" % number, b"1"))  # type: ignore[misc]
+        leased.transact(lambda tx, number=number: tx.put(b"d%d" % number, b"1"), durable=False)  # type: ignore[misc]
+    assert bell.rung == 0
+    commits = log.asked.count("commit")
+    step = work.send(None)
+    assert isinstance(step, WithLog), "something waits that nobody waits for"
+    leased.run(step.procedure)
+    assert log.asked.count("commit") == commits + 1
+    assert work.send(False) == Linger(SETTLE_AFTER_S)
+    clock.now += SETTLE_AFTER_S
+    step = work.send(None)
+    assert isinstance(step, WithLog)
+    leased.run(step.procedure)
+    assert log.asked[-1] == "settle"
+    assert bell.rung == 0
+    leased.transact(lambda tx: tx.put(b"z", b"1"))
+    assert bell.rung > 0, "it sleeps as soon as it has let go, though it does not wait yet"
+    assert work.send(True) == AwaitWork(None)
+
+
+def test_the_worker_leaves_the_log_to_who_does_its_work(leased: LogMap, log: FakeLog) -> None:
+    work = leased.client.work()
+    next(work)
+    assert work.send(True) == Linger(LINGER_S)
+    seen: list[Step] = []
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    log.before_commit.append(lambda: seen.append(work.send(None)))
+    leased.transact(lambda tx: tx.put(b"b", b"1"))
+    assert seen == [Linger(SETTLE_AFTER_S)]
+    assert log.asked.count("commit") == 1, "both"
+    leased.transact(lambda tx: tx.put(b"c", b"1"), durable=False)
+    assert isinstance(work.send(None), WithLog)
+
+
+def test_what_waits_behind_who_was_interrupted_is_committed(leased: LogMap, log: FakeLog) -> None:
+    """Ctrl-C reaches a program that uses the library in the middle of its commit."""
+    work = leased.client.work()
+    next(work)
+    work.send(True)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    log.before_commit.append(interrupt)
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        leased.transact(lambda tx: tx.put(b"a", b"1"))
+    assert isinstance(work.send(None), WithLog), "it does not rely on who is gone"
+    del interrupted

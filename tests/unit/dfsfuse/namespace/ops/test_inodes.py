@@ -1,0 +1,66 @@
+"""Inode numbers are never given twice; the root is there from the start."""
+
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.memory_map import MemoryMap
+
+from dfsfuse.namespace.ops import inodes
+from dfsfuse.namespace.ops.inodes import NUMBERS_PER_BLOCK, InodeNumbers
+from dfsfuse.namespace.records import keys
+
+
+def test_numbers_are_reserved_in_blocks() -> None:
+    store = MemoryMap()
+    numbers = InodeNumbers(store)
+    taken = [numbers.take() for _ in range(NUMBERS_PER_BLOCK + 1)]
+    assert taken == list(range(2, NUMBERS_PER_BLOCK + 3))
+    assert len(store.batches) == 2
+
+
+def test_clients_never_get_the_same_number() -> None:
+    store = MemoryMap()
+    clients = [InodeNumbers(store) for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda turn: clients[turn % 4].take(), range(3000)))
+    assert len(set(taken)) == len(taken)
+    assert keys.ROOT not in taken
+
+
+def test_a_failed_reservation_takes_nothing() -> None:
+    store = MemoryMap()
+    numbers = InodeNumbers(store)
+    store.is_writable = False
+    with pytest.raises(Exception, match="do not answer"):
+        numbers.take()
+    store.is_writable = True
+    assert numbers.take() == inodes.FIRST_NUMBER
+
+
+def test_the_root_is_there_before_anybody_made_it() -> None:
+    store = MemoryMap()
+    root = store.read(lambda view: inodes.load_directory(view, keys.ROOT))
+    assert (root.mode, root.uid, root.nlink, root.parent) == (stat.S_IFDIR | 0o755, os.getuid(), 2, keys.ROOT)
+    made = store.transact(lambda tx: inodes.make_root(tx, 55))
+    assert made.ctime_ns == 55
+    assert store.transact(lambda tx: inodes.make_root(tx, 66)) == made
+
+
+def test_only_devices_have_device_numbers() -> None:
+    assert inodes.new(stat.S_IFCHR | 0o600, 0, 0, 0, rdev=5).rdev == 5
+    assert inodes.new(stat.S_IFREG | 0o600, 0, 0, 0, rdev=5).rdev == 0
+
+
+def test_a_time_of_change_is_never_the_same_twice_and_never_stays_far_ahead() -> None:
+    inode = inodes.new(stat.S_IFREG | 0o644, 1, 1, 5_000_000_000)
+    for now_ns, expected in (
+        (5_000_000_000, 5_000_000_001),
+        (4_900_000_000, 5_000_000_001),
+        (5_000_000_007, 5_000_000_007),
+        (3_999_999_999, 3_999_999_999),
+    ):
+        assert inodes.change_time_ns(inode, now_ns) == expected

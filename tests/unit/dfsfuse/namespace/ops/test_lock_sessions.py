@@ -1,0 +1,82 @@
+"""Transactions on locks: whose locks count, and whose session may be ended."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from support.memory_map import MemoryMap
+
+from dfsfuse.namespace.ops import lock_sessions
+from dfsfuse.namespace.ops.lock_sessions import Life, SessionLostError, Taken, encode_sign
+from dfsfuse.namespace.records import keys, locks
+from dfsfuse.namespace.records.locks import Lock
+
+INO = 5
+
+
+def life(session: bytes, beat: int = 1, *, has_locks: bool = False, is_due: bool = True) -> Life:
+    return Life(session, encode_sign(beat, 10.0), has_locks, is_due)
+
+
+def take(map_: MemoryMap, session: bytes, *, dead: dict[bytes, bytes] | None = None, **how: bool) -> Taken:
+    wanted = Lock(session, 1, False, True, 0, 9)
+    return map_.transact(
+        lambda tx: lock_sessions.take(tx, INO, wanted, life(session, **how), dead or {}, afresh=False, gives_way=False)
+    )
+
+
+def table(map_: MemoryMap) -> locks.Locks:
+    return locks.decode(map_.items.get(keys.locks(INO)))
+
+
+def test_a_lock_without_a_session_does_not_count() -> None:
+    map_ = MemoryMap()
+    assert take(map_, b"a").obstacle is None
+    assert take(map_, b"b").obstacle == table(map_)[0]
+    map_.transact(lambda tx: lock_sessions.end(tx, b"a"))
+    assert take(map_, b"b").obstacle is None
+    assert [lock.session for lock in table(map_)] == [b"b"], "and is swept out"
+
+
+def test_the_dead_are_buried_only_if_they_have_not_moved() -> None:
+    map_ = MemoryMap()
+    take(map_, b"a")
+    seen = take(map_, b"b").signs
+    assert seen == {b"a": encode_sign(1, 10.0)}
+    map_.transact(lambda tx: lock_sessions.renew(tx, life(b"a", 2, has_locks=True)))
+    assert take(map_, b"b", dead=seen).obstacle is not None
+    assert keys.session(b"a") in map_.items
+    seen = take(map_, b"b").signs
+    assert take(map_, b"b", dead=seen).obstacle is None
+    assert keys.session(b"a") not in map_.items
+
+
+def test_who_was_buried_learns_it() -> None:
+    map_ = MemoryMap()
+    take(map_, b"a")
+    map_.transact(lambda tx: lock_sessions.end(tx, b"a"))
+    with pytest.raises(SessionLostError):
+        take(map_, b"a", has_locks=True)
+    with pytest.raises(SessionLostError):
+        map_.transact(lambda tx: lock_sessions.renew(tx, life(b"a", has_locks=True)))
+    assert take(map_, b"a", has_locks=False).obstacle is None
+
+
+def test_what_changes_nothing_commits_nothing() -> None:
+    map_ = MemoryMap()
+    take(map_, b"a")
+    before = len(map_.batches)
+    assert take(map_, b"a", has_locks=True, is_due=False).obstacle is None
+    assert take(map_, b"b").obstacle is not None
+    map_.transact(lambda tx: lock_sessions.end(tx, b"nobody"))
+    map_.transact(lambda tx: lock_sessions.give(tx, INO, (b"b", 1, False)))
+    assert len(map_.batches) == before
+
+
+@pytest.mark.parametrize("sign", [b"", b"\xc1", b"\x93\x63\x01\x01"])
+def test_a_sign_that_is_none(sign: bytes) -> None:
+    with pytest.raises(OSError, match="record of a session") as caught:
+        lock_sessions.lifetime_s(sign)
+    assert caught.value.errno == errno.EIO
+    assert lock_sessions.lifetime_s(encode_sign(3, 2.5)) == 2.5

@@ -1,0 +1,204 @@
+"""What a client has of each server: circuits, addresses, idle connections."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from support.wire_server import CREDENTIALS, DEADLINE_S, POSITION, Greeting, Line, WireServer
+
+from dfs_server.protocol.messages import GetPosition, HavePieces, Request
+from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
+from dfsfuse.net.lines import AUTHENTICATION_S, MAX_IDLE, OWED_S, Lines
+from dfsfuse.net.servers import ServerAddress, Target
+
+
+class Clock:
+    """The real one, and what the test adds to it."""
+
+    def __init__(self) -> None:
+        self.added_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.added_s
+
+
+@pytest.fixture
+def server() -> Iterator[WireServer]:
+    with WireServer() as server:
+        yield server
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lines(server: WireServer, clock: Clock) -> Iterator[Lines]:
+    lines = Lines([server.address(1)], CREDENTIALS, clock=clock)
+    yield lines
+    lines.close()
+
+
+def ask(lines: Lines) -> Answer | Failure:
+    with Exchange(lines) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
+        outcome = exchange.next(DEADLINE_S)
+    assert outcome is not None
+    return outcome
+
+
+def abandon(lines: Lines) -> None:
+    """Ask for pieces, and do not wait for the answer."""
+    with Exchange(lines) as exchange:
+        exchange.start(Call(1, HavePieces(()), stall_s=DEADLINE_S))
+
+
+def test_one_line_is_logged_for_each_change(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    server = lines.servers[1]
+    with caplog.at_level(logging.INFO):
+        lines.failed(1, f"{server} does not answer: connection refused", quick=True)
+        lines.failed(1, f"{server} does not answer: connection refused", quick=True)
+        assert lines.comebacks == {1: 0}
+        lines.answered(1)
+        lines.answered(1)
+    assert lines.comebacks == {1: 1}
+    assert caplog.messages == [
+        f"{server} does not answer: connection refused; trying again in the background",
+        f"{server} answers again",
+    ]
+
+
+def test_down_server_is_refused_until_its_trial_is_due(lines: Lines, clock: Clock) -> None:
+    assert lines.refusal(1) is None
+    lines.failed(1, "it hangs", quick=False)
+    assert lines.refusal(1) == "it hangs"
+    assert lines.usable() == frozenset()
+    clock.added_s += 0.6
+    assert lines.refusal(1) is None
+    assert lines.refusal(1) == "it hangs"
+
+
+def test_requests_leave_trials_to_whoever_makes_them(lines: Lines, clock: Clock) -> None:
+    lines.tried_elsewhere = True
+    lines.failed(1, "it hangs", quick=False)
+    clock.added_s += 0.6
+    assert lines.refusal(1) == "it hangs"
+    clock.added_s += 1.0
+    assert lines.refusal(1) is None
+
+
+def test_server_that_goes_down_loses_its_idle_connections(lines: Lines, server: WireServer) -> None:
+    assert isinstance(ask(lines), Answer)
+    lines.failed(1, "it hangs", quick=False)
+    lines.answered(1)
+    assert isinstance(ask(lines), Answer)
+    assert server.accepted == 2
+
+
+def test_owed_reply_that_came_meanwhile_is_no_burden_however_long_ago(
+    lines: Lines, server: WireServer, clock: Clock
+) -> None:
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        line.reply(id, POSITION)
+        if isinstance(request, HavePieces):
+            server.released.set()
+
+    server.answer = answer
+    assert isinstance(ask(lines), Answer)
+    abandon(lines)
+    server.wait_released()
+    clock.added_s += 10 * OWED_S
+    assert isinstance(ask(lines), Answer)
+    assert server.accepted == 1
+
+
+def test_connection_that_has_owed_a_reply_for_too_long_tells_that_the_server_hangs(
+    lines: Lines, server: WireServer, clock: Clock
+) -> None:
+    """Nobody waited for it, since the other servers were faster: it is found out all the same, and at no cost."""
+    assert isinstance(ask(lines), Answer)
+    server.answer = lambda line, id, request, payload: server.wait_released()
+    abandon(lines)
+    abandon(lines)
+    clock.added_s += OWED_S + 0.1
+    outcome = ask(lines)
+    assert isinstance(outcome, Failure)
+    assert outcome.text.endswith("does not answer: it has owed an answer for too long")
+    assert lines.usable() == frozenset()
+
+
+def test_greeting_that_nobody_waits_for_tells_it_too(server: WireServer, lines: Lines, clock: Clock) -> None:
+    server.greeting = Greeting.SILENT
+    with Exchange(lines) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
+        assert exchange.next(0.05) is None
+    clock.added_s += AUTHENTICATION_S
+    assert isinstance(ask(lines), Failure)
+    assert server.accepted == 1
+
+
+def test_old_greeting_that_the_server_went_on_with_is_just_too_old(
+    server: WireServer, lines: Lines, clock: Clock
+) -> None:
+    abandon(lines)  # connecting; nobody looks at it for a while
+    clock.added_s += AUTHENTICATION_S
+    assert isinstance(ask(lines), Answer)
+    assert lines.usable() == {1}
+
+
+def test_no_more_idle_connections_than_the_cap(server: WireServer, lines: Lines) -> None:
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        server.wait_released()
+        line.reply(id, POSITION)
+
+    server.answer = answer
+    exchanges = [Exchange(lines) for _ in range(MAX_IDLE + 3)]
+    for exchange in exchanges:
+        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
+    server.released.set()
+    for exchange in exchanges:
+        assert isinstance(exchange.next(DEADLINE_S), Answer)
+    idle = []
+    while (connection := lines.borrow(1)) is not None:
+        idle.append(connection)
+    assert len(idle) == MAX_IDLE
+    for connection in idle:
+        connection.close()
+
+
+def test_connection_given_back_after_the_end_is_closed(server: WireServer) -> None:
+    lines = Lines([server.address(1)], CREDENTIALS)
+    with Exchange(lines) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
+        lines.close()
+        assert isinstance(exchange.next(DEADLINE_S), Answer)
+    assert lines.borrow(1) is None
+
+
+def test_host_without_an_address_is_a_failure() -> None:
+    def unknown(server: ServerAddress) -> tuple[Target, ...]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    lines = Lines([ServerAddress(1, "DFS1", "nas.example", 10001)], CREDENTIALS, look_up=unknown)
+    lines.look_up(1)
+    outcome = ask(lines)
+    assert isinstance(outcome, Failure)
+    assert outcome.text == "DFS1 (nas.example:10001) does not answer: its host name 'nas.example' cannot be resolved"
+
+
+def test_second_address_of_a_host_is_tried_and_remembered(server: WireServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = listener.getsockname()[1]
+    targets = tuple(Target(socket.AF_INET, ("127.0.0.1", port)) for port in (closed, server.port))
+    lines = Lines([ServerAddress(1, "DFS1", "localhost", server.port)], CREDENTIALS, look_up=lambda _: targets)
+    lines.look_up(1)
+    assert isinstance(ask(lines), Answer)
+    server.kill()
+    lines.hang_up()
+    assert isinstance(ask(lines), Failure)  # after one try of each
+    lines.close()

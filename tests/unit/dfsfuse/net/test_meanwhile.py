@@ -1,0 +1,108 @@
+"""Whoever waits for a server sees what else is to be done, once, and goes on waiting."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from dfsfuse.net import meanwhile
+
+DEADLINE_S = 10.0
+
+
+class Ends:
+    """A server and another source of work, and what was handed over. A `Watch`."""
+
+    def __init__(self) -> None:
+        self.server, self._server_end = socket.socketpair()
+        self.work, self._work_end = socket.socketpair()
+        self.is_wanted = True
+        self.handed_over = 0
+        self.waits = 0
+        self.descriptor = self.work.fileno()
+
+    def begin(self) -> bool:
+        self.waits += 1
+        return self.is_wanted
+
+    def end(self) -> None:
+        self.waits -= 1
+
+    def answer(self) -> None:
+        self._server_end.send(b"!")
+
+    def bring_work(self) -> None:
+        self._work_end.send(b"!")
+
+    def hand_over(self) -> None:
+        self.handed_over += 1
+        self.answer()  # the server takes its time, too
+
+    def wait(self, timeout_s: float = DEADLINE_S) -> int:
+        return meanwhile.wait(self.server.fileno(), select.POLLIN, timeout_s)
+
+    def close(self) -> None:
+        for end in (self.server, self._server_end, self.work, self._work_end):
+            end.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ends = Ends()
+    meanwhile.watch(ends)
+    yield ends
+    meanwhile.watch(None)
+    assert ends.waits == 0, "what has begun has ended"
+    ends.close()
+
+
+def test_an_answer_ends_the_waiting(ends: Ends) -> None:
+    ends.answer()
+    assert ends.wait() & select.POLLIN
+    assert ends.handed_over == 0
+
+
+def test_the_time_ends_it_too(ends: Ends) -> None:
+    assert ends.wait(0.01) == 0
+    assert ends.wait(-1.0) == 0
+
+
+def test_work_that_comes_first_is_handed_over_and_the_answer_is_waited_for(ends: Ends) -> None:
+    ends.bring_work()
+    assert ends.wait() & select.POLLIN
+    assert ends.handed_over == 1
+
+
+def test_an_answer_that_is_there_comes_before_other_work(ends: Ends) -> None:
+    ends.answer()
+    ends.bring_work()
+    assert ends.wait() & select.POLLIN
+    assert ends.handed_over == 0
+
+
+def test_who_is_not_on_duty_does_not_look(ends: Ends) -> None:
+    ends.is_wanted = False
+    ends.bring_work()
+    assert ends.wait(0.01) == 0
+    assert ends.handed_over == 0
+
+
+def test_each_thread_has_a_watch_of_its_own(ends: Ends) -> None:
+    ends.bring_work()
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(ends.wait(0.01)))
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert found == [0]
+    assert ends.handed_over == 0
+
+
+def test_work_whose_source_is_gone_is_handed_over(ends: Ends) -> None:
+    """The kernel has unmounted: whoever reads next finds out."""
+    ends._work_end.close()
+    assert ends.wait() & select.POLLIN
+    assert ends.handed_over == 1

@@ -1,0 +1,107 @@
+"""Which files are fetched together, and that reading them then asks for little."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from support.fake_log import Clock, FakeLog, SharedLog
+from support.memory_mounts import ROOT, MemoryMounts, write_file
+from support.memory_segments import NAMES
+
+from dfsfuse.errors import UnavailableError
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.records import keys
+from dfsfuse.vfs.read.neighbours import BLOCK_INODES, REMEMBERED, Neighbours
+from dfsfuse.vfs.vfs import Vfs
+
+N = BLOCK_INODES
+
+
+def test_the_second_file_of_a_block_brings_the_block_once() -> None:
+    neighbours = Neighbours()
+    assert not neighbours.of(N + 5)
+    assert not neighbours.of(N + 5)  # the same file again
+    assert neighbours.of(N + 1) == range(N, 2 * N)
+    assert not neighbours.of(N + 2)
+    assert not neighbours.of(N + 5)
+
+
+def test_who_goes_on_in_the_next_block_gets_it_at_once() -> None:
+    neighbours = Neighbours()
+    neighbours.of(N)
+    neighbours.of(N + 1)
+    assert neighbours.of(2 * N + 7) == range(2 * N, 3 * N)
+    assert neighbours.of(3 * N) == range(3 * N, 4 * N)
+    assert neighbours.of(7) == range(N)  # or in the one before
+    assert not neighbours.of(9 * N)
+
+
+def test_a_random_reader_gets_nothing() -> None:
+    neighbours = Neighbours()
+    assert not any(neighbours.of(number * 7 * N) for number in range(1000))
+
+
+def test_a_block_is_forgotten_after_many_others() -> None:
+    neighbours = Neighbours()
+    neighbours.of(1)
+    assert neighbours.of(2)
+    for number in range(REMEMBERED):
+        neighbours.of((number + 1) * 10 * N)
+    assert not neighbours.of(3)
+    assert neighbours.of(4) == range(N)
+
+
+@pytest.fixture
+def log() -> FakeLog:
+    return FakeLog(SharedLog(), Clock())
+
+
+def test_a_folder_of_small_files_is_read_with_few_requests(mounts: MemoryMounts, log: FakeLog) -> None:
+    writer = mounts.mount()
+    inos = [write_file(writer, b"%03d" % number, b"%d" % number * 1000) for number in range(3 * N)]
+    log.shared.map.update(mounts.map.items)
+    vfs = Vfs(LogMap(log, keys.family_of, log.clock, log.clock.sleep), mounts.segments, servers=NAMES, max_age_s=1e9)
+    log.asked.clear()
+    for number in range(3 * N):
+        handle = vfs.open(vfs.lookup(ROOT, b"%03d" % number).ino, os.O_RDONLY)
+        assert vfs.read(handle, 0, 10_000) == b"%d" % number * 1000
+        vfs.release(handle)
+    assert log.asked.count("catch up") >= 3 * N  # each open() looks for the newest state
+    assert len(log.asked) <= 3 * N + 30  # without neighbours: twice as many more
+    fetched = [segment for segments in mounts.segments.fetched_small for segment in segments]
+    assert len(fetched) == len(set(fetched)) == len(inos)
+    vfs.close()
+
+
+def test_large_and_damaged_neighbours_are_no_obstacle(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount()
+    one, two, damaged = (write_file(vfs, b"%d" % number, b"data") for number in range(3))
+    mounts.map.items = {**mounts.map.items, keys.region(damaged, 0): b"no record"}
+    for ino in (one, two):
+        handle = vfs.open(ino, os.O_RDONLY)
+        assert vfs.read(handle, 0, 10) == b"data"
+        vfs.release(handle)
+    assert [len(segments) for segments in mounts.segments.fetched_small] == [2]
+
+
+def test_who_knows_a_file_reads_it_though_nothing_can_be_learnt_of_its_neighbours(
+    mounts: MemoryMounts, log: FakeLog
+) -> None:
+    writer = mounts.mount()
+    inos = [write_file(writer, b"%d" % number, b"data") for number in range(3)]
+    log.shared.map.update(mounts.map.items)
+    vfs = Vfs(LogMap(log, keys.family_of, log.clock, log.clock.sleep), mounts.segments, servers=NAMES, max_age_s=1e9)
+    one, two = (vfs.open(ino, os.O_RDONLY) for ino in inos[:2])
+    assert [vfs.read(handle, 1, 10) for handle in (one, two)] == [b"ata"] * 2
+    assert vfs.read(one, 0, 10) == b"data"
+
+    def away() -> None:
+        raise UnavailableError("no server answers")
+
+    log.before_read.append(away)
+    assert vfs.read(two, 0, 10) == b"data"
+    assert not log.before_read, "it has tried"
+    for handle in (one, two):
+        vfs.release(handle)
+    vfs.close()

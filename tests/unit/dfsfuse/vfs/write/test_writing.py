@@ -1,0 +1,146 @@
+"""write(): memory that is short makes a writer wait, and never fail, as long as servers take data."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.memory_mounts import MemoryMounts, close, create, read_file
+
+from dfs_server.protocol.batches import Batch
+from dfsfuse.common import withdrawal
+from dfsfuse.errors import UnavailableError
+from dfsfuse.vfs.write.writing import ROOM_WAIT_S
+
+WRITERS = 63
+SIZE = 30_000
+DEADLINE_S = 60
+
+
+def test_of_many_writers_at_once_none_fails_for_want_of_memory(mounts: MemoryMounts) -> None:
+    """Room for three, and 63 that begin together."""
+    vfs = mounts.mount(
+        dirty_limit_bytes=3 * SIZE + 100, background=ThreadPoolExecutor(1), uploads=ThreadPoolExecutor(2)
+    )
+    start = threading.Barrier(WRITERS, timeout=DEADLINE_S)
+    failures: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            _, handle = create(vfs, b"%d" % number)
+            start.wait()
+            for turn in range(3):
+                vfs.write(handle, turn * SIZE, b"%d" % (number % 10) * SIZE)
+            close(vfs, handle)
+        except BaseException as failure:  # noqa: BLE001
+            failures.append(failure)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert failures == []
+    assert all(read_file(vfs, b"%d" % number) == b"%d" % (number % 10) * 3 * SIZE for number in range(WRITERS))
+    assert vfs._uploads.budget.held_bytes == 0
+    vfs.close()
+
+
+def test_memory_that_others_have_reserved_and_not_written_yet_is_waited_for(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount(dirty_limit_bytes=1000)
+    _, handle = create(vfs, b"f")
+    budget = vfs._uploads.budget
+    assert budget.reserve(900, 0)
+    writer = threading.Thread(target=vfs.write, args=(handle, 0, b"x" * 900))
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive()
+    budget.release(900)
+    writer.join(DEADLINE_S)
+    assert not writer.is_alive()
+    close(vfs, handle)
+    assert read_file(vfs, b"f") == b"x" * 900
+
+
+def test_it_is_waited_for_as_long_as_some_is_given_back_now_and_then(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vfs = mounts.mount(dirty_limit_bytes=1000)
+    _, handle = create(vfs)
+    budget = vfs._uploads.budget
+    assert budget.reserve(900, 0)
+    is_freed = itertools.cycle((True, False))
+
+    def wait(_freed_bytes: int, _timeout_s: float) -> bool:
+        mounts.now_s += 0.8 * ROOM_WAIT_S
+        if not next(is_freed):
+            return False
+        budget.release(200)
+        return True
+
+    monkeypatch.setattr(budget, "wait_until_freed", wait)
+    assert vfs.write(handle, 0, b"x" * 900) == 900
+    close(vfs, handle)
+    assert read_file(vfs, b"f") == b"x" * 900
+
+
+def test_when_the_servers_take_nothing_it_is_an_error(mounts: MemoryMounts) -> None:
+    """What fills the memory is another file's, and cannot be saved."""
+    vfs = mounts.mount(dirty_limit_bytes=1000)
+    _, full = create(vfs, b"full")
+    _, handle = create(vfs, b"f")
+    vfs.write(full, 0, b"x" * 900)
+
+    def refuse(_: Batch) -> None:
+        raise UnavailableError("too few servers answer")
+
+    mounts.map.before_commit = refuse
+    with pytest.raises(UnavailableError, match="waits in memory"):
+        vfs.write(handle, 0, b"y" * 900)
+    mounts.map.before_commit = lambda _: None
+    mounts.now_s += 10
+    assert vfs.write(handle, 0, b"y" * 900) == 900
+    close(vfs, full, handle)
+
+
+def test_a_write_that_is_withdrawn_takes_nothing_and_one_that_is_taken_cannot_be(mounts: MemoryMounts) -> None:
+    """Its program was ended while it waited: the data must not turn up behind what others write meanwhile."""
+    vfs = mounts.mount(dirty_limit_bytes=1000)
+    _, handle = create(vfs, b"f")
+    budget = vfs._uploads.budget
+    assert budget.reserve(900, 0)
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            vfs.write(handle, 0, b"x" * 900)
+        except InterruptedError as failure:
+            failures.append(failure)
+        withdrawal.forget()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert writer.ident is not None
+    assert withdrawal.withdraw(writer.ident)
+    budget.release(900)
+    writer.join(DEADLINE_S)
+    assert len(failures) == 1
+    assert budget.held_bytes == 0
+
+    withdrawn: list[bool] = []
+    mine = threading.get_ident()
+    submit = vfs._uploads.submit
+
+    def try_to_withdraw(*arguments: object) -> None:
+        with ThreadPoolExecutor(1) as others:
+            withdrawn.append(others.submit(withdrawal.withdraw, mine).result())
+        submit(*arguments)  # type: ignore[arg-type]
+
+    vfs._uploads.submit = try_to_withdraw  # type: ignore[method-assign]
+    assert vfs.write(handle, 0, b"y" * 10) == 10
+    assert withdrawn == [False]
+    vfs._uploads.submit = submit  # type: ignore[method-assign]
+    close(vfs, handle)
+    assert read_file(mounts.mount(), b"f") == b"y" * 10
