@@ -179,10 +179,18 @@ class Looks:
         self._begun.put(pause_s)
         assert self._over.acquire(timeout=DEADLINE_S)
 
+    def begun(self) -> float:
+        """The next pause, which has begun and is not over."""
+        return self._begun.get(timeout=DEADLINE_S)
+
+    def over(self) -> None:
+        """End the pause: it looks."""
+        self._over.release()
+
     def next(self) -> float:
         """Let it look once; the pause before that."""
-        pause_s = self._begun.get(timeout=DEADLINE_S)
-        self._over.release()
+        pause_s = self.begun()
+        self.over()
         return pause_s
 
 
@@ -192,9 +200,11 @@ def test_the_supervisor_looks_less_often_as_long_as_it_finds_nothing(monkeypatch
     requests = Requests(4, lambda opcode: _wait(go_on) if opcode == SLOW else None)
     requests.ask(QUICK)
     assert [looks.next() for _ in range(5)] == [0.001, 0.002, 0.004, 0.008, 0.008]
+    assert looks.begun() == 0.008
     requests.send(SLOW)
     eventually(lambda: requests.readers._kept)
-    assert [looks.next() for _ in range(3)] == [0.008, 0.008, 0.001], "the second one found something"
+    looks.over()
+    assert [looks.next() for _ in range(2)] == [0.008, 0.001], "the second look found something"
     requests.ask(QUICK)
     go_on.set()
     assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
