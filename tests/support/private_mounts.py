@@ -42,7 +42,7 @@ def run_privately(folder: Path, script: str, timeout_s: float = TIMEOUT_S) -> su
         helper = project / f".venv/bin/{name}.dfs"
         helper.write_text(
             f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(REPOSITORY))}\n"
-            f'exec {shlex.quote(sys.executable)} -m dfsfuse.cli.{name}_helper "$@"\n'
+            f'exec {shlex.quote(sys.executable)} -m dfsfuse.cli.mount.{name}_helper "$@"\n'
         )
         helper.chmod(0o755)
     return subprocess.run(
