@@ -11,13 +11,15 @@
     ├── NoSpaceError             too few servers have room for it                                ENOSPC
     └── TooLargeError            over a documented limit                                         EFBIG
 
-What a local file system would also say (no such file, not a directory, ...) is the builtin `OSError` with that errno.
+What a local file system would also say (no such file, not a directory, ...) is the builtin `OSError` with that errno
+(`posix_error`).
 A single server's failure is not an exception but a value (`dfsfuse.net.exchange.Failure`), which a quorum counts.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable
 
 
@@ -87,6 +89,11 @@ class TooLargeError(DfsError):
     """Over a documented limit."""
 
     errno = errno.EFBIG
+
+
+def posix_error(number: int, detail: str = "") -> OSError:
+    """An OSError, of the subclass that fits, as a local file system would raise it."""
+    return OSError(number, detail or os.strerror(number))
 
 
 def too_few_to_write(answering: int) -> str:

@@ -13,10 +13,10 @@ the change had been on its way.
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from threading import get_ident
-from typing import NoReturn
+
+from dfsfuse.errors import posix_error
 
 _lock = threading.Lock()
 _withdrawn: set[int] = set()
@@ -41,7 +41,7 @@ def forget() -> None:
 def check() -> None:
     """Raise InterruptedError if what this thread does is withdrawn."""
     if _withdrawn and get_ident() in _withdrawn:
-        _give_up()
+        raise posix_error(errno.EINTR)
 
 
 def pass_point() -> None:
@@ -49,14 +49,10 @@ def pass_point() -> None:
     thread = get_ident()
     with _lock:
         if thread in _withdrawn:
-            _give_up()
+            raise posix_error(errno.EINTR)
         _past_point.add(thread)
 
 
 def over() -> None:
     """What has passed the point, if anything has, is over."""
     _past_point.discard(get_ident())
-
-
-def _give_up() -> NoReturn:
-    raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))

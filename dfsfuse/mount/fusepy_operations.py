@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import fuse
 
+from dfsfuse.errors import posix_error
 from dfsfuse.mount import callers
 from dfsfuse.mount.errors import errno_of_with
 from dfsfuse.mount.fusepy_session import ENCODING, NOW, TimeChange, has_ended, was_interrupted
@@ -73,7 +74,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
                 break
         if operation == "flush":
             self._close_failed(number, *arguments)
-        raise OSError(number, os.strerror(number))
+        raise posix_error(number)
 
     def _close_failed(self, number: int, _path: str | None, info: Any) -> None:
         """As the kernel binding has it (`Dispatcher`)."""
@@ -201,7 +202,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
             if info.flags & os.O_EXCL:
                 raise
             # The kernel has just looked, and would check no permission; now it looks again, and opens what is there.
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
+            raise posix_error(errno.ESTALE) from error
         self._opened(info, attributes.ino, handle)
 
     def open(self, path: str, info: Any) -> None:

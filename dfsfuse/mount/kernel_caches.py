@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
-from dfsfuse.errors import DfsError
+from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.mount.kept_pages import KeptPages
 from dfsfuse.mount.notifications import PATIENCE_S, Device, Name, Notifications
 from dfsfuse.namespace.ops.directories import Step, Way
@@ -228,7 +227,7 @@ class KernelCaches:
             if not who:
                 self._stale -= stale  # nobody can tell who comes again
         self.excuse(who, *inos)
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        raise posix_error(errno.ESTALE)
 
     def _ways(self, inos: Iterable[int]) -> tuple[list[Step], set[int]]:
         """The names by which the kernel has come to these, and which inodes it has come to by a name that is no more.

@@ -33,6 +33,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final
 
+from dfsfuse.errors import posix_error
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.operations import Operations
 from dfsfuse.fusekernel.replies import Reply
@@ -72,7 +73,7 @@ class _KnownInode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, FileNotFoundError):
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
+            raise posix_error(errno.ESTALE) from error
 
 
 _KNOWN_INODE: Final = _KnownInode()
@@ -312,7 +313,7 @@ class KernelOperations(Operations):
             # `ls -l` asks for ACLs of each file, and the kernel for capabilities: we keep neither, and say so without
             # a look at the inode.
             number = errno.ENODATA if name.startswith(b"security.") else errno.EOPNOTSUPP
-            raise OSError(number, os.strerror(number))
+            raise posix_error(number)
         with _KNOWN_INODE:
             return self._vfs.getxattr(ino, name)
 
@@ -355,7 +356,7 @@ class KernelOperations(Operations):
             except FileExistsError as error:
                 if flags & os.O_EXCL:
                     raise
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
+                raise posix_error(errno.ESTALE) from error
         return self._entry(parent, name, attributes), self._answer(handle, flags)
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:

@@ -17,7 +17,6 @@ Invariants:
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 import struct
@@ -30,6 +29,7 @@ from dfs_server.protocol import messages
 from dfs_server.protocol.frames import AFTER_AUTHENTICATION, BEFORE_AUTHENTICATION, Header, ProtocolError
 from dfs_server.protocol.messages import Error, Reply
 from dfs_server.protocol.pieces import Buffer
+from dfsfuse.errors import posix_error
 from dfsfuse.net.framing import FrameReader, FrameWriter
 from dfsfuse.net.handshake import Handshake, RefusalError
 from dfsfuse.net.servers import Credentials, ServerAddress, Target
@@ -222,15 +222,15 @@ class Connection:
         _watch_peer(self._socket)
         failure = self._socket.connect_ex(target.address)
         if failure not in (0, errno.EINPROGRESS):
-            raise OSError(failure, os.strerror(failure))
+            raise posix_error(failure)
 
     def _connected(self) -> None:
         failure = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failure:
-            raise OSError(failure, os.strerror(failure))
+            raise posix_error(failure)
         if self._socket.getsockname() == self._socket.getpeername():
             # TCP lets a socket connect to itself if it is given the very port that it knocks at
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+            raise posix_error(errno.ECONNREFUSED)
         self.connecting = False
         self._current = self._send(messages.encode(self._handshake.first()))
 

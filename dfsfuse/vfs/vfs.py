@@ -28,10 +28,11 @@ from typing import Final
 
 import msgspec
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.ops import directories, inodes
 from dfsfuse.namespace.ops.directories import Way
-from dfsfuse.namespace.ops.inodes import InodeNumbers, error
+from dfsfuse.namespace.ops.inodes import InodeNumbers
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.vfs import file_clock
@@ -277,7 +278,7 @@ class Vfs:
     ) -> Attributes:
         """A new file, fifo, socket or device."""
         if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
-            raise error(errno.EINVAL)
+            raise posix_error(errno.EINVAL)
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
         made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev, hold=hold, way=way))
         self._names.saw(parent, name, made.ino)

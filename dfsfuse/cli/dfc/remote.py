@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dfsfuse.cli.dfc.local_files import Facts, umask
+from dfsfuse.errors import posix_error
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.names.xattrs import INODE
 from dfsfuse.vfs.write.putting import Chunk, Hole
@@ -172,7 +173,7 @@ class Remote:
         place = self.find(path, follow=False)
         with at(path):
             if place.found is not None:
-                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+                raise posix_error(errno.EEXIST)
             return self._vfs.mkdir(place.parent, place.name, 0o777 & ~umask(), os.getuid(), os.getgid()).ino
 
     def ensure_folder(self, path: bytes) -> int:
@@ -182,7 +183,7 @@ class Remote:
             if place.found is None:
                 return self.make_folder(path)
             if not place.is_folder():
-                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                raise posix_error(errno.ENOTDIR)
             return place.found.ino
 
     def ensure_folders(self, path: bytes) -> None:
@@ -197,7 +198,7 @@ class Remote:
         place = self.find(path, follow=False)
         with at(path):
             if place.found is None:
-                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+                raise posix_error(errno.ENOENT)
             if not place.name:
                 raise OSError(errno.EBUSY, "the root folder stays")
             if place.is_folder():
@@ -211,7 +212,7 @@ class Remote:
         goal = self.find(target, follow=False)
         with at(source):
             if origin.found is None:
-                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+                raise posix_error(errno.ENOENT)
             if not origin.name:
                 raise OSError(errno.EBUSY, "the root folder stays")
         with at(target):
@@ -236,7 +237,7 @@ class Remote:
             name = names.pop()
             folder = trail[-1][1]
             if not stat.S_ISDIR(folder.mode):
-                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                raise posix_error(errno.ENOTDIR)
             if name in (b"", b"."):
                 continue
             if name == b"..":  # out of a link's target; the typed ones are gone already
@@ -246,13 +247,13 @@ class Remote:
             found = self._lookup(folder.ino, name)
             if found is None:
                 if names:
-                    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+                    raise posix_error(errno.ENOENT)
                 return Place(path, folder.ino, name, None)
             if stat.S_ISLNK(found.mode) and (names or follow):
                 links += 1
                 target = self._vfs.readlink(found.ino)
                 if links > MAX_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                    raise posix_error(errno.ELOOP)
                 if target.startswith(b"/"):
                     raise OSError(
                         errno.ENOENT,

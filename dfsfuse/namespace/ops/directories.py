@@ -20,9 +20,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import inodes
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.inode import Entry, Inode
@@ -46,11 +46,11 @@ class Removed(NamedTuple):
 def check_name(name: bytes) -> None:
     """Raises OSError (ENOENT, EINVAL, ENAMETOOLONG) if this cannot be the name of anything."""
     if not name:
-        raise error(errno.ENOENT)
+        raise posix_error(errno.ENOENT)
     if len(name) > NAME_MAX_BYTES:
-        raise error(errno.ENAMETOOLONG)
+        raise posix_error(errno.ENAMETOOLONG)
     if name in (b".", b"..") or b"/" in name or b"\0" in name:
-        raise error(errno.EINVAL)
+        raise posix_error(errno.EINVAL)
 
 
 def find(view: View, parent: int, name: bytes) -> Entry | None:
@@ -71,7 +71,7 @@ def lookup(view: View, parent: int, name: bytes) -> Entry:
     found = find(view, parent, name)
     if found is None:
         inodes.load_directory(view, parent)
-        raise error(errno.ENOENT)
+        raise posix_error(errno.ENOENT)
     return found
 
 
@@ -80,7 +80,7 @@ def check_way(view: View, way: Way) -> None:
     for folder, name, ino in way:
         data = view.get(keys.entry(folder, name))
         if data is None or records.decode_entry(data).ino != ino:
-            raise error(errno.ESTALE)
+            raise posix_error(errno.ESTALE)
 
 
 def scan(view: View, ino: int) -> list[tuple[bytes, Entry]]:
@@ -97,7 +97,7 @@ def load_growing(view: View, ino: int) -> Inode:
     """A folder that is to get an entry. Raises OSError (ENOENT, also if it is removed; ENOTDIR)."""
     folder = inodes.load_directory(view, ino)
     if not folder.nlink:
-        raise error(errno.ENOENT)
+        raise posix_error(errno.ENOENT)
     return folder
 
 
@@ -106,7 +106,7 @@ def make(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, now_
     the bit too. Gives the inode as it is now. Raises OSError (EEXIST, ENOENT, ENOTDIR...)."""
     folder = load_growing(tx, parent)
     if find(tx, parent, name) is not None:
-        raise error(errno.EEXIST)
+        raise posix_error(errno.EEXIST)
     if folder.mode & stat.S_ISGID:
         mode = inode.mode | stat.S_ISGID if inode.is_directory else inode.mode
         inode = msgspec.structs.replace(inode, gid=folder.gid, mode=mode)
@@ -122,11 +122,11 @@ def link(tx: Transaction, ino: int, parent: int, name: bytes, now_ns: int) -> In
     folder = load_growing(tx, parent)
     inode = inodes.load(tx, ino)
     if find(tx, parent, name) is not None:
-        raise error(errno.EEXIST)
+        raise posix_error(errno.EEXIST)
     if inode.is_directory:
-        raise error(errno.EPERM)
+        raise posix_error(errno.EPERM)
     if not inode.nlink:
-        raise error(errno.ENOENT)
+        raise posix_error(errno.ENOENT)
     changed_ns = inodes.change_time_ns(inode, now_ns)
     inode = msgspec.structs.replace(inode, nlink=inodes.check_links(inode.nlink + 1), ctime_ns=changed_ns)
     inodes.save(tx, ino, inode)
@@ -139,7 +139,7 @@ def unlink(tx: Transaction, parent: int, name: bytes, now_ns: int) -> Removed:
     """Remove a name of anything but a folder. Raises OSError (ENOENT, EISDIR)."""
     entry = lookup(tx, parent, name)
     if entry.is_directory:
-        raise error(errno.EISDIR)
+        raise posix_error(errno.EISDIR)
     folder = inodes.load_directory(tx, parent)
     inode = _unnamed(inodes.load(tx, entry.ino), now_ns)
     inodes.save(tx, entry.ino, inode)
@@ -153,10 +153,10 @@ def rmdir(tx: Transaction, parent: int, name: bytes, now_ns: int) -> Removed:
     Raises OSError (ENOENT, ENOTDIR, ENOTEMPTY)."""
     entry = lookup(tx, parent, name)
     if not entry.is_directory:
-        raise error(errno.ENOTDIR)
+        raise posix_error(errno.ENOTDIR)
     inode = inodes.load(tx, entry.ino)
     if inode.size:
-        raise error(errno.ENOTEMPTY)
+        raise posix_error(errno.ENOTEMPTY)
     folder = inodes.load_directory(tx, parent)
     tx.delete(keys.inode(entry.ino))
     tx.delete(keys.entry(parent, name))
@@ -177,7 +177,7 @@ def replace(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, n
         inodes.save(tx, parent, _grown(folder, inode, now_ns))
         return None
     if old.is_directory:
-        raise error(errno.EISDIR)
+        raise posix_error(errno.EISDIR)
     removed = _unnamed(inodes.load(tx, old.ino), now_ns)
     inodes.save(tx, old.ino, removed)
     inodes.save(tx, parent, inodes.touched(folder, now_ns))

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import MapStore, Transaction, View
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records import keys
@@ -28,11 +29,6 @@ NEAR_NS: Final = 1_000_000_000
 """Clocks of machines that are kept right are less than this apart."""
 LINKS_MAX: Final = 2**31 - 1
 """At most so many names a file has, and so many folders are in one: as on XFS, and what FUSE and programs can take."""
-
-
-def error(number: int, detail: str = "") -> OSError:
-    """An OSError (of the subclass that fits) as a local file system would raise it."""
-    return OSError(number, detail or os.strerror(number))
 
 
 def find(view: View, ino: int) -> Inode | None:
@@ -47,7 +43,7 @@ def load(view: View, ino: int) -> Inode:
     """The inode. Raises OSError (ENOENT)."""
     found = find(view, ino)
     if found is None:
-        raise error(errno.ENOENT)
+        raise posix_error(errno.ENOENT)
     return found
 
 
@@ -55,7 +51,7 @@ def load_directory(view: View, ino: int) -> Inode:
     """The inode of a directory. Raises OSError (ENOENT, ENOTDIR)."""
     found = load(view, ino)
     if not found.is_directory:
-        raise error(errno.ENOTDIR)
+        raise posix_error(errno.ENOTDIR)
     return found
 
 
@@ -112,7 +108,7 @@ def make_root(tx: Transaction, now_ns: int) -> Inode:
 def check_links(nlink: int) -> int:
     """The number of links, if it may be so large. Raises OSError (EMLINK)."""
     if nlink > LINKS_MAX:
-        raise error(errno.EMLINK)
+        raise posix_error(errno.EMLINK)
     return nlink
 
 

@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes
 from dfsfuse.namespace.ops.directories import Removed
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.inode import Entry, Inode
 
@@ -53,7 +53,7 @@ def rename(
     directories.check_name(name)
     directories.check_name(new_name)
     if flags not in (0, NOREPLACE, EXCHANGE, WHITEOUT, WHITEOUT | NOREPLACE):
-        raise error(errno.EINVAL)
+        raise posix_error(errno.EINVAL)
     source = directories.lookup(tx, parent, name)
     directories.load_growing(tx, new_parent)
     target = directories.find(tx, new_parent, new_name)
@@ -61,7 +61,7 @@ def rename(
         _exchange(tx, (parent, name, source), (new_parent, new_name, target), now_ns)
         return None
     if target is not None and flags & NOREPLACE:
-        raise error(errno.EEXIST)
+        raise posix_error(errno.EEXIST)
     if source.is_directory:
         _check_not_inside(tx, source.ino, new_parent)
     if target is not None and target.ino == source.ino:
@@ -79,10 +79,10 @@ def rename(
 def _make_way(tx: Transaction, source: Entry, target: Entry, parent: int, name: bytes, now_ns: int) -> Removed | None:
     if target.is_directory:
         if not source.is_directory:
-            raise error(errno.EISDIR)
+            raise posix_error(errno.EISDIR)
         return directories.rmdir(tx, parent, name, now_ns)
     if source.is_directory:
-        raise error(errno.ENOTDIR)
+        raise posix_error(errno.ENOTDIR)
     return directories.unlink(tx, parent, name, now_ns)
 
 
@@ -107,7 +107,7 @@ def _exchange(
     parent, name, source = one
     new_parent, new_name, target = other
     if target is None:
-        raise error(errno.ENOENT)
+        raise posix_error(errno.ENOENT)
     if source.is_directory:
         _check_not_inside(tx, source.ino, new_parent)
     if target.is_directory:
@@ -138,7 +138,7 @@ def _check_not_inside(view: View, ino: int, folder: int) -> None:
     """Raises OSError (EINVAL) if `folder` is the folder `ino` or lies in it."""
     while folder != keys.ROOT:
         if folder == ino:
-            raise error(errno.EINVAL)
+            raise posix_error(errno.EINVAL)
         folder = inodes.load(view, folder).parent
     if ino == keys.ROOT:
-        raise error(errno.EINVAL)
+        raise posix_error(errno.EINVAL)

@@ -9,7 +9,7 @@ import errno
 from collections.abc import Mapping
 from typing import Final
 
-from dfsfuse.namespace.ops.inodes import error
+from dfsfuse.errors import posix_error
 
 CREATE: Final = 1
 """XATTR_CREATE of <linux/xattr.h>: it must not be there."""
@@ -24,18 +24,18 @@ _PREFIX: Final = b"user."
 def check_name(name: bytes) -> None:
     """Raises OSError (EOPNOTSUPP, ERANGE, EINVAL) for a name that is not kept."""
     if not name.startswith(_PREFIX):
-        raise error(errno.EOPNOTSUPP)
+        raise posix_error(errno.EOPNOTSUPP)
     if len(name) > NAME_MAX_BYTES:
-        raise error(errno.ERANGE)
+        raise posix_error(errno.ERANGE)
     if name == _PREFIX or b"\0" in name:
-        raise error(errno.EINVAL)
+        raise posix_error(errno.EINVAL)
 
 
 def get(xattrs: Mapping[bytes, bytes], name: bytes) -> bytes:
     """The value. Raises OSError (ENODATA...)."""
     check_name(name)
     if name not in xattrs:
-        raise error(errno.ENODATA)
+        raise posix_error(errno.ENODATA)
     return xattrs[name]
 
 
@@ -43,16 +43,16 @@ def with_value(xattrs: Mapping[bytes, bytes], name: bytes, value: bytes, flags: 
     """The attributes with this one set. Raises OSError (EEXIST, ENODATA, E2BIG, ENOSPC, EINVAL...)."""
     check_name(name)
     if flags not in (0, CREATE, REPLACE):
-        raise error(errno.EINVAL)
+        raise posix_error(errno.EINVAL)
     if flags == CREATE and name in xattrs:
-        raise error(errno.EEXIST)
+        raise posix_error(errno.EEXIST)
     if flags == REPLACE and name not in xattrs:
-        raise error(errno.ENODATA)
+        raise posix_error(errno.ENODATA)
     if len(value) > VALUE_MAX_BYTES:
-        raise error(errno.E2BIG)
+        raise posix_error(errno.E2BIG)
     changed = {**xattrs, name: bytes(value)}
     if sum(len(known) + len(kept) for known, kept in changed.items()) > TOTAL_MAX_BYTES:
-        raise error(errno.ENOSPC)
+        raise posix_error(errno.ENOSPC)
     return changed
 
 

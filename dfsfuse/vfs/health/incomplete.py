@@ -23,10 +23,9 @@ from enum import Enum, auto
 from itertools import islice
 from typing import Final, NamedTuple
 
-from dfsfuse.errors import IncompleteError
+from dfsfuse.errors import IncompleteError, posix_error
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.ops import directories
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records.inode import Entry, Inode
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.read.stored_segments import FILES_AT_ONCE, stored_segments
@@ -84,7 +83,7 @@ class Incomplete:
     def check_listing(self, folder: Inode, entries: Sequence[object]) -> None:
         """These are all entries that a folder has. Raises OSError (EIO) if names are missing, where that is refused."""
         if self._policy is Policy.REFUSE and len(entries) != folder.size:
-            raise error(
+            raise posix_error(
                 errno.EIO, f"{len(entries)} of {folder.size} names of a folder are there: `dfc fsck` tells more"
             )
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.ops import lock_sessions
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.ops.lock_sessions import Life, Signs
 
 SURE_PART: Final = 0.75
@@ -237,7 +237,7 @@ class LockSession:
 
 def lost() -> OSError:
     """What who works under lost locks is told."""
-    return error(errno.EIO, "the locks on this file were lost: too few servers could be reached for too long")
+    return posix_error(errno.EIO, "the locks on this file were lost: too few servers could be reached for too long")
 
 
 class Witness:

@@ -32,10 +32,9 @@ from typing import Final, Protocol
 
 import msgspec
 
-from dfsfuse.errors import DfsError
+from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.namespace.map.transactions import MapStore, Transaction, View
 from dfsfuse.namespace.ops import lock_sessions
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.ops.lock_sessions import Place, SessionLostError, Taken
 from dfsfuse.namespace.records import locks
 from dfsfuse.namespace.records.locks import END_OF_ALL, Lock
@@ -186,7 +185,7 @@ class Locking:
                 self._give(ino, holder, start, end)
             self._tell()
         if was_lost:
-            raise error(errno.EIO, "the locks on this file were lost before they were ended")
+            raise posix_error(errno.EIO, "the locks on this file were lost before they were ended")
 
     def closing(self, ino: int, owner: int) -> None:
         """He closes a descriptor of the file: what he may have written under his fcntl locks is durable when this
@@ -204,7 +203,7 @@ class Locking:
                 self._end(ino, [holder])
             self._tell()
         if was_lost:
-            raise error(errno.EIO, "the locks on this file were lost while it was open")
+            raise posix_error(errno.EIO, "the locks on this file were lost while it was open")
 
     def releasing(self, ino: int, handle: int) -> None:
         """The opening is about to end: as `closing`, for locks that were set through it alone."""

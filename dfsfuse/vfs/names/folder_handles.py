@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.losses import Witness
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.ops import directories, inodes
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records.inode import Entry, Inode
 from dfsfuse.vfs.attributes import DirectoryEntry
 from dfsfuse.vfs.context import Context
@@ -127,7 +127,7 @@ class Folders:
         with self._lock:
             handle = self._handles.get(number)
         if handle is None:
-            raise error(errno.EBADF)
+            raise posix_error(errno.EBADF)
         return handle
 
     def _entries(self, snapshot: Sequence[DirectoryEntry], offset: int) -> Iterator[DirectoryEntry]:
@@ -150,7 +150,7 @@ class Folders:
         """Forget the handle."""
         with self._lock:
             if self._handles.pop(number, None) is None:
-                raise error(errno.EBADF)
+                raise posix_error(errno.EBADF)
 
     def list(self, ino: int) -> list[tuple[bytes, int, Inode]]:
         """The newest state of a folder: real names, inodes and their records, in one pass."""

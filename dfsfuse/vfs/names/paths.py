@@ -10,8 +10,8 @@ import errno
 import os
 from collections.abc import Iterable
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.ops.directories import check_name
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.vfs.attributes import Attributes
 from dfsfuse.vfs.vfs import Vfs
@@ -43,7 +43,7 @@ def split(vfs: Vfs, path: bytes) -> tuple[int, bytes]:
     ENOTDIR; EBUSY for the root, which is in no folder)."""
     names = components(path)
     if not names:
-        raise error(errno.EBUSY)
+        raise posix_error(errno.EBUSY)
     return (vfs.resolve(names[:-1]).ino if names[:-1] else ROOT), names[-1]
 
 

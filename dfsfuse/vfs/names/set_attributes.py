@@ -14,10 +14,10 @@ from contextlib import nullcontext
 
 import msgspec
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import directories, inodes
 from dfsfuse.namespace.ops.directories import Way
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.attributes import AttributeChanges
@@ -108,9 +108,9 @@ class Changer:
 
     def _resize(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile | None, way: Way) -> Inode:
         if size < 0:
-            raise error(errno.EINVAL)
+            raise posix_error(errno.EINVAL)
         if size > FILE_MAX_BYTES:
-            raise error(errno.EFBIG)
+            raise posix_error(errno.EFBIG)
         if file is not None and size and (kept := self._keep_size(ino, size, changes, file, way)) is not None:
             return kept
         doomed: list[Sealed] = []
@@ -126,7 +126,7 @@ class Changer:
         def step(tx: Transaction) -> tuple[Inode, bool, list[int]]:
             before = inodes.load(tx, ino)
             if not before.is_file:
-                raise error(errno.EISDIR if before.is_directory else errno.EINVAL)
+                raise posix_error(errno.EISDIR if before.is_directory else errno.EINVAL)
             directories.check_way(tx, way if is_first else ())
             inode, is_reached = regions.resize(tx, ino, before, size)
             crowded = regions.crowded_end(tx, ino, inode) if size < before.size and is_reached else []

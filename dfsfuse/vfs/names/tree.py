@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes, renames
 from dfsfuse.namespace.ops.directories import TARGET_MAX_BYTES, Removed, Way
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.vfs.context import Context
@@ -119,7 +119,7 @@ class Tree:
         """The target of a symbolic link. Raises OSError (EINVAL)."""
         inode = self.get(ino)
         if not stat.S_ISLNK(inode.mode):
-            raise error(errno.EINVAL)
+            raise posix_error(errno.EINVAL)
         self._access_times.read(ino, inode)
         return inode.target
 
@@ -141,9 +141,9 @@ class Tree:
         """A new inode of the type in `mode`, under a free name. `hold`: it is kept until it is forgotten. `way`: by
         which names the caller has come; ESTALE if one of them is another one's by now."""
         if len(target) > TARGET_MAX_BYTES:
-            raise error(errno.ENAMETOOLONG)
+            raise posix_error(errno.ENAMETOOLONG)
         if stat.S_ISLNK(mode) and not target:
-            raise error(errno.ENOENT)
+            raise posix_error(errno.ENOENT)
         ino = self._context.numbers.take()
         now_ns = self._context.clock()
         new = inodes.new(mode, uid, gid, now_ns, rdev=rdev, target=target, parent=parent)
@@ -180,9 +180,9 @@ class Tree:
     def rmdir(self, parent: int, name: bytes, way: Way = ()) -> None:
         """Remove an empty folder."""
         if name == b".":
-            raise error(errno.EINVAL)
+            raise posix_error(errno.EINVAL)
         if name == b"..":
-            raise error(errno.ENOTEMPTY)
+            raise posix_error(errno.ENOTEMPTY)
         now_ns = self._context.clock()
         self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns), way)
 
@@ -219,7 +219,7 @@ class Tree:
         def work(tx: Transaction) -> Removed | None:
             old = directories.find(tx, parent, name)
             if old is not None and old.is_directory:
-                raise error(errno.EISDIR)
+                raise posix_error(errno.EISDIR)
             inode = fill(tx, None if old is None else inodes.load(tx, old.ino))
             made[:] = [inode]
             return directories.replace(tx, parent, name, ino, inode, now_ns)
@@ -280,5 +280,5 @@ def _step(view: View, parent: int, name: bytes) -> Found:
         ino = directories.lookup(view, parent, name).ino
     found = inodes.find(view, ino)
     if found is None:  # not ENOENT: to a mirror that has seen the name listed, this would be a removed file
-        raise error(errno.EIO, f"inode {ino} has a name and is missing: `dfc fsck` tells more")
+        raise posix_error(errno.EIO, f"inode {ino} has a name and is missing: `dfc fsck` tells more")
     return ino, found

@@ -17,10 +17,10 @@ from typing import Final
 
 import msgspec
 
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes, xattrs
 from dfsfuse.namespace.ops.directories import Way
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records import members
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.health import health
@@ -65,7 +65,7 @@ class Extended:
         if name in OWN:
             return
         if name.startswith(health.PREFIX):
-            raise error(
+            raise posix_error(
                 errno.EOPNOTSUPP, f"{name!r}: names that begin with {health.PREFIX!r} are the file system's own"
             )
         now_ns = self._context.clock()
@@ -85,14 +85,14 @@ class Extended:
 
         namespace = self._context.store.read(look, max_age_s=self._context.max_age_s)
         if not namespace:
-            raise error(errno.ENODATA)
+            raise posix_error(errno.ENODATA)
         return b"%s:%d" % (namespace.hex().encode(), ino)
 
     def _health(self, ino: int, name: bytes) -> bytes:
         if name not in health.NAMES:
-            raise error(errno.ENODATA)
+            raise posix_error(errno.ENODATA)
         found = health.health_of_many(self._context, [ino]).get(ino)
         value = None if found is None else health.attribute(found, name, self._context.servers)
         if value is None:
-            raise error(errno.ENODATA)
+            raise posix_error(errno.ENODATA)
         return value

@@ -21,11 +21,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dfsfuse.errors import DfsError
+from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes
 from dfsfuse.namespace.ops.directories import Way
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, blocks
 from dfsfuse.vfs.context import Context, log
@@ -233,7 +232,7 @@ class Files:
         with self._lock:
             handle = self._handles.pop(number, None)
         if handle is None:
-            raise error(errno.EBADF)
+            raise posix_error(errno.EBADF)
         file = handle.file
         with file.lock:
             file.mappable -= handle.may_map
@@ -274,7 +273,7 @@ class Files:
     def _get(self, number: int) -> Handle:
         handle = self._handles.get(number)  # one operation on a dictionary needs no lock
         if handle is None:
-            raise error(errno.EBADF)
+            raise posix_error(errno.EBADF)
         return handle
 
     # ------------------------------------------------------------------ data
@@ -283,14 +282,14 @@ class Files:
         """Up to `size` bytes, fewer only at the end of the file."""
         handle = self._get(number)
         if not handle.may_read:
-            raise error(errno.EBADF)
+            raise posix_error(errno.EBADF)
         return self._reader.read(handle.file, offset, size, handle.ahead, is_noticed=handle.is_noticed)
 
     def write(self, number: int, offset: int, data: bytes | memoryview, *, append: bool | None = None) -> int:
         """Take the data; `append` (None: as the file was opened) at the end that the file has when it is committed."""
         handle = self._get(number)
         if not handle.may_write:
-            raise error(errno.EBADF)
+            raise posix_error(errno.EBADF)
         append = bool(handle.flags & os.O_APPEND) if append is None else append
         return self._writer.write(handle.file, None if append else offset, data)
 
@@ -298,7 +297,7 @@ class Files:
         """fallocate(2)."""
         handle = self._get(number)
         if not handle.may_write:
-            raise error(errno.EBADF)
+            raise posix_error(errno.EBADF)
         self._holes.allocate(handle.file, offset, length, mode)
 
     def seek(self, number: int, offset: int, whence: int) -> int:
@@ -367,5 +366,5 @@ def _regular(view: View, ino: int) -> Inode:
     if inode.is_file:
         return inode
     if inode.is_directory:
-        raise error(errno.EISDIR)
-    raise error(errno.ELOOP if stat.S_ISLNK(inode.mode) else errno.ENXIO)
+        raise posix_error(errno.EISDIR)
+    raise posix_error(errno.ELOOP if stat.S_ISLNK(inode.mode) else errno.ENXIO)

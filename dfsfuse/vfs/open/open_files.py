@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from dfsfuse.namespace.ops.inodes import error
+from dfsfuse.errors import posix_error
 from dfsfuse.vfs.open.open_file import OpenFile
 
 
@@ -45,7 +45,7 @@ class OpenFiles:
         """The file, which stays in the table until `unpin`. Raises OSError (ENOENT) if it is being deleted."""
         with self._lock:
             if ino in self._doomed:
-                raise error(errno.ENOENT)
+                raise posix_error(errno.ENOENT)
             file = self._files.get(ino)
             if file is None:
                 file = self._files[ino] = OpenFile(ino, is_unlinked=ino in self._orphans)
@@ -96,7 +96,7 @@ class OpenFiles:
         """Count one more look-up. Raises OSError (ENOENT) if the inode is being deleted."""
         with self._lock:
             if ino in self._doomed:
-                raise error(errno.ENOENT)
+                raise posix_error(errno.ENOENT)
             self._held[ino] = self._held.get(ino, 0) + 1
 
     def hold_many(self, inos: Sequence[int]) -> list[bool]:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data import extents
 from dfsfuse.data.extents import REGION_BYTES, Region, Segment
-from dfsfuse.errors import DfsError
+from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.ops import inodes
 from dfsfuse.namespace.records import keys
@@ -159,7 +159,7 @@ class Reader:
     def _look(self, view: View, ino: int, offset: int, end: int, ahead: range) -> _Stored:
         inode = inodes.find(view, ino)
         if inode is None:
-            raise inodes.error(errno.ESTALE, "the file was removed by another mount")
+            raise posix_error(errno.ESTALE, "the file was removed by another mount")
         wanted: Sequence[int] = range(offset // REGION_BYTES, regions.count(min(end, inode.size)))
         if ahead:
             beyond = regions.count(inode.size)

@@ -17,8 +17,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dfsfuse.data.extents import REGION_BYTES, Write
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
-from dfsfuse.namespace.ops import inodes
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import FILE_MAX_BYTES
 from dfsfuse.vfs.open.open_file import Sealed
@@ -50,7 +50,7 @@ def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed], *, was
                     tx.drop(patch.segment.id)
             return Laid(found, None)
     if place + length > FILE_MAX_BYTES:
-        raise inodes.error(errno.EFBIG)
+        raise posix_error(errno.EFBIG)
     by = place - items[0].start
     if any(_crosses(item, by) and item.spare is None for item in items):
         return None

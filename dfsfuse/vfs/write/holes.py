@@ -20,9 +20,9 @@ import msgspec
 from dfsfuse.data import extents
 from dfsfuse.data.extents import REGION_BYTES, Region
 from dfsfuse.data.runs import is_crowded
+from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import inodes
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import FILE_MAX_BYTES, Context
@@ -105,11 +105,11 @@ class Holes:
     def allocate(self, file: OpenFile, offset: int, length: int, mode: int) -> None:
         """fallocate(2). Raises OSError (EINVAL, EFBIG, EOPNOTSUPP for what only a disk of one's own can do)."""
         if offset < 0 or length <= 0:
-            raise error(errno.EINVAL)
+            raise posix_error(errno.EINVAL)
         if mode not in _MODES:
-            raise error(errno.EOPNOTSUPP)
+            raise posix_error(errno.EOPNOTSUPP)
         if offset + length > FILE_MAX_BYTES:
-            raise error(errno.EFBIG)
+            raise posix_error(errno.EFBIG)
         self._context.check_writable()
         end = offset + length
         size = 0 if mode & KEEP_SIZE else end
@@ -141,14 +141,14 @@ class Holes:
     def seek(self, file: OpenFile, offset: int, whence: int) -> int:
         """lseek(2) with SEEK_DATA or SEEK_HOLE; the end of a file is a hole. Raises OSError (ENXIO beyond it)."""
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
-            raise error(errno.EINVAL)
+            raise posix_error(errno.EINVAL)
         if file.is_unsaved:
             self._saver.save(file)
 
         def look(view: View) -> int:
             inode = inodes.load(view, file.ino)
             if not 0 <= offset < inode.size:
-                raise error(errno.ENXIO)
+                raise posix_error(errno.ENXIO)
             place = offset
             for start, end in data_from(view, file.ino, inode, offset):
                 if whence == os.SEEK_DATA:
@@ -157,7 +157,7 @@ class Holes:
                     break
                 place = end
             if whence == os.SEEK_DATA:
-                raise error(errno.ENXIO)
+                raise posix_error(errno.ENXIO)
             return place
 
         return self._context.store.read(look, max_age_s=self._context.max_age_s)

@@ -25,7 +25,7 @@ from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data.extents import REGION_BYTES, Write
 from dfsfuse.data.placement import rotation_of, rotation_of_region
 from dfsfuse.data.runs import is_hole
-from dfsfuse.errors import DfsError, MaybeDoneError, UnavailableError
+from dfsfuse.errors import DfsError, MaybeDoneError, UnavailableError, posix_error
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import inodes, orphans
 from dfsfuse.namespace.records.inode import Inode
@@ -212,7 +212,7 @@ def _segments(chunks: Iterable[Chunk], put: _Put) -> Iterator[tuple[int, bytearr
     for chunk in chunks:
         length = chunk.length if isinstance(chunk, Hole) else memoryview(chunk).nbytes
         if put.size + length > FILE_MAX_BYTES:
-            raise inodes.error(errno.EFBIG)
+            raise posix_error(errno.EFBIG)
         if isinstance(chunk, Hole):
             put.size += length
             continue

@@ -21,10 +21,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import msgspec
 
-from dfsfuse.errors import MaybeDoneError, UnavailableError
+from dfsfuse.errors import MaybeDoneError, UnavailableError, posix_error
 from dfsfuse.namespace.map.transactions import Begun, Transaction
 from dfsfuse.namespace.ops import inodes
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.names.removal import Reaper
@@ -156,7 +155,7 @@ class Saver:
     def _gone(self, file: OpenFile) -> OSError:
         """What was written has no file any more: it is given up."""
         self._reaper.drop_later(file.ino, self._uploads.forget(file))
-        failure = error(errno.ESTALE, "the file was removed by another mount")
+        failure = posix_error(errno.ESTALE, "the file was removed by another mount")
         with file.lock:
             file.losses.add(failure)
         return failure

@@ -10,10 +10,9 @@ import errno
 from typing import Final, NamedTuple
 
 from dfsfuse.common import withdrawal
-from dfsfuse.errors import DfsError, UnavailableError
+from dfsfuse.errors import DfsError, UnavailableError, posix_error
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.ops import inodes
-from dfsfuse.namespace.ops.inodes import error
 from dfsfuse.vfs.context import FILE_MAX_BYTES, Context
 from dfsfuse.vfs.open.open_file import OpenFile
 from dfsfuse.vfs.write.background_saving import BackgroundSaver
@@ -97,7 +96,7 @@ class Writer:
                 return None
             at = offset if offset is not None else file.end or stored
             if at + len(data) > FILE_MAX_BYTES:
-                raise error(errno.EFBIG)
+                raise posix_error(errno.EFBIG)
             withdrawal.pass_point()
             is_first = not file.has_data
             grown, full = file.write(at, data, self._context.clock(), self._context.monotonic())

@@ -1,10 +1,20 @@
-"""The sentences that errors have in common."""
+"""Errors as a local file system raises them, and the sentences that errors have in common."""
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
-from dfsfuse.errors import too_few_to_write
+from dfsfuse.errors import posix_error, too_few_to_write
+
+
+def test_an_error_of_posix_is_of_the_subclass_that_fits_and_says_what_its_number_means() -> None:
+    error = posix_error(errno.ENOENT)
+    assert isinstance(error, FileNotFoundError)
+    assert (error.errno, error.strerror) == (errno.ENOENT, os.strerror(errno.ENOENT))
+    assert posix_error(errno.EIO, "the disk is gone").strerror == "the disk is gone"
 
 
 @pytest.mark.parametrize(
