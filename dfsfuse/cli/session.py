@@ -29,7 +29,7 @@ from dfsfuse.upkeep.heal.background import BackgroundHealer, HealingTurn
 from dfsfuse.upkeep.heal.bandwidth import Bucket
 from dfsfuse.upkeep.heal.noting import Noter
 from dfsfuse.upkeep.map_reader import MapReader
-from dfsfuse.upkeep.recovery.kept import Namespace, Server
+from dfsfuse.upkeep.recovery.manifest import Namespace, Server
 from dfsfuse.upkeep.sweep.background import BackgroundSweep
 from dfsfuse.vfs.health.incomplete import Policy
 from dfsfuse.vfs.locks.locking import LIFETIME_S

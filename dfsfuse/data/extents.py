@@ -97,6 +97,11 @@ class BadRegionError(ValueError):
     """These bytes are not a region record of this format, or break its invariants."""
 
 
+def covered(region: Region) -> int:
+    """How many bytes of a region are not holes."""
+    return sum([extent.length for extent in region.extents])
+
+
 def overlay(
     region: Region, segment: Segment, writes: Iterable[tuple[int, int, int]]
 ) -> tuple[Region, tuple[bytes, ...]]:

@@ -2,7 +2,7 @@
 
 Knows every option by name: those of dfsfuse (what they do is decided elsewhere), and those of FUSE and the kernel that
 are passed through. An option that nobody knows is an error that lists the known ones, because a misspelt `durability`
-that is silently ignored loses data. Pure: no file, no environment, no threads.
+that is silently ignored loses data. No file and no environment is looked at.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Lines of a log that would be the same again: told once, and later how many there were. Pure but for its lock.
+"""Lines of a log that would be the same again: told once, and later how many there were.
 
 One read() of a program becomes many requests of the kernel, and each that fails has the same to say.
+
+Threads: any, by a lock of its own.
 """
 
 from __future__ import annotations

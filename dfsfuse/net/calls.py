@@ -5,7 +5,6 @@ A server's failure is a value, with a sentence that names the server; the except
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -13,7 +12,7 @@ from dfs_server.protocol.frames import ProtocolError
 from dfs_server.protocol.messages import AcceptedAt, Done, Error, PutPiece, Reply, Request, ServerStatus
 from dfs_server.protocol.pieces import Buffer
 from dfs_server.protocol.status import Status
-from dfsfuse.errors import AuthenticationError, DfsError
+from dfsfuse.errors import AuthenticationError, DfsError, posix_error
 from dfsfuse.net.expected import REPLIES
 from dfsfuse.net.handshake import RefusalError
 from dfsfuse.net.servers import ServerAddress, UnknownHostError
@@ -121,5 +120,5 @@ def _in_a_few_words(error: Exception) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
-        return text[0].lower() + text[1:] if error.errno and text == os.strerror(error.errno) else text
+        return text[0].lower() + text[1:] if error.errno and text == posix_error(error.errno).strerror else text
     return str(error)

@@ -19,8 +19,9 @@ from dfsfuse.net.circuit import EAGER_PAUSE_S
 from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
 from dfsfuse.net.faults import Fault
 from dfsfuse.net.lines import AUTHENTICATION_S, Lines
+from dfsfuse.net.name_service import Target, look_up
 from dfsfuse.net.pinger import Pinger
-from dfsfuse.net.servers import Credentials, ServerAddress, Target, look_up
+from dfsfuse.net.servers import Credentials, ServerAddress
 from dfsfuse.net.single import ask_one
 
 STRAGGLER_S: Final = 0.5

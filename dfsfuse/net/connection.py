@@ -32,7 +32,8 @@ from dfs_server.protocol.pieces import Buffer
 from dfsfuse.errors import posix_error
 from dfsfuse.net.framing import FrameReader, FrameWriter
 from dfsfuse.net.handshake import Handshake, RefusalError
-from dfsfuse.net.servers import Credentials, ServerAddress, Target
+from dfsfuse.net.name_service import Target
+from dfsfuse.net.servers import Credentials, ServerAddress
 from dfsfuse.net.slowness import GONE_S, SLOW_S
 
 MAX_OWED: Final = 32

@@ -22,8 +22,9 @@ from dfsfuse.net.circuit import Circuit
 from dfsfuse.net.connection import Connection
 from dfsfuse.net.faults import Faults
 from dfsfuse.net.full import Full
+from dfsfuse.net.name_service import Target, look_up, look_up_number
 from dfsfuse.net.ordered_lines import OrderedLines
-from dfsfuse.net.servers import Credentials, ServerAddress, Target, UnknownHostError, look_up, look_up_number
+from dfsfuse.net.servers import Credentials, ServerAddress, UnknownHostError
 from dfsfuse.net.slowness import are_slow, is_waited_for
 
 AUTHENTICATION_S: Final = 2.0

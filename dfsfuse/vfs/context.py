@@ -23,7 +23,7 @@ from dfsfuse.data.extents import Segment
 from dfsfuse.data.upload import SERVERS_TO_WRITE
 from dfsfuse.errors import ReadOnlyError
 from dfsfuse.namespace.map.transactions import MapStore
-from dfsfuse.namespace.ops.inodes import InodeNumbers
+from dfsfuse.namespace.ops.inode_numbers import InodeNumbers
 
 FILE_MAX_BYTES: Final = 2**63 - 1
 """The largest offset that Linux knows."""

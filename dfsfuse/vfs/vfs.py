@@ -32,7 +32,7 @@ from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.ops import directories, inodes
 from dfsfuse.namespace.ops.directories import Way
-from dfsfuse.namespace.ops.inodes import InodeNumbers
+from dfsfuse.namespace.ops.inode_numbers import InodeNumbers
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.vfs import file_clock

@@ -22,7 +22,7 @@ from dfsfuse.cli.dfc.piece_reports import PieceReport
 from dfsfuse.cli.dfc.server_reports import ServerReport
 from dfsfuse.log.quorum_log import QuorumLog
 from dfsfuse.net.servers import ServerAddress
-from dfsfuse.upkeep.recovery.kept import Namespace, Server
+from dfsfuse.upkeep.recovery.manifest import Namespace, Server
 from dfsfuse.vfs.vfs import Vfs
 
 SERVERS = tuple(ServerAddress(number, f"DFS{number}", "127.0.0.1", 10000 + number) for number in range(1, 5))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dfsfuse.namespace.map.transactions import MapStore
     from dfsfuse.upkeep.fsck.snapshot import Asked
     from dfsfuse.upkeep.heal.background import ClusterWithComebacks
-    from dfsfuse.upkeep.recovery.kept import Namespace
+    from dfsfuse.upkeep.recovery.manifest import Namespace
     from dfsfuse.vfs.context import Segments
     from dfsfuse.vfs.vfs import Vfs
 

@@ -24,7 +24,7 @@ from dfsfuse.net.cluster import Cluster
 
 if TYPE_CHECKING:
     from dfsfuse.namespace.map.transactions import MapStore
-    from dfsfuse.upkeep.recovery.kept import Namespace
+    from dfsfuse.upkeep.recovery.manifest import Namespace
     from dfsfuse.vfs.context import Segments
     from dfsfuse.vfs.vfs import Vfs
 

@@ -1,4 +1,4 @@
-"""Paths in a namespace as a person types them. Pure: text in, absolute normal bytes out.
+"""Paths in a namespace as a person types them: text in, absolute normal bytes out.
 
 The namespace's root is `/`, and a path without a leading slash is taken from there. `.` and `..` are resolved in the
 text, without asking a server; one that would leave the root is refused rather than quietly clamped.

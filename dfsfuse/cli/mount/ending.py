@@ -21,7 +21,8 @@ from dfsfuse.cli.session import Session
 from dfsfuse.errors import DfsError, UnavailableError
 from dfsfuse.mount import state_folders
 from dfsfuse.upkeep.recovery import kept as kept_folders
-from dfsfuse.upkeep.recovery.kept import Kept, Manifest, Namespace
+from dfsfuse.upkeep.recovery.kept import Kept
+from dfsfuse.upkeep.recovery.manifest import Manifest, Namespace
 from dfsfuse.vfs.write.left_over import LeftOver
 
 log = logging.getLogger(__name__)

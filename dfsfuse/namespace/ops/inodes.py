@@ -1,30 +1,20 @@
-"""Inodes in the map: loading, saving, making, and their numbers.
-
-Functions on a view or transaction; nothing is kept here but the numbers that this client has reserved. Numbers come
-from the map's counter in blocks, each reserved by a transaction of its own; a number is never used twice, not even
-after its file is gone, and those that a client did not use are lost.
-
-Threads: `InodeNumbers` has a lock, held while a block is being reserved (who needs a number then needs that block).
-"""
+"""Inodes in the map: loading, saving and making them. Pure operations on a view or transaction."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-import threading
 from typing import Final
 
 import msgspec
 
 from dfsfuse.errors import posix_error
-from dfsfuse.namespace.map.transactions import MapStore, Transaction, View
+from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.inode import Inode
 
-NUMBERS_PER_BLOCK: Final = 1024
-FIRST_NUMBER: Final = keys.ROOT + 1
 NEAR_NS: Final = 1_000_000_000
 """Clocks of machines that are kept right are less than this apart."""
 LINKS_MAX: Final = 2**31 - 1
@@ -123,30 +113,3 @@ def change_time_ns(inode: Inode, now_ns: int) -> int:
 def touched(inode: Inode, now_ns: int) -> Inode:
     """The inode of a directory whose entries have changed."""
     return msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=change_time_ns(inode, now_ns))
-
-
-class InodeNumbers:
-    """Numbers for new inodes."""
-
-    def __init__(self, store: MapStore) -> None:
-        self._store = store
-        self._lock = threading.Lock()
-        self._next = 0
-        self._end = 0
-        """Numbers from _next up to _end are reserved for us. Both are guarded by the lock."""
-
-    def take(self) -> int:
-        """A number that nobody ever had. Asks the servers once in `NUMBERS_PER_BLOCK` calls."""
-        with self._lock:
-            if self._next == self._end:
-                self._next = self._store.transact(_reserve)
-                self._end = self._next + NUMBERS_PER_BLOCK
-            self._next += 1
-            return self._next - 1
-
-
-def _reserve(tx: Transaction) -> int:
-    data = tx.get(keys.NEXT_INODE)
-    first = FIRST_NUMBER if data is None else int.from_bytes(data, "big")
-    tx.put(keys.NEXT_INODE, (first + NUMBERS_PER_BLOCK).to_bytes(keys.NUMBER_BYTES, "big"))
-    return first

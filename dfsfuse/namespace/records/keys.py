@@ -24,6 +24,8 @@ from dfs_server.protocol.batches import SEGMENT_ID_BYTES
 
 ROOT: Final = 1
 """The inode number of a namespace's root."""
+FIRST_INODE: Final = ROOT + 1
+"""The first number that a new inode gets."""
 
 NEXT_INODE: Final = b"n"
 NUMBER_BYTES: Final = 8

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dfsfuse.data.extents import REGION_BYTES, Segment
+from dfsfuse.data.extents import REGION_BYTES, Segment, covered
 from dfsfuse.data.placement import SERVERS, Homes, ring, rotation_of_region
 from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.upkeep.fsck.records import Contents, Draft, Finding, shown
-from dfsfuse.vfs.write.regions import covered
 
 _RINGS = tuple(ring(x) for x in range(SERVERS))
 

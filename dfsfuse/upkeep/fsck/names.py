@@ -306,7 +306,7 @@ class Names:
         return max(largest + 1, self._contents.next_inode or 0)
 
     def _check_next_inode(self) -> None:
-        if self._is_certain and self._free_number() > (self._contents.next_inode or inodes.FIRST_NUMBER):
+        if self._is_certain and self._free_number() > (self._contents.next_inode or keys.FIRST_INODE):
             text = "the next free inode number is not above all that are used"
             self._say("inode numbers", b"/", text, keys.NEXT_INODE)
             self._draft.put(keys.NEXT_INODE, self._free_number().to_bytes(keys.NUMBER_BYTES, "big"))

@@ -1,4 +1,4 @@
-"""Which homes the records name: changed when pieces have moved, in transactions. Pure but for the transaction.
+"""Which homes the records name: changed when pieces have moved, in transactions.
 
 Nothing is changed that is not as it was read: a segment that was dropped, or moved by somebody else, is left alone.
 """

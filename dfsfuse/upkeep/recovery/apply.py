@@ -21,9 +21,9 @@ from typing import Final
 
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.records.keys import ROOT
-from dfsfuse.upkeep.recovery import kept as format
 from dfsfuse.upkeep.recovery import plan
-from dfsfuse.upkeep.recovery.kept import Kept, KeptFile, Part
+from dfsfuse.upkeep.recovery.kept import Kept
+from dfsfuse.upkeep.recovery.manifest import KeptFile, Part, segment_of
 from dfsfuse.upkeep.recovery.plan import Action, Now
 from dfsfuse.vfs.context import Segments
 from dfsfuse.vfs.names import paths
@@ -145,7 +145,7 @@ class Applier:
             if part.at is not None:
                 yield part, kept.read(part)
             else:
-                segment = format.segment_of(part)
+                segment = segment_of(part)
                 yield part, self._segments.read(segment, part.segment_offset, part.length)
 
     def _written(self, kept: Kept, file: KeptFile, handle: int, made: tuple[int, bytes] | None = None) -> int:

@@ -5,9 +5,8 @@
         data                the bytes of all parts, one after the other
         names.txt           for people: a line a file
 
-Invariants: the manifest's digest (BLAKE3) is over all that follows its first line, and each part has the digest of its
-bytes; what does not fit its digest is never used. A folder is made under ID.part, fsynced with all that is in it, and
-then renamed: what has the name ID is whole. A folder of a format that is not known is refused and never guessed at.
+Invariants: each part has the digest of its bytes; what does not fit its digest is never used. A folder is made under
+ID.part, fsynced with all that is in it, and then renamed: what has the name ID is whole.
 
 If the disk is full, the smallest files are kept first, and each file says how many of its bytes are missing.
 
@@ -28,102 +27,16 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
-from dfsfuse.data.extents import Segment
-from dfsfuse.errors import DfsError
-from dfsfuse.vfs.open import content_state
+from dfsfuse.upkeep.recovery import manifest as manifests
+from dfsfuse.upkeep.recovery.manifest import KeptError, KeptFile, Manifest, Part
 from dfsfuse.vfs.write.left_over import LeftOver
 
-FORMAT: Final = 1
 FOLDER: Final = "unsaved"
 """The name of UNSAVED, which is in one of the user's state folders (`dfsfuse.mount.state_folders`)."""
-_FIRST_WORDS: Final = "dfsfuse unsaved"
 _PART_SUFFIX: Final = ".part"
 _MANIFEST_MAX_BYTES: Final = 1 << 30
 _RECORD_BYTES: Final = 1024
 """Room that is set aside for what the manifest says of one file or part, but for its path."""
-
-
-class KeptError(DfsError):
-    """A folder of unsaved data cannot be read, or is not what was written."""
-
-
-class Server(msgspec.Struct, frozen=True):
-    """One of the four servers, as the mount knew it."""
-
-    name: str
-    identity: bytes
-
-
-class Namespace(msgspec.Struct, frozen=True):
-    """Whose data it is. `identity` is the namespace's own, empty if it was not known; servers are recognised by the
-    identities of their folders."""
-
-    user: str
-    identity: bytes
-    servers: tuple[Server, ...]
-
-    def is_same_as(self, other: Namespace) -> bool:
-        """Whether both are the same namespace: the same user, and the same identity or at least two of the same
-        servers' folders (an old client may have made the namespace another identity)."""
-        if self.user == other.user and self.identity and self.identity == other.identity:
-            return True
-        theirs = {(server.name, server.identity) for server in other.servers}
-        common = [server for server in self.servers if server.identity and (server.name, server.identity) in theirs]
-        return self.user == other.user and len(common) >= 2
-
-
-class Part(msgspec.Struct, frozen=True):
-    """Some bytes of a file: in `data` from `at` on, or those of a segment that is on the servers."""
-
-    offset: int
-    length: int
-    at: int | None = None
-    digest: bytes = b""
-    segment: bytes = b""
-    """The segment's record (MessagePack), if the bytes are there."""
-    segment_offset: int = 0
-
-
-class KeptFile(msgspec.Struct, frozen=True):
-    """The unsaved bytes of one file."""
-
-    inode: int
-    path: bytes | None
-    written_ns: int
-    is_appended: bool
-    is_doubtful: bool
-    parts: tuple[Part, ...]
-    missing_bytes: int = 0
-    """Bytes that could not be kept."""
-    state: bytes | None = None
-    """What the file was when the mount last knew it (`dfsfuse.vfs.open.content_state`); None if the mount did not
-    know."""
-
-    @property
-    def regions(self) -> list[int]:
-        """The regions of the file whose content counts for `state`."""
-        return content_state.regions_written((part.offset for part in self.parts), is_appended=self.is_appended)
-
-    @property
-    def size(self) -> int:
-        """The number of bytes that are kept."""
-        return sum(part.length for part in self.parts)
-
-    @property
-    def shown(self) -> str:
-        """What to call it in a message."""
-        return f"/{os.fsdecode(self.path)}" if self.path is not None else f"inode {self.inode}"
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """All that is known of what a mount left."""
-
-    namespace: Namespace
-    mountpoint: bytes
-    pid: int
-    ended_ns: int
-    why: str
-    files: tuple[KeptFile, ...]
 
 
 class Kept:
@@ -159,7 +72,7 @@ class Kept:
         self.manifest = msgspec.structs.replace(self.manifest, files=tuple(files))
         new = self.folder / "manifest.new"
         with new.open("wb") as file:
-            file.write(_encode(self.manifest))
+            file.write(manifests.encode(self.manifest))
             file.flush()
             os.fsync(file.fileno())
         new.rename(self.folder / "manifest")
@@ -213,7 +126,7 @@ def keep(where: Path, name: str, manifest: Manifest, files: Iterable[LeftOver]) 
                 kept = tuple(_keep_file(data.fileno(), file) for file in wanted)
                 os.fsync(data.fileno())
             made = msgspec.structs.replace(manifest, files=kept)
-            text.write(_encode(made))
+            text.write(manifests.encode(made))
             text.truncate()
             text.flush()
             os.fsync(text.fileno())
@@ -250,28 +163,13 @@ def load(folder: Path) -> Kept:
     file = folder / "manifest"
     try:
         with file.open("rb") as opened:
-            first, _, rest = opened.read(_MANIFEST_MAX_BYTES).partition(b"\n")
+            data = opened.read(_MANIFEST_MAX_BYTES)
     except OSError as error:
         raise KeptError(f"{file}: cannot be read: {error.strerror}") from error
-    words = first.decode(errors="replace").split(" ")
-    if " ".join(words[:2]) != _FIRST_WORDS or len(words) != 4:
-        raise KeptError(f"{file}: this is not what a mount has kept")
-    if words[2] != str(FORMAT):
-        raise KeptError(f"{file}: has format {words[2]}, and this program knows format {FORMAT} only")
-    if words[3] != blake3(rest).hexdigest():
-        raise KeptError(f"{file}: is damaged: it does not fit its digest")
     try:
-        return Kept(folder, msgspec.json.decode(rest, type=Manifest))
-    except msgspec.DecodeError as error:
-        raise KeptError(f"{file}: cannot be understood: {error}") from error
-
-
-def segment_of(part: Part) -> Segment:
-    """The segment that has the bytes of a part. Raises `KeptError`."""
-    try:
-        return msgspec.msgpack.decode(part.segment, type=Segment)
-    except msgspec.DecodeError as error:
-        raise KeptError(f"the record of a segment cannot be understood: {error}") from error
+        return Kept(folder, manifests.decode(data))
+    except KeptError as error:
+        raise KeptError(f"{file}: {error}") from error
 
 
 def _room_for(manifest: Manifest, files: Sequence[LeftOver]) -> int:
@@ -320,19 +218,18 @@ def _append(data: int, block: memoryview) -> int | None:
     return at
 
 
-def _encode(manifest: Manifest) -> bytes:
-    rest = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    return f"{_FIRST_WORDS} {FORMAT} {blake3(rest).hexdigest()}\n".encode() + rest
-
-
 def _write_names(file: Path, manifest: Manifest) -> None:
     with _create(file) as opened:
         for kept in manifest.files:
-            name = kept.shown.encode("utf-8", "backslashreplace").replace(b"\n", b"\\n")
+            name = _shown(kept).encode("utf-8", "backslashreplace").replace(b"\n", b"\\n")
             lost = f" ({kept.missing_bytes} more could not be kept)" if kept.missing_bytes else ""
             opened.write(b"%s: %d bytes%s\n" % (name, kept.size, lost.encode()))
         opened.flush()
         os.fsync(opened.fileno())
+
+
+def _shown(file: KeptFile) -> str:
+    return f"/{os.fsdecode(file.path)}" if file.path is not None else f"inode {file.inode}"
 
 
 def _create(file: Path):  # type: ignore[no-untyped-def]

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
-from dfsfuse.upkeep.recovery.kept import KeptFile
+from dfsfuse.upkeep.recovery.manifest import KeptFile
 
 NAME_MAX_BYTES: Final = 255
 

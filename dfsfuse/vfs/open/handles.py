@@ -1,4 +1,4 @@
-"""One opening of a file: what it may do, how it reads, and what it has been told of. Pure."""
+"""One opening of a file: what it may do, how it reads, and what it has been told of."""
 
 from __future__ import annotations
 

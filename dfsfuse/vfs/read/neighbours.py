@@ -1,5 +1,5 @@
 """Which files are worth fetching together: who reads two files that were made about the same time, as those of a folder
-are that was copied or unpacked, is about to read the others, in whatever order. Pure.
+are that was copied or unpacked, is about to read the others, in whatever order.
 
 Inode numbers stand for the time of making. They are cut into blocks; when a second file of a block is read, or the
 first one of a block next to one that was fetched, the whole block is worth it: its records in one request, and its

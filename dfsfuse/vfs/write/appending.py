@@ -1,5 +1,4 @@
-"""Where appended data goes is decided within the transaction that commits it: at the end the file has there. Pure but
-for the transaction.
+"""Where appended data goes is decided within the transaction that commits it: at the end the file has there.
 
 Until then it is kept as if it began where this mount believes the file to end, cut into segments at the borders of
 regions. If others have appended meanwhile, it moves as a whole: its segments are laid elsewhere as they are. One that

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from dfsfuse.data import extents
-from dfsfuse.data.extents import REGION_BYTES, Region
+from dfsfuse.data.extents import REGION_BYTES, Region, covered
 from dfsfuse.data.runs import is_crowded
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
@@ -87,7 +87,7 @@ def clear(tx: Transaction, ino: int, inode: Inode, start: int, end: int) -> Clea
         region, dropped = extents.clear(old, low, high - low)
         if region != old:
             regions.put(tx, ino, index, region, dropped)
-            stored += regions.covered(region) - regions.covered(old)
+            stored += covered(region) - covered(old)
             changed += 1
             if is_crowded(region):
                 crowded.append(index)

@@ -4,7 +4,7 @@ Unsaved data lies in layers (open_file.py); what counts is what a reader sees, s
 layer that has it. Bytes whose segment is up already are not in memory any more: they are given as a part of that
 segment, which is on its servers though the map does not refer to it.
 
-Pure but for `of`, which takes the file's lock.
+Threads: `of` takes the file's lock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A file's data in the map: region records put, cut and deleted within transactions. Pure but for the transaction.
+"""A file's data in the map: region records put, cut and deleted within transactions.
 
 The namespace layer keeps the inode, the data layer knows what is in a region record; the two meet here. What no extent
 refers to any more is dropped in the same transaction.
@@ -6,6 +6,8 @@ refers to any more is dropped in the same transaction.
 Invariants of every committed state: no region record lies beyond the inode's size, none is empty, and the inode's
 `stored_bytes` is what all extents show (so 0 means that there are no records, and none has to be asked for).
 One call changes at most `STEP_REGIONS` records, so that its batch stays far below the limit.
+
+Threads: any. `_remembering` guards the records that are remembered.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import msgspec
 
 from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.data import extents, runs
-from dfsfuse.data.extents import EMPTY, REGION_BYTES, BadRegionError, Region, Segment, Write
+from dfsfuse.data.extents import EMPTY, REGION_BYTES, BadRegionError, Region, Segment, Write, covered
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import inodes
 from dfsfuse.namespace.records import keys
@@ -105,11 +107,6 @@ def portions(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
 def count(size: int) -> int:
     """How many regions a file of this size has."""
     return -(-size // REGION_BYTES)
-
-
-def covered(region: Region) -> int:
-    """How many bytes of a region are not holes."""
-    return sum([extent.length for extent in region.extents])
 
 
 def find(view: View, ino: int, inode: Inode, indexes: Sequence[int]) -> list[Region]:

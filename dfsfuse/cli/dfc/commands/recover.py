@@ -24,7 +24,8 @@ from dfsfuse.cli.output import (
 from dfsfuse.mount import state_folders
 from dfsfuse.upkeep.recovery import kept as kept_folders
 from dfsfuse.upkeep.recovery.apply import Applier, Done
-from dfsfuse.upkeep.recovery.kept import Kept, KeptFile
+from dfsfuse.upkeep.recovery.kept import Kept
+from dfsfuse.upkeep.recovery.manifest import KeptError, KeptFile
 from dfsfuse.upkeep.recovery.plan import Action
 
 
@@ -68,11 +69,11 @@ def recover(
     return exit_codes.FOUND if unreadable else exit_codes.DONE
 
 
-def kept_on_this_machine() -> tuple[list[Kept], list[kept_folders.KeptError]]:
+def kept_on_this_machine() -> tuple[list[Kept], list[KeptError]]:
     """All that this user's mounts have kept, and why some of it cannot be read. What lies in a folder that somebody
     else has made where this user's would be was not kept by them."""
     kept: list[Kept] = []
-    errors: list[kept_folders.KeptError] = []
+    errors: list[KeptError] = []
     for folder in filter(state_folders.is_own, state_folders.candidates()):
         more, wrong = kept_folders.found_in(folder / kept_folders.FOLDER)
         kept += more

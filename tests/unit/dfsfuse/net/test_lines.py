@@ -13,7 +13,8 @@ from support.wire_server import CREDENTIALS, DEADLINE_S, POSITION, Greeting, Lin
 from dfs_server.protocol.messages import GetPosition, HavePieces, Request
 from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
 from dfsfuse.net.lines import AUTHENTICATION_S, MAX_IDLE, OWED_S, Lines
-from dfsfuse.net.servers import ServerAddress, Target
+from dfsfuse.net.name_service import Target
+from dfsfuse.net.servers import ServerAddress
 
 
 class Clock:

@@ -19,7 +19,8 @@ from dfsfuse.errors import ReadOnlyError
 from dfsfuse.mount import state_folders
 from dfsfuse.upkeep.recovery import kept
 from dfsfuse.upkeep.recovery.apply import Applier, Done, _Begun
-from dfsfuse.upkeep.recovery.kept import Kept, KeptFile
+from dfsfuse.upkeep.recovery.kept import Kept
+from dfsfuse.upkeep.recovery.manifest import KeptFile
 from dfsfuse.upkeep.recovery.plan import Action
 
 MOUNTPOINT = Path("/mnt/dfs")
@@ -149,7 +150,7 @@ def test_what_fails_stays_and_the_others_are_done(dfc: Dfc, state: Path, ended: 
     assert [file.inode for file in only(state).manifest.files] == [first.inode]
     (one.folder / "data").write_bytes(data)
     assert dfc.ok("recover", "--apply") == "/a: 7 put back\n"
-    assert second.shown == "/b"
+    assert second.path == b"b"
 
 
 def test_what_was_appended_is_not_appended_again_after_a_crash(

@@ -14,7 +14,8 @@ from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import NoSpaceError, ReadOnlyError
 from dfsfuse.upkeep.recovery import kept
 from dfsfuse.upkeep.recovery.apply import Applier, Done
-from dfsfuse.upkeep.recovery.kept import Kept, KeptError, Manifest, Namespace
+from dfsfuse.upkeep.recovery.kept import Kept
+from dfsfuse.upkeep.recovery.manifest import KeptError, Manifest, Namespace
 from dfsfuse.upkeep.recovery.plan import Action
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
@@ -64,7 +65,7 @@ def test_into_its_place(left: Left) -> None:
     write(left.vfs, b"f", 3, b"abc")
     what = left.end()
     (done,) = left.apply(what)
-    assert (done.action, done.file.shown) == (Action.IN_PLACE, "/f")
+    assert (done.action, done.file.path) == (Action.IN_PLACE, b"f")
     assert read_file(left.later, b"f") == b"012abc6789"
     assert left.later.lookup(ROOT, b"f").mtime_ns > what.manifest.ended_ns  # backups must see the change
     assert [one.action for one in left.apply(what)] == [Action.NOTHING]  # as after a crash

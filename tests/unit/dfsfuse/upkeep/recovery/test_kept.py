@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from blake3 import blake3
 
 from dfsfuse.data.extents import Segment
 from dfsfuse.upkeep.recovery import kept
-from dfsfuse.upkeep.recovery.kept import KeptError, Manifest, Namespace, Server
+from dfsfuse.upkeep.recovery.manifest import KeptError, Manifest, Namespace, Server, segment_of
 from dfsfuse.vfs.open.open_file import Shown
 from dfsfuse.vfs.write.left_over import LeftOver
 
@@ -40,14 +41,9 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
     assert found.manifest.mountpoint == b"/mnt/\xff"
     files = {file.inode: file for file in found.manifest.files}
     assert [(part.offset, found.read(part)) for part in files[7].parts] == [(0, b"long" * 100), (4096, b"x")]
-    assert files[9].parts[0].segment_offset == 50 and kept.segment_of(files[9].parts[0]) == SEGMENT
+    assert files[9].parts[0].segment_offset == 50 and segment_of(files[9].parts[0]) == SEGMENT
     assert (files[7].state, files[9].state) == (None, b"\xff" * 32)
-    assert (files[9].is_appended, files[9].is_doubtful, files[9].shown, files[7].shown) == (
-        True,
-        True,
-        "inode 9",
-        "/d/f",
-    )
+    assert (files[9].is_appended, files[9].is_doubtful, files[9].path, files[7].path) == (True, True, None, b"d/f")
     assert (found.folder / "names.txt").read_text().splitlines() == [
         "/d/f: 1 bytes",
         "inode 9: 50 bytes",
@@ -95,9 +91,7 @@ def test_another_format_is_refused_and_the_others_are_read(tmp_path: Path, text:
 def test_a_record_that_cannot_be_understood(tmp_path: Path) -> None:
     (tmp_path / "ID").mkdir()
     rest = b'{"files": 1}'
-    (tmp_path / "ID/manifest").write_bytes(
-        b"dfsfuse unsaved 1 " + kept.blake3(rest).hexdigest().encode() + b"\n" + rest
-    )
+    (tmp_path / "ID/manifest").write_bytes(b"dfsfuse unsaved 1 " + blake3(rest).hexdigest().encode() + b"\n" + rest)
     with pytest.raises(KeptError, match="cannot be understood"):
         kept.load(tmp_path / "ID")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dfsfuse.upkeep.recovery import plan
-from dfsfuse.upkeep.recovery.kept import KeptFile, Part
+from dfsfuse.upkeep.recovery.manifest import KeptFile, Part
 from dfsfuse.upkeep.recovery.plan import Action, Now
 
 KNOWN, ANOTHER = b"known", b"another"

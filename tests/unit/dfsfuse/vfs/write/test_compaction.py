@@ -12,7 +12,7 @@ from support.memory_mounts import MemoryMounts, close, create, region
 from dfsfuse.data import extents
 from dfsfuse.data.runs import SURPLUS_MAX
 from dfsfuse.errors import ReadOnlyError
-from dfsfuse.namespace.ops.inodes import InodeNumbers
+from dfsfuse.namespace.ops.inode_numbers import InodeNumbers
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 from dfsfuse.vfs.write import holes

@@ -58,7 +58,7 @@ class File:
         stored = {
             keys.index_of(key): extents.decode(value) for key, value in self.map.items.items() if key.startswith(b"e/")
         }
-        assert self.inode.stored_bytes == sum(map(regions.covered, stored.values()))
+        assert self.inode.stored_bytes == sum(map(extents.covered, stored.values()))
         for index, region in stored.items():
             assert region.extents
             assert index * REGION_BYTES + region.end() <= self.inode.size
