@@ -1,6 +1,6 @@
 """The words in which a procedure says what it wants done, and hears what came of it.
 
-A procedure is a generator that knows no socket, clock, thread or randomness. Whoever drives it carries out its steps:
+Pure: a procedure is a generator that knows no socket, clock, thread or randomness. Its driver carries out its steps:
 
     yield Ask(requests)   begins a round: one request to each of these servers. Late replies of earlier rounds are void.
     yield Ask(r, also=True)  asks further servers in the same round

@@ -1,6 +1,6 @@
 """What a client of the log has in its hands: what a batch is to change, what was learnt, and how far it knows the log.
 
-Plain values without a rule of their own: the procedures of `log_writing`, `log_reading` and `log_rounds` decide.
+Pure: plain values without a rule of their own. The procedures of `writing`, `reading` and `rounds` decide.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ at its next fsync() or close() (`losses`).
 long, and a batch in doubt is decided as soon as there is a quorum (`_not_now`). Meanwhile nothing is held: reads go on,
 changes are refused.
 
-Everything here is a procedure of the steps in `map_steps`, or runs between two steps: no locks, threads, sockets or
+Pure: everything here is a procedure of the steps in `steps`, or runs between two steps: no locks, threads, sockets or
 clocks of its own. One that uses the log is carried out by a step `WithLog`; its docstring says "With the log".
 Invariant of those: the cache is the state of the known point, with the waiting changes applied. The cache moves on to a
 later point only with the log.

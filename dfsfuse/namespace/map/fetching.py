@@ -4,7 +4,7 @@ A family (a folder's entries, a file's regions) that is not larger than a page i
 asked for. Of a larger one, the keys from the one that is asked for on: a large folder is worked through in order; if
 keys are missed again and again, all of it. Of a family that others have changed a little, what they have changed.
 
-Procedures (`map_steps`), for one that uses the log. What is learnt on the way (`absorb`), and the changes that were
+Pure procedures (`steps`), for one that uses the log. What is learnt on the way (`absorb`), and the changes that were
 answered meanwhile and come on top of what was found (`inserted`), are the owner's.
 """
 

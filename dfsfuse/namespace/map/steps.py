@@ -1,8 +1,8 @@
-"""The steps that the map's client (`map_client`) wants carried out.
+"""The steps that the map's client (`client`) wants carried out.
 
-The client's procedures are generators that know no lock, thread, socket or clock of their own. Between two steps a
-procedure runs as one: nothing else of this client runs meanwhile. At a step other procedures of the same client may go
-on, and the state may be another one afterwards.
+Pure: the client's procedures are generators that know no lock, thread, socket or clock of their own. Between two steps
+a procedure runs as one: nothing else of this client runs meanwhile. At a step other procedures of the same client may
+go on, and the state may be another one afterwards.
 
     yield WithLog(procedure)      -> what the procedure returns, carried out while no other one uses the log
     yield CatchUp(recall)         -> `QuorumLog.catch_up`: whether a quorum told where the log ends

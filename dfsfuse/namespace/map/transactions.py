@@ -1,4 +1,5 @@
 """Transactions over a namespace's key-value map: what the operations of a file system are written against.
+Pure.
 
 An operation is a function of a `View` or a `Transaction`. It may be run several times, each time on one consistent
 state, and must have no effect but on the transaction. It may raise OSError: then nothing is committed.

@@ -1,7 +1,7 @@
 """One run's view of the map: what it has read, and what it wants changed. Implements `View` and `Transaction`.
 
 Reads the cache and nothing else: what that does not have is noted in `missing` or `missing_range`, and the run is ended
-by `MissingError`, to be repeated when it was fetched. Runs under the owner's lock; knows no log.
+by `MissingError`, to be repeated when it was fetched. Pure: it runs under the owner's lock, and knows no log.
 """
 
 from __future__ import annotations
