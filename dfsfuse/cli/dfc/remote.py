@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dfsfuse.cli.dfc.local_files import Facts, umask
+from dfsfuse.common.portions import by_count
 from dfsfuse.errors import posix_error
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.names.xattrs import INODE
@@ -225,8 +226,8 @@ class Remote:
     def health(self, files: Sequence[int]) -> dict[int, Health]:
         """Where the pieces of these files are, by inode."""
         found: dict[int, Health] = {}
-        for first in range(0, len(files), FILES_AT_ONCE):
-            found |= self._vfs.health(files[first : first + FILES_AT_ONCE])
+        for portion in by_count(files, FILES_AT_ONCE):
+            found |= self._vfs.health(portion)
         return found
 
     def _walk(self, path: bytes, *, follow: bool) -> Place:

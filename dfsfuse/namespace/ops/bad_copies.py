@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from dfsfuse.common.portions import by_count
 from dfsfuse.namespace.map.transactions import MapStore, Transaction, View
 from dfsfuse.namespace.records import keys
 
@@ -49,7 +50,7 @@ def note(store: MapStore, found: Sequence[Place], now_ns: int) -> None:
             if known is None:
                 tx.put(name, value)
 
-    for step in _steps(found[:MAX_NOTED]):
+    for step in by_count(found[:MAX_NOTED], STEP):
         store.transact(lambda tx, step=step: work(tx, step))  # type: ignore[misc]
 
 
@@ -60,10 +61,5 @@ def take_back(store: MapStore, found: Sequence[Place]) -> None:
         for place in step:
             tx.delete(keys.bad_copy(*place))
 
-    for step in _steps(found):
+    for step in by_count(found, STEP):
         store.transact(lambda tx, step=step: work(tx, step))  # type: ignore[misc]
-
-
-def _steps(found: Sequence[Place]) -> Iterator[Sequence[Place]]:
-    for start in range(0, len(found), STEP):
-        yield found[start : start + STEP]

@@ -6,10 +6,11 @@ says so. The changes hold for the map that was looked at: `mend` makes them only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from dfsfuse.common.portions import by_bytes
 from dfsfuse.namespace.map.transactions import MapStore, Transaction
 from dfsfuse.upkeep.fsck import data as fsck_data
 from dfsfuse.upkeep.fsck import records as fsck_records
@@ -60,7 +61,9 @@ def examine(items: Items, now_ns: int) -> Examined:
 def mend(store: MapStore, draft: Draft) -> bool:
     """Make the changes. False if somebody changed what they rest on: then look again. Raises DfsError."""
     guards = draft.expected(draft.guards - set(draft.changes))
-    for portion in _portions(sorted(draft.changes.items(), key=lambda change: change[0])):
+    changes = sorted(draft.changes.items(), key=lambda change: change[0])
+    for items in by_bytes(changes, BYTES_AT_ONCE, lambda change: len(change[0]) + len(change[1] or b""), KEYS_AT_ONCE):
+        portion = dict(items)
         expected = {**guards, **draft.expected(portion)}
 
         def work(tx: Transaction, portion: dict[bytes, bytes | None] = portion, expected: Mapping[bytes, bytes | None] = expected) -> bool:  # fmt: skip # noqa: E501
@@ -76,20 +79,6 @@ def mend(store: MapStore, draft: Draft) -> bool:
         if not store.transact(work):
             return False
     return True
-
-
-def _portions(changes: list[tuple[bytes, bytes | None]]) -> Iterator[dict[bytes, bytes | None]]:
-    portion: dict[bytes, bytes | None] = {}
-    size = 0
-    for key, value in changes:
-        cost = len(key) + len(value or b"")
-        if portion and (len(portion) == KEYS_AT_ONCE or size + cost > BYTES_AT_ONCE):
-            yield portion
-            portion, size = {}, 0
-        portion[key] = value
-        size += cost
-    if portion:
-        yield portion
 
 
 def _where(key: bytes) -> bytes:

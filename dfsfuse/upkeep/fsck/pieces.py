@@ -13,6 +13,7 @@ from typing import Final
 
 from dfs_server.protocol.messages import Have, HavePieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfsfuse.common.portions import by_count
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError, Segment
 from dfsfuse.data.transport import ClusterLike
@@ -63,14 +64,13 @@ def check(
     pages.begin()
     bad = heal_survey.noted(pages)
     suspects: list[Placed] = []
-    for first in range(0, len(placed), BATCH_SEGMENTS):
-        batch = placed[first : first + BATCH_SEGMENTS]
+    for batch in by_count(placed, BATCH_SEGMENTS):
         found.away += sum(one.ring is not None and not _same(one) for one in batch)
         lacks = _ask(cluster, batch, bad, found.unheard, wait)
         suspects += list({lack.placed.segment.id: lack.placed for lack in lacks}.values())
         told(len(batch))
-    for first in range(0, len(suspects), BATCH_SEGMENTS):
-        newest = list(_still_there(pages, suspects[first : first + BATCH_SEGMENTS]))
+    for batch in by_count(suspects, BATCH_SEGMENTS):
+        newest = list(_still_there(pages, batch))
         found.lacks += _ask(cluster, newest, bad, found.unheard, wait)
     return found
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from dfs_server.protocol.messages import DropPieces, Have
+from dfsfuse.common.portions import by_count
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import DfsError
@@ -199,9 +200,9 @@ class Healer:
     def _drop(self, places: Sequence[Place], report: Report) -> None:
         requests = []
         for server in sorted({server for _, _, server in places}):
-            pieces = tuple((segment, number) for segment, number, at in places if at == server)
-            for start in range(0, len(pieces), DROP_PIECES):
-                requests.append(Call(server, DropPieces(pieces[start : start + DROP_PIECES], 0), stall_s=STALL_S))
+            pieces = [(segment, number) for segment, number, at in places if at == server]
+            for portion in by_count(pieces, DROP_PIECES):
+                requests.append(Call(server, DropPieces(tuple(portion), 0), stall_s=STALL_S))
         with self._cluster.exchange() as exchange:
             for call in requests:
                 exchange.start(call)

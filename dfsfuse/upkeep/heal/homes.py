@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dfsfuse.common.portions import by_count
 from dfsfuse.data import extents
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.placement import Homes
@@ -30,9 +31,7 @@ class Rehome(NamedTuple):
 
 def portions(changes: Sequence[Rehome]) -> Iterator[list[Rehome]]:
     """The changes in portions for one transaction each, all of one record together."""
-    keys = list(dict.fromkeys(change.key for change in changes))
-    for start in range(0, len(keys), STEP_RECORDS):
-        portion = set(keys[start : start + STEP_RECORDS])
+    for portion in by_count(dict.fromkeys(change.key for change in changes), STEP_RECORDS):
         yield [change for change in changes if change.key in portion]
 
 

@@ -19,6 +19,7 @@ from dfs_server.protocol.messages import PutPiece, PutPieces, Request
 from dfs_server.protocol.piece_messages import MAX_PUT_PIECES_BYTES
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
+from dfsfuse.common.portions import by_bytes
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES
 from dfsfuse.data.transport import ClusterLike, ExchangeLike
@@ -101,7 +102,9 @@ class Mover:
 
     def move(self, moves: Sequence[Move]) -> Iterator[Moved]:
         """Make these copies; gives the outcome of each window. Raises `StoppedError`, `AuthenticationError`."""
-        for window in _windows(moves, self._bucket.portion_bytes(WINDOW_BYTES)):
+        for window in by_bytes(
+            moves, self._bucket.portion_bytes(WINDOW_BYTES), lambda move: move.size_bytes, WINDOW_MOVES
+        ):
             cost = sum(max(move.size_bytes, LEAST_COST_BYTES) for move in window)
             self.pause(cost)
             outcome = Moved()
@@ -171,9 +174,12 @@ class Mover:
                     digests = block_digests(data)
                     request = PutPiece(move.segment.id, move.number, digests, replace=move.replace)
                     start(move.target, request, [move], (memoryview(data),))
-            for target, batch in _batches([item for item in found if item[0].is_small]):
-                pieces = tuple((move.segment.id, move.number, bytes(data)) for move, data in batch)
-                start(target, PutPieces(pieces), [move for move, _ in batch])
+            small = [item for item in found if item[0].is_small]
+            for target in sorted({move.target for move, _ in small}):
+                theirs = [item for item in small if item[0].target == target]
+                for batch in by_bytes(theirs, MAX_PUT_PIECES_BYTES, lambda item: len(item[1])):
+                    pieces = tuple((move.segment.id, move.number, bytes(data)) for move, data in batch)
+                    start(target, PutPieces(pieces), [move for move, _ in batch])
             for result in self._results(exchange, calls):
                 moves = calls.pop(result.call)
                 if isinstance(result, Answer):
@@ -191,35 +197,3 @@ class Mover:
                 yield result
             elif self._wait(0.0):
                 raise StoppedError
-
-
-def _windows(moves: Sequence[Move], most_bytes: int) -> Iterator[list[Move]]:
-    """The moves in their order, in windows of so many bytes; one move at least."""
-    window: list[Move] = []
-    size = 0
-    for move in moves:
-        if window and (len(window) >= WINDOW_MOVES or size + move.size_bytes > most_bytes):
-            yield window
-            window, size = [], 0
-        window.append(move)
-        size += move.size_bytes
-    if window:
-        yield window
-
-
-def _batches(
-    found: Sequence[tuple[Move, bytes | memoryview]],
-) -> Iterator[tuple[int, list[tuple[Move, bytes | memoryview]]]]:
-    """Small pieces by target, in portions that one request may have."""
-    for target in sorted({move.target for move, _ in found}):
-        theirs = [item for item in found if item[0].target == target]
-        portion: list[tuple[Move, bytes | memoryview]] = []
-        size = 0
-        for item in theirs:
-            if portion and size + len(item[1]) > MAX_PUT_PIECES_BYTES:
-                yield target, portion
-                portion, size = [], 0
-            portion.append(item)
-            size += len(item[1])
-        if portion:
-            yield target, portion

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 from dfs_server.protocol.messages import Have, HavePieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfsfuse.common.portions import by_count
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.placement import COPIES, Homes
 from dfsfuse.data.transport import ClusterLike
@@ -113,7 +113,7 @@ def batches(
     pages.begin()
     report.noted = bad = noted(pages)
     subjects = (subject for page in walk(pages, inos) for record in page for subject in _of(record, report))
-    while batch := list(islice(subjects, BATCH_SEGMENTS)):
+    for batch in by_count(subjects, BATCH_SEGMENTS):
         pause(len(batch) * LOOK_COST_BYTES)
         if wait(0.0):
             raise StoppedError

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from dfsfuse.common.portions import by_bytes
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.upkeep.recovery import plan
@@ -71,7 +72,7 @@ class Applier:
     ) -> Iterator[tuple[KeptFile, Done | Exception]]:
         """Do what is to be done with these files, many at a time, and tell of each when it is durable; a failure may be
         tried again. `before_group` is called before anything is written of some files."""
-        for group in _groups(files):
+        for group in by_bytes(files, GROUP_BYTES, lambda file: file.size, GROUP_FILES):
             before_group(group)
             begun: list[_Begun] = []
             for file in group:
@@ -194,15 +195,3 @@ class Applier:
             done = Done(file, Action.BESIDE, b"/" + (above + b"/" + new if above else new))
             return _Begun(done, self._written(kept, file, handle, (parent, new)), (parent, new))
         raise OSError(errno.EEXIST, "there are too many files beside it already")
-
-
-def _groups(files: Sequence[KeptFile]) -> Iterator[list[KeptFile]]:
-    """The files in portions that are saved together."""
-    group: list[KeptFile] = []
-    for file in files:
-        if group and (len(group) == GROUP_FILES or sum(one.size for one in group) + file.size > GROUP_BYTES):
-            yield group
-            group = []
-        group.append(file)
-    if group:
-        yield group

@@ -16,7 +16,7 @@ Memory: `WINDOW_PIECES` of each server at a time. One thread; given up within a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,6 +25,7 @@ import msgspec
 from dfs_server.protocol.message import MAX_AT_ONCE
 from dfs_server.protocol.messages import DropPieces, Have, ListPieces, PieceList
 from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfsfuse.common.portions import by_count
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
 from dfsfuse.namespace.map.transactions import MapStore, Transaction
@@ -174,7 +175,7 @@ class Sweeper:
         swept.orphan_bytes += sum(length for _, length in pieces)
         if not drop:
             return
-        for portion in _portions(pieces):
+        for portion in by_count(pieces, MAX_AT_ONCE):
             request = DropPieces(tuple(piece for piece, _ in portion), self._min_age_s)
             outcome = ask(self._cluster, {server: request}, self._wait)[server]
             if isinstance(outcome, Answer) and isinstance(outcome.reply, Have):
@@ -211,8 +212,3 @@ def _before(segment: bytes) -> Piece | None:
     """The last piece that there can be before those of a segment: servers take names of pieces only."""
     number = int.from_bytes(segment, "big")
     return ((number - 1).to_bytes(len(segment), "big"), PIECE_NUMBERS[-1]) if number else None
-
-
-def _portions(pieces: list[tuple[Piece, int]]) -> Iterator[list[tuple[Piece, int]]]:
-    for first in range(0, len(pieces), MAX_AT_ONCE):
-        yield pieces[first : first + MAX_AT_ONCE]

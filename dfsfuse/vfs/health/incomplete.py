@@ -20,9 +20,9 @@ import errno
 import threading
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
-from itertools import islice
 from typing import Final, NamedTuple
 
+from dfsfuse.common.portions import by_count
 from dfsfuse.errors import IncompleteError, posix_error
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.ops import directories
@@ -63,8 +63,8 @@ class Incomplete:
         seconds for a file."""
         wanted = list(dict.fromkeys(inos))
         found = {ino for ino in wanted if self._known(ino)}
-        unknown = iter([ino for ino in wanted if self._known(ino) is None])
-        while portion := list(islice(unknown, FILES_AT_ONCE)):
+        unknown = [ino for ino in wanted if self._known(ino) is None]
+        for portion in by_count(unknown, FILES_AT_ONCE):
             found |= self._check(portion)
         return found
 
@@ -124,8 +124,7 @@ class Incomplete:
         found = stored_segments(self._context, inos)
         pairs = [(ino, segment) for ino, segments in found.items() for segment in segments]
         incomplete = set()
-        for first in range(0, len(pairs), SEGMENTS_AT_ONCE):
-            portion = pairs[first : first + SEGMENTS_AT_ONCE]
+        for portion in by_count(pairs, SEGMENTS_AT_ONCE):
             missing = self._context.segments.missing([segment for _, segment in portion])
             incomplete |= {ino for (ino, _), pieces in zip(portion, missing, strict=True) if pieces}
         until = self._context.monotonic() + VERDICT_S

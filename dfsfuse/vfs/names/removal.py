@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from dfsfuse.common.portions import by_count
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import inodes, orphans
@@ -181,8 +182,7 @@ class Reaper:
 
     def drop(self, ino: int, segments: Sequence[tuple[int, bytes]]) -> None:
         """Drop those of these segments (region, id) that the file does not refer to."""
-        for first in range(0, len(segments), regions.STEP_REGIONS):
-            portion = segments[first : first + regions.STEP_REGIONS]
+        for portion in by_count(segments, regions.STEP_REGIONS):
             self._context.store.transact(lambda tx, portion=portion: regions.drop_unused(tx, ino, portion))  # type: ignore[misc]
 
 

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
+from dfsfuse.common.portions import by_count
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import inodes, orphans
@@ -140,8 +141,7 @@ class OrphanKeeper:
                     return []
             return [claimed for ino in portion for claimed in attempt([ino])]
 
-        portions = [inos[first : first + AT_ONCE] for first in range(0, len(inos), AT_ONCE)]
-        return [claimed for portion in portions for claimed in attempt(portion)]
+        return [claimed for portion in by_count(inos, AT_ONCE) for claimed in attempt(portion)]
 
     # ------------------------------------------------------------------ the sweep
 
@@ -155,8 +155,8 @@ class OrphanKeeper:
         log.info("%d inodes without a name are left from clients that ended: they are deleted", len(left))
         doomed = [ino for ino in left if self._files.doom(ino)]
         try:
-            for first in range(0, len(doomed), AT_ONCE):
-                self._reaper.delete(doomed[first : first + AT_ONCE])
+            for portion in by_count(doomed, AT_ONCE):
+                self._reaper.delete(portion)
         finally:
             for ino in doomed:
                 self._files.pardon(ino)

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dfsfuse.common.portions import by_count
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import inodes
@@ -112,8 +113,7 @@ class AccessTimes:
         """Write what waits. What cannot be written is given up."""
         with self._lock:
             items = list(self._waiting.items())
-        for first in range(0, len(items), AT_ONCE):
-            portion = dict(items[first : first + AT_ONCE])
+        for portion in map(dict, by_count(items, AT_ONCE)):
             try:
                 self._context.store.transact(lambda tx, portion=portion: self._save(tx, portion))  # type: ignore[misc]
             except (DfsError, OSError) as failure:

@@ -6,10 +6,10 @@ of its own where it is not known: so only a few of these are looked at in one re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Final
 
+from dfsfuse.common.portions import by_count
 from dfsfuse.data.extents import Segment
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.ops import inodes
@@ -35,19 +35,13 @@ def stored_segments(context: Context, inos: Sequence[int]) -> dict[int, list[Seg
 
     found: dict[int, list[Segment]] = {}
     left: list[int] = []
-    for portion in _portions(inos, FILES_AT_ONCE):
+    for portion in by_count(inos, FILES_AT_ONCE):
         known, long = context.store.read(lambda view, at=portion: short(view, at), max_age_s=context.max_age_s)  # type: ignore[misc]
         found |= known
         left += long
-    for portion in _portions(left, LONG_FILES_AT_ONCE):
+    for portion in by_count(left, LONG_FILES_AT_ONCE):
         found |= context.store.read(lambda view, at=portion: whole(view, at), max_age_s=context.max_age_s)  # type: ignore[misc]
     return {ino: found[ino] for ino in inos if ino in found}
-
-
-def _portions(inos: Sequence[int], size: int) -> Iterator[list[int]]:
-    rest = iter(inos)
-    while portion := list(islice(rest, size)):
-        yield portion
 
 
 def _files(view: View, inos: list[int]) -> list[tuple[int, Inode]]:

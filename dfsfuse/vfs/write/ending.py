@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from dfsfuse.common.portions import by_count
 from dfsfuse.errors import ReadOnlyError
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.names.names_seen import NamesSeen
@@ -65,11 +66,9 @@ class Ending:
         self._background.stop()
         deadline = self._context.monotonic() + patience_s
         while self._is_left():
-            files = self._unsaved()
-            for first in range(0, len(files), GROUP_FILES):
+            for group in by_count(self._unsaved(), GROUP_FILES):
                 if self._context.monotonic() >= deadline or not self._context.store.writable():
                     break
-                group = files[first : first + GROUP_FILES]
                 failures = self._save(group)
                 failure = next(iter(failures.values()), failure)
                 if len(failures) < len(group):

@@ -16,11 +16,13 @@ import errno
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 import msgspec
 
 from dfs_server.protocol.batches import InlinePiece
+from dfsfuse.common.portions import by_bytes
 from dfsfuse.data import extents, runs
 from dfsfuse.data.extents import EMPTY, REGION_BYTES, BadRegionError, Region, Segment, Write, covered
 from dfsfuse.namespace.map.transactions import Transaction, View
@@ -82,26 +84,17 @@ class Patch:
         return record + sum(len(piece.data) + 128 for piece in self.inline)
 
 
+def portions(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
+    """The patches in their order, in portions for one batch each."""
+    return by_bytes(patches, BATCH_BYTES, attrgetter("cost_bytes"))
+
+
 @dataclass(frozen=True)
 class Saved:
     """The inode after patches were saved, and the regions that are crowded now."""
 
     inode: Inode
     crowded: tuple[int, ...]
-
-
-def portions(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
-    """The patches in their order, in portions for one batch each."""
-    portion: list[Patch] = []
-    size = 0
-    for patch in patches:
-        if portion and size + patch.cost_bytes > BATCH_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(patch)
-        size += patch.cost_bytes
-    if portion:
-        yield portion
 
 
 def count(size: int) -> int:
