@@ -238,7 +238,8 @@ class SimMount:
         return operation
 
     def _operate(self, operation: Operation) -> Steps:
-        durable = self.world.random.random() < 0.25
+        urgency = self.world.random.random()
+        durable, is_followed = urgency < 0.25, urgency > 0.6
         rests_on: list[PendingChange | None] = []
         begun = self.world.now
 
@@ -266,7 +267,9 @@ class SimMount:
                     if not durable:
                         for each in self.witnesses:
                             each.changes.append(answered.change)
-                    yield from self._carry_out(self.client.see_to(answered.change, durable=durable))
+                    yield from self._carry_out(
+                        self.client.see_to(answered.change, durable=durable, is_followed=is_followed)
+                    )
                     if durable:
                         self.durable.append(answered.change)
                 if durable and operation.outcome == "ok":

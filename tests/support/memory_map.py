@@ -103,6 +103,8 @@ class MemoryMap:
         """Whether something is to look as if it was answered and not durable yet."""
         self.ends_within_s: float | None = None
         """What `end_within` was told."""
+        self.are_followed: list[bool] = []
+        """Of each transaction whether its caller was about to make it durable."""
         self.before_commit: Callable[[Batch], None] = lambda _: None
         """Called with each batch before it is committed; may raise."""
 
@@ -111,8 +113,9 @@ class MemoryMap:
             items = self.items
         return work(MemoryView(items))
 
-    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True, is_followed: bool = False) -> T:
         with self._lock:
+            self.are_followed.append(is_followed)
             work(MemoryTransaction(self.items))
             transaction = MemoryTransaction(self.items)
             result = work(transaction)
@@ -188,7 +191,7 @@ class LaggingMap:
         self._seen = self.truth.items
         return work(MemoryView(self._seen))
 
-    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True, is_followed: bool = False) -> T:
         result = self.truth.transact(work)
         self._seen = self.truth.items
         return result

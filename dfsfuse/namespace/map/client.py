@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
 from dfsfuse.errors import DfsError, MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
-from dfsfuse.log.lease import NEVER, SETTLE_AFTER_S, Lease
+from dfsfuse.log.lease import LOOK_TURN_S, NEVER, SETTLE_AFTER_S, Lease
 from dfsfuse.log.state import Contents, LogState, News
 from dfsfuse.namespace.map.cache import UNKNOWN, MapCache, Unknown
 from dfsfuse.namespace.map.fetching import Fetcher
@@ -65,6 +65,9 @@ QUORUM_PAUSES_S: Final = (0.1, 0.2, 0.4)
 LINGER_S: Final = 0.002
 """How long answered changes wait for more before they are on their way. Between batches too: what is answered in that
 time is answered faster than beside a batch, for which this process and the servers work."""
+FOLLOWED_S: Final = LOOK_TURN_S
+"""At most how long the worker leaves a change alone whose caller will commit it with what he does next. Another client
+that waits to see it waits no longer than for any other turn of writing."""
 RETRY_S: Final = 1.0
 """How long the worker waits after an unexpected exception."""
 
@@ -167,11 +170,11 @@ class MapClient:
         found: T = yield WithLog(self._read_slowly(work, since, recall=not max_age_s))
         return found
 
-    def transact(self, work: Callable[[Transaction], T], *, durable: bool) -> Procedure[T]:
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool, is_followed: bool = False) -> Procedure[T]:
         """See `MapStore.transact`."""
         answered = yield from self.begin(work, durable=durable)
         if answered.change is not None:
-            yield from self.see_to(answered.change, durable=durable)
+            yield from self.see_to(answered.change, durable=durable, is_followed=is_followed)
         return answered.result
 
     def begin(self, work: Callable[[Transaction], T], *, durable: bool) -> Procedure[Answered[T]]:
@@ -185,10 +188,12 @@ class MapClient:
                 answered = None  # it was not made, and never will be: once more
         return answered
 
-    def see_to(self, change: PendingChange, *, durable: bool) -> Procedure[None]:
-        """Wait until this change is durable, or see that it is on its way. Its failure is told to all who wait for it,
-        and to nobody else."""
+    def see_to(self, change: PendingChange, *, durable: bool, is_followed: bool = False) -> Procedure[None]:
+        """Wait until this change is durable, or see that it is on its way; soon, if it `is_followed` by something that
+        commits it. Its failure is told to all who wait for it, and to nobody else."""
         if not durable and not self.journal.is_full:
+            if is_followed:
+                change.rests_until = self._clock() + FOLLOWED_S
             self._wake()
             return
         self._waiting += 1
@@ -644,8 +649,9 @@ class MapClient:
             self._bell.set()
 
     def commit_waiting(self) -> Procedure[bool]:
-        """Commit what was answered so far, and nobody waits for. True if something waits again."""
-        if not self.journal:
+        """Commit what was answered so far, and nobody waits for; not if all of it is to be committed by those who
+        answered it. True if something waits again."""
+        if self.journal.rests(self._clock()):
             return False
         try:
             more: bool = yield WithLog(self._commit_waiting())
@@ -662,7 +668,7 @@ class MapClient:
     def settle_if_idle(self) -> Procedure[bool]:
         """Let go of the lease if nothing waits. False if something does, or was committed while the log was busy: who
         has waited for his turn must not lose it to what was idle before."""
-        if not self.lease.is_idle(self._clock()):
+        if self.journal or not self.lease.is_idle(self._clock()):
             return False
         settled: bool = yield WithLog(self._settle_if_idle())
         return settled

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from dfs_server.protocol.batches import InlinePiece
 from dfs_server.protocol.messages import Change
 from dfsfuse.errors import DfsError, LostError, MaybeDoneError, UnavailableError
+from dfsfuse.log.lease import NEVER
 from dfsfuse.log.state import Contents, News
 from dfsfuse.namespace.map.cache import Unknown
 from dfsfuse.namespace.map.losses import Losses
@@ -35,7 +36,7 @@ DOUBTFUL_MAX: Final = 10_000
 class PendingChange:
     """One operation's changes."""
 
-    __slots__ = ("contents", "done", "failure", "is_awaited", "replaced", "size", "view")
+    __slots__ = ("contents", "done", "failure", "is_awaited", "replaced", "rests_until", "size", "view")
 
     def __init__(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> None:
         self.contents = contents
@@ -45,6 +46,8 @@ class PendingChange:
         """What was known of the keys that it changes, before it."""
         self.is_awaited = is_awaited
         """Whether the caller waits until it is durable, and is told by `failure` if it is lost."""
+        self.rests_until = NEVER
+        """Until when it is left to its caller to commit it, with what he does next."""
         self.done = False
         """Committed; or lost, then `failure` says why."""
         self.failure: DfsError | None = None
@@ -104,6 +107,10 @@ class Journal:
         self._bytes += change.size
         self.last = change
         return change
+
+    def rests(self, now: float) -> bool:
+        """Whether all that waits, if anything does, is left to its callers yet."""
+        return all(now < change.rests_until for change in self._queue)
 
     def portion(self) -> list[PendingChange]:
         """The first changes that make one batch."""

@@ -79,9 +79,10 @@ class LogMap:
         """See `MapStore.read`."""
         return self.run(self.client.read(work, max_age_s, doubted))
 
-    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True, is_followed: bool = False) -> T:
         """See `MapStore.transact`."""
-        return self.run(self.client.transact(work if durable else _unless_withdrawn(work), durable=durable))
+        checked = work if durable else _unless_withdrawn(work)
+        return self.run(self.client.transact(checked, durable=durable, is_followed=is_followed))
 
     def begin(self, work: Callable[[Transaction], T]) -> Begun[T]:
         """See `MapStore.begin`."""

@@ -75,11 +75,12 @@ class MapStore(Protocol):
         """
         ...
 
-    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, durable: bool = True, is_followed: bool = False) -> T:
         """Run `work` and make its changes at once. Raises ReadOnlyError, MaybeDoneError, UnavailableError.
 
         `durable`: they are on the servers' disks when this returns. Else they may follow within milliseconds, in the
-        order of the calls, if this client alone writes; for everybody who looks here they are made.
+        order of the calls, if this client alone writes; for everybody who looks here they are made. `is_followed`: the
+        caller will soon make something durable, and these changes with it, so they may follow some milliseconds later.
         """
         ...
 

@@ -198,7 +198,9 @@ class Files:
         is_handles = False
         """Whether the pin belongs to a handle by now."""
         try:
-            made, inode = self._context.store.transact(work, durable=False)
+            # Closing a file that was open for writing commits its name with its data: in one batch, not in two.
+            is_followed = flags & os.O_ACCMODE != os.O_RDONLY
+            made, inode = self._context.store.transact(work, durable=False, is_followed=is_followed)
             if made == ino:
                 if hold:
                     self._table.hold(ino)

@@ -12,7 +12,7 @@ from support.fake_log import Clock, FakeLog, HandBell, SharedLog, family_of
 
 from dfsfuse.errors import MaybeDoneError
 from dfsfuse.log.lease import SETTLE_AFTER_S
-from dfsfuse.namespace.map.client import LINGER_S, RETRY_S
+from dfsfuse.namespace.map.client import FOLLOWED_S, LINGER_S, RETRY_S
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.map.steps import AwaitWork, Linger, Step, WithLog
 
@@ -160,6 +160,36 @@ def test_the_worker_leaves_the_log_to_who_does_its_work(leased: LogMap, log: Fak
     assert log.asked.count("commit") == 1, "both"
     leased.transact(lambda tx: tx.put(b"c", b"1"), durable=False)
     assert isinstance(work.send(None), WithLog)
+
+
+def test_what_its_caller_will_commit_is_left_to_him(leased: LogMap, log: FakeLog, clock: Clock) -> None:
+    work = leased.client.work()
+    next(work)
+    step = work.send(True)
+    leased.transact(lambda tx: tx.put(b"name", b"1"), durable=False, is_followed=True)
+    for _ in range(4):
+        assert isinstance(step, Linger)
+        clock.now += step.seconds
+        step = work.send(None)
+    assert "commit" not in log.asked
+    leased.transact(lambda tx: tx.put(b"data", b"1"))
+    assert log.asked.count("commit") == 1, "both"
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_but_no_longer_than_for_a_moment_and_not_if_something_else_waits(
+    leased: LogMap, log: FakeLog, clock: Clock, shared: SharedLog, behind: bool
+) -> None:
+    leased.transact(lambda tx: tx.put(b"name", b"1"), durable=False, is_followed=True)
+    if behind:
+        leased.transact(lambda tx: tx.put(b"other", b"1"), durable=False)
+    begun = clock()
+    waited_s: list[float] = []
+    log.before_commit.append(lambda: waited_s.append(clock() - begun))
+    steps_of_a_worker(leased, clock, 100)
+    assert log.asked == ["commit", "settle"]
+    assert shared.map[b"name"] == b"1"
+    assert waited_s[0] <= (LINGER_S if behind else FOLLOWED_S + SETTLE_AFTER_S)
 
 
 def test_what_waits_behind_who_was_interrupted_is_committed(leased: LogMap, log: FakeLog) -> None:

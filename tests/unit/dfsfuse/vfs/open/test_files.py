@@ -180,3 +180,14 @@ def test_what_is_kept_is_left_over_when_the_mount_ends_without_servers(mounts: M
     assert left.ino == ino
     vfs.ending.abandon()
     vfs.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_followed"),
+    [(os.O_WRONLY, True), (os.O_RDWR, True), (os.O_RDWR | os.O_EXCL, True), (os.O_RDONLY, False)],
+)
+def test_the_name_of_a_new_file_is_left_to_the_close_of_who_may_write_to_it(
+    mounts: MemoryMounts, flags: int, *, is_followed: bool
+) -> None:
+    create(mounts.mount(), b"f", flags)
+    assert mounts.map.are_followed[-1] == is_followed
