@@ -93,7 +93,7 @@ def _trusted(path: Path) -> Path:
     try:
         refusal = ownership.refusal(path)
     except OSError as error:
-        refusal = f"{error.filename}: cannot be looked at: {error.strerror}"
+        refusal = f"{error.filename}: cannot be examined: {error.strerror}"
     if refusal is not None:
         raise ConfigError(refusal)
     return path

@@ -6,10 +6,9 @@
     username: alice
     password: alice-secret      # or password_file: FILE (relative to this file), or $DFS_PASSWORD
 
-Knows the keys and what may stand there; how YAML is read and how a mistake is worded is
-`dfs_server.shared.config_file`'s job. $DFS_PASSWORD wins over both keys, so that a script needs no file with a secret
-in it. Checks only what is written down: whether the servers are there and let the user in is found out by
-`dfsfuse.cli.session`. No threads, no state.
+Knows the keys and their allowed values; reading YAML and wording the errors is up to `dfs_server.shared.config_file`.
+$DFS_PASSWORD overrides both keys, so that a script needs no file with a secret in it. Checks only the file's contents:
+whether the servers answer and accept the user is found out by `dfsfuse.cli.session`. No threads, no state.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ _HOST = r"[^\s/@]{1,253}"
 
 @dataclass(frozen=True)
 class ClientConfig:
-    """What the config file says, checked."""
+    """The contents of the config file, checked."""
 
     path: Path
     servers: tuple[ServerAddress, ServerAddress, ServerAddress, ServerAddress]
     credentials: Credentials
     warnings: tuple[str, ...] = ()
-    """Sentences for the user: nothing is wrong, but something should be better."""
+    """Sentences for the user: nothing is wrong, but something should be improved."""
     password_file: Path | None = None
-    """Where the password was read, if it has a file of its own."""
+    """The file that the password was read from, if it is a separate one."""
 
 
 def load_config(explicit: Path | None = None, environment: Mapping[str, str] | None = None) -> ClientConfig:
@@ -55,7 +54,7 @@ def load_config(explicit: Path | None = None, environment: Mapping[str, str] | N
 def read_config(
     path: Path, environment: Mapping[str, str], may_open: Callable[[Path], bool] = lambda _: True
 ) -> ClientConfig:
-    """Read the config file at `path`. `may_open`: whether a file may be opened, which may lie where one must not look.
+    """Read the config file at `path`. `may_open` decides whether a file may be opened, in case opening it could block.
 
     Raises `ConfigError`.
     """
@@ -88,7 +87,7 @@ def _servers(value: object, at: At) -> tuple[ServerAddress, ServerAddress, Serve
             raise (
                 at.child(index)
                 .child("name")
-                .error(f"{server.name!r}, which item {names[server.name] + 1} is called already", "a name of its own")
+                .error(f"{server.name!r}, which is already the name of item {names[server.name] + 1}", "a unique name")
             )
         address = (server.host.lower(), server.port)
         if address in addresses:
@@ -96,8 +95,8 @@ def _servers(value: object, at: At) -> tuple[ServerAddress, ServerAddress, Serve
                 at.child(index)
                 .child("port")
                 .error(
-                    f"{server.host}:{server.port}, which item {addresses[address] + 1} has already",
-                    "an address of its own for each server",
+                    f"{server.host}:{server.port}, which item {addresses[address] + 1} already has",
+                    "a different address for each server",
                 )
             )
         names[server.name] = addresses[address] = index
@@ -120,7 +119,7 @@ def _server(value: object, at: At, server_id: int) -> ServerAddress:
 def _password(
     keys: Mapping[str, object], path: Path, environment: Mapping[str, str], may_open: Callable[[Path], bool]
 ) -> tuple[str, tuple[str, ...], Path | None]:
-    """The password, warnings about it, and its file if it has one of its own."""
+    """The password, warnings about it, and its file if it is a separate one."""
     from_environment = environment.get(PASSWORD_VARIABLE, "")
     given = [key for key in ("password", "password_file") if key in keys]
     at = At(path, given[-1] if given else "password")
@@ -137,7 +136,7 @@ def _password(
 
 
 def password_note(environment: Mapping[str, str]) -> str:
-    """What to say where a password was refused: that it was not the config's, if so."""
+    """A note for a refused password: that it did not come from the config, if so."""
     return f"the password was that of ${PASSWORD_VARIABLE}" if environment.get(PASSWORD_VARIABLE) else ""
 
 
@@ -166,7 +165,7 @@ def _readable_by_others(path: Path) -> tuple[str, ...]:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be looked at: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be examined: {error.strerror}") from error
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         return (
             f"{path} holds a plain password and can be read by others: run `chmod 600 {shlex.quote(os.fspath(path))}`, "

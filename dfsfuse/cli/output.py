@@ -1,8 +1,8 @@
-"""How dfc writes: names that stay on one line, sizes, aligned tables, JSON, sentences for errors.
+"""dfc's output: names that stay on one line, sizes, aligned tables, JSON, error sentences.
 
-Knows the terminal's two streams and nothing of servers or files. Names are bytes; what is written is always valid text,
-one line for one name, on a terminal and in a pipe alike, so that no name can break a script or a terminal.
-A reader that goes away (`dfc list | head -1`) is `OutputClosed`, which is no error of ours.
+Knows the terminal's two streams and nothing of servers or files. Names are bytes; the output is always valid text, one
+line per name, on a terminal and in a pipe alike, so that no name can break a script or a terminal. A reader that goes
+away (`dfc list | head -1`) raises `OutputClosed`, which is not an error.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _UNITS = "KMGTPE"
 
 
 class OutputClosed(Exception):  # noqa: N818 (it is the end of a pipe, not an error)
-    """Whoever read our standard output is gone."""
+    """The reader of our standard output has gone."""
 
 
 def printable(name: bytes | str | Path) -> str:
-    """A name as `ls -b` writes it: control characters, odd bytes and the backslash escaped, the rest as it is.
+    """A name as `ls -b` writes it: control characters, unprintable bytes and the backslash escaped, the rest unchanged.
 
-    The escaping is unambiguous, and what it returns is printable, without line breaks and without surrogates.
+    The escaping is unambiguous, and the result is printable, without line breaks or surrogates.
     """
     text = os.fsdecode(name)
     if text.isprintable() and "\\" not in text:
@@ -66,7 +66,7 @@ def human_size(size: int) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """So many of them, as in a sentence: 1 file, 2 files."""
+    """A number of things, as in a sentence: 1 file, 2 files."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
@@ -79,7 +79,7 @@ def local_time(ns: int) -> str:
 
 
 def iso_time(ns: int) -> str | None:
-    """A moment in nanoseconds since the epoch as ISO 8601 in UTC, or None where that cannot say it."""
+    """A moment in nanoseconds since the epoch as ISO 8601 in UTC, or None if it is out of range."""
     seconds, rest = divmod(ns, 1_000_000_000)
     try:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
@@ -88,7 +88,7 @@ def iso_time(ns: int) -> str | None:
 
 
 def json_text(key: str, name: bytes) -> dict[str, str]:
-    """A name for JSON: text, and if it is not UTF-8 also `<key>_b64` with the bytes as they are."""
+    """A name for JSON: text, plus `<key>_b64` with the raw bytes if it is not UTF-8."""
     text = os.fsdecode(name)
     try:
         name.decode("utf-8")
@@ -121,19 +121,19 @@ def table(rows: Iterable[Sequence[str]], *, header: Sequence[str] | None = None,
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """Lines to standard output. Raises `OutputClosed`."""
+    """Write lines to standard output. Raises `OutputClosed`."""
     text = "".join(f"{line}\n" for line in lines)
     if text:
         _guarded(text, newline=False)
 
 
 def write_line(line: str) -> None:
-    """One line to standard output. Raises `OutputClosed`."""
+    """Write one line to standard output. Raises `OutputClosed`."""
     _guarded(line, newline=True)
 
 
 def write_json(value: object) -> None:
-    """A value as JSON, in ASCII (surrogates escaped), to standard output; a list has one item a line.
+    """Write a value as JSON, in ASCII (surrogates escaped), to standard output; a list gets one item per line.
 
     Raises `OutputClosed`.
     """
@@ -145,7 +145,7 @@ def write_json(value: object) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes as they are to standard output. Raises `OutputClosed`, and OSError where they cannot be written."""
+    """Write raw bytes to standard output. Raises `OutputClosed`, and OSError if they cannot be written."""
     with _standard_output():
         stream = sys.stdout.buffer
         stream.write(data)
@@ -153,10 +153,10 @@ def write_bytes(data: bytes) -> None:
 
 
 def complain(sentence: str) -> None:
-    """One sentence about what went wrong, to standard error."""
+    """Write one sentence about an error to standard error."""
     try:
         click.echo(f"dfc: {sentence}", err=True)
-    except OSError:  # there is nobody to tell
+    except OSError:  # nobody is listening
         return
 
 
@@ -167,7 +167,7 @@ def _guarded(text: str, *, newline: bool) -> None:
 
 @contextmanager
 def _standard_output() -> Iterator[None]:
-    """What fails here is about standard output: nobody reads it any more, or it is closed, full or broken."""
+    """Errors in this block are about standard output: its reader has gone, or it is closed, full or broken."""
     try:
         yield
     except BrokenPipeError as error:

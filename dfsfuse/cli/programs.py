@@ -1,6 +1,6 @@
-"""The client's programs, as they are installed: each loads its command and runs it (`dfs_server.shared.starting`).
+"""The client's programs as installed: each loads its command and runs it (`dfs_server.shared.starting`).
 
-Imports no command before a program is called. No threads.
+No command is imported before its program is called. No threads.
 """
 
 from __future__ import annotations

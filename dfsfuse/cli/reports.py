@@ -1,6 +1,6 @@
-"""From an exception to one sentence and an exit code. The only place where dfc decides how an error looks.
+"""Turns an exception into one sentence and an exit code. The only place where dfc decides how an error is shown.
 
-Every error is one line `dfc: SENTENCE` on standard error; a traceback is written with `--debug` only. The codes are
+Every error is one line `dfc: SENTENCE` on standard error; a traceback is written only with `--debug`. The codes are
 `dfsfuse.cli.exit_codes` and are documented in docs/cli.md.
 """
 
@@ -27,7 +27,7 @@ from dfsfuse.errors import (
 
 
 class CommandError(Exception):
-    """A command cannot do what it was asked, for the reason that the text says."""
+    """A command cannot do what it was asked to do, for the reason given in the text."""
 
     def __init__(self, sentence: str, exit_code: int = exit_codes.FAILED) -> None:
         super().__init__(sentence)
@@ -35,7 +35,7 @@ class CommandError(Exception):
 
 
 class AlreadyReported(Exception):  # noqa: N818 (it is the end of a command, not an error of its own)
-    """The command failed in part; its sentences are written, and this is the code to exit with."""
+    """The command failed in part; its sentences have been written, and this is the exit code."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -47,11 +47,11 @@ HOPELESS = (AuthenticationError, WrongServerError, UnavailableError, NoSpaceErro
 
 
 LISTED_MAX = 100
-"""At most so many names are repeated at the end of a command over many files."""
+"""Maximum number of names that are repeated at the end of a command over many files."""
 
 
 class Tally:
-    """The outcome of a command over many files: one that fails is reported, and the others go on."""
+    """The outcome of a command over many files: a failure is reported, and the rest goes on."""
 
     def __init__(self) -> None:
         self._exit_code = exit_codes.DONE
@@ -59,33 +59,34 @@ class Tally:
 
     @contextmanager
     def attempt(self, name: bytes | Path = b"") -> Iterator[None]:
-        """Do one of them; its failure is reported here, whatever it is. What makes all others fail too comes out."""
+        """Process one item. Any failure is reported here, except those that would make all other items fail too."""
         try:
             yield
         except (*HOPELESS, OutputClosed, click.Abort, click.exceptions.Exit):
             self._list_failed()
             raise
-        except Exception as error:  # noqa: BLE001 (one that fails never ends the rest)
+        except Exception as error:  # noqa: BLE001 (one failure must not end the rest)
             self.failed(error, name)
 
     def failed(self, error: Exception, name: bytes | Path = b"") -> None:
-        """Report this failure; the first one's exit code is the command's."""
+        """Report this failure; the exit code of the first one is the command's."""
         self.note(report(error), name)
 
     def note(self, exit_code: int, name: bytes | Path = b"") -> None:
-        """Something failed and is reported already."""
+        """Record a failure that has already been reported."""
         self._exit_code = self._exit_code or exit_code
         if name:
             self._failed.append(("local " if isinstance(name, Path) else "") + printable(name))
 
     def settle(self) -> None:
-        """List what failed, as far as it was named. Raises `AlreadyReported` if anything failed."""
+        """List the failures that have names. Raises `AlreadyReported` if anything failed."""
         self._list_failed()
         if self._exit_code:
             raise AlreadyReported(self._exit_code)
 
     def _list_failed(self) -> None:
-        """What failed, once more and together: the sentences may have gone by hours ago. One needs no list."""
+        """List the failures again, together: their sentences may have scrolled by hours ago. A single one needs no
+        list."""
         if len(self._failed) < 2:
             return
         complain(f"{len(self._failed)} were not copied:")
@@ -97,7 +98,7 @@ class Tally:
 
 @contextmanager
 def local_errors(path: Path) -> Iterator[None]:
-    """What the operating system says about a local path becomes a sentence that says which side it is about."""
+    """Turn an operating system error about a local path into a sentence that says that the path is local."""
     try:
         yield
     except OSError as error:
@@ -105,7 +106,7 @@ def local_errors(path: Path) -> Iterator[None]:
 
 
 def report(error: BaseException, *, debug: bool = False) -> int:
-    """Write what happened, and give the exit code. Never raises."""
+    """Write what happened, and return the exit code. Never raises."""
     if debug and not isinstance(error, OutputClosed | AlreadyReported | click.exceptions.Exit | SystemExit):
         click.echo("".join(traceback.format_exception(error)).rstrip(), err=True)
     for line in sentences(error):
@@ -114,7 +115,7 @@ def report(error: BaseException, *, debug: bool = False) -> int:
 
 
 def sentences(error: BaseException) -> list[str]:
-    """What to say about an error: one sentence as a rule, none where all is said."""
+    """What to say about an error: usually one sentence, or none if everything has been said."""
     match error:
         case AlreadyReported() | OutputClosed() | BrokenPipeError() | click.exceptions.Exit() | SystemExit():
             return []
@@ -129,11 +130,9 @@ def sentences(error: BaseException) -> list[str]:
         case OSError():
             return [error.strerror or str(error) or type(error).__name__]
         case _:
-            text = str(error).splitlines()[0] if str(error) else "no further word"
+            text = str(error).splitlines()[0] if str(error) else "no further details"
             kind = type(error).__name__
-            return [
-                f"unexpected {kind}: {text} (this is a mistake in dfc: run it with --debug and report what it shows)"
-            ]
+            return [f"unexpected {kind}: {text} (this is a bug in dfc: run it with --debug and report the output)"]
 
 
 def exit_code(error: BaseException) -> int:
@@ -143,7 +142,8 @@ def exit_code(error: BaseException) -> int:
             return error.exit_code
         case SystemExit(code=int(code)):
             return code
-        case OutputClosed() | BrokenPipeError():  # click's own: the help. No server's connection raises this here
+        # raised by click for its help; connections to servers never raise this here
+        case OutputClosed() | BrokenPipeError():
             return exit_codes.OUTPUT_CLOSED
         case click.Abort():
             return exit_codes.INTERRUPTED

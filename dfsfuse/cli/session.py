@@ -1,8 +1,8 @@
-"""The composition root: a config becomes an open namespace. The only place that knows how the layers fit together.
+"""The composition root: turns a config into an open namespace. The only place that knows how the layers fit together.
 
-`open_session` connects, lets every server check the user, and wires cluster, log, map, segments and Vfs together;
-`Session.close` takes them apart in the opposite order: what is written is flushed while the servers can still be
-reached. Threads are started here (health, log, prefetch), so whoever goes to the background does it before.
+`open_session` connects, authenticates to every server, and wires cluster, log, map, segments and Vfs together;
+`Session.close` shuts them down in reverse order, so that data is flushed while the servers can still be reached.
+Threads are started here (health, log, prefetch), so a process that goes to the background must do so first.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DEFAULT_CACHE_BYTES = 128 * 1024 * 1024
 
 @dataclass
 class Session:
-    """An open namespace, and what is under it."""
+    """An open namespace, and the layers below it."""
 
     vfs: Vfs
     cluster: Cluster
@@ -52,7 +52,7 @@ class Session:
     _opened: contextlib.ExitStack
 
     def namespace(self) -> Namespace:
-        """Which namespace it is, as far as its servers have told."""
+        """The identity of the namespace, as far as its servers have told it."""
         identity = b""
         with contextlib.suppress(DfsError, OSError):
             identity = self.store.read(members.namespace_identity, max_age_s=KNOWN_S)
@@ -61,7 +61,7 @@ class Session:
         return Namespace(self.user, identity, tuple(servers))
 
     def close(self) -> None:
-        """Write out what is not written yet, and let go of everything. Raises what the writing raises."""
+        """Write out unsaved data, and release everything. Raises whatever the writing raises."""
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -92,17 +92,24 @@ def open_session(
 ) -> Session:
     """Connect and open the namespace of the config's user.
 
-    `answer_early`: while this client alone writes, changes of names and attributes are answered before they are
-    durable (for a mount, which has fsync() for those who want to know). `atime`, `diratime`: what reading does to times
-    of access.
-    `incomplete`: what is shown of files that cannot be put together. With `REFUSE` a state that may not be the newest
-    one is not shown either.
-    `save_after_s`: what is written is saved when it is so old, though its file stays open (for a mount).
+    `answer_early`: while this client is the only writer, answer changes of names and attributes before they are durable
+    (for a mount, which offers fsync() to programs that need durability). `atime`, `diratime`: how reading affects
+    access times.
+
+    `incomplete`: how files that cannot be assembled are shown. With `REFUSE`, a state that may not be the newest one is
+    not shown either.
+
+    `save_after_s`: save written data when it is this old, even if its file stays open (for a mount).
+
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
-    `heal_mb_s`: what lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not.
-    `wait_s`: how long what was answered is kept while too few servers answer.
-    `wait_for_all`: servers that may be about to start are waited for (`Cluster.connect`).
-    `sweep`: what dead clients left is swept in the background, once a day (for a mount).
+
+    `heal_mb_s`: recreate missing copies in the background, at no more than this many megabytes a second; 0: do not.
+
+    `wait_s`: how long answered changes are kept while too few servers answer.
+
+    `wait_for_all`: wait for servers that may be about to start (`Cluster.connect`).
+
+    `sweep`: sweep in the background what dead clients left, once a day (for a mount).
 
     Raises `AuthenticationError`, `WrongServerError` or `UnavailableError`; then nothing was done on any server.
     """
@@ -164,7 +171,7 @@ def open_session(
 
 
 def open_for_mount(config: ClientConfig, options: MountOptions) -> Session:
-    """`open_session`, as a mount with these options needs it."""
+    """Open a session (`open_session`) for a mount with these options."""
     return open_session(
         config,
         durability=options.durability,
@@ -184,7 +191,7 @@ def open_for_mount(config: ClientConfig, options: MountOptions) -> Session:
 
 
 def _connect(cluster: Cluster, config: ClientConfig, *, wait_for_all: bool) -> None:
-    """Connect; if that fails, the sentence says which file these servers and this user come from."""
+    """Connect; if that fails, the error says which file these servers and this user come from."""
     try:
         cluster.connect(wait_for_all=wait_for_all)
     except (AuthenticationError, WrongServerError, UnavailableError) as error:
@@ -194,6 +201,6 @@ def _connect(cluster: Cluster, config: ClientConfig, *, wait_for_all: bool) -> N
 
 
 def background_healer(cluster: Cluster, store: LogMap, mb_s: float) -> BackgroundHealer:
-    """A mount's healer, with a view of the log of its own; not started yet."""
+    """A mount's healer, with its own view of the log; not started yet."""
     pages = MapReader(QuorumLog(cluster), recall=False)
     return BackgroundHealer(lambda wait: HealingTurn(cluster, pages, store, bucket=Bucket(mb_s * 1_000_000), wait=wait))

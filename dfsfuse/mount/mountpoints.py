@@ -83,7 +83,7 @@ def check(mountpoint: Path, *, allow_nonempty: bool = False) -> None:
     except FileNotFoundError:
         raise MountpointError(f"{mountpoint}: there is no such folder. Make it first: mkdir {mountpoint}") from None
     except OSError as error:
-        raise MountpointError(f"{mountpoint}: cannot be looked at: {error.strerror}") from error
+        raise MountpointError(f"{mountpoint}: cannot be examined: {error.strerror}") from error
     if not mountpoint.is_dir():
         raise MountpointError(f"{mountpoint}: this is not a folder. A mount needs an empty folder.")
     if os.geteuid() not in {0, status.st_uid} or not os.access(mountpoint, os.W_OK):

@@ -59,7 +59,7 @@ class MountOptions:
     diratime: bool = True
     """Does listing a folder change its time of access?"""
     incomplete: str = "suffix"
-    """What is shown of a file that cannot be put together: `suffix`, `eio`, `eremoteio`."""
+    """What is shown of a file that cannot be assembled: `suffix`, `eio`, `eremoteio`."""
     fuse: Mapping[str, str | bool] = field(default_factory=dict)
     """What libfuse and the kernel get: `name` or `name=value`."""
     fallback: MountOptions | None = None

@@ -76,7 +76,7 @@ class Vfs:
     """One mount of one namespace.
 
     `usable` says which of the `servers` (id -> name) are believed to answer; `room` how much room there is; `atime` is
-    a rule of access_times.py; `incomplete` what is shown of files that cannot be put together. `background`, `uploads`
+    a rule of access_times.py; `incomplete` what is shown of files that cannot be assembled. `background`, `uploads`
     and `compaction` replace the threads, for tests; they are shut down by `close` all the same.
     """
 
@@ -470,7 +470,7 @@ class Vfs:
     # ------------------------------------------------------------------ pieces (incomplete.py, health.py)
 
     def incomplete(self, inos: Iterable[int]) -> set[int]:
-        """Those of these files that cannot be put together now; asks, also when all servers are up."""
+        """Those of these files that cannot be assembled now; asks, also when all servers are up."""
         return self._incomplete.among(inos)
 
     def health(self, inos: Sequence[int]) -> dict[int, Health]:

@@ -61,7 +61,7 @@ def check_mount(mount: Mount, name: str) -> None:
 
 
 def test_a_large_folder_is_listed_by_a_new_mount_without_a_server(grid: Grid) -> None:
-    """The mount looks which files can be put together, and knows nothing of any: more than an operation has runs."""
+    """The mount looks which files can be assembled, and knows nothing of any: more than an operation has runs."""
     mount = grid.mount()
     folder = mount.path / "many"
     folder.mkdir()

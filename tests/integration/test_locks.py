@@ -283,7 +283,7 @@ def test_fsck_ends_what_a_killed_mount_has_left_and_nothing_of_a_living_one(
         assert found.returncode == 0, found.stderr
         assert b"1 session and 1 lock of mounts that died are left" in found.stdout
         ended = grid.dfc("fsck", "--repair")
-        assert b"1 session and 1 lock of mounts that died were ended." in ended.stdout
+        assert b"1 session and 1 lock of mounts that died were removed." in ended.stdout
         again = json.loads(grid.dfc("fsck", "--json").stdout)
         assert (again["sound"], again["dead_sessions"], again["dead_locks"]) == (True, 0, 0)
         with lockers("flock", paths[1], paths[1].with_name(free.name)) as (other, taker):

@@ -92,7 +92,7 @@ def test_what_is_wrong_on_the_disks_is_found_and_what_a_tree_differs_in(servers:
     assert b"DFS4" in outcome.out and b"dfc verify --heal" in outcome.err
 
     # The server believes its damaged piece to be good, so only who has seen its bytes can heal it.
-    assert b"2 copies made anew." in dfc.ok("verify", "--heal")
+    assert b"2 copies recreated." in dfc.ok("verify", "--heal")
     assert json.loads(dfc.ok("verify", "--heal", "--json"))["made_anew"] == 0
     assert dfc("verify", "--heal", "--against", "tree", "/tree").code == 2
     raw[-1] ^= 1
@@ -181,7 +181,7 @@ def test_nothing_is_put_right_while_the_servers_maps_differ(servers: Servers, df
     outcome = dfc("fsck", "--repair")
     assert outcome.code == 14
     assert b"the map of DFS3 differs" in outcome.out and b"nothing was changed" in outcome.err, outcome
-    assert b"put right" not in outcome.out and b"will be deleted" not in outcome.out, outcome
+    assert b"repaired" not in outcome.out and b"will be deleted" not in outcome.out, outcome
     with open_session(load_config(dfc.config)) as session:
         assert session.store.read(lambda view: view.get(keys.inode(ino))) == records.encode(wrong)
 
@@ -199,7 +199,7 @@ def test_what_it_exits_with_when_servers_are_gone(servers: Servers, dfc: Dfc) ->
     outcome = dfc("fsck")
     assert (outcome.code, b"too few servers answer to know the newest state" in outcome.err) == (14, True), outcome
     outcome = dfc("fsck", "--repair")
-    assert (outcome.code, b"put right" in outcome.out) == (7, False), outcome
+    assert (outcome.code, b"repaired" in outcome.out) == (7, False), outcome
     servers[3].kill()
     servers[4].kill()
     assert (dfc("fsck").code, dfc("fsck", "--repair").code) == (6, 6)

@@ -217,7 +217,7 @@ class Run:
             try:
                 found = writer.look(mounted_at, mount_name=mount_name)
             except OSError as error:
-                problems[:] = [f"cannot be looked at: {error}"]
+                problems[:] = [f"cannot be examined: {error}"]
                 return False
             problems[:] = Variant(writer.journal.current).problems(found)
             return not problems

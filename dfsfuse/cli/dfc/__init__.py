@@ -1,1 +1,1 @@
-"""The command `dfc`: its commands, its prompt, and what they show."""
+"""The command `dfc`: its commands, its prompt, and its output."""

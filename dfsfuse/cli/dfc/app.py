@@ -1,10 +1,10 @@
-"""`dfc`: the command line. Options, the list of commands, and the one place where errors end.
+"""`dfc`: the command line: options, the list of commands, and the one place where all errors are handled.
 
-    main            the process: runs `cli`, reports what comes out of it, exits with the documented code
-    cli             the click group; without a command it is the prompt (`dfsfuse.cli.dfc.prompt`)
+    main            the process: runs `cli`, reports errors, exits with the documented code
+    cli             the click group; without a command, it runs the prompt (`dfsfuse.cli.dfc.prompt`)
 
-Command names are taken in any case: the mission writes LIST, GET and PUT. Nothing is connected before a command needs
-it, so `--help` works without config and servers.
+Command names are accepted in upper and lower case (LIST, GET, PUT). No connection is made before a command needs one,
+so `--help` works without config and servers.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ PROGRAM = "dfc"
 
 
 class AnyCaseGroup(command_line.Group):
-    """A group that takes its commands' names in any case, and a few other names for them."""
+    """A group that accepts its commands' names in upper or lower case, and some aliases."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = cmd_name.lower()
         return super().get_command(ctx, ALIASES.get(name, name))
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(self.commands)  # in the order of their importance, not of the alphabet
+        return list(self.commands)  # in order of importance, not alphabetically
 
 
 def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -60,7 +60,7 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
 def cli(ctx: click.Context, config: Path | None, debug: bool) -> None:
     """Files on the four servers of dfsfuse, of which any one may fail.
 
-    Without a COMMAND, dfc prompts for one. Paths on the servers are absolute; the first slash may be left out.
+    Without a COMMAND, dfc shows a prompt. Paths on the servers are absolute; the first slash may be left out.
 
     The config is FILE, or else $DFS_CONFIG, ./tryout/dfc.yaml, ./conf/dfc.yaml or ~/.config/dfsfuse/dfc.yaml.
     """
@@ -78,14 +78,14 @@ for _command in COMMANDS:
 
 
 def access_to(config: Path | None) -> Access:
-    """The way to the servers of a config. Imported when it is needed: `dfc --help` shall be quick."""
+    """Access to the servers of a config. Imported only when needed, so that `dfc --help` is fast."""
     from dfsfuse.cli.dfc import connection
 
     return connection.Access(config)
 
 
 def run(arguments: Sequence[str] | None = None, client: Client | None = None) -> int:
-    """Run one command line, report what goes wrong, and give the exit code."""
+    """Run one command line, report errors, and return the exit code."""
     client = Client(access_to) if client is None else client
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -93,14 +93,14 @@ def run(arguments: Sequence[str] | None = None, client: Client | None = None) ->
         client.close()
     except BaseException as error:  # noqa: BLE001 (this is where every error ends)
         if isinstance(error, Exception) and not isinstance(error, click.Abort):
-            with suppress(Exception):  # the first error is the one to tell
+            with suppress(Exception):  # the first error is the one to report
                 client.close()
         return report(error, debug=client.debug)
     return outcome if isinstance(outcome, int) else exit_codes.DONE
 
 
 def _set_up_log(*, debug: bool) -> None:
-    """What goes wrong on the way and is put right (a server that is down) is for the log, which dfc shows on demand."""
+    """Problems that resolve themselves (a server that is down) go to the log, which dfc shows on request."""
     if debug:
         logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     else:
@@ -111,7 +111,7 @@ def main() -> None:
     """The program `dfc`."""
     command_line.ensure_streams()
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 must not be the end of `list`
+        if hasattr(stream, "reconfigure"):  # on a terminal that is not UTF-8, `list` must not fail
             stream.reconfigure(errors="backslashreplace")
     client = Client(access_to)
 
@@ -122,11 +122,11 @@ def main() -> None:
         sys.exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup and shells' background jobs
-            signal.signal(number, leave)  # so that a file half fetched is removed
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup and shells' background jobs ignore it
+            signal.signal(number, leave)  # so that a half-fetched file is removed
     code = command_line.flushed(run(client=client), PROGRAM)
     if code >= 128:
-        os._exit(code)  # at once: threads that wait for a server have nothing to say any more
+        os._exit(code)  # immediately: threads that wait for a server no longer matter
     sys.exit(code)
 
 

@@ -1,6 +1,6 @@
-"""What the commands of one `dfc` share: the connection, opened when the first command needs it, and how it was started.
+"""What the commands of one `dfc` share: the connection, opened when the first command needs it, and the global options.
 
-Knows that there is a way to the servers (`Access`, which tests replace) and nothing of what travels over it.
+Knows that there is access to the servers (`Access`, which tests replace) and nothing about the protocol.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Connection(Protocol):
-    """A namespace that is open: connected to the servers, and let in by all that answer."""
+    """An open namespace: connected to the servers, and authenticated by all that answer."""
 
     @property
     def vfs(self) -> Vfs:
@@ -55,32 +55,32 @@ class Connection(Protocol):
         """Which namespace it is."""
 
     def new_log(self) -> QuorumLog:
-        """A view of the log for one thread that looks through the whole map, past the cache."""
+        """A separate view of the log for a thread that walks the whole map, bypassing the cache."""
 
     def health(self, count_s: float) -> Health:
-        """How everything is, asked just now; copies are counted for so long."""
+        """The state of everything, queried now; copies are counted for at most `count_s`."""
 
     def config_watch(self) -> ConfigWatch:
-        """What takes over the servers' new addresses from the config; not started yet."""
+        """The watcher that takes over the servers' new addresses from the config; not started yet."""
 
     def hurry(self) -> None:
-        """Somebody wants this to end: wait for no server that is slow. May be called by a signal handler."""
+        """The user wants this to end: do not wait for slow servers. May be called by a signal handler."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
 
 
 class Access(Protocol):
-    """The way to the servers."""
+    """Access to the servers."""
 
     def connect(self) -> Connection:
         """Open the namespace. Raises ConfigError and DfsError."""
 
     def refresh(self) -> None:
-        """Read the config again, if it can be read: it may say something else now."""
+        """Read the config again, if possible: it may have changed."""
 
     def health(self, count_s: float) -> Health:
-        """How everything is, without opening the namespace: also when too few servers answer for that."""
+        """The state of everything, without opening the namespace: works even when too few servers answer for that."""
 
 
 class Client:
@@ -97,14 +97,14 @@ class Client:
 
     @property
     def access(self) -> Access:
-        """The way to the servers of the config that the command line names."""
+        """Access to the servers of the config that the command line names."""
         if self._access is None:
             self._access = self._access_to(self.config)
         return self._access
 
     @property
     def connection(self) -> Connection:
-        """The connection, made now if there is none yet. Raises DfsError and ConfigError."""
+        """The connection, which is made on first use. Raises DfsError and ConfigError."""
         if self._connection is None:
             self._connection = self.access.connect()
         return self._connection
@@ -117,11 +117,12 @@ class Client:
         return self._remote
 
     def health(self, count_s: float) -> Health:
-        """How everything is; copies are counted for so long. Works without a connection, and makes none."""
+        """The state of everything; copies are counted for at most `count_s`. Works without a connection, and does not
+        make one."""
         return self._connection.health(count_s) if self._connection else self.access.health(count_s)
 
     def local_path(self, text: str) -> Path:
-        """A local path as typed. At the prompt no shell has replaced a leading `~` yet, or refused a zero byte.
+        """A local path as typed. At the prompt no shell has expanded a leading `~`, or refused a zero byte.
 
         Raises OSError.
         """
@@ -130,7 +131,7 @@ class Client:
         return homes.expanded(text) if self.at_prompt else Path(text)
 
     def hurry(self) -> None:
-        """Somebody wants this to end: wait for no server that is slow. May be called by a signal handler."""
+        """The user wants this to end: do not wait for slow servers. May be called by a signal handler."""
         if self._connection is not None:
             self._connection.hurry()
 

@@ -1,7 +1,7 @@
-"""A tree on the servers compared with a local one: `dfc verify --against`.
+"""Compares a tree on the servers with a local one, for `dfc verify --against`.
 
-Compared are names, types, sizes, contents, permissions, and where links point to: what put and get keep, but for times,
-which programs change by looking. Differences are values; what cannot be read is an exception for the caller.
+It compares names, types, sizes, contents, permissions and link targets: everything that put and get preserve, except
+times, which programs change by reading. Differences are values; files that cannot be read raise exceptions.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ Difference = tuple[bytes, str]
 
 
 def differences(
-    remote: Remote, path: bytes, found: Attributes, local: Path, told: Callable[[bytes, int], None]
+    remote: Remote, path: bytes, found: Attributes, local: Path, on_progress: Callable[[bytes, int], None]
 ) -> Iterator[Difference]:
-    """What differs at and below a path. `told` hears of each file and of the bytes that were compared.
+    """Yield the differences at and below a path. `on_progress` is called with each file and the number of bytes
+    compared.
 
     Raises CommandError, DfsError and OSError.
     """
@@ -59,7 +60,7 @@ def differences(
             if found.size != facts.st_size:
                 yield path, f"it has {found.size} bytes on the servers and {facts.st_size} in the local folder"
             else:
-                yield from _content(remote, path, found, local, told)
+                yield from _content(remote, path, found, local, on_progress)
         elif stat.S_ISDIR(found.mode):
             with local_errors(local):
                 names = {os.fsencode(name) for name in os.listdir(local)}  # noqa: PTH208 (names, not paths)
@@ -82,10 +83,10 @@ def _link(remote: Remote, path: bytes, found: Attributes, local: Path) -> Iterat
 
 
 def _content(
-    remote: Remote, path: bytes, found: Attributes, local: Path, told: Callable[[bytes, int], None]
+    remote: Remote, path: bytes, found: Attributes, local: Path, on_progress: Callable[[bytes, int], None]
 ) -> Iterator[Difference]:
-    """The first byte that differs, of two files of the same length."""
-    told(path, 0)
+    """Yield the position of the first byte that differs between two files of the same length."""
+    on_progress(path, 0)
     offset = 0
     with local_files.reading(local) as (file, _):
         for ours in remote.contents(found.ino, path):
@@ -101,6 +102,6 @@ def _content(
                 yield path, f"its contents differ from byte {offset + at} on"
                 return
             offset += len(ours)
-            told(path, len(ours))
+            on_progress(path, len(ours))
     if offset != found.size:
         yield path, f"it ended at byte {offset} while it was compared"

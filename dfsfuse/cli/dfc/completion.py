@@ -1,8 +1,8 @@
-"""What Tab offers at the prompt: commands, remote paths and local paths.
+"""Tab completion at the prompt: commands, remote paths and local paths.
 
-Knows the order of the commands' arguments and nothing else of them. Runs on prompt_toolkit's thread; whatever goes
-wrong here (no server answers, no such folder) offers nothing and says nothing. Names that cannot be typed on one line
-(control characters) are not offered.
+Knows the order of the commands' arguments and nothing else about them. Runs on prompt_toolkit's thread; on any failure
+(no server answers, no such folder) it silently offers nothing. Names that cannot be typed on one line (control
+characters) are not offered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dfsfuse.cli.dfc.remote import Remote
 from dfsfuse.errors import DfsError
 
 MAX_OFFERED = 500
-LOCAL_ARGUMENTS = {"put": (0,), "get": (1,)}  # all others are remote
+LOCAL_ARGUMENTS = {"put": (0,), "get": (1,)}  # all other arguments are remote paths
 WITHOUT_PATHS = {"status", "help", "quit", "exit"}
 
 
@@ -72,7 +72,7 @@ class DfcCompleter(Completer):
 
 
 def split_line(text: str) -> tuple[list[str], str, int]:
-    """The words before the one at the cursor, that one without its quotes, and its length as typed."""
+    """The words before the one at the cursor, that word without its quotes, and its length as typed."""
     stream = io.StringIO(text)
     lexer = shlex.shlex(stream, posix=True)
     lexer.whitespace_split = True
@@ -83,7 +83,7 @@ def split_line(text: str) -> tuple[list[str], str, int]:
         for word in lexer:
             words.append(word)
             ends.append(stream.tell())
-    except ValueError:  # a quote that is still open: the word at the cursor begins with it
+    except ValueError:  # an unclosed quote: the word at the cursor begins with it
         start = ends[-1]
         typed = text[start:].lstrip()
         return words, typed.lstrip("'\""), len(typed)
@@ -99,5 +99,5 @@ def _local_names(folder: str) -> list[tuple[bytes, bool]]:
 
 
 def _quoted(text: str) -> str:
-    """A path as it must be typed. A leading `~/` stays outside the quotes, since it means something."""
+    """A path as it must be typed. A leading `~/` stays outside the quotes, so that it is expanded."""
     return "~/" + shlex.quote(text[2:]) if text.startswith("~/") and len(text) > 2 else shlex.quote(text)

@@ -1,6 +1,6 @@
-"""What dfc's commands stand on, made from the config: an open namespace, and how the servers are.
+"""The basis of dfc's commands, made from the config: an open namespace, and the state of the servers.
 
-Knows `session` and `config`; nothing of commands. `Access` is what `Client` needs of it; tests have another.
+Knows `session` and `config`, but no commands. `Access` is what `Client` needs of it; tests replace it.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Connection:
         return self.session.namespace()
 
     def new_log(self) -> QuorumLog:
-        """A view of the log for one thread that looks through the whole map, past the cache."""
+        """A separate view of the log for a thread that walks the whole map, bypassing the cache."""
         return QuorumLog(self.session.cluster)
 
     def health(self, count_s: float) -> Health:
-        """How everything is, asked just now; copies are counted for so long."""
+        """The state of everything, queried now; copies are counted for at most `count_s`."""
         store = nullcontext(self.session.store)
         return look(self.session.cluster, self.new_log, lambda: store, time.time_ns(), count_s=count_s)
 
@@ -79,16 +79,16 @@ class Connection:
         self.session.cluster.hurry()
 
     def config_watch(self) -> ConfigWatch:
-        """What takes over the servers' new addresses from the config; not started yet."""
+        """The watcher that takes over the servers' new addresses from the config; not started yet."""
         return ConfigWatch(self.session.cluster, self.config)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self.session.close()
 
 
 class Access:
-    """The way to the servers that the config names. Nothing is read or connected before it is used."""
+    """Access to the servers that the config names. Nothing is read or connected before it is used."""
 
     def __init__(self, config: Path | None) -> None:
         self._explicit = config
@@ -100,12 +100,12 @@ class Access:
         return Connection(open_session(config), config)
 
     def refresh(self) -> None:
-        """Read the config again, if it can be read: it may say something else now."""
+        """Read the config again, if possible: it may have changed."""
         with suppress(ConfigError):
             self._read = load_config(self._explicit)
 
     def health(self, count_s: float) -> Health:
-        """How everything is, without opening the namespace: also when too few servers answer for that."""
+        """The state of everything, without opening the namespace: works even when too few servers answer for that."""
         config = self._config()
         with Cluster(config.servers, config.credentials) as cluster:
             return look(

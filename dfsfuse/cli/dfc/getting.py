@@ -1,9 +1,9 @@
 """get: from the servers into the local file system.
 
-Knows local files and `Remote`, nothing of the command line. A file appears under its name whole, checked piece by
-piece on the way, or not at all (`local_files.replacing`). Mode and times are kept. The argument itself may be a
-symbolic link; links further down are copied as links and never followed, on either side. Names come from servers and
-are not trusted to be names.
+Knows local files and `Remote`, nothing of the command line. A file appears under its name only when it is complete and
+every piece has been checked (`local_files.replacing`). Mode and times are kept. The argument itself may be a symbolic
+link; links in the tree are copied as links and never followed, on either side. Names that come from servers are not
+trusted.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from dfsfuse.cli.reports import CommandError, Tally, local_errors
 from dfsfuse.errors import IncompleteError
 from dfsfuse.vfs.attributes import Attributes
 
-Incomplete = Callable[[bytes, IncompleteError], None]  # told the path of a file that cannot be put together
+Incomplete = Callable[[bytes, IncompleteError], None]  # called with the path of a file that cannot be assembled
 
 
 def get_file(remote: Remote, path: bytes, found: Attributes, local: Path, own: OwnMounts, bar: Bar) -> None:
-    """A remote file in the place of a local path. Raises IncompleteError, and then nothing has changed."""
+    """Get a remote file to a local path, replacing what is there. Raises IncompleteError; then nothing has changed."""
     _refuse_special(path, found.mode)
     if _inode_at(local, own) == found.ino:
         raise CommandError(f"{printable(path)} and local {printable(local)} are the same file")
@@ -40,7 +40,7 @@ def get_file(remote: Remote, path: bytes, found: Attributes, local: Path, own: O
 
 
 def get_stream(remote: Remote, path: bytes, found: Attributes, bar: Bar) -> None:
-    """A remote file to standard output. What was written before an error cannot be taken back."""
+    """Write a remote file to standard output. Data written before an error cannot be taken back."""
     _refuse_special(path, found.mode)
     bar.start(remote_paths.base_name(path), found.size)
     for chunk in remote.contents(found.ino, path):
@@ -49,10 +49,10 @@ def get_stream(remote: Remote, path: bytes, found: Attributes, bar: Bar) -> None
 
 
 def get_tree(remote: Remote, path: bytes, found: Attributes, local: Path, bar: Bar, *, incomplete: Incomplete) -> None:
-    """A remote folder and all below it. Existing local folders are merged into, files replaced.
+    """Get a remote folder and everything below it. Existing local folders are merged into, files replaced.
 
-    One that fails is reported, and the others go on; raises `AlreadyReported` at the end. In a mount of the namespace,
-    the folders that this very copy fills are not copied into themselves (as with cp).
+    A failure is reported, and the rest goes on; raises `AlreadyReported` at the end. In a mount of the namespace, the
+    folders that this copy itself fills are not copied into themselves (as with cp).
     """
     tally = Tally()
     own = OwnMounts(remote)
@@ -88,15 +88,15 @@ def get_tree(remote: Remote, path: bytes, found: Attributes, local: Path, bar: B
 
 
 def facts_of(found: Attributes) -> Facts:
-    """What we keep of a remote file."""
+    """The attributes of a remote file that are kept."""
     return Facts(mode=stat.S_IMODE(found.mode), atime_ns=found.atime_ns, mtime_ns=found.mtime_ns)
 
 
 def target_of(path: bytes, local: Path | None, *, folder_meant: bool, contents_meant: bool = False) -> Path:
     """The local path that `get REMOTE [LOCAL]` means: as for cp, an existing folder gets the base name appended.
 
-    `folder_meant`: LOCAL was typed with a slash at its end, which a `Path` forgets. `contents_meant`: REMOTE was typed
-    with `.` or `..` at its end. As for cp, an existing folder gets what is in it then.
+    `folder_meant`: LOCAL was typed with a trailing slash, which a `Path` drops. `contents_meant`: REMOTE was typed with
+    a trailing `.` or `..`. As for cp, an existing folder then gets its contents.
     """
     name = remote_paths.base_name(path)
     below = local_files.safe_name(name) if name else ""
@@ -107,12 +107,12 @@ def target_of(path: bytes, local: Path | None, *, folder_meant: bool, contents_m
             return local if contents_meant else local / below
         if folder_meant:
             raise CommandError(f"local {printable(local)} is not an existing folder")
-        return Path(os.path.realpath(local)) if local.is_symlink() else local  # of a loop of links it is one of these
+        return Path(os.path.realpath(local)) if local.is_symlink() else local  # in a loop of links, this is one of them
 
 
 def _inode_at(local: Path, own: OwnMounts) -> int | None:
-    """The number in the namespace of what is at a local path; None if nothing is there, or it is elsewhere, or it is a
-    link, which would not be followed."""
+    """The inode number in the namespace of what is at a local path. None if nothing is there, if it is not in the
+    namespace, or if it is a link, which would not be followed."""
     with local_errors(local):
         try:
             found = local.lstat()
@@ -132,7 +132,8 @@ def _get_leaf(remote: Remote, path: bytes, found: Attributes, local: Path, own: 
 
 
 def _ensure_local_folder(path: Path) -> None:
-    """A folder of ours: a symbolic link to one could lead out of the tree that is being written."""
+    """Make sure that a folder is there. A symbolic link to one is refused: it could lead out of the tree being
+    written."""
     with local_errors(path):
         if local_files.kind_of(path) is None:
             path.mkdir(0o700)

@@ -1,8 +1,8 @@
-"""One look at how everything is, for `dfc status`: the servers, the copies of all data, and what follows from both.
+"""Determines the state of everything for `dfc status`: the servers, the copies of all data, and what follows from both.
 
-Asks, and hands what was found to `dfsfuse.upkeep.health`, which alone decides what is said. A server that refuses the
-user ends the look after the servers: nothing else is asked then. Changes nothing but the record of the last count, if
-that is found to be wrong.
+Queries the servers and passes the results to `dfsfuse.upkeep.health`, which alone decides what is said. If a server
+refuses the user, nothing but the servers is queried. Changes nothing but the record of the last count, if that is found
+to be wrong.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Servers(ClusterLike, DataCluster, Protocol):
 
 @dataclass(frozen=True)
 class Health:
-    """All that is known, and what follows."""
+    """Everything that is known, and what follows from it."""
 
     reports: tuple[ServerReport, ...]
     pieces: PieceReport | None
@@ -46,9 +46,9 @@ class Health:
     servers: dict[int, Server]
     verdict: Verdict
     error: DfsError | None = None
-    """The config is not as the namespace knows its servers."""
+    """Set if the config does not match what the namespace knows about its servers."""
     config: Path | None = None
-    """The file that says which servers these are, if one was read."""
+    """The file that lists these servers, if one was read."""
 
     @property
     def names(self) -> dict[int, str]:
@@ -65,7 +65,8 @@ def look(
     count_s: float,
     config: Path | None = None,
 ) -> Health:
-    """Ask everybody, and count copies for so long. A record in the map that the count refutes is corrected."""
+    """Query all servers, and count copies for at most `count_s`. A record in the map that the count refutes is
+    corrected."""
     reports = server_reports(cluster)
     error: DfsError | None = None
     pieces = None
@@ -89,7 +90,7 @@ def look(
 def _asked_again(
     cluster: Servers, before: list[ServerReport], pieces: PieceReport | None
 ) -> tuple[list[ServerReport], PieceReport | None]:
-    """How the servers are after a count that took long. If they are not as they were, it was not one of what is now."""
+    """The state of the servers after a long count. If it has changed, the count does not describe the present."""
     now = server_reports(cluster)
     if pieces is not None and _seen(now) != _seen(before):
         pieces = dataclasses.replace(pieces, all_counted=False)
@@ -114,7 +115,7 @@ def health(
     error: DfsError | None = None,
     config: Path | None = None,
 ) -> Health:
-    """What follows from what was found."""
+    """What follows from the results."""
     known = copies.UNKNOWN
     if pieces is not None:
         known = copies.known(

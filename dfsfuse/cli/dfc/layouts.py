@@ -1,7 +1,7 @@
-"""Where a file's pieces are, put together for people. Pure.
+"""Summarises for people where a file's pieces are. Pure.
 
-In: for each of the file's segments, which servers have which piece now. Out: the segments gathered by which pieces lie
-where, since a long file has hundreds of segments and, as a rule, four ways to lie.
+In: for each of the file's segments, which servers have which piece now. Out: the segments grouped by the placement of
+their pieces, since a long file has hundreds of segments but usually only four placements.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ Copies = Mapping[int, frozenset[int]]  # piece number -> ids of the servers that
 
 @dataclass(frozen=True)
 class Layout:
-    """Some segments of a file whose pieces lie alike: how many, and the piece numbers by server id."""
+    """Segments of a file with the same placement: how many, and the piece numbers by server id."""
 
     segments: int
     pieces: dict[int, tuple[int, ...]]
 
 
 def layouts_of(segments: Sequence[Copies]) -> list[Layout]:
-    """The layouts of a file, in the order in which they first occur in it; none for a file without data."""
+    """The layouts of a file, in order of first occurrence; none for a file without data."""
     count = Counter(_pieces_by_server(copies) for copies in segments)
     return [Layout(number, dict(pieces)) for pieces, number in count.items()]
 
 
 def pieces_text(numbers: tuple[int, ...]) -> str:
-    """The pieces a server holds in the mission's way: the pair's order along the ring (4,1 and not 1,4)."""
+    """The pieces that a server holds, in the pair's order along the ring (4,1 and not 1,4)."""
     if set(numbers) == {1, 4}:
         numbers = (4, 1)
     return ",".join(str(number) for number in numbers) or "-"

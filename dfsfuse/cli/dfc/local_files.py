@@ -1,11 +1,11 @@
-"""The local side of put and get: files read as chunks and holes, and files that appear whole or not at all.
+"""The local side of put and get: reading files as chunks and holes, and writing files that appear complete or not at
+all.
 
-Knows the local file system and nothing of servers. What goes wrong here is a `CommandError` whose
-sentence begins with `local`.
+Knows the local file system and nothing of servers. Errors here are `CommandError`s whose sentence begins with `local`.
 
-A file that is fetched is written to `.dfc-XXXXXXXX.part` in its folder (mode 0600), fsynced, renamed over its name, and
-the folder is fsynced. Whatever ends that early, Ctrl-C included, removes it; after kill -9 or a power cut it stays
-behind and can be deleted.
+A fetched file is written to `.dfc-XXXXXXXX.part` in its folder (mode 0600), fsynced, renamed over its name, and the
+folder is fsynced. If this ends early, even by Ctrl-C, the file is removed; after kill -9 or a power cut it stays behind
+and can be deleted.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from dfsfuse.vfs.write.putting import Hole
 
 CHUNK_BYTES = 4 * 1024 * 1024
 BLOCK_BYTES = 512
-"""What `st_blocks` counts."""
+"""The unit of `st_blocks`."""
 ZEROS_BYTES = 64 * 1024
-"""So many zeros in a row become a hole, as a rule."""
+"""Runs of at least this many zeros become a hole, as a rule."""
 _ZEROS = bytes(ZEROS_BYTES)
-PERMISSIONS = 0o777  # set-uid and set-gid are dropped like `cp` does it when it does not keep the owner
+PERMISSIONS = 0o777  # set-uid and set-gid are dropped, as `cp` does when it does not keep the owner
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is kept of a file when it is copied."""
+    """The attributes that are kept when a file is copied."""
 
     mode: int
     atime_ns: int
@@ -45,7 +45,7 @@ class Facts:
 
 @contextmanager
 def reading(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
-    """A regular local file, open for reading, and its facts. Anything else is refused, and never waited for."""
+    """Open a regular local file for reading, with its attributes. Anything else is refused, without blocking."""
     with local_errors(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # O_NONBLOCK: a FIFO must not hang us
         file = open(descriptor, "rb", buffering=0)  # noqa: PTH123, SIM115 (closed below)
@@ -59,7 +59,7 @@ def reading(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
 
 
 def chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The contents in chunks of 4 MiB, the last one shorter. Also for pipes, whose reads come in small bits."""
+    """The contents in chunks of 4 MiB, the last one shorter. Also works for pipes, which return little at a time."""
     while True:
         bits: list[bytes] = []
         room = CHUNK_BYTES
@@ -77,7 +77,8 @@ def chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
 
 
 def stretches(file: BinaryIO, found: os.stat_result, path: Path) -> Iterator[bytes | Hole]:
-    """The contents in chunks of 4 MiB at most, with the holes as such, where the file has any and can tell."""
+    """The contents in chunks of at most 4 MiB, with holes marked where the file has them and the file system reports
+    them."""
     if found.st_blocks * BLOCK_BYTES >= found.st_size:
         yield from chunks(file, path)
         return
@@ -87,7 +88,7 @@ def stretches(file: BinaryIO, found: os.stat_result, path: Path) -> Iterator[byt
         if start is None:
             with local_errors(path):
                 size = os.fstat(file.fileno()).st_size
-            start = _seek(file, offset, os.SEEK_DATA, path)  # what was appended before the size was asked for is data
+            start = _seek(file, offset, os.SEEK_DATA, path)  # anything appended before the size was read is data
         if start is None:
             break
         if start > offset:
@@ -103,13 +104,13 @@ def stretches(file: BinaryIO, found: os.stat_result, path: Path) -> Iterator[byt
             yield data
             offset += len(data)
         if offset == start:
-            return  # it was cut meanwhile
+            return  # it was truncated in the meantime
     if size > offset:
         yield Hole(size - offset)
 
 
 def _seek(file: BinaryIO, offset: int, whence: int, path: Path) -> int | None:
-    """Where that is; None beyond the end. A file system that cannot tell holes says that all is data."""
+    """The position found; None beyond the end. A file system that cannot report holes says that everything is data."""
     with local_errors(path):
         try:
             return os.lseek(file.fileno(), offset, whence)
@@ -125,7 +126,7 @@ def _seek(file: BinaryIO, offset: int, whence: int, path: Path) -> int | None:
 
 
 def refuse_special(path: Path, mode: int) -> None:
-    """Raises for what is neither a file, a folder nor a symbolic link."""
+    """Raise for anything other than a file, folder or symbolic link."""
     kinds = {
         stat.S_IFIFO: "a FIFO",
         stat.S_IFSOCK: "a socket",
@@ -139,7 +140,7 @@ def refuse_special(path: Path, mode: int) -> None:
 
 @contextmanager
 def replacing(target: Path, facts: Facts) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the target's place when the block ends well, and vanishes when it does not."""
+    """A file to write to. It replaces the target when the block succeeds, and is removed when the block fails."""
     folder = target.parent
     with local_errors(target):
         _refuse_to_replace(target)
@@ -161,7 +162,7 @@ def replacing(target: Path, facts: Facts) -> Iterator[BinaryIO]:
 
 
 def put_link(path: Path, target: bytes, facts: Facts) -> None:
-    """A symbolic link, in the place of a file or link that may be there. Its target comes from a server."""
+    """Create a symbolic link, replacing an existing file or link. Its target comes from a server."""
     if not target or b"\0" in target:
         raise CommandError(f"local {printable(path)}: no symbolic link can point to {printable(target)!r}")
     temporary = path.parent / f".dfc-{secrets.token_hex(4)}.part"
@@ -176,7 +177,7 @@ def put_link(path: Path, target: bytes, facts: Facts) -> None:
 
 
 class SparseWriter:
-    """Writes a new file from its beginning, with holes in place of the source's holes and of long runs of zeros."""
+    """Writes a new file from its beginning, leaving holes for the source's holes and for long runs of zeros."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
@@ -184,7 +185,7 @@ class SparseWriter:
         self._offset = 0
 
     def write(self, chunk: bytes | Hole) -> int:
-        """Append a chunk; gives its length."""
+        """Append a chunk, and return its length."""
         if isinstance(chunk, Hole):
             self._offset += chunk.length
             return chunk.length
@@ -197,12 +198,12 @@ class SparseWriter:
         return len(chunk)
 
     def finish(self) -> None:
-        """Give the file its size: it may end in a hole."""
+        """Set the file's final size, since it may end in a hole."""
         with local_errors(self._path):
             self._file.truncate(self._offset)
 
     def _put(self, data: memoryview) -> None:
-        while data:  # an unbuffered write may take a part only
+        while data:  # an unbuffered write may write only a part
             with local_errors(self._path):
                 written = os.pwrite(self._file.fileno(), data, self._offset)
             self._offset += written
@@ -210,7 +211,7 @@ class SparseWriter:
 
 
 def zero_runs(data: bytes) -> Iterator[tuple[int, int]]:
-    """The runs of whole stretches of 64 KiB that are zeros: (start, end), in order."""
+    """Runs of whole 64 KiB stretches of zeros: (start, end), in order."""
     start = None
     for at in range(0, len(data) - ZEROS_BYTES + 1, ZEROS_BYTES):
         is_zero = data[at] == 0 and data[at : at + ZEROS_BYTES] == _ZEROS
@@ -224,7 +225,7 @@ def zero_runs(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable, where the file system can do that."""
+    """Make a folder's entries durable, if the file system supports that."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):  # some network file systems cannot; the file itself is safe
@@ -234,7 +235,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def kind_of(path: Path) -> int | None:
-    """The type bits of what is at a path (a link itself, not its target); None if nothing is there."""
+    """The type bits of what is at a path (of a link itself, not its target); None if nothing is there."""
     with local_errors(path):
         try:
             return stat.S_IFMT(path.lstat().st_mode)
@@ -243,21 +244,21 @@ def kind_of(path: Path) -> int | None:
 
 
 def umask() -> int:
-    """The permissions that new files are not to have. Not for several threads: it can only be read by setting it."""
+    """The permission bits to withhold from new files. Not thread-safe: the umask can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def safe_name(name: bytes) -> str:
-    """A name that came from a server, fit to be a local one. Raises for what would lead elsewhere."""
+    """A name that came from a server, as a local name. Raises if it would lead elsewhere."""
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise CommandError(f"the name {printable(name)!r} is refused: it would lead out of the folder")
     return os.fsdecode(name)
 
 
 def _refuse_to_replace(target: Path) -> None:
-    """Files are replaced; a folder is not, and neither is a device such as /dev/null."""
+    """Raise if the target must not be replaced: files are replaced, but not folders or devices such as /dev/null."""
     kind = kind_of(target)
     if kind == stat.S_IFDIR:
         raise CommandError(f"local {printable(target)} is a folder: it is not replaced by a file")

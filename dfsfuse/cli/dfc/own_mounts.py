@@ -1,8 +1,9 @@
-"""Which local files are files of the namespace itself, seen through a mount: a tree put into itself would never end.
+"""Detects local files that belong to the namespace itself, seen through a mount: copying a tree into itself would never
+end.
 
-A mount tells of each file which namespace and inode it is (`user.dfs.inode`), so it does not matter through which
-mountpoint, bind mount or binding a file is seen. Only a file system that has answered so is asked again: for all others
-this costs one system call. Knows local paths and the namespace's identity. For one thread.
+A mount reports the namespace and inode of each file (`user.dfs.inode`), so the mountpoint, bind mount or binding does
+not matter. Only file systems that answer are asked again: all others cost one system call. Knows local paths and the
+namespace's identity. For one thread.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ class OwnMounts:
     def __init__(self, remote: Remote) -> None:
         self._identity = remote.identity()
         self._foreign: set[int] = set()
-        """Devices of file systems that show something else."""
+        """Devices of file systems that do not belong to the namespace."""
 
     def inode(self, path: Path | int, device: int) -> int | None:
-        """The number in the namespace of what is at a local path (or open), on this device; None for all else."""
+        """The inode number in the namespace of a local path (or descriptor) on this device; None if it is not in the
+        namespace."""
         if not self._identity or device in self._foreign:
             return None
         try:

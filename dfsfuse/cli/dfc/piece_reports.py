@@ -1,7 +1,7 @@
-"""Whether all data has its two copies: counted now as far as that is quick, and what the map says of it (the last run
-of healing, copies that were found to be bad); in words, and for JSON.
+"""Reports whether all data has its two copies, in words and for JSON: counted now as far as that is quick, plus what
+the map records about it (the last healing run, copies that were found to be bad).
 
-Knows the walk over the records and the record of healing; what follows from them is `dfsfuse.upkeep.health`'s.
+Knows the walk over the records and the record of healing; `dfsfuse.upkeep.health` draws the conclusions.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ if TYPE_CHECKING:
     from dfsfuse.log.quorum_log import QuorumLog
 
 SILENT_S = 30
-"""Healing that says nothing for so long has probably been ended."""
+"""After this long without a sign of life, healing has probably ended."""
 QUICK_S = 2.0
-"""Who asks how it is does not want to wait."""
+"""Users who ask for the status do not want to wait longer."""
 NEVER = float("inf")
 
 
 @dataclass(frozen=True)
 class PieceReport:
-    """`counted` is what was counted, all of it or not; `healing` None if no mount and no command ever said anything."""
+    """`counted` is what was counted, perhaps not everything. `healing` is None if no mount or command has recorded
+    any."""
 
     counted: Report = field(default_factory=Report)
     all_counted: bool = True
     healing: HealState | None = None
     record: bytes | None = None
-    """`healing` as it was read."""
+    """`healing`, encoded as it was read."""
 
 
 def piece_report(
     cluster: ClusterLike, log: QuorumLog, for_s: float, clock: Callable[[], float] = time.monotonic
 ) -> PieceReport | None:
-    """How the pieces are, counted for so long; None if the map cannot be read from the servers that answer."""
+    """The state of the pieces, counted for at most `for_s`; None if the servers that answer cannot provide the map."""
     until = clock() + for_s
     pages = MapReader(log, recall=False)
     found = Report()
@@ -68,9 +69,9 @@ def piece_report(
 
 
 def about_pieces(known: Knowledge, report: PieceReport | None, servers: Mapping[int, Server], now_ns: int) -> list[str]:
-    """Whether all data has its two copies, and how far healing is. `servers`: how each is, by id."""
+    """Whether all data has its two copies, and the progress of healing. `servers`: each server's state, by id."""
     if report is None:
-        return ["How many copies your data has cannot be told: too few servers answer."]
+        return ["The number of copies of your data cannot be determined: too few servers answer."]
     names = {id: server.name for id, server in servers.items()}
     away = [server.name for server in servers.values() if server.state not in ANSWERING]
     lines = _about_copies(known, away)
@@ -81,7 +82,7 @@ def about_pieces(known: Knowledge, report: PieceReport | None, servers: Mapping[
         lines.append(f"If {only} failed{too}, {more}files could not be read.")
     found = report.counted
     if found.astray:
-        lines.append("Some data is not on the servers where it belongs: mounts bring it home, or 'dfc heal'.")
+        lines.append("Some data is not on the servers where it belongs: mounts, or 'dfc heal', move it there.")
     if found.unreadable:
         lines.append(f"{several(found.unreadable, 'record')} of files' data cannot be read: 'dfc fsck' says more.")
     if report.healing is not None and report.healing.phase == heal_state.HEALING:
@@ -91,7 +92,7 @@ def about_pieces(known: Knowledge, report: PieceReport | None, servers: Mapping[
 
 def _about_copies(known: Knowledge, away: list[str]) -> list[str]:
     if known.copies is Copies.UNKNOWN:
-        return ["How many copies your data has is not known: counting takes longer; 'dfc status --count' does it."]
+        return ["The number of copies of your data is not known: counting takes longer; use 'dfc status --count'."]
     if known.age_s is not None:
         ago = _span(known.age_s)
         what = "all data had its two copies"
@@ -103,25 +104,25 @@ def _about_copies(known: Knowledge, away: list[str]) -> list[str]:
         return [f"{when}, {what}; nothing is known to have changed since."]
     if known.copies is Copies.WHOLE:
         return [f"All data has its two copies ({_files(known.files)})." if known.files else "There is no data."]
-    while_away = f" while {listed(away)} {'is' if len(away) == 1 else 'are'} away" if away else ""
+    while_away = f" while {listed(away)} {'is' if len(away) == 1 else 'are'} down" if away else ""
     lines = []
     if known.incomplete:
         which = "" if away else "; 'dfc list -l -r' shows which"
         cannot = f"{_so_many(known.incomplete, known)} cannot"
         if known.incomplete == known.files > 1 and known.all_counted:
             cannot = f"None of the {known.files:,} files can"
-        lines.append(f"{cannot} be read{while_away}: no other server has some of the data{which}.")
+        lines.append(f"{cannot} be read{while_away}: some of the data is on no other server{which}.")
     lacking = known.degraded - known.incomplete
     if lacking:
         have = "has" if lacking == 1 else "have"
         lines.append(f"{_so_many(lacking, known)} {have} only one copy of some data{while_away}.")
     if known.bytes_to_copy:
-        lines.append(f"{human_size(known.bytes_to_copy)} can be copied now: mounts do it, or 'dfc heal'.")
+        lines.append(f"{human_size(known.bytes_to_copy)} can be copied now: mounts, or 'dfc heal', do it.")
     return lines
 
 
 def _so_many(count: int, known: Knowledge) -> str:
-    """So many of the files that were counted."""
+    """A number of files, in relation to how many were counted."""
     if not known.all_counted:
         return f"{count:,} of the first {known.files:,} files"
     if count == known.files:
@@ -138,7 +139,7 @@ def _about_healing(state: HealState, now_ns: int) -> str:
     if state.left_s is not None:
         text += f", {human_size(state.rate_bytes_s)}/s, done in about {_span(state.left_s)}"
     silent_s = (now_ns - state.changed_ns) / 1e9
-    return f"{text} (nothing was heard of it for {_span(silent_s)})." if silent_s > SILENT_S else f"{text}."
+    return f"{text} (no sign of life for {_span(silent_s)})." if silent_s > SILENT_S else f"{text}."
 
 
 def _span(seconds: float) -> str:

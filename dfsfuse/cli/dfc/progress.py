@@ -1,8 +1,8 @@
-"""A progress bar on standard error, for people who wait.
+"""A progress bar on standard error, for long operations.
 
-Only where standard error is a terminal, and only for what is worth it: more than 8 MiB, or more than a second so far.
-Knows nothing of files and servers: it is told a name, a total and the bytes done. The bar is taken away when it is
-finished, so a terminal's history shows results only. rich draws it on a thread of its own.
+It is shown only if standard error is a terminal, and only if it is worth it: for more than 8 MiB, or after more than a
+second. Knows nothing about files and servers, only a name, a total and the bytes done. The bar is removed when it is
+finished, so the terminal's history shows only results. rich draws it on its own thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WORTH_S = 1.0
 
 
 class Bar:
-    """The progress of one command, of one or many files. A context manager; `start` names what comes next."""
+    """The progress of one command, over one or many files. A context manager; `start` names the next item."""
 
     def __init__(
         self,
@@ -54,11 +54,11 @@ class Bar:
 
     @property
     def visible(self) -> bool:
-        """Is it on the screen?"""
+        """Whether it is on the screen."""
         return self._drawn is not None
 
     def start(self, name: bytes, total: int | None) -> None:
-        """The next file, and its bytes if known."""
+        """Begin the next file; `total` is its size in bytes, if known."""
         self._name, self._total, self._done = printable(name), total, 0
         if self._drawn is not None:
             progress, task = self._drawn
@@ -66,7 +66,7 @@ class Bar:
         self._draw_if_worth()
 
     def advance(self, size: int) -> None:
-        """So many bytes more of the file are done."""
+        """Record that `size` more bytes of the file are done."""
         self._done += size
         self._draw_if_worth()
         if self._drawn is not None:

@@ -1,6 +1,6 @@
-"""The prompt `dfc> `: one command a line, until `quit` or the end of the input.
+"""The prompt `dfc> `: one command per line, until `quit` or the end of the input.
 
-On a terminal prompt_toolkit reads the lines, with history and completion (`dfsfuse.cli.dfc.completion`). Where input or
+On a terminal prompt_toolkit reads the lines, with history and completion (`dfsfuse.cli.dfc.completion`). If input or
 output is a pipe or a file, lines are read as they are, and the prompt is printed all the same. A command that fails
 never ends the prompt, and neither does Ctrl-C on a terminal. The exit code is that of the last command that failed, if
 any did.
@@ -32,19 +32,20 @@ LEAVE = {"quit", "exit", "bye"}
 
 
 def prompt(ctx: click.Context, client: Client) -> int:
-    """Prompt for commands and run them; gives the exit code. Raises DfsError if the servers refuse us to begin with."""
+    """Prompt for commands and run them; returns the exit code. Raises DfsError if the servers refuse the user at the
+    start."""
     client.at_prompt = True
-    _ = client.remote  # nothing happens before authentication, and its failure is not a command's
+    _ = client.remote  # authenticate first: a failure here does not belong to any command
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     read_line = _reader_of_terminal(ctx, client) if on_terminal else _line_of_pipe
     return converse(ctx, client, read_line, on_terminal=on_terminal)
 
 
 def converse(ctx: click.Context, client: Client, read_line: Callable[[], str | None], *, on_terminal: bool) -> int:
-    """Run line after line until there is None; gives the exit code.
+    """Run line after line until `read_line` returns None; returns the exit code.
 
-    On a terminal Ctrl-C ends what is under way (a command, or a line half typed) and the conversation goes on,
-    whenever it comes. In a script it ends everything.
+    On a terminal, Ctrl-C at any time ends whatever is under way (a command, or a half-typed line), and the prompt goes
+    on. In a script it ends everything.
     """
     code = exit_codes.DONE
     while True:
@@ -68,7 +69,7 @@ def converse(ctx: click.Context, client: Client, read_line: Callable[[], str | N
 
 
 class BadLineError(Exception):
-    """A line is none that the prompt knows: it cannot be taken apart into words, or has one too many."""
+    """The prompt does not understand the line: it cannot be split into words, or has one word too many."""
 
 
 def _words(line: str) -> list[str]:
@@ -79,7 +80,7 @@ def _words(line: str) -> list[str]:
 
 
 def run_words(ctx: click.Context, client: Client, words: list[str]) -> int:
-    """One command, as words. Its failure is reported; only Ctrl-C comes out, and that nobody reads our output."""
+    """Run one command, given as words. Its failure is reported; only Ctrl-C and a closed output are raised."""
     if not words:
         return exit_codes.DONE
     try:
@@ -118,7 +119,7 @@ def _help(ctx: click.Context, words: list[str]) -> None:
 
 
 def _line_of_pipe() -> str | None:
-    """The next line of standard input, taken as bytes, so that a name may have any."""
+    """The next line of standard input, read as bytes, since a name may contain any byte."""
     click.echo(PROMPT, nl=False)
     try:
         line = sys.stdin.buffer.readline()
@@ -137,7 +138,8 @@ def _reader_of_terminal(ctx: click.Context, client: Client) -> Callable[[], str 
     from dfsfuse.cli.dfc.completion import DfcCompleter
 
     session: PromptSession[str] = PromptSession(
-        [("fg:ansidefault", PROMPT)],  # with a style the blank at its end is written, not skipped with the cursor
+        # with a style, the trailing space is written instead of skipped by a cursor movement
+        [("fg:ansidefault", PROMPT)],
         history=history(),
         completer=DfcCompleter(client.remote, _group(ctx).list_commands(ctx)),
         complete_in_thread=True,
@@ -151,7 +153,7 @@ def _reader_of_terminal(ctx: click.Context, client: Client) -> Callable[[], str 
             try:
                 return session.prompt()
             except KeyboardInterrupt:
-                continue  # a line half typed is dropped, without a word
+                continue  # a half-typed line is dropped silently
             except EOFError:
                 return None
 
@@ -159,7 +161,7 @@ def _reader_of_terminal(ctx: click.Context, client: Client) -> Callable[[], str 
 
 
 def history() -> History:
-    """The history of former runs; of this run only where that cannot be written."""
+    """The history of earlier runs; only that of this run if the history file cannot be written."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     folder = homes.state_folder()

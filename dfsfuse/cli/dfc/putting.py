@@ -1,9 +1,8 @@
 """put: from the local file system onto the servers.
 
-Knows local files and `Remote`, nothing of the command line. A file appears under its name whole, or not at all. Mode
-and times are kept, as `cp -p` does; owners are not: what is put belongs to whoever puts it. The argument itself may be
-a symbolic link to what is meant; links further down are copied as links. Hard links become files of their own.
-Holes stay holes.
+Knows local files and `Remote`, nothing of the command line. A file appears under its name complete or not at all. Mode
+and times are kept, as with `cp -p`; owners are not: the files belong to the user who puts them. The argument itself may
+be a symbolic link; links in the tree are copied as links. Hard links become separate files. Holes stay holes.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from dfsfuse.vfs.write.putting import Hole
 
 
 def put_stream(remote: Remote, file: BinaryIO, path: bytes, facts: Facts, bar: Bar) -> None:
-    """What a stream holds, up to its end, under a remote path."""
+    """Put the contents of a stream, up to its end, under a remote path."""
     place = remote.find(path)
     if place.is_folder():
         raise CommandError(f"{printable(path)} is a folder: give the file's name too")
     bar.start(b"standard input", None)
-    remote.put(place, _told(local_files.chunks(file, Path("standard input")), bar), facts, keep_mode=False)
+    remote.put(place, _advancing(local_files.chunks(file, Path("standard input")), bar), facts, keep_mode=False)
 
 
 def put_file(remote: Remote, local: Path, path: bytes, own: OwnMounts, bar: Bar) -> None:
-    """A regular local file under a remote path."""
+    """Put a regular local file under a remote path."""
     place = remote.find(path)
     with local_files.reading(local) as (file, found):
         if place.is_folder():
@@ -42,14 +41,14 @@ def put_file(remote: Remote, local: Path, path: bytes, own: OwnMounts, bar: Bar)
         if place.found is not None and own.inode(file.fileno(), found.st_dev) == place.found.ino:
             raise CommandError(f"local {printable(local)} and {printable(path)} are the same file")
         bar.start(os.fsencode(local.name), found.st_size)
-        remote.put(place, _told(local_files.stretches(file, found, local), bar), facts_of(found))
+        remote.put(place, _advancing(local_files.stretches(file, found, local), bar), facts_of(found))
 
 
 def put_tree(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
-    """A local folder and all below it. Existing remote folders are merged into, files replaced.
+    """Put a local folder and everything below it. Existing remote folders are merged into, files replaced.
 
-    One that fails is reported, and the others go on; raises `AlreadyReported` at the end. If the tree holds a mount of
-    the namespace, that is copied too, but for the folders that this very copy fills (as with cp).
+    A failure is reported, and the rest goes on; raises `AlreadyReported` at the end. If the tree contains a mount of
+    the namespace, that is copied too, except for the folders that this copy itself fills (as with cp).
     """
     tally = Tally()
     own = OwnMounts(remote)
@@ -81,7 +80,7 @@ def put_tree(remote: Remote, local: Path, path: bytes, bar: Bar) -> None:
 
 
 def facts_of(found: os.stat_result) -> Facts:
-    """What we keep of a local file."""
+    """The attributes of a local file that are kept."""
     mode = stat.S_IMODE(found.st_mode) & local_files.PERMISSIONS
     return Facts(mode=mode, atime_ns=found.st_atime_ns, mtime_ns=found.st_mtime_ns)
 
@@ -100,8 +99,8 @@ def _put_leaf(remote: Remote, local: Path, path: bytes, own: OwnMounts, bar: Bar
     remote.put_link(place, target, facts_of(found))
 
 
-def _told(chunks: Iterator[bytes | Hole], bar: Bar) -> Iterator[bytes | Hole]:
-    """The chunks, each of them told to the bar when the next one is asked for."""
+def _advancing(chunks: Iterator[bytes | Hole], bar: Bar) -> Iterator[bytes | Hole]:
+    """Yield the chunks, and advance the bar after each."""
     for chunk in chunks:
         yield chunk
         bar.advance(chunk.length if isinstance(chunk, Hole) else len(chunk))
@@ -110,8 +109,8 @@ def _told(chunks: Iterator[bytes | Hole], bar: Bar) -> Iterator[bytes | Hole]:
 def target_of(remote: Remote, local: Path, given: str | None, *, contents_meant: bool) -> bytes:
     """The remote path that `put LOCAL [REMOTE]` means: as for cp, an existing folder gets the base name appended.
 
-    `contents_meant`: LOCAL was typed with `.` or `..` at its end, which a `Path` may forget. As for cp, an existing
-    folder gets what is in it then.
+    `contents_meant`: LOCAL was typed with a trailing `.` or `..`, which a `Path` may drop. As for cp, an existing
+    folder then gets its contents.
     """
     name = os.fsencode(local.name if local.name != ".." else "") or os.fsencode(local.resolve().name)
     if given is None:

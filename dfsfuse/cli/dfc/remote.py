@@ -1,9 +1,9 @@
 """The namespace as dfc's commands see it: paths instead of inodes, over a `Vfs`.
 
 Knows the Vfs and nothing of the local file system, the command line or servers. Paths are absolute and normal
-(`remote_paths.normal`). Symbolic links are followed here, since the Vfs leaves that to the kernel; one with an
-absolute target points out of the namespace (to a path of the machine that made it) and is not followed. An OSError
-that comes out of here carries the path it is about.
+(`remote_paths.normal`). Symbolic links are followed here, since the Vfs leaves that to the kernel; one with an absolute
+target points out of the namespace (to a path on the machine that created it) and is not followed. Every OSError raised
+here carries its path.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ READ_BYTES = 4 * 1024 * 1024
 MAX_LINKS = 40
 FILES_AT_ONCE = 200
 BLOCK_BYTES = 512
-"""What `st_blocks` counts."""
+"""The unit of `st_blocks`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Place:
     found: Attributes | None
 
     def is_folder(self) -> bool:
-        """Is there a folder?"""
+        """Whether a folder is there."""
         return self.found is not None and stat.S_ISDIR(self.found.mode)
 
 
@@ -57,14 +57,15 @@ class Remote:
         self._vfs = vfs
 
     def identity(self) -> bytes:
-        """What tells this namespace from every other; empty for one that has no identity yet."""
+        """An id that distinguishes this namespace from all others; empty if it has none yet."""
         try:
             return self._vfs.getxattr(ROOT, INODE).partition(b":")[0]
         except OSError:
             return b""
 
     def find(self, path: bytes, *, follow: bool = True) -> Place:
-        """Where the path leads. Only the last name may be missing: `found` is None then. `follow`: also a last link."""
+        """Resolve a path. Only the last name may be missing: then `found` is None. `follow`: also follow a link at the
+        end."""
         with at(path):
             return self._walk(path, follow=follow)
 
@@ -76,12 +77,12 @@ class Remote:
         return found
 
     def entries(self, folder: int, path: bytes) -> list[tuple[bytes, Attributes]]:
-        """What a folder holds, by name, without `.` and `..`."""
+        """A folder's entries, by name, without `.` and `..`."""
         with at(path):
             return sorted(self._vfs.list_folder(folder))
 
     def contents(self, inode: int, path: bytes) -> Iterator[bytes]:
-        """A file's contents in chunks, holes as zeros. Raises IncompleteError where pieces are missing."""
+        """A file's contents in chunks, holes as zeros. Raises IncompleteError if pieces are missing."""
         with at(path):
             handle = self._vfs.open(inode, os.O_RDONLY)
             try:
@@ -90,7 +91,7 @@ class Remote:
                 self._vfs.release(handle)
 
     def stretches(self, found: Attributes, path: bytes) -> Iterator[bytes | Hole]:
-        """A file's contents in chunks, with its holes as such. Raises IncompleteError where pieces are missing."""
+        """A file's contents in chunks, with its holes marked. Raises IncompleteError if pieces are missing."""
         if found.blocks * BLOCK_BYTES >= found.size:
             yield from self.contents(found.ino, path)
             return
@@ -102,7 +103,8 @@ class Remote:
                     data = self._next(handle, offset, os.SEEK_DATA)
                     if data is None:
                         size = self._vfs.getattr(found.ino, handle).size
-                        data = self._next(handle, offset, os.SEEK_DATA)  # what was appended before that is no hole
+                        # anything appended before the size was read is not a hole
+                        data = self._next(handle, offset, os.SEEK_DATA)
                     if data is None:
                         break
                     if data > offset:
@@ -115,7 +117,7 @@ class Remote:
                 self._vfs.release(handle)
 
     def _read(self, handle: int, offset: int, end: int | None) -> Iterator[bytes]:
-        """What is there from `offset` to `end`, or to the end of the file."""
+        """The contents from `offset` to `end`, or to the end of the file."""
         while end is None or offset < end:
             data = self._vfs.read(handle, offset, READ_BYTES if end is None else min(READ_BYTES, end - offset))
             if not data:
@@ -124,7 +126,7 @@ class Remote:
             offset += len(data)
 
     def _next(self, handle: int, offset: int, whence: int) -> int | None:
-        """Where the next data or hole begins; None if there is none any more."""
+        """Where the next data or hole begins; None if there is none."""
         try:
             return self._vfs.lseek(handle, offset, whence)
         except OSError as error:
@@ -133,9 +135,9 @@ class Remote:
             return None
 
     def put(self, place: Place, chunks: Iterable[Chunk], facts: Facts, *, keep_mode: bool = True) -> None:
-        """A whole file in the place of whatever file has that name. Nobody sees half of it.
+        """Put a complete file, replacing any file of that name. Nobody ever sees half of it.
 
-        `keep_mode`: the mode is that of `facts` also where a file is replaced; otherwise that of the old file.
+        `keep_mode`: use the mode of `facts` even if a file is replaced; otherwise keep the old file's mode.
         """
         with at(place.path):
             made = self._vfs.put_stream(
@@ -152,7 +154,7 @@ class Remote:
                 self._vfs.setattr(made.ino, AttributeChanges(mode=facts.mode))
 
     def put_link(self, place: Place, target: bytes, facts: Facts) -> None:
-        """A symbolic link, in the place of a file or link that may be there."""
+        """Create a symbolic link, replacing an existing file or link."""
         with at(place.path):
             if place.found is not None:
                 self._vfs.unlink(place.parent, place.name)
@@ -161,16 +163,16 @@ class Remote:
             self._vfs.setattr(made.ino, times)
 
     def link_target(self, inode: int, path: bytes) -> bytes:
-        """Where a symbolic link points to."""
+        """A symbolic link's target."""
         with at(path):
             return self._vfs.readlink(inode)
 
     def set_facts(self, inode: int, facts: Facts) -> None:
-        """Mode and times of what is there."""
+        """Set mode and times of an inode."""
         self._vfs.setattr(inode, AttributeChanges(mode=facts.mode, atime_ns=facts.atime_ns, mtime_ns=facts.mtime_ns))
 
     def make_folder(self, path: bytes) -> int:
-        """A new folder's inode. Raises OSError (EEXIST, ENOENT...)."""
+        """Create a folder, and return its inode. Raises OSError (EEXIST, ENOENT, ...)."""
         place = self.find(path, follow=False)
         with at(path):
             if place.found is not None:
@@ -178,7 +180,7 @@ class Remote:
             return self._vfs.mkdir(place.parent, place.name, 0o777 & ~umask(), os.getuid(), os.getgid()).ino
 
     def ensure_folder(self, path: bytes) -> int:
-        """The inode of the folder at the path, which is made if nothing is there; its parent must be there."""
+        """The inode of the folder at the path, which is created if nothing is there; its parent must exist."""
         place = self.find(path)
         with at(path):
             if place.found is None:
@@ -188,7 +190,7 @@ class Remote:
             return place.found.ino
 
     def ensure_folders(self, path: bytes) -> None:
-        """The folder at the path and all those above it."""
+        """Make sure that the folder at the path and all those above it exist."""
         so_far = b""
         for name in path.split(b"/")[1:]:
             so_far += b"/" + name
@@ -208,7 +210,7 @@ class Remote:
                 self._vfs.unlink(place.parent, place.name)
 
     def move(self, source: bytes, target: bytes) -> None:
-        """Rename a file or a whole folder; a file or an empty folder that is at the target is replaced."""
+        """Rename a file or a whole folder; a file or an empty folder at the target is replaced."""
         origin = self.find(source, follow=False)
         goal = self.find(target, follow=False)
         with at(source):
@@ -220,7 +222,7 @@ class Remote:
             self._vfs.rename(origin.parent, origin.name, goal.parent, goal.name)
 
     def incomplete(self, files: Sequence[int]) -> set[int]:
-        """Those of these inodes that cannot be put together from the servers that answer."""
+        """Those of these inodes that cannot be assembled from the servers that answer."""
         return self._vfs.incomplete(files)
 
     def health(self, files: Sequence[int]) -> dict[int, Health]:
@@ -241,7 +243,7 @@ class Remote:
                 raise posix_error(errno.ENOTDIR)
             if name in (b"", b"."):
                 continue
-            if name == b"..":  # out of a link's target; the typed ones are gone already
+            if name == b"..":  # from a link's target; those that were typed are resolved already
                 if len(trail) > 1:
                     trail.pop()
                 continue
@@ -276,7 +278,7 @@ class Remote:
 
 @contextmanager
 def at(path: bytes) -> Iterator[None]:
-    """An OSError that does not say which path it is about is about this one."""
+    """Add this path to an OSError that does not have one."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
 """Paths in a namespace as a person types them: text in, absolute normal bytes out.
 
-The namespace's root is `/`, and a path without a leading slash is taken from there. `.` and `..` are resolved in the
-text, without asking a server; one that would leave the root is refused rather than quietly clamped.
+The namespace's root is `/`, and a path without a leading slash is taken from there. `.` and `..` are resolved
+textually, without asking a server; a `..` that would leave the root is refused rather than silently clamped.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def normal(path: str | bytes) -> bytes:
 
 
 def names_a_folder(path: str | bytes) -> bool:
-    """Does the text itself say that it means a folder (it ends in a slash or in `.`)?"""
+    """Whether the text itself says that it means a folder (it ends in a slash or in `.`)."""
     last = os.fsencode(path).rsplit(b"/", 1)[-1]
     return last in (b"", b".", b"..")
 
 
 def ends_in_dots(path: str | bytes) -> bool:
-    """Whether the last name as typed is `.` or `..`: a folder that is meant by where one is, not by its name."""
+    """Whether the last name as typed is `.` or `..`: a folder identified by position, not by name."""
     return os.fsencode(path).rstrip(b"/").rsplit(b"/", 1)[-1] in (b".", b"..")
 
 
@@ -57,5 +57,5 @@ def join(folder: bytes, name: bytes) -> bytes:
 
 
 def is_inside(path: bytes, folder: bytes) -> bool:
-    """Is this normal path the folder or below it?"""
+    """Whether this normal path is the folder or below it."""
     return path == folder or path.startswith(folder.rstrip(b"/") + b"/")

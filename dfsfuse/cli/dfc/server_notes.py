@@ -1,6 +1,6 @@
-"""What the namespace has noted of its servers, and what a person should see to: a new disk, wrong answers.
+"""What the namespace has recorded about its servers, and what needs the user's attention: a new disk, wrong answers.
 
-Reads one record from one server that answers, as that one has it: for people to look at. Knows the record
+Reads one record from one answering server, in that server's version: it is only displayed. Knows the record
 (`dfsfuse.namespace.records.members`) and the ReadKeys message.
 """
 
@@ -20,14 +20,14 @@ from dfsfuse.upkeep.health.servers import TAKES_DATA, Server, State, is_damaged
 from dfsfuse.upkeep.health.verdict import QUORUM
 
 RECENT_S = 7 * 24 * 3600
-"""Answers that were not right are shown for so long."""
+"""For how long wrong answers are shown."""
 NS = 1_000_000_000
 
 
 def remarks(
     reports: list[ServerReport], servers: Mapping[int, Server], now_s: float, *, is_long: bool = False
 ) -> list[str]:
-    """A line for each thing that a person should know. `servers`: how each of them is, by id."""
+    """A line for each thing that the user should know. `servers`: each server's state, by id."""
     found = []
     others_take_data = sum(server.state in TAKES_DATA for server in servers.values()) >= QUORUM
     goes = "new data goes to the others; " if others_take_data else ""
@@ -36,28 +36,29 @@ def remarks(
         server = servers[report.address.id]
         if server.state is State.EMPTY and not (report.status and is_damaged(report.status)):
             found.append(
-                f"{name} is empty, as a new disk is: mounts bring back what was on it, or 'dfc heal'; until then no "
+                f"{name} is empty, like a new disk: mounts, or 'dfc heal', bring back its data; until then no "
                 "other server should fail."
             )
         elif server.lacks:
-            copies = "1 copy that belongs there: mounts make it"
+            copies = "1 copy that belongs there: mounts, or 'dfc heal', make it"
             if server.lacks > 1:
-                copies = f"{server.lacks:,} copies that belong there: mounts make them"
-            found.append(f"{name} lacks {copies}, or 'dfc heal'; until then no other server should fail.")
+                copies = f"{server.lacks:,} copies that belong there: mounts, or 'dfc heal', make them"
+            found.append(f"{name} lacks {copies}; until then no other server should fail.")
         if server.state is State.BEHIND:
             changes = "the last change" if server.behind == 1 else f"the last {server.behind:,} changes"
-            found.append(f"{name} does not have {changes} yet: mounts bring it up to date, or 'dfc heal'.")
+            found.append(f"{name} does not have {changes} yet: mounts, or 'dfc heal', bring it up to date.")
         if report.is_full:
-            found.append(f"{name} is full: {goes}make room on its disk, or delete files not needed.")
+            found.append(f"{name} is full: {goes}free space on its disk, or delete files that are not needed.")
         if report.status is not None and report.status.quarantined:
             found.append(
-                f"{name} has found {report.status.quarantined} bad copies on its disk: they are made anew from the "
-                "others; look at the disk's health."
+                f"{name} has found {report.status.quarantined} bad copies on its disk: they are recreated from the "
+                "others; check the disk's health."
             )
         if report.status is not None and report.status.damage:
             found.append(
-                f"{name} has found damage in its database ({printable(report.status.damage)}): what is not mended is "
-                "copied anew from another server while a mount is there, or by 'dfc heal'; look at the disk's health."
+                f"{name} has found damage in its database ({printable(report.status.damage)}): what is not repaired "
+                "yet is "
+                "copied again from another server by a mount, or by 'dfc heal'; check the disk's health."
             )
         noted = report.noted
         if noted is not None and is_recent(noted, now_s):
@@ -65,23 +66,23 @@ def remarks(
             last = datetime.fromtimestamp(noted.fault_ns / NS).strftime("%Y-%m-%d %H:%M")
             found.append(
                 f"{name} gave wrong answers ({noted.faults} so far, the last on {last}{what}); another copy was used "
-                "each time; look at the disk's health."
+                "each time; check the disk's health."
             )
     return found
 
 
 def is_recent(noted: Member, now_s: float) -> bool:
-    """Whether its last wrong answer is not long ago."""
+    """Whether the server's last wrong answer was recent."""
     return bool(noted.faults) and now_s - noted.fault_ns / NS < RECENT_S
 
 
 def _readable(report: ServerReport) -> tuple[bool, int]:
-    """How well its map can be read: a damaged one not at all."""
+    """How well the server's map can be read, as a sort key: a damaged one worst."""
     return (not report.status.damage, report.status.applied) if report.status else (False, 0)
 
 
 def read(cluster: ClusterLike, reports: list[ServerReport]) -> dict[int, Member]:
-    """What is noted, by the server's id; nothing if no server can tell."""
+    """What is recorded about each server, by its id; nothing if no server can tell."""
     answering = [report for report in reports if report.status is not None]
     if not answering:
         return {}
@@ -92,5 +93,5 @@ def read(cluster: ClusterLike, reports: list[ServerReport]) -> dict[int, Member]
         return {}
     try:
         return members.decode(outcome.reply.values[0])
-    except OSError:  # of a newer format: nothing that a status would fail for
+    except OSError:  # of a newer format: not a reason for `status` to fail
         return {}

@@ -1,6 +1,7 @@
-"""How the four servers are: who answers, how fast, how much room, how far its log is; and why the others do not.
+"""The state of the four servers: which answer, how fast, their free space, how far their log is; and why the others do
+not.
 
-Knows the GetStatus message and what asks all servers for it. Whatever a server does is a value here, never an
+Knows the GetStatus message, and how to send it to all servers. Whatever a server does is a value here, never an
 exception: one that refuses the user, or is not the one that the config names, has a row in the table like the others.
 """
 
@@ -33,15 +34,15 @@ class ServerReport:
     reason: str = ""
     """The problem in a few words."""
     error: DfsError | None = None
-    """It refuses the user, or is another server than the config names."""
+    """Set if the server refuses the user, or is not the one that the config names."""
     identity: bytes = b""
-    """Of its folder, if it answers."""
+    """The identity of its folder, if it answers."""
     noted: Member | None = None
-    """What the namespace knows of it."""
+    """What the namespace has recorded about it."""
 
     @property
     def is_full(self) -> bool:
-        """Whether it has no room for data: all but its reserve is used."""
+        """Whether it has no space for data: everything but its reserve is used."""
         return self.status is not None and self.status.free_bytes == 0
 
 
@@ -57,8 +58,8 @@ class ClusterLike(Protocol):
 
 
 def server_reports(cluster: ClusterLike, *, clock: Callable[[], float] = time.monotonic) -> list[ServerReport]:
-    """Ask all servers side by side, and each that answers once more: the first answer may include connecting, the
-    second is the latency."""
+    """Ask all servers at once, and each that answers a second time: the first answer may include connecting, the second
+    gives the latency."""
     found = {server.id: ServerReport(server, problem="no answer in time") for server in cluster.servers}
     for id, outcome in cluster.try_all(GetStatus(), stall_s=STALL_S).items():
         found[id] = _report(found[id].address, outcome)
@@ -80,7 +81,8 @@ def _report(
 
 
 def as_servers(reports: Iterable[ServerReport], lacks: Mapping[int, int]) -> dict[int, Server]:
-    """The reports as what the verdict is made from, by id. `lacks`: how many copies are missing on each."""
+    """The reports in the form that the verdict is made from, by id. `lacks`: the number of copies missing on each
+    server."""
     reports = list(reports)
     newest = servers.newest_slot(report.status for report in reports)
     return {report.address.id: _as_server(report, newest, lacks.get(report.address.id, 0)) for report in reports}

@@ -1,13 +1,13 @@
-"""`dfc heal --watch`: stays, and heals whenever something lacks a copy, for machines on which no mount runs.
+"""`dfc heal --watch`: keeps running, and heals whenever a copy is missing; for machines without a mount.
 
-Does what a mount's healer does (`dfsfuse.upkeep.heal.background`), at a bounded rate, by turns with all others who
-heal. What it has to say is the log of that: how it stands whenever that changes, what was healed, and servers that come
-and go. Too few servers, or none at the beginning, are waited for; a server that refuses the user, or is another one,
-ends it at the beginning, since that will not mend itself.
+It does what a mount's healer does (`dfsfuse.upkeep.heal.background`), at a limited rate, taking turns with all other
+healers. Its output is the healer's log: the overall state whenever that changes, what was healed, and servers that come
+and go. It waits while too few servers answer, even at the start; a server that refuses the user, or is a different one,
+ends it at the start, since that will not resolve itself.
 
 SIGINT and SIGTERM end it within a moment, with exit status 0. SIGHUP makes it read its config again, as a mount does
-(`dfsfuse.cli.mount.config_watch`): a machine that was replaced is what it is there for. One thread, besides those of
-the connection.
+(`dfsfuse.cli.mount.config_watch`), so that it learns the address of a replaced machine. It has one thread, besides
+those of the connection.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from dfsfuse.upkeep.heal.bandwidth import Bucket
 from dfsfuse.upkeep.map_reader import MapReader
 
 EVERY_S: Final = 600.0
-"""It looks at everything so often without a further reason."""
+"""How often it checks everything without a specific reason."""
 RETRY_S: Final = 5.0
-"""Between two attempts to connect."""
+"""Pause between two attempts to connect."""
 NEWS: Final = (
     "dfsfuse.upkeep",
     "dfsfuse.cli.mount.config_watch",
     "dfsfuse.net.lines",
     "dfsfuse.namespace.ops.server_register",
 )
-"""The logs that are shown."""
+"""The loggers whose messages are shown."""
 
 
 def watch(client: Client, *, mb_s: float) -> None:
-    """Heal until a signal comes. Raises AuthenticationError, WrongServerError and ConfigError."""
+    """Heal until a signal arrives. Raises AuthenticationError, WrongServerError and ConfigError."""
     again = threading.Event()
     with _by_signals(again) as stop:
         connection = _connected(client, stop.wait)
         if connection is not None:
-            write_line("Watching: what lacks a copy is healed. Ctrl-C ends this.")
+            write_line("Watching: missing copies are recreated. Ctrl-C ends this.")
             config = connection.config_watch()
             config.start()
             try:
@@ -89,7 +89,7 @@ def heal_until_stopped(
 
 
 def _connected(client: Client, wait: Callable[[float], bool]) -> Connection | None:
-    """The connection, as soon as enough servers answer for one; None if it was ended before."""
+    """The connection, as soon as enough servers answer; None if a signal came first."""
     said = ""
     while True:
         try:
@@ -111,7 +111,7 @@ def _read_again(config: ConfigWatch, again: threading.Event) -> None:
 
 @contextmanager
 def _by_signals(again: threading.Event) -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, instead of what they did before; SIGHUP sets `again`."""
+    """An event that SIGINT and SIGTERM set, instead of their previous effect; SIGHUP sets `again`."""
     stop = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -131,7 +131,7 @@ def _by_signals(again: threading.Event) -> Iterator[threading.Event]:
 
 @contextmanager
 def _news_shown() -> Iterator[None]:
-    """What the healer, and the connection, say in the log goes to standard output, with the time."""
+    """Send the log messages of the healer and the connection to standard output, with the time."""
     handler = logging.StreamHandler(sys.stdout)
     formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
     formatter.converter = time.localtime

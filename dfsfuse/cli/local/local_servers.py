@@ -1,8 +1,8 @@
-"""`dfsmount --local`: four servers of one's own, with no config to write.
+"""`dfsmount --local`: four private servers, with no config to write.
 
-They live under $XDG_DATA_HOME/dfsfuse/local (~/.local/share/dfsfuse/local): DFS1..DFS4, and a config made once,
-with free loopback ports and a random password. Several local mounts share them: each holds a shared lock while it is
-mounted, and the one that can get the exclusive lock at its end was the last and stops them. A killed mount loses its
+They live under $XDG_DATA_HOME/dfsfuse/local (~/.local/share/dfsfuse/local): DFS1..DFS4, and a config created once, with
+free loopback ports and a random password. Several local mounts share them: each holds a shared lock while it is
+mounted, and a mount that gets the exclusive lock when it ends is the last one and stops them. A killed mount loses its
 lock; the servers it leaves running serve the next local mount, which stops them.
 """
 
@@ -30,7 +30,7 @@ USER = "local"
 
 
 def default_folder() -> Path:
-    """Where the user's own four servers are. Raises `ServerStartError` if the user has no home."""
+    """The folder of the user's own four servers. Raises `ServerStartError` if the user has no home."""
     data = homes.data_folder()
     if data is None:
         raise ServerStartError(f"--local has no folder for its servers: {homes.NO_HOME}. Set $XDG_DATA_HOME.")
@@ -39,7 +39,7 @@ def default_folder() -> Path:
 
 @contextmanager
 def running(folder: Path) -> Iterator[ClientConfig]:
-    """Four running servers in `folder`, for as long as the block lasts. Raises `ServerStartError`."""
+    """Four running servers in `folder`, for the duration of the block. Raises `ServerStartError`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _opened(folder / "in-use.lock") as in_use:
         with _opened(folder / "starting.lock") as starting:
@@ -58,7 +58,7 @@ def running(folder: Path) -> Iterator[ClientConfig]:
 
 
 def ensure_config(folder: Path) -> ClientConfig:
-    """Make both config files, if they are not there yet, and read the client's."""
+    """Create both config files, if they do not exist yet, and read the client's."""
     client, server = folder / FILE_NAME, folder / SERVER_FILE_NAME
     if not client.exists() or not server.exists():
         password = secrets.token_urlsafe(24)
@@ -82,7 +82,7 @@ def processes_of(folder: Path, config: ClientConfig) -> list[ServerProcess]:
 def free_ports(count: int) -> list[int]:
     """Different loopback ports that nobody listens on now.
 
-    They are to be free at the next start as well, so they are not from the range for outgoing connections.
+    They should be free at the next start as well, so they are not from the range for outgoing connections.
     """
     chance = random.SystemRandom()
     with ExitStack() as opened:
@@ -98,7 +98,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Make or replace a file that only its owner can read, durably."""
+    """Create or replace a file that only its owner can read, durably."""
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     temporary.touch(mode=0o600, exist_ok=False)

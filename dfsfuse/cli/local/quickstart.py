@@ -1,9 +1,9 @@
-"""`make run` and `make stop`: four servers on this machine, and the folder mounted. For trying it out.
+"""`make run` and `make stop`: four servers on this machine, and the folder mounted, for trying dfsfuse out.
 
-The config is conf/, with passwords of this try-out's own (`dfsfuse.cli.local.tryout`).
+The config is conf/, with separate passwords for the try-out (`dfsfuse.cli.local.tryout`).
 
-Everything that is started is written down in .run/ (a pid file and a log for each server, the mountpoints, the mount's
-log), so that `stop` finds it and leaves nothing behind but the data in DFS1..DFS4. Running it twice starts only what is
+Everything that is started is recorded in .run/ (a pid file and a log for each server, the mountpoints, the mount's
+log), so that `stop` finds it and leaves nothing behind but the data in DFS1..DFS4. A second `run` starts only what is
 not running.
 """
 
@@ -52,7 +52,7 @@ def run(mountpoint: Path) -> int:
     RUN_FOLDER.mkdir(mode=0o700, exist_ok=True)
     processes = _processes()
     if any(process.is_outdated() for process in processes):
-        click.echo(f"The try-out has passwords of its own from now on, in {config_file.TRYOUT}/: starting it again.")
+        click.echo(f"The try-out now has its own passwords, in {config_file.TRYOUT}/: restarting it.")
         code = _unmount_all()
         if code != DONE:
             return code
@@ -81,7 +81,7 @@ def run(mountpoint: Path) -> int:
 
 
 def _refuse_to_cover(mountpoint: Path) -> None:
-    """Raises MountpointError for a mountpoint that holds this clone: the servers' folders would be under the mount."""
+    """Raise MountpointError for a mountpoint that contains this clone: the mount would cover the servers' folders."""
     here = Path.cwd()
     if here == mountpoint or mountpoint in here.parents:
         raise MountpointError(
@@ -104,7 +104,7 @@ def stop() -> int:
 
 
 def _unmount_all() -> int:
-    """Unmount what earlier runs mounted, and remove the folders that they made. Gives the exit code."""
+    """Unmount what earlier runs mounted, and remove the folders that they created. Returns the exit code."""
     code = DONE
     for folder, made in _recorded():
         try:
@@ -143,14 +143,14 @@ def _mount(mountpoint: Path) -> int:
 
 
 def _recorded() -> list[tuple[Path, bool]]:
-    """The mountpoints of earlier runs, and whether we made the folder."""
+    """The mountpoints of earlier runs, and whether we created the folder."""
     try:
         lines = (RUN_FOLDER / "mountpoints").read_text().split("\n")
     except FileNotFoundError:
         return []
     found: dict[Path, bool] = {}
     for line in filter(None, lines):
-        # Until version 0.1 it was the path itself, after a blank.
+        # Up to version 0.1 it was the path itself, after a space.
         how, path = json.loads(line) if line.startswith("[") else line.split(" ", 1)
         found[Path(path)] = found.get(Path(path), False) or how == "made"
     return list(found.items())

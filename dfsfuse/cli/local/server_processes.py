@@ -1,8 +1,8 @@
 """Starting and stopping `dfs-server` processes on this machine: for `dfsmount --local` and for `make run`.
 
-Knows how one server is started (its folder, port, config), where its pid and log are kept, and how to tell that it
-serves. A pid file is believed only as long as the process of that number has the server's folder on its command line:
-numbers are used again. Every wait has a deadline. No threads.
+Knows how to start a server (its folder, port, config), where its pid and log are kept, and how to tell that it serves.
+A pid file is trusted only if the process with that number has the server's folder on its command line, since pids are
+reused. Every wait has a deadline. No threads.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ STOP_TIMEOUT_S = 15.0
 
 
 class ServerStartError(DfsError):
-    """A server of our own did not start."""
+    """One of our own servers did not start."""
 
     exit_code = 6
 
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """One server of our own: where it is and how it is started. Whether it runs is asked, not remembered."""
+    """One of our own servers: its location and how it is started. Whether it runs is checked each time, not
+    remembered."""
 
     root: Path
     port: int
     config: Path
     run_folder: Path
-    """Where `NAME.pid` and `NAME.log` are."""
+    """The folder of `NAME.pid` and `NAME.log`."""
     host: str = "127.0.0.1"
 
     @property
@@ -66,7 +67,7 @@ class ServerProcess:
         return pid if b"dfs_server" in words and os.fsencode(self.root) in words else None
 
     def is_outdated(self) -> bool:
-        """Whether it runs, and with another config than it would be started with now."""
+        """Whether it runs with a different config than it would be started with now."""
         pid = self.running_pid()
         if pid is None:
             return False
@@ -75,17 +76,17 @@ class ServerProcess:
         return False
 
     def accepts(self) -> bool:
-        """Does something accept connections on its port?"""
+        """Whether something accepts connections on its port."""
         with suppress(OSError), socket.create_connection((self.host, self.port), timeout=1.0):
             return True
         return False
 
 
 def start(servers: Sequence[ServerProcess], timeout_s: float = START_TIMEOUT_S) -> list[ServerProcess]:
-    """Start those that do not run, side by side, and wait until all accept connections. Returns the started ones.
+    """Start those that are not running, in parallel, and wait until all accept connections. Returns the started ones.
 
-    Raises `ServerStartError` with the last line of the log of one that did not start; then none is left of those
-    started here.
+    Raises `ServerStartError` with the last log line of one that did not start; then all those started here have been
+    stopped.
     """
     idle = [server for server in servers if server.running_pid() is None]
     started: list[tuple[ServerProcess, subprocess.Popen[bytes]]] = []
@@ -121,10 +122,10 @@ def _wait_until_ready(server: ServerProcess, process: subprocess.Popen[bytes], d
         if process.poll() is not None or time.monotonic() > deadline:
             why = _last_line(server.log_file)
             raise ServerStartError(
-                f"{server.root.name} did not start: {why or 'it says nothing'} (log: {server.log_file})"
+                f"{server.root.name} did not start: {why or 'it gave no reason'} (log: {server.log_file})"
             )
         time.sleep(0.02)
-    process.returncode = 0  # it is to outlive us; the interpreter need not warn that it still runs
+    process.returncode = 0  # it should outlive us; keeps the interpreter from warning that it still runs
 
 
 def _last_line(file: Path) -> str:
@@ -135,7 +136,7 @@ def _last_line(file: Path) -> str:
 
 
 def stop(servers: Sequence[ServerProcess], timeout_s: float = STOP_TIMEOUT_S) -> list[ServerProcess]:
-    """End those that run: SIGTERM to all, then SIGKILL to those that do not end in time. Returns the ended ones."""
+    """Stop those that run: SIGTERM to all, then SIGKILL to those that do not end in time. Returns the stopped ones."""
     ended = []
     handles: list[tuple[ServerProcess, int]] = []
     for server in servers:
@@ -152,7 +153,7 @@ def stop(servers: Sequence[ServerProcess], timeout_s: float = STOP_TIMEOUT_S) ->
             if not select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
-            with suppress(ChildProcessError):  # not ours: somebody else started it
+            with suppress(ChildProcessError):  # not our child: another process started it
                 os.waitid(os.P_PIDFD, handle, os.WEXITED)
             ended.append(server)
     finally:

@@ -1,13 +1,14 @@
-"""The config of the try-out that `make run` starts: conf/, with passwords that nobody else knows.
+"""The config of the try-out that `make run` starts: conf/, with secret passwords.
 
-conf/ is an example, and its passwords are known to everybody. So servers and client of the try-out read two files of
-their own in tryout/, a folder that only its owner can enter. They say what conf/ says, but for passwords from the
-example: each is replaced by a random one, made once and kept in these files. A password that was changed in conf/
-stays. Data in DFS1 to DFS4 belongs to users, not to passwords, so a try-out that was made with the example's goes on.
+conf/ is an example, and its passwords are known to everybody. So the servers and the client of the try-out read two
+separate files in tryout/, a folder that only its owner can enter. They have the same contents as conf/, except that
+each password from the example is replaced by a random one, which is generated once and kept in these files. A password
+that was changed in conf/ stays. Data in DFS1 to DFS4 belongs to users, not to passwords, so a try-out that was created
+with the example's passwords continues to work.
 
-`dfc` and `dfsmount` find tryout/dfc.yaml by themselves when they are run in this folder (`config_file.find`).
+`dfc` and `dfsmount` find tryout/dfc.yaml automatically when they are run in this folder (`config_file.find`).
 
-No threads. Files are written durably and at once, and only if they change.
+No threads. Files are replaced durably and atomically, and only if they change.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from dfsfuse.cli.local import local_servers
 
 SERVER_FILE_NAME: Final = local_servers.SERVER_FILE_NAME
 EXAMPLE_PASSWORDS: Final = frozenset(("alice-secret", "bob-secret"))
-_HEADING: Final = "# Made by `make run` from {source}: change it there. The passwords are this try-out's own.\n"
+_HEADING: Final = "# Made by `make run` from {source}: change it there. The passwords belong to this try-out only.\n"
 
 
 def ensure(example: Path, folder: Path) -> None:
-    """Bring both files in `folder` up to date with those in `example`; passwords once made are kept.
+    """Update both files in `folder` from those in `example`; generated passwords are kept.
 
     Raises `ConfigError` if a file cannot be read, and OSError if one cannot be written.
     """
@@ -57,7 +58,7 @@ def _is_example(entry: object) -> bool:
 
 
 def _mapping(file: Path) -> dict[str, object]:
-    """What the file says; whether the keys are right is found out by those who read what is made of it."""
+    """The contents of the file; the keys are checked by the programs that read the result."""
     content = config_file.load(file)
     if not isinstance(content, Mapping):
         raise ConfigError(f"{file}: found no keys; expected a config like that of the project's conf/")
@@ -65,7 +66,7 @@ def _mapping(file: Path) -> dict[str, object]:
 
 
 def _passwords(file: Path) -> dict[str, str]:
-    """The passwords that were made before."""
+    """The passwords that were generated before."""
     if not file.exists():
         return {}
     users = _mapping(file).get("users")

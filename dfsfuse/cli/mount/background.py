@@ -1,13 +1,14 @@
-"""Going to the background only when the work has begun, and telling the one who waits how that went.
+"""Goes to the background only when the work has begun, and reports the outcome to the waiting parent.
 
 `run` forks before there is any thread or connection. The child does the work and reports through a pipe: "ready", or a
-sentence and an exit code. The parent prints the sentence, if there is one, and returns the code; it waits no longer
-than its deadline and then ends the child.
+sentence and an exit code. The parent prints the sentence, if there is one, and returns the code; it waits until its
+deadline at most and then ends the child.
 
-The child leaves its parent's session when it is ready and not before: autofs and systemd's automount know those who are
-making a mount by their process group, and whoever is in another one waits at the mountpoint for the mount to be made.
+The child leaves its parent's session when it is ready and not before: autofs and systemd's automount recognise the
+processes that are making a mount by their process group; a process in another group would block at the mountpoint until
+the mount is made.
 
-The child's standard error goes to the log file, because libraries complain there (libfuse does).
+The child's standard error goes to the log file, because libraries such as libfuse write their complaints there.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from dfsfuse.mount.errors import MountTimeoutError
 START_TIMEOUT_S = 20.0
 _TEXT_MAX = 8000
 _MAX_REPORT_BYTES = 100 + 12 * _TEXT_MAX
-"""A character takes twelve bytes in JSON at most, as two surrogates."""
+"""A character takes at most twelve bytes in JSON, as two surrogates."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the child says of its start."""
+    """The child's report about its start."""
 
     exit_code: int
     text: str = ""
 
 
 class Reporter:
-    """The child's end of the pipe. The first report counts, later ones are dropped. With one of success the child
+    """The child's end of the pipe. The first report counts, later ones are dropped. After reporting success the child
     leaves its parent's session."""
 
     def __init__(self, descriptor: int) -> None:
@@ -61,9 +62,9 @@ class Reporter:
 
 
 def run(work: Callable[[Reporter], int], *, log_file: Path, timeout_s: float = START_TIMEOUT_S) -> Report:
-    """Run `work` in a child of its own. Returns in the parent only, with the child's report.
+    """Run `work` in a child process. Returns only in the parent, with the child's report.
 
-    `work` gets the reporter, must not let exceptions out, and returns the child's exit code.
+    `work` gets the reporter, must not raise, and returns the child's exit code.
     """
     assert threading.active_count() == 1, "fork before the first thread"
     reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -74,7 +75,7 @@ def run(work: Callable[[Reporter], int], *, log_file: Path, timeout_s: float = S
         code = FAILED
         try:
             code = work(Reporter(writer))
-        except BaseException:  # noqa: BLE001 (the child has no other place to say it)
+        except BaseException:  # noqa: BLE001 (the child cannot report it in any other way)
             traceback.print_exc()
         finally:
             os._exit(code)
@@ -108,7 +109,7 @@ def _await_report(reader: int, child: int, log_file: Path, timeout_s: float) -> 
             _end(child)
             return Report(
                 MountTimeoutError.exit_code,
-                f"It did not start within {timeout_s:.0f} s and was ended. Its log: {log_file}",
+                f"The mount did not start within {timeout_s:.0f} s and was stopped. Its log: {log_file}",
             )
         block = os.read(reader, 4096)
         if not block:
@@ -118,11 +119,11 @@ def _await_report(reader: int, child: int, log_file: Path, timeout_s: float) -> 
         fields = json.loads(data)
         return Report(int(fields["exit_code"]), str(fields["text"]))
     except (ValueError, KeyError, TypeError):
-        return Report(FAILED, f"It ended before it was ready. Its log: {log_file}")
+        return Report(FAILED, f"The mount ended before it was ready. Its log: {log_file}")
 
 
 def _end(child: int) -> None:
-    """Ask it to end, and make it end if it does not within two seconds."""
+    """Ask the child to end, and kill it if it does not within two seconds."""
     exited = os.pidfd_open(child)
     try:
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -1,12 +1,12 @@
-"""A running mount learns that a server has moved: its config file is read again on SIGHUP, and while a server is
-missing whenever the file has changed, or the one that has the password.
+"""Lets a running mount learn that a server has moved: the config file is read again on SIGHUP, and, while a server is
+missing, whenever the file or the separate password file has changed.
 
-Taken over are the servers' addresses, and the password. What a mount cannot change under its files is refused with a
-sentence in the log, and the config that it has stays: another user, other names or another order of the servers, a
-file that is no config. Whether the server at a new address is the right one is found out by talking to it, as always:
-it must prove that it knows the user, have the name that the config says, and no other server's folder.
+The servers' addresses and the password are taken over. Anything that a mount cannot change under its open files (a
+different user, different names or another order of the servers, an invalid file) is refused with a sentence in the log,
+and the old config stays. Whether the server at a new address is the right one is found out by connecting, as always: it
+must prove that it knows the user, have the name that the config says, and must not have another server's folder.
 
-Threads: its own, which looks at the file every `EVERY_S` at most while a server is missing; `read_again` by any.
+Threads: its own, which checks the file at most every `EVERY_S` while a server is missing; `read_again` by any.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class ConfigWatch:
         environment: Mapping[str, str] | None = None,
         may_open: Callable[[Path], bool] = lambda _: True,
     ) -> None:
-        """`may_open`: whether a file may be opened. One below our own mountpoint must not be: we would wait for
-        ourselves."""
+        """`may_open` decides whether a file may be opened. A file below our own mountpoint must not be: the process
+        would wait for itself."""
         self._cluster = cluster
         self._config = config
         self._environment = os.environ if environment is None else environment
@@ -65,23 +65,23 @@ class ConfigWatch:
         self._thread.close()
 
     def step(self) -> None:
-        """Read the file again if a server is missing and the file has changed since it was read."""
+        """Read the file again if a server is missing and the file has changed since it was last read."""
         if len(self._cluster.usable()) < len(self._config.servers) and self._mark() != self._seen:
             self.read_again("a server is missing, and the file has changed")
 
     def read_again(self, why: str) -> None:
-        """Read the file, and take over what may be. Raises nothing that is to be foreseen."""
+        """Read the file, and take over what may change. Raises no expected errors."""
         with self._lock:
             self._seen = self._mark()
             path = self._config.path
             try:
                 new = read_config(path, self._environment, self._may_open)
             except ConfigError as error:
-                log.error("the config cannot be used, and the mount goes on with what it has: %s", error)  # noqa: TRY400
+                log.error("the config cannot be used, and the mount goes on with its old one: %s", error)  # noqa: TRY400
                 return
             problem = cannot_change(self._config, new)
             if problem:
-                log.error("%s: %s; the mount goes on with what it has", path, problem)
+                log.error("%s: %s; the mount goes on with its old config", path, problem)
                 return
             changes = what_changed(self._config, new)
             self._config = new
@@ -90,7 +90,7 @@ class ConfigWatch:
             log.info("%s was read again (%s): %s", path, why, "; ".join(changes) or "nothing has changed")
 
     def _mark(self) -> object:
-        """Another one when the file has changed, or that of the password."""
+        """A value that changes when the file or the password file has changed."""
         return tuple(map(self._mark_of, filter(None, (self._config.path, self._config.password_file))))
 
     def _mark_of(self, file: Path) -> object:
@@ -104,24 +104,25 @@ class ConfigWatch:
 
 
 def cannot_change(old: ClientConfig, new: ClientConfig) -> str:
-    """Why a mount with the old config cannot go on with the new one, as a sentence; empty if it can."""
+    """Why a mount with the old config cannot take over the new one, as a sentence; empty if it can."""
     if new.credentials.username != old.credentials.username:
         return (
-            f"the user is {new.credentials.username} now, and the mount is of {old.credentials.username}: mount again"
+            f"the user is now {new.credentials.username}, but the mount belongs to {old.credentials.username}: mount "
+            "again"
         )
     names = [[server.name for server in config.servers] for config in (old, new)]
     if names[0] != names[1]:
         return (
-            f"the servers are {', '.join(names[1])} now, and this namespace is on {', '.join(names[0])}, "
+            f"the servers are now {', '.join(names[1])}, but this namespace is on {', '.join(names[0])}, "
             "in this order: only their addresses may change"
         )
     return ""
 
 
 def what_changed(old: ClientConfig, new: ClientConfig) -> list[str]:
-    """What is different, as parts of a sentence. No password is in it."""
+    """The differences, as parts of a sentence. Never contains a password."""
     moved = [
-        f"{after.name} is at {_address(after)} now, it was at {_address(before)}"
+        f"{after.name} is now at {_address(after)} (formerly {_address(before)})"
         for before, after in zip(old.servers, new.servers, strict=True)
         if (before.host, before.port) != (after.host, after.port)
     ]

@@ -1,7 +1,8 @@
-"""`dfsmount`: the command line. What is asked, in which order it is checked, and the one place where its errors end.
+"""`dfsmount`: the command line: its options, the order in which they are checked, and the one place where its errors
+are handled.
 
-    mount       config, mountpoint and FUSE are checked first; then to the background; connect, mount, report, serve
-    unmount     `-u`: everything about it is in `dfsfuse.mount.unmounting`
+    mount       checks config, mountpoint and FUSE; goes to the background; connects, mounts, reports, serves
+    unmount     `-u`: see `dfsfuse.mount.unmounting`
 
 Without -f the parent returns when the mount works, or says why it does not. The exit codes are in
 `dfsfuse.cli.exit_codes`.
@@ -36,25 +37,26 @@ from dfsfuse.mount.options import MountOptions
 
 PROGRAM = "dfsmount"
 TURN_S = 0.001
-"""How long a thread may compute while another one waits for the interpreter, as in `dfs_server.daemon`: who uses a
-mount needs it at each answer of a server, and must not wait 5 ms each time while the mount heals or compacts."""
+"""How long a thread may compute while another one waits for the interpreter, as in `dfs_server.daemon`: a program that
+uses a mount needs the interpreter for each answer of a server, and must not wait 5 ms each time while the mount heals
+or compacts."""
 log = logging.getLogger("dfsfuse.cli.mount.dfsmount")  # also when it is run as __main__
 
 EPILOG = """\b
-Options after -o (comma lists; more than one -o is fine):
-  durability=close|fsync   when is it on the servers' disks: at close() (default), or only at fsync()
-  incomplete=suffix|eio|eremoteio   what cannot be put together is NAME [incomplete] (default), or does not open
+Options after -o (comma-separated; -o can be repeated):
+  durability=close|fsync   when data is on the servers' disks: at close() (default), or only at fsync()
+  incomplete=suffix|eio|eremoteio   files that cannot be assembled: NAME [incomplete] (default), or not opened
                            (for backups)
-  commit=SECONDS           what is written to a file that stays open is saved after so long (default 1)
+  commit=SECONDS           save data of a file that stays open after this time (default 1)
   cache=SIZE               memory for file data, like 256M (default 128M)
   log=FILE                 where the background process writes its log
-  binding=auto|kernel|fusepy   how the kernel is spoken to (auto: by ourselves where that works, else by libfuse 2)
-  lock_timeout=SECONDS     others may have this mount's locks when it was not heard of for so long (default 10)
-  unmount_timeout=SECONDS  keep in a local folder what cannot be saved for so long at the end (default 30)
-  wait=SECONDS             wait so long for servers to return, rather than fail with EIO or EROFS (default 0)
-  heal_mb_s=N              heal what lacks a copy with at most N megabytes a second (default 32; 0: not at all)
+  binding=auto|kernel|fusepy   how to talk to the kernel (auto: directly where that works, else through libfuse 2)
+  lock_timeout=SECONDS     others may take this mount's locks after this time without a sign of life (default 10)
+  unmount_timeout=SECONDS  at the end, keep data in a local folder if it cannot be saved for this long (default 30)
+  wait=SECONDS             wait this long for servers to return, rather than fail with EIO or EROFS (default 0)
+  heal_mb_s=N              recreate missing copies at no more than N megabytes a second (default 32; 0: not at all)
   nonempty                 mount over a folder that is not empty
-  relatime|strictatime|noatime   does reading change the time of access (default: once a day, and after a change)
+  relatime|strictatime|noatime   when reading updates the access time (default: once a day, and after a change)
   ro, allow_other, noexec, attr_timeout=S, entry_timeout=S, ...   as for every FUSE mount
 """
 
@@ -78,7 +80,7 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
 
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("mountpoint", type=Path)  # click.Path would look at it, and wait if it hangs
+@click.argument("mountpoint", type=Path)  # click.Path would stat it, and block if it hangs
 @click.option(
     "--config",
     metavar="FILE",
@@ -87,9 +89,9 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
 )
 @click.option("-o", "option_lists", metavar="OPTIONS", multiple=True, help="Mount options, see below.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
-@click.option("--local", is_flag=True, help="Need no config: start four servers of your own under your data folder.")
+@click.option("--local", is_flag=True, help="Needs no config: starts its own four servers under your data folder.")
 @click.option("-u", "--unmount", is_flag=True, help="Unmount MOUNTPOINT and wait until everything is on the servers.")
-@click.option("-z", "--lazy", is_flag=True, help="With -u: even if programs use it.")
+@click.option("-z", "--lazy", is_flag=True, help="With -u: even if programs are using it.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
 def cli(
@@ -102,22 +104,23 @@ def cli(
     lazy: bool,
     verbose: bool,
 ) -> int:
-    """Mount the folder that is on four servers at MOUNTPOINT, or unmount it (-u).
+    """Mount the folder that is stored on four servers at MOUNTPOINT, or unmount it (-u).
 
     The config is FILE, or else $DFS_CONFIG, ./tryout/dfc.yaml, ./conf/dfc.yaml or ~/.config/dfsfuse/dfc.yaml.
     """
     if unmount:
         return end(mountpoint, lazy=lazy)
     if lazy:
-        raise click.UsageError("-z goes with -u")
+        raise click.UsageError("-z can only be used with -u")
     if local and config is not None:
-        raise click.UsageError("--local needs no --config: it makes its own")
+        raise click.UsageError("--local cannot be used with --config: it creates its own config")
     parsed = options.parse(option_lists, as_root=os.geteuid() == 0)
     return mount(Request(mountpoint, config, local, foreground, verbose, parsed))
 
 
 def end(mountpoint: Path, *, lazy: bool, force: bool = False, is_quiet: bool = False) -> int:
-    """Unmount, and say what could not be saved. Returns the exit code. Raises as `unmounting.unmount`."""
+    """Unmount, and report data that could not be saved. Returns the exit code. Raises the same as
+    `unmounting.unmount`."""
     from dfsfuse.cli.mount import ending
 
     mountpoint, began_ns = mountpoints.absolute(mountpoint), time.time_ns()
@@ -131,13 +134,13 @@ def end(mountpoint: Path, *, lazy: bool, force: bool = False, is_quiet: bool = F
 
 
 def mount(request: Request) -> int:
-    """Mount, and serve it here (`-f`) or in the background. Returns the exit code."""
+    """Mount, and serve the mount here (`-f`) or in the background. Returns the exit code."""
     config = None if request.local else load_config(request.config)
     for warning in config.warnings if config else ():
         click.echo(f"{PROGRAM}: warning: {warning}", err=True)
     mountpoint = mountpoints.absolute(request.mountpoint)
     if unmounting.remove_stale(mountpoint):
-        click.echo(f"{PROGRAM}: {mountpoint}: unmounted what a killed dfsmount had left here", err=True)
+        click.echo(f"{PROGRAM}: {mountpoint}: removed the stale mount that a killed dfsmount had left here", err=True)
     mountpoints.check(mountpoint, allow_nonempty=request.options.nonempty)
     covering.refuse(mountpoint, covering.of_every_mount())
     covering.refuse(mountpoint, covering.servers_below(mountpoint))
@@ -147,7 +150,7 @@ def mount(request: Request) -> int:
     request = replace(request, options=choice.choose(request.options))
     libfuse.require(library=request.options.binding == "fusepy")
     if request.foreground:
-        os.chdir("/")  # the folder we are in may be about to be covered
+        os.chdir("/")  # the current folder may be about to be covered
         _log_to(logging.StreamHandler(), request.verbose)
         return _serve(request, config, mountpoint, lambda _: None)
     log_file = request.options.log_file or mount_log.default_file(mountpoint)
@@ -175,9 +178,9 @@ def _in_background(
     began_at = os.fstat(2).st_size
     try:
         code = _serve(request, config, mountpoint, lambda remark: report(Report(DONE, remark)))
-    except BaseException as error:  # the child's last words go to the parent and the log
-        foreseen = isinstance(error, DfsError)
-        log.error("%s: the mount ended: %s", mountpoint, error, exc_info=None if foreseen else error)  # noqa: TRY400
+    except BaseException as error:  # the child reports its last error to the parent and the log
+        is_expected = isinstance(error, DfsError)
+        log.error("%s: the mount ended: %s", mountpoint, error, exc_info=None if is_expected else error)  # noqa: TRY400
         text = str(error) or type(error).__name__
         if isinstance(error, FuseMissingError):
             text += _complaints_since(began_at)
@@ -189,7 +192,7 @@ def _in_background(
 
 
 def _complaints_since(offset: int) -> str:
-    """What libfuse wrote to standard error, which is the log file."""
+    """The messages that libfuse wrote to standard error, which is the log file."""
     with Path("/proc/self/fd/2").open(errors="replace") as written:
         written.seek(offset)
         found = [line.strip() for line in written if line.startswith("fuse")]
@@ -209,7 +212,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
         on_ready(remark)
 
     if request.options.why_fusepy:
-        log.info("%s: fusepy is used: %s", mountpoint, request.options.why_fusepy)
+        log.info("%s: using fusepy: %s", mountpoint, request.options.why_fusepy)
     sys.setswitchinterval(TURN_S)
     patience_s = request.options.unmount_timeout_s
     with (
@@ -219,7 +222,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
     ):
         session = open_for_mount(connected_to, request.options)
         mount_options = options.named(request.options, source_of(connected_to))
-        reminder = ending.waiting(session.namespace())  # now: the folder may be about to be covered
+        reminder = ending.waiting(session.namespace())  # now, because the folder may be about to be covered
         with ending.saved(session, mountpoint, patience_s):
             watch = ConfigWatch(
                 session.cluster, connected_to, may_open=lambda path: not covering.covers(mountpoint, path)
@@ -229,13 +232,14 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
                 bindings.serve(session.vfs, mountpoint, mount_options, ready, lambda: watch.read_again("SIGHUP"))
             finally:
                 watch.close()
-            log.info("%s: unmounted; writing out what is left", mountpoint)
+            log.info("%s: unmounted; saving the remaining data", mountpoint)
     log.info("%s: done", mountpoint)
     return DONE
 
 
 def missing_servers(mountpoint: Path, missing: Sequence[str]) -> str:
-    """What to say when it is mounted and some servers are missing; of each a text that names it. Empty if none is."""
+    """The message for a successful mount with missing servers; `missing` has a text for each. Empty if none is
+    missing."""
     if not missing:
         return ""
     if len(missing) == 1:
@@ -246,8 +250,8 @@ def missing_servers(mountpoint: Path, missing: Sequence[str]) -> str:
 
 
 def source_of(config: ClientConfig) -> str:
-    """What the mount table and `df` show as the source: `alice@10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4`, with the ports
-    only where they tell the servers apart."""
+    """The source that the mount table and `df` show: `alice@10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4`, with ports only where
+    they are needed to distinguish the servers."""
     hosts = [f"[{server.host}]" if ":" in server.host else server.host for server in config.servers]
     ports = [str(server.port) for server in config.servers]
     if len(set(hosts)) == 1:
@@ -270,13 +274,13 @@ def _log_to(handler: logging.Handler, verbose: bool) -> None:
 
 
 def run(arguments: list[str] | None = None, command: click.Command = cli, program: str = PROGRAM) -> int:
-    """Run one command line, report what goes wrong, and give the exit code."""
+    """Run one command line, report errors, and return the exit code."""
     try:
         outcome = command_line.invoke(command, sys.argv[1:] if arguments is None else arguments, program)
     except click.ClickException as error:
         _complain(program, command_line.usage_sentence(error, program))
         return USAGE
-    except BrokenPipeError:  # of standard output: one of a connection is a DfsError
+    except BrokenPipeError:  # of standard output: on a connection it would be a DfsError
         command_line.drop_output()
         return OUTPUT_CLOSED
     except (DfsError, ConfigError, OSError) as error:
@@ -285,14 +289,14 @@ def run(arguments: list[str] | None = None, command: click.Command = cli, progra
     except (KeyboardInterrupt, click.Abort):
         return exit_code_of(KeyboardInterrupt())
     except Exception as error:  # this is where every error ends
-        _complain(program, f"this should not have happened: {error!r}")
-        log.exception("unforeseen")
+        _complain(program, f"unexpected error: {error!r} (this is a bug in dfsfuse: please report it)")
+        log.exception("unexpected exception")
         return FAILED
     return outcome if isinstance(outcome, int) else DONE
 
 
 def _complain(program: str, sentence: str) -> None:
-    with suppress(OSError):  # there is nobody to tell
+    with suppress(OSError):  # nobody is listening
         click.echo(f"{program}: {sentence}", err=True)
 
 

@@ -1,8 +1,8 @@
-"""The end of a mount: all is saved, or what could not be is kept in a local folder, and that is said in one sentence.
+"""The end of a mount: all data is saved, or the rest is kept in a local folder, and one sentence reports that.
 
-Bounded: it goes on as long as something is saved, and `patience_s` without that at most. Then what is left is written
-to the first of the user's state folders that takes it (`dfsfuse.upkeep.recovery.kept`), from which `dfc recover` puts
-it onto the servers.
+Bounded: saving goes on for as long as it makes progress, and at most `patience_s` without any. Then the rest is written
+to the first usable state folder of the user (`dfsfuse.upkeep.recovery.kept`), from which `dfc recover` writes it to the
+servers.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _NAMES_MAX = 10
 
 @contextmanager
 def saved(session: Session, mountpoint: Path, patience_s: float) -> Iterator[None]:
-    """A mount's session: when the block ends, all is saved or kept, and the session is closed.
+    """A mount's session: when the block ends, all data is saved or kept, and the session is closed.
 
-    Raises `UnavailableError` with the one sentence to tell if something was kept instead of saved.
+    Raises `UnavailableError` with the sentence to report if data was kept instead of saved.
     """
     with session:
-        namespace = session.namespace()  # later nobody may be there to tell
+        namespace = session.namespace()  # now, since later no server may answer
         yield
         failure = session.vfs.ending.save_all(patience_s, time.sleep)
         if failure is None:
@@ -51,7 +51,7 @@ def saved(session: Session, mountpoint: Path, patience_s: float) -> Iterator[Non
 
 
 def keep(session: Session, namespace: Namespace, mountpoint: Path, failure: Exception) -> str:
-    """Keep what is unsaved. Gives the sentence about it."""
+    """Keep unsaved data. Returns the sentence about it."""
     files = session.vfs.ending.left_over()
     now_ns = time.time_ns()
     manifest = Manifest(
@@ -74,24 +74,24 @@ def keep(session: Session, namespace: Namespace, mountpoint: Path, failure: Exce
 
 
 def name_of(manifest: Manifest) -> str:
-    """The name of its folder: when, and which process."""
+    """The name of its folder: the time and the process."""
     return f"{datetime.fromtimestamp(manifest.ended_ns / 1e9, UTC):%Y%m%dT%H%M%SZ}-{manifest.pid}"
 
 
 def told(kept: Kept) -> str:
-    """One sentence about what was kept."""
+    """One sentence about the kept data."""
     files = kept.manifest.files
     missing = sum(file.missing_bytes for file in files)
     lost = f" {human_size(missing)} of it did not fit on this machine's disk and is lost." if missing else ""
     return (
         f"{counted(len(files), 'file')} ({human_size(sum(file.size for file in files))}) could not be saved: "
         f"{kept.manifest.why.rstrip('.')}. Kept in {kept.folder} (names.txt lists them).{lost} "
-        "'dfc recover' shows them, 'dfc recover --apply' puts them onto the servers."
+        "'dfc recover' shows them, 'dfc recover --apply' writes them to the servers."
     )
 
 
 def of_mount(mountpoint: Path, since_ns: int) -> list[Kept]:
-    """What a mount there has kept that ended after this moment."""
+    """The data kept by a mount at this mountpoint that ended after this moment."""
     return [
         one
         for one in kept_on_this_machine()[0]
@@ -100,14 +100,14 @@ def of_mount(mountpoint: Path, since_ns: int) -> list[Kept]:
 
 
 def waiting(namespace: Namespace) -> str:
-    """A sentence about what earlier mounts of this namespace could not save; empty if there is nothing."""
+    """A sentence about data that earlier mounts of this namespace could not save; empty if there is none."""
     found = [one for one in kept_on_this_machine()[0] if one.manifest.namespace.is_same_as(namespace)]
     if not found:
         return ""
     count = sum(len(one.manifest.files) for one in found)
     return (
         f"an earlier mount could not save {counted(count, 'file')}, which this machine keeps: "
-        "'dfc recover' shows them, 'dfc recover --apply' puts them onto the servers"
+        "'dfc recover' shows them, 'dfc recover --apply' writes them to the servers"
     )
 
 

@@ -1,11 +1,11 @@
-"""The log of a mount's process: where it is, and a handler that goes on when the mount covers it.
+"""The log of a mount's process: its location, and a handler that keeps working when the mount covers it.
 
-A mount may lie over the folder that holds its own log (somebody's home). Opened by its path, the log would then be
-looked for in the mount, by the process that is to answer for it. So the folder is opened before the mount is made, and
-every later open and rename goes by that descriptor: into the folder below the mount.
+A mount may cover the folder that holds its own log (a home folder). Opened by its path, the log would then be looked up
+in the mount, by the very process that serves the mount. So the folder is opened before mounting, and every later open
+and rename is relative to that descriptor: in the folder beneath the mount.
 
-Each mountpoint has a log of its own: its name is made of the mountpoint's last part, for people, and of a digest of
-the whole path. Threads: the handler's own lock, as with every `logging.Handler`.
+Each mountpoint has its own log: its name consists of the mountpoint's last part, for people, and a digest of the whole
+path. Threads: the handler's own lock, as with every `logging.Handler`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from dfsfuse.mount import state_folders
 LOG_BYTES: Final = 4 * 1024 * 1024
 LOG_BACKUPS: Final = 2
 _NAME_MAX_BYTES: Final = 200
-"""A file's name has at most 255 bytes, and the digest and the number of an older log come after this."""
+"""A file name has at most 255 bytes, and the digest and the number of an older log are appended to this."""
 
 
 def default_file(mountpoint: Path) -> Path:
-    """$XDG_STATE_HOME/dfsfuse/mount-NAME-DIGEST.log for `mountpoint` (as `mountpoints.absolute` gives it), or another
-    folder where that one cannot be used (`state_folders`). Raises `MountpointError` if there is none."""
+    """$XDG_STATE_HOME/dfsfuse/mount-NAME-DIGEST.log for `mountpoint` (as returned by `mountpoints.absolute`), or in
+    another folder if that one cannot be used (`state_folders`). Raises `MountpointError` if there is none."""
     return state_folders.usable(mountpoint) / file_name(mountpoint)
 
 
 def file_name(mountpoint: Path) -> str:
-    """The name of the log for `mountpoint`: no two mountpoints share one, and it is never too long for a file."""
+    """The name of the log for `mountpoint`: different for each mountpoint, and never too long for a file name."""
     digest = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:8]
     name = os.fsencode(mountpoint.name)[:_NAME_MAX_BYTES].decode(errors="ignore")
     name = "".join(character if character.isprintable() else "_" for character in name)
@@ -41,10 +41,10 @@ def file_name(mountpoint: Path) -> str:
 
 
 class HeldLog(logging.StreamHandler[TextIOWrapper]):
-    """Appends to `file`, which it moves to `file`.1 and so on when it is full, by its folder's descriptor only."""
+    """Appends to `file`, which is renamed to `file`.1 and so on when it is full, using only its folder's descriptor."""
 
     def __init__(self, file: Path, *, max_bytes: int = LOG_BYTES, backups: int = LOG_BACKUPS) -> None:
-        """Raises OSError if the log cannot be written."""
+        """Open the log. Raises OSError if it cannot be written."""
         self._names = [file.name, *(f"{file.name}.{number}" for number in range(1, backups + 1))]
         self._max_bytes = max_bytes
         self._folder = os.open(file.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -57,7 +57,7 @@ class HeldLog(logging.StreamHandler[TextIOWrapper]):
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
         if self.stream.tell() >= self._max_bytes:
-            with suppress(OSError):  # then this one grows, and the next line tries again
+            with suppress(OSError):  # the current file then grows, and the next line tries again
                 self._rotate()
 
     def _rotate(self) -> None:
@@ -76,5 +76,5 @@ class HeldLog(logging.StreamHandler[TextIOWrapper]):
     def close(self) -> None:
         super().close()
         self.stream.close()
-        with suppress(OSError):  # closed before: logging closes all handlers once more at the end
+        with suppress(OSError):  # already closed: logging closes all handlers again at the end
             os.close(self._folder)

@@ -1,11 +1,11 @@
-"""`mount.dfs`: what mount(8) runs for `mount -t fuse.dfs CONFIG MOUNTPOINT` and for such lines of /etc/fstab.
+"""`mount.dfs`: the helper that mount(8) runs for `mount -t fuse.dfs CONFIG MOUNTPOINT` and for such lines of
+/etc/fstab.
 
 For a type `fuse.dfs`, mount(8) looks for a helper /sbin/mount.fuse.dfs (and for `dfs`, /sbin/mount.dfs), and runs it
-with source, mountpoint, `-o` and the options, and those of its own flags that a helper is to know.
-`make install-mount-helper` puts it there. The source is the client's config file, and the mount table shows it as the
-source, which is how `mount -a` sees that a line is mounted already. All else is as with `dfsmount`, which it stands on.
-
-Exit codes are those of mount(8): scripts and systemd expect them, and not those of `dfsmount`.
+with source, mountpoint, `-o` and the options, and the flags of its own that concern a helper. `make
+install-mount-helper` puts it there. The source is the client's config file, and the mount table shows it as the source,
+by which `mount -a` recognises that a line is already mounted. Everything else is as with `dfsmount`, which it builds
+on. Exit codes are those of mount(8), not those of `dfsmount`: scripts and systemd expect them.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _CODES = {DONE: DONE, USAGE: MOUNT_USAGE, INTERRUPTED: MOUNT_INTERRUPTED}
 @click.argument("config", type=click.Path(path_type=Path, readable=False))
 @click.argument("mountpoint", type=Path)  # as in dfsmount
 @click.option("-o", "option_lists", metavar="OPTIONS", multiple=True, help="Mount options, as for dfsmount.")
-@click.option("-f", "fake", is_flag=True, help="Check everything, and do not mount.")
+@click.option("-f", "fake", is_flag=True, help="Check everything, but do not mount.")
 @click.option("-n", "no_mtab", is_flag=True, expose_value=False, help="Ignored: there is no /etc/mtab to write.")
-@click.option("-s", "sloppy", is_flag=True, help="Leave out options that nobody knows.")
+@click.option("-s", "sloppy", is_flag=True, help="Ignore unknown options.")
 @click.option("-t", "fs_type", metavar="TYPE", expose_value=False, help="Ignored: there is only one type.")
 @click.option("-v", "verbose", is_flag=True, help="Log more.")
 def cli(config: Path, mountpoint: Path, option_lists: tuple[str, ...], fake: bool, sloppy: bool, verbose: bool) -> int:
     """Mount the folder that the client's CONFIG (dfc.yaml) names at MOUNTPOINT. For mount(8); people use dfsmount."""
-    # First, so that `-o fsname=` wins. A comma cannot be said in a list of options.
+    # First, so that `-o fsname=` overrides it. A list of options cannot contain a comma.
     source = () if "," in str(config) else (f"fsname={config}",)
     parsed = options.parse((*source, *option_lists), as_root=os.geteuid() == 0, sloppy=sloppy)
     if fake:
@@ -51,7 +51,7 @@ def cli(config: Path, mountpoint: Path, option_lists: tuple[str, ...], fake: boo
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command line, report what goes wrong, and give mount(8)'s exit code."""
+    """Run one command line, report errors, and return mount(8)'s exit code."""
     return _CODES.get(dfsmount.run(arguments, cli, PROGRAM), MOUNT_FAILED)
 
 

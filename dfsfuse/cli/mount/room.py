@@ -1,10 +1,9 @@
-"""How much room there is for files on the four servers together, for statfs.
+"""The space available for files on the four servers together, for statfs.
 
-Every byte of a file is on two servers, and the pieces of a file are spread evenly, so there is half as much room as the
-servers' disks have together. Servers on one host that report the same size share a disk (everything on one laptop),
-which counts once. Servers that do not answer count nothing. Knows the GetStatus message; asks at most once per second.
-
-Threads: any; one asks, the others wait for the answer.
+Every byte of a file is on two servers, and the pieces of a file are spread evenly, so the available space is half of
+what the servers' disks have together. Servers on one host that report the same size share a disk (everything on one
+laptop), which counts once. Servers that do not answer are not counted. Knows the GetStatus message; asks at most once
+per second. Threads: any; one asks, the others wait for the answer.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ MAX_AGE_S = 1.0
 
 
 class RoomGauge:
-    """Call it for the room there is."""
+    """Call it to get the available space."""
 
     def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
         self._cluster = cluster
@@ -51,7 +50,7 @@ class RoomGauge:
 
 
 def room_of(servers: Iterable[tuple[str, ServerStatus]]) -> Room:
-    """The room for files, from each server's host and status."""
+    """The space for files, from each server's host and status."""
     disks: dict[tuple[str, int], int] = {}
     for host, status in servers:
         disk = (host, status.total_bytes)

@@ -1,4 +1,4 @@
-"""Which files cannot be put together from the servers that answer, and what a program is shown of them.
+"""Which files cannot be assembled from the servers that answer, and what a program is shown of them.
 
 That is decided by a `Policy`:
 
@@ -37,7 +37,7 @@ VERDICTS_MAX: Final = 100_000
 
 
 class Policy(Enum):
-    """What is shown of files that cannot be put together. See the module."""
+    """What is shown of files that cannot be assembled. See the module."""
 
     MARK = auto()
     REFUSE = auto()
@@ -108,7 +108,7 @@ class Incomplete:
         """
         if self._policy is Policy.REFUSE and (self._known(ino) or self._check([ino])):
             raise IncompleteError(
-                f"inode {ino} cannot be put together from the servers that answer, and is not opened by this mount: "
+                f"inode {ino} cannot be assembled from the servers that answer, and is not opened by this mount: "
                 "start the missing servers"
             )
 

@@ -152,7 +152,7 @@ class Files:
 
     def open(self, ino: int, flags: int) -> int:
         """A handle on a regular file. Raises OSError (ENOENT, EISDIR, ELOOP for a symbolic link, else ENXIO), and
-        `IncompleteError` where files that cannot be put together are not opened for reading."""
+        `IncompleteError` where files that cannot be assembled are not opened for reading."""
         file = self._table.pin(ino)
         try:
             inode = self._context.store.read(lambda view: _regular(view, ino))

@@ -167,7 +167,7 @@ class Reader:
         return _Stored(inode, dict(zip(wanted, regions.find(view, ino, inode, wanted), strict=True)))
 
     def _of_one_segment(self, stored: _Stored, offset: int, length: int) -> bytes | None:
-        """These bytes of the file, if nothing has to be put together: a random reader's case."""
+        """These bytes of the file, if nothing has to be assembled: a random reader's case."""
         index, at = divmod(offset, REGION_BYTES)
         if at + length > REGION_BYTES:
             return None

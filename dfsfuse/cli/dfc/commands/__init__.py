@@ -1,4 +1,5 @@
-"""dfc's commands, one small module for each or for a few alike. `COMMANDS` is their order in the help."""
+"""dfc's commands, one small module for each command or for a few similar ones. `COMMANDS` is in the order of the
+help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dfc mkdir`, `dfc rm`, `dfc mv`: what changes names only."""
+"""`dfc mkdir`, `dfc rm`, `dfc mv`: commands that only change names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from dfsfuse.cli.output import counted, printable
 from dfsfuse.cli.reports import CommandError, Tally
 
 
-@click.command("mkdir", short_help="Make folders.")
-@click.option("-p", "--parents", is_flag=True, help="Make the folders above it too; one that is there is no error.")
+@click.command("mkdir", short_help="Create folders.")
+@click.option(
+    "-p", "--parents", is_flag=True, help="Also create the folders above it; an existing folder is not an error."
+)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.pass_obj
 def mkdir(client: Client, paths: tuple[str, ...], parents: bool) -> None:
-    """Make the folder PATH."""
+    """Create the folder PATH."""
     remote, tally = client.remote, Tally()
     for text in paths:
         with tally.attempt():
@@ -32,18 +34,18 @@ def mkdir(client: Client, paths: tuple[str, ...], parents: bool) -> None:
 
 
 @click.command("rm", short_help="Remove files and folders.")
-@click.option("-r", "--recursive", is_flag=True, help="Remove folders and all below them.")
-@click.option("-f", "--force", is_flag=True, help="Never ask; what is not there is no error.")
-@click.option("--all", "everything", is_flag=True, help="With -r: the root may be emptied. Asks before it does.")
+@click.option("-r", "--recursive", is_flag=True, help="Remove folders and everything below them.")
+@click.option("-f", "--force", is_flag=True, help="Never ask; missing files are not an error.")
+@click.option("--all", "everything", is_flag=True, help="With -r: the root may be emptied. Asks first.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.pass_obj
 def rm(client: Client, paths: tuple[str, ...], *, recursive: bool, force: bool, everything: bool) -> None:
-    """Remove the file PATH. There is no way back.
+    """Remove the file PATH. This cannot be undone.
 
-    A symbolic link is removed itself, not what it points to.
+    A symbolic link itself is removed, not its target.
 
     The root, however it is written (/, ., d/..), is emptied only with -r and --all, and only after a question on the
-    terminal; where nobody can be asked -f must be given too.
+    terminal; without a terminal, -f must be given too.
     """
     remote, tally = client.remote, Tally()
     for text in paths:
@@ -69,7 +71,7 @@ def rm(client: Client, paths: tuple[str, ...], *, recursive: bool, force: bool, 
 
 
 def _guard_root(remote: Remote, text: str, *, recursive: bool, force: bool, everything: bool) -> None:
-    """Raises CommandError unless everything is to be removed, and a person says so or waived the question."""
+    """Raise CommandError unless the user wants to remove everything, and has confirmed or waived the question."""
     shown = printable(text)
     meaning = "" if text == "/" else ", which is the root folder /"
     if not recursive:
@@ -80,7 +82,7 @@ def _guard_root(remote: Remote, text: str, *, recursive: bool, force: bool, ever
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise CommandError(
-            f"{shown} would remove everything{meaning}: nobody can be asked here, and nothing was removed "
+            f"{shown} would remove everything{meaning}: there is no terminal to ask on, and nothing was removed "
             "(use -f too if you mean it)"
         )
     names = counted(len(remote.entries(remote.existing(b"/").ino, b"/")), "name")
@@ -89,7 +91,7 @@ def _guard_root(remote: Remote, text: str, *, recursive: bool, force: bool, ever
 
 
 def _remove_tree(remote: Remote, path: bytes) -> None:
-    """A folder's contents, then the folder itself; the root is emptied and stays."""
+    """Remove a folder's contents, then the folder itself; the root is emptied but stays."""
     todo = [path]
     folders: list[bytes] = []
     while todo:

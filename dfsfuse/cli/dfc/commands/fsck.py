@@ -1,4 +1,4 @@
-"""`dfc fsck`: is the whole namespace as it should be?"""
+"""`dfc fsck`: checks whether the whole namespace is as it should be."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 LACKS_SHOWN = 20
 
 
-@click.command("fsck", short_help="Check the whole namespace; --repair puts right what can be.")
-@click.option("--repair", is_flag=True, help="Put right what can be put right without losing anything.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.command("fsck", short_help="Check the whole namespace; --repair repairs what it can.")
+@click.option("--repair", is_flag=True, help="Repair everything that can be repaired without losing anything.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def fsck(client: Client, repair: bool, as_json: bool) -> None:
     """Check the whole namespace: that every name leads to a file and every file has its names, that sizes and counts
-    are right, that all four servers have the same map, that all pieces are on their homes, and that no pieces are left
-    that nobody refers to. Files can be used meanwhile. If a mount died while it held locks, this takes as long as it
-    may be silent, as a rule 20 s.
+    are right, that all four servers have the same map, that all pieces are on their homes, and that there are no pieces
+    that nothing refers to. Files can be used at the same time. If a mount died while it held locks, this takes as long
+    as a mount may be silent, usually 20 s.
 
-    With --repair, put right what can be put right without losing anything. What no name leads to gets one in
-    /lost+found. What fsck does not understand it says, and never touches.
+    With --repair, repair everything that can be repaired without losing anything. Files and folders without a name get
+    one in /lost+found. Anything that fsck does not understand it reports, and never touches.
 
-    The exit code is 0 if all is as it should be (now), and 14 if not; 7 if something is to be repaired and fewer than
+    The exit code is 0 if everything is as it should be (now), and 14 if not; 7 if something needs repair and fewer than
     three servers answer, 6 if none does.
     """
     from dfsfuse.upkeep.fsck.run import Fsck
@@ -65,8 +65,8 @@ def fsck(client: Client, repair: bool, as_json: bool) -> None:
 
 def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
     for finding in checked.mended:
-        write_line(f"{_sentence(finding)}: put right")
-    hint = ": --repair puts this right" if checked.may_repair and not repair else ""
+        write_line(f"{_sentence(finding)}: repaired")
+    hint = ": --repair fixes this" if checked.may_repair and not repair else ""
     for finding in checked.findings:
         write_line(_sentence(finding) + (hint if finding.mends else ""))
     for key, servers in sorted(checked.comparison.differing.items()):
@@ -82,24 +82,25 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
     for name, why in unheard(checked, names).items():
         complain(f"{name} was not checked: {why}")
     if repair and not checked.may_repair:
-        complain("nothing was changed: while the servers' maps differ nobody can tell what is right")
+        complain("nothing was changed: while the servers' maps differ, it is not known which one is right")
     if not checked.is_newest:
         complain("too few servers answer to know the newest state")
     if checked.swept.hindrance:
-        complain(f"what no file uses cannot be told: {checked.swept.hindrance}")
+        complain(f"data that no file uses could not be determined: {checked.swept.hindrance}")
     if checked.is_sound:
-        write_line("All is as it should be.")
+        write_line("Everything is as it should be.")
 
 
 def missing(checked: Checked, names: dict[int, str]) -> list[str]:
-    """A line for each file that lacks copies: on which servers, and whether there is any other. Not for all of many."""
+    """A line for each file that lacks copies: on which servers, and whether there is another copy. Only the first few
+    are listed if there are many."""
     of: dict[bytes, list[Lack]] = {}
     for lack in checked.pieces.lacks:
         of.setdefault(checked.path(lack.placed.ino), []).append(lack)
     lines = []
     for path, lacks in sorted(of.items())[:LACKS_SHOWN]:
         servers = listed(sorted({names[lack.server] for lack in lacks}))
-        lost = "; no server that answers has some of it" if any(lack.is_last for lack in lacks) else ""
+        lost = "; some of it is on no server that answers" if any(lack.is_last for lack in lacks) else ""
         lines.append(f"{printable(path)}: copies of its data are missing on {servers}{lost}")
     if len(of) > LACKS_SHOWN:
         lines.append(f"Copies of data of {len(of) - LACKS_SHOWN:,} more files are missing: --json names all of them.")
@@ -107,32 +108,32 @@ def missing(checked: Checked, names: dict[int, str]) -> list[str]:
 
 
 def several(count: int) -> str:
-    """So many copies."""
+    """A number of copies, in words."""
     return "1 copy" if count == 1 else f"{count:,} copies"
 
 
 def difference(key: bytes, servers: frozenset[int], compared: frozenset[int], names: dict[int, str]) -> str:
-    """What is to be said of a key at which the maps of `servers` differ from most, and what to do. Only one server may
-    be emptied, and only if three others say the same: else what it alone knows may be what is right."""
+    """A sentence about a key at which the maps of `servers` differ from the majority, and what to do. Only one server
+    may be emptied, and only if three others agree: otherwise the only correct version might be lost."""
     who = " and ".join(names[server] for server in sorted(servers))
     if len(servers) == 1 and len(compared - servers) >= QUORUM:
         return (
             f"the map of {who} differs from that of the three others at key {key.hex()}: stop {who}, move its folder "
-            "of this user away, start it again; the others bring back what was in it"
+            "of this user away, start it again; it is rebuilt from the others"
         )
     return (
-        f"the map of {who} differs from the others at key {key.hex()}, and no three servers say the same: empty none "
-        "of them; look again when all four answer"
+        f"the map of {who} differs from the others at key {key.hex()}, and no three servers agree: do not empty any "
+        "of them; check again when all four answer"
     )
 
 
 def summary(checked: Checked) -> list[str]:
-    """What is to be said of the data, in sentences."""
+    """Sentences about the data."""
     said = []
     if checked.healed is not None:
         copies = sum(checked.healed.copied.values())
         home = counted(checked.healed.went_home, "part")
-        said.append(f"{several(copies)} made, {home} of files brought home.")
+        said.append(f"{several(copies)} made, {home} of files moved to their proper servers.")
         if checked.healed.still_lacking:
             lacking = counted(checked.healed.still_files_lacking.count, "file")
             said.append(f"Copies of some data of {lacking} are still missing: 'dfc heal' says why.")
@@ -164,8 +165,8 @@ def _of_the_dead(checked: Checked) -> str:
         return ""
     said = f"{counted(len(remains.sessions), 'session')} and {counted(remains.locks, 'lock')} of mounts that died"
     if checked.are_buried:
-        return f"{said} were ended."
-    by_hand = "--repair ends them, and so do mounts" if checked.may_repair else "mounts end them"
+        return f"{said} were removed."
+    by_hand = "--repair removes them, and so do mounts" if checked.may_repair else "mounts remove them"
     return f"{said} are left: {by_hand}, within a day."
 
 
@@ -174,7 +175,8 @@ def _sentence(finding: Finding) -> str:
 
 
 def unheard(checked: Checked, names: dict[int, str]) -> dict[str, str]:
-    """Which servers were not checked, by name, and why: without the name and address that some reasons begin with."""
+    """The servers that were not checked, by name, and why. The name and address that some reasons begin with are
+    removed."""
     found = {**checked.swept.unheard, **checked.pieces.unheard, **checked.comparison.absent}
     return {names[server]: _without_name(names[server], why) for server, why in sorted(found.items())}
 
@@ -185,7 +187,7 @@ def _without_name(name: str, why: str) -> str:
 
 
 def as_dictionary(checked: Checked, names: dict[int, str]) -> dict[str, object]:
-    """The outcome for JSON."""
+    """The result for JSON."""
 
     def finding(one: Finding) -> dict[str, object]:
         facts = {"kind": one.kind, "text": one.text, "key": one.key.hex(), "repairable": one.mends}

@@ -1,4 +1,4 @@
-"""`dfc get`: a file or folder from the servers."""
+"""`dfc get`: gets a file or folder from the servers."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _log = logging.getLogger(__name__)
 
 
 @click.command("get", short_help="Get a file or folder from the servers.")
-@click.option("-r", "--recursive", is_flag=True, help="Get a folder and all below it.")
+@click.option("-r", "--recursive", is_flag=True, help="Get a folder and everything below it.")
 @click.argument("remote")
 @click.argument("local", required=False)
 @click.pass_obj
 def get(client: Client, remote: str, local: str | None, recursive: bool) -> None:
     """Get the file REMOTE from the servers into the local file LOCAL.
 
-    LOCAL is REMOTE's base name in the current folder if it is not given. If LOCAL is an existing folder, the base
-    name is appended. A file that is there already is replaced. Every piece is checked against what was put; LOCAL
-    appears whole, or not at all. Mode and times are kept.
+    LOCAL is REMOTE's base name in the current folder if it is not given. If LOCAL is an existing folder, the base name
+    is appended. An existing file is replaced. Every piece is checked against what was put; LOCAL appears complete or
+    not at all. Mode and times are kept.
 
-    If too few pieces can be had, get prints "File is incomplete", exits with 3 and leaves nothing behind.
+    If too few pieces are available, get prints "File is incomplete", exits with 3 and leaves nothing behind.
 
-    LOCAL may be - for standard output; what was written there before an error cannot be taken back.
+    LOCAL may be - for standard output; data written there before an error cannot be taken back.
     """
     path = remote_paths.normal(remote)
     found = client.remote.existing(path)
@@ -61,7 +61,7 @@ def get(client: Client, remote: str, local: str | None, recursive: bool) -> None
             else:
                 getting.get_file(client.remote, path, found, target, OwnMounts(client.remote), bar)
         except IncompleteError as error:
-            if local == "-":  # standard output has the file's bytes
+            if local == "-":  # the file's bytes went to standard output
                 complain(INCOMPLETE)
                 complain(_why_incomplete(client, path, error))
             else:
@@ -75,7 +75,7 @@ def _say_incomplete(client: Client, path: bytes, error: IncompleteError) -> None
 
 
 def _why_incomplete(client: Client, path: bytes, error: IncompleteError) -> str:
-    """Whose answer is missing, and what to do. Which pieces these are is for the log (`--debug`)."""
+    """Which servers are missing, and what to do. The missing pieces are only logged (`--debug`)."""
     _log.info("%s: %s", printable(path), error)
     away = [name for id, name in client.connection.server_names.items() if id in error.away]
     match away:

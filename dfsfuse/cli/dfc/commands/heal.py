@@ -1,4 +1,4 @@
-"""`dfc heal`: what lacks a copy gets it now, in the foreground, and what was done is said."""
+"""`dfc heal`: recreates missing copies now, in the foreground, and reports what was done."""
 
 from __future__ import annotations
 
@@ -30,42 +30,45 @@ from dfsfuse.upkeep.map_reader import MapReader
 TELL_TRIES = 3
 WATCH_MB_S = 32.0
 LEVEL_S = 20.0
-"""So long a server may be behind before pieces are healed without waiting for it."""
+"""How long to wait for a server that is behind before healing pieces without it."""
 NOT_CHECKED = (
-    "Servers said what they have; not all bytes were read: 'dfc verify --heal' finds copies with flipped bits."
+    "Based on what the servers say they have; not all bytes were read: 'dfc verify --heal' finds copies with flipped "
+    "bits."
 )
 
 
-@click.command("heal", short_help="Make what lacks a copy anew, and bring home what is elsewhere.")
-@click.option("--watch", is_flag=True, help="Stay, and heal whenever something lacks a copy, until Ctrl-C or SIGTERM.")
+@click.command("heal", short_help="Recreate missing copies, and move misplaced ones to their proper servers.")
+@click.option(
+    "--watch", is_flag=True, help="Keep running, and heal whenever a copy is missing, until Ctrl-C or SIGTERM."
+)
 @click.option(
     "--mb-s",
     type=click.FloatRange(min=0, min_open=True),
     metavar="N",
     help=f"With --watch: copy at most N megabytes a second (default {WATCH_MB_S:g}).",
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.argument("path", default="/")
 @click.pass_obj
 def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bool) -> None:
-    """Give every piece of PATH and all below it (default: everything) its two copies, on the servers where they
+    """Give every piece of PATH and everything below it (default: all files) its two copies, on the servers where they
     belong, as far as those answer. Says what was done. Mounts do the same in the background; where no mount runs,
     --watch does.
 
-    A copy is made from the other one, which is checked against what was put. Bad copies that nobody
-    has read are found by verify --heal; servers also look for them by themselves.
+    A copy is made from the other one, which is checked against what was put. Bad copies that nobody has read are found
+    by verify --heal; servers also look for them in the background.
 
-    The exit code is 0 if everything has its two copies now, 14 if something lacks one still, and 3 if some piece has
-    none that can be had. With --watch it is 0 when it was ended by a signal.
+    The exit code is 0 if everything has its two copies now, 14 if something still lacks one, and 3 if some piece has no
+    available copy. With --watch it is 0 when a signal ended it.
     """
     where = remote_paths.normal(path)
     if watch:
         if where != b"/" or as_json:
-            raise click.UsageError("--watch heals everything, and goes with neither a path nor --json")
+            raise click.UsageError("--watch heals everything: it cannot be used with a path or --json")
         watching.watch(client, mb_s=mb_s or WATCH_MB_S)
         return
     if mb_s is not None:
-        raise click.UsageError("--mb-s goes with --watch")
+        raise click.UsageError("--mb-s can only be used with --watch")
     inos = None if where == b"/" else [ino for _, ino in _files(client.remote, where)]
     connection = client.connection
     with Bar() as bar:
@@ -78,7 +81,8 @@ def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bo
         write_line(NOT_CHECKED)
     for server in sorted(lagging):
         complain(
-            f"{connection.server_names[server]} does not have all of the map yet: it gets it while a mount is there"
+            f"{connection.server_names[server]} does not have all of the map yet: it gets the rest while a mount is "
+            "running"
         )
     for reason in report.reasons:
         complain(reason)
@@ -88,7 +92,8 @@ def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bo
     if report.still_lacking:
         still = "still has" if report.still_files_lacking.count == 1 else "still have"
         complain(
-            f"{files(report.still_files_lacking.count)} {still} only one copy of some data: 'dfc status' shows who is "
+            f"{files(report.still_files_lacking.count)} {still} only one copy of some data: 'dfc status' shows which "
+            "server is "
             "missing"
         )
     if report.unreadable:
@@ -98,10 +103,10 @@ def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bo
 
 
 def _levelled_and_healed(connection: Connection, inos: list[int] | None, bar: Bar) -> tuple[Report, frozenset[int]]:
-    """What was done; and the servers that do not have all of the map, though they were waited for."""
+    """Return what was done, and the servers that do not have all of the map, although they were waited for."""
     lagging = _not_level(connection, bar)
     report = _healed(connection, inos, bar)
-    # A server may have missed what healing itself has changed, and no mount may be there.
+    # Healing changes the map too: a server may have missed those changes, and there may be no mount to send them.
     return report, lagging or _not_level(connection, bar)
 
 
@@ -111,7 +116,7 @@ def _not_level(connection: Connection, bar: Bar) -> frozenset[int]:
 
 
 def _healed(connection: Connection, inos: list[int] | None, bar: Bar) -> Report:
-    """Look, and heal what can be."""
+    """Survey, and heal what can be healed."""
     healer = Healer(connection.cluster, MapReader(connection.new_log()), connection.store)
     bar.start(b"looking", None)
     servers = disks.seen(connection.cluster)
@@ -126,7 +131,7 @@ def _healed(connection: Connection, inos: list[int] | None, bar: Bar) -> Report:
 
 
 def _name_incomplete(remote: Remote, where: bytes, report: Report) -> None:
-    """Say which files cannot be put together, and what to do."""
+    """Say which files cannot be assembled, and what to do."""
     count = report.still_files_incomplete.count
     wanted = set(report.incomplete_inos)
     named = []
@@ -138,8 +143,9 @@ def _name_incomplete(remote: Remote, where: bytes, report: Report) -> None:
             break
     more = f" and {count - len(named):,} more" if count > len(named) else ""
     complain(
-        f"{files(count)} cannot be put together from the servers that answer ({', '.join(named)}{more}): start those "
-        "that are away ('dfc status' names them); what stays so is lost, unless an old disk of a server comes back"
+        f"{files(count)} cannot be assembled from the servers that answer ({', '.join(named)}{more}): start those "
+        "that are down ('dfc status' names them); files that stay incomplete are lost, unless an old disk of a "
+        "server comes back"
     )
 
 
@@ -149,7 +155,8 @@ def _pause(seconds: float) -> bool:
 
 
 def _note(store: MapStore, found: Report, servers: tuple[ServerSeen, ...]) -> None:
-    """Note what was counted, for who asks later; left out if somebody else notes something, or too few answer."""
+    """Record what was counted, for later queries. Skipped if another client records something first, or too few servers
+    answer."""
     record = store.read(lambda view: view.get(heal_state.KEY))
     before = heal_state.decode(record)
     if before is None and not found.lacking:
@@ -186,7 +193,8 @@ def _heal(
 
 
 def _announced(connection: Connection, found: Report, servers: tuple[ServerSeen, ...]) -> Progress | None:
-    """Tell others that all is being healed, in the place of what a mount may be telling. None if they are faster."""
+    """Announce to others that everything is being healed, replacing what a mount may have announced. None if others are
+    faster."""
     store = connection.store
     for _ in range(TELL_TRIES):
         record = store.read(lambda view: view.get(heal_state.KEY))
@@ -198,7 +206,7 @@ def _announced(connection: Connection, found: Report, servers: tuple[ServerSeen,
 
 
 def _files(remote: Remote, path: bytes) -> Iterator[tuple[bytes, int]]:
-    """The paths and inode numbers of all files at and below a path, each file once."""
+    """Yield the paths and inode numbers of all files at and below a path, each file once."""
     seen = set()
     todo = [(path, remote.existing(path, follow=False))]
     while todo:
@@ -211,20 +219,20 @@ def _files(remote: Remote, path: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def files(count: int) -> str:
-    """So many files, in words."""
+    """A number of files, in words."""
     return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def lines(report: Report, names: dict[int, str]) -> list[str]:
     """What was done, for people."""
-    looked_at = f"{files(report.files.count)} looked at"
+    looked_at = f"{files(report.files.count)} examined"
     if not (report.copied or report.went_home or report.dropped):
         all_well = not report.still_lacking and not report.unreadable
         return [f"{looked_at}: all data has its two copies, nothing to do."] if all_well else []
     done = [f"{names[server]}: {copies(count)} made" for server, count in sorted(report.copied.items())]
     if report.went_home:
         parts = "1 part" if report.went_home == 1 else f"{report.went_home:,} parts"
-        done.append(f"{parts} of files brought home from the servers that stood in")
+        done.append(f"{parts} of files moved to their proper servers")
     if report.dropped:
         done.append(f"{copies(report.dropped, 'superfluous ')} dropped")
     if report.bad:
@@ -235,7 +243,7 @@ def lines(report: Report, names: dict[int, str]) -> list[str]:
 
 
 def copies(count: int, kind: str = "") -> str:
-    """So many copies (of a kind), in words."""
+    """A number of copies (of some kind), in words."""
     return f"1 {kind}copy" if count == 1 else f"{count:,} {kind}copies"
 
 

@@ -1,4 +1,4 @@
-"""`dfc help`: what the commands do. The prompt has its own list, since there are words there that are no commands."""
+"""`dfc help`: explains the commands. The prompt prints its own list, since it has words that are not commands."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import click
 from dfsfuse.cli.output import write_line
 
 
-@click.command("help", short_help="Say what the commands do, or one COMMAND.")
+@click.command("help", short_help="Explain the commands briefly, or one COMMAND in full.")
 @click.argument("command", required=False)
 @click.pass_context
 def help_(ctx: click.Context, command: str | None) -> None:
-    """Say what the commands do, or everything about one COMMAND."""
+    """Explain the commands briefly, or one COMMAND in full."""
     above = ctx.parent
     assert above is not None and isinstance(above.command, click.Group)
     write_line(help_of(above, [command] if command else []))
 
 
 def help_of(group: click.Context, words: list[str]) -> str:
-    """The help of the group whose context this is, or of its command that the words name. Raises UsageError."""
+    """The help of the group that this context belongs to, or of the command that the words name. Raises UsageError."""
     assert isinstance(group.command, click.Group)
     if not words:
         return group.get_help()

@@ -1,4 +1,4 @@
-"""`dfc list`: names, and on demand sizes, times, health, and which server holds which pieces."""
+"""`dfc list`: names, and on request sizes, times, health, and which server holds which pieces."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a listing: what it is called there, its path, and what it is."""
+    """One line of a listing: the displayed name, the path, and the attributes."""
 
     shown: bytes
     path: bytes
@@ -44,25 +44,25 @@ class Entry:
     link_target: bytes | None = None
 
     def name(self, *, slash: bool = False) -> str:
-        """The name for people, with the mission's mark; `slash`: a folder's ends in one."""
+        """The name for people, marked if the file is incomplete. `slash`: end a folder's name with a slash."""
         mark = INCOMPLETE_MARK if self.is_incomplete else ""
         return printable(self.shown) + ("/" if slash and stat.S_ISDIR(self.found.mode) else "") + mark
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What is listed for one PATH: a folder's entries, or a file alone, which needs no heading."""
+    """The listing for one PATH: a folder's entries, or a single file, which needs no heading."""
 
     heading: str
     entries: list[Entry]
 
 
-@click.command("list", short_help="List names; with options sizes, health, and where the pieces are.")
-@click.option("-r", "--recursive", is_flag=True, help="All below it, as paths from there.")
-@click.option("-l", "--long", "long_", is_flag=True, help="With mode, size, time of change and health.")
-@click.option("-p", "--slash", is_flag=True, help="Folders with a slash, as is done on a terminal.")
-@click.option("--where", is_flag=True, help="Which server holds which pieces of each file.")
-@click.option("--json", "as_json", is_flag=True, help="Everything as JSON, for programs: exact sizes and times.")
+@click.command("list", short_help="List names; with options also sizes, health, and where the pieces are.")
+@click.option("-r", "--recursive", is_flag=True, help="List everything below, as relative paths.")
+@click.option("-l", "--long", "long_", is_flag=True, help="Also show mode, size, time of modification and health.")
+@click.option("-p", "--slash", is_flag=True, help="Show folders with a slash at the end, as on a terminal.")
+@click.option("--where", is_flag=True, help="Show which server holds which pieces of each file.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for programs: exact sizes and times.")
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.pass_obj
 def list_(
@@ -79,14 +79,14 @@ def list_(
 
     With more than one PATH, files come first, and then each folder with a heading, as with ls.
 
-    A file that cannot be put together from the servers that answer now is marked [incomplete]. Health is complete
-    (two copies of every piece can be had), degraded (only one of some piece) or incomplete (none of some piece).
+    A file that cannot be assembled from the servers that answer now is marked [incomplete]. Health is complete (two
+    copies of every piece are available), degraded (only one copy of some piece) or incomplete (no copy of some piece).
 
-    On a terminal a folder's name ends in a slash. Names are shown as by ls -b: a line break in a name is \\n, an odd
-    byte \\ooo, a backslash \\\\.
+    On a terminal a folder's name ends in a slash. Names are shown as by ls -b: a line break in a name is \\n, an
+    unprintable byte \\ooo, a backslash \\\\.
 
-    --where has a column for each server. A long file is many segments, each with four pieces of its own; those whose
-    pieces are on the same servers share a line. Folders and links have a line too.
+    --where has a column for each server. A long file consists of many segments, each with its own four pieces; segments
+    whose pieces are on the same servers share a line. Folders and links have a line too.
     """
     remote, tally = client.remote, Tally()
     listings: list[Listing] = []
@@ -117,7 +117,7 @@ def list_(
 
 
 def _below_headings(listings: list[Listing], lines: Callable[[list[Entry]], Iterable[str]]) -> Iterator[str]:
-    """What `ls` prints for several paths: the files, then each folder, with an empty line between."""
+    """Like the output of `ls` for several paths: the files, then each folder, separated by empty lines."""
     files = [entry for listing in listings if not listing.heading for entry in listing.entries]
     if files:
         yield from lines(files)
@@ -150,7 +150,8 @@ def _listing(remote: Remote, path: bytes, *, recursive: bool, tally: Tally) -> L
 
 
 def completed(remote: Remote, entries: list[Entry], *, everything: bool) -> list[Entry]:
-    """The entries with what only the servers know: which are incomplete, and if asked for also health and links."""
+    """The entries with what only the servers know: which are incomplete, and on request also health and link
+    targets."""
     files = [entry.found.ino for entry in entries if stat.S_ISREG(entry.found.mode)]
     if not everything:
         incomplete = remote.incomplete(files)
@@ -168,13 +169,13 @@ def completed(remote: Remote, entries: list[Entry], *, everything: bool) -> list
 
 
 def _facts(entry: Entry) -> list[str]:
-    """Mode, size and time of change."""
+    """Mode, size and time of modification."""
     size = human_size(entry.found.size) if stat.S_ISREG(entry.found.mode) else "-"
     return [stat.filemode(entry.found.mode), size, local_time(entry.found.mtime_ns)]
 
 
 def _state_and_name(entry: Entry, *, slash: bool) -> list[str]:
-    """The health, and the name with what a link leads to."""
+    """The health, and the name with a link's target."""
     target = f" -> {printable(entry.link_target)}" if entry.link_target is not None else ""
     return [entry.health.state if entry.health else "-", entry.name(slash=slash) + target]
 

@@ -1,4 +1,4 @@
-"""`dfc put`: a local file or folder onto the servers."""
+"""`dfc put`: puts a local file or folder on the servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfsfuse.vfs import file_clock
 
 
 @click.command("put", short_help="Put a local file or folder on the servers.")
-@click.option("-r", "--recursive", is_flag=True, help="Put a folder and all below it.")
+@click.option("-r", "--recursive", is_flag=True, help="Put a folder and everything below it.")
 @click.argument("local")
 @click.argument("remote", required=False)
 @click.pass_obj
@@ -26,8 +26,8 @@ def put(client: Client, local: str, remote: str | None, recursive: bool) -> None
     """Put the file LOCAL on the servers, under the path REMOTE.
 
     REMOTE is LOCAL's base name in the root folder if it is not given. If REMOTE is an existing folder or ends in a
-    slash, the base name is appended. A file that is there already is replaced, as cp does it: whole, in one step. Mode
-    and times are kept. When put returns, every byte is on two servers' disks.
+    slash, the base name is appended. An existing file is replaced, as cp does, but as a whole and in one step. Mode and
+    times are kept. When put returns, every byte is on two servers' disks.
 
     LOCAL may be - for standard input; then REMOTE must be given.
     """
@@ -52,9 +52,9 @@ def put(client: Client, local: str, remote: str | None, recursive: bool) -> None
 
 def _put_standard_input(client: Client, remote: str | None, *, recursive: bool) -> None:
     if client.at_prompt:
-        raise CommandError("standard input is where the commands come from: put - works outside the prompt only")
+        raise CommandError("standard input provides the commands here: put - works only outside the prompt")
     if remote is None or recursive:
-        raise click.UsageError("put - needs REMOTE, and takes no -r")
+        raise click.UsageError("put - requires REMOTE, and does not accept -r")
     path = remote_paths.normal(remote)
     now = file_clock.now_ns()
     with Bar() as bar:

@@ -1,4 +1,4 @@
-"""`dfc recover`: what mounts could not save when they ended is listed, put onto the servers, or discarded."""
+"""`dfc recover`: lists data that mounts could not save when they ended, writes it to the servers, or discards it."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from dfsfuse.upkeep.recovery.manifest import KeptError, KeptFile
 from dfsfuse.upkeep.recovery.plan import Action
 
 
-@click.command("recover", short_help="Put back what a mount could not save when it ended.")
-@click.option("--apply", "is_to_apply", is_flag=True, help="Put it onto the servers; never over what is newer.")
-@click.option("--discard", "is_to_discard", is_flag=True, help="Remove it. Needs an ID, or --all.")
-@click.option("--all", "all_of_them", is_flag=True, help="With --discard: everything that is kept.")
-@click.option("--json", "as_json", is_flag=True, help="The list as JSON, for programs.")
+@click.command("recover", short_help="Restore data that a mount could not save when it ended.")
+@click.option("--apply", "is_to_apply", is_flag=True, help="Write it to the servers, never over newer data.")
+@click.option("--discard", "is_to_discard", is_flag=True, help="Remove it. Requires an ID, or --all.")
+@click.option("--all", "all_of_them", is_flag=True, help="With --discard: all kept data.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON, for programs.")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.pass_obj
 def recover(
     client: Client, ids: tuple[str, ...], is_to_apply: bool, is_to_discard: bool, all_of_them: bool, as_json: bool
 ) -> int:
-    """List what mounts of this machine could not save when they ended, because the servers were away. It is kept in a
-    local folder.
+    """List data that mounts of this machine could not save when they ended, because the servers were down. It is kept
+    in a local folder.
 
-    With --apply it is put onto the servers: into its file if nobody has changed that since, at the end if it was
-    appended, else into a new file beside it, `NAME [recovered DATE]`. What is done is said, and removed from the
-    local folder.
+    With --apply it is written to the servers: into its file if that is unchanged since then, at the end if the data was
+    appended, otherwise into a new file next to it, `NAME [recovered DATE]`. What was done is reported, and restored
+    data is removed from the local folder.
     """
     if is_to_apply and is_to_discard:
-        raise click.UsageError("--apply and --discard exclude each other")
+        raise click.UsageError("--apply and --discard cannot be used together")
     if is_to_discard and not ids and not all_of_them:
-        raise click.UsageError("--discard needs an ID, or --all")
+        raise click.UsageError("--discard requires an ID, or --all")
     found, unreadable = kept_on_this_machine()
     for error in unreadable:
         complain(str(error))
@@ -70,8 +70,8 @@ def recover(
 
 
 def kept_on_this_machine() -> tuple[list[Kept], list[KeptError]]:
-    """All that this user's mounts have kept, and why some of it cannot be read. What lies in a folder that somebody
-    else has made where this user's would be was not kept by them."""
+    """Everything that this user's mounts have kept, and why some of it cannot be read. A folder that another user
+    created in the place of this user's is ignored."""
     kept: list[Kept] = []
     errors: list[KeptError] = []
     for folder in filter(state_folders.is_own, state_folders.candidates()):
@@ -90,7 +90,7 @@ def _chosen(found: Sequence[Kept], ids: Sequence[str]) -> list[Kept]:
 
 
 def listing(kept: Iterable[Kept]) -> list[str]:
-    """What is kept, for people."""
+    """The kept data, for people."""
     lines: list[str] = []
     for one in kept:
         manifest = one.manifest
@@ -99,7 +99,7 @@ def listing(kept: Iterable[Kept]) -> list[str]:
         rows = [(human_size(file.size), _name(file) + _remark(file)) for file in manifest.files]
         lines += [f"  {row}" for row in table(rows, right="l")] if rows else []
     if lines:
-        lines.append("'dfc recover --apply' puts it onto the servers, '--discard ID' removes it.")
+        lines.append("'dfc recover --apply' writes it to the servers, '--discard ID' removes it.")
     return lines or ["Nothing is kept: all mounts of this user have saved everything."]
 
 
@@ -139,7 +139,7 @@ def _apply(client: Client, chosen: Sequence[Kept]) -> int:
     for one in chosen:
         if not one.manifest.namespace.is_same_as(here):
             complain(
-                f"{one.id}: this is another namespace's, of user {one.manifest.namespace.user}: name its config "
+                f"{one.id}: this belongs to another namespace, of user {one.manifest.namespace.user}: give its config "
                 "with --config"
             )
             code = code or exit_codes.FOUND
@@ -164,13 +164,13 @@ def _apply_one(applier: Applier, kept: Kept) -> int:
             else:
                 del left[file.inode]
                 write_line(sentence(outcome))
-    finally:  # after Ctrl-C too: what was done is remembered
+    finally:  # also after Ctrl-C: record what was done
         kept.keep_only(list(left.values()))
     return code
 
 
 def sentence(done: Done) -> str:
-    """What became of one file."""
+    """What happened to one file."""
     name, size = _name(done.file), human_size(done.file.size)
     match done.action:
         case Action.IN_PLACE:
@@ -182,10 +182,10 @@ def sentence(done: Done) -> str:
         case Action.NOTHING:
             return f"{name}: is on the servers already"
         case Action.BESIDE:
-            return f"{name}: {_why_beside(done.file)}; what was not saved is in {printable(done.beside or b'')}"
+            return f"{name}: {_why_beside(done.file)}; the unsaved data is in {printable(done.beside or b'')}"
 
 
 def _why_beside(file: KeptFile) -> str:
     if file.missing_bytes:
-        return "is not whole here"
-    return f"{'may have been' if file.state is None else 'was'} changed or removed meanwhile"
+        return "was not kept completely"
+    return f"{'may have been' if file.state is None else 'was'} changed or removed in the meantime"

@@ -14,13 +14,13 @@ from dfsfuse.cli.output import human_size, iso_time, printable, table, write_jso
 
 
 @click.command("stat", short_help="Show everything about a file or folder.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.argument("path")
 @click.pass_obj
 def stat_(client: Client, path: str, as_json: bool) -> None:
     """Show everything about the file or folder PATH: size, times, mode, health, and where its pieces are.
 
-    A symbolic link is shown itself, not what it points to.
+    A symbolic link itself is shown, not its target.
     """
     normal = remote_paths.normal(path)
     remote = client.remote

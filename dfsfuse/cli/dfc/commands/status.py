@@ -1,4 +1,4 @@
-"""`dfc status`: how the servers are, whether all data has its two copies, and what can be done now."""
+"""`dfc status`: the state of the servers, whether all data has its two copies, and what works now."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from dfsfuse.upkeep.health.servers import ANSWERING, Server, State
 from dfsfuse.upkeep.health.verdict import ALL
 
 
-@click.command("status", short_help="Show how the servers are, and whether all data has its two copies.")
+@click.command("status", short_help="Show the state of the servers, and whether all data has its two copies.")
 @click.option("--count", is_flag=True, help="Count the copies of all data, however long that takes.")
 @click.option("-l", "--long", "is_long", is_flag=True, help="Also show each server's last change, and its pieces.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def status(client: Client, count: bool, is_long: bool, as_json: bool) -> None:
-    """Show which servers answer, how fast, and how much room they have; why the others do not; and whether all data has
-    its two copies.
+    """Show which servers answer, how fast, and how much space they have; why the others do not; and whether all data
+    has its two copies.
 
-    STORED is what it holds of your files. Below the table stands what a person should see to (a full disk, bad copies,
-    wrong answers), what can be done now, and how many copies there are. Copies are counted now, for two seconds at
-    most; with --count for as long as it takes.
+    STORED is how much of your data the server holds. Below the table are the things that need attention (a full disk,
+    bad copies, wrong answers), what works now, and how many copies there are. Copies are counted now, for two seconds
+    at most; with --count for as long as it takes.
 
-    With -l also SLOT, the last change of your namespace that the server has (one that is behind catches up by itself),
-    and PIECES, how many it holds.
+    -l adds SLOT, the last change of your namespace that the server has (a server that is behind catches up
+    automatically), and PIECES, how many it holds.
 
-    That any one server may fail is only said when it is so now: all four have everything, and all data was counted.
+    That any one server may fail is only said when it is true at that moment: all four have everything, and all data was
+    counted.
 
-    The exit code is 0 if all files can be read and written, 3 if some data has no copy that can be had now, 4 or 5 if a
-    server refuses the user or is not the one that the config names, 6 if no server answers, 7 if too few servers are
-    there to write, 9 if too few have room.
+    The exit code is 0 if all files can be read and written, 3 if some data has no copy available now, 4 or 5 if a
+    server refuses the user or is not the one that the config names, 6 if no server answers, 7 if too few servers answer
+    to write, 9 if too few have free space.
     """
     health = client.health(NEVER if count else QUICK_S)
     verdict = health.verdict
@@ -61,7 +62,7 @@ def status(client: Client, count: bool, is_long: bool, as_json: bool) -> None:
 
 
 def next_steps(health: Health) -> list[str]:
-    """What to do where nothing works, and which file says so."""
+    """What to do when nothing works, and which file to check."""
     file = "the client's config" if health.config is None else printable(health.config)
     if health.verdict.access == "none":
         return [f"start the servers, or correct their addresses in {file}"]
@@ -76,7 +77,7 @@ def next_steps(health: Health) -> list[str]:
 
 
 def lines(health: Health, *, is_long: bool = False) -> list[str]:
-    """The table."""
+    """The lines of the table."""
     header = ("SERVER", "ADDRESS", "STATE", "LATENCY", "FREE", "TOTAL", "STORED", "SLOT", "PIECES")
     columns = len(header) if is_long else len(header) - 2
     rows = [_row(report, health.servers[report.address.id])[:columns] for report in health.reports]
@@ -101,7 +102,7 @@ def _row(report: ServerReport, server: Server) -> tuple[str, ...]:
 
 
 def everything(health: Health) -> dict[str, object]:
-    """All of it for JSON."""
+    """Everything, for JSON."""
     verdict, names = health.verdict, health.names
     return {
         "access": verdict.access,

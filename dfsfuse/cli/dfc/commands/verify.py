@@ -1,4 +1,5 @@
-"""`dfc verify`: every copy of every piece checked from outside; or a tree compared with a local one."""
+"""`dfc verify`: checks every copy of every piece without relying on the servers; or compares a tree with a local
+one."""
 
 from __future__ import annotations
 
@@ -28,26 +29,26 @@ BLOCK_BYTES = 512
 
 @click.command("verify", short_help="Check every copy of every piece, or compare with a local folder.")
 @click.option("--against", metavar="DIR", help="Compare with the local folder (or file) DIR instead.")
-@click.option("--heal", "heal_bad", is_flag=True, help="Make anew what is found bad or missing, from the good copy.")
-@click.option("-l", "--long", "is_long", is_flag=True, help="A line for each copy that is bad or missing.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--heal", "heal_bad", is_flag=True, help="Recreate bad or missing copies from the good one.")
+@click.option("-l", "--long", "is_long", is_flag=True, help="Print a line for each copy that is bad or missing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.argument("path", default="/")
 @click.pass_obj
 def verify(client: Client, path: str, against: str | None, heal_bad: bool, is_long: bool, as_json: bool) -> None:
-    """Fetch both copies of all data of PATH and all below it (default: everything), and check them against what was
-    put. Says which servers have bad copies or lack some, of which files, and what to do; with --heal, does it. What was
-    found is remembered: 'dfc status' counts it, and 'dfc heal' and mounts mend it.
+    """Fetch both copies of all data of PATH and everything below it (default: all files), and check them against what
+    was put. Say which servers have bad copies or lack some, which files are affected, and what to do; with --heal, do
+    it. The results are recorded: 'dfc status' counts them, and 'dfc heal' and mounts repair them.
 
-    With --against, compare names, types, sizes, contents, permissions and the targets of links with a local folder,
-    and say what differs.
+    With --against, compare names, types, sizes, contents, permissions and the targets of links with a local folder, and
+    report the differences.
 
-    The exit code is 0 if all is as it should be (with --heal: is now), 14 if not, and 3 if some piece has no good copy
-    left.
+    The exit code is 0 if everything is as it should be (with --heal: is now), 14 if not, and 3 if some piece has no
+    good copy left.
     """
     where = remote_paths.normal(path)
     found = client.remote.existing(where, follow=False)
     if against is not None and heal_bad:
-        raise click.UsageError("--heal makes copies of pieces anew: it does not go with --against")
+        raise click.UsageError("--heal recreates copies of pieces: it cannot be used with --against")
     if against is not None:
         _compare(client, where, found, client.local_path(against), as_json)
     else:
@@ -108,18 +109,18 @@ def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, is_l
         good = f"{_several(verified.copies, 'copy', 'copies')} of their parts are good"
         write_line(f"{_several(verified.files, 'file')}: {good} ({human_size(verified.verified_bytes)}).")
         if made_anew:
-            write_line(f"{_several(made_anew, 'copy', 'copies')} made anew.")
+            write_line(f"{_several(made_anew, 'copy', 'copies')} recreated.")
     for server, text in sorted(verified.unheard.items()):
         complain(f"{names[server]} was not verified: {text}")
     if verified.lost:
         complain(
-            f"{_several(len(verified.lost), 'file')} cannot be put together from the servers that answer: start those "
-            "that are away, else bring back an old disk of a server, or a backup"
+            f"{_several(len(verified.lost), 'file')} cannot be assembled from the servers that answer: start those "
+            "that are down, or else bring back an old disk of a server, or restore a backup"
         )
         raise AlreadyReported(IncompleteError.exit_code)
     still_bad = len(bad) - made_anew
     if still_bad:
-        complain(f"{_several(still_bad, 'copy', 'copies')} bad or missing: 'dfc verify --heal' makes them anew")
+        complain(f"{_several(still_bad, 'copy', 'copies')} bad or missing: 'dfc verify --heal' recreates them")
     if still_bad or verified.unheard or verified.unreadable:
         raise AlreadyReported(exit_codes.FOUND)
 
@@ -134,7 +135,7 @@ def each_copy(bad: list[BadCopy]) -> list[str]:
 
 
 def summed_up(bad: list[BadCopy], names: dict[int, str]) -> list[str]:
-    """A line for each server and kind of fault, and one for the files of which no good copy is left."""
+    """A line for each server and kind of fault, and one for the files that have no good copy left."""
     lines = []
     for server, is_missing in sorted({(copy.server, copy.is_missing) for copy in bad}):
         these = [copy for copy in bad if (copy.server, copy.is_missing) == (server, is_missing)]
@@ -147,15 +148,15 @@ def summed_up(bad: list[BadCopy], names: dict[int, str]) -> list[str]:
 
 
 def _named(paths: list[bytes]) -> str:
-    """So many files, of which a few are named."""
+    """The number of files, with the names of the first few."""
     different = sorted(set(paths))
     more = f" and {len(different) - NAMED_MAX:,} more" if len(different) > NAMED_MAX else ""
     return f"{_several(len(different), 'file')}: {', '.join(map(printable, different[:NAMED_MAX]))}{more}"
 
 
 def _remember(connection: Connection, verified: Verified, *, healed: bool) -> None:
-    """Note in the namespace what was found: for `dfc status`, and for whoever heals. What was `healed` has seen to its
-    own notes, but for what has no good copy left to make another from."""
+    """Record the results in the namespace, for `dfc status` and for healing. Healing (`healed`) updates the records of
+    the copies that it made; only copies with no good twin to recreate them from remain."""
     bad = verified.to_note
     if healed:
         lost = {(copy.segment, copy.number, copy.server) for copy in verified.bad if not copy.has_twin}
@@ -164,11 +165,11 @@ def _remember(connection: Connection, verified: Verified, *, healed: bool) -> No
         bad_copies.take_back(connection.store, verified.redeemed)
         bad_copies.note(connection.store, bad, time.time_ns())
     except (DfsError, OSError) as error:
-        complain(f"what was found cannot be noted for 'dfc status' and 'dfc heal': {error}")
+        complain(f"the results cannot be recorded for 'dfc status' and 'dfc heal': {error}")
 
 
 def _heal(connection: Connection, bad: list[BadCopy]) -> int:
-    """Make these copies anew, from their twins; also those that a server believes to be good. How many it were."""
+    """Recreate these copies from their twins, including copies that a server believes to be good. Returns how many."""
     from dfsfuse.upkeep.heal.healing import Healer
     from dfsfuse.upkeep.map_reader import MapReader
 
@@ -180,7 +181,7 @@ def _heal(connection: Connection, bad: list[BadCopy]) -> int:
 
 
 def _files(remote: Remote, path: bytes, found: Attributes) -> Iterator[tuple[bytes, Attributes]]:
-    """All files at and below a path."""
+    """Yield all files at and below a path."""
     todo = [(path, found)]
     while todo:
         path, found = todo.pop()

@@ -181,7 +181,7 @@ def test_the_root_is_not_emptied_by_mistake(dfc: Dfc) -> None:
         assert outcome.err.startswith(f"dfc: {text} would remove everything")
         assert outcome.err.endswith("nothing was removed (use --all if you mean it)\n")
         assert dfc("rm", "--all", text).err.endswith("use -r\n")
-        assert "nobody can be asked here, and nothing was removed" in dfc("rm", "-r", "--all", text).err
+        assert "there is no terminal to ask on, and nothing was removed" in dfc("rm", "-r", "--all", text).err
     assert dfc("rm", "-rf", "/").code == 1
     outcome = dfc("rm", "-r", "d/e/..", "d/e/.")
     assert outcome.err.splitlines() == [

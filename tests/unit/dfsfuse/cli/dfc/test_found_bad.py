@@ -38,7 +38,7 @@ def test_a_bad_copy_is_remembered_until_it_is_made_anew(dfc: Dfc, access: Stored
     shown = dfc.ok("status")
     assert "1 of 2 files has only one copy of some data." in shown
     assert "any one server may fail" not in shown
-    assert "DFS2 lacks 1 copy that belongs there: mounts make it" in shown
+    assert "DFS2 lacks 1 copy that belongs there: mounts, or 'dfc heal', make it" in shown
     facts = json.loads(dfc.ok("status", "--json"))
     assert (facts["copies"], facts["any_one_may_fail"]) == ("degraded", False)
     assert (facts["pieces"]["noted_bad_copies"], facts["servers"][1]["state"]) == (1, "filling")

@@ -26,21 +26,21 @@ def test_one_against_three_is_named_with_what_to_do() -> None:
 def test_without_three_that_say_the_same_no_server_is_to_be_emptied(servers: set[int], compared: set[int]) -> None:
     said = difference(b"k", frozenset(servers), frozenset(compared), NAMES)
     assert all(NAMES[server] in said for server in servers)
-    assert "empty none of them" in said
+    assert "do not empty any of them" in said
     assert "stop" not in said
 
 
 def test_what_mounts_that_died_have_left_is_said_and_is_nothing_that_is_wrong() -> None:
     checked = Checked(remains=Remains((b"s/x",), 2))
     assert summary(checked) == [
-        "1 session and 2 locks of mounts that died are left: --repair ends them, and so do mounts, within a day."
+        "1 session and 2 locks of mounts that died are left: --repair removes them, and so do mounts, within a day."
     ]
     assert checked.is_sound
     checked.are_buried = True
-    assert summary(checked) == ["1 session and 2 locks of mounts that died were ended."]
+    assert summary(checked) == ["1 session and 2 locks of mounts that died were removed."]
     checked = Checked(remains=Remains((), 1))
     checked.comparison = Comparison(frozenset({1, 2, 3, 4}), {}, {b"k": frozenset({1})})
-    assert summary(checked) == ["0 sessions and 1 lock of mounts that died are left: mounts end them, within a day."]
+    assert summary(checked) == ["0 sessions and 1 lock of mounts that died are left: mounts remove them, within a day."]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_missing_copies_are_told_by_file_and_server_and_summed_up() -> None:
     checked = Checked(path=lambda ino: b"/f%02d" % ino)
     checked.pieces = Pieces(lacks=[lack(1, 2), lack(1, 2), lack(1, 3, is_last=True), lack(2, 4)])
     assert missing(checked, NAMES) == [
-        "/f01: copies of its data are missing on DFS2 and DFS3; no server that answers has some of it",
+        "/f01: copies of its data are missing on DFS2 and DFS3; some of it is on no server that answers",
         "/f02: copies of its data are missing on DFS4",
     ]
     assert summary(checked) == ["4 copies of data are missing: 'dfc heal' makes them."]

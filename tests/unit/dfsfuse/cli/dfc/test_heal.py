@@ -42,7 +42,7 @@ def access(dfc: Dfc) -> StoredAccess:
 
 
 def test_where_all_is_well_it_says_so(dfc: Dfc, access: StoredAccess) -> None:
-    assert dfc.ok("heal") == f"4 files looked at: all data has its two copies, nothing to do.\n{NOT_CHECKED}\n"
+    assert dfc.ok("heal") == f"4 files examined: all data has its two copies, nothing to do.\n{NOT_CHECKED}\n"
     assert "'dfc verify --heal'" in NOT_CHECKED
     assert "All data has its two copies (4 files).\n" in dfc.ok("status")
     assert keys.HEALING not in access.store.items
@@ -54,11 +54,11 @@ def test_an_empty_server_is_rebuilt_and_what_was_done_is_said(dfc: Dfc, access: 
     shown = dfc.ok("status")
     assert "DFS2    127.0.0.1:10002  lacks 8 copies" in shown
     assert "reading and writing work.\nAll 4 files have only one copy of some data.\n" in shown
-    assert "755K can be copied now: mounts do it, or 'dfc heal'.\n" in shown
+    assert "755K can be copied now: mounts, or 'dfc heal', do it.\n" in shown
     assert "If DFS1 or DFS3 failed, files could not be read.\n" in shown
     assert dfc.ok("heal").splitlines() == [
         "DFS2: 8 copies made",
-        "4 files looked at, 4 healed, 755K copied.",
+        "4 files examined, 4 healed, 755K copied.",
         NOT_CHECKED,
     ]
     assert access.grid[2].stored == before
@@ -72,12 +72,12 @@ def test_what_was_put_without_a_server_is_brought_home(dfc: Dfc, access: StoredA
     dfc.ok("put", "-", "late", stdin=LARGE[2:])
     outcome = dfc("heal")
     assert outcome.code == 14
-    assert "4 files still have only one copy of some data: 'dfc status' shows who is missing" in outcome.err
+    assert "4 files still have only one copy of some data: 'dfc status' shows which server is missing" in outcome.err
     shown = dfc.ok("status")
-    assert "4 of 5 files have only one copy of some data while DFS3 is away.\n" in shown
+    assert "4 of 5 files have only one copy of some data while DFS3 is down.\n" in shown
     assert "copied now" not in shown
     access.up(3)
-    assert "Some data is not on the servers where it belongs: mounts bring it home" in dfc.ok("status")
+    assert "Some data is not on the servers where it belongs: mounts, or 'dfc heal', move it there" in dfc.ok("status")
     facts = json.loads(dfc.ok("heal", "--json"))
     assert (facts["brought_home"], facts["copies_made"], facts["copies_dropped"]) == (1, {"DFS3": 2}, 2)
     assert (facts["lack_a_copy"], facts["incomplete"], facts["reasons"]) == (0, 0, [])
@@ -85,10 +85,10 @@ def test_what_was_put_without_a_server_is_brought_home(dfc: Dfc, access: StoredA
 
 def test_below_a_path_only(dfc: Dfc, access: StoredAccess) -> None:
     access.grid[1].forget()
-    assert dfc.ok("heal", "folder").splitlines()[-2].startswith("2 files looked at, 2 healed")
+    assert dfc.ok("heal", "folder").splitlines()[-2].startswith("2 files examined, 2 healed")
     assert len(access.grid[1].stored) == 4
     assert keys.HEALING not in access.store.items  # the record is about all files
-    assert dfc.ok("heal", "/small").splitlines()[-2].startswith("1 file looked at, 1 healed")
+    assert dfc.ok("heal", "/small").splitlines()[-2].startswith("1 file examined, 1 healed")
     assert dfc("heal", "nowhere").code == 1
 
 
@@ -98,14 +98,14 @@ def test_what_no_server_has_is_incomplete(dfc: Dfc, access: StoredAccess) -> Non
     outcome = dfc("heal")
     assert outcome.code == 3
     (said,) = outcome.err.splitlines()
-    assert said.startswith("dfc: 4 files cannot be put together from the servers that answer (/")
+    assert said.startswith("dfc: 4 files cannot be assembled from the servers that answer (/")
     named = said[said.index("(") + 1 : said.index(")")].split(", ")
     assert sorted(named) == ["/folder/large", "/folder/small", "/large", "/small"]
-    assert "start those that are away ('dfc status' names them)" in said
+    assert "start those that are down ('dfc status' names them)" in said
     shown = dfc("status")
     assert shown.code == 3
     assert (
-        "None of the 4 files can be read: no other server has some of the data; 'dfc list -l -r' shows which."
+        "None of the 4 files can be read: some of the data is on no other server; 'dfc list -l -r' shows which."
         in shown.out
     )
 
@@ -139,7 +139,7 @@ def test_healing_that_goes_on_elsewhere_is_shown(dfc: Dfc, access: StoredAccess)
     access.store.transact(lambda tx: tx.put(keys.HEALING, heal_state.encode(state)))
     line = about(PieceReport(healing=state), now_ns=1001 * S)[-1]
     assert line == "Healing: 1.0G of 4.0G copied, 32M/s, done in about 96 s."
-    assert line[:-1] + " (nothing was heard of it for 5 min)." == about(PieceReport(healing=state), now_ns=1300 * S)[-1]
+    assert line[:-1] + " (no sign of life for 5 min)." == about(PieceReport(healing=state), now_ns=1300 * S)[-1]
     shown = dfc.ok("status")
     assert "Healing: 1.0G of 4.0G copied, 32M/s, done in about 96 s" in shown
     assert json.loads(dfc.ok("status", "--json"))["healing"]["left_s"] == 96.0
@@ -163,7 +163,7 @@ def test_where_counting_takes_long_what_is_not_known_is_said_not_to_be(dfc: Dfc,
     health = access.health(-1.0)
     assert health.known.copies is Copies.UNKNOWN
     assert health.verdict.sentence == "All servers answer: writing works; whether all files can be read is not known."
-    assert "is not known: counting takes longer; 'dfc status --count' does it." in about(PART, now_ns=0)[0]
+    assert "is not known: counting takes longer; use 'dfc status --count'." in about(PART, now_ns=0)[0]
     assert "any one server may fail" in dfc.ok("status", "--count")
 
 

@@ -100,7 +100,7 @@ def test_it_is_listed_put_back_and_gone(dfc: Dfc, state: Path, ended: Ended) -> 
     one = only(state)
     assert said == (
         f"2 files (14) could not be saved: fewer than three servers answer. Kept in {one.folder} (names.txt lists "
-        "them). 'dfc recover' shows them, 'dfc recover --apply' puts them onto the servers."
+        "them). 'dfc recover' shows them, 'dfc recover --apply' writes them to the servers."
     )
     here = dfc.access.namespace()
     assert ending.waiting(here).startswith("an earlier mount could not save 2 files, which this machine keeps: ")
@@ -124,7 +124,7 @@ def test_what_is_newer_is_left_and_it_is_said(dfc: Dfc, state: Path, ended: Ende
     ended.end("a")
     dfc.ok("put", "-", "a", stdin=b"newer")
     said = dfc.ok("recover", "--apply")
-    assert said.startswith("/a: was changed or removed meanwhile; what was not saved is in /a [recovered ")
+    assert said.startswith("/a: was changed or removed in the meantime; the unsaved data is in /a [recovered ")
     assert dfc.ok("get", "a", "-") == "newer"
     assert dfc.ok("get", said.strip().partition(" is in ")[2], "-") == "unsaved"
 
@@ -133,7 +133,9 @@ def test_what_may_be_newer_is_left_and_it_is_said_that_nobody_knows(dfc: Dfc, st
     dfc.access.store.remembers = False
     ended.end("a")
     said = dfc.ok("recover", "--apply")
-    assert said.startswith("/a: may have been changed or removed meanwhile; what was not saved is in /a [recovered ")
+    assert said.startswith(
+        "/a: may have been changed or removed in the meantime; the unsaved data is in /a [recovered "
+    )
     assert dfc.ok("get", "a", "-") == "0123456789"
 
 
@@ -194,7 +196,7 @@ def test_another_namespace_gets_nothing(dfc: Dfc, state: Path, ended: Ended, mon
     monkeypatch.setattr(dfc.access, "namespace", lambda: other)
     outcome = dfc("recover", "--apply")
     assert (outcome.code, outcome.out) == (14, "")
-    assert "this is another namespace's, of user alice" in outcome.err
+    assert "this belongs to another namespace, of user alice" in outcome.err
     assert dfc.ok("get", "a", "-") == "0123456789"
     only(state)
 
@@ -203,8 +205,8 @@ def test_discarding_needs_to_be_told_what(dfc: Dfc, state: Path, ended: Ended) -
     ended.end("a")
     one = only(state)
     for arguments, said in [
-        (("--discard",), "--discard needs an ID, or --all"),
-        (("--discard", "--apply", one.id), "exclude each other"),
+        (("--discard",), "--discard requires an ID, or --all"),
+        (("--discard", "--apply", one.id), "cannot be used together"),
         (("--discard", "nonsense"), "nothing is kept under 'nonsense'"),
     ]:
         outcome = dfc("recover", *arguments)

@@ -116,7 +116,7 @@ def test_the_table_has_a_row_and_a_reason_for_each_server_whatever_it_does() -> 
     assert lines(health)[0] == "SERVER  ADDRESS          STATE               LATENCY  FREE  TOTAL  STORED"
     assert lines(health)[1].endswith("50G     21M")
     (said,) = remarks(list(health.reports), health.servers, NOW_S)
-    assert said == "DFS4 does not have the last 2 changes yet: mounts bring it up to date, or 'dfc heal'."
+    assert said == "DFS4 does not have the last 2 changes yet: mounts, or 'dfc heal', bring it up to date."
     unknown = UnknownHostError(errno.EHOSTUNREACH, "its host name 'b' cannot be resolved")
     health = seen(DFS1=REFUSED, DFS2=unknown, DFS3=TimeoutError(0, "no byte moved for 2 s"), DFS4=SOMEBODY_ELSE)
     assert [line[25:46].strip() for line in lines(health)[1:]] == [
@@ -152,7 +152,7 @@ def no_store() -> AbstractContextManager[MapStore]:
 
 
 def no_log() -> QuorumLog:
-    raise AssertionError("no data is looked at")
+    raise AssertionError("no data is examined")
 
 
 def test_an_empty_server_and_one_with_a_damaged_map_are_named() -> None:
@@ -178,7 +178,7 @@ def test_a_server_that_has_the_log_but_not_yet_its_data_is_being_filled() -> Non
     health = health_look.health(asked(FakeCluster()), PieceReport(counted), 0)
     assert "  lacks 171 copies  " in lines(health)[2]
     (said,) = remarks(list(health.reports), health.servers, NOW_S)
-    assert said.startswith("DFS2 lacks 171 copies that belong there: mounts make them, or 'dfc heal'")
+    assert said.startswith("DFS2 lacks 171 copies that belong there: mounts, or 'dfc heal', make them")
     assert said.endswith("until then no other server should fail.")
     assert not health.verdict.any_one_may_fail
 
@@ -208,7 +208,7 @@ def test_what_a_person_should_see_to_stands_below_the_table() -> None:
     health = health_look.health(reports, PieceReport(), 0)
     assert [line.split()[2] for line in lines(health)] == ["STATE", "full", "empty", "ok", "ok"]
     one, two, two_again, three = remarks(reports, health.servers, NOW_S)
-    assert one.startswith("DFS1 is full: make room on its disk")
+    assert one.startswith("DFS1 is full: free space on its disk")
     assert two.startswith("DFS2 has found 3 bad copies")
     assert two_again.startswith("DFS2 has found damage in its database (a row is bad)")
     assert three.startswith("DFS3 gave wrong answers (4 so far, the last on 2027-01-15 ")
@@ -265,8 +265,12 @@ def test_where_new_data_goes_is_said_only_if_it_goes_anywhere() -> None:
         health = seen(**without_room)
         return remarks(list(health.reports), health.servers, NOW_S)
 
-    assert full(1) == ["DFS1 is full: new data goes to the others; make room on its disk, or delete files not needed."]
-    assert full(1, 2) == [f"DFS{n} is full: make room on its disk, or delete files not needed." for n in (1, 2)]
+    assert full(1) == [
+        "DFS1 is full: new data goes to the others; free space on its disk, or delete files that are not needed."
+    ]
+    assert full(1, 2) == [
+        f"DFS{n} is full: free space on its disk, or delete files that are not needed." for n in (1, 2)
+    ]
 
 
 def test_after_a_long_count_the_servers_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

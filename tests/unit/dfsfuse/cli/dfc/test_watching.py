@@ -95,7 +95,7 @@ def test_a_signal_ends_it_with_exit_status_0_and_the_handlers_are_as_before(
     after_a_step(number)
     outcome = dfc("heal", "--watch")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.startswith("Watching: what lacks a copy is healed.")
+    assert outcome.out.startswith("Watching: missing copies are recreated.")
     assert outcome.out.endswith("Ended.\n")
     assert "health: All servers answer: reading and writing work, and any one server may fail." in outcome.out
     assert [signal.getsignal(each) for each in handled] == before

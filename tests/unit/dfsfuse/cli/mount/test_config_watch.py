@@ -65,7 +65,7 @@ def test_a_new_address_is_taken_over_at_a_signal_and_what_changed_is_logged(
     assert [server.host for server in servers] == ["10.0.0.1", "10.0.9.9", "10.0.0.3", "10.0.0.4"]
     assert credentials == Credentials("alice", "x")
     assert caplog.messages == [
-        f"{file} was read again (SIGHUP): DFS2 is at 10.0.9.9:10001 now, it was at 10.0.0.2:10001"
+        f"{file} was read again (SIGHUP): DFS2 is now at 10.0.9.9:10001 (formerly 10.0.0.2:10001)"
     ]
     watch.read_again("SIGHUP")
     assert len(cluster.told) == 1
@@ -115,7 +115,7 @@ def test_a_new_password_in_a_file_of_its_own_is_noticed(file: Path, cluster: Clu
 @pytest.mark.parametrize(
     ("new", "why"),
     [
-        (text(user="bob"), "the user is bob now, and the mount is of alice: mount again"),
+        (text(user="bob"), "the user is now bob, but the mount belongs to alice: mount again"),
         (text(names="DFS2 DFS1 DFS3 DFS4"), "only their addresses may change"),
         (text(names="DFS1 DFS2 DFS3 DFS5"), "only their addresses may change"),
         (text(names="DFS1 DFS2 DFS3 DFS4").replace("port: 10001", "port: 0"), "cannot be used"),
@@ -135,7 +135,7 @@ def test_what_cannot_be_taken_over_is_refused_with_a_sentence_and_the_old_config
         watch.step()
     (message,) = caplog.messages  # once, not each time
     assert why in message
-    assert "the mount goes on with what it has" in message
+    assert "the mount goes on with its old" in message
     assert cluster.told == []
     file.write_text(text("10.0.9.9"))
     watch.step()

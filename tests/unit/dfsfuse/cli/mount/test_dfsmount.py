@@ -61,7 +61,7 @@ EMPTY = "is empty (is it a variable that is not set?)"
         ("dfsmount", ["-u", ""], f"MOUNTPOINT {EMPTY}"),
         ("dfsmount", ["--config", "", "/mnt"], f"--config {EMPTY}"),
         ("dfsmount", ["--nonsense", "/mnt"], "no such option"),
-        ("dfsmount", ["-z", "/mnt"], "-z goes with -u"),
+        ("dfsmount", ["-z", "/mnt"], "-z can only be used with -u"),
         ("dfsmount", ["/mnt", "/more"], "got unexpected extra argument (/more)"),
         ("mount.dfs", ["/etc/dfc.yaml"], "missing argument 'MOUNTPOINT'"),
         ("mount.dfs", ["/etc/dfc.yaml", ""], f"MOUNTPOINT {EMPTY}"),

@@ -21,7 +21,7 @@ def now(
     state: bytes | None = KNOWN, *, is_file: bool = True, has_grown: bool = False, holds: bool | None = None
 ) -> Now:
     def look() -> bool:
-        assert holds is not None, "the file's contents need not be looked at"
+        assert holds is not None, "the file's contents need not be examined"
         return holds
 
     return Now(is_file, state, has_grown, look)

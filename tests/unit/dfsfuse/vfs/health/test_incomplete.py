@@ -1,4 +1,4 @@
-"""Files that cannot be put together: their second name, and the other policy, which refuses to open them."""
+"""Files that cannot be assembled: their second name, and the other policy, which refuses to open them."""
 
 from __future__ import annotations
 
