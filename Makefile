@@ -126,8 +126,8 @@ lint: venv ## Style, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-sim: venv ## Run the log in virtual time under faults: SEEDS=100000, or SEED=7 with a trace of each step
-	@SEEDS="$(SEEDS)" SEED="$(SEED)" PYTHONPATH=tests $(BIN)/python -m simulation
+sim: venv ## Run the log in virtual time under faults: SEEDS=100000 from FIRST=0 on, or SEED=7 with a trace of each step
+	@FIRST="$(FIRST)" SEEDS="$(SEEDS)" SEED="$(SEED)" PYTHONPATH=tests $(BIN)/python -m simulation
 
 torture: fuse venv ## Four servers, two mounts, writers, and what breaks them: MINUTES=10, SEED=7 to repeat one
 	@MINUTES="$(MINUTES)" SEED="$(SEED)" PYTHONPATH=tests $(BIN)/python -m torture

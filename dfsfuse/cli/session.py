@@ -19,6 +19,7 @@ from dfsfuse.cli.output import printable
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.errors import AuthenticationError, DfsError, UnavailableError, WrongServerError
 from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.log.repairer import Repairer
 from dfsfuse.mount.options import MountOptions
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.map.transactions import View
@@ -46,6 +47,7 @@ class Session:
 
     vfs: Vfs
     cluster: Cluster
+    log: QuorumLog
     store: LogMap
     segments: SegmentStore
     user: str
@@ -59,6 +61,10 @@ class Session:
         identities = self.cluster.identities()
         servers = [Server(server.name, identities.get(server.id, b"")) for server in self.cluster.servers]
         return Namespace(self.user, identity, tuple(servers))
+
+    def repairer(self) -> Repairer:
+        """What brings servers' logs up to date in the background; not started yet, and the caller's to close."""
+        return Repairer(self.cluster, lambda: self.log.known)
 
     def close(self) -> None:
         """Write out unsaved data, and release everything. Raises whatever the writing raises."""
@@ -85,6 +91,7 @@ def open_session(
     diratime: bool = True,
     incomplete: Policy = Policy.MARK,
     removal_grace_s: float = 0.0,
+    repair: bool = False,
     heal_mb_s: float = 0.0,
     sweep: bool = False,
     wait_for_all: bool = False,
@@ -103,6 +110,8 @@ def open_session(
 
     `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
 
+    `repair`: bring servers' logs up to date in the background (for a mount).
+
     `heal_mb_s`: recreate missing copies in the background, at no more than this many megabytes a second; 0: do not.
 
     `wait_s`: how long answered changes are kept while too few servers answer.
@@ -118,13 +127,16 @@ def open_session(
         opened.callback(cluster.close)
         _connect(cluster, config, wait_for_all=wait_for_all)
         log = QuorumLog(cluster)
+        if repair:
+            repairer = Repairer(cluster, lambda: log.known)
+            log.on_lag = repairer.wake
+            opened.enter_context(repairer)
 
         def is_newest(view: View, servers: frozenset[int]) -> bool:
             return members.have_forgotten_nothing(view, cluster.identities(), servers)
 
         store = LogMap(log, keys.family_of, is_newest=is_newest if incomplete is Policy.REFUSE else None, wait_s=wait_s)
         opened.callback(store.close)
-        log.start()
         if answer_early:
             store.start()
         register = ServerRegister(store, cluster)
@@ -167,7 +179,7 @@ def open_session(
             sweeper = BackgroundSweep(cluster, MapReader(QuorumLog(cluster)), store, vfs.save_long_unsaved, log.client)
             opened.callback(sweeper.close)
             sweeper.start()
-        return Session(vfs, cluster, store, segments, config.credentials.username, opened.pop_all())
+        return Session(vfs, cluster, log, store, segments, config.credentials.username, opened.pop_all())
 
 
 def open_for_mount(config: ClientConfig, options: MountOptions) -> Session:
@@ -183,6 +195,7 @@ def open_for_mount(config: ClientConfig, options: MountOptions) -> Session:
         diratime=options.diratime,
         incomplete=options.policy,
         removal_grace_s=GRACE_S,
+        repair=True,
         heal_mb_s=0.0 if options.read_only else options.heal_mb_s,
         sweep=not options.read_only,
         wait_for_all=True,

@@ -18,7 +18,6 @@ from dfsfuse.log.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.log.proposer import QUORUM, Point
 from dfsfuse.log.reading import catch_up, read
 from dfsfuse.log.repair import settle
-from dfsfuse.log.repairer import Tender
 from dfsfuse.log.state import Contents, LogState, News
 from dfsfuse.log.writing import commit, try_to_lead
 from dfsfuse.net.cluster import Cluster
@@ -55,7 +54,8 @@ class QuorumLog:
         self._pace = Pace(SOFT_S)
         self._silence_ends_at = NEVER
         self._next_reader = self._random.randrange(len(ALL))
-        self._tender = Tender(cluster, self._random.randbytes(8), lambda: self.state.known, self._clock)
+        self.on_lag: Callable[[], None] = lambda: None
+        """Called when a server is seen to be behind, for the `Repairer` if there is one. It must not wait."""
 
     @property
     def client(self) -> bytes:
@@ -111,7 +111,7 @@ class QuorumLog:
         state = self.state
         positions = self._run(settle(state.known, state.client, silent=state.silent, enough=state.quorum))
         if any(position.applied < self.state.known.slot for position in positions.values()):
-            self._tender.wake()
+            self.on_lag()
 
     def read_keys(self, keys: tuple[bytes, ...]) -> Values:
         """The values of `keys` at `known` or later (then `take_news` has the changes in between)."""
@@ -125,10 +125,6 @@ class QuorumLog:
         assert isinstance(reply, Items)
         return reply
 
-    def start(self) -> None:
-        """Start the tender, a thread."""
-        self._tender.start()
-
     def want_lease(self) -> None:
         """From now on, ask for the writer lease with each batch; `settle` lets go of it."""
         self.state.wants_lease = True
@@ -140,10 +136,6 @@ class QuorumLog:
     def hurry(self) -> None:
         """From now on do not wait for servers that are slow (`Cluster.hurry`). Never waits."""
         self._cluster.hurry(for_good=True)
-
-    def close(self) -> None:
-        """Stop the tender."""
-        self._tender.close()
 
     def _order(self) -> tuple[int, ...]:
         """The servers to read from: usable ones first, each in its turn."""

@@ -1,18 +1,26 @@
-"""Keeps a namespace's log tidy in the background, in a thread of its own, as long as the client runs.
+"""Repairs a namespace's log in the background, in a thread of its own: in every mount, and in `dfc heal` while it runs.
 
-- Servers that missed batches are brought up to date (`log_repair`). A copy of the whole map may take minutes: it is
-  made page by page, to one server at a time, and after a second of it the tender looks after everything else. There is
-  no deadline for the whole: it ends when a page fails.
-- A batch that stays in doubt has lost its writer. It is finished, under the tender's own name: until then it depends on
-  the memory of those who accepted it.
+Other commands and readers have none: they are over in a moment, or look at the map without changing it, and whatever a
+quorum needs is passed on by the writer that needs it (`dfsfuse.log.writing`).
+
+- Servers that missed batches are brought up to date (`dfsfuse.log.repair`). A copy of the whole map may take minutes:
+  it is made page by page, to one server at a time, and after each second of it the repairer looks after everything
+  else. There is no deadline for the whole: it ends when a page fails.
+- A batch that stays in doubt has lost its writer. The repairer finishes it under its own name: until then the batch
+  depends on the memory of the servers that accepted it.
+
+Threads: `wake` may be called by any; `start` and `close` by the owner. All else belongs to the one thread.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
+import time
 from collections.abc import Callable
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from dfs_server.protocol.messages import Error, Position
 from dfs_server.protocol.status import Status
@@ -28,26 +36,35 @@ from dfsfuse.net.pace import Pace
 
 log = logging.getLogger(__name__)
 
-TEND_EVERY_S: Final = 1.0
-TEND_IDLE_EVERY_S: Final = 5.0
+LOOK_EVERY_S: Final = 1.0
+LOOK_IDLE_EVERY_S: Final = 5.0
 """How often the servers are looked at: while some are missing or behind, and while all is well."""
-TEND_DEADLINE_S: Final = 60.0
+STEP_DEADLINE_S: Final = 60.0
 """The longest that one step may take: to settle, to finish what is in doubt, to pass on batches, to copy one page."""
 RETRY_MAX_S: Final = 120.0
-"""A server that could not be brought up to date is left alone for twice as long each time: a map that is read again and
-again for a copy that fails is work for all servers. At most for so long."""
+"""A server that could not be brought up to date is left alone for twice as long each time, at most for so long: a map
+that is read again and again for a copy that fails is work for all servers."""
+THREAD_NAME: Final = "log-repairer"
 RETRY_COPYING_S: Final = 5.0
 """When to look again whether another client is still copying the map there."""
 
 
-class Tender:
-    """The thread. `known` gives the mount's known point, which is replaced as a whole."""
+class Repairer:
+    """The thread. A context manager, which starts and closes it."""
 
-    def __init__(self, cluster: Cluster, client: bytes, known: Callable[[], Point], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        known: Callable[[], Point],
+        *,
+        client: bytes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`known`: the client's known point, asked for by the thread. `client`: the author of what is finished."""
         self._cluster = cluster
         self._known = known
         self._clock = clock
-        self._log = LogState(client)
+        self._log = LogState(client if client is not None else random.Random().randbytes(8))
         """Its own view of the log: in doubt, it leads for a moment under its own name."""
         self._pace = Pace(SOFT_S)
         self._wake = threading.Event()
@@ -58,20 +75,29 @@ class Tender:
         """When to try again to bring a server up to date, and how long that was waited for."""
         self._copy: MapCopy | None = None
         """The copy of the map that is under way."""
-        self._tended: frozenset[int] = frozenset()
+        self._current: frozenset[int] = frozenset()
         """Servers that were up to date when last looked at; the others are looked at again and again."""
-        self._thread = threading.Thread(target=self._loop, name="log-tender", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=THREAD_NAME, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def start(self) -> None:
-        """Begin to tend."""
+        """Start the thread; it looks for the first time a while later, or when it is woken."""
         self._thread.start()
 
     def wake(self) -> None:
-        """A server is seen to be behind."""
+        """Look now: a server is seen to be behind. Never waits."""
         self._wake.set()
 
     def close(self) -> None:
-        """End."""
+        """Stop the thread, after the step that is under way. May be called if it was never started."""
         self._stop.set()
         self._wake.set()
         if self._thread.ident is not None:
@@ -79,27 +105,27 @@ class Tender:
 
     def _loop(self) -> None:
         while not self._stop.is_set():
-            idle = len(self._tended) == len(ALL)
+            idle = len(self._current) == len(ALL)
             if self._copy is None:
-                self._wake.wait(TEND_IDLE_EVERY_S if idle else TEND_EVERY_S)
+                self._wake.wait(LOOK_IDLE_EVERY_S if idle else LOOK_EVERY_S)
             self._wake.clear()
             if self._stop.is_set():
                 return
             try:
-                self._tend()
+                self._look()
             except Exception:
-                log.exception("tending the log failed in a way nobody foresaw; it goes on")
-                self._copy, self._tended = None, frozenset()  # a copy is begun again
+                log.exception("an unexpected error while repairing the log; it goes on")
+                self._copy, self._current = None, frozenset()  # a copy is begun again
 
-    def _tend(self) -> None:
+    def _look(self) -> None:
         current: set[int] = set()
         try:
             positions = self._drive(look(self._known()))
             self._finish_doubt(positions)
             current = self._bring_up_to_date(positions)
-            self._tended = frozenset(current)
+            self._current = frozenset(current)
         except (DfsError, DeadlineError) as error:
-            log.debug("tending the log: %s", error)
+            log.debug("repairing the log: %s", error)
         if self._copy is not None:
             self._go_on_copying(self._copy, current)
 
@@ -109,7 +135,7 @@ class Tender:
         tails = {position.tail_digest for position in positions.values() if position.tail_digest}
         if self._doubt in tails:
             self._drive(catch_up(self._log, recall=False))
-            self._log.news = News()  # nobody here wants them, and they would be kept for ever
+            self._log.news = News()  # nobody here takes them, and they would be kept for ever
             self._drive(look(self._log.known))
         self._doubt = min(tails, default=b"")
 
@@ -137,7 +163,7 @@ class Tender:
     def _may_try(self, server: int) -> bool:
         """Whether it is time to try to bring this server up to date; if so, the next time is later."""
         now = self._clock()
-        retry_at, pause_s = self._retry_at.get(server, (now, TEND_EVERY_S / 2))
+        retry_at, pause_s = self._retry_at.get(server, (now, LOOK_EVERY_S / 2))
         if now < retry_at:
             return False
         pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -164,13 +190,13 @@ class Tender:
                 log.info("%s gets a copy of the map", self._cluster.names[server])
             if not isinstance(begun, Error) or begun.status != Status.COPYING:
                 return
-        self._retry_at[server] = self._clock() + RETRY_COPYING_S, TEND_EVERY_S
+        self._retry_at[server] = self._clock() + RETRY_COPYING_S, LOOK_EVERY_S
 
     def _go_on_copying(self, copy: MapCopy, current: set[int]) -> None:
         """Page by page, until it is time to look after everything else."""
         sources = sorted(set(ALL) - {copy.server}, key=lambda server: (server not in current, server))
         name = self._cluster.names[copy.server]
-        until = self._clock() + TEND_EVERY_S
+        until = self._clock() + LOOK_EVERY_S
         self._copy = None
         try:
             while self._drive(copy_page(copy, sources)):
@@ -187,5 +213,5 @@ class Tender:
         log.info("the copy of the map to %s failed, and is begun again", name)
 
     def _drive(self, procedure: Procedure[R]) -> R:
-        deadline = self._clock() + TEND_DEADLINE_S
+        deadline = self._clock() + STEP_DEADLINE_S
         return drive(procedure, self._cluster, deadline, self._clock, lambda _: None, pace=self._pace)

@@ -1,4 +1,7 @@
-"""`make sim`: many seeds (SEEDS=100000), or one with a trace (SEED=7): one line a step: time, who, message, effect."""
+"""`make sim`: many seeds, or one with a trace, of which each line is a step: time, who, message, effect.
+
+SEEDS=100000 are so many, from 0 on or from FIRST=500000 on. SEED=7 is the one with a trace.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 One server at a time crashes, stops, hangs or loses its disk, or the power of all is cut; a lost disk is brought up to
 date before the next fault, for one lost memory at a time is what is promised. Besides, and at any time: clients are cut
-off from some servers, stand still for longer than their lease, and die between any two steps. So do the tenders.
+off from some servers, stand still for longer than their lease, and die between any two steps. So do the repairers.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dfsfuse.log.state import LogState
 from .world import Host, World
 
 
-def tender(world: World) -> Generator[Any, Any, None]:
-    """What a mount's tender does: look how far the log goes, finish what is in doubt, bring laggards up to date."""
-    log = LogState(b"tender-%d" % world.random.getrandbits(32), world.quorum)
+def repairer(world: World) -> Generator[Any, Any, None]:
+    """What a mount's repairer does: look how far the log goes, finish what is in doubt, bring laggards up to date."""
+    log = LogState(b"repairer-%d" % world.random.getrandbits(32), world.quorum)
     try:
         yield from catch_up(log)
     except DfsError:
@@ -35,7 +35,7 @@ def tender(world: World) -> Generator[Any, Any, None]:
 
 
 def bring_up_to_date(server: int, sources: Sequence[int], copy_id: bytes) -> Generator[Any, Any, None]:
-    """What a tender does to a server, without pauses between the pages of a copy."""
+    """What a repairer does to a server, without pauses between the pages of a copy."""
     passed = yield from pass_on(server, sources)
     if passed.trimmed:
         copy = yield from begin_copy(server, sources, copy_id)
@@ -100,7 +100,7 @@ class Nemesis:
         self.world.note("nemesis", f"DFS{number} returns")
         self.world.servers[number].up = True
         self.world.servers[number].thaw()
-        self._tend()
+        self._repair()
         self._healed_then_next(number, forgotten, 40)
 
     def _healed_then_next(self, number: int, forgotten: int, tries: int) -> None:
@@ -108,13 +108,13 @@ class Nemesis:
         if self.world.servers[number].disk.state.applied >= forgotten:
             self._next()
         elif tries:
-            self._tend()
+            self._repair()
             self.world.after(0.3, lambda: self._healed_then_next(number, forgotten, tries - 1))
 
-    def _tend(self) -> None:
-        """Often two mounts' tenders at once; now and then one dies at its work."""
+    def _repair(self) -> None:
+        """Often two mounts' repairers at once; now and then one dies at its work."""
         for _ in range(self.world.random.choice((1, 1, 2))):
-            host = self.world.start("tender", tender(self.world))
+            host = self.world.start("repairer", repairer(self.world))
             if self.world.random.random() < 0.2:
                 host.dies_after = self.world.random.randrange(20)
 

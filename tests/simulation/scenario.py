@@ -24,7 +24,7 @@ from dfsfuse.log.writing import commit
 
 from .history import LISTS, History, Operation, check_lists, check_registers, decode, encode
 from .mount import Parts, SimMount
-from .nemesis import Nemesis, tender
+from .nemesis import Nemesis, repairer
 from .world import Host, SimulationError, World
 
 
@@ -174,7 +174,7 @@ def heal(world: World) -> None:
     world.start("last", last())
     world.run(world.now + 60.0)
     for _ in range(8):
-        world.start("tender", tender(world))
+        world.start("repairer", repairer(world))
         world.run(world.now + 10.0)
     if not done:
         raise SimulationError("after all faults stopped, no client could catch up")

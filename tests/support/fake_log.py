@@ -133,9 +133,6 @@ class FakeLog:
     def writable(self) -> bool:
         return True
 
-    def close(self) -> None:
-        pass
-
 
 def family_of(key: bytes) -> bytes | None:
     return b"d" if key.startswith(b"d") else None

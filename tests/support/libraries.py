@@ -16,6 +16,7 @@ from dfs_server.protocol.pieces import block_digests
 from dfsfuse.cli.config import read_config
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.log.quorum_log import QuorumLog
+from dfsfuse.log.repairer import Repairer
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.records import keys
 from dfsfuse.net.cluster import Cluster
@@ -55,9 +56,9 @@ def served_vfs(config: Path, *, max_age_s: float = 0.5) -> Iterator[Vfs]:
         opened.callback(cluster.close)
         cluster.connect()
         log = QuorumLog(cluster)
+        opened.enter_context(Repairer(cluster, lambda: log.known))
         store = LogMap(log, keys.family_of)
         opened.callback(store.close)
-        log.start()
         segments = SegmentStore(cluster)
         opened.callback(segments.close)
         vfs = Vfs(store, segments, servers=cluster.names, usable=cluster.usable, max_age_s=max_age_s)

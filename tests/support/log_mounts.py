@@ -38,7 +38,6 @@ class LogMounts:
                 count += 1
             assert log.commit(Contents(puts=tuple(items[:count])), never)
             del items[:count]
-        log.close()
 
     def cold_map(self) -> LogMap:
         """The map for somebody who has read nothing of it."""

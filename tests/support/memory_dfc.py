@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,7 @@ class MemoryAccess:
         self.refreshed = 0
         self.watch = FakeConfigWatch()
         self.open = 0
+        self.repairers = 0
         self.config: Path | None = None
 
     @property
@@ -95,6 +97,10 @@ class MemoryAccess:
 
     def refresh(self) -> None:
         self.refreshed += 1
+
+    def repairer(self) -> nullcontext[None]:
+        self.repairers += 1
+        return nullcontext()
 
     def config_watch(self) -> FakeConfigWatch:
         return self.watch

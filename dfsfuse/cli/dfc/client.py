@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,6 +63,9 @@ class Connection(Protocol):
 
     def config_watch(self) -> ConfigWatch:
         """The watcher that takes over the servers' new addresses from the config; not started yet."""
+
+    def repairer(self) -> AbstractContextManager[object]:
+        """What brings servers' logs up to date in the background, while it is entered."""
 
     def hurry(self) -> None:
         """The user wants this to end: do not wait for slow servers. May be called by a signal handler."""

@@ -23,6 +23,7 @@ from dfsfuse.namespace.records import keys
 from dfsfuse.net.cluster import Cluster
 
 if TYPE_CHECKING:
+    from dfsfuse.log.repairer import Repairer
     from dfsfuse.namespace.map.transactions import MapStore
     from dfsfuse.upkeep.recovery.manifest import Namespace
     from dfsfuse.vfs.context import Segments
@@ -73,6 +74,10 @@ class Connection:
         """The state of everything, queried now; copies are counted for at most `count_s`."""
         store = nullcontext(self.session.store)
         return look(self.session.cluster, self.new_log, lambda: store, time.time_ns(), count_s=count_s)
+
+    def repairer(self) -> Repairer:
+        """What brings servers' logs up to date in the background."""
+        return self.session.repairer()
 
     def hurry(self) -> None:
         """See `Cluster.hurry`."""

@@ -53,7 +53,7 @@ def watch(client: Client, *, mb_s: float) -> None:
             config = connection.config_watch()
             config.start()
             try:
-                with _news_shown():
+                with _news_shown(), connection.repairer():
                     heal_until_stopped(connection, stop, mb_s=mb_s, each_step=lambda: _read_again(config, again))
             finally:
                 config.close()

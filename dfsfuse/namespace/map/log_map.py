@@ -135,10 +135,7 @@ class LogMap:
         self._stop.set()
         if self._worker.ident is not None:
             self._worker.join()
-        try:
-            self.run(self.client.close())
-        finally:
-            self._log.close()
+        self.run(self.client.close())
 
     # -------------------------------------------------------------- carrying out
 

@@ -1,6 +1,6 @@
 """Are the servers' maps level? For healing, which waits for that: small pieces come with a server's log.
 
-Brings nobody up to date: that is done by the log's tender (`dfsfuse.log.repairer`), which runs meanwhile. One thread.
+Brings no server up to date: that is done by a `Repairer` (`dfsfuse.log.repairer`), which runs meanwhile. One thread.
 """
 
 from __future__ import annotations

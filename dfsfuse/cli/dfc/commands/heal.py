@@ -71,7 +71,7 @@ def heal(client: Client, path: str, watch: bool, mb_s: float | None, as_json: bo
         raise click.UsageError("--mb-s can only be used with --watch")
     inos = None if where == b"/" else [ino for _, ino in _files(client.remote, where)]
     connection = client.connection
-    with Bar() as bar:
+    with connection.repairer(), Bar() as bar:
         report, lagging = _levelled_and_healed(connection, inos, bar)
     if as_json:
         write_json(as_dictionary(report, connection.server_names))

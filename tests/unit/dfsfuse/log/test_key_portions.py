@@ -10,7 +10,7 @@ from dfs_server.protocol.status import Status
 from dfsfuse.errors import UnavailableError
 from dfsfuse.log.key_portions import TooMuchAtOnceError, read_in_portions
 from dfsfuse.log.quorum_log import QuorumLog
-from dfsfuse.log.repairer import Tender
+from dfsfuse.log.repairer import Repairer
 from dfsfuse.log.state import Contents
 
 KEYS = [b"k%02d" % number for number in range(80)]
@@ -43,7 +43,7 @@ def fill(cluster: LogCluster) -> None:
     log = log_of(cluster)
     for first in range(0, len(KEYS), 20):
         assert log.commit(Contents(puts=tuple((key, LARGE) for key in KEYS[first : first + 20])), never)
-    Tender(cluster, b"tender..", lambda: log.known, cluster.grid.clock)._tend()  # type: ignore[arg-type]
+    Repairer(cluster, lambda: log.known, clock=cluster.grid.clock)._look()  # type: ignore[arg-type]
 
 
 def test_more_than_fits_in_a_reply_is_read_in_portions(log_cluster: LogCluster) -> None:

@@ -242,7 +242,7 @@ def test_two_that_hang_refuse_writing_within_five_seconds_and_leave_reading(
 
 
 def test_while_the_third_server_needs_a_copy_of_the_map_writing_is_refused_at_once(log_cluster: LogCluster) -> None:
-    """A copy may take minutes, and is the tender's: a writer that began one of its own would end that, or fail late."""
+    """A copy may take minutes, and is a repairer's: a writer that began one of its own would end that, or fail late."""
     writer, other = log_of(log_cluster), log_of(log_cluster, b"client-2")
     assert writer.commit(put(a="1"), never)
     assert writer.commit(put(a="2"), never)

@@ -30,13 +30,13 @@ from dfsfuse.log.driving import SOFT_S
 from dfsfuse.log.procedures import ALL
 from dfsfuse.log.quorum_log import QuorumLog
 from dfsfuse.log.repair import Passed
-from dfsfuse.log.repairer import RETRY_MAX_S, Tender
+from dfsfuse.log.repairer import RETRY_MAX_S, Repairer
 from dfsfuse.log.state import Contents
 
 
-def parts(cluster: LogCluster) -> tuple[QuorumLog, Tender]:
+def parts(cluster: LogCluster) -> tuple[QuorumLog, Repairer]:
     log = QuorumLog(cluster, client=b"client-1", clock=cluster.grid.clock)  # type: ignore[arg-type]
-    return log, Tender(cluster, b"tender-1", lambda: log.known, cluster.grid.clock)  # type: ignore[arg-type]
+    return log, Repairer(cluster, lambda: log.known, client=b"repairer", clock=cluster.grid.clock)  # type: ignore[arg-type]
 
 
 def write(log: QuorumLog, count: int) -> None:
@@ -45,96 +45,94 @@ def write(log: QuorumLog, count: int) -> None:
 
 
 def test_a_server_that_was_away_is_brought_up_to_date(log_cluster: LogCluster) -> None:
-    log, tender = parts(log_cluster)
+    log, repairer = parts(log_cluster)
     write(log, 1)
     log_cluster.down(4)
     write(log, 5)
-    tender._tend()
+    repairer._look()
     assert log_cluster.applied()[:3] == [6, 6, 6]
-    assert tender._tended == {1, 2, 3}
+    assert repairer._current == {1, 2, 3}
     log_cluster.up(4)
-    tender._tend()
+    repairer._look()
     assert log_cluster.applied() == [6, 6, 6, 6]
-    assert tender._tended == set(ALL)
+    assert repairer._current == set(ALL)
 
 
 def test_slow_servers_are_brought_up_to_date_too(log_cluster: LogCluster) -> None:
     """On a link where every answer takes longer than the usual patience nobody would ever be."""
-    log, tender = parts(log_cluster)
+    log, repairer = parts(log_cluster)
     log_cluster.down(4)
     write(log, 5)
     log_cluster.up(4)
     for server in log_cluster.servers:
         server.latency_s = 2 * SOFT_S
-    tender._tend()
+    repairer._look()
     assert log_cluster.applied() == [5, 5, 5, 5]
 
 
 def test_a_batch_that_stays_in_doubt_is_finished_at_the_second_look(log_cluster: LogCluster) -> None:
-    log, tender = parts(log_cluster)
+    log, repairer = parts(log_cluster)
     write(log, 1)
     log.settle()
     writer = QuorumLog(log_cluster, client=b"client-2", clock=log_cluster.grid.clock)  # type: ignore[arg-type]
     write(writer, 1)  # nobody is told that it is chosen: its writer is gone
     assert log_cluster.applied().count(2) < 4
     log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + 10.0)
-    tender._tend()
-    tender._tend()
+    repairer._look()
+    repairer._look()
     assert log_cluster.applied().count(2) >= 3
-    tender._tend()
+    repairer._look()
     assert log_cluster.applied() == [2, 2, 2, 2]
 
 
 def test_without_servers_it_waits_for_better_times(log_cluster: LogCluster) -> None:
-    log, tender = parts(log_cluster)
+    log, repairer = parts(log_cluster)
     write(log, 2)
     log_cluster.down(1, 2, 3, 4)
-    tender._tend()
-    assert tender._tended == set()
+    repairer._look()
+    assert repairer._current == set()
     log_cluster.up(1, 2, 3, 4)
-    tender._tend()
+    repairer._look()
     assert log_cluster.applied() == [2, 2, 2, 2]
 
 
 def test_closing_one_that_was_never_started_is_nothing(log_cluster: LogCluster) -> None:
-    _, tender = parts(log_cluster)
-    tender.close()
+    _, repairer = parts(log_cluster)
+    repairer.close()
 
 
-def test_the_thread_tends_when_it_is_woken_and_ends(log_cluster: LogCluster) -> None:
-    log, tender = parts(log_cluster)
+def test_the_thread_looks_when_it_is_woken_and_ends(log_cluster: LogCluster) -> None:
+    log, repairer = parts(log_cluster)
     write(log, 2)
-    tender.start()
-    tender.wake()
-    tender.close()
-    assert not tender._thread.is_alive()
+    repairer.start()
+    repairer.wake()
+    repairer.close()
+    assert not repairer._thread.is_alive()
 
 
-def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(
-    log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log, tender = parts(log_cluster)
+def test_an_unexpected_error_does_not_end_the_thread(log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, repairer = parts(log_cluster)
     write(log, 2)
     outcomes: list[str] = []
-    tend = tender._tend
+    look = repairer._look
 
     def fail_once() -> None:
         outcomes.append("asked")
         if len(outcomes) == 1:
-            tender.wake()
-            raise ValueError("nobody foresaw this")
-        tend()
+            repairer.wake()
+            raise ValueError("unexpected")
+        look()
 
-    monkeypatch.setattr(tender, "_tend", fail_once)
-    tender.start()
-    tender.wake()
-    eventually(lambda: len(outcomes) > 1 or not tender._thread.is_alive())
-    assert tender._thread.is_alive()
-    tender.close()
+    monkeypatch.setattr(repairer, "_look", fail_once)
+    repairer.start()
+    repairer.wake()
+    eventually(lambda: len(outcomes) > 1 or not repairer._thread.is_alive())
+    assert repairer._thread.is_alive()
+    repairer.close()
 
 
 def test_it_does_not_keep_what_nobody_asks_for(log_cluster: LogCluster) -> None:
-    log, tender = parts(log_cluster)
+    log, repairer = parts(log_cluster)
     for number in range(3):
         write(log, 2)
         writer = QuorumLog(log_cluster, client=b"writer-%d" % number, clock=log_cluster.grid.clock)  # type: ignore[arg-type]
@@ -142,17 +140,17 @@ def test_it_does_not_keep_what_nobody_asks_for(log_cluster: LogCluster) -> None:
         write(writer, 1)
         for _ in range(2):
             log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + 10.0)
-            tender._tend()
+            repairer._look()
         log.catch_up()
-    assert tender._log.known.slot > 0
-    assert not tender._log.news.changes
+    assert repairer._log.known.slot > 0
+    assert not repairer._log.news.changes
 
 
 def test_a_server_that_cannot_be_helped_is_left_alone_for_longer_and_longer(
     log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To read the whole map again and again for a copy that fails is work for all."""
-    _, tender = parts(log_cluster)
+    _, repairer = parts(log_cluster)
     clock = log_cluster.grid.clock
     positions = {server: Position(5 if server != 4 else 0, b"", ZERO) for server in ALL}
     tries: list[float] = []
@@ -162,9 +160,9 @@ def test_a_server_that_cannot_be_helped_is_left_alone_for_longer_and_longer(
         tries.append(clock())
         return Passed(reached)
 
-    monkeypatch.setattr(tender, "_drive", interrupted)
+    monkeypatch.setattr(repairer, "_drive", interrupted)
     for _ in range(60):
-        tender._bring_up_to_date(positions)
+        repairer._bring_up_to_date(positions)
         clock.wait_until(clock() + 1.0)
     pauses = [later - earlier for earlier, later in pairwise(tries)]
     assert len(tries) < 10
@@ -172,40 +170,40 @@ def test_a_server_that_cannot_be_helped_is_left_alone_for_longer_and_longer(
     assert pauses[-1] > 10.0
     clock.wait_until(clock() + RETRY_MAX_S)
     reached = 5
-    assert tender._bring_up_to_date(positions) == set(ALL)
-    assert not tender._retry_at
+    assert repairer._bring_up_to_date(positions) == set(ALL)
+    assert not repairer._retry_at
 
 
 # ------------------------------------------------------------------ copying the map
 
 
 @pytest.fixture
-def emptied(log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch) -> tuple[LogCluster, QuorumLog, Tender]:
+def emptied(log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch) -> tuple[LogCluster, QuorumLog, Repairer]:
     """DFS4 has an empty disk, and gets a copy of 250 records, of which one fits in a page."""
     monkeypatch.setattr(log_repair, "PAGE_ITEMS", 1)
-    log, tender = parts(log_cluster)
+    log, repairer = parts(log_cluster)
     assert log.commit(Contents(puts=tuple((b"k%03d" % number, b"v") for number in range(250))), lambda _news: False)
     log.settle()
     log_cluster.wipe(4)
-    return log_cluster, log, tender
+    return log_cluster, log, repairer
 
 
-def tend_until_all_are_equal(cluster: LogCluster, tender: Tender, looks: int) -> None:
+def look_until_all_are_equal(cluster: LogCluster, repairer: Repairer, looks: int) -> None:
     for _ in range(looks):
-        tender._tend()
+        repairer._look()
         if len(set(cluster.applied())) == 1:
             return
         cluster.grid.clock.wait_until(cluster.grid.clock() + 1.0)
     raise AssertionError(f"{looks} looks, and the servers are at {cluster.applied()}")
 
 
-def test_a_copy_of_the_map_takes_as_long_as_it_takes(emptied: tuple[LogCluster, QuorumLog, Tender]) -> None:
+def test_a_copy_of_the_map_takes_as_long_as_it_takes(emptied: tuple[LogCluster, QuorumLog, Repairer]) -> None:
     """Each page is slow but comes: an hour for a large map is no reason to give up."""
-    cluster, _, tender = emptied
+    cluster, _, repairer = emptied
     for server in cluster.servers:
         server.latency_s = 0.25
     begun = cluster.grid.clock()
-    tend_until_all_are_equal(cluster, tender, 250)
+    look_until_all_are_equal(cluster, repairer, 250)
     assert cluster.grid.clock() - begun > 2 * 60.0, "nothing is shown by a copy that is quick"
     assert len(cluster.grid.asked(BeginCopy)) == cluster.grid.asked(BeginCopy)[4] == 1
     reader = QuorumLog(cluster, client=b"client-3", clock=cluster.grid.clock)  # type: ignore[arg-type]
@@ -215,84 +213,84 @@ def test_a_copy_of_the_map_takes_as_long_as_it_takes(emptied: tuple[LogCluster, 
         assert reader.read_keys((b"k000", b"k249")).values == (b"v", b"v")
 
 
-def test_between_two_pages_everything_else_is_looked_after(emptied: tuple[LogCluster, QuorumLog, Tender]) -> None:
+def test_between_two_pages_everything_else_is_looked_after(emptied: tuple[LogCluster, QuorumLog, Repairer]) -> None:
     """What is written meanwhile reaches the server that was away for a moment, and what its writer left in doubt is
     finished."""
-    cluster, log, tender = emptied
+    cluster, log, repairer = emptied
     cluster.grid[4].latency_s = 0.2
-    tender._tend()
-    assert tender._copy is not None
+    repairer._look()
+    assert repairer._copy is not None
     cluster.down(3)
     with pytest.raises(MaybeDoneError):
         write(log, 1)  # two servers have it, and the third one that answers has half a copy
     cluster.up(3)
     for _ in range(3):
         cluster.grid.clock.wait_until(cluster.grid.clock() + 5.0)
-        tender._tend()
+        repairer._look()
     assert cluster.applied() == [2, 2, 2, 0]
-    assert tender._copy is not None
-    tend_until_all_are_equal(cluster, tender, 100)
+    assert repairer._copy is not None
+    look_until_all_are_equal(cluster, repairer, 100)
     assert cluster.grid.asked(BeginCopy) == {4: 1}
 
 
 def test_a_copy_goes_on_when_the_server_dies_that_it_was_read_from(
-    emptied: tuple[LogCluster, QuorumLog, Tender],
+    emptied: tuple[LogCluster, QuorumLog, Repairer],
 ) -> None:
-    cluster, _, tender = emptied
+    cluster, _, repairer = emptied
     cluster.grid[4].latency_s = 0.2
-    tender._tend()
-    assert tender._copy is not None
+    repairer._look()
+    assert repairer._copy is not None
     cluster.grid[1].fault = Fault.HANG
     begun = cluster.grid.clock()
     while cluster.applied()[3] < 1:
-        tender._tend()
+        repairer._look()
     assert cluster.grid.clock() - begun < 100.0, "who hangs is waited for once, not for each page"
     assert cluster.grid.asked(BeginCopy) == {4: 1}
 
 
 def test_a_copy_that_another_client_makes_is_left_alone_and_taken_over_when_it_stops(
-    emptied: tuple[LogCluster, QuorumLog, Tender],
+    emptied: tuple[LogCluster, QuorumLog, Repairer],
 ) -> None:
-    cluster, _, tender = emptied
+    cluster, _, repairer = emptied
     store = cluster.servers[3].store
     assert store.handle(BeginCopy(b"others", 1, b"d" * 32)) == Done()
     for number in range(10):
         cluster.grid.clock.wait_until(cluster.grid.clock() + 4.0)
-        tender._tend()
+        repairer._look()
         assert store.handle(CopyItems(b"others", ((b"k%d" % number, b"v"),))) == Done()
-    assert tender._copy is None
-    tend_until_all_are_equal(cluster, tender, 15)
+    assert repairer._copy is None
+    look_until_all_are_equal(cluster, repairer, 15)
 
 
-def test_a_copy_that_fails_is_begun_again(emptied: tuple[LogCluster, QuorumLog, Tender]) -> None:
-    cluster, _, tender = emptied
+def test_a_copy_that_fails_is_begun_again(emptied: tuple[LogCluster, QuorumLog, Repairer]) -> None:
+    cluster, _, repairer = emptied
     cluster.grid[4].latency_s = 0.2
-    tender._tend()
+    repairer._look()
     cluster.grid[4].fault = Fault.BROKEN_DISK
-    tender._tend()
-    assert tender._copy is None
+    repairer._look()
+    assert repairer._copy is None
     cluster.grid[4].fault = Fault.NONE
     cluster.grid[4].latency_s = 0.001
-    tend_until_all_are_equal(cluster, tender, 20)
+    look_until_all_are_equal(cluster, repairer, 20)
     assert cluster.grid.asked(EndCopy) == {4: 1}
 
 
 def test_what_is_written_during_a_copy_is_not_trimmed_before_it_is_passed_on(
-    emptied: tuple[LogCluster, QuorumLog, Tender], monkeypatch: pytest.MonkeyPatch
+    emptied: tuple[LogCluster, QuorumLog, Repairer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a copy that takes longer than the log reaches back would be of no use, and the next one neither."""
     monkeypatch.setattr(log_table, "KEEP_BATCHES", 20)
     monkeypatch.setattr(log_table, "TRIM_STEP", 5)
     monkeypatch.setattr(overlay, "MAX_BATCHES", 1)
-    cluster, log, tender = emptied
+    cluster, log, repairer = emptied
     cluster.grid[4].latency_s = 0.2
     for _ in range(200):
-        tender._tend()
+        repairer._look()
         if cluster.applied()[3]:
             break
         write(log, 5)
         log.settle()
-    tend_until_all_are_equal(cluster, tender, 5)
+    look_until_all_are_equal(cluster, repairer, 5)
     assert cluster.grid.asked(BeginCopy) == {4: 1}
     assert cluster.applied()[3] > 100
     cluster.grid.clock.wait_until(cluster.grid.clock() + 60.0)
@@ -303,28 +301,28 @@ def test_what_is_written_during_a_copy_is_not_trimmed_before_it_is_passed_on(
 
 
 def test_a_server_whose_map_is_damaged_gets_a_copy_though_its_log_is_up_to_date(
-    emptied: tuple[LogCluster, QuorumLog, Tender],
+    emptied: tuple[LogCluster, QuorumLog, Repairer],
 ) -> None:
-    cluster, log, tender = emptied
-    tend_until_all_are_equal(cluster, tender, 5)
+    cluster, log, repairer = emptied
+    look_until_all_are_equal(cluster, repairer, 5)
     write(log, 3)
     log.settle()
-    tender._tend()
+    repairer._look()
     damaged = cluster.servers[1].store
     damaged.found(DamagedMapError("a row is not what was written"))
-    tender._tend()
-    tender._tend()
-    assert tender._tended == set(ALL)
+    repairer._look()
+    repairer._look()
+    assert repairer._current == set(ALL)
     assert not damaged.damage.map
     reply = damaged.handle(ReadKeys(log.known.slot, log.known.digest, (b"k249", b"key")))
     assert reply == Values(log.known.slot, (b"v", b"2"))
 
 
 def test_without_an_undamaged_map_there_is_no_copy_and_the_logs_go_on(
-    emptied: tuple[LogCluster, QuorumLog, Tender],
+    emptied: tuple[LogCluster, QuorumLog, Repairer],
 ) -> None:
-    cluster, log, tender = emptied
-    tend_until_all_are_equal(cluster, tender, 5)
+    cluster, log, repairer = emptied
+    look_until_all_are_equal(cluster, repairer, 5)
     cluster.down(3)
     write(log, 3)
     log.settle()
@@ -334,14 +332,14 @@ def test_without_an_undamaged_map_there_is_no_copy_and_the_logs_go_on(
     cluster.grid.forget_requests()
     for _ in range(10):
         cluster.grid.clock.wait_until(cluster.grid.clock() + 10.0)
-        tender._tend()
+        repairer._look()
     assert not cluster.grid.asked(BeginCopy)
-    assert tender._tended == set()
+    assert repairer._current == set()
     assert len(set(cluster.applied())) == 1, "batches come from the logs, which are whole"
 
 
-def test_closing_does_not_wait_for_a_copy(emptied: tuple[LogCluster, QuorumLog, Tender]) -> None:
-    cluster, _, tender = emptied
-    tender._stop.set()
-    tender._tend()
+def test_closing_does_not_wait_for_a_copy(emptied: tuple[LogCluster, QuorumLog, Repairer]) -> None:
+    cluster, _, repairer = emptied
+    repairer._stop.set()
+    repairer._look()
     assert cluster.grid.asked(CopyItems) == {4: 1}, "one page, and no more"

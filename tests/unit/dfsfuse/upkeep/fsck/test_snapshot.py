@@ -14,7 +14,7 @@ from dfs_server.protocol.status import Status
 from dfs_server.store.checksums import of_item
 from dfsfuse.errors import UnavailableError
 from dfsfuse.log.quorum_log import QuorumLog
-from dfsfuse.log.repairer import Tender
+from dfsfuse.log.repairer import Repairer
 from dfsfuse.log.state import Contents, News
 from dfsfuse.upkeep.fsck import snapshot as fsck_snapshot
 from dfsfuse.upkeep.fsck.snapshot import compare, snapshot
@@ -51,8 +51,8 @@ class Namespace:
 
     def settle(self) -> None:
         """All servers that answer get all there is."""
-        tender = Tender(self.cluster, b"tender..", lambda: self.writer.known, self.cluster.grid.clock)  # type: ignore[arg-type]
-        tender._tend()
+        repairer = Repairer(self.cluster, lambda: self.writer.known, clock=self.cluster.grid.clock)  # type: ignore[arg-type]
+        repairer._look()
 
     def change(self) -> None:
         """Two keys at once, far from each other: who sees one of them only has a mixture. Some come and go."""
