@@ -6,6 +6,7 @@ What it does is its subclass's business (`turn`). `lock` is held during each thi
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import Final
 
 from .history import History, ViolationError
@@ -14,7 +15,7 @@ PAUSE_S: Final = 0.2
 """A rest after something that failed."""
 
 
-class Worker(threading.Thread):
+class Worker(threading.Thread, ABC):
     """See the module."""
 
     def __init__(self, name: str, mount_name: str, history: History) -> None:
@@ -27,9 +28,9 @@ class Worker(threading.Thread):
         self._go = threading.Event()
         self._ending = threading.Event()
 
+    @abstractmethod
     def turn(self) -> float:
         """Do one thing. How long to rest after it, in seconds. Raises `ViolationError`, once it is written down."""
-        raise NotImplementedError
 
     def run(self) -> None:
         try:
