@@ -1,10 +1,16 @@
-"""Which locks only one mount may have at a time."""
+"""Which locks only one mount may have at a time, and what mounts are answered that ask for them."""
 
 from __future__ import annotations
 
-import pytest
+import errno
 
+import pytest
+from support.lock_world import INO, Answer, LockWorld
+
+from dfsfuse.namespace.records.locks import Lock
 from dfsfuse.vfs.locks.one_mount import GUARDS, guarded
+
+GUARD = guarded([(1, b"x-shm")], 128, 128)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +68,71 @@ def test_all_else_is_locked_as_always(name: bytes, start: int, end: int) -> None
 
 def test_each_guard_says_which_version_was_tried() -> None:
     assert all(any(sign.isdigit() for sign in guard.source) for guard in GUARDS)
+
+
+# ---------------------------------------------------------------------- of several mounts
+
+
+def test_what_only_one_mount_may_use(world: LockWorld, caplog: pytest.LogCaptureFixture) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    assert a.take(1, 128, 128, shared=True, guard=GUARD) == 0
+    assert a.take(2, 128, 128, shared=True, guard=GUARD) == 0, "two programs of one mount"
+    for wait in (False, True, True):
+        assert b.take(1, 128, 128, shared=True, guard=GUARD, wait=wait) == errno.EAGAIN
+    assert b.take(1, 128, 128, shared=True, flock=True) == 0
+    assert caplog.text.count("'x-shm': a lock is refused") == 1
+    a.close(1)
+    assert b.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
+    a.close(2)
+    assert b.take(1, 128, 128, shared=True, guard=GUARD) == 0
+    assert a.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
+
+
+def test_what_only_one_mount_may_use_is_free_when_that_mount_has_died(world: LockWorld) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    a.take(1, 128, 128, shared=True, guard=GUARD)
+    assert b.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
+    world.now_s += 10.1
+    assert b.take(1, 128, 128, shared=True, guard=GUARD) == 0
+
+
+def test_the_database_is_refused_while_another_mount_uses_the_index_beside_it(
+    world: LockWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There SQLite has the right words, and waits as long as it was told."""
+    a, b = world.mount(b"a"), world.mount(b"b")
+    database = guarded([(1, b"x")], 0x40000002, 0x40000002 + 509)
+    shared = {"shared": True, "guard": database}
+    bytes_ = 0x40000002, 0x40000002 + 509
+    assert b.take(1, *bytes_, **shared) == a.take(1, *bytes_, **shared) == 0, "as long as there is no log"
+    b.unlock(1, *bytes_)
+    world.make_beside(1, b"x-shm", INO + 1)
+    assert b.take(1, *bytes_, **shared) == 0
+    b.unlock(1, *bytes_)
+    a.locks.lock(INO + 1, Lock(b"", 1, False, False, 128, 128), Answer(), wait=False, guard=GUARD)
+    assert a.take(2, *bytes_, **shared) == 0, "another program of the same mount"
+    for wait in (False, True):
+        assert b.take(1, *bytes_, wait=wait, **shared) == errno.EAGAIN
+    assert b.take(1, 0x40000000, 0x40000000) == 0, "what is not the beginning of its use"
+    assert caplog.text.count("b'x': a lock is refused") == 1
+    a.locks.closed(INO + 1, 1)
+    assert b.take(1, *bytes_, **shared) == 0
+
+
+def test_within_the_mount_it_is_waited_for_as_always(world: LockWorld) -> None:
+    a = world.mount()
+    a.take(1, 0, 0, guard=GUARD)
+    waiter = a.lock(2, 0, 0, shared=True, wait=True, guard=GUARD)
+    assert not waiter.answered.is_set()
+    a.take(1, 0, 0, shared=True, guard=GUARD)
+    assert waiter.result() == 0
+
+
+def test_who_keeps_other_mounts_out_owes_them_nothing_at_each_unlock(world: LockWorld) -> None:
+    a = world.mount()
+    a.take(1, 128, 128, shared=True, guard=GUARD)
+    a.take(1, 120, 120)
+    a.take(2, 0, 9)
+    assert not a.locks.may_have_written(INO, 1, is_flock=False)
+    assert a.locks.may_have_written(INO, 2, is_flock=False)
+    assert not a.locks.may_have_written(INO, 3, is_flock=False)
