@@ -12,10 +12,11 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+from support import unshared
 from support.mounts import Grid, environment, eventually, is_mounted, program, unmount, within
 from support.servers import REPOSITORY
 
-from dfsfuse.mount import running
+from dfsfuse.mount import mount_table, running
 
 pytestmark = pytest.mark.integration
 
@@ -71,9 +72,8 @@ def test_a_copy_in_another_mount_namespace_is_named_at_once(grid: Grid, mountpoi
     assert dfsmount(grid, "--config", grid.client_config, mountpoint)[0] == 0
     serving = running.find(mountpoint)
     assert serving is not None
-    script = 'mount --make-private "$0" && echo && read end'  # other tests' mounts go there when they go here
-    command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, mountpoint]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    command = unshared.command("sh", "-c", "echo && read end", keep=[mountpoint])
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, env=environment()) as other:
         assert other.stdout is not None
         other.stdout.readline()  # it is in its namespace by now
         began = time.monotonic()
@@ -84,6 +84,15 @@ def test_a_copy_in_another_mount_namespace_is_named_at_once(grid: Grid, mountpoi
         assert not serving.has_ended()
         other.communicate(b"\n", timeout=20)
     eventually(serving.has_ended, "the last copy is gone, and so is its process")
+
+
+def test_a_namespace_of_a_test_has_none_of_the_mounts_of_others(grid: Grid, mountpoint: Path) -> None:
+    assert dfsmount(grid, "--config", grid.client_config, mountpoint)[0] == 0
+    for kept in ([], [mountpoint]):
+        command = unshared.command("cat", "/proc/self/mountinfo", keep=kept)
+        table = subprocess.run(command, stdout=PIPE, env=environment(), timeout=60, check=True).stdout
+        assert [mount.mountpoint for mount in mount_table.parse(table) if mount.is_ours] == [str(path) for path in kept]
+    assert is_mounted(mountpoint)
 
 
 def test_a_name_that_is_not_utf8_and_long(grid: Grid, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Scripts that mount by mount(8), whose helpers are installed by `make install-mount-helper`, without touching this
-machine: in a mount namespace of their own, whose /usr/sbin is a copy made of links.
+machine: in a mount namespace of their own (`support.unshared`), whose /usr/sbin is a copy made of links.
 
-When the namespace's last process is gone, so are its mounts. (What others unmount is unmounted there too.)
+When the namespace's last process is gone, so are its mounts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support import unshared
 from support.mounts import environment
 from support.servers import REPOSITORY
 
@@ -19,7 +20,6 @@ TIMEOUT_S = 90.0
 
 PRIVATE = """
 set -euo pipefail
-mount --make-rslave /
 mkdir sbin mnt
 mount --bind /usr/sbin sbin
 mount -t tmpfs none /usr/sbin
@@ -46,7 +46,7 @@ def run_privately(folder: Path, script: str, timeout_s: float = TIMEOUT_S) -> su
         )
         helper.chmod(0o755)
     return subprocess.run(
-        ["unshare", "--mount", "bash", "-c", PRIVATE + script],
+        unshared.command("bash", "-c", PRIVATE + script),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
