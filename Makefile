@@ -112,8 +112,9 @@ uninstall-mount-helper: ## As root: undo that
 	done
 
 test: fuse programs venv ## Run all tests, some minutes (PYTEST_ARGS= for some: PYTEST_ARGS='tests/unit -k ring')
+	@$(BIN)/python -m compileall -q dfsfuse dfs_server  # else each of the processes that they start may do it anew
 	@$(BIN)/python tests/run.py --limit-s $(TEST_TIMEOUT_S) -- \
-	    -q --instafail -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	    -q --instafail -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 conformance: fuse conformance-programs venv ## Run fio, stress-ng, dbench, databases, backups and others with mounts, a test each (PROGRAMS='-k fio')
 	@$(BIN)/python -m pytest -v -m programs -o faulthandler_timeout=600 --durations=0 --durations-min=1 tests/programs $(PROGRAMS)

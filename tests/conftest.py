@@ -1,4 +1,5 @@
-"""Say which tests were running when a run is interrupted. Failures are shown as they happen, by pytest-instafail."""
+"""What takes minutes begins first; and a run that is interrupted says which tests were running. Failures are shown as
+they happen, by pytest-instafail."""
 
 from __future__ import annotations
 
@@ -21,6 +22,11 @@ class RunningTests:
         if exitstatus == pytest.ExitCode.INTERRUPTED:
             for nodeid in self._running:
                 terminalreporter.write_line(f"RUNNING {nodeid}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that are marked as long come first: begun last, one of them would hold up the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ import pytest
 from .field import Field
 from .run import Options, Run
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(420)]
 
 SEED = 3395
 FAULTS = 6

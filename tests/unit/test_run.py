@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.servers import REPOSITORY
 
-from tests import run
+from tests import conftest, run
 
 INNER = """
 import os, signal, subprocess, tempfile
@@ -75,6 +75,22 @@ def test_at_the_limit_it_says_so_and_names_what_failed_and_what_was_running(tmp_
     assert "RUNNING test_inner.py::test_last" in output[said:]
     assert "FAILED" in output[said:]
     assert "test_wrong" in output[said:]
+
+
+class Item:
+    """Of pytest: a test with marks."""
+
+    def __init__(self, *marks: str) -> None:
+        self.marks = marks
+
+    def get_closest_marker(self, name: str) -> str | None:
+        return name if name in self.marks else None
+
+
+def test_what_takes_minutes_begins_first() -> None:
+    short, long, other, longer = items = [Item("integration"), Item("integration", "long"), Item(), Item("long")]
+    conftest.pytest_collection_modifyitems(items)  # type: ignore[arg-type]
+    assert items == [long, longer, short, other]
 
 
 def test_mounts_below_a_folder_are_found_whatever_their_names() -> None:
