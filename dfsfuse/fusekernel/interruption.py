@@ -10,8 +10,6 @@ EINTR. The kernel tells only once that a program has got a signal, so a thread l
 answered. Of a program that is ending it tells nothing: it cannot be gone before its files are closed, so those that are
 closing one are looked after in any case.
 
-Not let go are changes that could do harm when they are made late, behind others of the same file: `may_be_let_go`.
-
 Threads: any; one watcher while somebody is looked after, and for a moment after that. Who takes a request out of
 `_requests`, which is atomic, answers it. `_lock` guards the watcher, and that a thread is withdrawn from the request
 that was meant only.
@@ -42,26 +40,10 @@ QUIET_LOOKS: Final = 20
 
 Undo: TypeAlias = Callable[[Operations, Request, Sequence[Buffer]], None]
 
-_NEVER: Final = frozenset({
-    wire.FUSE_RELEASE, wire.FUSE_RELEASEDIR, wire.FUSE_FALLOCATE, wire.FUSE_COPY_FILE_RANGE, wire.FUSE_IOCTL,
-})  # fmt: skip
 SAVES: Final = frozenset({wire.FUSE_FLUSH, wire.FUSE_FSYNC, wire.FUSE_FSYNCDIR})
 """They change nothing but make durable what was answered: that is wanted in any case."""
 _NODE: Final = struct.Struct("=Q")
 """What an entry's answer begins with, and that of an open file or folder."""
-
-
-def may_be_let_go(request: Request) -> bool:
-    """Whether the request does no harm when it is carried out later than its program believes. Cutting a file short
-    would, if it was written again meanwhile."""
-    match request.opcode:
-        case wire.FUSE_SETATTR:
-            valid, *_ = request.fields(wire.fuse_setattr_in)
-            return not valid & wire.FATTR_SIZE
-        case wire.FUSE_OPEN:
-            flags, _ = request.fields(wire.fuse_open_in)
-            return not flags & os.O_TRUNC
-    return request.opcode not in _NEVER
 
 
 class Interruption:
@@ -176,9 +158,10 @@ class Interruption:
         self._answer(unique, errno.EINTR)
 
     def _is_to_go(self, request: Request) -> bool:
-        if request.unique in self._interrupted and self._is_told_to_end(request.context.pid):
-            return may_be_let_go(request)
-        return request.opcode == wire.FUSE_FLUSH and self._is_ending(request.context.pid)
+        thread = request.context.pid
+        if request.unique in self._interrupted and self._is_told_to_end(thread):
+            return True
+        return request.opcode == wire.FUSE_FLUSH and self._is_ending(thread)
 
 
 def _looked_up(operations: Operations, _request: Request, parts: Sequence[Buffer]) -> None:
@@ -199,11 +182,18 @@ def _created(operations: Operations, request: Request, parts: Sequence[Buffer]) 
 def _opened(operations: Operations, request: Request, parts: Sequence[Buffer]) -> None:
     (handle,) = _NODE.unpack_from(parts[0])
     _close(operations, request, request.nodeid, handle)
+    flags, _ = request.fields(wire.fuse_open_in)
+    if flags & os.O_TRUNC:
+        operations.changed_unheard(request.nodeid)
 
 
 def _close(operations: Operations, request: Request, ino: int, handle: int) -> None:
     operations.release(request.context, ino, handle, None)
     operations.released(request.context, ino, handle)
+
+
+def _changed(operations: Operations, request: Request, _parts: Sequence[Buffer]) -> None:
+    operations.changed_unheard(request.nodeid)
 
 
 def _folder_opened(operations: Operations, request: Request, parts: Sequence[Buffer]) -> None:
@@ -221,6 +211,8 @@ UNDO: Final[dict[int, Undo]] = {
     wire.FUSE_CREATE: _created,
     wire.FUSE_OPEN: _opened,
     wire.FUSE_OPENDIR: _folder_opened,
+    wire.FUSE_SETATTR: _changed,
+    wire.FUSE_FALLOCATE: _changed,
 }
 """What is done when an operation has succeeded whose program was let go. The parts are those of the answer."""
 

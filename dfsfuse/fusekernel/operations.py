@@ -160,6 +160,10 @@ class Operations:
         """`flush` or `flushed` has failed for good, and the program is about to hear it; or will not: it is ending, or
         did not wait for the answer. It may be called after `released` then. Raises nothing."""
 
+    def changed_unheard(self, ino: int) -> None:
+        """The inode has been changed for a program that did not wait for the answer, so what the kernel keeps of it may
+        be old. It must not wait for anything."""
+
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
         """The last duplicate of a descriptor was closed; if `owner` is given, its flock ends, here or in
         `released`."""

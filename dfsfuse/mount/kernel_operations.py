@@ -10,7 +10,8 @@ never missing.
 
 The kernel leaves it to us to clear setuid and setgid when a file's owner or content changes (HANDLE_KILLPRIV_V2);
 otherwise it would ask for `security.capability` before each write. It tells who may keep them with a write and a
-truncation; of fallocate(2) it tells only who called. It keeps the old mode until it is told to ask again.
+truncation; of fallocate(2) it tells only who called. It keeps the old mode until it is told to ask again. The bits go
+before the content changes, or with it: what comes afterwards may fail, or its program be let go.
 
 Whoever closes a file has its data saved by `flush` and `release`, which may be done again while servers are away
 (`waiting`); his locks end in `flushed` and `released`, when that has succeeded or is given up.
@@ -60,6 +61,7 @@ from dfsfuse.namespace.ops.renames import EXCHANGE
 from dfsfuse.namespace.records import locks
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.locks.one_mount import Guarded, guarded
+from dfsfuse.vfs.names.changed import Changed
 from dfsfuse.vfs.vfs import Vfs
 
 
@@ -380,10 +382,12 @@ class KernelOperations(Operations):
             self._opened(context, ino)
             if flags & os.O_TRUNC:
                 self._check_locks(ino)
+                mode = self._mode_without_privileges(context, ino) if kill_privileges else None
                 with self._changing_content(ino):
-                    self._vfs.setattr(ino, AttributeChanges(size=0), handle)
-            if kill_privileges and flags & os.O_TRUNC:
-                self._kill_privileges(context, ino)
+                    wanted = AttributeChanges(size=0, mode=None if mode is None else stat.S_IMODE(mode))
+                    self._vfs.setattr(ino, wanted, handle)
+                if mode is not None and self.caches is not None:
+                    self.caches.tell_of_mode(ino)
         except BaseException:
             self._vfs.release(handle)
             raise
@@ -423,11 +427,11 @@ class KernelOperations(Operations):
             return self._vfs.write(handle, offset, data, append=append)
 
     def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
+        if context.uid != 0:  # the kernel does not say whether he may keep them
+            self._kill_privileges(context, ino)
         self._check_locks(ino)
         with self._changing_content(ino):
             self._vfs.fallocate(handle, offset, length, mode)
-        if context.uid != 0:  # the kernel does not say whether he may keep them
-            self._kill_privileges(context, ino)
 
     def lseek(self, context: Context, ino: int, handle: int, offset: int, whence: int) -> int:
         return self._vfs.lseek(handle, offset, whence)
@@ -443,6 +447,10 @@ class KernelOperations(Operations):
 
     def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
         self._vfs.close_failed(handle, is_heard=is_heard)
+
+    def changed_unheard(self, ino: int) -> None:
+        if self.caches is not None:
+            self.caches.changed([Changed(ino, is_data=True)])
 
     def fsync(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
         self._vfs.fsync(handle)

@@ -159,6 +159,14 @@ def test_when_all_servers_stall_nothing_that_was_answered_is_lost_and_nobody_get
 
 
 MAKE = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); os.mkdir(sys.argv[1])"
+EMPTY = "import os, sys; os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC)"
+CUT = """
+import os, sys
+file = os.open(sys.argv[1], os.O_WRONLY)
+print("open", flush=True)
+sys.stdin.readline()
+os.ftruncate(file, 5) if sys.argv[2] == "cut" else os.posix_fallocate(file, 0, 1 << 21)
+"""
 HOLD = """
 import os, sys
 file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
@@ -183,6 +191,9 @@ def test_programs_that_wait_for_servers_that_stall_can_be_ended_and_nothing_is_l
     """Ctrl-C, SIGTERM, SIGKILL: at once, and what they had begun is made, or it is not; never later."""
     mount = grid.mount()
     (mount.path / "old").write_bytes(content(2 << 20))
+    sizes = {"cut": (5, 6), "grown": (6, 1 << 21), "emptied": (0, 6)}
+    for name in sizes:
+        (mount.path / name).write_bytes(b"before")
     for name in ("a", "b"):
         (mount.path / name).mkdir()
     mount.remount()
@@ -190,25 +201,36 @@ def test_programs_that_wait_for_servers_that_stall_can_be_ended_and_nothing_is_l
     assert holder.stdout is not None
     assert holder.stdout.readline()
     eventually(lambda: (mount.path / "held").read_bytes() == b"unsaved", "it is saved")
+    resizers = [python(CUT, mount.path / name, name) for name in ("cut", "grown")]
+    for each in resizers:
+        assert each.stdout is not None
+        assert each.stdout.readline()
     for server in grid.servers:
         server.freeze()
     reader = subprocess.Popen(["cat", mount.path / "old"], stdout=subprocess.DEVNULL)
     maker = python(MAKE, mount.path / "a" / "made")
     writer = subprocess.Popen(["cp", sys.executable, mount.path / "b" / "copy"], stderr=subprocess.DEVNULL)
-    programs = [reader, maker, writer, holder]
+    resizers.append(python(EMPTY, mount.path / "emptied"))
+    programs = [reader, maker, writer, *resizers, holder]
     try:
-        for each in programs[:3]:
+        for each in resizers[:2]:
+            assert each.stdin is not None
+            each.stdin.write(b"go on\n")
+            each.stdin.flush()
+        for each in programs[:-1]:
             eventually(lambda each=each: _waits_for_the_mount(each), f"{each.args} waits")  # type: ignore[misc]
         reader.terminate()
         maker.send_signal(signal.SIGINT)
         writer.send_signal(signal.SIGINT)
+        for each in resizers:
+            each.terminate()
         holder.kill()
         begun = time.monotonic()
         for each in programs:
             within(SLOW_S / 2, "it ends", each.wait)
         print(f"all had ended after {time.monotonic() - begun:.1f} s")
-        assert [each.returncode for each in (reader, writer, holder)] == [
-            -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL
+        assert [each.returncode for each in (reader, writer, *resizers, holder)] == [
+            -signal.SIGTERM, -signal.SIGINT, *[-signal.SIGTERM] * 3, -signal.SIGKILL
         ]  # fmt: skip
         assert maker.stderr is not None
         assert b"KeyboardInterrupt" in maker.stderr.read()
@@ -219,11 +241,15 @@ def test_programs_that_wait_for_servers_that_stall_can_be_ended_and_nothing_is_l
             each.kill()
             each.communicate(timeout=DEADLINE_S)
     within(DEADLINE_S, "writing", lambda: (mount.path / "a" / "after").write_bytes(b"x"))
+    found = {name: (mount.path / name).stat().st_size for name in sizes}
+    assert all(found[name] in sizes[name] for name in sizes), found
     before = {path.name for path in (mount.path / "a").iterdir()}
     assert before in ({"after"}, {"after", "made"})
     assert "are lost" not in mount.log.read_text()
     mount.remount()
     assert {path.name for path in (mount.path / "a").iterdir()} == before, "it is not made later"
+    assert {name: (mount.path / name).stat().st_size for name in sizes} == found
+    assert all((mount.path / name).read_bytes().startswith(b"before"[: found[name]]) for name in sizes)
     assert (mount.path / "held").read_bytes() == b"unsaved"
     assert (mount.path / "old").read_bytes() == content(2 << 20)
 

@@ -1,9 +1,10 @@
 """setattr(): mode, owner, times and size.
 
-A size is reached in steps of bounded batches, the last of which makes the other changes too. Unsaved data of the file
+A size is reached in steps of bounded batches, each of which makes the other changes too. Unsaved data of the file
 is saved first; or given up, if the new size is 0; or stays as it is, if the file has that size with it. The region that
-was cut is told to the compactor if it has too many extents, or if little is left to show of its segments. Threads:
-`OpenFile.commit_lock` is held: no flush comes between.
+was cut is told to the compactor if it has too many extents, or if little is left to show of its segments. If its
+program is let go meanwhile, a file is cut in one batch or not at all; what takes several is done to the end
+(`dfsfuse.common.withdrawal`). Threads: `OpenFile.commit_lock` is held: no flush comes between.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import nullcontext
 
 import msgspec
 
+from dfsfuse.common import withdrawal
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import directories, inodes
@@ -63,7 +65,10 @@ class Changer:
             if changes.size is None:
                 inode = self._change_attributes(ino, changes, way)
             else:
-                inode = self._resize(ino, changes.size, changes, file, way)
+                try:
+                    inode = self._resize(ino, changes.size, changes, file, way)
+                finally:
+                    withdrawal.over()
             if file is not None and changes.mtime_ns is not None:
                 with file.lock:
                     file.written_ns = None  # the time that was set stays, until something is written again
@@ -131,8 +136,9 @@ class Changer:
             inode, is_reached = regions.resize(tx, ino, before, size)
             crowded = regions.crowded_end(tx, ino, inode) if size < before.size and is_reached else []
             inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=inodes.change_time_ns(before, now_ns))
-            if is_reached:
-                inode = changed(inode, changes, now_ns)
+            inode = changed(inode, changes, now_ns)
+            if not is_reached:
+                withdrawal.pass_point()
             inodes.save(tx, ino, inode)
             return inode, is_reached, crowded
 

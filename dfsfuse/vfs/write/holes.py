@@ -4,8 +4,9 @@ A hole is where no extent shows, which reads as zeros and takes no room. Room ca
 "allocated" has its size and nothing else. Unsaved data is saved first, so that the map alone decides: one save, after
 which any number of searches finds the file clean.
 
-Long ranges are cleared in steps of bounded batches, from the front. A segment of which little shows afterwards is told
-to the compactor, so that the room of the hole comes back. Threads: `OpenFile.commit_lock`; no state.
+Long ranges are cleared in steps of bounded batches, from the front; once these have begun their program is not let go
+(`dfsfuse.common.withdrawal`). A segment of which little shows afterwards is told to the compactor, so that the room of
+the hole comes back. Threads: `OpenFile.commit_lock`; no state.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dfsfuse.common import withdrawal
 from dfsfuse.data import extents
 from dfsfuse.data.extents import REGION_BYTES, Region, covered
 from dfsfuse.data.runs import is_crowded
@@ -115,12 +117,15 @@ class Holes:
         size = 0 if mode & KEEP_SIZE else end
         with file.commit_lock:
             self._saver.save_locked(file)
-            if mode & (PUNCH_HOLE | ZERO_RANGE):
-                at = offset
-                while at < end:
-                    at = self._clear(file.ino, at, end, size)
-            elif size:
-                self._clear(file.ino, end, end, size)
+            try:
+                if mode & (PUNCH_HOLE | ZERO_RANGE):
+                    at = offset
+                    while at < end:
+                        at = self._clear(file.ino, at, end, size)
+                elif size:
+                    self._clear(file.ino, end, end, size)
+            finally:
+                withdrawal.over()
 
     def _clear(self, ino: int, start: int, end: int, size: int) -> int:
         now_ns = self._context.clock()
@@ -128,6 +133,8 @@ class Holes:
         def step(tx: Transaction) -> Cleared:
             old = inodes.load(tx, ino)
             cleared = clear(tx, ino, old, start, end) if start < end else Cleared(old, end, [])
+            if cleared.reached < end:
+                withdrawal.pass_point()
             inode = msgspec.structs.replace(cleared.inode, size=max(cleared.inode.size, size))
             if inode != old:
                 changed_ns = inodes.change_time_ns(old, now_ns)

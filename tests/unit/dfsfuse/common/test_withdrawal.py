@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.fake_log import Clock, FakeLog, SharedLog, family_of
+from support.withdrawing import withdraw_this_thread
 
 from dfsfuse.common import withdrawal
 from dfsfuse.namespace.map.log_map import LogMap
@@ -21,16 +20,9 @@ def nothing_is_withdrawn() -> Iterator[None]:
     withdrawal.over()
 
 
-def withdraw() -> bool:
-    """This thread, by another one."""
-    mine = threading.get_ident()
-    with ThreadPoolExecutor(1) as others:
-        return others.submit(withdrawal.withdraw, mine).result()
-
-
 def test_it_gives_up_until_it_does_something_else() -> None:
     withdrawal.check()
-    assert withdraw()
+    assert withdraw_this_thread()
     with pytest.raises(InterruptedError):
         withdrawal.check()
     with pytest.raises(InterruptedError):
@@ -42,10 +34,10 @@ def test_it_gives_up_until_it_does_something_else() -> None:
 
 def test_it_is_too_late_past_the_point() -> None:
     withdrawal.pass_point()
-    assert not withdraw()
+    assert not withdraw_this_thread()
     withdrawal.check()
     withdrawal.over()
-    assert withdraw()
+    assert withdraw_this_thread()
 
 
 def test_a_change_that_was_not_sent_is_not_made_behind_what_others_did() -> None:
@@ -56,7 +48,7 @@ def test_a_change_that_was_not_sent_is_not_made_behind_what_others_did() -> None
 
     def others_come_first() -> None:
         shared.put(a="theirs")
-        withdraw()
+        withdraw_this_thread()
 
     def change(tx: Transaction) -> None:
         tx.get(b"a")
@@ -72,7 +64,7 @@ def test_a_change_that_is_on_its_way_and_a_save_are_made() -> None:
     shared, clock = SharedLog(), Clock()
     log = FakeLog(shared, clock)
     store = LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]
-    log.before_commit.append(lambda: withdraw() or None)
+    log.before_commit.append(lambda: withdraw_this_thread() or None)
     store.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     store.transact(lambda tx: tx.put(b"b", b"2"))
     assert shared.map == {b"a": b"1", b"b": b"2"}

@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from support.fake_kernel import DEADLINE_S, FakeKernel, request
+from support.fake_kernel import DEADLINE_S, FakeKernel
 from support.memory_fs import Inode
 
 from dfsfuse.fusekernel import interruption, wire
 from dfsfuse.fusekernel.dispatch import Patience
-from dfsfuse.fusekernel.interruption import may_be_let_go
 from dfsfuse.fusekernel.operations import Operations
-from dfsfuse.fusekernel.requests import parse
-from dfsfuse.fusekernel.values import Context, DirectoryEntry, Entry, Listed, Opened
+from dfsfuse.fusekernel.values import Changes, Context, DirectoryEntry, Entry, Listed, Opened, TimedAttributes
 
 GIVEN = Entry(Inode(5, stat.S_IFREG | 0o644, 0, 0))
 CREATE = wire.fuse_create_in.pack(os.O_WRONLY, 0o644, 0, 0) + b"f\0"
@@ -87,6 +85,17 @@ class Stalled(Operations):
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
         self._wait()
         return Opened(7)
+
+    def setattr(self, context: Context, ino: int, changes: Changes, handle: int | None) -> TimedAttributes:
+        self._wait()
+        assert GIVEN.attributes is not None
+        return TimedAttributes(GIVEN.attributes)
+
+    def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
+        self._wait()
+
+    def changed_unheard(self, ino: int) -> None:
+        self.given_back.append(("changed", ino))
 
     def opendir(self, context: Context, ino: int, flags: int) -> Opened:
         self._wait()
@@ -185,12 +194,15 @@ class _Watched(set[int]):
         (wire.FUSE_OPENDIR, OPEN, [("releasedir", 3, 8)]),
         (wire.FUSE_READDIRPLUS, READ, [("forget", 5, 1)]),
         (wire.FUSE_READ, READ, []),
+        (wire.FUSE_OPEN, TRUNCATING, [("release", 3, 7), ("released", 3, 7), ("changed", 3)]),
+        (wire.FUSE_SETATTR, wire.fuse_setattr_in.pack(wire.FATTR_SIZE, *[0] * 15), [("changed", 3)]),
+        (wire.FUSE_FALLOCATE, wire.fuse_fallocate_in.pack(7, 0, 100, 0, 0), [("changed", 3)]),
     ],
 )
 def test_what_the_kernel_did_not_get_is_taken_back(
     opcode: int, body: bytes, given_back: list[tuple[object, ...]]
 ) -> None:
-    """Else a file would stay open, or an inode be held, for ever."""
+    """Else a file would stay open, or an inode be held, for ever; or pages be shown that the file has no more."""
     files = Stalled()
     files.told_to_end.add(42)
     with FakeKernel(files, patience=files.patience()) as kernel:
@@ -319,21 +331,3 @@ def test_one_that_waits_and_is_done_again_is_let_go_too() -> None:
         files.goes_on.set()
         until(lambda: ("forget", 5, 1) in files.given_back)
         answers_on(kernel)
-
-
-@pytest.mark.parametrize(
-    ("opcode", "body", "expected"),
-    [
-        (wire.FUSE_SETATTR, wire.fuse_setattr_in.pack(wire.FATTR_SIZE, *[0] * 15), False),
-        (wire.FUSE_SETATTR, wire.fuse_setattr_in.pack(wire.FATTR_MODE, *[0] * 15), True),
-        (wire.FUSE_OPEN, TRUNCATING, False),
-        (wire.FUSE_OPEN, OPEN, True),
-        (wire.FUSE_FALLOCATE, b"", False),
-        (wire.FUSE_COPY_FILE_RANGE, b"", False),
-        (wire.FUSE_RELEASE, b"", False),
-        (wire.FUSE_WRITE, b"", True),
-        (wire.FUSE_RENAME2, b"", True),
-    ],
-)
-def test_what_would_do_harm_when_it_is_done_late(opcode: int, body: bytes, expected: bool) -> None:
-    assert may_be_let_go(parse(memoryview(request(opcode, 2, 1, body)))) is expected

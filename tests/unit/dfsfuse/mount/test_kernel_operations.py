@@ -6,10 +6,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
-from support.memory_mounts import ROOT, MemoryMounts
+from support.memory_mounts import ROOT, MemoryMounts, read_file
 
+from dfs_server.protocol.batches import Batch
+from dfsfuse.errors import UnavailableError
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.values import NOW, Changes, Context, DirectoryEntry
 from dfsfuse.mount.kernel_caches import KernelCaches
@@ -258,6 +261,56 @@ def test_setuid_and_setgid_end_when_others_may_have_changed_the_file(
         again()
         fs.fallocate(WHO._replace(uid=0), ino, handle, 0, 100, mode)
         ended(before)
+
+
+@pytest.mark.parametrize("commits", [0, 1, 2])
+@pytest.mark.parametrize("change", ["write", "truncate", "open", "allocate"])
+def test_setuid_never_outlives_the_content_whatever_comes_in_between(
+    mounts: MemoryMounts, change: str, commits: int
+) -> None:
+    """Servers go after so many batches, or the program is let go: then the bits may have gone without the content."""
+    fs = KernelOperations(mounts.mount())
+    ino, handle = create(fs)
+    fs.write(WHO, ino, handle, 0, memoryview(b"harmless"), kill_privileges=False)
+    fs.fsync(WHO, ino, handle, data_only=False)
+    fs.setattr(WHO, ino, Changes(mode=stat.S_IFREG | 0o6755), None)
+    left = [None] * commits
+
+    def refuse(_: Batch) -> None:
+        if not left:
+            raise UnavailableError("too few servers answer")
+        left.pop()
+
+    def changed() -> None:
+        match change:
+            case "write":
+                fs.write(WHO, ino, handle, 0, memoryview(b"x"), kill_privileges=True)
+                fs.fsync(WHO, ino, handle, data_only=False)
+            case "truncate":
+                fs.setattr(WHO, ino, Changes(size=2, kill_privileges=True), None)
+            case "open":
+                fs.open(WHO, ino, os.O_WRONLY | os.O_TRUNC, kill_privileges=True)
+            case "allocate":
+                fs.fallocate(WHO, ino, handle, 0, 100, 0)
+
+    mounts.map.before_commit = refuse
+    with suppress(UnavailableError):
+        changed()
+    mounts.map.before_commit = lambda _: None
+    is_changed = read_file(mounts.mount(), NAME) != b"harmless"
+    assert is_changed or commits < 2
+    assert not (is_changed and mode_of(fs, ino) & 0o6000)
+
+
+def test_what_was_changed_for_nobody_the_kernel_is_made_to_ask_for(fs: KernelOperations) -> None:
+    """With all its pages: a program that was let go has cut the file."""
+    told: list[tuple[int, int, int]] = []
+    fs.caches = KernelCaches(lambda: None, TellingDevice(told), 1.0)
+    ino, _ = create(fs)
+    fs.changed_unheard(ino)
+    assert told == [], "never within an operation"
+    fs.caches.notify()
+    assert told == [(ino, 0, 0)]
 
 
 def test_a_folder_keeps_its_bits_when_its_owner_changes(fs: KernelOperations) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.memory_mounts import MemoryMounts, close, create, read_file
+from support.withdrawing import withdraw_this_thread
 
 from dfs_server.protocol.batches import Batch
 from dfsfuse.common import withdrawal
@@ -130,12 +131,10 @@ def test_a_write_that_is_withdrawn_takes_nothing_and_one_that_is_taken_cannot_be
     assert budget.held_bytes == 0
 
     withdrawn: list[bool] = []
-    mine = threading.get_ident()
     submit = vfs._uploads.submit
 
     def try_to_withdraw(*arguments: object) -> None:
-        with ThreadPoolExecutor(1) as others:
-            withdrawn.append(others.submit(withdrawal.withdraw, mine).result())
+        withdrawn.append(withdraw_this_thread())
         submit(*arguments)  # type: ignore[arg-type]
 
     vfs._uploads.submit = try_to_withdraw  # type: ignore[method-assign]
