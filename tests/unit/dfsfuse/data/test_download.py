@@ -269,3 +269,13 @@ def test_there_is_hope_while_somebody_is_asked() -> None:
     hopeful = plan()
     assert hopeful.race.take(0.0) == Attempt(1, 1)
     assert hopeful.error() is None
+
+
+def test_only_who_should_have_the_piece_is_waited_for() -> None:
+    """A stranger that is silent too may come back, and would not have it."""
+    hopeless = plan()
+    while (attempt := hopeless.race.take(0.0)) is not None:
+        hopeless.failed(attempt, f"DFS{attempt.server} is said to fail", silent=attempt.server in {1, 2})
+    error = hopeless.error()
+    assert error is not None
+    assert error.away == {1}

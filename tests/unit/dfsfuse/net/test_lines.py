@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 from support.wire_server import CREDENTIALS, DEADLINE_S, POSITION, Greeting, Line, WireServer
 
 from dfs_server.protocol.messages import GetPosition, HavePieces, Request
+from dfsfuse.net.connection import Connection
 from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
 from dfsfuse.net.lines import AUTHENTICATION_S, MAX_IDLE, OWED_S, Lines
 from dfsfuse.net.name_service import Target
+from dfsfuse.net.ordered_lines import OrderedLines
 from dfsfuse.net.servers import ServerAddress
+from dfsfuse.net.slowness import SLOW_S, TOGETHER_S
 
 
 class Clock:
@@ -203,3 +207,109 @@ def test_second_address_of_a_host_is_tried_and_remembered(server: WireServer) ->
     lines.hang_up()
     assert isinstance(ask(lines), Failure)  # after one try of each
     lines.close()
+
+
+NOW = 100.0
+SILENT = NOW - TOGETHER_S
+JUST_ASKED = NOW - TOGETHER_S / 2
+
+
+class Owing:
+    """A connection that is owed an answer."""
+
+    ready = True
+    owed = 1
+
+    def __init__(self, server: ServerAddress, since: float | None) -> None:
+        self.server = server
+        self._since = since
+
+    def silent_since(self) -> float | None:
+        return self._since
+
+    def close(self) -> None:
+        pass
+
+
+class Owed:
+    """An exchange that these servers owe an answer."""
+
+    def __init__(self, *owed: tuple[int, float]) -> None:
+        self._owed = list(owed)
+
+    def silences(self) -> list[tuple[int, float]]:
+        return self._owed
+
+
+class Silences:
+    """Four servers, and who owes an answer where."""
+
+    def __init__(self) -> None:
+        addresses = [ServerAddress(id, f"DFS{id}", "127.0.0.1", 10000 + id) for id in range(1, 5)]
+        self.lines = Lines(addresses, CREDENTIALS, clock=lambda: NOW)
+        self._borrowed: list[Connection] = []
+
+    def owing(self, id: int, since: float | None) -> Connection:
+        return cast("Connection", Owing(self.lines.servers[id], since))
+
+    def idle(self, id: int, since: float | None = SILENT) -> None:
+        self.lines.give_back(self.owing(id, since))
+
+    def ordered(self, id: int, since: float | None = SILENT) -> None:
+        kept = OrderedLines()
+        kept.connections[id] = self.owing(id, since)
+        self.lines.put_back(kept)
+
+    def borrowed(self, id: int, since: float | None = SILENT) -> None:
+        self._borrowed.append(self.owing(id, since))
+
+    def exchange(self, id: int, since: float = SILENT) -> None:
+        self.lines.exchanges.add(Owed((id, since)))
+
+    def are_slow(self) -> bool:
+        return self.lines.are_slow(*self._borrowed)
+
+
+@pytest.mark.parametrize("third", [Silences.idle, Silences.ordered, Silences.borrowed, Silences.exchange])
+def test_wherever_three_servers_owe_an_answer_they_are_slow(third: Callable[[Silences, int], None]) -> None:
+    silences = Silences()
+    silences.idle(1)
+    silences.exchange(2)
+    assert not silences.are_slow()
+    third(silences, 3)
+    assert silences.are_slow()
+
+
+@pytest.mark.parametrize("is_old_one_first", [True, False])
+def test_what_a_server_has_owed_for_longest_counts(is_old_one_first: bool) -> None:
+    silences = Silences()
+    for id in (1, 2):
+        silences.idle(id)
+    for id in (3, 4):  # the idle ones are looked at before the exchanges
+        silences.idle(id, SILENT if is_old_one_first else JUST_ASKED)
+    assert silences.are_slow() is is_old_one_first
+    for id in (3, 4):
+        silences.exchange(id, JUST_ASKED if is_old_one_first else SILENT)
+    assert silences.are_slow()
+
+
+def test_who_owes_nothing_is_down_or_was_just_asked_is_not_slow() -> None:
+    silences = Silences()
+    for id in (1, 2):
+        silences.exchange(id)
+    silences.idle(3, None)
+    silences.idle(3, JUST_ASKED)
+    silences.exchange(4)
+    assert silences.are_slow()
+    silences.lines.failed(4, "it has closed the connection", quick=True)
+    assert not silences.are_slow()
+
+
+def test_nobody_waits_who_is_in_a_hurry() -> None:
+    silences = Silences()
+    for id in (1, 2, 3):
+        silences.exchange(id)
+    silences.lines.hurried_at = NOW - SLOW_S + 1.0
+    assert not silences.are_slow()
+    silences.lines.hurried_at = NOW - SLOW_S
+    assert silences.are_slow()

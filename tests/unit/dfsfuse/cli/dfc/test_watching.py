@@ -124,6 +124,20 @@ def test_servers_that_are_away_are_waited_for_and_said_once(
     assert "Watching" in outcome.out
 
 
+def test_a_signal_ends_the_wait_for_servers_at_the_beginning(
+    dfc: Dfc, access: StoredAccess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = iter([UnavailableError("no server answers"), AssertionError("it asked again")])
+
+    def connect() -> StoredAccess:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise next(tries)
+
+    monkeypatch.setattr(access, "connect", connect)
+    outcome = dfc("heal", "--watch")
+    assert (outcome.code, outcome.out) == (0, "Waiting for the servers: no server answers\nEnded.\n")
+
+
 def test_a_hangup_makes_it_read_its_config_again_as_a_mount_does(
     dfc: Dfc, access: StoredAccess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
