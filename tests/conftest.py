@@ -1,9 +1,16 @@
 """What takes minutes begins first; and a run that is interrupted says which tests were running. Failures are shown as
-they happen, by pytest-instafail."""
+they happen, by pytest-instafail.
+
+Hypothesis tries the same examples in each run, and does not fail one for being slow: a crowded machine is no fault.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("dfsfuse", deadline=None, derandomize=True)
+settings.load_profile("dfsfuse")
 
 
 class RunningTests:

@@ -491,7 +491,7 @@ class MapClient:
                 done = yield from self._propose_patiently(Journal.merged(portion))
             except DfsError as error:
                 self._not_now(error, portion, forgotten)
-                break
+                continue
             self._kept_until = NEVER
             if not done:
                 self._lose(_overtaken())
@@ -510,6 +510,9 @@ class MapClient:
 
     def _not_now(self, error: DfsError, portion: list[PendingChange], forgotten: int) -> None:
         """What waits cannot be committed now: keep it if that may help, else it is lost. Raises `KeptError`."""
+        if isinstance(error, MaybeDoneError) and error.sequence is not None and self.journal.was_made(error.sequence):
+            self.journal.committed(portion)  # what was learnt since says so
+            return
         is_doubtful = isinstance(error, MaybeDoneError) and _may_be_decided(error)
         if not (is_doubtful or isinstance(error, ReadOnlyError)) or not self._has_time_left():
             self._lose(error, portion)
@@ -589,9 +592,9 @@ class MapClient:
                 self._keep(error)
             self._lose(doubt.error, list(doubt.portion))
         else:
-            self.journal.doubt, self._kept_until = None, NEVER
-            if was_made:
-                self.journal.committed(doubt.portion)
+            self._kept_until = NEVER
+            if not was_made:
+                self.journal.doubt = None  # it is proposed once more
 
     def _decide(self, doubt: Doubt) -> Procedure[bool]:
         """With the log. Whether it was made; if not, it never will be. Raises what `QuorumLog.lead` does, and the

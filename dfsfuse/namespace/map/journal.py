@@ -4,7 +4,9 @@
   that fails takes all after it along: what survives is a prefix.
 - *Rivals*: what other clients changed while something waits. What waits is compared with it before it is proposed.
 - Batches *in doubt*: of each that may have been made, by its number, whether it is known to be; and of the first
-  portion of the queue, if it was sent, that its fate is to be found out before anything else is proposed.
+  portion of the queue, if it was sent, that its fate is to be found out before anything else is proposed. It leaves the
+  queue as soon as it is known to be made: what waits comes on top of the known state, and others may have changed the
+  same keys after it.
 - *Losses*: what was answered, can not be committed, and must be told.
 
 Pure bookkeeping; the owner's lock guards it.
@@ -184,8 +186,12 @@ class Journal:
 
     def is_chosen(self, sequence: int) -> None:
         """The batch of this number was made."""
-        if sequence in self._doubtful:
-            self._doubtful[sequence] = True
+        if sequence not in self._doubtful:
+            return
+        self._doubtful[sequence] = True
+        if self.doubt is not None and self.doubt.sequence == sequence:
+            portion, self.doubt = self.doubt.portion, None
+            self.committed(portion)
 
     def was_made(self, sequence: int) -> bool:
         """Whether a batch that was in doubt is known to have been made."""

@@ -233,7 +233,7 @@ _requests = st.one_of(
 )
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(_requests, max_size=30))
 def test_invariants_hold_under_any_requests(requests: list[tuple]) -> None:  # type: ignore[type-arg]
     state = AcceptorState()

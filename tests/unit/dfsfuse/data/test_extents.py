@@ -143,7 +143,7 @@ class RegionMachine(RuleBasedStateMachine):
 
 
 TestRegionMachine = RegionMachine.TestCase
-TestRegionMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestRegionMachine.settings = settings(max_examples=60, stateful_step_count=25)
 
 
 def test_a_small_write_in_the_middle() -> None:

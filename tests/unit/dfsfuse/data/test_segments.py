@@ -138,7 +138,7 @@ def test_a_small_segment_just_written_is_read_from_memory(store: SegmentStore, c
     assert cluster.started == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     reads=st.lists(st.tuples(st.integers(0, len(LARGE) + 10), st.integers(0, 3 * BLOCK_BYTES)), min_size=1, max_size=6),
     cache_bytes=st.sampled_from([0, BLOCK_BYTES, 1 << 27]),

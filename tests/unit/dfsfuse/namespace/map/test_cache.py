@@ -160,5 +160,5 @@ class AgainstADict(RuleBasedStateMachine):
 
 TestAgainstADict = AgainstADict.TestCase
 TestAgainstADict.settings = settings(
-    derandomize=True, max_examples=100, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dfs_server.protocol.messages import Change
-from dfsfuse.errors import LostError, UnavailableError
+from dfsfuse.errors import LostError, MaybeDoneError, UnavailableError
 from dfsfuse.log.state import Contents, News
 from dfsfuse.namespace.map.cache import MapCache, Unknown
-from dfsfuse.namespace.map.journal import FULL_BYTES, FULL_CHANGES, PORTION_BYTES, Journal, PendingChange
+from dfsfuse.namespace.map.journal import FULL_BYTES, FULL_CHANGES, PORTION_BYTES, Doubt, Journal, PendingChange
 from dfsfuse.namespace.map.views import CachedView
 
 
@@ -90,6 +90,20 @@ def test_full_by_bytes_or_by_number() -> None:
     while not journal.is_full:
         add(journal, b"k", bytes(PORTION_BYTES))
     assert len(journal) <= FULL_BYTES // PORTION_BYTES + 1
+
+
+def test_a_portion_in_doubt_leaves_as_soon_as_it_is_known_to_be_made() -> None:
+    journal = Journal()
+    sent, later = add(journal, b"a", b"1"), add(journal, b"b")
+    journal.is_in_doubt(7)
+    journal.doubt = Doubt(MaybeDoneError("no answer"), 7, 0, [sent])
+    journal.is_chosen(6)
+    assert list(journal) == [sent, later]
+    journal.is_chosen(7)
+    assert (list(journal), journal.doubt, sent.done, sent.failure) == ([later], None, True, None)
+    assert journal.was_made(7)
+    journal.is_chosen(7)
+    assert list(journal) == [later]
 
 
 def test_touched_is_what_any_of_them_has_read() -> None:

@@ -105,6 +105,46 @@ def test_a_portion_in_doubt_is_decided_and_made_once(
     assert len(log.committed) - committed == (0 if was_made else 1)
 
 
+def _made(log: FakeLog, shared: SharedLog) -> None:
+    """The batch in doubt was made, and then another client changed the same file."""
+    shared.changes.append(Change(len(shared.changes) + 1, b"", log.client, 7, (b"a",)))
+    shared.put(a="2", b="other")
+
+
+def test_a_reader_that_learns_that_a_portion_was_made_sees_what_others_did_after_it(
+    waiting: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """Found by seed 23940 of the simulation: what others had written was hidden by this client's older value, also when
+    it next held the lease."""
+    waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    refuse(log, doubt(7), times=1)
+    assert waiting.run(waiting.client.commit_waiting())
+    _made(log, shared)
+    log.on_lead = [_no_quorum] * 2
+    assert waiting.read(lambda view: view.get(b"b")) == b"other"
+    assert waiting.read(lambda view: view.get(b"a")) == b"2"
+    log.on_lead.clear()
+    waiting.transact(lambda tx: tx.put(b"c", b"1"))
+    assert waiting.client.lease.holds(log.clock())
+    assert waiting.read(lambda view: view.get(b"a")) == b"2"
+    waiting.flush()
+
+
+def test_a_portion_of_which_the_failed_commit_itself_tells_that_it_was_made_is_not_made_again(
+    waiting: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    def fail() -> None:
+        _made(log, shared)
+        log._learn()
+        raise doubt(7)
+
+    log.before_commit.append(fail)
+    committed = len(log.committed)
+    waiting.transact(lambda tx: tx.put(b"a", b"1"))
+    assert len(log.committed) == committed
+    assert waiting.read(lambda view: view.get(b"a")) == b"2"
+
+
 def _no_quorum() -> None:
     raise ReadOnlyError("only two servers answer")
 

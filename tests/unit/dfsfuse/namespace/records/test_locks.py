@@ -52,7 +52,7 @@ def check(table: locks.Locks, model: Model) -> None:
                 assert one.end + 1 != other.start, "equal neighbours are one"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps)
 def test_the_table_is_what_each_byte_says(todo: list[tuple[locks.Holder, tuple[int, int], str]]) -> None:
     table: locks.Locks = ()
@@ -76,7 +76,7 @@ def test_the_table_is_what_each_byte_says(todo: list[tuple[locks.Holder, tuple[i
         assert locks.decode(locks.encode(table)) == table
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(steps, st.sampled_from(HOLDERS), ranges, st.booleans())
 def test_a_lock_can_be_taken_back(
     todo: list[tuple[locks.Holder, tuple[int, int], str]],

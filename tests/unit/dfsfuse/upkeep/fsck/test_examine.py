@@ -366,7 +366,7 @@ def test_nothing_is_mended_on_top_of_what_somebody_changed_meanwhile() -> None:
     assert not mend(tree.mounts.map, draft)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

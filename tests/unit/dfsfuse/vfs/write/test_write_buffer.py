@@ -13,7 +13,7 @@ from dfsfuse.vfs.write.write_buffer import WriteBuffer, by_region
 BASE = REGION_BYTES - 100
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 60)), max_size=30))
 def test_it_holds_exactly_what_was_written(writes: list[tuple[int, int]]) -> None:
     buffer = WriteBuffer()
