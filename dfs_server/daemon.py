@@ -28,8 +28,9 @@ from dfs_server.namespace import Namespace
 from dfs_server.namespaces import Namespaces
 from dfs_server.scrub import schedule as scrub
 from dfs_server.server_folder import ServerFolder
+from dfs_server.shared.starting import SWITCH_S
 from dfs_server.wire.accounts import Accounts
-from dfs_server.wire.connection import STALL_S, Connection
+from dfs_server.wire.connection import CLIENT_STALL_S, Connection
 from dfs_server.wire.failures import RequestFailedError, failures_told
 from dfs_server.wire.session import AUTHENTICATION_S, House, Session
 from dfs_server.wire.shares import Shares
@@ -43,9 +44,6 @@ SCRUB_INTERVAL_S: Final = 60.0
 MAX_REFUSED_CONNECTIONS: Final = 32
 """So many more connections than the most allowed are told that there is no room; the others are just closed."""
 
-TURN_S: Final = 0.001
-"""How long a thread may compute while another one waits for the interpreter (Python's default is 5 ms). A session waits
-for it whenever the disk or the network has answered: beside one long question, what takes 1 ms took 9."""
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ class Daemon:
         *,
         sweep_interval_s: float = SWEEP_INTERVAL_S,
         scrub_interval_s: float = SCRUB_INTERVAL_S,
-        stall_s: float = STALL_S,
+        stall_s: float = CLIENT_STALL_S,
         authentication_s: float = AUTHENTICATION_S,
     ) -> None:
         self._stall_s = stall_s
@@ -110,7 +108,7 @@ class Daemon:
 
     def start(self) -> None:
         """Serve from now on. Connections that came since the daemon was made have waited."""
-        sys.setswitchinterval(TURN_S)
+        sys.setswitchinterval(SWITCH_S)
         for thread in self._threads:
             thread.start()
 

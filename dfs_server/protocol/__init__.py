@@ -9,4 +9,5 @@ dfsfuse may import from the server's side (besides the reader of config files).
 - `ballots`: who may propose.
 - `pieces`: digests of a piece, on two levels.
 - `status`: why a request failed.
+- `limits`: numbers that both must have in common.
 """

@@ -14,6 +14,10 @@ from collections.abc import Callable
 from types import FrameType
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+SWITCH_S = 0.001
+"""How long a thread may compute while another one waits for the interpreter (Python's default is 5 ms). A session of a
+server waits for it whenever the disk or the network has answered: beside one long question, what takes 1 ms took 9. A
+mount waits for it at each answer of a server, also while it heals or compacts."""
 
 
 def start(load: Callable[[], Callable[[], None]]) -> None:

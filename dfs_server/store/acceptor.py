@@ -31,6 +31,7 @@ from typing import Final
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import NO_BATCH, Batch
+from dfs_server.protocol.limits import LEASE_S
 from dfs_server.protocol.messages import (
     Accepted,
     AcceptedAt,
@@ -67,9 +68,7 @@ class Tail:
     parsed: ParsedBatch
 
 
-LEASE_S: Final = 2.0
-"""How long others are refused after a writer's last accept. A writer counts on three quarters of it only."""
-TURN_S: Final = 0.25
+NEXT_TURN_S: Final = 0.25
 """How long the client that is next in turn has for its promise."""
 
 
@@ -223,7 +222,7 @@ def let_go(state: AcceptorState, client: bytes, slot: int, now: float) -> Accept
         return state
     if state.tail is not None and state.tail.slot > slot:
         return state
-    turn = Lease(lease.wanted_by, now + TURN_S) if lease.wanted_by else None
+    turn = Lease(lease.wanted_by, now + NEXT_TURN_S) if lease.wanted_by else None
     return replace(state, lease=turn)
 
 

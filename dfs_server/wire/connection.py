@@ -21,7 +21,7 @@ from typing import Final
 from dfs_server.protocol.frames import HEADER_BYTES
 from dfs_server.protocol.pieces import Buffer
 
-STALL_S: Final = 30.0
+CLIENT_STALL_S: Final = 30.0
 BUFFER_BYTES: Final = 8 * 1024
 """Most requests come whole, header and body, with one system call."""
 LINGER_S: Final = 0.5
@@ -37,7 +37,7 @@ class ConnectionLostError(Exception):
 class Connection:
     """A connected, non-blocking socket."""
 
-    def __init__(self, sock: socket.socket, stop_descriptor: int, *, stall_s: float = STALL_S) -> None:
+    def __init__(self, sock: socket.socket, stop_descriptor: int, *, stall_s: float = CLIENT_STALL_S) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -20,13 +20,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfs_server.protocol.limits import SERVERS
 from dfs_server.shared import config_file, homes
 from dfs_server.shared.config_file import At, ConfigError
 from dfsfuse.net.servers import Credentials, ServerAddress
 
 FILE_NAME = "dfc.yaml"
 PASSWORD_VARIABLE = "DFS_PASSWORD"
-SERVERS = 4
 _MAX_PASSWORD_FILE_BYTES = 4096
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 _HOST = r"[^\s/@]{1,253}"

@@ -32,9 +32,9 @@ from dfsfuse.data.striping import piece_lengths, run_bytes
 from dfsfuse.data.transport import Begun, ClusterLike, run
 from dfsfuse.errors import IncompleteError
 from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.net.stalls import PIECE_S
 
 HEDGE_S: Final = 0.3
-HARD_STALL_S: Final = 4.0
 DEADLINE_S: Final = 30.0
 """However slowly bytes trickle, a download of at most 4 MiB ends by then."""
 
@@ -125,7 +125,7 @@ class _Download:
             server=attempt.server,
             request=request,
             sink=sink,
-            stall_s=HARD_STALL_S,
+            stall_s=PIECE_S,
             is_patient=True,
             head_bytes=head_bytes(length),
         )

@@ -14,8 +14,8 @@ from dfsfuse.data.pace import Suspects
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.net.exchange import Answer, Call
 from dfsfuse.net.pace import Pace
+from dfsfuse.net.stalls import HAVE_S
 
-ASK_STALL_S: Final = 3.0
 LAST_ONE_S: Final = 0.5
 """How long the last server is waited for, unless answers to such questions usually take long."""
 
@@ -53,7 +53,7 @@ def _ask(
     with cluster.exchange() as exchange:
         waiting = set(cluster.usable())
         for server in waiting:
-            exchange.start(Call(server=server, request=HavePieces(batch), stall_s=ASK_STALL_S))
+            exchange.start(Call(server=server, request=HavePieces(batch), stall_s=HAVE_S))
         while waiting and not (one_is_enough and all(found)):
             patience_s = None
             if len(waiting) == 1:

@@ -14,12 +14,9 @@ import hashlib
 from collections.abc import Collection
 from functools import lru_cache
 from itertools import product
-from typing import Final
 
+from dfs_server.protocol.limits import COPIES, SERVERS
 from dfs_server.protocol.pieces import PIECE_NUMBERS, Buffer
-
-SERVERS: Final = 4
-COPIES: Final = 2
 
 Homes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 

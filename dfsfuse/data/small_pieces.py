@@ -20,8 +20,8 @@ from dfsfuse.data.placement import choose_sources
 from dfsfuse.data.striping import piece_lengths
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.net.exchange import Answer, Call
+from dfsfuse.net.stalls import SMALL_PIECES_S
 
-STALL_S: Final = 3.0
 FEWEST_BYTES: Final = 64 * 1024
 FIRST_BYTES: Final = 256 * 1024
 MOST_BYTES: Final = 1024 * 1024
@@ -89,12 +89,12 @@ def fetch_small(
     size = max((sum(segment.length for segment, _ in wanted) for wanted in plan.values()), default=0)
     begun = clock()
     patience_s = pace.patience_s(size)
-    until = begun + STALL_S  # the first answer says what is usual now
+    until = begun + SMALL_PIECES_S  # the first answer says what is usual now
     runs: list[Run] = []
     with cluster.exchange() as exchange:
         for server, wanted in plan.items():
             request = GetPieces(tuple((segment.id, number) for segment, number in wanted))
-            exchange.start(Call(server=server, request=request, stall_s=STALL_S))
+            exchange.start(Call(server=server, request=request, stall_s=SMALL_PIECES_S))
         waiting = set(plan)
         while waiting:
             result = exchange.next(max(until - clock(), 0.0))

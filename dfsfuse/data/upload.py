@@ -17,24 +17,25 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple
 
+from dfs_server.protocol.limits import COPIES
 from dfs_server.protocol.messages import Done, PutPiece
 from dfs_server.protocol.pieces import PIECE_NUMBERS, Buffer, block_digests, piece_digest
 from dfs_server.protocol.status import Status
 from dfsfuse.data.extents import Digests
 from dfsfuse.data.pace import Pace, Suspects
-from dfsfuse.data.placement import COPIES, Homes, place
+from dfsfuse.data.placement import Homes, place
 from dfsfuse.data.race import Attempt, Race
 from dfsfuse.data.striping import split
 from dfsfuse.data.transport import ClusterLike, run
 from dfsfuse.errors import DfsError, NoSpaceError, ReadOnlyError, too_few_to_write
 from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.net.stalls import PIECE_S
 
 SERVERS_TO_WRITE: Final = 3
 """A batch needs three servers, so data for fewer is not worth sending."""
 
 HEDGE_S: Final = 0.4
 """How long a server may take for a piece before another one gets it too, unless that usually takes long."""
-HARD_STALL_S: Final = 4.0
 DEADLINE_S: Final = 60.0
 """However slowly bytes trickle, an upload of at most 4 MiB ends by then."""
 
@@ -157,7 +158,7 @@ class _Upload:
         if attempt.number not in self._digests:
             self._digests[attempt.number] = block_digests(piece)
         request = PutPiece(self._segment, attempt.number, self._digests[attempt.number])
-        return Call(server=attempt.server, request=request, payload=(piece,), stall_s=HARD_STALL_S, is_patient=True)
+        return Call(server=attempt.server, request=request, payload=(piece,), stall_s=PIECE_S, is_patient=True)
 
     def finished(self, attempt: Attempt, result: Answer | Failure, now: float) -> None:
         if isinstance(result, Failure):

@@ -9,9 +9,8 @@ from dfsfuse.log.procedures import Ask, Await, DeadlineError, Event, Pause, Proc
 from dfsfuse.net.cluster import Cluster
 from dfsfuse.net.exchange import Answer, Call, Exchange
 from dfsfuse.net.pace import Pace
+from dfsfuse.net.stalls import LOG_S
 
-STALL_S: Final = 3.0
-"""A server that moves no byte for so long will not answer."""
 SOFT_S: Final = 0.3
 """How long a silence is taken for a hanging server where it is possible to go on without it. Longer if answers usually
 take long (`Pace`)."""
@@ -82,7 +81,7 @@ class _OpenRound:
             self._calls.clear()
         now = self._clock()
         for server, request in ask.requests.items():
-            call = Call(server, request, stall_s=STALL_S, is_patient=True)
+            call = Call(server, request, stall_s=LOG_S, is_patient=True)
             self._calls[call] = now
             self._exchange.start(call)
 

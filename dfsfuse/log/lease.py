@@ -23,7 +23,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from dfsfuse.log.writing import LEASE_S
+from dfs_server.protocol.limits import LEASE_S
 
 ANSWERS_S: Final = 0.75 * LEASE_S
 """How long a holder answers, from before it sent the batch. The servers count `LEASE_S` from when they got it, which

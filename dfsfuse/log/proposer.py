@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position, Promised, Refused, Reply
 
-SERVERS = 4
-QUORUM = 3
 NEAR_SLOTS = 64
 """A server that lacks at most so many batches is brought up to date in a moment, while somebody waits."""
 

@@ -10,26 +10,28 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.errors import ReadOnlyError, UnavailableError, too_few_to_write
-from dfsfuse.log.driving import SOFT_S, STALL_S, drive
+from dfsfuse.log.driving import SOFT_S, drive
 from dfsfuse.log.lease import NEVER
 from dfsfuse.log.procedures import ALL, DeadlineError, Procedure, R
-from dfsfuse.log.proposer import QUORUM, Point
+from dfsfuse.log.proposer import Point
 from dfsfuse.log.reading import catch_up, read
 from dfsfuse.log.repair import settle
 from dfsfuse.log.state import Contents, LogState, News
 from dfsfuse.log.writing import commit, try_to_lead
 from dfsfuse.net.cluster import Cluster
 from dfsfuse.net.pace import Pace
+from dfsfuse.net.stalls import LOG_S
 
 DEADLINE_S: Final = 10.0
 """The longest that any procedure may take."""
 PAUSE_S: Final = 0.004
 PAUSE_GROWTHS: Final = 4
 """Pauses grow to so many times that at most: who waits for another one's turn to end must not sleep through his own."""
-SPARED_S: Final = STALL_S + 1.0
-"""How long a server that was silent is not waited for. By then its circuit has opened (`STALL_S`), or it answers."""
+SPARED_S: Final = LOG_S + 1.0
+"""How long a server that was silent is not waited for. By then its circuit has opened (`LOG_S`), or it answers."""
 
 
 class QuorumLog:

@@ -12,8 +12,9 @@ from typing import Final
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import InlinePiece
+from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Change
-from dfsfuse.log.proposer import QUORUM, Point
+from dfsfuse.log.proposer import Point
 
 RECENT_BATCHES: Final = 64
 START: Final = Point(0, batches.NO_BATCH)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from dfs_server.protocol.limits import SERVERS
 from dfs_server.protocol.messages import Position, Reply
-from dfsfuse.log.proposer import SERVERS, NoQuorum, Pending, Point, Round
+from dfsfuse.log.proposer import NoQuorum, Pending, Point, Round
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,6 @@ from dfsfuse.log.repair import pass_on
 from dfsfuse.log.rounds import follow, gather
 from dfsfuse.log.state import Contents, LogState, News
 
-LEASE_S: Final = 2.0
-"""How long servers refuse others after a writer's last accept (`dfs_server.store.acceptor.LEASE_S`)."""
 QUORUM_TRIES: Final = 4
 """How often too few answers to a promise are asked for: when one server dies just after another came back, that one may
 not have been noticed yet, and what was sent under the last ballot would be in doubt."""

@@ -6,7 +6,7 @@ A server's failure is a value, with a sentence that names the server; the except
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from dfs_server.protocol.frames import ProtocolError
 from dfs_server.protocol.messages import AcceptedAt, Done, Error, PutPiece, Reply, Request, ServerStatus
@@ -16,8 +16,7 @@ from dfsfuse.errors import AuthenticationError, DfsError, posix_error
 from dfsfuse.net.expected import REPLIES
 from dfsfuse.net.handshake import RefusalError
 from dfsfuse.net.servers import ServerAddress, UnknownHostError
-
-DEFAULT_STALL_S: Final = 2.0
+from dfsfuse.net.stalls import DEFAULT_S
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +33,7 @@ class Call:
     request: Request
     payload: tuple[Buffer, ...] = ()
     sink: memoryview | None = None
-    stall_s: float = DEFAULT_STALL_S
+    stall_s: float = DEFAULT_S
     is_patient: bool = False
     head_bytes: int = 0
 

@@ -13,8 +13,8 @@ from typing import Final
 from dfs_server.protocol.messages import GetPosition, GetStatus
 from dfsfuse.net.exchange import Call, Exchange, Failure
 from dfsfuse.net.lines import Lines
+from dfsfuse.net.stalls import PING_S
 
-STALL_S: Final = 1.0
 STOP_S: Final = 2.0
 GLANCE_S: Final = 0.1
 """How often the thread looks up from trials under way: for `stop`, and for trials that are due meanwhile."""
@@ -75,11 +75,11 @@ class Pinger:
             if id not in self._under_trial and self._lines.claim(id):
                 self._lines.look_up(id)
                 self._under_trial.add(id)
-                exchange.start(Call(id, GetPosition(), stall_s=STALL_S))
+                exchange.start(Call(id, GetPosition(), stall_s=PING_S))
         for id in self._lines.room.to_ask():
             if id not in self._under_trial:
                 self._under_trial.add(id)
-                exchange.start(Call(id, GetStatus(), stall_s=STALL_S))
+                exchange.start(Call(id, GetStatus(), stall_s=PING_S))
         if exchange.unfinished():
             self._glance(exchange)
         else:

@@ -8,7 +8,8 @@ from dfs_server.protocol.messages import Request
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
 from dfsfuse.net.exchange import Answer, Call, Failure
-from dfsfuse.upkeep.heal.moving import GLANCE_S, STALL_S
+from dfsfuse.net.stalls import PIECE_S
+from dfsfuse.upkeep.heal.moving import GLANCE_S
 
 
 def ask(
@@ -21,7 +22,7 @@ def ask(
     outcomes: dict[int, Answer | Failure] = {}
     with cluster.exchange() as exchange:
         for server, request in requests.items():
-            exchange.start(Call(server, request, stall_s=STALL_S))
+            exchange.start(Call(server, request, stall_s=PIECE_S))
         while len(outcomes) < len(requests):
             outcome = exchange.next(GLANCE_S)
             if outcome is not None:

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Final
 
 from dfs_server.protocol.batches import NO_BATCH
+from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Items, ReadRange
 from dfsfuse.data import extents
 from dfsfuse.data.extents import BadRegionError
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
-from dfsfuse.log.proposer import QUORUM
 from dfsfuse.namespace.records import keys
 from dfsfuse.net.exchange import Answer
 from dfsfuse.upkeep.asking import ask

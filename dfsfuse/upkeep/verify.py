@@ -23,9 +23,10 @@ from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
 from dfsfuse.namespace.ops.bad_copies import Place
 from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.net.stalls import PIECE_S
 from dfsfuse.upkeep import whole_pieces
 from dfsfuse.upkeep.heal import survey as heal_survey
-from dfsfuse.upkeep.heal.moving import GLANCE_S, STALL_S
+from dfsfuse.upkeep.heal.moving import GLANCE_S
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.walk import RegionRecord, walk
 
@@ -162,7 +163,7 @@ class Verifier:
                     else:
                         sink = memoryview(bytearray(whole_pieces.length_of(following.segment, following.number)))
                         request = whole_pieces.request(following.segment, following.number)
-                        call = Call(following.server, request, sink=sink, stall_s=STALL_S)
+                        call = Call(following.server, request, sink=sink, stall_s=PIECE_S)
                         flights[call] = following, sink
                         under_way += len(sink)
                         exchange.start(call)

@@ -27,8 +27,8 @@ from support.trees import content
 from torture.network import Proxy
 
 from dfsfuse.errors import UnavailableError
-from dfsfuse.log.driving import STALL_S
 from dfsfuse.net.slowness import SLOW_S
+from dfsfuse.net.stalls import LOG_S
 
 pytestmark = pytest.mark.integration
 
@@ -139,7 +139,7 @@ def test_when_all_servers_stall_nothing_that_was_answered_is_lost_and_nobody_get
             eventually(lambda: len(answered) > 20, "it is at work")
             for server in grid.servers:
                 server.freeze()
-            time.sleep(STALL_S + 3.0)  # what is tested is that nothing happens
+            time.sleep(LOG_S + 3.0)  # what is tested is that nothing happens
             for server in grid.servers:
                 server.thaw()
             count = len(answered)
@@ -285,7 +285,7 @@ def test_a_mount_that_stood_still_loses_nothing_that_it_had_answered(grid: Grid)
             os.kill(mount.pid, signal.SIGSTOP)
             for server in grid.servers:
                 server.freeze()
-            time.sleep(STALL_S + 0.5)
+            time.sleep(LOG_S + 0.5)
             os.kill(mount.pid, signal.SIGCONT)
             for server in grid.servers:
                 server.thaw()

@@ -26,6 +26,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dfs_server.protocol.limits import LEASE_S
 from dfs_server.protocol.messages import ReadKeys, ReadRange
 from dfsfuse.errors import DfsError, LostError, MaybeDoneError, UnavailableError
 from dfsfuse.log.lease import LOOK_TURN_S, TURN_S, Lease
@@ -33,7 +34,7 @@ from dfsfuse.log.procedures import DeadlineError
 from dfsfuse.log.reading import catch_up, read
 from dfsfuse.log.repair import settle
 from dfsfuse.log.state import LogState
-from dfsfuse.log.writing import LEASE_S, commit, try_to_lead
+from dfsfuse.log.writing import commit, try_to_lead
 from dfsfuse.namespace.map import steps as map_steps
 from dfsfuse.namespace.map.client import MapClient
 from dfsfuse.namespace.map.journal import Journal, PendingChange

@@ -12,10 +12,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import ReadKeys, Values
 from dfsfuse.errors import DfsError, MaybeDoneError
 from dfsfuse.log.procedures import ALL, DeadlineError
-from dfsfuse.log.proposer import QUORUM
 from dfsfuse.log.quorum_log import PAUSE_GROWTHS, PAUSE_S
 from dfsfuse.log.reading import catch_up, read
 from dfsfuse.log.repair import settle

@@ -24,6 +24,7 @@ from typing import Any
 from msgspec import Struct
 
 from dfs_server.protocol.ballots import Ballot
+from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import (
     Accept,
     Batches,
@@ -53,7 +54,7 @@ from dfs_server.store import acceptor
 from dfs_server.store.acceptor import AcceptorState, Apply, ParsedBatch, Step
 from dfs_server.store.copy_turn import NOBODY, CopyTurn
 from dfsfuse.log.procedures import ALL, Ask, Await, DeadlineError, Event, Pause, Receive
-from dfsfuse.log.proposer import QUORUM
+from dfsfuse.net.stalls import LOG_S
 
 CLOCK_SPEEDS = (0.9, 1.1)
 """What is allowed for: a writer counts on three quarters of its lease."""
@@ -425,8 +426,6 @@ class Task:
 class World:
     """Time, network and faults. `loss` and `double` are probabilities."""
 
-    STALL_S = 3.0
-
     def __init__(
         self,
         seed: int,
@@ -525,7 +524,7 @@ class World:
             self.after(self._delay(), arrive)
         if self.random.random() < self.double:
             self.after(self._delay() * 3, arrive)
-        self.after(self.STALL_S, lambda: answer(Event(number, None, "no answer")))
+        self.after(LOG_S, lambda: answer(Event(number, None, "no answer")))
 
     def _delay(self) -> float:
         """Mostly a millisecond, now and then much more."""

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from dfs_server.protocol.batches import NO_BATCH
+from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import ReadKeys, Values
-from dfsfuse.cli.dfc.server_reports import STALL_S, ClusterLike, ServerReport
+from dfsfuse.cli.dfc.server_reports import ClusterLike, ServerReport
 from dfsfuse.cli.output import printable
 from dfsfuse.namespace.records import keys, members
 from dfsfuse.namespace.records.members import Member
 from dfsfuse.net.exchange import Answer
+from dfsfuse.net.stalls import STATUS_S
 from dfsfuse.upkeep.health.servers import TAKES_DATA, Server, State, is_damaged
-from dfsfuse.upkeep.health.verdict import QUORUM
 
 RECENT_S = 7 * 24 * 3600
 """For how long wrong answers are shown."""
@@ -88,7 +89,7 @@ def read(cluster: ClusterLike, reports: list[ServerReport]) -> dict[int, Member]
         return {}
     best = max(answering, key=_readable).address.id
     request = ReadKeys(0, NO_BATCH, (keys.SERVERS,))
-    outcome = cluster.try_all(request, [best], stall_s=STALL_S).get(best)
+    outcome = cluster.try_all(request, [best], stall_s=STATUS_S).get(best)
     if not isinstance(outcome, Answer) or not isinstance(outcome.reply, Values) or len(outcome.reply.values) != 1:
         return {}
     try:

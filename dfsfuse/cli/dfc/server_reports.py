@@ -17,10 +17,9 @@ from dfsfuse.errors import AuthenticationError, DfsError, WrongServerError
 from dfsfuse.namespace.records.members import Member
 from dfsfuse.net.exchange import Answer, Failure
 from dfsfuse.net.servers import ServerAddress
+from dfsfuse.net.stalls import STATUS_S
 from dfsfuse.upkeep.health import servers
 from dfsfuse.upkeep.health.servers import Server, State
-
-STALL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,11 @@ def server_reports(cluster: ClusterLike, *, clock: Callable[[], float] = time.mo
     """Ask all servers at once, and each that answers a second time: the first answer may include connecting, the second
     gives the latency."""
     found = {server.id: ServerReport(server, problem="no answer in time") for server in cluster.servers}
-    for id, outcome in cluster.try_all(GetStatus(), stall_s=STALL_S).items():
+    for id, outcome in cluster.try_all(GetStatus(), stall_s=STATUS_S).items():
         found[id] = _report(found[id].address, outcome)
     for id in [id for id, report in found.items() if report.status is not None]:
         began = clock()
-        outcomes = cluster.try_all(GetStatus(), [id], stall_s=STALL_S)
+        outcomes = cluster.try_all(GetStatus(), [id], stall_s=STATUS_S)
         if id in outcomes:
             found[id] = _report(found[id].address, outcomes[id], clock() - began, cluster.identities().get(id, b""))
     return list(found.values())

@@ -24,6 +24,7 @@ import click
 import dfsfuse
 from dfs_server.shared import command_line
 from dfs_server.shared.config_file import ConfigError
+from dfs_server.shared.starting import SWITCH_S
 from dfsfuse.cli.config import ClientConfig, load_config
 from dfsfuse.cli.exit_codes import DONE, FAILED, OUTPUT_CLOSED, USAGE, exit_code_of
 from dfsfuse.cli.local import local_servers
@@ -36,10 +37,6 @@ from dfsfuse.mount.errors import FuseMissingError
 from dfsfuse.mount.options import MountOptions
 
 PROGRAM = "dfsmount"
-TURN_S = 0.001
-"""How long a thread may compute while another one waits for the interpreter, as in `dfs_server.daemon`: a program that
-uses a mount needs the interpreter for each answer of a server, and must not wait 5 ms each time while the mount heals
-or compacts."""
 log = logging.getLogger("dfsfuse.cli.mount.dfsmount")  # also when it is run as __main__
 
 EPILOG = """\b
@@ -213,7 +210,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
 
     if request.options.why_fusepy:
         log.info("%s: using fusepy: %s", mountpoint, request.options.why_fusepy)
-    sys.setswitchinterval(TURN_S)
+    sys.setswitchinterval(SWITCH_S)
     patience_s = request.options.unmount_timeout_s
     with (
         running.announced(mountpoint, patience_s=patience_s),

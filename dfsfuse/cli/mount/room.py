@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from dfs_server.protocol.limits import COPIES
 from dfs_server.protocol.messages import GetStatus, ServerStatus
 from dfsfuse.net.cluster import Cluster
 from dfsfuse.net.exchange import Answer
+from dfsfuse.net.stalls import ROOM_S
 from dfsfuse.vfs.attributes import Room
 
-COPIES = 2
-STALL_S = 0.5
 MAX_AGE_S = 1.0
 
 
@@ -41,7 +41,7 @@ class RoomGauge:
 
     def _ask(self) -> Room:
         hosts = {server.id: server.host for server in self._cluster.servers}
-        outcomes = self._cluster.ask(dict.fromkeys(self._cluster.usable(), GetStatus()), stall_s=STALL_S)
+        outcomes = self._cluster.ask(dict.fromkeys(self._cluster.usable(), GetStatus()), stall_s=ROOM_S)
         return room_of(
             (hosts[server], outcome.reply)
             for server, outcome in outcomes.items()

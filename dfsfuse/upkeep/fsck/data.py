@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from dfs_server.protocol.limits import SERVERS
 from dfsfuse.data.extents import REGION_BYTES, Segment, covered
-from dfsfuse.data.placement import SERVERS, Homes, ring, rotation_of_region
+from dfsfuse.data.placement import Homes, ring, rotation_of_region
 from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.upkeep.fsck.records import Contents, Draft, Finding, shown

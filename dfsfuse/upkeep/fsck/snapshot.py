@@ -23,6 +23,7 @@ from dfsfuse.log.proposer import Point
 from dfsfuse.log.state import News
 from dfsfuse.namespace.records import keys
 from dfsfuse.net.exchange import Answer, Failure
+from dfsfuse.net.stalls import MAP_S
 
 PAGE_ITEMS: Final = 5000
 READ_KEYS: Final = 256
@@ -31,7 +32,6 @@ ROUNDS: Final = 500
 TRIES: Final = 20
 """How often keys are asked for that differ, until two servers are at the same slot."""
 PAUSE_S: Final = 0.1
-STALL_S: Final = 5.0
 
 Told = Callable[[int], None]
 """Hears how many items have been read."""
@@ -157,7 +157,7 @@ def _pages(
         if attempt:
             pause(PAUSE_S)
         wanted = [server for server in cluster.names if server not in absent and server not in pages]
-        for server, outcome in cluster.ask(dict.fromkeys(wanted, request), stall_s=STALL_S).items():
+        for server, outcome in cluster.ask(dict.fromkeys(wanted, request), stall_s=MAP_S).items():
             if isinstance(outcome, Failure):
                 absent[server] = outcome.text
             elif isinstance(outcome.reply, Items):
@@ -200,7 +200,7 @@ def _at_one_slot(
         log.catch_up()
         log.take_news()
         request = ReadKeys(log.known.slot, log.known.digest, part)
-        found = cluster.ask({server: request for server in cluster.names if server not in absent}, stall_s=STALL_S)
+        found = cluster.ask({server: request for server in cluster.names if server not in absent}, stall_s=MAP_S)
         replies = {}
         for server, outcome in found.items():
             if isinstance(outcome, Answer) and isinstance(outcome.reply, Values):

@@ -19,11 +19,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Findings, GetFindings
 from dfsfuse.common.repeating import Repeating
 from dfsfuse.data.extents import Segment
 from dfsfuse.errors import DfsError
-from dfsfuse.log.proposer import QUORUM
 from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.ops import bad_copies
 from dfsfuse.namespace.ops.bad_copies import Place

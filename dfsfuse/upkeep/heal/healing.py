@@ -25,11 +25,12 @@ from dfsfuse.errors import DfsError
 from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.ops import bad_copies
 from dfsfuse.net.exchange import Answer, Call
+from dfsfuse.net.stalls import PIECE_S
 from dfsfuse.upkeep.heal import homes, noting
 from dfsfuse.upkeep.heal import survey as heal_survey
 from dfsfuse.upkeep.heal.bandwidth import Bucket
 from dfsfuse.upkeep.heal.homes import Rehome
-from dfsfuse.upkeep.heal.moving import GLANCE_S, STALL_S, Move, Mover, Place
+from dfsfuse.upkeep.heal.moving import GLANCE_S, Move, Mover, Place
 from dfsfuse.upkeep.heal.report import Report
 from dfsfuse.upkeep.heal.survey import Subject
 from dfsfuse.upkeep.map_reader import Pages
@@ -202,7 +203,7 @@ class Healer:
         for server in sorted({server for _, _, server in places}):
             pieces = [(segment, number) for segment, number, at in places if at == server]
             for portion in by_count(pieces, DROP_PIECES):
-                requests.append(Call(server, DropPieces(tuple(portion), 0), stall_s=STALL_S))
+                requests.append(Call(server, DropPieces(tuple(portion), 0), stall_s=PIECE_S))
         with self._cluster.exchange() as exchange:
             for call in requests:
                 exchange.start(call)

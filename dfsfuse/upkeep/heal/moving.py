@@ -25,10 +25,10 @@ from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES
 from dfsfuse.data.transport import ClusterLike, ExchangeLike
 from dfsfuse.errors import StoppedError
 from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.net.stalls import PIECE_S
 from dfsfuse.upkeep import whole_pieces
 from dfsfuse.upkeep.heal.bandwidth import Bucket
 
-STALL_S: Final = 4.0
 GLANCE_S: Final = 0.25
 WINDOW_BYTES: Final = 8 * 1024 * 1024
 WINDOW_MOVES: Final = 512
@@ -128,7 +128,7 @@ class Mover:
                     outcome.failed[move] = "; ".join(said[move])
                 else:
                     sink = memoryview(bytearray(move.size_bytes))
-                    call = Call(sources[0], whole_pieces.request(move.segment, move.number), sink=sink, stall_s=STALL_S)
+                    call = Call(sources[0], whole_pieces.request(move.segment, move.number), sink=sink, stall_s=PIECE_S)
                     calls[call] = (move, sources[1:], sink)
                     exchange.start(call)
 
@@ -165,7 +165,7 @@ class Mover:
             calls: dict[Call, list[Move]] = {}
 
             def start(target: int, request: Request, moves: list[Move], payload: tuple[memoryview, ...] = ()) -> None:
-                call = Call(target, request, payload=payload, stall_s=STALL_S)
+                call = Call(target, request, payload=payload, stall_s=PIECE_S)
                 calls[call] = moves
                 exchange.start(call)
 

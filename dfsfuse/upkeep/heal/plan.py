@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from dfs_server.protocol.limits import COPIES
 from dfs_server.protocol.pieces import PIECE_NUMBERS
-from dfsfuse.data.placement import COPIES, Homes
+from dfsfuse.data.placement import Homes
 
 Holders = Mapping[int, Collection[int]]
 """Piece number -> ids of the servers that answer and have a copy that is not known to be bad."""

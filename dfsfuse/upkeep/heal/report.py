@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from dfs_server.protocol.limits import COPIES
 from dfsfuse.data.extents import Segment
-from dfsfuse.data.placement import COPIES
 from dfsfuse.namespace.ops.bad_copies import Place
 from dfsfuse.namespace.records import keys
 from dfsfuse.upkeep import whole_pieces

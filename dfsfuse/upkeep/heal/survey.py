@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dfs_server.protocol.limits import COPIES
 from dfs_server.protocol.messages import Have, HavePieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.common.portions import by_count
 from dfsfuse.data.extents import Segment
-from dfsfuse.data.placement import COPIES, Homes
+from dfsfuse.data.placement import Homes
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
 from dfsfuse.namespace.ops import bad_copies

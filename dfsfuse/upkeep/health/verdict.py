@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from dfs_server.protocol.limits import QUORUM, SERVERS
 from dfsfuse.errors import (
     AuthenticationError,
     IncompleteError,
@@ -25,8 +26,6 @@ from dfsfuse.errors import (
 from dfsfuse.upkeep.health.copies import Copies, Knowledge
 from dfsfuse.upkeep.health.servers import ANSWERING, LEVEL, TAKES_BATCHES, TAKES_DATA, Server, State, listed
 
-QUORUM: Final = 3
-ALL: Final = 4
 NUMBERS: Final = ("no", "one", "two", "three", "four")
 
 
@@ -49,7 +48,7 @@ class Verdict:
     @property
     def any_one_may_fail(self) -> bool:
         """Whether that is so of all four."""
-        return len(self.may_fail) == ALL
+        return len(self.may_fail) == SERVERS
 
 
 def verdict(servers: Mapping[int, Server], copies: Knowledge) -> Verdict:
@@ -141,14 +140,14 @@ def _sentence(
     servers: Mapping[int, Server], reading: str, writing: bool, may_fail: frozenset[int], unreadable: str
 ) -> str:
     answering = len(_in(servers, ANSWERING))
-    who = "All servers answer" if answering == ALL else f"{answering} of {ALL} servers answer{'s' * (answering == 1)}"
+    who = "All servers answer" if answering == SERVERS else f"{answering} of 4 servers answer{'s' * (answering == 1)}"
     part = reading == "part"
     if writing:
         if part:
             return f"{who}, but {unreadable}; writing works."
         if reading == "unknown":
             return f"{who}: writing works; whether all files can be read is not known."
-        also = ", and any one server may fail" if len(may_fail) == ALL else ""
+        also = ", and any one server may fail" if len(may_fail) == SERVERS else ""
         return f"{who}: reading and writing work{also}."
     rest = {"part": f"; {unreadable}", "all": "; all files can be read"}.get(reading, "")
     if len(_in(servers, TAKES_BATCHES)) >= QUORUM:

@@ -23,7 +23,7 @@ from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.sweep import sessions as sweep_sessions
 from dfsfuse.upkeep.sweep.sweeping import Sweeper, claim
 
-TURN_S: Final = 600.0
+EVERY_S: Final = 600.0
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class BackgroundSweep:
         wait: Callable[[float], bool] | None = None,
         time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._thread = Repeating("sweep", TURN_S, "sweeping")
+        self._thread = Repeating("sweep", EVERY_S, "sweeping")
         self._wait = wait or self._thread.wait
         self._store = store
         self._save = save

@@ -28,7 +28,7 @@ from dfsfuse.vfs.open.open_files import OpenFiles
 
 GRACE_S: Final = 10.0
 """How long a mount keeps what was removed in it. Longer than others need to learn of it and to claim it."""
-TURN_S: Final = 2.0
+EVERY_S: Final = 2.0
 LOOKS_IN_GRACE: Final = 3
 """So often a mount with open files looks for changes within the grace."""
 SWEEP_S: Final = 3600.0
@@ -80,7 +80,7 @@ class OrphanKeeper:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(TURN_S):
+        while not self._stop.wait(EVERY_S):
             try:
                 self.turn()
             except Exception as failure:  # noqa: BLE001 (it is tried again)

@@ -18,7 +18,7 @@ from support.daemons import House, StartHouse, eventually
 from support.raw_client import RawClient, ServerError
 
 from dfs_server.config import ServerConfig
-from dfs_server.daemon import TURN_S, AddressError, Daemon
+from dfs_server.daemon import AddressError, Daemon
 from dfs_server.namespaces import Namespace
 from dfs_server.protocol import batches, messages
 from dfs_server.protocol.ballots import Ballot
@@ -40,6 +40,7 @@ from dfs_server.protocol.messages import (
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
 from dfs_server.server_folder import ServerFolder
+from dfs_server.shared.starting import SWITCH_S
 from dfs_server.wire.accounts import Verifier
 from dfs_server.wire.failures import RequestFailedError
 
@@ -90,7 +91,7 @@ def test_a_thread_that_computes_is_interrupted_soon(start_house: StartHouse) -> 
     """Else every answer to somebody else waits five milliseconds for each step, while one long question is answered."""
     sys.setswitchinterval(0.005)
     start_house()
-    assert sys.getswitchinterval() == pytest.approx(TURN_S)
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
 
 
 def test_two_uploads_of_the_same_piece_at_once(house: House) -> None:

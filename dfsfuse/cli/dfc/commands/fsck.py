@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dfs_server.protocol.limits import QUORUM
 from dfsfuse.cli import exit_codes
 from dfsfuse.cli.dfc.client import Client
 from dfsfuse.cli.dfc.progress import Bar
 from dfsfuse.cli.output import complain, counted, human_size, json_text, printable, write_json, write_line, write_lines
 from dfsfuse.cli.reports import AlreadyReported
-from dfsfuse.log.proposer import QUORUM
 from dfsfuse.upkeep.health.servers import listed
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import time
 
 import click
 
+from dfs_server.protocol.limits import SERVERS
 from dfsfuse.cli.config import password_note
 from dfsfuse.cli.dfc.client import Client
 from dfsfuse.cli.dfc.health_look import Health
@@ -17,7 +18,6 @@ from dfsfuse.cli.output import complain, human_size, printable, table, write_jso
 from dfsfuse.cli.reports import AlreadyReported
 from dfsfuse.errors import WrongServerError
 from dfsfuse.upkeep.health.servers import ANSWERING, Server, State
-from dfsfuse.upkeep.health.verdict import ALL
 
 
 @click.command("status", short_help="Show the state of the servers, and whether all data has its two copies.")
@@ -113,7 +113,7 @@ def everything(health: Health) -> dict[str, object]:
         "copies": str(health.known.copies),
         "counted_s_ago": None if health.known.age_s is None else round(health.known.age_s),
         "may_fail": [names[id] for id in sorted(verdict.may_fail)],
-        "any_one_may_fail": len(verdict.may_fail) == ALL,
+        "any_one_may_fail": len(verdict.may_fail) == SERVERS,
         "config": None if health.config is None else str(health.config),
         "servers": [as_dictionary(report, health.servers[report.address.id]) for report in health.reports],
         **pieces_as_dictionary(health.pieces),

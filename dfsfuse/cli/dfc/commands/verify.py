@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from dfs_server.protocol.limits import COPIES
 from dfsfuse.cli import exit_codes
 from dfsfuse.cli.dfc import remote_paths
 from dfsfuse.cli.dfc.client import Client, Connection
@@ -22,7 +23,6 @@ from dfsfuse.namespace.ops import bad_copies
 from dfsfuse.upkeep.verify import BadCopy, Verified
 from dfsfuse.vfs.attributes import Attributes
 
-COPIES = 2
 NAMED_MAX = 8
 BLOCK_BYTES = 512
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import Batch
+from dfs_server.protocol.limits import LEASE_S
 from dfs_server.protocol.messages import AcceptedAt, Behind, Error, Position, Promised, Refused
 from dfs_server.protocol.status import Status
 from dfs_server.store import acceptor
-from dfs_server.store.acceptor import LEASE_S, TURN_S, AcceptorState, Apply, Lease, ParsedBatch, SavePromise, SaveTail
+from dfs_server.store.acceptor import NEXT_TURN_S, AcceptorState, Apply, Lease, ParsedBatch, SavePromise, SaveTail
 
 LOW, HIGH = Ballot(1, b"a"), Ballot(2, b"a")
 
@@ -73,10 +74,10 @@ def test_the_writer_itself_may_take_a_higher_ballot() -> None:
 def test_a_lease_that_is_let_go_is_first_the_turn_of_who_waits() -> None:
     waited = acceptor.promise(accepted(), Ballot(9, b"b"), 0.1).state
     state = acceptor.let_go(waited, b"a", 1, 0.2)
-    assert state.lease == Lease(b"b", 0.2 + TURN_S)
+    assert state.lease == Lease(b"b", 0.2 + NEXT_TURN_S)
     assert isinstance(acceptor.promise(state, Ballot(9, b"a"), 0.3).reply, Refused)
     assert isinstance(acceptor.promise(state, Ballot(9, b"b"), 0.3).reply, Promised)
-    assert isinstance(acceptor.promise(state, Ballot(9, b"a"), 0.3 + TURN_S).reply, Promised)
+    assert isinstance(acceptor.promise(state, Ballot(9, b"a"), 0.3 + NEXT_TURN_S).reply, Promised)
 
 
 @pytest.mark.parametrize(("holder", "next_one"), [(b"b", b"c"), (b"c", b"a"), (b"d", b"a")])
@@ -86,7 +87,7 @@ def test_whose_turn_is_next_is_the_same_on_all_servers_whoever_they_heard_first(
         state = acceptor.accept(AcceptorState(), Ballot(3, holder), 1, FIRST, 0.0, lease=True).state
         for client in order:
             state = acceptor.promise(state, Ballot(9, client), 0.1).state
-        assert acceptor.let_go(state, holder, 1, 0.2).lease == Lease(next_one, 0.2 + TURN_S), order
+        assert acceptor.let_go(state, holder, 1, 0.2).lease == Lease(next_one, 0.2 + NEXT_TURN_S), order
 
 
 def test_each_of_three_who_always_wait_has_its_turn() -> None:

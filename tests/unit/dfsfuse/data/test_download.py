@@ -12,7 +12,7 @@ from support.grid import Fault, Grid
 from dfs_server.protocol.messages import GetPiece
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_count, block_digests
 from dfsfuse.data.block_cache import Run
-from dfsfuse.data.download import DEADLINE_S, HARD_STALL_S, HEDGE_S, DownloadPlan, download
+from dfsfuse.data.download import DEADLINE_S, HEDGE_S, DownloadPlan, download
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import Homes, choose_sources
@@ -21,6 +21,7 @@ from dfsfuse.data.striping import piece_lengths, split
 from dfsfuse.data.upload import upload
 from dfsfuse.errors import IncompleteError
 from dfsfuse.net.slowness import SLOW_S
+from dfsfuse.net.stalls import PIECE_S
 
 ALL = frozenset({1, 2, 3, 4})
 ID = b"i" * 16
@@ -205,11 +206,11 @@ def test_a_piece_without_a_good_copy(bench: Bench, fault: Fault) -> None:
     assert "DFS1" in text
     assert "DFS4: no such piece" in text
     assert caught.value.away == (set() if fault is Fault.CORRUPT else {1}), "who may have it and does not answer"
-    assert bench.grid.clock() - began <= HARD_STALL_S + 0.1
+    assert bench.grid.clock() - began <= PIECE_S + 0.1
     assert bench.download({3: range(1)})[0].data == PIECES[2][:BLOCK_BYTES], "the rest can be read"
 
 
-@pytest.mark.parametrize(("fault", "limit_s"), [(Fault.DOWN, HARD_STALL_S), (Fault.HANG, SLOW_S + HARD_STALL_S)])
+@pytest.mark.parametrize(("fault", "limit_s"), [(Fault.DOWN, PIECE_S), (Fault.HANG, SLOW_S + PIECE_S)])
 def test_with_all_servers_gone_it_ends(bench: Bench, fault: Fault, limit_s: float) -> None:
     for server in ALL:
         bench.grid[server].fault = fault

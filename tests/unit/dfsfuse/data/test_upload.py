@@ -18,7 +18,6 @@ from dfsfuse.data.race import Attempt
 from dfsfuse.data.striping import split
 from dfsfuse.data.upload import (
     DEADLINE_S,
-    HARD_STALL_S,
     HEDGE_S,
     Uploaded,
     UploadPlan,
@@ -26,6 +25,7 @@ from dfsfuse.data.upload import (
 )
 from dfsfuse.errors import NoSpaceError, ReadOnlyError
 from dfsfuse.net.slowness import SLOW_S
+from dfsfuse.net.stalls import PIECE_S
 
 ALL = frozenset({1, 2, 3, 4})
 ID = b"i" * 16
@@ -173,7 +173,7 @@ def test_a_slow_server_that_answers_in_the_end_was_not_cancelled(bench: Bench) -
 
 def test_four_slow_servers_do_not_chase_each_other(bench: Bench) -> None:
     for server in ALL:
-        bench.grid[server].latency_s = HARD_STALL_S - 1
+        bench.grid[server].latency_s = PIECE_S - 1
     assert bench.upload().homes == ring(0)
     assert len(bench.cluster.started) == 8
 
@@ -189,7 +189,7 @@ def test_two_servers_gone_means_read_only_in_time(bench: Bench, fault: Fault, ba
             bench.upload()
     else:
         bench.check(bench.upload())  # two homes each on the others; the batch will find that it has no quorum
-    assert bench.grid.clock() - began <= HARD_STALL_S + 0.1
+    assert bench.grid.clock() - began <= PIECE_S + 0.1
 
 
 def test_three_hung_servers_are_slow_together_and_not_waited_for_for_ever(bench: Bench) -> None:

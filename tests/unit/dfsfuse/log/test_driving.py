@@ -8,8 +8,9 @@ from support.log_cluster import LogCluster
 
 from dfs_server.protocol.messages import GetPosition, Position
 from dfs_server.protocol.status import Status
-from dfsfuse.log.driving import AWAIT_S, SOFT_S, STALL_S, drive
+from dfsfuse.log.driving import AWAIT_S, SOFT_S, drive
 from dfsfuse.log.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, Await, DeadlineError, Event, Pause, Procedure, R
+from dfsfuse.net.stalls import LOG_S
 
 
 def run(cluster: LogCluster, procedure: Procedure[R], within_s: float = 10.0, pauses: list[int] | None = None) -> R:
@@ -72,7 +73,7 @@ def test_a_short_silence_is_told_and_the_round_goes_on(log_cluster: LogCluster) 
 
     silence_s, event = run(log_cluster, procedure())
     assert silence_s == pytest.approx(SOFT_S)
-    assert event is not None and event.server == 1 and f"{STALL_S}" in event.why
+    assert event is not None and event.server == 1 and f"{LOG_S}" in event.why
 
 
 def test_who_is_not_heard_in_time_is_silent_and_the_time_is_over_after_that(log_cluster: LogCluster) -> None:

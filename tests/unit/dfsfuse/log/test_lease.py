@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dfs_server.protocol.limits import LEASE_S
 from dfsfuse.log.lease import ANSWERS_S, LOOK_TURN_S, SETTLE_AFTER_S, TURN_S, YIELD_S, Lease, LeaseState
 from dfsfuse.log.quorum_log import PAUSE_GROWTHS, PAUSE_S
-from dfsfuse.log.writing import LEASE_S
 
 BEGUN = 100.0
 NOW = 100.01

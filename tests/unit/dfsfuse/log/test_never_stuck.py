@@ -15,9 +15,10 @@ from support.log_cluster import LogCluster, LogServer, log_of, never, put
 from dfs_server.protocol.messages import Accept, BeginCopy, Error, Message, Promise, ReadKeys, Refused
 from dfs_server.protocol.status import Status
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
-from dfsfuse.log.driving import SOFT_S, STALL_S
+from dfsfuse.log.driving import SOFT_S
 from dfsfuse.log.quorum_log import DEADLINE_S, SPARED_S, QuorumLog
 from dfsfuse.net.slowness import SLOW_S
+from dfsfuse.net.stalls import LOG_S
 
 ONE_HANGS_S = 1.0
 TWO_HANG_S = 5.0
@@ -93,7 +94,7 @@ def test_until_its_circuit_opens_a_server_that_hangs_is_waited_for_once(log_clus
     assert log.commit(put(a="0"), never)
     log.settle()
     log_cluster.grid[hanging].fault = Fault.HANG
-    opens_at = log_cluster.grid.clock() + STALL_S
+    opens_at = log_cluster.grid.clock() + LOG_S
     waited: list[float] = []
     while log_cluster.grid.clock() < opens_at:
 
@@ -234,7 +235,7 @@ def test_two_that_hang_refuse_writing_within_five_seconds_and_leave_reading(
         with pytest.raises((ReadOnlyError, MaybeDoneError)):
             log.commit(put(a="2"), never)
 
-    assert STALL_S <= took(log_cluster, write) < TWO_HANG_S
+    assert LOG_S <= took(log_cluster, write) < TWO_HANG_S
     with pytest.raises(ReadOnlyError):
         log.commit(put(a="3"), never)
     reader = log_of(log_cluster, b"client-2")
@@ -350,7 +351,7 @@ def test_all_hang_and_everything_ends(log_cluster: LogCluster) -> None:
         with pytest.raises(UnavailableError):
             log.catch_up()
 
-    assert SLOW_S <= took(log_cluster, look) < SLOW_S + STALL_S
+    assert SLOW_S <= took(log_cluster, look) < SLOW_S + LOG_S
     assert took(log_cluster, look) < ONE_HANGS_S
     assert took(log_cluster, log.settle) < ONE_HANGS_S
     with pytest.raises(ReadOnlyError):
@@ -374,7 +375,7 @@ def thaw_later(cluster: LogCluster, servers: tuple[int, ...], after_s: float) ->
 
 
 @pytest.mark.parametrize("slow", [(1, 2, 3, 4), (2, 3, 4)])
-@pytest.mark.parametrize("stall_s", [2 * STALL_S, DEADLINE_S + STALL_S, SLOW_S - STALL_S])
+@pytest.mark.parametrize("stall_s", [2 * LOG_S, DEADLINE_S + LOG_S, SLOW_S - LOG_S])
 def test_servers_that_are_slow_together_are_waited_for(
     log_cluster: LogCluster, slow: tuple[int, ...], stall_s: float
 ) -> None:
@@ -395,6 +396,6 @@ def test_of_servers_that_are_slow_together_one_may_be_gone_for_long(log_cluster:
     log = log_of(log_cluster)
     assert log.commit(put(a="0"), never)
     log_cluster.down(2)
-    thaw_later(log_cluster, (1, 3, 4), 3 * STALL_S)
-    assert took(log_cluster, lambda: log.commit(put(a="1"), never)) < 3 * STALL_S + 1.0
+    thaw_later(log_cluster, (1, 3, 4), 3 * LOG_S)
+    assert took(log_cluster, lambda: log.commit(put(a="1"), never)) < 3 * LOG_S + 1.0
     assert log.read_keys((b"a",)).values == (b"1",)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from support.servers import REPOSITORY
 
+from dfs_server.shared.starting import SWITCH_S
 from dfsfuse.cli import session
 from dfsfuse.cli.config import load_config
 from dfsfuse.cli.mount import dfsmount, mount_helper
-from dfsfuse.cli.mount.dfsmount import TURN_S, Request
+from dfsfuse.cli.mount.dfsmount import Request
 from dfsfuse.errors import UnavailableError
 from dfsfuse.mount import options
 
@@ -47,7 +48,7 @@ def test_a_thread_that_computes_is_interrupted_soon(monkeypatch: pytest.MonkeyPa
     request = Request(tmp_path, CONFIG, False, True, False, options.parse((), as_root=False))
     with pytest.raises(UnavailableError):
         dfsmount._serve(request, load_config(CONFIG), tmp_path, lambda: None)
-    assert sys.getswitchinterval() == pytest.approx(TURN_S)
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
 
 
 EMPTY = "is empty (is it a variable that is not set?)"
