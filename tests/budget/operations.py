@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from .rig import ROOT, Mount, Rig
@@ -290,6 +290,21 @@ def rename(rig: Rig) -> Generator[None, None, None]:
 @operation("10 x rename")
 def rename_ten(rig: Rig) -> Generator[None, None, None]:
     yield from renamed(rig, 10)
+
+
+@operation("20 x rename; cold")
+def rename_cold(rig: Rig) -> Generator[None, None, None]:
+    """As `mv` does it, which looks first whether the new name is there."""
+    names = [f"file {number}" for number in range(20)]
+    make_files(rig, *names)
+    with cold(rig) as (mount, folder):
+        yield
+        for name in names:
+            mount.look_up(folder, name)
+            with suppress(FileNotFoundError):
+                mount.look_up(folder, name.upper())
+            mount.rename(folder, name, name.upper())
+        yield
 
 
 @operation("10 x (mkdir, rmdir)")

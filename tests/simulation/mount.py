@@ -48,6 +48,9 @@ from .world import Host, Park, Sleep, Task, World
 NEVER = float("-inf")
 DEADLINE_S = 10.0
 ANSWERS_S = 0.75 * LEASE_S
+FORGETS = 0.2
+"""How often a mount forgets what it has read, as one that has read too much does: then it asks the servers again, also
+while it holds the lease and what it answered waits."""
 Steps = Generator[Any, Any, Any]
 
 
@@ -219,6 +222,8 @@ class SimMount:
         self.witnesses.append(witnessed)
         while self.left > 0:
             self.left -= 1
+            if random.random() < FORGETS:
+                self.client.cache.forget()
             yield from self._operate(self._begin())
             if random.random() < 0.1:
                 yield from self._flush(witnessed)

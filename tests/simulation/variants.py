@@ -59,6 +59,13 @@ class DoesNotCompare(Journal):
         return False
 
 
+class ShowsWhatServersHave(Journal):
+    """What was answered and waits is not laid over what is fetched."""
+
+    def outcome(self) -> dict[bytes, bytes | None]:
+        return {}
+
+
 class LosesInSilence(Journal):
     """Nobody is told of what is lost."""
 

@@ -11,7 +11,7 @@ completely stays so when others change a few of its keys: only these are unknown
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 MAX_KEYS: Final = 400_000
@@ -35,6 +35,16 @@ def prefix_end(prefix: bytes) -> bytes:
     """The first key after all keys with this prefix (which must not be all 0xff)."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1])
+
+
+def laid_over(
+    items: list[tuple[bytes, bytes]], changes: Mapping[bytes, bytes | None], start: bytes, end: bytes
+) -> list[tuple[bytes, bytes]]:
+    """The items of a range, in order, after these changes; None deletes."""
+    changed = {key: value for key, value in changes.items() if start <= key < end}
+    if not changed:
+        return items
+    return sorted((key, value) for key, value in {**dict(items), **changed}.items() if value is not None)
 
 
 def _include(members: list[bytes], key: bytes, wanted: bool) -> None:

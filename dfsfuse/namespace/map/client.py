@@ -133,7 +133,7 @@ class MapClient:
         """Whether the worker will look by itself for what is to be done."""
         self._waiting = 0
         """Number of operations that commit what they wait for, and with it all that was answered before."""
-        self._fetcher = Fetcher(family_of, lambda: self.cache, self._absorb, self._apply_waiting)
+        self._fetcher = Fetcher(family_of, lambda: self.cache, self._absorb, lambda: self.journal)
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one."""
         self._has_lost = False
@@ -288,10 +288,14 @@ class MapClient:
     # -------------------------------------------------------------- one operation after the other (with the log)
 
     def _read_slowly(self, work: Callable[[View], T], since: float, *, recall: bool) -> Procedure[T]:
-        """With the log."""
-        with contextlib.suppress(KeptError):
-            yield from self._drain()
+        """With the log. Under the lease nobody else can commit: what the servers have, with what waits here laid over
+        it, is the newest state. Without it, what was answered is committed first."""
+        is_drained = False
         for view in self._views():
+            if not (is_drained or self.lease.holds(self._clock())):
+                is_drained = True
+                with contextlib.suppress(KeptError):
+                    yield from self._drain()
             if not self._is_newest(since):
                 yield from self._catch_up(recall=recall)
             with contextlib.suppress(MissingError):
@@ -301,12 +305,11 @@ class MapClient:
 
     def _transact_slowly(self, work: Callable[[Transaction], T], begun: float, durable: bool) -> Procedure[Answered[T]]:
         """With the log."""
-        yield from self._drain()
-        if self._fresh_at == NEVER:
-            yield from self._catch_up(recall=False)
         for view in self._views():
             if not self.lease.holds(self._clock()):
                 yield from self._drain()
+            if self._fresh_at == NEVER:
+                yield from self._catch_up(recall=False)
             refusal = None
             try:
                 if self.lease.holds(self._clock()):  # others are answered meanwhile: it takes its turn with them
@@ -419,11 +422,6 @@ class MapClient:
         elif news.changes:
             yield Tell([key for change in news.changes for key in change.keys])
         return news
-
-    def _apply_waiting(self) -> None:
-        """Something was fetched. Under the lease others may have been answered since: their changes come on top."""
-        for change in self.journal:
-            self.cache.changed_here(change.contents.puts, change.contents.deletes)
 
     # -------------------------------------------------------------- committing (with the log)
 

@@ -4,8 +4,8 @@ A family (a folder's entries, a file's regions) that is not larger than a page i
 asked for. Of a larger one, the keys from the one that is asked for on: a large folder is worked through in order; if
 keys are missed again and again, all of it. Of a family that others have changed a little, what they have changed.
 
-Pure procedures (`steps`), for one that uses the log. What is learnt on the way (`absorb`), and the changes that were
-answered meanwhile and come on top of what was found (`inserted`), are the owner's.
+Pure procedures (`steps`), for one that uses the log. What is learnt on the way (`absorb`), and what was answered and is
+not committed yet (`journal`), which is laid over what servers tell, are the owner's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Final
 
 from dfsfuse.log.key_portions import Portions, TooMuchAtOnceError
 from dfsfuse.log.state import News
-from dfsfuse.namespace.map.cache import MapCache, prefix_end
+from dfsfuse.namespace.map.cache import MapCache, laid_over, prefix_end
+from dfsfuse.namespace.map.journal import Journal
 from dfsfuse.namespace.map.steps import FetchKeys, FetchRange, Procedure
 from dfsfuse.namespace.map.views import CachedView
 
@@ -36,19 +37,19 @@ UNKNOWN_SHARE: Final = 4
 
 
 class Fetcher:
-    """See the module. `cache` gives the owner's cache."""
+    """See the module. `cache` and `journal` give the owner's."""
 
     def __init__(
         self,
         family_of: Callable[[bytes], bytes | None],
         cache: Callable[[], MapCache],
         absorb: Callable[[], Procedure[News]],
-        inserted: Callable[[], None],
+        journal: Callable[[], Journal],
     ) -> None:
         self._family_of = family_of
         self._cache = cache
         self._absorb = absorb
-        self._inserted = inserted
+        self._journal = journal
         self._large_family = b""
         """The last family that was seen to be larger than a page; how often a key of it was not known; and with how
         many such misses it is worth it to ask for all of it."""
@@ -79,8 +80,11 @@ class Fetcher:
             portions.taken(portion)
 
     def _insert(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
-        self._cache().fetched(keys, values)
-        self._inserted()
+        waiting = self._journal().outcome()
+        self._cache().fetched(keys, [waiting.get(key, value) for key, value in zip(keys, values, strict=True)])
+
+    def _newest(self, items: Sequence[tuple[bytes, bytes]], start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
+        return laid_over(list(items), self._journal().outcome(), start, end)
 
     def _fetch_with_family(self, key: bytes, family: bytes) -> Procedure[None]:
         """A key, with its whole family; of a large one, with those that come after it, which are asked for next when a
@@ -94,8 +98,7 @@ class Fetcher:
             page = yield FetchRange(family, end, FAMILY_PAGE)
             yield from self._absorb()
             if not page.more:
-                self._cache().fetched_family(family, page.items)
-                self._inserted()
+                self._cache().fetched_range(family, end, self._newest(page.items, family, end))
                 return
             self._large_family = family
         self._misses += 1
@@ -131,7 +134,6 @@ class Fetcher:
             if len(items) // SCAN_PAGE == pages:
                 return False
             at = page.items[-1][0] + b"\0"
-        self._cache().fetched_range(start, end, items)
+        self._cache().fetched_range(start, end, self._newest(items, start, end))
         self._cache().changed_elsewhere(changed)
-        self._inserted()
         return True

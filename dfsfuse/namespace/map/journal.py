@@ -14,7 +14,7 @@ Pure bookkeeping; the owner's lock guards it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from dfs_server.protocol.batches import InlinePiece
@@ -97,6 +97,10 @@ class Journal:
                 found.setdefault(key, value)
         return found
 
+    def outcome(self) -> dict[bytes, bytes | None]:
+        """The values that those that wait give to keys in the end; None: they delete it."""
+        return _in_the_end(self._queue)
+
     @property
     def is_full(self) -> bool:
         """Whether it is time to wait for a commit."""
@@ -130,12 +134,10 @@ class Journal:
         """The contents of one batch that does the same as these, one after the other."""
         if len(portion) == 1:
             return portion[0].contents
-        changes: dict[bytes, bytes | None] = {}
+        changes = _in_the_end(portion)
         drops: dict[bytes, None] = {}
         pieces: list[InlinePiece] = []
         for change in portion:
-            changes.update(change.contents.puts)
-            changes.update(dict.fromkeys(change.contents.deletes))
             drops.update(dict.fromkeys(change.contents.drops))
             pieces.extend(change.contents.pieces)
         return Contents(
@@ -214,6 +216,14 @@ class Journal:
         if not are_told:
             self.losses.add(lost(failure))
         return len(queue)
+
+
+def _in_the_end(changes: Iterable[PendingChange]) -> dict[bytes, bytes | None]:
+    found: dict[bytes, bytes | None] = {}
+    for change in changes:
+        found.update(change.contents.puts)
+        found.update(dict.fromkeys(change.contents.deletes))
+    return found
 
 
 def _not_sent(why: MaybeDoneError) -> UnavailableError:

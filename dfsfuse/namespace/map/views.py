@@ -12,7 +12,7 @@ from typing import Final
 from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.errors import TooLargeError
 from dfsfuse.log.state import Contents, News
-from dfsfuse.namespace.map.cache import MapCache, Unknown
+from dfsfuse.namespace.map.cache import MapCache, Unknown, laid_over
 
 MAX_CONTENTS_BYTES: Final = 1_900_000
 """A batch may have 2 MiB; what it says besides keys, values and data is reckoned with generously."""
@@ -74,11 +74,7 @@ class CachedView:
             self.missing_range = (start, end)
             raise MissingError
         self.ranges.append((start, end))
-        changed = {key: value for key, value in self._changes.items() if start <= key < end}
-        if not changed:
-            return found
-        merged = {**dict(found), **changed}
-        return sorted((key, value) for key, value in merged.items() if value is not None)
+        return laid_over(found, self._changes, start, end)
 
     # -------------------------------------------------------------- changes
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import stat
 
+import pytest
 from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
 
 from dfsfuse.namespace.map.cache import MapCache
 from dfsfuse.namespace.map.fetching import READ_KEYS
 from dfsfuse.namespace.map.log_map import LogMap
-from dfsfuse.namespace.map.transactions import View
+from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes, renames
 from dfsfuse.namespace.records import keys
 
@@ -50,8 +51,37 @@ def test_what_is_answered_while_a_family_is_fetched_is_in_it(leased: LogMap, log
     assert leased.read(lambda view: view.scan(b"d", b"e")) == [listed[0], listed[2]]
 
 
-def test_what_is_not_cached_is_fetched_after_what_waits_is_committed(leased: LogMap, log: FakeLog) -> None:
+@pytest.mark.parametrize(("start", "end"), [(b"d", b"e"), (b"f1", b"f9")])
+def test_under_the_lease_what_waits_is_laid_over_what_is_fetched_and_not_committed_first(
+    leased: LogMap, log: FakeLog, shared: SharedLog, start: bytes, end: bytes
+) -> None:
+    """A family, and a range that is none; keys of both that were made, changed and removed."""
+    old, gone, new = start + b"1", start + b"2", start + b"3"
+    shared.map |= {old: b"old", gone: b"gone"}
+
+    def change(tx: Transaction) -> None:
+        tx.put(old, b"changed")
+        tx.delete(gone)
+        tx.put(new, b"new")
+
+    leased.transact(change, durable=False)
+    for _ in range(2):
+        leased.client.cache.forget()
+        assert leased.read(lambda view: view.get_many([gone, new, old])) == [None, b"new", b"changed"]
+        leased.client.cache.forget()
+        assert leased.read(lambda view: view.get(new)) == b"new"
+        assert leased.read(lambda view: view.scan(start, end)) == [(old, b"changed"), (new, b"new")]
+        leased.transact(lambda tx: tx.put(old, b"changed"), durable=False)
+    assert set(log.asked) == {"keys", "range"}
+    leased.flush()
+    assert shared.map == {old: b"changed", new: b"new", b"first": b"x"}
+
+
+def test_without_the_lease_what_waits_is_committed_before_something_is_fetched(
+    leased: LogMap, log: FakeLog, clock: Clock
+) -> None:
     leased.transact(lambda tx: tx.put(b"d1", b"x"), durable=False)
+    clock.now += 11.0
     assert leased.read(lambda view: view.scan(b"d", b"e")) == [(b"d1", b"x")]
     assert log.asked[:2] == ["commit", "range"]
 
