@@ -8,7 +8,9 @@ Signals: SIGTERM and SIGINT mean "unmount cleanly", SIGHUP "read the config agai
 cut the connection to the kernel with pages of mapped files still unwritten. If programs hold the mount for longer than
 `RELEASE_TIMEOUT_S` after SIGTERM or SIGINT, they are cut off: libfuse stops at once when the main thread gets SIGUSR1,
 which was given libfuse's own handler; the kernel binding is told so. The three must be blocked (`signals_held`) before
-any other thread starts, so that none of them is hit.
+any other thread starts, so that none of them is hit. So is SIGPIPE, which Python ignores: when libfuse ends, it sets it
+to its default (`fuse_remove_signal_handlers`, fuse_signals.c of 2.9), and a server that closes its connection while
+what is left is saved would end the process.
 """
 
 from __future__ import annotations
@@ -37,14 +39,18 @@ RELEASE_TIMEOUT_S = 5.0
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Keep SIGTERM, SIGINT and SIGHUP pending, in this thread and those it starts, until `serve` takes them."""
+    """Keep SIGTERM, SIGINT and SIGHUP pending, in this thread and those it starts, until `serve` takes them; and do
+    without SIGPIPE, whatever libfuse makes of it."""
+    blocked = HELD_SIGNALS | {signal.SIGPIPE}
     hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # one that is ignored, as under nohup, would never be pending
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    broken_pipe = signal.getsignal(signal.SIGPIPE)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         yield
     finally:
-        for number in HELD_SIGNALS & signal.sigpending():
+        for number in blocked & signal.sigpending():
             signal.sigwait({number})  # it has done its work
+        signal.signal(signal.SIGPIPE, broken_pipe)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         signal.signal(signal.SIGHUP, hangup)
 
