@@ -43,9 +43,10 @@ def maps_digest(root: Path, user: str) -> tuple[int, str]:
     return slot, hashed.hexdigest()
 
 
-def due(root: Path, user: str) -> Iterator[Copy]:
-    """Every copy of every piece that is not empty, by one server's map."""
-    with _database(root, user) as database:
+def due(root: Path, user: str, *, newest: bool = True) -> Iterator[Copy]:
+    """Every copy of every piece that is not empty, by one server's map: the `newest`, for which nobody may be writing,
+    or what its tables have by now."""
+    with _database(root, user, newest=newest) as database:
         records = database.execute("SELECT value FROM map WHERE key >= ? AND key < ?", (b"e/", b"e0")).fetchall()
     for (value,) in records:
         _, segments, _ = msgspec.msgpack.decode(value)
@@ -148,8 +149,9 @@ def _flipped(data: bytes, random: random_numbers.Random) -> bytes:
 
 
 @contextlib.contextmanager
-def _database(root: Path, user: str) -> Iterator[sqlite3.Connection]:
-    flush(root, user)
+def _database(root: Path, user: str, *, newest: bool = True) -> Iterator[sqlite3.Connection]:
+    if newest:
+        flush(root, user)
     with contextlib.closing(
         sqlite3.connect(f"file:{root / user / 'namespace.db'}?mode=ro", uri=True, timeout=20)
     ) as database:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -30,6 +31,7 @@ LEFT_BYTES: Final = 4 * 1024 * 1024
 """What a full disk has left. A server keeps 64 MiB in reserve, so it refuses pieces long before."""
 SERVER_CONFIG: Final = "grace_period_s: 30\n"
 COMMAND_S: Final = 240.0
+_NEWS_OF_SERVERS: Final = re.compile(r"(DFS\d) \(\S+\) (does not answer|answers again)")
 
 
 class TorturedServer(ServerProcess):
@@ -57,7 +59,7 @@ class Field(contextlib.ExitStack):
         self.folder = folder
         self.client_config = folder / "dfc.yaml"
         self.servers: dict[int, TorturedServer] = {}
-        self.mounts: dict[str, Mount] = {}
+        self.mounts: dict[str, TorturedMount] = {}
         self.has_disks = os.geteuid() == 0
         self._server_program = list(server) or programs.command("server")
         self._mount_program = list(mount)
@@ -97,7 +99,7 @@ class Field(contextlib.ExitStack):
 
     # ------------------------------------------------------------------ clients
 
-    def mount(self, name: str, options: Sequence[str] = ()) -> Mount:
+    def mount(self, name: str, options: Sequence[str] = ()) -> TorturedMount:
         """Mount in a folder of this name."""
         mount = TorturedMount(self, self.folder / name, options, self._mount_program)
         self.mounts[name] = mount
@@ -156,6 +158,26 @@ class TorturedMount(Mount):
         super().__init__(field, mountpoint, options)  # type: ignore[arg-type] (of a grid it uses the config only)
         if start_with:
             self._command = [*start_with, *self._command[len(program("dfsmount")) :]]
+        self._log_bytes_before = 0
+
+    def mount(self) -> None:
+        self._log_bytes_before = self.log.stat().st_size if self.log.exists() else 0
+        super().mount()
+
+    def misses(self) -> set[str]:
+        """The servers of which it has said since it began that they do not answer, and not that they do again."""
+        return missed(self.log.read_bytes()[self._log_bytes_before :].decode(errors="replace"))
+
+
+def missed(log: str) -> set[str]:
+    """The servers that by this log of a mount do not answer at its end."""
+    missing: set[str] = set()
+    for server, what in _NEWS_OF_SERVERS.findall(log):
+        if what == "answers again":
+            missing.discard(server)
+        else:
+            missing.add(server)
+    return missing
 
 
 def damage(path: Path, how: str, other: Path | None, random: random.Random) -> bool:

@@ -142,7 +142,11 @@ class Nemesis:
 
     def _damage(self, how: str, number: int) -> None:
         root = self._field.servers[number].root
-        used = {f"{copy.segment.hex()}.{copy.number}" for copy in copies.due(root, USER) if copy.server == number}
+        used = {
+            f"{copy.segment.hex()}.{copy.number}"
+            for copy in copies.due(root, USER, newest=False)
+            if copy.server == number
+        }
         files = [path for path in self._field.piece_files(number) if path.name in used]  # others wait to be deleted
         self._random.shuffle(files)
         for path, other in zip(files[:DAMAGED_PIECES], files[DAMAGED_PIECES : 2 * DAMAGED_PIECES], strict=False):
