@@ -56,4 +56,4 @@ class Repeating:
             except StoppedError:
                 return
             except Exception:
-                log.exception("%s failed in a way nobody foresaw; it goes on", self._what)
+                log.exception("%s failed unexpectedly; it goes on", self._what)

@@ -1,19 +1,20 @@
-"""The kernel's FUSE protocol (linux/fuse.h, 7.31 and later), spoken over /dev/fuse. Linux only, without libfuse.
+"""An implementation of the kernel's FUSE protocol (linux/fuse.h, 7.31 and later) over /dev/fuse. Linux only, without
+libfuse.
 
-Knows nothing of dfsfuse, and could be a package by itself. A file system is a subclass of `operations.Operations`;
+Knows nothing about dfsfuse, and could be a separate package. A file system is a subclass of `operations.Operations`;
 `mounting.mount` gives the descriptor, `session.Session` serves it.
 
-    wire            constants and structures, under the names they have in linux/fuse.h
+    wire            constants and structures, with their names in linux/fuse.h
     requests        a request as the kernel sent it, checked as untrusted input
-    values          what operations are given and give back
+    values          arguments and results of operations
     operations      the interface of a file system
-    replies         answers that come later, from any thread; INTERRUPT
+    replies         deferred answers, from any thread; INTERRUPT
     packing         values -> bytes
     handlers_*      one function for each kind of request
-    dispatch        request -> handler -> answer; what is raised becomes an errno
+    dispatch        request -> handler -> answer; exceptions become errnos
     device          reading and writing /dev/fuse; notifications
     negotiation     INIT
-    readers         the threads: who reads the next request
-    session         one mount, served
+    readers         the threads: which one reads the next request
+    session         serving one mount
     mounting        mount(2), fusermount3, unmounting
 """

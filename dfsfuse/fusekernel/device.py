@@ -1,11 +1,11 @@
 """Reading requests from /dev/fuse, and writing answers and notifications to it.
 
-Knows the headers and the errors of the device; knows no operation. Every read gives one whole request, every write
-is one whole message, so any number of threads may use one descriptor.
+Knows the headers and the errors of the device, but no operations. Every read returns one whole request, every write
+sends one whole message, so any number of threads may use one descriptor.
 
-Notifications tell the kernel to forget what it keeps. **Never send one from within an operation on the same inode (or,
-for a name, the same folder):** the kernel holds that inode's lock while it waits for the operation's answer, and the
-notification waits for that lock.
+Notifications tell the kernel to drop what it has cached. **Never send one from within an operation on the same inode
+(or, for a name, the same folder):** the kernel holds that inode's lock while it waits for the operation's answer, and
+the notification waits for that lock.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from dfsfuse.fusekernel.values import Buffer
 log = logging.getLogger(__name__)
 
 _READ_AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
-"""ENOENT: the request was taken back while it was read."""
+"""ENOENT: the request was withdrawn while it was being read."""
 _UNMOUNTED: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
 _PARTS_MAX: Final = 1000
 """IOV_MAX is 1,024."""
 _SMALL_BYTES: Final = 4096
-"""Up to here one write of a copy is cheaper than a vector."""
+"""Up to this size, one write of a copy is cheaper than a vector."""
 
 
 class Device:
-    """The open /dev/fuse of one mount. The descriptor belongs to whoever opened it."""
+    """The open /dev/fuse of one mount. The descriptor belongs to the caller."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def read_into(self, buffer: bytearray) -> int | None:
-        """Wait for one request and give its length; None: the mount is gone. Raises OSError for the unforeseen."""
+        """Wait for one request and return its length; None: the mount is gone. Raises OSError for unexpected errors."""
         while True:
             try:
                 return os.readv(self._descriptor, (buffer,)) or None
@@ -48,12 +48,12 @@ class Device:
                     raise
 
     def answer(self, unique: int, error: int, body: Buffer | Sequence[Buffer]) -> bool:
-        """Send an answer: an errno and nothing, or 0 and a body. False: the kernel did not want it any more."""
+        """Send an answer: an errno without a body, or 0 and a body. False: the kernel no longer wanted it."""
         try:
             self._send(unique, -error, body)
         except OSError as refused:
             if refused.errno == errno.ENOENT or refused.errno in _UNMOUNTED:
-                return False  # taken back, or the mount is gone
+                return False  # withdrawn, or the mount is gone
             if error:
                 raise
             log.error("request %d: the kernel refuses our answer (%s)", unique, refused)  # noqa: TRY400
@@ -66,14 +66,15 @@ class Device:
         return self._notify(wire.FUSE_NOTIFY_INVAL_INODE, wire.fuse_notify_inval_inode_out.pack(ino, offset, length))
 
     def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
-        """FUSE_NOTIFY_INVAL_ENTRY: forget what has this name; with `expire_only` just look again (which needs
-        FUSE_HAS_EXPIRE_ONLY, and leaves mounts and open folders below it alone). False: it knows no such name."""
+        """FUSE_NOTIFY_INVAL_ENTRY: forget the inode of this name; with `expire_only` only look it up again (which needs
+        FUSE_HAS_EXPIRE_ONLY, and does not affect mounts and open folders below it). False: the kernel does not know the
+        name."""
         flags = wire.FUSE_EXPIRE_ONLY if expire_only else 0
         fixed = wire.fuse_notify_inval_entry_out.pack(parent, len(name), flags)
         return self._notify(wire.FUSE_NOTIFY_INVAL_ENTRY, fixed + name + b"\0")
 
     def delete(self, parent: int, ino: int, name: bytes) -> bool:
-        """FUSE_NOTIFY_DELETE: the name is gone, and programs that watch it (inotify) are told. False: as above."""
+        """FUSE_NOTIFY_DELETE: the name is gone, and programs that watch it (inotify) are notified. False: as above."""
         fixed = wire.fuse_notify_delete_out.pack(parent, ino, len(name), 0)
         return self._notify(wire.FUSE_NOTIFY_DELETE, fixed + name + b"\0")
 

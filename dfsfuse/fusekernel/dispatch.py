@@ -1,11 +1,11 @@
-"""From the bytes of a request to its answer: which handler, and what becomes of errors.
+"""From the bytes of a request to its answer: chooses the handler, and handles errors.
 
-Whatever a request contains and whatever an operation raises, the kernel gets one answer (FORGET has none) and the
-thread lives on. A request is handled once, or again and again while it waits (`parking`); what must happen only once,
-when its outcome is known, is in `ENDINGS`. One whose program is told to end may be answered before it is handled
-(`interruption`): then what comes of it is not sent, and taken back.
+Whatever a request contains and whatever an operation raises, the kernel gets one answer (none for FORGET) and the
+thread survives. A request is handled once, or again and again while it waits (`parking`); anything that must happen
+only once, when its outcome is known, is in `ENDINGS`. If its program is told to end, it may be answered before it is
+handled (`interruption`): then its result is not sent, and is undone.
 
-Threads: any number; no state but that of `parking`, `interruption` and `replies`.
+Threads: any number; no state except that of `parking`, `interruption` and `replies`.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ Answer: TypeAlias = Buffer | Sequence[Buffer]
 Handler: TypeAlias = Callable[[Operations, Request], Answer]
 Ending: TypeAlias = Callable[[Operations, Request], None]
 ErrnoOf: TypeAlias = Callable[[Exception, str], int]
-"""The positive errno for what an operation raised; the text names the operation."""
+"""The positive errno for an exception raised by an operation; the text names the operation."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Which requests wait when they fail, rather than being answered (`parking`); and which programs are let go while
-    their request waits for servers (`interruption`)."""
+    """Which failed requests wait rather than being answered (`parking`); and which programs are released while their
+    request waits for servers (`interruption`)."""
 
     may_wait_s: Callable[[Exception, str, int], float]
-    """How long: by the error, the operation's name, and the number of the program's thread. 0: not at all. Only for an
-    operation that has done nothing, or that may be done again."""
+    """How long a request may wait, given the error, the operation's name, and the number of the program's thread. 0:
+    not at all. Only for an operation that had no effect, or that can be repeated."""
     changes: Callable[[], object]
-    """Gives something that is different when it is worth trying again. It must not wait."""
+    """Returns a value that changes when retrying is worthwhile. Must not block."""
     is_told_to_end: Callable[[int], bool]
     """Whether the program of this thread is told to end while it waits."""
     is_ending: Callable[[int], bool] = lambda _: False
-    """Whether this thread of a program is ending, so that no signal reaches it any more."""
+    """Whether this thread of a program is ending, so that signals no longer reach it."""
     lacks_servers: Callable[[], bool] = lambda: False
-    """Whether operations that are under way may wait long for servers just now. It must not wait."""
+    """Whether operations under way may currently have to wait long for servers. Must not block."""
     withdraw: Callable[[int], bool] = lambda _: True
-    """What this thread of ours carries out must not begin to change anything any more. False: it is too late."""
+    """Prevents the operation that this thread of ours carries out from beginning any change. False: it is too late."""
     forget_withdrawal: Callable[[], None] = lambda: None
-    """The calling thread carries out something else from now on."""
+    """Ends the effect of `withdraw` for the calling thread, which goes on to another operation."""
 
 
 NO_PATIENCE: Final = Patience(lambda _error, _operation, _thread: 0.0, lambda: None, lambda _: False)
-"""All are answered when they fail, and nobody is let go."""
+"""All requests are answered when they fail, and no program is released."""
 _ERRNO_MAX: Final = 511
-"""The kernel takes no larger ones."""
+"""The kernel accepts no larger errno."""
 
 HANDLERS: Final[dict[int, Handler]] = {
     wire.FUSE_LOOKUP: names.lookup,
@@ -99,20 +99,20 @@ HANDLERS: Final[dict[int, Handler]] = {
     wire.FUSE_FSYNCDIR: files.fsyncdir,
     wire.FUSE_GETLK: files.getlk,
 }
-"""Requests that are answered when their handler returns. Those that are not are in `Dispatcher`."""
+"""Requests that are answered when their handler returns. The others are in `Dispatcher`."""
 ENDINGS: Final[dict[int, Ending]] = {
     wire.FUSE_FLUSH: files.flushed,
     wire.FUSE_RELEASE: files.released,
 }
-"""What is done just before a request is answered, once and whatever its outcome is; not while it waits to be handled
-again. What this raises is the answer."""
+"""Functions that are called just before a request is answered, once and whatever its outcome, but not while it waits to
+be handled again. An exception raised here becomes the answer."""
 
 
 def default_errno_of(error: Exception, operation: str) -> int:
-    """An OSError's own number; EIO for what nobody foresaw, with a traceback in the log."""
+    """An OSError's own number; EIO for an unexpected exception, with a traceback in the log."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    log.error("%s failed in a way nobody foresaw; the program gets EIO", operation, exc_info=error)
+    log.error("%s failed unexpectedly; the program gets EIO", operation, exc_info=error)
     return errno.EIO
 
 
@@ -157,11 +157,11 @@ class Dispatcher:
         self.replies = Replies(self._answer)
 
     def handle(self, message: memoryview) -> None:
-        """One request, as it was read. Raises nothing."""
+        """Handle one request, as it was read. Raises nothing."""
         try:
             request = parse(message)
         except MalformedError as error:
-            log.error("the kernel sent what is no request: %s", error)  # noqa: TRY400
+            log.error("the kernel sent a malformed request: %s", error)  # noqa: TRY400
             return
         handler = self._handlers.get(request.opcode)
         if handler is None:
@@ -183,20 +183,21 @@ class Dispatcher:
         return self._patience.may_wait_s(error, self._name(request), request.context.pid)
 
     def _park(self, request: Request, message: memoryview, error: Exception, number: int) -> bool:
-        """Keep the request, which has failed, if it may wait and somebody waits for it."""
+        """Keep a failed request, if it may wait and its program still waits for it."""
         wait_s = self._may_wait_s(error, request)
         if not wait_s or not self._interruption.end(request.unique):
             return False
         give_up = self._give_up if request.opcode in ENDINGS else None
         is_parked = self._parking.park(request.unique, request.context.pid, message, number, wait_s, give_up)
         if not is_parked:
-            self._interruption.begin(request)  # it is to be answered after all
+            self._interruption.begin(request)  # it must be answered after all
         elif self._interruption.was_interrupted(request.unique):
-            self._parking.interrupt(request.unique)  # asked when it can be found there; `_interrupt` does it reversed
+            # checked once it can be found there; `_interrupt` uses the reverse order
+            self._parking.interrupt(request.unique)
         return is_parked
 
     def _handle_again(self, parked: Parked) -> None:
-        """A request that waited. Raises nothing."""
+        """Handle a parked request again. Raises nothing."""
         request = parse(memoryview(parked.message))
         self._interruption.begin(request, is_interrupted=parked.is_interrupted)
         try:
@@ -222,7 +223,7 @@ class Dispatcher:
         return is_parked
 
     def _give_up(self, parked: Parked, number: int) -> None:
-        """A request with an ending has waited in vain."""
+        """Answer a request with an ending that has waited in vain."""
         request = parse(memoryview(parked.message))
         self._interruption.begin(request)
         self._finish(request, number, b"")
@@ -230,8 +231,8 @@ class Dispatcher:
         self._parking.done(parked)
 
     def _finish(self, request: Request, number: int, body: Answer) -> None:
-        """The outcome is known: do what is done at the end of such a request, and answer it, or take back what nobody
-        waits for any more."""
+        """The outcome is known: run the ending of such a request, and answer it, or undo it if no program waits for it
+        any more."""
         ending = ENDINGS.get(request.opcode)
         if ending is not None:
             try:
@@ -251,18 +252,19 @@ class Dispatcher:
             self._undo(request, body)
 
     def _is_heard(self, request: Request, number: int) -> bool:
-        """Whether the program takes note of this error. One that is interrupted learns nothing of its data by that."""
+        """Whether the program takes note of this error. An interrupted program learns nothing about its data from
+        it."""
         thread = request.context.pid
         return number != errno.EINTR and not (self._patience.is_ending(thread) or self._patience.is_told_to_end(thread))
 
     def _undo(self, request: Request, body: Answer) -> None:
         try:
             undo(self._operations, request, body)
-        except Exception as error:  # noqa: BLE001 - nobody waits for it
+        except Exception as error:  # noqa: BLE001 - no program waits for it
             self._errno(error, request)
 
     def abandon(self) -> None:
-        """The session ends: whoever waits for an answer is told so."""
+        """The session ends: give all waiting programs an error."""
         self.replies.abandon()
         self._parking.abandon()
 
@@ -300,8 +302,8 @@ class Dispatcher:
         files.setlk(self._operations, request, self.replies.expect)
 
     def _interrupt(self, request: Request) -> None:
-        """There is no answer, except that the kernel should try again while the request it is about is on its way
-        from the device to its handler. If it has been answered instead, the kernel drops ours."""
+        """There is no answer, except that the kernel should try again if the request to interrupt is still on its way
+        from the device to its handler. If that request has been answered instead, the kernel ignores our answer."""
         (unique,) = request.fields(wire.fuse_interrupt_in)
         is_handled = self._interruption.interrupt(unique)
         is_parked = self._parking.interrupt(unique)

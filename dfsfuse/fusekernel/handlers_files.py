@@ -1,6 +1,6 @@
-"""Requests about open files, open folders and locks: read the body, call the operation, pack what it gives.
+"""Requests about open files, open folders and locks: parse the body, call the operation, pack its result.
 
-As `handlers_names`. Data is not copied: what is written is a view of the request, what is read goes out as it is.
+Like `handlers_names`. Data is not copied: written data is a view of the request, read data is sent as it is.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def fallocate(operations: Operations, request: Request) -> bytes:
 
 def lseek(operations: Operations, request: Request) -> bytes:
     handle, offset, whence, _ = request.fields(wire.fuse_lseek_in)
-    if offset > _OFFSET_MAX:  # a negative one, which the kernel passes on: no data and no hole is there
+    if offset > _OFFSET_MAX:  # a negative offset, which the kernel passes on: there is no data and no hole
         raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
     place = operations.lseek(request.context, request.nodeid, handle, offset, whence)
     return wire.fuse_lseek_out.pack(place)
@@ -125,9 +125,9 @@ def ioctl(operations: Operations, request: Request) -> bytes:
 
 
 def _checked(offset: int) -> int:
-    """An offset in a file is not negative; here it comes as an unsigned number."""
+    """Check an offset in a file, which must not be negative, but is transferred as an unsigned number."""
     if offset > _OFFSET_MAX:
-        raise MalformedError(f"{offset} is no offset")
+        raise MalformedError(f"{offset} is not an offset")
     return int(offset)
 
 
@@ -151,9 +151,9 @@ def readdir(operations: Operations, request: Request) -> bytes:
 
 
 def readdirplus(operations: Operations, request: Request, failed: Callable[[Exception], object]) -> bytes:
-    """Entries are looked up only when they are sure to be sent: the kernel counts what it gets. So from then on nothing
-    makes the request fail, whatever is raised: `failed` is told of it, the rest is sent without being looked up, and
-    the kernel asks when it needs it. Only what is gone since it was listed says nothing about the others."""
+    """Entries are looked up only when they are certain to be sent, since the kernel counts the lookups it gets. So from
+    then on no exception makes the request fail: it is passed to `failed`, the rest is sent without being looked up, and
+    the kernel asks for it when needed. An entry that has disappeared since it was listed does not affect the others."""
     handle, offset, size, *_ = request.fields(wire.fuse_read_in)
     listed: list[Listed] = []
     try:
@@ -165,13 +165,13 @@ def readdirplus(operations: Operations, request: Request, failed: Callable[[Exce
     except Exception as error:
         if not listed:
             raise
-        failed(error)  # the kernel goes on asking after what it gets, and is told then
+        failed(error)  # the kernel requests the rest of the listing, and gets the error then
     named = [entry for entry in listed if entry.name not in (b".", b"..")]
     found: list[Entry | None] = []
     try:
         for one in operations.lookup_listed(request.context, request.nodeid, named):
             found.append(one)
-    except Exception as error:  # noqa: BLE001 - the entries before it must get to the kernel
+    except Exception as error:  # noqa: BLE001 - the entries before it must reach the kernel
         failed(error)
     known = {entry.name: one for entry, one in zip(named, found, strict=False) if one is not None}
     return b"".join(direntplus(entry, known.get(entry.name, _NOT_LOOKED_UP)) for entry in listed)
@@ -206,7 +206,7 @@ def setlk(operations: Operations, request: Request, expect: Callable[[int], Repl
         operations.set_lock(request.context, request.nodeid, asked, wait=wait, reply=reply)
     except BaseException:
         if reply.forget():
-            raise  # answered as every other request that fails
+            raise  # answered like any other request that fails
 
 
 def _lock_request(request: Request) -> LockRequest:

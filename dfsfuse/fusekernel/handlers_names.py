@@ -1,6 +1,6 @@
-"""Requests about names and attributes: read the body, call the operation, pack what it gives.
+"""Requests about names and attributes: parse the body, call the operation, pack its result.
 
-A handler gives the answer's body, or None if there is none to send now. It raises what the operation raises, or
+A handler returns the answer's body, or None if there is none to send now. It raises whatever the operation raises, or
 `MalformedError`. Threads: any; no state.
 """
 
@@ -158,7 +158,7 @@ def listxattr(operations: Operations, request: Request) -> bytes:
 
 
 def _value_or_size(value: bytes, size: int) -> bytes:
-    """The kernel either asks how much there is (0), or says how much room it has."""
+    """The kernel either asks for the size (0), or says how much space it has."""
     if size == 0:
         return wire.fuse_getxattr_out.pack(len(value), 0)
     if len(value) > size:

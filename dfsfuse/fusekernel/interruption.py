@@ -1,18 +1,18 @@
-"""Requests that are being handled, and how a program that is told to end gets away from one that waits for servers.
+"""Requests that are being handled, and how a program that is told to end is released from one that waits for servers.
 
-An operation that is under way cannot be stopped at any place: it holds locks, or is agreeing with servers on something.
-So the program is *let go*: it gets EINTR, the operation goes on without it, and what comes of it is nobody's answer. It
-is not to change anything from then on that it has not begun to change (`withdraw`), and what the kernel would have
-counted, had it got the answer, is taken back (`UNDO`).
+An operation under way cannot be stopped at an arbitrary point: it holds locks, or is agreeing with servers on
+something. So the program is *released*: it gets EINTR, the operation goes on without it, and its result is not sent.
+From then on the operation must not make any change that it has not begun to make (`withdraw`), and whatever the kernel
+would have counted, had it received the answer, is undone (`UNDO`).
 
-That is done only while operations wait for servers (`lacks_servers`): else they end soon, and their programs expect no
-EINTR. The kernel tells only once that a program has got a signal, so a thread looks after those until they are
-answered. Of a program that is ending it tells nothing: it cannot be gone before its files are closed, so those that are
-closing one are looked after in any case.
+This is done only while operations wait for servers (`lacks_servers`): otherwise they end soon, and their programs
+expect no EINTR. The kernel reports only once that a program has received a signal, so a thread watches such programs
+until they are answered. It does not report that a program is ending; such a program cannot be gone before its files are
+closed, so programs that are closing a file are watched in any case.
 
-Threads: any; one watcher while somebody is looked after, and for a moment after that. Who takes a request out of
-`_requests`, which is atomic, answers it. `_lock` guards the watcher, and that a thread is withdrawn from the request
-that was meant only.
+Threads: any; one watcher while any program is watched, and for a moment after that. The thread that takes a request out
+of `_requests`, which is atomic, answers it. `_lock` guards the watcher, and ensures that a thread is withdrawn only
+from the intended request.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from dfsfuse.fusekernel.values import Buffer
 log = logging.getLogger(__name__)
 
 GLANCE_S: Final = 0.1
-"""How often it is looked whether somebody is to be let go."""
+"""How often to check whether a program must be released."""
 QUIET_LOOKS: Final = 20
-"""Number of looks at nobody after which the watcher ends: files are closed one after the other."""
+"""Number of checks with no program to watch after which the watcher ends: files are often closed one after another."""
 
 Undo: TypeAlias = Callable[[Operations, Request, Sequence[Buffer]], None]
 
 SAVES: Final = frozenset({wire.FUSE_FLUSH, wire.FUSE_FSYNC, wire.FUSE_FSYNCDIR})
-"""They change nothing but make durable what was answered: that is wanted in any case."""
+"""These change nothing but make durable what was answered, which is wanted in any case."""
 _NODE: Final = struct.Struct("=Q")
-"""What an entry's answer begins with, and that of an open file or folder."""
+"""The first field of the answer for an entry, and for an open file or folder."""
 
 
 class Interruption:
@@ -60,7 +60,8 @@ class Interruption:
         forget: Callable[[], None],
     ) -> None:
         """`answer` gets a request's number and an errno; `is_told_to_end` and `is_ending` the number of a thread of a
-        program; `withdraw` that of one of our threads, and `forget` is called by it when its operation is over."""
+        program; `withdraw` the number of one of our threads; `forget` is called by that thread when its operation is
+        over."""
         self._answer = answer
         self._is_told_to_end = is_told_to_end
         self._is_ending = is_ending
@@ -69,9 +70,9 @@ class Interruption:
         self._forget = forget
         self._lock = threading.Lock()
         self._requests: dict[int, tuple[Request, int]] = {}
-        """What is being handled, by number, and by which thread."""
+        """Requests being handled, by number, with the thread that handles them."""
         self._interrupted: set[int] = set()
-        """The numbers of those whose programs have got a signal; also after they were handled, until `done`."""
+        """The numbers of requests whose programs have received a signal; also after they were handled, until `done`."""
         self._watcher: threading.Thread | None = None
 
     def __contains__(self, unique: int) -> bool:
@@ -86,7 +87,7 @@ class Interruption:
             self._look_after()
 
     def end(self, unique: int) -> bool:
-        """It is handled. Return whether it is still to be answered: its program was not let go."""
+        """The request has been handled. Return whether it still has to be answered: its program was not released."""
         if self._requests.pop(unique, None) is None:
             with self._lock:
                 if self._requests.pop(unique, None) is None:
@@ -95,15 +96,15 @@ class Interruption:
         return True
 
     def was_interrupted(self, unique: int) -> bool:
-        """Whether its program has got a signal while it was handled. To be asked before `done`."""
+        """Whether its program received a signal while it was handled. Call it before `done`."""
         return unique in self._interrupted
 
     def done(self, unique: int) -> None:
-        """It was handled, and is answered or waits. To be called after `end`."""
+        """The request has been handled, and was answered or is waiting. Call it after `end`."""
         self._interrupted.discard(unique)
 
     def interrupt(self, unique: int) -> bool:
-        """A program has got a signal. Return whether its request is being handled."""
+        """A program has received a signal. Return whether its request is being handled."""
         self._interrupted.add(unique)
         if unique not in self._requests:
             self._interrupted.discard(unique)
@@ -118,7 +119,7 @@ class Interruption:
                 try:
                     watcher.start()
                 except (RuntimeError, MemoryError):
-                    log.warning("no thread can be started to look after programs that are told to end")
+                    log.warning("no thread can be started to watch for terminated programs")
                 else:
                     self._watcher = watcher
 
@@ -135,7 +136,7 @@ class Interruption:
                     for unique in looked_after:
                         self._look_at(unique)
             except Exception:
-                log.exception("looking after programs that are told to end failed; it goes on")
+                log.exception("watching for terminated programs failed; it goes on")
             with self._lock:
                 if quiet >= QUIET_LOOKS and not any(map(self._requests.__contains__, list(self._interrupted))):
                     self._watcher = None
@@ -153,7 +154,7 @@ class Interruption:
             if self._requests.pop(unique, None) is None:
                 return
             if request.opcode not in SAVES and not self._withdraw(thread):
-                self._requests[unique] = found  # it has changed something already, and ends by itself
+                self._requests[unique] = found  # it has already changed something, and will finish normally
                 return
         self._answer(unique, errno.EINTR)
 
@@ -165,7 +166,7 @@ class Interruption:
 
 
 def _looked_up(operations: Operations, _request: Request, parts: Sequence[Buffer]) -> None:
-    """The kernel did not get these entries."""
+    """Undo lookups: the kernel did not get these entries."""
     for part in parts:
         (ino,) = _NODE.unpack_from(part)
         if ino:
@@ -214,11 +215,11 @@ UNDO: Final[dict[int, Undo]] = {
     wire.FUSE_SETATTR: _changed,
     wire.FUSE_FALLOCATE: _changed,
 }
-"""What is done when an operation has succeeded whose program was let go. The parts are those of the answer."""
+"""Undo functions for operations that succeeded after their program was released. The parts are those of the answer."""
 
 
 def undo(operations: Operations, request: Request, body: Buffer | Sequence[Buffer]) -> None:
-    """Take back what an answer that is not sent would have given to the kernel."""
+    """Undo what an answer that is not sent would have given to the kernel."""
     undo_one = UNDO.get(request.opcode)
     if undo_one is not None:
         undo_one(operations, request, [body] if isinstance(body, bytes | bytearray | memoryview) else body)

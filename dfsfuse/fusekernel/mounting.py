@@ -1,6 +1,6 @@
-"""Mounting and unmounting: with mount(2) where that is allowed (root), otherwise by the helper fusermount3.
+"""Mounting and unmounting: with mount(2) where that is allowed (root), otherwise with the helper fusermount3.
 
-Gives the descriptor of /dev/fuse that a `session.Session` serves. Touches nothing inside a mount (its process may
+Returns the descriptor of /dev/fuse that a `session.Session` serves. Touches nothing inside a mount (its process may
 hang), and no mtab: on Linux that is the kernel's own table. Raises `MountError`. No threads.
 """
 
@@ -37,7 +37,7 @@ _FLAGS: Final = {
 
 
 class MountError(Exception):
-    """The mount, or its end, was refused. `errno` is 0 if only the helper's words are known."""
+    """Mounting or unmounting was refused. `errno` is 0 if only the helper's message is known."""
 
     def __init__(self, text: str, number: int = 0) -> None:
         super().__init__(text)
@@ -46,34 +46,34 @@ class MountError(Exception):
 
 @dataclass(frozen=True)
 class MountOptions:
-    """How to mount. `flags` are words of mount(8); without privileges nosuid and nodev are always among them."""
+    """How to mount. `flags` are words of mount(8); without privileges they always include nosuid and nodev."""
 
     fsname: str = "fuse"
     subtype: str = ""
-    """The mount shows as `fuse.<subtype>`."""
+    """The mount's type appears as `fuse.<subtype>`."""
     allow_other: bool = False
     default_permissions: bool = False
     max_read_bytes: int = 0
     flags: frozenset[str] = frozenset({"nosuid", "nodev"})
     auto_unmount: bool = False
-    """Have the helper unmount when this process ends in whatever way."""
+    """Make the helper unmount when this process ends, however it ends."""
 
 
 class Mount:
-    """A new mount: what to serve. Closing it ends the connection; unmount first, or cut the session off."""
+    """A new mount to be served. Closing it ends the connection; unmount first, or cut the session off."""
 
     def __init__(self, mountpoint: Path, descriptor: int, keeper: _Keeper | None = None) -> None:
         self.mountpoint = mountpoint
         self.descriptor = descriptor
         self._dead_end = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        """Reads from here say that the mount is gone, and answers and notifications get lost."""
+        """Reads from this descriptor report that the mount is gone; answers and notifications sent to it are lost."""
         self._keeper = keeper
 
     def close(self) -> None:
-        """Close the device. If it is still mounted, every access there fails from now on.
+        """Close the device. If it is still mounted, every access to the mount fails from now on.
 
-        The descriptor's number stays taken, by /dev/null: threads of a session that was cut off, and of notifications,
-        may be about to use it, and must not find a server's connection or somebody's file under it.
+        The descriptor's number stays in use, for /dev/null: threads of a session that was cut off, and of
+        notifications, may be about to use it, and it must not refer to a server's connection or another file.
         """
         os.dup2(self._dead_end, self.descriptor, inheritable=False)
         os.close(self._dead_end)
@@ -89,7 +89,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class _Keeper:
-    """A helper that lives on, to unmount when our end of its channel closes (auto_unmount)."""
+    """A helper that keeps running, to unmount when our end of its channel closes (auto_unmount)."""
 
     process: subprocess.Popen[bytes]
     channel: socket.socket
@@ -101,7 +101,7 @@ class _Keeper:
 
 
 def mount(mountpoint: Path, options: MountOptions) -> Mount:
-    """Mount. Whoever touches the mountpoint from now on waits until a session serves it."""
+    """Mount. Any access to the mountpoint blocks from now on until a session serves it."""
     unknown = options.flags - _FLAGS.keys()
     if unknown:
         raise MountError(f"no such mount flag: {', '.join(sorted(unknown))}", errno.EINVAL)
@@ -115,7 +115,7 @@ def mount(mountpoint: Path, options: MountOptions) -> Mount:
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None:
-    """Unmount. `lazy`: although programs use it; they keep it. `force` (root): cut their connection."""
+    """Unmount. `lazy`: even if programs are using it; they keep it. `force` (root): cut their connection."""
     if os.geteuid() == 0:
         flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0) | (_MNT_FORCE if force else 0)
         if _libc().umount2(os.fsencode(mountpoint), flags) == 0:
@@ -127,8 +127,9 @@ def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> Non
 
 
 def set_read_ahead(device: str, kib: int) -> bool:
-    """Let the kernel read so far ahead in the mount of this device (MAJOR:MINOR). False: not allowed, or not here (only
-    root may, and /sys must be writable). The kernel asks for no more in one request than its limit of pages."""
+    """Set how far the kernel reads ahead in the mount of this device (MAJOR:MINOR). False: not permitted, or not
+    available (only root may, and /sys must be writable). A single request is still limited by the kernel's limit of
+    pages."""
     try:
         Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(kib))
     except OSError:
@@ -137,7 +138,7 @@ def set_read_ahead(device: str, kib: int) -> bool:
 
 
 def helper() -> str | None:
-    """The program by which users who are not root mount and unmount."""
+    """The program with which users other than root mount and unmount."""
     return shutil.which("fusermount3") or shutil.which("fusermount")
 
 
@@ -176,7 +177,8 @@ def _shared_words(options: MountOptions) -> list[str]:
 
 
 def _mount_with_helper(mountpoint: Path, options: MountOptions) -> Mount:
-    """fusermount3 opens /dev/fuse, mounts, and passes the descriptor over a socket that it inherits."""
+    """Mount with fusermount3, which opens /dev/fuse, mounts, and passes the descriptor over a socket that it
+    inherits."""
     words = [f"fsname={_escaped(options.fsname)}", *_shared_words(options), *sorted(options.flags)]
     if options.subtype:
         words.append(f"subtype={_escaped(options.subtype)}")
@@ -193,7 +195,7 @@ def _mount_with_helper(mountpoint: Path, options: MountOptions) -> Mount:
         try:
             descriptor = _receive_descriptor(ours)
         except MountError:
-            _finish(process)  # it says why
+            _finish(process)  # its error message says why
             raise
         opened.pop_all()
         return Mount(mountpoint, descriptor, _Keeper(process, ours))
@@ -222,7 +224,7 @@ def _start_helper(arguments: list[str], channel: socket.socket | None = None) ->
 
 
 def _finish(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the helper. Raises `MountError` with its last words if it failed."""
+    """Wait for the helper. Raises `MountError` with its error output if it failed."""
     with process:
         try:
             _, words = process.communicate(timeout=HELPER_TIMEOUT_S)
@@ -250,7 +252,7 @@ def _receive_descriptor(channel: socket.socket) -> int:
 
 
 def _escaped(text: str) -> str:
-    """For the helper's list of options, which are parted by commas."""
+    """Escape a value for the helper's list of options, which is split at commas."""
     return text.replace("\\", "\\\\").replace(",", "\\,")
 
 

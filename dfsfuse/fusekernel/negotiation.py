@@ -1,22 +1,22 @@
-"""INIT: which version and which abilities of the protocol both sides use. Pure.
+"""INIT: negotiates the version and the features of the protocol. Pure.
 
-What is asked for, and why:
+The features requested, and why:
 
-- ATOMIC_O_TRUNC: open(O_TRUNC) is one request, not open and then setattr, so no other mount sees a half of it.
-- ASYNC_READ, ASYNC_DIO, PARALLEL_DIROPS: many requests at a time; operations are called by many threads anyway.
+- ATOMIC_O_TRUNC: open(O_TRUNC) is one request, not open followed by setattr, so no other mount sees only half of it.
+- ASYNC_READ, ASYNC_DIO, PARALLEL_DIROPS: many requests at a time; many threads call operations anyway.
 - BIG_WRITES, MAX_PAGES: requests of 1 MiB.
-- DO_READDIRPLUS: a listing brings attributes along, also where nobody has asked for one yet. With READDIRPLUS_AUTO the
-  kernel asks for them in the first request of a listing only; the names after that cost `du`, `tar`, `cp -r` and
-  `rm -r` a request each.
+- DO_READDIRPLUS: a listing includes attributes, even if no program has asked for any yet. With READDIRPLUS_AUTO the
+  kernel requests them only in the first request of a listing; each further name costs `du`, `tar`, `cp -r` and `rm -r`
+  a separate request.
 - AUTO_INVAL_DATA: pages are dropped when a file's size or mtime has changed behind the kernel's back.
 - CACHE_SYMLINKS: the target of a symbolic link never changes.
-- ABORT_ERROR: a connection that was cut is told from one that was unmounted.
-- HAS_EXPIRE_ONLY: a name may be marked old without being dropped.
-- REQUEST_TIMEOUT, if a time is to be asked for (`time_limits`).
+- ABORT_ERROR: distinguishes a connection that was cut from one that was unmounted.
+- HAS_EXPIRE_ONLY: a name can be marked stale without being dropped.
+- REQUEST_TIMEOUT, if a time limit is requested (`time_limits`).
 
-What is not: WRITEBACK_CACHE (the kernel would decide where O_APPEND writes), EXPORT_SUPPORT (NFS), NO_OPEN_SUPPORT and
-NO_OPENDIR_SUPPORT (there are handles), POSIX_ACL, DONT_MASK (the kernel applies the umask), SPLICE_* (Python cannot).
-Left to the file system: POSIX_LOCKS, FLOCK_LOCKS, HANDLE_KILLPRIV_V2.
+Not requested: WRITEBACK_CACHE (the kernel would decide where O_APPEND writes), EXPORT_SUPPORT (NFS), NO_OPEN_SUPPORT
+and NO_OPENDIR_SUPPORT (there are handles), POSIX_ACL, DONT_MASK (the kernel applies the umask), SPLICE_* (Python
+cannot). Left to the file system: POSIX_LOCKS, FLOCK_LOCKS, HANDLE_KILLPRIV_V2.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ class UnsupportedKernelError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a session asks for."""
+    """The settings that a session requests."""
 
     flags: int = DEFAULT_FLAGS
     max_write_bytes: int = 1 << 20
     max_readahead_bytes: int = 8 << 20
-    """The kernel takes no more than the mount's read_ahead_kb, which `mounting.set_read_ahead` raises."""
+    """The kernel accepts no more than the mount's read_ahead_kb, which `mounting.set_read_ahead` raises."""
     max_background: int = 64
-    """Requests that nobody waits for (read-ahead) at a time."""
+    """Maximum number of background requests (read-ahead) at a time."""
     request_timeout_s: int = 0
-    """How long a request may be without an answer before the kernel ends the mount; 0: what the system's setting is."""
+    """How long a request may remain unanswered before the kernel ends the mount; 0: the system's setting."""
 
 
 @dataclass(frozen=True)
 class Negotiated:
-    """What both sides use."""
+    """The agreed settings."""
 
     minor: int
     flags: int
@@ -76,7 +76,7 @@ class Negotiated:
 
 
 def negotiate(request: Request, settings: Settings) -> tuple[Negotiated | None, bytes]:
-    """What is agreed on, and the answer to INIT. None: the kernel will ask again with a version that we know.
+    """The agreed settings, and the answer to INIT. None: the kernel will ask again with a version that we support.
 
     Raises `UnsupportedKernelError`, `MalformedError`.
     """
@@ -85,7 +85,7 @@ def negotiate(request: Request, settings: Settings) -> tuple[Negotiated | None, 
         return None, _pack(Negotiated(wire.FUSE_KERNEL_MINOR_VERSION, 0, 0), settings, 0)
     if major < wire.FUSE_KERNEL_VERSION or minor < MINOR_MIN:
         raise UnsupportedKernelError(
-            f"the kernel speaks FUSE {major}.{minor}; needed is {wire.FUSE_KERNEL_VERSION}.{MINOR_MIN} (Linux 5.4)"
+            f"the kernel speaks FUSE {major}.{minor}; {wire.FUSE_KERNEL_VERSION}.{MINOR_MIN} (Linux 5.4) is required"
         )
     offered = low | high << 32 if low & wire.FUSE_INIT_EXT else low
     wanted = settings.flags | _NEEDED_FOR_SIZE | (_REQUEST_TIMEOUT if settings.request_timeout_s else 0)

@@ -1,13 +1,13 @@
-"""The interface of a file system: one method for each thing that the kernel asks.
+"""The interface of a file system: one method for each kind of request.
 
 Inodes are known by number; the root is 1. A method raises `OSError`; its errno goes to the program. A method that is
-not overridden raises ENOSYS: the kernel then does without it and mostly asks no more.
+not overridden raises ENOSYS: the kernel then does without it and usually does not ask again.
 
 Threads: called by many at once. An operation occupies a thread of the session until it returns, so none may wait for
-a lock of another program: `set_lock` gets a `Reply`, which is answered later from any thread.
+another program's lock: `set_lock` gets a `Reply`, which can be answered later from any thread.
 
-A kernel that asks about an inode waits for the answer with that inode (or its pages) locked. So no operation may
-notify the kernel about an inode: that is for other threads (`device.Device`).
+The kernel keeps an inode (or its pages) locked while it waits for the answer to a request about it. So no operation may
+notify the kernel about an inode: other threads do that (`device.Device`).
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from dfsfuse.fusekernel.values import (
 
 
 def no_such_operation() -> OSError:
-    """What a file system raises for what it does not have."""
+    """The error that a file system raises for unsupported operations."""
     return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
 class Operations:
-    """A file system that has nothing yet. See the module."""
+    """A file system without any operations. See the module."""
 
     def destroy(self) -> None:
-        """The mount is gone: nothing more will be asked. Called once, also if the connection was cut."""
+        """The mount is gone: there will be no more requests. Called once, even if the connection was cut."""
 
     # ------------------------------------------------------------------ names
 
     def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
-        """What has this name. Raises ENOENT, or gives an entry without attributes so that the kernel remembers."""
+        """Look up a name. Raises ENOENT, or returns an entry without attributes to make the kernel cache that."""
         raise no_such_operation()
 
     def forget(self, ino: int, lookups: int) -> None:
-        """The kernel takes back so many lookups of an inode; after the last one it does not know the number."""
+        """The kernel takes back `lookups` lookups of an inode; after the last one it no longer knows the number."""
 
     def readlink(self, context: Context, ino: int) -> bytes:
         """The target of a symbolic link."""
         raise no_such_operation()
 
     def symlink(self, context: Context, parent: int, name: bytes, target: bytes) -> Entry:
-        """A new symbolic link."""
+        """Create a symbolic link."""
         raise no_such_operation()
 
     def mknod(self, context: Context, parent: int, name: bytes, mode: int, rdev: int, umask: int) -> Entry:
-        """A new file, fifo, socket or device. The umask is applied already, unless FUSE_DONT_MASK is asked for."""
+        """Create a file, fifo, socket or device. The umask has been applied, unless FUSE_DONT_MASK was requested."""
         raise no_such_operation()
 
     def mkdir(self, context: Context, parent: int, name: bytes, mode: int, umask: int) -> Entry:
-        """A new folder."""
+        """Create a folder."""
         raise no_such_operation()
 
     def unlink(self, context: Context, parent: int, name: bytes) -> None:
@@ -80,13 +80,13 @@ class Operations:
         raise no_such_operation()
 
     def link(self, context: Context, ino: int, parent: int, name: bytes) -> Entry:
-        """One more name for a file."""
+        """Add a name for a file."""
         raise no_such_operation()
 
     # ------------------------------------------------------------------ attributes
 
     def getattr(self, context: Context, ino: int, handle: int | None) -> TimedAttributes:
-        """What stat(2) says."""
+        """The attributes for stat(2)."""
         raise no_such_operation()
 
     def setattr(self, context: Context, ino: int, changes: Changes, handle: int | None) -> TimedAttributes:
@@ -94,27 +94,27 @@ class Operations:
         raise no_such_operation()
 
     def access(self, context: Context, ino: int, mask: int) -> None:
-        """access(2). Not asked with the mount option default_permissions."""
+        """access(2). Never called with the mount option default_permissions."""
         raise no_such_operation()
 
     def getxattr(self, context: Context, ino: int, name: bytes) -> bytes:
-        """An extended attribute. Raises ENODATA."""
+        """Get an extended attribute. Raises ENODATA."""
         raise no_such_operation()
 
     def setxattr(self, context: Context, ino: int, name: bytes, value: bytes, flags: int) -> None:
-        """Set one; `flags` are XATTR_CREATE or XATTR_REPLACE."""
+        """Set an extended attribute; `flags` are XATTR_CREATE or XATTR_REPLACE."""
         raise no_such_operation()
 
     def listxattr(self, context: Context, ino: int) -> Iterable[bytes]:
-        """The names of all."""
+        """The names of all extended attributes."""
         raise no_such_operation()
 
     def removexattr(self, context: Context, ino: int, name: bytes) -> None:
-        """Remove one. Raises ENODATA."""
+        """Remove an extended attribute. Raises ENODATA."""
         raise no_such_operation()
 
     def statfs(self, context: Context, ino: int) -> Space:
-        """What statvfs(3) says."""
+        """The numbers for statvfs(3)."""
         raise no_such_operation()
 
     # ------------------------------------------------------------------ files
@@ -122,11 +122,12 @@ class Operations:
     def create(
         self, context: Context, parent: int, name: bytes, mode: int, flags: int, umask: int
     ) -> tuple[Entry, Opened]:
-        """open(2) with O_CREAT where the kernel knows of no such name."""
+        """open(2) with O_CREAT, if the kernel knows of no such name."""
         raise no_such_operation()
 
     def open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> Opened:
-        """open(2). `flags` have O_TRUNC if FUSE_ATOMIC_O_TRUNC was asked for (`Changes` on `kill_privileges`)."""
+        """open(2). `flags` include O_TRUNC if FUSE_ATOMIC_O_TRUNC was requested (see `Changes` on
+        `kill_privileges`)."""
         raise no_such_operation()
 
     def read(self, context: Context, ino: int, handle: int, offset: int, size: int) -> Data:
@@ -144,33 +145,32 @@ class Operations:
         kill_privileges: bool,
         append: bool = False,
     ) -> int:
-        """How many bytes were taken. `data` is valid until this returns, and belongs to the session. `append`: the
-        descriptor has O_APPEND now; `offset` is where the kernel believes the file to end."""
+        """Write, and return the number of bytes accepted. `data` is valid until this returns, and belongs to the
+        session. `append`: the descriptor now has O_APPEND; `offset` is where the kernel believes the file to end."""
         raise no_such_operation()
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
-        """A descriptor was closed; fcntl locks of `owner` end, here or in `flushed`."""
+        """A descriptor was closed; `owner`'s fcntl locks end, here or in `flushed`."""
         raise no_such_operation()
 
     def flushed(self, context: Context, ino: int, owner: int) -> None:
-        """What `flush` has to do only once: it has come to its end, with or without an error, and is not called again
-        for this closing. What this raises is told instead."""
+        """The part of `flush` that must happen only once: `flush` has finished, with or without an error, and is not
+        called again for this close. An error raised here replaces the result."""
 
     def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
-        """`flush` or `flushed` has failed for good, and the program is about to hear it; or will not: it is ending, or
-        did not wait for the answer. It may be called after `released` then. Raises nothing."""
+        """`flush` or `flushed` has failed for good. `is_heard`: the program is about to learn of it; otherwise it is
+        ending, or did not wait for the answer, and this may be called after `released`. Raises nothing."""
 
     def changed_unheard(self, ino: int) -> None:
-        """The inode has been changed for a program that did not wait for the answer, so what the kernel keeps of it may
-        be old. It must not wait for anything."""
+        """The inode was changed for a program that did not wait for the answer, so what the kernel has cached of it may
+        be stale. Must not block."""
 
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
-        """The last duplicate of a descriptor was closed; if `owner` is given, its flock ends, here or in
-        `released`."""
+        """The last duplicate of a descriptor was closed; if `owner` is given, its flock ends, here or in `released`."""
         raise no_such_operation()
 
     def released(self, context: Context, ino: int, handle: int) -> None:
-        """The same for `release`."""
+        """The corresponding part of `release`."""
 
     def fsync(self, context: Context, ino: int, handle: int, *, data_only: bool) -> None:
         """fsync(2), fdatasync(2)."""
@@ -187,27 +187,28 @@ class Operations:
     def copy_file_range(
         self, context: Context, source: tuple[int, int, int], target: tuple[int, int, int], size: int, flags: int
     ) -> int:
-        """copy_file_range(2), each end as (inode, handle, offset). Without it the kernel reads and writes."""
+        """copy_file_range(2), each end as (inode, handle, offset). If unsupported, the kernel reads and writes."""
         raise no_such_operation()
 
     def ioctl(self, context: Context, ino: int) -> None:
-        """ioctl(2): no such thing here."""
+        """ioctl(2): not supported."""
         raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
 
     # ------------------------------------------------------------------ folders
 
     def opendir(self, context: Context, ino: int, flags: int) -> Opened:
-        """A handle on a listing."""
+        """Open a folder for listing."""
         raise no_such_operation()
 
     def readdir(self, context: Context, ino: int, handle: int, offset: int) -> Iterable[Listed]:
-        """Entries from `offset` on (0: from the first), `.` and `..` among them. As many are taken as there is room
-        for; the rest is asked for later."""
+        """Entries from `offset` on (0: from the first), including `.` and `..`. As many are consumed as fit; the rest
+        is requested later."""
         raise no_such_operation()
 
     def lookup_listed(self, context: Context, ino: int, entries: Sequence[Listed]) -> Iterable[Entry | None]:
-        """`lookup` for entries that were just listed (READDIRPLUS), without `.` and `..`, in their order. None: it is
-        gone, or the kernel is to ask when it needs it. What is given counts, also if the next one raises an error."""
+        """`lookup` for entries that were just listed (READDIRPLUS), without `.` and `..`, in their order. None: the
+        entry is gone, or the kernel should ask when it needs it. Each result counts as a lookup, even if the next one
+        raises an error."""
         for entry in entries:
             try:
                 found = self.lookup(context, ino, entry.name)
@@ -227,10 +228,10 @@ class Operations:
     # ------------------------------------------------------------------ locks
 
     def get_lock(self, context: Context, ino: int, request: LockRequest) -> Lock:
-        """F_GETLK: a lock that is in the way, or one with F_UNLCK."""
+        """F_GETLK: a conflicting lock, or one with F_UNLCK."""
         raise no_such_operation()
 
     def set_lock(self, context: Context, ino: int, request: LockRequest, *, wait: bool, reply: Reply) -> None:
-        """F_SETLK, F_SETLKW, flock(2). `reply` is answered now or later: at once unless `wait`. It is answered with
-        EINTR if its `on_interrupt` says so. Only called if FUSE_POSIX_LOCKS or FUSE_FLOCK_LOCKS is asked for."""
+        """F_SETLK, F_SETLKW, flock(2). `reply` is answered now or later: immediately unless `wait`. It is answered with
+        EINTR if its `on_interrupt` is called. Only called if FUSE_POSIX_LOCKS or FUSE_FLOCK_LOCKS was requested."""
         raise no_such_operation()

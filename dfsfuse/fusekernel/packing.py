@@ -1,4 +1,4 @@
-"""Values -> bytes, as the kernel wants them. Pure."""
+"""Values -> bytes, in the kernel's format. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dfsfuse.fusekernel.values import Attributes, Entry, Listed, Lock, Opened, S
 
 NS_PER_S: Final = 10**9
 PREFERRED_IO_BYTES: Final = 1 << 20
-"""st_blksize: what programs should read and write at once."""
+"""st_blksize: the preferred I/O size of programs."""
 _DEVICE_MASK: Final = 2**32 - 1
 _RECORD_ALIGNMENT: Final = 8
 _NO_ATTRIBUTES: Final = (0,) * 16
@@ -18,7 +18,7 @@ _NO_ATTRIBUTES: Final = (0,) * 16
 
 @lru_cache(maxsize=64)
 def split_seconds(timeout_s: float) -> tuple[int, int]:
-    """(seconds, nanoseconds) of a time-out."""
+    """(seconds, nanoseconds) of a timeout."""
     return divmod(max(round(timeout_s * NS_PER_S), 0), NS_PER_S)
 
 
@@ -97,12 +97,12 @@ def dirent_size(name: bytes, *, plus: bool) -> int:
 
 
 def dirent(entry: Listed) -> bytes:
-    """struct fuse_dirent with its name, padded."""
+    """struct fuse_dirent followed by its name, padded."""
     fixed = wire.fuse_dirent.pack(entry.ino, entry.offset, len(entry.name), entry.type >> 12)
     return (fixed + entry.name).ljust(dirent_size(entry.name, plus=False), b"\0")
 
 
 def direntplus(entry: Listed, found: Entry) -> bytes:
-    """struct fuse_direntplus with its name, padded."""
+    """struct fuse_direntplus followed by its name, padded."""
     fixed = wire.fuse_direntplus.pack(*_entry_fields(found), entry.ino, entry.offset, len(entry.name), entry.type >> 12)
     return (fixed + entry.name).ljust(dirent_size(entry.name, plus=True), b"\0")

@@ -1,18 +1,19 @@
-"""Requests that wait: what failed for a reason that will pass is handled again later, and occupies no thread meanwhile.
+"""Parked requests: a request that failed for a temporary reason is handled again later, and occupies no thread in the
+meantime.
 
 A file system may say of an error that its request can wait (`Dispatcher`, `may_wait_s`). Then the request is kept here,
-with a copy of its bytes, and handled again from its beginning when something has changed that may help, and every
-`RETRY_S` in any case. It is answered at last with what the operation gives; with its error when its time is over; with
-EINTR when its program is told to end; with ENOTCONN when the session ends. Any number of programs may wait, up to
-`BYTES_MAX` of requests; what comes then fails at once. If something has to be done when a request is given up
-(`give_up`), that may be over a network, and neither the keeper nor who is tried again waits for it.
+with a copy of its bytes, and is handled again from its beginning when something has changed that may help, and every
+`RETRY_S` in any case. It is finally answered with the result of the operation; with its error when its time is over;
+with EINTR when its program is told to end; with ENOTCONN when the session ends. Any number of programs may wait, up to
+`BYTES_MAX` bytes of requests; further ones fail immediately. If something must be done when a request is given up
+(`give_up`), that may need the network, and neither the keeper nor retried requests wait for it.
 
-The kernel tells only once that a waiting program has got a signal, whichever it is. Not every signal means that the
-program is to stop waiting (a child has ended, a window was resized); so from then on the program is looked at, each
-time that the keeper looks up.
+The kernel reports only once that a waiting program has received a signal, whichever it is. Not every signal means that
+the program should stop waiting (a child has ended, a window was resized); so from then on the keeper checks the program
+in each of its rounds.
 
-Threads: one keeper while something waits, up to `WORKERS` that handle requests again, and as many that give them up.
-`_lock` guards what waits.
+Threads: one keeper while any request waits, up to `WORKERS` that handle requests again, and as many that give them up.
+`_lock` guards the parked requests.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 GLANCE_S: Final = 0.1
-"""How often the keeper looks whether something has changed, or somebody is told to end."""
+"""How often the keeper checks whether something has changed, or a program was told to end."""
 WORKERS: Final = 4
 BYTES_MAX: Final = 512 << 20
 
@@ -38,7 +39,7 @@ GiveUp: TypeAlias = "Callable[[Parked, int], None]"
 
 
 class Parked:
-    """One request that waits."""
+    """One parked request."""
 
     __slots__ = ("error", "give_up", "is_due", "is_interrupted", "is_tried", "message", "pid", "unique", "until")
 
@@ -49,15 +50,15 @@ class Parked:
         self.pid = pid
         self.message = message
         self.error = error
-        """The errno that it is answered with when its time is over."""
+        """The errno of its answer when its time is over."""
         self.until = until
         self.give_up = give_up
-        """Answers it with an error, if more than the answer is to be done."""
+        """Answers it with an error, if more than the answer must be done."""
         self.is_interrupted = False
         self.is_due = False
-        """Whether it is to be handled again, as soon as there is a thread for it."""
+        """Whether it is to be handled again as soon as a thread is free."""
         self.is_tried = False
-        """Whether it is being handled again just now, or given up: whoever does that answers it."""
+        """Whether it is currently being handled again, or given up: the thread that does so answers it."""
 
 
 class Parking:
@@ -72,8 +73,8 @@ class Parking:
         is_told_to_end: Callable[[int], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`changes` gives something that is different when it is worth trying again; it must not wait. `answer` gets
-        a request's number and an errno; `is_told_to_end` the number of a thread of a program."""
+        """`changes` returns a value that changes when retrying is worthwhile; it must not block. `answer` gets a
+        request's number and an errno; `is_told_to_end` the number of a thread of a program."""
         self._handle_again = handle_again
         self._answer = answer
         self._changes = changes
@@ -91,9 +92,9 @@ class Parking:
     def park(
         self, unique: int, pid: int, message: memoryview, error: int, wait_s: float, give_up: GiveUp | None = None
     ) -> bool:
-        """Keep a request that has just failed with this errno. False: it cannot wait, and is to be answered. `give_up`:
+        """Keep a request that has just failed with this errno. False: it cannot wait, and must be answered. `give_up`:
         answers it, with this or another errno, and calls `done`, if it waits in vain while the session lasts; it may
-        take its time."""
+        take a long time."""
         with self._lock:
             if self._has_ended or self._bytes + len(message) > BYTES_MAX:
                 return False
@@ -110,7 +111,7 @@ class Parking:
         return True
 
     def put_back(self, parked: Parked, error: int) -> bool:
-        """It was handled again, and has to wait on. False: as for `park`."""
+        """Keep a request that was handled again and must go on waiting. False: as for `park`."""
         with self._lock:
             if self._has_ended or parked.unique not in self._parked:
                 return False
@@ -119,13 +120,13 @@ class Parking:
         return True
 
     def done(self, parked: Parked) -> None:
-        """It was handled again or given up, and is answered. An interruption is heard until then: the kernel would send
-        again and again what nobody knows of."""
+        """The request was handled again or given up, and is answered. Interruptions are accepted until then: otherwise
+        the kernel would send them again and again."""
         with self._lock:
             self._take(parked.unique)
 
     def interrupt(self, unique: int) -> bool:
-        """A program that waits has got a signal. False: no such request waits here."""
+        """A waiting program has received a signal. False: no such request waits here."""
         with self._lock:
             parked = self._parked.get(unique)
             if parked is None:
@@ -135,7 +136,7 @@ class Parking:
         return True
 
     def abandon(self) -> None:
-        """The session ends: whoever waits is told so."""
+        """The session ends: give all waiting programs an error."""
         with self._lock:
             self._has_ended = True
             left = [parked for parked in self._parked.values() if not parked.is_tried]
@@ -148,10 +149,10 @@ class Parking:
         if workers is not None:
             workers.shutdown(wait=False, cancel_futures=True)
         if enders is not None:
-            enders.shutdown(wait=False)  # what is given up already gets its answer
+            enders.shutdown(wait=False)  # requests that are being given up still get their answers
 
     def _take(self, unique: int) -> None:
-        """Forget it. Holds the lock."""
+        """Forget it. Call with the lock held."""
         parked = self._parked.pop(unique, None)
         if parked is not None:
             self._bytes -= len(parked.message)
@@ -159,7 +160,7 @@ class Parking:
     # ------------------------------------------------------------------ the keeper
 
     def _keep(self) -> None:
-        """Until nothing waits any more."""
+        """Run until no request waits any more."""
         seen, tried_at = self._changes(), self._clock()
         while True:
             with self._lock:
@@ -175,10 +176,10 @@ class Parking:
                     seen, tried_at = changes, now
                     self._try_all()
             except Exception:
-                log.exception("looking after waiting requests failed; it goes on")
+                log.exception("handling waiting requests failed; it goes on")
 
     def _end_some(self) -> None:
-        """Answer those whose time is over, and those whose programs are told to end."""
+        """Answer requests whose time is over, and those whose programs were told to end."""
         with self._lock:
             resting = [parked for parked in self._parked.values() if not parked.is_tried]
         now = self._clock()
@@ -211,7 +212,7 @@ class Parking:
                     self._workers.submit(self._try, parked)
 
     def _try(self, parked: Parked) -> None:
-        """On a worker. Until then it may have been answered: it waited for a thread like for anything else."""
+        """Runs on a worker. The request may have been answered while it waited for the thread."""
         with self._lock:
             parked.is_due = False
             if parked.is_tried or parked.unique not in self._parked:

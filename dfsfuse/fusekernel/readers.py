@@ -1,16 +1,17 @@
-"""Which thread reads the next request: the one that just answered, as long as operations are quick.
+"""Decides which thread reads the next request: the one that just answered, as long as operations are quick (the
+leader/followers pattern).
 
 The kernel would wake another thread for each request, and both would contend for the interpreter's lock; one thread
-that reads, answers and reads again is two to three times as fast. But an operation may wait for a network, and nobody
-else may have to wait for it. So there is a baton: who has it reads. With a kind of request (opcode) that took longer
-than `PATIENCE_S` the last time, it is passed on before the operation begins. Otherwise it is kept; and if the operation
-takes long after all, the supervisor passes it on: a thread that looks every `PATIENCE_S` while there is work, and less
-often, up to `LONGEST_PAUSE_S`, as long as it finds nothing to pass on. An
-operation that waits, and looks meanwhile whether the next request has come, passes the baton on itself (`OnDuty`): then
-it does not matter how long it waits, and a single program that reads has one thread.
+that reads, answers and reads again is two to three times as fast. But an operation may wait for the network, and no
+other request may have to wait for it. So there is a lock, and the thread that holds it reads. For a kind of request
+(opcode) that took longer than `PATIENCE_S` last time, it is passed on before the operation begins. Otherwise it is
+kept; if the operation takes long after all, the supervisor passes it on: a thread that checks every `PATIENCE_S` while
+there is work, and less often, up to `LONGEST_PAUSE_S`, as long as it finds nothing to pass on. An operation that waits,
+and checks in the meantime whether the next request has arrived, passes the lock on itself (`OnDuty`): then it does not
+matter how long it waits, and a single reading program needs only one thread.
 
-Threads: `_baton` is the right to read. `_lock` guards who keeps it while handling, and the counts. `_slow` is touched
-by atomic set operations only.
+Threads: `_baton` is the lock for reading. `_lock` guards which thread keeps it while handling a request, and the
+counts. `_slow` is only accessed through atomic set operations.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 PATIENCE_S: Final = 0.001
 LONGEST_PAUSE_S: Final = 0.008
 _QUIET_LOOKS: Final = 20
-"""After so many looks without any work the supervisor sleeps until there is some."""
+"""Number of checks without any work after which the supervisor sleeps until there is some."""
 _NOBODY: Final = 0
 
 Read = Callable[[bytearray], int | None]
@@ -36,33 +37,33 @@ Handle = Callable[[memoryview], None]
 
 
 class OnDuty:
-    """What one of the threads is doing. Its own: no other thread looks at it. For what it waits for, it is a
-    `dfsfuse.net.meanwhile.Watch`: `descriptor` is readable when a request is there to be read."""
+    """What one of the threads is doing. Private: no other thread accesses it. It is passed to waiting operations as a
+    `dfsfuse.net.meanwhile.Watch`: `descriptor` is readable when there is a request to read."""
 
     def __init__(self, readers: Readers, descriptor: int) -> None:
         self.descriptor = descriptor
         self.turn = -1
-        """Which request it is handling, or has handled last."""
+        """The request that it is handling, or has handled last."""
         self.waits_since = 0.0
         self.waited_s = 0.0
-        """For how long it has waited in this turn, and looked."""
+        """How long it has waited, and checked, in this turn."""
         self._readers = readers
 
     def begin(self) -> bool:
-        """The thread is about to wait. Whether it is to look at the descriptor too."""
+        """The thread is about to wait. Return whether it should also watch the descriptor."""
         return self._readers.begin_waiting(self)
 
     def end(self) -> None:
-        """The thread goes on."""
+        """The thread has stopped waiting."""
         self._readers.end_waiting(self)
 
     def hand_over(self) -> None:
-        """There is a request, and the thread waits yet."""
+        """A request has arrived, and the thread is still waiting."""
         self._readers.hand_over(self)
 
 
 class Readers:
-    """Threads that read by `read` until it gives None, and handle by `handle`, which raises nothing."""
+    """Threads that read with `read` until it returns None, and handle requests with `handle`, which raises nothing."""
 
     def __init__(
         self,
@@ -74,9 +75,9 @@ class Readers:
         descriptor: int = -1,
         on_start: Callable[[OnDuty], None] = lambda _: None,
     ) -> None:
-        """`on_end` is called when there is nothing to read any more, perhaps while some still handle what they have
-        read; by each thread that sees it. It must not wait. `descriptor`: readable when there is something to read.
-        `on_start` is called by each thread when it begins."""
+        """`on_end` is called when there is nothing to read any more, perhaps while some threads still handle what they
+        have read; by each thread that sees it. It must not block. `descriptor` is readable when there is something to
+        read. `on_start` is called by each thread when it begins."""
         self._read = read
         self._handle = handle
         self._on_end = on_end
@@ -89,20 +90,21 @@ class Readers:
         self._threads: list[threading.Thread] = []
         self._alive = 0
         self._spare = 0
-        """Threads that wait for the baton, or are about to."""
+        """Threads that wait for the lock for reading, or are about to."""
         self._is_short = False
-        """No further thread could be started when that was last tried."""
+        """Whether starting another thread failed when it was last tried."""
         self._turn = 0
-        """Counts the requests that were read; changed only by who has the baton."""
+        """Counts the requests that were read; changed only by the thread that holds the lock for reading."""
         self._kept = _NOBODY
-        """The turn whose thread keeps the baton while it handles its request."""
+        """The turn whose thread keeps the lock for reading while it handles its request."""
         self._kept_opcode = 0
         self._slow: set[int] = set()
         self._watched = _NOBODY
-        """The turn whose thread keeps the baton, and looks while it waits whether the next request has come."""
+        """The turn whose thread keeps the lock for reading, and checks while it waits whether the next request has
+        arrived."""
         self._work = threading.Event()
         self.ended = threading.Event()
-        """All threads have seen the end, or are told not to wait for it (`let_go`)."""
+        """All threads have seen the end, or must not be waited for (`let_go`)."""
 
     def start(self) -> None:
         """Start the first reader and the supervisor."""
@@ -111,7 +113,8 @@ class Readers:
         threading.Thread(target=self._supervise, name="fuse-supervisor", daemon=True).start()
 
     def begin_waiting(self, own: OnDuty) -> bool:
-        """The thread is about to wait. Whether it has the baton, and is to look if the next request has come."""
+        """The thread is about to wait. Return whether it holds the lock for reading, and should check for the next
+        request."""
         own.waits_since = time.monotonic()
         if self._kept != own.turn:
             return False
@@ -119,13 +122,13 @@ class Readers:
         return True
 
     def end_waiting(self, own: OnDuty) -> None:
-        """The thread goes on."""
+        """The thread has stopped waiting."""
         own.waited_s += time.monotonic() - own.waits_since
         if self._watched == own.turn:
             self._watched = _NOBODY
 
     def hand_over(self, own: OnDuty) -> None:
-        """The next request has come, and the thread waits yet: let another one read it."""
+        """The next request has arrived, and the thread is still waiting: let another one read it."""
         with self._lock:
             if self._kept != own.turn:
                 return
@@ -138,14 +141,14 @@ class Readers:
         self._work.set()
 
     def join(self) -> None:
-        """Wait until the threads are gone. They are, or are about to be, unless they were let go."""
+        """Wait until the threads have ended. They have, or are about to, unless they were let go."""
         for thread in list(self._threads):
             thread.join()
 
     # ------------------------------------------------------------------ readers
 
     def _start_reader(self) -> None:
-        """With the lock held, for which the new thread waits. Raises RuntimeError, MemoryError."""
+        """Start a reader. Call with the lock held, which the new thread waits for. Raises RuntimeError, MemoryError."""
         thread = threading.Thread(target=self._run, name=f"fuse-{len(self._threads) + 1}", daemon=True)
         thread.start()
         self._threads.append(thread)
@@ -158,7 +161,7 @@ class Readers:
             self._on_start(own)
             self._read_and_handle(own)
         except Exception:
-            log.exception("a thread of the mount ends")
+            log.exception("a thread of the mount ended")
         with self._lock:
             self._alive -= 1
             is_last = self._alive == 0
@@ -180,7 +183,7 @@ class Readers:
                     self._baton.release()
                     raise
                 if length is None:
-                    self._baton.release()  # so that the others see it too
+                    self._baton.release()  # so that the other threads see it too
                     self._on_end()
                     return
                 has_baton = self._take_turn(view[:length], own)
@@ -188,7 +191,7 @@ class Readers:
                 self._spare += 1
 
     def _take_turn(self, message: memoryview, own: OnDuty) -> bool:
-        """Handle one request. Does this thread have the baton afterwards?"""
+        """Handle one request. Return whether this thread holds the lock for reading afterwards."""
         opcode = wire.fuse_in_header.unpack_from(message)[1] if len(message) >= wire.fuse_in_header.size else 0
         self._turn = own.turn = turn = self._turn + 1
         own.waited_s = 0.0
@@ -197,7 +200,7 @@ class Readers:
             self._pass_on()
         else:
             self._kept_opcode = opcode
-            self._kept = turn  # first this, then the look at `_work`: the supervisor does it the other way round
+            self._kept = turn  # set this before checking `_work`: the supervisor uses the reverse order
             if not self._work.is_set():
                 self._work.set()
         began = time.monotonic()
@@ -211,8 +214,8 @@ class Readers:
         return has_baton
 
     def _pass_on(self) -> None:
-        """Let another thread read; start one if there is none to spare. Where none can be started, the first one that
-        has answered its request reads on."""
+        """Let another thread read, and start one if none is free. If none can be started, the first one that has
+        answered its request reads next."""
         with self._lock:
             if self._spare == 0 and self._alive < self._threads_max:
                 try:

@@ -1,10 +1,10 @@
-"""Answers that come later: a request that waits (for a lock) occupies no thread, and ends when its process is killed.
+"""Deferred answers: a request that waits (for a lock) occupies no thread, and ends when its process is killed.
 
-The kernel sends INTERRUPT when a waiting process gets a signal. It may overtake the request it is about, since several
-threads read: `Replies.interrupt` says so, and the session then asks the kernel to send it again.
+The kernel sends INTERRUPT when a waiting process receives a signal. It may overtake the request that it refers to,
+since several threads read: `Replies.interrupt` says so, and the session then asks the kernel to send it again.
 
-Threads: any. `Replies.lock` guards who answers: exactly one of the file system, the interruption and the end of the
-session. Callbacks and the kernel are called without it.
+Threads: any. `Replies.lock` guards which one answers: exactly one of the file system, the interruption and the end of
+the session. Callbacks and the kernel are called without the lock.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 Send = Callable[[int, int, bytes], None]
-"""Answers a request: its number, the errno or 0, and what belongs to it."""
+"""Answers a request: its number, the errno or 0, and the body."""
 
 
 class Reply:
-    """The one answer to one request, to be given at any time, by any thread."""
+    """The one answer to one request, which may be given at any time, by any thread."""
 
     def __init__(self, unique: int, replies: Replies) -> None:
         self.unique = unique
@@ -30,22 +30,23 @@ class Reply:
         self._is_interrupted = False
 
     def done(self) -> bool:
-        """Success. False: the request has been answered before (it was interrupted): undo what was granted."""
+        """Answer with success. False: the request has already been answered (it was interrupted): undo what was
+        granted."""
         return self._replies.answer(self, 0)
 
     def fail(self, error: int) -> bool:
-        """Failure with this errno. False: as for `done`."""
+        """Answer with this errno. False: as for `done`."""
         return self._replies.answer(self, error)
 
     def forget(self) -> bool:
-        """Somebody else answers. False: the request has been answered before."""
+        """Leave the answer to the caller. False: the request has already been answered."""
         return self._replies.take(self)
 
     def on_interrupt(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called, once, if the process is to stop waiting; at once if that is so already.
+        """Have `callback` called, once, when the process should stop waiting; immediately if that is already so.
 
-        It should see to it that `fail(EINTR)` is called. It runs on a thread of the session, and may come while
-        another thread answers.
+        It should make sure that `fail(EINTR)` is called. It runs on a thread of the session, possibly while another
+        thread answers.
         """
         with self._replies.lock:
             self._callback = callback
@@ -54,7 +55,7 @@ class Reply:
             self.interrupt()
 
     def interrupt(self) -> None:
-        """The process is to stop waiting."""
+        """The process should stop waiting."""
         with self._replies.lock:
             self._is_interrupted = True
             callback, is_waiting = self._callback, self._replies.has(self)
@@ -65,7 +66,7 @@ class Reply:
 
 
 class Replies:
-    """All answers that one session owes and whose operation may wait."""
+    """All pending answers of one session whose operations may wait."""
 
     def __init__(self, send: Send) -> None:
         self.lock = threading.Lock()
@@ -73,25 +74,25 @@ class Replies:
         self._owed: dict[int, Reply] = {}
 
     def expect(self, unique: int) -> Reply:
-        """A request has come whose answer may come later."""
+        """Register a request whose answer may come later."""
         reply = Reply(unique, self)
         with self.lock:
             self._owed[unique] = reply
         return reply
 
     def has(self, reply: Reply) -> bool:
-        """Is it still owed? With the lock held."""
+        """Whether the answer is still pending. Call with the lock held."""
         return self._owed.get(reply.unique) is reply
 
     def answer(self, reply: Reply, error: int) -> bool:
-        """Answer, unless it was answered before."""
+        """Answer, unless that has already been done."""
         if not self.take(reply):
             return False
         self._send(reply.unique, error, b"")
         return True
 
     def take(self, reply: Reply) -> bool:
-        """It is owed no more. False: it was not."""
+        """Remove a pending answer. False: it was not pending."""
         with self.lock:
             if not self.has(reply):
                 return False
@@ -99,7 +100,7 @@ class Replies:
             return True
 
     def interrupt(self, unique: int) -> bool:
-        """INTERRUPT. False: no such request is waiting (it may have been answered, or not been read yet)."""
+        """Handle INTERRUPT. False: no such request is waiting (it may have been answered, or not been read yet)."""
         with self.lock:
             reply = self._owed.get(unique)
         if reply is None:
@@ -108,7 +109,7 @@ class Replies:
         return True
 
     def abandon(self) -> None:
-        """The session ends: whoever waits is told so, and can no longer answer."""
+        """The session ends: give all waiting programs an error; they can no longer be answered."""
         with self.lock:
             left = list(self._owed.values())
         for reply in left:

@@ -1,6 +1,6 @@
-"""A request as the kernel sent it, and careful reading of it: it is untrusted input.
+"""A request as the kernel sent it, parsed as untrusted input.
 
-Whatever is wrong with a request is a `MalformedError`, and becomes EINVAL. Pure; no threads of its own. A request
+Anything wrong with a request raises `MalformedError`, which becomes EINVAL. Pure; no threads of its own. A request
 refers to the buffer of the thread that read it and is over when that thread has answered.
 """
 
@@ -13,17 +13,17 @@ from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.values import Context
 
 NAME_MAX_BYTES = 1024
-"""FUSE_NAME_MAX of the kernel; file systems have limits of their own."""
+"""FUSE_NAME_MAX of the kernel; file systems have their own limits."""
 PATH_MAX_BYTES = 4096
 XATTR_NAME_MAX_BYTES = 255
 
 
 class MalformedError(Exception):
-    """The request is not what its opcode promises."""
+    """The request does not have the form that its opcode requires."""
 
 
 class Request:
-    """One request. `body` is what follows its header."""
+    """One request. `body` is everything after its header."""
 
     __slots__ = ("body", "context", "nodeid", "opcode", "unique")
 
@@ -41,17 +41,18 @@ class Request:
         return structure.unpack_from(self.body)
 
     def name(self, offset: int = 0) -> bytes:
-        """The body from `offset` on is one name."""
+        """Parse the body from `offset` on as one name."""
         (name,) = self.strings(offset, NAME_MAX_BYTES)
         return check_name(name)
 
     def two_names(self, offset: int) -> tuple[bytes, bytes]:
-        """The body from `offset` on is two names."""
+        """Parse the body from `offset` on as two names."""
         old, new = self._split(offset, 2)
         return check_name(old), check_name(new)
 
     def strings(self, offset: int, *limits: int) -> list[bytes]:
-        """The body from `offset` on is so many strings, none empty, each at most as long as its limit."""
+        """Parse the body from `offset` on as strings, one for each limit, none empty, each at most as long as its
+        limit."""
         found = self._split(offset, len(limits))
         for text, limit in zip(found, limits, strict=True):
             if not 0 < len(text) <= limit:
@@ -66,20 +67,20 @@ class Request:
 
 
 def check_name(name: bytes) -> bytes:
-    """A name of an entry: no path, not empty, not too long."""
+    """Check the name of an entry: no slash, not empty, not too long."""
     if not 0 < len(name) <= NAME_MAX_BYTES or b"/" in name:
-        raise MalformedError(f"{name[:40]!r} is no name")
+        raise MalformedError(f"{name[:40]!r} is not a name")
     return name
 
 
 def parse(message: memoryview) -> Request:
-    """The request in these bytes, which are what one read gave. Raises `MalformedError`."""
+    """Parse a request, given the bytes of one read. Raises `MalformedError`."""
     header = wire.fuse_in_header
     if len(message) < header.size:
-        raise MalformedError(f"{len(message)} bytes are no request")
+        raise MalformedError(f"{len(message)} bytes are not a request")
     length, opcode, unique, nodeid, uid, gid, pid, extensions, _ = header.unpack_from(message)
     context = Context(uid, gid, pid, unique)
     if length != len(message) or 8 * extensions > length - header.size:
-        # it has a number all the same, and so it can be answered: with a body that fits no request
+        # it still has a number, and so can be answered: with an empty body, which no handler accepts
         return Request(opcode, nodeid, context, message[:0])
     return Request(opcode, nodeid, context, message[header.size : length - 8 * extensions])

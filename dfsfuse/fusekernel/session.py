@@ -1,7 +1,7 @@
-"""One mount, served: threads that read requests, handle them and answer, until it is unmounted.
+"""Serves one mount: threads that read requests, handle them and answer, until it is unmounted.
 
-Each thread has one buffer, which is the whole memory that requests take. There are as many threads as operations that
-had to wait at the same time, up to `threads_max` (`readers`).
+Each thread has one buffer, which is all the memory that requests need. There are as many threads as operations that had
+to wait at the same time, up to `threads_max` (`readers`).
 
     session = Session(descriptor, operations)
     session.negotiate()          # INIT; the mount works as soon as there are threads
@@ -28,7 +28,7 @@ from dfsfuse.fusekernel.requests import MalformedError, parse
 log = logging.getLogger(__name__)
 
 HEADER_ROOM_BYTES: Final = 4096
-"""What a buffer has beyond the data of the largest write."""
+"""The size of a buffer beyond the data of the largest write."""
 
 
 class Session:
@@ -46,9 +46,9 @@ class Session:
         on_unmounted: Callable[[], None] = lambda: None,
         on_start: Callable[[OnDuty], None] = lambda _: None,
     ) -> None:
-        """`on_unmounted` is called, perhaps more than once, when the mount is gone: operations that wait should not do
-        so for long, since `serve` waits for them. It must not wait. `on_start` is called by each thread before it
-        serves: for operations that wait, and can look meanwhile whether the next request has come."""
+        """`on_unmounted` is called, perhaps more than once, when the mount is gone: waiting operations should then not
+        wait for long, since `serve` waits for them. It must not block. `on_start` is called by each thread before it
+        serves: for operations that wait, and can check in the meantime whether the next request has arrived."""
         self.device = Device(descriptor)
         self._operations = operations
         self._settings = settings or Settings()
@@ -66,7 +66,7 @@ class Session:
         self._is_cut_off = False
 
     def negotiate(self) -> Negotiated:
-        """Read INIT and answer it. Raises `UnsupportedKernelError`; also if the mount is gone already."""
+        """Read INIT and answer it. Raises `UnsupportedKernelError`, also if the mount is already gone."""
         buffer = bytearray(self._buffer_bytes)
         while True:
             length = self.device.read_into(buffer)
@@ -99,7 +99,7 @@ class Session:
         self._operations.destroy()
 
     def cut_off(self) -> None:
-        """End although the mount is in use: every further request gets ENOTCONN. Threads that wait for one cannot
+        """End although the mount is in use: every further request gets ENOTCONN. Threads that wait for a request cannot
         be woken; they end with the process or the mount."""
         self._is_cut_off = True
         self._readers.let_go()

@@ -1,6 +1,6 @@
-"""What operations are given and what they give back. Values only.
+"""Arguments and results of operations. Values only.
 
-Times are nanoseconds since 1970, time-outs seconds, sizes bytes, `blocks` units of 512 bytes. Names are bytes.
+Times are nanoseconds since 1970, timeouts seconds, sizes bytes, `blocks` units of 512 bytes. Names are bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Data: TypeAlias = Buffer | Sequence[Buffer]
-"""One buffer or several, one after the other. They go to the kernel as they are, without a copy."""
+"""One buffer or several consecutive ones. They are passed to the kernel without a copy."""
 
 
 class Now(Enum):
@@ -22,11 +22,12 @@ class Now(Enum):
 
 NOW: Final = Now.NOW
 TimeChange: TypeAlias = int | Now | None
-"""A time, `NOW`, or None: leave it as it is."""
+"""A time, `NOW`, or None to leave it unchanged."""
 
 
 class Context(NamedTuple):
-    """Who asks. `pid` is 0 where the process lives in another pid namespace, or the kernel asks for itself."""
+    """The caller. `pid` is 0 if the process is in another pid namespace, or the request comes from the kernel
+    itself."""
 
     uid: int
     gid: int
@@ -36,7 +37,7 @@ class Context(NamedTuple):
 
 
 class Attributes(Protocol):
-    """What stat(2) says. Anything with these attributes will do."""
+    """The attributes for stat(2). Any object with these attributes will do."""
 
     @property
     def ino(self) -> int: ...
@@ -63,10 +64,10 @@ class Attributes(Protocol):
 
 
 class Entry(NamedTuple):
-    """An inode under a name, and for how long the kernel may rely on both without asking again.
+    """The inode of a name, and how long the kernel may rely on both without asking again.
 
-    Each one that is given counts as one lookup, which `forget` takes back. `attributes` is None: there is no such
-    name, and that may be relied on for `entry_timeout_s`.
+    Each one returned counts as one lookup, which `forget` takes back. If `attributes` is None, there is no such name,
+    and the kernel may rely on that for `entry_timeout_s`.
     """
 
     attributes: Attributes | None
@@ -76,7 +77,7 @@ class Entry(NamedTuple):
 
 
 class TimedAttributes(NamedTuple):
-    """Attributes, and for how long the kernel may rely on them."""
+    """Attributes, and how long the kernel may rely on them."""
 
     attributes: Attributes
     timeout_s: float = 0.0
@@ -90,10 +91,10 @@ class Opened(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What setattr is to change; None leaves it as it is.
+    """The changes for setattr; None leaves a value unchanged.
 
     `kill_privileges`: clear setuid, and setgid if the group may execute (FUSE_HANDLE_KILLPRIV_V2, with a size). A
-    change of owner always does so, without being told, except on folders.
+    change of owner always does so, even without this flag, except on folders.
     """
 
     mode: int | None = None
@@ -107,8 +108,8 @@ class Changes(NamedTuple):
 
 
 class Listed(Protocol):
-    """One name of a listing. `type` is the type bits of a mode; `offset` is where the listing goes on after it.
-    Anything with these attributes will do."""
+    """One name of a listing. `type` is the type bits of a mode; `offset` is where the listing continues after it. Any
+    object with these attributes will do."""
 
     @property
     def name(self) -> bytes: ...
@@ -130,7 +131,7 @@ class DirectoryEntry(NamedTuple):
 
 
 class Space(NamedTuple):
-    """What statvfs(3) says."""
+    """The numbers for statvfs(3)."""
 
     block_bytes: int
     blocks: int
@@ -142,7 +143,7 @@ class Space(NamedTuple):
 
 
 class Lock(NamedTuple):
-    """A range of bytes: `type` is F_RDLCK, F_WRLCK or F_UNLCK; `end` is the last byte of it."""
+    """A byte range: `type` is F_RDLCK, F_WRLCK or F_UNLCK; `end` is its last byte."""
 
     type: int
     start: int
@@ -151,7 +152,7 @@ class Lock(NamedTuple):
 
 
 class LockRequest(NamedTuple):
-    """What fcntl(2) or flock(2) asks for. `owner` is the kernel's number for who holds the lock."""
+    """A request by fcntl(2) or flock(2). `owner` is the kernel's number for the owner of the lock."""
 
     handle: int
     owner: int

@@ -1,8 +1,8 @@
-"""Constants and structures of the FUSE protocol, each under the name it has in linux/fuse.h. No logic.
+"""Constants and structures of the FUSE protocol, with their names in linux/fuse.h. No logic.
 
-Numbers are in the machine's byte order; `=` takes the header's explicit sizes and its explicit padding. Where the
-header has an array of unused fields, the structure here has pad bytes. Times are signed, as the kernel takes them.
-A structure ends where its fixed part ends: names, data and further records follow it.
+Numbers are in the machine's byte order; `=` selects the header's explicit sizes and explicit padding. Where the header
+has an array of unused fields, the structure here has pad bytes. Times are signed, as in the kernel. A structure ends
+where its fixed part ends: names, data and further records follow it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 FUSE_KERNEL_VERSION: Final = 7
 FUSE_KERNEL_MINOR_VERSION: Final = 38
-"""What is spoken here; the kernel may know more or less, and both use the smaller."""
+"""The version implemented here; the kernel may support more or less, and both sides use the smaller one."""
 FUSE_ROOT_ID: Final = 1
 FUSE_MIN_READ_BUFFER: Final = 8192
 

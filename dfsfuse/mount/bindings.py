@@ -1,16 +1,17 @@
-"""The ways in which a Vfs can be served to the kernel, by name; and serving one until it is unmounted.
+"""The bindings that can serve a Vfs to the kernel, by name; and serving a Vfs until it is unmounted.
 
-A binding is imported only when it is used: each needs things that a machine may not have. `fusepy` needs libfuse 2;
-`kernel` needs Linux only. Which one it is was decided before (`choice`).
+A binding is imported only when it is used: each needs things that a machine may lack. `fusepy` needs libfuse 2;
+`kernel` needs only Linux. The choice between them was made before (`choice`).
 
-Signals: SIGTERM and SIGINT mean "unmount cleanly", SIGHUP "read the config again": a thread waits for them
-(`signal.sigwait`), since Python's own handlers cannot run while the main thread is inside libfuse, and libfuse's would
-cut the connection to the kernel with pages of mapped files still unwritten. If programs hold the mount for longer than
-`RELEASE_TIMEOUT_S` after SIGTERM or SIGINT, they are cut off: libfuse stops at once when the main thread gets SIGUSR1,
-which was given libfuse's own handler; the kernel binding is told so. The three must be blocked (`signals_held`) before
-any other thread starts, so that none of them is hit. So is SIGPIPE, which Python ignores: when libfuse ends, it sets it
-to its default (`fuse_remove_signal_handlers`, fuse_signals.c of 2.9), and a server that closes its connection while
-what is left is saved would end the process.
+Signals: SIGTERM and SIGINT mean "unmount cleanly", SIGHUP means "read the config again". A thread waits for them
+(`signal.sigwait`), since Python's own handlers cannot run while the main thread is inside libfuse, and libfuse's
+handlers would cut the connection to the kernel while pages of mapped files are still unwritten. If programs hold the
+mount for longer than `RELEASE_TIMEOUT_S` after SIGTERM or SIGINT, they are cut off: libfuse stops immediately when the
+main thread gets SIGUSR1, which was given libfuse's own handler; the kernel binding has a method for it. The three
+signals must be blocked (`signals_held`) before any other thread starts, so that no other thread receives them.
+So is SIGPIPE, which Python ignores: when libfuse ends, it resets SIGPIPE to its default action
+(`fuse_remove_signal_handlers`, fuse_signals.c of 2.9), and a server that closes its connection while the remaining data
+is being saved would then kill the process.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ RELEASE_TIMEOUT_S = 5.0
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Keep SIGTERM, SIGINT and SIGHUP pending, in this thread and those it starts, until `serve` takes them; and do
-    without SIGPIPE, whatever libfuse makes of it."""
+    """Keep SIGTERM, SIGINT and SIGHUP pending, in this thread and those it starts, until `serve` handles them; and
+    keep SIGPIPE from having any effect, whatever libfuse does to it."""
     blocked = HELD_SIGNALS | {signal.SIGPIPE}
-    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # one that is ignored, as under nohup, would never be pending
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # an ignored signal, as under nohup, would never be pending
     broken_pipe = signal.getsignal(signal.SIGPIPE)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         yield
     finally:
         for number in blocked & signal.sigpending():
-            signal.sigwait({number})  # it has done its work
+            signal.sigwait({number})  # it has been acted on
         signal.signal(signal.SIGPIPE, broken_pipe)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         signal.signal(signal.SIGHUP, hangup)
@@ -64,7 +65,7 @@ def serve(
 ) -> None:
     """Mount `vfs` and serve it until it is unmounted. Call it from the main thread, with `signals_held`.
 
-    `on_ready` is called once, when the mount works; `on_hangup` for each SIGHUP after that, in a thread of its own.
+    `on_ready` is called once, when the mount works; `on_hangup` for each SIGHUP after that, in a separate thread.
     Raises `FuseMissingError` if it never worked.
     """
     if options.binding == "fusepy":
@@ -113,7 +114,7 @@ def _serve_by_fusepy(
         ending.start()
 
     try:
-        # Whether the folder is empty was looked at before (`mountpoints.check`); libfuse need not ask again.
+        # `mountpoints.check` has already checked that the folder is empty; libfuse need not do so again.
         fuse_options = {**options.fuse, "nonempty": True}
         operations = FusepyOperations(vfs, ready, eio=options.eio, wait_s=options.wait_s)
         FusepySession(operations, mountpoint, fuse_options)
@@ -133,9 +134,9 @@ def _stop_libfuse() -> None:
 
 
 class _Signals:
-    """Waits for signals in a thread of its own: unmounts at SIGTERM or SIGINT, and calls `on_hangup` at SIGHUP.
-    `on_end` is called before it unmounts, since unmounting may have to wait for operations; `cut_off` ends what
-    programs still use."""
+    """Waits for signals in its own thread: unmounts on SIGTERM or SIGINT, and calls `on_hangup` on SIGHUP. `on_end` is
+    called before unmounting, since unmounting may have to wait for operations; `cut_off` ends the use by remaining
+    programs."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""What can be found out about the process that asks, beyond what a request says: by /proc. No state.
+"""What /proc says about the process that made a request, beyond what the request itself says. No state.
 
-A program that waits is told to end by a signal that ends it, or that it handles as most do that were asked to stop.
-Signals that only tell it something (a child has ended, a window was resized, a timer of a profiler, another thread's
-wish to be heard) do not count, and neither do those that suspend it: it is suspended when the operation is over.
+A waiting program is told to end by a signal that terminates it, or that it handles the way most programs do when asked
+to stop. Signals that only inform it (a child has ended, a window was resized, a profiling timer, a notification from
+another thread) do not count, nor do those that suspend it: it is suspended when the operation is over.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _NEWS: Final = frozenset({
 _NEWS_MASK: Final = sum(1 << (number - 1) for number in _NEWS)
 _MASKS: Final = (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn")
 _ENDING_FLAG: Final = 0x4
-"""PF_EXITING of the kernel."""
+"""The kernel's PF_EXITING."""
 _FLAGS_FIELD: Final = 6
-"""Of /proc/PID/stat, counted from the one after the name."""
+"""Index of the flags in /proc/PID/stat, counted from the field after the name."""
 
 PROC: Final = Path("/proc")
 
 
 def is_in_group(context: Context, gid: int) -> bool:
-    """Whether the caller is in the group, by his group or by a supplementary one. One of whom that cannot be found out
-    (he lives in another pid namespace, or is gone) is not."""
+    """Whether the caller is in the group, by its primary or a supplementary group. False if that cannot be determined
+    (the caller is in another pid namespace, or is gone)."""
     if context.gid == gid:
         return True
     if not context.pid:
@@ -41,7 +41,7 @@ def is_in_group(context: Context, gid: int) -> bool:
 
 
 def is_told_to_end(thread: int, proc: Path = PROC) -> bool:
-    """Whether this thread of a program is told to end, or is gone. Also if that cannot be seen."""
+    """Whether this thread of a program is told to end, or is gone. Also True if that cannot be determined."""
     try:
         status = _status(thread, proc)
         pending, shared, blocked, ignored = (int(status[name], 16) for name in _MASKS)
@@ -51,14 +51,14 @@ def is_told_to_end(thread: int, proc: Path = PROC) -> bool:
 
 
 def _status(thread: int, proc: Path) -> dict[bytes, bytes]:
-    """The fields of /proc/PID/status. Whoever runs a program chooses its name, in which the kernel escapes newlines and
-    nothing else that may end a line. Raises OSError."""
+    """The fields of /proc/PID/status. The name is chosen by the user who runs the program; the kernel escapes newlines
+    in it, and no other line separators. Raises OSError."""
     lines = (proc / str(thread) / "status").read_bytes().split(b"\n")
     return {name: value for name, _, value in (line.partition(b":") for line in lines)}
 
 
 def is_ending(thread: int, proc: Path = PROC) -> bool:
-    """Whether this thread is ending already: the kernel closes its files, and no signal reaches it any more."""
+    """Whether this thread is already ending: the kernel is closing its files, and signals no longer reach it."""
     try:
         stat = (proc / str(thread) / "stat").read_text(errors="replace")
         flags = int(stat.rpartition(")")[2].split()[_FLAGS_FIELD])

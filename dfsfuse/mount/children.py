@@ -1,7 +1,7 @@
-"""Commands that touch a mount: each in a process of its own, with a deadline.
+"""Runs commands that touch a mount: each in a separate process, with a deadline.
 
-Whoever touches a mount whose process hangs waits for it within the kernel, where no signal may reach him. So what has
-not ended in time is killed and left alone: it is not waited for. Knows no mounts. No threads.
+A process that touches a hanging mount blocks in the kernel, where signals may not reach it. So a command that has not
+ended in time is killed and abandoned, not waited for. Knows no mounts. No threads.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from contextlib import suppress
 from typing import Final
 
 _KILLED_WITHIN_S: Final = 0.5
-"""A process that can be killed is gone by then."""
+"""A process that can be killed is gone within this time."""
 
 
 def run(command: Sequence[str], timeout_s: float) -> tuple[int, str] | None:
-    """Exit status and last words of a command; None if it did not end in time."""
+    """A command's exit status and error output; None if it did not end in time."""
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
-"""Which binding a mount gets: the kernel binding where it works, else fusepy, and why.
+"""Chooses the binding for a mount: the kernel binding where it works, else fusepy, with the reason.
 
-Looks at this machine (the system, /dev/fuse, fusermount3), imports no binding, mounts nothing. No threads.
+Examines this machine (the system, /dev/fuse, fusermount3), imports no binding, mounts nothing. No threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dfsfuse.mount import libfuse
 from dfsfuse.mount.options import MountOptions
 
 KERNEL_MIN: Final = (5, 4)
-"""Linux 5.4 speaks FUSE 7.31, the oldest that the kernel binding knows."""
+"""Linux 5.4 speaks FUSE 7.31, the oldest version that the kernel binding supports."""
 
 
 def kernel_refusal(
@@ -29,7 +29,7 @@ def kernel_refusal(
 ) -> str:
     """Why the kernel binding cannot be used on this machine; empty if it can."""
     if system != "linux":
-        return f"it is for Linux, and this is {system}"
+        return f"it requires Linux, and this is {system}"
     numbers = re.match(r"(\d+)\.(\d+)", platform.release() if release is None else release)
     if numbers is not None and (int(numbers[1]), int(numbers[2])) < KERNEL_MIN:
         return f"it needs Linux {'.'.join(map(str, KERNEL_MIN))}, and this is {numbers[0]}"
@@ -41,7 +41,7 @@ def kernel_refusal(
 
 
 def choose(asked: MountOptions, refusal: str | None = None) -> MountOptions:
-    """The options with a binding that is `kernel` or `fusepy`. `refusal` is for tests."""
+    """The options with `binding` set to `kernel` or `fusepy`. `refusal` is for tests."""
     if asked.fallback is None:
         return asked
     why = kernel_refusal() if refusal is None else refusal
@@ -51,7 +51,7 @@ def choose(asked: MountOptions, refusal: str | None = None) -> MountOptions:
 
 
 def versions() -> str:
-    """One line: both bindings, as a mount on this machine would use them; the default first."""
+    """One line about both bindings, as a mount on this machine would use them; the default first."""
     why = kernel_refusal()
     if why:
         return f"{libfuse.versions()}; binding kernel: {why}"

@@ -1,10 +1,9 @@
-"""What a mount covers: whatever lies below its mountpoint cannot be reached by its path while it is mounted.
+"""Paths that a mount covers: anything below its mountpoint cannot be reached by its path while it is mounted.
 
-Who opens such a path is led into the mount, and if it is the process that serves the mount, it waits for itself. So
-before the mount is made, each path that its process needs later is opened (and used by its descriptor from then on,
-as `dfsfuse.cli.mount.log` does), taken from elsewhere (`state_folders`), or checked here and refused with a sentence.
-
-Looks at links and at /proc, before the mount is made. No threads, no state.
+Opening such a path leads into the mount, and the process that serves the mount would wait for itself. So each path that
+the process needs later is, before mounting, opened (and then used through its descriptor, as `dfsfuse.cli.mount.log`
+does), chosen elsewhere (`state_folders`), or checked here and refused with an explanation. Looks at links and at /proc,
+before the mount is made. No threads, no state.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from dfsfuse.mount import processes
 from dfsfuse.mount.errors import MountpointError
 
 _LINKS_MAX = 40
-"""As many as the kernel follows."""
+"""The same limit as the kernel's."""
 
 
 def covers(mountpoint: Path, path: Path) -> bool:
-    """Whether `path`, which need not be there, is `mountpoint` or below it, as links lead.
+    """Whether `path`, which need not exist, is `mountpoint` or below it, following links.
 
-    Nothing at or below the mountpoint is touched: what is mounted there may hang.
+    Nothing at or below the mountpoint is touched: a mount there may hang.
     """
     wanted, at, links = os.fspath(mountpoint), "/", 0
     parts = list(reversed(path.absolute().parts[1:]))
@@ -38,7 +37,7 @@ def covers(mountpoint: Path, path: Path) -> bool:
         try:
             target = Path(os.readlink(at))  # noqa: PTH115 (`at` is a text)
         except OSError:
-            continue  # no link, or not there
+            continue  # not a link, or it does not exist
         links += 1
         at = "/" if target.is_absolute() else os.path.dirname(at)  # noqa: PTH120
         parts += [part for part in reversed(target.parts) if part != "/"]
@@ -46,18 +45,19 @@ def covers(mountpoint: Path, path: Path) -> bool:
 
 
 def refuse(mountpoint: Path, needed: Iterable[tuple[str, Path]]) -> None:
-    """Raise `MountpointError` if the mount would cover something that is needed while it is mounted: (what, where)."""
+    """Raise `MountpointError` if the mount would cover something that is needed while it is mounted. `needed`: (what,
+    where)."""
     for what, path in needed:
         if covers(mountpoint, path):
             raise MountpointError(
-                f"{mountpoint}: the mount would cover {what} ({path}), which must be there while it is mounted. "
-                "Take another folder."
+                f"{mountpoint}: the mount would cover {what} ({path}), which is needed while it is mounted. "
+                "Choose another folder."
             )
 
 
 def of_every_mount() -> Iterator[tuple[str, Path]]:
-    """What each mount's process opens by its path later on: modules that are imported when they are needed first,
-    sources for a traceback, the system's list of hosts."""
+    """What the process of every mount opens by path later on: modules that are imported on first use, sources for a
+    traceback, the system's list of hosts."""
     yield "the program itself", Path(dfsfuse.__file__).parent
     for folder in {sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}:
         yield "the Python that runs it", Path(folder)
@@ -65,7 +65,7 @@ def of_every_mount() -> Iterator[tuple[str, Path]]:
 
 
 def servers_below(mountpoint: Path) -> Iterator[tuple[str, Path]]:
-    """The folders below `mountpoint` that servers on this machine work in, as far as we may look."""
+    """The working folders of servers on this machine that are below `mountpoint`, as far as we may look."""
     for process in processes.all_processes():
         if any(word in {b"dfs_server", b"dfs-server"} for word in map(os.path.basename, process.words())):
             for target in process.targets():
@@ -75,5 +75,6 @@ def servers_below(mountpoint: Path) -> Iterator[tuple[str, Path]]:
 
 
 def forget_covered_imports(mountpoint: Path) -> None:
-    """Let Python look for modules nowhere below `mountpoint`: for one, in the folder from which it was started."""
+    """Remove entries below `mountpoint` from Python's module search path, such as the folder in which it was
+    started."""
     sys.path[:] = [entry for entry in sys.path if not covers(mountpoint, Path(entry or os.curdir))]

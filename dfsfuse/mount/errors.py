@@ -1,13 +1,13 @@
-"""What can go wrong with a mount itself, and how any error of an operation becomes an errno.
+"""Errors of the mount itself, and the conversion of any error of an operation to an errno.
 
     DfsError
     ├── MountpointError     the mountpoint cannot be used as asked                          exit code 10
     ├── FuseMissingError    this machine has no (usable) FUSE, or FUSE refused the mount    exit code 11
     ├── MountBusyError      the mount is in use and was not unmounted                       exit code 12
-    │   └── MountedElsewhereError   it was, and another mount namespace has it still
+    │   └── MountedElsewhereError   it was, but another mount namespace still has it
     └── MountTimeoutError   the mount did not start, or its process did not finish, in time exit code 13
 
-`errno_of` is the one place where an exception is turned into what the kernel is told; every binding uses it.
+`errno_of` is the only place where an exception becomes an errno for the kernel; every binding uses it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _repetition = Repetition()
 
 
 class MountpointError(DfsError):
-    """The mountpoint is not there, no folder, not empty, already mounted, or not mounted."""
+    """The mountpoint is missing, not a folder, not empty, already mounted, or not mounted."""
 
     exit_code = 10
 
@@ -43,11 +43,11 @@ class MountBusyError(DfsError):
 
 
 class MountedElsewhereError(MountBusyError):
-    """It is unmounted here, and mounted in another mount namespace too, where it is served on."""
+    """The mount is gone here, but it is also mounted in another mount namespace, where it is still served."""
 
 
 class MountTimeoutError(DfsError):
-    """A wait ran into its deadline."""
+    """A wait reached its deadline."""
 
     exit_code = 13
 
@@ -59,7 +59,7 @@ def _warn_once(line: str) -> None:
 
 
 def errno_of_with(eio: int) -> Callable[[Exception, str], int]:
-    """`errno_of` for a mount in which programs get this number for EIO."""
+    """`errno_of` for a mount in which programs get this number instead of EIO."""
 
     def with_number(error: Exception, operation: str) -> int:
         number = errno_of(error, operation)
@@ -69,10 +69,10 @@ def errno_of_with(eio: int) -> Callable[[Exception, str], int]:
 
 
 def errno_of(error: Exception, operation: str) -> int:
-    """The positive errno for the kernel. What nobody foresaw is EIO, with a traceback in the log.
+    """The positive errno for the kernel. An unexpected exception is EIO, with a traceback in the log.
 
-    What tells of the servers (a `DfsError`) or of a record that cannot be read (EIO) is logged with its sentence: the
-    program that made the call gets to see the number only. The same line is not told again and again.
+    An error about the servers (a `DfsError`) or about an unreadable record (EIO) is logged with its sentence, since the
+    program that made the call sees only the number. The same line is not logged again and again.
     """
     if isinstance(error, DfsError):
         _warn_once(f"{operation}: {error}")
@@ -83,5 +83,5 @@ def errno_of(error: Exception, operation: str) -> int:
         else:
             log.debug("%s: %s", operation, error)
         return error.errno
-    log.error("%s failed in a way nobody foresaw; the program gets EIO", operation, exc_info=error)
+    log.error("%s failed unexpectedly; the program gets EIO", operation, exc_info=error)
     return errno.EIO

@@ -1,9 +1,9 @@
-"""What libfuse asks, answered by the Vfs: each operation resolves its path to an inode and calls the Vfs.
+"""libfuse's callbacks, served by the Vfs: each operation resolves its path to an inode and calls the Vfs.
 
 Knows paths, handles and the Vfs; knows neither ctypes (`fusepy_session`) nor servers. Paths come as latin-1 text, one
 character for each byte. Any exception becomes an errno in `__call__`, and nowhere else.
 
-Threads: libfuse calls on many at once. `_inodes` (handle -> inode) is the only state; each of its uses is one
+Threads: libfuse calls from many at once. `_inodes` (handle -> inode) is the only state; each of its uses is one
 dictionary operation, and a handle belongs to one open file from open() to release().
 """
 
@@ -29,24 +29,24 @@ from dfsfuse.vfs.vfs import Vfs
 
 RETRY_S: Final = 1.0
 GLANCE_S: Final = 0.1
-"""While an operation waits for servers (`waiting`): how often it is tried again, and how often it is looked whether
-they have changed or its program is told to end."""
+"""While an operation waits for servers (`waiting`): how often it is retried, and how often to check whether the servers
+have changed or its program was told to end."""
 _NEVER_WAITS: Final = frozenset({"init", "destroy", "release", "releasedir"})
 
 
 class FusepyOperations(fuse.Operations):  # type: ignore[misc]
-    """The callbacks. fusepy takes a method that is None for one that we do not have."""
+    """The callbacks. fusepy treats a method that is None as not implemented."""
 
     use_ns = True
     flag_nullpath_ok = 1
     flag_nopath = 1
-    """Operations on a handle need no path: libfuse then neither makes one nor locks the way to it."""
+    """Operations on a handle need no path: libfuse then neither builds one nor locks the folders leading to it."""
     flag_utime_omit_ok = 1
-    """Without it libfuse drops a change of only one of the two times, and reports success."""
+    """Without it, libfuse ignores a change of only one of the two times, and reports success."""
 
-    access = None  # the kernel checks: default_permissions
+    access = None  # the kernel checks permissions: default_permissions
     ioctl = None
-    lock = None  # without it the kernel keeps locks itself, for this mount
+    lock = None  # without it, the kernel manages locks itself, for this mount only
     bmap = None
 
     def __init__(self, vfs: Vfs, on_ready: Callable[[], None], *, eio: int = errno.EIO, wait_s: float = 0.0) -> None:
@@ -77,7 +77,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         raise posix_error(number)
 
     def _close_failed(self, number: int, _path: str | None, info: Any) -> None:
-        """As the kernel binding has it (`Dispatcher`)."""
+        """As the kernel binding does (`Dispatcher`)."""
         thread = fuse.fuse_get_context()[2]
         is_heard = number != errno.EINTR and not (callers.is_ending(thread) or callers.is_told_to_end(thread))
         self._vfs.close_failed(info.fh, is_heard=is_heard)
@@ -88,8 +88,8 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         return self._waiting.may_wait_s(error, operation, fuse.fuse_get_context()[2])
 
     def _wait(self, until: float) -> bool:
-        """Wait for a change of the servers, shortly, in this thread, of which libfuse has as many as are needed. False:
-        the program is told to end, or the mount has."""
+        """Wait briefly for a change of the servers, in this thread, since libfuse has as many threads as are needed.
+        Returns False if the program is told to end, or the mount has ended."""
         thread, before = fuse.fuse_get_context()[2], self._vfs.answering()
         until = min(until, time.monotonic() + RETRY_S)
         while time.monotonic() < until and self._vfs.answering() == before:
@@ -163,8 +163,8 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
         if name.startswith(("security.", "system.")):
-            # The kernel asks for security.capability before each write, and `ls -l` for ACLs of each file: we keep
-            # neither, and say so without a look at the inode.
+            # The kernel asks for security.capability before each write, and `ls -l` for each file's ACLs: we store
+            # neither, and say so without reading the inode.
             raise OSError(errno.ENODATA if name.startswith("security.") else errno.EOPNOTSUPP, name)
         return self._vfs.getxattr(self._resolve(path), name.encode(ENCODING))
 
@@ -201,12 +201,13 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         except FileExistsError as error:
             if info.flags & os.O_EXCL:
                 raise
-            # The kernel has just looked, and would check no permission; now it looks again, and opens what is there.
+            # The kernel found no such name, and would check no permission; with ESTALE it looks again, and opens what
+            # is there.
             raise posix_error(errno.ESTALE) from error
         self._opened(info, attributes.ino, handle)
 
     def open(self, path: str, info: Any) -> None:
-        ino = paths.resolve(self._vfs, _bytes(path), newest=True)  # another mount may just have replaced it
+        ino = paths.resolve(self._vfs, _bytes(path), newest=True)  # another mount may just have replaced the file
         self._opened(info, ino, self._vfs.open(ino, info.flags))
 
     def read(self, path: str | None, size: int, offset: int, info: Any) -> bytes:
@@ -246,7 +247,8 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         self._inodes[handle] = ino
 
     def _subject(self, arguments: tuple[Any, ...]) -> str:
-        """What an operation was about, for the log: its path, or of an open file, which comes without, the inode."""
+        """What an operation was about, for the log: its path, or for an open file, which comes without a path, the
+        inode."""
         path = arguments[0] if arguments else None
         if path is not None:
             return repr(path)
@@ -261,6 +263,6 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
 
 
 def _bytes(path: str | None) -> bytes:
-    if path is None:  # only operations on a handle may come without
+    if path is None:  # only operations on a handle may come without a path
         raise OSError(errno.ESTALE, "neither a path nor a handle")
     return path.encode(ENCODING)

@@ -1,15 +1,15 @@
-"""fusepy's FUSE class, with what version 3.0.1 gets wrong put right. Import it only after `libfuse.require()`.
+"""fusepy's FUSE class, with fixes for errors in version 3.0.1. Import it only after `libfuse.require()`.
 
-Knows ctypes structures and libfuse's calling conventions; knows no file system. What differs from fusepy:
+Knows ctypes structures and libfuse's calling conventions, but no file system. Differences from fusepy:
 
-- Names are latin-1 text: one character for each byte, so that every name gets through unchanged. (With fusepy's UTF-8
-  a name that is not UTF-8 raises in the middle of a callback.)
-- `utimens` tells "leave it" and "now" from times: fusepy adds seconds and nanoseconds up, UTIME_OMIT included.
+- Names are latin-1 text: one character for each byte, so that every name is passed on unchanged. (With fusepy's UTF-8 a
+  name that is not UTF-8 raises in the middle of a callback.)
+- `utimens` distinguishes "omit" and "now" from times: fusepy adds up seconds and nanoseconds, including UTIME_OMIT.
 - `statfs` fills the real structure: fusepy's has no f_fsid, so that f_namemax lands in f_flag and NAME_MAX reads 0.
 - `readdir` hands over (name, inode, mode) and reuses one structure.
 - `getattr` fills the structure from `Attributes` instead of a dictionary.
 
-libfuse calls the methods on threads of its own, many at once.
+libfuse calls the methods from its own threads, many at once.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Now(Enum):
 
 ENCODING = "latin-1"
 BLOCK_BYTES = 128 * 1024
-"""st_blksize: what programs should read and write at once; one FUSE request."""
+"""st_blksize: the preferred I/O size of programs; one FUSE request."""
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
 NOW: Final = Now.NOW
 TimeChange: TypeAlias = int | Now | None
-"""Nanoseconds since 1970, `NOW`, or None: leave it as it is."""
+"""Nanoseconds since 1970, `NOW`, or None to leave the time unchanged."""
 _NS = 10**9
 
 
@@ -56,7 +56,7 @@ class Statvfs(ctypes.Structure):
 
 
 class Filler(Protocol):
-    """libfuse's callback that takes one entry of a folder."""
+    """libfuse's callback that adds one entry of a folder."""
 
     def __call__(self, buffer: int, name: bytes, status: Any, offset: int) -> int: ...
 
@@ -107,17 +107,17 @@ class FusepySession(fuse.FUSE):  # type: ignore[misc]
 
 
 def escaped(value: str) -> str:
-    """An option's value for libfuse, which parts options at commas."""
+    """Escape an option's value for libfuse, which splits options at commas."""
     return value.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def was_interrupted() -> bool:
-    """Whether the program whose operation this thread carries out has got a signal since it asked."""
+    """Whether the program whose operation this thread carries out has received a signal since the call."""
     return bool(fuse._libfuse.fuse_interrupted())
 
 
 def has_ended() -> bool:
-    """Whether the mount whose operation this thread carries out is gone: libfuse waits for its threads then."""
+    """Whether the mount whose operation this thread carries out is gone: libfuse then waits for its threads."""
     library = fuse._libfuse
     return bool(library.fuse_exited(ctypes.c_void_p(library.fuse_get_context().contents.fuse)))
 
@@ -144,7 +144,7 @@ def fill_stat(buffer: Any, attributes: Attributes) -> None:
 
 
 def time_of(spec: Any) -> TimeChange:
-    """What a struct timespec of utimensat(2) asks for."""
+    """The change requested by a struct timespec of utimensat(2)."""
     if spec.tv_nsec == UTIME_OMIT:
         return None
     if spec.tv_nsec == UTIME_NOW:

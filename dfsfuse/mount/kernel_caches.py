@@ -1,21 +1,24 @@
-"""What the kernel keeps of names and attributes, and making it forget what other mounts have changed.
+"""Tracks which names and attributes the kernel has cached, and makes it forget those that other mounts have changed.
 
-- The map tells which names and inodes another mount changed (`changed`). A thread sends the kernel notifications about
-  those that it knows (`notifications`): from that thread only, since one that is sent from within an operation on the
-  same inode waits for itself. (A lock that would wait too long for it uses a thread of `mapped_pages`.)
-- A mount that is idle learns nothing. So the same thread looks for changes every `LOOK_EVERY_S`, as long as the kernel
-  may be relying on something, and a little less often while a file is open for reading, since it may be mapped.
-- open() must see the newest state, though the kernel may come straight from a name that it keeps. The look for the
-  newest state that is part of it has told us what changed: if the name (or a folder above it) is among that, the answer
-  is ESTALE, and the kernel looks the whole path up anew. What it then comes by was looked up since the program called,
-  and is right whatever happens meanwhile: the thread is *excused*, once, for that and for where it started from. Not
-  for anything else: it may never have come again, and its next call is another one.
-- So must whatever changes names. There the names by which the kernel has come (`way`) are part of the transaction.
-- open() must see the newest size and data as well, and so must whoever gets a lock: the kernel is told before they are
-  answered. Where the kernel's pages are known to show the newest data, open() lets it keep them (`kept_pages`).
+- The map reports which names and inodes another mount changed (`changed`). A thread sends the kernel notifications
+  about those that it knows (`notifications`). Only that thread does so, since a notification sent from within an
+  operation on the same inode would wait for itself. (A lock that would have to wait too long for it uses a thread of
+  `mapped_pages`.)
+- An idle mount learns nothing. So the same thread polls for changes every `LOOK_EVERY_S`, as long as the kernel may be
+  relying on something, and a little less often while a file is open for reading, since it may be mapped.
+- open() must see the newest state, even though the kernel may have used a cached name. open() queries the newest state,
+  and thereby learns what changed: if the name (or a folder above it) is among the changes, the answer is ESTALE, and
+  the kernel looks up the whole path again. The names it then uses were looked up after the program's call, and are
+  valid whatever happens in the meantime: the thread is *excused* from this check once, for those names and for the
+  folder where it started. It is not excused for anything else: it might never retry, and its next call would be a
+  different one.
+- The same holds for every operation that changes names. There, the names by which the kernel reached the inodes (`way`)
+  become part of the transaction.
+- open() must also see the newest size and data, and so must a program that gets a lock: the kernel is notified before
+  they are answered. If the kernel's pages are known to show the newest data, open() lets it keep them (`kept_pages`).
 
 Knows names and inode numbers; no map, no keys. Threads: any number of callers; `_lock` guards all state and is held
-for moments only. One thread of its own, between `start` and `close`.
+only briefly. It has one thread of its own, between `start` and `close`.
 """
 
 from __future__ import annotations
@@ -38,18 +41,19 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.4
 LOOK_WHILE_OPEN_S: Final = 0.8
-"""The same while a file is open for reading: a program that reads it through a mapping asks for nothing."""
+"""The same while a file is open for reading: a program that reads it through a mapping sends no requests."""
 END_DEADLINE_S: Final = 5.0
 _DEPTH_MAX: Final = 256
 _ROOT: Final = 1
 EXCUSED_FOR_S: Final = 2.0
-"""The kernel tries again at once. What is not used by then is of a call that found no such name the second time."""
+"""The kernel retries immediately. An excuse that is unused after this time belongs to a call that failed with ENOENT on
+its retry."""
 _EXCUSED_MAX: Final = 1000
 
 
 class Excuse:
-    """Of a thread whose last operation was answered with ESTALE: until when it lasts, and for which inodes: those by
-    which it came then, and those that have been looked up since."""
+    """For a thread whose last operation was answered with ESTALE: when the excuse expires, and the inodes it covers:
+    those through which the thread came, and those that have been looked up since."""
 
     __slots__ = ("inos", "until")
 
@@ -60,7 +64,7 @@ class Excuse:
 
 class KernelCaches:
     """See the module. `look` makes the map learn of changes; the kernel relies on an answer for `keeps_s`. `is_mapped`
-    says whether a program may be reading a file without asking."""
+    says whether a program may be reading a file without sending requests."""
 
     def __init__(
         self,
@@ -77,12 +81,12 @@ class KernelCaches:
         self._clock = clock
         self._lock = threading.Lock()
         self._inodes: dict[Name, int] = {}
-        """What the kernel was told to be under each name."""
+        """The inode that the kernel was given for each name."""
         self._names: dict[int, tuple[Name, ...] | set[Name]] = {}
-        """The same, the other way round; also inodes that it knows without a name. A set takes much memory, and only
-        an inode that has several names needs one."""
+        """The inverse mapping; also inodes that the kernel knows without a name. A set takes much memory, so only an
+        inode with several names has one."""
         self._stale: set[int] = set()
-        """Inodes that the kernel may reach by a name which another mount has changed."""
+        """Inodes that the kernel may reach by a name that another mount has changed."""
         self._excused: dict[int, Excuse] = {}
         """By thread."""
         self._pages = KeptPages()
@@ -95,12 +99,12 @@ class KernelCaches:
     # ------------------------------------------------------------------ what the kernel is told
 
     def given(self, parent: int, name: bytes, ino: int) -> None:
-        """The kernel gets this entry. To be called within the read that found it: then what is learnt later comes
-        after it."""
+        """Record that the kernel gets this entry. Call it within the read that found the entry, so that anything learnt
+        later comes after it."""
         self.given_many(parent, ((name, ino),))
 
     def given_many(self, parent: int, found: Iterable[tuple[bytes, int]]) -> None:
-        """The kernel gets these entries of a folder. As `given`."""
+        """Record that the kernel gets these entries of a folder. See `given`."""
         with self._lock:
             for name, ino in found:
                 self._put((parent, name), ino)
@@ -110,7 +114,7 @@ class KernelCaches:
         self.relied_on()
 
     def relied_on(self) -> None:
-        """The kernel gets something that it keeps for a while."""
+        """Record that the kernel gets something that it caches for a while."""
         if self._keeps_s:
             until = self._clock() + self._keeps_s
             begins = self._relies_until < until - self._keeps_s
@@ -119,12 +123,13 @@ class KernelCaches:
                 self._wake.set()
 
     def removed(self, parent: int, name: bytes) -> None:
-        """A name was removed here, and the kernel knows."""
+        """Record that a name was removed through this mount, and that the kernel knows."""
         with self._lock:
             self._take(parent, name)
 
     def moved(self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, exchanged: bool = False) -> None:
-        """A name was changed here, and the kernel has done the same with what it keeps."""
+        """Record that a name was changed through this mount, and that the kernel has updated its cache in the same
+        way."""
         with self._lock:
             source, target = self._take(parent, name), self._take(new_parent, new_name)
             moved = [(source, (new_parent, new_name)), *([(target, (parent, name))] if exchanged else [])]
@@ -133,7 +138,7 @@ class KernelCaches:
                     self._put(at, ino)
 
     def forgotten(self, ino: int, is_known: Callable[[int], bool]) -> None:
-        """The kernel has taken back look-ups; does it still know the inode?"""
+        """Record that the kernel has taken back lookups; `is_known` says whether it still knows the inode."""
         with self._lock:
             if is_known(ino):
                 return
@@ -143,7 +148,7 @@ class KernelCaches:
             self._pages.forget(ino)
 
     def _put(self, at: Name, ino: int) -> None:
-        """The kernel believes this name to be the inode's. With the lock held."""
+        """Record that the kernel associates this name with the inode. Call with the lock held."""
         before = self._inodes.get(at)
         if before == ino:
             return
@@ -175,8 +180,8 @@ class KernelCaches:
             return list(self._names.get(ino, ()))
 
     def tell_of_mode(self, ino: int) -> None:
-        """The mode has changed along with something else, and the kernel does not expect it to: let it ask again. May
-        be called within an operation on the inode."""
+        """Make the kernel ask for the attributes again, since the mode changed as a side effect that it does not
+        expect. May be called within an operation on the inode."""
         try:
             self._notifications.tell_here(ino, is_data=False)
         except OSError as error:
@@ -185,7 +190,7 @@ class KernelCaches:
     # ------------------------------------------------------------------ what others change
 
     def changed(self, changes: Iterable[Changed] | None) -> None:
-        """Another mount changed this; None: perhaps everything. Never blocks."""
+        """Another mount changed these; None: anything may have changed. Never blocks."""
         with self._lock:
             if changes is None:
                 self._pages.all_changed()
@@ -204,7 +209,7 @@ class KernelCaches:
                     self._notifications.add_inode(change.ino, is_data=change.is_data)
 
     def _looked_up(self, ino: int) -> None:
-        """Who comes again may come by this. With the lock held."""
+        """A retrying thread may come through this inode. Call with the lock held."""
         now = self._clock()
         for who, excuse in list(self._excused.items()):
             if excuse.until < now:
@@ -213,25 +218,26 @@ class KernelCaches:
                 excuse.inos.add(ino)
 
     def way(self, who: int, *inos: int) -> Way:
-        """By which names the kernel has come to these inodes, as far as it is known. `who` is the calling thread's
-        number. Raises OSError (ESTALE) if one of the names is no more; then it comes again, by the new ones."""
+        """The names by which the kernel has reached these inodes, as far as they are known. `who` is the calling
+        thread's number. Raises OSError (ESTALE) if one of the names no longer exists; the kernel then retries with new
+        names."""
         with self._lock:
             steps, stale = self._ways(inos)
             excuse = self._excused.pop(who, None)
             if excuse is not None and excuse.until >= self._clock():
-                self._stale -= stale & excuse.inos  # it came the same way again
+                self._stale -= stale & excuse.inos  # it reached the inode by the same names again
                 stale -= excuse.inos
                 steps = [step for step in steps if step[2] not in excuse.inos]
             if not stale:
                 return steps
             if not who:
-                self._stale -= stale  # nobody can tell who comes again
+                self._stale -= stale  # the retry cannot be attributed to a thread
         self.excuse(who, *inos)
         raise posix_error(errno.ESTALE)
 
     def _ways(self, inos: Iterable[int]) -> tuple[list[Step], set[int]]:
-        """The names by which the kernel has come to these, and which inodes it has come to by a name that is no more.
-        With the lock held."""
+        """The names by which the kernel has reached these inodes, and the inodes that it reached by a name that no
+        longer exists. Call with the lock held."""
         steps: list[Step] = []
         stale: set[int] = set()
         for ino in inos:
@@ -239,20 +245,20 @@ class KernelCaches:
         return steps, stale
 
     def _climb(self, ino: int, steps: list[Step], stale: set[int]) -> None:
-        """Add the names from the inode upwards, and who of them is stale. With the lock held."""
+        """Add the names from the inode upwards, and the inodes among them that are stale. Call with the lock held."""
         for _ in range(_DEPTH_MAX):
             if ino in self._stale:
                 stale.add(ino)
             names = self._names.get(ino, ())
-            if len(names) != 1:  # it has none that is known, or it cannot be told which
+            if len(names) != 1:  # no known name, or several: the one that was used is unknown
                 return
             ((parent, name),) = names
             steps.append((parent, name, ino))
             ino = parent
 
     def excuse(self, who: int, *inos: int) -> None:
-        """This thread, which had come to these inodes, was answered with ESTALE. It comes again: from where it started,
-        by names that it looks up now."""
+        """Record that this thread, which had reached these inodes, was answered with ESTALE. It retries from where it
+        started, with names that it looks up now."""
         with self._lock:
             if who:
                 if len(self._excused) >= _EXCUSED_MAX:
@@ -262,8 +268,8 @@ class KernelCaches:
                 self._excused[who] = Excuse(passed, self._clock() + EXCUSED_FOR_S)
 
     def opened(self, ino: int, who: int) -> None:
-        """The newest state was looked at, to open the inode: can the kernel have come to it by a name that is no more,
-        or does it believe in attributes that are old? Raises OSError (ESTALE)."""
+        """Check, once the newest state has been queried for opening the inode, whether the kernel may have reached it
+        by a name that no longer exists, or may have stale attributes. Raises OSError (ESTALE)."""
         self.way(who, ino)
         if not self._notifications.told(ino):
             self._notifications.tell_here(ino, is_data=False)
@@ -271,9 +277,9 @@ class KernelCaches:
     # ------------------------------------------------------------------ pages
 
     def keeps_pages(self, ino: int, handle: int, *, are_stored: bool, are_noticed: Callable[[], bool]) -> bool:
-        """The file was opened in its newest state, and nothing is answered yet. Return whether the kernel may keep its
-        pages. `are_stored`: nothing that was written here waits to be saved, which might be lost. `are_noticed`:
-        whether this mount must see that they are read."""
+        """Return whether the kernel may keep the file's pages. Call after the file was opened in its newest state,
+        before the answer. `are_stored`: no data written here is waiting to be saved, which might be lost.
+        `are_noticed`: whether this mount must see the reads."""
         if not are_stored:
             return False
         is_left_alone = self._pages.is_current(ino) and not are_noticed()
@@ -295,9 +301,10 @@ class KernelCaches:
                 self._pages.changed(ino)
 
     def locked(self, ino: int, then: Callable[[], None], later: Callable[[Callable[[], None]], None]) -> None:
-        """Somebody is about to get a lock on the file, which others have changed. Calls `then` when the kernel has
-        dropped its pages. Where that takes long, `later` gets the rest to do, on a thread that serves no requests: the
-        kernel may be waiting for requests to be answered, and all threads that do so could end up waiting here."""
+        """Call `then` once the kernel has dropped its pages of a file that others have changed, because a program is
+        about to get a lock on it. If that takes long, `later` does the rest on a thread that serves no requests: the
+        kernel may be waiting for requests to be answered, and all threads that answer them could end up waiting
+        here."""
         self._notifications.add_inode(ino, is_data=True)
         if self._notifications.told(ino):
             then()
@@ -308,7 +315,7 @@ class KernelCaches:
         try:
             self._notifications.tell_here(ino, is_data=True)
         except OSError as error:
-            log.warning("inode %d: the kernel keeps what it has of it: %s", ino, error)
+            log.warning("inode %d: the kernel keeps its cached data: %s", ino, error)
         then()
 
     # ------------------------------------------------------------------ the thread
@@ -318,7 +325,7 @@ class KernelCaches:
         self._thread.start()
 
     def close(self) -> None:
-        """End: nothing is sent any more, so that the device may be closed."""
+        """End: nothing is sent from now on, so that the device may be closed."""
         self._stopping = True
         self._notifications.end()
         self._wake.set()
@@ -326,7 +333,7 @@ class KernelCaches:
             self._thread.join(END_DEADLINE_S)
 
     def next_look_s(self) -> float | None:
-        """How long the thread waits until it looks for changes; None: nobody needs to know of any."""
+        """How long the thread waits before it polls for changes; None: no changes need to be known."""
         if self._clock() < self._relies_until:
             return LOOK_EVERY_S
         return LOOK_WHILE_OPEN_S if self._is_mapped() else None
@@ -339,10 +346,10 @@ class KernelCaches:
                 self._wake.clear()
                 self.notify()
             except Exception:
-                log.exception("looking for changes failed in a way nobody foresaw; it goes on")
+                log.exception("looking for changes failed unexpectedly; it goes on")
 
     def look(self) -> None:
-        """Let the map learn what others have changed."""
+        """Make the map learn what others have changed."""
         try:
             self._look()
         except (DfsError, OSError) as error:

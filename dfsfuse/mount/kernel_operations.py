@@ -1,23 +1,24 @@
-"""What the kernel asks, answered by the Vfs: both know inodes, so an operation is a line or two.
+"""The kernel's requests, served by the Vfs: both identify files by inodes, so an operation is a line or two.
 
 Knows values of `dfsfuse.fusekernel` and the Vfs; knows neither /dev/fuse (`kernel_session`) nor servers. An inode
-number means the same file for ever, so that hard links are one inode with one cache. Each entry that is given counts as
-one look-up, and the Vfs holds the inode until the kernel has forgotten all of them.
+number means the same file for ever, so that hard links are one inode with one cache. Each entry given to the kernel
+counts as one lookup, and the Vfs holds the inode until the kernel has forgotten all of them.
 
-An inode that is gone all the same (another mount removed it) is ESTALE, not ENOENT: the kernel then looks the path up
-once more, past its cache, and finds what the other mount has put in its place. So a file that is replaced by rename is
-never missing.
+If an inode is gone all the same (another mount removed it), the answer is ESTALE, not ENOENT: the kernel then looks up
+the path again, bypassing its cache, and finds what the other mount has put in its place. So a file that is replaced by
+rename is never missing.
 
 The kernel leaves it to us to clear setuid and setgid when a file's owner or content changes (HANDLE_KILLPRIV_V2);
-otherwise it would ask for `security.capability` before each write. It tells who may keep them with a write and a
-truncation; of fallocate(2) it tells only who called. It keeps the old mode until it is told to ask again. The bits go
-before the content changes, or with it: what comes afterwards may fail, or its program be let go.
+otherwise it would ask for `security.capability` before each write. For a write and a truncation it says whether the
+caller may keep them; for fallocate(2) it only says who called. It caches the old mode until it is told to ask again.
+The bits are cleared before the content changes, or together with it: whatever comes afterwards may fail, or its program
+may be released.
 
-Whoever closes a file has its data saved by `flush` and `release`, which may be done again while servers are away
-(`waiting`); his locks end in `flushed` and `released`, when that has succeeded or is given up.
+When a file is closed, `flush` and `release` save its data, and may be repeated while servers are down (`waiting`); the
+closing program's locks end in `flushed` and `released`, when saving has succeeded or was given up.
 
-Whoever ends an exclusive lock, or makes it a shared one, may have written through a mapping: the kernel is made to hand
-that over first (`mapped_pages`), on another thread, and the lock is answered from there.
+A program that releases an exclusive lock, or makes it a shared one, may have written through a mapping: the kernel is
+first made to hand over that data (`mapped_pages`), on another thread, which then answers the lock request.
 
 Threads: called by many at once; no state.
 """
@@ -66,7 +67,7 @@ from dfsfuse.vfs.vfs import Vfs
 
 
 class _KnownInode:
-    """What is done here is done to an inode that the kernel has: if it is not there, it is stale."""
+    """A context for operations on an inode that the kernel has: if it does not exist, it is stale."""
 
     def __enter__(self) -> None:
         pass
@@ -82,9 +83,9 @@ _KNOWN_INODE: Final = _KnownInode()
 
 
 class _Way:
-    """By which names the kernel has come to these inodes, which it may have kept though they are no more: they become
-    part of the transaction. With ESTALE it comes again, by names that it has just looked up. Without `is_asked_for`,
-    only that is noted."""
+    """A context with the names by which the kernel has reached these inodes, which it may have cached although they no
+    longer exist: they become part of the transaction. After ESTALE it retries, with names that it has just looked up.
+    Without `is_asked_for`, only ESTALE is recorded."""
 
     __slots__ = ("_caches", "_inos", "_is_asked_for", "_pid")
 
@@ -107,7 +108,7 @@ class _Way:
 
 
 class _ChangesContent:
-    """A change of a file's content: whatever comes of it, the kernel's pages may be old afterwards."""
+    """A context for changes of a file's content: whatever the outcome, the kernel's pages may be stale afterwards."""
 
     __slots__ = ("_caches", "_ino")
 
@@ -126,8 +127,8 @@ class _ChangesContent:
 
 
 class KernelOperations(Operations):
-    """The operations. Time-outs: for how long the kernel relies on a name, on attributes, on there being no such name
-    without asking; another mount's changes show up that much later."""
+    """The operations. Timeouts: how long the kernel relies on a name, on attributes, or on the absence of a name
+    without asking; another mount's changes become visible that much later."""
 
     def __init__(
         self,
@@ -142,20 +143,20 @@ class KernelOperations(Operations):
         self._attributes_timeout_s = attributes_timeout_s
         self._negative_timeout_s = negative_timeout_s
         self.caches: KernelCaches | None = None
-        """Told what the kernel keeps, if there is one."""
+        """Keeps track of what the kernel caches, if there is one."""
         self.mapped: MappedPages | None = None
-        """Collects what was written through mappings, if there is one."""
+        """Collects data written through mappings, if there is one."""
         self.writes_directly = False
-        """Whether the kernel drops the pages that a write past its cache makes old: from Linux 6.6 on."""
+        """Whether the kernel drops the pages that an uncached write makes stale: from Linux 6.6 on."""
 
     def _entry(self, parent: int, name: bytes, attributes: Attributes) -> Entry:
-        """Something that was made here."""
+        """The entry for something that was created here."""
         if self.caches is not None:
             self.caches.given(parent, name, attributes.ino)
         return self._timed_entry(attributes)
 
     def _timed_entry(self, attributes: Attributes) -> Entry:
-        # Where a symbolic link leads decides what open() opens, and that must be the newest: it is asked for each time.
+        # The target of a symbolic link decides what open() opens, and must be the newest: the kernel asks each time.
         entry_timeout_s = 0.0 if stat.S_ISLNK(attributes.mode) else self._entry_timeout_s
         return Entry(attributes, entry_timeout_s, self._attributes_timeout_s, attributes.generation)
 
@@ -170,14 +171,14 @@ class KernelOperations(Operations):
         return _Way(self.caches, context.pid, *inos)
 
     def _way_to_file(self, context: Context, ino: int, handle: int | None = None) -> _Way | nullcontext[Way]:
-        """The same for what may be done by a descriptor too. Then the names do not matter; and since the kernel does
-        not say which it was, they do not either while anybody has the file open."""
+        """The same for operations that may also go through a descriptor. Then the names do not matter; and since the
+        kernel does not say which it was, they do not matter either while any program has the file open."""
         if handle is not None or self._vfs.is_open(ino):
             return nullcontext(())
         return self._way(context, ino)
 
     def _excused(self, context: Context, *inos: int) -> _Way:
-        """Whoever gets ESTALE here comes again; now it has come to these inodes."""
+        """A context for operations whose ESTALE makes the kernel retry; it has now reached these inodes."""
         return _Way(self.caches, context.pid, *inos, is_asked_for=False)
 
     def _changing_content(self, ino: int) -> _ChangesContent:
@@ -258,7 +259,7 @@ class KernelOperations(Operations):
     def setattr(self, context: Context, ino: int, changes: Changes, handle: int | None) -> TimedAttributes:
         if isinstance(changes.mtime_ns, int) and self._may_have_mapped(context, ino):
             assert self.mapped is not None
-            self.mapped.collect_within(ino)  # what was written before is not to change the time that is being set
+            self.mapped.collect_within(ino)  # data written before must not change the time that is being set
         mode = changes.mode
         if mode is None and (changes.kill_privileges or changes.uid is not None or changes.gid is not None):
             mode = self._mode_without_privileges(
@@ -280,8 +281,8 @@ class KernelOperations(Operations):
             return self._timed(self._vfs.setattr(ino, wanted, handle, way=way))
 
     def _mode_without_privileges(self, context: Context, ino: int, *, is_capable: bool = False) -> int | None:
-        """The mode that the file must get when somebody else may have changed it; None: it may stay. Setgid of a file
-        that its group may not execute stays if the caller is in the group, or may do what he likes."""
+        """The mode that the file must get when another user may have changed it; None: unchanged. Setgid of a file that
+        its group may not execute stays if the caller is in the group, or is privileged."""
         with _KNOWN_INODE:
             found = self._vfs.getattr(ino)
         mode = found.mode
@@ -300,20 +301,20 @@ class KernelOperations(Operations):
                 self.caches.tell_of_mode(ino)
 
     def _check_locks(self, ino: int) -> None:
-        """Raises OSError (EIO) if what is about to change the file's data believes in locks that were lost."""
+        """Raise OSError (EIO) if the program about to change the file's data relies on locks that were lost."""
         if self.caches is None:
             self._vfs.locks.check(ino)
         else:
             self._vfs.locks.check(ino, partial(self.caches.names, ino))
 
     def _may_have_mapped(self, context: Context, ino: int) -> bool:
-        """Whether the calling process may have written to the file through a mapping that is not saved yet."""
+        """Whether the calling process may have unsaved writes to the file through a mapping."""
         return self.mapped is not None and self._vfs.may_be_mapped(ino) and self.mapped.may_have(context.pid, ino)
 
     def getxattr(self, context: Context, ino: int, name: bytes) -> bytes:
         if name.startswith((b"security.", b"system.")):
-            # `ls -l` asks for ACLs of each file, and the kernel for capabilities: we keep neither, and say so without
-            # a look at the inode.
+            # `ls -l` asks for each file's ACLs, and the kernel for capabilities: we store neither, and say so without
+            # reading the inode.
             number = errno.ENODATA if name.startswith(b"security.") else errno.EOPNOTSUPP
             raise posix_error(number)
         with _KNOWN_INODE:
@@ -348,8 +349,9 @@ class KernelOperations(Operations):
     def create(
         self, context: Context, parent: int, name: bytes, mode: int, flags: int, umask: int
     ) -> tuple[Entry, Opened]:
-        """Only what is not there. The kernel has just looked, and believes that it makes the file: it would check no
-        permission. With ESTALE it looks again, finds what another mount has made meanwhile, and opens that."""
+        """Create the file only if the name does not exist. The kernel has found no such name, so it expects a new file
+        and would check no permission. With ESTALE it looks again, finds what another mount has created in the meantime,
+        and opens that."""
         with self._way(context, parent) as way:
             try:
                 attributes, handle = self._vfs.create(
@@ -394,15 +396,16 @@ class KernelOperations(Operations):
         return handle
 
     def _answer(self, handle: int, flags: int, *, keeps_pages: bool = False) -> Opened:
-        """Appended records are written past the kernel's cache: there they would be cut at the borders of pages. So is
-        what somebody writes who cannot read: it is not copied once more, and memory that a program has never touched
-        does not come in thousands of pieces."""
+        """Appended records bypass the kernel's cache, which would split them at page boundaries. So do writes through a
+        descriptor that cannot read: they are not copied once more, and memory that a program has never touched does not
+        arrive in thousands of pieces."""
         is_direct = flags & os.O_APPEND or (self.writes_directly and flags & os.O_ACCMODE == os.O_WRONLY)
         answer = wire.FOPEN_DIRECT_IO if is_direct else 0
         return Opened(handle, answer | wire.FOPEN_KEEP_CACHE if keeps_pages else answer)
 
     def _opened(self, context: Context, ino: int) -> None:
-        """The newest state has been looked at: is it still what has the name by which it is being opened?"""
+        """Check, once the newest state is known, whether the name by which the inode is being opened still leads to
+        it."""
         if self.caches is not None:
             self.caches.opened(ino, context.pid)
 
@@ -427,7 +430,7 @@ class KernelOperations(Operations):
             return self._vfs.write(handle, offset, data, append=append)
 
     def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
-        if context.uid != 0:  # the kernel does not say whether he may keep them
+        if context.uid != 0:  # the kernel does not say whether the caller may keep them
             self._kill_privileges(context, ino)
         self._check_locks(ino)
         with self._changing_content(ino):
@@ -439,7 +442,8 @@ class KernelOperations(Operations):
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:
         if self.caches is not None:
             self.caches.closing(handle)
-        self._vfs.locks.closing(ino, owner)  # first: what `flush` raises was perhaps lost, and is told only once
+        # first: an error raised by `flush` may be a loss, which is reported only once
+        self._vfs.locks.closing(ino, owner)
         self._vfs.flush(handle)
 
     def flushed(self, context: Context, ino: int, owner: int) -> None:
@@ -487,7 +491,7 @@ class KernelOperations(Operations):
             self._set_lock(ino, request, reply, wait=wait)
 
     def _collect_and_set_lock(self, ino: int, request: LockRequest, reply: Reply, *, wait: bool) -> None:
-        """On a thread of `mapped`."""
+        """Runs on a thread of `mapped`."""
         assert self.mapped is not None
         try:
             self.mapped.collect(ino)
@@ -532,7 +536,7 @@ class KernelOperations(Operations):
 
 
 def _unnoted(_: Sequence[tuple[bytes, int]]) -> None:
-    """Nobody is told what the kernel gets."""
+    """Record nothing about what the kernel gets."""
 
 
 def _lock(request: LockRequest) -> locks.Lock:

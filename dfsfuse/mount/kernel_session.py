@@ -1,6 +1,7 @@
-"""One mount by the kernel binding: mounted, served, unmounted. Knows options and `dfsfuse.fusekernel`; no file system.
+"""One mount with the kernel binding: mounting, serving, unmounting. Knows options and `dfsfuse.fusekernel`; no file
+system.
 
-The mount is served by threads of the session; the thread that calls `serve` waits for the end.
+The session's threads serve the mount; the thread that calls `serve` waits for the end.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ log = logging.getLogger(__name__)
 
 READ_AHEAD_KIB: Final = 2048
 THREADS_MAX: Final = 32
-"""So many operations may wait for the servers at a time."""
+"""Maximum number of operations that may wait for the servers at a time."""
 WAITING_THREADS_MAX: Final = 4 * THREADS_MAX
-"""The same with `-o wait`, where those that were being made durable when the servers went wait with their thread."""
+"""The same with `-o wait`, where operations that were being made durable when the servers went down wait with their
+threads."""
 _DIRECT_IO_ALLOW_MMAP: Final = 1 << 36
-"""From Linux 6.6 on, and not in the headers of Debian 12: files that are written past the cache can be mapped too, and
-such a write drops the pages that it makes old."""
+"""From Linux 6.6 on, and not in the headers of Debian 12: files that are written past the cache can also be mapped, and
+such a write drops the pages that it makes stale."""
 _FLAGS: Final = (
     DEFAULT_FLAGS | wire.FUSE_HANDLE_KILLPRIV_V2 | wire.FUSE_POSIX_LOCKS | wire.FUSE_FLOCK_LOCKS | _DIRECT_IO_ALLOW_MMAP
 )
@@ -45,7 +47,8 @@ _MOUNT_FLAGS: Final = frozenset("ro noexec sync dirsync noatime".split())
 
 
 def mount_options(fuse: Mapping[str, str | bool]) -> mounting.MountOptions:
-    """What mount(2) or fusermount3 gets of the options after -o. Devices and setuid need to be asked for."""
+    """The arguments for mount(2) or fusermount3 from the options after -o. Devices and setuid must be requested
+    explicitly."""
     flags = {word for word in _MOUNT_FLAGS if fuse.get(word)}
     flags |= {"nodev"} if not fuse.get("dev") else set()
     flags |= {"nosuid"} if not fuse.get("suid") else set()
@@ -61,7 +64,7 @@ def mount_options(fuse: Mapping[str, str | bool]) -> mounting.MountOptions:
 
 
 def write_size(wanted_bytes: int) -> int:
-    """The nearest size of write requests that the kernel takes: whole pages, up to its limit."""
+    """The nearest size of write requests that the kernel accepts: whole pages, up to its limit."""
     pages = min(max(wanted_bytes, PAGE_BYTES), Settings.max_write_bytes) // PAGE_BYTES
     return pages * PAGE_BYTES
 
@@ -79,8 +82,8 @@ def operations_of(vfs: Vfs, fuse: Mapping[str, str | bool]) -> KernelOperations:
 def connect(
     operations: KernelOperations, vfs: Vfs, device: Device, fuse: Mapping[str, str | bool]
 ) -> tuple[KernelCaches, MappedPages]:
-    """What makes the kernel forget, and hand over, once there is a device to tell it by; the caller starts and closes
-    them."""
+    """The objects that make the kernel forget and hand over data, once there is a device to notify it through; the
+    caller starts and closes them."""
     keeps_s = max(float(fuse.get(f"{what}_timeout", 0)) for what in ("entry", "attr"))
     caches = operations.caches = KernelCaches(vfs.look_for_changes, device, keeps_s, is_mapped=vfs.is_any_read)
     mapped = operations.mapped = MappedPages(device)
@@ -90,7 +93,8 @@ def connect(
 
 
 def patience_of(vfs: Vfs, wait_s: float) -> Patience:
-    """Which requests wait for servers to return, and until when (`waiting`); and who is let go while servers stall."""
+    """Which requests wait for servers to return, and until when (`waiting`); and which programs are released while
+    servers stall."""
     waiting = Waiting(wait_s, vfs.all_servers_answer, callers.is_ending)
     return Patience(
         waiting.may_wait_s,
@@ -104,7 +108,8 @@ def patience_of(vfs: Vfs, wait_s: float) -> Patience:
 
 
 class KernelSession:
-    """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if it cannot be. `eio`: what programs get for EIO."""
+    """A mount of `vfs` at `mountpoint`. Raises `FuseMissingError` if that is impossible. `eio`: the number that
+    programs get for EIO."""
 
     def __init__(
         self,
@@ -143,7 +148,7 @@ class KernelSession:
         self._caches, self._mapped = connect(operations, vfs, self._session.device, fuse)
 
     def serve(self, on_ready: Callable[[], None]) -> None:
-        """Until it is unmounted or cut off. `on_ready` is called when the mount works."""
+        """Serve until it is unmounted or cut off. `on_ready` is called when the mount works."""
         with self._mount:
             try:
                 agreed = self._session.negotiate()
@@ -165,7 +170,7 @@ class KernelSession:
                 self._caches.close()
 
     def cut_off(self) -> None:
-        """Programs that still use the mount get errors from now on; `serve` returns."""
+        """Give errors to programs that still use the mount, and make `serve` return."""
         self._session.cut_off()
 
     def _give_up(self) -> None:

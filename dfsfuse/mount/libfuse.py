@@ -1,8 +1,9 @@
-"""What this machine has of FUSE: libfuse2 for fusepy, /dev/fuse, fusermount. Says what is missing and how to get it.
+"""Finds the parts of FUSE on this machine: libfuse2 for fusepy, /dev/fuse, fusermount. Says what is missing and how to
+get it.
 
-fusepy speaks libfuse's version 2 interface only. It would load whatever `libfuse` the linker finds first, and some
-machines have several, so the library is named in full here, before fusepy is imported (on Linux; elsewhere fusepy knows
-better). Imports nothing of fusepy itself. No threads.
+fusepy speaks only libfuse's version 2 interface. It would load whichever `libfuse` the linker finds first, and some
+machines have several, so the library is named in full here, before fusepy is imported (on Linux; elsewhere fusepy's own
+choice is better). Imports nothing of fusepy itself. No threads.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ LIBRARY = "libfuse.so.2"
 LIBRARY_VARIABLE = "FUSE_LIBRARY_PATH"
 DEVICE = Path("/dev/fuse")
 SIGACTION_BYTES = 256
-"""Room for a `struct sigaction`, on every system."""
+"""Size that is sufficient for a `struct sigaction` on every system."""
 INSTALL_COMMAND = "apt-get install fuse3 libfuse2"
 
 
 def require(device: Path = DEVICE, *, library: bool = True) -> None:
-    """Make sure that one can mount, and with `library` that fusepy can be imported. Raises `FuseMissingError`."""
+    """Check that mounting is possible, and with `library` that fusepy can be imported. Raises `FuseMissingError`."""
     if library:
         load_library()
     if sys.platform != "linux":
@@ -47,15 +48,15 @@ def require(device: Path = DEVICE, *, library: bool = True) -> None:
     uid = os.getuid()
     try:
         pwd.getpwuid(uid)
-    except KeyError as error:  # all that fusermount3 says is "could not determine username"
+    except KeyError as error:  # fusermount3 itself only says "could not determine username"
         raise FuseMissingError(
-            f"fusermount3 mounts for users in the passwd database only, and user number {uid} is not there. "
+            f"fusermount3 mounts only for users in the passwd database, and user number {uid} is not in it. "
             f"Add it as root (useradd -u {uid} NAME), or mount as root, for all users."
         ) from error
 
 
 def load_library() -> ctypes.CDLL | None:
-    """libfuse2, where it is our choice (Linux). Later fusepy loads the same. Raises `FuseMissingError`."""
+    """Load libfuse2, where it is our choice (Linux). fusepy later loads the same. Raises `FuseMissingError`."""
     if sys.platform != "linux":
         return None
     name = os.environ.setdefault(LIBRARY_VARIABLE, LIBRARY)
@@ -66,7 +67,7 @@ def load_library() -> ctypes.CDLL | None:
 
 
 def copy_handler(source: int, target: int) -> None:
-    """Let the signal `target` do what `source` does now: libfuse's handler, when libfuse has put one there."""
+    """Give the signal `target` the handler that `source` has now: libfuse's, once libfuse has installed it."""
     library = ctypes.CDLL(None, use_errno=True)
     action = ctypes.create_string_buffer(SIGACTION_BYTES)
     if library.sigaction(source, None, action) or library.sigaction(target, action, None):
@@ -74,7 +75,7 @@ def copy_handler(source: int, target: int) -> None:
 
 
 def fusermount() -> str | None:
-    """The helper by which users who are not root mount and unmount."""
+    """The helper with which users other than root mount and unmount."""
     return shutil.which("fusermount3") or shutil.which("fusermount")
 
 

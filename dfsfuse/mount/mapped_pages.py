@@ -1,17 +1,17 @@
-"""What programs write through shared mappings, and making the kernel hand it over.
+"""Makes the kernel hand over data that programs have written through shared mappings.
 
-A page that is written to through a mapping stays dirty in the kernel until it thinks of it, a file is closed, or
-somebody calls msync(2). The mount learns nothing of it: not that the file is mapped, nor that it was written to. On a
-local disk that is enough. Here others are owed it at certain moments, above all when a lock ends under which it was
-written.
+A page that is written through a mapping stays dirty in the kernel until the kernel writes it back, a file is closed, or
+a program calls msync(2). The mount learns nothing of it: neither that the file is mapped, nor that it was written to.
+On a local disk that is enough. Here, other mounts must get the data at certain moments, above all when the lock under
+which it was written is released.
 
-A notification that a file's pages are old makes the kernel write the dirty ones first, a WRITE for each run of them.
-Then all pages are dropped and must be read again, so it is sent only if the process may have mapped the file, which
-/proc tells; a process that cannot be looked at may have.
+A notification that a file's pages are stale makes the kernel write the dirty ones first, one WRITE for each run of
+them. Then all pages are dropped and must be read again, so it is sent only if the process may have mapped the file,
+which /proc says; a process that cannot be examined may have.
 
-The notification waits for the WRITEs, and they need a thread of the session. So it is never sent by one of those:
-`later` and `collect_within` have threads of their own (they are started when needed). While it is on its way nothing of
-the file may be locked here. Threads: any number of callers; no other state.
+The notification waits for the WRITEs, and they need a thread of the session. So it is never sent from one of those:
+`later` and `collect_within` use separate threads (started when needed). While it is under way no lock on the file may
+be held here. Threads: any number of callers; no other state.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from dfsfuse.mount.notifications import Device
 log = logging.getLogger(__name__)
 
 THREADS_MAX: Final = 8
-"""At most so many files at a time."""
+"""Maximum number of files at a time."""
 PATIENCE_S: Final = 2.0
-"""For at most so long a request waits whose answer cannot come later."""
+"""Maximum time that a request waits whose answer cannot be deferred."""
 
 
 def maps_of(pid: int) -> bytes | None:
-    """What a process (or a thread) has mapped, as the kernel tells it; None if it does not."""
+    """The mappings of a process (or a thread), as the kernel reports them; None if it does not."""
     try:
         return Path(f"/proc/{pid}/maps").read_bytes()
     except OSError:
@@ -43,8 +43,8 @@ def maps_of(pid: int) -> bytes | None:
 
 
 def shows(maps: bytes, ino: int) -> bool:
-    """Whether an inode with this number is mapped to be shared, in a file system without a device of its own. Whether
-    that is ours is not looked at: one of another mount is a notification too many, and no more."""
+    """Whether an inode with this number has a shared mapping, in a file system without its own device. Whether that
+    file system is ours is not checked: for one of another mount, the only harm is an unnecessary notification."""
     return re.search(rb"s [0-9a-f]+ 00:[0-9a-f]+ %d\s" % ino, maps) is not None
 
 
@@ -57,28 +57,28 @@ class MappedPages:
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="mapped-pages")
 
     def may_have(self, pid: int, ino: int) -> bool:
-        """Whether the process may have written to the file through a mapping. 0: it is not known which process."""
+        """Whether the process may have written to the file through a mapping. `pid` 0: the process is unknown."""
         maps = self._maps(pid) if pid else None
         return maps is None or shows(maps, ino)
 
     def collect(self, ino: int) -> None:
-        """Make the kernel hand over what it has of the file. Never on a thread of the session."""
+        """Make the kernel hand over its data of the file. Never on a thread of the session."""
         try:
             self._device.inval_inode(ino)
         except OSError as error:
-            log.warning("inode %d: the kernel keeps what was written through a mapping: %s", ino, error)
+            log.warning("inode %d: data written through a mapping was not collected from the kernel: %s", ino, error)
 
     def later(self, work: Callable[[], None]) -> None:
-        """Call this on another thread; it may collect."""
+        """Call `work` on another thread; it may collect."""
         self._threads.submit(work)
 
     def collect_within(self, ino: int, seconds: float = PATIENCE_S) -> None:
-        """Have it collected, and wait for that, but not for ever."""
+        """Collect on another thread, and wait for that, but only for a limited time."""
         try:
             self._threads.submit(self.collect, ino).result(seconds)
         except NotInTimeError:
-            log.warning("inode %d: what was written through a mapping is not here after %g s", ino, seconds)
+            log.warning("inode %d: data written through a mapping has not arrived after %g s", ino, seconds)
 
     def close(self) -> None:
-        """Nothing more is begun; what is under way ends with the mount."""
+        """Start nothing new; work under way ends with the mount."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,10 +1,9 @@
-"""The kernel's table of mounts, /proc/PID/mountinfo (proc(5)), read as what it is: bytes that anybody may have chosen.
+"""The kernel's table of mounts, /proc/PID/mountinfo (proc(5)), parsed as bytes that any user may have chosen.
 
-Invariants: a line ends at a newline byte and at nothing else, a field at a blank byte, since the kernel writes blanks,
+Invariants: a line ends at a newline byte and nothing else, a field at a space byte, since the kernel writes spaces,
 tabs, newlines and backslashes within a field as three octal digits, and nothing else is special: a carriage return, a
-no-break space and bytes that are not UTF-8 stand there as they are. Fields may be empty. A line that does not have
-this form (a driver's own text may) is left out, and the others count. Paths come out as `os.fsdecode` makes them.
-
+no-break space and bytes that are not UTF-8 appear unchanged. Fields may be empty. A line that does not have this form
+(a driver's own text may not) is skipped, without affecting the others. Paths are returned as `os.fsdecode` makes them.
 Touches no mount. No threads, no state.
 """
 
@@ -20,7 +19,7 @@ from typing import Final
 MOUNT_TABLE: Final = Path("/proc/self/mountinfo")
 FILE_SYSTEM_TYPE: Final = "fuse.dfs"
 _OPTIONAL_FROM: Final = 6
-"""From this field on there are any number of optional fields, until one that is `-`."""
+"""Index from which there are any number of optional fields, until one that is `-`."""
 _ESCAPED: Final = re.compile(rb"\\([0-3][0-7]{2})")
 
 
@@ -36,14 +35,14 @@ class Mount:
     type: str
     source: str
     owner: int | None = None
-    """The user number of the one who mounted it, if it is a FUSE mount."""
+    """The number of the user who mounted it, if it is a FUSE mount."""
     automounter: int | None = None
-    """If it is autofs's place for a mount: the process group that may touch it, and mounts over it when it is used. All
-    others wait there for that."""
+    """If this is a mountpoint of autofs: the process group that may touch it, and that mounts over it on demand. All
+    other processes wait there for that."""
 
     @property
     def is_ours(self) -> bool:
-        """Whether dfsfuse has mounted it."""
+        """Whether dfsfuse mounted it."""
         return self.type == FILE_SYSTEM_TYPE
 
 
@@ -87,7 +86,8 @@ def _unescape(field: bytes) -> str:
 
 
 def topmost(mounts: Iterable[Mount], mountpoint: str) -> Mount | None:
-    """The mount that shows at `mountpoint`, of those that lie one over the other there; None if there is none."""
+    """The mount that is visible at `mountpoint`, of those that are mounted over each other there; None if there is
+    none."""
     found = [mount for mount in mounts if mount.mountpoint == mountpoint]
     covered = {mount.parent for mount in found}
     shown = [mount for mount in found if mount.id not in covered]

@@ -1,8 +1,8 @@
 """Where something may be mounted, and what is mounted there now.
 
-Knows the kernel's table (`mount_table`) and what a folder looks like; knows nothing of servers or files. Never touches
-a mount whose process may hang: paths are resolved up to the folder that holds the mountpoint, the rest is looked up in
-the kernel's table, and whether a mount is stale is asked by a process of its own. No threads, no state.
+Knows the kernel's table (`mount_table`) and the properties of a folder; knows nothing about servers or files. Never
+touches a mount whose process may hang: paths are resolved up to the folder that contains the mountpoint, the rest is
+looked up in the kernel's table, and a separate process checks whether a mount is stale. No threads, no state.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ try:
 except OSError as error:
     sys.exit(error.errno)
 """
-"""Unlike attributes, the kernel keeps nothing of this."""
+"""Unlike attributes, the kernel does not cache this."""
 
 
 def mounted_at(mountpoint: Path, table: Path = MOUNT_TABLE) -> Mount | None:
-    """The topmost mount at `mountpoint` (as `absolute` gives it), or None."""
+    """The topmost mount at `mountpoint` (as returned by `absolute`), or None."""
     return mount_table.topmost(mount_table.read(table), os.fspath(mountpoint))
 
 
 def absolute(mountpoint: Path) -> Path:
     """The path under which the kernel's table lists `mountpoint`, without touching what is mounted on it.
 
-    Raises `MountpointError` if it is relative to a folder that is gone.
+    Raises `MountpointError` if the path is relative to a folder that has been removed.
     """
     try:
         path = Path(os.path.normpath(mountpoint.absolute()))
@@ -59,39 +59,40 @@ def _is_link(path: Path) -> bool:
 
 
 def is_stale(mountpoint: Path, timeout_s: float = STALE_TIMEOUT_S) -> bool:
-    """Is the process behind this FUSE mount gone? (Every access says "Transport endpoint is not connected".) One that
-    does not answer by the deadline is there, and may go on."""
+    """Whether the process behind this FUSE mount is gone, so that every access fails with "Transport endpoint is not
+    connected". A mount that does not answer by the deadline has a process, which may recover."""
     answer = children.run([sys.executable, "-I", "-S", "-c", _STATVFS, os.fspath(mountpoint)], timeout_s)
     return answer is not None and answer[0] in {errno.ENOTCONN, errno.ECONNABORTED}
 
 
 def check(mountpoint: Path, *, allow_nonempty: bool = False) -> None:
-    """Make sure that one can mount here. Raises `MountpointError` that says what is wrong and what to do."""
+    """Check that mounting is possible here. Raises `MountpointError` with what is wrong and what to do."""
     mount = mounted_at(mountpoint)
     if mount is not None and mount.automounter is not None:
-        if mount.automounter != os.getpgrp():  # whoever asks for it in another one waits for the mount that we make
+        if mount.automounter != os.getpgrp():  # processes in other groups wait for the mount that we are making
             raise MountpointError(
-                f"{mountpoint}: {mount.source} (autofs) mounts here when the folder is used. Use it, or take another."
+                f"{mountpoint}: {mount.source} (autofs) mounts here on demand. Use that mount, or choose another "
+                "folder."
             )
     elif mount is not None:
         what = "dfsfuse" if mount.is_ours else f"{mount.source} ({mount.type})"
         typed = shlex.quote(os.fspath(mountpoint))
-        advice = f" Unmount it first: dfsmount -u {typed}" if mount.is_ours else " Take another folder."
+        advice = f" Unmount it first: dfsmount -u {typed}" if mount.is_ours else " Choose another folder."
         raise MountpointError(f"{mountpoint}: {what} is already mounted here.{advice}")
     try:
         status = mountpoint.lstat()
     except FileNotFoundError:
-        raise MountpointError(f"{mountpoint}: there is no such folder. Make it first: mkdir {mountpoint}") from None
+        raise MountpointError(f"{mountpoint}: there is no such folder. Create it first: mkdir {mountpoint}") from None
     except OSError as error:
         raise MountpointError(f"{mountpoint}: cannot be examined: {error.strerror}") from error
     if not mountpoint.is_dir():
         raise MountpointError(f"{mountpoint}: this is not a folder. A mount needs an empty folder.")
     if os.geteuid() not in {0, status.st_uid} or not os.access(mountpoint, os.W_OK):
-        raise MountpointError(f"{mountpoint}: this folder is not yours to mount on; take one that you own.")
+        raise MountpointError(f"{mountpoint}: you can only mount on a folder that you own; choose another one.")
     if not allow_nonempty and _has_entries(mountpoint):
         raise MountpointError(
             f"{mountpoint}: the folder is not empty, and the mount would hide what is in it. "
-            "Take an empty folder, or say -o nonempty."
+            "Choose an empty folder, or use -o nonempty."
         )
 
 

@@ -1,8 +1,8 @@
-"""What may be said after `-o`: comma lists of options for the mount, checked, with our defaults filled in.
+"""The options after `-o`: comma-separated mount options, checked, with our defaults filled in.
 
-Knows every option by name: those of dfsfuse (what they do is decided elsewhere), and those of FUSE and the kernel that
-are passed through. An option that nobody knows is an error that lists the known ones, because a misspelt `durability`
-that is silently ignored loses data. No file and no environment is looked at.
+Knows every option by name: those of dfsfuse (implemented elsewhere), and those of FUSE and the kernel that are passed
+through. An unknown option is an error that lists the known ones, because a misspelt `durability` that is silently
+ignored would lose data. Uses no files and no environment variables.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from dfsfuse.vfs.health.incomplete import Policy
 MIB = 1024 * 1024
 DEFAULT_CACHE_BYTES = 128 * MIB
 MAX_REQUEST_BYTES = 128 * 1024
-"""The largest read and write that libfuse 2 can carry: its buffer is 132 KiB, and it does not negotiate more pages."""
+"""The largest read and write that libfuse 2 supports: its buffer is 132 KiB, and it does not negotiate more pages."""
 LOCK_TIMEOUT_MIN_S = 1.0
-"""Less than this and a short pause of the network would cost locks."""
+"""With less than this, a short network outage would cost locks."""
 COMMIT_MIN_S, COMMIT_MAX_S = 0.1, 300.0
-"""Less would make a batch of every write; more would be a promise that nobody expects."""
+"""Less would make every write a batch; more would be a promise that nobody expects."""
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
 
 class OptionError(DfsError):
-    """An option that nobody knows, or a value that it cannot have."""
+    """An unknown option, or a value that it cannot have."""
 
     exit_code = 2
 
@@ -44,28 +44,29 @@ class MountOptions:
     cache_bytes: int = DEFAULT_CACHE_BYTES
     log_file: Path | None = None
     lock_timeout_s: float = 10.0
-    """When nothing is heard of this mount for so long, others may have its locks."""
+    """When this mount has given no sign of life for this long, other mounts may take its locks."""
     commit_s: float = 1.0
-    """What was written to a file that stays open is saved when it is so old."""
+    """Data written to a file that stays open is saved when it is this old."""
     unmount_timeout_s: float = 30.0
-    """When the mount ends and nothing could be saved for so long, what is unsaved is kept in a local folder."""
+    """When the mount ends and nothing could be saved for this long, unsaved data is kept in a local folder."""
     wait_s: float = 0.0
     """How long an operation waits for servers to return, rather than fail."""
     heal_mb_s: float = 32.0
-    """What lacks a copy is healed in the background, with so many megabytes a second at most; 0: it is not."""
+    """Missing copies are recreated in the background, at no more than this many megabytes a second; 0: not at all."""
     nonempty: bool = False
     atime_rule: str = "relatime"
-    """What reading does to times of access: `relatime`, `strictatime`."""
+    """How reading affects access times: `relatime`, `strictatime`."""
     diratime: bool = True
-    """Does listing a folder change its time of access?"""
+    """Whether listing a folder changes its access time."""
     incomplete: str = "suffix"
-    """What is shown of a file that cannot be assembled: `suffix`, `eio`, `eremoteio`."""
+    """How a file that cannot be assembled appears: `suffix`, `eio`, `eremoteio`."""
     fuse: Mapping[str, str | bool] = field(default_factory=dict)
-    """What libfuse and the kernel get: `name` or `name=value`."""
+    """The options for libfuse and the kernel: `name` or `name=value`."""
     fallback: MountOptions | None = None
-    """With `binding=auto`: the same for fusepy, if the kernel binding (which the others are for) does not work."""
+    """With `binding=auto`: the options for fusepy, used if the kernel binding (which the other fields are for) does not
+    work."""
     why_fusepy: str = ""
-    """Why that was taken, in one sentence for the log."""
+    """Why fusepy was chosen, in one sentence for the log."""
 
     @property
     def read_only(self) -> bool:
@@ -73,23 +74,23 @@ class MountOptions:
 
     @property
     def policy(self) -> Policy:
-        """The same, as the Vfs knows it."""
+        """The same, as the Vfs expects it."""
         return Policy.MARK if self.incomplete == "suffix" else Policy.REFUSE
 
     @property
     def eio(self) -> int:
-        """The number that programs get for EIO. EREMOTEIO ends programs that know EIO, go on, and take for removed what
-        they could not read."""
+        """The error number that programs get instead of EIO. EREMOTEIO stops programs that continue after EIO and treat
+        what they could not read as removed."""
         return errno.EREMOTEIO if self.incomplete == "eremoteio" else errno.EIO
 
     @property
     def atime(self) -> str:
-        """The rule that holds: without a change if nothing may be changed."""
+        """The rule that applies: no changes on a read-only mount."""
         return "noatime" if self.read_only or self.fuse.get("noatime") else self.atime_rule
 
 
 def named(options: MountOptions, source: str) -> MountOptions:
-    """The options with `source` for the source column of the mount table, unless `fsname` was said."""
+    """The options with `source` for the source column of the mount table, unless `fsname` was given."""
     return replace(options, fuse={"fsname": source, **options.fuse})
 
 
@@ -167,7 +168,7 @@ _IGNORED = frozenset(
     "defaults auto noauto user nouser users owner noowner group nogroup nofail _netdev comment uhelper "
     "silent loud".split()
 )
-"""Words of /etc/fstab that are for mount(8), not for us."""
+"""Words in /etc/fstab that are meant for mount(8), not for us."""
 _ATIME_RULES = frozenset(("relatime", "strictatime"))
 _DIRATIME = frozenset(("diratime", "nodiratime"))
 
@@ -190,12 +191,12 @@ def known() -> list[str]:
 
 
 def parse(lists: Iterable[str], *, as_root: bool, sloppy: bool = False) -> MountOptions:
-    """Read the comma lists given with `-o`, later ones over earlier ones. Raises `OptionError`.
+    """Parse the lists given with `-o`; later options override earlier ones. Raises `OptionError`.
 
-    `sloppy`: what nobody knows is left out, as `mount -s` asks for it.
+    `sloppy`: unknown options are ignored, as with `mount -s`.
 
-    Root's mount is open to all users, with the kernel checking permissions; a user's own is open to that user, unless
-    `-o allow_other` is given (which /etc/fuse.conf must permit).
+    Root's mount is accessible to all users, with the kernel checking permissions; a user's own mount only to that user,
+    unless `-o allow_other` is given (which /etc/fuse.conf must permit).
     """
     words = [word for text in lists for word in text.split(",") if word]
     bindings = [word for word in words if word.startswith("binding=")]
@@ -203,13 +204,13 @@ def parse(lists: Iterable[str], *, as_root: bool, sloppy: bool = False) -> Mount
         return _parse(words, as_root=as_root, sloppy=sloppy)
     by_fusepy = _parse([*words, "binding=fusepy"], as_root=as_root, sloppy=sloppy)
     if by_fusepy.fuse.get("allow_root"):
-        return replace(by_fusepy, why_fusepy="only libfuse knows allow_root")
+        return replace(by_fusepy, why_fusepy="only libfuse supports allow_root")
     by_kernel = _parse([*words, "binding=kernel"], as_root=as_root, sloppy=sloppy)
     return replace(by_kernel, binding="auto", fallback=by_fusepy)
 
 
 def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
-    """With one binding or the other."""
+    """Parse the options for one binding."""
     own: dict[str, str] = {}
     fuse: dict[str, str | bool] = dict(_defaults(as_root, by_kernel=_asks_for_kernel(words)))
     nonempty = False
@@ -230,12 +231,12 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
         elif word == "nonempty":
             nonempty = True
         elif word == "remount":
-            raise OptionError("-o remount: options cannot change while it is mounted: unmount, then mount again")
+            raise OptionError("-o remount: options cannot be changed while mounted: unmount, then mount again")
         elif not (sloppy or name in _IGNORED or name.startswith(("x-", "X-"))):
             raise OptionError(_unknown(word))
     fuse.pop("rw", None)
     if _asks_for_kernel(words) and fuse.get("allow_root"):
-        raise OptionError("-o allow_root: only libfuse knows it; use allow_other, or binding=fusepy")
+        raise OptionError("-o allow_root: only libfuse supports it; use allow_other, or binding=fusepy")
     return MountOptions(
         durability=own.get("durability", "close"),
         binding=own.get("binding", "auto"),
@@ -255,14 +256,14 @@ def _parse(words: list[str], *, as_root: bool, sloppy: bool) -> MountOptions:
 
 
 def _unknown(word: str) -> str:
-    """What is wrong with a word that is no option, and which one was probably meant."""
+    """The message for an unknown option, with the one that was probably meant."""
     name, equals, _value = word.partition("=")
     expected = {text.partition("=")[0]: text for text in known()}
     if name in expected:
         return f"-o {word}: this option takes no value" if equals else f"-o {word}: expected {expected[name]}"
     meant = difflib.get_close_matches(name.lower(), expected, n=1)
     hint = f" Did you mean {expected[meant[0]]}?" if meant else ""
-    return f"-o {word}: there is no such option.{hint} There are: {', '.join(known())}"
+    return f"-o {word}: unknown option.{hint} Known options: {', '.join(known())}"
 
 
 def _asks_for_kernel(words: list[str]) -> bool:
@@ -277,7 +278,7 @@ def _defaults(as_root: bool, *, by_kernel: bool) -> dict[str, str | bool]:
         "big_writes": True,
         "max_write": str(MAX_REQUEST_BYTES),
         "max_read": str(MAX_REQUEST_BYTES),
-        # Hard links are several files to a path-based binding: the kernel must ask.
+        # To a path-based binding, hard links are different files: the kernel must ask each time.
         "attr_timeout": "0",
         "entry_timeout": "0.3",
         "negative_timeout": "0",

@@ -1,8 +1,9 @@
-"""Other processes of this machine, as /proc shows them: who uses a mount, and who has one in a namespace of its own.
+"""Other processes of this machine, as /proc shows them: those that use a mount, and those that have one in another
+namespace.
 
-Everything there is another user's choice: a process's name and words may hold any byte, and it may be gone, or not ours
-to look at, at any moment; what cannot be had is left out. Links are read and never followed, so that a mount that hangs
-holds up nobody. No threads, no state.
+Everything there is under other users' control: a process's name and arguments may contain any byte, and it may vanish,
+or be inaccessible, at any moment; unavailable information is skipped. Links are read and never followed, so that a
+hanging mount blocks nothing. No threads, no state.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _MAX_NAMED = 5
 
 @dataclass(frozen=True)
 class Process:
-    """One process, by its folder in /proc."""
+    """One process, identified by its folder in /proc."""
 
     folder: Path
 
@@ -30,7 +31,7 @@ class Process:
         return int(self.folder.name)
 
     def name(self) -> str:
-        """Its name, fit for a terminal."""
+        """Its name, made printable."""
         try:
             name = (self.folder / "comm").read_bytes().removesuffix(b"\n").decode(errors="replace")
         except OSError:
@@ -45,7 +46,7 @@ class Process:
             return []
 
     def targets(self) -> Iterator[str]:
-        """What it has open and works in, as the kernel names it; nothing is opened or looked up for it."""
+        """Its open files and working folder, as the kernel names them; nothing is opened or looked up for this."""
         links = [self.folder / "cwd", self.folder / "root", self.folder / "exe"]
         with suppress(OSError):
             links += (self.folder / "fd").iterdir()
@@ -61,7 +62,7 @@ class Process:
             return []
 
     def namespace(self) -> str:
-        """Which mount namespace it is in; empty if we may not know."""
+        """The mount namespace it is in; empty if we may not know."""
         try:
             return os.fspath((self.folder / "ns/mnt").readlink())
         except OSError:
@@ -72,7 +73,7 @@ class Process:
 
 
 def all_processes() -> list[Process]:
-    """All that are there now, in the order of their numbers."""
+    """All current processes, in order of their numbers."""
     numbers = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208
     return [Process(Path(f"/proc/{number}")) for number in numbers]
 
@@ -84,16 +85,16 @@ def is_below(target: str, folder: Path) -> bool:
 
 
 def using(mountpoint: Path) -> list[str]:
-    """`bash (1234)` for each process that works in the mount, as far as we may look, and no more than a few."""
+    """`bash (1234)` for each process that uses the mount, as far as we may look, and only the first few."""
     return few([str(one) for one in all_processes() if any(is_below(target, mountpoint) for target in one.targets())])
 
 
 def elsewhere(gone: Mount) -> list[Process]:
-    """A process for each other mount namespace that has the file system of this mount, which is gone here, as far as
-    we may look.
+    """One process for each other mount namespace that still has the file system of this mount, which is gone here, as
+    far as we may look.
 
-    The kernel gives a device number again when its file system is gone: one that is mounted here is another's, and so
-    is one with another source.
+    The kernel reuses a device number once its file system is gone: a mount here with the same device is a different
+    one, and so is a mount with another source.
     """
     here = Process(Path("/proc/self"))
     if any(mount.device == gone.device for mount in here.mounts()):
@@ -113,7 +114,7 @@ def elsewhere(gone: Mount) -> list[Process]:
 
 
 def few(names: list[str]) -> list[str]:
-    """The first of these, and how many more there are."""
+    """The first few of these, and how many more there are."""
     if len(names) > _MAX_NAMED:
         return [*names[:_MAX_NAMED], f"{len(names) - _MAX_NAMED} more"]
     return names

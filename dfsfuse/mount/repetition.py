@@ -1,8 +1,7 @@
-"""Lines of a log that would be the same again: told once, and later how many there were.
+"""Suppresses repeated log lines: each is logged once, and later with the number of repetitions.
 
-One read() of a program becomes many requests of the kernel, and each that fails has the same to say.
-
-Threads: any, by a lock of its own.
+One read() of a program becomes many requests of the kernel, and each that fails would log the same line. Threads: any;
+guarded by its own lock.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ MAX_LINES: Final = 100
 
 
 class Repetition:
-    """What was told lately."""
+    """The lines that were logged recently."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._told: dict[
             str, tuple[float, int]
-        ] = {}  # line -> when it was told, how often it was not; guarded by _lock
+        ] = {}  # line -> when it was logged, and how often it was suppressed since; guarded by _lock
 
     def worth_telling(self, line: str, now: float) -> str | None:
-        """The line as it should be told now; None if it was told a moment ago."""
+        """The line to log now; None if it was logged a moment ago."""
         with self._lock:
             at, untold = self._told.get(line, (float("-inf"), 0))
             if now < at + QUIET_S:
@@ -35,4 +34,4 @@ class Repetition:
             if len(self._told) >= MAX_LINES:
                 self._told.clear()
             self._told[line] = now, 0
-        return f"{line} (and {untold} times since it was last told)" if untold else line
+        return f"{line} (and {untold} more times since it was last logged)" if untold else line

@@ -1,9 +1,9 @@
-"""How a mount's process shows that it lives, so that `dfsmount -u` can wait until it has written everything.
+"""How a mount's process shows that it is running, so that `dfsmount -u` can wait until it has written everything.
 
-A mount has left the kernel's table long before its process has brought the last bytes to the servers. So each process
-that serves a mount holds a lock (flock) on a small file with its pid, named after the mountpoint, from before the mount
-until it is done. A killed process loses its lock: no file is ever stale in a way that matters. Knows no servers, no
-FUSE. No threads.
+A mount leaves the kernel's table long before its process has written the last bytes to the servers. So each process
+that serves a mount holds a lock (flock) on a small file with its pid, named after the mountpoint, from before mounting
+until it is done. A killed process loses its lock, so a leftover file does no harm. Knows no servers, no FUSE. No
+threads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dfsfuse.mount.errors import MountpointError
 
 WAIT_S = 10.0
 PATIENCE_MAX_S = 600.0
-"""More than this in another process's file is not believed: somebody waits for it."""
+"""A larger value in another process's file is ignored, since `dfsmount -u` would wait that long."""
 _MAX_BYTES = 64 * 1024
 
 
@@ -38,16 +38,16 @@ class Serving:
     mountpoint: str
     file: Path
     patience_s: float = 0.0
-    """For how long it tries to save at its end, though nothing can be saved."""
+    """How long it goes on trying to save at its end without any success."""
 
     def has_ended(self) -> bool:
-        """Has it let go of its lock? Then everything it had is on the servers (or it was killed)."""
+        """Whether it has released its lock. Then everything it had is on the servers (or it was killed)."""
         try:
             descriptor = _open(self.file)
         except OSError:
             return True
         try:
-            # Whoever holds it now may be the next mount already.
+            # The current holder may already be the next mount.
             return _try_lock(descriptor) or (_fields(self.file) or (self.pid, self.mountpoint))[:2] != (
                 self.pid,
                 self.mountpoint,
@@ -57,7 +57,8 @@ class Serving:
 
 
 def folders(owner: int | None = None) -> list[Path]:
-    """Where the files may be, for `dfsmount` and a later `dfsmount -u` of the same user; or root's, of another user."""
+    """The possible folders of the files, for `dfsmount` and a later `dfsmount -u` of the same user; or, for root, of
+    another user."""
     if os.geteuid() == 0:
         others = [] if not owner else [folder / "mounts" for folder in state_folders.of_user(owner)]
         return [Path("/run/dfsfuse"), *others]
@@ -65,7 +66,7 @@ def folders(owner: int | None = None) -> list[Path]:
 
 
 def folder(mountpoint: Path) -> Path:
-    """Where the file for a new mount at `mountpoint` is to be; it is made. Raises `MountpointError`."""
+    """The folder for the file of a new mount at `mountpoint`; it is created. Raises `MountpointError`."""
     if os.geteuid() != 0:
         return state_folders.usable(mountpoint, "mounts")
     (only,) = folders()  # root's
@@ -76,15 +77,15 @@ def folder(mountpoint: Path) -> Path:
 
 
 def file_of(mountpoint: Path, where: Path) -> Path:
-    """The file for `mountpoint` (as `mountpoints.absolute` gives it)."""
+    """The file for `mountpoint` (as returned by `mountpoints.absolute`)."""
     digest = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
     return where / f"{digest}.json"
 
 
 def find(mountpoint: Path, where: Path | None = None, *, owner: int | None = None) -> Serving | None:
-    """The live process that serves `mountpoint`, or None. Touches nothing below the mountpoint. `owner`: who mounted
-    it, if that is known: root unmounts for others too. Only what these two have written is believed: anybody may make
-    some of the folders first, and would have every unmount wait for him."""
+    """The live process that serves `mountpoint`, or None. Touches nothing below the mountpoint. `owner`: the user who
+    mounted it, if known, since root also unmounts for others. Only files written by these two users are trusted: any
+    user could create some of the folders first, and make every unmount wait."""
     owners = {os.geteuid(), os.geteuid() if owner is None else owner}
     for folder in folders(owner) if where is None else [where]:
         if covering.covers(mountpoint, folder):
@@ -99,8 +100,8 @@ def find(mountpoint: Path, where: Path | None = None, *, owner: int | None = Non
 
 
 def _fields(file: Path, owners: Container[int] | None = None) -> tuple[int, str, float] | None:
-    """The pid, the mountpoint and the patience in the file; None if they are not written yet, or if the file is none of
-    these users'."""
+    """The pid, the mountpoint and the patience in the file; None if they are not written yet, or if the file does not
+    belong to these users."""
     try:
         descriptor = _open(file)
         try:
@@ -116,8 +117,8 @@ def _fields(file: Path, owners: Container[int] | None = None) -> tuple[int, str,
 
 
 def _open(file: Path) -> int:
-    """The file, to be looked at and locked. It may be in another user's folder: a link, a pipe or a device that lies
-    in its place is not touched. Raises OSError."""
+    """Open the file for reading and locking. It may be in another user's folder: a link, a pipe or a device in its
+    place is not touched. Raises OSError."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
@@ -129,9 +130,9 @@ def _open(file: Path) -> int:
 def announced(
     mountpoint: Path, where: Path | None = None, *, wait_s: float = WAIT_S, patience_s: float = 0.0
 ) -> Iterator[None]:
-    """Hold the lock for `mountpoint`, after waiting for the one who served it before and is about to finish.
+    """Hold the lock for `mountpoint`, after waiting for the previous process to finish.
 
-    Raises `MountpointError` if another live process still holds it then, or if there is no folder for it.
+    Raises `MountpointError` if another live process still holds it after that, or if there is no folder for it.
     """
     file = file_of(mountpoint, folder(mountpoint) if where is None else where)
     deadline = time.monotonic() + wait_s
@@ -141,8 +142,9 @@ def announced(
             process = f" (process {other[0]})" if other else ""
             raise MountpointError(
                 f"{mountpoint}: another dfsmount{process} still serves this mountpoint. "
-                "A program may use files that it opened before the mount was ended, or the last files are being saved. "
-                f"This waits until it is done: dfsmount -u {shlex.quote(os.fspath(mountpoint))}"
+                "A program may be using files that it opened before the unmount, or the last files are still being "
+                "saved. "
+                f"To wait until it is done: dfsmount -u {shlex.quote(os.fspath(mountpoint))}"
             )
         time.sleep(0.02)
     try:
@@ -157,7 +159,7 @@ def announced(
 
 
 def _locked(file: Path) -> int | None:
-    """A locked descriptor of the file that has this name *now*: its last owner may have just removed it."""
+    """A locked descriptor of the file that has this name *now*: its last owner may have just removed the file."""
     for _ in range(100):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not _try_lock(descriptor):

@@ -1,9 +1,9 @@
-"""Where the processes of this user keep small files of their own: the first folder that can be had.
+"""Where this user's processes keep small files: the first usable folder.
 
-The state folder of the user's home is taken if it can be. A process may have no home (HOME is not set, and the user
-number has no entry in the passwd database), its home may not be writable, and a mount may be about to cover it; then it
-is the folder for what is running ($XDG_RUNTIME_DIR, or /run/user/UID), and at last one in /tmp. A folder that somebody
-else owns or can write to is never used. Files are looked for in all of them, since a later command may have another
+The state folder in the user's home is used if possible. A process may have no home (HOME is not set, and the user
+number has no entry in the passwd database), its home may not be writable, or a mount may be about to cover it; then the
+runtime folder ($XDG_RUNTIME_DIR, or /run/user/UID) is used, and as a last resort one in /tmp. A folder that another
+user owns or can write to is never used. Files are looked for in all of them, since a later command may have a different
 environment. No threads, no state.
 """
 
@@ -24,7 +24,7 @@ _OWN = "dfsfuse"
 
 
 def candidates() -> Iterator[Path]:
-    """All folders that may serve, the best first."""
+    """All possible folders, the best first."""
     state = homes.state_folder()
     if state is not None:
         yield state
@@ -38,7 +38,7 @@ def candidates() -> Iterator[Path]:
 
 
 def of_user(user: int) -> Iterator[Path]:
-    """The same for another user, as far as it can be guessed: that user's environment is not known."""
+    """The same for another user, as far as it can be guessed, since that user's environment is not known."""
     with suppress(KeyError):
         yield Path(pwd.getpwuid(user).pw_dir) / ".local/state" / _OWN
     yield Path(f"/run/user/{user}") / _OWN
@@ -46,7 +46,7 @@ def of_user(user: int) -> Iterator[Path]:
 
 
 def is_own(folder: Path) -> bool:
-    """Whether the folder is there, and neither it nor a link in its place is somebody else's."""
+    """Whether the folder exists, and neither it nor a link in its place belongs to another user."""
     try:
         return {folder.stat().st_uid, folder.lstat().st_uid} == {os.geteuid()}
     except OSError:
@@ -54,15 +54,15 @@ def is_own(folder: Path) -> bool:
 
 
 def ensure_own(folder: Path) -> None:
-    """Make the folder, if it is not there. Raises OSError, also if it is somebody else's."""
+    """Create the folder, if it does not exist. Raises OSError, also if it belongs to another user."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_own(folder):
-        raise PermissionError(0, "somebody else owns it")
+        raise PermissionError(0, "another user owns it")
 
 
 def usable(mountpoint: Path, *names: str) -> Path:
-    """The first candidate that is not covered by a mount at `mountpoint` and can be written to, or `names` below it,
-    which is made. Raises `MountpointError` if there is none."""
+    """The first candidate that is writable and not covered by a mount at `mountpoint`, or `names` below it, which is
+    created. Raises `MountpointError` if there is none."""
     why = []
     for folder in candidates():
         if covering.covers(mountpoint, folder):
@@ -80,7 +80,7 @@ def usable(mountpoint: Path, *names: str) -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the folder, if it is not there, and make sure that it is ours alone to write to. Raises OSError."""
+    """Create the folder, if it does not exist, and check that only we can write to it. Raises OSError."""
     ensure_own(folder)
     if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(0, "others can write to it")

@@ -1,7 +1,7 @@
-"""Taking a mount away: at the user's wish, and when a killed process left a stale one behind.
+"""Unmounting: at the user's request, and when a killed process left a stale mount behind.
 
-Knows the kernel's table, umount, fusermount3, and the lock by which a mount's process shows that it lives
-(`dfsfuse.mount.running`). An unmount is finished when the mount has left the table *and* the process that served it has
+Knows the kernel's table, umount, fusermount3, and the lock by which a mount's process shows that it is running
+(`dfsfuse.mount.running`). An unmount is complete when the mount has left the table *and* the process that served it has
 written everything to the servers; every wait has a deadline. No threads.
 """
 
@@ -25,11 +25,11 @@ from dfsfuse.mount.errors import (
 from dfsfuse.mount.mount_table import Mount
 
 HELPER_TIMEOUT_S = 40.0
-"""Longer than servers that are slow together are waited for (`SLOW_S` in `dfsfuse.net.slowness`): umount looks at
-the mount, and waits as long, where it has to be used."""
+"""Longer than the wait for servers that are slow together (`SLOW_S` in `dfsfuse.net.slowness`): where umount must be
+used, it accesses the mount, and waits that long."""
 FLUSH_TIMEOUT_S = 60.0
 LOOK_ELSEWHERE_AFTER_S = 1.0
-"""A process that is not done after this long may have the mount in another mount namespace."""
+"""If a process is not done after this long, another mount namespace may still have the mount."""
 
 
 def unmount(
@@ -37,21 +37,23 @@ def unmount(
 ) -> str:
     """Unmount what dfsfuse mounted at `mountpoint` and wait until it is on the servers. Returns a sentence.
 
-    `lazy` takes the mount out of the tree even though programs use it; its process ends when the last of them closes.
-    `force` (root): programs that wait for the mount get errors.
-    Raises `MountpointError` if it is no mount of ours, `MountBusyError` with the names of those who use it, also in
-    another mount namespace (`MountedElsewhereError`), `MountTimeoutError` if the process is not done by then.
+    `lazy` detaches the mount even if programs are using it; its process ends when the last of them closes its files.
+    `force` (root): programs that wait for the mount get errors. Raises `MountpointError` if it is not a mount of ours,
+    `MountBusyError` with the programs that use it, also for another mount namespace (`MountedElsewhereError`), and
+    `MountTimeoutError` if the process is not done in time.
     """
     mountpoint = mountpoints.absolute(mountpoint)
     mount = mountpoints.mounted_at(mountpoint)
     serving = running.find(mountpoint, owner=mount.owner if mount is not None else None)
-    if mount is None or mount.automounter is not None:  # autofs's place for ours, which is gone
+    if mount is None or mount.automounter is not None:  # autofs's mountpoint for our mount, which is gone
         if serving is None:
             raise MountpointError(f"{mountpoint}: nothing is mounted here.")
         _wait_for(serving, flush_timeout_s)
         return f"{mountpoint}: unmounted"
     if not mount.is_ours:
-        raise MountpointError(f"{mountpoint}: {mount.source} ({mount.type}) is mounted here, not dfsfuse. Left alone.")
+        raise MountpointError(
+            f"{mountpoint}: {mount.source} ({mount.type}) is mounted here, not dfsfuse. It was left alone."
+        )
     stale = serving is None and mountpoints.is_stale(mountpoint)
     detach(mountpoint, lazy=lazy or stale, force=force)
     if stale:
@@ -64,12 +66,12 @@ def unmount(
 
 
 def detach(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None:
-    """Take the mount out of the kernel's table, by fusermount3, else by umount as root."""
+    """Remove the mount from the kernel's table, with fusermount3, or else as root with umount."""
     result = children.run(_command(mountpoint, lazy, force), HELPER_TIMEOUT_S)
     typed = shlex.quote(os.fspath(mountpoint))
     if result is None:
         raise MountTimeoutError(
-            f"{mountpoint}: unmounting takes too long (its dfsmount hangs?). Try: dfsmount -u -z {typed}"
+            f"{mountpoint}: unmounting takes too long (does its dfsmount hang?). Try: dfsmount -u -z {typed}"
         )
     code, complaint = result
     if code == 0 or mountpoints.mounted_at(mountpoint) is None:
@@ -77,18 +79,20 @@ def detach(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None
     if _tells_of_use(complaint, mountpoint):
         users = ", ".join(processes.using(mountpoint))
         by = f" by {users}" if users else ""
-        raise MountBusyError(f"{mountpoint}: in use{by}. Close it there and try again, or say: dfsmount -u -z {typed}")
+        raise MountBusyError(
+            f"{mountpoint}: in use{by}. Close the files there and try again, or use: dfsmount -u -z {typed}"
+        )
     raise MountpointError(f"{mountpoint}: cannot be unmounted: {complaint or f'exit status {code}'}")
 
 
 def _tells_of_use(complaint: str, mountpoint: Path) -> bool:
-    """Whether umount or fusermount3 say that programs use it. The path in their words is anybody's choice."""
+    """Whether umount or fusermount3 says that programs use the mount. The path in their output can be any text."""
     path = " ".join(os.fspath(mountpoint).split())
     return re.search(r"target is busy|resource busy", complaint.replace(path, ""), re.IGNORECASE) is not None
 
 
 def detach_at_any_cost(mountpoint: Path) -> None:
-    """As `detach`, and lazily if programs use it. For a mount's own process when it is told to end."""
+    """Like `detach`, but lazily if programs use the mount. For a mount's own process when it is told to end."""
     try:
         detach(mountpoint)
     except (MountBusyError, MountTimeoutError):
@@ -96,12 +100,12 @@ def detach_at_any_cost(mountpoint: Path) -> None:
 
 
 def is_stale(mountpoint: Path) -> bool:
-    """Was `mountpoint` left behind by a process that is gone? Not if one is alive that says it serves it."""
+    """Whether `mountpoint` was left behind by a process that is gone. Not if a live process says that it serves it."""
     return running.find(mountpoint) is None and mountpoints.is_stale(mountpoint)
 
 
 def remove_stale(mountpoint: Path) -> bool:
-    """Unmount what a killed dfsmount left at `mountpoint`, if that is so. True: it was."""
+    """Unmount what a killed dfsmount left at `mountpoint`, if anything. Returns whether there was something."""
     mount = mountpoints.mounted_at(mountpoint)
     if mount is None or not mount.is_ours or not is_stale(mountpoint):
         return False
@@ -110,8 +114,9 @@ def remove_stale(mountpoint: Path) -> bool:
 
 
 def _command(mountpoint: Path, lazy: bool, force: bool) -> list[str]:
-    """fusermount3, since it does not look at the mount: umount does, and waits for servers that are slow. Without it,
-    and with `force`, root's umount without its own helper: that is `umount.dfs`, which comes here."""
+    """The unmount command: fusermount3, since it does not access the mount; umount does, and waits for slow servers.
+    Without fusermount3, and with `force`, root's umount is used without its helper, which is `umount.dfs` and would
+    call us."""
     umount = shutil.which("umount", path=os.environ.get("PATH", "") + ":/bin:/sbin:/usr/bin:/usr/sbin")
     helper = libfuse.fusermount()
     if os.geteuid() == 0 and umount and (force or helper is None):
@@ -122,8 +127,8 @@ def _command(mountpoint: Path, lazy: bool, force: bool) -> list[str]:
 
 
 def _wait_for(serving: running.Serving, timeout_s: float, gone: Mount | None = None) -> None:
-    """Until the process is done. Raises `MountedElsewhereError` if the file system of the mount that is `gone` here is
-    mounted elsewhere too: then it serves on."""
+    """Wait until the process is done. Raises `MountedElsewhereError` if the file system of the mount that is `gone`
+    here is also mounted elsewhere: then it continues to serve."""
     began = time.monotonic()
     timeout_s += serving.patience_s
     has_looked = False
@@ -134,19 +139,19 @@ def _wait_for(serving: running.Serving, timeout_s: float, gone: Mount | None = N
             _refuse_if_elsewhere(serving, gone)
         if waited_s > timeout_s:
             raise MountTimeoutError(
-                f"{serving.mountpoint}: unmounted, but process {serving.pid} is not done writing to the "
-                f"servers after {timeout_s:.0f} s. It goes on; its log says why."
+                f"{serving.mountpoint}: unmounted, but process {serving.pid} has not finished writing to the "
+                f"servers after {timeout_s:.0f} s. It goes on; see its log."
             )
         time.sleep(0.02)
 
 
 def _refuse_if_elsewhere(serving: running.Serving, gone: Mount) -> None:
-    """Raise `MountedElsewhereError` if another mount namespace (a container's, a private /tmp's) has a copy."""
+    """Raise `MountedElsewhereError` if another mount namespace (of a container, of a private /tmp) has a copy."""
     others = processes.elsewhere(gone)
     if others:
         by = ", ".join(processes.few([str(other) for other in others]))
         raise MountedElsewhereError(
             f"{serving.mountpoint}: unmounted here, but it is also mounted in the mount namespace of {by}, and process "
             f"{serving.pid} serves it there. Unmount it there too (nsenter -t {others[0].pid} -m umount "
-            f"{shlex.quote(serving.mountpoint)}), or end it everywhere, with all saved: kill {serving.pid}"
+            f"{shlex.quote(serving.mountpoint)}), or end it everywhere, with everything saved: kill {serving.pid}"
         )

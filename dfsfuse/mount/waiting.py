@@ -1,18 +1,17 @@
-"""`-o wait=SECONDS`: which operations wait for servers to return, rather than fail. Pure but for what it is handed.
+"""`-o wait=SECONDS`: which operations wait for servers to return, rather than fail. Pure, apart from what it is passed.
 
-An operation that fails is done again from its beginning, so it must have done nothing, or nothing that is done twice:
+A failed operation is repeated from its beginning, so it must have had no effect, or only effects that can be repeated:
+- too few servers to write (`ReadOnlyError`), or to determine or return what is requested (`UnavailableError`,
+  `IncompleteError`) while some are missing: it had no effect;
+- a save that may or may not have been made (`MaybeDoneError`): the data is still here, and a save first checks whether
+  it was made before (`dfsfuse.vfs.write.saving`).
 
-- too few servers to write (`ReadOnlyError`), or to tell or to give what is asked for (`UnavailableError`,
-  `IncompleteError`) while some are missing: nothing was done;
-- a save of which it is not known whether it was made (`MaybeDoneError`): the data is still here, and a save looks
-  whether it was made before (`dfsfuse.vfs.write.saving`).
+So what a failing close() ends in any case, the program's locks, is not part of what is repeated: it ends after the last
+attempt (`dfsfuse.fusekernel.dispatch`, `ENDINGS`), and other mounts find the data saved.
 
-So what a failing close() ends all the same, its locks, is not among what is done again: it ends after the last attempt
-(`dfsfuse.fusekernel.dispatch`, `ENDINGS`), and other mounts find the data saved.
-
-A name of which it is not known whether it was made or removed is not done again: the second time, `mkdir` would say
-that it is there. What is lost (`LostError`) is told at once. With all servers there nothing is waited for: what is
-missing then is missing for good.
+The creation or removal of a name is not repeated if its outcome is unknown: the second time, `mkdir` would say that the
+folder exists. A loss (`LostError`) is reported immediately. While all servers answer, nothing waits: whatever is
+missing then is lost for good.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _SAVES: Final = frozenset({"flush", "fsync", "release"})
 
 class Waiting:
     """The rule. `all_answer` says whether all servers are believed to answer; `is_ending` whether a program's thread is
-    ending, so that no signal can end its waiting any more."""
+    ending, so that no signal can end its wait any more."""
 
     def __init__(self, wait_s: float, all_answer: Callable[[], bool], is_ending: Callable[[int], bool]) -> None:
         self._wait_s = wait_s

@@ -63,7 +63,7 @@ class Pinger:
                         self._lines.changed.clear()
                         self._look_after(exchange)
             except Exception:
-                log.exception("trying servers failed in a way nobody foresaw; it goes on")
+                log.exception("trying servers failed unexpectedly; it goes on")
                 self._lines.changed.clear()
                 if not self._stopping:
                     self._lines.changed.wait(RETRY_S)

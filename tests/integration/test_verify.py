@@ -139,7 +139,7 @@ def test_a_damaged_namespace_is_found_said_and_repaired(servers: Servers, dfc: D
     assert [copy["server"] for copy in said["missing_copies"]] == ["DFS4"]
     assert "kinds" in said["orphans_unknown"]
     outcome = dfc("fsck")
-    assert b"--repair puts this right" in outcome.out and b"left alone" in outcome.out
+    assert b"--repair fixes this" in outcome.out and b"left alone" in outcome.out
 
     outcome = dfc("fsck", "--repair")  # all but the key that nobody understands
     assert outcome.code == 14

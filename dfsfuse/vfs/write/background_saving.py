@@ -189,7 +189,7 @@ class BackgroundSaver:
             try:
                 self.save_due()
             except Exception:  # noqa: BLE001 (the thread goes on)
-                log.exception("saving in the background failed in a way nobody foresaw; it goes on")
+                log.exception("saving in the background failed unexpectedly; it goes on")
                 self._pause()
             worked_s = self._context.monotonic()
 

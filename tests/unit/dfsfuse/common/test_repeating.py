@@ -31,7 +31,7 @@ def test_a_step_that_fails_is_told_of_and_the_next_one_comes_until_one_is_stoppe
     thread._thread.join(DEADLINE_S)
     assert not thread.is_alive()
     assert taken == [0, 1]
-    assert "tidying failed in a way nobody foresaw; it goes on" in caplog.text
+    assert "tidying failed unexpectedly; it goes on" in caplog.text
     assert "unheard of" in caplog.text
 
 

@@ -44,7 +44,7 @@ def test_who_asks_for_a_binding_gets_it() -> None:
     for name in ("kernel", "fusepy"):
         assert choose(parse([f"binding={name}"], as_root=False), "it is raining").binding == name
     by_need = choose(parse(["allow_root"], as_root=False), "")
-    assert (by_need.binding, by_need.why_fusepy) == ("fusepy", "only libfuse knows allow_root")
+    assert (by_need.binding, by_need.why_fusepy) == ("fusepy", "only libfuse supports allow_root")
 
 
 def test_both_are_told() -> None:

@@ -45,5 +45,5 @@ def test_a_user_whom_fusermount_would_not_mount_for(monkeypatch: pytest.MonkeyPa
     libfuse.require()  # root needs no fusermount
     monkeypatch.setattr(libfuse.os, "geteuid", lambda: 4711)
     monkeypatch.setattr(libfuse.os, "getuid", lambda: 4711)
-    with pytest.raises(FuseMissingError, match=r"number 4711 is not there\. Add it as root \(useradd -u 4711 NAME\)"):
+    with pytest.raises(FuseMissingError, match=r"number 4711 is not in it\. Add it as root \(useradd -u 4711 NAME\)"):
         libfuse.require()

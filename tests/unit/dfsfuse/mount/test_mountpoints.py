@@ -42,7 +42,7 @@ def test_autofs_and_nobody_else_mounts_in_its_place(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(mountpoints, "mounted_at", lambda _: place)
     mountpoints.check(tmp_path)
     place = replace(place, automounter=1)
-    with pytest.raises(MountpointError, match=r"systemd-1 \(autofs\) mounts here when the folder is used"):
+    with pytest.raises(MountpointError, match=r"systemd-1 \(autofs\) mounts here on demand"):
         mountpoints.check(tmp_path)
 
 

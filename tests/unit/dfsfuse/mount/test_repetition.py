@@ -12,7 +12,7 @@ def test_a_line_is_told_once_and_then_counted() -> None:
         assert repetition.worth_telling("read: P1 is missing", 100.1 + number) is None
     assert repetition.worth_telling("read: P2 is missing", 101.0) == "read: P2 is missing"
     again = repetition.worth_telling("read: P1 is missing", 100.0 + QUIET_S)
-    assert again == "read: P1 is missing (and 5 times since it was last told)"
+    assert again == "read: P1 is missing (and 5 more times since it was last logged)"
 
 
 def test_its_memory_is_bounded() -> None:

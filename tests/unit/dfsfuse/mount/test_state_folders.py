@@ -61,7 +61,7 @@ def test_never_one_that_others_own(home: Path, monkeypatch: pytest.MonkeyPatch) 
     (home / "link").symlink_to(home)
     os.chown(home / "link", 4321, 4321, follow_symlinks=False)
     monkeypatch.setattr(state_folders, "candidates", lambda: iter([home / "theirs", home / "link"]))
-    with pytest.raises(MountpointError, match=r"somebody else owns it.*somebody else owns it"):
+    with pytest.raises(MountpointError, match=r"another user owns it.*another user owns it"):
         state_folders.usable(ELSEWHERE)
 
 
