@@ -90,10 +90,12 @@ def _check(batch: Batch) -> None:
         raise BadBatchError(f"batch format {batch.format}; this program knows format {FORMAT}")
     if len(batch.previous) not in (0, DIGEST_BYTES):
         raise BadBatchError(f"the digest of the previous batch has {len(batch.previous)} bytes")
-    if any(not 0 < len(key) <= MAX_KEY_BYTES for key in batch.changed_keys()):
-        raise BadBatchError(f"a key must have 1 to {MAX_KEY_BYTES} bytes")
-    if any(len(segment) != SEGMENT_ID_BYTES for segment in batch.drops):
-        raise BadBatchError(f"a dropped segment's id must have {SEGMENT_ID_BYTES} bytes")
+    for key in batch.changed_keys():
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            raise BadBatchError(f"a key must have 1 to {MAX_KEY_BYTES} bytes")
+    for segment in batch.drops:
+        if len(segment) != SEGMENT_ID_BYTES:
+            raise BadBatchError(f"a dropped segment's id must have {SEGMENT_ID_BYTES} bytes")
     for piece in batch.pieces:
         if len(piece.segment) != SEGMENT_ID_BYTES or piece.number not in (1, 2, 3, 4):
             raise BadBatchError("an inline piece without a proper segment id and number")

@@ -25,8 +25,10 @@ Invariants, which docs/consistency.md builds on:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
@@ -45,8 +47,7 @@ from dfs_server.protocol.messages import (
 from dfs_server.protocol.status import Status
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedBatch:
+class ParsedBatch(msgspec.Struct, frozen=True):
     """A batch as it came, what it says, and its digest."""
 
     encoded: bytes
@@ -59,8 +60,7 @@ class ParsedBatch:
         return cls(encoded, batches.decode(encoded), batches.digest(encoded))
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(msgspec.Struct, frozen=True):
     """The batch accepted after the last chosen one, and under which ballot."""
 
     slot: int
@@ -72,8 +72,7 @@ NEXT_TURN_S: Final = 0.25
 """How long the client that is next in turn has for its promise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """Until then (the server's clock, seconds) only this client is promised anything. `wanted_by`: who is next of those
     who have asked: in a round of all clients in the order of their ids, so that every server says the same one.
     `recalled`: somebody must see what was answered under it, so it should be let go at once. `number`: which lease of
@@ -86,8 +85,7 @@ class Lease:
     number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptorState:
+class AcceptorState(msgspec.Struct, frozen=True):
     """All that an acceptor must never forget; and the lease, which it may forget when it stops."""
 
     promised: Ballot = ZERO
@@ -104,22 +102,19 @@ class AcceptorState:
         return Position(self.applied, self.digest, self.promised, tail_digest, lease)
 
 
-@dataclass(frozen=True, slots=True)
-class SavePromise:
+class SavePromise(msgspec.Struct, frozen=True):
     """Effect: remember that nothing below this ballot may be accepted."""
 
     ballot: Ballot
 
 
-@dataclass(frozen=True, slots=True)
-class SaveTail:
+class SaveTail(msgspec.Struct, frozen=True):
     """Effect: write this batch into the log at its slot, in the place of any other."""
 
     tail: Tail
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(msgspec.Struct, frozen=True):
     """Effect: the batch is chosen at `slot`: its changes go into the map, and it into the log unless it `is_logged`."""
 
     slot: int
@@ -130,13 +125,12 @@ class Apply:
 Effect = SavePromise | SaveTail | Apply
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """What a request leads to."""
 
     state: AcceptorState
     reply: Reply
-    effects: tuple[Effect, ...] = field(default=())
+    effects: tuple[Effect, ...] = ()
 
     @property
     def must_be_durable(self) -> bool:

@@ -98,7 +98,7 @@ class RedoLog:
 
     def append(self, records: Iterable[Record]) -> None:
         """Write these, durably. Raises OSError: then it must not be used any more."""
-        data = b"".join(_encoded(self._epoch, record) for record in records)
+        data = b"".join([_encoded(self._epoch, record) for record in records])
         while self._size < self._end + len(data):
             durable.write_all_at(self._file, bytes(GROW_BYTES), self._size)
             self._size += GROW_BYTES

@@ -105,9 +105,10 @@ class Connection:
     # -------------------------------------------------------------- sending
 
     def send(self, buffers: Sequence[Buffer], *, more: bool = False) -> None:
-        """Send all of it. `more`: a file follows at once, share its packets. Raises `ConnectionLostError`."""
+        """Send all of it; none of the buffers is empty. `more`: a file follows at once, share its packets. Raises
+        `ConnectionLostError`."""
         flags = socket.MSG_MORE if more else 0
-        rest = [memoryview(buffer) for buffer in buffers if len(buffer)]
+        rest = list(buffers)
         while rest:
             try:
                 sent = self._socket.sendmsg(rest, (), flags)
@@ -119,7 +120,7 @@ class Connection:
             while rest and sent >= len(rest[0]):
                 sent -= len(rest.pop(0))
             if sent:
-                rest[0] = rest[0][sent:]
+                rest[0] = memoryview(rest[0])[sent:]
 
     def send_file(self, descriptor: int, offset: int, size: int) -> None:
         """Send `size` bytes of a file without reading them into this process. Raises `ConnectionLostError`.
@@ -162,10 +163,10 @@ class Connection:
     def _wait_for_frame(self) -> bool:
         """Whether the peer has sent something (or hung up) before the server stops."""
         timeout_s = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        events = dict(self._frame_poll.poll(None if timeout_s is None else timeout_s * 1000))
+        events = self._frame_poll.poll(None if timeout_s is None else timeout_s * 1000)
         if not events:
             raise ConnectionLostError("the peer did not go on in time")
-        return self._stop not in events
+        return len(events) == 1 and events[0][0] != self._stop
 
     def _wait(self, event: int) -> None:
         timeout_s = self._stall_s

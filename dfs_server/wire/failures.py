@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Final
 
 from dfs_server.pieces.file import CorruptPieceError
 from dfs_server.pieces.store import BadPieceError, DigestMismatchError
@@ -27,33 +27,47 @@ class RequestFailedError(Exception):
         self.status = status
 
 
-@contextmanager
-def failures_told() -> Iterator[None]:
+class _FailuresTold:
+    """See `failures_told`. A class: a generator as a context takes twice as many calls, at each request."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, RequestFailedError):
+            raise _told(error) from error
+
+
+_FAILURES_TOLD: Final = _FailuresTold()
+
+
+def failures_told() -> _FailuresTold:
     """Turns everything that a request can fail of into a `RequestFailedError`, and logs what an operator should see."""
-    try:
-        yield
-    except RequestFailedError:
-        raise
-    except (BadPieceError, OverflowError) as error:
-        raise RequestFailedError(Status.BAD_REQUEST, str(error)) from error
-    except DigestMismatchError as error:
-        raise RequestFailedError(Status.DIGEST_MISMATCH, str(error)) from error
-    except CorruptPieceError as error:
-        log.warning("%s", error)
-        raise RequestFailedError(Status.DIGEST_MISMATCH, "the piece is damaged on this server's disk") from error
-    except FolderFormatError as error:
-        log.warning("%s", error)
-        raise RequestFailedError(Status.IO_ERROR, str(error)) from error
-    except sqlite3.Error as error:
-        log.warning("the namespace's database: %s", error)
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        status = Status.NO_SPACE if full else Status.IO_ERROR
-        raise RequestFailedError(status, f"the server's disk: {error}") from error
-    except OSError as error:
-        log.warning("the disk: %s", error)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        status = Status.NO_SPACE if full else Status.IO_ERROR
-        raise RequestFailedError(status, f"the server's disk: {error.strerror or error}") from error
-    except Exception as error:
-        log.exception("a mistake of this program")
-        raise RequestFailedError(Status.IO_ERROR, "a mistake of the server's program; its log has more") from error
+    return _FAILURES_TOLD
+
+
+def _told(error: Exception) -> RequestFailedError:
+    match error:
+        case BadPieceError() | OverflowError():
+            return RequestFailedError(Status.BAD_REQUEST, str(error))
+        case DigestMismatchError():
+            return RequestFailedError(Status.DIGEST_MISMATCH, str(error))
+        case CorruptPieceError():
+            log.warning("%s", error)
+            return RequestFailedError(Status.DIGEST_MISMATCH, "the piece is damaged on this server's disk")
+        case FolderFormatError():
+            log.warning("%s", error)
+            return RequestFailedError(Status.IO_ERROR, str(error))
+        case sqlite3.Error():
+            log.warning("the namespace's database: %s", error)
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            return RequestFailedError(Status.NO_SPACE if full else Status.IO_ERROR, f"the server's disk: {error}")
+        case OSError():
+            log.warning("the disk: %s", error)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            status = Status.NO_SPACE if full else Status.IO_ERROR
+            return RequestFailedError(status, f"the server's disk: {error.strerror or error}")
+    log.error("a mistake of this program", exc_info=error)
+    return RequestFailedError(Status.IO_ERROR, "a mistake of the server's program; its log has more")

@@ -55,12 +55,15 @@ from dfs_server.protocol.status import Status
 from dfs_server.wire.accounts import Accounts, RefusedError
 from dfs_server.wire.connection import Connection, ConnectionLostError
 from dfs_server.wire.failures import RequestFailedError, failures_told
-from dfs_server.wire.shares import SMALL_BYTES, Hold, Share, Shares, TooBusyError
+from dfs_server.wire.shares import SMALL_BYTES, Hold, Shares, TooBusyError
 
 AUTHENTICATION_S: Final = 10.0
 PAYLOAD_BUFFER_BYTES: Final = 2 * BLOCK_BYTES
 LARGE_REPLY_BYTES: Final = 2 * 1024 * 1024
 """What the reply to a reading request may need while it is made and sent."""
+_LARGE_REPLIES: Final = frozenset({ReadKeys, ReadRange, GetBatches, GetChanges, GetFindings, ListPieces, GetPieces})
+"""Requests whose replies may be large."""
+_ANSWERED_HERE: Final = frozenset({PutPiece, GetPiece, Authenticate, Prove})
 _LAST_WORDS: Final = frozenset({Status.BAD_REQUEST, Status.UNAUTHENTICATED, Status.AUTHENTICATION_FAILED})
 
 P = ParamSpec("P")
@@ -114,8 +117,9 @@ class Session:
                 self._connection.deadline = None
                 self._limits = AFTER_AUTHENTICATION
                 self._send(Welcome(final, self._house.server, self._house.identity))
-                while self._serve_request(namespace, share):
-                    pass
+                with share.hold() as held:
+                    while self._serve_request(namespace, held):
+                        pass
         except ProtocolError as error:
             self._refuse(Status.BAD_REQUEST, str(error))
         except TooBusyError as error:
@@ -150,24 +154,33 @@ class Session:
 
     # -------------------------------------------------------------- requests
 
-    def _serve_request(self, namespace: Namespace, share: Share) -> bool:
+    def _serve_request(self, namespace: Namespace, held: Hold) -> bool:
         """Answer the next request; False when there is none or the connection must end."""
         if self._house.stopping() or (header := self._receive_header()) is None:
             return False
-        with share.hold(header.body_bytes) as held:
-            request = self._receive_body(header)
-            match request:
-                case PutPiece():
-                    return self._send(self._put_piece(namespace, request, header.payload_bytes))
-                case GetPiece():
-                    return self._send_piece(namespace, request)
-                case Authenticate() | Prove():
-                    raise ProtocolError("this connection is authenticated already")
-                case (
-                    ReadKeys() | ReadRange() | GetBatches() | GetChanges() | GetFindings() | ListPieces() | GetPieces()
-                ):
-                    held.change(LARGE_REPLY_BYTES)
-            return self._answer(namespace, request, held)
+        if header.body_bytes > SMALL_BYTES:
+            held.change(header.body_bytes)
+        request = self._receive_body(header)
+        kind = type(request)
+        if kind in _ANSWERED_HERE:
+            goes_on = self._answer_here(namespace, request, header)
+        else:
+            if kind in _LARGE_REPLIES:
+                held.change(LARGE_REPLY_BYTES)
+            goes_on = self._answer(namespace, request, held)
+        if held.size_bytes:
+            held.change(0)
+        return goes_on
+
+    def _answer_here(self, namespace: Namespace, request: Request, header: Header) -> bool:
+        """Answer a request that moves a payload, or has its time before all others."""
+        match request:
+            case PutPiece():
+                return self._send(self._put_piece(namespace, request, header.payload_bytes))
+            case GetPiece():
+                return self._send_piece(namespace, request)
+            case _:
+                raise ProtocolError("this connection is authenticated already")
 
     def _answer(self, namespace: Namespace, request: Request, held: Hold) -> bool:
         """Answer a request without payloads; its share is let go of once it is known to need none."""
@@ -178,7 +191,7 @@ class Session:
         body = messages.encode(reply)
         if len(body) > self._limits.body_bytes:
             raise ProtocolError(f"the reply would have {len(body)} bytes: ask for less at once")
-        if len(body) <= SMALL_BYTES:
+        if held.size_bytes and len(body) <= SMALL_BYTES:
             held.change(0)
         return self._send_body(reply, body)
 
@@ -255,7 +268,10 @@ class Session:
 
     def _send_body(self, reply: Message, body: bytes, payload: Buffer = b"") -> bool:
         header = pack_header(self._request_id, len(body), len(payload))
-        self._connection.send([header + body, payload] if len(body) <= SMALL_BYTES else [header, body, payload])
+        frame: list[Buffer] = [header + body] if len(body) <= SMALL_BYTES else [header, body]
+        if len(payload):
+            frame.append(payload)
+        self._connection.send(frame)
         if isinstance(reply, Error) and reply.status in _LAST_WORDS:
             self._connection.hang_up()
             return False

@@ -33,8 +33,9 @@ class Share:
         self.connections = 0
         """Guarded by the lock of `Shares`."""
 
-    def hold(self, size_bytes: int) -> Hold:
-        """Have room for a message until the end of a `with`. Waits, and raises, as `Hold.change`."""
+    def hold(self, size_bytes: int = 0) -> Hold:
+        """Have room for a message, and later for others in its place, until the end of a `with`. Waits, and raises, as
+        `Hold.change`."""
         hold = Hold(self)
         hold.change(size_bytes)
         return hold
@@ -54,13 +55,13 @@ class Share:
 
 
 class Hold:
-    """What a request holds of its user's share. For one thread."""
+    """What a connection holds of its user's share. For one thread."""
 
-    __slots__ = ("_share", "_size_bytes")
+    __slots__ = ("_share", "size_bytes")
 
     def __init__(self, share: Share) -> None:
         self._share = share
-        self._size_bytes = 0
+        self.size_bytes = 0
 
     def change(self, size_bytes: int) -> None:
         """Have room for a message of this size, in place of the one before; waits for others to finish. Raises
@@ -68,12 +69,12 @@ class Hold:
 
         It never waits while it holds anything: two sessions would block each other.
         """
-        if self._size_bytes:
-            self._share.give_back(self._size_bytes)
-            self._size_bytes = 0
+        if self.size_bytes:
+            self._share.give_back(self.size_bytes)
+            self.size_bytes = 0
         if size_bytes > SMALL_BYTES:
             self._share.take(size_bytes)
-            self._size_bytes = size_bytes
+            self.size_bytes = size_bytes
 
     def __enter__(self) -> Hold:
         return self

@@ -17,11 +17,12 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.limits import QUORUM
