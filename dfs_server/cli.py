@@ -34,8 +34,8 @@ from dfs_server.daemon import AddressError, Daemon
 from dfs_server.server_folder import FolderBusyError, FolderError, ServerFolder
 from dfs_server.shared import command_line, config_file
 from dfs_server.shared.config_file import ConfigError
+from dfs_server.shared.memory import give_back_large_blocks, share_one_heap
 from dfs_server.wire.accounts import Verifier
-from dfs_server.wire.memory import give_back_large_blocks
 
 PROGRAM = "dfs-server"
 EXIT_FAILED = 1
@@ -90,6 +90,7 @@ def _serve(root: Path, host: str, port: int, settings: config.ServerConfig) -> N
     """Serve until SIGTERM or SIGINT."""
     # Blocked here and in the threads made from here on, then waited for: nothing is ever interrupted halfway.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    share_one_heap()
     give_back_large_blocks()
     with contextlib.suppress(OSError, ValueError):  # each user's namespace has a few files open, each connection one
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

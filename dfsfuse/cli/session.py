@@ -16,6 +16,7 @@ from typing import Self
 from dfsfuse.cli.config import ClientConfig, password_note
 from dfsfuse.cli.mount.room import RoomGauge
 from dfsfuse.cli.output import printable
+from dfsfuse.data.block_cache import DEFAULT_CACHE_BYTES
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.errors import AuthenticationError, DfsError, UnavailableError, WrongServerError
 from dfsfuse.log.quorum_log import QuorumLog
@@ -37,8 +38,6 @@ from dfsfuse.vfs.locks.locking import LIFETIME_S
 from dfsfuse.vfs.open.orphan_keeper import GRACE_S
 from dfsfuse.vfs.vfs import Vfs
 from dfsfuse.vfs.write.background_saving import SAVE_AFTER_S
-
-DEFAULT_CACHE_BYTES = 128 * 1024 * 1024
 
 
 @dataclass

@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
+from typing import Final
 
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_count
 
 BlockKey = tuple[bytes, int, int]
 """Segment id, piece number, block number."""
+DEFAULT_CACHE_BYTES: Final = 64 * 1024 * 1024
+"""The kernel keeps the pages of files as well, as long as it has memory; this is for reading ahead."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from dfs_server.protocol.pieces import (
     block_digests,
     piece_digest,
 )
-from dfsfuse.data.block_cache import BlockCache, Run
+from dfsfuse.data.block_cache import DEFAULT_CACHE_BYTES, BlockCache, Run
 from dfsfuse.data.download import DEADLINE_S, HEDGE_S, OnBadPiece, Wanted, download
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.holders import LAST_ONE_S, holders
@@ -50,7 +50,6 @@ from dfsfuse.data.upload import servers_to_write_to, upload
 from dfsfuse.errors import DfsError
 
 INLINE_SEGMENT_MAX_BYTES: Final = 128 * 1024
-DEFAULT_CACHE_BYTES: Final = 128 * 1024 * 1024
 PREFETCH_THREADS: Final = 2
 PREFETCHES_AT_ONCE: Final = 8
 """Under way or waiting for a thread; further ones are not worth it and are forgotten."""

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dfsfuse.data.block_cache import DEFAULT_CACHE_BYTES
 from dfsfuse.errors import DfsError
 from dfsfuse.vfs.health.incomplete import Policy
 
 MIB = 1024 * 1024
-DEFAULT_CACHE_BYTES = 128 * MIB
 MAX_REQUEST_BYTES = 128 * 1024
 """The largest read and write that libfuse 2 supports: its buffer is 132 KiB, and it does not negotiate more pages."""
 LOCK_TIMEOUT_MIN_S = 1.0

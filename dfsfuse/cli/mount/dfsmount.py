@@ -45,7 +45,7 @@ Options after -o (comma-separated; -o can be repeated):
   incomplete=suffix|eio|eremoteio   files that cannot be assembled: NAME [incomplete] (default), or not opened
                            (for backups)
   commit=SECONDS           save data of a file that stays open after this time (default 1)
-  cache=SIZE               memory for file data, like 256M (default 128M)
+  cache=SIZE               memory for file data, like 256M (default 64M)
   log=FILE                 where the background process writes its log
   binding=auto|kernel|fusepy   how to talk to the kernel (auto: directly where that works, else through libfuse 2)
   lock_timeout=SECONDS     others may take this mount's locks after this time without a sign of life (default 10)
@@ -197,6 +197,7 @@ def _complaints_since(offset: int) -> str:
 
 
 def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_ready: Callable[[str], None]) -> int:
+    from dfs_server.shared.memory import share_one_heap
     from dfsfuse.cli.mount import ending
     from dfsfuse.cli.mount.config_watch import ConfigWatch
     from dfsfuse.cli.session import open_for_mount
@@ -211,6 +212,7 @@ def _serve(request: Request, config: ClientConfig | None, mountpoint: Path, on_r
     if request.options.why_fusepy:
         log.info("%s: using fusepy: %s", mountpoint, request.options.why_fusepy)
     sys.setswitchinterval(SWITCH_S)
+    share_one_heap()
     patience_s = request.options.unmount_timeout_s
     with (
         running.announced(mountpoint, patience_s=patience_s),
