@@ -11,7 +11,6 @@ a `FolderError` with a sentence. Knows nothing of what lies in the users' folder
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -21,7 +20,7 @@ from typing import Final, Self
 
 import msgspec
 
-from dfs_server.shared import durable
+from dfs_server.shared import durable, folder_lock
 
 FORMAT: Final = 1
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -68,13 +67,14 @@ class ServerFolder:
             raise FolderError(f"{path}: {name!r} cannot be a server's name (letters, digits, '_', '.', '-')")
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(path / folder_lock.FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             raise FolderError(f"{path}: there is a file in the place of the server's folder") from None
         except OSError as error:
             raise FolderError(f"{path}: the server cannot write in its folder: {error.strerror}") from error
         try:
-            _take(lock, path)
+            if not folder_lock.take(lock):
+                raise FolderBusyError(f"{path}: another dfs-server is running on this folder")
             marker = _read_marker(path) or _make_marker(path, name)
             if marker.name != name:
                 raise FolderError(
@@ -97,13 +97,6 @@ class ServerFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _take(lock: int, path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise FolderBusyError(f"{path}: another dfs-server is running on this folder") from None
 
 
 def _read_marker(path: Path) -> _Marker | None:

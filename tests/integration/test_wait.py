@@ -161,20 +161,27 @@ def test_a_program_that_waits_is_ended_by_a_signal(grid: Grid, binding: str, num
 def test_a_child_that_ends_or_a_window_that_changes_is_no_reason_to_stop_waiting(grid: Grid) -> None:
     mount = waiting_mount(grid)
     kill(grid, 1, 2)
-    script = "import signal; [signal.signal(n, lambda *_: None) for n in (signal.SIGCHLD, signal.SIGWINCH)];" + READ
-    reader = python(script, mount.path / "old", SIZE)
+    handled = "import signal; [signal.signal(n, lambda *_: None) for n in (signal.SIGCHLD, signal.SIGWINCH)];"
+    reader = python(handled + READ, mount.path / "old", SIZE)
+    maker = python(handled + "import os, sys; os.mkdir(sys.argv[1])", mount.path / "b" / "made")
+    programs = reader, maker
     try:
         waits(mount, "segment")
+        waits(mount, "mkdir")
         for number in (signal.SIGWINCH, signal.SIGCHLD):
-            reader.send_signal(number)
-        with pytest.raises(subprocess.TimeoutExpired):
-            reader.wait(1.0)
+            for each in programs:
+                each.send_signal(number)
+        for each in programs:
+            with pytest.raises(subprocess.TimeoutExpired):
+                each.wait(1.0)
         start(grid, 1, 2)
-        _, complaint = reader.communicate(timeout=DEADLINE_S)
-        assert (reader.returncode, complaint) == (0, b"")
+        for each in programs:
+            _, complaint = each.communicate(timeout=DEADLINE_S)
+            assert (each.returncode, complaint) == (0, b"")
     finally:
-        reader.kill()
-        reader.communicate(timeout=DEADLINE_S)
+        for each in programs:
+            each.kill()
+            each.communicate(timeout=DEADLINE_S)
 
 
 WRITTEN = b"x" * 1000

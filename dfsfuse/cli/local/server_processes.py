@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfs_server.shared import folder_lock
 from dfsfuse.errors import DfsError
 
 START_TIMEOUT_S = 15.0
@@ -105,8 +106,14 @@ def start(servers: Sequence[ServerProcess], timeout_s: float = START_TIMEOUT_S) 
 def _spawn(server: ServerProcess) -> subprocess.Popen[bytes]:
     server.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if server.accepts():
+        taken = f"{server.host}:{server.port}"
+        if folder_lock.is_held(server.root):
+            raise ServerStartError(
+                f"{server.root.name} runs already on {taken}, and was started otherwise (by hand, or as a service): "
+                f"end it first. `ss -ltnp 'sport = :{server.port}'` names its process."
+            )
         raise ServerStartError(
-            f"{server.root.name} cannot start: something else listens on {server.host}:{server.port} already. "
+            f"{server.root.name} cannot start: something else listens on {taken} already. "
             f"`ss -ltnp 'sport = :{server.port}'` says what."
         )
     with server.log_file.open("ab") as log:

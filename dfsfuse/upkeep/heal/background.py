@@ -101,6 +101,8 @@ class HealingTurn:
         """When to look without a further reason."""
         self._not_before = 0.0
         self._retry_s = RETRY_FIRST_S
+        self._told = ""
+        """Why it is tried again, as the log was told last; empty when a run has ended since."""
         self._findings_at = clock() + FINDINGS_EVERY_S
         self._found: dict[int, Findings] = {}
         """What each server said last of its quarantine."""
@@ -132,7 +134,9 @@ class HealingTurn:
                     self._run(record)
         except (DfsError, OSError) as error:
             self._later()
-            log.info("healing: tried again later: %s", error)
+            if str(error) != self._told:  # servers may be away for days
+                self._told = str(error)
+                log.info("healing: tried again later: %s", error)
 
     # -------------------------------------------------------------- reasons
 
@@ -200,6 +204,10 @@ class HealingTurn:
     # -------------------------------------------------------------- a run
 
     def _run(self, record: bytes | None) -> None:
+        self._look_and_heal(record)
+        self._told = ""
+
+    def _look_and_heal(self, record: bytes | None) -> None:
         wait_until_level(self._cluster, self._wait, self._clock, LOG_WAIT_S)
         answering = self._cluster.usable()
         servers = disks.seen(self._cluster, self._wait)
@@ -224,7 +232,7 @@ class HealingTurn:
             found.bytes_to_copy / 2**20,
         )
         with progress:
-            report = self._healer.heal(told=lambda report: self._told(progress, report))
+            report = self._healer.heal(told=lambda report: self._tell(progress, report))
             progress.ended(report)
         # What was counted while other servers answered is not so now.
         self._watch.look(report.as_left() if self._cluster.usable() == answering else None)
@@ -241,7 +249,7 @@ class HealingTurn:
             self._turns.done()
             self._retry_s = RETRY_FIRST_S
 
-    def _told(self, progress: Progress, report: Report) -> None:
+    def _tell(self, progress: Progress, report: Report) -> None:
         progress.told(report)
         if self._watch.has_changed():  # a run may take hours
             self._watch.look(None)

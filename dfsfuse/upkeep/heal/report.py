@@ -194,12 +194,17 @@ class Report:
         done = []
         if self.copied:
             where = ", ".join(f"{count} on {names[server]}" for server, count in sorted(self.copied.items()))
-            done.append(f"{self.copied.total()} copies of pieces made ({where}; {self.bytes_copied / 2**20:.1f} MiB)")
+            copies = _counted(self.copied.total(), "copy of a piece", "copies of pieces")
+            done.append(f"{copies} made ({where}; {self.bytes_copied / 2**20:.1f} MiB)")
         if self.went_home:
-            done.append(f"{self.went_home} parts of files brought home")
+            done.append(f"{_counted(self.went_home, 'part of a file', 'parts of files')} brought home")
         if self.dropped:
-            done.append(f"{self.dropped} superfluous copies dropped")
+            done.append(f"{_counted(self.dropped, 'superfluous copy', 'superfluous copies')} dropped")
         return ", ".join(done) or "nothing to do"
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _name(inos: list[int], ino: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dfs_server.server_folder import ServerFolder
 from dfsfuse.cli.local import server_processes
 from dfsfuse.cli.local.server_processes import ServerProcess, ServerStartError
 
@@ -36,6 +37,14 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = process(tmp_path, taken.getsockname()[1])
         with pytest.raises(ServerStartError, match="something else listens"):
+            server_processes.start([server])
+    assert not server.pid_file.exists()
+
+
+def test_a_server_that_was_started_by_hand_is_not_something_else(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = process(tmp_path, taken.getsockname()[1])
+        with ServerFolder.open(server.root), pytest.raises(ServerStartError, match="DFS1 runs already on 127"):
             server_processes.start([server])
     assert not server.pid_file.exists()
 

@@ -12,6 +12,7 @@ from support.stored_files import StoredFiles
 
 from dfs_server.protocol.messages import DropPieces, GetPosition, HavePieces, PutPiece, PutPieces
 from dfsfuse.data.placement import ring
+from dfsfuse.errors import UnavailableError
 from dfsfuse.namespace.records import keys
 from dfsfuse.upkeep.heal import state as heal_state
 from dfsfuse.upkeep.heal.background import (
@@ -97,6 +98,33 @@ def test_it_looks_a_while_after_the_mount_began_and_then_seldom(files: StoredFil
     assert looks(files) == 8
     assert puts(files) == 0
     assert len(files.store.batches) == batches + 1  # the news are hours old
+
+
+def test_why_it_is_tried_again_is_logged_once(
+    files: StoredFiles, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers may be away for days."""
+    mount = Mount(files)
+
+    def fail(why: str, times: int) -> None:
+        def read(*_arguments: object, **_options: object) -> None:
+            raise UnavailableError(why)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(files.store, "read", read)
+            for _ in range(times):
+                mount.after(EVERY_S)
+
+    with caplog.at_level(logging.INFO, "dfsfuse.upkeep.heal"):
+        fail("no server answers", 3)
+        fail("one server answers", 2)
+        mount.after(EVERY_S)
+        assert looks(files) == 4
+        fail("one server answers", 2)
+    again = "healing: tried again later: "
+    assert [message for message in caplog.messages if message.startswith(again)] == [
+        f"{again}no server answers", f"{again}one server answers", f"{again}one server answers"
+    ]  # fmt: skip
 
 
 def test_a_server_that_comes_back_gets_what_it_missed(files: StoredFiles, caplog: pytest.LogCaptureFixture) -> None:
