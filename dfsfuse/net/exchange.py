@@ -37,6 +37,7 @@ from dfs_server.protocol.frames import ProtocolError
 from dfs_server.protocol.messages import Reply, Request
 from dfs_server.protocol.status import Status
 from dfsfuse.errors import AuthenticationError, DfsError
+from dfsfuse.net import meanwhile
 from dfsfuse.net.calls import Answer, Call, Failure, failure_of, is_full, outcome_of
 from dfsfuse.net.connection import Connection
 from dfsfuse.net.handshake import RefusalError
@@ -272,7 +273,7 @@ class Exchange:
         now = self._clock()
         first = min([flight.deadline for flight in self._flights.values()])
         wake = first if until is None or until > first else until
-        for fd, events in self._poll.poll(max(0, ceil((wake - now) * 1000))):
+        for fd, events in meanwhile.wait_for_any(self._poll, max(0, ceil((wake - now) * 1000))):
             if fd in self._flights:
                 self._advance(self._flights[fd], events)
             else:

@@ -65,6 +65,29 @@ def wait(descriptor: int, events: int, timeout_s: float) -> int:
         poll.unregister(descriptor)
 
 
+def wait_for_any(poll: select.poll, timeout_ms: int) -> list[tuple[int, int]]:
+    """Wait for what is registered with the poll object. Returns what has come; nothing if it is time, or if the other
+    work was handed over: then the caller is to look how long it waits still."""
+    other = _waiter.watch
+    if other is None:
+        return poll.poll(timeout_ms)
+    try:
+        if not other.begin():
+            return poll.poll(timeout_ms)
+        descriptor = other.descriptor
+        poll.register(descriptor, select.POLLIN)
+        try:
+            ready = poll.poll(timeout_ms)
+        finally:
+            poll.unregister(descriptor)
+        found = [one for one in ready if one[0] != descriptor]
+        if ready and not found:
+            other.hand_over()
+        return found
+    finally:
+        other.end()
+
+
 def _wait_for_both(poll: select.poll, descriptor: int, other: Watch, timeout_ms: int) -> int:
     if other.begin():
         poll.register(other.descriptor, select.POLLIN)

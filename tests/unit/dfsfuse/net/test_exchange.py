@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 
 import pytest
@@ -20,6 +22,7 @@ from dfs_server.protocol.messages import (
     encode,
 )
 from dfs_server.protocol.status import Status
+from dfsfuse.net import meanwhile
 from dfsfuse.net.connection import Connection
 from dfsfuse.net.exchange import MAX_CALLS_PER_SERVER, Answer, Call, Exchange
 
@@ -231,3 +234,41 @@ def test_answer_that_never_ends_ends(bench: Bench, monkeypatch: pytest.MonkeyPat
 
     bench.add(WireServer(answer=answer))
     assert "the call was not over" in failure(ask(bench.lines())).text
+
+
+class OtherWork:
+    """Is there already; handing it over lets the server answer. A `Watch`."""
+
+    def __init__(self) -> None:
+        self.descriptor, work = os.pipe()
+        os.close(work)
+        self.is_handed_over = threading.Event()
+
+    def begin(self) -> bool:
+        return not self.is_handed_over.is_set()
+
+    def end(self) -> None:
+        pass
+
+    def hand_over(self) -> None:
+        self.is_handed_over.set()
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_other_work_of_the_waiting_thread_is_handed_over(bench: Bench, *, in_order: bool) -> None:
+    work = OtherWork()
+
+    def answer(line: Line, id: int, _request: Request, _payload: bytes) -> None:
+        assert work.is_handed_over.wait(DEADLINE_S)
+        line.reply(id, POSITION)
+
+    bench.add(WireServer(answer=answer))
+    call = Call(1, GetPosition(), stall_s=DEADLINE_S)
+    meanwhile.watch(work)
+    try:
+        with Exchange(bench.lines(), in_order=in_order) as exchange:
+            exchange.start(call)
+            assert exchange.next(DEADLINE_S) == Answer(call, POSITION, 0)
+    finally:
+        meanwhile.watch(None)
+        os.close(work.descriptor)

@@ -45,6 +45,14 @@ class Ends:
     def wait(self, timeout_s: float = DEADLINE_S) -> int:
         return meanwhile.wait(self.server.fileno(), select.POLLIN, timeout_s)
 
+    def wait_for_any(self, timeout_s: float = DEADLINE_S) -> list[tuple[int, int]]:
+        poll = select.poll()
+        poll.register(self.server, select.POLLIN)
+        found = meanwhile.wait_for_any(poll, int(timeout_s * 1000))
+        poll.unregister(self.server)
+        assert poll.poll(0) == [], "nothing else is registered with it"
+        return found
+
     def close(self) -> None:
         for end in (self.server, self._server_end, self.work, self._work_end):
             end.close()
@@ -106,3 +114,26 @@ def test_work_whose_source_is_gone_is_handed_over(ends: Ends) -> None:
     ends._work_end.close()
     assert ends.wait() & select.POLLIN
     assert ends.handed_over == 1
+
+
+def test_of_several_servers_those_that_answer_are_told(ends: Ends) -> None:
+    ends.answer()
+    ends.bring_work()
+    assert ends.wait_for_any() == [(ends.server.fileno(), select.POLLIN)]
+    assert ends.handed_over == 0
+
+
+def test_who_waits_for_several_looks_at_the_time_when_work_was_handed_over(ends: Ends) -> None:
+    ends.bring_work()
+    assert ends.wait_for_any() == []
+    assert ends.handed_over == 1
+    ends.is_wanted = False
+    assert ends.wait_for_any() == [(ends.server.fileno(), select.POLLIN)]
+    assert ends.handed_over == 1
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_who_waits_for_several_waits_no_longer_than_asked(ends: Ends, *, is_wanted: bool) -> None:
+    ends.is_wanted = is_wanted
+    assert ends.wait_for_any(0.01) == []
+    assert ends.handed_over == 0
