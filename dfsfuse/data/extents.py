@@ -13,6 +13,7 @@ within REGION_BYTES and each within its segment; every segment in the table is r
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -23,8 +24,11 @@ import msgspec
 
 from dfs_server.protocol.batches import DIGEST_BYTES, SEGMENT_ID_BYTES
 from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfsfuse.common import codec
+from dfsfuse.common.codec import Codec
 from dfsfuse.data.placement import Homes
 from dfsfuse.data.striping import SEGMENT_MAX_BYTES
+from dfsfuse.errors import posix_error
 
 FORMAT: Final = 1
 REGION_BYTES: Final = 4 * 1024 * 1024
@@ -91,10 +95,6 @@ class Write(NamedTuple):
     offset: int
     length: int
     segment_offset: int
-
-
-class BadRegionError(ValueError):
-    """These bytes are not a region record of this format, or break its invariants."""
 
 
 def covered(region: Region) -> int:
@@ -215,38 +215,21 @@ def _continues(left: Extent, right: Extent) -> bool:
 
 # ------------------------------------------------------------------ as bytes
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Region)
+_records = Codec(Region, "a file's data", FORMAT)
 
 
 def encode(region: Region) -> bytes:
-    """The record as stored in the map: MessagePack, the format first."""
-    return _encoder.encode(region)
+    """The record as stored in the map."""
+    return codec.encode(region)
 
 
 def decode(data: bytes) -> Region:
-    """The record in `data`, which may come from anyone or from another version. Raises `BadRegionError`."""
-    try:
-        region = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BadRegionError(_other_format(data) or f"not a region record: {error}") from error
-    if region.format != FORMAT:
-        raise BadRegionError(_other_format(data))
+    """The record in `data`, which may come from anyone or from another version. Raises OSError (EIO)."""
+    region = _records.decode(data)
     problem = _problem(region)
     if problem:
-        raise BadRegionError(f"a damaged region record: {problem}")
+        raise posix_error(errno.EIO, f"cannot read the record of a file's data: {problem}")
     return region
-
-
-def _other_format(data: bytes) -> str:
-    """A sentence if `data` is a record of another format, else nothing."""
-    try:
-        found = msgspec.msgpack.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return ""
-    if isinstance(found, list) and found and isinstance(found[0], int) and found[0] != FORMAT:
-        return f"region record of format {found[0]}; this program knows format {FORMAT}"
-    return ""
 
 
 def _problem(region: Region) -> str | None:

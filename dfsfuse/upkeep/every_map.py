@@ -16,7 +16,6 @@ from dfs_server.protocol.batches import NO_BATCH
 from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Items, ReadRange
 from dfsfuse.data import extents
-from dfsfuse.data.extents import BadRegionError
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
 from dfsfuse.namespace.records import keys
@@ -44,7 +43,7 @@ def tell_references(cluster: ClusterLike, wait: Callable[[float], bool], refers:
             for key, value in page.items:
                 try:
                     segments = extents.decode(value).segments
-                except BadRegionError:
+                except OSError:
                     name = cluster.names[server]
                     return f"{name} has a record of a part of inode {keys.number_in(key)} that cannot be read"
                 for segment in segments:

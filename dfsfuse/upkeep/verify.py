@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfs_server.protocol.status import Status
 from dfsfuse.data import extents
-from dfsfuse.data.extents import BadRegionError, Segment
+from dfsfuse.data.extents import Segment
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
 from dfsfuse.namespace.ops.bad_copies import Place
@@ -250,5 +250,5 @@ def _segments(value: bytes | None) -> tuple[Segment, ...]:
         return ()
     try:
         return extents.decode(value).segments
-    except BadRegionError:
+    except OSError:
         return ()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dfsfuse.data import extents
-from dfsfuse.data.extents import BadRegionError, Region
+from dfsfuse.data.extents import Region
 from dfsfuse.data.placement import Homes, ring, rotation_of_region
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records import keys
@@ -62,7 +62,7 @@ def _with_rotations(pages: Pages, page: list[tuple[bytes, bytes]]) -> list[Regio
 def _region(value: bytes) -> Region | None:
     try:
         return extents.decode(value)
-    except BadRegionError:
+    except OSError:
         return None
 
 

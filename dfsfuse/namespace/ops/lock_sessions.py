@@ -16,6 +16,8 @@ from typing import Final
 
 import msgspec
 
+from dfsfuse.common import codec
+from dfsfuse.common.codec import Codec
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records import keys, locks
@@ -36,8 +38,7 @@ class Sign(msgspec.Struct, frozen=True, array_like=True):
     """So long it may stay the same."""
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Sign)
+_signs = Codec(Sign, "a session", FORMAT)
 
 
 class SessionLostError(Exception):
@@ -82,18 +83,12 @@ class Taken:
 
 def encode_sign(beat: int, lifetime_s: float) -> bytes:
     """The record of a session."""
-    return _encoder.encode(Sign(FORMAT, beat, round(lifetime_s * 1000)))
+    return codec.encode(Sign(FORMAT, beat, round(lifetime_s * 1000)))
 
 
 def lifetime_s(sign: bytes) -> float:
     """How long a session's record may stay the same. Raises OSError (EIO)."""
-    try:
-        decoded = _decoder.decode(sign)
-    except records.UNREADABLE as error:
-        raise records.unreadable("a session", sign, FORMAT, error) from error
-    if decoded.format != FORMAT:
-        raise records.unreadable("a session", sign, FORMAT)
-    return decoded.lifetime_ms / 1000
+    return _signs.decode(sign).lifetime_ms / 1000
 
 
 def living(view: View, ino: int, dead: Mapping[bytes, bytes]) -> tuple[Locks, Signs]:

@@ -14,8 +14,9 @@ from typing import Final
 
 import msgspec
 
+from dfsfuse.common import codec
+from dfsfuse.common.codec import Codec
 from dfsfuse.namespace.map.transactions import Transaction, View
-from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records import keys
 
 FORMAT: Final = 2
@@ -34,21 +35,12 @@ class Orphan(msgspec.Struct, frozen=True, array_like=True):
     """By client: when it said last that it needs the inode, in nanoseconds since 1970."""
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Orphan)
+_records = Codec(Orphan, "an orphan", FORMAT)
 
 
 def decode(data: bytes) -> dict[bytes, int]:
     """The claims in a record. Raises OSError (EIO) if it is none of this format."""
-    if data == _OLD_RECORD:
-        return {}
-    try:
-        record = _decoder.decode(data)
-    except records.UNREADABLE as error:
-        raise records.unreadable("an orphan", data, FORMAT, error) from error
-    if record.format != FORMAT:
-        raise records.unreadable("an orphan", data, FORMAT)
-    return record.claims
+    return {} if data == _OLD_RECORD else _records.decode(data).claims
 
 
 def claims(view: View, ino: int) -> dict[bytes, int]:
@@ -104,4 +96,4 @@ def _is_valid(since_ns: int, now_ns: int) -> bool:
 
 
 def _save(tx: Transaction, ino: int, found: dict[bytes, int]) -> None:
-    tx.put(keys.orphan(ino), _encoder.encode(Orphan(FORMAT, found)))
+    tx.put(keys.orphan(ino), codec.encode(Orphan(FORMAT, found)))

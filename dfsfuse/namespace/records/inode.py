@@ -6,12 +6,14 @@ fields can be added at the end. A record of another format is refused and never 
 
 from __future__ import annotations
 
-import errno
 import stat
 from functools import lru_cache
 from typing import Final
 
 import msgspec
+
+from dfsfuse.common import codec
+from dfsfuse.common.codec import Codec
 
 FORMAT: Final = 1
 KNOWN_INODES: Final = 4096
@@ -84,57 +86,18 @@ def clamped_time(time_ns: int) -> int:
     return min(max(time_ns, TIME_MIN_NS), TIME_MAX_NS)
 
 
-_encoder = msgspec.msgpack.Encoder()
-_inodes = msgspec.msgpack.Decoder(Inode)
-_entries = msgspec.msgpack.Decoder(Entry)
+_inodes = Codec(Inode, "an inode", FORMAT)
+_entries = Codec(Entry, "a directory entry", FORMAT)
+_known_inode = lru_cache(KNOWN_INODES)(_inodes.decode)
+
+decode_entry: Final = _entries.decode
 
 
 def encode(record: Inode | Entry) -> bytes:
     """The record as stored in the map."""
-    return _encoder.encode(record)
+    return codec.encode(record)
 
 
 def decode_inode(data: bytes) -> Inode:
     """The inode in these bytes. Raises OSError (EIO) if they are none of this format."""
-    return _known_inode(data) if len(data) <= KNOWN_MAX_BYTES else _decode_inode(data)
-
-
-def _decode_inode(data: bytes) -> Inode:
-    try:
-        record = _inodes.decode(data)
-    except UNREADABLE as error:
-        raise unreadable("an inode", data, FORMAT, error) from error
-    if record.format != FORMAT:
-        raise unreadable("an inode", data, FORMAT)
-    return record
-
-
-_known_inode = lru_cache(KNOWN_INODES)(_decode_inode)
-
-
-def decode_entry(data: bytes) -> Entry:
-    """The entry in these bytes. Raises OSError (EIO) if they are none of this format."""
-    try:
-        record = _entries.decode(data)
-    except UNREADABLE as error:
-        raise unreadable("a directory entry", data, FORMAT, error) from error
-    if record.format != FORMAT:
-        raise unreadable("a directory entry", data, FORMAT)
-    return record
-
-
-UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What decoding bytes raises that are not as expected."""
-
-
-def unreadable(what: str, data: bytes, known: int, error: Exception | None = None) -> OSError:
-    """EIO with a sentence: the record's format, if it is not the one that is known (a newer client's record may have
-    fields of other types); else what is wrong with it."""
-    why = str(error)
-    try:
-        found = msgspec.msgpack.decode(data)
-    except UNREADABLE:
-        found = None
-    if isinstance(found, list) and found and type(found[0]) is int and found[0] != known:
-        why = f"format {found[0]}; this program knows format {known}"
-    return OSError(errno.EIO, f"cannot read the record of {what}: {why}")
+    return _known_inode(data) if len(data) <= KNOWN_MAX_BYTES else _inodes.decode(data)

@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from dfsfuse.namespace.records import inode as records
+from dfsfuse.common import codec
+from dfsfuse.common.codec import Codec
 
 FORMAT: Final = 1
 END_OF_ALL: Final = 2**63 - 1
@@ -71,28 +72,19 @@ class _Record(msgspec.Struct, frozen=True, array_like=True):
     locks: Locks
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Record)
+_records = Codec(_Record, "a file's locks", FORMAT)
 
 
 def encode(locks: Locks) -> bytes:
     """The value of the inode's key. Raises OSError (ENOLCK) if these are too many."""
     if len(locks) > LOCKS_MAX:
         raise OSError(errno.ENOLCK, f"more than {LOCKS_MAX} locks on one file")
-    return _encoder.encode(_Record(FORMAT, locks))
+    return codec.encode(_Record(FORMAT, locks))
 
 
 def decode(data: bytes | None) -> Locks:
     """The locks in a value. Raises OSError (EIO) if it is of no known format."""
-    if data is None:
-        return ()
-    try:
-        record = _decoder.decode(data)
-    except records.UNREADABLE as error:
-        raise records.unreadable("a file's locks", data, FORMAT, error) from error
-    if record.format != FORMAT:
-        raise records.unreadable("a file's locks", data, FORMAT)
-    return record.locks
+    return () if data is None else _records.decode(data).locks
 
 
 def in_the_way(locks: Iterable[Lock], wanted: Lock, *, one_mount: bool = False) -> Lock | None:

@@ -16,9 +16,10 @@ from typing import Final
 
 import msgspec
 
+from dfsfuse.common import codec
+from dfsfuse.common.codec import Codec
 from dfsfuse.errors import WrongServerError
 from dfsfuse.namespace.map.transactions import Transaction, View
-from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records import keys
 
 FORMAT: Final = 1
@@ -49,8 +50,7 @@ class Members(msgspec.Struct, frozen=True, array_like=True):
     """The namespace's identity."""
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Members)
+_records = Codec(Members, "the servers", FORMAT)
 
 
 def find(view: View) -> dict[int, Member]:
@@ -69,15 +69,7 @@ def decode(data: bytes | None) -> dict[int, Member]:
 
 
 def _decoded(data: bytes | None) -> Members:
-    if data is None:
-        return Members(FORMAT, ())
-    try:
-        found = _decoder.decode(data)
-    except records.UNREADABLE as error:
-        raise records.unreadable("the servers", data, FORMAT, error) from error
-    if found.format != FORMAT:
-        raise records.unreadable("the servers", data, FORMAT)
-    return found
+    return Members(FORMAT, ()) if data is None else _records.decode(data)
 
 
 def have_forgotten_nothing(view: View, identities: Mapping[int, bytes], servers: frozenset[int]) -> bool:
@@ -161,4 +153,4 @@ def note_faults(transaction: Transaction, faults: Mapping[int, tuple[int, int, s
 
 def _put(transaction: Transaction, members: Mapping[int, Member], namespace: bytes) -> None:
     record = Members(FORMAT, tuple(members[id] for id in sorted(members)), namespace)
-    transaction.put(keys.SERVERS, _encoder.encode(record))
+    transaction.put(keys.SERVERS, codec.encode(record))

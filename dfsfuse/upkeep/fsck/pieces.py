@@ -15,7 +15,7 @@ from dfs_server.protocol.messages import Have, HavePieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.common.portions import by_count
 from dfsfuse.data import extents
-from dfsfuse.data.extents import BadRegionError, Segment
+from dfsfuse.data.extents import Segment
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.namespace.ops.bad_copies import Place
 from dfsfuse.namespace.records import keys
@@ -120,5 +120,5 @@ def _still_there(pages: Pages, suspects: Sequence[Placed]) -> Iterator[Placed]:
 def _segments(value: bytes | None) -> tuple[Segment, ...]:
     try:
         return () if value is None else extents.decode(value).segments
-    except BadRegionError:
+    except OSError:
         return ()

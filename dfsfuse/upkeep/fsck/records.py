@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dfsfuse.data import extents
-from dfsfuse.data.extents import BadRegionError, Region
+from dfsfuse.data.extents import Region
 from dfsfuse.namespace.ops import orphans
 from dfsfuse.namespace.ops.lock_sessions import lifetime_s
 from dfsfuse.namespace.records import inode as records
@@ -94,7 +94,7 @@ def read(items: Items) -> Contents:
     for key in sorted(items):
         try:
             _read_one(found, key, items[key])
-        except (OSError, BadRegionError) as error:
+        except OSError as error:
             found.strange.append((key, getattr(error, "strerror", None) or str(error)))
     return found
 
@@ -117,7 +117,7 @@ def _read_one(found: Contents, key: bytes, value: bytes) -> None:
         regions = found.regions.setdefault(ino, [])
         try:
             regions.append((keys.index_of(key), extents.decode(value)))
-        except BadRegionError:
+        except OSError:
             found.dark_regions.add(ino)
             raise
     elif kind == b"o/" and len(rest) == _NUMBER:

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dfsfuse.common import codec
+from dfsfuse.common.codec import Codec
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.records import keys
 from dfsfuse.upkeep.heal.report import Report
@@ -69,24 +71,17 @@ class HealState(msgspec.Struct, frozen=True, array_like=True):
         return max(0, self.bytes_total - self.bytes_done) / self.rate_bytes_s
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(HealState)
+_records = Codec(HealState, "how far healing is", FORMAT)
 
 
 def encode(state: HealState) -> bytes:
     """The record as stored in the map."""
-    return _encoder.encode(state)
+    return codec.encode(state)
 
 
 def decode(data: bytes | None) -> HealState | None:
     """The record in these bytes; None if there is none, or it is of another version: it is no more than news."""
-    if data is None:
-        return None
-    try:
-        state = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-    return state if state.format == FORMAT else None
+    return _records.find(data)
 
 
 def claim(tx: Transaction, seen: bytes | None, state: HealState) -> bytes | None:

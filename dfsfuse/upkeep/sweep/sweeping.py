@@ -25,6 +25,8 @@ import msgspec
 from dfs_server.protocol.message import MAX_AT_ONCE
 from dfs_server.protocol.messages import DropPieces, Have, ListPieces, PieceList
 from dfs_server.protocol.pieces import PIECE_NUMBERS
+from dfsfuse.common import codec
+from dfsfuse.common.codec import Codec
 from dfsfuse.common.portions import by_count
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
@@ -53,6 +55,9 @@ class SweepMark(msgspec.Struct, frozen=True, array_like=True):
     client: bytes
 
 
+_marks = Codec(SweepMark, "the last sweep", FORMAT)
+
+
 @dataclass
 class Swept:
     """What came of a sweep. `hindrance`: why nothing, or not everything, could be looked at."""
@@ -71,22 +76,13 @@ def claim(store: MapStore, now_ns: int, client: bytes, *, every_ns: int = EVERY_
     def work(tx: Transaction) -> bool:
         value = tx.get(keys.SWEEP)
         if value is not None:
-            last = _mark(value)
+            last = _marks.find(value)  # None: a newer program's, which then sweeps
             if last is None or abs(now_ns - last.time_ns) < every_ns:
                 return False
-        tx.put(keys.SWEEP, msgspec.msgpack.encode(SweepMark(FORMAT, now_ns, client)))
+        tx.put(keys.SWEEP, codec.encode(SweepMark(FORMAT, now_ns, client)))
         return True
 
     return store.transact(work)
-
-
-def _mark(value: bytes) -> SweepMark | None:
-    """The record; None if it is a newer program's, which then sweeps."""
-    try:
-        mark = msgspec.msgpack.decode(value, type=SweepMark)
-    except msgspec.DecodeError:
-        return None
-    return mark if mark.format == FORMAT else None
 
 
 class Sweeper:

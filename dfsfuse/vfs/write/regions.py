@@ -12,7 +12,6 @@ Threads: any. `_remembering` guards the records that are remembered.
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import msgspec
 from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.common.portions import by_bytes
 from dfsfuse.data import extents, runs
-from dfsfuse.data.extents import EMPTY, REGION_BYTES, BadRegionError, Region, Segment, Write, covered
+from dfsfuse.data.extents import EMPTY, REGION_BYTES, Region, Segment, Write, covered
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import inodes
 from dfsfuse.namespace.records import keys
@@ -47,10 +46,7 @@ def decode(data: bytes) -> Region:
     """A region record. Raises OSError (EIO)."""
     region = _remembered.get(data)  # one operation on a dictionary needs no lock
     if region is None:
-        try:
-            region = extents.decode(data)
-        except BadRegionError as error:
-            raise OSError(errno.EIO, f"cannot read the record of a file's data: {error}") from error
+        region = extents.decode(data)
         _remember(data, region)
     return region
 
