@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from support.mounts import Grid, Mount, environment, eventually, is_mounted, program, within
+from support.servers import start_all
 from support.trees import content
 
 pytestmark = pytest.mark.integration
@@ -44,9 +45,7 @@ def grid(servers: Grid, tmp_path: Path) -> Iterator[Grid]:
     try:
         yield servers
     finally:
-        for server in servers.servers:
-            if not server.is_running():
-                server.start()
+        servers.servers.restore()
         for mount in servers.mounts:
             mount.end()
         servers.mounts.clear()
@@ -81,8 +80,7 @@ def kill(grid: Grid, *numbers: int) -> None:
 
 
 def start(grid: Grid, *numbers: int) -> None:
-    for number in numbers:
-        grid.servers[number].start()
+    start_all([grid.servers[number] for number in numbers])
 
 
 def waits(mount: Mount, what: str) -> None:

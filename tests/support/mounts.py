@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
-from support.servers import REPOSITORY, Servers
+from support.servers import REPOSITORY, Servers, start_all
 
 from dfsfuse.mount import mount_table
 
@@ -285,5 +285,4 @@ class Grid:
         try:
             yield
         finally:
-            for number in numbers:
-                self.servers[number].start()
+            start_all([self.servers[number] for number in numbers])

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,6 +62,11 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start it. Several that are launched before the first one is waited for begin at the same time."""
         assert not self.is_running(), f"{self.name} is running already"
         self.close()
         with self.stderr_path.open("a") as stderr:
@@ -74,6 +79,10 @@ class ServerProcess:
                 cwd=REPOSITORY,
                 start_new_session=True,
             )
+
+    def wait_until_ready(self) -> None:
+        """Wait until it says so, once it is launched."""
+        assert self._process is not None, f"{self.name} is not running"
         self.ready_line = _first_line(self._process, START_S)
         if f"{self.name} ready on " not in self.ready_line:
             raise AssertionError(f"{self.name} did not start: {self.ready_line!r}\n{self.stderr()}")
@@ -139,6 +148,14 @@ class ServerProcess:
             self._process = None
 
 
+def start_all(servers: Sequence[ServerProcess]) -> None:
+    """Start them at the same time, and wait until all are ready."""
+    for server in servers:
+        server.launch()
+    for server in servers:
+        server.wait_until_ready()
+
+
 class Servers:
     """Some servers. A context manager: starts them all, and ends them whatever happens."""
 
@@ -159,6 +176,13 @@ class Servers:
 
     def __len__(self) -> int:
         return len(self.all)
+
+    def restore(self) -> None:
+        """All run again, and none hangs. What they store stays."""
+        for server in self.all:
+            if server.is_running():
+                server.thaw()
+        start_all([server for server in self.all if not server.is_running()])
 
     def write_client_config(self, folder: Path, user: str = "alice", password: str | None = None) -> Path:
         """A dfc.yaml in `folder` that names these servers."""
@@ -182,8 +206,7 @@ class Servers:
                 server = ServerProcess(self.folder / f"DFS{number}", config, port)
                 stack.callback(server.close)
                 self.all.append(server)
-            for server in self.all:
-                server.start()
+            start_all(self.all)
             self._cleanup = stack.pop_all()
         return self
 

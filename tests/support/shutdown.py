@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from support.mounts import Grid, Mount, eventually
+from support.servers import start_all
 
 Order = Literal["servers first", "mount first", "all at once"]
 ORDERS: Final[tuple[Order, ...]] = ("servers first", "mount first", "all at once")
@@ -94,8 +95,7 @@ class Machine:
 
     def switch_on(self) -> str:
         """Start the servers, put back what was kept, and mount. Gives what `dfc recover --apply` said."""
-        for server in self._grid.servers:
-            server.start()
+        start_all(list(self._grid.servers))
         done = self._grid.dfc("recover", "--apply")
         assert done.returncode == 0, done.stderr + done.stdout
         self._mount.mount()

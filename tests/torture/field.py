@@ -19,7 +19,7 @@ from typing import Final
 
 from support.mounts import Mount, environment, eventually, program
 from support.pieces_on_disk import large_piece_files
-from support.servers import USERS, ServerProcess, write_server_config
+from support.servers import USERS, ServerProcess, start_all, write_server_config
 
 from . import programs
 from .network import Network, network
@@ -77,8 +77,8 @@ class Field(contextlib.ExitStack):
                 server = TorturedServer(disk / f"DFS{number}", config, number, self.network, self._server_program)
                 server.stderr_path = self.folder / f"DFS{number}.stderr"
                 made.callback(server.close)
-                server.start()
                 self.servers[number] = server
+            start_all(list(self.servers.values()))
             self._write_client_config()
             made.callback(self._end_mounts)
             self.push(made.pop_all())
