@@ -1,3 +1,3 @@
-"""dfs-server: one standalone server of the four. It imports nothing of dfsfuse."""
+"""dfs-server: one of the four standalone servers. It imports nothing from dfsfuse."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The program `dfs-server`, as it is installed and as `python -m dfs_server`."""
+"""The program `dfs-server`, both as installed and as `python -m dfs_server`."""
 
 from collections.abc import Callable
 

@@ -2,17 +2,17 @@
 
 Prints one line on stdout when it is ready, logs to stderr, and stops on SIGTERM or Ctrl-C. Exit codes:
 
-    0  stopped as asked (or --hash-password, --version, --help did their work)
+    0  stopped as asked (or --hash-password, --version, --help succeeded)
     1  something else went wrong; the sentence on standard error says what
     2  the command line is wrong
     3  the config file is missing or wrong
-    4  the folder cannot be used: not writable, of another server, of another format
-    5  another server runs on the folder
-    6  the address cannot be listened on, for one because the port is taken
-  130  interrupted (Ctrl-C) while it asked for a password
+    4  the folder cannot be used: it is not writable, belongs to another server, or has another format
+    5  another server is running on the folder
+    6  cannot listen on the address, for example because the port is in use
+  130  interrupted (Ctrl-C) while asking for a password
 
-Knows the other modules' ways to fail and turns each into one sentence. The main thread waits for a signal; the daemon
-has threads of its own.
+Turns each error of the other modules into one sentence. The main thread waits for a signal; the daemon has its own
+threads.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ log = logging.getLogger(__name__)
     "config_path",
     metavar="FILE",
     type=click.Path(path_type=Path, readable=False),
-    help="Who the users are. Without it: $DFS_CONFIG, ./tryout/dfs.yaml, ./conf/dfs.yaml, ~/.config/dfsfuse/dfs.yaml.",
+    help="The list of users. Default: $DFS_CONFIG, ./tryout/dfs.yaml, ./conf/dfs.yaml, ~/.config/dfsfuse/dfs.yaml.",
 )
-@click.option("--hash-password", is_flag=True, help="Ask for a password and print what to write as 'scram:'.")
+@click.option("--hash-password", is_flag=True, help="Ask for a password and print the value for 'scram:'.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice: everything.")
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s", help="Show the version.")
 def cli(
@@ -74,7 +74,8 @@ def cli(
 ) -> int:
     """Serve the folder ROOT on PORT, as one of the four servers of dfsfuse.
 
-    The server's name is ROOT's last part: `dfs-server DFS1 10001` is server DFS1. ROOT is made if it is missing.
+    The server's name is the last part of ROOT: `dfs-server DFS1 10001` is server DFS1. ROOT is created if it is
+    missing.
     """
     if hash_password:
         return _hash_password()
@@ -88,7 +89,7 @@ def cli(
 
 def _serve(root: Path, host: str, port: int, settings: config.ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT."""
-    # Blocked here and in the threads made from here on, then waited for: nothing is ever interrupted halfway.
+    # Blocked here and in the threads created from here on, then waited for, so that nothing is interrupted halfway.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     share_one_heap()
     give_back_large_blocks()
@@ -109,7 +110,7 @@ def _serve(root: Path, host: str, port: int, settings: config.ServerConfig) -> N
 
 
 def _announce(line: str) -> None:
-    """The ready line. That nobody can read it is no reason not to serve."""
+    """Print the ready line. The server runs even if nobody can read it."""
     try:
         click.echo(line)
     except OSError as error:
@@ -118,7 +119,7 @@ def _announce(line: str) -> None:
 
 
 def _hash_password() -> int:
-    """Print the verifier of a password that is typed twice, or comes as the first line of a pipe."""
+    """Print the verifier of a password that is typed twice, or read from the first line of a pipe."""
     if sys.stdin.isatty():
         password = getpass.getpass("Password: ")
         if password != getpass.getpass("Once more: "):
@@ -136,7 +137,7 @@ def _hash_password() -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; what goes wrong becomes one sentence and the exit code."""
+    """Run one command line; an error becomes one sentence and the exit code."""
     try:
         outcome = command_line.invoke(cli, arguments, PROGRAM)
         return outcome if isinstance(outcome, int) else 0

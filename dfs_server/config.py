@@ -1,6 +1,6 @@
-"""The server's config: who its users are, and its limits. See conf/dfs.yaml for what each key means.
+"""The server's config: its users and its limits. See conf/dfs.yaml for the meaning of each key.
 
-Knows the keys of dfs.yaml; the reading and the sentences about mistakes are `config_file`'s. No state, no threads.
+Knows the keys of dfs.yaml; `config_file` reads the file and words the errors. No state, no threads.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _MIB: Final = 1024 * 1024
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """What dfs.yaml says. Plain passwords are turned into verifiers and forgotten as it is read."""
+    """The contents of dfs.yaml. Plain passwords are converted to verifiers and forgotten while it is read."""
 
     users: dict[str, Verifier] = field(repr=False)
     grace_period_s: float = 600.0
-    """How long dropped pieces are kept for those who may still read them."""
+    """How long dropped pieces are kept for clients that may still read them."""
     reserve_bytes: int = 64 * _MIB
-    """Room on the disk that pieces must leave free, so that the log can go on."""
+    """Space on the disk that pieces must leave free, so that the log can go on."""
     max_connections: int = 256
     scrub_days: float = 30.0
-    """Every piece is looked at once in so many days; 0: never."""
+    """Each piece is checked once in this many days; 0: never."""
     scrub_mb_s: float = 8.0
-    """How much of the disk's time that may take, in MB a second."""
+    """Maximum rate at which the scrub reads, in MB a second."""
     warnings: tuple[str, ...] = ()
 
 
 def read(path: Path) -> ServerConfig:
-    """The config in the file. Raises `ConfigError`."""
+    """Read the config from the file. Raises `ConfigError`."""
     at = At(path)
     keys = config_file.mapping(
         config_file.load(path),
@@ -76,7 +76,7 @@ def read(path: Path) -> ServerConfig:
 
 
 def _users(value: object, at: At) -> tuple[dict[str, Verifier], list[str]]:
-    """The verifiers, and the names of those whose password stands there in plain."""
+    """The verifiers, and the names of the users whose passwords are in plain text."""
     expected = "users, each with a password: alice: {password: ...} or alice: {scram: ...}"
     entries = config_file.any_mapping(value, at, expected)
     if not entries:

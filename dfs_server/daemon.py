@@ -1,13 +1,12 @@
-"""The running server: listens, gives each connection a session in a thread, brings what was accepted into the tables
-when nothing more comes, deletes what was dropped, looks after what it holds (scrub), stops cleanly.
+"""The running server: listens, runs a session in a thread for each connection, flushes accepted batches to the tables
+when nothing more arrives, deletes dropped pieces, scrubs its data, and stops cleanly.
 
-This is the composition root: folder, accounts, namespaces and sessions are put together here. Knows no message.
+This is the composition root: it creates and connects folder, accounts, namespaces and sessions. Knows no messages.
 
 Threads: one accepts connections, one serves each connection, one flushes idle namespaces every second, one deletes
-dropped pieces every minute, one scrubs;
-`start` and `stop` belong to the thread that made the daemon. `_lock` guards `_sessions`. To stop, `_stopping` is set
-and then `_stop_read` becomes readable for good, which wakes whoever waits for a frame or a connection; whoever is in
-the middle of a request finishes it, for at most `STOP_S` seconds.
+dropped pieces every minute, one scrubs; `start` and `stop` belong to the thread that created the daemon. `_lock` guards
+`_sessions`. To stop, `_stopping` is set and then `_stop_read` becomes readable for good, which wakes every thread that
+waits for a frame or a connection; a thread in the middle of a request finishes it, for at most `STOP_S` seconds.
 """
 
 from __future__ import annotations
@@ -32,28 +31,28 @@ from dfs_server.shared.starting import SWITCH_S
 from dfs_server.wire.accounts import Accounts
 from dfs_server.wire.connection import CLIENT_STALL_S, Connection
 from dfs_server.wire.failures import RequestFailedError, failures_told
-from dfs_server.wire.session import AUTHENTICATION_S, House, Session
+from dfs_server.wire.session import AUTHENTICATION_S, ServerContext, Session
 from dfs_server.wire.shares import Shares
 
 STOP_S: Final = 5.0
 FLUSH_INTERVAL_S: Final = 1.0
-"""Number of seconds between two looks for namespaces to which nothing more has come: these are flushed."""
+"""Interval in seconds of the checks for namespaces to which nothing more has arrived: these are flushed."""
 SWEEP_INTERVAL_S: Final = 60.0
 SCRUB_INTERVAL_S: Final = 60.0
-"""How long after the start, and then how often, it is asked whether it is time for a scrub."""
+"""Delay after the start, and then interval, of the checks whether a scrub is due."""
 MAX_REFUSED_CONNECTIONS: Final = 32
-"""So many more connections than the most allowed are told that there is no room; the others are just closed."""
+"""This many connections beyond the maximum are told that the server is busy; any more are simply closed."""
 
 
 log = logging.getLogger(__name__)
 
 
 class AddressError(Exception):
-    """The server cannot listen there; the text says why."""
+    """The server cannot listen on this address; the text says why."""
 
 
 class Daemon:
-    """One server. `start`, then `stop` once; `address` is where it listens."""
+    """One server. Call `start`, then `stop` once; `address` is where it listens."""
 
     def __init__(
         self,
@@ -77,7 +76,7 @@ class Daemon:
         self._namespaces = Namespaces(
             folder.path, folder.name, grace_s=config.grace_period_s, reserve_bytes=config.reserve_bytes
         )
-        self._house = House(
+        self._context = ServerContext(
             server=folder.name,
             identity=folder.identity,
             accounts=Accounts(folder.name, config.users, folder.secret),
@@ -87,7 +86,7 @@ class Daemon:
             authentication_s=authentication_s,
         )
         self._complaints: dict[tuple[str, str], str] = {}
-        """By user and what failed: what was said of it last. Each key belongs to one thread."""
+        """By user and kind of failure: the last message about it. Each key belongs to one thread."""
         self._lock = threading.Lock()
         self._sessions: dict[threading.Thread, socket.socket] = {}
         self._listener = _listen(host, port)
@@ -102,18 +101,18 @@ class Daemon:
 
     @property
     def address(self) -> tuple[str, int]:
-        """(host, port); the real port if the daemon was made with port 0."""
+        """(host, port); the actual port if the daemon was created with port 0."""
         host, port = self._listener.getsockname()[:2]
         return host, port
 
     def start(self) -> None:
-        """Serve from now on. Connections that came since the daemon was made have waited."""
+        """Serve from now on. Connections made since the daemon was created have waited."""
         sys.setswitchinterval(SWITCH_S)
         for thread in self._threads:
             thread.start()
 
     def stop(self, deadline_s: float = STOP_S) -> None:
-        """Take no new requests, finish those under way (for at most `deadline_s`), close everything."""
+        """Accept no new requests, finish those under way (for at most `deadline_s`), close everything."""
         deadline = time.monotonic() + deadline_s
         self._stopping.set()
         os.close(self._stop_write)
@@ -122,13 +121,13 @@ class Daemon:
         self._listener.close()
         self._join_sessions(deadline)
         if left := self._running_sessions():
-            log.warning("%d requests were not finished within %g s and are given up", len(left), deadline_s)
+            log.warning("%d requests were not finished within %g s and were abandoned", len(left), deadline_s)
             for sock in left.values():
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
             self._join_sessions(time.monotonic() + 1.0)
         if self._running_sessions() or any(thread.is_alive() for thread in self._threads):
-            # A thread that hangs on the disk may hold a namespace's lock. What was acknowledged is durable anyway.
+            # A thread that hangs on the disk may hold a namespace's lock. Everything acknowledged is durable anyway.
             log.warning("the disk does not answer; leaving without closing the databases")
             return
         self._namespaces.close()
@@ -150,9 +149,9 @@ class Daemon:
                 continue
             except OSError as error:
                 log.warning("a connection cannot be accepted: %s", error)
-                self._stopping.wait(1.0)  # out of descriptors, most likely: others must end first
+                self._stopping.wait(1.0)  # out of descriptors, most likely: other connections must end first
             except Exception:
-                log.exception("a connection cannot be accepted, for a reason nobody foresaw")
+                log.exception("a connection cannot be accepted, for an unexpected reason")
                 self._stopping.wait(1.0)
 
     def _begin_session(self, sock: socket.socket, peer: tuple[str, int]) -> None:
@@ -177,7 +176,7 @@ class Daemon:
         try:
             with sock:
                 connection = Connection(sock, self._stop_read, stall_s=self._stall_s)
-                Session(connection, self._house, crowded=crowded).run()
+                Session(connection, self._context, crowded=crowded).run()
         except OSError as error:
             log.debug("a connection was lost at once: %s", error)
         finally:
@@ -199,7 +198,7 @@ class Daemon:
 
     def _flush_idle(self) -> None:
         while not self._stopping.wait(FLUSH_INTERVAL_S):
-            self._for_each_user(Namespace.flush_if_idle, "what was accepted cannot be brought into the tables")
+            self._for_each_user(Namespace.flush_if_idle, "accepted batches cannot be written to the tables")
 
     def _sweep(self) -> None:
         while not self._stopping.wait(self._sweep_interval_s):
@@ -207,21 +206,21 @@ class Daemon:
 
     def _delete_dropped(self, namespace: Namespace) -> None:
         if deleted := namespace.delete_dropped(self._stopping.is_set):
-            log.info("the pieces of %d dropped segments, or dropped by themselves, were deleted", deleted)
+            log.info("%d dropped segments or single pieces were deleted", deleted)
 
     def _scrub(self) -> None:
-        # No niceness of its own: a thread that must wait while it has the interpreter's lock would stop the others.
+        # No separate niceness: a thread that must wait while it holds the interpreter's lock would stop the others.
         period_s = self._config.scrub_days * scrub.DAY_S
         bytes_per_s = self._config.scrub_mb_s * 1e6
         while not self._stopping.wait(self._scrub_interval_s):
             self._for_each_user(
                 lambda namespace: namespace.scrub(period_s, bytes_per_s, self._stopping.wait),
-                "the scrub failed, and is tried again",
+                "the scrub failed and will be retried",
             )
 
     def _for_each_user(self, work: Callable[[Namespace], object], failed: str) -> None:
-        """Do this for all who have a folder here, connected or not. Raises nothing: whatever it fails of, it is tried
-        again in the next turn. A failure that stays the same is said once."""
+        """Call `work` for all users who have a folder here, connected or not. Raises nothing: a failure is retried in
+        the next round. A failure that stays the same is logged once."""
         for user in sorted(self._config.users):
             if self._stopping.is_set():
                 return
@@ -238,7 +237,7 @@ class Daemon:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `AddressError`."""
+    """Open a listening socket. Raises `AddressError`."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:

@@ -1,6 +1,7 @@
-"""One user's namespace on one server: turns requests into replies, apart from moving payloads, which is the session's.
+"""One user's namespace on one server: turns requests into replies, except for transferring payloads, which the session
+does.
 
-Whatever goes wrong is a `RequestFailedError` with the status that the client is told. Knows no socket.
+Every error is a `RequestFailedError` with the status for the client. Knows no sockets.
 
 Threads: everything may be called from any thread.
 """
@@ -82,10 +83,10 @@ class Namespace:
         self.scrubber = Scrubber(folder, self.holdings, store)
 
     def answer(self, request: Request) -> Reply:
-        """The reply to any request that needs no payload in either direction. Raises `RequestFailedError`."""
+        """The reply to any request that has no payload in either direction. Raises `RequestFailedError`."""
         with failures_told():
             match request:
-                case Accept():  # by far the most frequent one
+                case Accept():  # by far the most frequent request
                     return self._accept(request)
                 case GetStatus():
                     return self._status()
@@ -109,7 +110,7 @@ class Namespace:
                     return self._store.handle(request)
 
     def put_piece(self, request: PutPiece, length: int) -> Upload:
-        """Begin to store a piece. Raises `RequestFailedError`; the upload itself wants `failures_told` around it."""
+        """Begin to store a piece. Raises `RequestFailedError`; use the upload itself within `failures_told`."""
         with failures_told():
             self._refuse_beyond_reserve(length)
             return self.holdings.files.put(
@@ -117,17 +118,17 @@ class Namespace:
             )
 
     def get_piece(self, request: GetPiece) -> OpenPiece | StoredPiece:
-        """The piece, wherever it is. Raises `RequestFailedError`, also if it is not here."""
+        """The piece, wherever it is stored. Raises `RequestFailedError`, also if it is not here."""
         with failures_told():
             check_piece(request.segment, request.number)
             piece = self._open(request.segment, request.number)
             found = piece or self._store.small_piece(request.segment, request.number)
         if found is None:
-            raise RequestFailedError(Status.NOT_FOUND, "this piece is not here")
+            raise RequestFailedError(Status.NOT_FOUND, "this server does not have this piece")
         return found
 
     def _get_small(self, pieces: Sequence[PieceName]) -> SmallPieces:
-        """Small pieces, as far as a reply has room."""
+        """Small pieces, as many as fit into a reply."""
         for segment, number in pieces:
             check_piece(segment, number)
         left = MAX_SMALL_PIECES_BYTES
@@ -142,24 +143,24 @@ class Namespace:
         try:
             return self.holdings.files.take(segment, number)
         except CorruptPieceError:
-            # Not here any more, so that who heals sees it at once and not with the next scrub.
+            # Quarantine it now, so that healing notices it immediately and not only after the next scrub.
             self.scrubber.look_at(segment, number)
             raise
 
     def delete_dropped(self, stop: Callable[[], bool] = lambda: False) -> int:
-        """Delete what was dropped and has had its grace period; how many segments and single pieces. Raises
+        """Delete dropped pieces whose grace period is over; returns the number of segments and single pieces. Raises
         `RequestFailedError`."""
         with failures_told():
             self.holdings.forget_old_findings()
             return sum(self.holdings.delete_dropped(stop))
 
     def scrub(self, period_s: float, bytes_per_s: float, rest: Rest) -> bool:
-        """Look at what is here, if it is time; whether a whole pass has ended. Raises `RequestFailedError`."""
+        """Scrub, if it is due; returns whether a whole pass has ended. Raises `RequestFailedError`."""
         with failures_told():
             return self.scrubber.run(period_s, bytes_per_s, rest)
 
     def flush_if_idle(self) -> None:
-        """Bring into the tables what was accepted, if nothing more came since this was last asked. Raises
+        """Flush accepted batches to the tables, if nothing more has arrived since the last call. Raises
         `RequestFailedError`."""
         with failures_told():
             self._store.flush_if_idle()
@@ -184,7 +185,7 @@ class Namespace:
             raise RequestFailedError(Status.NO_SPACE, text)
 
     def _free_bytes(self) -> int:
-        """Without the reserve; less than 0 if that is begun."""
+        """Free bytes without the reserve; negative if the reserve is in use."""
         free_bytes, _ = self._room(self._folder)
         return free_bytes - self._reserve_bytes
 

@@ -1,4 +1,4 @@
-"""What one server holds for its users: for each a namespace, opened when first needed.
+"""The namespaces of one server's users, each opened when first needed.
 
 Threads: everything may be called from any thread. `Namespaces._lock` guards the table of open namespaces; it is held
 while one is opened, since a namespace must not be opened twice.
@@ -37,7 +37,7 @@ class Namespaces:
         self._room = room
         self._lock = threading.Lock()
         self._open: dict[str, Namespace] = {}
-        self._open_pieces = OpenPieces()  # of all users together, so that there is one bound
+        self._open_pieces = OpenPieces()  # shared by all users, so that there is one limit
 
     def of(self, user: str) -> Namespace:
         """The namespace of an authenticated user. Raises `RequestFailedError`."""
@@ -47,7 +47,7 @@ class Namespaces:
             return self._open[user]
 
     def opened(self) -> list[Namespace]:
-        """Those that were needed so far."""
+        """The namespaces that have been needed so far."""
         with self._lock:
             return list(self._open.values())
 

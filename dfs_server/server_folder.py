@@ -1,12 +1,13 @@
-"""A server's folder ROOT: made on the first start, marked with who it belongs to, locked while a server runs on it.
+"""A server's folder ROOT: created on the first start, marked with its owner, locked while a server runs on it.
 
     ROOT/server.json    {"format", "name", "identity", "secret"}: which server's folder this is
-    ROOT/.lock          locked (flock) by the running server; the kernel lets go of it however the server ends
+    ROOT/.lock          locked (flock) by the running server; the kernel releases the lock however the server ends
     ROOT/<user>/        what the server holds for a user
 
-`identity` is random and made with the folder, so a server that comes back empty is another one. `secret` (the file can
-be read by its owner only) makes the answers to unknown users (see `accounts`). Every reason not to start on a folder is
-a `FolderError` with a sentence. Knows nothing of what lies in the users' folders. One thread.
+`identity` is random and created with the folder, so a server that comes back empty has a different one. `secret` (the
+file can be read only by its owner) is used to make up the answers to unknown users (see `accounts`). Every reason not
+to start on a folder is a `FolderError` with a sentence. Knows nothing about the contents of the users' folders. One
+thread.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class FolderError(Exception):
 
 
 class FolderBusyError(FolderError):
-    """Another server runs on this folder."""
+    """Another server is running on this folder."""
 
 
 class _Marker(msgspec.Struct, frozen=True):
@@ -47,7 +48,7 @@ class _Format(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ServerFolder:
-    """An open, locked folder. A context manager; leaving it lets go of the lock."""
+    """An open, locked folder. A context manager; leaving it releases the lock."""
 
     path: Path
     name: str
@@ -57,7 +58,7 @@ class ServerFolder:
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """Open ROOT, making it if it is missing. The server's name is ROOT's last part. Raises `FolderError`."""
+        """Open ROOT, creating it if it is missing. The server's name is the last part of ROOT. Raises `FolderError`."""
         try:
             path = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would follow a link DFS1 -> /disk7
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The file of a large piece: a header that says which piece it is and how to check it, then the piece.
+"""The file of a large piece: a header that identifies the piece and allows checking it, then the piece.
 
     offset  bytes  field of a piece's file (integers big-endian)
          0      8  magic, b"DFSPIECE"
@@ -10,7 +10,7 @@
         64   32*n  level-one digests, one for each block of 64 KiB
       64+32n    .  the piece
 
-Knows bytes and open files; knows no folder. No threads, no state.
+Knows bytes and open files, but no folders. No threads, no state.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ HEADER_BYTES: Final = _FIELDS.size + DIGEST_BYTES
 
 
 class CorruptPieceError(Exception):
-    """A piece's file on disk is short, or its header is damaged."""
+    """A piece's file on disk is too short, or its header is damaged."""
 
 
 class OtherFormatError(CorruptPieceError):
-    """The file is, or seems to be, of another format: another version of this program wrote it."""
+    """The file has, or seems to have, another format: another version of this program wrote it."""
 
 
 class PieceHeader(NamedTuple):
-    """What a piece's file says of itself."""
+    """The header of a piece's file."""
 
     segment: bytes
     number: int
@@ -49,17 +49,17 @@ class PieceHeader(NamedTuple):
 
     @property
     def data_offset(self) -> int:
-        """Where in the file the piece begins."""
+        """The offset in the file at which the piece begins."""
         return HEADER_BYTES + len(self.digests)
 
     def encode(self) -> bytes:
-        """Everything in the file before the piece."""
+        """The part of the file before the piece."""
         fields = _FIELDS.pack(MAGIC, FORMAT, self.number, self.length, self.segment)
         return fields + blake3(fields + self.digests).digest() + self.digests
 
 
 def read_header(descriptor: int, path: Path) -> PieceHeader:
-    """The header of a piece's file, checked with the file's length. Raises `CorruptPieceError`."""
+    """The header of a piece's file, checked against the file's length. Raises `CorruptPieceError`."""
     start = os.pread(descriptor, HEADER_BYTES, 0)
     if len(start) < HEADER_BYTES:
         raise CorruptPieceError(f"{path}: the file has {len(start)} bytes, less than a header")
@@ -80,7 +80,7 @@ def read_header(descriptor: int, path: Path) -> PieceHeader:
 
 
 def piece_bytes(file_bytes: int) -> int:
-    """How long the piece in a file of so many bytes is, without reading the header."""
+    """The length of the piece in a file of this size, without reading the header."""
     body = max(0, file_bytes - HEADER_BYTES)
     blocks = -(-body // (BLOCK_BYTES + DIGEST_BYTES))
     return max(0, body - blocks * DIGEST_BYTES)

@@ -1,11 +1,12 @@
-"""All pieces that a server holds of a user, large ones in files and small ones in tables, as one.
+"""All pieces that a server holds for a user, large ones in files and small ones in tables, behind one interface.
 
-Puts them, lists them, notes which are not wanted any more, deletes those after the grace period, and moves bad ones to
-quarantine. A piece that is put is wanted: putting it takes back that it was to be deleted, before it is acknowledged.
-Knows no socket and no message; reading a piece for a client is `namespace`'s.
+Puts pieces, lists them, records which are no longer wanted, deletes those after the grace period, and moves bad ones to
+quarantine. Putting a piece cancels its pending deletion, before the piece is acknowledged. Knows no sockets and no
+messages; `namespace` reads pieces for clients.
 
 Threads: everything may be called from any thread. The piece store's lock makes "it is here, and wanted" one step:
-storing a large piece, marking and deleting pieces exclude each other. It is taken before the database's, never after.
+storing a large piece, marking and deleting pieces exclude each other. It is acquired before the database's lock, never
+after.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from dfs_server.store.overlay import PieceName
 from dfs_server.store.store import NamespaceStore
 
 DELETE_STEP: Final = 256
-"""So many dropped segments or pieces are marked, or deleted, between two transactions."""
+"""Maximum number of dropped segments or pieces that are marked, or deleted, in one transaction."""
 LIST_STEP: Final = 1000
 
 
 class Holdings:
-    """The pieces below `folder` (`ROOT/<user>`). `clock` in seconds since 1970. `open_pieces`: see `PieceStore`."""
+    """The pieces below `folder` (`ROOT/<user>`). `clock` returns seconds since 1970. `open_pieces`: see
+    `PieceStore`."""
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class Holdings:
     # -------------------------------------------------------------- what is here
 
     def have(self, pieces: Sequence[PieceName]) -> set[PieceName]:
-        """Those of the pieces that are here and wanted."""
+        """Those of the pieces that are here and not about to be deleted."""
         here = self.files.have(pieces)
         here |= self._store.have_small([piece for piece in pieces if piece not in here])
         return here - self.tables.marked(pieces)
@@ -64,7 +66,7 @@ class Holdings:
         return large[0] + small[0], large[1] + small[1]
 
     def listed(self, after: PieceName | None, limit: int) -> tuple[list[HeldPiece], bool]:
-        """At most `limit` pieces after `after`, in order, without those that wait to be deleted; whether there are
+        """At most `limit` pieces after `after`, in order, without those waiting to be deleted; and whether there are
         more. Raises `BadPieceError`."""
         if after is not None:
             check_piece(*after)
@@ -78,7 +80,7 @@ class Holdings:
             dropped = self.tables.dropped([piece[:2] for piece in step])
             for piece in step:
                 if piece[:2] not in dropped and piece[:2] != after:
-                    after = piece[:2]  # one that is here as a large and as a small one is told once
+                    after = piece[:2]  # a piece that is here both as a large and as a small one is listed once
                     yield piece
 
     def _small(self, after: PieceName | None) -> Iterator[HeldPiece]:
@@ -89,7 +91,7 @@ class Holdings:
     # -------------------------------------------------------------- putting and dropping
 
     def put_small(self, pieces: Sequence[tuple[bytes, int, bytes]]) -> None:
-        """Small pieces, in the place of what is here, durably. Raises `BadPieceError`."""
+        """Store small pieces durably, replacing existing ones. Raises `BadPieceError`."""
         for segment, number, data in pieces:
             check_piece(segment, number)
             if len(data) > MAX_SMALL_PIECE_BYTES:
@@ -102,15 +104,15 @@ class Holdings:
             self.tables.put(pieces)
 
     def drop(self, pieces: Sequence[PieceName], min_age_s: int) -> list[bool]:
-        """Have these deleted after the grace period, if they are at least so old; which will be. Raises
-        `BadPieceError`."""
+        """Mark these for deletion after the grace period, if they are at least this old; returns which will be deleted.
+        Raises `BadPieceError`."""
         for piece in pieces:
             check_piece(*piece)
         if min_age_s < 0:
             raise BadPieceError(f"an age of {min_age_s} seconds")
         latest_s = self._clock() - min_age_s
         flags: list[bool] = []
-        for first in range(0, len(pieces), DELETE_STEP):  # who puts a piece waits for a step at most
+        for first in range(0, len(pieces), DELETE_STEP):  # a client that puts a piece waits for one step at most
             step = pieces[first : first + DELETE_STEP]
             with self.files.lock:
                 here = [self._is_as_old_as(piece, latest_s) for piece in step]
@@ -124,7 +126,7 @@ class Holdings:
         return bool(times) and max(times) <= latest_s
 
     def delete_dropped(self, stop: Callable[[], bool] = lambda: False) -> tuple[int, int]:
-        """Delete what was dropped and has had its grace period; how many segments, how many single pieces."""
+        """Delete dropped pieces whose grace period is over; returns the numbers of segments and of single pieces."""
         segments = pieces = 0
         while not stop() and (due := self.tables.expired()[:DELETE_STEP]):
             for segment in due:
@@ -144,7 +146,7 @@ class Holdings:
     # -------------------------------------------------------------- bad pieces
 
     def quarantine_large(self, segment: bytes, number: int, inode: int) -> Path | None:
-        """Move a bad piece's file to quarantine, if it is (still) the file with this number. Raises OSError."""
+        """Move a bad piece's file to quarantine, if it is (still) the file with this inode. Raises OSError."""
         bad = BadPiece(self.now_s(), segment, number)
         places: list[Path] = []
         self.files.move_out(segment, number, inode, lambda path: places.append(self.quarantine.move_here(path, bad)))
@@ -156,5 +158,5 @@ class Holdings:
         return place if self.tables.remove(segment, number, stored.data) else None
 
     def forget_old_findings(self) -> None:
-        """Delete what lies in quarantine for long and is here again."""
+        """Delete old pieces in quarantine that are here again."""
         self.quarantine.forget_old(self.now_s(), lambda segment, number: bool(self.have([(segment, number)])))

@@ -1,5 +1,5 @@
-"""A large piece's file open for reading, whole or in ranges. Knows the file only, no folder. Belongs to one thread at a
-time."""
+"""A large piece's file open for reading, as a whole or in ranges. Knows only the file, no folder. Belongs to one thread
+at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 from dfs_server.pieces.file import PieceHeader
 
 State = tuple[int, int, int]
-"""What changes when a file is written to, cut, renamed or unlinked: time of change, size, number of names."""
+"""Changes whenever a file is written to, truncated, renamed or unlinked: time of change, size, number of names."""
 
 
 def state_of(descriptor: int) -> State:
@@ -20,9 +20,9 @@ def state_of(descriptor: int) -> State:
 
 
 class OpenPiece:
-    """A piece open for reading; it can be read to its end even if it is deleted meanwhile. A context manager.
+    """A piece open for reading; it can be read to its end even if it is deleted in the meantime. A context manager.
 
-    `state`: of the file, before its header was read and checked.
+    `state`: the file's state before its header was read and checked.
     """
 
     def __init__(self, descriptor: int, header: PieceHeader, state: State) -> None:
@@ -30,7 +30,7 @@ class OpenPiece:
         self._header = header
         self._state = state
         self.on_exit: Callable[[], None] | None = None
-        """Called, instead of closing the file, when whoever reads the piece has done with it."""
+        """Called instead of closing the file when the reader is done with the piece."""
 
     @property
     def length(self) -> int:
@@ -50,12 +50,12 @@ class OpenPiece:
         return self._header.data_offset
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes of the piece from `offset` on, as they are on the disk (not checked)."""
+        """Up to `size` bytes of the piece from `offset` on, as they are on disk (unchecked)."""
         size = max(0, min(size, self.length - offset))
         return os.pread(self._descriptor, size, self._header.data_offset + offset)
 
     def is_as_it_was(self) -> bool:
-        """Whether the file has been left alone since its header was checked."""
+        """Whether the file is unchanged since its header was checked."""
         return state_of(self._descriptor) == self._state
 
     def close(self) -> None:

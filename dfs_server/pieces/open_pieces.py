@@ -1,18 +1,18 @@
-"""The files of pieces that were read lately, kept open with their checked headers.
+"""A cache of open files of recently read pieces, with their checked headers.
 
-A program that reads a large file at random asks for one block of a piece after the other. To open the file and check
-its header takes longer than to send the block.
+A program that reads a large file at random requests one block of a piece after another. Opening the file and checking
+its header takes longer than sending the block.
 
 A piece belongs to the thread that took it until that thread puts it back. Invariants:
+- `take` returns the file that currently has this name, with a header that was checked since the file was last changed.
+  Code that puts, removes or moves a piece's file calls `forget` afterwards, before anyone is told; a piece that is
+  being read meanwhile is closed when it is put back. Changes of the file by others (an administrator) show up in
+  fstat(2).
+- At most `capacity` files are open here. The least recently used one is closed first; a file whose name is gone is
+  closed immediately, so that its disk space is freed.
 
-- `take` gives the file that has this name now, with a header that was checked since the file was last changed. Whoever
-  puts, removes or moves a piece's file calls `forget` afterwards, before anybody is told of it; a piece that is read
-  meanwhile is closed when it is put back. What somebody else does to the file (an administrator) shows in fstat(2).
-- At most `capacity` files are open here. They are closed, least recently used first; one whose name is gone at once, so
-  that its room on the disk is free.
-
-Threads: everything may be called from any thread. `_lock` is held for a few steps only, and no other lock is taken
-while it is held.
+Threads: everything may be called from any thread. `_lock` is held only briefly, and no other lock is acquired while it
+is held.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from typing import Final
 from dfs_server.pieces.open_piece import OpenPiece
 
 CAPACITY: Final = 512
-"""Number of files: those of 2 GiB that are read from all four servers, at 1 MiB each."""
+"""Number of files: those of 2 GiB of data that is read from all four servers, at 1 MiB each."""
 
 
 class OpenPieces:
-    """See the module. With a capacity of 0 nothing is kept."""
+    """See the module. With a capacity of 0 nothing is cached."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._idle: dict[str, OpenPiece] = {}  # the latest one is last; guarded by _lock
-        self._changes = 0  # guarded by _lock, but for reading
+        self._idle: dict[str, OpenPiece] = {}  # the most recent one is last; guarded by _lock
+        self._changes = 0  # writes guarded by _lock
 
     def take(self, name: str, open_anew: Callable[[], OpenPiece | None]) -> OpenPiece | None:
-        """The piece in the file of this name: the one that is open, if it is as it was, else what `open_anew` gives.
+        """The piece in the file of this name: the open one, if it is unchanged, or else the result of `open_anew`.
         Leaving it (it is a context manager) puts it back."""
         with self._lock:
             piece = self._idle.pop(name, None)
-            changes = self._changes  # before a file is opened: one that is replaced after that is not kept
+            changes = self._changes  # before a file is opened: a file that is replaced after this is not cached
         if piece is not None and not piece.is_as_it_was():
             piece.close()
             piece = None
@@ -52,7 +52,7 @@ class OpenPieces:
         return piece
 
     def _put_back(self, name: str, piece: OpenPiece, changes: int) -> None:
-        """The piece is not read any more: keep it for the next request, or close it."""
+        """The piece is no longer being read: keep it for the next request, or close it."""
         piece.on_exit = None
         closed = piece
         with self._lock:
@@ -64,7 +64,7 @@ class OpenPieces:
         closed.close()
 
     def forget(self, name: str) -> None:
-        """The file of this name is gone, or another one than before."""
+        """The file of this name is gone, or was replaced."""
         with self._lock:
             self._changes += 1
             piece = self._idle.pop(name, None)
@@ -72,12 +72,12 @@ class OpenPieces:
             piece.close()
 
     def count(self) -> int:
-        """How many files lie here, open."""
+        """The number of open files in the cache."""
         with self._lock:
             return len(self._idle)
 
     def close(self) -> None:
-        """Close all; those that are put back later are closed too."""
+        """Close all files; those that are put back later are closed too."""
         with self._lock:
             self._capacity = 0
             pieces, self._idle = list(self._idle.values()), {}

@@ -1,9 +1,9 @@
-"""Where bad pieces go: out of the way of those who read, and kept, since a bad copy may one day be all that is left.
+"""Where bad pieces go: out of readers' reach, but kept, since a bad copy may one day be all that is left.
 
     quarantine/3f...c2.1.1700000000     the segment's id in hex, the piece's number, when (seconds since 1970)
 
-The file of a large piece is moved here as it is, of a small piece the bytes are written here. A bad piece goes when its
-segment is dropped, or 30 days after if a good one has taken its place. Knows no other table or folder.
+The file of a large piece is moved here unchanged; the bytes of a small piece are written here. A bad piece is deleted
+when its segment is dropped, or after 30 days if a good one has replaced it. Knows no other table or folder.
 
 Threads: everything may be called from any thread; `_lock` guards `_found`.
 """
@@ -23,7 +23,7 @@ _NAME: Final = re.compile(r"([0-9a-f]{32})\.([1-4])\.([0-9]{1,15})")
 
 
 class BadPiece(NamedTuple):
-    """A piece in quarantine, and since when."""
+    """A piece in quarantine, and since when it is there."""
 
     when_s: int
     segment: bytes
@@ -35,7 +35,7 @@ class BadPiece(NamedTuple):
 
 
 class Quarantine:
-    """The bad pieces in `folder`, which is made when the first one comes."""
+    """The bad pieces in `folder`, which is created for the first one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,12 +47,12 @@ class Quarantine:
             return len(self._found)
 
     def latest(self, count: int) -> list[BadPiece]:
-        """The latest ones first."""
+        """The latest pieces, most recent first."""
         with self._lock:
             return sorted(self._found, reverse=True)[:count]
 
     def move_here(self, path: Path, bad: BadPiece) -> Path:
-        """Move a large piece's file; where it is then. Raises OSError."""
+        """Move a large piece's file here; returns its new path. Raises OSError."""
         target = self._made() / bad.file_name
         path.rename(target)
         durable.fsync_folder(self._folder)
@@ -61,18 +61,18 @@ class Quarantine:
         return target
 
     def write_here(self, data: bytes, bad: BadPiece) -> Path:
-        """Write what is there of a small piece; where it is then. Raises OSError."""
+        """Write the bytes of a small piece here; returns the path. Raises OSError."""
         target = self._made() / bad.file_name
         durable.write_file(target, data)
         self._add(bad)
         return target
 
     def forget(self, segment: bytes) -> None:
-        """Delete the bad pieces of a segment that nobody refers to any more."""
+        """Delete the bad pieces of a segment that nothing refers to any more."""
         self._delete(lambda bad: bad.segment == segment)
 
     def forget_old(self, now_s: int, is_here: Callable[[bytes, int], bool]) -> None:
-        """Delete those that are old if there is a good one in their place."""
+        """Delete old pieces that have been replaced by good ones."""
         self._delete(lambda bad: bad.when_s + KEPT_S < now_s and is_here(bad.segment, bad.number))
 
     def _made(self) -> Path:

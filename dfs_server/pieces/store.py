@@ -1,15 +1,15 @@
-"""Large pieces as files: put once, durably; read whole or in ranges; never changed.
+"""Stores large pieces as files: put once, durably; read whole or in ranges; never changed.
 
     pieces/3f/3f...c2.1     a piece: the first byte of the segment's id, the id, the piece's number (see `piece_file`)
     pieces/tmp/             uploads under way; swept when the store is opened, so a crash leaves nothing
 
-Names are made of the hex of a checked id and a checked
-number only: nothing that a peer sends can lead out of the folder. A piece is on the disk (fsynced, renamed, folder
-fsynced) before `commit` returns. Knows files; knows no socket, no log, no user.
+Names consist only of the hex of a checked id and a checked number: nothing that a peer sends can lead out of the
+folder. A piece is on the disk (fsynced, renamed, folder fsynced) before `commit` returns. Knows files, but no sockets,
+log or users.
 
 Threads: everything may be called from any thread; an `Upload` or `OpenPiece` belongs to one. `lock` guards `_totals`
-and makes a rename or removal one step with counting it, with closing the file that is kept open, and with what the
-store's owner notes of it (see `holdings`).
+and makes a rename or removal one step together with counting it, with closing the cached open file, and with what the
+store's owner records about it (see `holdings`).
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ log = logging.getLogger(__name__)
 
 
 class BadPieceError(ValueError):
-    """What was asked or sent is no proper piece: a wrong id, number, length or count of digests."""
+    """The request does not describe a valid piece: a wrong id, number, length or number of digests."""
 
 
 class DigestMismatchError(Exception):
-    """The bytes do not have the digests that came with them, or are not the ones this piece already has."""
+    """The bytes do not match the digests that came with them, or are not those that this piece already has."""
 
 
 class HeldPiece(NamedTuple):
@@ -66,8 +66,8 @@ def check_piece(segment: bytes, number: int) -> None:
 
 
 class PieceStore:
-    """The large pieces below `folder`, which is made if need be. `on_install` is called, under `lock`, with each piece
-    that is there now, before it is acknowledged. `open_pieces` keeps the files of those that are read (`take`)."""
+    """The large pieces below `folder`, which is created if necessary. `on_install` is called, under `lock`, with each
+    new piece, before it is acknowledged. `open_pieces` caches the open files of pieces that are read (`take`)."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class PieceStore:
     def put(self, segment: bytes, number: int, digests: bytes, length: int, *, replace: bool = False) -> Upload:
         """Begin to store a piece. Raises `BadPieceError`, or OSError for the disk.
 
-        Pieces are immutable: one that is here with the same digests may be put again (and is written again, which heals
-        it if its bytes have rotted); with other digests it raises `DigestMismatchError`, unless it is to `replace` what
-        is here.
+        Pieces are immutable: an existing one may be put again with the same digests (and is written again, which heals
+        it if its bytes have rotted); with different digests this raises `DigestMismatchError`, unless it is to
+        `replace` the existing one.
         """
         check_piece(segment, number)
         if not 0 <= length <= MAX_PIECE_BYTES:
@@ -108,7 +108,7 @@ class PieceStore:
         return Upload(self, temporary, PieceHeader(segment, number, length, digests))
 
     def take(self, segment: bytes, number: int) -> OpenPiece | None:
-        """As `open`, but its file may be open since an earlier request, which has checked the header."""
+        """Like `open`, but the file may still be open from an earlier request, which has checked the header."""
         return self._open_pieces.take(self._name(segment, number), lambda: self.open(segment, number))
 
     def open(self, segment: bytes, number: int) -> OpenPiece | None:
@@ -129,11 +129,11 @@ class PieceStore:
         return OpenPiece(descriptor, header, state)
 
     def have(self, pieces: Sequence[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
-        """Those of the (segment, number) that are here. Nothing is read to tell."""
+        """Those of the (segment, number) that are here. No data is read to determine this."""
         return {piece for piece in pieces if os.path.exists(self._name(*piece))}  # noqa: PTH110 - 10,000 at a time
 
     def held(self, segment: bytes, number: int) -> HeldPiece | None:
-        """How long this piece is and since when it is here, or None. Its file is not opened."""
+        """This piece's length and since when it is here, or None. Its file is not opened."""
         try:
             status = self._path(segment, number).stat()
         except FileNotFoundError:
@@ -141,7 +141,8 @@ class PieceStore:
         return HeldPiece(segment, number, piece_bytes(status.st_size), int(status.st_mtime))
 
     def listed(self, after: tuple[bytes, int] | None) -> Iterator[HeldPiece]:
-        """The pieces in order, from the first one after `after` on. One that comes or goes meanwhile may be missed."""
+        """The pieces in order, starting with the first one after `after`. Pieces that are added or removed meanwhile
+        may be missed."""
         segment, number = after or (b"", 0)
         for first_byte in range(segment[0] if segment else 0, 256):
             names = (_parsed(name) for name in os.listdir(self._folder / f"{first_byte:02x}"))  # noqa: PTH208
@@ -150,19 +151,20 @@ class PieceStore:
                     yield found
 
     def delete(self, segment: bytes, numbers: Sequence[int] = PIECE_NUMBERS) -> None:
-        """Remove these pieces of a segment. It is no error if there are none. Not durable by itself."""
+        """Remove these pieces of a segment. It is not an error if there are none. Not durable by itself."""
         for number in numbers:
             self._take_out(segment, number, Path.unlink)
 
     def inode(self, segment: bytes, number: int) -> int | None:
-        """The number of this piece's file, which is another one once the piece is put again; or None."""
+        """The inode number of this piece's file, which changes when the piece is put again; or None."""
         try:
             return self._path(segment, number).stat().st_ino
         except FileNotFoundError:
             return None
 
     def move_out(self, segment: bytes, number: int, inode: int, move: Callable[[Path], object]) -> bool:
-        """Have `move` take away the file of a piece, if it is (still) the one with this number; whether it was."""
+        """Have `move` take away the file of a piece, if it is (still) the one with this inode; returns whether it
+        was."""
         with self.lock:
             return self.inode(segment, number) == inode and self._take_out(segment, number, move)
 
@@ -174,13 +176,13 @@ class PieceStore:
                 take(path)
             except FileNotFoundError:
                 return False
-            finally:  # also if it went half-way
+            finally:  # even if it failed halfway
                 self._open_pieces.forget(str(path))
             self._count(path.parent.name, -1, -size)
             return True
 
     def totals(self) -> tuple[int, int]:
-        """(count, bytes) of the pieces. Each folder is looked through once, when this is first asked."""
+        """(count, bytes) of the pieces. Each folder is scanned once, when this is first called."""
         for first_byte in range(256):
             name = f"{first_byte:02x}"
             with self.lock:
@@ -190,7 +192,8 @@ class PieceStore:
             return sum(count for count, _ in self._totals.values()), sum(size for _, size in self._totals.values())
 
     def _make_folders(self) -> None:
-        """All 256 at once: one that is made with its first piece might not be durable when its second one is."""
+        """Create all 256 at once: a folder created with its first piece might not be durable when its second piece
+        is."""
         for first_byte in range(256):
             (self._folder / f"{first_byte:02x}").mkdir(mode=0o700, exist_ok=True)
         durable.fsync_folder(self._folder)
@@ -207,9 +210,9 @@ class PieceStore:
         try:
             with self.open(segment, number) or nullcontext() as present:
                 if present is not None and present.digests != digests:
-                    raise DigestMismatchError("this piece is here already, with other digests; pieces never change")
+                    raise DigestMismatchError("this piece already exists with different digests; pieces never change")
         except CorruptPieceError as error:
-            log.warning("%s; the piece is put anew", error)
+            log.warning("%s; the piece is written anew", error)
 
     def _install(self, temporary: Path, header: PieceHeader) -> None:
         """Give a finished upload its name, durably."""
@@ -236,7 +239,7 @@ class PieceStore:
 
 
 class Upload:
-    """A piece on its way to the disk. A context manager: left without `commit`, it leaves nothing."""
+    """A piece that is being uploaded. A context manager: if it is left without `commit`, nothing remains."""
 
     def __init__(self, store: PieceStore, temporary: Path, header: PieceHeader) -> None:
         self._store = store
@@ -252,7 +255,7 @@ class Upload:
             raise
 
     def write(self, data: Buffer) -> None:
-        """The next blocks of the piece, whole ones except at the end. Raises `DigestMismatchError`, OSError."""
+        """Write the next blocks of the piece, whole ones except at the end. Raises `DigestMismatchError`, OSError."""
         size = len(data)
         if self._written % BLOCK_BYTES or self._written + size > self._header.length:
             raise BadPieceError("blocks of a piece must be whole, and no more than its length")
@@ -264,7 +267,7 @@ class Upload:
         self._written += size
 
     def commit(self) -> None:
-        """The piece is complete: make it durable and visible. Raises `BadPieceError` if it is not, OSError."""
+        """The piece is complete: make it durable and visible. Raises `BadPieceError` if it is incomplete, OSError."""
         if self._written != self._header.length:
             raise BadPieceError(f"{self._written} bytes were sent of a piece of {self._header.length}")
         os.fsync(self._descriptor)
@@ -276,7 +279,7 @@ class Upload:
         self._open = False
 
     def close(self) -> None:
-        """Give the upload up, unless it is committed."""
+        """Abandon the upload, unless it is committed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -292,7 +295,7 @@ class Upload:
 
 
 def _parsed(name: str) -> tuple[bytes, int] | None:
-    """The piece whose file has this name, if it can be one's."""
+    """The piece whose file has this name, if it is a valid one."""
     match = _FILE_NAME.fullmatch(name)
     return (bytes.fromhex(match[1]), int(match[2])) if match else None
 

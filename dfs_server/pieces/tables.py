@@ -1,14 +1,14 @@
-"""The small pieces of a namespace, and the notes of what was dropped and since when: tables of its SQLite file.
+"""The small pieces of a namespace, and the records of what was dropped and when: tables of its SQLite file.
 
-A small piece comes inside a batch, and is stored here with those of many others (`apply`), or is put by who heals.
-Drops are notes only: a segment that a batch has dropped, or single pieces that are not wanted on this server any more.
-Who deletes after the grace period asks here what is due. Knows no file of a large piece, and no log.
+A small piece arrives inside a batch, and is stored here together with many others (`apply`), or is put by healing.
+Drops are only records: a segment that a batch has dropped, or single pieces that this server should no longer hold. The
+code that deletes after the grace period asks here what is due. Knows no file of a large piece, and no log.
 
-`get` and `have` say what is in the tables. Everything else speaks of all batches that are applied: it has `flush` bring
-here what waits elsewhere (`overlay`) first.
+`get` and `have` return what is in the tables. Everything else reflects all applied batches: it first has `flush` write
+to the tables what is waiting elsewhere (`overlay`).
 
-Threads: writing under the database's lock, like all writing; reading over a connection of its own, guarded by
-`_read_lock`, so that it waits for no disk. `_any_marked` only ever becomes true.
+Threads: writes under the database's lock, like all writes; reads over a separate connection, guarded by `_read_lock`,
+so that they never wait for the disk. `_any_marked` only ever becomes true.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _BEFORE_ALL: Final = (b"", 0)
 _INSERT: Final = "INTO small_pieces (segment, number, digests, data, stored_s) VALUES (?, ?, ?, ?, ?)"
 DUE_AT_ONCE: Final = 10_000
 LOOK_STEP: Final = 128
-"""So many pieces are looked for before others get their turn: who reads a small piece must not wait for thousands."""
+"""Number of pieces that are looked up before others get their turn: a client that reads a small piece must not wait for
+thousands."""
 
 
 class StoredPiece(NamedTuple):
@@ -40,7 +41,7 @@ class StoredPiece(NamedTuple):
 
 
 class PieceTables:
-    """Small pieces and drops. `grace_s`: how long what was dropped is kept. `flush`: see the module."""
+    """Small pieces and drops. `grace_s`: how long dropped pieces are kept. `flush`: see the module."""
 
     def __init__(self, database: Database, grace_s: float, flush: Callable[[], None]) -> None:
         self._database = database
@@ -48,7 +49,7 @@ class PieceTables:
         self._grace_ns = int(grace_s * 1e9)
         self._read_lock = threading.Lock()
         self._reader = database.connect()
-        # Most servers never have a marked piece: then there is no need to look for one with each piece that is put.
+        # Most servers never have a marked piece: then there is no need to look for one whenever a piece is put.
         (found,) = self._reader.execute("SELECT EXISTS (SELECT 1 FROM piece_drops)").fetchone()
         self._any_marked = bool(found)
 
@@ -60,7 +61,7 @@ class PieceTables:
     # -------------------------------------------------------------- small pieces
 
     def get(self, segment: bytes, number: int) -> StoredPiece | None:
-        """A small piece, or None. Its digests are as they were when it came: bit rot shows."""
+        """A small piece, or None. Its digests are those computed when it arrived: bit rot shows."""
         query = "SELECT digests, data FROM small_pieces WHERE segment = ? AND number = ?"
         with self._read_lock:
             row = self._reader.execute(query, (segment, number)).fetchone()
@@ -72,14 +73,14 @@ class PieceTables:
 
     def totals(self) -> tuple[int, int]:
         """(count, bytes) of the small pieces."""
-        with contextlib.suppress(sqlite3.Error, OSError):  # a disk that is full must not keep a server from telling so
+        with contextlib.suppress(sqlite3.Error, OSError):  # a full disk must not keep a server from reporting this
             self._flush()
         with self._read_lock:
             count, size = self._reader.execute("SELECT pieces, bytes FROM small_totals").fetchone()
         return count, size
 
     def held(self, segment: bytes, number: int) -> HeldPiece | None:
-        """How long this small piece is and since when it is here, or None."""
+        """This small piece's length and since when it is here, or None."""
         self._flush()
         query = "SELECT length(data), stored_s FROM small_pieces WHERE segment = ? AND number = ?"
         with self._read_lock:
@@ -87,7 +88,7 @@ class PieceTables:
         return HeldPiece(segment, number, *row) if row else None
 
     def listed(self, after: PieceName | None, limit: int) -> list[HeldPiece]:
-        """Small pieces in order, from the first one after `after` on."""
+        """Small pieces in order, starting with the first one after `after`."""
         self._flush()
         query = """SELECT segment, number, length(data), stored_s FROM small_pieces
             WHERE (segment, number) > (?, ?) ORDER BY segment, number LIMIT ?"""
@@ -97,7 +98,7 @@ class PieceTables:
 
     @staticmethod
     def apply(db: Connection, pieces: Mapping[PieceName, WaitingPiece], drops: Mapping[bytes, int]) -> None:
-        """What batches bring and drop, and when each came or was dropped, in the caller's transaction."""
+        """Write the pieces and drops of batches, with the time of each, in the caller's transaction."""
         db.executemany(
             f"INSERT OR IGNORE {_INSERT}",
             [(*name, block_digests(data), data, came_ns // 10**9) for name, (data, came_ns) in sorted(pieces.items())],
@@ -105,17 +106,17 @@ class PieceTables:
         db.executemany("INSERT OR IGNORE INTO drops (segment, dropped_ns) VALUES (?, ?)", sorted(drops.items()))
 
     def put(self, pieces: Sequence[tuple[bytes, int, bytes]]) -> None:
-        """Small pieces in the place of what is there, all or none, durably. One that was dropped is wanted again."""
+        """Store small pieces durably, all or none, replacing existing ones. Pending deletions of them are cancelled."""
         now_s = self._database.clock() // 10**9
         names = [piece[:2] for piece in pieces]
         with self._database.lock, self._database.transaction(durable=True) as db:
-            # Deleted first instead of replaced: the triggers that count do not see what REPLACE takes away.
+            # Deleted first instead of replaced: the triggers that count do not see what REPLACE removes.
             db.executemany("DELETE FROM small_pieces WHERE segment = ? AND number = ?", names)
             db.executemany(f"INSERT {_INSERT}", [(s, n, block_digests(data), data, now_s) for s, n, data in pieces])
             _unmark(db, names)
 
     def remove(self, segment: bytes, number: int, data: bytes) -> bool:
-        """Take this small piece out, durably, if it (still) has these bytes; whether it had."""
+        """Remove this small piece durably, if it (still) has these bytes; returns whether it had."""
         with self._database.lock, self._database.transaction(durable=True) as db:
             query = "DELETE FROM small_pieces WHERE segment = ? AND number = ? AND data = ?"
             return db.execute(query, (segment, number, data)).rowcount > 0
@@ -123,7 +124,7 @@ class PieceTables:
     # -------------------------------------------------------------- dropped segments
 
     def expired(self) -> list[bytes]:
-        """Segments that were dropped longer ago than the grace period, oldest first; at most 10,000."""
+        """Segments whose grace period is over, oldest first; at most 10,000."""
         self._flush()
         query = "SELECT segment FROM drops WHERE dropped_ns <= ? ORDER BY dropped_ns LIMIT ?"
         with self._read_lock:
@@ -131,7 +132,7 @@ class PieceTables:
         return [segment for (segment,) in rows]
 
     def forget(self, segments: Sequence[bytes]) -> None:
-        """The large pieces of these dropped segments are deleted: delete the small ones and the notes."""
+        """The large pieces of these dropped segments are deleted: delete the small ones and the records."""
         rows = [(segment,) for segment in segments]
         with self._database.lock, self._database.transaction(durable=False) as db:
             db.executemany("DELETE FROM small_pieces WHERE segment = ?", rows)
@@ -141,7 +142,7 @@ class PieceTables:
     # -------------------------------------------------------------- dropped pieces
 
     def mark(self, pieces: Sequence[PieceName]) -> None:
-        """These pieces are not wanted here any more. One that is marked already keeps its time."""
+        """Mark these pieces as no longer wanted here. One that is already marked keeps its time."""
         now = self._database.clock()
         query = "INSERT OR IGNORE INTO piece_drops (segment, number, dropped_ns) VALUES (?, ?, ?)"
         self._any_marked = True
@@ -149,17 +150,17 @@ class PieceTables:
             db.executemany(query, [(*piece, now) for piece in pieces])
 
     def unmark(self, segment: bytes, number: int) -> None:
-        """This piece is wanted again, durably."""
+        """Durably cancel the deletion of this piece."""
         if self.marked([(segment, number)]):
             with self._database.lock, self._database.transaction(durable=True) as db:
                 _unmark(db, [(segment, number)])
 
     def marked(self, pieces: Sequence[PieceName]) -> set[PieceName]:
-        """Those of the pieces that are not wanted here any more."""
+        """Those of the pieces that are marked as no longer wanted here."""
         return self._in("piece_drops", pieces) if self._any_marked else set()
 
     def dropped(self, pieces: Sequence[PieceName]) -> set[PieceName]:
-        """Those of the pieces that wait to be deleted, by themselves or with their whole segment."""
+        """Those of the pieces that wait to be deleted, individually or with their whole segment."""
         self._flush()
         query = "SELECT 1 FROM drops WHERE segment = ?"
         marked = self.marked(pieces)
@@ -167,7 +168,7 @@ class PieceTables:
             return marked | {piece for piece in pieces if self._reader.execute(query, piece[:1]).fetchone()}
 
     def expired_marks(self) -> list[PieceName]:
-        """Pieces that were marked longer ago than the grace period, oldest first; at most 10,000."""
+        """Marked pieces whose grace period is over, oldest first; at most 10,000."""
         self._flush()
         query = "SELECT segment, number FROM piece_drops WHERE dropped_ns <= ? ORDER BY dropped_ns LIMIT ?"
         with self._read_lock:
@@ -175,8 +176,9 @@ class PieceTables:
         return [(segment, number) for segment, number in rows]
 
     def forget_marked(self, pieces: Sequence[PieceName]) -> None:
-        """The files of these marked pieces are deleted: delete the small ones and the marks, durably. A mark that came
-        back with a power cut would also be of a file that was put since: nothing is written here for that one."""
+        """The files of these marked pieces are deleted: delete the small ones and the marks, durably. A mark that
+        reappeared after a power cut would also apply to a file that was put since then, because nothing is written here
+        for that file."""
         with self._database.lock, self._database.transaction(durable=True) as db:
             db.executemany("DELETE FROM small_pieces WHERE segment = ? AND number = ?", pieces)
             _unmark(db, pieces)

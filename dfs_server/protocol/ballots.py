@@ -8,7 +8,7 @@ import msgspec
 class Ballot(msgspec.Struct, frozen=True, order=True, array_like=True):
     """(round, client): compared by round first, so two clients never hold equal ballots.
 
-    `client` is the proposer's random 8-byte id; it is empty only in `ZERO`, which nobody proposes with.
+    `client` is the proposer's random 8-byte id; it is empty only in `ZERO`, with which no client proposes.
     """
 
     round: int

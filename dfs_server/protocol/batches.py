@@ -1,12 +1,12 @@
-"""Batches: what one slot of a namespace's log holds.
+"""Batches: the content of one slot of a namespace's log.
 
-A batch is a list of changes to the namespace's ordered key-value map, all of them absolute (puts and
-deletes), so that applying a batch again over a later state converges (see docs/consistency.md, "Copying the
-map"). It also carries the pieces of small segments whole, and names the segments that nobody refers to any
-more. Keys and values are opaque to a server.
+A batch is a list of changes to the namespace's ordered key-value map, all of them absolute (puts and deletes), so that
+applying a batch again over a later state converges (see docs/consistency.md, "Copying the map"). It also contains the
+pieces of small segments whole, and names the segments that nothing refers to any more. Keys and values are opaque to a
+server.
 
 Each batch names the digest of the batch before it. A log is thus a hash chain: "slot 7 with digest d was chosen"
-says everything about slots 1 to 7, and a server whose history differs is noticed at the next accept.
+determines everything about slots 1 to 7, and a server with a different history is detected at the next accept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_KEY_BYTES: Final = 1024
 class InlinePiece(msgspec.Struct, frozen=True, array_like=True):
     """A piece of a small segment, carried in the log itself.
 
-    `homes` are names of servers; a server that applies the batch stores the piece if its own name is there.
+    `homes` are names of servers; a server that applies the batch stores the piece if its own name is among them.
     """
 
     segment: bytes
@@ -39,7 +39,7 @@ class InlinePiece(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
-    """The changes of one slot. `seal` is room for a MAC by the client; it is empty today."""
+    """The changes of one slot. `seal` is reserved for a MAC by the client; it is empty today."""
 
     format: int
     previous: bytes
@@ -74,7 +74,7 @@ def encode(batch: Batch) -> bytes:
 
 
 def decode(data: bytes) -> Batch:
-    """The batch in `data`, which may come from anyone. Raises `BadBatchError`."""
+    """Decode a batch, which may come from anyone. Raises `BadBatchError`."""
     if len(data) > MAX_BATCH_BYTES:
         raise BadBatchError(f"a batch of {len(data)} bytes; at most {MAX_BATCH_BYTES} are allowed")
     try:

@@ -1,4 +1,4 @@
-"""Frames: how a message lies on the wire.
+"""Frames: the layout of a message on the wire.
 
     offset  bytes  field
          0      2  magic, b"DF"
@@ -9,7 +9,7 @@
         12      4  length of the payload (raw bytes of a piece), big-endian
         16      .  body, then payload
 
-What a frame may hold is bounded before a byte of it is read, and more narrowly before authentication.
+A frame's size is limited before a byte of it is read, and more strictly before authentication.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HEADER: Final = struct.Struct(">2sBBIII")
 
 
 class Limits(NamedTuple):
-    """The most a frame may hold, in bytes."""
+    """The maximum sizes of a frame's parts, in bytes."""
 
     body_bytes: int
     payload_bytes: int
@@ -45,7 +45,7 @@ class Header(NamedTuple):
 
 
 class ProtocolError(ValueError):
-    """The peer sent something that is not this protocol. Its connection is of no further use."""
+    """The peer sent something that is not this protocol. The connection cannot be used any further."""
 
 
 def pack_header(request_id: int, body_bytes: int, payload_bytes: int) -> bytes:
@@ -54,7 +54,7 @@ def pack_header(request_id: int, body_bytes: int, payload_bytes: int) -> bytes:
 
 
 def parse_header(data: bytes | bytearray | memoryview, limits: Limits) -> Header:
-    """The header in exactly 16 bytes. Raises `ProtocolError` if it is none, or promises more than `limits`."""
+    """Parse exactly 16 bytes. Raises `ProtocolError` if they are not a header, or announce more than `limits`."""
     magic, version, zero, request_id, body_bytes, payload_bytes = _HEADER.unpack(data)
     if magic != MAGIC:
         raise ProtocolError(f"a frame must start with {MAGIC!r}, not {magic!r}: is this a dfs-server's port?")

@@ -1,6 +1,6 @@
 """The messages of the log and of the map. Each request has one reply of the type named in its docstring, or an `Error`.
 
-Where a message speaks of a server's log, `slot` counts from 1 and 0 means "nothing yet". Pure.
+In messages about a server's log, `slot` counts from 1 and 0 means "nothing yet". Pure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Promise(Message, frozen=True):
 
 
 class Promised(Message, frozen=True):
-    """The promise is durable. `applied` and `digest` are the last slot known to be chosen; `tail` what came after."""
+    """The promise is durable. `applied` and `digest` are the last slot known to be chosen; `tail` is the batch after
+    it, if any."""
 
     applied: int
     digest: bytes
@@ -38,8 +39,8 @@ class Promised(Message, frozen=True):
 
 
 class Refused(Message, frozen=True):
-    """A higher ballot was promised: `promised`. Or, with `wait_ms`, another client holds the writer lease for so long
-    at most; it has been told, or will be with its next accept, that somebody waits."""
+    """A higher ballot was promised: `promised`. Or, with `wait_ms`, another client holds the writer lease for at most
+    that long; it has been told, or will be with its next accept, that another client waits."""
 
     promised: Ballot
     wait_ms: int = 0
@@ -48,9 +49,8 @@ class Refused(Message, frozen=True):
 class Accept(Message, frozen=True):
     """Paxos phase 2: accept `batch` at `slot`. Reply: `AcceptedAt`, `Refused`, `Behind` or `Position`.
 
-    The batch names the digest of the one before it, which is chosen: the acceptor may apply that one now. `Position`
-    is the answer to a slot that is applied already (the proposer is behind). `lease`: the client wants the writer
-    lease.
+    The batch names the digest of the one before it, which is chosen: the acceptor may now apply that one. `Position` is
+    the answer for a slot that is already applied (the proposer is behind). `lease`: the client wants the writer lease.
     """
 
     ballot: Ballot
@@ -60,9 +60,9 @@ class Accept(Message, frozen=True):
 
 
 class AcceptedAt(Message, frozen=True):
-    """The batch and all it carries are durable at this slot. `wanted`: another client waits for the lease. `recalled`:
-    another client waits to see what was answered under it. `full`: only the reserve is left on the server's disk, which
-    is for batches that delete."""
+    """The batch and everything in it are durable at this slot. `wanted`: another client waits for the lease.
+    `recalled`: another client waits to see what was answered under it. `full`: only the reserve is left on the server's
+    disk, which is for batches that delete."""
 
     slot: int
     wanted: bool = False
@@ -71,7 +71,7 @@ class AcceptedAt(Message, frozen=True):
 
 
 class Behind(Message, frozen=True):
-    """The server has applied only up to this slot and needs to learn the next ones first."""
+    """The server has applied only up to this slot and must first learn the next ones."""
 
     applied: int
 
@@ -79,7 +79,7 @@ class Behind(Message, frozen=True):
 class Chosen(Message, frozen=True):
     """The batch with this digest is chosen at `slot`: apply it if you have accepted it. Reply: `Position`.
 
-    `let_go`: the id of the client that sends this, if it gives up its writer lease.
+    `let_go`: the sending client's id, if it releases its writer lease.
     """
 
     slot: int
@@ -95,17 +95,18 @@ class Learn(Message, frozen=True):
 
 
 class GetPosition(Message, frozen=True):
-    """Reply: `Position`. `recall`: the id of a client that must see all that a writer has answered under its lease."""
+    """Reply: `Position`. `recall`: the id of a client that must see everything that a writer has answered under its
+    lease."""
 
     recall: bytes = b""
 
 
 class Position(Message, frozen=True):
-    """Where the server's log stands. `tail_digest` is empty if nothing is accepted after `applied`.
+    """The position of the server's log. `tail_digest` is empty if nothing is accepted after `applied`.
 
-    `lease`, told to who recalls only: the number of the lease that another client holds now, or 0. Leases of a server
-    are numbered on, so another number says that the one before has ended. `wants_copy`: the server's map is damaged,
-    and is not read until a copy is in its place.
+    `lease`, given only to a client that recalls: the number of the lease that another client holds now, or 0. A server
+    numbers its leases consecutively, so a different number says that the previous one has ended. `wants_copy`: the
+    server's map is damaged, and is not read until a copy has replaced it.
     """
 
     applied: int
@@ -131,7 +132,7 @@ class Batches(Message, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):
-    """What a chosen batch changed, without the values."""
+    """The changes of a chosen batch, without the values."""
 
     slot: int
     digest: bytes
@@ -141,7 +142,7 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
 
 
 class GetChanges(Message, frozen=True):
-    """Which keys changed after slot `after`, up to `slot` (whose batch has `digest`) or later?
+    """The keys that changed after slot `after`, up to `slot` (whose batch has `digest`) or later.
 
     Reply: `Changes`, `Behind`; `Error` TRIMMED.
     """
@@ -152,7 +153,7 @@ class GetChanges(Message, frozen=True):
 
 
 class Changes(Message, frozen=True):
-    """The changes after the slot asked for, in order, as many as fit; and the slot the server has applied."""
+    """The changes after the requested slot, in order, as many as fit; and the slot the server has applied."""
 
     changes: tuple[Change, ...]
     applied: int
@@ -162,8 +163,8 @@ class Changes(Message, frozen=True):
 
 
 class ReadKeys(Message, frozen=True):
-    """The values of `keys` at `slot` (whose batch has `digest`) or later. Reply: `Values` or `Behind`; `Error`
-    BAD_REQUEST if they are more than fits. At most 10,000 keys."""
+    """The values of `keys` at `slot` (whose batch has `digest`) or later. Reply: `Values` or `Behind`; `Error` TOO_MUCH
+    (version 0.1.0: BAD_REQUEST) if they do not fit. At most 10,000 keys."""
 
     slot: int
     digest: bytes
@@ -171,7 +172,7 @@ class ReadKeys(Message, frozen=True):
 
 
 class Values(Message, frozen=True):
-    """A value or None for each key asked for, all at slot `applied`."""
+    """A value or None for each requested key, all at slot `applied`."""
 
     applied: int
     values: tuple[bytes | None, ...]
@@ -188,7 +189,7 @@ class ReadRange(Message, frozen=True):
 
 
 class Items(Message, frozen=True):
-    """Items of a range, all at slot `applied`. `more` says that the range goes on after the last of them."""
+    """Items of a range, all at slot `applied`. `more` says that the range continues after the last of them."""
 
     applied: int
     items: tuple[tuple[bytes, bytes], ...]
@@ -196,10 +197,11 @@ class Items(Message, frozen=True):
 
 
 class BeginCopy(Message, frozen=True):
-    """Start a copy of the map as of `slot`, in the place of one that has not moved for 5 s. Reply: `Done`; `Error`
-    COPYING if another client's copy still moves.
+    """Start a copy of the map as of `slot`, replacing one that has made no progress for 5 s. Reply: `Done`; `Error`
+    COPYING if another client's copy is still making progress.
 
-    `copy` is a random id made by the sender: two clients that copy to one server at once must not mix their pages.
+    `copy` is a random id chosen by the sender: two clients that copy to one server at the same time must not mix their
+    pages.
     """
 
     copy: bytes
@@ -208,7 +210,7 @@ class BeginCopy(Message, frozen=True):
 
 
 class CopyItems(Message, frozen=True):
-    """Further items of the copy under way. Reply: `Done`; `Error` BAD_REQUEST if another copy has begun. At most
+    """Further items of the current copy. Reply: `Done`; `Error` BAD_REQUEST if another copy has begun. At most
     10,000."""
 
     copy: bytes
@@ -216,10 +218,10 @@ class CopyItems(Message, frozen=True):
 
 
 class EndCopy(Message, frozen=True):
-    """Put the copy in the place of the map. Reply: `Position`; `Error` BAD_REQUEST if it is not whole, TRIMMED if the
-    server needs it though it is of an earlier slot than its own, and no longer has the batches since.
+    """Replace the map with the copy. Reply: `Position`; `Error` BAD_REQUEST if the copy is incomplete, TRIMMED if the
+    server needs it although it is of an earlier slot than its own, and no longer has the batches since then.
 
-    `count` is how many items it has in all. They were read while the log went on, up to slot `read_until`: the server
+    `count` is its total number of items. They were read while the log went on, up to slot `read_until`: the server
     answers no reads before it has applied that slot, since until then the map is a mixture.
     """
 

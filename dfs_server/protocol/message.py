@@ -1,7 +1,7 @@
-"""What all messages have in common, and the most that one may name.
+"""The base of all messages, and the maximum number of items in one.
 
-Messages are MessagePack arrays whose first element is the tag. Raw bytes of large pieces travel as a frame's payload,
-never in a body. Pure.
+Messages are MessagePack arrays whose first element is the tag. The raw bytes of large pieces are sent as a frame's
+payload, never in a body. Pure.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import msgspec
 
 MAX_HAVE_PIECES: Final = 10_000
 MAX_AT_ONCE: Final = 10_000
-"""The most keys, items, batches or pieces in a request: however small they are, each takes memory and time."""
+"""Maximum number of keys, items, batches or pieces in a request: however small they are, each takes memory and time."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """What all messages have in common: immutable, and tagged with the name of its class."""
+    """The base of all messages: immutable, and tagged with the name of its class."""

@@ -1,7 +1,7 @@
 """The requests and the replies. Each request has one reply of the type named in its docstring, or an `Error`.
 
-Here are those of authentication and of the server itself; those of the piece store are in `piece_messages`, those of
-the log and the map in `log_messages`. All can be had from here. Pure.
+This module has those for authentication and for the server itself; those for the piece store are in `piece_messages`,
+those for the log and the map in `log_messages`. All can be imported from here. Pure.
 """
 
 from __future__ import annotations
@@ -149,10 +149,10 @@ class Prove(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """SCRAM-SHA-256, the server's final message, and who the server is.
+    """SCRAM-SHA-256, the server's final message, and the server's identity.
 
-    `server` is its name (DFS1..DFS4), `identity` a random id made with its folder: a server that comes back
-    with an empty folder has another one.
+    `server` is its name (DFS1..DFS4), `identity` a random id created with its folder: a server that comes back with an
+    empty folder has a different one.
     """
 
     scram: str
@@ -168,7 +168,7 @@ class GetStatus(Message, frozen=True):
 
 
 class ServerStatus(Message, frozen=True):
-    """How the server is, as seen from the asking user's namespace."""
+    """The state of the server, as seen from the requesting user's namespace."""
 
     server: str
     version: str
@@ -178,37 +178,37 @@ class ServerStatus(Message, frozen=True):
     piece_count: int
     piece_bytes: int
     quarantined: int = 0
-    """How many pieces lie in quarantine: see `GetFindings`."""
+    """Number of pieces in quarantine: see `GetFindings`."""
     scrubbed_s: int = 0
-    """When the last whole pass of the scrub ended, in seconds since 1970; 0: there was none."""
+    """When the last complete pass of the scrub ended, in seconds since 1970; 0: never."""
     damage: str = ""
-    """What is damaged in SQLite's file, or was lately; empty if nothing is known to be."""
+    """What is, or recently was, damaged in SQLite's file; empty if nothing is known to be."""
 
 
 class GetFindings(Message, frozen=True):
-    """What has the scrub found in the asking user's namespace? Reply: `Findings`."""
+    """The scrub's results in the requesting user's namespace. Reply: `Findings`."""
 
 
 class Findings(Message, frozen=True):
-    """What the scrub found, and how far it is. Times are in seconds since 1970 by the server's clock; 0: never."""
+    """The scrub's results and progress. Times are in seconds since 1970 by the server's clock; 0: never."""
 
     quarantined: tuple[tuple[bytes, int, int], ...]
     """(segment, number, when) of bad pieces in quarantine, latest first; at most 10,000."""
     quarantined_count: int
-    """How many there are in all."""
+    """Total number of pieces in quarantine."""
     passed_s: int
-    """When the last whole pass ended."""
+    """When the last complete pass ended."""
     began_s: int
-    """When the present pass began; 0: none is under way."""
+    """When the current pass began; 0: none is under way."""
     checked: int
-    """How many pieces it has checked so far,"""
+    """Number of pieces checked so far in this pass."""
     pieces: int
-    """of about so many."""
+    """Approximate number of pieces in all."""
     database_checked_s: int
-    """When SQLite's file was checked last."""
+    """When SQLite's file was last checked."""
     database: str
-    """What is wrong with its file, or was lately: what SQLite says, and rows that are not what was written; empty if
-    nothing is known to be."""
+    """What is, or recently was, wrong with SQLite's file: SQLite's own message, and rows that are not what was written;
+    empty if nothing is known to be."""
 
 
 class Error(Message, frozen=True):

@@ -1,6 +1,7 @@
 """The messages of the piece store. Each request has one reply of the type named in its docstring, or an `Error`.
 
-Raw bytes of large pieces travel as a frame's payload; small pieces, of which many are put at once, in the body. Pure.
+The raw bytes of large pieces are sent as a frame's payload; small pieces, of which many are put at once, in the body.
+Pure.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ import msgspec
 from dfs_server.protocol.message import MAX_AT_ONCE, MAX_HAVE_PIECES, Message
 
 MAX_SMALL_PIECE_BYTES: Final = 32 * 1024
-"""The most that a piece of a small segment has: a quarter of 128 KiB."""
+"""Maximum size of a piece of a small segment: a quarter of 128 KiB."""
 MAX_PUT_PIECES_BYTES: Final = 1024 * 1024
-"""The most that the pieces of one `PutPieces` have together."""
+"""Maximum total size of the pieces in one `PutPieces`."""
 MAX_GET_PIECES: Final = 256
 MAX_SMALL_PIECES_BYTES: Final = 1024 * 1024
-"""The most that the pieces of one `SmallPieces` have together."""
+"""Maximum total size of the pieces in one `SmallPieces`."""
 
 
 class PutPiece(Message, frozen=True):
     """Store a piece durably; the payload is the piece, `digests` its level-one digests. Reply: `Done`.
 
-    Putting a piece that is there already is no error: pieces are immutable. `replace`: it takes the place of one that
-    is there, whatever that one is, at one stroke: the one there was found to be bad.
+    Putting a piece that already exists is not an error: pieces are immutable. `replace`: atomically replace an existing
+    copy, whatever it contains, because it was found to be bad.
     """
 
     segment: bytes
@@ -34,7 +35,7 @@ class PutPiece(Message, frozen=True):
 
 
 class GetPiece(Message, frozen=True):
-    """Read `block_count` blocks of a piece from `first_block` on; 0 blocks means all the rest. Reply: `Piece`."""
+    """Read `block_count` blocks of a piece from `first_block` on; 0 blocks means all remaining ones. Reply: `Piece`."""
 
     segment: bytes
     number: int
@@ -43,35 +44,35 @@ class GetPiece(Message, frozen=True):
 
 
 class Piece(Message, frozen=True):
-    """The payload is the blocks asked for; `digests` are the level-one digests of the whole piece."""
+    """The payload is the requested blocks; `digests` are the level-one digests of the whole piece."""
 
     length: int
     digests: bytes
 
 
 class PutPieces(Message, frozen=True):
-    """Store pieces (segment, number, data) of small segments durably, all or none, in the place of what is there.
-    Reply: `Done`. Each has at most 32 KiB, all together 1 MiB."""
+    """Store pieces (segment, number, data) of small segments durably, all or none, replacing existing ones. Reply:
+    `Done`. Each has at most 32 KiB, all together 1 MiB."""
 
     pieces: Annotated[tuple[tuple[bytes, int, bytes], ...], msgspec.Meta(max_length=MAX_AT_ONCE)]
 
 
 class GetPieces(Message, frozen=True):
-    """Read small pieces (segment, number) whole, in one go. Reply: `SmallPieces`. At most 256."""
+    """Read whole small pieces (segment, number) in one request. Reply: `SmallPieces`. At most 256."""
 
     pieces: Annotated[tuple[tuple[bytes, int], ...], msgspec.Meta(max_length=MAX_GET_PIECES)]
 
 
 class SmallPieces(Message, frozen=True):
-    """The data of each piece that was asked for, in that order. None: it is not here, or is a large one, or the reply
-    has 1 MiB already; `GetPiece` tells."""
+    """The data of each requested piece, in order. None: the server does not have it, or it is a large one, or the reply
+    already has 1 MiB; `GetPiece` tells which."""
 
     data: tuple[bytes | None, ...]
 
 
 class ListPieces(Message, frozen=True):
-    """What the server holds of the user: large and small pieces alike, in the order of (segment, number), from the
-    first one after `after` on. Reply: `PieceList`. At most `limit`, and at most 10,000.
+    """The pieces that the server holds for the user, large and small alike, in the order of (segment, number), starting
+    with the first one after `after`. Reply: `PieceList`. At most `limit`, and at most 10,000.
 
     Left out are pieces that were dropped, and those of a batch that the server has accepted and not yet applied.
     """
@@ -81,8 +82,8 @@ class ListPieces(Message, frozen=True):
 
 
 class PieceList(Message, frozen=True):
-    """Pieces as (segment, number, length, age_s), the age since they were stored by the server's own clock. `more` says
-    that there are others after the last of them."""
+    """Pieces as (segment, number, length, age_s), with the age since they were stored, by the server's clock. `more`
+    says that there are others after the last of them."""
 
     pieces: tuple[tuple[bytes, int, int, int], ...]
     more: bool
@@ -90,7 +91,7 @@ class PieceList(Message, frozen=True):
 
 class DropPieces(Message, frozen=True):
     """Delete these (segment, number) after the grace period, if they were stored at least `min_age_s` ago by the
-    server's clock. Reply: `Have`: 1 for each that will be deleted. Putting a piece again takes that back. At most
+    server's clock. Reply: `Have`: 1 for each that will be deleted. Putting a piece again cancels its deletion. At most
     10,000."""
 
     pieces: Annotated[tuple[tuple[bytes, int], ...], msgspec.Meta(max_length=MAX_AT_ONCE)]
@@ -98,20 +99,20 @@ class DropPieces(Message, frozen=True):
 
 
 class HavePieces(Message, frozen=True):
-    """Which of these (segment, number) are here? Reply: `Have`. At most 10,000 at a time. One that will be deleted, as
-    `DropPieces` asked for, does not count as here."""
+    """Which of these (segment, number) the server has. Reply: `Have`. At most 10,000 at a time. A piece that will be
+    deleted because of `DropPieces` does not count."""
 
     pieces: Annotated[tuple[tuple[bytes, int], ...], msgspec.Meta(max_length=MAX_HAVE_PIECES)]
 
 
 class Have(Message, frozen=True):
-    """One byte for each piece asked for: 1 if the answer is yes, else 0. Nothing was read to tell."""
+    """One byte for each requested piece: 1 for yes, 0 for no. No data was read to determine this."""
 
     flags: bytes
 
 
 class Done(Message, frozen=True):
-    """It is done, durably."""
+    """The request was carried out durably."""
 
 
 PieceRequest = PutPiece | PutPieces | GetPiece | GetPieces | HavePieces | ListPieces | DropPieces

@@ -1,8 +1,8 @@
-"""Digests of a piece, on two levels, so that a part of a piece can be checked without the rest.
+"""The digests of a piece, on two levels, so that a part of a piece can be checked without the rest.
 
-A piece is cut into blocks of 64 KiB (the last one may be shorter). Level one: the BLAKE3 digest of each block.
-Level two: the BLAKE3 digest of the level-one digests, joined. Extents keep level two only (32 bytes); a server
-keeps level one next to the piece and sends it along, and the client checks it against level two.
+A piece is divided into blocks of 64 KiB (the last one may be shorter). Level one: the BLAKE3 digest of each block.
+Level two: the BLAKE3 digest of the level-one digests, joined. Extents store only level two (32 bytes); a server keeps
+level one next to the piece and sends it along, and the client checks it against level two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 def block_count(length: int) -> int:
-    """How many blocks a piece of `length` bytes has: none if it is empty."""
+    """The number of blocks of a piece of `length` bytes: none if it is empty."""
     return -(-length // BLOCK_BYTES)
 
 

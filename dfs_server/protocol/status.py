@@ -1,4 +1,4 @@
-"""Why a server could not do what it was asked. Numbers are part of the wire format: add, never renumber."""
+"""Why a server could not carry out a request. Numbers are part of the wire format: add, never renumber."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ class Status(IntEnum):
     """The reason in an `Error` reply."""
 
     BAD_REQUEST = 1
-    """The request does not follow the protocol. The connection is closed after it."""
+    """The request does not follow the protocol. The connection is closed afterwards."""
     UNAUTHENTICATED = 2
-    """Something was asked before authentication succeeded. The connection is closed after it."""
+    """A request was sent before authentication succeeded. The connection is closed afterwards."""
     AUTHENTICATION_FAILED = 3
-    """Unknown user or wrong password. The connection is closed after it."""
+    """Unknown user or wrong password. The connection is closed afterwards."""
     UNSUPPORTED_VERSION = 4
     NOT_FOUND = 5
     """The server does not have this piece."""
@@ -26,12 +26,12 @@ class Status(IntEnum):
     TRIMMED = 9
     """The log no longer reaches back to that slot: copy the map instead."""
     DIVERGED = 10
-    """The server's history is not a prefix of the one the request speaks of."""
+    """The server's history is not a prefix of the one that the request refers to."""
     BUSY = 11
-    """Too many connections, or the server is going down. Try again."""
+    """Too many connections, or the server is shutting down. Try again."""
     COPYING = 12
-    """Another client copies the map to this server: leave it to that one."""
+    """Another client is copying the map to this server: leave it to that client."""
     DAMAGED = 13
-    """What was asked for was damaged on the server's disk, or is part of a map that is: ask another server."""
+    """The requested data was damaged on the server's disk, or is part of a damaged map: ask another server."""
     TOO_MUCH = 14
-    """What was asked for is more than fits in one reply: ask for less at once."""
+    """The requested data does not fit into one reply: request less at once."""

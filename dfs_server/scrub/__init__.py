@@ -1,1 +1,1 @@
-"""Looking at everything that a server holds, slowly, again and again."""
+"""The scrub: slowly checks everything that a server holds, again and again."""

@@ -1,8 +1,8 @@
-"""When a server checks what it holds, and how far it is: the schedule of the scrub. Pure.
+"""The schedule of the scrub: when a server checks its data, and its progress. Pure.
 
-A pass looks at every piece once, in the order of (segment, number), and then at SQLite's file. One begins when the last
-one began a period ago (or there was none), goes on where it was after a restart, and reads no more than so many bytes a
-second. A clock that was set back is no reason to wait: a pass that began in the future is over.
+A pass checks every piece once, in the order of (segment, number), and then SQLite's file. A pass begins when the last
+one began a period ago (or there was none), continues where it was after a restart, and reads at a limited rate. A clock
+that was set back is no reason to wait: a pass that began in the future counts as over.
 """
 
 from __future__ import annotations
@@ -19,62 +19,62 @@ DAY_S: Final = 24 * 3600
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the scrub of a namespace is. Times are in seconds since 1970; 0: never."""
+    """The progress of a namespace's scrub. Times are in seconds since 1970; 0: never."""
 
     format: int = FORMAT
     began_s: int = 0
-    """When the present pass began, or else the last one."""
+    """When the current pass began, or else the last one."""
     is_under_way: bool = False
     after: tuple[str, int] | None = None
-    """The last piece that was looked at: its segment's id in hex, and its number."""
+    """The last piece that was checked: its segment's id in hex, and its number."""
     checked: int = 0
-    """How many pieces the present pass has looked at,"""
+    """Number of pieces that the current pass has checked."""
     pieces: int = 0
-    """of about so many, counted when it began."""
+    """Approximate number of pieces, counted when the pass began."""
     passed_s: int = 0
-    """When the last whole pass ended."""
+    """When the last complete pass ended."""
     database_checked_s: int = 0
     database: str = ""
-    """What SQLite says is wrong with its file; empty if nothing is."""
+    """What SQLite says is wrong with its file; empty if nothing."""
 
     @property
     def position(self) -> tuple[bytes, int] | None:
-        """The last piece that was looked at."""
+        """The last piece that was checked."""
         return (bytes.fromhex(self.after[0]), self.after[1]) if self.after else None
 
     def is_due(self, now_s: int, period_s: float) -> bool:
-        """Whether there is something to do: a pass to go on with, or the time for the next one."""
+        """Whether there is something to do: a pass to continue, or the time for the next one."""
         return self.is_under_way or not self.began_s <= now_s < self.began_s + period_s
 
     def begun(self, now_s: int, pieces: int) -> Progress:
-        """A pass begins. One that is under way goes on as it is."""
+        """Begin a pass. One that is under way continues unchanged."""
         if self.is_under_way:
             return self
         return msgspec.structs.replace(self, began_s=now_s, is_under_way=True, after=None, checked=0, pieces=pieces)
 
     def looked_at(self, segment: bytes, number: int) -> Progress:
-        """One more piece was looked at."""
+        """Record that one more piece was checked."""
         return msgspec.structs.replace(self, after=(segment.hex(), number), checked=self.checked + 1)
 
     def ended(self, now_s: int, database: str) -> Progress:
-        """The pass is over: the last thing it looked at was SQLite's file."""
+        """The pass is over: the last thing it checked was SQLite's file."""
         return msgspec.structs.replace(
             self, is_under_way=False, after=None, passed_s=now_s, database_checked_s=now_s, database=database
         )
 
 
 def pause_s(size_bytes: int, bytes_per_s: float) -> float:
-    """How long to rest after reading so much, so that no more than so much is read in a second."""
+    """How long to pause after reading this many bytes, so as not to exceed the rate."""
     return size_bytes / bytes_per_s
 
 
 def encode(progress: Progress) -> bytes:
-    """For the file that remembers it."""
+    """Encode it for its file."""
     return msgspec.json.format(msgspec.json.encode(progress)) + b"\n"
 
 
 def decode(data: bytes) -> Progress | None:
-    """What is in the file. None if that is nothing we know: then a pass begins anew, which loses nothing."""
+    """Decode the contents of the file. None if they are not valid: then a new pass begins, which loses nothing."""
     try:
         progress = msgspec.json.decode(data, type=Progress)
         position = progress.position

@@ -1,12 +1,13 @@
-"""The scrub of one namespace: looks at every piece and at SQLite's file, slowly, and moves what is bad to quarantine.
+"""The scrub of one namespace: slowly checks every piece and SQLite's file, and moves bad pieces to quarantine.
 
-A piece is bad if its bytes do not have the digests they came with, or if the disk cannot read them. It is then no
-longer here (`HavePieces` says so), and a client makes it anew from its twin. A file of another format is left alone.
-The schedule is `scrub`'s. How far it is lies in `ROOT/<user>/scrub.json`, written now and then: after a crash some
-pieces are looked at twice.
+A piece is bad if its bytes do not match the digests they came with, or if the disk cannot read them. Then it is no
+longer here (`HavePieces` says so), and a client recreates it from its twin. A file of another format is left alone.
 
-Threads: `run` belongs to the scrub's thread; `look_at` and `progress` may be used from any. One more looks whether the
-server stops while SQLite checks its file.
+`scrub` has the schedule. The progress is stored in `ROOT/<user>/scrub.json`, which is written now and then: after a
+crash some pieces are checked twice.
+
+Threads: `run` belongs to the scrub's thread; `look_at` and `progress` may be used from any. Another thread checks
+whether the server stops while SQLite checks its file.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from dfs_server.store.store import NamespaceStore
 
 LIST_STEP: Final = 1000
 SAVE_EVERY: Final = 256
-"""So many pieces are looked at between two notes of how far it is."""
+"""Number of pieces that are checked between two saves of the progress."""
 READ_BYTES: Final = 4 * BLOCK_BYTES
 SMALL_COST_BYTES: Final = 4096
-"""What looking at a piece costs at least, however small it is."""
+"""Minimum cost of checking a piece, however small it is."""
 DATABASE_CHECK: Final = "PRAGMA integrity_check(10)"
 GLANCE_S: Final = 0.1
-"""Between two looks whether the server stops, while SQLite checks its file."""
+"""Interval of the checks whether the server stops, while SQLite checks its file."""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ _UNREADABLE: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 _WRONG_BYTES: Final = "its bytes do not have their digests"
 
 Rest = Callable[[float], bool]
-"""Wait so many seconds; True if the server stops."""
+"""Wait for this many seconds; True if the server stops."""
 
 
 class Scrubber:
@@ -67,13 +68,13 @@ class Scrubber:
         self._store = store
         self._clock = clock
         self.progress = self._saved()
-        """Replaced as a whole with each piece."""
+        """Replaced as a whole after each piece."""
         self._unconfirmed = ""
-        """What SQLite failed of last, though its own check finds nothing."""
+        """SQLite's last error that its own check did not confirm."""
 
     def run(self, period_s: float, bytes_per_s: float, rest: Rest) -> bool:
-        """Do a whole pass, or the rest of one, if it is time; whether a pass has ended. Raises OSError
-        for what is no piece's fault."""
+        """Run a whole pass, or the rest of one, if it is due; returns whether a pass has ended. Raises OSError for
+        errors that are not a piece's fault."""
         if not self.progress.is_due(self._now_s(), period_s):
             return False
         if not self.progress.is_under_way:
@@ -85,7 +86,7 @@ class Scrubber:
                 if self._look_at_pieces(bytes_per_s, rest):
                     return False
             except sqlite3.DatabaseError as error:
-                failure = error  # SQLite's own check can tell more
+                failure = error  # SQLite's own check may say more
             if (database := self._look_at_database(rest)) is None:
                 return False
             if not database and self._look_at_rows(bytes_per_s, rest):
@@ -104,7 +105,7 @@ class Scrubber:
     # -------------------------------------------------------------- pieces
 
     def _look_at_pieces(self, bytes_per_s: float, rest: Rest) -> bool:
-        """Look at all pieces that are left; whether the server stops."""
+        """Check all remaining pieces; returns whether the server stops."""
         more = True
         while more:
             found, more = self._holdings.listed(self.progress.position, LIST_STEP)
@@ -119,8 +120,8 @@ class Scrubber:
         return False
 
     def look_at(self, segment: bytes, number: int) -> None:
-        """Look at a large piece, and move it to quarantine if it is bad. From any thread. Raises OSError for what is
-        not its fault."""
+        """Check a large piece, and move it to quarantine if it is bad. From any thread. Raises OSError for errors that
+        are not its fault."""
         if (inode := self._holdings.files.inode(segment, number)) is None:
             return
         try:
@@ -149,12 +150,13 @@ class Scrubber:
         name = f"piece P{number} of segment {segment.hex()} of user {self._folder.name}"
         try:
             if (place := take()) is None:
-                return  # somebody has put it anew meanwhile
+                return  # it was replaced in the meantime
         except OSError as error:
             log.warning("%s is bad (%s), and cannot be moved to quarantine: %s", name, why, error.strerror or error)
             return
         log.error(
-            "%s is bad (%s); it is in quarantine as %s. Mounts make it anew from its twin, 'dfc heal' does so at once. "
+            "%s is bad (%s); it is in quarantine as %s. Mounts recreate it from its other copy; 'dfc heal' does so "
+            "immediately. "
             "If this happens again, replace this server's disk.",
             name,
             why,
@@ -164,7 +166,7 @@ class Scrubber:
     # -------------------------------------------------------------- SQLite's file
 
     def _look_at_database(self, rest: Rest) -> str | None:
-        """What is wrong with SQLite's file: empty if nothing is; None if the server stops."""
+        """What is wrong with SQLite's file: empty if nothing; None if the server stops."""
         try:
             with contextlib.closing(self._store.connect()) as db, _interrupted_if(rest, db):
                 rows = db.execute(DATABASE_CHECK).fetchall()
@@ -175,8 +177,8 @@ class Scrubber:
         wrong = "; ".join(str(row[0]) for row in rows if row[0] != "ok")
         if wrong:
             log.error(
-                "%s is damaged (%s). Stop this server, move the user's folder %s away and start the server: the others "
-                "bring back what was in it. If this happens again, replace this server's disk.",
+                "%s is damaged (%s). Stop this server, move the user's folder %s away and start the server: it is "
+                "rebuilt from the others. If this happens again, replace this server's disk.",
                 self._folder / "namespace.db",
                 wrong,
                 self._folder,
@@ -184,18 +186,18 @@ class Scrubber:
         return wrong
 
     def _tell_unconfirmed(self, failure: sqlite3.DatabaseError) -> None:
-        """Say it once: the scrub is tried again every minute."""
+        """Log it once: the scrub is retried every minute."""
         if str(failure) != self._unconfirmed:
             self._unconfirmed = str(failure)
             log.warning(
-                "%s: %s; SQLite's own check finds nothing wrong. The scrub is tried again every minute, and says no "
-                "more of it until something changes.",
+                "%s: %s; SQLite's own check finds nothing wrong. The scrub is tried again every minute, and this is "
+                "not reported again until something changes.",
                 self._folder / "namespace.db",
                 failure,
             )
 
     def _look_at_rows(self, bytes_per_s: float, rest: Rest) -> bool:
-        """Look at every row of the map and the log; whether the server stops. What is bad is the store's to mend."""
+        """Check every row of the map and the log; returns whether the server stops. The store repairs what is bad."""
         try:
             for size in self._store.scan().steps():
                 if rest(scrub.pause_s(size, bytes_per_s)):
@@ -216,19 +218,19 @@ class Scrubber:
             return Progress()
         if (progress := scrub.decode(data)) is not None:
             return progress
-        log.warning("%s is not what this program writes there: the scrub begins anew, which loses nothing", self._file)
+        log.warning("%s is not valid: the scrub starts over, which loses nothing", self._file)
         return Progress()
 
     def _save(self) -> None:
         try:
             durable.write_file(self._file, scrub.encode(self.progress))
         except OSError as error:
-            log.warning("%s: how far the scrub is cannot be written: %s", self._file, error.strerror or error)
+            log.warning("%s: the scrub's progress cannot be saved: %s", self._file, error.strerror or error)
 
 
 @contextlib.contextmanager
 def _interrupted_if(rest: Rest, db: sqlite3.Connection) -> Iterator[None]:
-    """What `db` does ends within a moment when the server stops. SQLite looks through a whole table in one instruction,
+    """Makes `db`'s operation end within a moment when the server stops. SQLite scans a whole table in one instruction,
     so a progress handler would come too late; it is interrupted from another thread."""
     is_over = threading.Event()
 
@@ -247,7 +249,8 @@ def _interrupted_if(rest: Rest, db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _is_good(piece: OpenPiece) -> bool:
-    """Whether the piece on the disk has its digests. What is in memory says nothing of the disk."""
+    """Whether the piece on disk matches its digests. The page cache is dropped first, since it says nothing about the
+    disk."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(piece.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     for offset in range(0, piece.length, READ_BYTES):

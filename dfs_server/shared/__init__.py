@@ -1,1 +1,1 @@
-"""What the server and the client's commands share: beginning and end of a program, config files, durable files."""
+"""Code shared by the server and the client's commands: start and end of a program, config files, durable files."""

@@ -1,12 +1,12 @@
-"""What the three commands have in common at their beginning and end: streams, empty arguments, one sentence, a status.
+"""The common start and end of the three commands: streams, empty arguments, one error sentence, an exit status.
 
-    ensure_streams      first of all: descriptors 0, 1 and 2 are open from here on
-    refuse_empty        an argument that is empty text is a mistake of the caller, never a default
-    invoke              runs a click command; what goes wrong comes out as the exception that it is
-    usage_sentence      what to say of a command line that is wrong
-    flushed             last of all: what was written is out, or the status says that it is not
+    ensure_streams      called first: descriptors 0, 1 and 2 are open from here on
+    refuse_empty        an empty argument is an error of the caller, never a default
+    invoke              runs a click command; errors are raised as exceptions
+    usage_sentence      the message for a wrong command line
+    flushed             called last: the output is written, or the status says that it is not
 
-Knows click and the standard streams, and no command. No threads.
+Knows click and the standard streams, but no command. No threads.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import click
 FAILED = 1
 _NUMBERS: Final = re.compile(r" is not a valid (integer|float)(?: range)?$")
 _NAMED: Final = {"integer": "a whole number", "float": "a number"}
-OUTPUT_CLOSED = 141  # 128 + SIGPIPE: what a shell shows for a program that the signal ended
+OUTPUT_CLOSED = 141  # 128 + SIGPIPE: what a shell shows for a program that was ended by this signal
 
 
 def ensure_streams() -> None:
-    """Open what of the descriptors 0, 1 and 2 is closed, before anything else gets that number.
+    """Open those of the descriptors 0, 1 and 2 that are closed, before anything else gets their numbers.
 
-    A socket or a file that is opened as number 2 would get our error messages. As gnulib's stdopen does it, input that
-    is closed cannot be read and output that is closed cannot be written: a command that needs it fails with a sentence,
-    instead of taking nothing for its input or dropping what it was to print. Standard error goes to /dev/null.
+    A socket or a file that is opened as number 2 would receive our error messages. As with gnulib's stdopen, closed
+    input cannot be read and closed output cannot be written: a command that needs it fails with an error message,
+    instead of reading nothing or losing its output. Standard error goes to /dev/null.
     """
     for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
@@ -40,13 +40,13 @@ def ensure_streams() -> None:
         except OSError as error:
             if error.errno != errno.EBADF:
                 raise
-            with suppress(OSError):  # no /dev/null: what follows says what it cannot do
+            with suppress(OSError):  # no /dev/null: later operations report what fails
                 opened = os.open(os.devnull, flags)
                 if opened != number:
                     os.dup2(opened, number)
                     os.close(opened)
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
-        if getattr(sys, name) is None:  # the interpreter found it closed when it began
+        if getattr(sys, name) is None:  # the interpreter found it closed when it started
             stream = open(number, mode, errors="surrogateescape", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
@@ -55,16 +55,16 @@ def ensure_streams() -> None:
 def refuse_empty(
     command: click.Command, arguments: Sequence[str], name: str, above: click.Context | None = None
 ) -> None:
-    """Raise UsageError if an argument, or an option's value, is empty text: mostly a script's variable that is not set.
+    """Raise UsageError if an argument, or an option's value, is empty: usually an unset variable in a script.
 
-    Looks at the words before they become paths, because the path of an empty text is the current folder. Lists of
-    options (`-o`) may be empty, as mount(8) has it.
+    Checks the words before they become paths, because the path of an empty text is the current folder. Lists of options
+    (`-o`) may be empty, as with mount(8).
     """
     context = click.Context(command, info_name=name, parent=above)
     try:
         given, _, _ = command.make_parser(context).parse_args(list(arguments))
     except click.UsageError:
-        return  # the command itself will say so
+        return  # the command itself will report it
     for parameter in command.params:
         values = given.get(parameter.name or "")
         if isinstance(parameter, click.Option) and parameter.multiple:
@@ -76,7 +76,7 @@ def refuse_empty(
 
 
 class Group(click.Group):
-    """A group of commands, none of which takes an argument that is empty."""
+    """A group of commands, none of which accepts an empty argument."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -91,9 +91,9 @@ class Group(click.Group):
 
 
 def invoke(command: click.Command, arguments: Sequence[str], program: str, obj: object = None) -> object:
-    """Run a command line; gives what the command returned, or the code with which it left.
+    """Run a command line; returns the command's result, or its exit code.
 
-    `click.Command.main` would end the program quietly at any broken pipe, also of a connection.
+    `click.Command.main` would silently end the program at any broken pipe, even of a connection.
     """
     refuse_empty(command, arguments, program)
     try:
@@ -107,7 +107,7 @@ def invoke(command: click.Command, arguments: Sequence[str], program: str, obj: 
 
 
 def usage_sentence(error: click.ClickException, program: str) -> str:
-    """One sentence about a command line that is wrong, to stand after `PROGRAM: `."""
+    """One sentence about a wrong command line, to follow `PROGRAM: `."""
     text = " ".join(error.format_message().split())
     if not isinstance(error, click.UsageError):
         return text
@@ -119,9 +119,9 @@ def usage_sentence(error: click.ClickException, program: str) -> str:
 
 
 def flushed(code: int, program: str) -> int:
-    """Write out what standard output still holds; gives the exit code, which says so if that fails.
+    """Flush standard output; returns the exit code, which indicates a failure to do so.
 
-    Afterwards nothing is left that the interpreter could stumble over at its end.
+    Afterwards nothing is left that could make the interpreter fail when it exits.
     """
     try:
         sys.stdout.flush()
@@ -141,6 +141,6 @@ def flushed(code: int, program: str) -> int:
 
 
 def drop_output() -> None:
-    """Forget what standard output could not take, and all that is written to it from here on."""
+    """Discard what standard output could not take, and everything written to it from here on."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,9 +1,9 @@
-"""Reading a YAML config file so that every mistake in it gets one clear sentence.
+"""Reads a YAML config file so that every mistake in it gets one clear sentence.
 
-Knows YAML and where config files are looked for; knows no key of its own: `dfs_server.config` and the client's config
-describe theirs with the helpers below. Every mistake is a `ConfigError` whose text has the file, the key, what was
-found and what was expected; a value that may be a secret is never quoted in it. Keys that nobody asked for and keys
-given twice are refused: a misspelt key that is silently ignored is worse than an error. No threads, no state.
+Knows YAML and where to look for config files, but no keys: `dfs_server.config` and the client's config describe theirs
+with the helpers below. Every mistake is a `ConfigError` that names the file, the key, what was found and what was
+expected; a value that may be a secret is never quoted. Unknown keys and keys given twice are refused: a misspelt key
+that is silently ignored is worse than an error. No threads, no state.
 
     root = load(path)
     keys = mapping(root, At(path), required=("users",), optional=("grace_period_s",))
@@ -28,32 +28,32 @@ from dfs_server.shared import homes, ownership
 MAX_FILE_BYTES = 1024 * 1024
 ENVIRONMENT_VARIABLE = "DFS_CONFIG"
 TRYOUT = Path("tryout")
-"""Where `make run` keeps the config of its servers and of their client."""
+"""Where `make run` keeps the config of its servers and its client."""
 IN_WORKING_FOLDER = (TRYOUT, Path("conf"))
 
 T = TypeVar("T")
 
 
 class ConfigError(Exception):
-    """A mistake in a config file, or no such file. The text is for the person who wrote it."""
+    """A mistake in a config file, or no config file. The text is for the person who wrote the file."""
 
 
 @dataclass(frozen=True)
 class At:
-    """A place in a config file: the file and the key, like `servers, item 3: port` (empty: the whole file)."""
+    """A place in a config file: the file and the key, such as `servers, item 3: port` (empty: the whole file)."""
 
     file: Path
     key: str = ""
 
     def child(self, key: str | int) -> At:
-        """The place of an item of a list, or of a key of a mapping, that stands here."""
+        """The place of an item of the list, or of a key of the mapping, at this place."""
         if isinstance(key, int):
             return At(self.file, f"{self.key}, item {key + 1}")  # as people count
         between = ": " if self.key.rpartition(", item ")[2].isdigit() else "."
         return At(self.file, f"{self.key}{between}{key}" if self.key else key)
 
     def error(self, found: str, expected: str) -> ConfigError:
-        """The error that says what stands here and what should."""
+        """An error that says what was found here and what was expected."""
         where = f"{self.file}: {self.key}" if self.key else f"{self.file}"
         return ConfigError(f"{where}: found {found}; expected {expected}")
 
@@ -62,11 +62,11 @@ class At:
 
 
 def find(explicit: Path | None, name: str) -> Path:
-    """The config file to read: `explicit`, else $DFS_CONFIG, else ./tryout/`name` (which `make run` makes), else
+    """The config file to read: `explicit`, else $DFS_CONFIG, else ./tryout/`name` (which `make run` creates), else
     ./conf/`name`, else ~/.config/dfsfuse/`name`.
 
     $DFS_CONFIG may be the file, or a folder that holds it. Raises `ConfigError` if there is none, or if the first one
-    that there is lies in the working folder and may be another user's (`ownership`).
+    found is in the working folder and another user may have put it there (`ownership`).
     """
     if explicit is not None:
         return _existing(explicit, "named by --config")
@@ -80,7 +80,7 @@ def find(explicit: Path | None, name: str) -> Path:
     own = homes.config_folder()
     candidates = [folder / name for folder in (*IN_WORKING_FOLDER, own) if folder is not None]
     for path in candidates:
-        if os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises where one may not look)
+        if os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises where access is denied)
             return path if path.is_absolute() else _trusted(path)
     *others, last = map(str, candidates)
     raise ConfigError(
@@ -108,7 +108,7 @@ def _existing(path: Path, why: str) -> Path:
 
 
 def load(path: Path) -> object:
-    """What the YAML file says, as plain values. Raises `ConfigError`, with the line where there is one."""
+    """The contents of the YAML file, as plain values. Raises `ConfigError`, with the line if possible."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -122,16 +122,16 @@ def load(path: Path) -> object:
         mark = error.problem_mark or error.context_mark
         where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else f"{path}"
         problem = error.problem or error.context or ""
-        if problem.startswith("the key "):  # our own, from the loader above
+        if problem.startswith("the key "):  # our own message, from the loader below
             raise ConfigError(f"{where}: found {problem}; expected each key once") from error
-        raise ConfigError(f"{where}: this is not YAML that can be read: {problem}") from error
+        raise ConfigError(f"{where}: this is not valid YAML: {problem}") from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: this is not YAML that can be read: {reason}") from error
+        raise ConfigError(f"{path}: this is not valid YAML: {reason}") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader, except that a key given twice is an error instead of the last one winning."""
+    """SafeLoader, except that a key given twice is an error instead of the last one taking effect."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen: set[Hashable] = set()
@@ -149,7 +149,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def described(value: object) -> str:
-    """A value as an error message shows it: short, and with its kind where that is not plain to see."""
+    """A value as shown in an error message: short, and with its kind if that is not obvious."""
     match value:
         case None:
             return "nothing"
@@ -184,7 +184,7 @@ def _kind(value: object) -> str:
 def mapping(
     value: object, at: At, *, required: Collection[str] = (), optional: Collection[str] = ()
 ) -> dict[str, object]:
-    """Keys and values, with all of `required` and none but those and `optional`."""
+    """Check for keys and values, with all of `required` and no others but those and `optional`."""
     known = [*required, *optional]
     keys = any_mapping(value, at, f"the keys {listed(known)}")
     for key in keys:
@@ -199,7 +199,7 @@ def mapping(
 
 
 def any_mapping(value: object, at: At, expected: str) -> dict[str, object]:
-    """Keys and values, whatever the keys are; each must be a text."""
+    """Check for keys and values with any keys, each of which must be a text."""
     if not isinstance(value, dict):
         raise at.error(described(value), expected)
     for key in value:
@@ -209,44 +209,45 @@ def any_mapping(value: object, at: At, expected: str) -> dict[str, object]:
 
 
 def sequence(value: object, at: At, expected: str) -> list[object]:
-    """A list."""
+    """Check for a list."""
     if not isinstance(value, list):
         raise at.error(described(value), expected)
     return value
 
 
 def text(value: object, at: At, expected: str, *, pattern: str | re.Pattern[str] = r"(?s).+") -> str:
-    """A text that `pattern` matches from end to end."""
+    """Check for a text that `pattern` matches completely."""
     if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
         raise at.error(described(value), expected)
     return value
 
 
 def secret(value: object, at: At, expected: str) -> str:
-    """A text that is not empty. It is in no error message."""
+    """Check for a non-empty text. It never appears in an error message."""
     return secret_as(value, at, expected, str)
 
 
 def secret_as(value: object, at: At, expected: str, convert: Callable[[str], T]) -> T:
-    """What `convert` makes of a text that is not empty; it may raise ValueError. The text is in no error message."""
+    """Convert a non-empty text with `convert`, which may raise ValueError. The text never appears in an error
+    message."""
     if not isinstance(value, str) or not value:
         quotes = " in quotes" if isinstance(value, int | float) else ""
         raise at.error(_kind(value), expected + quotes)
     try:
         return convert(value)
     except ValueError as error:
-        raise at.error(f"a text that will not do ({error})", expected) from None
+        raise at.error(f"an unusable text ({error})", expected) from None
 
 
 def integer(value: object, at: At, *, low: int, high: int) -> int:
-    """A whole number, low <= number <= high."""
+    """Check for a whole number, low <= number <= high."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise at.error(described(value), f"a whole number from {low} to {high}")
     return value
 
 
 def number(value: object, at: At, *, low: float, high: float) -> float:
-    """A number, low <= number <= high."""
+    """Check for a number, low <= number <= high."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
         raise at.error(described(value), f"a number from {low:g} to {high:g}")
     return float(value)

@@ -1,7 +1,7 @@
-"""Files that are there, whole, after a power cut.
+"""Writes files that are complete after a power cut.
 
 The recipe (restic's): write to a temporary name, check the length, fsync, close, rename over the name, fsync the
-folder. Without the last step the file may be there and its name not. Knows nothing of what is written. No threads.
+folder. Without the last step the file may exist without its name. Knows nothing about the contents. No threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, mode: int = 0o700) -> None:
-    """`folder`, durable in its parent; its parent must exist. It is no error if it is there already."""
+    """Create `folder`, durably in its parent, which must exist. It is not an error if it already exists."""
     try:
         folder.mkdir(mode)
     except FileExistsError:
@@ -31,7 +31,7 @@ def make_folder(folder: Path, mode: int = 0o700) -> None:
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """`path` with exactly `data`, durable; or, after a crash, as it was before."""
+    """Write `path` with exactly `data`, durably; after a crash it may instead be as it was before."""
     temporary = path.with_name(path.name + ".tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
@@ -44,14 +44,14 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
-    """All of `data`: write(2) may take only a part, at the edge of a full disk for one."""
+    """Write all of `data`: write(2) may write only a part, for example when the disk is almost full."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def write_all_at(descriptor: int, data: bytes, offset: int) -> None:
-    """All of `data`, from `offset` on."""
+    """Write all of `data`, from `offset` on."""
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset)

@@ -1,4 +1,5 @@
-"""The lock on a server's folder: flock on ROOT/.lock, from its start to its end, however it ends. No threads."""
+"""The lock on a server's folder: flock on ROOT/.lock, held from the server's start to its end, however it ends. No
+threads."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ FILE: Final = ".lock"
 
 
 def take(lock: int) -> bool:
-    """Take the lock by a descriptor of the file. Return whether nobody else has it."""
+    """Acquire the lock, given a descriptor of the file. Return whether nobody else holds it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -20,7 +21,7 @@ def take(lock: int) -> bool:
 
 
 def is_held(root: Path) -> bool:
-    """Whether a server is running on this folder, as far as it can be seen."""
+    """Whether a server is running on this folder, as far as can be determined."""
     try:
         lock = os.open(root / FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

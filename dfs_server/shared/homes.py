@@ -2,8 +2,8 @@
 
 A process may have no home: HOME is not set (or empty, or relative) in cron jobs, containers and units, and a user
 number need not have an entry in the passwd database. Then a folder is None, and the caller does without it or says so
-in a sentence; nothing here raises for it but `expanded`, which was asked for a home by name. A folder that is given
-need not be there, or writable. Used by all three commands.
+in a sentence; nothing here raises because of that except `expanded`, which was asked for a home explicitly. A returned
+folder need not exist, or be writable. Used by all three commands.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def home() -> Path | None:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with a leading `~` or `~user` replaced as a shell does it; an unknown user's stays as it is.
+    """The path with a leading `~` or `~user` replaced as a shell would; an unknown user's stays unchanged.
 
-    Raises FileNotFoundError if a `~` is meant and there is no home.
+    Raises FileNotFoundError if there is a `~` and no home.
     """
     text = os.fspath(path)
     if text != "~" and not text.startswith("~/"):
@@ -61,7 +61,7 @@ def data_folder() -> Path | None:
 
 def _base(variable: str, below_home: str) -> Path | None:
     named = os.environ.get(variable, "")
-    if named.startswith("/"):  # the specification: a relative one is ignored
+    if named.startswith("/"):  # according to the specification, a relative one is ignored
         return Path(named) / _OWN
     at_home = home()
     return at_home / below_home / _OWN if at_home else None

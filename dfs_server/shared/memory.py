@@ -1,12 +1,13 @@
-"""How this process's memory goes back to the system. Knows glibc's malloc (mallopt(3)); does nothing elsewhere.
+"""Returns this process's memory to the system. Knows glibc's malloc (mallopt(3)); does nothing elsewhere.
 
-glibc gives each thread that allocates a heap of its own, of up to 64 MiB and up to eight for each processor. What one
-thread frees stays in its heap, and no other thread uses it. Python allocates while it holds the interpreter's lock, so
-several heaps bring no speed: a mount that wrote and read 32 MiB files used 239 MB with them and 193 MB with one.
+glibc gives each thread that allocates its own heap, of up to 64 MiB, with up to eight heaps for each processor. Memory
+freed by one thread stays in its heap, and no other thread uses it. Python allocates while it holds the interpreter's
+lock, so several heaps bring no speed: a mount that wrote and read 32 MiB files used 239 MB with them and 193 MB with
+one.
 
-It also raises the size from which it gives a block back at once (mmap, munmap) with every large block that is freed, up
-to 32 MiB. In a server with a hundred threads, blocks of a few MiB then stay in the heap: under a hundred large requests
-at once 150 MB, against 85 MB with the size fixed.
+With every large block that is freed, glibc also raises the size from which it returns a block immediately (mmap,
+munmap), up to 32 MiB. In a server with a hundred threads, blocks of a few MiB then stay in the heap: under a hundred
+large requests at once 150 MB, compared with 85 MB with a fixed size.
 
 Call these before the first thread starts.
 """
@@ -27,7 +28,7 @@ def share_one_heap() -> None:
 
 
 def give_back_large_blocks() -> None:
-    """From now on, blocks of 256 KiB and more go back to the system when they are freed."""
+    """From now on, blocks of 256 KiB and more are returned to the system when they are freed."""
     _set(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 

@@ -1,12 +1,11 @@
-"""Whether a config that was found in the working folder may be used: not one that somebody else can have put there.
+"""Whether a config found in the working folder may be used: not one that another user can have put there.
 
-Who decides what the config says decides to which servers our files and our password go. So the config, its folder and
-the working folder must belong to this user or to root, and nobody else may write to them. Two things are as safe:
+The config decides which servers get our files and our password. So the config, its folder and the working folder must
+belong to this user or to root, and no other user may write to them. Two cases are equally safe:
+- a group that can write, if this user is its only member, as where each user has a group of the same name (umask 002);
+- a folder that all can write to, if it is sticky, like /tmp: only we can replace our files in it.
 
-- a group that can write, if nobody but this user is in it, as where each user has a group of that name (umask 002);
-- a folder that all can write to, if it is sticky, like /tmp: what is ours in it only we can replace.
-
-A config that is named (--config, $DFS_CONFIG) is not looked at: whoever names it has decided. No state, no threads.
+A config that is named (--config, $DFS_CONFIG) is not checked: naming it is the user's decision. No state, no threads.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ _ACL = "system.posix_acl_access"
 
 
 def refusal(config: Path) -> str | None:
-    """Why `config`, a path below the working folder, is not to be used, and what to do about it; None: it may be.
+    """Why `config`, a path below the working folder, must not be used, and what to do about it; None: it may be used.
 
-    Raises OSError if that cannot be seen.
+    Raises OSError if that cannot be determined.
     """
     for place in (Path(), config.parent, config):
         reason = _reason(place)
@@ -47,12 +46,12 @@ def _reason(place: Path) -> str | None:
 
 
 def _is_own_group(place: Path, gid: int) -> bool:
-    """Whether nobody but this user can write as the group. Where there is an access control list, the mode's bits of
-    the group stand for everybody whom it names."""
+    """Whether only this user can write as the group. If there is an access control list, the group bits of the mode
+    apply to everybody it names."""
     try:
         os.getxattr(place, _ACL)
     except OSError:
-        pass  # there is none, or the file system knows none
+        pass  # there is no list, or the file system does not support them
     else:
         return False
     me = os.geteuid()

@@ -1,8 +1,8 @@
-"""How the installed programs start: Ctrl-C ends them with status 130 and no traceback, also while they are loaded.
+"""How the installed programs start: Ctrl-C ends them with status 130 and no traceback, even while they are loading.
 
-Loading a command imports half a second's worth of modules, before any code of its own could handle a signal. So the
-programs (`[project.scripts]` in pyproject.toml) begin in modules that import nothing but this one. Knows no command.
-No threads.
+Loading a command imports half a second's worth of modules, before any of its own code could handle a signal. So the
+programs (`[project.scripts]` in pyproject.toml) begin in modules that import only this one. Knows no command. No
+threads.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 SWITCH_S = 0.001
-"""How long a thread may compute while another one waits for the interpreter (Python's default is 5 ms). A session of a
-server waits for it whenever the disk or the network has answered: beside one long question, what takes 1 ms took 9. A
-mount waits for it at each answer of a server, also while it heals or compacts."""
+"""How long a thread may compute while another one waits for the interpreter (Python's default is 5 ms). A server's
+session needs the interpreter whenever the disk or the network has answered: next to one long request, an operation of 1
+ms took 9 ms. A mount needs it for each answer of a server, even while it heals or compacts."""
 
 
 def start(load: Callable[[], Callable[[], None]]) -> None:
-    """Run the `main` that `load` imports. A SIGINT that is ignored (`nohup`, background jobs of shells) stays so."""
+    """Run the `main` that `load` imports. If SIGINT is ignored (`nohup`, background jobs of shells), it stays
+    ignored."""
     try:
         before = signal.getsignal(signal.SIGINT)
         if before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _leave)  # at once: an import must not see a KeyboardInterrupt, nor swallow it
+            signal.signal(signal.SIGINT, _leave)  # now: an import must not see a KeyboardInterrupt, nor swallow it
         main = load()
         signal.signal(signal.SIGINT, before)
         main()

@@ -1,20 +1,20 @@
-"""The rules of an acceptor: what a server may promise and accept, and what follows for its log.
+"""The rules of an acceptor: what a server may promise and accept, and the consequences for its log.
 
 Multi-Paxos (Lamport, "Paxos Made Simple", 2001; Lamport, "The Part-Time Parliament", 1998) with the clients as
-proposers. Pure: a function takes the state and a request and hands back the state after it, the effects to make
-durable *before* the reply is sent, and the reply. It knows no disk, socket, clock or thread; the store carries out the
-effects of one step in one transaction.
+proposers. Pure: each function takes the state and a request and returns the new state, the effects to make durable
+*before* the reply is sent, and the reply. It uses no disk, socket, clock or thread; the store carries out the effects
+of one step in one transaction.
 
-The log is accepted slot by slot: an acceptor holds at most one batch that it does not yet know to be chosen, the
-tail, at slot `applied + 1`. A proposer that is at slot s knows that s - 1 is chosen, and says so by naming
-its digest in the batch for s (`Batch.previous`).
+The log is accepted slot by slot: an acceptor holds at most one batch that it does not yet know to be chosen, the tail,
+at slot `applied + 1`. A proposer for slot s knows that s - 1 is chosen, and says so by naming its digest in the batch
+for s (`Batch.previous`).
 
-The writer lease: for `LEASE_S` after an accept with which a writer wants it, the promises that other clients ask for
-are refused, so that a writer at work need not fear to be outranked, and may answer operations before they are
-committed. That somebody was refused is told to the writer with its next replies; when it lets go, the next of them in
-the order of their ids (`_first_after`) has the lease for a moment. A lease is forgotten when the server stops, so one
-that starts behaves as if the last writer had one. The log's safety never rests on it: an accept under a ballot that is
-high enough is accepted, lease or not.
+The writer lease: for `LEASE_S` after an accept that requests it, promises to other clients are refused, so that an
+active writer cannot be outranked, and may answer operations before they are committed. The writer learns from its next
+replies that another client was refused; when it releases the lease, the next of the waiting clients in the order of
+their ids (`_first_after`) has it for a moment. A lease is forgotten when the server stops, so a starting server behaves
+as if the last writer had one. The log's safety never depends on it: an accept under a high enough ballot is accepted,
+lease or not.
 
 Invariants, which docs/consistency.md builds on:
 - `promised` never falls, and no batch is accepted under a ballot below it.
@@ -48,7 +48,7 @@ from dfs_server.protocol.status import Status
 
 
 class ParsedBatch(msgspec.Struct, frozen=True):
-    """A batch as it came, what it says, and its digest."""
+    """A batch as received, its contents, and its digest."""
 
     encoded: bytes
     batch: Batch
@@ -56,12 +56,12 @@ class ParsedBatch(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, encoded: bytes) -> ParsedBatch:
-        """Parse bytes from anyone. Raises `BadBatchError`."""
+        """Parse bytes that may come from anyone. Raises `BadBatchError`."""
         return cls(encoded, batches.decode(encoded), batches.digest(encoded))
 
 
 class Tail(msgspec.Struct, frozen=True):
-    """The batch accepted after the last chosen one, and under which ballot."""
+    """The batch accepted after the last chosen one, and the ballot under which it was accepted."""
 
     slot: int
     ballot: Ballot
@@ -69,14 +69,14 @@ class Tail(msgspec.Struct, frozen=True):
 
 
 NEXT_TURN_S: Final = 0.25
-"""How long the client that is next in turn has for its promise."""
+"""How long the client whose turn is next has to request its promise."""
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """Until then (the server's clock, seconds) only this client is promised anything. `wanted_by`: who is next of those
-    who have asked: in a round of all clients in the order of their ids, so that every server says the same one.
-    `recalled`: somebody must see what was answered under it, so it should be let go at once. `number`: which lease of
-    this server it is."""
+    """Until `until` (the server's clock, seconds) only this client gets promises. `wanted_by`: the next one of the
+    waiting clients, in a cyclic order of their ids, so that every server names the same one. `recalled`: another client
+    must see what was answered under the lease, so it should be released immediately. `number`: the number of this lease
+    on this server."""
 
     client: bytes
     until: float
@@ -86,7 +86,7 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class AcceptorState(msgspec.Struct, frozen=True):
-    """All that an acceptor must never forget; and the lease, which it may forget when it stops."""
+    """Everything that an acceptor must never forget; and the lease, which it may forget when it stops."""
 
     promised: Ballot = ZERO
     applied: int = 0
@@ -94,7 +94,7 @@ class AcceptorState(msgspec.Struct, frozen=True):
     tail: Tail | None = None
     lease: Lease | None = None
     leases: int = 0
-    """How many leases there have been since the server started."""
+    """Number of leases since the server started."""
 
     def position(self, lease: int = 0) -> Position:
         """This state as a reply."""
@@ -109,13 +109,14 @@ class SavePromise(msgspec.Struct, frozen=True):
 
 
 class SaveTail(msgspec.Struct, frozen=True):
-    """Effect: write this batch into the log at its slot, in the place of any other."""
+    """Effect: write this batch to the log at its slot, replacing any other."""
 
     tail: Tail
 
 
 class Apply(msgspec.Struct, frozen=True):
-    """Effect: the batch is chosen at `slot`: its changes go into the map, and it into the log unless it `is_logged`."""
+    """Effect: the batch is chosen at `slot`: apply its changes to the map, and add it to the log unless it
+    `is_logged`."""
 
     slot: int
     parsed: ParsedBatch
@@ -126,7 +127,7 @@ Effect = SavePromise | SaveTail | Apply
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What a request leads to."""
+    """The result of a request."""
 
     state: AcceptorState
     reply: Reply
@@ -134,13 +135,13 @@ class Step(msgspec.Struct, frozen=True):
 
     @property
     def must_be_durable(self) -> bool:
-        """Whether the reply speaks for what is on the disk. All but applying the tail: that it is chosen can be learnt
-        again, but a promise, a vote, or a batch that was missed and is here now may be what others rely on."""
+        """Whether the reply vouches for what is on disk. True except for applying the tail: that it is chosen can be
+        learnt again, but others may rely on a promise, a vote, or a missing batch that has arrived."""
         return any(not (isinstance(effect, Apply) and effect.is_logged) for effect in self.effects)
 
 
 def promise(state: AcceptorState, ballot: Ballot, now: float) -> Step:
-    """Phase 1. Promising the same ballot again is no change."""
+    """Phase 1. Promising the same ballot again changes nothing."""
     lease = state.lease
     if lease is not None and now < lease.until and lease.client != ballot.client:
         wanted_by = _first_after(lease.client, lease.wanted_by or ballot.client, ballot.client)
@@ -160,15 +161,15 @@ def promise(state: AcceptorState, ballot: Ballot, now: float) -> Step:
 
 
 def _first_after(holder: bytes, *clients: bytes) -> bytes:
-    """Whose turn it is after the holder's. Servers hear of who waits in different orders; were it the first one that
-    asked, two could each be next on two servers, and both would wait until both turns have run out."""
+    """Whose turn it is after the holder's. Servers learn of waiting clients in different orders; if the first one to
+    ask were next, two clients could each be next on two servers, and both would wait until both turns have expired."""
     return min(clients, key=lambda client: (client <= holder, client))
 
 
 def accept(
     state: AcceptorState, ballot: Ballot, slot: int, parsed: ParsedBatch, now: float, *, lease: bool = False
 ) -> Step:
-    """Phase 2. Accepting the same batch under the same ballot again is no change but for the lease."""
+    """Phase 2. Accepting the same batch under the same ballot again changes nothing but the lease."""
     if ballot < state.promised:
         return Step(state, Refused(state.promised))
     if slot <= state.applied:
@@ -198,8 +199,8 @@ def accept(
 
 
 def position(state: AcceptorState, recall: bytes, now: float) -> Step:
-    """Where the log stands; and, for a client that must see all that was answered, whether another one may have
-    answered something that is not in the log yet: that one is told to commit it and let go."""
+    """The log's position; and, for a client that must see everything that was answered, whether another client may have
+    answered something that is not in the log yet: that client is told to commit it and release its lease."""
     lease = state.lease
     if not recall or lease is None or now >= lease.until or lease.client == recall or not lease.number:
         return Step(state, state.position())
@@ -209,8 +210,8 @@ def position(state: AcceptorState, recall: bytes, now: float) -> Step:
 
 
 def let_go(state: AcceptorState, client: bytes, slot: int, now: float) -> AcceptorState:
-    """The writer has no need of its lease any more: it is the next one's turn. If it has written on after `slot`, the
-    message was late, and is about an earlier lease."""
+    """The writer releases its lease: the next client has its turn. If the writer has written on after `slot`, the
+    message was late, and refers to an earlier lease."""
     lease = state.lease
     if lease is None or lease.client != client or state.applied > slot:
         return state
@@ -221,7 +222,8 @@ def let_go(state: AcceptorState, client: bytes, slot: int, now: float) -> Accept
 
 
 def started(state: AcceptorState, now: float) -> AcceptorState:
-    """The server has started and cannot know what lease it gave: as if the last writer had just been at work."""
+    """The state of a server that has just started and cannot know which lease it gave: as if the last writer had just
+    been active."""
     if not state.applied and state.tail is None:
         return state
     last = state.tail.ballot if state.tail is not None else state.promised
@@ -229,8 +231,8 @@ def started(state: AcceptorState, now: float) -> AcceptorState:
 
 
 def _leased(state: AcceptorState, client: bytes, now: float) -> tuple[Lease, int]:
-    """This client's lease begins anew; and how many there have been. Who wants it is remembered while the writer is the
-    same."""
+    """Begin this client's lease anew, and return it with the number of leases. The waiting client is remembered as long
+    as the writer is the same."""
     lease = state.lease
     if lease is not None and lease.client == client and lease.number and now < lease.until:
         return Lease(client, now + LEASE_S, lease.wanted_by, lease.recalled, lease.number), state.leases
@@ -248,7 +250,7 @@ def chosen(state: AcceptorState, slot: int, digest: bytes) -> Step:
 
 
 def learn(state: AcceptorState, first: int, chosen_batches: Sequence[ParsedBatch]) -> Step:
-    """Apply the chosen batches that were missed. Those applied already are passed over, those after a gap too."""
+    """Apply missing chosen batches. Those already applied are skipped, and so are those after a gap."""
     effects: list[Effect] = []
     for slot, parsed in enumerate(chosen_batches, first):
         if slot <= state.applied:
@@ -263,13 +265,15 @@ def learn(state: AcceptorState, first: int, chosen_batches: Sequence[ParsedBatch
 
 
 def copied(state: AcceptorState, slot: int, digest: bytes) -> AcceptorState:
-    """The map was replaced by a copy as of `slot`. Promises stand; a tail that the copy covers is done with."""
+    """The state after the map was replaced by a copy as of `slot`. Promises remain; a tail covered by the copy is
+    gone."""
     tail = state.tail if state.tail is not None and state.tail.slot > slot else None
     return replace(state, applied=slot, digest=digest, tail=tail)
 
 
 def _applied(state: AcceptorState, slot: int, parsed: ParsedBatch) -> AcceptorState:
-    """After `slot` is applied. A tail at this slot is either this batch or one that lost: gone in both cases."""
+    """The state after `slot` is applied. A tail at this slot is either this batch or one that lost: gone in both
+    cases."""
     return replace(state, applied=slot, digest=parsed.digest, tail=None)
 
 

@@ -1,8 +1,8 @@
-"""Checksums of what lies in SQLite's file, so that a flipped bit or a lost row is noticed. Pure.
+"""Checksums of the rows in SQLite's file, so that a flipped bit or a lost row is noticed. Pure.
 
-SQLite checks the structure of its file, not what is in it. A row's checksum is made when it is written and compared
-when it is read. Those of the map's items add up: the sum is carried on with each batch, and says of a row that is gone
-that it should be there. These find accidents, not people: who can write the file can make checksums too.
+SQLite checks the structure of its file, not the contents. A row's checksum is computed when it is written and compared
+when it is read. The checksums of the map's items are added up: the sum is updated with each batch, and reveals a row
+that has disappeared. They detect accidents, not attacks: anyone who can write the file can compute checksums too.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Final
 import msgspec
 
 _KEY_LENGTHS: Final = 1025
-"""Keys are shorter (`protocol.batches.MAX_KEY_BYTES`)."""
+"""Greater than the length of any key (`protocol.batches.MAX_KEY_BYTES`)."""
 _BEGUN: Final = [blake2b(b"%d:" % length, digest_size=8) for length in range(_KEY_LENGTHS)]
-"""With the length of the key, so that no byte of it counts as one of the value. A copy is quicker than a new one."""
+"""Hashes that begin with the length of the key, so that no byte of the key counts as one of the value. Copying one is
+faster than starting anew."""
 _MODULUS: Final = 1 << 64
 _HALF: Final = 1 << 63
 
 
 def of_item(key: bytes, value: bytes) -> int:
-    """The checksum of an item of the map: 64 bits, signed, as SQLite has integers."""
+    """The checksum of an item of the map: 64 bits, signed, like SQLite's integers."""
     hashed = _BEGUN[len(key)].copy()
     hashed.update(key)
     hashed.update(value)
@@ -38,7 +39,7 @@ def fits(key: bytes, value: bytes, checksum: int) -> bool:
 
 
 def total(checksums: Iterable[int], before: int = 0) -> int:
-    """The sum of checksums, in 64 bits, signed: in whatever order they come, and less those that are negated."""
+    """The sum of checksums, in 64 bits, signed: in any order; negated ones are subtracted."""
     return (before + sum(checksums) + _HALF) % _MODULUS - _HALF
 
 

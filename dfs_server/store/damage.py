@@ -1,7 +1,7 @@
-"""What was found to be damaged in a namespace's SQLite file, and whether it is mended: notes, in a table of that file.
+"""Records of damage found in a namespace's SQLite file, and whether it has been repaired, in a table of that file.
 
-A damaged *map* has to be copied anew from another server, and is not read until that is done. Everything else is mended
-at once by whoever finds it; that it happened is told to people for a month. Knows no rows but its own.
+A damaged *map* has to be copied anew from another server, and is not read until that is done. Everything else is
+repaired immediately by the code that finds it; it is reported to people for a month. Knows only its own rows.
 
 Threads: `note` and `map_is_replaced` under the database's lock; the attributes are replaced as a whole.
 """
@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 from dfs_server.store.database import Database
 
 TOLD_S: Final = 30 * 24 * 3600
-"""For so long it is told that something was damaged once it is mended."""
+"""How long damage is reported once it has been repaired."""
 KEEP: Final = 10
-"""So many notes are kept."""
+"""Number of records that are kept."""
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +27,15 @@ class DamageError(Exception):
 
 
 class DamagedMapError(DamageError):
-    """Of the map."""
+    """A row of the map is damaged."""
 
 
 class DamagedStateError(DamageError):
-    """The row of what the acceptor must not forget."""
+    """The row of what the acceptor must not forget is damaged."""
 
 
 class DamagedLogError(DamageError):
-    """The batch at `slot`, which is applied."""
+    """The batch at `slot`, which is applied, is damaged."""
 
     def __init__(self, slot: int) -> None:
         super().__init__(f"the batch at slot {slot} of the log was damaged or missing")
@@ -45,18 +45,19 @@ class DamagedLogError(DamageError):
 class _Note(NamedTuple):
     what: str
     mended_s: int
-    """0: it is not."""
+    """0: not repaired."""
 
 
 class DamageNotes:
-    """The notes in the file of `database`, latest first."""
+    """The records in the file of `database`, latest first."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._read()
 
     def note(self, what: str, *, is_mended: bool) -> None:
-        """Something was found, and mended at once; or else it is the map, which must be copied anew."""
+        """Record that damage was found, and repaired immediately; or that it is in the map, which must be copied
+        anew."""
         if not is_mended and self.map:
             return
         now_s = self._now_s()
@@ -69,15 +70,17 @@ class DamageNotes:
             "%s: %s. %s If this happens again, replace this server's disk.",
             self._database.path,
             what,
-            "That is mended." if is_mended else "It is not read until a mount has copied it anew from another server.",
+            "It has been repaired."
+            if is_mended
+            else "It is not read until a mount has copied it anew from another server.",
         )
 
     def map_is_replaced(self, db: Connection) -> None:
-        """A copy is in the place of the map, by this transaction; when that is over, `read_again`."""
+        """Record that a copy replaces the map in this transaction; after the transaction call `read_again`."""
         db.execute("UPDATE damage SET mended_s = ? WHERE mended_s = 0", (self._now_s(),))
 
     def read_again(self) -> None:
-        """The transaction is over."""
+        """Read the records again after the transaction."""
         if was := self.map:
             self._read()
             log.info("%s: the map was copied anew (%s)", self._database.path, was)

@@ -1,10 +1,10 @@
 """A namespace's SQLite file: the one connection that writes, transactions, and the format of the tables.
 
-Two kinds of transaction: what others rely on waits for the disk (`synchronous=FULL`), what can be done again does
-not. A file of an older format is brought up to date when it is opened, in one transaction; one of a newer format, or of
-another server or user, is refused. Knows the tables' names from `schema` only.
+There are two kinds of transaction: changes that others rely on wait for the disk (`synchronous=FULL`), repeatable ones
+do not. A file of an older format is upgraded when it is opened, in one transaction; one of a newer format, or of
+another server or user, is refused. Knows the tables' names only from `schema`.
 
-Threads: `lock` guards the writing connection, and whatever its holders change together with what is written.
+Threads: `lock` guards the writing connection, and everything that its holders change together with the file.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from dfs_server.store.upgrades import UPGRADES
 
 
 class FolderFormatError(Exception):
-    """This folder was written by another version, or is no namespace's folder."""
+    """This folder was written by another version, or is not a namespace's folder."""
 
 
 class Owner(NamedTuple):
-    """Whose file it is."""
+    """The server and user that the file belongs to."""
 
     server: str
     user: str
 
 
 class Database:
-    """The file at `path`, made if need be. `clock` in ns. Raises `FolderFormatError`, sqlite3 errors."""
+    """The file at `path`, created if necessary. `clock` in ns. Raises `FolderFormatError`, sqlite3 errors."""
 
     def __init__(self, path: Path, owner: Owner, clock: Callable[[], int] = time.time_ns) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class Database:
         self.lock = threading.RLock()
         self.writer = self.connect()
         self.writer.text_factory = _any_text
-        self._waits_for_disk: bool | None = None  # whether the connection does, if that is known
+        self._waits_for_disk: bool | None = None  # whether the connection waits for the disk, if known
         try:
             self._prepare(owner)
         except BaseException:
@@ -50,7 +50,7 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Close the writing connection. What was acknowledged is durable already."""
+        """Close the writing connection. Everything acknowledged is already durable."""
         with self.lock:
             self.writer.close()
 
@@ -67,9 +67,9 @@ class Database:
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """One transaction of the writing connection; the caller has the lock. `durable`: on the disk when this ends.
+        """One transaction of the writing connection; the caller holds the lock. `durable`: on disk when this ends.
 
-        One that is not durable is on the disk with the next one that is: WAL is written in order.
+        A transaction that is not durable reaches the disk with the next one that is: the WAL is written in order.
         """
         db = self.writer
         if durable != self._waits_for_disk:
@@ -108,5 +108,6 @@ class Database:
 
 
 def _any_text(raw: bytes) -> str:
-    """A connection's text_factory: bytes that damage has made text of can be read, to be found damaged."""
+    """A connection's text_factory: makes readable what damage has turned from bytes into text, so that it is found to
+    be damaged."""
     return raw.decode(errors="replace")

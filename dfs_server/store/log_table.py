@@ -1,8 +1,8 @@
-"""The table `log`: the chosen batches, of which the oldest are forgotten, and the tail.
+"""The table `log`: the chosen batches, of which the oldest are deleted, and the tail.
 
-A batch is checked by its digest when it is read, and by its place: slots follow each other without a gap. One that is
-damaged or missing is of use to nobody, and neither are those before it: the log is cut there, as if it had been trimmed
-so far, and who needs more asks another server or copies the map.
+A batch is checked when it is read, by its digest and by its position: slots follow each other without a gap. A damaged
+or missing batch is useless, and so are those before it: the log is cut there, as if it had been trimmed up to that
+slot, and a client that needs more asks another server or copies the map.
 
 Threads: `LogTable` under the database's lock; `read` with any connection.
 """
@@ -20,9 +20,10 @@ from dfs_server.store.overlay import WaitingBatch
 KEEP_BATCHES: Final = 20_000
 KEEP_LOG_BYTES: Final = 128 * 1024 * 1024
 KEEP_TIGHT_BYTES: Final = 4 * 1024 * 1024
-"""So much of the log is kept when only the reserve is left on the disk: the rest of the file is then used again."""
+"""Number of bytes of the log that are kept when only the reserve is left on the disk: the rest of the file is then
+reused."""
 KEEP_HELD_BYTES: Final = 1024 * 1024 * 1024
-"""So much of the log is kept at most for somebody who reads on from an early slot (`log_hold`)."""
+"""Maximum number of bytes of the log that are kept for clients that read on from an early slot (`log_hold`)."""
 TRIM_STEP: Final = 1000
 
 
@@ -35,22 +36,22 @@ class LogRow(NamedTuple):
 
 
 class LogTable:
-    """How much there is, and what is forgotten."""
+    """The size of the log, and what is deleted from it."""
 
     def __init__(self, db: Connection) -> None:
         self._first = self._bytes = 0
         self.count_again(db)
 
     def count_again(self, db: Connection) -> None:
-        """A transaction in which the log was changed has failed."""
+        """Count again: a transaction that changed the log has failed."""
         query = "SELECT coalesce(min(slot), 0), coalesce(sum(length(batch)), 0) FROM log"
         self._first, self._bytes = db.execute(query).fetchone()
 
     def write(self, db: Connection, logged: Sequence[WaitingBatch]) -> None:
-        """Batches at their slots, in order, each in the place of any other. Nothing comes after the last of them."""
+        """Write batches at their slots, in order, each replacing any other. No batch comes after the last of them."""
         if not logged:
             return
-        # A tail was written by the flush before, and is written again as what it has become.
+        # A tail was written by the previous flush, and is written again as what it has become.
         query = "SELECT coalesce(sum(length(batch)), 0) FROM log WHERE slot >= ?"
         (replaced_bytes,) = db.execute(query, (logged[0].slot,)).fetchone()
         db.executemany(
@@ -61,8 +62,8 @@ class LogTable:
         self._first = self._first or logged[0].slot
 
     def trim(self, db: Connection, applied: int, is_tight: Callable[[], bool], keep_after: int | None = None) -> None:
-        """Forget the oldest chosen batches when there are too many; who misses them copies the map. Those after
-        `keep_after` stay while there is room."""
+        """Delete the oldest chosen batches when there are too many; clients that miss them copy the map. Those after
+        `keep_after` stay while there is space."""
         too_many = applied - self._first > KEEP_BATCHES + TRIM_STEP
         if not too_many and self._bytes <= KEEP_TIGHT_BYTES:
             return
@@ -74,7 +75,7 @@ class LogTable:
         self.cut(db, until)
 
     def cut(self, db: Connection, until: int) -> None:
-        """Forget the batches up to this slot."""
+        """Delete the batches up to this slot."""
         query = "SELECT coalesce(sum(length(batch)), 0) FROM log WHERE slot <= ?"
         (size,) = db.execute(query, (until,)).fetchone()
         db.execute("DELETE FROM log WHERE slot <= ?", (until,))
@@ -83,7 +84,7 @@ class LogTable:
 
 
 def read(db: Connection, after: int, until: int) -> Generator[LogRow, None, None]:
-    """The batches after a slot up to another one that is applied, each checked. Raises `DamagedLogError`."""
+    """The batches after one slot up to another that is applied, each checked. Raises `DamagedLogError`."""
     query = "SELECT slot, digest, batch FROM log WHERE slot > ? AND slot <= ? ORDER BY slot"
     for slot, digest, batch in db.execute(query, (after, until)):
         after += 1

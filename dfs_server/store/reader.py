@@ -1,10 +1,10 @@
-"""Reading a namespace: its own connection, so that a read does not wait for the disk behind a write.
+"""Reads a namespace over a separate connection, so that a read does not wait for the disk behind a write.
 
-What is answered is of one slot: the tables inside one snapshot, with the overlay that belongs to them on top. All that
-is read is checked: a row that is not what was written is an exception (`damage`), never an answer.
+Each answer is of one slot: the tables in one snapshot, with the matching overlay on top. Everything read is checked: a
+row that is not what was written raises an exception (`damage`), and is never part of an answer.
 
-Thread-safe: one lock around the connection. The database's lock is taken for a moment, and only when a flush is
-committed between the two looks at overlay and tables; never while the connection's is held.
+Thread-safe: one lock around the connection. The database's lock is acquired briefly, and only if a flush was committed
+between reading the overlay and the tables; never while the connection's lock is held.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from dfs_server.store.log_table import LogRow
 from dfs_server.store.overlay import Overlay
 
 REPLY_BYTES: Final = 1024 * 1024
-"""About how much a reply with many items, batches or changes may hold; what does not fit is asked for again."""
+"""Approximate maximum size of a reply with many items, batches or changes; the client requests the rest separately."""
 VALUES_BYTES: Final = AFTER_AUTHENTICATION.body_bytes - 16 * MAX_AT_ONCE
-"""What the values of keys that were asked for one by one may have at most: a frame has no room for more, with the few
+"""Maximum total size of the values of individually requested keys: a frame has no space for more, including the few
 bytes that MessagePack adds to each."""
 MAX_ITEMS: Final = 5000
 BAD_ROW: Final = "a row of the map is not what was written"
 
 
 class NamespaceReader:
-    """Reads over a connection of its own, which it closes. `lock`: the database's; `overlay`: what has to be laid over
-    the tables, now. All of it raises `DamageError`."""
+    """Reads over its own connection, which it closes. `lock`: the database's; `overlay`: returns the current overlay
+    for the tables. Everything raises `DamageError`."""
 
     def __init__(
         self, connection: sqlite3.Connection, lock: AbstractContextManager[bool], overlay: Callable[[], Overlay]
@@ -87,7 +87,7 @@ class NamespaceReader:
 
     @contextmanager
     def _logged(self, after: int) -> Iterator[tuple[Iterable[LogRow] | None, int]]:
-        """The batches after a slot, or None if that is trimmed; and the slot that is applied. First those in the table,
+        """The batches after a slot, or None if they are trimmed; and the applied slot. First come those in the table,
         which reaches at least to where the overlay begins."""
         overlay = self._overlay()
         applied, waiting = overlay.batches(after)
@@ -99,7 +99,8 @@ class NamespaceReader:
             if log_table.is_trimmed(db, after):
                 yield None, applied
             else:
-                # Closed before the snapshot ends: one that is still being read would be the next reader's as well.
+                # Closed before the snapshot ends: a snapshot that is still being read would be the next reader's as
+                # well.
                 with closing(log_table.read(db, after, overlay.flushed)) as tabled:
                     yield itertools.chain(tabled, rest), applied
 
@@ -150,10 +151,11 @@ class NamespaceReader:
         return Items(applied, tuple(found), more=False)
 
     def _of_one_slot(self, read: Callable[[Overlay], Reply | None]) -> Reply:
-        """What `read` makes of an overlay and the tables under it; it says None if the tables are of another slot."""
+        """The result of `read` for an overlay and the tables below it; `read` returns None if the tables are of another
+        slot."""
         reply = read(self._overlay())
         if reply is None:
-            # A flush was committed in between: whoever made it replaces the overlay before letting go of the lock.
+            # A flush was committed in between: it replaces the overlay before it releases the lock.
             with self._database_lock:
                 reply = read(self._overlay())
         if reply is None:
@@ -162,7 +164,7 @@ class NamespaceReader:
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        """The reading connection: all that is read with it is of one moment."""
+        """The reading connection: everything read through it is of one moment."""
         with self._lock:
             self._reader.execute("BEGIN")
             try:
@@ -176,7 +178,7 @@ def _trimmed(after: int) -> Error:
 
 
 def _are_under(db: sqlite3.Connection, overlay: Overlay) -> bool:
-    """Whether the tables are those that this overlay is laid over."""
+    """Whether the tables are those that this overlay belongs to."""
     return bool(db.execute("SELECT applied FROM state WHERE id = 1").fetchone() == (overlay.flushed,))
 
 
@@ -193,14 +195,14 @@ def _value(db: sqlite3.Connection, key: bytes) -> bytes | None:
 def _laid_over(
     rows: Iterable[tuple[bytes, bytes, int]], waiting: Sequence[tuple[bytes, bytes | None]]
 ) -> Iterator[tuple[bytes, bytes]]:
-    """The items of a range in order: those of the tables, in the place of which comes what waits."""
+    """The items of a range in order: those of the tables, overridden by waiting ones."""
     at = 0
     for key, value, checksum in rows:
         while at < len(waiting) and waiting[at][0] < key:
             yield from _present(waiting[at])
             at += 1
         if at < len(waiting) and waiting[at][0] == key:
-            continue  # this row is replaced or gone: the next turn, or the end, has what came in its place
+            continue  # this row is replaced or gone: the next iteration, or the end, yields its replacement
         if not checksums.fits(key, value, checksum):
             raise DamagedMapError(BAD_ROW)
         yield key, value
@@ -215,5 +217,5 @@ def _present(item: tuple[bytes, bytes | None]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def no_text(_raw: bytes) -> None:
-    """A connection's text_factory: what should be bytes and is said to be text was damaged."""
+    """A connection's text_factory: bytes that are declared to be text have been damaged."""
     return

@@ -1,15 +1,15 @@
 """What a server remembers of a namespace when it starts, and what it does if that is damaged.
 
-SQLite's file has a state that was whole when it was written; the redo log has what was promised and accepted since,
-which is done again by the acceptor's own rules. If a record is damaged, those after it still say what was promised,
-accepted and chosen; but the batch that it held never reaches the map. So the map is damaged: it is not read until it is
-copied anew.
+SQLite's file has a state that was complete when it was written; the redo log has what was promised and accepted since
+then, which is replayed with the acceptor's own rules. If a record is damaged, those after it still say what was
+promised, accepted and chosen; but the batch in the damaged record never reaches the map. So the map is damaged: it is
+not read until it has been copied anew.
 
-The row of the state is bad, or gone, or older than the redo log (SQLite passes over what is damaged in its log, and
-all that follows), or the redo log is gone: a server cannot know what it promised and accepted, so it
-forgets all of it, and the map, and begins as if its disk were new; small pieces stay, as far as they are there.
-docs/consistency.md says why one server may. Only the vote in SQLite's file is bad: that alone is forgotten. No threads:
-nobody else has the file yet.
+If the state's row is bad, missing, or older than the redo log (SQLite skips damaged parts of its own log, and
+everything after them), or if the redo log is missing, a server cannot know what it promised and accepted. So it forgets
+all of that, and the map, and begins as if its disk were new; small pieces stay, as far as they exist.
+docs/consistency.md says why one server may do so. If only the vote in SQLite's file is bad, only that is forgotten. No
+threads: nobody else uses the file yet.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from dfs_server.store.overlay import Overlay
 from dfs_server.store.redo_log import NO_EPOCH, Found, Kind, Record
 from dfs_server.store.state_row import StateRow
 
-LOST_ALL: Final = "what it had promised and accepted was damaged, so that it began anew"
-LOST_VOTE: Final = "the batch that it had accepted last was damaged"
-LOST_BATCH: Final = "a batch before slot {slot} was damaged before it was in the map"
+LOST_ALL: Final = "the record of its promises and votes was damaged, so it started over"
+LOST_VOTE: Final = "the last batch that it had accepted was damaged"
+LOST_BATCH: Final = "a batch before slot {slot} was damaged before it reached the map"
 
 
 class Recovered(NamedTuple):
-    """What there is."""
+    """What was recovered."""
 
     row: StateRow
     state: AcceptorState
     overlay: Overlay
     """What is applied and not in the tables, as far as it is not damaged."""
     is_replayed: bool
-    """Whether the redo log had anything of this."""
+    """Whether any of this came from the redo log."""
     damage: str
-    """What is wrong with the map; empty if nothing is."""
+    """What is wrong with the map; empty if nothing."""
 
 
 def load(database: Database, server: str, redo_path: Path, damage: DamageNotes) -> Recovered:
-    """What is in the files of this server."""
+    """Load the state from this server's files."""
     row = state_row.read(database.writer)
     if row is not None and row.epoch != NO_EPOCH and redo_log.is_ahead_of(redo_path, row.epoch):
         row = None
@@ -70,7 +70,8 @@ def load(database: Database, server: str, redo_path: Path, damage: DamageNotes) 
         fitting = _made_fit(state, record)
         if is_after_damage or fitting is not state:
             wrong = wrong or LOST_BATCH.format(slot=record.slot or state.applied + 1)
-        if fitting is not state and state.tail is not None:  # it may have been chosen, and its pieces be all there is
+        # it may have been chosen, and these pieces may be the only ones
+        if fitting is not state and state.tail is not None:
             overlay.add_pieces(state.tail.parsed.batch, server, database.clock())
         for step in _replayed(fitting, record):
             for effect in step.effects:
@@ -81,7 +82,7 @@ def load(database: Database, server: str, redo_path: Path, damage: DamageNotes) 
 
 
 def _records(path: Path, epoch: bytes) -> Sequence[Found] | None:
-    """The records since the tables were written; None if there should be some and the file is not there."""
+    """The records since the tables were written; None if there should be some and the file is missing."""
     if epoch == NO_EPOCH:
         return ()
     try:
@@ -91,7 +92,7 @@ def _records(path: Path, epoch: bytes) -> Sequence[Found] | None:
 
 
 def _replayed(state: AcceptorState, record: Record) -> Iterator[Step]:
-    """What the record says was decided, once more. Leases are not remembered, so there is no time."""
+    """Repeat the decision in the record. Leases are not remembered, so the time does not matter."""
     if record.parsed is None:
         yield acceptor.promise(state, record.ballot, 0.0)
         return
@@ -99,14 +100,14 @@ def _replayed(state: AcceptorState, record: Record) -> Iterator[Step]:
     if record.kind is Kind.VOTE:
         yield acceptor.accept(known.state, record.ballot, record.slot, record.parsed, 0.0)
     else:
-        # Its ballot is what was promised when it came: the record of that promise may be a damaged one.
+        # Its ballot is the one promised when it arrived: the record of that promise may be a damaged one.
         yield (promised := acceptor.promise(known.state, record.ballot, 0.0))
         yield acceptor.learn(promised.state, record.slot, [record.parsed])
 
 
 def _made_fit(state: AcceptorState, record: Record) -> AcceptorState:
-    """The state in which the record can have been written. A batch at slot s says which one was chosen at s - 1; what
-    is missing before it is known to be chosen, and not what it holds."""
+    """The state in which the record can have been written. A batch at slot s says which one was chosen at s - 1; so a
+    missing earlier batch is known to be chosen, but its contents are unknown."""
     if record.parsed is None:
         return state
     before, previous = record.slot - 1, record.parsed.batch.previous
@@ -123,7 +124,7 @@ def _begin_anew(database: Database, server: str, redo_path: Path, damage: Damage
     for record, _ in redo_log.read_whatever_epoch(redo_path):
         if record.parsed is not None:
             pieces.add_pieces(record.parsed.batch, server, database.clock())
-    # Those of the last batch of the log may be nowhere else: it was a vote when the tables were written.
+    # The pieces of the log's last batch may be nowhere else: it was a vote when the tables were written.
     last = database.writer.execute("SELECT batch, digest FROM log ORDER BY slot DESC LIMIT 1").fetchone()
     if last is not None and (parsed := _parsed(*last)) is not None:
         pieces.add_pieces(parsed.batch, server, database.clock())
@@ -139,7 +140,7 @@ def _begin_anew(database: Database, server: str, redo_path: Path, damage: Damage
 
 
 def _tail(database: Database, row: StateRow) -> Tail | None:
-    """The vote, if it is what the row says."""
+    """The vote, if it matches the row."""
     slot = row.applied + 1
     query = "SELECT round, client, digest, batch FROM log WHERE slot = ?"
     found = database.writer.execute(query, (slot,)).fetchone()
@@ -158,7 +159,7 @@ def _parsed(encoded: object, digest: object) -> ParsedBatch | None:
         return None
     try:
         return ParsedBatch.of(encoded)
-    except BadBatchError:  # it was written by a program that knew better
+    except BadBatchError:  # it was written by a newer program
         return None
 
 

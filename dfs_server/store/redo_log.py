@@ -1,19 +1,19 @@
 """What an acceptor has promised and accepted since its tables were last written: a file to which records are appended.
 
 An accept is one record here and one fdatasync, before it is answered. Many of them reach SQLite's file at once
-(`NamespaceWriter.flush`), which notes a new *epoch* in the same transaction; records carry the epoch in which they were
-written, so from then on all that is in here is void, and the file is written anew from its beginning. It has been
-filled with zeros as far as it goes: overwriting costs the disk less than growing. Epochs are counted, so records of a
-later one than SQLite's file knows show that SQLite has lost a flush.
+(`NamespaceWriter.flush`), which records a new *epoch* in the same transaction; records carry the epoch in which they
+were written, so from then on everything in this file is void, and it is rewritten from its beginning. The file is
+filled with zeros up to its end: overwriting costs the disk less than growing. Epochs are counted, so records of a later
+epoch than the one in SQLite's file show that SQLite has lost a flush.
 
     epoch (8 bytes), length of the head and of the batch (4 each, big-endian), checksum (8)
     head: MessagePack of kind, slot, round, client, digest of the batch
-    batch: as it came
+    batch: as received
 
-A record that is not whole, with nothing after it, was never answered: the power went while it was written. One with
-a whole record of the same epoch after it was, and is damaged.
+An incomplete record with nothing after it was never answered: the power failed while it was being written. One that is
+followed by a complete record of the same epoch was answered, and is damaged.
 
-Knows no rule of the log: `recovery` replays the records. Threads: all under the database's lock.
+Knows no rules of the log: `recovery` replays the records. Threads: all under the database's lock.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from dfs_server.store.acceptor import ParsedBatch
 
 FILE_NAME: Final = "namespace.redo"
 NO_EPOCH: Final = b""
-"""There is no file: the server was stopped in good order."""
+"""There is no file: the server was stopped cleanly."""
 EPOCH_BYTES: Final = 8
 MAX_BYTES: Final = 2 * 1024 * 1024
-"""A file of so many bytes is full."""
+"""Size from which a file counts as full."""
 GROW_BYTES: Final = 256 * 1024
-"""The file grows by so much at a time."""
+"""Number of bytes by which the file grows."""
 _COUNT_BYTES: Final = 4
-"""The first bytes of an epoch are its number, which comes around; the others are random."""
+"""The first bytes of an epoch are its number, which wraps around; the others are random."""
 _COUNT: Final = 256**_COUNT_BYTES
 _FRAME: Final = struct.Struct(f">{EPOCH_BYTES}sII8s")
 
 
 class Kind(IntEnum):
-    """What was decided."""
+    """The kind of decision."""
 
     PROMISE = 1
     VOTE = 2
@@ -67,14 +67,14 @@ class Record(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What is in the file: the records in order, and whether one that was answered is missing before each."""
+    """A record in the file, in order, and whether an answered record is missing before it."""
 
     record: Record
     is_after_damage: bool
 
 
 class RedoLog:
-    """The file at `path`, open for writing; made by `create`. Its records so far are void."""
+    """The file at `path`, open for writing; created by `create`. Its existing records are void."""
 
     def __init__(self, path: Path, epoch: bytes) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -83,7 +83,7 @@ class RedoLog:
         self._epoch = epoch
 
     def begin(self, epoch: bytes) -> None:
-        """All that is here is void: SQLite's file has it, durably, and this epoch."""
+        """Begin a new epoch: everything in the file is void, since SQLite's file durably has it, and this epoch."""
         self._epoch, self._end = epoch, 0
 
     @property
@@ -97,7 +97,7 @@ class RedoLog:
         return self._end >= MAX_BYTES
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write these, durably. Raises OSError: then it must not be used any more."""
+        """Append these records durably. Raises OSError: then the log must not be used any more."""
         data = b"".join([_encoded(self._epoch, record) for record in records])
         while self._size < self._end + len(data):
             durable.write_all_at(self._file, bytes(GROW_BYTES), self._size)
@@ -112,8 +112,8 @@ class RedoLog:
 
 
 def create(path: Path, *, is_new: bool) -> None:
-    """The file, durable in its folder; empty if there should be none yet: then the epochs are counted anew, and a power
-    cut may have brought back one of before."""
+    """Create the file, durably in its folder; empty if there should not be one yet: then epochs are counted anew, and a
+    power cut may have brought back an old file."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if is_new and os.fstat(file).st_size:
@@ -125,13 +125,13 @@ def create(path: Path, *, is_new: bool) -> None:
 
 
 def epoch_after(epoch: bytes) -> bytes:
-    """Another one, which can be told to be later."""
+    """The next epoch, which can be recognised as later."""
     return ((_count(epoch) + 1) % _COUNT).to_bytes(_COUNT_BYTES, "big") + os.urandom(EPOCH_BYTES - _COUNT_BYTES)
 
 
 def is_ahead_of(path: Path, epoch: bytes) -> bool:
-    """Whether the file begins with a record of a later epoch: one is begun only when SQLite's file has it, durably, so
-    SQLite's file was damaged, or is an older one. Raises OSError, but not if the file is not there."""
+    """Whether the file begins with a record of a later epoch. An epoch begins only once SQLite's file durably has it,
+    so SQLite's file was damaged, or is an older copy. Raises OSError, but not if the file does not exist."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -147,7 +147,7 @@ def _count(epoch: bytes) -> int:
 
 
 def read(path: Path, epoch: bytes) -> Iterator[Found]:
-    """The records of this epoch. Raises OSError, also if the file is not there."""
+    """The records of this epoch. Raises OSError, also if the file does not exist."""
     data = path.read_bytes()
     position, is_after_damage = 0, False
     while (start := data.find(epoch, position)) >= 0:
@@ -160,7 +160,7 @@ def read(path: Path, epoch: bytes) -> Iterator[Found]:
 
 
 def read_whatever_epoch(path: Path) -> Iterator[Found]:
-    """The records that were written last, which may be void; none if the file is not there."""
+    """The most recently written records, which may be void; none if the file does not exist."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         epoch = file.read(EPOCH_BYTES)
         if len(epoch) == EPOCH_BYTES and any(epoch):
@@ -175,7 +175,7 @@ def _encoded(epoch: bytes, record: Record) -> bytes:
 
 
 def _decoded(data: bytes, start: int) -> tuple[int, Record | None]:
-    """The record that begins there, and where it ends; None if it is not what was written."""
+    """The record that begins there, and its end; None if it is not what was written."""
     if start + _FRAME.size > len(data):
         return start, None
     epoch, head_bytes, batch_bytes, checksum = _FRAME.unpack_from(data, start)
@@ -189,7 +189,7 @@ def _decoded(data: bytes, start: int) -> tuple[int, Record | None]:
         return start, None
     try:
         parsed = ParsedBatch(batch, batches.decode(batch), digest) if digest else None
-    except BadBatchError:  # it was written by a program that knew better
+    except BadBatchError:  # it was written by a newer program
         return start, None
     return end, Record(Kind(kind), Ballot(round_, client), slot, parsed)
 

@@ -1,10 +1,11 @@
-"""A walk through every row of a namespace's log and map, for the scrub: finds what nobody reads, and lost rows.
+"""A walk through every row of a namespace's log and map, for the scrub: finds damage in rows that nobody reads, and
+lost rows.
 
-It goes in steps, so that batches go on in between. The log first: each batch has its digest, follows the one before it,
-and none is missing. Then the map: each item has its checksum, and at the end all that was seen, with what batches
-changed meanwhile behind the walk, must have the sum that was carried on from the beginning.
+It goes in steps, so that batches go on in between. The log comes first: each batch has its digest, follows the one
+before it, and none is missing. Then the map: each item has its checksum, and at the end everything seen, including what
+batches changed in the meantime behind the walk, must have the sum that was maintained from the beginning.
 
-Threads: a walk belongs to one thread. A step of the map holds the database's lock for the reading of some hundred rows.
+Threads: a walk belongs to one thread. A step of the map holds the database's lock while it reads some hundred rows.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from dfs_server.store.state_row import StateRow
 
 STEP_ROWS: Final = 500
 STEP_BYTES: Final = 1024 * 1024
-LOST_ROWS: Final = "rows of the map are missing, or are there that should not be"
+LOST_ROWS: Final = "rows of the map are missing or unexpected"
 
 
 class RowScan:
-    """The walk. `row`: the row of the state as it should be; called under the database's lock."""
+    """The walk. `row` returns the row of the state as it should be; it is called under the database's lock."""
 
     def __init__(self, database: Database, map_: MapTable, row: Callable[[], StateRow]) -> None:
         self._database = database
@@ -36,7 +37,7 @@ class RowScan:
         self._row = row
 
     def steps(self) -> Iterator[int]:
-        """After each step, how many bytes it has looked at. Raises `DamageError`, sqlite3 errors."""
+        """Yields the number of bytes checked after each step. Raises `DamageError`, sqlite3 errors."""
         with contextlib.closing(self._database.connect()) as db:
             db.text_factory = no_text
             if state_row.read(db) is None:
@@ -56,7 +57,7 @@ class RowScan:
                 if first is None or first > until:
                     return  # all of it is trimmed
                 if first - 1 > after:
-                    after, previous = first - 1, None  # the log begins there, by now
+                    after, previous = first - 1, None  # the log begins there by now
                 for row in log_table.read(db, after, until):
                     size += len(row.batch)
                     if previous not in (None, ParsedBatch.of(row.batch).batch.previous):
@@ -78,7 +79,7 @@ class RowScan:
             while True:
                 with self._database.lock:
                     if self._map.scan is not scan:
-                        return  # the map was replaced meanwhile
+                        return  # the map was replaced in the meantime
                     query = "SELECT key, value, checksum FROM map WHERE key > ? ORDER BY key LIMIT ?"
                     rows = db.execute(query, (scan.key, STEP_ROWS)).fetchall()
                     if not all(isinstance(key, bytes) and isinstance(one, int) for key, _, one in rows):

@@ -1,11 +1,11 @@
-"""The tables of `namespace.db`. docs/disk-format.md explains them; a change is a new `FORMAT` with an upgrade."""
+"""The tables of `namespace.db`. docs/disk-format.md explains them; a change requires a new `FORMAT` with an upgrade."""
 
 from __future__ import annotations
 
 from typing import Final
 
 FORMAT: Final = 4
-"""Kept in the file as SQLite's user_version."""
+"""Stored in the file as SQLite's user_version."""
 
 PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
@@ -16,7 +16,7 @@ PRAGMAS: Final = (
 )
 
 SCHEMA: Final = (
-    # What the acceptor must never forget. One row, which is made with the file and never again (`state_row`).
+    # What the acceptor must never forget. One row, created with the file and never again (`state_row`).
     """CREATE TABLE IF NOT EXISTS state (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         round INTEGER NOT NULL,      -- the ballot promised
@@ -32,7 +32,7 @@ SCHEMA: Final = (
         epoch BLOB NOT NULL,         -- of the redo log's records that came since; empty if there is no redo log
         checksum BLOB NOT NULL       -- of this row
     )""",
-    # Whose file this is: a copy of it on another server, or for another user, would be a lie. One row.
+    # The owner of the file: it must not be used on another server, or for another user. One row.
     """CREATE TABLE IF NOT EXISTS owner (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         server TEXT NOT NULL,
@@ -53,14 +53,14 @@ SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS map_copy (
         key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum INTEGER NOT NULL
     ) WITHOUT ROWID""",
-    # What was found to be damaged in this file, and when it was mended; 0: the map is still to be copied anew.
+    # Damage found in this file, and when it was repaired; 0: the map still has to be copied anew.
     """CREATE TABLE IF NOT EXISTS damage (
         id INTEGER PRIMARY KEY,
         found_s INTEGER NOT NULL,
         what TEXT NOT NULL,
         mended_s INTEGER NOT NULL
     )""",
-    # Pieces of small segments, which came inside a batch or were put by who heals.
+    # Pieces of small segments, which came inside a batch or were put by healing.
     """CREATE TABLE IF NOT EXISTS small_pieces (
         segment BLOB NOT NULL,
         number INTEGER NOT NULL,
@@ -69,7 +69,7 @@ SCHEMA: Final = (
         stored_s INTEGER NOT NULL,   -- when it came, by this server's clock
         UNIQUE (segment, number)
     )""",
-    # How many small pieces there are, and how many bytes: counting them anew would read the whole table.
+    # The number of small pieces, and of their bytes: counting them anew would read the whole table.
     "CREATE TABLE IF NOT EXISTS small_totals (pieces INTEGER NOT NULL, bytes INTEGER NOT NULL)",
     """INSERT INTO small_totals
         SELECT (SELECT count(*) FROM small_pieces), (SELECT coalesce(sum(length(data)), 0) FROM small_pieces)
@@ -80,10 +80,10 @@ SCHEMA: Final = (
     """CREATE TRIGGER IF NOT EXISTS small_piece_goes AFTER DELETE ON small_pieces BEGIN
         UPDATE small_totals SET pieces = pieces - 1, bytes = bytes - length(old.data);
     END""",
-    # Segments that nobody refers to any more, until their grace period is over.
+    # Segments that nothing refers to any more, until their grace period is over.
     "CREATE TABLE IF NOT EXISTS drops (segment BLOB PRIMARY KEY, dropped_ns INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS drops_by_age ON drops (dropped_ns)",
-    # Single pieces, large or small, that are not wanted on this server any more, until their grace period is over.
+    # Single pieces, large or small, that this server should no longer hold, until their grace period is over.
     """CREATE TABLE IF NOT EXISTS piece_drops (
         segment BLOB NOT NULL,
         number INTEGER NOT NULL,

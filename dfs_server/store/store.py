@@ -1,8 +1,8 @@
-"""A user's namespace on one server: the log and the map, in one SQLite file; its small pieces are `piece_tables`'.
+"""A user's namespace on one server: the log and the map, in one SQLite file; `piece_tables` has its small pieces.
 
-Answers the requests of the log and the map: what changes anything is `namespace_writer`'s, what is read is
-`namespace_reader`'s, over a connection of its own, so that a read does not wait for the disk behind a write. What is
-damaged is never answered (`damage`): another server is to be asked.
+Answers requests about the log and the map: `namespace_writer` makes changes, `namespace_reader` reads, over a separate
+connection, so that a read does not wait for the disk behind a write. Damaged data is never part of an answer
+(`damage`): another server must be asked.
 
 Threads: everything may be called from any thread.
 """
@@ -52,10 +52,10 @@ from dfs_server.store.writer import NamespaceWriter
 class NamespaceStore:
     """One user's log, map and small pieces. Thread-safe.
 
-    `folder` is `ROOT/<user>` and must exist or be creatable; `server` is this server's name, as in inline
-    pieces' homes; what was dropped is given out by `pieces` after `grace_s` seconds of `clock` (in ns); leases last by
-    `monotonic`. `is_tight`: whether only the reserve is left on the disk.
-    Raises `FolderFormatError`; sqlite3 and OS errors only for the disk, never for what a peer sent.
+    `folder` is `ROOT/<user>` and must exist or be creatable; `server` is this server's name, as in inline pieces'
+    homes; dropped pieces are due for deletion after `grace_s` seconds of `clock` (in ns); leases are timed by
+    `monotonic`. `is_tight`: whether only the reserve is left on the disk. Raises `FolderFormatError`; sqlite3 and OS
+    errors only for the disk, never because of what a peer sent.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class NamespaceStore:
 
     @property
     def damage(self) -> DamageNotes:
-        """What was found to be damaged here."""
+        """The damage found here."""
         return self._writer.damage
 
     def connect(self) -> sqlite3.Connection:
@@ -91,7 +91,7 @@ class NamespaceStore:
         return self._database.connect()
 
     def close(self) -> None:
-        """Close the files. What was acknowledged is durable already."""
+        """Close the files. Everything acknowledged is already durable."""
         self._writer.close()
         self.pieces.close()
         self._reader.close()
@@ -100,7 +100,7 @@ class NamespaceStore:
     # -------------------------------------------------------------- requests
 
     def handle(self, request: LogRequest) -> Reply:
-        """The reply to a request. What is wrong with the request is an `Error` reply, not an exception."""
+        """The reply to a request. An invalid request gets an `Error` reply, not an exception."""
         try:
             reply = self._handle(request)
         except BadBatchError as error:
@@ -112,7 +112,7 @@ class NamespaceStore:
             return msgspec.structs.replace(reply, wants_copy=True)
         return reply
 
-    def _handle(self, request: LogRequest) -> Reply:  # noqa: PLR0912 - one branch a request
+    def _handle(self, request: LogRequest) -> Reply:  # noqa: PLR0912 - one branch for each request
         match request:
             case Accept(ballot, slot, encoded, lease):
                 parsed = ParsedBatch.of(encoded)
@@ -140,7 +140,7 @@ class NamespaceStore:
             case ReadKeys(slot, digest, keys):
                 return self._read_map_at(slot, digest, lambda: self._reader.values(slot, keys))
             case ReadRange(slot, digest, start, end, limit):
-                if slot:  # else the map as it is: nobody wants the log since then
+                if slot:  # otherwise any slot will do: nobody needs the log since then
                     self._writer.keep_log_after(slot)
                 return self._read_map_at(slot, digest, lambda: self._reader.items(slot, start, end, limit))
             case BeginCopy(copy, slot, digest):
@@ -166,7 +166,7 @@ class NamespaceStore:
     # -------------------------------------------------------------- small pieces
 
     def small_piece(self, segment: bytes, number: int) -> StoredPiece | None:
-        """A piece that came inside a batch, or None.
+        """A small piece, which came inside a batch, or None.
 
         The tail's pieces count: its batch may be chosen, and a reader may know that before this server does.
         """
@@ -176,7 +176,7 @@ class NamespaceStore:
         return self.pieces.get(segment, number) if data is None else StoredPiece(block_digests(data), data)
 
     def small_pieces(self, pieces: Iterable[tuple[bytes, int]]) -> Iterator[bytes | None]:
-        """The data of each, in order, looked up as it is asked for; None for one that is not here as a small one."""
+        """The data of each, in order, looked up when requested; None for one that is not here as a small one."""
         for piece in pieces:
             found = self.small_piece(*piece)
             yield None if found is None else found.data
@@ -187,7 +187,8 @@ class NamespaceStore:
         return waiting | self._writer.overlay.have(pieces) | self.pieces.have(pieces)
 
     def _in_tail(self) -> dict[tuple[bytes, int], bytes]:
-        # A batch goes from the tail to the overlay and from there to the tables: whoever looks in this order finds it.
+        # A batch moves from the tail to the overlay and from there to the tables: looking in this order always finds
+        # it.
         tail = self._writer.state.tail
         if tail is None:
             return {}
@@ -197,23 +198,23 @@ class NamespaceStore:
     # -------------------------------------------------------------- flushing
 
     def flush(self) -> None:
-        """Bring what waits into the tables, durably."""
+        """Write what waits to the tables, durably."""
         self._writer.flush()
 
     def flush_if_idle(self) -> None:
-        """Do so if nothing has come since this was last asked."""
+        """Flush if nothing has arrived since the last call."""
         self._writer.flush_if_idle()
 
     # -------------------------------------------------------------- damage
 
     def scan(self) -> RowScan:
-        """A walk through all rows of the map and the log. What it finds is for `found`."""
+        """A walk through all rows of the map and the log. Pass its findings to `found`."""
         return self._writer.scan()
 
     def found(self, error: DamageError) -> None:
-        """Somebody has found this: mend it, or see to it that it is mended."""
+        """Repair the damage that was found, or have it repaired."""
         self._writer.found(error)
 
 
 def _damaged(what: object) -> Error:
-    return Error(Status.DAMAGED, f"{what}; another server can tell")
+    return Error(Status.DAMAGED, f"{what}; ask another server")

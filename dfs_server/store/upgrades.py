@@ -1,6 +1,6 @@
-"""What makes a namespace's file of an older format one of the next, before `schema.SCHEMA` adds the new tables.
+"""Upgrades a namespace's file from an older format to the next, before `schema.SCHEMA` adds the new tables.
 
-All in one transaction, which the caller has. What an older format did not protect is believed to be right as it is.
+All in the caller's one transaction. Data that an older format did not protect is taken to be right.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dfs_server.store.state_row import StateRow
 
 
 def _to_2(db: Connection, now_s: int) -> None:
-    """Since when the small pieces of format 1 are there is not known: as if they had come just now."""
+    """The age of the small pieces of format 1 is unknown: treat them as if they had just arrived."""
     db.execute(f"ALTER TABLE small_pieces ADD COLUMN stored_s INTEGER NOT NULL DEFAULT {now_s}")
 
 
 def _to_3(db: Connection, _now_s: int) -> None:
-    """Checksums for all that had none. A copy of the map that was under way is begun again by who sends it."""
+    """Add checksums to everything that had none. A copy of the map that was under way is begun again by its sender."""
     db.create_function("item_checksum", 2, checksums.of_item, deterministic=True)
     db.execute("ALTER TABLE map ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
     db.execute("UPDATE map SET checksum = item_checksum(key, value)")
@@ -42,8 +42,8 @@ def _to_3(db: Connection, _now_s: int) -> None:
 
 
 def _to_4(db: Connection, _now_s: int) -> None:
-    """There is no redo log yet. A row that is not what was written stays so, to be found damaged (`recovery`): what
-    nobody has written must not get a checksum."""
+    """There is no redo log yet. A row that is not what was written stays so, to be found damaged (`recovery`): data
+    that was never written must not get a checksum."""
     found = db.execute(f"SELECT {', '.join(_FIELDS_OF_3)}, checksum FROM state WHERE id = 1").fetchone()
     db.execute("ALTER TABLE state ADD COLUMN epoch BLOB NOT NULL DEFAULT x''")
     if found is not None and checksums.of_fields(fields := tuple(found[:-1])) == found[-1]:
@@ -62,6 +62,6 @@ _FIELDS_OF_3: Final = (
     "map_sum",
     "tail",
 )
-"""What the checksum of a row of format 3 is of."""
+"""The fields covered by the checksum of a row of format 3."""
 UPGRADES: Final[Mapping[int, Callable[[Connection, int], None]]] = {1: _to_2, 2: _to_3, 3: _to_4}
 """By the older format; the time in seconds since 1970."""

@@ -1,23 +1,23 @@
-"""Writing a namespace: what the acceptor decides, copies of the map, and what is done about damage.
+"""Writes a namespace: the acceptor's decisions, copies of the map, and the handling of damage.
 
-What a step of the acceptor must make durable (a promise, a vote, a batch that was missed and is here now) is a record
-in the redo log, and only then is the reply given. That the batch which is here already is chosen can be learnt again,
-and is not written at all. Chosen batches are gathered in the overlay. A *flush* brings all of it into SQLite's tables
-in one transaction and begins a new epoch of the redo log: when either is full, when nothing more has come for a moment,
-and before anything that wants the tables as they should be. Only a flush trims the log. Nothing here interprets a key.
+Whatever a step of the acceptor must make durable (a promise, a vote, a missing batch that has arrived) is a record in
+the redo log, and only then is the reply given. That an already accepted batch is chosen can be learnt again, and is not
+written at all. Chosen batches are gathered in the overlay. A *flush* writes everything to SQLite's tables in one
+transaction and begins a new epoch of the redo log: when either is full, when nothing more has arrived for a moment, and
+before anything that needs the tables to be current. Only a flush trims the log. No keys are interpreted here.
 
 Invariants:
-- SQLite's file holds the state of one moment, and the redo log all that was promised and accepted since: whatever was
-  answered is in one of them, durably.
-- The log's rows and what they bring to the other tables come in one transaction, so no batch is trimmed that is not in
-  the tables.
-- The transaction is durable before a record of its epoch is written over one of the epoch before.
+- SQLite's file holds the state of one moment, and the redo log everything promised and accepted since then: whatever
+  was answered is in one of them, durably.
+- The log's rows and their effects on the other tables are written in one transaction, so no batch is trimmed that is
+  not in the tables.
+- The transaction is durable before a record of its epoch overwrites one of the previous epoch.
 
-A damaged log is cut, a damaged map waits for a copy to be put in its place; a server that finds its memory damaged when
-it starts begins as if its disk were new (`recovery`).
+A damaged log is cut, a damaged map waits to be replaced by a copy; a server that finds its memory damaged when it
+starts begins as if its disk were new (`recovery`).
 
-Threads: everything may be called from any thread; the database's lock guards `state`, and all that is written. `state`
-and `overlay` are replaced when what they say is durable, so whoever only looks needs no lock.
+Threads: everything may be called from any thread; the database's lock guards `state`, and everything that is written.
+`state` and `overlay` are replaced only once their contents are durable, so reading them needs no lock.
 """
 
 from __future__ import annotations
@@ -47,14 +47,15 @@ from dfs_server.store.row_scan import RowScan
 log = logging.getLogger(__name__)
 
 MAX_ROUND: Final = 2**63 - 1
-"""What SQLite's integers hold. It must be known when a record is written: it has to reach the tables."""
+"""The limit of SQLite's integers. It must be checked when a record is written, since the record has to reach the
+tables."""
 _NO_SUCH_COPY: Final = Error(Status.BAD_REQUEST, "no copy of the map with this id is under way")
 _COPYING: Final = Error(Status.COPYING, "another client copies the map to this server")
 
 
 class NamespaceWriter:
-    """Writes to `database`, and to its `pieces` what batches bring. `server` is this server's name, as in inline
-    pieces' homes. `is_tight`: whether only the reserve is left on the disk."""
+    """Writes to `database`, and the pieces of batches to `pieces`. `server` is this server's name, as in inline pieces'
+    homes. `is_tight`: whether only the reserve is left on the disk."""
 
     def __init__(
         self,
@@ -71,23 +72,23 @@ class NamespaceWriter:
         self._monotonic = monotonic
         self._is_tight = is_tight
         self.damage = DamageNotes(database)
-        """What was found to be damaged here."""
+        """The damage found here."""
         self._redo_path = database.path.with_name(redo_log.FILE_NAME)
-        self._redo_log: RedoLog | None = None  # open once something is written
+        self._redo_log: RedoLog | None = None  # opened when something is written
         found = recovery.load(database, server, self._redo_path, self.damage)
         self._row, self.overlay = found.row, found.overlay
         self.state = acceptor.started(found.state, monotonic())
-        """What the acceptor knows; replaced as a whole."""
+        """The acceptor's state; replaced as a whole."""
         self._log = LogTable(database.writer)
         self._map = MapTable()
-        self._seen: object = None  # belongs to the thread that asks `flush_if_idle`
+        self._seen: object = None  # belongs to the thread that calls `flush_if_idle`
         self._copy_turn = NOBODY  # guarded by the database's lock
         self._log_hold = LogHold()  # replaced as a whole; a hint
         if found.damage:
             self.damage.note(found.damage, is_mended=False)  # before the flush: afterwards nothing would show it
         if found.is_replayed:
             # A server may have been killed before fdatasync, or after one that failed: then the last record was read
-            # from memory and is on no disk. It must not be answered for until it is.
+            # from memory and is not on disk. It must not be vouched for until it is.
             self._flush()
 
     def close(self) -> None:
@@ -98,17 +99,17 @@ class NamespaceWriter:
                     self._flush(NO_EPOCH)
                     self._redo_path.unlink()
                 except (sqlite3.Error, OSError) as error:
-                    log.warning("%s: what was accepted last stays in the redo log: %s", self._database.path, error)
+                    log.warning("%s: the last accepted batches stay in the redo log: %s", self._database.path, error)
             self._leave_redo_log()
 
     def keep_log_after(self, slot: int) -> None:
-        """Somebody reads on from this slot: what comes after it is not to be forgotten for a while."""
+        """A client reads on from this slot: keep the batches after it for a while."""
         self._log_hold = self._log_hold.named(slot, self._monotonic())
 
     # -------------------------------------------------------------- the acceptor's effects
 
     def step(self, decide: Callable[[AcceptorState], Step]) -> Reply:
-        """The reply to what the acceptor decides, once its effects are written."""
+        """Reply with the acceptor's decision, once its effects are written."""
         with self._database.lock:
             step = decide(self.state)
             if step.effects:
@@ -117,8 +118,8 @@ class NamespaceWriter:
             return step.reply
 
     def position(self, recall: bytes) -> Reply:
-        """The reply to `GetPosition`, which waits for no disk unless a lease must be recalled. What `state` says is
-        durable; a vote that is being written has not been answered, so nobody counts on it."""
+        """The reply to `GetPosition`, which does not wait for the disk unless a lease must be recalled. Everything in
+        `state` is durable; a vote that is being written has not been answered, so nobody relies on it."""
         state = self.state
         step = acceptor.position(state, recall, self._monotonic())
         if step.state is state:
@@ -156,8 +157,8 @@ class NamespaceWriter:
             raise
 
     def _leave_redo_log(self) -> None:
-        """Nobody knows which epoch, or which record, is the last one on the disk. So nothing more is written to this
-        one: whoever wants to write next must flush first, and begins another epoch."""
+        """It is unknown which epoch, or which record, is the last one on disk. So nothing more is written to this file:
+        the next write must flush first, which begins another epoch."""
         if self._redo_log is not None:
             self._redo_log.close()
             self._redo_log = None
@@ -165,13 +166,13 @@ class NamespaceWriter:
     # -------------------------------------------------------------- from the redo log to the tables
 
     def flush(self) -> None:
-        """Bring what waits into the tables, durably. If nothing waits, it costs nothing."""
+        """Write what waits to the tables, durably. If nothing waits, this costs nothing."""
         if not self.overlay.is_empty:
             with self._database.lock:
                 self._flush()
 
     def flush_if_idle(self) -> None:
-        """Do so if nothing has come since this was last asked."""
+        """Flush if nothing has arrived since the last call."""
         state, redo = self.state, self._redo_log
         seen = state.applied, state.promised, state.tail.parsed.digest if state.tail is not None else b""
         waits = not self.overlay.is_empty or (redo is not None and not redo.is_empty)
@@ -181,7 +182,7 @@ class NamespaceWriter:
         self._seen = seen
 
     def _flush(self, epoch: bytes | None = None) -> None:
-        """Begin another epoch, or end the last one."""
+        """Begin a new epoch, or end the last one."""
         overlay, state = self.overlay, self.state
         if self._redo_log is None and epoch is None:
             redo_log.create(self._redo_path, is_new=self._row.epoch == NO_EPOCH)
@@ -199,7 +200,7 @@ class NamespaceWriter:
                 self._log.trim(db, state.applied, self._is_tight, held)
                 row.write(db)
         except BaseException:
-            self._leave_redo_log()  # what failed may be there after a power cut all the same, and with it its epoch
+            self._leave_redo_log()  # the failed transaction may still be there after a power cut, and with it its epoch
             raise
         self._row = row
         self.overlay = Overlay(state.applied, row.read_from)
@@ -214,7 +215,7 @@ class NamespaceWriter:
             with self._database.transaction(durable=True) as db:
                 yield db
         except BaseException:
-            self._map.scan = None  # it may have been told of changes that were not made
+            self._map.scan = None  # it may have been updated for changes that were not made
             with contextlib.suppress(sqlite3.Error):
                 self._log.count_again(self._database.writer)
             raise
@@ -222,11 +223,11 @@ class NamespaceWriter:
     # -------------------------------------------------------------- damage
 
     def scan(self) -> RowScan:
-        """A walk through all rows of the map and the log. What it finds is for `found`."""
+        """A walk through all rows of the map and the log. Pass its findings to `found`."""
         return RowScan(self._database, self._map, lambda: self._row)
 
     def found(self, error: DamageError) -> None:
-        """Somebody has found this."""
+        """Handle damage that was found."""
         with self._database.lock:
             if isinstance(error, DamagedMapError):
                 self.damage.note(str(error), is_mended=False)
@@ -234,7 +235,7 @@ class NamespaceWriter:
             with self._changing() as db:
                 if isinstance(error, DamagedLogError):
                     self._log.cut(db, min(error.slot, self._row.applied))
-                self._row.write(db)  # what is in memory is right
+                self._row.write(db)  # the state in memory is right
             self.damage.note(str(error), is_mended=True)
 
     # -------------------------------------------------------------- copying the map
@@ -269,12 +270,12 @@ class NamespaceWriter:
         with self._database.lock:
             if not copy or self._row.copy != copy:
                 return _NO_SUCH_COPY
-            self._copy_turn = NOBODY  # whatever comes of it
+            self._copy_turn = NOBODY  # whatever the outcome
             (found,) = self._database.writer.execute("SELECT count(*) FROM map_copy").fetchone()
             if found != count:
                 return Error(Status.BAD_REQUEST, f"the copy has {found} items and should have {count}")
             slot, digest, applied = self._row.copy_slot, self._row.copy_digest, self.state.applied
-            if self.state.tail is not None and slot > applied:  # it may have been chosen: its pieces stay
+            if self.state.tail is not None and slot > applied:  # the batch may have been chosen: its pieces stay
                 self.overlay.add_pieces(self.state.tail.parsed.batch, self._server, self._database.clock())
             self._flush()  # pieces and drops stay
             if slot > applied:
@@ -287,14 +288,15 @@ class NamespaceWriter:
             return self.state.position()
 
     def _copy_goes_on(self) -> None:
-        """The copy has moved: it has its turn, and what a damaged map needs of the log on top of it is kept."""
+        """The copy has made progress: it keeps its turn, and the part of the log that a damaged map will need on top of
+        it is kept."""
         self._copy_turn = CopyTurn(self._row.copy, self._monotonic())
         if self.damage.map:
             self.keep_log_after(self._row.copy_slot)
 
     def _batches_since(self, slot: int, digest: bytes) -> list[ParsedBatch] | None:
-        """The batches that are applied here and not in a copy as of `slot`; None if they are not all here. All that is
-        applied is in the tables."""
+        """The batches that are applied here and not in a copy as of `slot`; None if they are not all available.
+        Everything applied is in the tables."""
         if slot < self.state.applied and log_table.is_trimmed(self._database.writer, slot):
             return None
         since: list[ParsedBatch] = []
@@ -307,7 +309,7 @@ class NamespaceWriter:
         return since if digest == self.state.digest else None
 
     def _put_copy(self, state: AcceptorState, since: Sequence[ParsedBatch], read_until: int) -> None:
-        """The copy takes the map's place, with the changes of these batches, whose pieces are here already."""
+        """Replace the map with the copy, plus the changes of these batches, whose pieces are already here."""
         row = self._row._replace(read_from=read_until, copy=b"").with_state(state)
         changes = Overlay(0, 0)
         for slot, parsed in enumerate(since):

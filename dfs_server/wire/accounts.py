@@ -1,10 +1,10 @@
 """Users, password verifiers, and the SCRAM-SHA-256 handshake (RFC 5802, RFC 7677) on the server's side. No IO.
 
-A verifier is what a server needs to check a password without knowing it; as text it is
-`SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>` (after RFC 5803; the same as PostgreSQL's).
-An unknown user goes through the whole handshake with a made-up verifier that stays the same from one attempt to
-the next, and fails in the end as a wrong password does: a stranger cannot learn who has an account here.
-Names of users become names of folders: one that does not match `USER_PATTERN` gets nowhere.
+A verifier lets a server check a password without knowing it; as text it is `SCRAM-SHA-256$<iterations>:<salt>$<stored
+key>:<server key>` (after RFC 5803; the same as PostgreSQL's). An unknown user goes through the whole handshake with a
+made-up verifier that stays the same from one attempt to the next, and finally fails just as a wrong password does: an
+attacker cannot learn who has an account here. User names become folder names: one that does not match `USER_PATTERN` is
+refused.
 
 Threads: `Accounts` never changes; a `Handshake` belongs to one connection.
 """
@@ -27,25 +27,25 @@ from dfs_server.protocol.status import Status
 
 MECHANISM: Final = "SCRAM-SHA-256"
 ITERATIONS: Final = 4096
-"""RFC 7677's count. A client pays it for every connection that it opens, so it is not higher."""
+"""The count in RFC 7677. A client computes it for every connection that it opens, so it is no higher."""
 SALT_BYTES: Final = 16
 _KEY_BYTES: Final = 32
 
 USER_PATTERN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 RESERVED_NAMES: Final = frozenset({"server.json", "server.json.tmp"})
-"""What else lies in a server's folder and would match the pattern."""
+"""Other files in a server's folder whose names match the pattern."""
 
 _mechanism = ScramMechanism(MECHANISM)
 _TEXT: Final = re.compile(r"SCRAM-SHA-256\$([1-9][0-9]{3,7}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
 
 
 def is_user_name(name: str) -> bool:
-    """Whether `name` can be a user's, and so a folder's."""
+    """Whether `name` can be a user's name, and so a folder's."""
     return USER_PATTERN.fullmatch(name) is not None and name not in RESERVED_NAMES
 
 
 class Verifier(NamedTuple):
-    """What SCRAM needs to check one password; in the order that scramp wants it."""
+    """What SCRAM needs to check one password, in the order that scramp expects."""
 
     salt: bytes
     stored_key: bytes
@@ -54,7 +54,8 @@ class Verifier(NamedTuple):
 
     @classmethod
     def of_password(cls, password: str, salt: bytes | None = None) -> Verifier:
-        """Of a plain password; with a random salt if there is none. ValueError: it has forbidden characters."""
+        """The verifier of a plain password; with a random salt if none is given. ValueError: the password has forbidden
+        characters."""
         if not password:
             raise ValueError("a password must not be empty")
         try:
@@ -64,7 +65,7 @@ class Verifier(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Verifier:
-        """Of the text that `dfs-server --hash-password` prints. Raises ValueError."""
+        """Parse the text that `dfs-server --hash-password` prints. Raises ValueError."""
         match = _TEXT.fullmatch(text.strip())
         if match is None:
             raise ValueError("not of the form SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>")
@@ -88,7 +89,7 @@ class Verifier(NamedTuple):
 
 
 class RefusedError(Exception):
-    """Authentication failed. `status` and the text go to the client; the connection is closed after it."""
+    """Authentication failed. `status` and the text go to the client; the connection is closed afterwards."""
 
     def __init__(self, status: Status, text: str) -> None:
         super().__init__(text)
@@ -96,7 +97,7 @@ class RefusedError(Exception):
 
 
 class Accounts:
-    """The users of one server. `secret` is the server's own and stays the same for as long as its folder does."""
+    """The users of one server. `secret` belongs to the server and never changes as long as its folder exists."""
 
     def __init__(self, server: str, verifiers: Mapping[str, Verifier], secret: bytes) -> None:
         self._server = server
@@ -106,7 +107,7 @@ class Accounts:
         self._usual_iterations = max(counts, key=counts.count) if counts else ITERATIONS
 
     def verifier(self, user: str) -> Verifier:
-        """The user's verifier; for an unknown one a made-up one that no password fits."""
+        """The user's verifier; for an unknown user a made-up one that no password matches."""
         if (known := self._verifiers.get(user)) is not None:
             return known
         salt, stored_key, server_key = (self._made_up(part, user) for part in ("salt", "stored", "server"))
@@ -124,7 +125,7 @@ class Accounts:
 
 
 class Handshake:
-    """Authenticate, then Prove, each once. Whatever else comes raises `RefusedError`, and that is the end of it."""
+    """Authenticate, then Prove, each once. Anything else raises `RefusedError`, which ends the handshake."""
 
     def __init__(self, accounts: Accounts, server: str) -> None:
         self._accounts = accounts
@@ -157,7 +158,7 @@ class Handshake:
             final = str(self._scram.get_server_final())
         except ScramException as error:
             raise self._refused(self._user) from error
-        # No password fits a made-up verifier; this holds even if that reasoning should one day be wrong.
+        # No password matches a made-up verifier; this check holds even if that reasoning should prove wrong.
         if not self._accounts.knows(self._user):
             raise self._refused(self._user)
         return self._user, final

@@ -1,12 +1,12 @@
-"""One client's socket: frames in and out, each with a deadline, and word that the server is stopping.
+"""One client's socket: sends and receives frames, each with a deadline, and notices that the server is stopping.
 
-Knows sockets and the layout of frames; knows no message. Between frames a connection may be idle for as long as it
-likes (a peer whose machine is gone is noticed by keep-alive); once a frame has begun, in either direction, some byte
-must move every `stall_s` seconds. `deadline`, while it is set, ends everything. Has a small buffer of its own for what
-comes together with a header; else holds the caller's only.
+Knows sockets and the layout of frames, but no messages. Between frames a connection may be idle indefinitely
+(keep-alive detects a peer whose machine is gone); once a frame has begun, in either direction, some byte must move
+every `stall_s` seconds. `deadline`, while it is set, ends everything. Has its own small buffer for data that arrives
+together with a header; otherwise uses only the caller's buffers.
 
 Threads: belongs to one. `stop_descriptor` becomes readable when the server stops and stays so; a connection that waits
-for a frame then leaves at once, one in the middle of a frame goes on.
+for a frame then returns immediately, one in the middle of a frame goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dfs_server.protocol.pieces import Buffer
 
 CLIENT_STALL_S: Final = 30.0
 BUFFER_BYTES: Final = 8 * 1024
-"""Most requests come whole, header and body, with one system call."""
+"""Most requests arrive complete, header and body, with one system call."""
 LINGER_S: Final = 0.5
 LINGER_BYTES: Final = 1024 * 1024
 
@@ -31,7 +31,7 @@ _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
 class ConnectionLostError(Exception):
-    """The peer is gone, or too slow. Nobody is left to be told."""
+    """The peer is gone, or too slow. It can no longer be told."""
 
 
 class Connection:
@@ -50,7 +50,7 @@ class Connection:
         self._stop = stop_descriptor
         self._stall_s = stall_s
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._start = self._end = 0  # what has come and is not taken yet is _buffer[_start:_end]
+        self._start = self._end = 0  # received and not yet consumed data is _buffer[_start:_end]
         self._frame_poll = select.poll()
         self._frame_poll.register(sock, select.POLLIN)
         self._frame_poll.register(stop_descriptor, select.POLLIN)
@@ -59,7 +59,8 @@ class Connection:
     # -------------------------------------------------------------- receiving
 
     def receive_header(self) -> memoryview | None:
-        """The next frame's header, valid until the next call; None: the peer has hung up, or the server is stopping."""
+        """The next frame's header, valid until the next call; None: the peer has closed the connection, or the server
+        is stopping."""
         if self._start == self._end:
             self._start = self._end = 0
             if not self._wait_for_frame():
@@ -81,7 +82,7 @@ class Connection:
         return view
 
     def receive_into(self, view: memoryview) -> None:
-        """Fill `view`. Raises `ConnectionLostError`, also if the peer hangs up before."""
+        """Fill `view`. Raises `ConnectionLostError`, also if the peer closes the connection first."""
         if self._start < self._end:
             count = min(self._end - self._start, len(view))
             view[:count] = self._buffer[self._start : self._start + count]
@@ -105,8 +106,8 @@ class Connection:
     # -------------------------------------------------------------- sending
 
     def send(self, buffers: Sequence[Buffer], *, more: bool = False) -> None:
-        """Send all of it; none of the buffers is empty. `more`: a file follows at once, share its packets. Raises
-        `ConnectionLostError`."""
+        """Send all buffers, none of which is empty. `more`: a file follows immediately and should share the packets.
+        Raises `ConnectionLostError`."""
         flags = socket.MSG_MORE if more else 0
         rest = list(buffers)
         while rest:
@@ -125,7 +126,7 @@ class Connection:
     def send_file(self, descriptor: int, offset: int, size: int) -> None:
         """Send `size` bytes of a file without reading them into this process. Raises `ConnectionLostError`.
 
-        A disk error comes too late for an error reply: it ends the connection like any other.
+        A disk error comes too late for an error reply: it ends the connection like any other error.
         """
         while size:
             try:
@@ -136,14 +137,14 @@ class Connection:
             except OSError as error:
                 raise ConnectionLostError(str(error)) from error
             if sent == 0:
-                raise ConnectionLostError("the file ended before what was promised of it")
+                raise ConnectionLostError("the file is shorter than announced")
             offset += sent
             size -= sent
 
     # -------------------------------------------------------------- ending
 
     def hang_up(self) -> None:
-        """Close so that the peer still gets what was sent last: closing with bytes unread would take it back (RST)."""
+        """Close so that the peer still receives the last data: closing with unread input would discard it (RST)."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
             self.deadline = time.monotonic() + LINGER_S
@@ -161,11 +162,11 @@ class Connection:
     # -------------------------------------------------------------- waiting
 
     def _wait_for_frame(self) -> bool:
-        """Whether the peer has sent something (or hung up) before the server stops."""
+        """Whether the peer sends something (or closes the connection) before the server stops."""
         timeout_s = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         events = self._frame_poll.poll(None if timeout_s is None else timeout_s * 1000)
         if not events:
-            raise ConnectionLostError("the peer did not go on in time")
+            raise ConnectionLostError("the peer did not continue in time")
         return len(events) == 1 and events[0][0] != self._stop
 
     def _wait(self, event: int) -> None:
@@ -181,8 +182,8 @@ class Connection:
 def _shown(sock: socket.socket) -> str:
     try:
         peer = sock.getpeername()
-    except OSError:  # it is gone already
+    except OSError:  # already disconnected
         return "a client that is gone"
-    if not isinstance(peer, tuple):  # a pair of sockets, in tests
+    if not isinstance(peer, tuple):  # a socket pair, in tests
         return "this process"
     return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"

@@ -1,4 +1,4 @@
-"""What a request can fail of, told to the client with a status: the disk's errors are mapped to statuses here, once.
+"""Request failures and their statuses: the errors of the disk are mapped to statuses here, in one place.
 
 No state, no threads.
 """
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class RequestFailedError(Exception):
-    """A request failed; the client is told `status` and the text."""
+    """A request failed; the client gets `status` and the text."""
 
     def __init__(self, status: Status, text: str) -> None:
         super().__init__(text)
@@ -44,7 +44,7 @@ _FAILURES_TOLD: Final = _FailuresTold()
 
 
 def failures_told() -> _FailuresTold:
-    """Turns everything that a request can fail of into a `RequestFailedError`, and logs what an operator should see."""
+    """Turn every failure of a request into a `RequestFailedError`, and log what an operator should know."""
     return _FAILURES_TOLD
 
 
@@ -69,5 +69,5 @@ def _told(error: Exception) -> RequestFailedError:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             status = Status.NO_SPACE if full else Status.IO_ERROR
             return RequestFailedError(status, f"the server's disk: {error.strerror or error}")
-    log.error("a mistake of this program", exc_info=error)
-    return RequestFailedError(Status.IO_ERROR, "a mistake of the server's program; its log has more")
+    log.error("unexpected exception", exc_info=error)
+    return RequestFailedError(Status.IO_ERROR, "an internal error of the server; see its log")

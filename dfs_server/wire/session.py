@@ -1,10 +1,10 @@
 """One client's connection, from its first byte to its last: authenticate, then request and reply, one at a time.
 
-Knows which requests are allowed when, and moves payloads; what requests mean is `accounts`' and `namespaces`' business,
-what bytes look like is `connection`'s. Whatever a client does, the session answers with an `Error` if that is possible,
+Knows which requests are allowed when, and transfers payloads; `accounts` and `namespaces` carry the requests out,
+`connection` knows the byte format. Whatever a client does, the session answers with an `Error` if that is possible,
 closes the connection if it must, and holds no more than one body, one reply and buffers of 8 and 128 KiB.
 
-Threads: runs in one of its own; `House` and what it holds are shared by all sessions.
+Threads: runs in its own thread; `ServerContext` and its contents are shared by all sessions.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from dfs_server.wire.shares import SMALL_BYTES, Hold, Shares, TooBusyError
 AUTHENTICATION_S: Final = 10.0
 PAYLOAD_BUFFER_BYTES: Final = 2 * BLOCK_BYTES
 LARGE_REPLY_BYTES: Final = 2 * 1024 * 1024
-"""What the reply to a reading request may need while it is made and sent."""
+"""Memory that the reply to a reading request may need while it is built and sent."""
 _LARGE_REPLIES: Final = frozenset({ReadKeys, ReadRange, GetBatches, GetChanges, GetFindings, ListPieces, GetPieces})
 """Requests whose replies may be large."""
 _ANSWERED_HERE: Final = frozenset({PutPiece, GetPiece, Authenticate, Prove})
@@ -72,8 +72,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class House:
-    """What all sessions of a server share. `stopping`: no new request is to be begun."""
+class ServerContext:
+    """What all sessions of a server share. `stopping`: whether no new request may begin."""
 
     server: str
     identity: bytes
@@ -85,11 +85,11 @@ class House:
 
 
 class Session:
-    """Serves one connection. `crowded`: there is no room for it; it is told so and closed."""
+    """Serves one connection. `crowded`: there are too many connections; the client is told so and disconnected."""
 
-    def __init__(self, connection: Connection, house: House, *, crowded: bool = False) -> None:
+    def __init__(self, connection: Connection, context: ServerContext, *, crowded: bool = False) -> None:
         self._connection = connection
-        self._house = house
+        self._context = context
         self._crowded = crowded
         self._limits: Limits = BEFORE_AUTHENTICATION
         self._request_id = 0
@@ -102,33 +102,33 @@ class Session:
         except ConnectionLostError as error:
             log.debug("a connection was lost: %s", error)
         except Exception:
-            log.exception("a session ended by a mistake of this program")
+            log.exception("a session ended with an unexpected exception")
         finally:
             self._connection.close()
 
     def _serve(self) -> None:
         try:
-            self._connection.deadline = time.monotonic() + self._house.authentication_s
+            self._connection.deadline = time.monotonic() + self._context.authentication_s
             if (proven := self._authenticate()) is None:
                 return
             user, final = proven
-            with self._house.shares.take(user) as share:
-                namespace = self._house.namespaces.of(user)
+            with self._context.shares.take(user) as share:
+                namespace = self._context.namespaces.of(user)
                 self._connection.deadline = None
                 self._limits = AFTER_AUTHENTICATION
-                self._send(Welcome(final, self._house.server, self._house.identity))
+                self._send(Welcome(final, self._context.server, self._context.identity))
                 with share.hold() as held:
                     while self._serve_request(namespace, held):
                         pass
         except ProtocolError as error:
             self._refuse(Status.BAD_REQUEST, str(error))
         except TooBusyError as error:
-            self._refuse(Status.BUSY, f"server {self._house.server}: {error}")
+            self._refuse(Status.BUSY, f"server {self._context.server}: {error}")
         except (RefusedError, RequestFailedError) as error:
             self._refuse(error.status, str(error))
 
     def _refuse(self, status: Status, text: str) -> None:
-        """The last reply of a connection: the rest of what the client sends is of no interest."""
+        """Send the last reply of a connection: whatever else the client sends is discarded."""
         level = logging.WARNING if status is Status.AUTHENTICATION_FAILED else logging.INFO
         log.log(level, "the connection from %s is closed: %s", self._connection.peer, text)
         self._send(Error(status, text))
@@ -137,8 +137,9 @@ class Session:
     # -------------------------------------------------------------- authentication
 
     def _authenticate(self) -> tuple[str, str] | None:
-        """(user, the final SCRAM message) once the client has proven to know the password; None: it left."""
-        handshake = self._house.accounts.handshake()
+        """(user, the final SCRAM message) once the client has proven that it knows the password; None: it
+        disconnected."""
+        handshake = self._context.accounts.handshake()
         while (header := self._receive_header()) is not None:
             request = self._receive_body(header)
             if self._crowded:
@@ -155,8 +156,8 @@ class Session:
     # -------------------------------------------------------------- requests
 
     def _serve_request(self, namespace: Namespace, held: Hold) -> bool:
-        """Answer the next request; False when there is none or the connection must end."""
-        if self._house.stopping() or (header := self._receive_header()) is None:
+        """Answer the next request; False if there is none or the connection must end."""
+        if self._context.stopping() or (header := self._receive_header()) is None:
             return False
         if header.body_bytes > SMALL_BYTES:
             held.change(header.body_bytes)
@@ -183,7 +184,7 @@ class Session:
                 raise ProtocolError("this connection is authenticated already")
 
     def _answer(self, namespace: Namespace, request: Request, held: Hold) -> bool:
-        """Answer a request without payloads; its share is let go of once it is known to need none."""
+        """Answer a request without payloads; its share is released once the reply is known not to need it."""
         try:
             reply: Message = namespace.answer(request)
         except RequestFailedError as error:
@@ -198,7 +199,7 @@ class Session:
     # -------------------------------------------------------------- pieces
 
     def _put_piece(self, namespace: Namespace, request: PutPiece, length: int) -> Message:
-        """Take the payload, to the disk or, once the request has failed, to nowhere; the reply."""
+        """Receive the payload, and store it, or discard it once the request has failed; returns the reply."""
         failure: RequestFailedError | None = None
         with ExitStack() as opened:
             try:
@@ -263,7 +264,7 @@ class Session:
         return request
 
     def _send(self, reply: Message, payload: Buffer = b"") -> bool:
-        """Send a reply; whether the connection can go on after it."""
+        """Send a reply; returns whether the connection can be used further."""
         return self._send_body(reply, messages.encode(reply), payload)
 
     def _send_body(self, reply: Message, body: bytes, payload: Buffer = b"") -> bool:
@@ -279,7 +280,7 @@ class Session:
 
 
 def _failure_of(step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> RequestFailedError | None:
-    """What a step of an upload failed of: the payload must be taken from the wire to its end all the same."""
+    """The failure of a step of an upload, if any: the whole payload must be read from the connection all the same."""
     try:
         with failures_told():
             step(*args, **kwargs)

@@ -1,8 +1,8 @@
-"""A user's share of the server: so many connections, and so many bytes of large messages at once.
+"""A user's share of the server: a number of connections, and a number of bytes of large messages at once.
 
-It keeps the server's memory bounded and one user from keeping the others out. Knows no socket and no message.
+It limits the server's memory and keeps one user from locking out the others. Knows no sockets and no messages.
 
-Threads: everything may be called from any thread; each class has one lock, and none is held while another is taken.
+Threads: everything may be called from any thread; each class has one lock, and none is held while another is acquired.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from types import TracebackType
 from typing import Final
 
 SMALL_BYTES: Final = 64 * 1024
-"""A message up to this size costs nothing."""
+"""Messages up to this size are free."""
 SHARE_BYTES: Final = 8 * 1024 * 1024
 WAIT_S: Final = 30.0
 
 
 class TooBusyError(Exception):
-    """There is no room for this now; the client may try again."""
+    """There is no capacity for this now; the client may try again."""
 
 
 class Share:
-    """One user's share. Never less than a largest message."""
+    """One user's share. Never smaller than the largest message."""
 
     def __init__(self, total_bytes: int = SHARE_BYTES, wait_s: float = WAIT_S) -> None:
         self._free_bytes = total_bytes
@@ -34,28 +34,28 @@ class Share:
         """Guarded by the lock of `Shares`."""
 
     def hold(self, size_bytes: int = 0) -> Hold:
-        """Have room for a message, and later for others in its place, until the end of a `with`. Waits, and raises, as
-        `Hold.change`."""
+        """Reserve memory for a message, and later for others in its place, until the end of a `with`. Waits, and
+        raises, like `Hold.change`."""
         hold = Hold(self)
         hold.change(size_bytes)
         return hold
 
     def take(self, size_bytes: int) -> None:
-        """Take so much, when there is so much. Raises `TooBusyError` if that takes too long."""
+        """Take this many bytes, once they are available. Raises `TooBusyError` if that takes too long."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._free_bytes >= size_bytes, self._wait_s):
                 raise TooBusyError("too many large requests of this user at once")
             self._free_bytes -= size_bytes
 
     def give_back(self, size_bytes: int) -> None:
-        """Others may have it."""
+        """Make these bytes available to others."""
         with self._changed:
             self._free_bytes += size_bytes
             self._changed.notify_all()
 
 
 class Hold:
-    """What a connection holds of its user's share. For one thread."""
+    """The part of a user's share that one connection holds. For one thread."""
 
     __slots__ = ("_share", "size_bytes")
 
@@ -64,10 +64,10 @@ class Hold:
         self.size_bytes = 0
 
     def change(self, size_bytes: int) -> None:
-        """Have room for a message of this size, in place of the one before; waits for others to finish. Raises
-        `TooBusyError` if that takes too long.
+        """Reserve memory for a message of this size, replacing the previous reservation; waits for others to finish.
+        Raises `TooBusyError` if that takes too long.
 
-        It never waits while it holds anything: two sessions would block each other.
+        It never waits while it holds anything, since two sessions would block each other.
         """
         if self.size_bytes:
             self._share.give_back(self.size_bytes)
@@ -95,11 +95,11 @@ class Shares:
 
     @contextmanager
     def take(self, user: str) -> Iterator[Share]:
-        """The share of a user, for one more connection. Raises `TooBusyError` if they have too many."""
+        """A user's share, for one more connection. Raises `TooBusyError` if the user has too many."""
         with self._lock:
             share = self._shares.setdefault(user, Share())
             if share.connections >= self._max_connections:
-                raise TooBusyError(f"user {user} has {share.connections} connections, which is the most there may be")
+                raise TooBusyError(f"user {user} has {share.connections} connections, which is the maximum")
             share.connections += 1
         try:
             yield share

@@ -86,7 +86,7 @@ FLIP_ALL = (
 def test_flipped_bits_in_the_map_are_never_shown_and_the_map_is_copied_anew(grid: Grid, source: Path) -> None:
     spoil(grid, FLIP_ALL)
     fsck = grid.dfc("fsck")
-    said = b"dfc: DFS2 was not checked: a row of the map is not what was written; another server can tell\n"
+    said = b"dfc: DFS2 was not checked: a row of the map is not what was written; ask another server\n"
     assert (fsck.returncode, fsck.stderr) == (14, said)
     for back in (source.parent / "back-1", source.parent / "back-2"):  # each run begins with another server
         assert grid.dfc("get", "--recursive", "tree", back).returncode == 0
@@ -115,7 +115,7 @@ def test_lost_rows_are_found_by_the_scrub_and_come_back(grid: Grid, source: Path
     server.kill()
     run_scrub(server.root)
     server.start()
-    assert damage_told(grid) == {"DFS2": "rows of the map are missing, or are there that should not be"}
+    assert damage_told(grid) == {"DFS2": "rows of the map are missing or unexpected"}
     mount = grid.mount()
     eventually(lambda: all_maps_are_equal(grid), "the four maps are equal", MENDED_S)
     assert_same_tree(source, mount.path / "tree")

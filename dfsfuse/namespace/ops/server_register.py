@@ -103,7 +103,7 @@ class ServerRegister:
             except WrongServerError as error:
                 log.error("%s", error)  # noqa: TRY400 (for people: which folder is wrong, and what to do)
             except Exception:
-                log.exception("who is which server could not be written down, for a reason nobody foresaw")
+                log.exception("who is which server could not be written down, for an unexpected reason")
                 self._wake.set()
             self._stop.wait(self._pause_s)
 

@@ -119,7 +119,7 @@ class AccessTimes:
             except (DfsError, OSError) as failure:
                 log.debug("times of access of %d inodes are not kept: %s", len(portion), failure)
             except Exception:  # noqa: BLE001 (the thread goes on)
-                log.exception("times of access of %d inodes are not kept, for a reason nobody foresaw", len(portion))
+                log.exception("times of access of %d inodes are not kept, for an unexpected reason", len(portion))
             self._forget(portion)
 
     def close(self) -> None:

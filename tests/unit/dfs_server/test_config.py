@@ -77,10 +77,10 @@ def test_the_file_that_comes_with_it_is_right_and_its_comments_name_the_defaults
             "users.alice.password: found a number; expected a password in quotes",
         ),
         ("users: {alice: {password: ''}}", "users.alice.password: found an empty text; expected a password"),
-        ('users: {alice: {password: "a\\u0007b"}}', "users.alice.password: found a text that will not do"),
+        ('users: {alice: {password: "a\\u0007b"}}', "users.alice.password: found an unusable text"),
         (
             "users: {alice: {scram: abc}}",
-            "users.alice.scram: found a text that will not do (not of the form SCRAM",
+            "users.alice.scram: found an unusable text (not of the form SCRAM",
         ),
         ("users: {alice: {scram: 'SCRAM-SHA-256$4096:YWFh$YWFh:YWFh'}}", "wrong length"),
         ("users: {../bob: {password: x}}", "users: found the user name '../bob'"),

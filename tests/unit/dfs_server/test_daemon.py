@@ -274,7 +274,7 @@ def test_a_mistake_in_a_handler_costs_one_reply(house: House, monkeypatch: pytes
     client = house.client()
     with monkeypatch.context() as patch:
         patch.setattr(Namespace, "_status", lambda self: 1 / 0)
-        with pytest.raises(ServerError, match="a mistake of the server's program") as caught:
+        with pytest.raises(ServerError, match="an internal error of the server") as caught:
             client.ask(GetStatus())
         assert caught.value.status is Status.IO_ERROR
     assert isinstance(client.ask(GetStatus()), ServerStatus)

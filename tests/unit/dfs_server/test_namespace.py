@@ -267,7 +267,7 @@ class TestFindings:
             return status.damage
 
         eventually(damage)
-        assert damage() == "rows of the map are missing, or are there that should not be"
+        assert damage() == "rows of the map are missing or unexpected"
         assert status_of(client, ReadKeys(1, batches.digest(encoded), (b"b",))) is Status.DAMAGED
 
     def test_it_looks_after_users_who_are_not_there(self, start_house: StartHouse, tmp_path: Path) -> None:

@@ -102,5 +102,5 @@ def test_an_upgrade_believes_no_state_that_is_damaged(tmp_path: Path) -> None:
         database.commit()
     with closing(NamespaceStore(folder, "DFS1")) as store:
         assert store.handle(GetPosition()) == Position(0, b"", Ballot(0, b""))
-        assert "began anew" in store.damage.text()
+        assert "started over" in store.damage.text()
         assert store.small_piece(SMALL, 1) is not None

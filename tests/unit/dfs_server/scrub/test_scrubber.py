@@ -253,7 +253,7 @@ def test_an_impossible_note_of_how_far_it_was_is_said_once_and_begins_anew(
     assert scrubber.progress.checked == 8
     (said,) = caplog.messages
     assert "scrub.json" in said
-    assert "begins anew" in said
+    assert "starts over" in said
 
 
 class TestSqlite:

@@ -29,7 +29,7 @@ def test_what_yaml_says_comes_back_as_plain_values(file: Path) -> None:
     ("content", "said"),
     [
         ("a: [1", "line 1"),
-        ("a: [", "line 1, column 5: this is not YAML that can be read: expected the node content, but found"),
+        ("a: [", "line 1, column 5: this is not valid YAML: expected the node content, but found"),
         ("a: 1\nb: }", "line 2"),
         ("a: 1\n\ta: 2", "line 2"),
         ("a: 1\nb: 2\na: 3", "line 3, column 1: found the key 'a' twice"),
@@ -37,11 +37,11 @@ def test_what_yaml_says_comes_back_as_plain_values(file: Path) -> None:
         ("a: !!python/object:os.system x", "line 1"),
         ("a: *nobody", "line 1"),
         ("? [1, 2]\n: 3", "line 1"),
-        (b"a: \xff\xfe", "not YAML that can be read"),
-        (b"a: \x00", "not YAML that can be read"),
-        ("a: 2024-99-99", "not YAML that can be read"),
+        (b"a: \xff\xfe", "not valid YAML"),
+        (b"a: \x00", "not valid YAML"),
+        ("a: 2024-99-99", "not valid YAML"),
         ("a: 1\n---\nb: 2", "line 2"),
-        ("[" * 2000, "not YAML that can be read"),
+        ("[" * 2000, "not valid YAML"),
     ],
 )
 def test_what_is_not_yaml_is_an_error_with_the_line(file: Path, content: str | bytes, said: str) -> None:
@@ -148,7 +148,7 @@ def test_a_secret_that_cannot_be_converted_is_not_quoted_either(file: Path) -> N
     def refuse(text: str) -> str:
         raise ValueError("too short")
 
-    with pytest.raises(ConfigError, match=r"found a text that will not do \(too short\)") as caught:
+    with pytest.raises(ConfigError, match=r"found an unusable text \(too short\)") as caught:
         config_file.secret_as("hush-hush", At(file, "password"), "a password", refuse)
     assert "hush" not in str(caught.value)
 

@@ -299,7 +299,7 @@ def test_who_finds_his_memory_damaged_begins_anew(server: Server, statement: str
     assert not position.wants_copy  # like one with a new disk: it gets the batches, or a copy
     assert server.store.handle(ReadRange(0, b"", b"\0", b"\xff", 9)) == Items(0, (), more=False)
     assert server.store.handle(GetBatches(0)) == Batches(1, (), 0)
-    assert "began anew (mended)" in server.store.damage.text()
+    assert "started over (mended)" in server.store.damage.text()
     assert server.store.small_piece(SEGMENT, 1) is not None
     server.scan()
 
@@ -334,7 +334,7 @@ def test_a_damaged_vote_is_forgotten_and_nothing_else(server: Server, statement:
     server.reopen()
     position = server.position()
     assert (position.applied, position.promised, position.tail_digest) == (4, BALLOT, b"")
-    assert server.store.damage.text() == "the batch that it had accepted last was damaged (mended)"
+    assert server.store.damage.text() == "the last batch that it had accepted was damaged (mended)"
     server.digests.pop()
     server.commit((b"late", b"y"))
     server.apply()

@@ -196,7 +196,7 @@ def test_a_damaged_record_costs_the_map_and_no_promise_and_no_vote(server: Serve
         refused = server.map()
         assert isinstance(refused, Error)
         assert refused.status == Status.DAMAGED
-        assert "was damaged before it was in the map" in server.store.damage.text()
+        assert "was damaged before it reached the map" in server.store.damage.text()
         assert [server.store.small_piece(segment(slot), 1) is not None for slot in (1, 2, 3, 4)] == [
             slot != number for slot in (1, 2, 3, 4)
         ]
@@ -226,7 +226,7 @@ def test_without_its_redo_log_it_begins_anew(server: Server) -> None:
     (server.folder / redo_log.FILE_NAME).unlink()
     server.kill()
     assert server.position() == Position(0, b"", Ballot(0, b""))
-    assert "began anew (mended)" in server.store.damage.text()
+    assert "started over (mended)" in server.store.damage.text()
     assert server.store.small_piece(segment(1), 1) is not None
 
 
@@ -386,7 +386,7 @@ def test_a_file_of_sqlite_that_is_older_than_the_redo_log_is_not_believed(server
     (server.folder / "namespace.db").write_bytes(older)
     server.store = NamespaceStore(server.folder, "DFS1")
     assert server.position() == Position(0, b"", Ballot(0, b""))
-    assert "began anew (mended)" in server.store.damage.text()
+    assert "started over (mended)" in server.store.damage.text()
     assert server.store.small_piece(segment(4), 1) is not None
     server.encoded.clear()
     server.commit((b"a", b"1"), ballot=Ballot(9, b"client01"))

@@ -18,7 +18,7 @@ def test_every_request_after_the_greeting_is_there() -> None:
 
 @pytest.mark.parametrize("request_type", list(REPLIES), ids=lambda type: type.__name__)
 def test_replies_are_those_that_the_protocol_documents(request_type: type[messages.Request]) -> None:
-    documented = re.search(r"Reply: (.*?)\.(\s|$)", request_type.__doc__ or "", re.DOTALL)
+    documented = re.search(r"Reply:\s+(.*?)\.(\s|$)", request_type.__doc__ or "", re.DOTALL)
     assert documented is not None
     names = re.findall(r"`([A-Z]\w+)`", documented[1].split(";")[0])
     assert {reply.__name__ for reply in REPLIES[request_type]} == set(names)

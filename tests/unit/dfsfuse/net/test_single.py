@@ -70,7 +70,7 @@ def test_without_an_idle_connection_an_exchange_makes_one(bench: Bench) -> None:
 
 
 def test_an_error_is_the_exchanges_and_the_connection_is_used_again(bench: Bench) -> None:
-    said = Error(Status.NOT_FOUND, "this piece is not here" * 30)
+    said = Error(Status.NOT_FOUND, "this server does not have this piece" * 30)
 
     def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
         line.reply(id, POSITION if isinstance(request, GetPosition) else said)
