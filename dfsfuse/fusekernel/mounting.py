@@ -109,7 +109,7 @@ def mount(mountpoint: Path, options: MountOptions) -> Mount:
         try:
             return _mount_directly(mountpoint, options)
         except MountError as error:
-            if error.errno != errno.EPERM or helper() is None:
+            if error.errno != errno.EPERM or fusermount() is None:
                 raise
     return _mount_with_helper(mountpoint, options)
 
@@ -121,7 +121,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> Non
         if _libc().umount2(os.fsencode(mountpoint), flags) == 0:
             return
         number = ctypes.get_errno()
-        if number != errno.EPERM or helper() is None:
+        if number != errno.EPERM or fusermount() is None:
             raise MountError(f"{mountpoint}: cannot be unmounted: {os.strerror(number)}", number)
     _run_helper(["-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)])
 
@@ -137,7 +137,7 @@ def set_read_ahead(device: str, kib: int) -> bool:
     return True
 
 
-def helper() -> str | None:
+def fusermount() -> str | None:
     """The program with which users other than root mount and unmount."""
     return shutil.which("fusermount3") or shutil.which("fusermount")
 
@@ -206,7 +206,7 @@ def _run_helper(arguments: list[str]) -> None:
 
 
 def _start_helper(arguments: list[str], channel: socket.socket | None = None) -> subprocess.Popen[bytes]:
-    program = helper()
+    program = fusermount()
     if program is None:
         raise MountError("fusermount3 is missing (apt-get install fuse3)", errno.ENOENT)
     environment = {**os.environ, "LC_ALL": "C"}

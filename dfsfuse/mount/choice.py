@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from dfsfuse.fusekernel import mounting
 from dfsfuse.mount import libfuse
 from dfsfuse.mount.options import MountOptions
 
@@ -35,7 +36,7 @@ def kernel_refusal(
         return f"it needs Linux {'.'.join(map(str, KERNEL_MIN))}, and this is {numbers[0]}"
     if not device.exists():
         return f"{device} is missing"
-    if not (os.geteuid() == 0 if is_root is None else is_root) and libfuse.fusermount() is None:
+    if not (os.geteuid() == 0 if is_root is None else is_root) and mounting.fusermount() is None:
         return "fusermount3 is missing"
     return ""
 

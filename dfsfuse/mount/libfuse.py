@@ -11,11 +11,11 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
-import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
 
+from dfsfuse.fusekernel import mounting
 from dfsfuse.mount.errors import FuseMissingError
 
 LIBRARY = "libfuse.so.2"
@@ -43,7 +43,7 @@ def require(device: Path = DEVICE, *, library: bool = True) -> None:
         )
     if os.geteuid() == 0:
         return
-    if fusermount() is None:
+    if mounting.fusermount() is None:
         raise FuseMissingError(f"fusermount3 is missing. Install it as root: {INSTALL_COMMAND}")
     uid = os.getuid()
     try:
@@ -72,11 +72,6 @@ def copy_handler(source: int, target: int) -> None:
     action = ctypes.create_string_buffer(SIGACTION_BYTES)
     if library.sigaction(source, None, action) or library.sigaction(target, action, None):
         raise OSError(ctypes.get_errno(), "a signal's handler cannot be set")
-
-
-def fusermount() -> str | None:
-    """The helper with which users other than root mount and unmount."""
-    return shutil.which("fusermount3") or shutil.which("fusermount")
 
 
 def versions() -> str:

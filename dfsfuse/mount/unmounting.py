@@ -14,6 +14,7 @@ import shutil
 import time
 from pathlib import Path
 
+from dfsfuse.fusekernel import mounting
 from dfsfuse.mount import children, libfuse, mountpoints, processes, running
 from dfsfuse.mount.errors import (
     FuseMissingError,
@@ -118,7 +119,7 @@ def _command(mountpoint: Path, lazy: bool, force: bool) -> list[str]:
     Without fusermount3, and with `force`, root's umount is used without its helper, which is `umount.dfs` and would
     call us."""
     umount = shutil.which("umount", path=os.environ.get("PATH", "") + ":/bin:/sbin:/usr/bin:/usr/sbin")
-    helper = libfuse.fusermount()
+    helper = mounting.fusermount()
     if os.geteuid() == 0 and umount and (force or helper is None):
         return [umount, "-i", *["-l"] * lazy, *["-f"] * force, "--", os.fspath(mountpoint)]
     if helper is None:

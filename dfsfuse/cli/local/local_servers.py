@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from dfs_server.shared import homes
+from dfs_server.shared import durable, homes
 from dfsfuse.cli.config import FILE_NAME, ClientConfig, read_config
 from dfsfuse.cli.local import server_processes
 from dfsfuse.cli.local.server_processes import ServerProcess, ServerStartError
@@ -65,9 +65,9 @@ def ensure_config(folder: Path) -> ClientConfig:
         ports = free_ports(len(NAMES))
         addresses = [{"name": name, "host": "127.0.0.1", "port": port} for name, port in zip(NAMES, ports, strict=True)]
         users = {"users": {USER: {"password": password}}}
-        write_private(server, yaml.safe_dump(users, sort_keys=False))
+        durable.write_file(server, yaml.safe_dump(users, sort_keys=False).encode())
         entries = {"servers": addresses, "username": USER, "password": password}
-        write_private(client, yaml.safe_dump(entries, sort_keys=False))
+        durable.write_file(client, yaml.safe_dump(entries, sort_keys=False).encode())
     return read_config(client, {})
 
 
@@ -95,18 +95,6 @@ def free_ports(count: int) -> list[int]:
             if len(ports) == count:
                 return ports
     raise ServerStartError("There are no four free ports on 127.0.0.1.")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Create or replace a file that only its owner can read, durably."""
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.touch(mode=0o600, exist_ok=False)
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 def _nobody_else(in_use: int) -> bool:

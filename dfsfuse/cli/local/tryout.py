@@ -21,7 +21,7 @@ from typing import Final
 
 import yaml
 
-from dfs_server.shared import config_file
+from dfs_server.shared import config_file, durable
 from dfs_server.shared.config_file import ConfigError
 from dfsfuse.cli.config import FILE_NAME
 from dfsfuse.cli.local import local_servers
@@ -81,4 +81,4 @@ def _passwords(file: Path) -> dict[str, str]:
 def _write(file: Path, content: Mapping[str, object], source: Path) -> None:
     text = _HEADING.format(source=source) + yaml.safe_dump(dict(content), sort_keys=False)
     if not file.exists() or file.read_bytes() != text.encode() or file.stat().st_mode & 0o077:
-        local_servers.write_private(file, text)
+        durable.write_file(file, text.encode())

@@ -27,6 +27,7 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
+from dfs_server.shared import durable
 from dfsfuse.upkeep.recovery import manifest as manifests
 from dfsfuse.upkeep.recovery.manifest import KeptError, KeptFile, Manifest, Part
 from dfsfuse.vfs.write.left_over import LeftOver
@@ -70,13 +71,7 @@ class Kept:
             self.discard()
             return
         self.manifest = msgspec.structs.replace(self.manifest, files=tuple(files))
-        new = self.folder / "manifest.new"
-        with new.open("wb") as file:
-            file.write(manifests.encode(self.manifest))
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(self.folder / "manifest")
-        _sync_folder(self.folder)
+        durable.write_file(self.folder / "manifest", manifests.encode(self.manifest))
 
     def may_be_appended(self, files: Sequence[KeptFile], left: Sequence[KeptFile]) -> list[KeptFile]:
         """These are about to be applied, and `left` are all that are not done. Those that are appended to are recorded
@@ -109,7 +104,7 @@ class Kept:
         gone = self.folder.with_name(self.folder.name + _PART_SUFFIX)
         self.folder.rename(gone)
         shutil.rmtree(gone)
-        _sync_folder(gone.parent)
+        durable.fsync_folder(gone.parent)
 
 
 def keep(where: Path, name: str, manifest: Manifest, files: Iterable[LeftOver]) -> Kept:
@@ -132,9 +127,9 @@ def keep(where: Path, name: str, manifest: Manifest, files: Iterable[LeftOver]) 
             os.fsync(text.fileno())
         with suppress(OSError):  # the manifest says it too
             _write_names(folder / "names.txt", made)
-        _sync_folder(folder)
+        durable.fsync_folder(folder)
         folder.rename(where / name)
-        _sync_folder(where)
+        durable.fsync_folder(where)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -235,11 +230,3 @@ def _shown(file: KeptFile) -> str:
 def _create(file: Path):  # type: ignore[no-untyped-def]
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     return open(descriptor, "wb")  # noqa: PTH123
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dfsfuse.mount import libfuse
+from dfsfuse.fusekernel import mounting
 from dfsfuse.mount.choice import choose, kernel_refusal, versions
 from dfsfuse.mount.options import parse
 
@@ -14,7 +14,7 @@ from dfsfuse.mount.options import parse
 def test_where_the_kernel_binding_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = tmp_path / "fuse"
     device.touch()
-    monkeypatch.setattr(libfuse, "fusermount", lambda: None)
+    monkeypatch.setattr(mounting, "fusermount", lambda: None)
 
     def refusal(system: str = "linux", release: str = "6.1.0-13-amd64", *, is_root: bool = True) -> str:
         return kernel_refusal(system=system, release=release, device=device, is_root=is_root)
@@ -24,7 +24,7 @@ def test_where_the_kernel_binding_works(tmp_path: Path, monkeypatch: pytest.Monk
     assert "this is darwin" in refusal(system="darwin")
     assert "needs Linux 5.4, and this is 4.19" in refusal(release="4.19.0-25")
     assert refusal(is_root=False) == "fusermount3 is missing"
-    monkeypatch.setattr(libfuse, "fusermount", lambda: "/usr/bin/fusermount3")
+    monkeypatch.setattr(mounting, "fusermount", lambda: "/usr/bin/fusermount3")
     assert refusal(is_root=False) == ""
     device.unlink()
     assert refusal() == f"{device} is missing"
