@@ -10,6 +10,7 @@ says so.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -20,13 +21,12 @@ from dfs_server.protocol.status import Status
 from dfsfuse.data import extents
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.transport import ClusterLike
-from dfsfuse.errors import StoppedError
 from dfsfuse.namespace.ops.bad_copies import Place
 from dfsfuse.net.exchange import Answer, Call, Failure
 from dfsfuse.net.stalls import PIECE_S
 from dfsfuse.upkeep import whole_pieces
+from dfsfuse.upkeep.asking import results
 from dfsfuse.upkeep.heal import survey as heal_survey
-from dfsfuse.upkeep.heal.moving import GLANCE_S
 from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.walk import RegionRecord, walk
 
@@ -153,32 +153,31 @@ class Verifier:
         doubtful: dict[_Copy, Failure | str] = {}
         flights: dict[Call, tuple[_Copy, memoryview]] = {}
         under_way = 0
-        waiting = iter(batch)
-        following = next(waiting, None)
+        waiting = deque(batch)
         with self._cluster.exchange() as exchange:
-            while True:
-                while following is not None and len(flights) < WINDOW_CALLS and under_way < WINDOW_BYTES:
-                    if following.server in verified.unheard or following.server not in self._cluster.names:
+
+            def start_more() -> None:
+                nonlocal under_way
+                while waiting and len(flights) < WINDOW_CALLS and under_way < WINDOW_BYTES:
+                    copy = waiting.popleft()
+                    if copy.server in verified.unheard or copy.server not in self._cluster.names:
                         verified.unverified += 1
-                    else:
-                        sink = memoryview(bytearray(whole_pieces.length_of(following.segment, following.number)))
-                        request = whole_pieces.request(following.segment, following.number)
-                        call = Call(following.server, request, sink=sink, stall_s=PIECE_S)
-                        flights[call] = following, sink
-                        under_way += len(sink)
-                        exchange.start(call)
-                    following = next(waiting, None)
-                if not flights:
-                    return good, doubtful
-                result = exchange.next(GLANCE_S)
-                if result is None:
-                    if self._wait(0.0):
-                        raise StoppedError
-                    continue
+                        continue
+                    sink = memoryview(bytearray(whole_pieces.length_of(copy.segment, copy.number)))
+                    request = whole_pieces.request(copy.segment, copy.number)
+                    call = Call(copy.server, request, sink=sink, stall_s=PIECE_S)
+                    flights[call] = copy, sink
+                    under_way += len(sink)
+                    exchange.start(call)
+
+            start_more()
+            for result in results(exchange, self._wait):
                 copy, sink = flights.pop(result.call)
                 under_way -= len(sink)
                 self._judge(copy, result, sink, verified, good, doubtful)
                 self._told(len(sink))
+                start_more()
+        return good, doubtful
 
     def _judge(
         self,

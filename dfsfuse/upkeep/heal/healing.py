@@ -26,11 +26,12 @@ from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.ops import bad_copies
 from dfsfuse.net.exchange import Answer, Call
 from dfsfuse.net.stalls import PIECE_S
+from dfsfuse.upkeep.asking import results
 from dfsfuse.upkeep.heal import homes, noting
 from dfsfuse.upkeep.heal import survey as heal_survey
 from dfsfuse.upkeep.heal.bandwidth import Bucket
 from dfsfuse.upkeep.heal.homes import Rehome
-from dfsfuse.upkeep.heal.moving import GLANCE_S, Move, Mover, Place
+from dfsfuse.upkeep.heal.moving import Move, Mover, Place
 from dfsfuse.upkeep.heal.report import Report
 from dfsfuse.upkeep.heal.survey import Subject
 from dfsfuse.upkeep.map_reader import Pages
@@ -207,9 +208,6 @@ class Healer:
         with self._cluster.exchange() as exchange:
             for call in requests:
                 exchange.start(call)
-            left = len(requests)
-            while left:
-                result = exchange.next(GLANCE_S)
-                left -= result is not None
+            for result in results(exchange, lambda _: False):  # what is settled is dropped, also at the end
                 if isinstance(result, Answer) and isinstance(result.reply, Have):
                     report.dropped += sum(result.reply.flags)

@@ -5,13 +5,13 @@ batches. A source that fails or sends what is not the piece is followed by the n
 each move; nothing unchecked is ever put. Bandwidth is taken from a bucket before each window.
 
 Knows segments and servers; knows no files, no records, and not why a copy is wanted. One thread at a time. Nothing
-waits for longer than `GLANCE_S` without looking whether it is to stop.
+waits for longer than `asking.GLANCE_S` without looking whether it is to stop.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,14 +22,14 @@ from dfs_server.protocol.status import Status
 from dfsfuse.common.portions import by_bytes
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES
-from dfsfuse.data.transport import ClusterLike, ExchangeLike
+from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
 from dfsfuse.net.exchange import Answer, Call, Failure
 from dfsfuse.net.stalls import PIECE_S
 from dfsfuse.upkeep import whole_pieces
+from dfsfuse.upkeep.asking import results
 from dfsfuse.upkeep.heal.bandwidth import Bucket
 
-GLANCE_S: Final = 0.25
 WINDOW_BYTES: Final = 8 * 1024 * 1024
 WINDOW_MOVES: Final = 512
 LEAST_COST_BYTES: Final = 16 * 1024
@@ -134,7 +134,7 @@ class Mover:
 
             for move in window:
                 ask(move, list(move.sources))
-            for result in self._results(exchange, calls):
+            for result in results(exchange, self._wait):
                 move, others, sink = calls.pop(result.call)
                 problem = self._problem(move, result, sink, outcome)
                 if problem:
@@ -180,7 +180,7 @@ class Mover:
                 for batch in by_bytes(theirs, MAX_PUT_PIECES_BYTES, lambda item: len(item[1])):
                     pieces = tuple((move.segment.id, move.number, bytes(data)) for move, data in batch)
                     start(target, PutPieces(pieces), [move for move, _ in batch])
-            for result in self._results(exchange, calls):
+            for result in results(exchange, self._wait):
                 moves = calls.pop(result.call)
                 if isinstance(result, Answer):
                     outcome.done += moves
@@ -188,12 +188,3 @@ class Mover:
                 outcome.failed.update(dict.fromkeys(moves, result.text))
                 if result.status in (None, Status.NO_SPACE):
                     self._out[result.call.server] = result.text
-
-    def _results(self, exchange: ExchangeLike, calls: Mapping[Call, object]) -> Iterator[Answer | Failure]:
-        """What comes of these calls, until there are no more."""
-        while calls:
-            result = exchange.next(GLANCE_S)
-            if result is not None:
-                yield result
-            elif self._wait(0.0):
-                raise StoppedError
