@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -24,6 +23,7 @@ from typing import Final, Self
 
 from dfs_server.protocol.messages import Error, Position
 from dfs_server.protocol.status import Status
+from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError
 from dfsfuse.log.driving import SOFT_S, drive
 from dfsfuse.log.procedures import ALL, DeadlineError, Procedure, R
@@ -67,8 +67,6 @@ class Repairer:
         self._log = LogState(client if client is not None else random.Random().randbytes(8))
         """Its own view of the log: in doubt, it leads for a moment under its own name."""
         self._pace = Pace(SOFT_S)
-        self._wake = threading.Event()
-        self._stop = threading.Event()
         self._doubt = b""
         """The batch that was in doubt when last looked at."""
         self._retry_at: dict[int, tuple[float, float]] = {}
@@ -77,7 +75,7 @@ class Repairer:
         """The copy of the map that is under way."""
         self._current: frozenset[int] = frozenset()
         """Servers that were up to date when last looked at; the others are looked at again and again."""
-        self._thread = threading.Thread(target=self._loop, name=THREAD_NAME, daemon=True)
+        self._thread = Worker(THREAD_NAME, self._pause_s, "repairing the log", stop_s=None)
 
     def __enter__(self) -> Self:
         self.start()
@@ -90,32 +88,27 @@ class Repairer:
 
     def start(self) -> None:
         """Start the thread; it looks for the first time a while later, or when it is woken."""
-        self._thread.start()
+        self._thread.start(self._step)
 
     def wake(self) -> None:
         """Look now: a server is seen to be behind. Never waits."""
-        self._wake.set()
+        self._thread.wake()
 
     def close(self) -> None:
         """Stop the thread, after the step that is under way. May be called if it was never started."""
-        self._stop.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.close()
 
-    def _loop(self) -> None:
-        while not self._stop.is_set():
-            idle = len(self._current) == len(ALL)
-            if self._copy is None:
-                self._wake.wait(LOOK_IDLE_EVERY_S if idle else LOOK_EVERY_S)
-            self._wake.clear()
-            if self._stop.is_set():
-                return
-            try:
-                self._look()
-            except Exception:
-                log.exception("an unexpected error while repairing the log; it goes on")
-                self._copy, self._current = None, frozenset()  # a copy is begun again
+    def _pause_s(self) -> float:
+        if self._copy is not None:
+            return 0.0
+        return LOOK_IDLE_EVERY_S if len(self._current) == len(ALL) else LOOK_EVERY_S
+
+    def _step(self) -> None:
+        try:
+            self._look()
+        except Exception:
+            self._copy, self._current = None, frozenset()  # a copy is begun again
+            raise
 
     def _look(self) -> None:
         current: set[int] = set()
@@ -202,10 +195,10 @@ class Repairer:
             while self._drive(copy_page(copy, sources)):
                 if copy.applied:
                     self._retry_at.pop(copy.server, None)
-                    self._wake.set()  # it lacks what was written meanwhile
+                    self._thread.wake()  # it lacks what was written meanwhile
                     log.info("%s has a copy of the map: %d records", name, copy.items)
                     return
-                if self._clock() >= until or self._stop.is_set():
+                if self._clock() >= until or self._thread.is_stopping():
                     self._copy = copy
                     return
         except (DfsError, DeadlineError) as error:

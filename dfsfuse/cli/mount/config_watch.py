@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from dfs_server.shared.config_file import ConfigError
 from dfsfuse.cli.config import ClientConfig, read_config
-from dfsfuse.common.repeating import Repeating
+from dfsfuse.common.worker import Worker
 from dfsfuse.net.servers import Credentials, ServerAddress
 
 EVERY_S: Final = 5.0
@@ -54,7 +54,7 @@ class ConfigWatch:
         self._may_open = may_open
         self._seen = self._mark()
         self._lock = threading.Lock()
-        self._thread = Repeating("config-watch", EVERY_S, "looking at the config")
+        self._thread = Worker("config-watch", EVERY_S, "looking at the config")
 
     def start(self) -> None:
         """Begin."""

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError, WrongServerError
 from dfsfuse.namespace.map.transactions import MapStore, Transaction
 from dfsfuse.namespace.records import members
@@ -62,9 +62,7 @@ class ServerRegister:
         self._random_bytes = random_bytes
         self._written: dict[int, Fault] = {}
         """What was noted of faults already."""
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="server-register", daemon=True)
+        self._thread = Worker("server-register", None, "writing down the servers' identities", stop_s=None)
 
     def open(self) -> None:
         """Compare the config with the namespace, and write down who is who.
@@ -80,32 +78,25 @@ class ServerRegister:
 
     def start(self) -> None:
         """Begin to write down what is found out."""
-        self._cluster.on_news = self._wake.set
-        self._thread.start()
+        self._cluster.on_news = self._thread.wake
+        self._thread.start(self._step)
 
     def close(self) -> None:
         """End; what was found out and not written down yet is, if enough servers answer."""
-        self._stop.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.close()
         if self._unwritten():
             self._update()
 
-    def _loop(self) -> None:
-        while not self._stop.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            if self._stop.is_set():
-                break
-            try:
-                self._update_or_try_again()
-            except WrongServerError as error:
-                log.error("%s", error)  # noqa: TRY400 (for people: which folder is wrong, and what to do)
-            except Exception:
-                log.exception("who is which server could not be written down, for an unexpected reason")
-                self._wake.set()
-            self._stop.wait(self._pause_s)
+    def _step(self) -> None:
+        try:
+            self._update_or_try_again()
+        except WrongServerError as error:
+            log.error("%s", error)  # noqa: TRY400 (for people: which folder is wrong, and what to do)
+        except Exception:
+            self._thread.wake()
+            raise
+        finally:
+            self._thread.wait(self._pause_s)
 
     def _unwritten(self) -> dict[int, Fault]:
         """The faults since they were last written down."""
@@ -118,7 +109,7 @@ class ServerRegister:
 
     def _update_or_try_again(self) -> None:
         if not self._update():
-            self._wake.set()
+            self._thread.wake()
 
     def _update(self) -> bool:
         """Write down what is new. False: that cannot be done now. Raises `WrongServerError` only."""

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Findings, GetFindings
-from dfsfuse.common.repeating import Repeating
+from dfsfuse.common.worker import Worker
 from dfsfuse.data.extents import Segment
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.map.transactions import MapStore
@@ -277,7 +277,7 @@ class BackgroundHealer:
     """The thread. `make` makes a turn with what is to be waited with."""
 
     def __init__(self, make: Callable[[Callable[[float], bool]], HealingTurn]) -> None:
-        self._thread = Repeating("healer", STEP_S, "healing")
+        self._thread = Worker("healer", STEP_S, "healing")
         self._turn = make(self._thread.wait)
         self.found_bad = self._turn.found_bad
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from dfs_server.protocol.messages import MAX_HAVE_PIECES, Have, HavePieces
-from dfsfuse.common.repeating import Repeating
+from dfsfuse.common.worker import Worker
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import DfsError
@@ -62,7 +62,7 @@ class Noter:
         self._store = store
         self._time_ns = time_ns
         self._found: deque[Place] = deque(maxlen=MAX_WAITING)
-        self._thread = Repeating("noter", EVERY_S, "noting bad copies")
+        self._thread = Worker("noter", EVERY_S, "noting bad copies")
 
     def found_bad(self, segment: Segment, number: int, server: int) -> None:
         """A reader got no good copy of this piece there. Called by any thread."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from dfsfuse.common.repeating import Repeating
+from dfsfuse.common.worker import Worker
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import DfsError, StoppedError
 from dfsfuse.namespace.map.transactions import MapStore
@@ -42,7 +42,7 @@ class BackgroundSweep:
         wait: Callable[[float], bool] | None = None,
         time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._thread = Repeating("sweep", EVERY_S, "sweeping")
+        self._thread = Worker("sweep", EVERY_S, "sweeping")
         self._wait = wait or self._thread.wait
         self._store = store
         self._save = save

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from dfsfuse.common.portions import by_count
+from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import inodes, orphans
@@ -48,8 +49,7 @@ class OrphanKeeper:
         now = context.monotonic()
         self._sweep_at = now + FIRST_SWEEP_S
         self._renew_at = now + orphans.RENEW_S
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="orphan-keeper", daemon=True)
+        self._thread = Worker("orphan-keeper", EVERY_S, "looking after inodes without a name", stop_s=None)
 
     def learnt(self, changed_keys: Iterable[bytes] | None) -> None:
         """Another mount changed these keys (None: perhaps all)."""
@@ -71,20 +71,17 @@ class OrphanKeeper:
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._thread.start(self._step)
 
     def close(self) -> None:
         """End."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.close()
 
-    def _run(self) -> None:
-        while not self._stop.wait(EVERY_S):
-            try:
-                self.turn()
-            except Exception as failure:  # noqa: BLE001 (it is tried again)
-                log.warning("inodes without a name wait: %s", failure)
+    def _step(self) -> None:
+        try:
+            self.turn()
+        except (DfsError, OSError) as failure:  # it is tried again
+            log.warning("inodes without a name wait: %s", failure)
 
     def turn(self) -> None:
         """All that is due."""
@@ -93,7 +90,7 @@ class OrphanKeeper:
         if self._files.all():  # then learn what others have removed, unless that is known
             self._context.store.read(lambda _: None, max_age_s=self._context.grace_s / LOOKS_IN_GRACE)
         self._claim_suspected()
-        self._reaper.delete_due(self._stop.is_set)
+        self._reaper.delete_due(self._thread.is_stopping)
         now = self._context.monotonic()
         if now >= self._renew_at:
             self._renew_at = now + orphans.RENEW_S

@@ -340,6 +340,6 @@ def test_without_an_undamaged_map_there_is_no_copy_and_the_logs_go_on(
 
 def test_closing_does_not_wait_for_a_copy(emptied: tuple[LogCluster, QuorumLog, Repairer]) -> None:
     cluster, _, repairer = emptied
-    repairer._stop.set()
+    repairer.close()
     repairer._look()
     assert cluster.grid.asked(CopyItems) == {4: 1}, "one page, and no more"

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dfsfuse.common.repeating import Repeating
+from dfsfuse.common.worker import Worker
 from dfsfuse.errors import StoppedError
 
 DEADLINE_S = 20.0
@@ -25,7 +25,7 @@ def test_a_step_that_fails_is_told_of_and_the_next_one_comes_until_one_is_stoppe
         again.set()
         raise StoppedError
 
-    thread = Repeating("upkeep", 0.0, "tidying")
+    thread = Worker("upkeep", 0.0, "tidying")
     thread.start(step)
     assert again.wait(DEADLINE_S)
     thread._thread.join(DEADLINE_S)
@@ -45,7 +45,7 @@ def test_who_is_asked_to_stop_takes_no_further_step() -> None:
             raise StoppedError
 
     begun = threading.Event()
-    thread = Repeating("upkeep", 0.0, "tidying")
+    thread = Worker("upkeep", 0.0, "tidying")
     thread.start(step)
     assert begun.wait(DEADLINE_S)
     thread.close()
@@ -54,8 +54,26 @@ def test_who_is_asked_to_stop_takes_no_further_step() -> None:
 
 
 def test_one_that_never_began_ends_too_and_a_long_pause_keeps_nobody_waiting() -> None:
-    Repeating("upkeep", 0.0, "tidying").close()
-    thread = Repeating("upkeep", 3600.0, "tidying")
+    Worker("upkeep", 0.0, "tidying").close()
+    thread = Worker("upkeep", 3600.0, "tidying")
     thread.start(lambda: None)
     thread.close()
     assert not thread.is_alive()
+
+
+def test_one_that_is_woken_takes_a_step_and_otherwise_waits_as_long_as_it_is_told() -> None:
+    pauses = iter([None, 0.0, None])
+    third_pause, taken = threading.Event(), []
+
+    def pause_s() -> float | None:
+        pause = next(pauses)
+        if len(taken) == 2:
+            third_pause.set()
+        return pause
+
+    worker = Worker("upkeep", pause_s, "tidying", stop_s=None)
+    worker.wake()
+    worker.start(lambda: taken.append(worker.is_stopping()))
+    assert third_pause.wait(DEADLINE_S)
+    worker.close()
+    assert taken == [False, False] and worker.is_stopping() and not worker.is_alive()
