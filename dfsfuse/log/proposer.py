@@ -121,16 +121,17 @@ class Prepare(Round):
     def could_decide(self) -> bool:
         """Somebody has the lease, and the last answer would hardly change that. Or a quorum has promised, and those
         that are a little behind can be brought up to date: see `Propose.could_decide`."""
-        newest = max((reply.applied for reply in self.promised.values()), default=0)
-        near = sum(newest - reply.applied <= NEAR_SLOTS for reply in self.promised.values())
-        return self.leased or near >= self.quorum
+        return self.leased or self._near() >= self.quorum
 
     def verdict(self) -> Pending | Won | Outranked | Leased | NoQuorum:
         """What the replies say so far."""
         if len(self.promised) >= self.quorum:
             won = self._won()
-            if self.waiting and len(self.promised) - len(won.behind) < self.quorum:
-                return Pending()  # the last one may be what it takes
+            if len(self.promised) - len(won.behind) < self.quorum:
+                if self.waiting:
+                    return Pending()  # the last one may be what it takes
+                if self._near() < self.quorum and (refused := self._refused()) is not None:
+                    return refused  # who refuses now may promise in a moment; thousands of batches take longer
             return won
         if self.outranked is not None:
             return Outranked(self.outranked)
@@ -139,6 +140,16 @@ class Prepare(Round):
         if len(self.promised) + len(self.waiting) < self.quorum:
             return NoQuorum(len(self.promised) + len(self.waiting))
         return Pending()
+
+    def _near(self) -> int:
+        """How many have promised that could accept at once, or in a moment."""
+        newest = max((reply.applied for reply in self.promised.values()), default=0)
+        return sum(newest - reply.applied <= NEAR_SLOTS for reply in self.promised.values())
+
+    def _refused(self) -> Leased | Outranked | None:
+        if self.leased:
+            return Leased()
+        return None if self.outranked is None else Outranked(self.outranked)
 
     def _won(self) -> Won:
         newest = max(self.promised.values(), key=lambda reply: reply.applied)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import Batch
-from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position, Promised
-from dfsfuse.log.proposer import NEAR_SLOTS, IsChosen, NoQuorum, Pending, Prepare, Propose, Won
+from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position, Promised, Refused
+from dfsfuse.log.proposer import NEAR_SLOTS, IsChosen, Leased, NoQuorum, Outranked, Pending, Prepare, Propose, Won
 
 
 def test_only_servers_that_took_the_batch_from_us_give_the_lease() -> None:
@@ -83,3 +83,19 @@ def test_a_server_that_was_replaced_is_no_reason_to_give_up_a_slow_one() -> None
         assert prepare.could_decide() == is_near, applied
     propose.fail(4)
     assert isinstance(propose.verdict(), NoQuorum), "but when there is no other, it is needed"
+
+
+def test_a_server_that_was_replaced_does_not_count_for_one_that_refuses_for_now() -> None:
+    """Two mounts wrote while one server had come back empty. Its promise made a quorum of which only two could accept,
+    and the one that would have been the third had promised the other mount just before."""
+    higher = Ballot(3, b"other")
+    for refusal, expected in ((Refused(higher, 300), Leased()), (Refused(higher, 0), Outranked(higher))):
+        for applied, is_near in ((9_999 - NEAR_SLOTS, True), (0, False)):
+            prepare = Prepare(ballot=Ballot(2, b"one"))
+            prepare.waiting.update((1, 2, 3, 4))
+            prepare.receive(2, Promised(applied, b"of another slot"))
+            for server in (1, 3):
+                prepare.receive(server, Promised(9_999, b"of 9,999"))
+            prepare.receive(4, refusal)
+            verdict = prepare.verdict()
+            assert isinstance(verdict, Won) if is_near else verdict == expected

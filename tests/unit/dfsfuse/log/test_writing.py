@@ -15,8 +15,9 @@ from dfs_server.protocol.messages import (
     Position,
     Promise,
     Promised,
+    Refused,
 )
-from dfsfuse.log.procedures import Ask, Event, Procedure, Receive
+from dfsfuse.log.procedures import Ask, Event, Pause, Procedure, Receive
 from dfsfuse.log.proposer import Point
 from dfsfuse.log.state import Contents, LogState, News
 from dfsfuse.log.writing import commit
@@ -94,3 +95,24 @@ def test_the_server_that_lacks_the_least_is_brought_up_to_date_and_no_other() ->
         step = procedure.send(Event(server, answers[type(request)] if server in {1, 4} else None))
     assert set(asked) == {1, 4}
     assert isinstance(step, Ask) and isinstance(step.requests[4], Accept), "and then all are asked again"
+
+
+def test_who_is_refused_by_the_third_server_waits_and_does_not_give_up() -> None:
+    """DFS2 has a new disk, and DFS4 has just promised another client: however often that happens, it is asked again."""
+    log = LogState(b"client")
+    procedure = commit(log, Contents(puts=((b"a", b"1"),)), no_conflict, 0)
+    step: object = begin(procedure)
+    for _ in range(20):
+        assert isinstance(step, Ask) and isinstance(step.requests[4], Promise)
+        step = procedure.send(None)
+        higher = Refused(log.highest.above(b"other"), 0)
+        for server, reply in (
+            (1, Promised(9_999, b"of 9,999")),
+            (2, Promised(0, NO_BATCH)),
+            (3, Promised(9_999, b"of 9,999")),
+            (4, higher),
+        ):
+            assert isinstance(step, Receive)
+            step = procedure.send(Event(server, reply))
+        assert isinstance(step, Pause)
+        step = procedure.send(None)
