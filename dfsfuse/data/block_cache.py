@@ -10,9 +10,10 @@ Thread-safe. A view that was handed out stays good after its run was thrown out 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from threading import Lock
 from typing import Final
+
+import msgspec
 
 from dfs_server.protocol.pieces import BLOCK_BYTES, block_count
 
@@ -22,8 +23,7 @@ DEFAULT_CACHE_BYTES: Final = 64 * 1024 * 1024
 """The kernel keeps the pages of files as well, as long as it has memory; this is for reading ahead."""
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
+class Run(msgspec.Struct, frozen=True, eq=False):
     """Consecutive verified blocks of a piece, from `first_block` on."""
 
     segment: bytes
@@ -69,8 +69,10 @@ class BlockCache:
             self._runs[run] = 0
             self._bytes += size
             for block in run.blocks():
-                self._release((run.segment, run.number, block))
-                self._where[run.segment, run.number, block] = run
+                key = run.segment, run.number, block
+                if key in self._where:
+                    self._release(key)
+                self._where[key] = run
                 self._runs[run] += 1
             while self._bytes > self._capacity_bytes:
                 self._throw_out(next(iter(self._runs)))

@@ -61,7 +61,12 @@ def place(x: int, usable: Collection[int]) -> Homes:
     are broken by the rotation, so that the segments of a long file burden the servers alike. Raises
     `NotEnoughServersError` for fewer than two usable servers; whether two are enough to write is the caller's business.
     """
-    if len(set(usable)) < COPIES:
+    return _placed(x, frozenset(usable))
+
+
+@lru_cache(maxsize=1024)
+def _placed(x: int, usable: frozenset[int]) -> Homes:
+    if len(usable) < COPIES:
         raise NotEnoughServersError(f"{COPIES} copies of a piece need {COPIES} servers; usable: {sorted(usable)}")
     homes = [[server for server in wanted if server in usable] for wanted in ring(x)]
     load = dict.fromkeys(usable, 0)

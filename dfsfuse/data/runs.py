@@ -82,4 +82,5 @@ def compacted(
         over = [Write(e.offset, e.length, e.segment_offset) for e in newer if e.segment == number]
         if over:
             made, _ = overlay(made, writer, over)
-    return made, tuple(gone.id for gone in old.segments if any(gone.id == there.id for there in region.segments))
+    there = {segment.id for segment in region.segments}
+    return made, tuple([gone.id for gone in old.segments if gone.id in there])

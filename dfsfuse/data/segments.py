@@ -116,15 +116,14 @@ class SegmentStore:
         usable = servers_to_write_to(self._cluster)
         segment, names = self._ids(), self._cluster.names
         pieces = split(data)
-        one, two, three, four = (piece_digest(block_digests(piece)) for piece in pieces)
+        one, two, three, four = [piece_digest(block_digests(piece)) for piece in pieces]
         homes = place(rotation, usable)
-        inline = tuple(
-            InlinePiece(segment, number, tuple(names[server] for server in home), bytes(piece))
-            for number, home, piece in zip(PIECE_NUMBERS, homes, pieces, strict=True)
-        )
-        for piece in inline:  # what was just written is often read next, and costs no memory of its own here
-            self._cache.put(Run(segment, piece.number, 0, memoryview(piece.data)))
-        return Written(Segment(segment, memoryview(data).nbytes, homes, (one, two, three, four)), inline)
+        inline = []
+        for number, home, piece in zip(PIECE_NUMBERS, homes, pieces, strict=True):
+            inline.append(InlinePiece(segment, number, tuple([names[server] for server in home]), bytes(piece)))
+            # What was just written is often read next, and costs no memory of its own here.
+            self._cache.put(Run(segment, number, 0, memoryview(inline[-1].data)))
+        return Written(Segment(segment, memoryview(data).nbytes, homes, (one, two, three, four)), tuple(inline))
 
     # -------------------------------------------------------------- down
 

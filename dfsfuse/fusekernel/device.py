@@ -26,6 +26,7 @@ _READ_AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
 _UNMOUNTED: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
 _PARTS_MAX: Final = 1000
 """IOV_MAX is 1,024."""
+_HEADER: Final = wire.fuse_out_header
 _SMALL_BYTES: Final = 4096
 """Up to this size, one write of a copy is cheaper than a vector."""
 
@@ -50,7 +51,10 @@ class Device:
     def answer(self, unique: int, error: int, body: Buffer | Sequence[Buffer]) -> bool:
         """Send an answer: an errno without a body, or 0 and a body. False: the kernel no longer wanted it."""
         try:
-            self._send(unique, -error, body)
+            if isinstance(body, bytes) and len(body) < _SMALL_BYTES:
+                os.write(self._descriptor, _HEADER.pack(_HEADER.size + len(body), -error, unique) + body)
+            else:
+                self._send(unique, -error, body)
         except OSError as refused:
             if refused.errno == errno.ENOENT or refused.errno in _UNMOUNTED:
                 return False  # withdrawn, or the mount is gone
@@ -88,12 +92,8 @@ class Device:
         return True
 
     def _send(self, unique: int, code: int, body: Buffer | Sequence[Buffer]) -> None:
-        header = wire.fuse_out_header
-        if isinstance(body, bytes) and len(body) < _SMALL_BYTES:
-            os.write(self._descriptor, header.pack(header.size + len(body), code, unique) + body)
-            return
         parts: list[Buffer] = [body] if isinstance(body, bytes | bytearray | memoryview) else list(body)
         if len(parts) > _PARTS_MAX:
             parts = [b"".join(parts)]
-        length = header.size + sum(memoryview(part).nbytes for part in parts)
-        os.writev(self._descriptor, [header.pack(length, code, unique), *parts])
+        length = _HEADER.size + sum(memoryview(part).nbytes for part in parts)
+        os.writev(self._descriptor, [_HEADER.pack(length, code, unique), *parts])

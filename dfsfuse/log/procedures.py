@@ -14,38 +14,35 @@ Pure: a procedure is a generator that knows no socket, clock, thread or randomne
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
+
+import msgspec
 
 from dfs_server.protocol.messages import Reply, Request
 
 ALL: Final = (1, 2, 3, 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """Begin a round, or ask further servers in the one that is under way (`also`)."""
 
     requests: Mapping[int, Request]
     also: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Receive:
+class Receive(msgspec.Struct, frozen=True):
     """Give me the next event of this round; None after a short silence, if `soft`."""
 
     soft: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Wait a short random time."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Await:
+class Await(msgspec.Struct, frozen=True):
     """Too few servers answer: wait for one of those that are missing."""
 
     attempt: int

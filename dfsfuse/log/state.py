@@ -9,6 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import InlinePiece
@@ -20,8 +22,7 @@ RECENT_BATCHES: Final = 64
 START: Final = Point(0, batches.NO_BATCH)
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(msgspec.Struct, frozen=True):
     """What a batch is to change."""
 
     puts: tuple[tuple[bytes, bytes], ...] = ()

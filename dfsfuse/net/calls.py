@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from dfs_server.protocol.frames import ProtocolError
 from dfs_server.protocol.messages import AcceptedAt, Done, Error, PutPiece, Reply, Request, ServerStatus
 from dfs_server.protocol.pieces import Buffer
@@ -19,8 +21,7 @@ from dfsfuse.net.servers import ServerAddress, UnknownHostError
 from dfsfuse.net.stalls import DEFAULT_S
 
 
-@dataclass(eq=False, slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One request to one server. `payload` goes out after it; the reply's payload goes into `sink`.
 
     The buffers must not be changed (payload) or used (sink) before the call is finished. `stall_s`: if no byte

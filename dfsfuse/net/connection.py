@@ -245,7 +245,10 @@ class Connection:
         out = self._out
         try:
             while out.views:
-                out.sent(self._socket.sendmsg(out.views))
+                if len(out.views) == 1:
+                    out.sent(self._socket.send(out.views[0]))
+                else:
+                    out.sent(self._socket.sendmsg(out.views))
         except BlockingIOError:
             pass
 
@@ -254,9 +257,13 @@ class Connection:
         reader = self._reader
         self.heard = False
         while True:
-            parts = reader.parts() or [reader.buffer()]
             try:
-                count = self._socket.recv_into(parts[0]) if len(parts) == 1 else self._socket.recvmsg_into(parts)[0]
+                if reader.foreseen:
+                    parts = reader.parts()
+                    room, count = sum(map(len, parts)), self._socket.recvmsg_into(parts)[0]
+                else:
+                    buffer = reader.buffer()
+                    room, count = len(buffer), self._socket.recv_into(buffer)
             except BlockingIOError:
                 return None
             if count == 0:
@@ -267,7 +274,7 @@ class Connection:
                 reply = self._take(body)
                 if reply is not None:
                     return reply
-            if count < sum(map(len, parts)):
+            if count < room:
                 return None
 
     def _expect(self, header: Header) -> memoryview | None:

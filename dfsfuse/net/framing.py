@@ -73,13 +73,13 @@ class FrameReader:
         "_early",
         "_end",
         "_filled",
-        "_foreseen",
         "_foreseen_sink",
         "_long",
         "_scratch",
         "_sink",
         "_stage",
         "_start",
+        "foreseen",
         "header",
         "limits",
     )
@@ -95,7 +95,7 @@ class FrameReader:
         self._long = False  # the body does not fit the scratch buffer and has one of its own
         self._sink: memoryview | None = None  # where the payload of this frame goes
         self._filled = 0  # bytes of the long body, or of the payload
-        self._foreseen = 0  # how long header and body of the next frame should be; 0: not known
+        self.foreseen = 0  # how long header and body of the next frame should be; 0: not known
         self._foreseen_sink: memoryview = self._scratch[:0]
         self._early = 0  # bytes that were put into `_foreseen_sink` before the header was looked at
 
@@ -108,15 +108,13 @@ class FrameReader:
         """If the next frame is as it should be, its header and body have so many bytes together, and `expect` will say
         that its payload belongs into `sink`. To be called when everything is `at_rest`."""
         if HEADER_BYTES <= head_bytes <= SCRATCH_BYTES:
-            self._foreseen, self._foreseen_sink = head_bytes, sink
+            self.foreseen, self._foreseen_sink = head_bytes, sink
 
-    def parts(self) -> list[memoryview] | None:
-        """Where all of a frame that was foreseen is to be put, one buffer after the other; None if none was: then
-        `buffer` tells. The body returned last is overwritten."""
-        if not self._foreseen:
-            return None
+    def parts(self) -> list[memoryview]:
+        """Where all of a frame that was `foreseen` is to be put, one buffer after the other. The body returned last is
+        overwritten."""
         self._start = self._end = 0
-        return [self._scratch[: self._foreseen], self._foreseen_sink]
+        return [self._scratch[: self.foreseen], self._foreseen_sink]
 
     def buffer(self) -> memoryview:
         """Where the next bytes are to be put; never empty. The body returned last is overwritten by them."""
@@ -132,10 +130,10 @@ class FrameReader:
 
     def received(self, count: int) -> None:
         """`count` bytes were put where `parts` or `buffer` said."""
-        if self._foreseen:
-            self._end = min(count, self._foreseen)
+        if self.foreseen:
+            self._end = min(count, self.foreseen)
             self._early = count - self._end
-            self._foreseen = 0
+            self.foreseen = 0
             if not self._early:
                 self._foreseen_sink = self._scratch[:0]
         elif self._stage == _PAYLOAD or (self._stage == _BODY and self._long):
@@ -173,7 +171,7 @@ class FrameReader:
     def drop(self) -> None:
         """Let go of the caller's buffer. The reader is of no further use."""
         self._sink = None
-        self._foreseen, self._foreseen_sink = 0, self._scratch[:0]
+        self.foreseen, self._foreseen_sink = 0, self._scratch[:0]
         self._stage, self._start, self._end = _HEADER, 0, 0
 
     def _begin_body(self, header: Header, sink: memoryview | None) -> None:

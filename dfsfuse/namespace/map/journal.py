@@ -153,7 +153,7 @@ class Journal:
         for change in portion:
             change.done = True
             self._bytes -= change.size
-        if not self._queue:
+        if not self._queue and self.has_rivals:
             self._rivals = News()
 
     # -------------------------------------------------------------- rivals
@@ -171,10 +171,14 @@ class Journal:
 
     def is_overtaken_by(self, news: News) -> bool:
         """Whether others changed what a waiting operation has read: in these news, or before."""
+        if not (news.changes or news.forget or self.has_rivals):
+            return False
         return any(change.view.touched_by(news) or change.view.touched_by(self._rivals) for change in self._queue)
 
     def is_overtaken(self) -> bool:
         """Whether they did, before. If not, the queue counts as compared with all that is known."""
+        if not self.has_rivals:
+            return False
         rivals, self._rivals = self._rivals, News()
         return any(change.view.touched_by(rivals) for change in self._queue)
 

@@ -23,37 +23,34 @@ Those from CatchUp to Settle use the log: only within WithLog. What a step raise
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import msgspec
 
 from dfsfuse.log.state import Contents, News
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class WithLog:
+class WithLog(msgspec.Struct, frozen=True):
     """See the module, as for the others."""
 
     procedure: Generator[Step, Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class CatchUp:
+class CatchUp(msgspec.Struct, frozen=True):
     """A look at the end of the log."""
 
     recall: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FetchKeys:
+class FetchKeys(msgspec.Struct, frozen=True):
     """Read some keys."""
 
     keys: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FetchRange:
+class FetchRange(msgspec.Struct, frozen=True):
     """Read a page of a range."""
 
     start: bytes
@@ -61,47 +58,40 @@ class FetchRange:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """Propose a batch, unless what it rests on conflicts with the news."""
 
     contents: Contents
     conflicts: Callable[[News], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Lead:
+class Lead(msgspec.Struct, frozen=True):
     """Become the writer, which decides what was in doubt."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True):
     """Let go of the lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Others have changed these keys."""
 
     keys: list[bytes] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Wait."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Linger:
+class Linger(msgspec.Struct, frozen=True):
     """The worker waits."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitWork:
+class AwaitWork(msgspec.Struct, frozen=True):
     """The worker waits for work."""
 
     seconds: float | None

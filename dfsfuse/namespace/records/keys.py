@@ -40,12 +40,12 @@ def _number(value: int) -> bytes:
 
 def inode(ino: int) -> bytes:
     """The key of an inode's record."""
-    return b"i/" + _number(ino)
+    return b"i/" + ino.to_bytes(NUMBER_BYTES, "big")
 
 
 def entry(parent: int, name: bytes) -> bytes:
     """The key of a directory entry."""
-    return b"d/" + _number(parent) + b"/" + name
+    return b"d/" + parent.to_bytes(NUMBER_BYTES, "big") + b"/" + name
 
 
 def entries(parent: int) -> tuple[bytes, bytes]:
@@ -60,7 +60,7 @@ def name_of(key: bytes) -> bytes:
 
 def region(ino: int, index: int) -> bytes:
     """The key of the record of a region of a file."""
-    return b"e/" + _number(ino) + _number(index)
+    return b"e/" + ino.to_bytes(NUMBER_BYTES, "big") + index.to_bytes(NUMBER_BYTES, "big")
 
 
 def number_in(key: bytes) -> int:

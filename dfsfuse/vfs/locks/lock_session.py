@@ -163,6 +163,8 @@ class LockSession:
 
     def through(self, ino: int, handle: int) -> list[LocalHolder]:
         """Who has locks on the file that were set through this opening."""
+        if ino not in self.held:
+            return []
         return [holder for holder, holding in list(self.held.get(ino, {}).items()) if handle in holding.handles]
 
     def release(self, ino: int, handle: int) -> list[LocalHolder]:
@@ -195,6 +197,8 @@ class LockSession:
 
     def forgive(self, ino: int, holder: LocalHolder) -> bool:
         """He knows that his locks are lost, or is gone. Were they?"""
+        if ino not in self._lost and ino not in self._protectors:
+            return False
         was_lost = self.has_lost(ino, holder)
         _discard(self._lost, ino, holder)
         self._forget_protector(ino)

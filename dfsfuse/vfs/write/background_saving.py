@@ -55,10 +55,10 @@ class BackgroundSaver:
         self._files = files
         self._saver = saver
         saver.on_saved = self._was_saved
-        lock = threading.Lock()
-        self._due = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._due = threading.Condition(self._lock)
         """Something is due before the thread wakes by itself."""
-        self._eased = threading.Condition(lock)
+        self._eased = threading.Condition(self._lock)
         """Something was saved, or cannot be: who was slowed down may go on."""
         self._sleeps_until_s = -math.inf
         """When the thread wakes by itself. While it is awake it looks at the schedule before it sleeps."""
@@ -80,7 +80,7 @@ class BackgroundSaver:
 
     def stop(self) -> None:
         """End, after the group under way. What is unsaved is the caller's."""
-        with self._due:
+        with self._lock:
             self._is_closing = True
             self._due.notify_all()
             self._eased.notify_all()
@@ -91,7 +91,7 @@ class BackgroundSaver:
         """Save everything, as long as that succeeds, and end. What is left is the caller's."""
         self.stop()
         unsaved = self._all_unsaved()
-        with self._due:
+        with self._lock:
             self._schedule.succeeded()  # who unmounts need not wait for the next attempt
             for ino in unsaved:
                 self._schedule.ask(ino)
@@ -105,14 +105,14 @@ class BackgroundSaver:
         """Something was written to a file that had nothing unsaved. The caller holds the file's lock."""
         since_s = file.unsaved_since_s
         assert since_s is not None
-        with self._due:
+        with self._lock:
             self._schedule.add(file.ino, since_s)
             self._wake_in_time()
 
     def _was_saved(self, file: OpenFile, is_done: bool) -> None:
         with file.lock:
             since_s = file.unsaved_since_s
-            with self._due:
+            with self._lock:
                 if is_done and self._schedule.is_failing:
                     self._schedule.succeeded()
                 if since_s is None:
@@ -156,7 +156,7 @@ class BackgroundSaver:
         return wanted
 
     def _ask(self, inos: list[int]) -> None:
-        with self._due:
+        with self._lock:
             for ino in inos:
                 self._schedule.ask(ino)
             self._wake_in_time()
@@ -168,14 +168,14 @@ class BackgroundSaver:
     @property
     def is_failing(self) -> bool:
         """Whether nothing could be saved at the last attempt."""
-        with self._due:
+        with self._lock:
             return self._schedule.is_failing
 
     def slow_down(self, ino: int | None = None) -> None:
         """Wait while something has been unsaved for too long: of this file, or of many."""
         if self._thread is None:
             return
-        with self._due:
+        with self._lock:
             if self._schedule.is_late(self._context.monotonic(), ino):
                 self._eased.wait_for(
                     lambda: self._is_closing or not self._schedule.is_late(self._context.monotonic(), ino), SLOW_MAX_S
@@ -196,7 +196,7 @@ class BackgroundSaver:
     def _wait_until_due(self, looks_again_s: float) -> bool:
         """Sleep until something is due; false if this is being closed. While nothing is unsaved, wake at
         `looks_again_s` all the same: what is written until then is due later, and need not wake anybody."""
-        with self._due:
+        with self._lock:
             while not self._is_closing:
                 now_s = self._context.monotonic()
                 next_s = self._schedule.next_s()
@@ -210,7 +210,7 @@ class BackgroundSaver:
         return False
 
     def _work(self) -> None:
-        with self._due:
+        with self._lock:
             self._is_submitted = False
         self.save_due()
 
@@ -221,13 +221,13 @@ class BackgroundSaver:
                 pass
 
     def _pause(self) -> None:
-        with self._due:
+        with self._lock:
             self._due.wait_for(lambda: self._is_closing, PAUSE_S)
 
     def _save_group(self) -> bool:
         """Save some of what is due. False if nothing is."""
         now_s = self._context.monotonic()
-        with self._due:
+        with self._lock:
             oldest_s = self._schedule.oldest_s()
             due = self._schedule.due(now_s, GROUP_FILES)
         if due and oldest_s is not None and now_s - oldest_s > 2 * self._schedule.save_after_s:
@@ -263,7 +263,7 @@ class BackgroundSaver:
             file = self._files.pin_if_open(ino)
             if file is None or not self._is_wanted(file):
                 if file is None:
-                    with self._due:
+                    with self._lock:
                         self._schedule.saved(ino)
                 else:
                     self._let_go(file, None)
@@ -279,7 +279,7 @@ class BackgroundSaver:
                 until_s = math.inf if file.is_seal_due else now_s - self._schedule.save_after_s / 2
                 file.is_seal_due = False
             group[file] = until_s
-        with self._due:
+        with self._lock:
             for ino in left:
                 self._schedule.ask(ino)
         return group
@@ -289,7 +289,7 @@ class BackgroundSaver:
         with file.lock:
             if file.has_data and not file.is_unlinked:
                 return True
-            with self._due:
+            with self._lock:
                 self._schedule.saved(file.ino)
             return False
 
@@ -318,7 +318,7 @@ class BackgroundSaver:
         """What became of a group, to the schedule and to the log."""
         if not group:
             return
-        with self._due:
+        with self._lock:
             for file in group:
                 if file not in failures:
                     self._schedule.attempted(file.ino)

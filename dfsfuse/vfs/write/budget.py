@@ -3,7 +3,7 @@
 Who writes reserves first. If there is no room it waits for uploads under way, which make room by themselves; if there
 are none it is told so at once, and has to save something itself.
 
-Threads: one condition guards both counts; nothing else is locked while waiting.
+Threads: one lock guards the counts; nothing else is locked while waiting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ class Budget:
     def __init__(self, limit_bytes: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.limit_bytes = limit_bytes
         self._monotonic = monotonic
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
+        """Number of threads that wait for a change."""
         self._held_bytes = 0
         self._freed_bytes = 0
         self._uploads = 0
@@ -27,46 +30,56 @@ class Budget:
     @property
     def held_bytes(self) -> int:
         """Bytes that are reserved now."""
-        with self._changed:
+        with self._lock:
             return self._held_bytes
 
     @property
     def freed_bytes(self) -> int:
         """Bytes that were ever released."""
-        with self._changed:
+        with self._lock:
             return self._freed_bytes
 
     def wait_until_freed(self, freed_bytes: int, timeout_s: float) -> bool:
         """Wait until more than so many bytes were ever released. False: time is up."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._freed_bytes > freed_bytes, timeout_s)
+        with self._lock:
+            self._waiting += 1
+            try:
+                return self._changed.wait_for(lambda: self._freed_bytes > freed_bytes, timeout_s)
+            finally:
+                self._waiting -= 1
 
     def reserve(self, size: int, timeout_s: float) -> bool:
         """Reserve so many bytes. False if there is no room and no upload that would make some, or time is up."""
         deadline = self._monotonic() + timeout_s
-        with self._changed:
+        with self._lock:
             while self._held_bytes and self._held_bytes + size > self.limit_bytes:
                 remaining = deadline - self._monotonic()
                 if not self._uploads or remaining <= 0:
                     return False
-                self._changed.wait(remaining)
+                self._waiting += 1
+                try:
+                    self._changed.wait(remaining)
+                finally:
+                    self._waiting -= 1
             self._held_bytes += size
             return True
 
     def release(self, size: int) -> None:
         """So many bytes are saved, or were not needed after all."""
-        with self._changed:
+        with self._lock:
             self._held_bytes -= size
             self._freed_bytes += size
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
 
     def upload_begins(self) -> None:
         """A segment is on its way, or waits for its turn."""
-        with self._changed:
+        with self._lock:
             self._uploads += 1
 
     def upload_ends(self) -> None:
         """It is up, or failed."""
-        with self._changed:
+        with self._lock:
             self._uploads -= 1
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()

@@ -33,10 +33,10 @@ from dfsfuse.mount.kernel_operations import KernelOperations
 
 SOURCES: Final = str(Path(dfsfuse.__file__).parent)
 BLOCK: Final = bytes(4096)
-CREATE: Final = 406
-APPEND: Final = 296
-LISTED_NAME: Final = 28
-MAKE_FOLDER: Final = 115
+CREATE: Final = 363
+APPEND: Final = 264
+LISTED_NAME: Final = 25
+MAKE_FOLDER: Final = 104
 
 
 class Nowhere(Device):

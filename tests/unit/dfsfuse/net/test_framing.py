@@ -39,7 +39,7 @@ def feed(
     cut = iter(cuts)
     at = 0
     while at < len(data):
-        parts = reader.parts() or [reader.buffer()]
+        parts = reader.parts() if reader.foreseen else [reader.buffer()]
         assert len(parts[0]) > 0
         count = min(sum(map(len, parts)), len(data) - at, next(cut, 1 << 20))
         left = memoryview(data)[at : at + count]
@@ -106,13 +106,13 @@ def test_a_frame_that_was_foreseen_comes_with_one_read() -> None:
     sink = memoryview(bytearray(65_536))
     reader = FrameReader(LIMITS)
     reader.foresee(HEADER_BYTES + 500, sink)
-    head, payload = reader.parts() or ()
+    head, payload = reader.parts()
     assert payload is sink
     head[:], payload[:] = wire[: len(head)], wire[len(head) :]
     reader.received(len(wire))
     assert reader.frame(lambda _: sink) == pattern(1, 500)
     assert reader.at_rest
-    assert reader.parts() is None
+    assert not reader.foreseen
     assert sink == pattern(2, 65_536)
 
 

@@ -197,23 +197,23 @@ def test_what_is_written_while_a_file_is_found_to_have_nothing_unsaved_gets_an_a
     ino, handle = create(vfs, b"log")
     saver = vfs.background_saver
     writer = threading.Thread(target=lambda: vfs.write(handle, 0, b"line 1"))
-    due, table = saver._due, vfs._files._table
+    lock, table = saver._lock, vfs._files._table
     pin_if_open = table.pin_if_open
 
     class Late:
         """The program writes just before the schedule is told."""
 
         def __enter__(self) -> None:
-            monkeypatch.setattr(saver, "_due", due)
+            monkeypatch.setattr(saver, "_lock", lock)
             writer.start()
             writer.join(0.2)
-            due.acquire()
+            lock.acquire()
 
         def __exit__(self, *_: object) -> None:
-            due.release()
+            lock.release()
 
     def pin(wanted: int) -> object:
-        monkeypatch.setattr(saver, "_due", Late())
+        monkeypatch.setattr(saver, "_lock", Late())
         return pin_if_open(wanted)
 
     saver._schedule.ask(ino)
