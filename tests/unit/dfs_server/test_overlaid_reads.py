@@ -6,11 +6,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.store_proposer import BALLOT, StoreProposer
 
 from dfs_server.protocol import batches
-from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch
 from dfs_server.protocol.messages import (
     Accept,
@@ -25,25 +26,17 @@ from dfs_server.protocol.messages import (
 )
 from dfs_server.store.store import NamespaceStore
 
-BALLOT = Ballot(3, b"client01")
 KEYS = [b"k%d" % number for number in range(8)]
 
 
-class Writer:
-    """A proposer that is always right."""
+class Writer(StoreProposer):
+    """With a lease, as mounts have it."""
 
-    def __init__(self, store: NamespaceStore) -> None:
-        self.store = store
-        self.slot, self.digest = 0, b""
-
-    def commit(self, *puts: tuple[bytes, bytes], deletes: tuple[bytes, ...] = ()) -> None:
-        batch = Batch(batches.FORMAT, self.digest, b"client01", self.slot + 1, 0, puts, deletes)
-        encoded = batches.encode(batch)
-        assert self.store.handle(Accept(BALLOT, self.slot + 1, encoded, lease=True)) == AcceptedAt(self.slot + 1)
-        self.slot, self.digest = self.slot + 1, batches.digest(encoded)
+    def commit(self, *puts: tuple[bytes, bytes], **contents: Any) -> bytes:
+        return super().commit(*puts, lease=True, **contents)
 
     def items(self, start: bytes = b"\0", end: bytes = b"\xff", limit: int = 1000) -> Items:
-        reply = self.store.handle(ReadRange(self.slot, self.digest, start, end, limit))
+        reply = self.page(start, end, limit)
         assert isinstance(reply, Items), reply
         return reply
 

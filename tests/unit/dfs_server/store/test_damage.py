@@ -6,81 +6,45 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.store_proposer import BALLOT, KillableStore
 
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
 from dfs_server.protocol.batches import Batch, InlinePiece
 from dfs_server.protocol.messages import (
-    Accept,
-    AcceptedAt,
     Batches,
     BeginCopy,
     Changes,
-    Chosen,
     CopyItems,
     Done,
     EndCopy,
     Error,
     GetBatches,
     GetChanges,
-    GetPosition,
     Items,
     Position,
     Promise,
     Promised,
-    ReadKeys,
     ReadRange,
-    Values,
 )
 from dfs_server.protocol.status import Status
 from dfs_server.store.damage import DamagedMapError, DamageError
-from dfs_server.store.store import NamespaceStore
 
-BALLOT = Ballot(3, b"client")
 SEGMENT = b"s" * 16
 
 
-class Server:
-    """A store, what was committed to it, and a way to spoil its file."""
+class Server(KillableStore):
+    """With a way to spoil its file."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = NamespaceStore(folder, "DFS1")
-        self.digests = [b""]
-
-    @property
-    def slot(self) -> int:
-        return len(self.digests) - 1
-
-    def commit(self, *puts: tuple[bytes, bytes], deletes: tuple[bytes, ...] = ()) -> None:
-        pieces = (InlinePiece(SEGMENT, 1, ("DFS1",), b"small"),)
-        encoded = batches.encode(
-            Batch(batches.FORMAT, self.digests[-1], b"client", self.slot + 1, 0, puts, deletes, pieces=pieces)
-        )
-        assert self.store.handle(Accept(BALLOT, self.slot + 1, encoded)) == AcceptedAt(self.slot + 1)
-        self.digests.append(batches.digest(encoded))
-
-    def apply(self) -> None:
-        """The last batch is chosen."""
-        position = self.store.handle(Chosen(self.slot, self.digests[-1]))
-        assert isinstance(position, Position)
-        assert position.applied == self.slot
-
-    def position(self) -> Position:
-        position = self.store.handle(GetPosition())
-        assert isinstance(position, Position)
-        return position
-
-    def read(self, *keys: bytes) -> tuple[bytes | None, ...] | Error:
-        reply = self.store.handle(ReadKeys(self.slot, self.digests[-1], keys))
-        assert isinstance(reply, Values | Error)
-        return reply.values if isinstance(reply, Values) else reply
+    def commit(self, *puts: tuple[bytes, bytes], **contents: Any) -> bytes:
+        """With a small piece."""
+        return super().commit(*puts, pieces=(InlinePiece(SEGMENT, 1, ("DFS1",), b"small"),), **contents)
 
     def items(self) -> tuple[tuple[bytes, bytes], ...] | Error:
-        reply = self.store.handle(ReadRange(self.slot, self.digests[-1], b"\0", b"\xff", 10_000))
-        assert isinstance(reply, Items | Error)
+        reply = self.page()
         return reply.items if isinstance(reply, Items) else reply
 
     def spoil(self, statement: str) -> None:
@@ -92,20 +56,16 @@ class Server:
             assert db.execute(statement).rowcount > 0
             db.commit()
 
-    def reopen(self) -> None:
-        """It is killed: it writes nothing any more. Then it starts again."""
-        self.store._writer.close = lambda: None  # type: ignore[method-assign]
-        self.store.close()
-        self.store = NamespaceStore(self.folder, "DFS1")
-
     def scan(self) -> None:
         for _ in self.store.scan().steps():
             pass
 
-    def copy(self, slot: int, *items: tuple[bytes, bytes], read_until: int | None = None) -> Position | Error:
-        assert self.store.handle(BeginCopy(b"copy", slot, self.digests[slot])) == Done()
+    def copy(self, slot: int, *items: tuple[bytes, bytes], digest: bytes | None = None) -> Position | Error:
+        """Give it a copy of the map as of this slot, by default as this log has it."""
+        begin = BeginCopy(b"copy", slot, self.digest_of(slot) if digest is None else digest)
+        assert self.store.handle(begin) == Done()
         assert self.store.handle(CopyItems(b"copy", items)) == Done()
-        reply = self.store.handle(EndCopy(b"copy", len(items), slot if read_until is None else read_until))
+        reply = self.store.handle(EndCopy(b"copy", len(items), slot))
         assert isinstance(reply, Position | Error)
         return reply
 
@@ -118,7 +78,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.commit((b"b", b"?"), (b"c", b"3"))
     server.commit((b"b", b"2"))
     server.commit(deletes=(b"gone", b"never there"))
-    server.apply()
+    server.choose()
     server.commit((b"late", b"x"))
     yield server
     server.store.close()
@@ -135,14 +95,14 @@ ROWS = {
 
 @pytest.mark.parametrize("statement", ROWS.values(), ids=ROWS.keys())
 def test_a_damaged_row_of_the_map_is_never_answered(server: Server, statement: str) -> None:
-    server.apply()
+    server.choose()
     server.spoil(statement)
     reply = server.items()
     assert isinstance(reply, Error)
     assert reply.status == Status.DAMAGED
     assert server.position().wants_copy
     # Where one row is bad others may be missing: nothing of this map is told, also not after a restart.
-    server.reopen()
+    server.kill()
     refused = server.read(b"b")
     assert isinstance(refused, Error)
     assert refused.status == Status.DAMAGED
@@ -160,7 +120,7 @@ def test_a_damaged_map_does_not_keep_the_log_from_going_on(server: Server) -> No
     server.spoil(ROWS["a value"])
     assert isinstance(server.items(), Error)
     server.commit((b"d", b"4"))
-    server.apply()
+    server.choose()
     assert isinstance(server.store.handle(GetBatches(0)), Batches)
     promised = server.store.handle(Promise(Ballot(9, b"client")))
     assert isinstance(promised, Promised)
@@ -170,13 +130,13 @@ def test_a_damaged_map_does_not_keep_the_log_from_going_on(server: Server) -> No
 @pytest.mark.parametrize("checksum", ["1.5", "9e999", "x'01'", "CAST(x'ff' AS TEXT)"])
 def test_a_checksum_that_is_no_number_does_not_keep_the_log_from_going_on(server: Server, checksum: str) -> None:
     """One bit makes a real number of an integer in SQLite's file: the sum would be one too, and the state damaged."""
-    server.apply()
+    server.choose()
     server.spoil(f"UPDATE map SET checksum = {checksum} WHERE key = x'61'")
     server.commit((b"a", b"new"))
-    server.apply()
+    server.choose()
     server.store.flush()
     before = server.position()
-    server.reopen()
+    server.kill()
     assert server.position() == before
     assert server.store.damage.text() == ""
     with pytest.raises(DamagedMapError):
@@ -186,21 +146,20 @@ def test_a_checksum_that_is_no_number_does_not_keep_the_log_from_going_on(server
 @pytest.mark.parametrize("slot", [4, 5, 7])
 def test_a_copy_takes_the_damaged_maps_place(server: Server, slot: int) -> None:
     """Of an earlier slot than the server's own: then its log has the rest. Of the same. Of a later one, as always."""
-    server.apply()  # 5: `late`
+    server.choose()  # 5: `late`
     server.spoil("DELETE FROM map WHERE key = x'62'")
     with pytest.raises(DamageError):
         server.scan()
     server.store.found(DamagedMapError("rows are missing"))
-    server.digests += [b"6" * 32, b"7" * 32] if slot == 7 else []
     as_of_4 = ((b"a", b"1"), (b"b", b"2"), (b"c", b"3"))
     items = as_of_4 if slot == 4 else (*as_of_4, (b"late", b"x"))
-    reply = server.copy(slot, *items)
+    reply = server.copy(slot, *items, digest=b"7" * 32 if slot == 7 else None)
     assert isinstance(reply, Position)
     assert (reply.applied, reply.wants_copy) == (max(slot, 5), False)
     assert server.items() == (*as_of_4, (b"late", b"x"))
     assert server.store.damage.text() == "rows are missing (mended)"
     server.scan()
-    server.reopen()
+    server.kill()
     server.scan()
     assert server.items() == (*as_of_4, (b"late", b"x"))
     assert server.store.small_piece(SEGMENT, 1) is not None
@@ -223,11 +182,11 @@ def test_the_log_is_kept_back_to_the_copy_while_that_goes_on(server: Server, mon
     monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 1)
     server.spoil(ROWS["a value"])
     assert isinstance(server.items(), Error)
-    assert server.store.handle(BeginCopy(b"copy", 2, server.digests[2])) == Done()
+    assert server.store.handle(BeginCopy(b"copy", 2, server.digest_of(2))) == Done()
     for number in range(20):
         assert server.store.handle(CopyItems(b"copy", ((b"copied", b"%d" % number),))) == Done()
         server.commit((b"new", b"%d" % number))
-    server.apply()
+    server.choose()
     position = server.store.handle(EndCopy(b"copy", 1, 2))
     assert isinstance(position, Position)
     assert not position.wants_copy
@@ -237,15 +196,14 @@ def test_the_log_is_kept_back_to_the_copy_while_that_goes_on(server: Server, mon
 def test_a_copy_of_another_history_is_refused(server: Server) -> None:
     server.spoil(ROWS["a value"])
     assert isinstance(server.items(), Error)
-    server.digests[3] = b"another" + bytes(25)
-    reply = server.copy(3, (b"a", b"1"))
+    reply = server.copy(3, (b"a", b"1"), digest=b"another" + bytes(25))
     assert isinstance(reply, Error)
     assert server.position().wants_copy
 
 
 def test_a_sound_map_is_not_replaced_by_an_older_copy(server: Server) -> None:
     assert isinstance(server.copy(2, (b"a", b"old")), Position)
-    server.apply()
+    server.choose()
     assert server.read(b"a", b"b") == (b"1", b"2")
 
 
@@ -269,7 +227,7 @@ def test_a_damaged_batch_is_never_passed_on(server: Server, statement: str, ask:
     reply = server.store.handle(ask)
     assert isinstance(reply, Error)
     assert reply.status == Status.TRIMMED
-    rest = server.store.handle(GetChanges(2, 4, server.digests[4]))
+    rest = server.store.handle(GetChanges(2, 4, server.digest_of(4)))
     assert isinstance(rest, Changes)
     assert [change.slot for change in rest.changes] == [3, 4]
     assert server.store.damage.text() == "the batch at slot 2 of the log was damaged or missing (mended)"
@@ -293,7 +251,7 @@ STATES = {
 @pytest.mark.parametrize("statement", STATES.values(), ids=STATES.keys())
 def test_who_finds_his_memory_damaged_begins_anew(server: Server, statement: str) -> None:
     server.spoil(statement)
-    server.reopen()
+    server.kill()
     position = server.position()
     assert (position.applied, position.promised.round, position.tail_digest) == (0, 0, b"")
     assert not position.wants_copy  # like one with a new disk: it gets the batches, or a copy
@@ -312,7 +270,7 @@ def test_a_state_that_is_damaged_while_the_server_runs_is_written_anew(server: S
     server.store.found(found.value)
     server.scan()
     before = server.position()
-    server.reopen()
+    server.kill()
     assert server.position() == before
     assert server.read(b"a") == (b"1",)
 
@@ -331,14 +289,14 @@ def test_a_state_that_is_damaged_while_the_server_runs_is_written_anew(server: S
 )
 def test_a_damaged_vote_is_forgotten_and_nothing_else(server: Server, statement: str) -> None:
     server.spoil(statement)
-    server.reopen()
+    server.kill()
     position = server.position()
     assert (position.applied, position.promised, position.tail_digest) == (4, BALLOT, b"")
     assert server.store.damage.text() == "the last batch that it had accepted was damaged (mended)"
-    server.digests.pop()
+    server.encoded.pop()
     server.commit((b"late", b"y"))
-    server.apply()
-    server.reopen()
+    server.choose()
+    server.kill()
     assert server.read(b"a", b"late") == (b"1", b"y")
 
 
@@ -364,7 +322,7 @@ def test_a_scan_goes_through_maps_of_several_steps_while_batches_go_on(
     monkeypatch.setattr("dfs_server.store.row_scan.STEP_ROWS", 10)
     monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 2)
     server.commit(*((b"k%03d" % number, b"old") for number in range(100)))
-    server.apply()
+    server.choose()
     server.store.flush()
     steps = 0
     for _ in server.store.scan().steps():
@@ -376,7 +334,7 @@ def test_a_scan_goes_through_maps_of_several_steps_while_batches_go_on(
             (b"n%d" % steps, b"new"),
             deletes=(b"k%03d" % (steps * 3),),
         )
-        server.apply()
+        server.choose()
     assert steps > 10
     server.scan()
 
@@ -384,14 +342,14 @@ def test_a_scan_goes_through_maps_of_several_steps_while_batches_go_on(
 def test_a_scan_notices_a_lost_row_though_batches_go_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfs_server.store.row_scan.STEP_ROWS", 10)
     server.commit(*((b"k%03d" % number, b"old") for number in range(50)))
-    server.apply()
+    server.choose()
     monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 2)
     server.spoil("DELETE FROM map WHERE key = CAST('k030' AS BLOB)")
 
     def walk() -> None:
         for step, _ in enumerate(server.store.scan().steps()):
             server.commit((b"k%03d" % step, b"new"))
-            server.apply()
+            server.choose()
 
     with pytest.raises(DamagedMapError, match="missing"):
         walk()
@@ -401,10 +359,10 @@ def test_a_transaction_that_fails_ends_the_scan_and_leaves_the_sum(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dfs_server.store.row_scan.STEP_ROWS", 1)
-    server.apply()
+    server.choose()
     server.store.flush()
     server.commit((b"a", b"changed behind the walk"))
-    server.apply()
+    server.choose()
     walk = server.store.scan().steps()
     next(walk), next(walk), next(walk)  # the log, a, b
 

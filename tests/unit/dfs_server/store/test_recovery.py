@@ -6,12 +6,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.store_proposer import BALLOT, KillableStore
 
-from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
-from dfs_server.protocol.batches import Batch, InlinePiece
+from dfs_server.protocol.batches import InlinePiece
 from dfs_server.protocol.messages import (
     Accept,
     AcceptedAt,
@@ -25,67 +26,28 @@ from dfs_server.protocol.messages import (
     Error,
     GetBatches,
     GetChanges,
-    GetPosition,
     Items,
     Learn,
     Position,
     Promise,
     Promised,
     ReadKeys,
-    ReadRange,
     Values,
 )
 from dfs_server.protocol.status import Status
 from dfs_server.store import redo_log
 from dfs_server.store.store import NamespaceStore
 
-BALLOT = Ballot(3, b"client01")
 
+class Server(KillableStore):
+    """With a redo log that can be spoilt. Each batch has a piece of a segment of its own."""
 
-class Server:
-    """A store that can be killed, and a proposer that is always right."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = NamespaceStore(folder, "DFS1")
-        self.encoded: list[bytes] = []
-
-    @property
-    def slot(self) -> int:
-        return len(self.encoded)
-
-    @property
-    def digest(self) -> bytes:
-        return batches.digest(self.encoded[-1]) if self.encoded else b""
-
-    def batch(self, **contents: object) -> bytes:
-        """The next one: it has a piece of a segment of its own."""
+    def batch(self, **contents: Any) -> bytes:
         slot = self.slot + 1
-        pieces = (InlinePiece(segment(slot), 1, ("DFS1",), b"piece %d" % slot),)
-        encoded = batches.encode(
-            Batch(batches.FORMAT, self.digest, b"client01", slot, 0, pieces=pieces, **contents)  # type: ignore[arg-type]
-        )
-        self.encoded.append(encoded)
-        return encoded
-
-    def commit(self, *puts: tuple[bytes, bytes], ballot: Ballot = BALLOT, **contents: object) -> None:
-        encoded = self.batch(puts=puts, **contents)
-        assert self.store.handle(Accept(ballot, self.slot, encoded)) == AcceptedAt(self.slot)
-
-    def kill(self) -> None:
-        """It writes nothing any more, and starts again."""
-        self.store._writer.close = lambda: None  # type: ignore[method-assign]
-        self.store.close()
-        self.store = NamespaceStore(self.folder, "DFS1")
-
-    def position(self) -> Position:
-        position = self.store.handle(GetPosition())
-        assert isinstance(position, Position)
-        return position
+        return super().batch(pieces=(InlinePiece(segment(slot), 1, ("DFS1",), b"piece %d" % slot),), **contents)
 
     def map(self) -> dict[bytes, bytes] | Error:
-        reply = self.store.handle(ReadRange(self.slot, self.digest, b"\0", b"\xff", 10_000))
-        assert isinstance(reply, Items | Error)
+        reply = self.page()
         return dict(reply.items) if isinstance(reply, Items) else reply
 
     def spoil_record(self, number: int) -> None:
@@ -176,7 +138,7 @@ def test_stopped_in_good_order_it_leaves_all_in_one_file(server: Server) -> None
     assert (server.folder / redo_log.FILE_NAME).exists()
     server.store.close()
     assert not (server.folder / redo_log.FILE_NAME).exists()
-    server.store = NamespaceStore(server.folder, "DFS1")
+    server.restart()
     assert server.position().tail_digest == server.digest
     assert server.map() == {b"a": b"2"}
 
@@ -381,7 +343,7 @@ def test_a_file_of_sqlite_that_is_older_than_the_redo_log_is_not_believed(server
         server.commit((b"a", b"2"))
         server.store._writer._flush()
     server.commit((b"a", b"3"), ballot=Ballot(8, b"client01"))
-    server.store._writer.close = lambda: None  # type: ignore[method-assign]
+    server.stop_writing()
     server.store.close()
     (server.folder / "namespace.db").write_bytes(older)
     server.store = NamespaceStore(server.folder, "DFS1")

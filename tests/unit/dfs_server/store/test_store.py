@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.store_proposer import AUTHOR, BALLOT, StoreProposer
 
 from dfs_server.protocol import batches, messages
 from dfs_server.protocol.ballots import Ballot
@@ -48,31 +49,7 @@ from dfs_server.store.log_table import KEEP_BATCHES, TRIM_STEP
 from dfs_server.store.reader import VALUES_BYTES
 from dfs_server.store.store import NamespaceStore
 
-BALLOT = Ballot(1, b"client")
 SEGMENT = b"s" * 16
-
-
-class Writer:
-    """A proposer that is always right: appends batches to one store."""
-
-    def __init__(self, store: NamespaceStore) -> None:
-        self.store = store
-        self.slot = 0
-        self.digest = b""
-        self.encoded: list[bytes] = []
-
-    def commit(self, **contents: object) -> bytes:
-        batch = Batch(batches.FORMAT, self.digest, b"client", self.slot + 1, 0, **contents)  # type: ignore[arg-type]
-        encoded = batches.encode(batch)
-        assert self.store.handle(Accept(BALLOT, self.slot + 1, encoded)) == AcceptedAt(self.slot + 1)
-        self.slot, self.digest = self.slot + 1, batches.digest(encoded)
-        self.encoded.append(encoded)
-        return encoded
-
-    def read(self, *keys: bytes) -> tuple[bytes | None, ...]:
-        reply = self.store.handle(ReadKeys(self.slot, self.digest, keys))
-        assert isinstance(reply, Values), reply
-        return reply.values
 
 
 class Clock:
@@ -100,38 +77,38 @@ def reopened(store: NamespaceStore, tmp_path: Path) -> NamespaceStore:
 
 
 def test_vows_survive_reopening(store: NamespaceStore, tmp_path: Path) -> None:
-    writer = Writer(store)
-    writer.commit(puts=((b"k", b"1"),))
-    last = writer.commit(puts=((b"k", b"2"),))
-    store.handle(Promise(Ballot(9, b"client")))
+    writer = StoreProposer(store)
+    writer.commit((b"k", b"1"))
+    last = writer.commit((b"k", b"2"))
+    store.handle(Promise(Ballot(9, AUTHOR)))
     again = reopened(store, tmp_path)
-    reply = again.handle(Promise(Ballot(10, b"client")))
+    reply = again.handle(Promise(Ballot(10, AUTHOR)))
     assert isinstance(reply, Promised)
     assert reply.applied == 1
     assert reply.tail is not None
     assert reply.tail.batch == last
-    assert again.handle(Accept(Ballot(9, b"client"), 2, last)) == Refused(Ballot(10, b"client"))
+    assert again.handle(Accept(Ballot(9, AUTHOR), 2, last)) == Refused(Ballot(10, AUTHOR))
     again.close()
 
 
 def test_the_reader_says_what_is_chosen(store: NamespaceStore) -> None:
-    writer = Writer(store)
-    writer.commit(puts=((b"k", b"1"),))
+    writer = StoreProposer(store)
+    writer.commit((b"k", b"1"))
     assert store.handle(ReadKeys(1, b"?" * 32, (b"k",))) == Behind(0)
     assert writer.read(b"k", b"none") == (b"1", None)
 
 
 def test_puts_and_deletes(store: NamespaceStore) -> None:
-    writer = Writer(store)
-    writer.commit(puts=((b"a", b"1"), (b"b", b"2"), (b"c", b"3")))
-    writer.commit(puts=((b"a", b"4"),), deletes=(b"b", b"never"))
+    writer = StoreProposer(store)
+    writer.commit((b"a", b"1"), (b"b", b"2"), (b"c", b"3"))
+    writer.commit((b"a", b"4"), deletes=(b"b", b"never"))
     assert writer.read(b"a", b"b", b"c") == (b"4", None, b"3")
 
 
 def test_ranges_come_in_order_and_in_pages(store: NamespaceStore) -> None:
-    writer = Writer(store)
+    writer = StoreProposer(store)
     keys = [b"d/%03d" % n for n in range(10)]
-    writer.commit(puts=tuple((key, key) for key in reversed(keys)))
+    writer.commit(*((key, key) for key in reversed(keys)))
     page = store.handle(ReadRange(1, writer.digest, b"d/", b"d0", 4))
     assert isinstance(page, Items)
     assert [key for key, _ in page.items] == keys[:4]
@@ -143,8 +120,8 @@ def test_ranges_come_in_order_and_in_pages(store: NamespaceStore) -> None:
 
 
 def test_values_that_are_more_than_fits_are_not_gathered(store: NamespaceStore) -> None:
-    writer = Writer(store)
-    writer.commit(puts=((b"large", bytes(1_000_000)), (b"small", b"x")))
+    writer = StoreProposer(store)
+    writer.commit((b"large", bytes(1_000_000)), (b"small", b"x"))
     assert writer.read(*[b"large"] * 4, b"small")[-1] == b"x"
     refused = store.handle(ReadKeys(writer.slot, writer.digest, (b"large",) * 1000))
     assert isinstance(refused, Error)
@@ -153,9 +130,9 @@ def test_values_that_are_more_than_fits_are_not_gathered(store: NamespaceStore) 
 
 def test_what_is_not_refused_fits_in_a_frame(store: NamespaceStore) -> None:
     """However many values it is that are as much as may be read at once."""
-    writer = Writer(store)
+    writer = StoreProposer(store)
     size = VALUES_BYTES // MAX_AT_ONCE
-    writer.commit(puts=((b"k", bytes(size)), (b"rest", bytes(VALUES_BYTES % MAX_AT_ONCE + size))))
+    writer.commit((b"k", bytes(size)), (b"rest", bytes(VALUES_BYTES % MAX_AT_ONCE + size)))
     reply = store.handle(ReadKeys(writer.slot, writer.digest, (b"k",) * (MAX_AT_ONCE - 1) + (b"rest",)))
     assert isinstance(reply, Values)
     assert sum(len(value or b"") for value in reply.values) == VALUES_BYTES
@@ -163,7 +140,7 @@ def test_what_is_not_refused_fits_in_a_frame(store: NamespaceStore) -> None:
 
 
 def test_small_pieces_are_kept_where_they_are_at_home(store: NamespaceStore) -> None:
-    writer = Writer(store)
+    writer = StoreProposer(store)
     pieces = (
         InlinePiece(SEGMENT, 1, ("DFS1", "DFS4"), b"one"),
         InlinePiece(SEGMENT, 2, ("DFS2", "DFS3"), b"two"),
@@ -180,7 +157,7 @@ def test_small_pieces_are_kept_where_they_are_at_home(store: NamespaceStore) -> 
 
 
 def test_totals_of_small_pieces_go_with_what_comes_and_goes(store: NamespaceStore, tmp_path: Path) -> None:
-    writer = Writer(store)
+    writer = StoreProposer(store)
     one = InlinePiece(SEGMENT, 1, ("DFS1",), b"one")
     other = InlinePiece(b"t" * 16, 2, ("DFS1",), b"other")
     for contents in ({"pieces": (one,)}, {"pieces": (one, other)}, {}):  # one comes twice; the last is not applied
@@ -194,7 +171,7 @@ def test_totals_of_small_pieces_go_with_what_comes_and_goes(store: NamespaceStor
 
 
 def test_dropped_segments_wait_for_their_grace_period(store: NamespaceStore, clock: Clock) -> None:
-    writer = Writer(store)
+    writer = StoreProposer(store)
     writer.commit(pieces=(InlinePiece(SEGMENT, 1, ("DFS1",), b"one"),))
     writer.commit(drops=(SEGMENT,))
     store.handle(Chosen(2, writer.digest))
@@ -209,8 +186,8 @@ def test_dropped_segments_wait_for_their_grace_period(store: NamespaceStore, clo
 
 
 def test_changes_name_keys_without_values(store: NamespaceStore) -> None:
-    writer = Writer(store)
-    writer.commit(puts=((b"a", b"1"),))
+    writer = StoreProposer(store)
+    writer.commit((b"a", b"1"))
     writer.commit(deletes=(b"a",))
     reply = store.handle(GetChanges(1, 2, writer.digest))
     assert isinstance(reply, Changes)
@@ -218,9 +195,9 @@ def test_changes_name_keys_without_values(store: NamespaceStore) -> None:
 
 
 def test_a_server_that_missed_batches_learns_them(store: NamespaceStore, tmp_path: Path) -> None:
-    writer = Writer(store)
+    writer = StoreProposer(store)
     for n in range(5):
-        writer.commit(puts=((b"k%d" % n, b"v"),))
+        writer.commit((b"k%d" % n, b"v"))
     store.handle(Chosen(5, writer.digest))
     behind = NamespaceStore(tmp_path / "behind", "DFS2")
     got = store.handle(GetBatches(0))
@@ -233,9 +210,9 @@ def test_a_server_that_missed_batches_learns_them(store: NamespaceStore, tmp_pat
 
 
 def test_a_copy_replaces_the_map_and_is_not_read_before_it_is_right(store: NamespaceStore, tmp_path: Path) -> None:
-    writer = Writer(store)
+    writer = StoreProposer(store)
     for n in range(4):
-        writer.commit(puts=((b"k", b"%d" % n),))
+        writer.commit((b"k", b"%d" % n))
     store.handle(Chosen(4, writer.digest))
     second = batches.digest(writer.encoded[1])
     copy = NamespaceStore(tmp_path / "copy", "DFS2")
@@ -292,9 +269,9 @@ def test_a_trimmed_log_says_so(store: NamespaceStore, monkeypatch: pytest.Monkey
     monkeypatch.setattr("dfs_server.store.log_table.KEEP_BATCHES", 20)
     monkeypatch.setattr("dfs_server.store.log_table.TRIM_STEP", 5)
     monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 4)
-    writer = Writer(store)
+    writer = StoreProposer(store)
     for _ in range(40):
-        writer.commit(puts=((b"k", b"v"),))
+        writer.commit((b"k", b"v"))
     for request in (GetBatches(0), GetChanges(0, writer.slot, writer.digest)):
         reply = store.handle(request)
         assert isinstance(reply, Error)
@@ -314,11 +291,11 @@ def test_who_reads_the_map_as_of_a_slot_holds_the_log_and_who_reads_it_as_it_is_
     monkeypatch.setattr("dfs_server.store.log_table.KEEP_BATCHES", 5)
     monkeypatch.setattr("dfs_server.store.log_table.TRIM_STEP", 2)
     monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 2)
-    writer = Writer(store)
-    writer.commit(puts=((b"k", b"v"),))
+    writer = StoreProposer(store)
+    writer.commit((b"k", b"v"))
     first = writer.digest
     for _ in range(20):
-        writer.commit(puts=((b"k", b"v"),))
+        writer.commit((b"k", b"v"))
         assert isinstance(store.handle(ReadRange(slot, first if slot else b"", b"\0", b"\xff", 9)), Items)
     assert isinstance(store.handle(GetBatches(1)), Batches) == is_kept
 
@@ -331,12 +308,12 @@ def test_on_a_full_disk_the_log_is_short_and_its_room_is_used_again(
     monkeypatch.setattr("dfs_server.store.redo_log.MAX_BYTES", 40_000)
     tight = False
     with closing(NamespaceStore(tmp_path, "DFS1", is_tight=lambda: tight)) as store:
-        writer = Writer(store)
+        writer = StoreProposer(store)
 
         def sizes(count: int) -> tuple[int, int]:
             """(bytes of the log, pages of the file) after so many more batches."""
             for _ in range(count):
-                writer.commit(puts=((b"k", bytes(20_000)),))
+                writer.commit((b"k", bytes(20_000)))
             db = store._database.writer
             (log_bytes,) = db.execute("SELECT sum(length(batch)) FROM log").fetchone()
             return log_bytes, db.execute("PRAGMA page_count").fetchone()[0]
@@ -361,9 +338,9 @@ def test_not_a_batch_is_an_error_and_changes_nothing(store: NamespaceStore) -> N
 
 def test_a_flush_that_fails_changes_nothing(store: NamespaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 1)
-    writer = Writer(store)
-    writer.commit(puts=((b"k", b"1"),))
-    writer.commit(puts=((b"k", bytes(1_000_000)),))
+    writer = StoreProposer(store)
+    writer.commit((b"k", b"1"))
+    writer.commit((b"k", bytes(1_000_000)))
     before = store.handle(GetPosition())
     (pages,) = store._database.writer.execute("PRAGMA page_count").fetchone()
     store._database.writer.execute(f"PRAGMA max_page_count = {pages}")
@@ -389,7 +366,7 @@ def test_another_format_is_refused(store: NamespaceStore, tmp_path: Path) -> Non
 def test_a_copied_folder_is_refused_and_left_as_it_is(tmp_path: Path, place: str) -> None:
     original = tmp_path / "DFS1" / "alice"
     with closing(NamespaceStore(original, "DFS1")) as store:
-        Writer(store).commit(puts=((b"k", b"1"),))
+        StoreProposer(store).commit((b"k", b"1"))
     copy = tmp_path / place
     shutil.copytree(original, copy)
     for _ in range(2):
