@@ -34,10 +34,9 @@ from dfsfuse.upkeep.map_reader import MapReader
 from dfsfuse.upkeep.recovery.manifest import Namespace, Server
 from dfsfuse.upkeep.sweep.background import BackgroundSweep
 from dfsfuse.vfs.health.incomplete import Policy
-from dfsfuse.vfs.locks.locking import LIFETIME_S
 from dfsfuse.vfs.open.orphan_keeper import GRACE_S
+from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import Vfs
-from dfsfuse.vfs.write.background_saving import SAVE_AFTER_S
 
 
 @dataclass
@@ -78,55 +77,41 @@ class Session:
         self.close()
 
 
-def open_session(
-    config: ClientConfig,
-    *,
-    durability: str = "close",
-    cache_bytes: int = DEFAULT_CACHE_BYTES,
-    answer_early: bool = False,
-    save_after_s: float | None = None,
-    lock_lifetime_s: float = LIFETIME_S,
-    atime: str = "noatime",
-    diratime: bool = True,
-    incomplete: Policy = Policy.MARK,
-    removal_grace_s: float = 0.0,
-    repair: bool = False,
-    heal_mb_s: float = 0.0,
-    sweep: bool = False,
-    wait_for_all: bool = False,
-    wait_s: float = 0.0,
-) -> Session:
-    """Connect and open the namespace of the config's user.
-
-    `answer_early`: while this client is the only writer, answer changes of names and attributes before they are durable
-    (for a mount, which offers fsync() to programs that need durability). `atime`, `diratime`: how reading affects
-    access times.
-
-    `incomplete`: how files that cannot be assembled are shown. With `REFUSE`, a state that may not be the newest one is
-    not shown either.
-
-    `save_after_s`: save written data when it is this old, even if its file stays open (for a mount).
-
-    `removal_grace_s`: how long removed files are kept, so that other mounts can say that they have them open.
-
-    `repair`: bring servers' logs up to date in the background (for a mount).
-
-    `heal_mb_s`: recreate missing copies in the background, at no more than this many megabytes a second; 0: do not.
-
-    `wait_s`: how long answered changes are kept while too few servers answer.
-
-    `wait_for_all`: wait for servers that may be about to start (`Cluster.connect`).
-
-    `sweep`: sweep in the background what dead clients left, once a day (for a mount).
+def open_session(config: ClientConfig) -> Session:
+    """Connect and open the namespace of the config's user, for a command.
 
     Raises `AuthenticationError`, `WrongServerError` or `UnavailableError`; then nothing was done on any server.
     """
+    return _open(config, MountSettings(), None)
+
+
+def open_for_mount(config: ClientConfig, options: MountOptions) -> Session:
+    """Open a session (`open_session`) for a mount with these options.
+
+    Changes of names and attributes are answered before they are durable while this client is the only writer (fsync()
+    is there for programs that need more), and the mount repairs, heals and sweeps in the background. With
+    `Policy.REFUSE`, a state that may not be the newest one is not shown.
+    """
+    settings = MountSettings(
+        durability=options.durability,
+        save_after_s=options.commit_s,
+        lock_lifetime_s=options.lock_timeout_s,
+        atime=options.atime,
+        diratime=options.diratime,
+        incomplete=options.policy,
+        removal_grace_s=GRACE_S,
+    )
+    return _open(config, settings, options)
+
+
+def _open(config: ClientConfig, settings: MountSettings, mount: MountOptions | None) -> Session:
+    """`mount`: the options, if it is for one."""
     with contextlib.ExitStack() as opened:
         cluster = Cluster(config.servers, config.credentials)
         opened.callback(cluster.close)
-        _connect(cluster, config, wait_for_all=wait_for_all)
+        _connect(cluster, config, wait_for_all=mount is not None)
         log = QuorumLog(cluster)
-        if repair:
+        if mount:
             repairer = Repairer(cluster, lambda: log.known)
             log.on_lag = repairer.wake
             opened.enter_context(repairer)
@@ -134,38 +119,31 @@ def open_session(
         def is_newest(view: View, servers: frozenset[int]) -> bool:
             return members.have_forgotten_nothing(view, cluster.identities(), servers)
 
-        store = LogMap(log, keys.family_of, is_newest=is_newest if incomplete is Policy.REFUSE else None, wait_s=wait_s)
+        store = LogMap(
+            log,
+            keys.family_of,
+            is_newest=is_newest if settings.incomplete is Policy.REFUSE else None,
+            wait_s=mount.wait_s if mount else 0.0,
+        )
         opened.callback(store.close)
-        if answer_early:
+        if mount:
             store.start()
         register = ServerRegister(store, cluster)
         register.open()
         register.start()
         opened.callback(register.close)
-        segments = SegmentStore(cluster, cache_bytes=cache_bytes)
+        segments = SegmentStore(cluster, cache_bytes=mount.cache_bytes if mount else DEFAULT_CACHE_BYTES)
         opened.callback(segments.close)
         vfs = Vfs(
-            store,
-            segments,
-            servers=cluster.names,
-            usable=cluster.usable,
-            room=RoomGauge(cluster),
-            durability=durability,
-            save_after_s=SAVE_AFTER_S if save_after_s is None else save_after_s,
-            lock_lifetime_s=lock_lifetime_s,
-            atime=atime,
-            diratime=diratime,
-            incomplete=incomplete,
-            removal_grace_s=removal_grace_s,
+            store, segments, servers=cluster.names, settings=settings, usable=cluster.usable, room=RoomGauge(cluster)
         )
         store.on_change = vfs.changed_elsewhere
-        if save_after_s is not None:
+        if mount:
             vfs.background_saver.start()
-        if removal_grace_s:
             vfs.orphan_keeper.start()
         opened.callback(vfs.close)
-        if heal_mb_s:
-            healer = background_healer(cluster, store, heal_mb_s)
+        if mount and mount.heal_mb_s and not mount.read_only:
+            healer = background_healer(cluster, store, mount.heal_mb_s)
             segments.on_bad_piece = healer.found_bad
             opened.callback(healer.close)
             healer.start()
@@ -174,32 +152,11 @@ def open_session(
             segments.on_bad_piece = noter.found_bad
             opened.callback(noter.close)
             noter.start()
-        if sweep:
+        if mount and not mount.read_only:
             sweeper = BackgroundSweep(cluster, MapReader(QuorumLog(cluster)), store, vfs.save_long_unsaved, log.client)
             opened.callback(sweeper.close)
             sweeper.start()
         return Session(vfs, cluster, log, store, segments, config.credentials.username, opened.pop_all())
-
-
-def open_for_mount(config: ClientConfig, options: MountOptions) -> Session:
-    """Open a session (`open_session`) for a mount with these options."""
-    return open_session(
-        config,
-        durability=options.durability,
-        cache_bytes=options.cache_bytes,
-        answer_early=True,
-        save_after_s=options.commit_s,
-        lock_lifetime_s=options.lock_timeout_s,
-        atime=options.atime,
-        diratime=options.diratime,
-        incomplete=options.policy,
-        removal_grace_s=GRACE_S,
-        repair=True,
-        heal_mb_s=0.0 if options.read_only else options.heal_mb_s,
-        sweep=not options.read_only,
-        wait_for_all=True,
-        wait_s=options.wait_s,
-    )
 
 
 def _connect(cluster: Cluster, config: ClientConfig, *, wait_for_all: bool) -> None:

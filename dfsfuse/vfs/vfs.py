@@ -39,8 +39,8 @@ from dfsfuse.vfs import file_clock
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space, space_of
 from dfsfuse.vfs.context import Context, Segments, log
 from dfsfuse.vfs.health.health import Health, health_of_many
-from dfsfuse.vfs.health.incomplete import Incomplete, Policy
-from dfsfuse.vfs.locks.locking import LIFETIME_S, Locking
+from dfsfuse.vfs.health.incomplete import Incomplete
+from dfsfuse.vfs.locks.locking import Locking
 from dfsfuse.vfs.names.changed import Changed, changes_of
 from dfsfuse.vfs.names.folder_handles import Folders
 from dfsfuse.vfs.names.names_seen import NamesSeen
@@ -54,7 +54,8 @@ from dfsfuse.vfs.open.open_file import OpenFile
 from dfsfuse.vfs.open.open_files import OpenFiles
 from dfsfuse.vfs.open.orphan_keeper import OrphanKeeper
 from dfsfuse.vfs.read.access_times import AccessTimes
-from dfsfuse.vfs.write.background_saving import SAVE_AFTER_S, BackgroundSaver
+from dfsfuse.vfs.settings import MountSettings
+from dfsfuse.vfs.write.background_saving import BackgroundSaver
 from dfsfuse.vfs.write.budget import Budget
 from dfsfuse.vfs.write.compaction import Compactor
 from dfsfuse.vfs.write.ending import Ending
@@ -66,18 +67,16 @@ from dfsfuse.vfs.write.writing import Writer
 
 __all__ = ["AttributeChanges", "Attributes", "DirectoryEntry", "Room", "Space", "Vfs"]
 
-DIRTY_LIMIT_BYTES: Final = 64 * 1024 * 1024
+DEFAULTS: Final = MountSettings()
 UNKNOWN_ROOM_BYTES: Final = 2**43
 """What statfs says when nobody knows: programs that look before they write should try."""
-DURABILITIES: Final = ("close", "fsync")
 
 
 class Vfs:
     """One mount of one namespace.
 
-    `usable` says which of the `servers` (id -> name) are believed to answer; `room` how much room there is; `atime` is
-    a rule of access_times.py; `incomplete` what is shown of files that cannot be assembled. `background`, `uploads`
-    and `compaction` replace the threads, for tests; they are shut down by `close` all the same.
+    `usable` says which of the `servers` (id -> name) are believed to answer; `room` how much room there is.
+    `background`, `uploads` and `compaction` replace the threads, for tests; they are shut down by `close` all the same.
     """
 
     def __init__(
@@ -86,26 +85,16 @@ class Vfs:
         segments: Segments,
         *,
         servers: Mapping[int, str],
+        settings: MountSettings = DEFAULTS,
         usable: Callable[[], frozenset[int]] | None = None,
         room: Callable[[], Room] | None = None,
         clock: Callable[[], int] = file_clock.now_ns,
         monotonic: Callable[[], float] = time.monotonic,
-        durability: str = "close",
-        save_after_s: float = SAVE_AFTER_S,
-        max_age_s: float = 0.5,
-        dirty_limit_bytes: int = DIRTY_LIMIT_BYTES,
-        lock_lifetime_s: float = LIFETIME_S,
-        atime: str = "noatime",
-        diratime: bool = True,
-        incomplete: Policy = Policy.MARK,
-        removal_grace_s: float = 0.0,
         client: bytes | None = None,
         background: Executor | None = None,
         uploads: Executor | None = None,
         compaction: Executor | None = None,
     ) -> None:
-        if durability not in DURABILITIES:
-            raise ValueError(f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}")
         everyone = frozenset(servers)
         self._context = context = Context(
             store=store,
@@ -115,33 +104,33 @@ class Vfs:
             usable=usable or (lambda: everyone),
             clock=clock,
             monotonic=monotonic,
-            max_age_s=max_age_s,
-            wait_for_close=durability == "close",
+            max_age_s=settings.max_age_s,
+            wait_for_close=settings.durability == "close",
             client=client or os.urandom(8),
-            grace_s=removal_grace_s,
+            grace_s=settings.removal_grace_s,
             background=background or ThreadPoolExecutor(1, thread_name_prefix="vfs-background"),
             uploads=uploads or ThreadPoolExecutor(2, thread_name_prefix="vfs-upload"),
         )
         self.on_change: Callable[[list[Changed] | None], None] = lambda _: None
         """Called with what another mount has changed (None: perhaps everything). It must not wait for anything."""
         self._room = room or (lambda: Room(UNKNOWN_ROOM_BYTES, UNKNOWN_ROOM_BYTES))
-        self._uploads = Uploads(context, Budget(dirty_limit_bytes, monotonic))
+        self._uploads = Uploads(context, Budget(settings.dirty_limit_bytes, monotonic))
         self._table = table = OpenFiles(self._closed, self._is_unneeded)
         self._reaper = Reaper(context, table)
         self.orphan_keeper = OrphanKeeper(context, table, self._reaper)
         self._compactor = Compactor(context, compaction or ThreadPoolExecutor(1, thread_name_prefix="vfs-compaction"))
         saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
-        self.background_saver = BackgroundSaver(context, table, saver, save_after_s=save_after_s)
+        self.background_saver = BackgroundSaver(context, table, saver, save_after_s=settings.save_after_s)
         writer = Writer(context, saver, self.background_saver, self._uploads)
-        self._incomplete = Incomplete(context, incomplete)
-        self._access_times = times = AccessTimes(context, atime, folders=diratime)
+        self._incomplete = Incomplete(context, settings.incomplete)
+        self._access_times = times = AccessTimes(context, settings.atime, folders=settings.diratime)
         changer = Changer(context, saver, self._uploads, self._reaper, self._compactor)
         holes = Holes(context, saver, self._compactor)
         self._files = Files(
             context, table, saver, writer, self.background_saver, changer, holes, times, self._incomplete
         )
         self._files.on_nameless = self.orphan_keeper.opened
-        self.locks = Locking(store, self._files.save_inode, lifetime_s=lock_lifetime_s)
+        self.locks = Locking(store, self._files.save_inode, lifetime_s=settings.lock_lifetime_s)
         self._tree = Tree(context, table, self._incomplete, times)
         self._folders = Folders(context, self._incomplete, times)
         self._extended = Extended(context)

@@ -20,6 +20,7 @@ from dfsfuse.log.repairer import Repairer
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.records import keys
 from dfsfuse.net.cluster import Cluster
+from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import Room, Vfs
 
 
@@ -42,7 +43,14 @@ def memory_vfs() -> Iterator[Vfs]:
         room = partial(Room, 1 << 40, 1 << 39)
         segments = SegmentStore(cluster, clock=grid.clock)
         opened.callback(segments.close)
-        vfs = Vfs(store, segments, servers=cluster.names, usable=cluster.usable, room=room, atime="relatime")
+        vfs = Vfs(
+            store,
+            segments,
+            servers=cluster.names,
+            usable=cluster.usable,
+            room=room,
+            settings=MountSettings(atime="relatime"),
+        )
         opened.callback(vfs.close)
         yield vfs
 
@@ -61,6 +69,8 @@ def served_vfs(config: Path, *, max_age_s: float = 0.5) -> Iterator[Vfs]:
         opened.callback(store.close)
         segments = SegmentStore(cluster)
         opened.callback(segments.close)
-        vfs = Vfs(store, segments, servers=cluster.names, usable=cluster.usable, max_age_s=max_age_s)
+        vfs = Vfs(
+            store, segments, servers=cluster.names, usable=cluster.usable, settings=MountSettings(max_age_s=max_age_s)
+        )
         opened.callback(vfs.close)
         yield vfs

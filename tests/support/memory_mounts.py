@@ -19,6 +19,7 @@ from dfsfuse.data.extents import Region
 from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.records import keys
 from dfsfuse.vfs.health.incomplete import Policy
+from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import Vfs
 
 ROOT = 1
@@ -63,15 +64,17 @@ class MemoryMounts:
             usable=self.segments.usable,
             clock=self.clock,
             monotonic=lambda: self.now_s,
-            durability=durability,
-            dirty_limit_bytes=dirty_limit_bytes,
+            settings=MountSettings(
+                durability=durability,
+                dirty_limit_bytes=dirty_limit_bytes,
+                atime=atime,
+                diratime=diratime,
+                incomplete=incomplete,
+                removal_grace_s=grace_s,
+            ),
             background=background or Immediate(),
             uploads=uploads or Immediate(),
             compaction=compaction or Immediate(),
-            atime=atime,
-            diratime=diratime,
-            incomplete=incomplete,
-            removal_grace_s=grace_s,
             client=b"mount %d" % next(self._clients),
         )
 

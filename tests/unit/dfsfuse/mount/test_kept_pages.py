@@ -24,6 +24,7 @@ from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.records import keys
+from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import Vfs
 
 ROOT = 1
@@ -112,7 +113,14 @@ class TwoKernels:
         for client in (b"one.....", b"other..."):
             clock = self.cluster.grid.clock
             store = LogMap(log_of(self.cluster, client), keys.family_of, clock)
-            vfs = Vfs(store, segments, servers=NAMES, usable=segments.usable, monotonic=clock, atime=atime)
+            vfs = Vfs(
+                store,
+                segments,
+                servers=NAMES,
+                usable=segments.usable,
+                monotonic=clock,
+                settings=MountSettings(atime=atime),
+            )
             store.on_change = vfs.changed_elsewhere
             fuse = KernelOperations(vfs)
             fuse.caches = KernelCaches(vfs.look_for_changes, Deaf(), 1.0, clock, 0.0)

@@ -6,18 +6,18 @@ import os
 
 import pytest
 from support.executors import Immediate
-from support.memory_map import MemoryMap
 from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts
-from support.memory_segments import NAMES, MemorySegments
+from support.memory_segments import NAMES
 
 from dfsfuse.errors import ReadOnlyError
 from dfsfuse.vfs.attributes import space_of
+from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import Room, Vfs
 
 
 def test_unknown_durability_is_refused() -> None:
     with pytest.raises(ValueError, match="close, fsync"):
-        Vfs(MemoryMap(), MemorySegments(), servers=NAMES, durability="never")
+        MountSettings(durability="never")
 
 
 def test_room_comes_from_who_knows(mounts: MemoryMounts) -> None:
@@ -48,7 +48,12 @@ def test_closing_tells_what_could_not_be_saved_and_ends_all_the_same(mounts: Mem
 
 
 def test_real_threads_do_the_same(mounts: MemoryMounts) -> None:
-    vfs = Vfs(mounts.map, mounts.segments, servers=NAMES, durability="fsync", dirty_limit_bytes=10 << 20)
+    vfs = Vfs(
+        mounts.map,
+        mounts.segments,
+        servers=NAMES,
+        settings=MountSettings(durability="fsync", dirty_limit_bytes=10 << 20),
+    )
     data = os.urandom(30 << 20)
     attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
     for offset in range(0, len(data), 1 << 20):

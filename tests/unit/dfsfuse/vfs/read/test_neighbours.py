@@ -13,6 +13,7 @@ from dfsfuse.errors import UnavailableError
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.records import keys
 from dfsfuse.vfs.read.neighbours import BLOCK_INODES, REMEMBERED, Neighbours
+from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import Vfs
 
 N = BLOCK_INODES
@@ -61,7 +62,12 @@ def test_a_folder_of_small_files_is_read_with_few_requests(mounts: MemoryMounts,
     writer = mounts.mount()
     inos = [write_file(writer, b"%03d" % number, b"%d" % number * 1000) for number in range(3 * N)]
     log.shared.map.update(mounts.map.items)
-    vfs = Vfs(LogMap(log, keys.family_of, log.clock, log.clock.sleep), mounts.segments, servers=NAMES, max_age_s=1e9)
+    vfs = Vfs(
+        LogMap(log, keys.family_of, log.clock, log.clock.sleep),
+        mounts.segments,
+        servers=NAMES,
+        settings=MountSettings(max_age_s=1e9),
+    )
     log.asked.clear()
     for number in range(3 * N):
         handle = vfs.open(vfs.lookup(ROOT, b"%03d" % number).ino, os.O_RDONLY)
@@ -91,7 +97,12 @@ def test_who_knows_a_file_reads_it_though_nothing_can_be_learnt_of_its_neighbour
     writer = mounts.mount()
     inos = [write_file(writer, b"%d" % number, b"data") for number in range(3)]
     log.shared.map.update(mounts.map.items)
-    vfs = Vfs(LogMap(log, keys.family_of, log.clock, log.clock.sleep), mounts.segments, servers=NAMES, max_age_s=1e9)
+    vfs = Vfs(
+        LogMap(log, keys.family_of, log.clock, log.clock.sleep),
+        mounts.segments,
+        servers=NAMES,
+        settings=MountSettings(max_age_s=1e9),
+    )
     one, two = (vfs.open(ino, os.O_RDONLY) for ino in inos[:2])
     assert [vfs.read(handle, 1, 10) for handle in (one, two)] == [b"ata"] * 2
     assert vfs.read(one, 0, 10) == b"data"

@@ -21,6 +21,7 @@ from dfsfuse.data.runs import SURPLUS_MAX
 from dfsfuse.errors import MaybeDoneError, UnavailableError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.vfs.open.open_file import OpenFile
+from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
 DEADLINE_S = 30
@@ -383,7 +384,7 @@ def in_log(log_cluster: LogCluster) -> Vfs:
         servers=NAMES,
         usable=segments.usable,
         monotonic=clock,
-        durability="fsync",
+        settings=MountSettings(durability="fsync"),
         background=Held(),
     )
 
