@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import pytest
 from support.executors import Held
@@ -370,6 +371,10 @@ def test_who_closes_does_not_ask_without_a_pause_for_a_file_that_is_being_saved(
     assert read_file(mounts.mount(), b"f") == b"data"
 
 
+SHARE: Final = 20
+"""At least so many files to a batch: it may be ten times as many, depending on when the log's thread has its turn."""
+
+
 @pytest.fixture
 def in_log(log_cluster: LogCluster) -> Vfs:
     """A mount with a real log, under the lease of which changes share batches."""
@@ -396,7 +401,7 @@ def test_many_small_files_share_a_few_batches(in_log: Vfs, log_cluster: LogClust
     in_log._context.store.flush()
     before = max(log_cluster.applied())
     in_log.background_saver.save_due()
-    assert max(log_cluster.applied()) - before <= 4
+    assert max(log_cluster.applied()) - before <= count / SHARE
     assert in_log._files._table.all() == []
     assert read_file(in_log, b"%d" % (count - 1)) == b"x" * 100
     in_log.close()
@@ -404,15 +409,15 @@ def test_many_small_files_share_a_few_batches(in_log: Vfs, log_cluster: LogClust
 
 
 def test_when_the_mount_ends_many_files_share_batches_too(in_log: Vfs, log_cluster: LogCluster) -> None:
-    handles = []
-    for number in range(200):
+    handles, count = [], 200
+    for number in range(count):
         _, handle = in_log.create(ROOT, b"%d" % number, 0o644, os.O_WRONLY, USER, GROUP)
         in_log.write(handle, 0, b"x" * 100)
         handles.append(handle)
     in_log._context.store.flush()
     before = max(log_cluster.applied())
     in_log.close()
-    assert max(log_cluster.applied()) - before <= 4
+    assert max(log_cluster.applied()) - before <= count / SHARE
     in_log._context.store.close()
 
 
