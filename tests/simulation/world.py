@@ -1,8 +1,8 @@
 """A world in virtual time: four acceptors, clients, and a network between them, all driven by one seed.
 
 Nothing here is faked of what is under test: the acceptor's rules (`dfs_server.store.acceptor`), the proposer's, and the
-procedures of `dfsfuse.cluster` (`log_writing`, `log_reading`, `log_repair`) run as they are. The world replaces what
-they do not know: time, the network, the disk.
+procedures of `dfsfuse.log` (`writing`, `reading`, `repair`) run as they are. The world replaces what they do not know:
+time, the network, the disk.
 
 Faults, each drawn from the seed: a message is lost, doubled, delayed (and so overtaken); a server crashes and loses
 what was not durable; all do; a server stops for a while; it hangs, and answers much later what came meanwhile; a server

@@ -1,4 +1,4 @@
-"""Fixtures: a real daemon inside the test process."""
+"""Fixtures: a real daemon inside the test process; a clock that tests set."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.daemons import VERIFIERS, House, StartHouse
+from support.wall_clock import WallClock
 
 from dfs_server.config import ServerConfig
 
@@ -42,3 +43,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "dfs-test", str(disk)], check=True, timeout=10)
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True, timeout=10)
+
+
+@pytest.fixture
+def clock() -> WallClock:
+    return WallClock()

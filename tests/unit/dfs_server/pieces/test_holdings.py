@@ -8,13 +8,12 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
+from support.store_proposer import StoreProposer
+from support.wall_clock import WallClock
 
 from dfs_server.pieces.holdings import Holdings
 from dfs_server.pieces.store import BadPieceError
-from dfs_server.protocol import batches
-from dfs_server.protocol.ballots import Ballot
-from dfs_server.protocol.batches import Batch, InlinePiece
-from dfs_server.protocol.messages import Accept, Chosen, Promise
+from dfs_server.protocol.batches import InlinePiece
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.store.store import NamespaceStore
 
@@ -23,35 +22,18 @@ GRACE_S = 100
 DAY_S = 86_400
 
 
-class Clock:
-    """Seconds since 1970, which a test sets."""
-
-    now_s = 1_700_000_000
-
-    def ns(self) -> int:
-        return self.now_s * 10**9
-
-    def s(self) -> float:
-        return float(self.now_s)
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[NamespaceStore]:
+def store(tmp_path: Path, clock: WallClock) -> Iterator[NamespaceStore]:
     with closing(NamespaceStore(tmp_path, "DFS1", grace_s=GRACE_S, clock=clock.ns)) as store:
         yield store
 
 
 @pytest.fixture
-def holdings(tmp_path: Path, store: NamespaceStore, clock: Clock) -> Holdings:
+def holdings(tmp_path: Path, store: NamespaceStore, clock: WallClock) -> Holdings:
     return Holdings(tmp_path, store, clock.s)
 
 
-def put_large(holdings: Holdings, clock: Clock, segment: bytes, number: int, data: bytes = b"large") -> None:
+def put_large(holdings: Holdings, clock: WallClock, segment: bytes, number: int, data: bytes = b"large") -> None:
     """As it is put by a client, and as old as the test's clock says."""
     with holdings.files.put(segment, number, block_digests(data), len(data), replace=True) as upload:
         upload.write(data)
@@ -71,11 +53,9 @@ def quarantine(holdings: Holdings, segment: bytes) -> None:
 
 def commit(store: NamespaceStore, *, drops: tuple[bytes, ...] = (), pieces: tuple[InlinePiece, ...] = ()) -> None:
     """The first batch of the log, chosen and applied."""
-    ballot = Ballot(1, b"client01")
-    encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, drops=drops, pieces=pieces))
-    store.handle(Promise(ballot))
-    store.handle(Accept(ballot, 1, encoded))
-    store.handle(Chosen(1, batches.digest(encoded)))
+    proposer = StoreProposer(store)
+    proposer.commit(drops=drops, pieces=pieces)
+    proposer.choose()
 
 
 def names(holdings: Holdings) -> list[tuple[bytes, int]]:
@@ -83,7 +63,9 @@ def names(holdings: Holdings) -> list[tuple[bytes, int]]:
 
 
 class TestListing:
-    def test_large_and_small_ones_in_one_order(self, holdings: Holdings, store: NamespaceStore, clock: Clock) -> None:
+    def test_large_and_small_ones_in_one_order(
+        self, holdings: Holdings, store: NamespaceStore, clock: WallClock
+    ) -> None:
         put_large(holdings, clock, C, 1, b"12345")
         put_large(holdings, clock, A, 4)
         clock.now_s += 7
@@ -94,7 +76,7 @@ class TestListing:
         assert holdings.listed(None, 1000) == (expected, False)
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-    def test_page_by_page(self, holdings: Holdings, clock: Clock, limit: int) -> None:
+    def test_page_by_page(self, holdings: Holdings, clock: WallClock, limit: int) -> None:
         for number in (1, 2, 3, 4):
             put_large(holdings, clock, A, number)
             put_large(holdings, clock, D, number)
@@ -108,12 +90,12 @@ class TestListing:
             after = found[-1]
         assert found == [(segment, number) for segment in (A, B, C, D) for number in (1, 2, 3, 4)]
 
-    def test_a_piece_that_is_here_twice_is_told_once(self, holdings: Holdings, clock: Clock) -> None:
+    def test_a_piece_that_is_here_twice_is_told_once(self, holdings: Holdings, clock: WallClock) -> None:
         put_large(holdings, clock, A, 1)
         holdings.put_small([(A, 1, b"small")])
         assert names(holdings) == [(A, 1)]
 
-    def test_other_files_are_none_of_its_business(self, holdings: Holdings, clock: Clock, tmp_path: Path) -> None:
+    def test_other_files_are_none_of_its_business(self, holdings: Holdings, clock: WallClock, tmp_path: Path) -> None:
         put_large(holdings, clock, A, 1)
         for name in ("notes.txt", A.hex(), f"{A.hex()}.5", f"x{A.hex()}.2", f"{A.hex()}.1.bak"):
             (tmp_path / "pieces" / "01" / name).write_bytes(b"?")
@@ -150,7 +132,7 @@ class TestPuttingSmallOnes:
 
 
 class TestDropping:
-    def test_after_the_grace_period_they_are_gone(self, holdings: Holdings, clock: Clock) -> None:
+    def test_after_the_grace_period_they_are_gone(self, holdings: Holdings, clock: WallClock) -> None:
         put_large(holdings, clock, A, 1)
         put_large(holdings, clock, A, 2)
         holdings.put_small([(B, 1, b"small"), (B, 2, b"kept")])
@@ -169,7 +151,7 @@ class TestDropping:
         assert holdings.delete_dropped() == (0, 0)
 
     def test_that_it_was_deleted_is_durable_or_a_power_cut_would_bring_the_drop_back_to_one_put_since(
-        self, holdings: Holdings, store: NamespaceStore, clock: Clock
+        self, holdings: Holdings, store: NamespaceStore, clock: WallClock
     ) -> None:
         put_large(holdings, clock, A, 1)
         holdings.drop([(A, 1)], 0)
@@ -181,7 +163,7 @@ class TestDropping:
         (synchronous,) = store._database.writer.execute("PRAGMA synchronous").fetchone()
         assert synchronous == 2  # FULL: what this connection did last has waited for the disk
 
-    def test_only_those_that_are_old_enough(self, holdings: Holdings, clock: Clock) -> None:
+    def test_only_those_that_are_old_enough(self, holdings: Holdings, clock: WallClock) -> None:
         put_large(holdings, clock, A, 1)
         holdings.put_small([(B, 1, b"small")])
         clock.now_s += DAY_S - 1
@@ -193,7 +175,7 @@ class TestDropping:
         assert holdings.delete_dropped() == (0, 1)
         assert names(holdings) == [(A, 1)]
 
-    def test_putting_it_again_takes_it_back(self, holdings: Holdings, store: NamespaceStore, clock: Clock) -> None:
+    def test_putting_it_again_takes_it_back(self, holdings: Holdings, store: NamespaceStore, clock: WallClock) -> None:
         put_large(holdings, clock, A, 1)
         holdings.put_small([(B, 1, b"small")])
         assert holdings.drop([(A, 1), (B, 1)], 0) == [True, True]
@@ -205,7 +187,7 @@ class TestDropping:
         assert names(holdings) == [(A, 1), (B, 1)]
 
     def test_a_drop_is_remembered_when_the_server_starts_again(
-        self, holdings: Holdings, store: NamespaceStore, clock: Clock, tmp_path: Path
+        self, holdings: Holdings, store: NamespaceStore, clock: WallClock, tmp_path: Path
     ) -> None:
         put_large(holdings, clock, A, 1)
         holdings.drop([(A, 1)], 0)
@@ -219,7 +201,7 @@ class TestDropping:
             assert reopened.have([(A, 1)]) == {(A, 1)}
 
     def test_a_segment_that_a_batch_drops_is_not_listed_and_takes_its_marks_along(
-        self, holdings: Holdings, store: NamespaceStore, clock: Clock
+        self, holdings: Holdings, store: NamespaceStore, clock: WallClock
     ) -> None:
         put_large(holdings, clock, A, 1)
         put_large(holdings, clock, B, 1)
@@ -238,7 +220,9 @@ class TestDropping:
 
 
 class TestQuarantine:
-    def test_a_bad_large_piece_is_kept_out_of_the_way(self, holdings: Holdings, clock: Clock, tmp_path: Path) -> None:
+    def test_a_bad_large_piece_is_kept_out_of_the_way(
+        self, holdings: Holdings, clock: WallClock, tmp_path: Path
+    ) -> None:
         put_large(holdings, clock, A, 1, b"rotten")
         file = file_of(holdings, A, 1)
         content, inode = file.read_bytes(), file.stat().st_ino
@@ -248,7 +232,7 @@ class TestQuarantine:
         assert (holdings.have([(A, 1)]), holdings.totals()) == (set(), (0, 0))
         assert [bad[:] for bad in holdings.quarantine.latest(10)] == [(clock.now_s, A, 1)]
 
-    def test_one_that_was_replaced_meanwhile_stays(self, holdings: Holdings, clock: Clock) -> None:
+    def test_one_that_was_replaced_meanwhile_stays(self, holdings: Holdings, clock: WallClock) -> None:
         put_large(holdings, clock, A, 1, b"rotten")
         inode = file_of(holdings, A, 1).stat().st_ino
         with file_of(holdings, A, 1).open("rb"):  # its inode number must not be used again
@@ -257,7 +241,7 @@ class TestQuarantine:
         assert holdings.have([(A, 1)]) == {(A, 1)}
         assert len(holdings.quarantine) == 0
 
-    def test_a_bad_small_piece(self, holdings: Holdings, clock: Clock) -> None:
+    def test_a_bad_small_piece(self, holdings: Holdings, clock: WallClock) -> None:
         holdings.put_small([(A, 1, b"rotten")])
         stored = holdings.tables.get(A, 1)
         assert stored is not None
@@ -267,7 +251,7 @@ class TestQuarantine:
         assert (holdings.have([(A, 1)]), holdings.totals()) == (set(), (0, 0))
 
     def test_what_lies_there_is_known_when_the_server_starts_again(
-        self, holdings: Holdings, store: NamespaceStore, clock: Clock, tmp_path: Path
+        self, holdings: Holdings, store: NamespaceStore, clock: WallClock, tmp_path: Path
     ) -> None:
         put_large(holdings, clock, A, 1)
         quarantine(holdings, A)
@@ -275,7 +259,7 @@ class TestQuarantine:
         assert [bad[1:] for bad in Holdings(tmp_path, store, clock.s).quarantine.latest(10)] == [(A, 1)]
 
     def test_it_goes_when_its_segment_is_dropped(
-        self, holdings: Holdings, store: NamespaceStore, clock: Clock, tmp_path: Path
+        self, holdings: Holdings, store: NamespaceStore, clock: WallClock, tmp_path: Path
     ) -> None:
         for segment in (A, B):
             put_large(holdings, clock, segment, 1)
@@ -287,7 +271,7 @@ class TestQuarantine:
         assert [bad.segment for bad in holdings.quarantine.latest(10)] == [B]
 
     def test_an_old_one_goes_only_if_a_good_one_is_in_its_place(
-        self, holdings: Holdings, clock: Clock, tmp_path: Path
+        self, holdings: Holdings, clock: WallClock, tmp_path: Path
     ) -> None:
         for segment in (A, B):
             put_large(holdings, clock, segment, 1)
@@ -302,7 +286,7 @@ class TestQuarantine:
         assert [path.name[:32] for path in (tmp_path / "quarantine").iterdir()] == [B.hex()]
 
 
-def test_a_long_question_lets_others_in_between(holdings: Holdings, store: NamespaceStore, clock: Clock) -> None:
+def test_a_long_question_lets_others_in_between(holdings: Holdings, store: NamespaceStore, clock: WallClock) -> None:
     """Who reads a small piece, or puts a large one, does not wait until thousands of others have been looked for."""
     pieces = [(number.to_bytes(16, "big"), 1) for number in range(1000)]
     put_large(holdings, clock, *pieces[0])

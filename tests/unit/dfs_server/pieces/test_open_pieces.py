@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.wall_clock import WallClock
 
 from dfs_server.pieces.file import CorruptPieceError
 from dfs_server.pieces.holdings import Holdings
@@ -23,23 +24,6 @@ OLD, NEW = b"old bytes" * 10_000, b"NEW BYTES" * 10_000
 GRACE_S = 100
 
 
-class Clock:
-    """Seconds since 1970, which a test sets."""
-
-    now_s = 1_700_000_000
-
-    def ns(self) -> int:
-        return self.now_s * 10**9
-
-    def s(self) -> float:
-        return float(self.now_s)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 @pytest.fixture
 def open_pieces() -> Iterator[OpenPieces]:
     with closing(OpenPieces(2)) as pieces:
@@ -47,7 +31,7 @@ def open_pieces() -> Iterator[OpenPieces]:
 
 
 @pytest.fixture
-def holdings(tmp_path: Path, clock: Clock, open_pieces: OpenPieces) -> Iterator[Holdings]:
+def holdings(tmp_path: Path, clock: WallClock, open_pieces: OpenPieces) -> Iterator[Holdings]:
     with closing(NamespaceStore(tmp_path, "DFS1", grace_s=GRACE_S, clock=clock.ns)) as store:
         yield Holdings(tmp_path, store, clock.s, open_pieces)
 
@@ -58,7 +42,7 @@ def files(holdings: Holdings) -> PieceStore:
 
 
 @pytest.fixture
-def scrubber(tmp_path: Path, holdings: Holdings, clock: Clock) -> Scrubber:
+def scrubber(tmp_path: Path, holdings: Holdings, clock: WallClock) -> Scrubber:
     return Scrubber(tmp_path, holdings, holdings._store, clock.s)
 
 
@@ -124,11 +108,11 @@ def test_two_at_a_time_have_a_file_each(files: PieceStore, open_pieces: OpenPiec
     assert sorted([is_open(one.fileno()), is_open(other.fileno())]) == [False, True]
 
 
-def replace(files: PieceStore, holdings: Holdings, clock: Clock, scrubber: Scrubber) -> None:
+def replace(files: PieceStore, holdings: Holdings, clock: WallClock, scrubber: Scrubber) -> None:
     put(files, A, NEW)
 
 
-def drop_and_delete(files: PieceStore, holdings: Holdings, clock: Clock, scrubber: Scrubber) -> None:
+def drop_and_delete(files: PieceStore, holdings: Holdings, clock: WallClock, scrubber: Scrubber) -> None:
     """Healing has no use for this copy any more; it goes after the grace period."""
     os.utime(files._path(A, 1), (clock.now_s, clock.now_s))
     assert holdings.drop([(A, 1)], 0) == [True]
@@ -137,7 +121,7 @@ def drop_and_delete(files: PieceStore, holdings: Holdings, clock: Clock, scrubbe
     assert holdings.delete_dropped() == (0, 1)
 
 
-def put_in_quarantine(files: PieceStore, holdings: Holdings, clock: Clock, scrubber: Scrubber) -> None:
+def put_in_quarantine(files: PieceStore, holdings: Holdings, clock: WallClock, scrubber: Scrubber) -> None:
     """The scrub finds bit rot that whoever reads another block does not see."""
     with files._path(A, 1).open("r+b") as file:
         file.seek(-1, os.SEEK_END)
@@ -146,7 +130,7 @@ def put_in_quarantine(files: PieceStore, holdings: Holdings, clock: Clock, scrub
     assert len(holdings.quarantine) == 1
 
 
-GONE_OR_NEW: list[tuple[Callable[[PieceStore, Holdings, Clock, Scrubber], None], bytes | None]] = [
+GONE_OR_NEW: list[tuple[Callable[[PieceStore, Holdings, WallClock, Scrubber], None], bytes | None]] = [
     (replace, NEW),
     (drop_and_delete, None),
     (put_in_quarantine, None),
@@ -157,11 +141,11 @@ GONE_OR_NEW: list[tuple[Callable[[PieceStore, Holdings, Clock, Scrubber], None],
 @pytest.mark.parametrize("is_read_meanwhile", [False, True])
 def test_what_the_server_itself_changes(
     holdings: Holdings,
-    clock: Clock,
+    clock: WallClock,
     scrubber: Scrubber,
     open_pieces: OpenPieces,
     monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[PieceStore, Holdings, Clock, Scrubber], None],
+    change: Callable[[PieceStore, Holdings, WallClock, Scrubber], None],
     found: bytes | None,
     is_read_meanwhile: bool,
 ) -> None:

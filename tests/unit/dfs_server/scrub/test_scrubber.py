@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.wall_clock import WallClock
 
 from dfs_server.pieces.holdings import Holdings
 from dfs_server.pieces.open_piece import OpenPiece
@@ -36,20 +37,6 @@ class Resting:
         return self._stop_at is not None and len(self.pauses_s) >= self._stop_at
 
 
-class Clock:
-    """Seconds since 1970, which a test sets."""
-
-    now_s = 1_700_000_000
-
-    def __call__(self) -> float:
-        return float(self.now_s)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[NamespaceStore]:
     with closing(NamespaceStore(tmp_path, "DFS1")) as store:
@@ -57,9 +44,9 @@ def store(tmp_path: Path) -> Iterator[NamespaceStore]:
 
 
 @pytest.fixture
-def holdings(tmp_path: Path, store: NamespaceStore, clock: Clock) -> Holdings:
+def holdings(tmp_path: Path, store: NamespaceStore, clock: WallClock) -> Holdings:
     """Four large pieces and four small ones."""
-    holdings = Holdings(tmp_path, store, clock)
+    holdings = Holdings(tmp_path, store, clock.s)
     for segment in SEGMENTS:
         put(holdings, segment, 1)
     holdings.put_small([(segment, 2, b"small" * 20) for segment in SEGMENTS])
@@ -67,8 +54,10 @@ def holdings(tmp_path: Path, store: NamespaceStore, clock: Clock) -> Holdings:
 
 
 @pytest.fixture
-def make_scrubber(tmp_path: Path, store: NamespaceStore, holdings: Holdings, clock: Clock) -> Callable[[], Scrubber]:
-    return lambda: Scrubber(tmp_path, holdings, store, clock)
+def make_scrubber(
+    tmp_path: Path, store: NamespaceStore, holdings: Holdings, clock: WallClock
+) -> Callable[[], Scrubber]:
+    return lambda: Scrubber(tmp_path, holdings, store, clock.s)
 
 
 def put(holdings: Holdings, segment: bytes, number: int) -> None:
@@ -92,7 +81,7 @@ def everything(holdings: Holdings) -> set[tuple[bytes, int]]:
 
 
 def test_what_is_good_stays(
-    make_scrubber: Callable[[], Scrubber], holdings: Holdings, clock: Clock, caplog: pytest.LogCaptureFixture
+    make_scrubber: Callable[[], Scrubber], holdings: Holdings, clock: WallClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     scrubber, rest = make_scrubber(), Resting()
     assert scrubber.run(PERIOD_S, 1e6, rest)
