@@ -25,13 +25,13 @@ from dfs_server.protocol.pieces import PIECE_NUMBERS, block_count, blocks_match,
 from dfs_server.protocol.status import Status
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.extents import Segment
-from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import Homes, choose_sources
 from dfsfuse.data.race import Attempt, Race
 from dfsfuse.data.striping import piece_lengths, run_bytes
 from dfsfuse.data.transport import Begun, ClusterLike, run
 from dfsfuse.errors import IncompleteError
 from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.net.health.pace import Pace
 from dfsfuse.net.stalls import PIECE_S
 
 HEDGE_S: Final = 0.3
@@ -202,7 +202,6 @@ def download(
     segment: Segment,
     wanted: Wanted,
     cluster: ClusterLike,
-    suspects: Suspects,
     pace: Pace,
     *,
     on_bad: OnBadPiece = lambda *_: None,
@@ -212,7 +211,8 @@ def download(
     lengths = piece_lengths(segment.length)
     largest = max([run_bytes(lengths[number - 1], blocks) for number, blocks in wanted.items()])
     patience_s = pace.patience_s(largest)
-    usable = cluster.usable() - suspects.now(clock())
+    spared = cluster.health.data
+    usable = cluster.usable() - spared.now()
     job = _Download(segment, wanted, cluster, pace, on_bad)
     first: Attempt | None = None
     wrong = ""
@@ -223,7 +223,7 @@ def download(
         call = job.call(first)
         result = cluster.ask_one(call, patience_s)
         if isinstance(result, Answer):
-            suspects.answered(first.server)
+            spared.answered(first.server)
             if not (wrong := job.judge(first, result)):
                 job.note_pace(first, clock() - begun_at)
                 return [job.runs[number]]
@@ -235,5 +235,5 @@ def download(
             job.plan.failed(first, wrong, silent=False)
         elif not isinstance(result, Answer):
             begun = Begun(first, call, result)
-    run(job, cluster, suspects, deadline_s=DEADLINE_S, clock=clock, begun=begun)
+    run(job, cluster, deadline_s=DEADLINE_S, clock=clock, begun=begun)
     return [job.runs[number] for number in sorted(wanted)]

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dfs_server.protocol.messages import MAX_HAVE_PIECES, Have, HavePieces
-from dfsfuse.data.pace import Suspects
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.net.exchange import Answer, Call
-from dfsfuse.net.pace import Pace
+from dfsfuse.net.health.pace import Pace
 from dfsfuse.net.stalls import HAVE_S
 
 LAST_ONE_S: Final = 0.5
@@ -23,7 +22,6 @@ LAST_ONE_S: Final = 0.5
 def holders(
     pieces: Sequence[tuple[bytes, int]],
     cluster: ClusterLike,
-    suspects: Suspects,
     pace: Pace,
     *,
     one_is_enough: bool,
@@ -36,7 +34,7 @@ def holders(
     found: list[set[int]] = [set() for _ in pieces]
     for start in range(0, len(pieces), MAX_HAVE_PIECES):
         batch = tuple(pieces[start : start + MAX_HAVE_PIECES])
-        _ask(batch, found[start : start + MAX_HAVE_PIECES], cluster, suspects, pace, one_is_enough, clock)
+        _ask(batch, found[start : start + MAX_HAVE_PIECES], cluster, pace, one_is_enough, clock)
     return found
 
 
@@ -44,12 +42,11 @@ def _ask(
     batch: tuple[tuple[bytes, int], ...],
     found: list[set[int]],
     cluster: ClusterLike,
-    suspects: Suspects,
     pace: Pace,
     one_is_enough: bool,
     clock: Callable[[], float],
 ) -> None:
-    begun = clock()
+    begun, spared = clock(), cluster.health.data
     with cluster.exchange() as exchange:
         waiting = set(cluster.usable())
         for server in waiting:
@@ -57,16 +54,15 @@ def _ask(
         while waiting and not (one_is_enough and all(found)):
             patience_s = None
             if len(waiting) == 1:
-                patience_s = 0.0 if waiting <= suspects.now(clock()) else pace.patience_s(len(batch))
+                patience_s = 0.0 if waiting <= spared.now() else pace.patience_s(len(batch))
             result = exchange.next(patience_s)
             if result is None:
-                for server in waiting:
-                    suspects.lagged(server, clock())
+                spared.lagged(waiting)
                 break
             waiting.discard(result.call.server)
             if not isinstance(result, Answer):
                 continue
-            suspects.answered(result.call.server)
+            spared.answered(result.call.server)
             pace.note(len(batch), clock() - begun, result.call.server)
             if isinstance(result.reply, Have):
                 for servers, flag in zip(found, result.reply.flags, strict=False):

@@ -32,7 +32,6 @@ from dfsfuse.data.block_cache import DEFAULT_CACHE_BYTES, BlockCache, Run
 from dfsfuse.data.download import DEADLINE_S, HEDGE_S, OnBadPiece, Wanted, download
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.holders import LAST_ONE_S, holders
-from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import place
 from dfsfuse.data.small_pieces import FIRST_BYTES, fetch_small, next_size, together
 from dfsfuse.data.striping import (
@@ -81,12 +80,11 @@ class SegmentStore:
         self._cache = BlockCache(cache_bytes)
         self._ids = ids
         self._clock = clock
-        self._suspects = Suspects()
-        self._pace = Pace(HEDGE_S)
-        self._small_pace = Pace(HEDGE_S)
+        self._pace = cluster.health.pace("pieces", HEDGE_S)
+        self._small_pace = cluster.health.pace("small pieces", HEDGE_S)
         self._small_bytes = FIRST_BYTES  # a hint: of two threads the later one has the last word
-        self._upload_pace = Pace(UPLOAD_HEDGE_S)
-        self._asking = Pace(LAST_ONE_S)
+        self._upload_pace = cluster.health.pace("uploads", UPLOAD_HEDGE_S)
+        self._asking = cluster.health.pace("holders", LAST_ONE_S)
         self.on_bad_piece: OnBadPiece = lambda *_: None
         """Told of each copy that a reader found bad or missing (`dfsfuse.data.download`)."""
         self._lock = Lock()
@@ -107,9 +105,7 @@ class SegmentStore:
         if length <= INLINE_SEGMENT_MAX_BYTES:
             return self._write_inline(data, rotation)
         segment = self._ids()
-        homes, digests = upload(
-            segment, data, rotation, self._cluster, self._suspects, self._upload_pace, clock=self._clock
-        )
+        homes, digests = upload(segment, data, rotation, self._cluster, self._upload_pace, clock=self._clock)
         return Written(Segment(segment, length, homes, digests), ())
 
     def _write_inline(self, data: Buffer, rotation: int) -> Written:
@@ -171,9 +167,7 @@ class SegmentStore:
         return found
 
     def _download(self, segment: Segment, wanted: Wanted) -> list[Run]:
-        runs = download(
-            segment, wanted, self._cluster, self._suspects, self._pace, on_bad=self.on_bad_piece, clock=self._clock
-        )
+        runs = download(segment, wanted, self._cluster, self._pace, on_bad=self.on_bad_piece, clock=self._clock)
         for run in runs:
             self._cache.put(run)
         return runs
@@ -196,7 +190,7 @@ class SegmentStore:
         size, begun = self._small_bytes, self._clock()
         chosen = together(lacking, size)
         if len(chosen) > 1:
-            for run in fetch_small(chosen, self._cluster, self._suspects, self._small_pace, clock=self._clock):
+            for run in fetch_small(chosen, self._cluster, self._small_pace, clock=self._clock):
                 self._cache.put(run)
             self._small_bytes = next_size(size, self._clock() - begun)
 
@@ -255,9 +249,7 @@ class SegmentStore:
         ]
 
     def _holders(self, pieces: Sequence[tuple[bytes, int]], *, one_is_enough: bool) -> list[set[int]]:
-        return holders(
-            pieces, self._cluster, self._suspects, self._asking, one_is_enough=one_is_enough, clock=self._clock
-        )
+        return holders(pieces, self._cluster, self._asking, one_is_enough=one_is_enough, clock=self._clock)
 
     def close(self) -> None:
         """End the prefetches. Waits for those under way."""

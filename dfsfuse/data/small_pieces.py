@@ -15,11 +15,11 @@ from dfs_server.protocol.messages import MAX_GET_PIECES, GetPieces, SmallPieces
 from dfs_server.protocol.pieces import PIECE_NUMBERS, block_digests, piece_digest
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.extents import Segment
-from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import choose_sources
 from dfsfuse.data.striping import piece_lengths
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.net.exchange import Answer, Call
+from dfsfuse.net.health.pace import Pace
 from dfsfuse.net.stalls import SMALL_PIECES_S
 
 FEWEST_BYTES: Final = 64 * 1024
@@ -78,14 +78,14 @@ def verified(wanted: Sequence[Wanted], data: Sequence[bytes | None]) -> list[Run
 def fetch_small(
     segments: Sequence[Segment],
     cluster: ClusterLike,
-    suspects: Suspects,
     pace: Pace,
     *,
     clock: Callable[[], float],
 ) -> list[Run]:
     """What can be had of these segments' pieces, in one round. A server that lags behind the first is not waited for;
     if all are slow, nobody is at fault."""
-    plan = by_server(segments, cluster.usable() - suspects.now(clock()))
+    spared = cluster.health.data
+    plan = by_server(segments, cluster.usable() - spared.now())
     size = max((sum(segment.length for segment, _ in wanted) for wanted in plan.values()), default=0)
     begun = clock()
     patience_s = pace.patience_s(size)
@@ -99,13 +99,12 @@ def fetch_small(
         while waiting:
             result = exchange.next(max(until - clock(), 0.0))
             if result is None:
-                for server in waiting:
-                    suspects.lagged(server, clock())
+                spared.lagged(waiting)
                 break
             server = result.call.server
             waiting.discard(server)
             if isinstance(result, Answer) and isinstance(result.reply, SmallPieces):
-                suspects.answered(server)
+                spared.answered(server)
                 took_s = clock() - begun
                 pace.note(size, took_s, server)
                 until = min(until, begun + max(patience_s, LAG_FACTOR * took_s))

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol
 
-from dfsfuse.data.pace import Suspects
 from dfsfuse.data.race import Attempt, Race
 from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.net.health.health import Health, Spared
 
 SHORTEST_WAIT_S: Final = 0.001
 
@@ -38,6 +38,8 @@ class ClusterLike(Protocol):
 
     @property
     def names(self) -> Mapping[int, str]: ...
+    @property
+    def health(self) -> Health: ...
     def usable(self) -> frozenset[int]: ...
     def recheck(self) -> frozenset[int]: ...
     def full(self) -> frozenset[int]: ...
@@ -80,14 +82,13 @@ class Begun(NamedTuple):
 def run(
     job: Job,
     cluster: ClusterLike,
-    suspects: Suspects,
     *,
     deadline_s: float,
     clock: Callable[[], float],
     begun: Begun | None = None,
 ) -> None:
     """Carry out the job. Returns when its race is done; raises what `job.check` raises."""
-    race = job.race
+    race, spared = job.race, cluster.health.data
     attempts: dict[Call, Attempt] = {} if begun is None else {begun.call: begun.attempt}
     deadline = clock() + deadline_s
     with cluster.exchange() if begun is None else begun.exchange as exchange:
@@ -104,10 +105,9 @@ def run(
                 job.check()
                 result = exchange.next(_wait_s(race, now, deadline))
                 if result is not None:
-                    _report(job, attempts.pop(result.call), result, suspects, clock())
+                    _report(job, attempts.pop(result.call), result, spared, clock())
         finally:
-            for server in race.laggards(clock()):
-                suspects.lagged(server, clock())
+            spared.lagged(race.laggards(clock()))
 
 
 def _wait_s(race: Race, now: float, deadline: float) -> float:
@@ -116,7 +116,7 @@ def _wait_s(race: Race, now: float, deadline: float) -> float:
     return max(left_s if wake_in_s is None else min(left_s, wake_in_s), SHORTEST_WAIT_S)
 
 
-def _report(job: Job, attempt: Attempt, result: Answer | Failure, suspects: Suspects, now: float) -> None:
-    if isinstance(result, Answer):
-        suspects.answered(attempt.server)
+def _report(job: Job, attempt: Attempt, result: Answer | Failure, spared: Spared, now: float) -> None:
+    if isinstance(result, Answer) or result.status is not None:
+        spared.answered(attempt.server)
     job.finished(attempt, result, now)

@@ -22,13 +22,13 @@ from dfs_server.protocol.messages import Done, PutPiece
 from dfs_server.protocol.pieces import PIECE_NUMBERS, Buffer, block_digests, piece_digest
 from dfs_server.protocol.status import Status
 from dfsfuse.data.extents import Digests
-from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import Homes, place
 from dfsfuse.data.race import Attempt, Race
 from dfsfuse.data.striping import split
 from dfsfuse.data.transport import ClusterLike, run
 from dfsfuse.errors import DfsError, NoSpaceError, ReadOnlyError, too_few_to_write
 from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.net.health.pace import Pace
 from dfsfuse.net.stalls import PIECE_S
 
 SERVERS_TO_WRITE: Final = 3
@@ -191,7 +191,6 @@ def upload(
     data: Buffer,
     rotation: int,
     cluster: ClusterLike,
-    suspects: Suspects,
     pace: Pace,
     *,
     clock: Callable[[], float] = time.monotonic,
@@ -202,13 +201,13 @@ def upload(
     """
     usable = servers_to_write_to(cluster)
     try:
-        return _upload_once(segment, data, rotation, usable, cluster, suspects, pace, clock)
+        return _upload_once(segment, data, rotation, usable, cluster, pace, clock)
     except ReadOnlyError as refused:
         again = _servers_now(cluster, refused)
         if again <= usable:
             raise
     # One came back meanwhile.
-    return _upload_once(segment, data, rotation, again, cluster, suspects, pace, clock)
+    return _upload_once(segment, data, rotation, again, cluster, pace, clock)
 
 
 def _servers_now(cluster: ClusterLike, refused: ReadOnlyError) -> frozenset[int]:
@@ -227,12 +226,11 @@ def _upload_once(
     rotation: int,
     usable: frozenset[int],
     cluster: ClusterLike,
-    suspects: Suspects,
     pace: Pace,
     clock: Callable[[], float],
 ) -> Uploaded:
     largest = -(-memoryview(data).nbytes // len(PIECE_NUMBERS))
-    plan = UploadPlan(rotation, usable, suspects.now(clock()), pace.patience_s(largest))
+    plan = UploadPlan(rotation, usable, cluster.health.data.now(), pace.patience_s(largest))
     job = _Upload(segment, data, plan, cluster.names, pace)
-    run(job, cluster, suspects, deadline_s=DEADLINE_S, clock=clock)
+    run(job, cluster, deadline_s=DEADLINE_S, clock=clock)
     return job.result()

@@ -8,7 +8,7 @@ from typing import Final
 from dfsfuse.log.procedures import Ask, Await, DeadlineError, Event, Pause, Procedure, R, Receive
 from dfsfuse.net.cluster import Cluster
 from dfsfuse.net.exchange import Answer, Call, Exchange
-from dfsfuse.net.pace import Pace
+from dfsfuse.net.health.pace import Pace
 from dfsfuse.net.stalls import LOG_S
 
 SOFT_S: Final = 0.3
@@ -19,6 +19,11 @@ ANY_SIZE: Final = 1
 
 AWAIT_S: Final = 0.1
 """The first wait for a server that is missing; each further one is twice as long."""
+
+
+def usual(cluster: Cluster) -> Pace:
+    """How long this client's servers usually take to answer requests of the log, and learns from each."""
+    return cluster.health.pace("log", SOFT_S)
 
 
 def drive(
@@ -35,9 +40,9 @@ def drive(
 
     Time for which the servers were slow together, or this process stood still, does not count (`slowness`).
     `in_order`: a server gets its requests one behind the other, also those of an earlier procedure. (An accept that
-    overtakes the one before it finds its server behind.) `pace`: what is known of how long answers take, and is learnt.
+    overtakes the one before it finds its server behind.) `pace`: what `usual` gave, if it was asked before.
     """
-    pace = pace or Pace(SOFT_S)
+    pace = pace or usual(cluster)
     length_s = deadline - clock()
     with cluster.exchange(in_order=in_order) as exchange:
         round_ = _OpenRound(cluster, exchange, pace, clock)

@@ -56,6 +56,11 @@ class Event(NamedTuple):
     why: str = ""
     status: int | None = None
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether the server has answered, if only with an error."""
+        return self.reply is not None or self.status is not None
+
 
 RECEIVE: Final = Receive()
 RECEIVE_SOFT: Final = Receive(soft=True)

@@ -13,8 +13,7 @@ from typing import Final
 from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.errors import ReadOnlyError, UnavailableError, too_few_to_write
-from dfsfuse.log.driving import SOFT_S, drive
-from dfsfuse.log.lease import NEVER
+from dfsfuse.log.driving import drive, usual
 from dfsfuse.log.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.log.proposer import Point
 from dfsfuse.log.reading import catch_up, read
@@ -22,16 +21,12 @@ from dfsfuse.log.repair import settle
 from dfsfuse.log.state import Contents, LogState, News
 from dfsfuse.log.writing import commit, try_to_lead
 from dfsfuse.net.cluster import Cluster
-from dfsfuse.net.pace import Pace
-from dfsfuse.net.stalls import LOG_S
 
 DEADLINE_S: Final = 10.0
 """The longest that any procedure may take."""
 PAUSE_S: Final = 0.004
 PAUSE_GROWTHS: Final = 4
 """Pauses grow to so many times that at most: who waits for another one's turn to end must not sleep through his own."""
-SPARED_S: Final = LOG_S + 1.0
-"""How long a server that was silent is not waited for. By then its circuit has opened (`LOG_S`), or it answers."""
 
 
 class QuorumLog:
@@ -51,10 +46,9 @@ class QuorumLog:
         self._sleep = sleep
         self._time_ns = time_ns
         self._random = random.Random()
-        self.state = LogState(client if client is not None else self._random.randbytes(8))
+        self.state = LogState(client if client is not None else self._random.randbytes(8), spared=cluster.health.log)
         """What the procedures know of the log, and learn: read it between them."""
-        self._pace = Pace(SOFT_S)
-        self._silence_ends_at = NEVER
+        self._pace = usual(cluster)
         self._next_reader = self._random.randrange(len(ALL))
         self.on_lag: Callable[[], None] = lambda: None
         """Called when a server is seen to be behind, for the `Repairer` if there is one. It must not wait."""
@@ -111,7 +105,7 @@ class QuorumLog:
     def settle(self) -> None:
         """Writing pauses: tell the servers that the last batch is chosen, and let go of the lease."""
         state = self.state
-        positions = self._run(settle(state.known, state.client, silent=state.silent, enough=state.quorum))
+        positions = self._run(settle(state.known, state.spared, state.client, enough=state.quorum))
         if any(position.applied < self.state.known.slot for position in positions.values()):
             self.on_lag()
 
@@ -147,15 +141,12 @@ class QuorumLog:
         return tuple(sorted(turn, key=lambda server: server not in usable))
 
     def _run(self, procedure: Procedure[R]) -> R:
-        begun, silent = self._clock(), self.state.silent
-        if silent and begun >= self._silence_ends_at:
-            silent.clear()
-        known_before = set(silent)
+        deadline = self._clock() + DEADLINE_S
         try:
             return drive(
                 procedure,
                 self._cluster,
-                begun + DEADLINE_S,
+                deadline,
                 self._clock,
                 self._pause,
                 in_order=True,
@@ -163,9 +154,6 @@ class QuorumLog:
             )
         except DeadlineError as error:
             raise UnavailableError(f"the servers did not agree within {DEADLINE_S:g} s: {error}") from error
-        finally:
-            if silent - known_before:
-                self._silence_ends_at = self._clock() + SPARED_S
 
     def _pause(self, attempt: int) -> None:
         self._sleep(self._random.random() * PAUSE_S * min(attempt, PAUSE_GROWTHS))

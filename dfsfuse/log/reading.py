@@ -85,7 +85,8 @@ def read(
     has_room = True
     left = list(order)
     while left:
-        left.sort(key=lambda server: server in log.silent)
+        spared = log.spared.now()
+        left.sort(key=lambda server: server in spared)
         request = make(log.known)
         event = yield from first_of(log, left, request)
         server, reply = event.server, event.reply

@@ -36,30 +36,31 @@ from dfs_server.protocol.messages import (
 from dfs_server.protocol.status import Status
 from dfsfuse.log.procedures import ALL, RECEIVE, RECEIVE_SOFT, Ask, Procedure
 from dfsfuse.log.proposer import Point
+from dfsfuse.net.health.health import Spared
 
 LAST_KEY: Final = b"\xff" * 16
 PAGE_ITEMS: Final = 2000
 
 
 def settle(
-    point: Point, let_go: bytes = b"", *, silent: set[int] | None = None, enough: int = len(ALL)
+    point: Point, spared: Spared, let_go: bytes = b"", *, enough: int = len(ALL)
 ) -> Procedure[dict[int, Position]]:
     """Tell all servers that this point is chosen. Returns where each stands afterwards that answered without delay.
 
-    `let_go`: the client that gives up its writer lease. It does so at every pause, and others wait for it to end: it
-    passes `LogState.silent`, whom nobody waits for, and how many answers are `enough`.
+    Servers that are `spared` are not waited for. `let_go`: the client that gives up its writer lease. It does so at
+    every pause, and others wait for it to end: it says how many answers are `enough`.
     """
     positions: dict[int, Position] = {}
-    silent = set() if silent is None else silent
     waiting = set(ALL)
     yield Ask(dict.fromkeys(ALL, Chosen(point.slot, point.digest, let_go)))
-    while waiting - silent and len(positions) < enough:
+    while waiting - spared.now() and len(positions) < enough:
         event = yield RECEIVE_SOFT
         if event is None:  # they have been told, and that is all that matters
-            silent |= waiting
+            spared.lagged(waiting)
             break
         waiting.discard(event.server)
-        silent.discard(event.server)
+        if event.is_answer:
+            spared.answered(event.server)
         if isinstance(event.reply, Position):
             positions[event.server] = event.reply
     return positions

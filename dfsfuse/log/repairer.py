@@ -25,14 +25,13 @@ from dfs_server.protocol.messages import Error, Position
 from dfs_server.protocol.status import Status
 from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError
-from dfsfuse.log.driving import SOFT_S, drive
+from dfsfuse.log.driving import drive, usual
 from dfsfuse.log.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.log.proposer import Point
 from dfsfuse.log.reading import catch_up
 from dfsfuse.log.repair import MapCopy, begin_copy, copy_page, look, pass_on
 from dfsfuse.log.state import LogState, News
 from dfsfuse.net.cluster import Cluster
-from dfsfuse.net.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +63,9 @@ class Repairer:
         self._cluster = cluster
         self._known = known
         self._clock = clock
-        self._log = LogState(client if client is not None else random.Random().randbytes(8))
+        self._log = LogState(client if client is not None else random.Random().randbytes(8), spared=cluster.health.log)
         """Its own view of the log: in doubt, it leads for a moment under its own name."""
-        self._pace = Pace(SOFT_S)
+        self._pace = usual(cluster)
         self._doubt = b""
         """The batch that was in doubt when last looked at."""
         self._retry_at: dict[int, tuple[float, float]] = {}

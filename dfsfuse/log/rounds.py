@@ -3,7 +3,7 @@
 Pure: procedures (`dfsfuse.log.procedures`), which the same code drives over real connections and in the simulation.
 
 A server that hangs costs one short silence: wherever the others can do without it, it is waited for no longer, and
-remembered in `LogState.silent`. Only a quorum that is not there is waited for until the last server's stall.
+remembered in `LogState.spared`. Only a quorum that is not there is waited for until the last server's stall.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ def gather(log: LogState, round_: _Round, verdict: Callable[[], V | Pending], re
     yield Ask(dict.fromkeys(ALL, request))
     while isinstance(found := verdict(), Pending):
         dispensable = round_.could_decide()
-        if dispensable and round_.waiting <= log.silent:
+        if dispensable and round_.waiting <= log.spared.now():
             round_.give_up_waiting()
             continue
         event = yield RECEIVE_SOFT if dispensable else RECEIVE
         if event is None:
-            log.silent |= round_.waiting
+            log.spared.lagged(round_.waiting)
             round_.give_up_waiting()
             continue
-        log.silent.discard(event.server)
+        if event.is_answer:
+            log.spared.answered(event.server)
         if event.status == Status.NO_SPACE:
             log.full.add(event.server)
         else:
@@ -66,9 +67,10 @@ def first_of(log: LogState, servers: Sequence[int], request: Request) -> Procedu
         yield Ask({server: request}, also=index > 0)
         event = yield RECEIVE_SOFT if server != servers[-1] else RECEIVE
         if event is not None:
-            log.silent.discard(event.server)
+            if event.is_answer:
+                log.spared.answered(event.server)
             return event
-        log.silent.add(server)
+        log.spared.lagged((server,))
     raise AssertionError("unreachable: the last one is waited for")
 
 
@@ -79,7 +81,8 @@ def follow(log: LogState, point: Point, holders: frozenset[int]) -> Procedure[No
     if log.known.slot == 0 or point.slot - log.known.slot > MAX_GAP:
         log.jump(point)
         return
-    order = sorted(holders, key=lambda server: (server in log.silent, server))
+    spared = log.spared.now()
+    order = sorted(holders, key=lambda server: (server in spared, server))
     if not (yield from learn_from(log, order, point)):
         log.jump(point)
 

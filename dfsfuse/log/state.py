@@ -14,12 +14,19 @@ import msgspec
 from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import ZERO, Ballot
 from dfs_server.protocol.batches import InlinePiece
-from dfs_server.protocol.limits import QUORUM
+from dfs_server.protocol.limits import QUORUM, SERVERS
 from dfs_server.protocol.messages import Change
 from dfsfuse.log.proposer import Point
+from dfsfuse.net.health.health import Spared
+from dfsfuse.net.health.server import ServerHealth
 
 RECENT_BATCHES: Final = 64
 START: Final = Point(0, batches.NO_BATCH)
+
+
+def _spared_until_they_answer() -> Spared:
+    """Where no time passes: what a client of its own knows."""
+    return Spared({id: ServerHealth(lambda: 0.0, lambda: 0) for id in range(1, SERVERS + 1)}, "log")
 
 
 class Contents(msgspec.Struct, frozen=True):
@@ -64,8 +71,8 @@ class LogState:
     sequence: int = 0
     full: set[int] = field(default_factory=set)
     """Servers whose disk is so full that not even the log can go on there."""
-    silent: set[int] = field(default_factory=set)
-    """Servers that let us wait lately: they are not waited for again where it is possible to go on without them."""
+    spared: Spared = field(default_factory=_spared_until_they_answer)
+    """Servers that let somebody wait lately: they are not waited for where it is possible to go on without them."""
     witnesses: frozenset[int] = frozenset()
     """Of the last look at the end of the log, if no quorum answered: see `Survey.witnesses`."""
     copies: int = 0

@@ -43,7 +43,7 @@ def lead(log: LogState) -> Procedure[None]:
             missed += 1
             if missed == QUORUM_TRIES:
                 raise
-            log.silent.clear()  # they are needed, and may only be slow
+            log.spared.needed()  # they are needed, and may only be slow
             yield Await(missed)
         else:
             attempt += 1

@@ -26,8 +26,8 @@ from dfsfuse.mount.errors import (
 from dfsfuse.mount.mount_table import Mount
 
 HELPER_TIMEOUT_S = 40.0
-"""Longer than the wait for servers that are slow together (`SLOW_S` in `dfsfuse.net.slowness`): where umount must be
-used, it accesses the mount, and waits that long."""
+"""Longer than the wait for servers that are slow together (`SLOW_S` in `dfsfuse.net.health.slowness`): where umount
+must be used, it accesses the mount, and waits that long."""
 FLUSH_TIMEOUT_S = 60.0
 LOOK_ELSEWHERE_AFTER_S = 1.0
 """If a process is not done after this long, another mount namespace may still have the mount."""

@@ -15,9 +15,9 @@ from typing import Final
 
 from dfs_server.protocol.messages import GetPosition, Request
 from dfsfuse.errors import UnavailableError
-from dfsfuse.net.circuit import EAGER_PAUSE_S
 from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
-from dfsfuse.net.faults import Fault
+from dfsfuse.net.health.circuit import EAGER_PAUSE_S
+from dfsfuse.net.health.server import Fault
 from dfsfuse.net.lines import AUTHENTICATION_S, Lines
 from dfsfuse.net.name_service import Target, look_up
 from dfsfuse.net.pinger import Pinger
@@ -47,6 +47,8 @@ class Cluster:
         self.servers = tuple(servers)
         self.names = {server.id: server.name for server in servers}
         self._lines = Lines(servers, credentials, clock=clock, look_up=look_up)
+        self.health = self._lines.health
+        """What is known of how they are. The questions that are asked most have methods here."""
         self._pinger = Pinger(self._lines)
 
     def __enter__(self) -> Cluster:
@@ -114,7 +116,7 @@ class Cluster:
 
     def missing(self) -> list[str]:
         """A text for each server that is not believed to answer, which names it and says why. Costs nothing."""
-        return self._lines.missing()
+        return self.health.why_missing()
 
     def exchange(self, *, in_order: bool = False) -> Exchange:
         """Requests side by side; for one thread, in a `with`. `in_order`: to each server one behind the other."""
@@ -127,21 +129,21 @@ class Cluster:
 
     def usable(self) -> frozenset[int]:
         """The ids of the servers that are believed to answer. Costs nothing."""
-        return self._lines.usable()
+        return self.health.usable
 
     def comebacks(self) -> dict[int, int]:
         """How often each server, by id, has answered again after it had been missing."""
-        return dict(self._lines.comebacks)
+        return self.health.comebacks()
 
     @property
     def excused_at(self) -> float:
         """When servers were last slow together, or this process stood still (`slowness`): deadlines count from then."""
-        return self._lines.excused_at
+        return self.health.excused_at
 
     def hurry(self, *, for_good: bool = False) -> None:
         """Do not wait for servers that are slow, neither now nor soon: a person has pressed Ctrl-C. `for_good`: nor
         later, since this is about to be closed. Never waits; may be called by a signal handler."""
-        self._lines.hurried_at = float("inf") if for_good else max(self._lines.hurried_at, self._lines.clock())
+        self.health.hurry(for_good=for_good)
 
     def are_slow(self) -> bool:
         """Whether so many servers owe an answer just now that they are waited for longer than usual (`slowness`)."""
@@ -149,7 +151,7 @@ class Cluster:
 
     def full(self) -> frozenset[int]:
         """The ids of the servers that have no room for data, as far as they have said. Costs nothing."""
-        return self._lines.room.now()
+        return self.health.full
 
     def note_fault(self, server: int, what: str) -> None:
         """A server's answer was not what it should be. Remembered for people (`faults`)."""
@@ -157,7 +159,7 @@ class Cluster:
 
     def faults(self) -> dict[int, Fault]:
         """What servers did wrong since this was made, by server id."""
-        return self._lines.faults.by_server()
+        return self.health.faults()
 
     def identities(self) -> dict[int, bytes]:
         """The identity of the folder of each server that has answered, by its id."""
@@ -179,12 +181,12 @@ class Cluster:
         One that was tried a moment ago is tried again after a short pause, and one that is being tried is waited for.
         """
         for pause_s in (0.0, EAGER_PAUSE_S, EAGER_PAUSE_S):
-            _, down = self._lines.next_trial()
+            _, down = self.health.next_trial()
             if not down:
                 break
             time.sleep(pause_s)
             with Exchange(self._lines, trial=True) as exchange:
-                claimed = [id for id in down if self._lines.claim(id, eager=True)]
+                claimed = [id for id in down if self.health.claim(id, eager=True)]
                 for id in claimed:
                     exchange.start(Call(id, GetPosition(), stall_s=timeout_s))
                 while exchange.next(None) is not None:

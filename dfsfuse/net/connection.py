@@ -32,9 +32,9 @@ from dfs_server.protocol.pieces import Buffer
 from dfsfuse.errors import posix_error
 from dfsfuse.net.framing import FrameReader, FrameWriter
 from dfsfuse.net.handshake import Handshake, RefusalError
+from dfsfuse.net.health.slowness import GONE_S, SLOW_S
 from dfsfuse.net.name_service import Target
 from dfsfuse.net.servers import Credentials, ServerAddress
-from dfsfuse.net.slowness import GONE_S, SLOW_S
 
 MAX_OWED: Final = 32
 MAX_ID: Final = (1 << 32) - 1

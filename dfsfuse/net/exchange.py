@@ -41,9 +41,9 @@ from dfsfuse.net import meanwhile
 from dfsfuse.net.calls import Answer, Call, Failure, failure_of, is_full, outcome_of
 from dfsfuse.net.connection import Connection
 from dfsfuse.net.handshake import RefusalError
+from dfsfuse.net.health.slowness import LOOK_AGAIN_S, is_waited_for, stood_still_s
 from dfsfuse.net.lines import AUTHENTICATION_S, OWED_S, Lines
 from dfsfuse.net.ordered_lines import register
-from dfsfuse.net.slowness import LOOK_AGAIN_S, is_waited_for, stood_still_s
 
 __all__ = ["Answer", "Call", "Exchange", "Failure"]
 
@@ -105,6 +105,7 @@ class Exchange:
         must be authenticated.
         """
         self._lines = lines
+        self._health = lines.health
         self._greeting_s = greeting_s
         self._trial = trial
         self._clock = lines.clock
@@ -145,7 +146,7 @@ class Exchange:
         if self._flying[call.server] >= self._most_calls:
             self._waiting.append(call)
             return
-        refusal = None if self._trial else self._lines.refusal(call.server)
+        refusal = None if self._trial else self._health.refusal(call.server)
         if refusal is not None:
             self._finished.append(Failure(call, None, refusal))
             return
@@ -287,7 +288,7 @@ class Exchange:
 
     def _stood_still(self, late_s: float, now: float) -> None:
         """This process did not run for a while: nobody could be heard."""
-        self._lines.excused_at = now
+        self._health.excused_at = now
         for flight in self._flights.values():
             flight.moved_at = min(flight.moved_at + late_s, now)
             flight.ends_at += late_s
@@ -303,7 +304,7 @@ class Exchange:
         for flight in overdue:
             if are_slow and self._is_waited_for(flight, now):
                 flight.deadline = min(now + LOOK_AGAIN_S, flight.ends_at)
-                self._lines.excused_at = now
+                self._health.excused_at = now
             elif now < (excused_until := self._excused_until(flight, now)):
                 flight.deadline = excused_until
             else:
@@ -315,13 +316,13 @@ class Exchange:
         if not self._may_wait(flight, now):
             return now
         patience_s = flight.call.stall_s if flight.connection.ready else self._greeting_s
-        return min(self._lines.excused_at + patience_s, flight.ends_at)
+        return min(self._health.excused_at + patience_s, flight.ends_at)
 
     def _is_waited_for(self, flight: _Flight, now: float) -> bool:
         return not flight.connection.connecting and self._may_wait(flight, now)
 
     def _may_wait(self, flight: _Flight, now: float) -> bool:
-        is_believed = flight.call.server in self._lines.usable()  # else another exchange has waited long enough
+        is_believed = flight.call.server in self._health.usable  # else another exchange has waited long enough
         is_there = not flight.connection.is_peer_gone()
         return flight.call.is_patient and is_believed and is_there and is_waited_for(flight.moved_at, now)
 
@@ -388,7 +389,7 @@ class Exchange:
         self._finished.append(outcome)
         full = is_full(outcome)
         if full is not None:
-            lines.room.told(call.server, full=full)
+            lines.said_room(call.server, full=full)
         if isinstance(outcome, Failure):
             if outcome.status in _LAST_WORDS:
                 return False

@@ -1,7 +1,7 @@
-"""What a client has of each server: its addresses, its circuit, and its idle connections. Thread-safe; starts none.
+"""What a client has of each server: its addresses, its health, and its idle connections. Thread-safe; starts none.
 
 Exchanges borrow connections here and give them back. All logging about servers that come and go is done here, one
-line for each change.
+line for each change. Whether a server is worth asking is for `Health` to say (`dfsfuse.net.health`).
 
 Invariant: a connection is idle here (in `_idle` or `_ordered`), or with one exchange. Idle ones may be owed replies, or
 be not yet authenticated: whoever borrows such a one goes on where it stands.
@@ -18,14 +18,12 @@ from itertools import chain
 from typing import Final, Protocol
 
 from dfsfuse.errors import WrongServerError
-from dfsfuse.net.circuit import Circuit
 from dfsfuse.net.connection import Connection
-from dfsfuse.net.faults import Faults
-from dfsfuse.net.full import Full
+from dfsfuse.net.health.health import Health
+from dfsfuse.net.health.slowness import is_waited_for
 from dfsfuse.net.name_service import Target, look_up, look_up_number
 from dfsfuse.net.ordered_lines import OrderedLines
 from dfsfuse.net.servers import Credentials, ServerAddress, UnknownHostError
-from dfsfuse.net.slowness import are_slow, is_waited_for
 
 AUTHENTICATION_S: Final = 2.0
 """A connection must be open and authenticated so soon."""
@@ -62,83 +60,39 @@ class Lines:
         self.clock = clock
         self.changed = threading.Event()
         """Set whenever a server goes down, for whoever tries them again."""
-        self.faults = Faults()
-        self.room = Full({server.id: server.name for server in servers}, clock)
+        self.health = Health(self.servers, clock, time.time_ns, threading.Lock())
         self.identities: dict[int, bytes] = {}  # of the folders that answered last; guarded by _lock, but for reading
         self.on_news: Callable[[], None] = lambda: None
         """Called, in any thread, when a server has another folder than before or has done something wrong. It must not
         wait for anything."""
-        self.comebacks = dict.fromkeys(self.servers, 0)
-        """How often each server has answered again after it had been missing: then it may have missed something."""
         self.exchanges: set[Debtors] = set()
         """Those that are open now. Touched by atomic set operations only."""
-        self.excused_at = float("-inf")
-        """When servers were last seen to be slow together, or this process to have stood still: how long anything takes
-        counts from then."""
-        self.hurried_at = float("-inf")
-        """When somebody said last that nobody shall wait for servers that are slow."""
-        self.tried_elsewhere = False
-        """Whether somebody else tries servers that are down, so that requests need not do it."""
         self._credentials = credentials
         self._look_up = look_up
         self._lock = threading.Lock()
         self._idle: dict[int, list[Connection]] = {id: [] for id in self.servers}  # guarded by _lock
         self._ordered: list[OrderedLines] = []  # idle; guarded by _lock
-        self._circuits = {id: Circuit(clock) for id in self.servers}  # guarded by _lock, but for reading `up`
-        self._usable = frozenset(self.servers)  # those whose circuit is up; replaced as a whole, guarded by _lock
         self._targets = {id: look_up_number(server) for id, server in self.servers.items()}
         self._closed = False  # guarded by _lock
 
     # ------------------------------------------------------------------ health
 
-    def usable(self) -> frozenset[int]:
-        """The servers that are believed to answer."""
-        return self._usable
-
-    def missing(self) -> list[str]:
-        """A text for each server that is not believed to answer, which names it and says why."""
-        return [circuit.reason for _, circuit in sorted(self._circuits.items()) if not circuit.up]
-
-    def refusal(self, id: int) -> str | None:
-        """None if the server may be asked now, else why not. One that refused a moment ago may: it costs nothing, and
-        if it was restarted it may be needed at once, when another one dies."""
-        circuit = self._circuits[id]
-        if circuit.up or self.claim(id, late_s=1.0 if self.tried_elsewhere else 0.0, eager=True):
-            return None
-        return circuit.reason
-
-    def claim(self, id: int, *, late_s: float = 0.0, eager: bool = False) -> bool:
-        """May the caller try this server, which is down, now? See `Circuit.claim`."""
-        with self._lock:
-            return self._circuits[id].claim(late_s=late_s, eager=eager)
-
-    def next_trial(self) -> tuple[float | None, list[int]]:
-        """When the next trial of a server is due (None: all are up), and the servers that are down."""
-        with self._lock:
-            down = [id for id, circuit in self._circuits.items() if not circuit.up]
-            return min((self._circuits[id].due_at for id in down), default=None), down
-
     def are_slow(self, *borrowed: Connection) -> bool:
-        """Whether so many servers owe an answer just now, to whomever, that it is not they that fail (`slowness`).
-        `borrowed` were idle until a moment ago."""
-        now = self.clock()
-        if is_waited_for(self.hurried_at, now):
-            return False
+        """See `Health.are_slow`. `borrowed` were idle until a moment ago."""
         with self._lock:
             idle = [*borrowed, *chain.from_iterable(map(self._at_rest, self.servers))]
             owed: list[tuple[int, float | None]] = [(each.server.id, each.silent_since()) for each in idle]
         owed_since: dict[int, float] = {}
         for id, since in chain(owed, *(exchange.silences() for exchange in list(self.exchanges))):
-            if since is not None and self._circuits[id].up:
-                owed_since[id] = min(since, owed_since.get(id, now))
-        return are_slow(owed_since, now)
+            if since is not None:
+                owed_since[id] = min(since, owed_since.get(id, since))
+        return self.health.are_slow(owed_since)
 
     def failed(self, id: int, text: str, *, quick: bool, tried: bool = True) -> None:
         """The server did not answer. Its idle connections are worth nothing either."""
+        if not self.health.failed(id, text, quick=quick, tried=tried):
+            return
         with self._lock:
-            if not self._circuits[id].failed(text, quick=quick, tried=tried):
-                return
-            self._usable -= {id}
             self._close_idle(id)
         log.warning("%s; trying again in the background", text)
         self.changed.set()
@@ -148,8 +102,8 @@ class Lines:
         with self._lock:
             gone = [
                 id
-                for id, circuit in self._circuits.items()
-                if circuit.up and any(connection.is_hung_up() for connection in self._at_rest(id))
+                for id in sorted(self.health.usable)
+                if any(connection.is_hung_up() for connection in self._at_rest(id))
             ]
         for id in gone:
             text = f"{self.servers[id]} does not answer: it has closed the connection"
@@ -157,18 +111,18 @@ class Lines:
 
     def note_fault(self, id: int, what: str) -> None:
         """The server's answer was not what it should be."""
-        self.faults.note(id, what)
+        self.health.did_wrong(id, what)
         self.on_news()
+
+    def said_room(self, id: int, *, full: bool) -> None:
+        """The server's answer said whether it has room for data."""
+        if (full or id in self.health.full) and self.health.said_room(id, full=full):
+            name = self.servers[id].name
+            log.warning("%s %s", name, "is full: data goes to others" if full else "has room again")
 
     def answered(self, id: int) -> None:
         """The server gave a complete answer."""
-        if self._circuits[id].up:
-            return
-        with self._lock:
-            changed = self._circuits[id].answered()
-            self._usable |= {id}
-            self.comebacks[id] += changed
-        if changed:
+        if id not in self.health.usable and self.health.answered(id):
             log.warning("%s answers again", self.servers[id])
 
     def met(self, id: int, identity: bytes) -> WrongServerError | None:
@@ -220,7 +174,7 @@ class Lines:
                 if server.id in moved:
                     self.servers[server.id] = server
                     self._targets[server.id] = look_up_number(server)
-                    self._circuits[server.id].try_soon()
+                    self.health.moved(server.id)
                     self._close_idle(server.id)
         return moved
 
@@ -248,7 +202,7 @@ class Lines:
         it since is not looked at: the borrower finds out."""
         with self._lock:
             idle = self._idle[id]
-            if not idle or not self._circuits[id].up:
+            if not idle or id not in self.health.usable:
                 return None
             return idle.pop() if idle[-1].ready and not idle[-1].owed else None
 
@@ -268,7 +222,7 @@ class Lines:
             connection.close()
             raise
         due = connection.owed_until if connection.ready else connection.opened_at + AUTHENTICATION_S
-        if due is None or (now := self.clock()) < max(due, self.excused_at + AUTHENTICATION_S):
+        if due is None or (now := self.clock()) < max(due, self.health.excused_at + AUTHENTICATION_S):
             return True
         since = None if moved else connection.silent_since()
         is_slow = since is not None and is_waited_for(since, now) and self.are_slow(connection)

@@ -43,7 +43,7 @@ class Pinger:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="dfsfuse-pinger", daemon=True)
             self._thread.start()
-            self._lines.tried_elsewhere = True
+            self._lines.health.tried_elsewhere = True
 
     def stop(self) -> None:
         """Stop it; returns when it has ended (unless the name service keeps it; it ends by itself then)."""
@@ -52,7 +52,7 @@ class Pinger:
             self._lines.changed.set()
             self._thread.join(STOP_S)
             self._thread = None
-            self._lines.tried_elsewhere = False
+            self._lines.health.tried_elsewhere = False
 
     def _run(self) -> None:
         while not self._stopping:
@@ -70,13 +70,13 @@ class Pinger:
 
     def _look_after(self, exchange: Exchange) -> None:
         """Begin the trials that are due, and wait a moment."""
-        due_at, down = self._lines.next_trial()
+        due_at, down = self._lines.health.next_trial()
         for id in down:
-            if id not in self._under_trial and self._lines.claim(id):
+            if id not in self._under_trial and self._lines.health.claim(id):
                 self._lines.look_up(id)
                 self._under_trial.add(id)
                 exchange.start(Call(id, GetPosition(), stall_s=PING_S))
-        for id in self._lines.room.to_ask():
+        for id in self._lines.health.to_ask_for_room():
             if id not in self._under_trial:
                 self._under_trial.add(id)
                 exchange.start(Call(id, GetStatus(), stall_s=PING_S))

@@ -27,7 +27,7 @@ from support.trees import content
 from torture.network import Proxy
 
 from dfsfuse.errors import UnavailableError
-from dfsfuse.net.slowness import SLOW_S
+from dfsfuse.net.health.slowness import SLOW_S
 from dfsfuse.net.stalls import LOG_S
 
 pytestmark = pytest.mark.integration

@@ -14,7 +14,7 @@ from support.ports import free_ports
 from support.vanishing import vanish
 from torture.network import Proxy
 
-from dfsfuse.net.slowness import GONE_S, SLOW_S
+from dfsfuse.net.health.slowness import GONE_S, SLOW_S
 
 pytestmark = pytest.mark.programs
 

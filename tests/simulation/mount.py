@@ -410,7 +410,7 @@ class SimMount:
                     raise UnavailableError("another client is writing")
             case map_steps.Settle():
                 self.turn = Turn(self.log.terms)
-                yield from self._in_time(settle(self.log.known, self.log.client, silent=self.log.silent, enough=3))
+                yield from self._in_time(settle(self.log.known, self.log.spared, self.log.client, enough=3))
                 self.world.note(self.host.name, "lets go")
         return None
 

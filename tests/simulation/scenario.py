@@ -36,7 +36,7 @@ def client(world: World, history: History, number: int, operations: int) -> Gene
         kind = "append" if world.random.random() < 0.7 else "read"
         operation = history.begin(kind, key, world.now)
         if log.wanted or world.random.random() < 0.3:
-            yield from settle(log.known, log.client)
+            yield from settle(log.known, log.spared, log.client)
         try:
             linearizable = yield from (_append if kind == "append" else _read)(world, log, operation)
             operation.outcome = "ok" if linearizable else "stale"
@@ -165,7 +165,7 @@ def heal(world: World) -> None:
         for _ in range(20):
             try:
                 yield from catch_up(log)
-                yield from settle(log.known)
+                yield from settle(log.known, log.spared)
                 done.append(log)
                 return
             except DfsError:

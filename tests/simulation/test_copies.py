@@ -74,7 +74,7 @@ def change(world: World, log: LogState, **values: bytes) -> None:
     """One more batch; all servers know that it is chosen."""
     contents = Contents(puts=tuple((key.encode(), value) for key, value in values.items()))
     Hand(world, commit(log, contents, lambda _: False, 0)).run()
-    Hand(world, settle(log.known)).run()
+    Hand(world, settle(log.known, log.spared)).run()
 
 
 def copy_twice(broken: frozenset[str]) -> World:

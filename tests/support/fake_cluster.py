@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
+from threading import Lock
 from types import TracebackType
 
 from support.grid import FakeServer, Fault, Grid
@@ -17,8 +18,9 @@ from support.grid import FakeServer, Fault, Grid
 from dfs_server.protocol.messages import Error, Reply, Request
 from dfs_server.protocol.status import Status
 from dfsfuse.net.exchange import Answer, Call, Failure
+from dfsfuse.net.health.health import Health
+from dfsfuse.net.health.slowness import LOOK_AGAIN_S, are_slow, is_waited_for
 from dfsfuse.net.servers import ServerAddress
-from dfsfuse.net.slowness import LOOK_AGAIN_S, are_slow, is_waited_for
 
 REFUSED_S = 0.0005
 
@@ -144,8 +146,7 @@ class FakeCluster:
         self.started: list[Call] = []
         self.noted: list[tuple[int, str]] = []
         self.known_full: set[int] = set()
-        self._down: set[int] = set()
-        self._comebacks = dict.fromkeys(grid.servers, 0)
+        self.health = Health(grid.servers, grid.clock, lambda: 0, Lock())
         self.while_waiting: Callable[[], None] = lambda: None
         self.excused_at = float("-inf")
         self.is_hurried = False
@@ -157,18 +158,18 @@ class FakeCluster:
         return not self.is_hurried and self.grid.clock() - self.excused_at <= LOOK_AGAIN_S
 
     def notice_down(self, *servers: int) -> None:
-        self._down.update(servers)
+        for server in servers:
+            self.health.failed(server, f"{self.names[server]} is down", quick=False)
 
     def notice_up(self, *servers: int) -> None:
-        for server in self._down.intersection(servers):
-            self._comebacks[server] += 1
-        self._down.difference_update(servers)
+        for server in servers:
+            self.health.answered(server)
 
     def comebacks(self) -> dict[int, int]:
-        return dict(self._comebacks)
+        return self.health.comebacks()
 
     def usable(self) -> frozenset[int]:
-        return frozenset(self.grid.servers) - self._down
+        return self.health.usable
 
     def recheck(self) -> frozenset[int]:
         """Nobody comes back unnoticed here: the tests say when (`notice_up`)."""
@@ -221,7 +222,7 @@ class FakeCluster:
         return self.ask(dict.fromkeys(self.names if servers is None else servers, request), stall_s=stall_s)
 
     def identities(self) -> dict[int, bytes]:
-        return {id: server.identity for id, server in self.grid.servers.items() if id not in self._down}
+        return {id: server.identity for id, server in self.grid.servers.items() if id in self.usable()}
 
     def close(self) -> None:
         pass

@@ -25,8 +25,10 @@ from dfs_server.protocol.messages import (
 )
 from dfs_server.protocol.status import Status
 from dfs_server.store.store import NamespaceStore
+from dfsfuse.log.driving import SOFT_S
 from dfsfuse.log.quorum_log import QuorumLog
 from dfsfuse.log.state import Contents, News
+from dfsfuse.net.health.health import Health
 
 READS = (GetPosition, GetBatches, GetChanges, ReadKeys, ReadRange)
 
@@ -122,13 +124,16 @@ class LogCluster(FakeCluster):
 
 
 def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
-    """A client of it, in the same virtual time."""
+    """A client of it, in the same virtual time. What it knows of the servers is its own, but for who is down."""
     clock = cluster.grid.clock
 
     def sleep(seconds: float) -> None:
         clock.wait_until(clock() + seconds)
 
-    return QuorumLog(cluster, client=client, clock=clock, sleep=sleep, time_ns=lambda: 7)  # type: ignore[arg-type]
+    log = QuorumLog(cluster, client=client, clock=clock, sleep=sleep, time_ns=lambda: 7)  # type: ignore[arg-type]
+    own = Health(cluster.grid.servers, clock, lambda: 7)
+    log.state.spared, log._pace = own.log, own.pace("log", SOFT_S)
+    return log
 
 
 def put(**values: str) -> Contents:

@@ -20,7 +20,7 @@ from dfs_server.protocol.messages import Done, Error, GetPiece, Message, Piece, 
 from dfs_server.protocol.pieces import BLOCK_BYTES
 from dfs_server.wire.failures import RequestFailedError, failures_told
 from dfsfuse.net.exchange import Call
-from dfsfuse.net.faults import Fault
+from dfsfuse.net.health.server import Fault
 
 USER = "alice"
 RESERVE_BYTES = 1 << 20

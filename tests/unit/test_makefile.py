@@ -74,6 +74,10 @@ def test_stop_needs_nothing_where_nothing_runs(clone: Path) -> None:
     assert make(clone, "stop") == ""  # make itself says nothing
 
 
+def test_the_simulation_is_told_the_first_seed_and_how_many(clone: Path) -> None:
+    assert 'FIRST="7" SEEDS="3" SEED="" ' in make(clone, "-n", "sim", "FIRST=7", "SEEDS=3")
+
+
 @pytest.mark.parametrize(("place", "mount"), [("src", "dfs"), ("dfs", "dfs-files"), ("dfs/src", "dfs-files")])
 def test_run_does_not_mount_over_the_clone(clone: Path, place: str, mount: str) -> None:
     home = clone.parent

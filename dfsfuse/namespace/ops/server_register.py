@@ -21,7 +21,7 @@ from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError, WrongServerError
 from dfsfuse.namespace.map.transactions import MapStore, Transaction
 from dfsfuse.namespace.records import members
-from dfsfuse.net.faults import Fault
+from dfsfuse.net.health.server import Fault
 
 PAUSE_S: Final = 5.0
 """Between two writings: a server that lies all the time is noted seldom."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import stat
 import time
 from collections.abc import Iterator
@@ -37,6 +38,13 @@ NOT_CHECKED = (
 )
 
 
+def _finite(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    """click finds NaN to be in every range, since it is neither too small nor too large."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no rate.")
+    return value
+
+
 @click.command("heal", short_help="Recreate missing copies, and move misplaced ones to their proper servers.")
 @click.option(
     "--watch", is_flag=True, help="Keep running, and heal whenever a copy is missing, until Ctrl-C or SIGTERM."
@@ -44,6 +52,7 @@ NOT_CHECKED = (
 @click.option(
     "--mb-s",
     type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
     metavar="N",
     help=f"With --watch: copy at most N megabytes a second (default {WATCH_MB_S:g}).",
 )

@@ -14,13 +14,13 @@ from dfs_server.protocol.pieces import BLOCK_BYTES, block_count, block_digests
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.download import DEADLINE_S, HEDGE_S, DownloadPlan, download
 from dfsfuse.data.extents import Segment
-from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import Homes, choose_sources
 from dfsfuse.data.race import Attempt
 from dfsfuse.data.striping import piece_lengths, split
 from dfsfuse.data.upload import upload
 from dfsfuse.errors import IncompleteError
-from dfsfuse.net.slowness import SLOW_S
+from dfsfuse.net.health.pace import Pace
+from dfsfuse.net.health.slowness import SLOW_S
 from dfsfuse.net.stalls import PIECE_S
 
 ALL = frozenset({1, 2, 3, 4})
@@ -36,9 +36,8 @@ class Bench:
     def __init__(self) -> None:
         self.grid = Grid()
         self.cluster = FakeCluster(self.grid)
-        self.suspects = Suspects()
         self.pace = Pace(HEDGE_S)
-        stored = upload(ID, DATA, 0, self.cluster, self.suspects, Pace(1.0), clock=self.grid.clock)
+        stored = upload(ID, DATA, 0, self.cluster, Pace(1.0), clock=self.grid.clock)
         self.segment = Segment(ID, len(DATA), stored.homes, stored.digests)
         self.bad: list[tuple[int, int]] = []
         self.grid.forget_requests()
@@ -49,7 +48,6 @@ class Bench:
             self.segment,
             wanted,
             self.cluster,
-            self.suspects,
             self.pace,
             on_bad=lambda _segment, number, server: self.bad.append((number, server)),
             clock=self.grid.clock,
@@ -96,15 +94,25 @@ def test_a_slow_first_source_is_waited_for_beside_the_other_one(bench: Bench) ->
     assert bench.download({1: range(1)})[0].data == PIECES[0][:BLOCK_BYTES]
     assert bench.grid.clock() - began < HEDGE_S + 0.1
     assert [call.server for call in bench.cluster.started] == [first, second]
-    assert first in bench.suspects.now(bench.grid.clock())
+    assert first in bench.cluster.health.data.now()
 
     bench.cluster.started.clear()
-    bench.suspects.answered(first)
+    bench.cluster.health.data.answered(first)
     bench.grid[second].latency_s = 3.0
     began = bench.grid.clock()
     assert bench.download({1: range(1)})[0].data == PIECES[0][:BLOCK_BYTES]
     assert bench.grid.clock() - began < HEDGE_S + 0.3, "the late answer is taken all the same"
     assert [call.server for call in bench.cluster.started] == [first, second], "and nobody was asked twice"
+
+
+def test_an_answer_ends_the_sparing_if_only_an_error_and_that_it_is_down_does_not(bench: Bench) -> None:
+    answering, refusing = choose_sources(bench.segment.homes, ALL)[1]
+    bench.cluster.health.data.lagged((answering, refusing))
+    bench.grid[answering].fault = Fault.BROKEN_DISK
+    bench.grid[refusing].fault = Fault.DOWN
+    with pytest.raises(IncompleteError):
+        bench.download({1: range(1)})
+    assert bench.cluster.health.data.now() == {refusing}
 
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in (Fault.NONE, Fault.FULL)])

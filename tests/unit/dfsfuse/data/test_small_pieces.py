@@ -127,7 +127,7 @@ def test_if_all_are_slow_nobody_is_at_fault(
         server.latency_s = 1.0 + 0.1 * number
     small = files[:6]
     store.fetch_small([segment for segment, _ in small])
-    assert store._suspects.now(grid.clock()) == frozenset()
+    assert store._cluster.health.data.now() == frozenset()
     read_all(store, small)
     assert not grid.asked(GetPiece)
 
@@ -139,4 +139,4 @@ def test_who_lags_behind_the_others_is_not_waited_for(
     begun = grid.clock()
     store.fetch_small([segment for segment, _ in files[:6]])
     assert grid.clock() - begun <= HEDGE_S + 0.1
-    assert store._suspects.now(grid.clock()) == {2}
+    assert store._cluster.health.data.now() == {2}

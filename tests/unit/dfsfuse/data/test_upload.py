@@ -12,7 +12,6 @@ from support.grid import Fault, Grid
 from dfs_server.protocol.messages import PutPiece
 from dfs_server.protocol.pieces import block_digests, piece_digest
 from dfs_server.protocol.status import Status
-from dfsfuse.data.pace import Pace, Suspects
 from dfsfuse.data.placement import ring
 from dfsfuse.data.race import Attempt
 from dfsfuse.data.striping import split
@@ -24,7 +23,8 @@ from dfsfuse.data.upload import (
     upload,
 )
 from dfsfuse.errors import NoSpaceError, ReadOnlyError
-from dfsfuse.net.slowness import SLOW_S
+from dfsfuse.net.health.pace import Pace
+from dfsfuse.net.health.slowness import SLOW_S
 from dfsfuse.net.stalls import PIECE_S
 
 ALL = frozenset({1, 2, 3, 4})
@@ -38,10 +38,9 @@ class Bench:
     def __init__(self) -> None:
         self.grid = Grid()
         self.cluster = FakeCluster(self.grid)
-        self.suspects = Suspects()
 
     def upload(self, rotation: int = 0) -> Uploaded:
-        return upload(ID, DATA, rotation, self.cluster, self.suspects, Pace(HEDGE_S), clock=self.grid.clock)
+        return upload(ID, DATA, rotation, self.cluster, Pace(HEDGE_S), clock=self.grid.clock)
 
     def check(self, result: Uploaded) -> None:
         """Every piece is stored where the result says, on two servers, and is what it should be."""

@@ -12,12 +12,27 @@ import pytest
 from support.grid import Fault, VirtualClock
 from support.log_cluster import LogCluster, LogServer, log_of, never, put
 
-from dfs_server.protocol.messages import Accept, BeginCopy, Error, Message, Promise, ReadKeys, Refused
+from dfs_server.protocol.ballots import ZERO
+from dfs_server.protocol.messages import (
+    Accept,
+    BeginCopy,
+    Error,
+    GetPosition,
+    Message,
+    Position,
+    Promise,
+    ReadKeys,
+    Refused,
+)
 from dfs_server.protocol.status import Status
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
 from dfsfuse.log.driving import SOFT_S
-from dfsfuse.log.quorum_log import DEADLINE_S, SPARED_S, QuorumLog
-from dfsfuse.net.slowness import SLOW_S
+from dfsfuse.log.procedures import Event
+from dfsfuse.log.quorum_log import DEADLINE_S, QuorumLog
+from dfsfuse.log.rounds import first_of
+from dfsfuse.log.state import LogState
+from dfsfuse.net.health.server import FIRST_SPARED_S
+from dfsfuse.net.health.slowness import SLOW_S
 from dfsfuse.net.stalls import LOG_S
 
 ONE_HANGS_S = 1.0
@@ -147,7 +162,7 @@ def test_one_server_that_is_slower_and_slower_makes_nobody_patient(log_cluster: 
 
         assert took(log_cluster, write) < SOFT_S, tenths
     log_cluster.grid[slow].fault = Fault.HANG
-    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + SPARED_S)
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + FIRST_SPARED_S)
     assert took(log_cluster, lambda: [log.read_keys((b"a",)) for _ in range(4)]) < ONE_HANGS_S
 
 
@@ -164,7 +179,7 @@ def test_a_read_is_hedged_and_the_next_ones_spare_the_server(log_cluster: LogClu
 
     assert took(log_cluster, read_all) < ONE_HANGS_S
     log_cluster.grid[hanging].fault = Fault.NONE
-    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + SPARED_S)
+    log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + FIRST_SPARED_S)
     log_cluster.grid.forget_requests()
     read_all()
     assert set(log_cluster.grid.asked(ReadKeys)) == {1, 2, 3, 4}, "after a while it has its turn again"
@@ -399,3 +414,49 @@ def test_of_servers_that_are_slow_together_one_may_be_gone_for_long(log_cluster:
     thaw_later(log_cluster, (1, 3, 4), 3 * LOG_S)
     assert took(log_cluster, lambda: log.commit(put(a="1"), never)) < 3 * LOG_S + 1.0
     assert log.read_keys((b"a",)).values == (b"1",)
+
+
+def test_what_one_reader_of_a_client_has_waited_for_the_next_one_spares(log_cluster: LogCluster) -> None:
+    """A mount's healer, its sweep and whatever else looks past its cache have views of the log of their own."""
+    first, second = (QuorumLog(log_cluster, clock=log_cluster.grid.clock) for _ in range(2))  # type: ignore[arg-type]
+    assert first.commit(put(a="0"), never)
+    first.settle()
+    log_cluster.grid[1].fault = Fault.HANG
+
+    def read(log: QuorumLog) -> None:
+        for _ in range(4):
+            assert log.read_keys((b"a",)).values == (b"0",)
+
+    assert second.catch_up()
+    assert took(log_cluster, lambda: read(first)) >= SOFT_S
+    assert took(log_cluster, lambda: read(second)) < SOFT_S
+
+
+def test_each_server_is_spared_by_itself(log_cluster: LogCluster) -> None:
+    """One that lets somebody wait later is no reason to spare the others for longer."""
+    log = log_of(log_cluster)
+    assert log.commit(put(a="0"), never)
+    log.settle()
+    clock = log_cluster.grid.clock
+    log.state.spared.lagged((1,))
+    clock.wait_until(clock() + FIRST_SPARED_S / 2)
+    log.state.spared.lagged((2,))
+    clock.wait_until(clock() + FIRST_SPARED_S / 2)
+    assert log.state.spared.now() == {2}
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "spared"),
+    [(None, None, {2}), (None, Status.IO_ERROR, set()), (Position(0, b"", ZERO), None, set())],
+)
+def test_an_answer_ends_the_sparing_if_only_an_error_and_that_it_is_down_does_not(
+    reply: Position | None, status: Status | None, spared: set[int]
+) -> None:
+    log = LogState(b"client-1")
+    log.spared.lagged((2,))
+    asking = first_of(log, (2,), GetPosition())
+    next(asking)  # ask
+    next(asking)  # receive
+    with pytest.raises(StopIteration):
+        asking.send(Event(2, reply, "", status))
+    assert log.spared.now() == spared

@@ -14,9 +14,9 @@ from support.wire_server import CREDENTIALS, DEADLINE_S, POSITION, Line, WireSer
 
 from dfs_server.protocol.messages import GetPosition, Piece, Reply, Request, encode
 from dfsfuse.net.connection import MAX_OWED, Connection, is_deaf
+from dfsfuse.net.health.slowness import GONE_S, SLOW_S
 from dfsfuse.net.name_service import look_up_number
 from dfsfuse.net.servers import ServerAddress
-from dfsfuse.net.slowness import GONE_S, SLOW_S
 
 ASK = encode(GetPosition())
 

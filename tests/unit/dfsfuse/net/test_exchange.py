@@ -135,7 +135,7 @@ def test_server_says_no(bench: Bench) -> None:
     outcome = failure(ask(lines, HavePieces(())))
     assert outcome.status is Status.NOT_FOUND
     assert outcome.text == f"{bench.servers[1].address(1)}: no such piece"
-    assert lines.usable() == {1}
+    assert lines.health.usable == {1}
 
 
 def test_status_of_a_newer_server(bench: Bench) -> None:
@@ -162,7 +162,7 @@ def test_hung_server_costs_one_stall_and_nobody_else_waits_for_it(bench: Bench) 
     stalled = failure(outcomes[3])
     assert stalled.status is None
     assert stalled.text == f"{hung.address(2)} does not answer: no byte moved for {STALL_S} s"
-    assert lines.usable() == {1, 3, 4}
+    assert lines.health.usable == {1, 3, 4}
     before = time.monotonic()
     assert failure(ask(lines, server=2)).text == stalled.text  # at once
     assert time.monotonic() - before < STALL_S

@@ -33,7 +33,7 @@ def test_nobody_listens(bench: Bench) -> None:
     outcome = failure(ask(lines))
     assert outcome.status is None
     assert outcome.text == f"{server.address(1)} does not answer: connection refused"
-    assert lines.usable() == frozenset()
+    assert lines.health.usable == frozenset()
 
 
 def test_restarted_server_is_not_taken_to_be_down(bench: Bench) -> None:
@@ -44,7 +44,7 @@ def test_restarted_server_is_not_taken_to_be_down(bench: Bench) -> None:
     server.start()
     assert isinstance(ask(lines), Answer)
     assert server.accepted == 2
-    assert lines.usable() == {1}
+    assert lines.health.usable == {1}
 
 
 @pytest.mark.parametrize("end", [Line.reset, lambda line: line.socket.close()], ids=["reset", "close"])
@@ -64,7 +64,7 @@ def test_call_on_a_stale_connection_is_sent_again_once(bench: Bench, end: Callab
         exchange.start(Call(1, PUT, (PIECE,), stall_s=DEADLINE_S))
         assert isinstance(exchange.next(DEADLINE_S), Answer)
     assert server.accepted == 2
-    assert lines.usable() == {1}
+    assert lines.health.usable == {1}
 
 
 def test_call_on_a_fresh_connection_is_not_sent_again(bench: Bench) -> None:
@@ -73,7 +73,7 @@ def test_call_on_a_fresh_connection_is_not_sent_again(bench: Bench) -> None:
     outcome = failure(ask(lines))
     assert outcome.status is None
     assert server.accepted == 1
-    assert lines.usable() == frozenset()
+    assert lines.health.usable == frozenset()
 
 
 def test_server_that_dies_in_mid_reply(bench: Bench) -> None:
@@ -103,7 +103,7 @@ def test_upload_that_is_refused_in_the_middle_has_its_reason(bench: Bench) -> No
     lines = bench.lines()
     outcome = failure(ask(lines, PUT))
     assert outcome.status is Status.NO_SPACE
-    assert lines.usable() == {1}
+    assert lines.health.usable == {1}
 
 
 # ---------------------------------------------------------------- servers that lie
@@ -146,9 +146,9 @@ def test_lie_is_a_failure_and_the_end_of_the_connection(bench: Bench, answer: Ca
     outcome = failure(ask(lines))
     assert outcome.status is None
     assert outcome.text.startswith(f"{server.address(1)} does not speak this protocol: ")
-    fault = lines.faults.by_server()[1]
+    fault = lines.health.faults()[1]
     assert fault.times == 1 and fault.text.startswith("no answer to "), "it is remembered against the server"
-    assert lines.usable() == frozenset()
+    assert lines.health.usable == frozenset()
     lines.answered(1)
     server.answer = lambda line, id, request, payload: line.reply(id, POSITION)
     assert isinstance(ask(lines), Answer)
@@ -160,10 +160,10 @@ def test_who_says_that_its_map_is_damaged_has_told_no_lie(bench: Bench) -> None:
     server.answer = lambda line, id, request, payload: line.reply(id, Error(Status.DAMAGED, "a row is damaged"))
     lines = bench.lines()
     assert failure(ask(lines)).status is Status.DAMAGED
-    assert lines.faults.by_server() == {}
+    assert lines.health.faults() == {}
     server.answer = lambda line, id, request, payload: line.reply(id, Error(Status.DIVERGED, "another log"))
     assert failure(ask(lines)).status is Status.DIVERGED
-    assert lines.faults.by_server()[1].text == "its log is another one than the others'"
+    assert lines.health.faults()[1].text == "its log is another one than the others'"
 
 
 def test_payload_longer_than_the_sink_touches_nothing(bench: Bench) -> None:
@@ -198,7 +198,7 @@ def test_last_words_of_a_server_reach_the_caller(bench: Bench) -> None:
     lines = bench.lines()
     outcome = failure(ask(lines))
     assert outcome.status is Status.BAD_REQUEST
-    assert lines.usable() == {1}
+    assert lines.health.usable == {1}
 
 
 # ---------------------------------------------------------------- greetings
@@ -227,7 +227,7 @@ def test_busy_server_is_not_down(bench: Bench) -> None:
     outcome = failure(ask(lines))
     assert outcome.status is Status.BUSY
     assert outcome.text.endswith("too many connections")
-    assert lines.usable() == {1}
+    assert lines.health.usable == {1}
 
 
 @pytest.mark.parametrize(
@@ -248,5 +248,5 @@ def test_greeting_that_fails_is_a_failure(
     outcome = failure(ask(lines))
     assert outcome.status is None
     assert isinstance(outcome.error, error)
-    assert lines.usable() == frozenset()
+    assert lines.health.usable == frozenset()
     assert bench.servers[1].requests == []

@@ -64,7 +64,7 @@ def test_a_server_that_was_restarted_meanwhile_is_asked_over_a_new_connection(be
     server.start()
     assert ask_all(lines, 1) == [1]
     assert server.accepted == 2
-    assert lines.usable() == {1}
+    assert lines.health.usable == {1}
 
 
 def late(bench: Bench, answer: object) -> Lines:
@@ -115,7 +115,7 @@ def test_a_late_answer_is_taken_while_others_are_waited_for(bench: Bench) -> Non
         exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
         assert isinstance(exchange.next(DEADLINE_S), Answer)
     assert bench.servers[1].accepted == 1
-    assert not lines.faults.by_server()
+    assert not lines.health.faults()
 
 
 def test_a_late_lie_is_noted_and_ends_the_connection(bench: Bench) -> None:
@@ -125,8 +125,8 @@ def test_a_late_lie_is_noted_and_ends_the_connection(bench: Bench) -> None:
         exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
         assert isinstance(exchange.next(DEADLINE_S), Answer)
     assert bench.servers[1].accepted == 2
-    assert "earlier request" in lines.faults.by_server()[1].text
-    assert lines.usable() == {1, 2}
+    assert "earlier request" in lines.health.faults()[1].text
+    assert lines.health.usable == {1, 2}
 
 
 def test_a_connection_that_ends_while_others_are_waited_for_is_dropped(bench: Bench) -> None:
@@ -190,7 +190,7 @@ def test_a_server_that_was_killed_is_noticed_without_being_asked(bench: Bench) -
 
     def is_noticed() -> bool:
         lines.notice_hang_ups()
-        return lines.usable() == frozenset()
+        return lines.health.usable == frozenset()
 
     wait_until(is_noticed)
 

@@ -10,9 +10,9 @@ from support.vanishing import vanish
 from support.wire_server import DEADLINE_S, POSITION, Line, WireServer
 
 from dfs_server.protocol.messages import GetPosition, Request
-from dfsfuse.net import slowness
 from dfsfuse.net.cluster import Cluster
 from dfsfuse.net.exchange import LONGEST_CALL_S, Answer, Call, Exchange
+from dfsfuse.net.health import slowness
 from dfsfuse.net.lines import Lines
 
 
@@ -56,8 +56,8 @@ def test_servers_that_are_slow_together_are_waited_for(bench: Bench, four: Lines
         for number in silent:
             bench.servers[number].released.set()
         assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in silent)
-    assert four.usable() == {1, 2, 3, 4}
-    assert four.excused_at > float("-inf")
+    assert four.health.usable == {1, 2, 3, 4}
+    assert four.health.excused_at > float("-inf")
 
 
 def test_those_that_go_on_last_have_their_time_from_then(
@@ -76,7 +76,7 @@ def test_those_that_go_on_last_have_their_time_from_then(
         for number in (3, 4):
             bench.servers[number].released.set()
         assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in (3, 4))
-    assert four.usable() == {1, 2, 3, 4}
+    assert four.health.usable == {1, 2, 3, 4}
 
 
 def test_two_that_are_silent_are_not(bench: Bench, four: Lines) -> None:
@@ -85,7 +85,7 @@ def test_two_that_are_silent_are_not(bench: Bench, four: Lines) -> None:
         begin(exchange, is_patient=True)
         outcomes = [exchange.next(DEADLINE_S) for _ in range(4)]
     assert [isinstance(outcome, Answer) for outcome in outcomes] == [True, True, False, False]
-    assert four.usable() == {1, 4}
+    assert four.health.usable == {1, 4}
 
 
 def test_they_are_not_waited_for_for_ever(bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_they_are_not_waited_for_for_ever(bench: Bench, four: Lines, monkeypatch
         for _ in range(4):
             failure(exchange.next(DEADLINE_S))
     assert time.monotonic() - begun >= 3 * STALL_S
-    assert four.usable() == frozenset()
+    assert four.health.usable == frozenset()
 
 
 def test_those_that_have_vanished_are_not_slow(bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_those_that_have_vanished_are_not_slow(bench: Bench, four: Lines, monkey
         for _ in range(4):
             failure(exchange.next(DEADLINE_S))
     assert 2 * STALL_S <= time.monotonic() - begun < DEADLINE_S
-    assert four.usable() == frozenset()
+    assert four.health.usable == frozenset()
 
 
 def test_who_is_in_a_hurry_takes_nobody_down_by_it(bench: Bench, four: Lines) -> None:
@@ -129,7 +129,7 @@ def test_who_is_in_a_hurry_takes_nobody_down_by_it(bench: Bench, four: Lines) ->
         begin(exchange, is_patient=False)
         for _ in range(4):
             failure(exchange.next(DEADLINE_S))
-    assert four.usable() == {1, 2, 3, 4}
+    assert four.health.usable == {1, 2, 3, 4}
 
 
 def test_after_ctrl_c_nobody_waits(bench: Bench, four: Lines) -> None:
@@ -137,7 +137,7 @@ def test_after_ctrl_c_nobody_waits(bench: Bench, four: Lines) -> None:
     with Exchange(four) as exchange:
         begin(exchange, is_patient=True)
         assert exchange.next(2 * STALL_S) is None
-        four.hurried_at = four.clock()
+        four.health.hurry()
         for _ in range(4):
             failure(exchange.next(DEADLINE_S))
 
@@ -150,9 +150,9 @@ def test_before_the_end_nobody_waits_any_more_however_long_it_takes(
     cluster = Cluster(tuple(four.servers.values()), four._credentials)
     for for_good in (False, True):
         cluster.hurry(for_good=for_good)
-        assert slowness.is_waited_for(cluster._lines.hurried_at, cluster._lines.clock()) is for_good
+        assert slowness.is_waited_for(cluster.health._hurried_at, cluster._lines.clock()) is for_good
     cluster.hurry()
-    assert slowness.is_waited_for(cluster._lines.hurried_at, cluster._lines.clock()), "for good is for good"
+    assert slowness.is_waited_for(cluster.health._hurried_at, cluster._lines.clock()), "for good is for good"
     assert not cluster.are_slow()
 
 
@@ -167,7 +167,7 @@ def test_answers_that_are_owed_are_waited_for_too(bench: Bench, four: Lines) -> 
         begin(exchange, is_patient=True)
         assert exchange.next(0.0) is None
     late_s = [0.0]
-    four.clock = lambda: time.monotonic() + late_s[0]
+    four.clock = four.health._clock = lambda: time.monotonic() + late_s[0]
     late_s[0] = slowness.SLOW_S / 2
     with Exchange(four, in_order=True) as exchange:
         begin(exchange, is_patient=True)
@@ -188,14 +188,14 @@ def test_time_in_which_this_process_stood_still_is_nobodys_silence(
     monkeypatch.setattr("dfsfuse.net.exchange.LOOK_AGAIN_S", look_again_s)
     silence(bench, 1)
     late_s = [0.0]
-    four.clock = lambda: time.monotonic() + late_s[0]
+    four.clock = four.health._clock = lambda: time.monotonic() + late_s[0]
     with Exchange(four) as exchange:
         exchange.start(Call(1, GetPosition(), stall_s=stall_s, is_patient=is_patient))
         late_s[0] = 2 * LONGEST_CALL_S
         assert exchange.next(STALL_S) is None
         bench.servers[1].released.set()
         assert isinstance(exchange.next(DEADLINE_S), Answer)
-    assert four.usable() == {1, 2, 3, 4}
+    assert four.health.usable == {1, 2, 3, 4}
 
 
 def test_nor_does_it_count_for_servers_that_are_slow_together(
@@ -205,7 +205,7 @@ def test_nor_does_it_count_for_servers_that_are_slow_together(
     monkeypatch.setattr("dfsfuse.net.exchange.LOOK_AGAIN_S", STALL_S / 10)
     silence(bench, 1, 2, 3, 4)
     late_s = [0.0]
-    four.clock = lambda: time.monotonic() + late_s[0]
+    four.clock = four.health._clock = lambda: time.monotonic() + late_s[0]
     with Exchange(four) as exchange:
         begin(exchange, is_patient=True)
         late_s[0] = 2 * slowness.SLOW_S
@@ -213,4 +213,4 @@ def test_nor_does_it_count_for_servers_that_are_slow_together(
         for server in bench.servers.values():
             server.released.set()
         assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in range(4))
-    assert four.usable() == {1, 2, 3, 4}
+    assert four.health.usable == {1, 2, 3, 4}

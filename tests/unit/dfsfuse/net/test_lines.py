@@ -14,11 +14,11 @@ from support.wire_server import CREDENTIALS, DEADLINE_S, POSITION, Greeting, Lin
 from dfs_server.protocol.messages import GetPosition, HavePieces, Request
 from dfsfuse.net.connection import Connection
 from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
+from dfsfuse.net.health.slowness import SLOW_S, TOGETHER_S
 from dfsfuse.net.lines import AUTHENTICATION_S, MAX_IDLE, OWED_S, Lines
 from dfsfuse.net.name_service import Target
 from dfsfuse.net.ordered_lines import OrderedLines
 from dfsfuse.net.servers import ServerAddress
-from dfsfuse.net.slowness import SLOW_S, TOGETHER_S
 
 
 class Clock:
@@ -68,10 +68,10 @@ def test_one_line_is_logged_for_each_change(lines: Lines, caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO):
         lines.failed(1, f"{server} does not answer: connection refused", quick=True)
         lines.failed(1, f"{server} does not answer: connection refused", quick=True)
-        assert lines.comebacks == {1: 0}
+        assert lines.health.comebacks() == {1: 0}
         lines.answered(1)
         lines.answered(1)
-    assert lines.comebacks == {1: 1}
+    assert lines.health.comebacks() == {1: 1}
     assert caplog.messages == [
         f"{server} does not answer: connection refused; trying again in the background",
         f"{server} answers again",
@@ -79,22 +79,22 @@ def test_one_line_is_logged_for_each_change(lines: Lines, caplog: pytest.LogCapt
 
 
 def test_down_server_is_refused_until_its_trial_is_due(lines: Lines, clock: Clock) -> None:
-    assert lines.refusal(1) is None
+    assert lines.health.refusal(1) is None
     lines.failed(1, "it hangs", quick=False)
-    assert lines.refusal(1) == "it hangs"
-    assert lines.usable() == frozenset()
+    assert lines.health.refusal(1) == "it hangs"
+    assert lines.health.usable == frozenset()
     clock.added_s += 0.6
-    assert lines.refusal(1) is None
-    assert lines.refusal(1) == "it hangs"
+    assert lines.health.refusal(1) is None
+    assert lines.health.refusal(1) == "it hangs"
 
 
 def test_requests_leave_trials_to_whoever_makes_them(lines: Lines, clock: Clock) -> None:
-    lines.tried_elsewhere = True
+    lines.health.tried_elsewhere = True
     lines.failed(1, "it hangs", quick=False)
     clock.added_s += 0.6
-    assert lines.refusal(1) == "it hangs"
+    assert lines.health.refusal(1) == "it hangs"
     clock.added_s += 1.0
-    assert lines.refusal(1) is None
+    assert lines.health.refusal(1) is None
 
 
 def test_server_that_goes_down_loses_its_idle_connections(lines: Lines, server: WireServer) -> None:
@@ -134,7 +134,7 @@ def test_connection_that_has_owed_a_reply_for_too_long_tells_that_the_server_han
     outcome = ask(lines)
     assert isinstance(outcome, Failure)
     assert outcome.text.endswith("does not answer: it has owed an answer for too long")
-    assert lines.usable() == frozenset()
+    assert lines.health.usable == frozenset()
 
 
 def test_greeting_that_nobody_waits_for_tells_it_too(server: WireServer, lines: Lines, clock: Clock) -> None:
@@ -153,7 +153,7 @@ def test_old_greeting_that_the_server_went_on_with_is_just_too_old(
     abandon(lines)  # connecting; nobody looks at it for a while
     clock.added_s += AUTHENTICATION_S
     assert isinstance(ask(lines), Answer)
-    assert lines.usable() == {1}
+    assert lines.health.usable == {1}
 
 
 def test_no_more_idle_connections_than_the_cap(server: WireServer, lines: Lines) -> None:
@@ -309,7 +309,7 @@ def test_nobody_waits_who_is_in_a_hurry() -> None:
     silences = Silences()
     for id in (1, 2, 3):
         silences.exchange(id)
-    silences.lines.hurried_at = NOW - SLOW_S + 1.0
+    silences.lines.health._hurried_at = NOW - SLOW_S + 1.0
     assert not silences.are_slow()
-    silences.lines.hurried_at = NOW - SLOW_S
+    silences.lines.health._hurried_at = NOW - SLOW_S
     assert silences.are_slow()

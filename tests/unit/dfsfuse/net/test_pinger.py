@@ -11,7 +11,7 @@ from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, Line, WireSer
 
 from dfs_server.protocol.messages import GetPosition, GetStatus, Request, ServerStatus
 from dfsfuse.net.exchange import Answer, Call, Exchange
-from dfsfuse.net.full import ASK_AGAIN_S
+from dfsfuse.net.health.server import ASK_FOR_ROOM_EVERY_S
 from dfsfuse.net.lines import Lines
 from dfsfuse.net.pinger import Pinger
 
@@ -44,8 +44,8 @@ def test_asks_nobody_while_all_are_up(server: WireServer, pinger: Pinger) -> Non
 
 def test_brings_a_server_back(server: WireServer, lines: Lines, pinger: Pinger) -> None:
     lines.failed(1, "it was lost", quick=True)
-    assert lines.usable() == frozenset()
-    wait_until(lambda: lines.usable() == {1})
+    assert lines.health.usable == frozenset()
+    wait_until(lambda: lines.health.usable == {1})
     assert server.accepted == 1
 
 
@@ -78,7 +78,7 @@ def test_stops_at_once_in_the_middle_of_a_trial(server: WireServer, lines: Lines
     before = time.monotonic()
     pinger.stop()
     assert time.monotonic() - before < 0.9
-    assert not lines.tried_elsewhere
+    assert not lines.health.tried_elsewhere
 
 
 def test_a_server_that_is_killed_while_nobody_asks_is_noticed(server: WireServer, lines: Lines, pinger: Pinger) -> None:
@@ -86,7 +86,7 @@ def test_a_server_that_is_killed_while_nobody_asks_is_noticed(server: WireServer
         exchange.start(Call(1, GetPosition()))
         assert isinstance(exchange.next(DEADLINE_S), Answer)
     server.kill()
-    wait_until(lambda: lines.usable() == frozenset())
+    wait_until(lambda: lines.health.usable == frozenset())
 
 
 def test_asks_a_full_server_until_it_has_room(server: WireServer, lines: Lines, pinger: Pinger) -> None:
@@ -97,10 +97,10 @@ def test_asks_a_full_server_until_it_has_room(server: WireServer, lines: Lines, 
         line.reply(id, ServerStatus("DFS1", "0", 1, free_bytes.pop(0), 9000, 0, 0))
 
     server.answer = answer
-    assert ASK_AGAIN_S < DEADLINE_S / 4
-    lines.room.told(1, full=True)
-    assert lines.usable() == {1} and lines.room.now() == {1}, "it is full, not down"
-    wait_until(lambda: not lines.room.now())
+    assert ASK_FOR_ROOM_EVERY_S < DEADLINE_S / 4
+    lines.said_room(1, full=True)
+    assert lines.health.usable == {1} and lines.health.full == {1}, "it is full, not down"
+    wait_until(lambda: not lines.health.full)
     assert free_bytes == []
 
 
@@ -117,4 +117,4 @@ def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(
 
     monkeypatch.setattr(lines, "look_up", look_up_later)
     lines.failed(1, "it was lost", quick=True)
-    wait_until(lambda: lines.usable() == {1})
+    wait_until(lambda: lines.health.usable == {1})

@@ -92,7 +92,7 @@ def test_a_connection_that_was_lost_while_it_lay_idle_is_not_the_servers_fault(b
     server.start()
     assert isinstance(finished(ask_one(lines, get(), DEADLINE_S)), Answer)
     assert server.accepted == 2
-    assert lines.usable() == {1}
+    assert lines.health.usable == {1}
 
 
 def test_a_server_that_dies_in_the_middle_of_its_answer(bench: Bench) -> None:
@@ -109,7 +109,7 @@ def test_a_server_that_dies_in_the_middle_of_its_answer(bench: Bench) -> None:
     outcome = finished(ask_one(lines, get(), DEADLINE_S))
     assert isinstance(outcome, Failure)
     assert outcome.status is None
-    assert lines.usable() == frozenset()
+    assert lines.health.usable == frozenset()
 
 
 def test_what_is_not_this_protocol_is_noted(bench: Bench) -> None:
@@ -123,7 +123,7 @@ def test_what_is_not_this_protocol_is_noted(bench: Bench) -> None:
     outcome = finished(ask_one(lines, get(), DEADLINE_S))
     assert isinstance(outcome, Failure)
     assert "does not speak this protocol" in outcome.text
-    assert lines.faults.by_server()[1].times == 2, "each answer counts"
+    assert lines.health.faults()[1].times == 2, "each answer counts"
 
 
 @pytest.mark.parametrize("sent", [0, 5, HEAD_BYTES, HEAD_BYTES + 1000])

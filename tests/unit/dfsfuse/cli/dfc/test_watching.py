@@ -162,7 +162,13 @@ def test_a_refusal_ends_it_at_once(dfc: Dfc, access: StoredAccess, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--watch", "/folder"), ("--watch", "--json"), ("--mb-s", "3"), ("--watch", "--mb-s", "0")]
+    "arguments",
+    [
+        ("--watch", "/folder"),
+        ("--watch", "--json"),
+        ("--mb-s", "3"),
+        *(("--watch", "--mb-s", number) for number in ("0", "-1", "nan", "inf", "1e999")),
+    ],
 )
 def test_what_does_not_go_together(dfc: Dfc, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     outcome = dfc("heal", *arguments)

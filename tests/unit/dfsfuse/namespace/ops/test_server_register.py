@@ -12,7 +12,7 @@ from dfs_server.protocol.batches import Batch
 from dfsfuse.errors import ReadOnlyError, WrongServerError
 from dfsfuse.namespace.ops.server_register import ServerRegister
 from dfsfuse.namespace.records.members import find
-from dfsfuse.net.faults import Fault
+from dfsfuse.net.health.server import Fault
 
 
 class Servers:

@@ -1,4 +1,4 @@
-"""Servers without room: who says so, and when they are asked again."""
+"""What an answer says of the room of its server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from dfs_server.protocol.messages import AcceptedAt, Done, GetStatus, Message, PutPiece, ServerStatus
 from dfs_server.protocol.status import Status
 from dfsfuse.net.calls import Answer, Call, Failure, is_full
-from dfsfuse.net.full import ASK_AGAIN_S, Full
 
 PUT = Call(1, PutPiece(b"s" * 16, 1, b""))
 ASK = Call(1, GetStatus())
@@ -36,22 +35,3 @@ def test_what_a_failure_says_of_room() -> None:
     assert is_full(Failure(PUT, Status.NO_SPACE, "")) is True
     assert is_full(Failure(PUT, Status.IO_ERROR, "")) is None
     assert is_full(Failure(PUT, None, "")) is None
-
-
-def test_a_full_server_is_asked_again_from_time_to_time_until_it_has_room(caplog: pytest.LogCaptureFixture) -> None:
-    now = [100.0]
-    full = Full({1: "DFS1", 2: "DFS2"}, lambda: now[0])
-    full.told(1, full=False)
-    assert full.now() == frozenset() and full.to_ask() == []
-    full.told(2, full=True)
-    full.told(2, full=True)
-    assert full.now() == {2} and full.to_ask() == []
-    now[0] += ASK_AGAIN_S
-    assert full.to_ask() == [2]
-    assert full.to_ask() == [], "it is being asked"
-    full.told(2, full=False)
-    assert full.now() == frozenset()
-    assert [record.getMessage() for record in caplog.records] == [
-        "DFS2 is full: data goes to others",
-        "DFS2 has room again",
-    ]

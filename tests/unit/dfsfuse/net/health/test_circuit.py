@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsfuse.net.circuit import EAGER_PAUSE_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Circuit
+from dfsfuse.net.health.circuit import EAGER_PAUSE_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Circuit
 
 
 class Clock:

@@ -3,13 +3,13 @@
 A request that takes much longer than usual is worth a second one elsewhere, but "usual" depends on the network: on a
 slow link everything takes long, and asking twice would only make it slower. One server that is slow, while it copies a
 map, say, makes nobody patient: usual is what most servers do. It is a hint: what is correct never depends on it.
-Thread-safe.
+Pure; as thread-safe as the lock that it is given.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from statistics import median_low
-from threading import Lock
 from typing import Final
 
 LEARNING_RATE: Final = 0.2
@@ -19,9 +19,9 @@ PATIENCE_FACTOR: Final = 3
 class Pace:
     """How long requests of about a size usually take."""
 
-    def __init__(self, floor_s: float) -> None:
+    def __init__(self, floor_s: float, lock: AbstractContextManager[object] | None = None) -> None:
         self._floor_s = floor_s
-        self._lock = Lock()
+        self._lock = lock if lock is not None else nullcontext()
         self._usual_s: dict[int, dict[int, float]] = {}  # by the size's bit length, and by server; guarded by _lock
 
     def note(self, size: int, took_s: float, server: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfsfuse.net.slowness import LATE_S, SLOW_S, TOGETHER_S, are_slow, is_waited_for, stood_still_s
+from dfsfuse.net.health.slowness import LATE_S, SLOW_S, TOGETHER_S, are_slow, is_waited_for, stood_still_s
 
 NOW = 1000.0
 SILENT = NOW - TOGETHER_S
