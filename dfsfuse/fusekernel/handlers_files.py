@@ -56,9 +56,12 @@ def write(operations: Operations, request: Request) -> bytes:
     if len(data) != size:
         raise MalformedError(f"{len(data)} bytes of data, said to be {size}")
     kill = bool(flags & wire.FUSE_WRITE_KILL_SUIDGID)
-    append = bool(of_descriptor & os.O_APPEND and not flags & wire.FUSE_WRITE_CACHE)
+    is_mapped = bool(flags & wire.FUSE_WRITE_CACHE)
+    append = bool(of_descriptor & os.O_APPEND and not is_mapped)
     ino, offset = request.nodeid, _checked(offset)
-    taken = operations.write(request.context, ino, handle, offset, data, kill_privileges=kill, append=append)
+    taken = operations.write(
+        request.context, ino, handle, offset, data, kill_privileges=kill, append=append, is_mapped=is_mapped
+    )
     return wire.fuse_write_out.pack(taken, 0)
 
 

@@ -144,9 +144,12 @@ class Operations:
         *,
         kill_privileges: bool,
         append: bool = False,
+        is_mapped: bool = False,
     ) -> int:
         """Write, and return the number of bytes accepted. `data` is valid until this returns, and belongs to the
-        session. `append`: the descriptor now has O_APPEND; `offset` is where the kernel believes the file to end."""
+        session. `append`: the descriptor now has O_APPEND; `offset` is where the kernel believes the file to end.
+        `is_mapped`: these are pages of a shared mapping, whose program may have ended; the kernel drops them when they
+        are refused."""
         raise no_such_operation()
 
     def flush(self, context: Context, ino: int, handle: int, owner: int) -> None:

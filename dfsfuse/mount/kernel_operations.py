@@ -422,12 +422,15 @@ class KernelOperations(Operations):
         *,
         kill_privileges: bool,
         append: bool = False,
+        is_mapped: bool = False,
     ) -> int:
         if kill_privileges:
             self._kill_privileges(context, ino)
         self._check_locks(ino)
+        # What may belong under a lock is not taken without servers: the lock may be lost before it is saved.
+        is_mapped = is_mapped and not self._vfs.locks.are_any_held
         with self._changing_content(ino):
-            return self._vfs.write(handle, offset, data, append=append)
+            return self._vfs.write(handle, offset, data, append=append, is_mapped=is_mapped)
 
     def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
         if context.uid != 0:  # the kernel does not say whether the caller may keep them

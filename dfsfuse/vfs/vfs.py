@@ -377,10 +377,18 @@ class Vfs:
         """Up to `size` bytes, fewer only at the end. Raises IncompleteError."""
         return self._files.read(handle, offset, size)
 
-    def write(self, handle: int, offset: int, data: bytes | memoryview, *, append: bool | None = None) -> int:
+    def write(
+        self,
+        handle: int,
+        offset: int,
+        data: bytes | memoryview,
+        *,
+        append: bool | None = None,
+        is_mapped: bool = False,
+    ) -> int:
         """Take the data; all of it. `append`: at the end, wherever that is; None: if it was opened so. Raises
         ReadOnlyError, NoSpaceError..."""
-        return self._files.write(handle, offset, data, append=append)
+        return self._files.write(handle, offset, data, append=append, is_mapped=is_mapped)
 
     def fallocate(self, handle: int, offset: int, length: int, mode: int = 0) -> None:
         """fallocate(2): the size, holes, zeros; room is not reserved. Raises OSError (EOPNOTSUPP...)."""

@@ -198,6 +198,23 @@ except OSError as error:
 """Writes a file and holds it open until it is told to exit, or to close it."""
 
 
+MAP = """
+import mmap, os, sys
+file = os.open(sys.argv[1], os.O_RDWR)
+mapping = mmap.mmap(file, 4096)
+print("mapped", flush=True)
+sys.stdin.readline()
+mapping[:1000] = b"x" * 1000
+for _ in range(2):
+    try:
+        mapping.flush()
+    except OSError as error:
+        print(error.errno, flush=True)
+os._exit(0)
+"""
+"""Writes to a file by a mapping when it is told to, and asks twice whether that is saved."""
+
+
 @contextlib.contextmanager
 def unsaved(*paths: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Programs that have written these files, and hold them open. With `commit=60` nothing is saved by itself."""
@@ -222,13 +239,21 @@ def tell(holder: subprocess.Popen[bytes], what: bytes) -> None:
 
 def test_what_nobody_heard_of_is_saved_when_servers_return(grid: Grid) -> None:
     """A program that is killed, also while its close() waits, or that exits without a close(), is gone at once and
-    hears nothing. What a program had written that hears that its close() has failed is given up."""
+    hears nothing. What a program had written that hears that its close() has failed is given up. What was written by a
+    mapping after the servers went is not: each msync() fails, and later it is saved."""
     waiting = grid.mount("waiting", ["-o", f"commit=60,wait={WAIT_S}"])
     plain = grid.mount("plain", ["-o", "commit=60"])
     names = ["killed", "closing", "exits", "heard"]
+    (plain.path / "mapped").write_bytes(b"y" * 4096)
+    mapper = subprocess.Popen(
+        [sys.executable, "-c", MAP, plain.path / "mapped"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert mapper.stdout is not None
+    assert mapper.stdout.readline() == b"mapped\n"
     with unsaved(*(waiting.path / name for name in names[:3]), plain.path / names[3]) as holders:
         kill(grid, 1, 2)
         killed, closing, exits, heard = holders
+        assert mapper.communicate(b"go on\n", DEADLINE_S)[0] == b"%d\n" % errno.EROFS * 2
         tell(closing, b"close")
         tell(heard, b"close")
         tell(exits, b"exit")
@@ -243,6 +268,7 @@ def test_what_nobody_heard_of_is_saved_when_servers_return(grid: Grid) -> None:
         "all is saved",
         DEADLINE_S,
     )
+    eventually(lambda: (waiting.path / "mapped").read_bytes() == WRITTEN + b"y" * 3096, "the mapping too", DEADLINE_S)
 
 
 def test_a_lazy_unmount_without_servers_ends_in_time_and_keeps_what_was_unsaved(grid: Grid) -> None:

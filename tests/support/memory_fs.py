@@ -285,6 +285,7 @@ class MemoryFs(Operations):
         *,
         kill_privileges: bool,
         append: bool = False,
+        is_mapped: bool = False,
     ) -> int:
         with self._lock:
             inode = self.inodes[ino]

@@ -224,6 +224,11 @@ class Locking:
         these names (folder and name)."""
         self._session.check(ino, places)
 
+    @property
+    def are_any_held(self) -> bool:
+        """Whether there is any lock here that others must respect."""
+        return self._session.has_locks()
+
     def close(self) -> None:
         """The mount ends, and so do its locks. Who still waits is not answered."""
         self._stop.set()

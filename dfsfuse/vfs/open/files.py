@@ -287,13 +287,21 @@ class Files:
             raise posix_error(errno.EBADF)
         return self._reader.read(handle.file, offset, size, handle.ahead, is_noticed=handle.is_noticed)
 
-    def write(self, number: int, offset: int, data: bytes | memoryview, *, append: bool | None = None) -> int:
+    def write(
+        self,
+        number: int,
+        offset: int,
+        data: bytes | memoryview,
+        *,
+        append: bool | None = None,
+        is_mapped: bool = False,
+    ) -> int:
         """Take the data; `append` (None: as the file was opened) at the end that the file has when it is committed."""
         handle = self._get(number)
         if not handle.may_write:
             raise posix_error(errno.EBADF)
         append = bool(handle.flags & os.O_APPEND) if append is None else append
-        return self._writer.write(handle.file, None if append else offset, data)
+        return self._writer.write(handle.file, None if append else offset, data, is_mapped=is_mapped)
 
     def allocate(self, number: int, offset: int, length: int, mode: int) -> None:
         """fallocate(2)."""

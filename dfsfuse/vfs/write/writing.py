@@ -1,7 +1,11 @@
 """write(): memory for the data, its place among what is unsaved, and what becomes full and goes up by it.
 
 Memory that is short makes a writer wait, and never fail, as long as servers take data: it saves its own file, has what
-else is unsaved saved, and tries again whenever some memory was given back. Threads: called by any; see context.py.
+else is unsaved saved, and tries again whenever some memory was given back.
+
+Pages of a shared mapping were written to long ago, when no program could be told that too few servers answer, and the
+kernel drops what is refused. So they are taken without servers too, while there is memory: they stay unsaved, and
+msync(), fsync() and close() fail until they are saved. Threads: called by any; see context.py.
 """
 
 from __future__ import annotations
@@ -47,19 +51,23 @@ class Writer:
         self._background = background
         self._uploads = uploads
 
-    def write(self, file: OpenFile, offset: int | None, data: bytes | memoryview) -> int:
+    def write(self, file: OpenFile, offset: int | None, data: bytes | memoryview, *, is_mapped: bool = False) -> int:
         """Take the data; `offset` None means at the end of the file. Raises ReadOnlyError at once if too few servers
-        are there, and what a background upload failed with."""
-        self._context.check_writable()
+        are there, and what a background upload failed with. `is_mapped`: pages of a shared mapping; what failed before
+        is told by fsync(), not here, where the pages would be lost by it."""
         size = len(data)
-        if not size:
-            return 0
-        self._background.slow_down(file.ino)
-        stored = self._stored_size(file.ino) if offset is None else 0
-        self._make_room(file, size)
+        if is_mapped and not self._context.store.writable() and self._uploads.budget.reserve(size, 0.0):
+            stored = 0
+        else:
+            self._context.check_writable()
+            if not size:
+                return 0
+            self._background.slow_down(file.ino)
+            stored = self._stored_size(file.ino) if offset is None else 0
+            self._make_room(file, size)
         try:
             try:
-                while not (tasks := self._take(file, offset, stored, data)):
+                while not (tasks := self._take(file, offset, stored, data, tells_failure=not is_mapped)):
                     self._saver.save(file)
             except BaseException:
                 self._uploads.budget.release(size)
@@ -85,11 +93,13 @@ class Writer:
                     raise  # it is given up
                 file.error = failure
 
-    def _take(self, file: OpenFile, offset: int | None, stored: int, data: bytes | memoryview) -> _Taken | None:
+    def _take(
+        self, file: OpenFile, offset: int | None, stored: int, data: bytes | memoryview, *, tells_failure: bool
+    ) -> _Taken | None:
         """Into the file's unsaved data. None: what is unsaved has to be saved first, as it was written the other way
         (appended, or to a place)."""
         with file.lock:
-            failure = file.take_error()
+            failure = file.take_error() if tells_failure else None
             if failure is not None:
                 raise failure
             if not file.begin(is_append=offset is None):

@@ -11,6 +11,7 @@ import random
 import stat
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.fake_kernel import FakeKernel, init_body, request
@@ -40,6 +41,23 @@ def create(kernel: FakeKernel, name: bytes = b"f") -> int:
     error, answer = kernel.ask(wire.FUSE_CREATE, 1, wire.fuse_create_in.pack(2, 0o100644, 0, 0) + name + b"\0")
     assert error == 0
     return attributes_of(answer)["nodeid"]
+
+
+def test_pages_of_a_mapping_are_told_from_what_a_program_writes() -> None:
+    """They have their place, also where the descriptor appends by now."""
+    told: list[tuple[bool, bool]] = []
+
+    class Noting(MemoryFs):
+        def write(self, *arguments: Any, append: bool = False, is_mapped: bool = False, **others: Any) -> int:
+            told.append((append, is_mapped))
+            return super().write(*arguments, append=append, is_mapped=is_mapped, **others)
+
+    with FakeKernel(Noting()) as kernel:
+        ino = create(kernel)
+        for flags in (0, wire.FUSE_WRITE_CACHE):
+            written = wire.fuse_write_in.pack(7, 0, 1, flags, 0, os.O_APPEND, 0) + b"x"
+            assert kernel.ask(wire.FUSE_WRITE, ino, written)[0] == 0
+    assert told == [(True, False), (False, True)]
 
 
 def test_a_file_from_its_creation_to_its_end() -> None:

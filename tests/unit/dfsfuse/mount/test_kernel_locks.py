@@ -169,6 +169,32 @@ def test_nothing_changes_the_data_of_a_file_whose_locks_were_lost(sides: tuple[S
     one.release(ino, handle)
 
 
+def test_pages_of_a_mapping_are_not_taken_without_servers_while_there_is_a_lock(
+    sides: tuple[Side, Side], ino: int
+) -> None:
+    """They may belong under it, and be saved when others have it."""
+    one, _ = sides
+    namespace: Any = one.vfs._context.store
+    handle = one.open(ino)
+    other_file, _ = one.fs.create(WHO, ROOT, b"lock file", stat.S_IFREG | 0o644, os.O_RDWR, 0)
+    assert other_file.attributes is not None
+
+    def write() -> int:
+        page = memoryview(b"x" * 4096)
+        return one.fs.write(WHO, ino, handle, 0, page, kill_privileges=False, is_mapped=True)
+
+    assert one.set(other_file.attributes.ino, fcntl.F_WRLCK) == 0
+    namespace.is_writable = False
+    with pytest.raises(ReadOnlyError):
+        write()
+    namespace.is_writable = True
+    assert one.set(other_file.attributes.ino, fcntl.F_UNLCK) == 0
+    namespace.is_writable = False
+    assert write() == 4096
+    namespace.is_writable = True
+    one.release(ino, handle)
+
+
 def test_the_kernel_is_told_to_forget_before_the_answer(sides: tuple[Side, Side], ino: int) -> None:
     one, _ = sides
     seen: list[tuple[int, int]] = []

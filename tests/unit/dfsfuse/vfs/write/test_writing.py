@@ -12,7 +12,7 @@ from support.withdrawing import withdraw_this_thread
 
 from dfs_server.protocol.batches import Batch
 from dfsfuse.common import withdrawal
-from dfsfuse.errors import UnavailableError
+from dfsfuse.errors import NoSpaceError, ReadOnlyError, UnavailableError
 from dfsfuse.vfs.write.writing import ROOM_WAIT_S
 
 WRITERS = 63
@@ -143,3 +143,68 @@ def test_a_write_that_is_withdrawn_takes_nothing_and_one_that_is_taken_cannot_be
     vfs._uploads.submit = submit  # type: ignore[method-assign]
     close(vfs, handle)
     assert read_file(mounts.mount(), b"f") == b"y" * 10
+
+
+def test_pages_of_a_mapping_are_taken_without_servers_and_every_fsync_fails_until_they_are_saved(
+    mounts: MemoryMounts,
+) -> None:
+    """Their program was told of no error when it wrote to memory, and may have ended."""
+    vfs, other = mounts.mount(dirty_limit_bytes=10_000), mounts.mount()
+    ino, handle = create(vfs, b"f")
+    vfs.write(handle, 0, b"x" * 9000)
+    vfs.fsync(handle)
+    mounts.map.is_writable = False
+    with pytest.raises(ReadOnlyError):
+        vfs.write(handle, 0, b"y")
+    assert vfs.write(handle, 4096, b"y" * 4096, is_mapped=True) == 4096
+    assert vfs.read(handle, 4095, 2) == b"xy"
+    for _ in range(2):
+        with pytest.raises(ReadOnlyError):
+            vfs.fsync(handle)
+    assert vfs.write(handle, 4096, b"z" * 4096, is_mapped=True) == 4096, "that was told, and is not told by dropping it"
+    vfs.release(handle, keep=True)
+    assert vfs.is_unsaved(ino)
+    mounts.map.is_writable = True
+    mounts.now_s += 10
+    vfs.background_saver.save_due()
+    assert read_file(other, b"f") == b"x" * 4096 + b"z" * 4096 + b"x" * 808
+
+
+def test_without_servers_pages_are_taken_only_while_there_is_memory(mounts: MemoryMounts) -> None:
+    """And nobody waits for some: the threads that serve requests would all come to wait."""
+    vfs = mounts.mount(dirty_limit_bytes=10_000)
+    _, handle = create(vfs, b"f")
+    vfs.write(handle, 0, b"x" * 9000)
+    vfs.fsync(handle)
+    mounts.map.is_writable = False
+    for page in (0, 1):
+        vfs.write(handle, page * 4096, b"y" * 4096, is_mapped=True)
+    mounts.segments.answering = set()
+    before_s = mounts.now_s
+    with pytest.raises(ReadOnlyError):
+        vfs.write(handle, 2 * 4096, b"y" * 4096, is_mapped=True)
+    assert mounts.now_s == before_s
+    assert vfs._uploads.budget.held_bytes == 2 * 4096
+    mounts.segments.answering = {1, 2, 3, 4}
+    mounts.map.is_writable = True
+    close(vfs, handle)
+    assert read_file(mounts.mount(), b"f") == b"y" * 8192 + b"x" * 808
+
+
+def test_pages_of_a_mapping_are_taken_also_where_something_failed_before(mounts: MemoryMounts) -> None:
+    """That is told to the next who writes or flushes; the kernel would drop the pages for it."""
+    vfs = mounts.mount()
+    ino, handle = create(vfs, b"f")
+    vfs.write(handle, 0, b"x")
+
+    def refuse(_: Batch) -> None:
+        raise NoSpaceError("all servers are full")
+
+    mounts.map.before_commit = refuse
+    vfs.background_saver.save_later(vfs._table.get(ino))  # type: ignore[arg-type]
+    mounts.map.before_commit = lambda _: None
+    assert vfs.write(handle, 0, b"y" * 4096, is_mapped=True) == 4096
+    with pytest.raises(NoSpaceError):
+        vfs.write(handle, 0, b"z")
+    close(vfs, handle)
+    assert read_file(mounts.mount(), b"f") == b"y" * 4096
