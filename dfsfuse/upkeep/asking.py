@@ -1,4 +1,4 @@
-"""Requests of whoever works in the background: side by side, with deadlines, given up within a moment at the end."""
+"""Requests made by background work: in parallel, with deadlines, and abandoned within a moment when it is to stop."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from dfsfuse.net.exchange import Answer, Call, Failure
 from dfsfuse.net.stalls import PIECE_S
 
 GLANCE_S: Final = 0.25
-"""The longest wait without a look whether to stop."""
+"""The longest wait between two checks whether to stop."""
 
 
 def ask(
     cluster: ClusterLike, requests: Mapping[int, Request], wait: Callable[[float], bool]
 ) -> dict[int, Answer | Failure]:
-    """One request to each of some servers, by id. `wait` waits so many seconds, and says whether to stop.
+    """Send one request to each of some servers, by id. `wait` sleeps for a number of seconds and returns whether to
+    stop.
 
     Raises `StoppedError`, `AuthenticationError`.
     """
@@ -29,7 +30,7 @@ def ask(
 
 
 def results(exchange: ExchangeLike, wait: Callable[[float], bool]) -> Iterator[Answer | Failure]:
-    """What comes of the calls of the exchange, until none is left; further ones may be made meanwhile. `wait` as above.
+    """Yield the outcomes of the exchange's calls until none is left; more may be started meanwhile. `wait` as above.
 
     Raises `StoppedError`, `AuthenticationError`.
     """

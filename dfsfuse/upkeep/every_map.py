@@ -1,10 +1,11 @@
-"""What the map of each single server refers to: for who would delete what nobody refers to.
+"""What the map of each individual server refers to, for code that is about to delete unreferenced data.
 
-A map that was read is one server's. Its disk may have lost a record, or flipped a bit in it, and then what this record
-refers to looks like an orphan, with both copies of all its pieces. So nothing is one before the maps of three servers
-say so, each by itself: at most one of them is damaged. A server that is behind may name too much, which does no harm.
+Reading the map yields one server's copy. Its disk may have lost a record or flipped a bit in one, and then whatever
+that record refers to looks like an orphan, including both copies of all its pieces. So nothing counts as an orphan
+until the maps of three servers say so independently: at most one of them is damaged. A server that is behind may name
+too much, which does no harm.
 
-One thread; memory is one page.
+Single-threaded; memory is one page.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PAGE_ITEMS: Final = 1000
 
 
 def tell_references(cluster: ClusterLike, wait: Callable[[float], bool], refers: Callable[[bytes], None]) -> str:
-    """Tell `refers` each segment that the map of some server refers to. Why that is not enough to know, if it is not.
+    """Call `refers` with each segment that any server's map refers to. Returns why that is not enough to know, or "".
 
     Raises `StoppedError`, AuthenticationError.
     """
@@ -52,4 +53,4 @@ def tell_references(cluster: ClusterLike, wait: Callable[[float], bool], refers:
                 whole += 1
                 break
             start = page.items[-1][0] + b"\0"
-    return "" if whole >= QUORUM else "too few servers show their maps to know what is referred to"
+    return "" if whole >= QUORUM else "too few servers show their maps to tell what is referred to"

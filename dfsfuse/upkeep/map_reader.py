@@ -1,8 +1,8 @@
-"""Reading the map page by page, past a mount's own cache: for those who look through all of it.
+"""Reads the map page by page, bypassing a mount's own cache: for code that goes through all of it.
 
-A mount's `LogMap` keeps what it reads and locks its log meanwhile; a look through a whole namespace must do neither.
-`MapReader` has a view of the log of its own. `begin` learns where the log ends, linearizably; what is read from then on
-is of that slot or a later one, each page by itself: pages of one look may be of different slots.
+A mount's `LogMap` keeps what it reads and holds its log's lock meanwhile; a pass over a whole namespace must do
+neither. `MapReader` has its own view of the log. `begin` finds the end of the log, linearizably; what is read from then
+on is as of that slot or a later one, page by page: pages of one pass may be as of different slots.
 
 One thread at a time.
 """
@@ -22,25 +22,25 @@ T = TypeVar("T")
 PAGE_ITEMS: Final = 1000
 READ_KEYS: Final = 1000
 TRIES: Final = 5
-"""How often a page is asked for: a server may have gone on so far meanwhile that it no longer tells what changed."""
+"""How often a page is asked for: a server may have advanced so far meanwhile that it no longer knows what changed."""
 
 
 class Pages(Protocol):
-    """What a look through the map needs of it."""
+    """What a pass over the map needs of it."""
 
     def begin(self) -> bool:
-        """Learn where the log ends. False: fewer servers than a quorum answer, and what is read may be a little old.
+        """Find the end of the log. Returns False if less than a quorum answers, and what is read may be a little old.
 
         Raises UnavailableError if no server answers.
         """
         ...
 
     def pages(self, start: bytes, end: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
-        """All items with start <= key < end, in order, in pages. Raises UnavailableError."""
+        """Yield all items with start <= key < end, in order, in pages. Raises UnavailableError."""
         ...
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """A value or None for each key. Raises UnavailableError."""
+        """Return a value or None for each key. Raises UnavailableError."""
         ...
 
 
@@ -48,8 +48,8 @@ class MapReader:
     """See the module. Implements `Pages`."""
 
     def __init__(self, log: QuorumLog, *, recall: bool = True) -> None:
-        """`log` is for this reader alone. `recall`: see also what a mount has answered under its lease and not
-        committed yet, which interrupts it for a moment."""
+        """`log` is for this reader alone. `recall`: also see what a mount has answered under its lease and not
+        committed yet, which interrupts that mount for a moment."""
         self._log = log
         self._recall = recall
 
@@ -92,4 +92,4 @@ class MapReader:
         try:
             return read()
         finally:
-            self._log.take_news()  # nobody here wants them, and they would be kept for ever
+            self._log.take_news()  # nobody here needs them, and they would be kept forever

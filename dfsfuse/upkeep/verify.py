@@ -1,11 +1,12 @@
-"""Verifying from outside: every copy of every piece is fetched from its home and checked against the metadata's digest.
+"""Verification from outside: every copy of every piece is fetched from its home and checked against the metadata's
+digest.
 
-Nothing is trusted but the map: not what a server says it has, nor the digests that it keeps beside a piece. What looks
-bad counts only if the record still names that copy afterwards: the file may have been written to, or healed, meanwhile.
-A server that does not answer is not asked again; what it holds is not verified then, and that is said.
+Nothing is trusted but the map: neither what a server says it has, nor the digests that it keeps beside a piece. What
+looks bad counts only if the record still names that copy afterwards: the file may have been written to, or healed,
+meanwhile. A server that does not answer is not asked again; what it holds is then not verified, and that is reported.
 
-Memory: `WINDOW_BYTES` of pieces under way, and one batch of records. One thread; given up within a moment when `wait`
-says so.
+Memory: `WINDOW_BYTES` of pieces in flight, and one batch of records. Single-threaded; abandoned within a moment when
+`wait` says so.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ WINDOW_BYTES: Final = 16 * 1024 * 1024
 BATCH_SEGMENTS: Final = 500
 
 Told = Callable[[int], None]
-"""Hears of so many bytes that were verified."""
+"""Called with the number of bytes just verified."""
 
 
 @dataclass(frozen=True)
@@ -50,38 +51,38 @@ class BadCopy:
     is_missing: bool
     text: str
     has_twin: bool
-    """Another copy of the piece was found to be good: healing makes this one anew from it."""
+    """Whether another copy of the piece was found to be good: healing restores this one from it."""
     whole: Segment
-    """The segment, for who heals it."""
+    """The segment, for healing it."""
 
 
 @dataclass
 class Verified:
-    """What came of it."""
+    """The outcome."""
 
     files: int = 0
     segments: int = 0
     copies: int = 0
-    """That were found to be good."""
+    """Copies that were found to be good."""
     verified_bytes: int = 0
     bad: list[BadCopy] = field(default_factory=list)
     unheard: dict[int, str] = field(default_factory=dict)
-    """Servers that did not answer, and what is to be said of them."""
+    """Servers that did not answer, and why."""
     unverified: int = 0
-    """Copies on those."""
+    """The number of copies on those."""
     unreadable: list[bytes] = field(default_factory=list)
-    """Files of which a record cannot be read."""
+    """Files with a record that cannot be read."""
     redeemed: list[Place] = field(default_factory=list)
-    """Copies that are noted as bad in the map, and were found to be good."""
+    """Copies that are noted as bad in the map, but were found to be good."""
 
     @property
     def to_note(self) -> list[Place]:
-        """Bad copies that their servers believe to be good, so that nobody else knows of them."""
+        """Return bad copies that their servers believe to be good, so that nobody else knows about them."""
         return [(copy.segment, copy.number, copy.server) for copy in self.bad if not copy.is_missing]
 
     @property
     def lost(self) -> list[bytes]:
-        """The files of which some piece has no good copy on any server that answers."""
+        """Return the files with some piece that has no good copy on any answering server."""
         return sorted({copy.path for copy in self.bad if not copy.has_twin})
 
 
@@ -93,7 +94,7 @@ class _Copy(NamedTuple):
 
 
 class Verifier:
-    """See the module. `wait` waits so many seconds, and says whether to stop."""
+    """See the module. `wait` sleeps for a number of seconds and returns whether to stop."""
 
     def __init__(
         self,
@@ -110,9 +111,9 @@ class Verifier:
         self._noted: frozenset[Place] = frozenset()
 
     def verify(self, paths: Mapping[int, bytes], *, everything: bool = False) -> Verified:
-        """Verify these files (inode -> a path of it). `everything`: all files, also those of which no name was seen:
-        who lists folders does not see a file that is moved meanwhile to a folder that was listed before, nor one that
-        is open and has no name any more. Raises `StoppedError`, UnavailableError, AuthenticationError."""
+        """Verify these files (inode -> a path of it). `everything`: all files, including those of which no name was
+        seen: a listing of folders misses a file that is moved meanwhile into a folder that was listed before, and one
+        that is open and no longer has a name. Raises `StoppedError`, UnavailableError, AuthenticationError."""
         verified = Verified(files=len(paths))
         self._pages.begin()
         self._noted = heal_survey.noted(self._pages)
@@ -127,7 +128,7 @@ class Verifier:
     def _copies(
         records: Iterable[RegionRecord], paths: Mapping[int, bytes], verified: Verified
     ) -> Iterator[list[_Copy]]:
-        """The copies of each segment."""
+        """Yield the copies of each segment."""
         unnamed = set()
         for record in records:
             if record.ino not in paths and record.ino not in unnamed:
@@ -148,7 +149,7 @@ class Verifier:
     def _fetch(
         self, batch: list[_Copy], verified: Verified
     ) -> tuple[set[tuple[bytes, int]], dict[_Copy, Failure | str]]:
-        """Fetch these copies. Gives the pieces of which a good one was seen, and what looks bad."""
+        """Fetch these copies. Returns the pieces of which a good one was seen, and what looks bad."""
         good: set[tuple[bytes, int]] = set()
         doubtful: dict[_Copy, Failure | str] = {}
         flights: dict[Call, tuple[_Copy, memoryview]] = {}
@@ -209,7 +210,7 @@ class Verifier:
     def _confirmed(
         self, doubtful: Mapping[_Copy, Failure | str], good: set[tuple[bytes, int]], paths: Mapping[int, bytes]
     ) -> Iterator[BadCopy]:
-        """Those that the records still name, in the newest state."""
+        """Yield those that the records still name, in the newest state."""
         if not doubtful:
             return
         self._pages.begin()

@@ -1,9 +1,9 @@
-"""The walk over all region records: which segments there are, of which files, and which rotation places them.
+"""The walk over all region records: which segments exist, of which files, and which rotation places them.
 
-Knows keys and records of files' data; knows no server and no piece. What is found is of the slot that the reader's
-`begin` gave, or of later ones, page by page: a record that was there at that slot, and still is when its page is read,
-is in the walk. A segment never moves from one record to another, so one that is in none of a whole walk has nobody who
-refers to it, or is newer than the walk's beginning.
+Knows keys and records of files' data; knows no servers and no pieces. What is found is as of the slot that the reader's
+`begin` gave, or of later ones, page by page: a record that existed at that slot, and still does when its page is read,
+is in the walk. A segment never moves from one record to another, so one that is missing from a complete walk is either
+unreferenced or newer than the walk's beginning.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RegionRecord:
 
     key: bytes
     region: Region | None
-    """None: it is of another format or damaged. Which segments it refers to is not known then."""
+    """None: it is of another format or damaged. Then it is unknown which segments it refers to."""
     rotation: int | None
     """x of the file's first segment. None: the file has none, or is gone, or its record cannot be read."""
 
@@ -36,16 +36,16 @@ class RegionRecord:
 
     @property
     def index(self) -> int:
-        """Which region of the file it is."""
+        """Return which region of the file it is."""
         return keys.index_of(self.key)
 
     def ring(self) -> Homes | None:
-        """Where the pieces of its segments belong; None if nobody can say."""
+        """Return where the pieces of its segments belong; None if unknown."""
         return None if self.rotation is None else ring(rotation_of_region(self.rotation, self.index))
 
 
 def walk(pages: Pages, inos: Iterable[int] | None = None) -> Iterator[list[RegionRecord]]:
-    """All region records, or those of some files, in pages. `pages.begin` comes first. Raises UnavailableError."""
+    """Yield all region records, or those of some files, in pages. Call `pages.begin` first. Raises UnavailableError."""
     ranges = [keys.all_files_regions()] if inos is None else (keys.all_regions(ino) for ino in inos)
     for start, end in ranges:
         for page in pages.pages(start, end):

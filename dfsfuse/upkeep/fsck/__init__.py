@@ -1,1 +1,1 @@
-"""Whether a namespace is as it should be, and putting it right."""
+"""Check whether a namespace is as it should be, and repair it."""

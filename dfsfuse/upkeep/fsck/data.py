@@ -1,4 +1,4 @@
-"""The data of a namespace's files, as far as the map knows it: regions, sizes, stored bytes, segments. Pure."""
+"""The data of a namespace's files as far as the map knows it: regions, sizes, stored bytes, segments. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RINGS = tuple(ring(x) for x in range(SERVERS))
 
 @dataclass(frozen=True)
 class Placed:
-    """A segment that a file refers to, and where its pieces belong (None: nobody can say)."""
+    """A segment that a file refers to, and where its pieces belong (None: unknown)."""
 
     ino: int
     index: int
@@ -29,7 +29,7 @@ class Placed:
 
 
 def segments(contents: Contents) -> Iterator[Placed]:
-    """All segments that are referred to."""
+    """Yield all segments that are referred to."""
     for ino, regions in contents.regions.items():
         inode = contents.inodes.get(ino)
         first = None if inode is None else inode.rotation
@@ -40,7 +40,7 @@ def segments(contents: Contents) -> Iterator[Placed]:
 
 
 def check(contents: Contents, draft: Draft, path: Callable[[int], bytes]) -> list[Finding]:
-    """Look at the data of all files, and change the draft so that it is as it should be."""
+    """Check the data of all files, and change the draft so that it becomes what it should be."""
     findings: list[Finding] = []
     for ino, inode in sorted(contents.inodes.items()):
         if not inode.is_directory:
@@ -85,7 +85,7 @@ def _check_inode(
 
 
 def _shared(contents: Contents, path: Callable[[int], bytes]) -> list[Finding]:
-    """Segments to which two records refer: when one of them lets go of it, the other one's data goes too."""
+    """Find segments to which two records refer: when one of them drops it, the other one's data goes too."""
     seen: dict[bytes, Placed] = {}
     findings = []
     for placed in segments(contents):

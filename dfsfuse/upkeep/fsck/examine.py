@@ -1,7 +1,7 @@
-"""Are the records of a namespace's map sound? `examine` says what is not, and how to put it right. Pure.
+"""Check that the records of a namespace's map are sound. `examine` reports what is not, and how to repair it. Pure.
 
-What it says of a sound map is nothing. What it changes loses nothing; what it does not understand it leaves alone and
-says so. The changes hold for the map that was looked at: `mend` makes them only while what they rest on is unchanged.
+For a sound map it reports nothing. Its changes lose nothing; what it does not understand it leaves alone and reports.
+The changes are valid for the map that was examined: `mend` applies them only while what they rest on is unchanged.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dfsfuse.upkeep.fsck.names import Names
 from dfsfuse.upkeep.fsck.records import Draft, Finding, Items
 
 KEYS_AT_ONCE: Final = 500
-"""So many changes go into one batch; most maps need fewer in all."""
+"""At most this many changes go into one batch; most maps need fewer in all."""
 BYTES_AT_ONCE: Final = 1_000_000
-"""And about so much at most: an inode with extended attributes may have 64 KiB."""
+"""At most about this many bytes per batch: an inode with extended attributes may have 64 KiB."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Examined:
     draft: Draft
     segments: list[Placed]
     path: Callable[[int], bytes]
-    """Of an inode."""
+    """Returns a path of an inode."""
     files: int
     folders: int
     is_all_understood: bool
-    """Could everything be read? Else nobody may say that something is referred to by nobody."""
+    """Whether everything could be read. Otherwise nothing may be called unreferenced."""
 
 
 def examine(items: Items, now_ns: int) -> Examined:
-    """Look at a whole map, all of it at one slot."""
+    """Check a whole map, all of it as of one slot."""
     contents = fsck_records.read(items)
     draft = Draft(items)
     strange = [Finding("cannot be read", _where(key), f"{why}: left alone", key) for key, why in contents.strange]
@@ -59,7 +59,7 @@ def examine(items: Items, now_ns: int) -> Examined:
 
 
 def mend(store: MapStore, draft: Draft) -> bool:
-    """Make the changes. False if somebody changed what they rest on: then look again. Raises DfsError."""
+    """Apply the changes. Returns False if what they rest on has changed: examine again. Raises DfsError."""
     guards = draft.expected(draft.guards - set(draft.changes))
     changes = sorted(draft.changes.items(), key=lambda change: change[0])
     for items in by_bytes(changes, BYTES_AT_ONCE, lambda change: len(change[0]) + len(change[1] or b""), KEYS_AT_ONCE):

@@ -1,9 +1,8 @@
-"""The names of a namespace: each entry leads to an inode, each inode has its names, counts and parents are right. Pure.
+"""The names of a namespace: each entry leads to an inode; each inode's names, counts and parents are right. Pure.
 
-Nothing is lost by what is put right: a record that is missing is made anew from what refers to it; what no name leads
-to gets one in `/lost+found`, as `#` and its inode number; of several names of a folder one is kept by which it is
-reached from the root. Where an entry cannot be read nobody knows what it leads to: then nothing is moved and no name
-counted.
+Repairs lose nothing: a missing record is recreated from what refers to it; an inode without a name gets one in
+`/lost+found`, `#` plus its inode number; of several names of a folder, one by which it is reached from the root is
+kept. If an entry cannot be read, what it leads to is unknown: then nothing is moved and no names are counted.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ class Names:
         self._now_ns = now_ns
         self._findings: list[Finding] = []
         self._home: dict[int, tuple[int, bytes]] = {ROOT: (ROOT, b"")}
-        """By inode: a folder and a name by which it is reached."""
+        """By inode: a folder, and a name in it, by which the inode is reached."""
         self._is_certain = not any(contents.dark_entries.values()) and (
             contents.next_inode is not None or keys.NEXT_INODE not in draft.items
         )
         self._lost: int | None = None
         self._moved: set[int] = set()
-        """Inodes that were made anew or got a name here: of course their counts change."""
+        """Inodes that were recreated or given a name here: their counts are expected to change."""
         self._sizes, self._links, self._names = self._counts()
 
     def check(self) -> list[Finding]:
-        """Look at everything, and change the draft so that it is as it should be."""
+        """Check everything, and change the draft so that it becomes what it should be."""
         self._make_missing()
         self._reach(ROOT)
         if self._is_certain:
@@ -58,7 +57,7 @@ class Names:
         return self._findings
 
     def path(self, ino: int) -> bytes:
-        """A path that leads to the inode, or a stand-in for one."""
+        """Return a path that leads to the inode, or a stand-in for one."""
         names: list[bytes] = []
         seen: set[int] = set()
         while ino != ROOT and ino in self._home and ino not in seen:
@@ -81,7 +80,7 @@ class Names:
             self._say("missing inode", b"/", "the root's record is missing", keys.inode(ROOT))
             self._make(ROOT, FOLDER_MODE | 0o055)
         else:
-            contents.inodes[ROOT] = inodes.new_root(0)  # as everybody takes it who finds none
+            contents.inodes[ROOT] = inodes.new_root(0)  # as everyone assumes who finds none
         for ino in sorted(set(contents.entries) - set(contents.inodes) - contents.dark_inodes):
             self._say("missing inode", b"(inode %d)" % ino, "a folder's record is missing", keys.inode(ino))
             self._make(ino, FOLDER_MODE)
@@ -97,8 +96,8 @@ class Names:
             self._say(
                 "missing inode",
                 b"(inode %d)/%b" % (parent, name),
-                "a name whose inode's record is missing"
-                + ("" if can_be_made else ", which was neither file nor folder"),
+                "its inode's record is missing"
+                + ("" if can_be_made else ", and the inode was neither a file nor a folder"),
                 keys.entry(parent, name),
                 mends=can_be_made,
             )
@@ -127,7 +126,7 @@ class Names:
         return found.is_directory if found else ino in self._contents.entries
 
     def _reach(self, top: int) -> None:
-        """Walk down from a folder. One that is met again keeps the name by which it was met first."""
+        """Walk down from a folder. A folder that is met again keeps the name by which it was met first."""
         todo = deque([top])
         while todo:
             folder = todo.popleft()
@@ -152,7 +151,8 @@ class Names:
         return self.path(folder).rstrip(b"/") + b"/" + name
 
     def _attach_unreached(self) -> None:
-        """Give a name to what has none. Folders first, from the top down; of a ring of folders, one leaves the ring."""
+        """Give names to inodes without one. Folders first, top down; of a cycle of folders, one is taken out of the
+        cycle."""
         contents = self._contents
         unreached = {ino for ino in (*contents.inodes, *contents.dark_inodes) if ino not in self._home}
         unreached -= {ino for ino in contents.orphans if self._is_orphan(ino)}
@@ -161,7 +161,7 @@ class Names:
             if ino in contents.inodes:
                 self._attach(ino, "no name leads to it")
             else:
-                self._reach(ino)  # it cannot be read, and so stays where it is
+                self._reach(ino)  # it cannot be read, and so it stays where it is
         for start in sorted(unreached):
             if start not in self._home and start in above:
                 ino, seen = start, {0}
@@ -171,10 +171,10 @@ class Names:
                 for parent, name, entry in list(self._entries()):
                     if entry.ino == ino:
                         self._remove(parent, name)
-                self._attach(ino, "it is in a ring of folders to which no name leads")
+                self._attach(ino, "it is in a cycle of folders to which no name leads")
 
     def _is_orphan(self, ino: int) -> bool:
-        """Was it deleted, and marked so? It may be open somewhere, and goes by itself."""
+        """Return whether it was deleted and marked as such. It may be open somewhere, and goes away by itself."""
         found = self._contents.inodes.get(ino)
         return ino in self._contents.orphans and found is not None and not found.nlink
 
@@ -222,7 +222,7 @@ class Names:
         self._contents.entries[folder] = left
         self._draft.put(keys.entry(folder, name), None)
 
-    # ------------------------------------------------------------------ each by itself
+    # ------------------------------------------------------------------ individual records
 
     def _check_entries(self) -> None:
         for parent, name, entry in list(self._entries()):
@@ -242,7 +242,10 @@ class Names:
                 )
             if inode is not None and stat.S_IFMT(inode.mode) != entry.type:
                 self._say(
-                    "wrong type", self._path_in(parent, name), "the name says another type of file than the inode", key
+                    "wrong type",
+                    self._path_in(parent, name),
+                    "the name and the inode disagree on the type of file",
+                    key,
                 )
                 self._draft.put(key, records.encode(Entry(records.FORMAT, entry.ino, stat.S_IFMT(inode.mode))))
 
@@ -257,7 +260,7 @@ class Names:
                 self._draft.put(key, None)
 
     def _counts(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
-        """By folder: its entries, and its link count. By inode: its names."""
+        """Return entries and link count by folder, and the number of names by inode."""
         sizes, links, names = dict(self._contents.dark_entries), dict[int, int](), dict[int, int]()
         for parent, _, entry in self._entries():
             sizes[parent] = sizes.get(parent, 0) + 1
@@ -266,7 +269,7 @@ class Names:
         return sizes, links, names
 
     def _count(self) -> None:
-        """Put counts and parents right; say which were wrong before anything else was changed here."""
+        """Correct counts and parents; report those that were wrong before anything else was changed here."""
         sizes, links, names = self._counts()
         for ino, inode in sorted(self._contents.inodes.items()):
             if inode.is_directory:
@@ -281,7 +284,7 @@ class Names:
     def _count_folder(self, ino: int, inode: Inode, size: int, nlink: int) -> None:
         was_size, was_nlink = self._sizes.get(ino, 0), self._links.get(ino, 2)
         if self._contents.dark_entries.get(ino):
-            nlink = was_nlink = inode.nlink  # nobody knows which of them are folders
+            nlink = was_nlink = inode.nlink  # it is unknown which of them are folders
         parent = self._home.get(ino, (inode.parent, b""))[0]
         if ino not in self._moved:
             if was_size != inode.size:

@@ -1,8 +1,8 @@
-"""Are the pieces of all segments on their homes? What servers say of themselves, less the copies that somebody found
-to be bad; nothing is read (`verify` reads).
+"""Check that the pieces of all segments are on their homes, by what servers say they have, less the copies that were
+found to be bad; nothing is read (`verify` reads).
 
-What seems to be missing is asked for again after a look at the records, since files are written to and healed
-meanwhile. A server that does not answer is left out, and said.
+What seems to be missing is asked for again after rereading the records, since files are written to and healed
+meanwhile. A server that does not answer is left out, and reported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH_SEGMENTS: Final = heal_survey.BATCH_SEGMENTS
 
 @dataclass(frozen=True)
 class Lack:
-    """A home does not have a piece that it should have. `is_last`: no server that answers has it."""
+    """A home that lacks a piece it should have. `is_last`: no answering server has it."""
 
     placed: Placed
     number: int
@@ -41,14 +41,14 @@ class Lack:
 
 @dataclass
 class Pieces:
-    """What came of it."""
+    """The outcome."""
 
     segments: int = 0
     lacks: list[Lack] = field(default_factory=list)
     away: int = 0
-    """Segments whose record names other homes than the ring's: written while a server was down, and not healed yet."""
+    """Segments whose record names homes other than the ring's: written while a server was down, and not healed yet."""
     unheard: dict[int, str] = field(default_factory=dict)
-    """Servers that did not answer, and what is to be said of them."""
+    """Servers that did not answer, and why."""
 
 
 def check(
@@ -108,7 +108,7 @@ def _ask(
 
 
 def _still_there(pages: Pages, suspects: Sequence[Placed]) -> Iterator[Placed]:
-    """Those that are referred to in the newest state, with the homes that they have there."""
+    """Yield those that are still referred to in the newest state, with the homes that they have there."""
     pages.begin()
     wanted = [keys.region(one.ino, one.index) for one in suspects]
     for one, value in zip(suspects, pages.values(wanted), strict=True):

@@ -1,7 +1,7 @@
-"""The whole map of a namespace, decoded: what `fsck` looks at. Pure.
+"""The whole map of a namespace, decoded: the input of `fsck`. Pure.
 
-What cannot be read, for it is damaged or of a newer program, is kept apart and is said, and nothing is ever changed
-that it may have to do with. `Draft` gathers what is to be changed: the map as it is, with changes on top.
+What cannot be read, because it is damaged or written by a newer program, is kept apart and reported, and nothing that
+it might affect is ever changed. `Draft` collects the changes: the map as it is, with changes on top.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Items = Mapping[bytes, bytes]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be. `path` (or a stand-in for one) says where, `text` what, as the rest of a
-    sentence. `key` is the key of the map that it is about; `mends`: what `Draft` changes puts it right."""
+    """Something that is not as it should be. `path` (or a stand-in for one) says where, `text` says what, as the rest
+    of a sentence. `key` is the map key concerned; `mends`: the changes in `Draft` repair it."""
 
     kind: str
     path: bytes
@@ -44,25 +44,25 @@ class Contents:
     """By inode: index and record, in order."""
     orphans: set[int] = field(default_factory=set)
     dark_orphans: set[int] = field(default_factory=set)
-    """Those of which the mark cannot be read."""
+    """Inodes whose orphan mark cannot be read."""
     next_inode: int | None = None
     dark_inodes: set[int] = field(default_factory=set)
-    """There is a record, which cannot be read."""
+    """Inodes whose record exists and cannot be read."""
     dark_entries: dict[int, int] = field(default_factory=dict)
     """By folder: how many of its entries cannot be read."""
     dark_regions: set[int] = field(default_factory=set)
-    """Inodes of which a region's record cannot be read."""
+    """Inodes with a region record that cannot be read."""
     strange: list[tuple[bytes, str]] = field(default_factory=list)
-    """Keys that cannot be read, or are of no known kind; and why."""
+    """Keys that cannot be read or are of no known kind, and why."""
 
     def exists(self, ino: int) -> bool:
-        """Is there a record of this inode, whatever it says?"""
+        """Return whether this inode has a record, whatever it says."""
         return ino in self.inodes or ino in self.dark_inodes
 
 
 @dataclass
 class Draft:
-    """Changes to a map: what is to be put (None: deleted), and what else must still be as it was when they are made."""
+    """Changes to a map: what is to be put (None: deleted), and what else must be unchanged when they are applied."""
 
     items: Items
     changes: dict[bytes, bytes | None] = field(default_factory=dict)
@@ -76,12 +76,13 @@ class Draft:
             self.changes[key] = value
 
     def put_inode(self, ino: int, inode: Inode) -> None:
-        """Change an inode's record. Where it is the same, it must still be so when the others are changed."""
+        """Change an inode's record. Even if it stays the same, it must still be unchanged when the others are
+        applied."""
         self.guards.add(keys.inode(ino))
         self.put(keys.inode(ino), records.encode(inode))
 
     def expected(self, wanted: Iterable[bytes]) -> dict[bytes, bytes | None]:
-        """What these keys were."""
+        """Return the original values of these keys."""
         return {key: self.items.get(key) for key in wanted}
 
 
@@ -89,7 +90,7 @@ _NUMBER: Final = keys.NUMBER_BYTES
 
 
 def read(items: Items) -> Contents:
-    """Decode all of a map."""
+    """Decode a whole map."""
     found = Contents()
     for key in sorted(items):
         try:
@@ -133,9 +134,9 @@ def _read_one(found: Contents, key: bytes, value: bytes) -> None:
     elif kind == b"s/" and rest:
         lifetime_s(value)
     elif not keys.is_known(key) or kind in (b"i/", b"d/", b"e/", b"o/", b"l/", b"s/") or key == keys.NEXT_INODE:
-        found.strange.append((key, "a key of no kind that this program knows"))
+        found.strange.append((key, "a key of a kind that this program does not know"))
 
 
 def shown(path: bytes) -> str:
-    """A path within a sentence."""
+    """Format a path for use within a sentence."""
     return path.decode("utf-8", "backslashreplace")

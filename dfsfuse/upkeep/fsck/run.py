@@ -1,13 +1,13 @@
-"""fsck: one look at a whole namespace after the other, and repairs in between if they are wanted.
+"""fsck: repeated checks of a whole namespace, with repairs in between if requested.
 
     1. the servers' maps      `compare`
-    2. the map's records      snapshot, `examine`, `mend`; again until nothing more is to be mended
-    3. the pieces             on their homes? `heal` makes what is missing
-    4. orphans                pieces that nobody refers to: `sweep`
-    5. mounts that died       their sessions and locks, since the beginning: `fsck_sessions`
+    2. the map's records snapshot, `examine`, `mend`; repeated until nothing is left to repair
+    3. the pieces are they on their homes? `heal` makes missing copies
+    4. orphans unreferenced pieces: `sweep`
+    5. dead mounts their sessions and locks, observed from the start: `fsck_sessions`
 
-Nothing is repaired that would lose something; and nothing at all while the servers' maps differ: what is read may be
-the damaged one, and all that it has lost would be put right, or swept, on the others too. One thread.
+No repair loses anything; and nothing is repaired at all while the servers' maps differ: the map that is read may be the
+damaged one, and whatever it has lost would be "repaired" away, or swept, on the others too. Single-threaded.
 """
 
 from __future__ import annotations
@@ -34,43 +34,43 @@ from dfsfuse.upkeep.sweep.sessions import Remains
 from dfsfuse.upkeep.sweep.sweeping import Sweeper, Swept, claim
 
 PASSES: Final = 8
-"""Mending is tried again so often when others change the same records meanwhile."""
+"""How often a repair is retried if others change the same records meanwhile."""
 
 
 class Servers(ClusterLike, Asked, Protocol):
-    """What is needed of a `Cluster`."""
+    """The part of `Cluster` that is used here."""
 
 
 @dataclass
 class Checked:
-    """All that came of it."""
+    """The overall result."""
 
     findings: list[Finding] = field(default_factory=list)
-    """In the map's records, and there still."""
+    """Problems in the map's records that are still there."""
     mended: list[Finding] = field(default_factory=list)
     files: int = 0
     folders: int = 0
     slot: int = 0
     is_newest: bool = True
-    """Did a quorum answer? Else there may be newer changes that nobody can see now."""
+    """Whether a quorum answered. Otherwise there may be newer changes that cannot be seen now."""
     path: Callable[[int], bytes] = lambda ino: b"(inode %d)" % ino
     comparison: Comparison = field(default_factory=lambda: Comparison(frozenset(), {}, {}))
     pieces: Pieces = field(default_factory=Pieces)
     healed: Healed | None = None
     swept: Swept = field(default_factory=Swept)
     remains: Remains = field(default_factory=Remains)
-    """Of mounts that died. They harm nobody, and the namespace is sound with them."""
+    """What dead mounts left. It harms nobody; the namespace counts as sound with it."""
     are_buried: bool = False
-    """Were they ended?"""
+    """Whether those were ended."""
 
     @property
     def may_repair(self) -> bool:
-        """Is it known what is right?"""
+        """Return whether it is known what is right."""
         return not self.comparison.differing
 
     @property
     def is_sound(self) -> bool:
-        """Is all as it should be, as far as it was looked at: and was all looked at?"""
+        """Return whether everything that was checked is as it should be, and everything was checked."""
         lacking = len(self.pieces.lacks) if self.healed is None else self.healed.still_lacking
         left = self.swept.orphans - self.swept.dropped
         unheard = {**self.comparison.absent, **self.pieces.unheard, **self.swept.unheard}
@@ -79,7 +79,7 @@ class Checked:
 
 
 class Fsck:
-    """See the module. `step` hears what is looked at now, `told` how many items have been looked at."""
+    """See the module. `step` is called with what is checked now, `on_progress` with the number of items checked."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Fsck:
         self._pause = pause
 
     def run(self, *, repair: bool) -> Checked:
-        """Look at everything. Raises DfsError."""
+        """Check everything. Raises DfsError."""
         checked = Checked()
         sessions = Sessions(self._pages, self._clock, self._pause)
         self._step("comparing the servers' maps")
@@ -122,8 +122,8 @@ class Fsck:
         may_drop = repair and claim(self._store, self._now_ns(), self._client, every_ns=0)
         checked.swept = Sweeper(self._cluster, self._pages).sweep(drop=may_drop)
         if repair and not may_drop and checked.swept.orphans and not checked.swept.hindrance:
-            checked.swept.hindrance = "a newer program sweeps here, in a way that this one does not know"
-        self._step("waiting for signs of life of those that hold locks")
+            checked.swept.hindrance = "a newer program sweeps here, in a way unknown to this one"
+        self._step("waiting for signs of life from lock holders")
         checked.remains = sessions.bury(self._store) if repair else sessions.remains()
         checked.are_buried = repair
         return checked
@@ -139,4 +139,4 @@ class Fsck:
                 return examined
             if mend(self._store, examined.draft):
                 checked.mended += [finding for finding in examined.findings if finding.mends]
-        raise UnavailableError("others change the same files without pause: try again when less is written")
+        raise UnavailableError("others keep changing the same files: try again when less is written")

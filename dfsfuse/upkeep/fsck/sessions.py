@@ -1,11 +1,11 @@
-"""What mounts that died have left in the map: sessions, and locks that count for nothing. Said by `fsck`, or ended.
+"""What dead mounts have left in the map: sessions, and locks without effect. `fsck` reports them or ends them.
 
-Who is dead shows only after a while: a living mount changes its session's record every few seconds. So `Sessions` is
-made before all else that `fsck` looks at, and asked at the end, when most of that while is over. Then it waits only for
-those that have given no sign of life yet; if all have, it does not wait at all.
+Which mounts are dead shows only after a while: a live mount changes its session's record every few seconds. So
+`Sessions` is created before `fsck` checks anything else, and queried at the end, when most of that while has passed. It
+then waits only for those that have shown no sign of life yet, and not at all if all have.
 
-Nothing of this harms the namespace: who waits for such a lock ends the session himself, and mounts sweep once a day.
-The map is read past a mount's cache. One thread.
+None of this harms the namespace: whoever waits for such a lock ends the session himself, and mounts sweep once a day.
+The map is read bypassing a mount's cache. Single-threaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOOK_EVERY_S: Final = 1.0
 
 
 class Sessions:
-    """The sessions that there are when this is made, and since when. Raises UnavailableError."""
+    """The sessions that exist when this is created, and since when. Raises UnavailableError."""
 
     def __init__(self, pages: Pages, clock: Callable[[], float], pause: Callable[[float], object]) -> None:
         self._pages = pages
@@ -34,9 +34,9 @@ class Sessions:
         self._since = clock()
 
     def remains(self) -> Remains:
-        """What is left of those that died; nothing if too few servers answer to know. Raises UnavailableError."""
+        """Return what the dead have left; nothing if too few servers answer to know. Raises UnavailableError."""
         silent = self._silent()
-        # Locks on both sides of the sessions: one that was taken or ended in between is nobody's remains.
+        # Read the locks before and after the sessions: one that was taken or ended in between is no one's leftover.
         before = self._read(keys.all_locks())
         if not self._pages.begin():
             return Remains()
@@ -45,12 +45,12 @@ class Sessions:
         return sweep_sessions.remains(silent, there, held)
 
     def bury(self, store: MapStore) -> Remains:
-        """End what is left of those that died. Raises DfsError."""
+        """End what the dead have left. Raises DfsError."""
         silent = self._silent()
         return store.transact(lambda tx: sweep_sessions.bury(tx, silent))
 
     def _silent(self) -> Seen:
-        """Wait until those that have given no sign of life since the beginning are dead, and say which they are."""
+        """Wait until those that have shown no sign of life since the beginning are dead, and return them."""
         silent = self._seen
         while silent:
             self._pages.begin()

@@ -1,11 +1,10 @@
-"""The whole map at one slot, while others go on changing it; and whether all servers have the same map.
+"""The whole map as of one slot while others keep changing it, and whether all servers have the same map.
 
-The snapshot is read in pages, each at the slot that the server has by then. What changed in between is told by the log
-and read again, until nothing has changed meanwhile: then all of it is of one slot. Servers are compared page by page;
-keys that differ, perhaps only since one of them was asked a moment later, are asked for again, and count only when two
-servers at the same slot say different things. Memory: the whole map, with what is made of it about 3 KiB for each file.
-
-One thread; the log given is for nobody else.
+The snapshot is read in pages, each as of the slot that the server has reached by then. What changed in between is
+learned from the log and reread, until nothing has changed meanwhile: then all of it is as of one slot. Servers are
+compared page by page; keys that differ, perhaps only because one of them was asked a moment later, are asked for again,
+and count only when two servers at the same slot disagree. Memory: the whole map and what is derived from it, about 3
+KiB per file. Single-threaded; the log passed in must not be shared.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from dfsfuse.net.stalls import MAP_S
 PAGE_ITEMS: Final = 5000
 READ_KEYS: Final = 256
 ROUNDS: Final = 500
-"""So many portions of changed keys are read again before it is given up."""
+"""How many portions of changed keys are reread before giving up."""
 TRIES: Final = 20
-"""How often keys are asked for that differ, until two servers are at the same slot."""
+"""How often differing keys are asked for until two servers are at the same slot."""
 PAUSE_S: Final = 0.1
 
 Told = Callable[[int], None]
-"""Hears how many items have been read."""
+"""Called with the number of items read."""
 
 
 class Log(Protocol):
-    """What is needed of a `QuorumLog`."""
+    """The part of `QuorumLog` that is used here."""
 
     @property
     def known(self) -> Point: ...
@@ -49,7 +48,7 @@ class Log(Protocol):
 
 
 class Asked(Protocol):
-    """What is needed of a `Cluster`."""
+    """The part of `Cluster` that is used here."""
 
     @property
     def names(self) -> Mapping[int, str]: ...
@@ -59,7 +58,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The map at `slot`. `is_newest`: a quorum had nothing newer when this began."""
+    """The map as of `slot`. `is_newest`: a quorum had nothing newer when this began."""
 
     items: dict[bytes, bytes]
     slot: int
@@ -67,7 +66,7 @@ class Snapshot:
 
 
 def snapshot(log: Log, told: Told = lambda _: None) -> Snapshot:
-    """The whole map at one slot, not older than the call. Raises UnavailableError."""
+    """Return the whole map as of one slot, not older than the call. Raises UnavailableError."""
     is_newest = log.catch_up()
     log.take_news()
     items: dict[bytes, bytes] = {}
@@ -92,30 +91,30 @@ def snapshot(log: Log, told: Told = lambda _: None) -> Snapshot:
                     items.pop(key, None)
                 else:
                     items[key] = value
-    raise UnavailableError("the namespace changes too fast to be looked at as a whole: try again when less is written")
+    raise UnavailableError("the namespace changes too fast to be read as a whole: try again when less is written")
 
 
 def _changed(news: News, after: int = 0, but: frozenset[bytes] = frozenset()) -> set[bytes]:
-    """The keys that changed; of those in `but`, which were read at slot `after`, only what changed later."""
+    """Return the changed keys; of those in `but`, which were read at slot `after`, only those that changed later."""
     if news.forget:
-        raise UnavailableError("the servers no longer tell what changed meanwhile: try again when less is written")
+        raise UnavailableError("the servers no longer know what changed meanwhile: try again when less is written")
     return {key for change in news.changes for key in change.keys if key not in but or change.slot > after}
 
 
-# ------------------------------------------------------------------ are all the same
+# ------------------------------------------------------------------ comparing the servers
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which servers were compared, which are behind or do not answer (and what is to be said of them), and the keys at
-    which two of them differ, at the same slot."""
+    """Which servers were compared, which are behind or do not answer (and why), and the keys at which two of them
+    disagree at the same slot."""
 
     compared: frozenset[int]
     absent: dict[int, str]
     differing: dict[bytes, frozenset[int]]
-    """By key: the servers that do not say what most of them say."""
+    """By key: the servers that disagree with the majority."""
     undecided: int = 0
-    """Keys that changed so often meanwhile that nobody can tell."""
+    """The number of keys that changed too often meanwhile to be compared."""
 
 
 def compare(
@@ -132,7 +131,7 @@ def compare(
         pages = _pages(cluster, absent, point, start, pause)
         if len(pages) < 2:
             return Comparison(frozenset(pages), absent, {})
-        # Beyond the end of a page that is not the last, its server has more to say than we know.
+        # Beyond the end of a page that is not the last, its server has more items that we do not know.
         ends = [page.items[-1][0] for page in pages.values() if page.more]
         end = min(ends, default=None)
         maps = [{key: value for key, value in page.items if end is None or key <= end} for page in pages.values()]
@@ -195,7 +194,8 @@ def _confirm(
 def _at_one_slot(
     cluster: Asked, log: Log, absent: dict[int, str], part: tuple[bytes, ...], pause: Callable[[float], object]
 ) -> dict[int, Values] | None:
-    """What the servers say of these keys, all at the same slot. None if they never are. Raises TooMuchAtOnceError."""
+    """Return the servers' values of these keys, all as of the same slot; None if never so. Raises
+    TooMuchAtOnceError."""
     for _ in range(TRIES):
         log.catch_up()
         log.take_news()

@@ -1,1 +1,1 @@
-"""Two copies of every piece: what lacks one gets it."""
+"""Two copies of every piece: restores missing ones."""

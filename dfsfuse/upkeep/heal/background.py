@@ -1,14 +1,15 @@
-"""Healing in a mount, by itself: when there is a reason, at a bounded rate, and by one mount at a time.
+"""Automatic healing in a mount: when there is a reason, at a bounded rate, and by one mount at a time.
 
-Reasons: a mount begins; a server that was missing answers again (it may have missed pieces, or come back empty); a
-server's scrub has put pieces into quarantine; a reader has found a copy that is bad or gone, which is made anew at
-once; and once in a while none at all. `HealingTurn.step` does what is due; the thread that calls it, once a second, is
+Reasons: a mount starts; a server that was missing answers again (it may have missed pieces, or come back empty); a
+server's scrub has put pieces into quarantine; a reader has found a copy that is bad or gone, which is restored at once;
+and, now and then, no reason at all. `HealingTurn.step` does what is due; the thread that calls it once a second is
 `BackgroundHealer`.
 
-A run first surveys, and writes nothing anywhere if all is well. What it does else is in the record of `heal_state`.
-Foreground work is not kept waiting: the map is read past the mount's cache, and bytes come out of a bucket.
+A run starts with a survey, and writes nothing anywhere if all is well. Everything else it does is in the record of
+`heal_state`. Foreground work is not delayed: the map is read bypassing the mount's cache, and bytes come out of a
+bucket.
 
-Threads: `found_bad` may be called by any, and never waits. All else belongs to the one thread.
+Threads: `found_bad` may be called from any thread, and never waits. Everything else belongs to the one thread.
 """
 
 from __future__ import annotations
@@ -42,21 +43,21 @@ from dfsfuse.upkeep.health.watch import Watch
 from dfsfuse.upkeep.map_reader import Pages
 
 FIRST_S: Final = 10.0
-"""After the mount began."""
+"""Counted from the start of the mount."""
 EVERY_S: Final = 6 * 3600.0
 FINDINGS_EVERY_S: Final = 60.0
 STEP_S: Final = 1.0
 SETTLE_S: Final = 2.0
-"""After a server came back: its log is brought up to date first, and small pieces come with that."""
+"""Counted from a server's return: its log is brought up to date first, and small pieces come with that."""
 LOG_WAIT_S: Final = 20.0
-"""So long a server may be behind before healing goes on without waiting for it."""
+"""How long a server may be behind before healing goes on without waiting for it."""
 RETRY_FIRST_S: Final = 10.0
 RETRY_LAST_S: Final = 600.0
 NEWS_S: Final = 3600.0
-"""So old the record may be if there is nothing new to say."""
+"""How old the record may be if there is no news."""
 BAD_MAX: Final = 1000
 AGAIN_S: Final = 60.0
-"""A copy that was made anew, or could not be, is left alone for so long, whatever readers say of it."""
+"""How long a copy that was restored, or could not be, is left alone, whatever readers report about it."""
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,8 @@ class HealingTurn:
         every_s: float = EVERY_S,
         settle_s: float = SETTLE_S,
     ) -> None:
-        """`first_s`, `every_s`: when to look for the first time, and how often, without a further reason; `settle_s`:
-        how long after a server came back."""
+        """`first_s`, `every_s`: when to check for the first time, and how often, without any other reason; `settle_s`:
+        how long after a server's return."""
         self._settle_s = settle_s
         self._cluster = cluster
         self._every_s = every_s
@@ -98,30 +99,30 @@ class HealingTurn:
         self._turns = Turns()
         self._comebacks = cluster.comebacks()
         self._due_at = clock() + first_s
-        """When to look without a further reason."""
+        """When to check without any other reason."""
         self._not_before = 0.0
         self._retry_s = RETRY_FIRST_S
         self._told = ""
-        """Why it is tried again, as the log was told last; empty when a run has ended since."""
+        """The last logged reason for trying again; empty once a run has ended since."""
         self._findings_at = clock() + FINDINGS_EVERY_S
         self._found: dict[int, Findings] = {}
-        """What each server said last of its quarantine."""
+        """What each server last said about its quarantine."""
         self._bad: deque[tuple[Segment, int, int]] = deque(maxlen=BAD_MAX)
         self._restored: dict[tuple[bytes, int, int], float] = {}
         self._noted: frozenset[Place] = frozenset()
-        """Bad copies that were noted in the map when that was last looked at."""
+        """Bad copies that were noted in the map when it was last checked."""
 
     def found_bad(self, segment: Segment, number: int, server: int) -> None:
-        """A reader got no good copy of this piece there. Called by any thread."""
+        """Record that a reader got no good copy of this piece there. Called from any thread."""
         self._bad.append((segment, number, server))
 
     @property
     def is_wanted(self) -> bool:
-        """Is there a reason to heal?"""
+        """Return whether there is a reason to heal."""
         return self._turns.is_wanted
 
     def step(self) -> None:
-        """Do what is due. Raises `StoppedError`, and nothing else that is to be foreseen."""
+        """Do what is due. Raises `StoppedError`; no other exception is expected."""
         try:
             self._restore()
             self._look_for_reasons()
@@ -136,7 +137,7 @@ class HealingTurn:
             self._later()
             if str(error) != self._told:  # servers may be away for days
                 self._told = str(error)
-                log.info("healing: tried again later: %s", error)
+                log.info("healing: will be retried later: %s", error)
 
     # -------------------------------------------------------------- reasons
 
@@ -156,8 +157,8 @@ class HealingTurn:
                 self._turns.want(self._record())
 
     def _is_new_in_quarantine(self) -> bool:
-        """Has any server found a bad piece since it was last asked? Others may have been forgotten meanwhile, so that
-        their number says little."""
+        """Return whether any server has found a bad piece since it was last asked. Others may have been forgotten
+        meanwhile, so that the count alone says little."""
         outcomes = ask(self._cluster, dict.fromkeys(sorted(self._cluster.usable()), GetFindings()), self._wait)
         found = {
             server: outcome.reply
@@ -169,7 +170,7 @@ class HealingTurn:
         return is_new
 
     def _is_newly_noted(self) -> bool:
-        """Has somebody found a bad copy, and noted it, since this was last asked?"""
+        """Return whether a bad copy was found and noted since this was last asked."""
         noted = self._store.read(bad_copies.find, max_age_s=STEP_S)
         before, self._noted = self._noted, noted
         return not noted <= before
@@ -223,9 +224,9 @@ class HealingTurn:
             return
         progress = Progress.begun(self._store, record, state, self._clock, self._time_ns)
         if progress is None:
-            return  # somebody else began just now
+            return  # another mount has just begun
         log.info(
-            "healing: of %d parts of files %d lack a copy and %d are not at home; %.1f MiB to copy",
+            "healing: of %d parts of files %d lack a copy and %d are on the wrong servers; %.1f MiB to copy",
             found.segments,
             found.lacking,
             found.astray,
@@ -234,7 +235,7 @@ class HealingTurn:
         with progress:
             report = self._healer.heal(told=lambda report: self._tell(progress, report))
             progress.ended(report)
-        # What was counted while other servers answered is not so now.
+        # What was counted while other servers answered no longer holds.
         self._watch.look(report.as_left() if self._cluster.usable() == answering else None)
         log.info(
             "healing: done in %.0f s: %s; %d parts of files lack a copy now",
@@ -267,14 +268,15 @@ class HealingTurn:
 
 
 def _is_new(now: Findings, before: Findings | None) -> bool:
-    """Is something in quarantine that was not? Not by the times: a server's clock may be set back."""
+    """Return whether something is in quarantine that was not before. Not judged by time: a server's clock may be set
+    back."""
     if before is None:
         return now.quarantined_count > 0
     return now.quarantined_count > before.quarantined_count or not {*now.quarantined} <= {*before.quarantined}
 
 
 class BackgroundHealer:
-    """The thread. `make` makes a turn with what is to be waited with."""
+    """The thread. `make` creates a turn, given the function to wait with."""
 
     def __init__(self, make: Callable[[Callable[[float], bool]], HealingTurn]) -> None:
         self._thread = Worker("healer", STEP_S, "healing")
@@ -286,5 +288,5 @@ class BackgroundHealer:
         self._thread.start(self._turn.step)
 
     def close(self) -> None:
-        """End, within a second. A request that hangs is left to its own deadline."""
+        """Stop, within a second. A hanging request is left to its own deadline."""
         self._thread.close()

@@ -1,7 +1,7 @@
-"""Bounded bandwidth: a token bucket. Pure; the clock's time is handed in.
+"""Bounded bandwidth: a token bucket. Pure; the current time is passed in.
 
-Who is about to move bytes takes them from the bucket, and waits as long as it says. It may be overdrawn by one taking,
-so that nothing is ever too large for it; whoever comes next waits for that too.
+Whoever is about to move bytes takes them from the bucket, and waits as long as it says. A single take may overdraw it,
+so that nothing is ever too large for it; the next one waits for that too.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 BURST_S: Final = 1.0
-"""How much may be saved up while nothing is moved: what flows in so long."""
+"""How much may be saved up while nothing is moved: what flows in during this time."""
 
 
 class Bucket:
-    """One thread only. `rate_bytes_s` None: no bound."""
+    """For one thread only. `rate_bytes_s` None: unbounded."""
 
     def __init__(self, rate_bytes_s: float | None) -> None:
         if rate_bytes_s is not None and rate_bytes_s <= 0:
@@ -23,11 +23,11 @@ class Bucket:
         self._at: float | None = None
 
     def portion_bytes(self, most: int) -> int:
-        """How much to move at once, at most so much: less where little flows, so that it flows evenly."""
+        """Return how much to move at once, at most `most`: less at a low rate, so that the flow is even."""
         return most if self._rate_bytes_s is None else min(most, max(1, round(self._rate_bytes_s * BURST_S / 2)))
 
     def take(self, size: int, now: float) -> float:
-        """Take so many bytes. Returns how long to wait, in seconds, before moving them."""
+        """Take this many bytes. Returns how long to wait, in seconds, before moving them."""
         if self._rate_bytes_s is None:
             return 0.0
         full = self._rate_bytes_s * BURST_S

@@ -1,13 +1,13 @@
-"""Healing: every piece gets its two copies, on the homes of the ring, if those answer. Rules in `heal_plan`.
+"""Healing: every piece gets its two copies, on the homes of the ring if those answer. The rules are in `heal_plan`.
 
 Goes through the region records in batches. For each batch the servers are asked what they have; copies are made;
-records are made to name the homes that the pieces have now; superfluous copies are dropped last, for segments whose
-record was seen to be unchanged in that transaction. Killed anywhere in between, it leaves at most a copy too many.
+records are changed to name the homes that the pieces have now; superfluous copies are dropped last, for segments whose
+record that transaction saw unchanged. Killed anywhere in between, it leaves at most one copy too many.
 
-Two of these at once are harmless: both may make the same copy, and what one has moved the other leaves alone.
+Running two of these at once is harmless: both may make the same copy, and what one has moved the other leaves alone.
 
 Knows no file system, no mount and no terminal. One thread at a time; nothing here waits longer than `moving` does
-without looking whether it is to stop.
+without checking whether to stop.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ from dfsfuse.upkeep.heal.survey import Subject
 from dfsfuse.upkeep.map_reader import Pages
 
 DROP_PIECES: Final = 250
-"""So many copies are dropped with one request: a server looks at each, while nobody can put a piece there."""
+"""At most this many copies are dropped by one request: a server checks each, and nobody can put a piece there
+meanwhile."""
 ROUNDS: Final = 3
-"""How often a segment is planned anew when a copy that was relied on turned out to be bad."""
+"""How often a segment is planned again when a copy that was relied on turned out to be bad."""
 NOTED_AGE_S: Final = 1.0
 
 log = logging.getLogger(__name__)
 
 
 class Healer:
-    """See the module. `wait` waits so many seconds, and says whether to stop."""
+    """See the module. `wait` sleeps for a number of seconds and returns whether to stop."""
 
     def __init__(
         self,
@@ -67,14 +68,14 @@ class Healer:
         self._mover = Mover(cluster, bucket or Bucket(None), wait, clock=clock)
 
     def survey(self, inos: Iterable[int] | None = None) -> Report:
-        """What lacks a copy or is not at home, of all files or of some. Changes nothing.
+        """Report what lacks a copy or is not on its proper homes, for all files or some. Changes nothing.
 
         Raises UnavailableError, `StoppedError`.
         """
         return heal_survey.survey(self._cluster, self._pages, inos, wait=self._wait, pause=self._mover.pause)
 
     def heal(self, inos: Iterable[int] | None = None, told: Callable[[Report], None] = lambda _: None) -> Report:
-        """Make what is missing and bring home what is elsewhere; says what was done and what is left.
+        """Make missing copies and move misplaced ones to their homes; reports what was done and what is left.
 
         Raises UnavailableError (and ReadOnlyError: then records stay as they are), `StoppedError`.
         """
@@ -96,7 +97,7 @@ class Healer:
         return report
 
     def restore(self, segments: Sequence[tuple[Segment, int, int]]) -> Report:
-        """Make these copies (segment, number, server) anew, which somebody found bad or missing; from their twins.
+        """Restore these copies (segment, number, server), which were found bad or missing, from their twins.
 
         Raises `StoppedError`.
         """
@@ -132,7 +133,8 @@ class Healer:
         self._settle(subjects, report)
 
     def _note(self, noted: frozenset[Place], good: Sequence[Place], bad: Iterable[Place]) -> None:
-        """Write down in the map which copies were found to be bad and are so still, and take back what is good now."""
+        """Note in the map which copies were found to be bad and still are, and remove notes of those that are good
+        now."""
         left = noting.believed(self._cluster, set(bad).difference(good, noted), self._wait)
         self._take_back([place for place in good if place in noted])
         try:
@@ -144,7 +146,7 @@ class Healer:
         try:
             bad_copies.take_back(self._store, places)
         except (DfsError, OSError) as error:
-            log.info("that %d copies are not bad any more could not be noted: %s", len(places), error)
+            log.info("could not note that %d copies are good again: %s", len(places), error)
 
     def _copy(
         self,
@@ -154,7 +156,7 @@ class Healer:
         report: Report,
         told: Callable[[Report], None],
     ) -> set[bytes]:
-        """Make what is missing. Returns the segments of which a copy was found to be bad on the way."""
+        """Make missing copies. Returns the segments of which a copy was found to be bad in the process."""
         of = {subject.segment.id: subject for subject in subjects}
         moves = [
             Move(subject.segment, t.number, t.target, t.sources, (subject.segment.id, t.number, t.target) in unfit)
@@ -178,7 +180,7 @@ class Healer:
         return again
 
     def _settle(self, subjects: Sequence[Subject], report: Report) -> None:
-        """Records first, then drops."""
+        """Change the records first, then drop."""
         settled = {subject: subject.settled() for subject in subjects}
         changes = [
             Rehome(subject.key, subject.segment, homes_now)
@@ -208,6 +210,6 @@ class Healer:
         with self._cluster.exchange() as exchange:
             for call in requests:
                 exchange.start(call)
-            for result in results(exchange, lambda _: False):  # what is settled is dropped, also at the end
+            for result in results(exchange, lambda _: False):  # what is settled is dropped even when stopping
                 if isinstance(result, Answer) and isinstance(result.reply, Have):
                     report.dropped += sum(result.reply.flags)

@@ -1,6 +1,6 @@
-"""Which homes the records name: changed when pieces have moved, in transactions.
+"""The homes that the records name: changed in transactions after pieces have moved.
 
-Nothing is changed that is not as it was read: a segment that was dropped, or moved by somebody else, is left alone.
+Nothing is changed that is not as it was read: a segment that was dropped, or moved by another healer, is left alone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.vfs.write import regions
 
 STEP_RECORDS: Final = 32
-"""So many records are changed at once: each may have 16 KiB, and a batch not more than 2 MiB."""
+"""At most this many records are changed at once: each may have 16 KiB, and a batch at most 2 MiB."""
 
 
 class Rehome(NamedTuple):
-    """The segment, as it was read in the record with this key, is to have these homes; perhaps those that it has."""
+    """A segment, as read in the record with this key, and the homes it is to have; perhaps those it already has."""
 
     key: bytes
     segment: Segment
@@ -30,13 +30,13 @@ class Rehome(NamedTuple):
 
 
 def portions(changes: Sequence[Rehome]) -> Iterator[list[Rehome]]:
-    """The changes in portions for one transaction each, all of one record together."""
+    """Divide the changes into portions for one transaction each, keeping those of one record together."""
     for portion in by_count(dict.fromkeys(change.key for change in changes), STEP_RECORDS):
         yield [change for change in changes if change.key in portion]
 
 
 def save(tx: Transaction, changes: Sequence[Rehome]) -> frozenset[bytes]:
-    """Make the records name these homes. Returns the ids of the segments for which they do so now: not those that have
+    """Make the records name these homes. Returns the ids of the segments for which they now do: not those that have
     been dropped or moved since they were read."""
     keys = list(dict.fromkeys(change.key for change in changes))
     confirmed: set[bytes] = set()

@@ -1,6 +1,6 @@
-"""Are the servers' maps level? For healing, which waits for that: small pieces come with a server's log.
+"""Whether the servers' maps are level. Healing waits for that: small pieces come with a server's log.
 
-Brings no server up to date: that is done by a `Repairer` (`dfsfuse.log.repairer`), which runs meanwhile. One thread.
+Brings no server up to date: a `Repairer` (`dfsfuse.log.repairer`) does that, running in parallel. Single-threaded.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def wait_until_level(
     *,
     is_whole: bool = False,
 ) -> frozenset[int]:
-    """Until all servers that answer have what the furthest had, or `for_s` is over: then these have not.
+    """Wait until all answering servers have what the furthest had; after `for_s`, return those that do not.
 
-    `is_whole`: wait also for those whose map is damaged and that want a copy of it. Raises `StoppedError`.
+    `is_whole`: also wait for those whose map is damaged and that want a copy of it. Raises `StoppedError`.
     """
     until = clock() + for_s
     goal = 0
@@ -38,7 +38,8 @@ def wait_until_level(
             for server, outcome in outcomes.items()
             if isinstance(outcome, Answer) and isinstance(outcome.reply, Position)
         }
-        goal = goal or max((at.applied for at in found.values()), default=0) - 1  # the last is applied with the next
+        # the last one is applied together with the next
+        goal = goal or max((at.applied for at in found.values()), default=0) - 1
         lagging = frozenset(server for server, at in found.items() if at.applied < goal or (is_whole and at.wants_copy))
         if not lagging:
             break

@@ -1,11 +1,11 @@
-"""Copies of pieces made on other servers: fetched, checked against the metadata's digests, put.
+"""Makes copies of pieces on other servers: fetched, checked against the metadata's digests, put.
 
-A window at a time, so that memory is bounded: its pieces are fetched side by side, then put side by side, small ones in
-batches. A source that fails or sends what is not the piece is followed by the next one. What fails is a value, told for
-each move; nothing unchecked is ever put. Bandwidth is taken from a bucket before each window.
+One window at a time, so that memory is bounded: its pieces are fetched in parallel, then put in parallel, small ones in
+batches. If a source fails or sends something other than the piece, the next one is tried. Failures are values, reported
+per move; nothing unchecked is ever put. Bandwidth is taken from a bucket before each window.
 
 Knows segments and servers; knows no files, no records, and not why a copy is wanted. One thread at a time. Nothing
-waits for longer than `asking.GLANCE_S` without looking whether it is to stop.
+waits longer than `asking.GLANCE_S` without checking whether to stop.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from dfsfuse.upkeep.heal.bandwidth import Bucket
 WINDOW_BYTES: Final = 8 * 1024 * 1024
 WINDOW_MOVES: Final = 512
 LEAST_COST_BYTES: Final = 16 * 1024
-"""What a piece takes from the bucket at least: small ones cost requests and not bytes."""
+"""The least that a piece takes from the bucket: small ones cost requests rather than bytes."""
 UNFIT: Final = (Status.DIGEST_MISMATCH, Status.NOT_FOUND, Status.IO_ERROR)
-"""Said of a piece, these mean that the server has no good copy of it."""
+"""As the answer for a piece, these mean that the server has no good copy of it."""
 
 Place = tuple[bytes, int, int]
-"""Segment, number of the piece, server."""
+"""Segment, piece number, server."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Move:
 
     @property
     def is_small(self) -> bool:
-        """Is it kept with the small pieces?"""
+        """Return whether it is kept with the small pieces."""
         return self.segment.length <= INLINE_SEGMENT_MAX_BYTES
 
     @property
@@ -64,17 +64,17 @@ class Move:
 
 @dataclass
 class Moved:
-    """What came of some moves."""
+    """The outcome of some moves."""
 
     done: list[Move] = field(default_factory=list)
     failed: dict[Move, str] = field(default_factory=dict)
-    """And why, in a sentence that names the server; empty if no server that answers has the piece."""
+    """And why, in a sentence that names the server; empty if no answering server has the piece."""
     unfit: dict[Place, str] = field(default_factory=dict)
-    """Copies that were found to be bad or missing on the way, and what is wrong with them."""
+    """Copies that were found to be bad or missing in the process, and what is wrong with them."""
 
 
 class Mover:
-    """See the module. `wait` waits so many seconds, and says whether to stop."""
+    """See the module. `wait` sleeps for a number of seconds and returns whether to stop."""
 
     def __init__(
         self,
@@ -92,16 +92,16 @@ class Mover:
         """Targets that are full or do not answer: nothing more is tried there until `begin`."""
 
     def begin(self) -> None:
-        """Another round: targets that failed are tried again."""
+        """Start another round: targets that failed are tried again."""
         self._out.clear()
 
     def pause(self, cost: int) -> None:
-        """Wait until so many bytes may be moved. Raises `StoppedError`."""
+        """Wait until this many bytes may be moved. Raises `StoppedError`."""
         if self._wait(self._bucket.take(cost, self._clock())):
             raise StoppedError
 
     def move(self, moves: Sequence[Move]) -> Iterator[Moved]:
-        """Make these copies; gives the outcome of each window. Raises `StoppedError`, `AuthenticationError`."""
+        """Make these copies; yields the outcome of each window. Raises `StoppedError`, `AuthenticationError`."""
         for window in by_bytes(
             moves, self._bucket.portion_bytes(WINDOW_BYTES), lambda move: move.size_bytes, WINDOW_MOVES
         ):
@@ -111,7 +111,7 @@ class Mover:
             self._put(self._fetch(window, outcome), outcome)
             yield outcome
 
-    # -------------------------------------------------------------- down
+    # -------------------------------------------------------------- fetching
 
     def _fetch(self, window: Sequence[Move], outcome: Moved) -> list[tuple[Move, bytes | memoryview]]:
         found: list[tuple[Move, bytes | memoryview]] = []
@@ -145,7 +145,7 @@ class Mover:
         return found
 
     def _problem(self, move: Move, result: Answer | Failure, sink: memoryview, outcome: Moved) -> str:
-        """Why this is not the piece; empty if it is."""
+        """Return why this is not the piece; empty if it is."""
         server = result.call.server
         place = (move.segment.id, move.number, server)
         if isinstance(result, Failure):
@@ -158,7 +158,7 @@ class Mover:
         text = outcome.unfit[place] = f"{self._cluster.names[server]} {what}"
         return text
 
-    # -------------------------------------------------------------- up
+    # -------------------------------------------------------------- putting
 
     def _put(self, found: list[tuple[Move, bytes | memoryview]], outcome: Moved) -> None:
         with self._cluster.exchange() as exchange:

@@ -1,11 +1,12 @@
-"""Notes what is found to be bad: `believed`, and what readers find where nobody heals at once (`dfc`, or a mount that
-does not heal).
+"""Notes copies that are found to be bad: `believed`, and what readers find where nothing heals at once (`dfc`, or a
+mount that does not heal).
 
-Only copies that their server believes to have are noted: of a missing one the server says so itself, to everybody. What
-a reader found is written into the map (`dfsfuse.namespace.ops.bad_copies`) within seconds, or at the end; if too few
-servers answer for that it is tried again, and forgotten with the process.
+Only copies that their server believes to have are noted: a missing one is reported to everyone by the server itself.
+What a reader found is written into the map (`dfsfuse.namespace.ops.bad_copies`) within seconds, or at the end; if too
+few servers answer for that, it is retried, and forgotten when the process ends.
 
-Threads: `found_bad` may be called by any, and never waits. All else belongs to the one thread, and to who closes it.
+Threads: `found_bad` may be called from any thread, and never waits. Everything else belongs to the one thread, and to
+whoever closes it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 def believed(
     cluster: ClusterLike, places: Iterable[Place], wait: Callable[[float], bool] = lambda _: False
 ) -> list[Place]:
-    """Those of these copies that their server, which answers, says it has. Raises `StoppedError`."""
+    """Return those of these copies that their server, if it answers, says it has. Raises `StoppedError`."""
     of: dict[int, list[Place]] = {}
     for place in sorted(set(places)):
         of.setdefault(place[2], []).append(place)
@@ -65,7 +66,7 @@ class Noter:
         self._thread = Worker("noter", EVERY_S, "noting bad copies")
 
     def found_bad(self, segment: Segment, number: int, server: int) -> None:
-        """A reader got no good copy of this piece there. Called by any thread."""
+        """Record that a reader got no good copy of this piece there. Called from any thread."""
         self._found.append((segment.id, number, server))
 
     def start(self) -> None:
@@ -85,6 +86,6 @@ class Noter:
             self._found.extendleft(reversed(places))
 
     def close(self) -> None:
-        """Note what is left, if that can be done at once, and end."""
+        """Note what is left, if that is possible at once, and stop."""
         self._thread.close()
         self.write()

@@ -1,7 +1,7 @@
-"""The progress of a run of healing, written into the map every few seconds, for others to see.
+"""The progress of a healing run, written into the map every few seconds for others to see.
 
-Never keeps healing waiting for long, and never makes it fail: it is news. Written not to be durable, so a mount that
-answers under its lease commits it with other things.
+Never delays healing for long, and never makes it fail: it is only news. Written as non-durable, so a mount that answers
+under its lease commits it along with other things.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """A context manager: left without `ended`, it says that the run was given up."""
+    """A context manager: leaving it without calling `ended` records that the run was given up."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Progress:
         self._lacked = state.lacking
         self.record = record
         self.state = state
-        """As they were written last."""
+        """As last written."""
 
     @classmethod
     def begun(
@@ -53,16 +53,16 @@ class Progress:
         clock: Callable[[], float],
         time_ns: Callable[[], int],
     ) -> Self | None:
-        """Begin a run, after `seen` was the record; None if somebody else has meanwhile. Raises DfsError."""
+        """Begin a run; `seen` was the record. None if another healer has begun one meanwhile. Raises DfsError."""
         record = store.transact(lambda tx: heal_state.claim(tx, seen, state))
         return None if record is None else cls(store, record, state, clock, time_ns)
 
     def ran_s(self) -> float:
-        """For how long it has been going on."""
+        """Return how long it has been running."""
         return self._clock() - self._began
 
     def told(self, report: Report) -> None:
-        """It is so far now."""
+        """Report the progress so far."""
         now = self._clock()
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
@@ -70,11 +70,11 @@ class Progress:
             self._write(heal_state.going_on(begun, report, now - self._began, self._time_ns()))
 
     def ended(self, report: Report) -> None:
-        """It has looked at everything."""
+        """Report that everything was checked."""
         self._write(heal_state.ended(self.state, report, self._time_ns()))
 
     def _write(self, state: HealState) -> None:
-        """Another state; left out if somebody else has taken the record over."""
+        """Write another state; skipped if another healer has taken over the record."""
         try:
             record = self._store.transact(lambda tx: heal_state.claim(tx, self.record, state), durable=False)
         except (DfsError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What healing saw, did, and had to leave: numbers, for those who wait and for those who ask later. Pure."""
+"""What healing saw, did and had to leave: numbers for those who wait and those who ask later. Pure."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dfsfuse.upkeep.heal import plan as heal_plan
 from dfsfuse.upkeep.heal.plan import Holders, Transfer
 
 REASONS_MAX: Final = 8
-"""So many different reasons are kept; more do not help anybody."""
+"""At most this many different reasons are kept; more help nobody."""
 
 
 NAMED_MAX: Final = 5
-"""So many files that are incomplete are named."""
+"""At most this many incomplete files are named."""
 
 
 class SubjectLike(Protocol):
-    """A segment with what is known of its copies: see `heal.Subject`."""
+    """A segment with what is known about its copies: see `heal.Subject`."""
 
     @property
     def key(self) -> bytes: ...
@@ -46,7 +46,7 @@ class MoveLike(Protocol):
 
 
 class MovedLike(Protocol):
-    """What came of some moves: see `moving.Moved`."""
+    """The outcome of some moves: see `moving.Moved`."""
 
     @property
     def done(self) -> Sequence[MoveLike]: ...
@@ -58,57 +58,57 @@ class MovedLike(Protocol):
 
 @dataclass
 class Files:
-    """How many different files came by, where those of one file come one behind the other."""
+    """Counts different files, given that the items of one file come in succession."""
 
     count: int = 0
     _last: int | None = None
 
     def add(self, ino: int) -> None:
-        """Something of this file."""
+        """Count an item of this file."""
         self.count += ino != self._last
         self._last = ino
 
 
 @dataclass
 class Report:
-    """Counts of segments, unless it says otherwise."""
+    """Counts of segments unless stated otherwise."""
 
     segments: int = 0
-    """Looked at."""
+    """The number examined."""
     lacking: int = 0
-    """Of which some piece had fewer than two copies that could be had."""
+    """Those with some piece that had fewer than two reachable copies."""
     incomplete: int = 0
-    """Of which some piece had none (these are lacking too)."""
+    """Those with some piece that had none (these are also lacking)."""
     to_heal: int = 0
-    """Of which copies can be made now, since the servers that should have them answer."""
+    """Those for which copies can be made now, since the servers that should have them answer."""
     astray: int = 0
-    """With two copies of everything, but not all on the homes of the ring, or with copies too many."""
+    """Those with two copies of everything, but not all on the homes of the ring, or with superfluous copies."""
     bytes_to_copy: int = 0
-    """What it takes to give all of them what they lack."""
+    """The bytes needed to give all of them what they lack."""
     unreadable: int = 0
-    """Records that cannot be read: what they refer to is not known."""
+    """Records that cannot be read: what they refer to is unknown."""
     files: Files = field(default_factory=Files)
     files_lacking: Files = field(default_factory=Files)
     files_incomplete: Files = field(default_factory=Files)
-    """The same as `segments`, `lacking` and `incomplete`, of files."""
+    """The same as `segments`, `lacking` and `incomplete`, in files."""
     noted: frozenset[Place] = frozenset()
-    """Copies that were noted as bad in the map when it was looked: each counts as missing."""
+    """Copies that were noted as bad in the map at the time of the survey: each counts as missing."""
     absent: Counter[int] = field(default_factory=Counter)
-    """By server: copies of what is lacking that can be made there, since it answers and has no good one."""
+    """By server: missing copies that can be made there, since it answers and has no good one."""
     needed: Counter[int] = field(default_factory=Counter)
-    """By server: segments of which it has the only copy of some piece that can be had."""
+    """By server: segments for which it has the only reachable copy of some piece."""
 
     copied: Counter[int] = field(default_factory=Counter)
     """Copies of pieces made, by server."""
     bytes_copied: int = 0
     went_home: int = 0
-    """Whose record names other homes now."""
+    """Segments whose record now names other homes."""
     dropped: int = 0
     """Superfluous copies of pieces."""
     bad: int = 0
-    """Copies of pieces that were found to be bad or gone when they were read."""
+    """Copies of pieces that turned out to be bad or gone when they were read."""
     healed: int = 0
-    """That lacked a copy and no longer do. Grows with the copies; `left` counts it anew."""
+    """Those that lacked a copy and no longer do. Grows as copies are made; `left` recounts it."""
     still_lacking: int = 0
     still_incomplete: int = 0
     still_files_lacking: Files = field(default_factory=Files)
@@ -122,11 +122,11 @@ class Report:
 
     @property
     def is_work(self) -> bool:
-        """Is there something that can be done now?"""
+        """Return whether there is something that can be done now."""
         return bool(self.to_heal or self.astray)
 
     def seen(self, subject: SubjectLike) -> None:
-        """A segment was looked at."""
+        """Count a segment that was examined."""
         self.segments += 1
         copies = heal_plan.copies(subject.holders)
         transfers = subject.transfers()
@@ -149,7 +149,7 @@ class Report:
             self.astray += bool(transfers or drops or homes != subject.segment.homes)
 
     def left(self, subject: SubjectLike) -> None:
-        """A segment was healed as far as that is possible just now; what `seen` counted was before."""
+        """Count a segment that was healed as far as is possible now; `seen` counted what was before."""
         copies = heal_plan.copies(subject.holders)
         ino = keys.number_in(subject.key)
         if copies < COPIES:
@@ -162,7 +162,7 @@ class Report:
         self.healed = self.lacking - self.still_lacking
 
     def as_left(self) -> Report:
-        """What is so after it: as a survey would count, but for which servers are needed."""
+        """Return the state afterwards: as a survey would count it, except for which servers are needed."""
         return Report(
             segments=self.segments,
             lacking=self.still_lacking,
@@ -174,13 +174,13 @@ class Report:
         )
 
     def nothing_done(self) -> None:
-        """Nothing was to be done, or could be: what was seen is what is left."""
+        """Record that nothing needed to be done, or could be: what was seen is what is left."""
         self.still_lacking, self.still_incomplete = self.lacking, self.incomplete
         self.still_files_lacking, self.still_files_incomplete = self.files_lacking, self.files_incomplete
         self.incomplete_inos = list(self.seen_incomplete_inos)
 
     def moved(self, moved: MovedLike) -> None:
-        """Some copies were made, or not."""
+        """Count copies that were made, or failed."""
         for move in moved.done:
             self.copied[move.target] += 1
             self.bytes_copied += move.size_bytes
@@ -190,14 +190,14 @@ class Report:
                 self.reasons.setdefault(text)
 
     def told(self, names: Mapping[int, str]) -> str:
-        """What was done, as a sentence's part."""
+        """Return what was done, as part of a sentence."""
         done = []
         if self.copied:
             where = ", ".join(f"{count} on {names[server]}" for server, count in sorted(self.copied.items()))
             copies = _counted(self.copied.total(), "copy of a piece", "copies of pieces")
             done.append(f"{copies} made ({where}; {self.bytes_copied / 2**20:.1f} MiB)")
         if self.went_home:
-            done.append(f"{_counted(self.went_home, 'part of a file', 'parts of files')} brought home")
+            done.append(f"{_counted(self.went_home, 'part of a file', 'parts of files')} moved to their proper servers")
         if self.dropped:
             done.append(f"{_counted(self.dropped, 'superfluous copy', 'superfluous copies')} dropped")
         return ", ".join(done) or "nothing to do"
@@ -208,6 +208,6 @@ def _counted(number: int, one: str, many: str) -> str:
 
 
 def _name(inos: list[int], ino: int) -> None:
-    """Add a file to those that are named, of which there are a few."""
+    """Add a file to the few that are named."""
     if len(inos) < NAMED_MAX and ino not in inos:
         inos.append(ino)

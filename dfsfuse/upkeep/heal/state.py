@@ -1,8 +1,9 @@
-"""How far healing is, as a record in the map: for other mounts, which need not do the same, and for `dfc status`. Pure.
+"""How far healing has got, as a record in the map: for other mounts, which need not do the same, and `dfc status`.
+Pure.
 
-Runs are numbered. Who begins one takes the place of the record as it was read (`claim`), so of two that begin at once
-one does. The record changes all the time while its run goes on, since it has a beat: who finds it unchanged for
-`SILENT_S`, by the own clock, takes its healer for dead. No clock is compared with another one's.
+Runs are numbered. Whoever begins one replaces the record as it was read (`claim`), so that of two that begin at once
+only one succeeds. The record keeps changing during a run, since it has a beat: anyone who finds it unchanged for
+`SILENT_S`, by his own clock, considers its healer dead. Clocks are never compared with one another.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from dfsfuse.upkeep.heal.report import Report
 
 FORMAT: Final = 1
 SILENT_S: Final = 20.0
-"""A healer writes every two seconds; one that has not been heard for so long is gone."""
+"""A healer writes every two seconds; one that has been silent for this long is gone."""
 
 KEY: Final = keys.HEALING
-"""Where the record is."""
+"""Where the record is stored."""
 HEALING: Final = "healing"
 DONE: Final = "done"
 STOPPED: Final = "stopped"
 
 
 class ServerSeen(NamedTuple):
-    """A server while data was counted. Another disk, or more bad pieces, and the count may not be true any more."""
+    """A server while data was counted. If its disk changes, or it finds more bad pieces, the count may no longer be
+    true."""
 
     identity: bytes
-    """Of its folder; empty if it did not answer."""
+    """The identity of its folder; empty if it did not answer."""
     quarantined: int = 0
     """How many bad pieces it had found by itself."""
 
@@ -46,26 +48,26 @@ class HealState(msgspec.Struct, frozen=True, array_like=True):
     phase: str
     beat: int
     changed_ns: int
-    """By the clock of who wrote it: for people."""
+    """By the writer's clock: for people."""
     segments: int
-    """In all, when the run began."""
+    """The total when the run began."""
     lacking: int
-    """Those that lack a copy of some piece; when it is done, those that still do."""
+    """Those that lack a copy of some piece; once it is done, those that still do."""
     incomplete: int
-    """Those of which some piece has no copy that can be had."""
+    """Those with some piece that has no reachable copy."""
     bytes_total: int
     bytes_done: int
     rate_bytes_s: int
     files: int = 0
     files_lacking: int = 0
     files_incomplete: int = 0
-    """The same as `segments`, `lacking` and `incomplete`, of files that have data."""
+    """The same as `segments`, `lacking` and `incomplete`, in files that have data."""
     servers: tuple[ServerSeen, ...] = ()
-    """The four, in the order of their ids, as they were when the run began; none in a record of an older version."""
+    """The four, ordered by id, as they were when the run began; empty in a record of an older version."""
 
     @property
     def left_s(self) -> float | None:
-        """When it will be done, in seconds; None if nobody can say."""
+        """Return the seconds until it is done; None if unknown."""
         if self.phase != HEALING or not self.rate_bytes_s:
             return None
         return max(0, self.bytes_total - self.bytes_done) / self.rate_bytes_s
@@ -80,12 +82,12 @@ def encode(state: HealState) -> bytes:
 
 
 def decode(data: bytes | None) -> HealState | None:
-    """The record in these bytes; None if there is none, or it is of another version: it is no more than news."""
+    """Decode the record; None if there is none, or it is of another version: it is only news."""
     return _records.find(data)
 
 
 def claim(tx: Transaction, seen: bytes | None, state: HealState) -> bytes | None:
-    """Put `state` in the place of the record that was seen. The new record; None if that one has changed."""
+    """Replace the record that was seen with `state`. Returns the new record; None if the old one has changed."""
     if tx.get(keys.HEALING) != seen:
         return None
     new = encode(state)
@@ -94,7 +96,7 @@ def claim(tx: Transaction, seen: bytes | None, state: HealState) -> bytes | None
 
 
 def beginning(before: HealState | None, found: Report, now_ns: int, servers: tuple[ServerSeen, ...] = ()) -> HealState:
-    """The next run, after a survey. `servers`: as they were before it."""
+    """Return the next run's state, after a survey. `servers`: as they were before it."""
     run = before.run + 1 if before else 1
     return HealState(
         FORMAT, run, HEALING, 0, now_ns, found.segments, found.lacking, found.incomplete, found.bytes_to_copy, 0, 0,
@@ -103,7 +105,7 @@ def beginning(before: HealState | None, found: Report, now_ns: int, servers: tup
 
 
 def going_on(state: HealState, report: Report, ran_s: float, now_ns: int) -> HealState:
-    """The same run, a little later."""
+    """Return the same run's state, a little later."""
     return msgspec.structs.replace(
         state,
         beat=state.beat + 1,
@@ -115,7 +117,7 @@ def going_on(state: HealState, report: Report, ran_s: float, now_ns: int) -> Hea
 
 
 def ended(state: HealState, report: Report, now_ns: int) -> HealState:
-    """The run, when all was looked at."""
+    """Return the run's state when everything was checked."""
     return msgspec.structs.replace(
         state,
         phase=DONE,
@@ -131,13 +133,13 @@ def ended(state: HealState, report: Report, now_ns: int) -> HealState:
 
 
 def found_only(state: HealState, found: Report) -> HealState:
-    """The run, if the survey found nothing that can be done now."""
+    """Return the run's state if the survey found nothing that can be done now."""
     return msgspec.structs.replace(state, phase=DONE, lacking=found.lacking, incomplete=found.incomplete)
 
 
 def refuted(state: HealState, found: Report, now_ns: int) -> HealState:
-    """The run that was done, after somebody has counted that more is lacking than it left. Its number stays: this is no
-    run, and nobody who waits for one has got it."""
+    """Return the state of the finished run after a count found more lacking than it left. Its number stays: this is not
+    a run, and nobody waiting for one has got it."""
     return msgspec.structs.replace(
         state,
         beat=state.beat + 1,
@@ -152,7 +154,7 @@ def refuted(state: HealState, found: Report, now_ns: int) -> HealState:
 
 
 def stopped(state: HealState, now_ns: int) -> HealState:
-    """The run is not gone on with: whoever has a reason may begin another one at once."""
+    """Mark the run as not being continued: anyone with a reason may begin another one at once."""
     return msgspec.structs.replace(state, phase=STOPPED, beat=state.beat + 1, changed_ns=now_ns)
 
 
@@ -161,35 +163,35 @@ class Step(Enum):
 
     REST = auto()
     WAIT = auto()
-    """Somebody else heals."""
+    """Another healer is at work."""
     RUN = auto()
 
 
 class Turns:
-    """Whether this mount should heal now, or somebody else does or has done it. One thread only."""
+    """Whether this mount should heal now, or another one does so or has done it. For one thread only."""
 
     def __init__(self) -> None:
         self._wanted: int | None = None
-        """This run must be done, or a later one: they began after there was a reason."""
+        """This run, or a later one, must be done: such runs began after there was a reason."""
         self._seen: bytes | None = None
         self._seen_at = 0.0
 
     @property
     def is_wanted(self) -> bool:
-        """Is there a reason to heal?"""
+        """Return whether there is a reason to heal."""
         return self._wanted is not None
 
     def want(self, record: bytes | None) -> None:
-        """There is a reason: something may lack a copy. A run that is under way may have passed it already."""
+        """Record a reason: something may lack a copy. A run in progress may have passed it already."""
         state = decode(record)
         self._wanted = (state.run if state else 0) + 1
 
     def done(self) -> None:
-        """It was looked at, and all that could be done was."""
+        """Record that everything was checked and all that was possible was done."""
         self._wanted = None
 
     def next(self, record: bytes | None, now: float) -> Step:
-        """What to do, now that the record is this."""
+        """Return what to do, given the current record."""
         if self._wanted is None:
             return Step.REST
         state = decode(record)

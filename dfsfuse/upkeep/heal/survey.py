@@ -1,8 +1,8 @@
-"""What is where: all segments of a namespace, or of some files, with what the servers say of their copies.
+"""What is where: all segments of a namespace, or of some files, with what the servers say about their copies.
 
-The first half of healing, which changes nothing; also what `dfc status` counts. The region records are gone through in
-batches, and for each batch all servers are asked what they have. Nothing is read to tell: whether a copy is good is
-found out when it is copied.
+The first half of healing, which changes nothing; also what `dfc status` counts. Goes through the region records in
+batches, and asks all servers per batch what they have. No data is read for this: whether a copy is good is found out
+when it is copied.
 
 Knows no file system, no mount and no terminal. One thread at a time.
 """
@@ -31,39 +31,39 @@ from dfsfuse.upkeep.map_reader import Pages
 from dfsfuse.upkeep.walk import RegionRecord, walk
 
 BATCH_SEGMENTS: Final = 250
-"""So many segments are asked for at once. Looking for thousands of pieces keeps all four servers' processors busy for a
-good part of a second, and whoever uses the mount waits for that."""
+"""How many segments are asked for at once. Looking up thousands of pieces keeps the processors of all four servers busy
+for a good part of a second, and users of the mount wait for that."""
 LOOK_COST_BYTES: Final = 2048
-"""What looking at a segment costs of the bandwidth: its record, and four servers asked."""
+"""The bandwidth charged for looking at a segment: its record, and four servers asked."""
 
 
 @dataclass(eq=False)
 class Subject:
-    """A segment, where it belongs, and what is known of its copies just now."""
+    """A segment, where it belongs, and what is currently known about its copies."""
 
     key: bytes
     segment: Segment
     desired: Homes
     holders: dict[int, set[int]]
-    """Piece number -> servers that answer and have a copy that is not known to be bad."""
+    """Piece number -> servers that answer and have a copy not known to be bad."""
     answering: frozenset[int] = frozenset()
 
     def transfers(self) -> tuple[heal_plan.Transfer, ...]:
-        """The copies to be made."""
+        """Return the copies to be made."""
         return heal_plan.missing(self.segment.homes, self.desired, self.holders, self.answering)
 
     def settled(self) -> heal_plan.Settled:
-        """What its record may say now."""
+        """Return what its record may say now."""
         return heal_plan.settled(self.segment.homes, self.desired, self.holders)
 
     @property
     def lacks_a_copy(self) -> bool:
-        """Has some piece fewer than two copies that can be had?"""
+        """Return whether some piece has fewer than two reachable copies."""
         return heal_plan.copies(self.holders) < COPIES
 
     @property
     def is_work(self) -> bool:
-        """Is there something that can be done now?"""
+        """Return whether there is something that can be done now."""
         homes, drops = self.settled()
         return bool(any(t.sources for t in self.transfers()) or drops or homes != self.segment.homes)
 
@@ -76,7 +76,8 @@ def survey(
     wait: Callable[[float], bool] = lambda _: False,
     pause: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """What lacks a copy or is not at home. See `batches`. Raises UnavailableError, `StoppedError`."""
+    """Report what lacks a copy or is not on its proper homes. See `batches`. Raises UnavailableError,
+    `StoppedError`."""
     report = Report()
     count(cluster, pages, report, inos, wait=wait, pause=pause)
     return report
@@ -91,7 +92,7 @@ def count(
     wait: Callable[[float], bool] = lambda _: False,
     pause: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """The same into this report, which says what was counted before a `StoppedError` too."""
+    """Count the same into this report, which holds what was counted even after a `StoppedError`."""
     for batch in batches(cluster, pages, inos, report, wait=wait, pause=pause):
         for subject in batch:
             report.seen(subject)
@@ -106,9 +107,9 @@ def batches(
     wait: Callable[[float], bool],
     pause: Callable[[int], None],
 ) -> Iterator[list[Subject]]:
-    """All segments of all files, or of some, in batches. Records that cannot be read are counted in the report.
+    """Yield all segments of all files, or of some, in batches. Unreadable records are counted in the report.
 
-    `wait` waits so many seconds, and says whether to stop; `pause` waits until so many bytes may be moved.
+    `wait` sleeps for a number of seconds and returns whether to stop; `pause` waits until this many bytes may be moved.
     Raises UnavailableError, `StoppedError`.
     """
     pages.begin()
@@ -127,12 +128,12 @@ def batches(
 
 
 def noted(pages: Pages) -> frozenset[Place]:
-    """The copies that are noted as bad in the map. `pages.begin` comes first. Raises UnavailableError."""
+    """Return the copies noted as bad in the map. Call `pages.begin` first. Raises UnavailableError."""
     return frozenset(bad_copies.places(item for page in pages.pages(*bad_copies.RANGE) for item in page))
 
 
 def _look(cluster: ClusterLike, batch: Sequence[Subject], wait: Callable[[float], bool]) -> None:
-    """Ask all servers which copies they have. Those that do not answer count as if they had none."""
+    """Ask all servers which copies they have. Those that do not answer count as having none."""
     wanted = HavePieces(tuple((subject.segment.id, number) for subject in batch for number in PIECE_NUMBERS))
     outcomes = ask(cluster, dict.fromkeys(sorted(cluster.usable()), wanted), wait)
     flags: dict[int, bytes] = {}
@@ -149,7 +150,7 @@ def _look(cluster: ClusterLike, batch: Sequence[Subject], wait: Callable[[float]
 
 
 def _of(record: RegionRecord, report: Report) -> Iterator[Subject]:
-    """The segments of a record; those of one that cannot be read, or whose place nobody knows, are counted only."""
+    """Yield the segments of a record; if it cannot be read, it is only counted."""
     if record.region is None:
         report.unreadable += 1
         return

@@ -1,14 +1,14 @@
-"""What is known of the copies of all data, and how old that is. Pure.
+"""What is known about the copies of all data, and how old that knowledge is. Pure.
 
     whole       every file's data has two copies of everything, each on a server that answers
-    degraded    some data has only one copy that can be had, none has no copy
-    incomplete  some data has no copy that can be had: those files cannot be read
-    unknown     nobody has counted since something changed that may have taken copies away
+    degraded    some data has only one reachable copy, and no data has none
+    incomplete  some data has no reachable copy: those files cannot be read
+    unknown     nothing was counted since a change that may have cost copies
 
-A count made now is the truth of now, less what has been noted as bad (`dfsfuse.namespace.ops.bad_copies`). A count that
-was not finished is true for what it found, and leaves the rest unknown: it never says `whole`. What an earlier count
-found (the record of `heal_state`) stands only while nothing has changed that could make it untrue: the same four disks
-answer as then, no server has found further bad pieces, and nobody has noted a bad copy.
+A count made now is true now, less what has been noted as bad (`dfsfuse.namespace.ops.bad_copies`). A count that was not
+finished is true for what it found, and leaves the rest unknown: it never says `whole`. What an earlier count found (the
+record of `heal_state`) holds only while nothing has changed that could make it untrue: the same four disks answer as
+before, no server has found more bad pieces, and no bad copy has been noted.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Knowledge:
     copies: Copies
     files: int = 0
     degraded: int = 0
-    """Files of which some data has fewer than two copies that can be had."""
+    """Files with some data that has fewer than two reachable copies."""
     incomplete: int = 0
-    """Of these, the files of which some data has none."""
+    """Of these, the files with some data that has none."""
     bytes_to_copy: int = 0
     """What can be copied now to give data its second copy."""
     needed: frozenset[int] = frozenset()
-    """Servers (ids) that have the only copy of something."""
+    """Ids of the servers that have the only copy of something."""
     age_s: float | None = None
-    """None: counted now. Else how long ago, and nothing has changed since that could make it untrue."""
+    """None: counted now. Otherwise how long ago; nothing has changed since that could make it untrue."""
     all_counted: bool = True
-    """Whether all data was looked at. If not, the counts are of what was."""
+    """Whether all data was examined. If not, the counts cover what was."""
 
 
 UNKNOWN = Knowledge(Copies.UNKNOWN)
@@ -65,7 +65,7 @@ def known(
     noted: bool,
     now_ns: int,
 ) -> Knowledge:
-    """What is known, from a count made now (None: there is none) and from the record of the last one.
+    """Return what is known, from a count made now (None: there is none) and from the record of the last one.
 
     `seen_now`: the servers' disks and findings, as in the record. `noted`: whether bad copies are noted in the map.
     """
@@ -78,14 +78,14 @@ def known(
 
 
 def is_refuted(record: HealState | None, found: Report, seen_now: Sequence[ServerSeen]) -> bool:
-    """Whether the record of the last count stands as far as anybody can see, and says less than was found now."""
+    """Return whether the record of the last count holds as far as can be seen, yet says less than was found now."""
     if record is None or record.phase != heal_state.DONE or not stands(record.servers, seen_now):
         return False
     return (found.lacking, found.incomplete) > (record.lacking, record.incomplete)
 
 
 def stands(then: Sequence[ServerSeen], now: Sequence[ServerSeen]) -> bool:
-    """Whether what was counted while the servers were as `then` is still so while they are as `now`."""
+    """Return whether what was counted while the servers were as `then` still holds while they are as `now`."""
     return bool(then) and all(one.identity for one in then) and tuple(then) == tuple(now)
 
 

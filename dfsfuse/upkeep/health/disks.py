@@ -1,4 +1,4 @@
-"""The servers' disks as a count of copies sees them: what must not have changed for what was counted to stand."""
+"""The servers' disks as a count of copies sees them: what must not have changed for the count to hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Disks(ClusterLike, Protocol):
 
 
 def seen(cluster: Disks, wait: Callable[[float], bool] = lambda _: False) -> tuple[ServerSeen, ...]:
-    """All servers' disks, in the order of their ids. Raises `StoppedError`."""
+    """Return all servers' disks, ordered by id. Raises `StoppedError`."""
     outcomes = ask(cluster, dict.fromkeys(sorted(cluster.usable()), GetStatus()), wait)
     identities = cluster.identities()
     found = []

@@ -1,11 +1,11 @@
-"""How one server is, as far as it is known now: one of `State`, from what the server said of itself. Pure.
+"""The state of one server as far as it is known now: one of `State`, from what the server says about itself. Pure.
 
     up        answers, has all of the log, holds all copies that belong there, and has room
-    behind    answers, and has not got all of the log yet
-    empty     answers, and has nothing of what the others have, as a new disk; or its map is damaged and not read
+    behind    answers, and does not have all of the log yet
+    empty     answers, and has nothing of what the others have, like a new disk; or its map is damaged and not read
     filling   answers and has all of the log; copies of data that belong there are missing
     full      answers and has all of the log; only its reserve is left, so it takes no data
-    refused   answers, and refuses the user or password
+    refused   answers, and rejects the user or password
     wrong     something answers that is not the server which the config names
     down      does not answer; `reason` says what happened instead
     unknown   was not asked
@@ -23,7 +23,7 @@ from typing import Final
 from dfs_server.protocol.messages import ServerStatus
 
 LEVEL_SLACK: Final = 1
-"""The last batch is applied together with the next one: a server that lacks one has it all the same."""
+"""The last batch is applied together with the next one: a server that lacks one has it nevertheless."""
 
 
 class State(StrEnum):
@@ -42,7 +42,7 @@ class State(StrEnum):
 
 ANSWERING: Final = frozenset({State.UP, State.BEHIND, State.EMPTY, State.FILLING, State.FULL})
 LEVEL: Final = frozenset({State.UP, State.FILLING, State.FULL})
-"""Have all of the log: any three of these make a quorum."""
+"""These have all of the log: any three of them make a quorum."""
 TAKES_BATCHES: Final = LEVEL | {State.BEHIND}
 TAKES_DATA: Final = frozenset({State.UP, State.BEHIND, State.FILLING})
 
@@ -62,7 +62,7 @@ class Server:
 
     @property
     def words(self) -> str:
-        """The state in a table."""
+        """Return the state as shown in a table."""
         match self.state:
             case State.UP:
                 return "ok"
@@ -77,12 +77,12 @@ class Server:
 
 
 def newest_slot(statuses: Iterable[ServerStatus | None]) -> int:
-    """The last change that any server has."""
+    """Return the last change that any server has."""
     return max((status.applied for status in statuses if status is not None), default=0)
 
 
 def from_status(name: str, status: ServerStatus, newest: int, lacks: int = 0) -> Server:
-    """A server that answered `GetStatus`. `newest` is the last change that any of the four has."""
+    """Return the state of a server that answered `GetStatus`. `newest` is the last change that any of the four has."""
     behind = newest - status.applied
     if is_damaged(status) or (behind > LEVEL_SLACK and not status.applied):
         state = State.EMPTY
@@ -96,10 +96,10 @@ def from_status(name: str, status: ServerStatus, newest: int, lacks: int = 0) ->
 
 
 def is_damaged(status: ServerStatus) -> bool:
-    """Whether its map is damaged and not mended yet, so that it tells nobody what is in it."""
+    """Return whether its map is damaged and not repaired yet, so that it does not serve its contents."""
     return bool(status.damage) and any(not part.endswith("(mended)") for part in status.damage.split("; "))
 
 
 def listed(names: Sequence[str], word: str = "and") -> str:
-    """Names as a part of a sentence."""
+    """Return the names joined as part of a sentence."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"

@@ -1,11 +1,11 @@
-"""The one truth about health: from how the servers are and what is known of the copies to sentences, an exit code, and
-the fields for programs. Pure. The table in docs/operations.md is a test of this module.
+"""The single source of truth about health: turns server states and what is known about the copies into sentences, an
+exit code, and the fields for programs. Pure. The table in docs/operations.md is a test of this module.
 
 Rules:
-- A sentence is said only if it is so now. What is not known is called unknown.
-- "Any one server may fail" takes all of this: all four servers have all of the log, three of which are a quorum without
-  any one of them; three have room for data; and all data was counted just now and has its two copies on them.
-- What weighs more decides the exit code: no answer, a server that refuses, data that no server has, no writing.
+- A sentence is used only if it is true now. What is not known is called unknown.
+- "Any one server may fail" requires all of this: all four servers have all of the log, so that three are a quorum
+  without any one of them; three have room for data; and all data was counted just now and has its two copies on them.
+- The most serious problem decides the exit code: no answer, a server that refuses, data that no server has, no writing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NUMBERS: Final = ("no", "one", "two", "three", "four")
 
 @dataclass(frozen=True)
 class Verdict:
-    """How it stands."""
+    """The overall state."""
 
     sentence: str
     """What can be done now."""
@@ -41,18 +41,18 @@ class Verdict:
     writing: bool
     """Whether files can be written now."""
     reading: str
-    """`all`, `part` or `none` of the files can be read now, or `unknown`."""
+    """Whether `all`, `part` or `none` of the files can be read now, or `unknown`."""
     may_fail: frozenset[int]
-    """The servers (ids) of which any one may fail: everything can be read and written without it."""
+    """Ids of the servers of which any one may fail: everything can be read and written without it."""
 
     @property
     def any_one_may_fail(self) -> bool:
-        """Whether that is so of all four."""
+        """Return whether that is true of all four."""
         return len(self.may_fail) == SERVERS
 
 
 def verdict(servers: Mapping[int, Server], copies: Knowledge) -> Verdict:
-    """How it stands with these servers, by id."""
+    """Return the verdict for these servers, by id."""
     answering = _in(servers, ANSWERING)
     refusing = _in(servers, {State.REFUSED})
     wrong = _in(servers, {State.WRONG})
@@ -82,7 +82,7 @@ _READING: Final = {
 
 
 def of_another_namespace() -> Verdict:
-    """How it stands if the config lists other servers than the namespace has, or in another order."""
+    """Return the verdict if the config lists other servers than the namespace has, or in another order."""
     return Verdict(
         "The config does not list the servers as this namespace has them: nothing is read or written until that is "
         "corrected.",
@@ -99,12 +99,12 @@ def _in(servers: Mapping[int, Server], states: frozenset[State] | set[State]) ->
 
 
 def _may_fail(servers: Mapping[int, Server], copies: Knowledge) -> frozenset[int]:
-    """The servers without which everything goes on. Known only if all data was counted now."""
+    """Return the servers without which everything keeps working. Known only if all data was counted now."""
     if copies.copies not in (Copies.WHOLE, Copies.DEGRADED) or copies.age_s is not None or not copies.all_counted:
         return frozenset()
     if copies.copies is Copies.DEGRADED and not copies.needed:
         return frozenset()
-    if copies.copies is Copies.WHOLE and _in(servers, {State.FILLING}):  # then something is still on its way
+    if copies.copies is Copies.WHOLE and _in(servers, {State.FILLING}):  # something is still being transferred
         return frozenset()
     level, takes = set(_in(servers, LEVEL)), set(_in(servers, TAKES_DATA))
     return frozenset(

@@ -1,7 +1,7 @@
-"""A mount's word on health in its log: one line whenever it has changed, the same that `dfc status` would say.
+"""A mount's health messages in its log: one line whenever health has changed, the same that `dfc status` would show.
 
-Knows what the mount knows: which servers answer, what they say of themselves when asked, and what a survey has just
-counted. Without a survey the copies are unknown. One thread at a time.
+Knows what the mount knows: which servers answer, what they say about themselves when asked, and what a survey has just
+counted. Without a survey the state of the copies is unknown. One thread at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """See the module. `wait` waits so many seconds, and says whether to stop."""
+    """See the module. `wait` sleeps for a number of seconds and returns whether to stop."""
 
     def __init__(self, cluster: ClusterLike, wait: Callable[[float], bool]) -> None:
         self._cluster = cluster
@@ -31,15 +31,15 @@ class Watch:
         self._answering, self._full = cluster.usable(), cluster.full()
         self._said = ""
         self.has_looked = False
-        """Whether it was said at all how it stands."""
+        """Whether the state was ever logged."""
 
     def has_changed(self) -> bool:
-        """Whether other servers answer, or are full, than when it was last looked. Asks nobody."""
+        """Return whether other servers answer, or are full, than at the last look. Sends no requests."""
         return (self._cluster.usable(), self._cluster.full()) != (self._answering, self._full)
 
     def look(self, counted: Report | None) -> None:
-        """Look at the servers, and log how it stands if that has changed. `counted`: the copies, if they were just
-        counted. Raises `StoppedError`."""
+        """Look at the servers, and log the state if it has changed. `counted`: the copies, if they were just counted.
+        Raises `StoppedError`."""
         self._answering, self._full = self._cluster.usable(), self._cluster.full()
         self.has_looked = True
         known = copies.UNKNOWN

@@ -1,12 +1,12 @@
-"""Kept bytes onto the servers: each file looked at as it is now, the plan made, and what it says done durably.
+"""Writes kept bytes to the servers: examines each file as it is now, makes the plan, and carries it out durably.
 
 What is put beside a file is a new file that holds the kept bytes in their places and holes elsewhere, with permissions
-600: nothing in it is invented. A file is done when its fsync has returned; only then may its record go. If the process
-dies in between, it is applied again: bytes with places of their own are found to be there already, and before anything
-is appended the record is made to say that it may have been (`before_group`). The file's time of change (mtime) is that
-of the recovery: backups and builds that go by it must see that the file is another one now.
+600: nothing in it is invented. A file is done when its fsync has returned; only then may its record be removed. If the
+process dies in between, the file is applied again: bytes with places of their own are found to be there already, and
+before anything is appended the record is changed to say that it may have been (`before_group`). The file's mtime is
+that of the recovery: backups and builds that go by it must see that the file has changed.
 
-Called by one thread. Between the look at a file and the write another mount may change it, as with any two writers.
+Called by one thread. Between examining a file and writing it another mount may change it, as with any two writers.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from dfsfuse.vfs.vfs import Vfs
 
 GROUP_FILES: Final = 256
 GROUP_BYTES: Final = 8 * 1024 * 1024
-"""As many files, or as large ones, are saved together."""
+"""Files are saved together up to this many bytes."""
 PATIENCE_S: Final = 10.0
-"""Servers that go away meanwhile are waited for so long."""
+"""How long to wait for servers that go away meanwhile."""
 _NAMES_MAX: Final = 1000
-"""So many names beside a file are tried."""
+"""At most this many names beside a file are tried."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Done:
     file: KeptFile
     action: Action
     beside: bytes | None = None
-    """The path of what was put beside it, from the root on."""
+    """The path, from the root, of what was put beside it."""
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """One file whose bytes are written and perhaps not durable yet."""
+    """A file whose bytes are written and perhaps not durable yet."""
 
     done: Done
     handle: int | None = None
     made: tuple[int, bytes] | None = None
-    """The folder and name of a file that was made for it."""
+    """The folder and name of a file that was created for it."""
 
 
 class Applier:
@@ -70,8 +70,8 @@ class Applier:
     def apply(
         self, kept: Kept, files: Sequence[KeptFile], before_group: Callable[[Sequence[KeptFile]], None]
     ) -> Iterator[tuple[KeptFile, Done | Exception]]:
-        """Do what is to be done with these files, many at a time, and tell of each when it is durable; a failure may be
-        tried again. `before_group` is called before anything is written of some files."""
+        """Do what the plan says with these files, many at a time, and yield each when it is durable; a failure may be
+        tried again. `before_group` is called before anything is written for a group of files."""
         for group in by_bytes(files, GROUP_BYTES, lambda file: file.size, GROUP_FILES):
             before_group(group)
             begun: list[_Begun] = []
@@ -81,7 +81,8 @@ class Applier:
                 except (DfsError, OSError) as failure:
                     yield file, failure
             if any(one.handle is not None for one in begun):
-                self._vfs.ending.save_all(PATIENCE_S, self._pause)  # what it cannot save the fsync of each file tells
+                # what it cannot save is reported by each file's fsync
+                self._vfs.ending.save_all(PATIENCE_S, self._pause)
             for one in begun:
                 yield one.done.file, self._finish(one)
 
@@ -109,7 +110,7 @@ class Applier:
         self._vfs.release(begun.handle)
         return begun.done
 
-    # ------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------ examining
 
     def _look(self, kept: Kept, file: KeptFile) -> Now | None:
         try:
@@ -125,8 +126,8 @@ class Applier:
         return Now(is_file, state, found.size != start, lambda: self._holds(kept, file, shift))
 
     def _holds(self, kept: Kept, file: KeptFile, shift: int) -> bool:
-        """Whether the file has all these bytes, so many further on; what was appended never lies before the place that
-        the mount gave it."""
+        """Return whether the file has all these bytes, shifted by this many; what was appended never lies before the
+        place that the mount gave it."""
         with self._opened(file.inode, os.O_RDONLY) as handle:
             return shift >= 0 and all(
                 self._read(handle, part.offset + shift, part.length) == data for part, data in self._blocks(kept, file)
@@ -141,7 +142,7 @@ class Applier:
     # ------------------------------------------------------------------ writing
 
     def _blocks(self, kept: Kept, file: KeptFile) -> Iterator[tuple[Part, bytes]]:
-        """The bytes of all parts, checked."""
+        """Yield the bytes of all parts, checked."""
         for part in file.parts:
             if part.at is not None:
                 yield part, kept.read(part)
@@ -150,7 +151,7 @@ class Applier:
                 yield part, self._segments.read(segment, part.segment_offset, part.length)
 
     def _written(self, kept: Kept, file: KeptFile, handle: int, made: tuple[int, bytes] | None = None) -> int:
-        """Write to this handle; closed, and the file that was made for it removed, if that fails."""
+        """Write to this handle; if that fails, close it and remove the file that was created for it."""
         try:
             for part, data in self._blocks(kept, file):
                 self._vfs.write(handle, part.offset, data)
@@ -162,7 +163,7 @@ class Applier:
     def _let_go(self, handle: int, made: tuple[int, bytes] | None) -> None:
         self._vfs.release(handle)
         if made is not None:
-            with suppress(DfsError, OSError):  # there are fewer servers than before: it stays, empty
+            with suppress(DfsError, OSError):  # fewer servers than before: it stays, empty
                 self._vfs.unlink(*made)
 
     @contextmanager
@@ -174,7 +175,7 @@ class Applier:
             self._vfs.release(handle)
 
     def _folder(self, path: bytes) -> int | None:
-        """The folder that has this path now; None if there is none, also if something else has its name."""
+        """Return the folder that has this path now; None if there is none, or if something else has its name."""
         try:
             found = paths.resolve(self._vfs, path, newest=True)
             return found if stat.S_ISDIR(self._vfs.getattr(found).mode) else None

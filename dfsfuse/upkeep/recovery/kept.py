@@ -3,12 +3,12 @@
     UNSAVED/ID/             mode 700; ID is the time, UTC, and the number of the mount's process
         manifest            one line `dfsfuse unsaved FORMAT DIGEST`, then JSON: namespace, mount, files, their parts
         data                the bytes of all parts, one after the other
-        names.txt           for people: a line a file
+        names.txt           for people: one line per file
 
-Invariants: each part has the digest of its bytes; what does not fit its digest is never used. A folder is made under
-ID.part, fsynced with all that is in it, and then renamed: what has the name ID is whole.
+Invariants: each part has the digest of its bytes; what does not match its digest is never used. A folder is created as
+ID.part, fsynced with all its contents, and then renamed: whatever is named ID is complete.
 
-If the disk is full, the smallest files are kept first, and each file says how many of its bytes are missing.
+If the disk is full, the smallest files are kept first, and each file's record says how many of its bytes are missing.
 
 Knows the local disk; no servers, no Vfs. No threads.
 """
@@ -37,7 +37,7 @@ FOLDER: Final = "unsaved"
 _PART_SUFFIX: Final = ".part"
 _MANIFEST_MAX_BYTES: Final = 1 << 30
 _RECORD_BYTES: Final = 1024
-"""Room that is set aside for what the manifest says of one file or part, but for its path."""
+"""Room set aside for what the manifest says about one file or part, apart from its path."""
 
 
 class Kept:
@@ -49,11 +49,11 @@ class Kept:
 
     @property
     def id(self) -> str:
-        """By which it is called on the command line."""
+        """Return the name used on the command line."""
         return self.folder.name
 
     def read(self, part: Part) -> bytes:
-        """The bytes of a part that is kept here. Raises `KeptError` if they are not what was written."""
+        """Return the bytes of a part that is kept here. Raises `KeptError` if they are not what was written."""
         assert part.at is not None
         try:
             with (self.folder / "data").open("rb") as file:
@@ -66,7 +66,7 @@ class Kept:
         return data
 
     def keep_only(self, files: Sequence[KeptFile]) -> None:
-        """The others are done. Without any the folder is removed. Raises OSError."""
+        """Keep only these; the others are done. If there are none, the folder is removed. Raises OSError."""
         if not files:
             self.discard()
             return
@@ -74,8 +74,8 @@ class Kept:
         durable.write_file(self.folder / "manifest", manifests.encode(self.manifest))
 
     def may_be_appended(self, files: Sequence[KeptFile], left: Sequence[KeptFile]) -> list[KeptFile]:
-        """These are about to be applied, and `left` are all that are not done. Those that are appended to are recorded
-        as in doubt first, so that they are never appended twice. Gives `left` as it is then. Raises OSError."""
+        """Prepare to apply `files`; `left` are all that are not done. Those that are appended to are first recorded as
+        in doubt, so that they are never appended twice. Returns the updated `left`. Raises OSError."""
         about_to = {file.inode for file in files if file.is_appended and not file.is_doubtful}
         if not about_to:
             return list(left)
@@ -85,7 +85,7 @@ class Kept:
 
     @contextmanager
     def locked(self) -> Iterator[Kept]:
-        """The folder as it is now, while no other process applies or removes it. Raises `KeptError`."""
+        """Yield the folder as it is now, while no other process applies or removes it. Raises `KeptError`."""
         try:
             descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -94,13 +94,13 @@ class Kept:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise KeptError(f"{self.folder}: another 'dfc recover' is at work on it: wait for its end") from None
+                raise KeptError(f"{self.folder}: another 'dfc recover' is working on it: wait until it ends") from None
             yield load(self.folder)
         finally:
             os.close(descriptor)
 
     def discard(self) -> None:
-        """Remove it and all that is in it. Raises OSError."""
+        """Remove it and all its contents. Raises OSError."""
         gone = self.folder.with_name(self.folder.name + _PART_SUFFIX)
         self.folder.rename(gone)
         shutil.rmtree(gone)
@@ -137,7 +137,7 @@ def keep(where: Path, name: str, manifest: Manifest, files: Iterable[LeftOver]) 
 
 
 def found_in(where: Path) -> tuple[list[Kept], list[KeptError]]:
-    """All that is kept there, the oldest first; and why some of it cannot be read."""
+    """Return all that is kept there, oldest first; and why some of it cannot be read."""
     kept: list[Kept] = []
     errors: list[KeptError] = []
     try:
@@ -154,7 +154,7 @@ def found_in(where: Path) -> tuple[list[Kept], list[KeptError]]:
 
 
 def load(folder: Path) -> Kept:
-    """What is kept in this folder. Raises `KeptError`."""
+    """Return what is kept in this folder. Raises `KeptError`."""
     file = folder / "manifest"
     try:
         with file.open("rb") as opened:
@@ -168,7 +168,7 @@ def load(folder: Path) -> Kept:
 
 
 def _room_for(manifest: Manifest, files: Sequence[LeftOver]) -> int:
-    """At least what the manifest takes with these files in it, whose paths are Base64 there."""
+    """Return an upper bound of the manifest's size with these files in it, whose paths are Base64 there."""
     paths = [manifest.mountpoint, *(file.path or b"" for file in files)]
     records = 2 + sum(1 + len(file.parts) for file in files)
     return _RECORD_BYTES * records + 2 * sum(map(len, paths)) + 6 * len(manifest.why)
@@ -199,7 +199,7 @@ def _keep_file(data: int, file: LeftOver) -> KeptFile:
 
 
 def _append(data: int, block: memoryview) -> int | None:
-    """Where the bytes begin in the file; None if they cannot be written."""
+    """Append the bytes; returns where they begin in the file, or None if they cannot be written."""
     at = os.lseek(data, 0, os.SEEK_END)
     left = block
     try:

@@ -1,7 +1,7 @@
 """The manifest of a folder of unsaved data, as values and as bytes. Pure.
 
-One line `dfsfuse unsaved FORMAT DIGEST`, then JSON. The digest (BLAKE3) is over all that follows the first line: what
-does not fit it is never used. A format that is not known is refused and never guessed at.
+One line `dfsfuse unsaved FORMAT DIGEST`, then JSON. The digest (BLAKE3) covers everything after the first line: what
+does not match it is never used. An unknown format is refused and never guessed at.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class Namespace(msgspec.Struct, frozen=True):
-    """Whose data it is. `identity` is the namespace's own, empty if it was not known; servers are recognised by the
+    """Whose data it is. `identity` is the namespace's own, empty if it was unknown; servers are recognised by the
     identities of their folders."""
 
     user: str
@@ -39,8 +39,8 @@ class Namespace(msgspec.Struct, frozen=True):
     servers: tuple[Server, ...]
 
     def is_same_as(self, other: Namespace) -> bool:
-        """Whether both are the same namespace: the same user, and the same identity or at least two of the same
-        servers' folders (an old client may have made the namespace another identity)."""
+        """Return whether both are the same namespace: the same user, and the same identity or at least two of the same
+        servers' folders (an old client may have given the namespace another identity)."""
         if self.user == other.user and self.identity and self.identity == other.identity:
             return True
         theirs = {(server.name, server.identity) for server in other.servers}
@@ -56,7 +56,7 @@ class Part(msgspec.Struct, frozen=True):
     at: int | None = None
     digest: bytes = b""
     segment: bytes = b""
-    """The segment's record (MessagePack), if the bytes are there."""
+    """The segment's record (MessagePack), if the bytes are on the servers."""
     segment_offset: int = 0
 
 
@@ -72,22 +72,22 @@ class KeptFile(msgspec.Struct, frozen=True):
     missing_bytes: int = 0
     """Bytes that could not be kept."""
     state: bytes | None = None
-    """What the file was when the mount last knew it (`dfsfuse.vfs.open.content_state`); None if the mount did not
-    know."""
+    """The file's state when the mount last knew it (`dfsfuse.vfs.open.content_state`); None if the mount did not know
+    it."""
 
     @property
     def regions(self) -> list[int]:
-        """The regions of the file whose content counts for `state`."""
+        """Return the regions of the file whose content counts towards `state`."""
         return content_state.regions_written((part.offset for part in self.parts), is_appended=self.is_appended)
 
     @property
     def size(self) -> int:
-        """The number of bytes that are kept."""
+        """Return the number of bytes kept."""
         return sum(part.length for part in self.parts)
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """All that is known of what a mount left."""
+    """All that is known about what a mount left."""
 
     namespace: Namespace
     mountpoint: bytes
@@ -98,21 +98,21 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest as it lies in its folder."""
+    """Encode the manifest as stored in its folder."""
     rest = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     return f"{_FIRST_WORDS} {FORMAT} {blake3(rest).hexdigest()}\n".encode() + rest
 
 
 def decode(data: bytes) -> Manifest:
-    """The manifest from its bytes. Raises `KeptError`."""
+    """Decode the manifest. Raises `KeptError`."""
     first, _, rest = data.partition(b"\n")
     words = first.decode(errors="replace").split(" ")
     if " ".join(words[:2]) != _FIRST_WORDS or len(words) != 4:
-        raise KeptError("this is not what a mount has kept")
+        raise KeptError("this is not unsaved data kept by a mount")
     if words[2] != str(FORMAT):
         raise KeptError(f"has format {words[2]}, and this program knows format {FORMAT} only")
     if words[3] != blake3(rest).hexdigest():
-        raise KeptError("is damaged: it does not fit its digest")
+        raise KeptError("is damaged: it does not match its digest")
     try:
         return msgspec.json.decode(rest, type=Manifest)
     except msgspec.DecodeError as error:
@@ -120,7 +120,7 @@ def decode(data: bytes) -> Manifest:
 
 
 def segment_of(part: Part) -> Segment:
-    """The segment that has the bytes of a part. Raises `KeptError`."""
+    """Return the segment that has the bytes of a part. Raises `KeptError`."""
     try:
         return msgspec.msgpack.decode(part.segment, type=Segment)
     except msgspec.DecodeError as error:

@@ -1,21 +1,21 @@
-"""What is to become of the kept bytes of one file, given what is on the servers now. Pure.
+"""What to do with the kept bytes of one file, given what is on the servers now. Pure.
 
-The rule is that nothing newer is ever overwritten. A file is not changed since if its state in the map is the one that
-the mount knew last (`dfsfuse.vfs.open.content_state`): times do not tell, as another mount saves with the time of its
+The rule is that nothing newer is ever overwritten. A file is unchanged if its state in the map is the one that the
+mount last knew (`dfsfuse.vfs.open.content_state`): times do not show it, as another mount saves with the time of its
 write. If the mount knew no state, the file may have been changed, and counts as changed.
 
 | the file now | kept bytes with places of their own | kept bytes that were appended |
 |---|---|---|
-| is not there any more, or is no regular file | beside | beside |
-| holds these bytes already | nothing to do, if changed since | nothing to do, if a batch with them was in doubt |
-| not changed since | in their places | at the end |
+| no longer exists, or is not a regular file | beside | beside |
+| already holds these bytes | nothing to do, if changed since | nothing to do, if a batch with them was in doubt |
+| unchanged since | in their places | at the end |
 | changed since | beside | at the end; beside, if a batch with them was in doubt |
 
-A batch of the mount's own that was in doubt and came through changes the state too. So the file is looked at: it holds
-the kept bytes, or it is not known what it holds. The state that the mount knew last may be that after its batch: a file
-to which something in doubt was appended counts as not changed only if it still ends where the mount believed it to end.
+A batch of the mount's own that was in doubt and was committed changes the state too. So the file is examined: it holds
+the kept bytes, or it is unknown what it holds. The state that the mount last knew may be that after its batch: a file
+to which something in doubt was appended counts as unchanged only if it still ends where the mount believed it to end.
 
-What is not whole, since the local disk was full, goes beside: a file is never made of two times without a word.
+What is incomplete, since the local disk was full, goes beside: a file never silently mixes the states of two times.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ class Now:
     state: bytes | None
     """What identifies its content."""
     has_grown: bool
-    """Whether it does not end any more where the mount believed that it does; asked of what was appended."""
+    """Whether it no longer ends where the mount believed it does; relevant to what was appended."""
     holds: Callable[[], bool]
-    """Whether it has the kept bytes already: in their places, or at its end if they were appended. Asked if need be."""
+    """Return whether it already has the kept bytes: in their places, or at its end if they were appended. Called if
+    needed."""
 
 
 def decide(file: KeptFile, now: Now | None) -> Action:
-    """What to do with the kept bytes; `now` is None if there is no such inode any more."""
+    """Return what to do with the kept bytes; `now` is None if the inode no longer exists."""
     if not file.parts:
         return Action.NOTHING
     if now is None or not now.is_file or file.missing_bytes:
@@ -70,7 +71,8 @@ def decide(file: KeptFile, now: Now | None) -> Action:
 
 
 def name_beside(name: bytes, written_ns: int, number: int = 1) -> bytes:
-    """A name for what goes beside a file: `NAME [recovered 2026-11-30 12.45.10]`, cut to what a name may have."""
+    """Return a name for what goes beside a file: `NAME [recovered 2026-11-30 12.45.10]`, cut to the longest allowed
+    name."""
     written = datetime.fromtimestamp(written_ns / 1e9, UTC).strftime("%Y-%m-%d %H.%M.%S")
     suffix = f" [recovered {written}{f' {number}' if number > 1 else ''}]".encode()
     room = NAME_MAX_BYTES - len(suffix)

@@ -1,1 +1,1 @@
-"""Pieces and sessions that nobody needs any more go."""
+"""Removes pieces and sessions that are no longer needed."""

@@ -1,11 +1,11 @@
-"""Sweeping in a mount, by itself: once a day, by one mount of all, and in no hurry.
+"""Automatic sweeping in a mount: once a day, by one of all mounts, and without haste.
 
-A turn saves what has waited for long in this mount, so that nobody takes it for what a dead client left. Then, if
-nobody has swept for a day, it sweeps: orphans of pieces (`sweep`), and the sessions and locks of mounts that died
-(`sweep_sessions`). The map is read past the mount's cache, so that foreground work is not kept waiting. A failure is no
-harm: the next day it is done again.
+A turn saves what has waited for long in this mount, so that nobody mistakes it for what a dead client left. Then, if
+nobody has swept for a day, it sweeps: orphaned pieces (`sweep`), and the sessions and locks of dead mounts
+(`sweep_sessions`). The map is read bypassing the mount's cache, so that foreground work is not delayed. A failure does
+no harm: it is done again the next day.
 
-Threads: one of its own, between `start` and `close`; `turn` is what it does, again and again.
+Threads: one of its own, between `start` and `close`; it calls `turn` again and again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class BackgroundSweep:
-    """See the module. `save` saves what has waited for long; `wait` is for tests, and says whether to stop."""
+    """See the module. `save` saves what has waited for long; `wait` is for tests, and returns whether to stop."""
 
     def __init__(
         self,
@@ -51,27 +51,27 @@ class BackgroundSweep:
         self._sweeper = Sweeper(cluster, pages, wait=self._wait)
 
     def start(self) -> None:
-        """Begin; the first turn is a while away."""
+        """Start; the first turn is a while away."""
         self._thread.start(self._step)
 
     def close(self) -> None:
-        """End. A sweep under way is given up."""
+        """Stop. A sweep in progress is abandoned."""
         self._thread.close()
 
     def _step(self) -> None:
         try:
             self.turn()
         except DfsError as error:
-            log.info("sweeping is put off: %s", error)
+            log.info("sweeping is postponed: %s", error)
 
     def turn(self) -> bool:
-        """Do what is due. Was there a sweep? Raises `StoppedError`, DfsError."""
+        """Do what is due. Returns whether there was a sweep. Raises `StoppedError`, DfsError."""
         self._save()
         if not self._store.writable() or not claim(self._store, self._time_ns(), self._client):
             return False
         swept = self._sweeper.sweep(drop=True)
         if swept.hindrance:
-            log.warning("pieces that nobody refers to are left: %s ('dfc fsck' says more)", swept.hindrance)
+            log.warning("unreferenced pieces are left in place: %s ('dfc fsck' says more)", swept.hindrance)
         if swept.dropped:
             log.info("%d pieces that dead clients left will be deleted", swept.dropped)
         self._sweep_sessions()
@@ -84,4 +84,4 @@ class BackgroundSweep:
             raise StoppedError
         buried = self._store.transact(lambda tx: sweep_sessions.bury(tx, seen))
         if buried.sessions:
-            log.info("the locks of %d mounts that died have ended", len(buried.sessions))
+            log.info("the locks of %d dead mounts were removed", len(buried.sessions))

@@ -1,8 +1,8 @@
-"""Sessions of mounts that died with locks, and the locks: they count for nothing, and are taken out of the map. Pure.
+"""Removes sessions of mounts that died holding locks, and the locks, which have no effect, from the map. Pure.
 
-Whoever waits for such a lock ends the session at once (`dfsfuse.namespace.ops.lock_sessions`); this is for those for
-which nobody waits. A session is dead if its record is still the same after the time that it may be silent, by the clock
-of who looks. What cannot be read is a newer program's and is left alone.
+Whoever waits for such a lock ends the session at once (`dfsfuse.namespace.ops.lock_sessions`); this is for those that
+nobody waits for. A session is dead if its record is still the same after the time that it may be silent, by the
+observer's clock. What cannot be read was written by a newer program and is left alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dfsfuse.namespace.ops.lock_sessions import lifetime_s
 from dfsfuse.namespace.records import keys, locks
 
 LONGEST_S = 600.0
-"""A session that may be silent for longer is left to who waits for its locks."""
+"""A session that may be silent for longer is left to whoever waits for its locks."""
 
 Seen = dict[bytes, bytes]
 """Keys of sessions, and their records."""
@@ -23,27 +23,27 @@ Seen = dict[bytes, bytes]
 
 @dataclass(frozen=True)
 class Remains:
-    """What mounts that died have left: keys of sessions, and how many locks that count for nothing without them."""
+    """What dead mounts have left: keys of sessions, and how many locks have no effect without them."""
 
     sessions: tuple[bytes, ...] = ()
     locks: int = 0
     changes: dict[bytes, bytes | None] = field(default_factory=dict)
-    """Keys of locks, and their values without these (None: deleted)."""
+    """Keys of locks, and their values without these locks (None: deleted)."""
 
 
 def look(view: View) -> Seen:
-    """The sessions that are there."""
+    """Return the existing sessions."""
     return dict(view.scan(*keys.sessions()))
 
 
 def patience_s(seen: Mapping[bytes, bytes]) -> float:
-    """After so long, those that are still the same are dead. 0 if there are none of which that can be said."""
+    """Return how long until those that are still the same are dead; 0 if that can be said of none."""
     return max((2 * life for record in seen.values() if (life := _life_s(record)) is not None), default=0.0)
 
 
 def remains(seen: Mapping[bytes, bytes], there: Mapping[bytes, bytes], held: Mapping[bytes, bytes]) -> Remains:
-    """What is left of the dead, if `there` are the sessions now, and `held` the values of all keys of locks. `seen` is
-    of so long before that who is still the same is dead."""
+    """Return what the dead have left, if `there` are the sessions now, and `held` the values of all lock keys. `seen`
+    is old enough that whoever is still the same is dead."""
     dead = tuple(key for key, record in there.items() if seen.get(key) == record and _life_s(record) is not None)
     living = there.keys() - set(dead)
     count = 0
@@ -61,7 +61,7 @@ def remains(seen: Mapping[bytes, bytes], there: Mapping[bytes, bytes], held: Map
 
 
 def bury(tx: Transaction, seen: Mapping[bytes, bytes]) -> Remains:
-    """End the sessions whose records are the same as then, and all locks that count for nothing. What went?"""
+    """End the sessions whose records are unchanged, and all locks that have no effect. Returns what was removed."""
     found = remains(seen, look(tx), dict(tx.scan(*keys.all_locks())))
     for session in found.sessions:
         tx.delete(session)

@@ -1,17 +1,18 @@
-"""Sweeping: pieces that nobody refers to go. A client that died left them: they were put, and no batch followed.
+"""Sweeping: removes unreferenced pieces. A client that died left them: they were put, and no batch followed.
 
 A piece is an *orphan* if no region record refers to its segment, in a state of the map that is newer than the list in
 which the piece was seen, and if it was stored more than a day ago by its server's own clock. Younger ones may belong to
-a batch that is still to come. The server deletes orphans after its grace period, as all that is dropped.
+a batch that is still to come. The server deletes orphans after its grace period, like everything that is dropped.
 
-What must never happen is that a batch refers to a piece after all. So a sweep first changes the key `u/sweep`: a client
-that saves data reads it in the same transaction, and puts again what it had put long before (`vfs/write/uploads.py`).
+What must never happen is that a batch refers to such a piece after all. So a sweep first changes the key `u/sweep`: a
+client that saves data reads it in the same transaction, and puts again what it had put long before
+(`vfs/write/uploads.py`).
 
-Nothing is swept unless everything is understood: if a quorum's map cannot be had, or some record cannot be read, or
-there are keys of unknown kinds, nobody knows what is referred to, and all pieces stay. What the map that was read does
-not refer to is looked for in the maps of all servers, each by itself, since one may be damaged (`every_map`).
+Nothing is swept unless everything is understood: if a quorum's map is unreachable, or some record cannot be read, or
+there are keys of unknown kinds, it is unknown what is referred to, and all pieces stay. Segments that the map that was
+read does not refer to are looked up in the maps of all servers, one by one, since one may be damaged (`every_map`).
 
-Memory: `WINDOW_PIECES` of each server at a time. One thread; given up within a moment when `wait` says so.
+Memory: `WINDOW_PIECES` of each server at a time. Single-threaded; abandoned within a moment when `wait` says so.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ Piece = tuple[bytes, int]
 
 
 class SweepMark(msgspec.Struct, frozen=True, array_like=True):
-    """The record of the last sweep: another one with each."""
+    """The record of the last sweep: different for each sweep."""
 
     format: int
     time_ns: int
@@ -60,23 +61,23 @@ _marks = Codec(SweepMark, "the last sweep", FORMAT)
 
 @dataclass
 class Swept:
-    """What came of a sweep. `hindrance`: why nothing, or not everything, could be looked at."""
+    """The outcome of a sweep. `hindrance`: why nothing, or not everything, could be examined."""
 
     orphans: int = 0
     orphan_bytes: int = 0
     dropped: int = 0
     hindrance: str = ""
     unheard: dict[int, str] = field(default_factory=dict)
-    """Servers that did not answer, and what is to be said of them."""
+    """Servers that did not answer, and why."""
 
 
 def claim(store: MapStore, now_ns: int, client: bytes, *, every_ns: int = EVERY_NS) -> bool:
-    """Begin a sweep, unless somebody has begun one less than `every_ns` ago. Raises DfsError."""
+    """Begin a sweep, unless one was begun less than `every_ns` ago. Raises DfsError."""
 
     def work(tx: Transaction) -> bool:
         value = tx.get(keys.SWEEP)
         if value is not None:
-            last = _marks.find(value)  # None: a newer program's, which then sweeps
+            last = _marks.find(value)  # None: written by a newer program, which then sweeps
             if last is None or abs(now_ns - last.time_ns) < every_ns:
                 return False
         tx.put(keys.SWEEP, codec.encode(SweepMark(FORMAT, now_ns, client)))
@@ -86,7 +87,7 @@ def claim(store: MapStore, now_ns: int, client: bytes, *, every_ns: int = EVERY_
 
 
 class Sweeper:
-    """See the module. `wait` waits so many seconds, and says whether to stop."""
+    """See the module. `wait` sleeps for a number of seconds and returns whether to stop."""
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class Sweeper:
         self._window_pieces = window_pieces
 
     def sweep(self, *, drop: bool) -> Swept:
-        """Look for orphans on all servers that answer, and drop them; or only count them. `claim` comes before a sweep
+        """Look for orphans on all answering servers, and drop them, or only count them. Call `claim` before a sweep
         that drops. Raises `StoppedError`, UnavailableError, AuthenticationError."""
         swept = Swept()
         start = b""
@@ -120,7 +121,8 @@ class Sweeper:
                 return swept
 
     def _window(self, start: bytes, swept: Swept) -> tuple[_Old, bytes]:
-        """Pieces of segments from `start` on that are old enough, on all servers; and where to go on, if anywhere."""
+        """Return pieces of segments from `start` on that are old enough, on all servers; and where to continue, if
+        anywhere."""
         lists: dict[int, list[tuple[bytes, int, int, int]]] = {}
         end = b""
         limit = min(MAX_AT_ONCE, self._window_pieces)
@@ -150,9 +152,9 @@ class Sweeper:
         return old, end
 
     def _keep_referred(self, old: _Old) -> str:
-        """Take out what some record refers to. Why that cannot be said, if it cannot."""
+        """Remove what some record refers to. Returns why that cannot be determined, if it cannot."""
         if not self._pages.begin():
-            return "too few servers answer to know what is referred to"
+            return "too few servers answer to tell what is referred to"
         for start, end in keys.unknown_ranges():
             for _ in self._pages.pages(start, end):
                 return "the map has keys of kinds that this program does not know"
@@ -205,6 +207,6 @@ class _Old:
 
 
 def _before(segment: bytes) -> Piece | None:
-    """The last piece that there can be before those of a segment: servers take names of pieces only."""
+    """Return the last possible piece before those of a segment: servers only accept names of pieces."""
     number = int.from_bytes(segment, "big")
     return ((number - 1).to_bytes(len(segment), "big"), PIECE_NUMBERS[-1]) if number else None

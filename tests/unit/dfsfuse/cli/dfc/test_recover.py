@@ -181,7 +181,7 @@ def test_two_at_once_do_not_both_apply_it(dfc: Dfc, state: Path, ended: Ended) -
     with only(state).locked():
         for arguments in (("--apply",), ("--discard", "--all")):
             outcome = dfc("recover", *arguments)
-            assert outcome.code == 1 and "another 'dfc recover' is at work on it" in outcome.err
+            assert outcome.code == 1 and "another 'dfc recover' is working on it" in outcome.err
     assert dfc.ok("recover", "--apply") == "/a: 7 appended\n"
 
 

@@ -121,7 +121,7 @@ def test_why_it_is_tried_again_is_logged_once(
         mount.after(EVERY_S)
         assert looks(files) == 4
         fail("one server answers", 2)
-    again = "healing: tried again later: "
+    again = "healing: will be retried later: "
     assert [message for message in caplog.messages if message.startswith(again)] == [
         f"{again}no server answers", f"{again}one server answers", f"{again}one server answers"
     ]  # fmt: skip
@@ -140,8 +140,8 @@ def test_a_server_that_comes_back_gets_what_it_missed(files: StoredFiles, caplog
         mount.after(SETTLE_S)
     files.assert_all_at_home()
     begun, done = (message for message in caplog.messages if message.startswith("healing: "))
-    assert begun.startswith("healing: of 24 parts of files 0 lack a copy and 8 are not at home;")
-    assert "8 parts of files brought home" in done
+    assert begun.startswith("healing: of 24 parts of files 0 lack a copy and 8 are on the wrong servers;")
+    assert "8 parts of files moved to their proper servers" in done
     assert done.endswith("0 parts of files lack a copy now")
     state = state_in(files)
     assert state is not None

@@ -71,8 +71,8 @@ def test_a_byte_that_is_not_what_it_was_is_noticed(tmp_path: Path, seed: int) ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "not what a mount has kept"),
-        (b"something else\n{}", "not what a mount has kept"),
+        (b"", "not unsaved data kept by a mount"),
+        (b"something else\n{}", "not unsaved data kept by a mount"),
         (b"dfsfuse unsaved 2 00\n{}", "has format 2, and this program knows format 1 only"),
         (b"dfsfuse unsaved 1 00\n{}", "is damaged"),
     ],
