@@ -1,6 +1,6 @@
 """The namespace's log over real connections: the procedures of `log_reading` and `log_writing`, driven.
 
-Threads: used by one thread at a time; the caller's lock sees to that.
+Threads: used by one thread at a time, and the caller's lock sees to that; but for `read_beside`, which any may call.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from dfs_server.protocol import batches
 from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.errors import ReadOnlyError, UnavailableError, too_few_to_write
-from dfsfuse.log.driving import drive, usual
+from dfsfuse.log.driving import ANY_SIZE, drive, usual
 from dfsfuse.log.procedures import ALL, DeadlineError, Procedure, R
 from dfsfuse.log.proposer import Point
 from dfsfuse.log.reading import catch_up, read
 from dfsfuse.log.repair import settle
+from dfsfuse.log.rounds import learn_from
 from dfsfuse.log.state import Contents, LogState, News
 from dfsfuse.log.writing import commit, try_to_lead
+from dfsfuse.net.calls import Answer, Call, Failure
 from dfsfuse.net.cluster import Cluster
+from dfsfuse.net.stalls import LOG_S
 
 DEADLINE_S: Final = 10.0
 """The longest that any procedure may take."""
@@ -81,6 +85,15 @@ class QuorumLog:
         answered in the last few milliseconds may be missing."""
         return self._run(catch_up(self.state, recall=recall))
 
+    def catch_up_and_read(self, request: ReadKeys | ReadRange, *, recall: bool) -> tuple[bool, Values | Items | None]:
+        """`catch_up`, and what a server says to a request that is sent along; None if that does not come as soon."""
+        server = self._order()[0]
+        with self._cluster.exchange() as exchange:
+            exchange.start(self._call(server, request))
+            is_newest = self.catch_up(recall=recall)
+            outcome = exchange.next(self._pace.patience_s(ANY_SIZE))
+        return is_newest, self._told(server, outcome)
+
     @property
     def witnesses(self) -> frozenset[int]:
         """After a `catch_up` that gave False: the servers that show all that was acknowledged, provided that their
@@ -121,6 +134,35 @@ class QuorumLog:
         assert isinstance(reply, Items)
         return reply
 
+    def read_beside(self, request: ReadKeys | ReadRange) -> Values | Items | None:
+        """What a server says to this; None if none can at once: what others would do about that, they do with the log.
+        Any thread, at any time."""
+        for server in self._order():
+            patience_s = self._pace.patience_s(ANY_SIZE)
+            until = self._clock() + patience_s
+            found = self._cluster.ask_one(self._call(server, request), patience_s)
+            if isinstance(found, Answer):
+                outcome: Answer | Failure | None = found
+            else:
+                with found:
+                    outcome = found.next(max(until - self._clock(), 0.0))
+            reply = self._told(server, outcome)
+            if reply is not None or outcome is None:
+                return reply
+        return None
+
+    def _told(self, server: int, outcome: Answer | Failure | None) -> Values | Items | None:
+        """What the server has told, if it has. One that is silent is spared for a while."""
+        if outcome is None:
+            self.state.spared.lagged((server,))
+        reply = outcome.reply if isinstance(outcome, Answer) else None
+        return reply if isinstance(reply, Values | Items) else None
+
+    def learn_until(self, slot: int) -> None:
+        """Learn what others have changed up to this slot, which a server has applied, if it can be told."""
+        if self.state.known.slot:
+            self._run(learn_from(self.state, self._order(), Point(slot, batches.NO_BATCH)))
+
     def want_lease(self) -> None:
         """From now on, ask for the writer lease with each batch; `settle` lets go of it."""
         self.state.wants_lease = True
@@ -137,8 +179,12 @@ class QuorumLog:
         """The servers to read from: usable ones first, each in its turn."""
         self._next_reader += 1
         turn = [ALL[(self._next_reader + i) % len(ALL)] for i in range(len(ALL))]
-        usable = self._cluster.usable()
-        return tuple(sorted(turn, key=lambda server: server not in usable))
+        usable, spared = self._cluster.usable(), self.state.spared.now()
+        return tuple(sorted(turn, key=lambda server: server not in usable or server in spared))
+
+    @staticmethod
+    def _call(server: int, request: ReadKeys | ReadRange) -> Call:
+        return Call(server, request, stall_s=LOG_S, is_patient=True)
 
     def _run(self, procedure: Procedure[R]) -> R:
         deadline = self._clock() + DEADLINE_S

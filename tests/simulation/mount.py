@@ -26,16 +26,20 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dfs_server.protocol import batches
 from dfs_server.protocol.limits import LEASE_S
-from dfs_server.protocol.messages import ReadKeys, ReadRange
+from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.errors import DfsError, LostError, MaybeDoneError, UnavailableError
 from dfsfuse.log.lease import LOOK_TURN_S, TURN_S, Lease
-from dfsfuse.log.procedures import DeadlineError
+from dfsfuse.log.procedures import RECEIVE_SOFT, Ask, DeadlineError
+from dfsfuse.log.proposer import Point
 from dfsfuse.log.reading import catch_up, read
 from dfsfuse.log.repair import settle
+from dfsfuse.log.rounds import learn_from
 from dfsfuse.log.state import LogState
 from dfsfuse.log.writing import commit, try_to_lead
 from dfsfuse.namespace.map import steps as map_steps
+from dfsfuse.namespace.map.cache import MapCache
 from dfsfuse.namespace.map.client import MapClient
 from dfsfuse.namespace.map.journal import Journal, PendingChange
 from dfsfuse.namespace.map.losses import Witness
@@ -51,7 +55,13 @@ ANSWERS_S = 0.75 * LEASE_S
 FORGETS = 0.2
 """How often a mount forgets what it has read, as one that has read too much does: then it asks the servers again, also
 while it holds the lease and what it answered waits."""
+GLANCES = 0.2
+"""How often one of its programs looks at something that may be a little old."""
 Steps = Generator[Any, Any, Any]
+
+
+def _family_of(key: bytes) -> bytes | None:
+    return b"n" if key.startswith(b"n") else None
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ class Parts:
     client: type[MapClient] = MapClient
     lease: type[Lease] = Lease
     journal: type[Journal] = Journal
+    cache: type[MapCache] = MapCache
 
 
 class Gate:
@@ -161,7 +172,7 @@ class SimMount:
         self.gate, self.bell = Gate(), Bell()
         self.client = parts.client(
             self.log,
-            lambda key: b"n" if key.startswith(b"n") else None,
+            _family_of,
             host.clock,
             self.bell,
             lambda: float("inf"),
@@ -169,6 +180,7 @@ class SimMount:
             wait_s=world.random.choice((0.0, 3.0)),
         )
         self.client.journal = parts.journal()
+        self.client.cache = parts.cache(_family_of)
         self.client.lease = self._watched(parts.lease)
         self.turn = Turn()
         self.exclusive_until = NEVER
@@ -224,12 +236,20 @@ class SimMount:
             self.left -= 1
             if random.random() < FORGETS:
                 self.client.cache.forget()
+            if random.random() < GLANCES:
+                yield from self._glance()
             yield from self._operate(self._begin())
             if random.random() < 0.1:
                 yield from self._flush(witnessed)
             if random.random() < 0.7:
                 yield Sleep(random.choice((0.0003, 0.001, 0.004, 0.02)))
         yield from self._flush(witnessed)
+
+    def _glance(self) -> Steps:
+        """A read that may be a little old says nothing of the newest state. What it does to the cache matters."""
+        key = self.world.random.choice((b"n0", b"n1", b"r0", b"r1"))
+        with contextlib.suppress(DfsError):
+            yield from self._carry_out(self.client.read(lambda view: view.get(key), 0.05))
 
     def _begin(self) -> Operation:
         random = self.world.random
@@ -398,9 +418,18 @@ class SimMount:
                 pass
             case map_steps.Commit(contents, conflicts):
                 return (yield from self._commit(commit(self.log, contents, conflicts, 0)))
-            case map_steps.CatchUp(recall):
+            case map_steps.CatchUp(recall, along):
+                reply = None
+                if along is not None:  # as early as can be, and so the oldest
+                    reply = yield from self._beside(along)
                 wanted = recall and "recall" not in self.world.broken
-                return (yield from self._in_time(catch_up(self.log, recall=wanted)))
+                return (yield from self._in_time(catch_up(self.log, recall=wanted))), reply
+            case map_steps.Beside():
+                return (yield from self._beside(step))
+            case map_steps.LearnUntil(slot):
+                order = self._order()
+                if self.log.known.slot:
+                    yield from self._in_time(learn_from(self.log, order, Point(slot, batches.NO_BATCH)))
             case map_steps.FetchKeys(keys):
                 return (yield from self._read(lambda at: ReadKeys(at.slot, at.digest, keys)))
             case map_steps.FetchRange(start, end, limit):
@@ -432,9 +461,20 @@ class SimMount:
                 self.exclusive_until = begun + ANSWERS_S
         return done
 
+    def _order(self) -> tuple[int, ...]:
+        return tuple(self.world.random.sample((1, 2, 3, 4), 4))
+
     def _read(self, make: Callable[[Any], Any]) -> Steps:
-        order = tuple(self.world.random.sample((1, 2, 3, 4), 4))
-        return (yield from self._in_time(read(self.log, order, make)))
+        return (yield from self._in_time(read(self.log, self._order(), make)))
+
+    def _beside(self, step: map_steps.Beside) -> Steps:
+        """As `QuorumLog.read_beside`."""
+        for server in self._order():
+            yield Ask({server: step.fetch.at(step.point)})
+            event = yield RECEIVE_SOFT
+            if event is None or isinstance(event.reply, Values | Items):
+                return None if event is None else event.reply
+        return None
 
     def _in_time(self, procedure: Steps) -> Steps:
         """As `QuorumLog`: with a deadline."""

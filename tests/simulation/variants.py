@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dfsfuse.errors import DfsError
 from dfsfuse.log.lease import ANSWERS_S, Lease
 from dfsfuse.log.state import News
+from dfsfuse.namespace.map.cache import Changes, MapCache
 from dfsfuse.namespace.map.client import MapClient
 from dfsfuse.namespace.map.journal import Journal, PendingChange
 from dfsfuse.namespace.map.losses import Losses, Witness
@@ -64,6 +66,14 @@ class ShowsWhatServersHave(Journal):
 
     def outcome(self) -> dict[bytes, bytes | None]:
         return {}
+
+
+class TakesOldAnswers(MapCache):
+    """What has changed since a server told something is not looked at."""
+
+    @contextmanager
+    def watched(self) -> Iterator[Changes]:
+        yield Changes()
 
 
 class LosesInSilence(Journal):

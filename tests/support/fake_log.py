@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dfs_server.protocol.messages import Change, Items, Values
+from dfs_server.protocol.messages import Change, Items, ReadKeys, ReadRange, Values
 from dfsfuse.log.lease import Lease
+from dfsfuse.log.proposer import Point
 from dfsfuse.log.state import Contents, LogState, News
 from dfsfuse.namespace.map.log_map import LogMap
 
@@ -77,7 +78,11 @@ class FakeLog:
 
     def _learn(self) -> None:
         self.news.changes.extend(self.shared.changes[self.slot :])
-        self.slot = len(self.shared.changes)
+        self._is_at(len(self.shared.changes))
+
+    def _is_at(self, slot: int) -> None:
+        self.slot = slot
+        self.state.known = Point(slot, b"%d" % slot)
 
     def is_stalled(self) -> bool:
         return False
@@ -89,6 +94,29 @@ class FakeLog:
         self.asked.append("catch up")
         self._learn()
         return self.has_quorum
+
+    def read_beside(self, request: ReadKeys | ReadRange) -> Values | Items | None:
+        if self.before_read:
+            self.before_read.pop(0)()
+        slot = len(self.shared.changes)
+        match request:
+            case ReadKeys(keys=keys):
+                self.asked.append("keys")
+                return Values(slot, tuple(self.shared.map.get(key) for key in keys))
+            case ReadRange(start=start, end=end, limit=limit):
+                self.asked.append("range")
+                return Items(slot, *self._items(start, end, limit))
+
+    def catch_up_and_read(self, request: ReadKeys | ReadRange, *, recall: bool) -> tuple[bool, Values | Items | None]:
+        reply = self.read_beside(request)
+        return self.catch_up(recall=recall), reply
+
+    def learn_until(self, slot: int) -> None:
+        self._learn()
+
+    def _items(self, start: bytes, end: bytes, limit: int) -> tuple[tuple[tuple[bytes, bytes], ...], bool]:
+        found = sorted((key, value) for key, value in self.shared.map.items() if start <= key < end)
+        return tuple(found[:limit]), len(found) > limit
 
     def read_keys(self, keys: tuple[bytes, ...]) -> Values:
         if self.before_read:
@@ -102,8 +130,7 @@ class FakeLog:
             self.before_read.pop(0)()
         self.asked.append("range")
         self._learn()
-        found = sorted((key, value) for key, value in self.shared.map.items() if start <= key < end)
-        return Items(self.slot, tuple(found[:limit]), more=len(found) > limit)
+        return Items(self.slot, *self._items(start, end, limit))
 
     def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
         if self.before_commit:
@@ -114,7 +141,7 @@ class FakeLog:
             return False
         self.shared.commit(dict(contents.puts), contents.deletes)
         self.committed.append(contents)
-        self.slot += 1
+        self._is_at(self.slot + 1)
         self.state.leased, self.state.wanted = self.gives_lease, self.is_wanted
         return True
 

@@ -83,6 +83,12 @@ class MemoryTransaction(MemoryView):
         return not (self.puts or self.deletes or self.drops or self.pieces)
 
 
+def _answered(result: T, answered: Callable[[T], None] | None) -> T:
+    if answered is not None:
+        answered(result)
+    return result
+
+
 class MemoryMap:
     """A `MapStore`. Thread-safe: the lock guards everything, and work runs under it."""
 
@@ -108,10 +114,17 @@ class MemoryMap:
         self.before_commit: Callable[[Batch], None] = lambda _: None
         """Called with each batch before it is committed; may raise."""
 
-    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None) -> T:
+    def read(
+        self,
+        work: Callable[[View], T],
+        *,
+        max_age_s: float = 0.0,
+        doubted: type[OSError] | None = None,
+        answered: Callable[[T], None] | None = None,
+    ) -> T:
         with self._lock:
             items = self.items
-        return work(MemoryView(items))
+        return _answered(work(MemoryView(items)), answered)
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True, is_followed: bool = False) -> T:
         with self._lock:
@@ -181,15 +194,22 @@ class LaggingMap:
         self.truth = truth
         self._seen = truth.items
 
-    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None) -> T:
+    def read(
+        self,
+        work: Callable[[View], T],
+        *,
+        max_age_s: float = 0.0,
+        doubted: type[OSError] | None = None,
+        answered: Callable[[T], None] | None = None,
+    ) -> T:
         if max_age_s:
             try:
-                return work(MemoryView(self._seen))
+                return _answered(work(MemoryView(self._seen)), answered)
             except OSError as error:
                 if doubted is None or not isinstance(error, doubted):
                     raise
         self._seen = self.truth.items
-        return work(MemoryView(self._seen))
+        return _answered(work(MemoryView(self._seen)), answered)
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True, is_followed: bool = False) -> T:
         result = self.truth.transact(work)

@@ -6,12 +6,16 @@ owner's known slot: a key that another client changed must be forgotten before t
 A *family* is all keys with a common prefix that are worth knowing together (a folder's entries, a file's regions);
 which prefix a key's family has is told by a function, since this module knows no keys. A family that is known
 completely stays so when others change a few of its keys: only these are unknown then.
+
+Servers are asked while the owner's slot moves on. Who waits for an answer watches what changes meanwhile (`Changes`):
+an answer of an earlier slot tells the value of each key but those.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 MAX_KEYS: Final = 400_000
@@ -35,6 +39,28 @@ def prefix_end(prefix: bytes) -> bytes:
     """The first key after all keys with this prefix (which must not be all 0xff)."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1])
+
+
+class Changes:
+    """Which keys of a cache have got other values, or may have, since this watch was begun."""
+
+    __slots__ = ("all", "has_answer", "keys")
+
+    def __init__(self) -> None:
+        self.keys: set[bytes] = set()
+        self.all = False
+        """Whether anything may have changed."""
+        self.has_answer = False
+        """Whether something was told that is to be put into the cache. For whoever watches."""
+
+    def begin_anew(self) -> None:
+        """What changed so far does not matter."""
+        self.keys.clear()
+        self.all = False
+
+
+NOTHING: Final = Changes()
+"""What has changed since an answer that is of the owner's slot."""
 
 
 def laid_over(
@@ -71,6 +97,7 @@ class MapCache:
         """By complete family: keys that others have changed. They are neither in its list nor in `_values`."""
         self._ranges: dict[tuple[bytes, bytes], list[tuple[bytes, bytes]]] = {}
         """The last few other ranges that were read."""
+        self._watches: list[Changes] = []
 
     def get(self, key: bytes) -> bytes | Unknown | None:
         """The value, None if there is none, UNKNOWN if the cache cannot tell."""
@@ -103,10 +130,21 @@ class MapCache:
             items.append((key, value))
         return items
 
-    def fetched(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
-        """These were read at the owner's known slot."""
+    @contextmanager
+    def watched(self) -> Iterator[Changes]:
+        """What changes from now on, until the end of a `with`."""
+        changes = Changes()
+        self._watches.append(changes)
+        try:
+            yield changes
+        finally:
+            self._watches.remove(changes)
+
+    def fetched(self, keys: Sequence[bytes], values: Sequence[bytes | None], since: Changes = NOTHING) -> None:
+        """These were read at a slot that the owner has known, and this has changed since."""
         for key, value in zip(keys, values, strict=True):
-            self._learn(key, value)
+            if key not in since.keys:
+                self._learn(key, value)
 
     def fetched_family(self, prefix: bytes, items: Sequence[tuple[bytes, bytes]]) -> None:
         """The whole family was read at the owner's known slot."""
@@ -114,30 +152,48 @@ class MapCache:
         self._families[prefix] = [key for key, _ in items]
         self._unknown.pop(prefix, None)
 
-    def fetched_range(self, start: bytes, end: bytes, items: list[tuple[bytes, bytes]]) -> None:
-        """The whole range was read at the owner's known slot."""
+    def fetched_range(
+        self, start: bytes, end: bytes, items: list[tuple[bytes, bytes]], since: Changes = NOTHING
+    ) -> None:
+        """The whole range was read, likewise."""
+        newer = {key: self.get(key) for key in since.keys if start <= key < end}
+        unknown = [key for key, value in newer.items() if isinstance(value, Unknown)]
+        known = {key: None if isinstance(value, Unknown) else value for key, value in newer.items()}
+        items = laid_over(items, known, start, end)
         if end == prefix_end(start) and self._family_of(start + b"x") == start:
             self.fetched_family(start, items)
-            return
-        if len(self._ranges) == MAX_RANGES:
-            del self._ranges[next(iter(self._ranges))]
-        self._ranges[start, end] = items
+            self._forget_keys(unknown)
+        elif not unknown:
+            if len(self._ranges) == MAX_RANGES:
+                del self._ranges[next(iter(self._ranges))]
+            self._ranges[start, end] = items
 
     def changed_here(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes]) -> None:
         """The owner's own batch was chosen at the next slot."""
         puts, deletes = list(puts), list(deletes)
-        if self._ranges:
-            self._forget_ranges([key for key, _ in puts] + deletes)
+        if self._ranges or self._watches:
+            changed = [key for key, _ in puts] + deletes
+            self._forget_ranges(changed)
+            self.committed_here(changed)
         for key, value in puts:
             self._learn(key, value)
         for key in deletes:
             self._learn(key, None)
 
+    def committed_here(self, keys: Iterable[bytes]) -> None:
+        """The owner's own batch with these, whose values are here, was chosen: servers may have them or not."""
+        for watch in self._watches:
+            watch.keys.update(keys)
+
     def changed_elsewhere(self, keys: Iterable[bytes]) -> None:
         """Another client changed these."""
-        if self._ranges:
+        if self._ranges or self._watches:
             keys = list(keys)
             self._forget_ranges(keys)
+            self.committed_here(keys)
+        self._forget_keys(keys)
+
+    def _forget_keys(self, keys: Iterable[bytes]) -> None:
         for key in keys:
             self._values.pop(key, None)
             family = self._family_of(key)
@@ -152,6 +208,8 @@ class MapCache:
 
     def forget(self) -> dict[bytes, bytes | None]:
         """Anything may have changed. Gives the values that were known."""
+        for watch in self._watches:
+            watch.all = True
         values, self._values = self._values, {}
         self._families.clear()
         self._unknown.clear()

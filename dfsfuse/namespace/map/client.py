@@ -17,10 +17,14 @@ at its next fsync() or close() (`losses`).
 long, and a batch in doubt is decided as soon as there is a quorum (`_not_now`). Meanwhile nothing is held: reads go on,
 changes are refused.
 
+**What the cache lacks** is asked for beside others that use the log (`_fetch_beside`): several operations wait for
+servers at once, and for no batch that is on its way. An answer of an earlier slot counts but for what has changed since
+(`Changes`). Only what is not to be had so is fetched with the log.
+
 Pure: everything here is a procedure of the steps in `steps`, or runs between two steps: no locks, threads, sockets or
 clocks of its own. One that uses the log is carried out by a step `WithLog`; its docstring says "With the log".
-Invariant of those: the cache is the state of the known point, with the waiting changes applied. The cache moves on to a
-later point only with the log.
+Invariant: the cache is the state of the point `_at`, with the waiting changes applied. It moves on to a later point
+only with the log; while others are told of that (`Tell`), there is no `_at`, and nothing newer comes into the cache.
 """
 
 from __future__ import annotations
@@ -29,20 +33,25 @@ import contextlib
 import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
 from dfsfuse.errors import DfsError, MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 from dfsfuse.log.lease import LOOK_TURN_S, NEVER, SETTLE_AFTER_S, Lease
+from dfsfuse.log.proposer import Point
 from dfsfuse.log.state import Contents, LogState, News
-from dfsfuse.namespace.map.cache import UNKNOWN, MapCache, Unknown
+from dfsfuse.namespace.map.cache import UNKNOWN, Changes, MapCache, Unknown
 from dfsfuse.namespace.map.fetching import Fetcher
 from dfsfuse.namespace.map.journal import Doubt, Journal, PendingChange, lost
 from dfsfuse.namespace.map.losses import Witness
 from dfsfuse.namespace.map.steps import (
     AwaitWork,
+    Beside,
     CatchUp,
     Commit,
+    FetchKeys,
+    FetchRange,
     Lead,
+    LearnUntil,
     Linger,
     Pause,
     Procedure,
@@ -56,6 +65,8 @@ from dfsfuse.namespace.map.views import CachedView, MissingError
 T = TypeVar("T")
 R = TypeVar("R")
 
+RUNS_BESIDE: Final = 20
+"""How often an operation that lacks something runs before it is run with the log, where less comes in between."""
 RUNS: Final = 200
 RUNS_FOR_S: Final = 10.0
 KEEP_EVERY_S: Final = 0.3
@@ -78,6 +89,10 @@ class KeptError(ReadOnlyError):
     """What was answered cannot be committed now. It is kept, and tried again."""
 
 
+class _NotToldError(Exception):
+    """What was to be fetched beside is to be asked for with the log."""
+
+
 class Bell(Protocol):
     """Wakes the worker. Like `threading.Event`: neither call waits."""
 
@@ -98,6 +113,42 @@ class Answered(NamedTuple, Generic[R]):
     """What it changes, if that waits to be committed."""
     doubt: Doubt | None = None
     """The batch with its changes, if nobody knows whether it was made. The result counts if it was."""
+
+
+class _Run(Generic[R]):
+    """What came of an operation that changes nothing, on a state that is perhaps not the newest."""
+
+    __slots__ = ("_result", "error", "lacks", "view")
+
+    def __init__(self, work: Callable[[View], R], view: CachedView) -> None:
+        self.view = view
+        self.lacks = False
+        """Whether the cache did not have what it takes."""
+        self.error: Exception | None = None
+        try:
+            self._result = work(view)
+        except MissingError:
+            self.lacks = True
+        except Exception as error:  # noqa: BLE001 - raised by `answer`, if it counts
+            self.error = error
+
+    def counts_after(self, changes: Changes) -> bool:
+        """Whether it would be the same after these changes. Else it is over."""
+        counts = not (self.lacks or self.view.is_touched(changes.keys, all_of_it=changes.all))
+        if not counts:
+            self.error = None  # it refers to this object, by its traceback
+        return counts
+
+    def answer(self, answered: Callable[[R], None] | None) -> R:
+        """Return it, or raise it."""
+        if self.error is not None:
+            try:
+                raise self.error
+            finally:
+                self.error = None
+        if answered is not None:
+            answered(self._result)
+        return self._result
 
 
 class MapClient:
@@ -133,9 +184,13 @@ class MapClient:
         """Whether the worker will look by itself for what is to be done."""
         self._waiting = 0
         """Number of operations that commit what they wait for, and with it all that was answered before."""
-        self._fetcher = Fetcher(family_of, lambda: self.cache, self._absorb, lambda: self.journal)
+        self._fetcher = Fetcher(family_of, lambda: self.cache, lambda: self.journal)
+        self._at: Point | None = log_state.known
+        """The point that the cached state is of; None while others are told of what is newer."""
         self._fresh_at = NEVER
-        """When the cached state was last known to be the newest one."""
+        """When the cached state was last known to be the newest one that is in the log."""
+        self._recalled_at = NEVER
+        """When it was last known that no other client had answered anything newer, either."""
         self._has_lost = False
         """Whether changes that were answered are lost, and `on_change` has not been called since."""
         self._forgotten = 0
@@ -150,24 +205,50 @@ class MapClient:
 
     # -------------------------------------------------------------- operations
 
-    def read(self, work: Callable[[View], T], max_age_s: float, doubted: type[OSError] | None = None) -> Procedure[T]:
-        """See `MapStore.read`."""
-        if doubted is None:
-            return (yield from self._read(work, max_age_s))
-        if self.lease.holds(self._clock()):  # then this is the newest state, and whatever it says counts
-            with contextlib.suppress(MissingError):
-                return work(CachedView(self.cache))
-        try:
-            return (yield from self._read(work, max_age_s))
-        except doubted:
-            return (yield from self._read(work, 0.0))
+    def read(
+        self,
+        work: Callable[[View], T],
+        max_age_s: float,
+        doubted: type[OSError] | None = None,
+        answered: Callable[[T], None] | None = None,
+    ) -> Procedure[T]:
+        """See `MapStore.read`.
 
-    def _read(self, work: Callable[[View], T], max_age_s: float) -> Procedure[T]:
-        since = self._clock() - max_age_s
-        if self._is_newest(since):
-            with contextlib.suppress(MissingError):
-                return work(CachedView(self.cache))
-        found: T = yield WithLog(self._read_slowly(work, since, recall=not max_age_s))
+        The work is run before it is known whether the state is new enough: if not, what it lacks is asked for along
+        with the look at the end of the log; and if it lacked nothing, and that look tells of nothing that it has read,
+        what came of it counts.
+        """
+        begun = self._clock()
+        since = begun - max_age_s
+        may_be_old = doubted or ()
+        has_looked = False
+        """Whether the state was the newest one at some moment after `since`, as this operation has seen to."""
+        for attempt in range(RUNS_BESIDE):
+            run = _Run(work, CachedView(self.cache))
+            if run.lacks and not attempt:
+                self.cache.trim()
+            if since < begun and isinstance(run.error, may_be_old):
+                since, has_looked = begun, False
+            recall = since == begun
+            if not (has_looked or self._is_newest(since, recall=recall)):
+                with self.cache.watched() as changes:
+                    yield WithLog(self._become_newest(since, run.view, recall=recall))
+                has_looked = True
+                if not run.counts_after(changes):
+                    continue
+            elif run.lacks:
+                if self._clock() > begun + RUNS_FOR_S or not (yield from self._fetch_beside(run.view)):
+                    break
+                continue
+            try:
+                return run.answer(answered)
+            except may_be_old:
+                if recall or self._is_newest(begun, recall=True):
+                    raise
+                since, has_looked = begun, False
+        if doubted is not None:
+            since = begun
+        found: T = yield WithLog(self._read_slowly(work, since, answered, recall=since == begun))
         return found
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool, is_followed: bool = False) -> Procedure[T]:
@@ -180,7 +261,7 @@ class MapClient:
     def begin(self, work: Callable[[Transaction], T], *, durable: bool) -> Procedure[Answered[T]]:
         """Run the operation; if the answer has a change, `see_to` it. See `MapStore.begin`."""
         begun = self._clock()
-        answered = self._answer(work, durable)
+        answered = yield from self._answer_beside(work, durable)
         while answered is None:
             answered = yield WithLog(self._transact_slowly(work, begun, durable))
             assert answered is not None
@@ -261,13 +342,24 @@ class MapClient:
 
     # -------------------------------------------------------------- answers under the lease
 
-    def _answer(self, work: Callable[[Transaction], T], durable: bool) -> Answered[T] | None:
-        """What comes of an operation on the cached state. None if that cannot be told."""
+    def _answer_beside(self, work: Callable[[Transaction], T], durable: bool) -> Procedure[Answered[T] | None]:
+        """What comes of an operation under the lease. None if that cannot be told without using the log."""
+        for _ in range(RUNS_BESIDE):
+            view = CachedView(self.cache)
+            answered = self._answer(work, durable, view)
+            if answered is not None or not view.lacks_something() or not (yield from self._fetch_beside(view)):
+                return answered
+        return None
+
+    def _answer(
+        self, work: Callable[[Transaction], T], durable: bool, view: CachedView | None = None
+    ) -> Answered[T] | None:
+        """What comes of an operation on the cached state. None if that cannot be told; the view says what it lacks."""
         if not self.lease.holds(self._clock()):
             return None
         self.cache.trim()
         try:
-            return self._take(CachedView(self.cache), work, durable)
+            return self._take(view or CachedView(self.cache), work, durable)
         except MissingError:
             return None
 
@@ -281,13 +373,82 @@ class MapClient:
         self.cache.changed_here(contents.puts, contents.deletes)
         return Answered(result, change)
 
-    def _is_newest(self, since: float) -> bool:
-        """Whether the cached state was the newest one at some moment after `since`."""
-        return self._fresh_at > since or self.lease.holds(self._clock())
+    def _is_newest(self, since: float, *, recall: bool) -> bool:
+        """Whether the cached state was the newest one at some moment after `since`; with `recall`, also counting what
+        others have answered and not committed."""
+        return (self._recalled_at if recall else self._fresh_at) > since or self.lease.holds(self._clock())
+
+    # -------------------------------------------------------------- asking servers
+
+    def _fetch_beside(self, view: CachedView) -> Procedure[bool]:
+        """Bring what the view lacks into the cache, while others may use the log. False if it is to be asked for with
+        the log."""
+        try:
+            yield from self._fetcher.fetch(view, self._ask_beside)
+        except _NotToldError:
+            return False
+        return True
+
+    def _ask_beside(self, fetch: FetchKeys | FetchRange, since: Changes) -> Procedure[Any]:
+        if self._at is None:
+            raise _NotToldError
+        reply = yield Beside(self._at, fetch)
+        if reply is not None and not self._has_reached(reply.applied):
+            yield WithLog(self._learn_until(reply.applied))
+        return self._checked(reply, since)
+
+    def _learn_until(self, slot: int) -> Procedure[None]:
+        """With the log."""
+        if not self._has_reached(slot):
+            with contextlib.suppress(DfsError):
+                yield LearnUntil(slot)
+            yield from self._absorb()
+
+    def _has_reached(self, slot: int) -> bool:
+        return self._at is not None and self._at.slot >= slot
+
+    def _checked(self, reply: Any, since: Changes) -> Any:
+        """The reply, if it can be put into the cache. It tells of one slot, and all changes since then are known."""
+        if reply is None or since.all or not self._has_reached(reply.applied):
+            raise _NotToldError
+        return reply
+
+    def _ask(self, fetch: FetchKeys | FetchRange, since: Changes) -> Procedure[Any]:
+        """With the log. The cache is of the reply's slot afterwards."""
+        reply = yield fetch
+        yield from self._absorb()
+        if not since.has_answer:
+            since.has_answer = True
+            since.begin_anew()
+        return reply
+
+    def _become_newest(self, since: float, view: CachedView, *, recall: bool) -> Procedure[None]:
+        """With the log. Have the cached state be the newest one, unless somebody has seen to it; and fetch, if it comes
+        along, what this view lacks."""
+        if not self.lease.holds(self._clock()):
+            with contextlib.suppress(KeptError):
+                yield from self._drain()
+        if self._is_newest(since, recall=recall):
+            return
+        at = self._at
+
+        def ask(fetch: FetchKeys | FetchRange, changes: Changes) -> Procedure[Any]:
+            if at is None or self._is_newest(since, recall=recall):  # this is not the first request
+                raise _NotToldError
+            reply = yield from self._look(Beside(at, fetch), recall=recall)
+            return self._checked(reply, changes)
+
+        if view.lacks_something() and at is not None and at.slot:  # who knows nothing yet forgets what comes along
+            with contextlib.suppress(_NotToldError):
+                yield from self._fetcher.fetch(view, ask)
+        else:
+            yield from self._catch_up(recall=recall)
 
     # -------------------------------------------------------------- one operation after the other (with the log)
 
-    def _read_slowly(self, work: Callable[[View], T], since: float, *, recall: bool) -> Procedure[T]:
+    def _read_slowly(
+        self, work: Callable[[View], T], since: float, answered: Callable[[T], None] | None, *, recall: bool
+    ) -> Procedure[T]:
         """With the log. Under the lease nobody else can commit: what the servers have, with what waits here laid over
         it, is the newest state. Without it, what was answered is committed first."""
         is_drained = False
@@ -296,11 +457,14 @@ class MapClient:
                 is_drained = True
                 with contextlib.suppress(KeptError):
                     yield from self._drain()
-            if not self._is_newest(since):
+            if not self._is_newest(since, recall=recall):
                 yield from self._catch_up(recall=recall)
             with contextlib.suppress(MissingError):
-                return work(view)
-            yield from self._fetcher.fetch(view)
+                result = work(view)
+                if answered is not None:
+                    answered(result)
+                return result
+            yield from self._fetcher.fetch(view, self._ask)
         raise AssertionError("unreachable: _views raises when it gives up")
 
     def _transact_slowly(self, work: Callable[[Transaction], T], begun: float, durable: bool) -> Procedure[Answered[T]]:
@@ -318,7 +482,7 @@ class MapClient:
                     continue  # the lease has just run out
                 result = work(view)
             except MissingError:
-                yield from self._fetcher.fetch(view)
+                yield from self._fetcher.fetch(view, self._ask)
                 continue
             except OSError as error:
                 refusal = error
@@ -365,12 +529,25 @@ class MapClient:
     def _catch_up(self, *, recall: bool) -> Procedure[News]:
         """With the log. The cached state is the newest one afterwards. Returns what is new."""
         begun = self._clock()
-        is_newest = yield CatchUp(recall)
+        is_newest, _ = yield CatchUp(recall)
         news = yield from self._absorb()
+        yield from self._has_looked(begun, is_newest=is_newest, recall=recall)
+        return news
+
+    def _look(self, along: Beside, *, recall: bool) -> Procedure[Any]:
+        """With the log. The same; returns what came of that which was sent along."""
+        begun = self._clock()
+        is_newest, reply = yield CatchUp(recall, along)
+        yield from self._absorb()
+        yield from self._has_looked(begun, is_newest=is_newest, recall=recall)
+        return reply
+
+    def _has_looked(self, begun: float, *, is_newest: bool, recall: bool) -> Procedure[None]:
         if not is_newest:
             yield from self._confirm()
         self._fresh_at = begun
-        return news
+        if recall:
+            self._recalled_at = begun
 
     def _confirm(self) -> Procedure[None]:
         """With the log. No quorum has told where the log ends. Raises `UnavailableError` if the known state may not be
@@ -391,12 +568,12 @@ class MapClient:
         for view in self._views():
             with contextlib.suppress(MissingError):
                 return is_newest(view, servers)
-            yield from self._fetcher.fetch(view)
+            yield from self._fetcher.fetch(view, self._ask)
         raise AssertionError("unreachable: _views raises when it gives up")
 
     def _is_still_true(self, view: CachedView, begun: float) -> Procedure[bool]:
         """With the log. Whether what the view has read is the newest state at some moment since `begun`."""
-        if self._is_newest(begun):
+        if self._is_newest(begun, recall=True):
             return True
         news = yield from self._catch_up(recall=True)
         return not view.touched_by(news)
@@ -416,11 +593,13 @@ class MapClient:
         for change in news.changes:
             self.cache.changed_elsewhere(change.keys)
         self._forgotten += news.forget
+        self._at = None
         if news.forget or self._has_lost:
             self._has_lost = False
             yield Tell(None)
         elif news.changes:
             yield Tell([key for change in news.changes for key in change.keys])
+        self._at = self._log.known
         return news
 
     # -------------------------------------------------------------- committing (with the log)
@@ -450,12 +629,15 @@ class MapClient:
 
     def _is_made(self, contents: Contents, begun: float, news: News, *, is_in_cache: bool) -> None:
         """A batch with these contents is chosen; `news` is what else was learnt."""
-        self._fresh_at = begun
+        self._fresh_at = self._recalled_at = begun
         self._remembered = {}
         is_last = self._is_last(news)
+        changed = [*(key for key, _ in contents.puts), *contents.deletes]
         if not is_last:  # another client may have finished our batch for us, and gone on from there
-            self.cache.changed_elsewhere([*(key for key, _ in contents.puts), *contents.deletes])
-        elif not is_in_cache:  # before the lease begins and others are answered
+            self.cache.changed_elsewhere(changed)
+        elif is_in_cache:
+            self.cache.committed_here(changed)
+        else:  # before the lease begins and others are answered
             self.cache.changed_here(contents.puts, contents.deletes)
         self.lease.committed(
             begun,
@@ -516,7 +698,7 @@ class MapClient:
             self._lose(error, portion)
             return
         self.lease.ended()
-        self._fresh_at = NEVER
+        self._fresh_at = self._recalled_at = NEVER
         if isinstance(error, MaybeDoneError) and error.sequence is not None:
             self.journal.doubt = Doubt(error, error.sequence, forgotten, portion)
         self._keep(error)
@@ -542,7 +724,7 @@ class MapClient:
         """What waits cannot be committed: it was answered, and is lost. `sent`: see `Journal.lose`."""
         self._kept_until = NEVER
         self.lease.ended()
-        self._fresh_at = NEVER
+        self._fresh_at = self._recalled_at = NEVER
         self._has_lost = True
         before = self.journal.before()
         count = self.journal.lose(error, sent)

@@ -1,7 +1,8 @@
 """The map's client with threads: carries out the procedures of `map_client` over a `QuorumLog`, in the caller's thread.
 
 Locks: `_log_lock` is held while the log is used, over the network. `_lock` is held while the client's own code runs,
-from one step to the next, and never over the network. Never acquire `_log_lock` while holding `_lock`.
+from one step to the next, and never over the network. What is read beside the log (`Beside`) is waited for without
+either: any number of threads at once. Never acquire `_log_lock` while holding `_lock`.
 
 Threads: one, the worker, which commits what was answered before its commit.
 """
@@ -22,11 +23,13 @@ from dfsfuse.namespace.map.journal import PendingChange
 from dfsfuse.namespace.map.losses import Witness
 from dfsfuse.namespace.map.steps import (
     AwaitWork,
+    Beside,
     CatchUp,
     Commit,
     FetchKeys,
     FetchRange,
     Lead,
+    LearnUntil,
     Linger,
     Pause,
     Procedure,
@@ -75,9 +78,16 @@ class LogMap:
 
     # -------------------------------------------------------------- for users (see `MapStore`)
 
-    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None) -> T:
+    def read(
+        self,
+        work: Callable[[View], T],
+        *,
+        max_age_s: float = 0.0,
+        doubted: type[OSError] | None = None,
+        answered: Callable[[T], None] | None = None,
+    ) -> T:
         """See `MapStore.read`."""
-        return self.run(self.client.read(work, max_age_s, doubted))
+        return self.run(self.client.read(work, max_age_s, doubted, answered))
 
     def transact(self, work: Callable[[Transaction], T], *, durable: bool = True, is_followed: bool = False) -> T:
         """See `MapStore.transact`."""
@@ -164,15 +174,21 @@ class LogMap:
                     procedure.close()
                 raise
 
-    def _carry_out(self, step: Step) -> object:
+    def _carry_out(self, step: Step) -> object:  # noqa: PLR0912 - one branch a step
         match step:
             case WithLog(procedure):
                 with self._log_lock:
                     return self.run(procedure)
             case Commit(contents, conflicts):
                 return self._log.commit(contents, lambda news: self._locked(conflicts, news))
-            case CatchUp(recall):
-                return self._log.catch_up(recall=recall)
+            case Beside(point, fetch):
+                return self._log.read_beside(fetch.at(point))
+            case CatchUp(recall, None):
+                return self._log.catch_up(recall=recall), None
+            case CatchUp(recall, Beside(point, fetch)):
+                return self._log.catch_up_and_read(fetch.at(point), recall=recall)
+            case LearnUntil(slot):
+                self._log.learn_until(slot)
             case FetchKeys(keys):
                 return self._log.read_keys(keys)
             case FetchRange(start, end, limit):

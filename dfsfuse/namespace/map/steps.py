@@ -5,12 +5,16 @@ a procedure runs as one: nothing else of this client runs meanwhile. At a step o
 go on, and the state may be another one afterwards.
 
     yield WithLog(procedure)      -> what the procedure returns, carried out while no other one uses the log
-    yield CatchUp(recall)         -> `QuorumLog.catch_up`: whether a quorum told where the log ends
+    yield CatchUp(recall, along)  -> `QuorumLog.catch_up`: whether a quorum told where the log ends; and what came of a
+                                  `Beside` that was sent along, if any
     yield FetchKeys(keys)         -> `QuorumLog.read_keys`
     yield FetchRange(start, ...)  -> `QuorumLog.read_range`
+    yield LearnUntil(slot)        `QuorumLog.learn_until`
     yield Commit(contents, ...)   -> `QuorumLog.commit`: whether the batch is chosen
     yield Lead()                  `QuorumLog.lead`
     yield Settle()                `QuorumLog.settle`
+    yield Beside(point, fetch)    -> `QuorumLog.read_beside`: what a server tells at this point or later; None if none
+                                  does at once
     yield Tell(keys)              whoever wants to know learns that another client has changed these keys (None: all)
     yield Pause(seconds)          wait
     yield Linger(seconds)         wait, but not beyond the end of the client
@@ -27,6 +31,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from dfs_server.protocol.messages import ReadKeys, ReadRange
+from dfsfuse.log.proposer import Point
 from dfsfuse.log.state import Contents, News
 
 T = TypeVar("T")
@@ -38,16 +44,14 @@ class WithLog(msgspec.Struct, frozen=True):
     procedure: Generator[Step, Any, Any]
 
 
-class CatchUp(msgspec.Struct, frozen=True):
-    """A look at the end of the log."""
-
-    recall: bool
-
-
 class FetchKeys(msgspec.Struct, frozen=True):
     """Read some keys."""
 
     keys: tuple[bytes, ...]
+
+    def at(self, point: Point) -> ReadKeys:
+        """The request for them at a point of the log, or later."""
+        return ReadKeys(point.slot, point.digest, self.keys)
 
 
 class FetchRange(msgspec.Struct, frozen=True):
@@ -56,6 +60,30 @@ class FetchRange(msgspec.Struct, frozen=True):
     start: bytes
     end: bytes
     limit: int
+
+    def at(self, point: Point) -> ReadRange:
+        """The request for it at a point of the log, or later."""
+        return ReadRange(point.slot, point.digest, self.start, self.end, self.limit)
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """Read something from one server, while others may use the log."""
+
+    point: Point
+    fetch: FetchKeys | FetchRange
+
+
+class CatchUp(msgspec.Struct, frozen=True):
+    """A look at the end of the log."""
+
+    recall: bool
+    along: Beside | None = None
+
+
+class LearnUntil(msgspec.Struct, frozen=True):
+    """Learn what others have changed up to this slot at least, if that can be told."""
+
+    slot: int
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -97,6 +125,6 @@ class AwaitWork(msgspec.Struct, frozen=True):
     seconds: float | None
 
 
-LogStep = CatchUp | FetchKeys | FetchRange | Commit | Lead | Settle
-Step = WithLog | LogStep | Tell | Pause | Linger | AwaitWork
+LogStep = CatchUp | FetchKeys | FetchRange | LearnUntil | Commit | Lead | Settle
+Step = WithLog | LogStep | Beside | Tell | Pause | Linger | AwaitWork
 Procedure = Generator[Step, Any, T]

@@ -68,10 +68,19 @@ class Begun(Generic[R_co]):
 class MapStore(Protocol):
     """Where transactions run. Thread-safe."""
 
-    def read(self, work: Callable[[View], T], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None) -> T:
+    def read(
+        self,
+        work: Callable[[View], T],
+        *,
+        max_age_s: float = 0.0,
+        doubted: type[OSError] | None = None,
+        answered: Callable[[T], None] | None = None,
+    ) -> T:
         """Run `work` on one state, at most `max_age_s` old; 0.0 means linearizable. Raises UnavailableError.
 
         `doubted`: an error that counts only if `work` raises it on the newest state; on an older one, it is run again.
+        `answered` is called once with what is returned, before anything else is decided here on this state or a newer
+        one. It must not wait; it may change the result, and raise as `work` does.
         """
         ...
 

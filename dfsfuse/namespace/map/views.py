@@ -129,10 +129,10 @@ class CachedView:
 
     def touched_by(self, news: News) -> bool:
         """Whether others changed something that this view has read."""
-        if news.forget:
+        return self.is_touched((key for change in news.changes for key in change.keys), all_of_it=news.forget)
+
+    def is_touched(self, keys: Iterable[bytes], *, all_of_it: bool) -> bool:
+        """Whether this view has read one of these keys, or (`all_of_it`) anything."""
+        if all_of_it:
             return bool(self.keys or self.ranges)
-        return any(
-            key in self.keys or any(start <= key < end for start, end in self.ranges)
-            for change in news.changes
-            for key in change.keys
-        )
+        return any(key in self.keys or any(start <= key < end for start, end in self.ranges) for key in keys)

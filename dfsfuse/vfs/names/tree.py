@@ -43,18 +43,16 @@ class Tree:
         self, parent: int, name: bytes, *, hold: bool = False, found_as: Callable[[bytes, int], None] | None = None
     ) -> Found:
         """What has this name in the folder. `.` and `..` too. `hold`: it is kept until it is forgotten. `found_as` is
-        called with the real name and the inode within the read: it must not wait for anything."""
+        called with the real name and the inode before anything newer is known: it must not wait for anything."""
 
-        def step(view: View, name: bytes) -> Found:
-            found = _step(view, parent, name)
+        def answered(name: bytes, ino: int) -> None:
             if hold:
-                self._files.hold(found[0])  # the last thing: a read that came so far is not run again
+                self._files.hold(ino)
             if found_as is not None:
-                found_as(name, found[0])
-            return found
+                found_as(name, ino)
 
         def find(name: bytes) -> Found:
-            return self._read(lambda view: step(view, name))
+            return self._read(lambda view: _step(view, parent, name), lambda found: answered(name, found[0]))
 
         return self._by_either_name(parent, name, find)
 
@@ -63,7 +61,7 @@ class Tree:
     ) -> list[Found | None]:
         """What has these names in the folder, in one read; each is held until it is forgotten. None: there is no such
         name, or it is known under its listed name only (`lookup` finds it), or its record is missing. `found_as` is
-        called with names and inodes within the read: it must not wait for anything."""
+        called with names and inodes before anything newer is known: it must not wait for anything."""
 
         def find(view: View) -> list[Found | None]:
             entries = directories.find_many(view, parent, names)
@@ -72,12 +70,14 @@ class Tree:
             for entry in entries:
                 inode = None if entry is None else next(records)
                 found.append(None if entry is None or inode is None else (entry.ino, inode))
-            held = iter(self._files.hold_many([one[0] for one in found if one is not None]))  # last, as in `lookup`
-            found = [one if one is not None and next(held) else None for one in found]
-            found_as([(name, one[0]) for name, one in zip(names, found, strict=True) if one is not None])
             return found
 
-        return self._context.store.read(find, max_age_s=self._context.max_age_s)
+        def answered(found: list[Found | None]) -> None:
+            held = iter(self._files.hold_many([one[0] for one in found if one is not None]))
+            found[:] = [one if one is not None and next(held) else None for one in found]
+            found_as([(name, one[0]) for name, one in zip(names, found, strict=True) if one is not None])
+
+        return self._context.store.read(find, max_age_s=self._context.max_age_s, answered=answered)
 
     def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> tuple[list[int], Inode]:
         """What each name of a path from the root on leads to, and the record of the last; symbolic links are not
@@ -257,9 +257,11 @@ class Tree:
 
         return self._context.store.transact(by_this_way, durable=False)
 
-    def _read(self, work: Callable[[View], T]) -> T:
+    def _read(self, work: Callable[[View], T], answered: Callable[[T], None] | None = None) -> T:
         """Read a state that may be a little old; but that something is not there is only said of the newest."""
-        return self._context.store.read(work, max_age_s=self._context.max_age_s, doubted=FileNotFoundError)
+        return self._context.store.read(
+            work, max_age_s=self._context.max_age_s, doubted=FileNotFoundError, answered=answered
+        )
 
     def _by_either_name(self, parent: int, name: bytes, action: Callable[[bytes], T]) -> T:
         """Do it with the plain name; if there is no such name, with the one that is listed so."""

@@ -6,7 +6,7 @@ such an orphan any more, `unneeded` is called.
 
 Whether an inode without a name may go at once is decided within the transaction that removes its last name; one that
 is chosen to go cannot be opened or held from then on (it has no name any more). A look-up must therefore hold what it
-found within the read that found it: then it comes before that decision, or it sees what follows from it.
+found when the read that found it is answered: then it comes before that decision, or it sees what follows from it.
 
 Threads: one lock guards the table, the counts and the files' `pins`; it is never held while anything else is waited
 for.

@@ -23,6 +23,7 @@ from dfs_server.protocol.messages import (
     Promise,
     ReadKeys,
     Refused,
+    Values,
 )
 from dfs_server.protocol.status import Status
 from dfsfuse.errors import MaybeDoneError, ReadOnlyError, UnavailableError
@@ -83,6 +84,21 @@ def test_another_client_reads_what_is_in_doubt_and_takes_over(
         assert other.commit(put(a="3"), never)
 
     assert took(log_cluster, work) < ONE_HANGS_S
+
+
+@pytest.mark.parametrize("hanging", [1, 2, 3, 4])
+def test_what_is_read_beside_the_log_waits_for_a_server_that_hangs_once(log_cluster: LogCluster, hanging: int) -> None:
+    log = log_of(log_cluster)
+    assert log.commit(put(a="0"), never)
+    request = ReadKeys(log.known.slot, log.known.digest, (b"a",))
+    log_cluster.grid[hanging].fault = Fault.HANG
+    found: list[object] = []
+    assert took(log_cluster, lambda: found.extend(log.read_beside(request) for _ in range(8))) < ONE_HANGS_S
+    told = [reply.values for reply in found if isinstance(reply, Values)]
+    assert told == [(b"0",)] * len(told)
+    assert len(told) >= 7
+    log = log_of(log_cluster, b"client-2")
+    assert took(log_cluster, lambda: [log.catch_up_and_read(request, recall=True) for _ in range(8)]) < ONE_HANGS_S
 
 
 @pytest.mark.parametrize("hanging", [1, 4])

@@ -108,7 +108,8 @@ def test_an_operation_may_need_more_than_is_kept(store: LogMap, log: FakeLog, sh
     def work(view: View) -> int:
         return len(view.scan(b"d", b"e")) + len(view.get_many(sorted(others)))
 
-    for _ in range(2):
+    for turn in range(2):
+        assert store.read(lambda view, turn=turn: view.get(b"%d" % turn)) is None  # type: ignore[misc]
         log.asked.clear()
         assert store.read(work) == 6000
         assert (log.asked.count("range"), log.asked.count("keys")) == (1, -(-3000 // READ_KEYS))

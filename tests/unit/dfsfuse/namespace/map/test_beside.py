@@ -1,0 +1,217 @@
+"""What is fetched beside others that use the log: how many wait at once, and what an answer of an old slot is worth."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from support.fake_log import FakeLog, SharedLog
+
+from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
+from dfsfuse.namespace.map.client import RUNS_BESIDE
+from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.transactions import View
+from dfsfuse.namespace.map.views import CachedView, MissingError
+
+WAIT_S = 30.0
+"""Nothing here takes so long."""
+
+
+def held_back(log: FakeLog, hold: Callable[[], None]) -> None:
+    """A server's answers are of the moment when it was asked, and come when `hold` returns."""
+    at_once = log.read_beside
+
+    def later(request: ReadKeys | ReadRange) -> Values | Items | None:
+        reply = at_once(request)
+        hold()
+        return reply
+
+    log.read_beside = later  # type: ignore[method-assign]
+
+
+def once(action: Callable[[], object]) -> Callable[[], None]:
+    left = [action]
+
+    def act() -> None:
+        if left:
+            left.pop()()
+
+    return act
+
+
+def test_several_wait_for_servers_at_once_and_none_for_a_batch_that_is_on_its_way(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """Each answer is held back until all have asked; and the batch until all are answered."""
+    shared.map |= {b"k%d" % number: b"%d" % number for number in range(4)}
+    all_ask = threading.Barrier(4)
+    all_answered, is_on_its_way = threading.Semaphore(0), threading.Event()
+    found: dict[int, object] = {}
+    held_back(log, lambda: all_ask.wait(WAIT_S) and None)
+
+    def wait_for_answers() -> None:
+        is_on_its_way.set()
+        for _ in range(4):
+            assert all_answered.acquire(timeout=WAIT_S)
+
+    def look(number: int) -> None:
+        found[number] = leased.read(lambda view: view.get(b"k%d" % number))
+        all_answered.release()
+
+    leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    log.before_commit.append(wait_for_answers)
+    threads = [threading.Thread(target=leased.flush)]
+    threads[0].start()
+    assert is_on_its_way.wait(WAIT_S)
+    threads += [threading.Thread(target=look, args=(number,)) for number in range(4)]
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert found == {number: b"%d" % number for number in range(4)}
+    assert shared.map[b"a"] == b"1"
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_what_is_answered_while_a_server_tells_what_was_before_counts(
+    leased: LogMap, log: FakeLog, shared: SharedLog, is_committed: bool
+) -> None:
+    shared.map |= {b"k": b"old", b"d1": b"old", b"d2": b"old", b"f1": b"old"}
+
+    def change() -> None:
+        for key in (b"k", b"d1", b"d3", b"f1"):
+            leased.transact(lambda tx, key=key: tx.put(key, b"new"), durable=False)  # type: ignore[misc]
+        leased.transact(lambda tx: tx.delete(b"d2"), durable=False)
+        if is_committed:
+            leased.flush()
+
+    works: list[tuple[Callable[[View], object], object]] = [
+        (lambda view: view.get(b"k"), b"new"),
+        (lambda view: view.get(b"d2"), None),
+        (lambda view: view.scan(b"d", b"e"), [(b"d1", b"new"), (b"d3", b"new")]),
+        (lambda view: view.scan(b"f0", b"f9"), [(b"f1", b"new")]),
+    ]
+    for work, newest in works:
+        leased.client.cache.forget()
+        shared.map |= {b"k": b"old", b"d1": b"old", b"d2": b"old", b"f1": b"old"}
+        shared.map.pop(b"d3", None)
+        held_back(log, once(change))
+        assert leased.read(work) == newest
+        leased.flush()
+
+
+def test_what_others_change_while_a_server_tells_what_was_before_counts(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.put(k="old")
+    store.read(lambda view: view.get(b"other"))
+
+    def learn() -> None:
+        shared.put(k="new")
+        store.read(lambda view: view.get(b"other"))
+
+    held_back(log, once(learn))
+    assert store.read(lambda view: view.get(b"k"), max_age_s=1.0) == b"new"
+
+
+def test_a_server_that_knows_more_than_we_is_asked_once(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    shared.put(k="old")
+    store.read(lambda view: view.get(b"other"))
+    shared.put(other="new")
+    log.asked.clear()
+    assert store.read(lambda view: view.get(b"k"), max_age_s=1.0) == b"old"
+    assert log.asked == ["keys"]
+    assert store.read(lambda view: view.get(b"other"), max_age_s=1.0) == b"new", "what is learnt on the way is taken in"
+
+
+def test_what_no_server_tells_at_once_is_asked_for_with_the_log(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.map[b"k"] = b"1"
+    log.read_beside = lambda _: None  # type: ignore[method-assign]
+    assert leased.read(lambda view: view.get(b"k")) == b"1"
+    shared.map[b"l"] = b"1"
+    leased.transact(lambda tx: tx.put(b"m", tx.get(b"l") or b""), durable=False)
+    assert log.asked == ["keys", "keys"]
+
+
+def test_an_operation_that_always_comes_too_late_is_run_with_the_log(
+    leased: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.map[b"k"] = b"1"
+    held_back(log, leased.client.cache.forget)
+    assert leased.read(lambda view: view.get(b"k")) == b"1"
+    assert log.asked == ["keys", "keys"]
+    assert RUNS_BESIDE > 1
+
+
+def test_nothing_newer_is_fetched_before_others_are_told(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    """While `on_change` is called with what has changed, whoever finds it unknown is sent to wait for the log."""
+    shared.put(k="old")
+    store.read(lambda view: view.get(b"k"))
+    fetched: list[bool] = []
+
+    def told(_keys: list[bytes] | None) -> None:
+        view = CachedView(store.client.cache)
+        with pytest.raises(MissingError):
+            view.get(b"k")
+        with pytest.raises(StopIteration) as end:
+            next(store.client._fetch_beside(view))
+        fetched.append(end.value.value)
+
+    shared.put(k="new")
+    store.on_change = told
+    store.read(lambda view: view.get(b"other"))
+    assert fetched == [False]
+    assert store.read(lambda view: view.get(b"k")) == b"new"
+
+
+def test_what_is_missing_comes_along_with_the_look_at_the_end_of_the_log(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    shared.put(k="1", other="1")
+    store.read(lambda view: view.get(b"other"))
+    log.read_keys = lambda _: pytest.fail("asked again")  # type: ignore[method-assign]
+    log.asked.clear()
+    assert store.read(lambda view: view.get(b"k")) == b"1"
+    assert log.asked == ["keys", "catch up"]
+
+
+def test_a_look_up_that_finds_nothing_runs_once_and_looks_once(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    runs: list[bytes | None] = []
+
+    def find(view: View) -> None:
+        runs.append(view.get(b"d9"))
+        raise FileNotFoundError
+
+    shared.put(d1="1")
+    store.read(lambda view: view.get(b"d1"))
+    log.asked.clear()
+    for max_age_s in (0.0, 100.0):
+        runs.clear()
+        with pytest.raises(FileNotFoundError):
+            store.read(find, max_age_s=max_age_s, doubted=FileNotFoundError)
+        assert runs == [None]
+    assert log.asked == ["catch up", "catch up"]
+
+
+def test_a_look_without_a_recall_is_none_with_one(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    """Another thread's look at the log, at the same time, has not asked for what others answered under their lease."""
+    shared.put(k="1")
+    store.read(lambda view: view.get(b"k"))
+    log.clock.now += 1.0
+    recalls: list[bool] = []
+    look = log.catch_up
+
+    def meanwhile(*, recall: bool = True) -> bool:
+        recalls.append(recall)
+        log.clock.now += 1.0
+        return look(recall=recall)
+
+    log.catch_up = meanwhile  # type: ignore[method-assign]
+    store.read(lambda view: view.get(b"k"), max_age_s=0.5)
+    assert store.client._is_newest(log.clock.now - 1.5, recall=False)
+    assert not store.client._is_newest(log.clock.now - 1.5, recall=True)
+    store.read(lambda view: view.get(b"k"))
+    assert recalls == [False, True]
