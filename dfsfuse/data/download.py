@@ -21,8 +21,9 @@ from dfs_server.protocol import messages
 from dfs_server.protocol.batches import DIGEST_BYTES
 from dfs_server.protocol.frames import HEADER_BYTES
 from dfs_server.protocol.messages import GetPiece, Piece
-from dfs_server.protocol.pieces import PIECE_NUMBERS, block_count, blocks_match, piece_digest
+from dfs_server.protocol.pieces import PIECE_NUMBERS, block_count
 from dfs_server.protocol.status import Status
+from dfsfuse.data import piece_check
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.placement import Homes, choose_sources
@@ -150,11 +151,11 @@ class _Download:
     def judge(self, attempt: Attempt, answer: Answer) -> str:
         """Take the run if the answer is what the metadata promises: then empty. Else what is wrong, for people."""
         sink = self._sinks.pop(attempt)
-        lie = self._lie(attempt.number, answer, sink)
+        first = self._wanted[attempt.number].start
+        lie = piece_check.problem(self._segment, attempt.number, answer.reply, answer.payload_bytes, sink, first)
         if lie:
             self._warn(attempt, lie)
             return f"{self._names[attempt.server]}: {lie}"
-        first = self._wanted[attempt.number].start
         self.runs[attempt.number] = Run(self._segment.id, attempt.number, first, sink.toreadonly())
         return ""
 
@@ -171,19 +172,6 @@ class _Download:
         error = self.plan.error()
         if error is not None:
             raise error
-
-    def _lie(self, number: int, answer: Answer, data: memoryview) -> str:
-        """What is wrong with the answer; empty if it is what the metadata promises."""
-        reply = answer.reply
-        if not isinstance(reply, Piece):
-            return f"answered GetPiece with {type(reply).__name__}"
-        if reply.length != self._lengths[number - 1] or answer.payload_bytes != len(data):
-            return f"sent {answer.payload_bytes} bytes of a piece of {reply.length}, not {len(data)}"
-        if piece_digest(reply.digests) != self._segment.digests[number - 1]:
-            return "sent digests that are not those of the piece"
-        if not blocks_match(data, reply.digests, self._wanted[number].start):
-            return "sent bytes that do not have the piece's digests"
-        return ""
 
     def _warn(self, attempt: Attempt, what: str) -> None:
         """It has the piece, and not as it was put there."""

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from dfs_server.protocol.messages import MAX_GET_PIECES, GetPieces, SmallPieces
-from dfs_server.protocol.pieces import PIECE_NUMBERS, block_digests, piece_digest
+from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.data.block_cache import Run
 from dfsfuse.data.extents import Segment
+from dfsfuse.data.piece_check import is_piece
 from dfsfuse.data.placement import choose_sources
 from dfsfuse.data.striping import piece_lengths
 from dfsfuse.data.transport import ClusterLike
@@ -68,9 +69,7 @@ def verified(wanted: Sequence[Wanted], data: Sequence[bytes | None]) -> list[Run
     """Those of a server's pieces that are what the metadata promises."""
     runs = []
     for (segment, number), piece in zip(wanted, data, strict=False):
-        if piece is None or len(piece) != piece_lengths(segment.length)[number - 1]:
-            continue
-        if piece_digest(block_digests(piece)) == segment.digests[number - 1]:
+        if piece is not None and is_piece(segment, number, piece):
             runs.append(Run(segment.id, number, 0, memoryview(piece)))
     return runs
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfs_server.protocol.status import Status
-from dfsfuse.data import extents
+from dfsfuse.data import extents, piece_check
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.namespace.ops.bad_copies import Place
@@ -196,7 +196,7 @@ class Verifier:
             else:
                 doubtful[copy] = result
             return
-        problem = whole_pieces.problem(copy.segment, copy.number, result.reply, result.payload_bytes, sink)
+        problem = piece_check.problem(copy.segment, copy.number, result.reply, result.payload_bytes, sink)
         if problem:
             doubtful[copy] = f"{self._cluster.names[copy.server]} {problem}"
             return

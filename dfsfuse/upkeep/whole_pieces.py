@@ -1,12 +1,9 @@
-"""Whole pieces, as fetched by healing and verification: the request, and what may be wrong with the answer. Pure.
-
-A piece is checked against the digest in the metadata, not only against the digests that its server keeps beside it.
-"""
+"""Whole pieces, as fetched by healing and verification. Pure."""
 
 from __future__ import annotations
 
-from dfs_server.protocol.messages import GetPiece, Piece, Reply
-from dfs_server.protocol.pieces import PIECE_NUMBERS, Buffer, block_digests, blocks_match, piece_digest
+from dfs_server.protocol.messages import GetPiece
+from dfs_server.protocol.pieces import PIECE_NUMBERS
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.striping import piece_lengths
 
@@ -24,23 +21,3 @@ def stored_bytes(segment: Segment) -> int:
 def request(segment: Segment, number: int) -> GetPiece:
     """Return a request for all of a piece."""
     return GetPiece(segment.id, number)
-
-
-def problem(segment: Segment, number: int, reply: Reply, payload_bytes: int, data: Buffer) -> str:
-    """Return what is wrong with an answer to `request`; empty if it is the piece. `data` is where the payload went, as
-    long as the piece should be."""
-    if not isinstance(reply, Piece):
-        return f"answered GetPiece with {type(reply).__name__}"
-    length = length_of(segment, number)
-    if reply.length != length or payload_bytes != length:
-        return f"has {payload_bytes} bytes of a piece of {reply.length}; it should have {length}"
-    if piece_digest(reply.digests) != segment.digests[number - 1]:
-        return "has another piece under this name: its digests differ from the metadata"
-    if not blocks_match(data, reply.digests):
-        return "has bytes that differ from what was put"
-    return ""
-
-
-def is_piece(segment: Segment, number: int, data: Buffer) -> bool:
-    """Return whether these bytes are the piece."""
-    return piece_digest(block_digests(data)) == segment.digests[number - 1]

@@ -20,6 +20,7 @@ from dfs_server.protocol.piece_messages import MAX_PUT_PIECES_BYTES
 from dfs_server.protocol.pieces import block_digests
 from dfs_server.protocol.status import Status
 from dfsfuse.common.portions import by_bytes
+from dfsfuse.data import piece_check
 from dfsfuse.data.extents import Segment
 from dfsfuse.data.segments import INLINE_SEGMENT_MAX_BYTES
 from dfsfuse.data.transport import ClusterLike
@@ -122,7 +123,7 @@ class Mover:
             def ask(move: Move, sources: list[int]) -> None:
                 if move.target in self._out:
                     outcome.failed[move] = self._out[move.target]
-                elif move.size_bytes == 0 and whole_pieces.is_piece(move.segment, move.number, b""):
+                elif move.size_bytes == 0 and piece_check.is_piece(move.segment, move.number, b""):
                     found.append((move, b""))
                 elif not sources:
                     outcome.failed[move] = "; ".join(said[move])
@@ -152,7 +153,7 @@ class Mover:
             if result.status in UNFIT:
                 outcome.unfit[place] = result.text
             return result.text
-        what = whole_pieces.problem(move.segment, move.number, result.reply, result.payload_bytes, sink)
+        what = piece_check.problem(move.segment, move.number, result.reply, result.payload_bytes, sink)
         if not what:
             return ""
         text = outcome.unfit[place] = f"{self._cluster.names[server]} {what}"
