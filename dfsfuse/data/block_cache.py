@@ -1,10 +1,10 @@
-"""Verified blocks of pieces in memory, least recently used out first.
+"""Verified blocks of pieces in memory, evicted least recently used first.
 
 Blocks come in runs: consecutive blocks of a piece that were fetched into one buffer. A block is a view of its run's
-buffer and keeps all of it alive, so runs are what is counted and what is thrown out, whole. What is in here was
-verified by whoever put it in; segments are immutable, so nothing in here ever becomes wrong.
+buffer and keeps all of it alive, so whole runs are counted and evicted. Whatever is in here was verified by whoever put
+it in; segments are immutable, so nothing in here ever becomes wrong.
 
-Thread-safe. A view that was handed out stays good after its run was thrown out (it keeps the buffer alive).
+Thread-safe. A view that was handed out stays valid after its run was evicted (it keeps the buffer alive).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dfs_server.protocol.pieces import BLOCK_BYTES, block_count
 BlockKey = tuple[bytes, int, int]
 """Segment id, piece number, block number."""
 DEFAULT_CACHE_BYTES: Final = 64 * 1024 * 1024
-"""The kernel keeps the pages of files as well, as long as it has memory; this is for reading ahead."""
+"""The kernel also keeps pages of files, as long as it has memory; this is for reading ahead."""
 
 
 class Run(msgspec.Struct, frozen=True, eq=False):
@@ -32,17 +32,17 @@ class Run(msgspec.Struct, frozen=True, eq=False):
     data: memoryview
 
     def blocks(self) -> range:
-        """The numbers of its blocks."""
+        """Return the numbers of its blocks."""
         return range(self.first_block, self.first_block + block_count(len(self.data)))
 
     def block(self, block: int) -> memoryview:
-        """The bytes of one of its blocks."""
+        """Return the bytes of one of its blocks."""
         start = (block - self.first_block) * BLOCK_BYTES
         return self.data[start : start + BLOCK_BYTES]
 
 
 class BlockCache:
-    """Holds at most `capacity_bytes` of runs; a run that is larger than that is not kept at all."""
+    """Holds at most `capacity_bytes` of runs; a larger run is not kept at all."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
@@ -52,7 +52,7 @@ class BlockCache:
         self._bytes = 0  # guarded by _lock
 
     def get(self, segment: bytes, number: int, block: int) -> memoryview | None:
-        """The block, or None. Counts as use of its run."""
+        """Return the block, or None. Counts as a use of its run."""
         with self._lock:
             run = self._where.get((segment, number, block))
             if run is None:
@@ -61,7 +61,7 @@ class BlockCache:
             return run.block(block)
 
     def put(self, run: Run) -> None:
-        """Keep a run. Its blocks take the place of the same blocks of older runs."""
+        """Keep a run. Its blocks replace the same blocks of older runs."""
         size = len(run.data)
         if not 0 < size <= self._capacity_bytes:
             return
@@ -78,7 +78,7 @@ class BlockCache:
                 self._throw_out(next(iter(self._runs)))
 
     def size_bytes(self) -> int:
-        """How much memory the runs hold."""
+        """Return how much memory the runs hold."""
         with self._lock:
             return self._bytes
 

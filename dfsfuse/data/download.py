@@ -1,12 +1,12 @@
 """Fetching parts of one segment's pieces. `DownloadPlan` decides, purely; `download` does it.
 
 Each part is a run of 64 KiB blocks of one piece, fetched into a buffer of its own and verified there: the level-one
-digests that come with it against the digest in the metadata, then its blocks against those. What does not match is
+digests that come with it against the digest in the metadata, then its blocks against those. Whatever does not match is
 never handed out; the server that sent it is named in the log and another one is asked.
 
-For each piece its homes are asked in the order of `choose_sources`, so that four pieces come from four servers. A
-home that fails or lags gets the next one a request too. Last come servers that are no homes as far as the
-metadata knows: healing may have moved the piece since that was read.
+For each piece its homes are asked in the order of `choose_sources`, so that four pieces come from four servers. If a
+home fails or lags, the next one is asked too. Last come servers that are not homes as far as the metadata knows:
+healing may have moved the piece since that was read.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from dfsfuse.net.stalls import PIECE_S
 
 HEDGE_S: Final = 0.3
 DEADLINE_S: Final = 30.0
-"""However slowly bytes trickle, a download of at most 4 MiB ends by then."""
+"""However slowly bytes trickle in, a download of at most 4 MiB ends within this time."""
 
 OnBadPiece = Callable[[Segment, int, int], None]
-"""Told of a home that does not have a piece, or not as it was: segment, number of the piece, server. In the reader's
+"""Called for a home that does not have a piece, or not as it was stored: segment, piece number, server. On the reader's
 thread, so it must not wait for anything."""
 
 Wanted = Mapping[int, range]
@@ -53,7 +53,8 @@ _log = logging.getLogger(__name__)
 
 @lru_cache(maxsize=1024)
 def _order(homes: Homes, all_servers: frozenset[int], usable: frozenset[int]) -> dict[int, tuple[int, ...]]:
-    """For each piece all servers in the order to ask them. The result is shared between callers: do not change it."""
+    """Return, for each piece, all servers in the order to ask them. The result is shared between callers: do not change
+    it."""
     strangers = sorted(all_servers, key=lambda server: (server not in usable, server))
     sources = choose_sources(homes, usable)
     return {number: tuple(dict.fromkeys((*sources[number], *strangers))) for number in PIECE_NUMBERS}
@@ -61,12 +62,12 @@ def _order(homes: Homes, all_servers: frozenset[int], usable: frozenset[int]) ->
 
 @lru_cache(maxsize=1024)
 def head_bytes(length: int) -> int:
-    """How long the header and body of the reply are when a part of a piece of this length is asked for."""
+    """Return the length of the reply's header and body when a part of a piece of this length is requested."""
     return HEADER_BYTES + len(messages.encode(Piece(length, bytes(DIGEST_BYTES * block_count(length)))))
 
 
 class DownloadPlan:
-    """Whom to ask for which piece next, and when to give up. Pure."""
+    """Decides which server to ask for which piece next, and when to give up. Pure."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class DownloadPlan:
         self._said[attempt.number].append(text)
 
     def error(self) -> IncompleteError | None:
-        """Which piece cannot be had, and what each server said; None while there is hope."""
+        """Return which piece is unreachable and what each server said; None while there is hope."""
         number = self.race.hopeless()
         if number is None:
             return None
@@ -101,7 +102,8 @@ class DownloadPlan:
 
 
 class _Download:
-    """One download: makes the calls, judges the answers, gathers the verified runs. With a plan for `transport.run`."""
+    """One download: makes the calls, judges the answers, collects the verified runs. With a plan for
+    `transport.run`."""
 
     plan: DownloadPlan
 
@@ -149,7 +151,8 @@ class _Download:
             self.note_pace(attempt, self.race.won(attempt, now))
 
     def judge(self, attempt: Attempt, answer: Answer) -> str:
-        """Take the run if the answer is what the metadata promises: then empty. Else what is wrong, for people."""
+        """Take the run if the answer is what the metadata promises, and return "". Otherwise return what is wrong, for
+        people."""
         sink = self._sinks.pop(attempt)
         first = self._wanted[attempt.number].start
         lie = piece_check.problem(self._segment, attempt.number, answer.reply, answer.payload_bytes, sink, first)
@@ -160,7 +163,7 @@ class _Download:
         return ""
 
     def note_pace(self, attempt: Attempt, took_s: float) -> None:
-        """The server has sent good bytes after so long."""
+        """Record that the server took this long to send good bytes."""
         self._pace.note(len(self.runs[attempt.number].data), took_s, attempt.server)
 
     def expired(self) -> None:
@@ -174,7 +177,7 @@ class _Download:
             raise error
 
     def _warn(self, attempt: Attempt, what: str) -> None:
-        """It has the piece, and not as it was put there."""
+        """Log that the server has the piece, but not as it was stored there."""
         _log.warning(
             "%s has a bad P%d of segment %s: %s",
             self._names[attempt.server],
@@ -195,7 +198,7 @@ def download(
     on_bad: OnBadPiece = lambda *_: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Run]:
-    """The wanted blocks, verified, in order of pieces. Raises `IncompleteError` if some cannot be had."""
+    """Return the wanted blocks, verified, in order of pieces. Raises `IncompleteError` if some are unreachable."""
     lengths = piece_lengths(segment.length)
     largest = max([run_bytes(lengths[number - 1], blocks) for number, blocks in wanted.items()])
     patience_s = pace.patience_s(largest)
@@ -205,7 +208,7 @@ def download(
     first: Attempt | None = None
     wrong = ""
     begun_at = clock()
-    if len(wanted) == 1:  # a part of one piece: its first source has it, as a rule, and there is no race
+    if len(wanted) == 1:  # a part of one piece: its first source usually has it, and there is no race
         (number,) = wanted
         first = Attempt(number, choose_sources(segment.homes, usable)[number][0])
         call = job.call(first)

@@ -1,13 +1,12 @@
-"""A region's record: which bytes of which segments show in 4 MiB of a file. Pure.
+"""A region's record: which bytes of which segments are visible in 4 MiB of a file. Pure.
 
-A region holds extents, sorted and never overlapping, and a table of the segments they refer to. Writing lays the
-bytes of a new segment over what was there (`overlay`); what lies between extents is a hole and reads as zeros. A
-segment that no extent refers to any more leaves the table, and the caller is told its id once, to drop it in the same
-batch.
+A region holds extents, sorted and never overlapping, and a table of the segments they refer to. Writing lays the bytes
+of a new segment over what was there (`overlay`); what lies between extents is a hole and reads as zeros. A segment that
+no extent refers to any more leaves the table, and its id is returned to the caller once, to drop it in the same batch.
 
 Knows nothing of files, keys, or where a region ends for its file (that is the inode's size).
 
-Invariants of every `Region` (made here, or let in by `decode`): extents are sorted by offset, do not overlap, lie
+Invariants of every `Region` (created here, or accepted by `decode`): extents are sorted by offset, do not overlap, lie
 within REGION_BYTES and each within its segment; every segment in the table is referred to by at least one extent.
 """
 
@@ -41,7 +40,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     """A segment as the metadata knows it.
 
     `homes`: for P1..P4 the ids of the servers that acknowledged it. `digests`: their level-two digests. `code`: how the
-    pieces make up the data; 0, the only one yet, is the mission's pairs.
+    pieces make up the data; 0, so far the only one, is the mission's pairs.
     """
 
     id: bytes
@@ -52,7 +51,8 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Extent(msgspec.Struct, frozen=True, array_like=True):
-    """`length` bytes at `offset` of the region are those at `segment_offset` of segment number `segment`."""
+    """States that `length` bytes at `offset` of the region are those at `segment_offset` of segment number
+    `segment`."""
 
     offset: int
     length: int
@@ -61,19 +61,19 @@ class Extent(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def end(self) -> int:
-        """The first byte after it, in the region."""
+        """Return the first byte after it, in the region."""
         return self.offset + self.length
 
 
 class Region(msgspec.Struct, frozen=True, array_like=True):
-    """A region record. Immutable: every change makes a new one."""
+    """A region record. Immutable: every change creates a new one."""
 
     format: int
     segments: tuple[Segment, ...]
     extents: tuple[Extent, ...]
 
     def end(self) -> int:
-        """Where the last extent ends; 0 if there is none."""
+        """Return where the last extent ends; 0 if there is none."""
         return self.extents[-1].end if self.extents else 0
 
 
@@ -90,7 +90,7 @@ class Span(NamedTuple):
 
 
 class Write(NamedTuple):
-    """`length` bytes at `segment_offset` of a new segment, to show at `offset` of the region."""
+    """`length` bytes at `segment_offset` of a new segment, to appear at `offset` of the region."""
 
     offset: int
     length: int
@@ -98,15 +98,16 @@ class Write(NamedTuple):
 
 
 def covered(region: Region) -> int:
-    """How many bytes of a region are not holes."""
+    """Return how many bytes of a region are not holes."""
     return sum([extent.length for extent in region.extents])
 
 
 def overlay(
     region: Region, segment: Segment, writes: Iterable[tuple[int, int, int]]
 ) -> tuple[Region, tuple[bytes, ...]]:
-    """`region` with parts of `segment` laid over it, each write (offset in the region, length, offset in the segment);
-    where writes overlap, the later one shows. Also the ids of the segments that no extent refers to any more: to drop.
+    """Return `region` overlaid with parts of `segment`, one per write (offset in the region, length, offset in the
+    segment); where writes overlap, the later one wins. Also returns the ids of the segments that no extent refers to
+    any more: to drop.
     """
     segments = region.segments
     index = next((i for i, known in enumerate(segments) if known.id == segment.id), len(segments))
@@ -126,18 +127,18 @@ def overlay(
 
 
 def clear(region: Region, offset: int, length: int) -> tuple[Region, tuple[bytes, ...]]:
-    """`region` with a hole in place of these bytes, and the ids of the segments to drop."""
+    """Return `region` with a hole in place of these bytes, and the ids of the segments to drop."""
     _check_range(offset, length)
     return _tidy(region.segments, _cut(region.extents, offset, offset + length))
 
 
 def truncate(region: Region, length: int) -> tuple[Region, tuple[bytes, ...]]:
-    """The first `length` bytes of `region`, and the ids of the segments to drop."""
+    """Return the first `length` bytes of `region`, and the ids of the segments to drop."""
     return clear(region, length, REGION_BYTES - length)
 
 
 def spans(region: Region, offset: int, length: int) -> list[Span]:
-    """What shows at these bytes of the region: spans in order that cover exactly the range asked for."""
+    """Return what is visible at these bytes of the region: spans in order that cover exactly the requested range."""
     _check_range(offset, length)
     found: list[Span] = []
     here, end = offset, offset + length
@@ -165,7 +166,7 @@ def _check_range(offset: int, length: int) -> None:
 
 
 def _cut(extents: Sequence[Extent], start: int, end: int) -> list[Extent]:
-    """The extents without what they show from `start` to `end`."""
+    """Return the extents without what they cover from `start` to `end`."""
     kept = []
     for extent in extents:
         if extent.end <= start or extent.offset >= end:
@@ -180,7 +181,7 @@ def _cut(extents: Sequence[Extent], start: int, end: int) -> list[Extent]:
 
 
 def _tidy(segments: tuple[Segment, ...], extents: Iterable[Extent]) -> tuple[Region, tuple[bytes, ...]]:
-    """A region of these: sorted, neighbours joined, the table without segments that nobody refers to."""
+    """Return a region of these: sorted, neighbours joined, the table without unreferenced segments."""
     joined: list[Extent] = []
     last: Extent | None = None
     for extent in sorted(extents, key=_by_offset):
@@ -224,7 +225,7 @@ def encode(region: Region) -> bytes:
 
 
 def decode(data: bytes) -> Region:
-    """The record in `data`, which may come from anyone or from another version. Raises OSError (EIO)."""
+    """Decode a record, which may come from anyone or from another version. Raises OSError (EIO)."""
     region = _records.decode(data)
     problem = _problem(region)
     if problem:

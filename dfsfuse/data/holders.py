@@ -1,7 +1,7 @@
-"""Which servers hold which pieces, as they say themselves.
+"""Which servers hold which pieces, according to the servers themselves.
 
-All usable servers are asked side by side. When all others have answered, the last one is waited for shortly only: one
-that hangs serves nothing either, whatever it holds. Nothing is read to tell.
+All usable servers are asked in parallel. When all others have answered, the last one is waited for only briefly: one
+that hangs serves nothing either, whatever it holds. No data is read for this.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ def holders(
     one_is_enough: bool,
     clock: Callable[[], float],
 ) -> list[set[int]]:
-    """For each (segment, number) the usable servers that say they have it, or at least one of them if that is enough.
-
-    `pace` is one for this kind of question, made with `LAST_ONE_S`.
+    """Return, for each (segment, number), the usable servers that say they have it, or at least one of them if that is
+    enough. `pace` is one for this kind of question, created with `LAST_ONE_S`.
     """
     found: list[set[int]] = [set() for _ in pieces]
     for start in range(0, len(pieces), MAX_HAVE_PIECES):

@@ -1,10 +1,10 @@
 """Which server holds which piece. Pure, and the mission's own rule (DESIGN section 1).
 
-The pairs (P1,P2) (P2,P3) (P3,P4) (P4,P1) lie on the ring of the four servers, turned by the rotation
-x = MD5(content) mod 4. `ring` is that table and nothing else. `place` is what a writer uses: the ring where its servers
-are usable, and other servers (handoff) for the copies whose home is not. `choose_sources` is what a reader uses.
+The pairs (P1,P2) (P2,P3) (P3,P4) (P4,P1) are placed on the ring of the four servers, shifted by the rotation x =
+MD5(content) mod 4. `ring` is that table and nothing else. `place` is for writers: the ring where its servers are
+usable, and other servers (handoff) for the copies whose home is not. `choose_sources` is for readers.
 
-Servers are ids 1..4: positions in the client's config. Homes are ids and not positions on the ring, so one day
+Servers are ids 1..4: positions in the client's config. Homes are ids rather than positions on the ring, so that one day
 they may be any four of many servers. Order within a piece's homes: first the server whose pair begins with it.
 """
 
@@ -26,17 +26,18 @@ class NotEnoughServersError(ValueError):
 
 
 def rotation_of(data: Buffer) -> int:
-    """x = MD5(data) mod 4, the digest read as one big-endian number. MD5 places; it never vouches for anything."""
+    """Return x = MD5(data) mod 4, the digest read as one big-endian number. MD5 only places; it never verifies
+    anything."""
     return int.from_bytes(hashlib.md5(data, usedforsecurity=False).digest(), "big") % SERVERS
 
 
 def rotation_of_region(first: int, region: int) -> int:
-    """The rotation of a file's segment in region number `region`, `first` being that of its first segment."""
+    """Return the rotation of a file's segment in region number `region`; `first` is that of its first segment."""
     return (first + region) % SERVERS
 
 
 def pairs(x: int) -> dict[int, tuple[int, int]]:
-    """The mission's table: the pair of pieces of each server, for rotation x."""
+    """Return the mission's table: the pair of pieces of each server, for rotation x."""
     table = {}
     for server in range(1, SERVERS + 1):
         first = (server - 1 - x) % SERVERS
@@ -45,7 +46,7 @@ def pairs(x: int) -> dict[int, tuple[int, int]]:
 
 
 def ring(x: int) -> Homes:
-    """The same table by piece: the two homes of P1..P4 for rotation x."""
+    """Return the same table by piece: the two homes of P1..P4 for rotation x."""
     one, two, three, four = ((_turn(number - 1 + x), _turn(number - 2 + x)) for number in PIECE_NUMBERS)
     return one, two, three, four
 
@@ -55,10 +56,10 @@ def _turn(position: int) -> int:
 
 
 def place(x: int, usable: Collection[int]) -> Homes:
-    """Two different usable homes for each piece: the ring's where they are usable, handoff for the others.
+    """Return two different usable homes for each piece: the ring's where they are usable, handoff for the others.
 
-    A copy that cannot go home goes to the usable server with the fewest copies that does not have the piece. Ties
-    are broken by the rotation, so that the segments of a long file burden the servers alike. Raises
+    A copy that cannot go to its home goes to the usable server with the fewest copies that does not have the piece.
+    Ties are broken by the rotation, so that the segments of a long file burden the servers evenly. Raises
     `NotEnoughServersError` for fewer than two usable servers; whether two are enough to write is the caller's business.
     """
     return _placed(x, frozenset(usable))
@@ -85,7 +86,7 @@ def _placed(x: int, usable: frozenset[int]) -> Homes:
 
 @lru_cache(maxsize=1024)
 def choose_sources(homes: Homes, usable: frozenset[int]) -> dict[int, tuple[int, ...]]:
-    """For each piece its homes in the order to ask them: usable ones first, and as few pieces as possible
+    """Return, for each piece, its homes in the order to ask them: usable ones first, and as few pieces as possible
     first asked of the same server, so that all four send one quarter each when all are up.
 
     The result is shared between callers: do not change it.
@@ -100,5 +101,5 @@ def choose_sources(homes: Homes, usable: frozenset[int]) -> dict[int, tuple[int,
 
 
 def _crowding(first_asked: tuple[int, ...]) -> int:
-    """Least when the pieces are spread evenly: the sum of the squared loads."""
+    """Return the sum of the squared loads, which is least if the pieces are spread evenly."""
     return sum(first_asked.count(server) for server in first_asked)

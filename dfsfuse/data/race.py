@@ -1,16 +1,16 @@
-"""Which server is tried for which piece next. Pure: the clock is handed in, and nothing is sent from here.
+"""Which server is tried for which piece next. Pure: the time is passed in, and nothing is sent from here.
 
 A race has pieces, each with the servers that may be tried for it in order of preference, and how many of them have to
 succeed: two for an upload, one for a download. `take` names the next attempt to start; the caller reports how it ended.
 
 - As long as successes and hopeful attempts are too few, the next server in line is tried. An attempt stops being
   hopeful when it lags; it is not cancelled, and may still win.
-- An attempt lags after `patience_s`, or three times what is usual in this race if that is longer, and not before
-  `others_first` attempts have succeeded at other servers: if everybody is slow, nobody is at fault.
+- An attempt lags after `patience_s`, or three times what is usual in this race if that is longer, but not before
+  `others_first` attempts have succeeded at other servers: if all are slow, none is at fault.
 - A server that is out (down, full) is not tried again.
 
-It ends: each server is tried once at most for a piece, so after at most pieces x servers attempts, all of which the
-caller finishes by a deadline, every piece has enough successes or is `hopeless`.
+It terminates: each server is tried at most once for a piece, so after at most pieces x servers attempts, all of which
+the caller finishes by a deadline, every piece has enough successes or is `hopeless`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Attempt(NamedTuple):
 
 
 class Race:
-    """See the module. One thread only."""
+    """See the module. For one thread only."""
 
     def __init__(
         self, order: Mapping[int, Sequence[int]], *, need: int, patience_s: float, others_first: int = 0
@@ -46,7 +46,7 @@ class Race:
         self._in_doubt = any(len(servers) < need for servers in order.values())
 
     def take(self, now: float) -> Attempt | None:
-        """The next attempt to start, which counts as started now; None if there is nothing to start yet."""
+        """Return the next attempt to start, which counts as started now; None if there is nothing to start yet."""
         for number in self._order:
             server = self._next_server(number, now)
             if server is not None:
@@ -57,25 +57,26 @@ class Race:
         return None
 
     def won(self, attempt: Attempt, now: float) -> float:
-        """The attempt succeeded. Returns how long it took, in seconds."""
+        """Record that the attempt succeeded. Returns how long it took, in seconds."""
         took_s = now - self._pending.pop(attempt)
         self._won[attempt] = took_s
         return took_s
 
     def lost(self, attempt: Attempt, *, out: bool) -> None:
-        """The attempt failed. `out`: so will others at the same server."""
+        """Record that the attempt failed. `out`: so will others at the same server."""
         del self._pending[attempt]
         self._in_doubt = True
         if out:
             self._out.add(attempt.server)
 
     def done(self) -> bool:
-        """Whether every piece has enough successes."""
+        """Return whether every piece has enough successes."""
         return all(self._wins(number) >= self._need for number in self._order)
 
     def hopeless(self) -> int | None:
-        """A piece that cannot get enough successes any more, whatever the pending attempts and servers left do."""
-        if not self._in_doubt:  # asked for after every step, and nothing has failed in almost all races
+        """Return a piece that cannot get enough successes any more, whatever pending attempts and remaining servers
+        do."""
+        if not self._in_doubt:  # called after every step, and nothing has failed in almost all races
             return None
         for number in self._order:
             hopes = self._wins(number) + len(self._pending_of(number)) + len(self._left(number))
@@ -84,20 +85,20 @@ class Race:
         return None
 
     def winners(self, number: int) -> tuple[int, ...]:
-        """Where the piece succeeded, as many servers as needed, the most preferred first."""
+        """Return where the piece succeeded, as many servers as needed, the most preferred first."""
         found = [server for server in self._order[number] if Attempt(number, server) in self._won]
         return tuple(found[: self._need])
 
     def pending(self) -> list[Attempt]:
-        """What was started and has not ended."""
+        """Return the attempts that were started and have not ended."""
         return list(self._pending)
 
     def laggards(self, now: float) -> frozenset[int]:
-        """Servers with an attempt that lags."""
+        """Return the servers with an attempt that lags."""
         return frozenset(attempt.server for attempt in self._pending if self._lags(attempt, now))
 
     def wake_in_s(self, now: float) -> float | None:
-        """In how many seconds the next attempt begins to lag, if nothing else happens; None if none will."""
+        """Return in how many seconds the next attempt begins to lag if nothing else happens; None if none will."""
         patience_s = self._patience()
         waits = (started + patience_s - now for started in self._pending.values())
         return min((wait for wait in waits if wait > 0), default=None)

@@ -1,10 +1,10 @@
-"""What a crowded region becomes: one segment of its stretches of data, with the holes between them kept. Pure.
+"""What a crowded region becomes: one segment of its stretches of data, with the holes between them preserved. Pure.
 
-A region is crowded if one new segment would make its record, or what lies on the servers, much smaller. What cannot
-get smaller is left alone: a region of many stretches with holes between them has as many extents afterwards.
+A region is crowded if one new segment would make its record, or what is stored on the servers, much smaller. What
+cannot get smaller is left alone: a region of many stretches with holes between them has as many extents afterwards.
 
-A hole counts from one whole block of the file on, as on a local disk; what lies between two writes to one block, or
-to neighbours, is filled with zeros. So a region has `RUNS_MAX` stretches at most, however it was written, and its
+A hole counts from one whole block of the file on, as on a local disk; gaps between two writes to one block, or to
+adjacent ones, are filled with zeros. So a region has at most `RUNS_MAX` stretches, however it was written, and its
 record stays small.
 """
 
@@ -16,17 +16,17 @@ from typing import Final
 from dfsfuse.data.extents import EMPTY, REGION_BYTES, Region, Segment, Write, overlay, spans
 
 HOLE_BYTES: Final = 4096
-"""A block: the smallest hole, which lies at a multiple of this."""
+"""A block: the smallest hole, aligned to a multiple of this size."""
 RUNS_MAX: Final = REGION_BYTES // HOLE_BYTES // 2
-"""Each stretch but the last has a block that is a hole behind it, and lies in another one."""
+"""Each stretch but the last is followed by a block that is a hole, and lies in another block itself."""
 SURPLUS_MAX: Final = 64
-"""A region may have so many segments, and so many extents more than stretches."""
+"""A region may have this many segments, and this many more extents than stretches."""
 WASTE_MAX_BYTES: Final = 1024 * 1024
-"""So many bytes of a region's segments need not show anywhere; nor need as many as do show."""
+"""This many bytes of a region's segments need not be visible; nor need as many as are visible."""
 
 
 def runs(region: Region) -> list[tuple[int, int]]:
-    """The stretches of data (start, end) of a region, in order; two that no hole lies between are one."""
+    """Return the stretches of data (start, end) of a region, in order; two without a hole between them count as one."""
     found: list[tuple[int, int]] = []
     for extent in region.extents:
         if found and not is_hole(found[-1][1], extent.offset):
@@ -37,13 +37,13 @@ def runs(region: Region) -> list[tuple[int, int]]:
 
 
 def is_hole(start: int, end: int) -> bool:
-    """Whether a whole block lies between these."""
+    """Return whether there is a whole block between these."""
     first = -(-start // HOLE_BYTES) * HOLE_BYTES
     return first + HOLE_BYTES <= end
 
 
 def writes_of(region: Region) -> list[Write]:
-    """Where the stretches show, if one segment holds them one after the other."""
+    """Return where the stretches appear if one segment holds them one after the other."""
     writes: list[Write] = []
     length = 0
     for start, end in runs(region):
@@ -53,7 +53,7 @@ def writes_of(region: Region) -> list[Write]:
 
 
 def is_crowded(region: Region) -> bool:
-    """Is it worth the while to make one segment of it?"""
+    """Return whether it is worthwhile to make one segment of it."""
     shown = sum([extent.length for extent in region.extents])
     if sum([segment.length for segment in region.segments]) - shown > max(shown, WASTE_MAX_BYTES):
         return True
@@ -65,9 +65,9 @@ def is_crowded(region: Region) -> bool:
 def compacted(
     region: Region, old: Region, segment: Segment, writes: Sequence[Write]
 ) -> tuple[Region, tuple[bytes, ...]] | None:
-    """`region` with `segment`, which holds what `old` showed, in the place of all segments of `old`; and their ids, to
-    drop. What was written since lies over it, as it does now. None if some of the old bytes do not show any more and
-    nothing was written over them (the region was cut), or if nothing of `old` is left.
+    """Return `region` with `segment`, which holds what `old` showed, in place of all segments of `old`; and their ids,
+    to drop. What was written since overlays it, as it does now. None if some of the old bytes are no longer visible
+    although nothing was written over them (the region was cut), or if nothing of `old` is left.
     """
     known = {made.id for made in old.segments}
     newer = [extent for extent in region.extents if region.segments[extent.segment].id not in known]

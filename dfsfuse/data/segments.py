@@ -1,10 +1,10 @@
-"""Segments up and down: what the layers above know of file data.
+"""Upload and download of segments: all that the layers above know about file data.
 
-`write` makes a segment of some bytes, `read` gives bytes of one. Small segments are not sent from here: their pieces
-are handed to the caller, who carries them in the batch that refers to them, so that they are durable with it. The
+`write` makes a segment of some bytes, `read` returns bytes of one. Small segments are not sent from here: their pieces
+are handed to the caller, who carries them in the batch that refers to them, so that they become durable with it. The
 pieces of larger ones are durable on two servers each when `write` returns.
 
-Knows nothing of files and regions: who refers to a segment, and when it is dropped, is the metadata's business.
+Knows nothing of files and regions: what refers to a segment, and when it is dropped, is decided by the metadata.
 
 Threads: any number of callers. Prefetches run on two threads of its own, which start with the first prefetch and
 end with `close`. Memory: the cache's bytes, plus what is being read and written at the moment.
@@ -51,11 +51,11 @@ from dfsfuse.errors import DfsError
 INLINE_SEGMENT_MAX_BYTES: Final = 128 * 1024
 PREFETCH_THREADS: Final = 2
 PREFETCHES_AT_ONCE: Final = 8
-"""Under way or waiting for a thread; further ones are not worth it and are forgotten."""
+"""In progress or waiting for a thread; further ones are not worthwhile and are dropped."""
 
 
 class Written(NamedTuple):
-    """A new segment, and the pieces to carry in the batch that refers to it (none if they are on servers already)."""
+    """A new segment, and the pieces to carry in the batch that refers to it (none if they are already on servers)."""
 
     segment: Segment
     inline: tuple[InlinePiece, ...]
@@ -82,17 +82,17 @@ class SegmentStore:
         self._clock = clock
         self._pace = cluster.health.pace("pieces", HEDGE_S)
         self._small_pace = cluster.health.pace("small pieces", HEDGE_S)
-        self._small_bytes = FIRST_BYTES  # a hint: of two threads the later one has the last word
+        self._small_bytes = FIRST_BYTES  # a hint: if two threads set it, the later one wins
         self._upload_pace = cluster.health.pace("uploads", UPLOAD_HEDGE_S)
         self._asking = cluster.health.pace("holders", LAST_ONE_S)
         self.on_bad_piece: OnBadPiece = lambda *_: None
-        """Told of each copy that a reader found bad or missing (`dfsfuse.data.download`)."""
+        """Called for each copy that a reader found bad or missing (`dfsfuse.data.download`)."""
         self._lock = Lock()
         self._threads: ThreadPoolExecutor | None = None  # guarded by _lock
         self._prefetches: dict[bytes, Future[None]] = {}  # by segment id; guarded by _lock
         self._closed = False  # guarded by _lock
 
-    # -------------------------------------------------------------- up
+    # -------------------------------------------------------------- upload
 
     def write(self, data: Buffer, rotation: int) -> Written:
         """Make a segment of 1 byte to 4 MiB. `data` must not change until this returns, and is not used afterwards.
@@ -117,16 +117,16 @@ class SegmentStore:
         inline = []
         for number, home, piece in zip(PIECE_NUMBERS, homes, pieces, strict=True):
             inline.append(InlinePiece(segment, number, tuple([names[server] for server in home]), bytes(piece)))
-            # What was just written is often read next, and costs no memory of its own here.
+            # What was just written is often read next, and caching it takes no extra memory here.
             self._cache.put(Run(segment, number, 0, memoryview(inline[-1].data)))
         return Written(Segment(segment, memoryview(data).nbytes, homes, (one, two, three, four)), tuple(inline))
 
-    # -------------------------------------------------------------- down
+    # -------------------------------------------------------------- download
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes:
-        """The bytes of a segment from `offset` on: `length`, or fewer where the segment ends. Verified.
+        """Return the bytes of a segment from `offset` on: `length`, or fewer where the segment ends. Verified.
 
-        Raises `IncompleteError` if no good copy of some of them can be had.
+        Raises `IncompleteError` if there is no reachable good copy of some of them.
         """
         parts = locate(segment.length, offset, length)
         if self._prefetches:
@@ -140,7 +140,7 @@ class SegmentStore:
         return b"".join(view for part in parts for view in _cut(part, blocks))
 
     def _block(self, segment: Segment, number: int, block: int) -> memoryview:
-        """One block of one of the segment's pieces: from the cache, else fetched and cached."""
+        """Return one block of one of the segment's pieces: from the cache, else fetched and cached."""
         found = self._cache.get(segment.id, number, block)
         if found is None:
             (run,) = self._download(segment, {number: range(block, block + 1)})
@@ -148,7 +148,7 @@ class SegmentStore:
         return found
 
     def _blocks(self, segment: Segment, touched: Mapping[int, range]) -> dict[tuple[int, int], memoryview]:
-        """Blocks of the segment's pieces, by (piece number, block): from the cache, else fetched and cached."""
+        """Return blocks of the segment's pieces, by (piece number, block): from the cache, else fetched and cached."""
         found = {}
         wanted = {}
         for number, blocks in touched.items():
@@ -172,10 +172,10 @@ class SegmentStore:
             self._cache.put(run)
         return runs
 
-    # -------------------------------------------------------------- ahead
+    # -------------------------------------------------------------- prefetching
 
     def prefetch(self, segment: Segment) -> None:
-        """Fetch all of a segment into the cache, in the background. Never fails: `read` will say what is wrong."""
+        """Fetch all of a segment into the cache, in the background. Never fails: `read` will report what is wrong."""
         with self._lock:
             if self._closed or segment.id in self._prefetches or len(self._prefetches) >= PREFETCHES_AT_ONCE:
                 return
@@ -185,7 +185,7 @@ class SegmentStore:
 
     def fetch_small(self, segments: Sequence[Segment]) -> None:
         """Fetch small segments of several files into the cache, as many as are worth one go, with one request to each
-        server. Never fails, and takes no longer than a read: `read` will say what is wrong."""
+        server. Never fails, and takes no longer than a read: `read` will report what is wrong."""
         lacking = [one for one in segments if one.length <= INLINE_SEGMENT_MAX_BYTES and not self._has(one)]
         size, begun = self._small_bytes, self._clock()
         chosen = together(lacking, size)
@@ -195,7 +195,7 @@ class SegmentStore:
             self._small_bytes = next_size(size, self._clock() - begun)
 
     def _has(self, segment: Segment) -> bool:
-        """Is all of a small segment in the cache?"""
+        """Return whether all of a small segment is in the cache."""
         lengths = piece_lengths(segment.length)
         return all(
             self._cache.get(segment.id, number, 0) is not None
@@ -217,7 +217,7 @@ class SegmentStore:
                 self._prefetches.pop(segment.id, None)
 
     def _wait_for_prefetch(self, segment: bytes) -> None:
-        """If the segment is being fetched, wait for it, rather than fetch it twice."""
+        """If the segment is being fetched, wait for that rather than fetch it twice."""
         with self._lock:
             under_way = self._prefetches.get(segment)
         if under_way is None:
@@ -228,18 +228,18 @@ class SegmentStore:
             return
         wait([under_way], timeout=2 * DEADLINE_S)
 
-    # -------------------------------------------------------------- who has what
+    # -------------------------------------------------------------- which server has what
 
     def copies(self, segments: Sequence[Segment]) -> list[dict[int, frozenset[int]]]:
-        """For each segment: piece number -> ids of the servers that answer and have it now. Nothing is read to tell."""
+        """Return for each segment: piece number -> ids of the servers that answer and have it now. No data is read."""
         pieces = [(segment.id, number) for segment in segments for number in PIECE_NUMBERS]
         found = iter(self._holders(pieces, one_is_enough=False))
         return [{number: frozenset(next(found)) for number in PIECE_NUMBERS} for _ in segments]
 
     def missing(self, segments: Sequence[Segment]) -> list[frozenset[int]]:
-        """For each segment: the numbers of the pieces that no server that answers has. Empty pieces need no server.
+        """Return for each segment the numbers of the pieces that no answering server has. Empty pieces need no server.
 
-        Does not wait for a server whose answer makes no difference, since the others have a copy of everything.
+        Does not wait for a server whose answer makes no difference, because the others have a copy of everything.
         """
         pieces = [(segment.id, number) for segment in segments for number in PIECE_NUMBERS if number <= segment.length]
         found = self._holders(pieces, one_is_enough=True)
@@ -252,7 +252,7 @@ class SegmentStore:
         return holders(pieces, self._cluster, self._asking, one_is_enough=one_is_enough, clock=self._clock)
 
     def close(self) -> None:
-        """End the prefetches. Waits for those under way."""
+        """End the prefetches. Waits for those in progress."""
         with self._lock:
             self._closed = True
             threads, self._threads = self._threads, None
@@ -262,7 +262,7 @@ class SegmentStore:
 
 
 def _cut(part: Part, blocks: Mapping[tuple[int, int], memoryview]) -> list[memoryview]:
-    """The part's bytes, as views of the blocks that it touches."""
+    """Return the part's bytes, as views of the blocks that it touches."""
     touched = blocks_touched(part)
     views = [blocks[part.number, block] for block in touched]
     start = part.offset - touched.start * BLOCK_BYTES

@@ -1,9 +1,9 @@
 """The pieces of many small segments at once: one request to each server, for files that are likely to be read next.
 
-Whoever reads a folder of small files pays for requests, not for bytes. Each piece is asked for once, at the home that
-`download` would ask first, and verified as there. What does not come in time, or is not what the metadata promises,
-is left out: whoever reads it asks for it again, and for the other copy, and reports what is bad. So nothing
-here fails, and nothing has to be tried twice.
+For someone who reads a folder of small files, requests are the cost, not bytes. Each piece is requested once, from the
+home that `download` would ask first, and verified as there. What does not come in time, or is not what the metadata
+promises, is left out: whoever reads it asks for it again, and for the other copy, and reports what is bad. So nothing
+here fails, and nothing has to be retried.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dfsfuse.net.stalls import SMALL_PIECES_S
 FEWEST_BYTES: Final = 64 * 1024
 FIRST_BYTES: Final = 256 * 1024
 MOST_BYTES: Final = 1024 * 1024
-"""Segments are asked for together that have no more than so much: at least, at first, at most."""
+"""Segments of at most this total size are requested together: at first, at least and at most."""
 SEGMENTS_MAX: Final = MAX_GET_PIECES // len(PIECE_NUMBERS)
 QUICK_S: Final = 0.05
 SLOW_S: Final = 0.2
@@ -36,15 +36,15 @@ Wanted = tuple[Segment, int]
 
 
 def next_size(size: int, took_s: float) -> int:
-    """How many bytes are worth one go, when the last one of `size` took so long: on a slow link a reader who wants one
-    small file must not wait for many."""
+    """Return how many bytes are worth one go, if the last one of `size` took so long: on a slow link a reader who wants
+    one small file must not wait for many."""
     if took_s > SLOW_S:
         return max(size // 2, FEWEST_BYTES)
     return min(size * 2, MOST_BYTES) if took_s < QUICK_S else size
 
 
 def together(segments: Iterable[Segment], total_bytes: int) -> list[Segment]:
-    """Those of these, from the first on, that are worth one go."""
+    """Return those of these, from the first on, that are worth one go."""
     chosen: list[Segment] = []
     size = 0
     for segment in segments:
@@ -55,7 +55,7 @@ def together(segments: Iterable[Segment], total_bytes: int) -> list[Segment]:
 
 
 def by_server(segments: Sequence[Segment], usable: frozenset[int]) -> dict[int, list[Wanted]]:
-    """Whom to ask for which pieces."""
+    """Return which server to ask for which pieces."""
     plan: dict[int, list[Wanted]] = {}
     for segment in segments:
         sources = choose_sources(segment.homes, usable)
@@ -66,7 +66,7 @@ def by_server(segments: Sequence[Segment], usable: frozenset[int]) -> dict[int, 
 
 
 def verified(wanted: Sequence[Wanted], data: Sequence[bytes | None]) -> list[Run]:
-    """Those of a server's pieces that are what the metadata promises."""
+    """Return those of a server's pieces that are what the metadata promises."""
     runs = []
     for (segment, number), piece in zip(wanted, data, strict=False):
         if piece is not None and is_piece(segment, number, piece):
@@ -81,14 +81,14 @@ def fetch_small(
     *,
     clock: Callable[[], float],
 ) -> list[Run]:
-    """What can be had of these segments' pieces, in one round. A server that lags behind the first is not waited for;
-    if all are slow, nobody is at fault."""
+    """Fetch what is reachable of these segments' pieces in one round. A server that lags behind the first is not waited
+    for; if all are slow, none is at fault."""
     spared = cluster.health.data
     plan = by_server(segments, cluster.usable() - spared.now())
     size = max((sum(segment.length for segment, _ in wanted) for wanted in plan.values()), default=0)
     begun = clock()
     patience_s = pace.patience_s(size)
-    until = begun + SMALL_PIECES_S  # the first answer says what is usual now
+    until = begun + SMALL_PIECES_S  # the first answer shows what is usual now
     runs: list[Run] = []
     with cluster.exchange() as exchange:
         for server, wanted in plan.items():

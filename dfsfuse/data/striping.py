@@ -1,7 +1,7 @@
 """How a segment is cut into its four pieces, and where a byte of it lies. Pure.
 
-The pieces are contiguous quarters of the segment: P1 is its beginning, P4 its end. Their lengths differ by one
-byte at most; where the length is no multiple of four, the first pieces are the longer ones. A piece may be empty.
+The pieces are contiguous quarters of the segment: P1 is its beginning, P4 its end. Their lengths differ by at most one
+byte; if the length is not a multiple of four, the first pieces are the longer ones. A piece may be empty.
 
 Knows nothing of servers (that is `placement`), digests or the network. Nothing here copies data.
 """
@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
 @lru_cache(maxsize=256)
 def piece_lengths(length: int) -> Lengths:
-    """The lengths of P1..P4 of a segment of `length` bytes."""
+    """Return the lengths of P1..P4 of a segment of `length` bytes."""
     quarter, longer = divmod(length, PIECES)
     first, second, third, fourth = (quarter + (index < longer) for index in range(PIECES))
     return first, second, third, fourth
@@ -40,20 +40,20 @@ def piece_lengths(length: int) -> Lengths:
 
 @lru_cache(maxsize=256)
 def piece_bounds(length: int) -> tuple[int, int, int, int, int]:
-    """Where P1..P4 begin in a segment of `length` bytes, and where P4 ends."""
+    """Return where P1..P4 begin in a segment of `length` bytes, and where P4 ends."""
     one, two, three, four, end = accumulate(piece_lengths(length), initial=0)
     return one, two, three, four, end
 
 
 def split(data: Buffer) -> tuple[memoryview, memoryview, memoryview, memoryview]:
-    """P1..P4 of a segment, as views of it."""
+    """Return P1..P4 of a segment, as views of it."""
     view = memoryview(data)
     one, two, three, four, end = piece_bounds(len(view))
     return view[one:two], view[two:three], view[three:four], view[four:end]
 
 
 def locate(length: int, offset: int, size: int) -> list[Part]:
-    """Where `size` bytes from `offset` on lie in the pieces of a segment of `length` bytes, in order.
+    """Return where `size` bytes from `offset` on are in the pieces of a segment of `length` bytes, in order.
 
     The range is cut at the segment's end; empty parts are left out.
     """
@@ -72,16 +72,16 @@ def locate(length: int, offset: int, size: int) -> list[Part]:
 
 
 def blocks_touched(part: Part) -> range:
-    """The numbers of the 64 KiB blocks of the piece that hold these bytes."""
+    """Return the numbers of the 64 KiB blocks of the piece that hold these bytes."""
     return range(part.offset // BLOCK_BYTES, -(-(part.offset + part.size) // BLOCK_BYTES))
 
 
 def run_bytes(piece_length: int, blocks: range) -> int:
-    """How many bytes these consecutive blocks of a piece have (the piece's last block may be short)."""
+    """Return how many bytes these consecutive blocks of a piece have (the piece's last block may be short)."""
     return min(blocks.stop * BLOCK_BYTES, piece_length) - blocks.start * BLOCK_BYTES
 
 
 def hull(numbers: Iterable[int]) -> range:
-    """The shortest run of blocks that holds all these, of which there is at least one."""
+    """Return the shortest run of blocks that contains all these, of which there is at least one."""
     ordered = sorted(numbers)
     return range(ordered[0], ordered[-1] + 1)

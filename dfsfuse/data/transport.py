@@ -1,8 +1,8 @@
-"""What the data layer needs of the cluster, and the one loop that carries out a race with it.
+"""What the data layer needs of the cluster, and the one loop that runs a race with it.
 
-The loop does what the race says and reports what came of it. It waits on the exchange only, never for longer
-than until the race wants to be asked again or the deadline has come, and leaves nothing under way: a call that is still
-unfinished when it ends is abandoned with the exchange, so no buffer is written to or read from afterwards.
+The loop does what the race says and reports the outcomes. It waits on the exchange only, never longer than until the
+race wants to be asked again or the deadline has come, and leaves nothing in flight: a call that is still unfinished
+when it ends is abandoned with the exchange, so no buffer is written to or read from afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHORTEST_WAIT_S: Final = 0.001
 
 
 class ExchangeLike(Protocol):
-    """Requests side by side: see `dfsfuse.net.exchange.Exchange`."""
+    """Requests in parallel: see `dfsfuse.net.exchange.Exchange`."""
 
     def start(self, call: Call) -> None: ...
     def next(self, timeout_s: float | None) -> Answer | Failure | None: ...
@@ -48,27 +48,27 @@ class ClusterLike(Protocol):
     def note_fault(self, server: int, what: str) -> None: ...
     def exchange(self) -> ExchangeLike: ...
     def ask_one(self, call: Call, patience_s: float) -> Answer | ExchangeLike:
-        """The answer, if it comes within `patience_s`; else an exchange, not yet entered, that has the call."""
+        """Return the answer, if it comes within `patience_s`; else an exchange, not yet entered, that has the call."""
         ...
 
 
 class Job(Protocol):
-    """What is raced for: makes the calls and judges the replies."""
+    """The subject of a race: makes the calls and judges the replies."""
 
     @property
     def race(self) -> Race: ...
 
     def call(self, attempt: Attempt) -> Call:
-        """The request for this attempt."""
+        """Return the request for this attempt."""
 
     def finished(self, attempt: Attempt, result: Answer | Failure, now: float) -> None:
-        """Judge the result and tell the race."""
+        """Judge the result and report it to the race."""
 
     def expired(self) -> None:
-        """Time is up: take what is pending for lost."""
+        """Time is up: consider everything pending lost."""
 
     def check(self) -> None:
-        """Raise the error for the user if there is no hope left."""
+        """Raise the user's error if there is no hope left."""
 
 
 class Begun(NamedTuple):

@@ -1,14 +1,14 @@
-"""Bringing the pieces of one segment to two servers each. `UploadPlan` decides, purely; `upload` does it.
+"""Uploads the pieces of one segment to two servers each. `UploadPlan` decides, purely; `upload` does it.
 
 Done when every piece has two acknowledgements, each of which means that the server has the piece durably. The homes
 recorded are servers that acknowledged, never servers that were merely meant to.
 
 The ring's servers are tried first. A server that fails is out for this segment, and its pieces go to usable ones that
 do not have them yet; one that lags is not waited for while others are prompt (two successes elsewhere come first, so
-that four slow disks do not chase each other). Fewer than three servers that answer: refused, since the batch that would
-refer to the pieces needs three anyway. Pieces of a segment that is then not referred to are orphans.
+that four slow disks do not chase each other). With fewer than three answering servers the upload is refused, since the
+batch that would refer to the pieces needs three anyway. Pieces of a segment that ends up unreferenced are orphans.
 
-The data is not copied: calls refer to views of the caller's buffer, all of which are given up when `upload` ends.
+The data is not copied: calls refer to views of the caller's buffer, all of which are released when `upload` ends.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ SERVERS_TO_WRITE: Final = 3
 """A batch needs three servers, so data for fewer is not worth sending."""
 
 HEDGE_S: Final = 0.4
-"""How long a server may take for a piece before another one gets it too, unless that usually takes long."""
+"""How long a server may take for a piece before another one is sent it too, unless that usually takes longer."""
 DEADLINE_S: Final = 60.0
-"""However slowly bytes trickle, an upload of at most 4 MiB ends by then."""
+"""However slowly bytes trickle, an upload of at most 4 MiB ends within this time."""
 
 
 class Uploaded(NamedTuple):
@@ -48,14 +48,14 @@ class Uploaded(NamedTuple):
 
 
 def require_writable(usable: Collection[int]) -> None:
-    """Raises `ReadOnlyError` if these are too few servers to write."""
+    """Raise `ReadOnlyError` if these are too few servers to write."""
     if len(usable) < SERVERS_TO_WRITE:
         raise ReadOnlyError(too_few_to_write(len(usable)))
 
 
 def servers_to_write_to(cluster: ClusterLike) -> frozenset[int]:
-    """The usable servers that have room. If too few are usable, those that are thought down are looked at once more,
-    since one may have come back a moment ago.
+    """Return the usable servers that have room. If too few are usable, those believed down are checked once more, since
+    one may have come back a moment ago.
 
     Raises `ReadOnlyError` if they still are, `NoSpaceError` if too few have room.
     """
@@ -78,7 +78,7 @@ def _names(cluster: ClusterLike, servers: frozenset[int]) -> str:
 
 
 class UploadPlan:
-    """Which piece goes where next, and when to give up. Pure."""
+    """Decides which piece goes where next, and when to give up. Pure."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class UploadPlan:
         spared: frozenset[int] = frozenset(),
         patience_s: float = HEDGE_S,
     ) -> None:
-        """`spared` are usable servers that it is better not to burden. Raises `ReadOnlyError`."""
+        """`spared` are usable servers that should preferably not be burdened. Raises `ReadOnlyError`."""
         require_writable(usable)
         self._usable = usable
         self._silent: set[int] = set()
@@ -102,11 +102,11 @@ class UploadPlan:
         self.race = Race(order, need=COPIES, patience_s=patience_s, others_first=COPIES)
 
     def acknowledged(self, attempt: Attempt, now: float) -> float:
-        """The server has the piece, durably. Returns how long that took, in seconds."""
+        """Record that the server has the piece, durably. Returns how long that took, in seconds."""
         return self.race.won(attempt, now)
 
     def failed(self, attempt: Attempt, status: Status | None, text: str) -> None:
-        """The server does not have the piece. `status` None: it did not answer."""
+        """Record that the server does not have the piece. `status` None: it did not answer."""
         self.race.lost(attempt, out=True)
         self._said.append(text)
         self._full = self._full or status == Status.NO_SPACE
@@ -114,7 +114,7 @@ class UploadPlan:
             self._silent.add(attempt.server)
 
     def error(self) -> DfsError | None:
-        """Why there is no hope left; None while there is."""
+        """Return why there is no hope left; None while there is."""
         if not self._said:
             return None
         said = "; ".join(dict.fromkeys(self._said))
@@ -129,14 +129,14 @@ class UploadPlan:
         return ReadOnlyError(f"no two servers can store P{number}: {said}")
 
     def homes(self) -> Homes:
-        """For each piece the two servers that have it. Only when the race is done."""
+        """Return the two servers that have each piece. Only when the race is done."""
         one, two, three, four = (self.race.winners(number) for number in PIECE_NUMBERS)
         return one, two, three, four
 
 
 def _with_replacements(homes: tuple[int, ...], usable: frozenset[int], spared: frozenset[int]) -> tuple[int, ...]:
-    """The homes, then all others in ring order from the first home on (so that the two pieces of a server that fails
-    go to different ones), with the spared at the end."""
+    """Return the homes, then all others in ring order from the first home on (so that the two pieces of a failing
+    server go to different ones), with the spared ones at the end."""
     others = sorted(usable - set(homes), key=lambda server: (server in spared, (server - homes[0]) % 4))
     return (*homes, *others)
 
@@ -151,7 +151,7 @@ class _Upload:
         self._pieces = split(data)
         self._plan = plan
         self._names = names
-        self._digests: dict[int, bytes] = {}  # level one, made when the piece is first sent
+        self._digests: dict[int, bytes] = {}  # level one, computed when the piece is first sent
 
     def call(self, attempt: Attempt) -> Call:
         piece = self._pieces[attempt.number - 1]
@@ -211,7 +211,7 @@ def upload(
 
 
 def _servers_now(cluster: ClusterLike, refused: ReadOnlyError) -> frozenset[int]:
-    """The servers to write to after an upload was refused. Raises `NoSpaceError` if it is room that is lacking now, and
+    """Return the servers to write to after an upload was refused. Raises `NoSpaceError` if the problem is now room, and
     the refusal, which says what each server said, if they are too few."""
     cluster.recheck()
     try:

@@ -1,6 +1,6 @@
-"""What the Vfs gives and takes: attributes, changes to them, room. Values only.
+"""The values that go into and out of the Vfs: attributes, changes to them, room. Values only.
 
-Times are nanoseconds since 1970, sizes bytes, `blocks` units of 512 bytes.
+Times are nanoseconds since 1970, sizes are bytes, `blocks` are units of 512 bytes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ BLOCK_BYTES: Final = 512
 SPACE_BLOCK_BYTES: Final = 4096
 """The unit in which statvfs(3) counts, unless there are too many of them."""
 SPACE_BLOCKS_MAX: Final = 2**32 - 1
-"""At most so many blocks: a 32-bit program's statfs(2) fails with EOVERFLOW if there are more."""
+"""The largest number of blocks: a 32-bit program's statfs(2) fails with EOVERFLOW if there are more."""
 _DIRECTORY_SIZE_BYTES: Final = 4096
-"""What a folder shows as its size and takes of the disk: as ext4 does for a small one."""
+"""The size and disk usage shown for a folder: the same as for a small one on ext4."""
 
 
 class Attributes(msgspec.Struct, frozen=True):
-    """What stat(2) says."""
+    """The answer to stat(2)."""
 
     ino: int
     mode: int
@@ -40,7 +40,7 @@ class Attributes(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class AttributeChanges:
-    """What setattr is to change; None leaves it as it is."""
+    """What setattr should change; None leaves a field as it is."""
 
     mode: int | None = None
     uid: int | None = None
@@ -51,7 +51,7 @@ class AttributeChanges:
 
 
 class DirectoryEntry(msgspec.Struct, frozen=True):
-    """One name of a listing. `offset` is where the listing goes on after it; `type` the type bits of a mode."""
+    """One name of a listing. `offset` is where the listing continues after it; `type` has the type bits of a mode."""
 
     name: bytes
     ino: int
@@ -61,7 +61,7 @@ class DirectoryEntry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Room:
-    """How many bytes of files there is room for: each is counted once, though it is stored twice."""
+    """How many bytes of files there is room for: each byte is counted once, though it is stored twice."""
 
     total_bytes: int
     free_bytes: int
@@ -69,8 +69,8 @@ class Room:
 
 @dataclass(frozen=True)
 class Space:
-    """What statvfs(3) says. Blocks have `block_bytes`. `files` and `files_free` are 0 where there is no limit, as on
-    btrfs; `df -i` then shows no use in per cent."""
+    """The answer to statvfs(3). Blocks have `block_bytes`. `files` and `files_free` are 0 where there is no limit, as
+    on btrfs; `df -i` then shows no percentage."""
 
     block_bytes: int
     blocks: int
@@ -82,7 +82,7 @@ class Space:
 
 
 def attributes_of(ino: int, inode: Inode) -> Attributes:
-    """What the record says."""
+    """Return the attributes that the record holds."""
     if inode.is_directory:
         size, stored = _DIRECTORY_SIZE_BYTES, _DIRECTORY_SIZE_BYTES
     else:
@@ -103,7 +103,8 @@ def attributes_of(ino: int, inode: Inode) -> Attributes:
 
 
 def space_of(room: Room, name_max: int) -> Space:
-    """What statvfs(3) says of so much room. Blocks are as large as it takes for their number to fit into 32 bits.
+    """Return the answer to statvfs(3) for this much room. Blocks are as large as needed for their number to fit into 32
+    bits.
 
     Inodes are not counted: nothing limits them, and a count would be one key that every create and unlink changes.
     """
@@ -115,5 +116,5 @@ def space_of(room: Room, name_max: int) -> Space:
 
 
 def blocks(stored_bytes: int) -> int:
-    """`st_blocks` for so many bytes."""
+    """Return `st_blocks` for this many bytes."""
     return -(-stored_bytes // BLOCK_BYTES)

@@ -1,9 +1,9 @@
-"""What the parts of the Vfs share: the map, the segments, the clock, the options. And what they need of the data layer.
+"""What the parts of the Vfs share: the map, the segments, the clock, the options; and what they need of the data layer.
 
-Locks of the whole package, in the order in which they are taken (never the other way round):
+Locks of the whole package, in the order in which they are taken (never in reverse):
 
     OpenFile.commit_lock    one flush or truncate of a file at a time; the only lock held while waiting for servers
-    (the store's own)       while `work` runs; `work` may take those below
+    (the store's own)       while `work` runs; `work` may take the locks below
     OpenFiles lock          the table of open files
     OpenFile.lock           a file's unsaved data
     Budget's condition      counts of bytes
@@ -26,16 +26,16 @@ from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.ops.inode_numbers import InodeNumbers
 
 FILE_MAX_BYTES: Final = 2**63 - 1
-"""The largest offset that Linux knows."""
+"""The largest offset that Linux supports."""
 
 PATIENCE_S: Final = 120.0
-"""No upload takes longer: the data layer's own deadlines are seconds. A guard against our own mistakes."""
+"""No upload takes longer: the data layer's own deadlines are seconds. A guard against our own bugs."""
 
 log = logging.getLogger("dfsfuse.vfs")
 
 
 class Written(Protocol):
-    """A segment that was made: durable on its homes, or (if small) as soon as a batch carries `inline`."""
+    """A new segment: durable on its homes, or (if small) as soon as a batch carries `inline`."""
 
     @property
     def segment(self) -> Segment: ...
@@ -44,7 +44,7 @@ class Written(Protocol):
 
 
 class Segments(Protocol):
-    """The data layer, as the Vfs uses it: see `dfsfuse.data.segments.SegmentStore`."""
+    """The data layer as the Vfs uses it: see `dfsfuse.data.segments.SegmentStore`."""
 
     def write(self, data: Buffer, rotation: int) -> Written: ...
     def read(self, segment: Segment, offset: int, length: int) -> bytes: ...
@@ -57,7 +57,7 @@ class Segments(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """Made once by the Vfs and never changed."""
+    """Created once by the Vfs and never changed."""
 
     store: MapStore
     segments: Segments
@@ -65,27 +65,27 @@ class Context:
     servers: Mapping[int, str]
     usable: Callable[[], frozenset[int]]
     clock: Callable[[], int]
-    """Nanoseconds since 1970: the times of files."""
+    """Returns nanoseconds since 1970, for the times of files."""
     monotonic: Callable[[], float]
     max_age_s: float
-    """How old attributes, names and the data of open files may be."""
+    """The maximum age of attributes, names and the data of open files."""
     wait_for_close: bool
-    """Does close() wait until all is durable (durability=close), or only fsync()?"""
+    """Whether close() waits until everything is durable (durability=close), rather than only fsync()."""
     client: bytes
-    """An id of this mount that no other has."""
+    """An id of this mount that no other mount has."""
     grace_s: float
     """How long a file without a name is kept, so that other mounts that have it open can say so (removal.py)."""
     background: Executor
-    """Commits that nobody waits for, and deletions. One thread."""
+    """For commits that nobody waits for, and deletions. One thread."""
     uploads: Executor
-    """Segments on their way up. A task here never waits for another."""
+    """For segments being uploaded. A task here never waits for another."""
 
     def seems_writable(self) -> bool:
-        """Are as many servers believed to answer as writing needs? Costs nothing: `store.writable` looks again for
-        those that are missing, which takes its time."""
+        """Return whether as many servers are believed to answer as writing needs. Costs nothing: `store.writable`
+        checks the missing ones again, which takes time."""
         return len(self.usable()) >= SERVERS_TO_WRITE
 
     def check_writable(self) -> None:
-        """Raises ReadOnlyError if too few servers are there to write."""
+        """Raise ReadOnlyError if too few servers are available for writing."""
         if not self.store.writable():
             raise ReadOnlyError("fewer than three servers answer: nothing can be written until one of them is back")

@@ -1,18 +1,18 @@
-"""The file system without FUSE: what a binding or a command calls.
+"""The file system without FUSE, as called by a binding or a command.
 
 Inode-based; names are bytes. Every operation raises `OSError` with the errno of a local file system, or a
-`dfsfuse.errors.DfsError`. Permissions are not checked here: the kernel does (default_permissions). Each method is a
-line or two; what it does is in the module it names. Knows no FUSE binding, no server, no log.
+`dfsfuse.errors.DfsError`. Permissions are not checked here: the kernel does that (default_permissions). Each method is
+a line or two; the work is done in the module it names. Knows no FUSE binding, no server, no log.
 
 Promises: metadata operations are atomic and take effect in order. Under the writer lease they are durable at the next
 close() of a written file or fsync() (docs/decisions/0013), else when they return. File data is close-to-open: what was
 written is durable and visible to others when flush() (durability=close) or fsync() returns, and open() sees the newest.
-`way` says by which names the caller has come: if one of them is another one's by then, nothing is done (ESTALE).
-What is looked up or made with `hold` stays until `forget`, also if this mount removes its last name, as on a local disk
-what the kernel knows.
+`way` lists the names by which the caller got here: if one of them leads elsewhere by then, nothing is done (ESTALE).
+What is looked up or created with `hold` stays until `forget`, even if this mount removes its last name, just as inodes
+known to the kernel do on a local disk.
 
-Threads: any number of callers. Two threads of its own for uploads, one for compaction, one for what else nobody waits
-for; they start when needed and end with `close`. The order of locks is in context.py.
+Threads: any number of callers. Two threads of its own for uploads, one for compaction, one for everything else that
+nobody waits for; they start when needed and end with `close`. The order of locks is in context.py.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ __all__ = ["AttributeChanges", "Attributes", "DirectoryEntry", "Room", "Space", 
 
 DEFAULTS: Final = MountSettings()
 UNKNOWN_ROOM_BYTES: Final = 2**43
-"""What statfs says when nobody knows: programs that look before they write should try."""
+"""What statfs reports if the room is unknown: programs that check before they write should try."""
 
 
 class Vfs:
     """One mount of one namespace.
 
-    `usable` says which of the `servers` (id -> name) are believed to answer; `room` how much room there is.
-    `background`, `uploads` and `compaction` replace the threads, for tests; they are shut down by `close` all the same.
+    `usable` returns which of the `servers` (id -> name) are believed to answer; `room` how much room there is.
+    `background`, `uploads` and `compaction` replace the threads, for tests; `close` shuts them down too.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Vfs:
             self._context.uploads.shutdown(wait=True)
 
     def changed_elsewhere(self, keys_changed: list[bytes] | None) -> None:
-        """The map has learnt that another mount changed these keys (None: perhaps all)."""
+        """Take note that the map has learnt that another mount changed these keys (None: perhaps all)."""
         self.orphan_keeper.learnt(keys_changed)
         self.on_change(None if keys_changed is None else changes_of(keys_changed))
 
@@ -164,63 +164,63 @@ class Vfs:
         self._context.store.read(lambda _: None, max_age_s=self._context.max_age_s / 2)
 
     def answering(self) -> frozenset[int]:
-        """The ids of the servers that are believed to answer. Costs nothing."""
+        """Return the ids of the servers that are believed to answer. Costs nothing."""
         return self._context.usable()
 
     def all_servers_answer(self) -> bool:
-        """Whether all servers are believed to answer. Costs nothing."""
+        """Return whether all servers are believed to answer. Costs nothing."""
         return len(self._context.usable()) == len(self._context.servers)
 
     def now_ns(self) -> int:
-        """The time that a file gets which is changed now."""
+        """Return the time that a file gets if it is changed now."""
         return self._context.clock()
 
     def lacks_servers(self) -> bool:
-        """Whether operations may wait long for servers just now: too few are believed to answer to write, or so many
-        owe an answer that they are waited for. Never waits."""
+        """Return whether operations may wait long for servers just now: too few are believed to answer for writing, or
+        so many owe an answer that they are waited for. Never waits."""
         return not self._context.seems_writable() or self._context.store.is_stalled()
 
     def is_open(self, ino: int) -> bool:
-        """Has somebody here got the file or folder open?"""
+        """Return whether someone here has the file or folder open."""
         return self._files.is_open(ino) or self._folders.is_open(ino)
 
     def may_be_mapped(self, ino: int) -> bool:
-        """Whether a program here may be able to write to the file by a shared mapping."""
+        """Return whether a program here may be able to write to the file through a shared mapping."""
         return self._files.may_be_mapped(ino)
 
     def is_unsaved(self, ino: int) -> bool:
-        """Whether something was written to the file here that is not saved yet."""
+        """Return whether something was written to the file here that is not saved yet."""
         file = self._table.get(ino)
         return file is not None and file.is_unsaved
 
     def is_reading_noticed(self, handle: int) -> bool:
-        """Whether reading by this handle would set the file's time of access now."""
+        """Return whether reading through this handle would set the file's access time now."""
         return self._files.is_reading_noticed(handle)
 
     def is_any_read(self) -> bool:
-        """Whether a file is open here for reading."""
+        """Return whether a file is open here for reading."""
         return self._files.is_any_read()
 
     def save_long_unsaved(self) -> None:
-        """Save in the background what has been on the servers for long without a batch that refers to it."""
+        """Save in the background what has been on the servers for a long time without a batch that refers to it."""
         for file in self._table.all():
             if self._uploads.is_waiting_long(file):
                 with suppress(FileNotFoundError):  # closed meanwhile, and being deleted
                     self.background_saver.save_later(file, seal=False)
 
     def is_held(self, ino: int) -> bool:
-        """Was it looked up with `hold` and not forgotten?"""
+        """Return whether it was looked up with `hold` and not forgotten."""
         return self._table.is_held(ino)
 
     def _closed(self, file: OpenFile) -> None:
-        """Nobody needs the file any more."""
+        """Clean up a file that nobody needs any more."""
         if file.is_unsaved:
             if not file.is_unlinked:
                 log.error("inode %d: %d bytes that could not be saved are lost", file.ino, file.unsaved_bytes)
             self._reaper.drop_later(file.ino, self._uploads.forget(file))
 
     def _is_unneeded(self, ino: int) -> None:
-        """An orphan that nobody here needs."""
+        """Schedule the deletion of an orphan that nobody here needs."""
         self._reaper.delete_later(ino)
 
     # ------------------------------------------------------------------ names (tree.py)
@@ -228,7 +228,7 @@ class Vfs:
     def lookup(
         self, parent: int, name: bytes, *, hold: bool = False, found_as: Callable[[bytes, int], None] | None = None
     ) -> Attributes:
-        """What has this name in the folder. Raises OSError (ENOENT, ENOTDIR...)."""
+        """Return what has this name in the folder. Raises OSError (ENOENT, ENOTDIR...)."""
         found = self._files.attributes(*self._tree.lookup(parent, name, hold=hold, found_as=found_as))
         self._names.saw(parent, name, found.ino)
         return found
@@ -236,8 +236,8 @@ class Vfs:
     def lookup_listed(
         self, parent: int, names: Sequence[bytes], found_as: Callable[[Sequence[tuple[bytes, int]]], None]
     ) -> list[Attributes | None]:
-        """`lookup` with `hold` of many names at once, which were just listed. None: not found so; nothing is held
-        then."""
+        """`lookup` with `hold` of many names at once, which were just listed. None: not found this way; then nothing is
+        held."""
         looked_up = self._tree.lookup_listed(parent, names, found_as)
         found = [(name, *one) for name, one in zip(names, looked_up, strict=True) if one is not None]
         try:
@@ -250,11 +250,11 @@ class Vfs:
         return [None if one is None else next(shown) for one in looked_up]
 
     def forget(self, ino: int, holds: int = 1) -> None:
-        """An inode that was held so many times need not be kept any more if it has no name."""
+        """Take back this many holds; then the inode need not be kept any more if it has no name."""
         self._table.forget(ino, holds)
 
     def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> Attributes:
-        """What is at the end of these names, from the root on; one step for a binding that knows only paths.
+        """Return what is at the end of these names, from the root on; one step for a binding that knows only paths.
 
         `newest`: in the newest state, as open(2) must see it.
         """
@@ -265,7 +265,7 @@ class Vfs:
     def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> Attributes:
-        """A new file, fifo, socket or device."""
+        """Create a file, fifo, socket or device."""
         if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
             raise posix_error(errno.EINVAL)
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
@@ -276,7 +276,7 @@ class Vfs:
     def mkdir(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> Attributes:
-        """A new folder."""
+        """Create a folder."""
         mode = stat.S_IFDIR | stat.S_IMODE(mode)
         made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, hold=hold, way=way))
         self._names.saw(parent, name, made.ino)
@@ -285,17 +285,17 @@ class Vfs:
     def symlink(
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> Attributes:
-        """A new symbolic link."""
+        """Create a symbolic link."""
         mode = stat.S_IFLNK | 0o777
         made = self._tree.make(parent, name, mode, uid, gid, target=target, hold=hold, way=way)
         return self._files.attributes(*made)
 
     def readlink(self, ino: int) -> bytes:
-        """A symbolic link's target. Raises OSError (EINVAL)."""
+        """Return a symbolic link's target. Raises OSError (EINVAL)."""
         return self._tree.readlink(ino)
 
     def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, way: Way = ()) -> Attributes:
-        """One more name for a file. Raises OSError (EPERM for a folder, EEXIST...)."""
+        """Add a name to a file. Raises OSError (EPERM for a folder, EEXIST...)."""
         return self._files.attributes(ino, self._tree.link(ino, parent, name, hold=hold, way=way))
 
     def unlink(self, parent: int, name: bytes, *, way: Way = ()) -> None:
@@ -317,15 +317,15 @@ class Vfs:
         way: Way = (),
         owner: tuple[int, int] = (0, 0),
     ) -> None:
-        """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; `owner`: who calls,
-        to whom the whiteout belongs."""
+        """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; `owner`: the caller,
+        who will own the whiteout."""
         self._tree.rename(parent, name, new_parent, new_name, flags, way, owner)
         self._names.moved(parent, name, new_parent, new_name)
 
     # ------------------------------------------------------------------ attributes (changing.py, extended.py)
 
     def getattr(self, ino: int, handle: int | None = None) -> Attributes:  # noqa: ARG002 (bindings pass what they have)
-        """What stat(2) says, with what is written here and not saved yet."""
+        """Return the answer to stat(2), including what is written here and not saved yet."""
         return self._files.attributes(ino, self._tree.get(ino))
 
     def setattr(
@@ -340,7 +340,7 @@ class Vfs:
         return self._files.change(ino, changes, way)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
-        """An extended attribute. Raises OSError (ENODATA, EOPNOTSUPP)."""
+        """Return an extended attribute. Raises OSError (ENODATA, EOPNOTSUPP)."""
         return self._extended.get(ino, name)
 
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0, *, way: Way = ()) -> None:
@@ -348,7 +348,7 @@ class Vfs:
         self._extended.set(ino, name, value, flags, way)
 
     def listxattr(self, ino: int) -> list[bytes]:
-        """The names of all."""
+        """Return the names of all."""
         return self._extended.list(ino)
 
     def removexattr(self, ino: int, name: bytes, *, way: Way = ()) -> None:
@@ -356,7 +356,7 @@ class Vfs:
         self._extended.remove(ino, name, way)
 
     def statfs(self) -> Space:
-        """What statvfs(3) says."""
+        """Return the answer to statvfs(3)."""
         return space_of(self._room(), directories.NAME_MAX_BYTES)
 
     # ------------------------------------------------------------------ files (files.py)
@@ -364,17 +364,17 @@ class Vfs:
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> tuple[Attributes, int]:
-        """open(2) with O_CREAT: attributes and a handle. Raises OSError (EEXIST with O_EXCL...)."""
+        """open(2) with O_CREAT: return attributes and a handle. Raises OSError (EEXIST with O_EXCL...)."""
         made, handle = self._files.create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
         self._names.saw(parent, name, made.ino)
         return made, handle
 
     def open(self, ino: int, flags: int) -> int:
-        """A handle on a regular file, in its newest state."""
+        """Return a handle on a regular file, in its newest state."""
         return self._files.open(ino, flags)
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
-        """Up to `size` bytes, fewer only at the end. Raises IncompleteError."""
+        """Return up to `size` bytes, fewer only at the end. Raises IncompleteError."""
         return self._files.read(handle, offset, size)
 
     def write(
@@ -386,7 +386,7 @@ class Vfs:
         append: bool | None = None,
         is_mapped: bool = False,
     ) -> int:
-        """Take the data; all of it. `append`: at the end, wherever that is; None: if it was opened so. Raises
+        """Take all of the data. `append`: at the end, wherever that is; None: if it was opened that way. Raises
         ReadOnlyError, NoSpaceError..."""
         return self._files.write(handle, offset, data, append=append, is_mapped=is_mapped)
 
@@ -395,11 +395,11 @@ class Vfs:
         self._files.allocate(handle, offset, length, mode)
 
     def lseek(self, handle: int, offset: int, whence: int) -> int:
-        """Where data (SEEK_DATA) or a hole (SEEK_HOLE) begins. Raises OSError (ENXIO)."""
+        """Return where data (SEEK_DATA) or a hole (SEEK_HOLE) begins. Raises OSError (ENXIO)."""
         return self._files.seek(handle, offset, whence)
 
     def flush(self, handle: int) -> None:
-        """A descriptor was closed: save what was written (or begin to, with durability=fsync)."""
+        """Handle the closing of a descriptor: save what was written (or begin to, with durability=fsync)."""
         self._files.flush(handle)
 
     def fsync(self, handle: int) -> None:
@@ -407,11 +407,11 @@ class Vfs:
         self._files.fsync(handle)
 
     def close_failed(self, handle: int, *, is_heard: bool) -> None:
-        """flush() has failed: whether the program hears it."""
+        """Handle a failed flush(); `is_heard`: whether the program is told."""
         self._files.close_failed(handle, is_heard=is_heard)
 
     def release(self, handle: int, *, keep: bool = False) -> None:
-        """Forget the handle. `keep`: what cannot be saved, and what nobody heard of, is saved later."""
+        """Forget the handle. `keep`: what cannot be saved, and what nobody was told of, is saved later."""
         self._files.release(handle, keep=keep)
 
     def put_stream(
@@ -427,8 +427,8 @@ class Vfs:
         mtime_ns: int | None = None,
         progress: Progress | None = None,
     ) -> Attributes:
-        """A whole file, with the holes that its chunks have, in the place of whatever file has this name, at once;
-        nobody ever sees half of it. A file that is replaced passes on its mode and owner (putting.py)."""
+        """Put a whole file, with the holes that its chunks have, in the place of whatever file has this name,
+        atomically; nobody ever sees half of it. A file that is replaced passes on its mode and owner (putting.py)."""
         uid, gid = os.getuid() if uid is None else uid, os.getgid() if gid is None else gid
         new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, self._context.clock())
         new = msgspec.structs.replace(
@@ -441,11 +441,12 @@ class Vfs:
     # ------------------------------------------------------------------ folders (folders.py)
 
     def opendir(self, ino: int) -> int:
-        """A handle on a snapshot of a folder's newest state."""
+        """Return a handle on a snapshot of a folder's newest state."""
         return self._folders.open(ino)
 
     def readdir(self, handle: int, offset: int = 0) -> Iterator[DirectoryEntry]:
-        """The snapshot's entries from `offset` on, `.` and `..` first, incomplete files under `NAME [incomplete]`."""
+        """Yield the snapshot's entries from `offset` on, `.` and `..` first, incomplete files as `NAME
+        [incomplete]`."""
         return self._folders.read(handle, offset)
 
     def releasedir(self, handle: int) -> None:
@@ -453,23 +454,25 @@ class Vfs:
         self._folders.close(handle)
 
     def fsyncdir(self, handle: int) -> None:
-        """Make all names durable that were made, changed or removed here until now. Raises what kept one from it."""
+        """Make all names durable that were created, changed or removed here until now. Raises what prevented one of
+        them."""
         self._folders.sync(handle)
 
     def list_folder(self, ino: int) -> list[tuple[bytes, Attributes]]:
-        """A folder's newest state in one pass: real names and attributes, without `.` and `..`."""
+        """Return a folder's newest state in one pass: real names and attributes, without `.` and `..`."""
         return [(name, self._files.attributes(child, inode)) for name, child, inode in self._folders.list(ino)]
 
     def content_state(self, ino: int, regions: Sequence[int]) -> bytes | None:
-        """What identifies the newest content of these regions of a file (content_state.py); None if it is gone."""
+        """Return what identifies the newest content of these regions of a file (content_state.py); None if it is
+        gone."""
         return self._context.store.read(lambda view: content_state.of(ino, regions, view.get_many))
 
     # ------------------------------------------------------------------ pieces (incomplete.py, health.py)
 
     def incomplete(self, inos: Iterable[int]) -> set[int]:
-        """Those of these files that cannot be assembled now; asks, also when all servers are up."""
+        """Return those of these files that cannot be assembled now; asks even if all servers are up."""
         return self._incomplete.among(inos)
 
     def health(self, inos: Sequence[int]) -> dict[int, Health]:
-        """Where the pieces of these files are; for regular files only."""
+        """Return where the pieces of these files are; for regular files only."""
         return health_of_many(self._context, inos)

@@ -1,1 +1,1 @@
-"""How many copies of a file can be had, and what a program is shown of a file that is incomplete."""
+"""How many copies of a file are reachable, and what a program sees of an incomplete file."""

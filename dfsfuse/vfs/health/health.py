@@ -1,4 +1,4 @@
-"""A file's health: how many copies of its pieces can be had now, and where they are. As values and as attributes' text.
+"""A file's health: how many copies of its pieces are reachable now, and where they are; as values and as xattr text.
 
 complete: two copies of every piece. degraded: only one of some piece. incomplete: none of some piece.
 """
@@ -23,30 +23,30 @@ PIECES: Final = b"user.dfs.pieces"
 SERVERS: Final = b"user.dfs.servers"
 NAMES: Final = (HEALTH, PIECES, SERVERS)
 STATES: Final = ("incomplete", "degraded", "complete")
-"""By the number of copies of the piece that has the fewest."""
+"""Indexed by the number of copies of the piece that has the fewest."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """For each segment of a file where its pieces are; none for a file without data."""
+    """Where the pieces of each segment of a file are; empty for a file without data."""
 
     segments: tuple[Copies, ...]
 
     @property
     def state(self) -> str:
-        """complete, degraded or incomplete."""
+        """Return complete, degraded or incomplete."""
         fewest = min((len(c.get(number, ())) for c in self.segments for number in PIECE_NUMBERS), default=2)
         return STATES[min(fewest, 2)]
 
     @property
     def servers(self) -> frozenset[int]:
-        """The servers that have pieces of it."""
+        """Return the servers that have pieces of it."""
         return frozenset(server for copies in self.segments for home in copies.values() for server in home)
 
 
 def health_of_many(context: Context, inos: Sequence[int]) -> dict[int, Health]:
-    """The health of these files; of what is no regular file, none. Asks the servers that answer; a copy that somebody
-    found to be bad counts as missing."""
+    """Return the health of these files, omitting those that are not regular files. Asks the servers that answer; a copy
+    that was found to be bad counts as missing."""
     segments = stored_segments(context, inos)
     wanted = [segment for known in segments.values() for segment in known]
     bad = context.store.read(bad_copies.find, max_age_s=context.max_age_s) if wanted else frozenset()
@@ -65,7 +65,7 @@ def _without(copies: Copies, segment: bytes, bad: frozenset[bad_copies.Place]) -
 
 
 def attribute(health: Health, name: bytes, servers: Mapping[int, str]) -> bytes | None:
-    """The value of one of `NAMES`, or None for any other."""
+    """Return the value of one of `NAMES`, or None for any other name."""
     if name == HEALTH:
         return health.state.encode()
     if name == SERVERS:
@@ -76,7 +76,7 @@ def attribute(health: Health, name: bytes, servers: Mapping[int, str]) -> bytes 
 
 
 def _pieces(health: Health, servers: Mapping[int, str]) -> str:
-    """`P1: DFS1 DFS4; P2: ...` of the first segment; for a longer file with how many segments there are."""
+    """Format the first segment as `P1: DFS1 DFS4; P2: ...`, with the number of segments for a longer file."""
     if not health.segments:
         return ""
     first = "; ".join(

@@ -1,15 +1,13 @@
-"""Which files cannot be assembled from the servers that answer, and what a program is shown of them.
+"""Which files cannot be assembled from the servers that answer, and what a program sees of them.
 
-That is decided by a `Policy`:
-
-- `MARK`: an incomplete file is listed as `NAME [incomplete]` and opens under both names; what is missing gives EIO
-  when it is read. A real file of that very name wins, and a name that would be longer than 255 bytes stays as it is. As
-  long as all servers are usable a listing checks nothing, since nothing is missing then as a rule.
+A `Policy` decides that:
+- `MARK`: an incomplete file is listed as `NAME [incomplete]` and opens under both names; reading what is missing gives
+  EIO. A real file with that very name takes precedence, and a name that would be longer than 255 bytes stays as it is.
+  While all servers are usable a listing checks nothing, since normally nothing is missing then.
 - `REFUSE`: names stay as they are, and open() for reading is refused (EIO). For backups: a name that changes looks like
-  a removed file, and many programs take an error in the middle of a file for its end. Each open() asks the servers. A
-  folder that has fewer entries than its record says cannot be listed.
-
-To know for sure which files are incomplete, call `among`.
+  a removed file, and many programs mistake an error in the middle of a file for its end. Each open() asks the servers.
+  A folder that has fewer entries than its record says cannot be listed. To know for certain which files are incomplete,
+  call `among`.
 
 Threads: one lock guards the verdicts, which are kept for a few seconds and as long as the usable servers are the same.
 """
@@ -37,7 +35,7 @@ VERDICTS_MAX: Final = 100_000
 
 
 class Policy(Enum):
-    """What is shown of files that cannot be assembled. See the module."""
+    """How files that cannot be assembled are shown. See the module."""
 
     MARK = auto()
     REFUSE = auto()
@@ -59,8 +57,8 @@ class Incomplete:
         self._verdicts: dict[int, _Verdict] = {}
 
     def among(self, inos: Iterable[int]) -> set[int]:
-        """Those of these files that lack a piece which no answering server has. Asks the servers, at most once in a few
-        seconds for a file."""
+        """Return those of these files that lack a piece that no answering server has. Asks the servers, at most once in
+        a few seconds per file."""
         wanted = list(dict.fromkeys(inos))
         found = {ino for ino in wanted if self._known(ino)}
         unknown = [ino for ino in wanted if self._known(ino) is None]
@@ -69,7 +67,7 @@ class Incomplete:
         return found
 
     def names(self, entries: Sequence[tuple[bytes, Entry]]) -> list[bytes]:
-        """The names under which a folder's entries are listed."""
+        """Return the names under which a folder's entries are listed."""
         plain = [name for name, _ in entries]
         if self._policy is not Policy.MARK or len(self._context.usable()) == len(self._context.servers):
             return plain
@@ -81,14 +79,15 @@ class Incomplete:
         ]
 
     def check_listing(self, folder: Inode, entries: Sequence[object]) -> None:
-        """These are all entries that a folder has. Raises OSError (EIO) if names are missing, where that is refused."""
+        """Check a folder's complete list of entries. Raises OSError (EIO) if names are missing, where that is
+        refused."""
         if self._policy is Policy.REFUSE and len(entries) != folder.size:
             raise posix_error(
                 errno.EIO, f"{len(entries)} of {folder.size} names of a folder are there: `dfc fsck` tells more"
             )
 
     def real_name(self, parent: int, name: bytes) -> bytes | None:
-        """The name in the folder that is listed as `name`, if it is an incomplete file's; else None."""
+        """Return the name in the folder that is listed as `name`, if it is that of an incomplete file; else None."""
         base = name.removesuffix(SUFFIX)
         if self._policy is not Policy.MARK or base == name or not base:
             return None
@@ -102,9 +101,9 @@ class Incomplete:
         return base
 
     def check_open(self, ino: int) -> None:
-        """A file is about to be opened for reading. Raises `IncompleteError` if that is refused.
+        """Check a file that is about to be opened for reading. Raises `IncompleteError` if that is refused.
 
-        That it was complete a moment ago is not relied on: the servers may have gone since.
+        That it was complete a moment ago is not relied on: servers may have failed since.
         """
         if self._policy is Policy.REFUSE and (self._known(ino) or self._check([ino])):
             raise IncompleteError(

@@ -1,16 +1,16 @@
-"""What a mount knows of its own session and of others': who holds locks here, until when that is sure, who is dead.
+"""What a mount knows about its own session and those of others: who holds locks here, until when, and who is dead.
 
-A session that could not be renewed for `SURE_PART` of its lifetime is given up here before others may take it for dead:
-its locks are *lost*. Who held one gets EIO when the file is written to, until he has unlocked or closed it; and when he
-wants another lock on it, since he believes to have the first. Files that such a lock protects without being locked
-themselves (`one_mount.Guarded.protects`) are not written to either.
+A session that could not be renewed for `SURE_PART` of its lifetime is given up here before others may consider it dead:
+its locks are *lost*. Whoever held one gets EIO when the file is written to, until he has unlocked or closed it; and
+also when he asks for another lock on it, since he believes he has the first. Files that such a lock protects without
+being locked themselves (`one_mount.Guarded.protects`) are not written to either.
 
-A holder is remembered with the openings (handles) through which its locks were set. For locks of an open file
-description (flock, `F_OFD_SETLK`) the kernel tells the end of the opening and nothing else, and it does not tell these
-from fcntl locks when they are set.
+A holder is recorded with the openings (handles) through which its locks were set. For locks of an open file description
+(flock, `F_OFD_SETLK`) the kernel reports only the end of the opening, and it does not distinguish them from fcntl locks
+when they are set.
 
-Asks nobody and waits for nothing. Threads: changed by whoever has the turn (`locking.Locking`); `check` may be called
-by anybody, since it only looks into dictionaries.
+Sends no requests and never waits. Threads: changed by whoever has the turn (`locking.Locking`); `check` may be called
+from any thread, since it only looks into dictionaries.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ NEVER: Final = float("-inf")
 Place = tuple[int, bytes]
 """A folder, and a name in it."""
 LocalHolder = tuple[int, bool]
-"""The kernel's number for an owner; is it flock."""
+"""The kernel's number for an owner, and whether it is flock."""
 
 
 @dataclass(eq=False)
 class Holding:
-    """What is known of a holder's locks on a file."""
+    """What is known about a holder's locks on a file."""
 
     handles: set[int] = field(default_factory=set)
     """The openings through which they were set."""
     was_granted: bool = False
-    """Whether he was told that he has one. Else a request has failed, and may have been carried out all the same."""
+    """Whether he was told that he has one. Otherwise a request has failed, and may nevertheless have been carried
+    out."""
     may_be_exclusive: bool = False
     protects: frozenset[Place] = frozenset()
-    """If one of them only one mount may have: what is written under it (`one_mount`)."""
+    """If only one mount may have one of them: the files that are written under it (`one_mount`)."""
 
 
 class LockSession:
-    """See the module. `new_id` makes ids that nobody else has."""
+    """See the module. `new_id` creates ids that nobody else has."""
 
     def __init__(self, lifetime_s: float, clock: Callable[[], float], new_id: Callable[[], bytes]) -> None:
         self._lifetime_s = lifetime_s
@@ -58,21 +59,21 @@ class LockSession:
         self._beat = 0
         self._renewed_at = NEVER
         self.is_recorded = False
-        """Its record may be in the map."""
+        """Whether its record may be in the map."""
         self.held: dict[int, dict[LocalHolder, Holding]] = {}
         """By inode: who holds locks, or may hold some after an error."""
         self.overdue: dict[int, set[LocalHolder]] = {}
-        """Closed, and the locks could not be ended yet."""
+        """Holders that have closed the file and whose locks could not be ended yet."""
         self._lost: dict[int, dict[LocalHolder, Holding]] = {}
         self._protectors: frozenset[int] = frozenset()
-        """Files on which somebody had a lock that protects others."""
+        """Files on which someone had a lock that protects others."""
         self.given_up: list[bytes] = []
-        """Sessions of ours that are lost, and whose records may still be there."""
+        """Lost sessions of ours whose records may still exist."""
 
     # -------------------------------------------------------------- the session
 
     def life(self) -> tuple[Life, float]:
-        """What a transaction needs that begins now; and when now is."""
+        """Return what a transaction beginning now needs, and the current time."""
         now = self._clock()
         is_due = now >= self._renewed_at + RENEW_PART * self._lifetime_s
         self._beat += is_due
@@ -81,29 +82,29 @@ class LockSession:
         return Life(self.id, sign, self.has_locks(), is_due), now
 
     def has_locks(self) -> bool:
-        """Is there any lock that others must respect?"""
+        """Return whether there is any lock that others must respect."""
         return bool(self.held or self.overdue)
 
     def renewed(self, life: Life, begun: float) -> None:
-        """A transaction with this has made its record durable, or has found it there and recent."""
+        """Record that a transaction has made this session's record durable, or has found it present and recent."""
         if life.is_due:
             self._renewed_at = begun
 
     def is_unsure(self) -> bool:
-        """Might others soon take this mount for dead?"""
+        """Return whether others might soon consider this mount dead."""
         return self._clock() >= self._renewed_at + SURE_PART * self._lifetime_s
 
     def ended(self) -> None:
-        """The record was taken out, while there were no locks."""
+        """Record that the session's record was removed while there were no locks."""
         self.is_recorded = False
         self._renewed_at = NEVER
 
     def lose(self) -> int:
-        """All locks are lost; go on as a new session. How many holders had some?"""
+        """Mark all locks as lost and continue as a new session. Returns how many holders had some."""
         count = sum(map(len, self.held.values()))
         for ino, holders in self.held.items():
             for holder, holding in holders.items():
-                if holding.was_granted:  # else he believes in nothing
+                if holding.was_granted:  # otherwise he does not believe he has any
                     self._lost.setdefault(ino, {})[holder] = holding
         self.given_up.append(self.id)
         self.held, self.overdue = {}, {}
@@ -114,16 +115,16 @@ class LockSession:
     # -------------------------------------------------------------- who holds
 
     def holds(self, ino: int, holder: LocalHolder) -> bool:
-        """May he have locks on the file?"""
+        """Return whether he may have locks on the file."""
         return holder in self.held.get(ino, ())
 
     def holds_exclusively(self, ino: int, holder: LocalHolder) -> bool:
-        """Whether some of his locks on the file may be exclusive, so that he may have written to it."""
+        """Return whether some of his locks on the file may be exclusive, so that he may have written to it."""
         holding = self.held.get(ino, {}).get(holder)
         return holding is not None and holding.may_be_exclusive
 
     def is_guarded(self, ino: int, holder: LocalHolder) -> bool:
-        """Whether he has a lock on the file that keeps all other mounts from using it."""
+        """Return whether he has a lock on the file that keeps all other mounts from using it."""
         holding = self.held.get(ino, {}).get(holder)
         return holding is not None and bool(holding.protects)
 
@@ -136,7 +137,8 @@ class LockSession:
         is_exclusive: bool = True,
         protects: frozenset[Place] = frozenset(),
     ) -> bool:
-        """He may have locks from now on, set through this opening. Whether he had none through it before."""
+        """Record that he may have locks from now on, set through this opening. Returns whether he had none through it
+        before."""
         holding = self.held.setdefault(ino, {}).setdefault(holder, Holding())
         is_new = handle not in holding.handles
         holding.handles.add(handle)
@@ -147,32 +149,33 @@ class LockSession:
         return is_new
 
     def granted(self, ino: int, holder: LocalHolder) -> None:
-        """He is told that he has a lock."""
+        """Record that he is told that he has a lock."""
         self.held[ino][holder].was_granted = True
 
     def not_through(self, ino: int, holder: LocalHolder, handle: int) -> None:
-        """He has got none through this opening after all; those that he had before stay."""
+        """Record that he got none through this opening after all; those that he had before stay."""
         holding = self.held.get(ino, {}).get(holder)
         if holding is not None:
             holding.handles.discard(handle)
 
     def remove(self, ino: int, holder: LocalHolder) -> None:
-        """He has none any more."""
+        """Record that he no longer has any."""
         _discard(self.held, ino, holder)
         self._forget_protector(ino)
 
     def through(self, ino: int, handle: int) -> list[LocalHolder]:
-        """Who has locks on the file that were set through this opening."""
+        """Return who has locks on the file that were set through this opening."""
         if ino not in self.held:
             return []
         return [holder for holder, holding in list(self.held.get(ino, {}).items()) if handle in holding.handles]
 
     def release(self, ino: int, handle: int) -> list[LocalHolder]:
-        """The opening has ended. Those whose locks end with it: who has set them through no other one.
+        """Record the end of the opening. Returns those whose locks end with it: those who have set them through no
+        other.
 
         A process that holds fcntl locks and closes a descriptor has been forgotten before (FLUSH). The kernel may have
-        given the number of an owner that is gone to another one: who has set a lock through an opening that is still
-        there keeps it.
+        given the number of a former owner to another one: whoever has set a lock through an opening that still exists
+        keeps it.
         """
         ended = []
         for holder in self.through(ino, handle):
@@ -183,20 +186,20 @@ class LockSession:
         return ended
 
     def is_overdue(self, ino: int, holder: LocalHolder) -> bool:
-        """Was he gone before his locks could be ended?"""
+        """Return whether he was gone before his locks could be ended."""
         return holder in self.overdue.get(ino, ())
 
     def postpone(self, ino: int, holder: LocalHolder) -> None:
-        """He is gone, and his locks could not be ended."""
+        """Record that he is gone and his locks could not be ended."""
         self.remove(ino, holder)
         self.overdue.setdefault(ino, set()).add(holder)
 
     def caught_up(self, ino: int, holder: LocalHolder) -> None:
-        """They could after all."""
+        """Record that they could be ended after all."""
         _discard(self.overdue, ino, holder)
 
     def forgive(self, ino: int, holder: LocalHolder) -> bool:
-        """He knows that his locks are lost, or is gone. Were they?"""
+        """Record that he knows that his locks are lost, or is gone. Returns whether they were."""
         if ino not in self._lost and ino not in self._protectors:
             return False
         was_lost = self.has_lost(ino, holder)
@@ -217,11 +220,11 @@ class LockSession:
         return was_lost
 
     def has_lost(self, ino: int, holder: LocalHolder) -> bool:
-        """Whether his locks on the file were lost, and he was not told yet at an end of them."""
+        """Return whether his locks on the file were lost without his having been told at the end of one yet."""
         return holder in self._lost.get(ino, ())
 
     def check(self, ino: int, places: Callable[[], Iterable[Place]] = tuple) -> None:
-        """Raises OSError (EIO) if somebody here works on the file under locks that are lost. `places`: its names."""
+        """Raise OSError (EIO) if someone here works on the file under lost locks. `places`: its names."""
         if ino in self._lost or (ino in self.held and self.is_unsure()):
             raise lost()
         if self._protectors and (self._lost or self.is_unsure()):
@@ -240,38 +243,38 @@ class LockSession:
 
 
 def lost() -> OSError:
-    """What who works under lost locks is told."""
+    """Return the error for someone who works under lost locks."""
     return posix_error(errno.EIO, "the locks on this file were lost: too few servers could be reached for too long")
 
 
 class Witness:
-    """For how long others' sessions have shown no sign of life."""
+    """Tracks for how long others' sessions have shown no sign of life."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._seen: dict[bytes, tuple[bytes, float]] = {}
-        """By session: its record, and when it is dead if the record is still that."""
+        """By session: its record, and when it is dead if the record is still the same."""
 
     def saw(self, signs: Signs, own: Iterable[bytes]) -> None:
-        """These records are there now."""
+        """Record that these records exist now."""
         for session, sign in signs.items():
             known = self._seen.get(session)
             if session not in own and (known is None or known[0] != sign):
                 self._seen[session] = sign, self._clock() + _patience_s(sign)
 
     def dead(self) -> Signs:
-        """Sessions that have been silent for too long, unless their records are others by now."""
+        """Return sessions that have been silent for too long, unless their records have changed by now."""
         now = self._clock()
         return {session: sign for session, (sign, until) in list(self._seen.items()) if now > until}
 
     def forget(self, sessions: Iterable[bytes]) -> None:
-        """They are dealt with."""
+        """Forget sessions that have been dealt with."""
         for session in sessions:
             self._seen.pop(session, None)
 
 
 def _patience_s(sign: bytes) -> float:
-    """What a program of another version has written is left to such programs."""
+    """Sessions written by a program of another version are left to such programs."""
     try:
         return lock_sessions.lifetime_s(sign)
     except OSError:

@@ -1,21 +1,21 @@
 """Locks across mounts: flock and fcntl locks are in the map, so that every mount of the namespace respects them.
 
-- A lock is taken and ended by a transaction: at one moment, for everybody (`dfsfuse.namespace.ops.lock_sessions`).
-- A lock that must wait occupies no thread of the caller. One thread here asks again for all that wait, within
-  milliseconds at first and then less often, and at once when a lock of this mount ends. First come, first served within
-  the mount; but who holds a lock on the file already does not queue behind those who wait for him.
-- Who gets a lock sees what was written before it was free: the map is at the batch that set the lock, or later; and if
-  anything was saved since the last time, the kernel is told to forget the file before the lock is answered.
-- Who ends a lock, makes an exclusive one a shared one, or closes a file, has the file's data made durable first.
-- fcntl locks end when their owner closes any descriptor of the file (`closing`, `closed`); flock and OFD locks when
-  the opening ends through which they were set (`releasing`, `released`). The first of each two makes the data durable,
-  and may be tried as often as it fails; the second ends the locks.
-- Some locks only one mount may have at a time, though they are shared ones (`one_mount`).
-- A mount that dies is silent, and then its locks end (`lock_session`).
+- A lock is taken and ended by a transaction: at one moment, for everyone (`dfsfuse.namespace.ops.lock_sessions`).
+- A lock that must wait occupies no thread of the caller. One thread here retries for all that wait, within milliseconds
+  at first and then less often, and at once when a lock of this mount ends. First come, first served within the mount;
+  but a holder of a lock on the file does not queue behind those who wait for him.
+- Whoever gets a lock sees what was written before it became free: the map is at the batch that set the lock, or later;
+  and if anything was saved since the last time, the kernel is told to forget the file before the lock is answered.
+- Before a lock is ended or downgraded from exclusive to shared, or a file is closed, the file's data is made durable.
+- fcntl locks end when their owner closes any descriptor of the file (`closing`, `closed`); flock and OFD locks when the
+  opening through which they were set ends (`releasing`, `released`). The first of each pair makes the data durable, and
+  may be retried as often as it fails; the second ends the locks.
+- Some locks can be held by only one mount at a time, though they are shared locks (`one_mount`).
+- A mount that dies falls silent, and then its locks end (`lock_session`).
 
 Threads: any number of callers. `_turn` is held during a transaction on locks, over the network, and guards `_session`
-and `_witness`; `_news` guards who waits, and is never held while anything is waited for. Two threads of its own,
-started when they are needed: one gives signs of life, one asks for who waits.
+and `_witness`; `_news` guards the list of waiters, and is never held while anything is waited for. Two threads of its
+own, started when needed: one gives signs of life, one retries for waiters.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ POLL_FIRST_S: Final = 0.005
 POLL_LAST_S: Final = 0.1
 POLL_GROWTH: Final = 1.3
 NEWEST_DURABLE_S: Final = 1e-9
-"""The newest state, without what another mount has answered and not committed: locks are committed when answered."""
+"""The newest state, without what another mount has answered but not committed: locks are committed before they are
+answered."""
 REMEMBERED_MAX: Final = 10_000
 
 
 def since_boot() -> float:
-    """Seconds that go on while the machine sleeps, as they do for other machines."""
+    """Return seconds that go on while the machine sleeps, as they do for other machines."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Answer(Protocol):
-    """Who asked for a lock. Answered once; False means that it was interrupted and answered before."""
+    """The requester of a lock. Answered once; False means that the request was interrupted and answered before."""
 
     def done(self) -> bool: ...
     def fail(self, error: int) -> bool: ...
@@ -66,7 +67,7 @@ class Answer(Protocol):
 
 @dataclass(eq=False)
 class Waiter:
-    """A wish for a lock. Its `session` is filled in when it is tried."""
+    """A request for a lock. Its `session` is filled in when it is tried."""
 
     ino: int
     wanted: Lock
@@ -79,24 +80,24 @@ class Waiter:
 
     @property
     def holder(self) -> LocalHolder:
-        """Who it would be."""
+        """Return who the holder would be."""
         return self.wanted.owner, self.wanted.is_flock
 
     @property
     def is_for_one_mount(self) -> bool:
-        """Whether only one mount may have locks on these bytes."""
+        """Return whether only one mount may have locks on these bytes."""
         return self.guard is not None and self.guard.beside is None
 
     @property
     def beside(self) -> Place | None:
-        """Where no other mount may have a lock."""
+        """Return where no other mount may have a lock."""
         if self.guard is None or self.guard.beside is None:
             return None
         return Place(*self.guard.beside, self.guard.guard.byte)
 
 
 class Locking:
-    """See the module. `save` makes the data of an inode durable that is not yet."""
+    """See the module. `save` makes an inode's unsaved data durable."""
 
     def __init__(
         self,
@@ -115,22 +116,22 @@ class Locking:
         self._turn = threading.Lock()
         self._news = threading.Condition()
         self._waiting: list[Waiter] = []
-        """In the order in which they came."""
+        """In order of arrival."""
         self._is_news = False
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._refused: set[int] = set()
-        """Files of which it was said that another mount uses them."""
+        """Files for which it was logged that another mount uses them."""
         self._shown: dict[int, bytes | None] = {}
         """The inode's record when the kernel was last told to forget it."""
         self.on_change: Callable[[int, Callable[[], None]], object] = lambda _, then: then()
-        """Others have changed the file: what is cached of it is old. Calls `then` once when that is dropped, or cannot
-        be; at once or on another thread."""
+        """Called when others have changed the file: what is cached of it is outdated. Calls `then` once when that is
+        dropped, or cannot be; immediately or on another thread."""
 
     # ------------------------------------------------------------------ for bindings
 
     def test(self, ino: int, wanted: Lock) -> Lock | None:
-        """A lock that is in the way."""
+        """Return a conflicting lock."""
 
         dead = self._witness.dead()
 
@@ -141,15 +142,16 @@ class Locking:
         return self._store.read(look, max_age_s=NEWEST_DURABLE_S)
 
     def may_have_written(self, ino: int, owner: int, *, is_flock: bool) -> bool:
-        """Whether he may have an exclusive lock on the file, and another mount is owed what he wrote when it ends."""
+        """Return whether he may have an exclusive lock on the file, so that another mount must see what he wrote when
+        it ends."""
         holder = owner, is_flock
         return self._session.holds_exclusively(ino, holder) and not self._session.is_guarded(ino, holder)
 
     def lock(
         self, ino: int, wanted: Lock, answer: Answer, *, wait: bool, handle: int = 0, guard: Guarded | None = None
     ) -> None:
-        """Set a lock, and answer when it is set. If it cannot be at once: EAGAIN, or with `wait` later. `guard`: while
-        another mount has a lock there, it is EAGAIN also with `wait`."""
+        """Set a lock, and answer when it is set. If it cannot be set at once: EAGAIN, or with `wait` later. `guard`:
+        while another mount has a lock there, it is EAGAIN even with `wait`."""
         waiter = Waiter(ino, wanted, answer, wait, handle, guard)
         if not wanted.is_exclusive and self._session.holds_exclusively(ino, waiter.holder):
             self._save(ino)  # others may read it from then on
@@ -165,18 +167,18 @@ class Locking:
             answer.fail(errno.EAGAIN)
 
     def _is_refused(self, waiter: Waiter, obstacle: Lock) -> bool:
-        """Whether it is not to be waited for: another mount uses what only one may."""
+        """Return whether it must not be waited for: another mount uses what only one may."""
         wanted = msgspec.structs.replace(waiter.wanted, session=self._session.id)
         if waiter.guard is None or obstacle.excludes(wanted):
             return False
-        if waiter.ino not in self._refused:  # programs ask again and again: it is said once
+        if waiter.ino not in self._refused:  # programs ask again and again: it is logged once
             self._refused.add(waiter.ino)
             log.warning("%s", waiter.guard.refusal)
         return True
 
     def unlock(self, ino: int, owner: int, start: int = 0, end: int = END_OF_ALL, *, is_flock: bool) -> None:
-        """End what he holds of these bytes. What he wrote is durable and visible before. Raises what keeps it from
-        that, and (once) that his locks were lost."""
+        """End what he holds of these bytes. What he wrote is durable and visible before. Raises what prevents that, and
+        (once) that his locks were lost."""
         holder = owner, is_flock
         was_lost = self._were_lost(ino, holder)
         if self._session.holds(ino, holder):
@@ -188,14 +190,14 @@ class Locking:
             raise posix_error(errno.EIO, "the locks on this file were lost before they were ended")
 
     def closing(self, ino: int, owner: int) -> None:
-        """He closes a descriptor of the file: what he may have written under his fcntl locks is durable when this
-        returns. Raises what keeps it from that; the locks are as before."""
+        """Prepare for his closing a descriptor of the file: what he may have written under his fcntl locks is durable
+        when this returns. Raises what prevents that; the locks are unchanged then."""
         if self._session.holds(ino, (owner, False)):
             self._save(ino)
 
     def closed(self, ino: int, owner: int) -> None:
-        """He has closed a descriptor of the file, or is gone: all his fcntl locks on it end, whatever happens, and he
-        is forgotten. What could be saved was saved before (`closing`). Raises (once) that his locks were lost."""
+        """End all his fcntl locks on the file in any case, since he has closed a descriptor of it or is gone, and
+        forget him. What could be saved was saved before (`closing`). Raises (once) that his locks were lost."""
         holder = owner, False
         was_lost = self._were_lost(ino, holder)
         if self._session.holds(ino, holder):
@@ -206,13 +208,13 @@ class Locking:
             raise posix_error(errno.EIO, "the locks on this file were lost while it was open")
 
     def releasing(self, ino: int, handle: int) -> None:
-        """The opening is about to end: as `closing`, for locks that were set through it alone."""
+        """Prepare for the end of the opening: like `closing`, for locks that were set through it alone."""
         if self._session.through(ino, handle):
             self._save(ino)
 
     def released(self, ino: int, handle: int) -> None:
-        """The opening has ended: what is left of locks that were set through it alone ends, whatever happens: flock and
-        OFD locks. What could be saved was saved before (`releasing`)."""
+        """End, in any case, what is left of locks (flock and OFD) that were set through this opening alone, which has
+        ended. What could be saved was saved before (`releasing`)."""
         self._session.forgive_through(ino, handle)
         if self._session.through(ino, handle):
             with self._turn:
@@ -220,8 +222,8 @@ class Locking:
             self._tell()
 
     def check(self, ino: int, places: Callable[[], Iterable[tuple[int, bytes]]] = tuple) -> None:
-        """Before a write. Raises OSError (EIO) if locks on the file were lost, or one that protects a file with one of
-        these names (folder and name)."""
+        """Check before a write. Raises OSError (EIO) if locks on the file were lost, or one that protects a file with
+        one of these names (folder and name)."""
         self._session.check(ino, places)
 
     @property
@@ -230,7 +232,7 @@ class Locking:
         return self._session.has_locks()
 
     def close(self) -> None:
-        """The mount ends, and so do its locks. Who still waits is not answered."""
+        """The mount ends, and so do its locks. Those who still wait are not answered."""
         self._stop.set()
         self._tell()
         for thread in list(self._threads.values()):
@@ -238,10 +240,11 @@ class Locking:
         with self._turn, contextlib.suppress(DfsError):
             self._end_sessions(also_own=True)
 
-    # ------------------------------------------------------------------ transactions (with the turn)
+    # ------------------------------------------------------------------ transactions (while holding the turn)
 
     def _try(self, waiter: Waiter) -> Taken:
-        """Ask for a lock once. Raises OSError (EIO) if the holder has lost locks on the file and does not know yet."""
+        """Ask for a lock once. Raises OSError (EIO) if the holder has lost locks on the file and does not know it
+        yet."""
         with self._turn:
             if self._session.held and self._session.is_unsure():
                 self._lose()
@@ -275,7 +278,7 @@ class Locking:
             )
 
         had_some = session.holds(ino, holder)
-        # from now on, also if it is not known whether it is done
+        # from now on, even if it is unknown whether it was done
         is_new = session.add(
             ino,
             holder,
@@ -288,7 +291,7 @@ class Locking:
         if taken.obstacle is None:
             session.granted(ino, holder)
             session.renewed(life, begun)
-            if session.is_unsure():  # it took so long that the sign is nearly an old one
+            if session.is_unsure():  # it took so long that the sign of life is almost outdated
                 self._renew()
             session.caught_up(ino, holder)
             self._witness.forget(dead)
@@ -307,7 +310,7 @@ class Locking:
             self._session.remove(ino, holder)
 
     def _end(self, ino: int, holders: list[LocalHolder]) -> None:
-        """End all their locks on the file, now or later. With the turn."""
+        """End all their locks on the file, now or later. While holding the turn."""
         for holder in holders:
             try:
                 self._give(ino, holder)
@@ -316,7 +319,7 @@ class Locking:
                 self._session.postpone(ino, holder)
 
     def _take_back(self, waiter: Waiter, taken: Taken) -> None:
-        """Nobody wants the lock that was just set: all is as before, unless the holder is gone."""
+        """Undo a lock that was just set and nobody wants: all is as before, unless the holder is gone."""
         holder, wanted = waiter.holder, waiter.wanted
         with self._turn:
             before = taken.before if self._session.holds(waiter.ino, holder) else ()
@@ -325,11 +328,11 @@ class Locking:
             try:
                 self._give(waiter.ino, holder, wanted.start, wanted.end, before)
             except DfsError as failure:
-                log.warning("inode %d: a lock that nobody waits for could not be ended yet: %s", waiter.ino, failure)
+                log.warning("inode %d: an abandoned lock could not be ended yet: %s", waiter.ino, failure)
         self._tell()
 
     def _were_lost(self, ino: int, holder: LocalHolder) -> bool:
-        """Were his locks lost, and was he not told so at an end of them yet?"""
+        """Return whether his locks were lost without his having been told at the end of one yet."""
         if self._session.holds(ino, holder) and self._session.is_unsure():
             with self._turn:
                 if self._session.held and self._session.is_unsure():
@@ -362,11 +365,11 @@ class Locking:
         while not self._stop.wait(RENEW_PART * self._lifetime_s):
             try:
                 self.beat()
-            except Exception as failure:  # noqa: BLE001 (it is tried again)
+            except Exception as failure:  # noqa: BLE001 (it is retried)
                 log.warning("this mount's locks could not be renewed: %s", failure)
 
     def beat(self) -> None:
-        """Renew the session, if there are locks; end it, if there are none."""
+        """Renew the session if there are locks; end it if there are none."""
         with self._turn:
             session = self._session
             if session.held and session.is_unsure():
@@ -390,7 +393,7 @@ class Locking:
     # ------------------------------------------------------------------ waiting (a thread)
 
     def _is_behind(self, waiter: Waiter, among: list[Waiter] | None = None) -> bool:
-        """Does somebody wait for what this one would take away?"""
+        """Return whether someone is waiting for what this one would take away."""
         if self._session.holds(waiter.ino, waiter.holder):
             return False
         with self._news:
@@ -406,7 +409,7 @@ class Locking:
         waiter.answer.on_interrupt(lambda: self._interrupted(waiter))
 
     def _interrupted(self, waiter: Waiter) -> None:
-        """If the lock is set at this very moment, it is taken back by whoever finds that it was answered."""
+        """If the lock is set at this very moment, whoever finds that it was answered takes it back."""
         self._dequeue(waiter)
         waiter.answer.fail(errno.EINTR)
 
@@ -418,7 +421,7 @@ class Locking:
             self._news.notify_all()
 
     def _tell(self) -> None:
-        """A lock of this mount has ended."""
+        """Signal that a lock of this mount has ended."""
         with self._news:
             self._is_news = True
             self._news.notify_all()
@@ -435,12 +438,12 @@ class Locking:
             try:
                 if waiting and self._ask_for(waiting):
                     pause_s = POLL_FIRST_S
-            except Exception as failure:  # noqa: BLE001 (they wait on)
-                log.info("%d locks are waited for: %s", len(waiting), failure)
+            except Exception as failure:  # noqa: BLE001 (they keep waiting)
+                log.info("%d lock requests are waiting: %s", len(waiting), failure)
                 pause_s = POLL_LAST_S
 
     def _ask_for(self, waiting: list[Waiter]) -> bool:
-        """Look who can have what he waits for, or never can. Could anybody be answered?"""
+        """Find waiters that can have what they wait for, or never can. Returns whether any could be answered."""
         inos = {waiter.ino for waiter in waiting}
         dead = self._witness.dead()
 
@@ -489,7 +492,7 @@ class Locking:
             self.on_change(ino, partial(self._forgotten, waiter, taken))
 
     def _forgotten(self, waiter: Waiter, taken: Taken) -> None:
-        """The kernel has forgotten what it had of the file."""
+        """The kernel has dropped what it had of the file."""
         if len(self._shown) >= REMEMBERED_MAX:
             self._shown.clear()
         self._shown[waiter.ino] = taken.inode
@@ -509,7 +512,7 @@ class Locking:
 
 
 def _living(view: View, ino: int, dead: lock_sessions.Signs) -> tuple[locks.Locks, lock_sessions.Signs]:
-    """The inode's locks that count. None if they cannot be read: who tries to set one is told so."""
+    """Return the inode's valid locks. None if they cannot be read: whoever tries to set one gets an error."""
     try:
         return lock_sessions.living(view, ino, dead)
     except OSError:

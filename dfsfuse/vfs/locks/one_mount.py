@@ -1,15 +1,16 @@
-"""Files that only one mount may use at a time, though the programs that use them think otherwise. Pure.
+"""Files that only one mount may use at a time, though the programs that use them assume otherwise. Pure.
 
 Some programs keep what their processes must agree on in a shared mapping: an index of a log, a table of readers, a
-mutex. The processes of one machine share the memory itself. Two mounts have two copies of it, whatever is written out
-and when: changes of one that were acknowledged are then overwritten by the other, silently, whatever is locked. But
-these programs hold a shared lock on a byte of the file for as long as they have it open. So that byte is given to
-one mount at a time: a program on another mount is refused as if the lock were exclusive, and says that its database is
-locked, until the first mount's programs have closed it or that mount has died.
+mutex. The processes of one machine share the memory itself. Two mounts have two copies of it, whatever is written back
+and when: acknowledged changes made by one are then silently overwritten by the other, whatever is locked. But these
+programs hold a shared lock on a byte of the file as long as they have it open. So that byte is given to one mount at a
+time: a program on another mount is refused as if the lock were exclusive, and reports that its database is locked,
+until the first mount's programs have closed it or that mount has died.
 
-A guarded file is known by its name and by the byte that is locked. Other names and bytes are locked as always. SQLite
-takes a refusal there for a moment's disorder, tries for ten seconds, and then complains of a "locking protocol". So it
-is refused before that, at the lock on the database itself, for which it has the right words and the user's time-out.
+A guarded file is identified by its name and by the byte that is locked. Other names and bytes are locked as usual.
+SQLite mistakes a refusal there for a transient condition, retries for ten seconds, and then complains of a "locking
+protocol". So it is refused earlier, at the lock on the database itself, for which it has the right error message and
+honours the user's time-out.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Guard:
-    """A format whose file only one mount may use."""
+    """A format whose files only one mount may use."""
 
     what: str
-    """Whose file it is, for people."""
+    """What the file belongs to, for people."""
     name: bytes
-    """The file's name, or with a `*` in front how its name ends."""
+    """The file's name, or a `*` followed by the end of its name."""
     byte: int
     """Programs hold an fcntl lock on this byte, and no other, as long as they have the file open."""
     source: str
-    """The version that was tried, and where it says so."""
+    """The version that was tested, and where its source or documentation says so."""
     beside: tuple[bytes, ...] = ()
-    """What is written under its protection: the ends of the names of such files, in the place of this one's end."""
+    """Files written under its protection: the suffixes of their names, which replace this one's suffix."""
     before: tuple[int, int] | None = None
-    """The first and the last byte of what they lock first, in the file that is named like this one without its end."""
+    """The first and the last byte of what they lock first, in the file named like this one without its suffix."""
 
     @property
     def end(self) -> bytes:
-        """How its name ends."""
+        """Return the suffix of its name."""
         return self.name.removeprefix(b"*")
 
     def fits(self, name: bytes) -> bool:
-        """Whether a file with this name is one of these."""
+        """Return whether a file with this name is one of these."""
         return name.endswith(self.end) if self.name.startswith(b"*") else name == self.name
 
 
@@ -70,11 +71,11 @@ class Guarded:
     name: bytes
     guard: Guard
     beside: tuple[int, bytes] | None = None
-    """If it is not this file that only one mount may use, but one beside it: that one's folder and name."""
+    """If it is not this file but a sibling that only one mount may use: the sibling's folder and name."""
 
     @property
     def protects(self) -> frozenset[tuple[int, bytes]]:
-        """Folder and name of the files that are written only by who has this lock."""
+        """Return folder and name of the files that only the holder of this lock writes."""
         if self.beside is not None:
             return frozenset()
         stem = self.name.removesuffix(self.guard.end)
@@ -82,7 +83,7 @@ class Guarded:
 
     @property
     def refusal(self) -> str:
-        """What is said when another mount uses it."""
+        """Return the message for the case that another mount uses it."""
         return (
             f"{self.name!r}: a lock is refused, since {self.guard.what} can be used by one mount at a time and another "
             f"mount has it open; close it there first (docs/conformance.md)"
@@ -90,7 +91,7 @@ class Guarded:
 
 
 def guarded(places: Iterable[tuple[int, bytes]], start: int, end: int) -> Guarded | None:
-    """What an fcntl lock from `start` to `end` falls under, on a file with these names (folder and name)."""
+    """Return what an fcntl lock from `start` to `end` on a file with these names (folder and name) falls under."""
     for parent, name in places:
         for guard in GUARDS:
             if guard.byte == start == end and guard.fits(name):

@@ -1,4 +1,4 @@
-"""What another mount has changed, said in inodes and names instead of keys. Pure."""
+"""What another mount has changed, expressed as inodes and names instead of keys. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Changed(NamedTuple):
 
 
 def changes_of(changed_keys: Iterable[bytes]) -> list[Changed]:
-    """What these keys stand for, as far as somebody who looks at files could see it."""
+    """Translate these keys, as far as the change is visible to someone who looks at files."""
     changes = []
     for key in changed_keys:
         if key.startswith(b"d/"):

@@ -1,11 +1,11 @@
 """Listing folders: opendir, readdir, releasedir.
 
 opendir() takes a snapshot of the newest state in one pass; offsets count its entries, so they are stable. The inodes of
-what is listed are fetched along with the listing, many at a time: who lists usually asks for their attributes next.
+the listed entries are fetched along with the listing, many at a time: whoever lists usually asks for attributes next.
 
-Reading from offset 0 begins anew, as rewinddir(3) promises: what was made and removed since is seen. The first read of
-a handle uses the snapshot that opendir() took unless the folder has changed; a program may have held the folder open
-for long before it lists it. Every later read from offset 0 takes a new snapshot of the newest state.
+Reading from offset 0 starts over, as rewinddir(3) promises: what was made and removed since is visible. The first read
+of a handle uses the snapshot that opendir() took unless the folder has changed; a program may have held the folder open
+for a long time before listing it. Every later read from offset 0 takes a new snapshot of the newest state.
 
 Threads: `_lock` guards the handles and their fields; a snapshot never changes.
 """
@@ -41,7 +41,7 @@ class _Snapshot:
     entries: list[DirectoryEntry]
 
     def shows(self, inode: Inode) -> bool:
-        """Whether these are still the folder's entries: each change of one sets its time of change to another."""
+        """Return whether these are still the folder's entries: every change of one changes its ctime."""
         then = self.inode
         return (then.mtime_ns, then.ctime_ns, then.size) == (inode.mtime_ns, inode.ctime_ns, inode.size)
 
@@ -69,7 +69,7 @@ class Folders:
         self._numbers = itertools.count(1)
 
     def open(self, ino: int) -> int:
-        """A handle on a snapshot. Raises OSError (ENOENT, ENOTDIR)."""
+        """Return a handle on a snapshot. Raises OSError (ENOENT, ENOTDIR)."""
         handle = _Handle(ino, self._take_snapshot(ino), self._context.store.witness())
         with self._lock:
             number = next(self._numbers)
@@ -77,7 +77,7 @@ class Folders:
             return number
 
     def _take_snapshot(self, ino: int) -> _Snapshot:
-        """The newest state, in one pass."""
+        """Read the newest state in one pass."""
 
         def work(view: View) -> tuple[Inode, list[tuple[bytes, Entry]]]:
             inode = inodes.load_directory(view, ino)
@@ -93,12 +93,12 @@ class Folders:
         return _Snapshot(inode, [DirectoryEntry(*item, offset=place) for place, item in enumerate(listing, start=1)])
 
     def is_open(self, ino: int) -> bool:
-        """Has anybody here got the folder open?"""
+        """Return whether anyone here has the folder open."""
         with self._lock:
             return any(handle.ino == ino for handle in self._handles.values())
 
     def read(self, number: int, offset: int) -> Iterator[DirectoryEntry]:
-        """The entries from `offset` on, `.` and `..` first. From 0 on: those that the folder has now."""
+        """Yield the entries from `offset` on, `.` and `..` first. From 0 on: the folder's current ones."""
         handle = self._get(number)
         with self._lock:
             was_read, handle.was_read = handle.was_read, True
@@ -110,7 +110,7 @@ class Folders:
         return self._entries(snapshot.entries, offset)
 
     def _is_current(self, ino: int, snapshot: _Snapshot) -> bool:
-        """Whether the folder still has these entries, by what is known here."""
+        """Return whether the folder still has these entries, as far as is known here."""
         inode = self._context.store.read(lambda view: inodes.find(view, ino), max_age_s=self._context.max_age_s)
         return inode is not None and snapshot.shows(inode)
 
@@ -143,7 +143,7 @@ class Folders:
         )
 
     def sync(self, number: int) -> None:
-        """fsync(2): all changes of names are durable. Raises what kept one of them from it, once by each handle."""
+        """fsync(2): make all changes of names durable. Raises what prevented one of them, once per handle."""
         self._context.store.flush(self._get(number).witness)
 
     def close(self, number: int) -> None:
@@ -153,7 +153,7 @@ class Folders:
                 raise posix_error(errno.EBADF)
 
     def list(self, ino: int) -> list[tuple[bytes, int, Inode]]:
-        """The newest state of a folder: real names, inodes and their records, in one pass."""
+        """Return the newest state of a folder: real names, inodes and their records, in one pass."""
 
         def work(view: View) -> list[tuple[bytes, int, Inode]]:
             inodes.load_directory(view, ino)

@@ -1,11 +1,11 @@
-"""By which names inodes were found lately: hints for people, when nobody can be asked any more.
+"""The names by which inodes were recently found: hints for people, when no server can be asked any more.
 
-When a mount ends and its servers have gone, what is unsaved is known by inode numbers only, and the cached map may have
-been forgotten. So the last names by which the kernel came are kept. They are what was true then: others may have
-renamed a file since, so nothing is decided by them but what a message says and in which folder something is put.
+When a mount ends and its servers are gone, unsaved data is known by inode numbers only, and the cached map may have
+been dropped. So the last names that the kernel used are kept. They are what was true then: others may have renamed a
+file since, so they decide nothing but what a message says and in which folder something is put.
 
-Bounded: the older half goes when there are too many. Threads: any; each step is one operation on a dictionary, and a
-hint that is lost to a race is only a hint.
+Bounded: the older half is dropped when there are too many. Threads: any; each step is one operation on a dictionary,
+and a hint that is lost to a race is only a hint.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ class NamesSeen:
     def __init__(self, max_names: int = MAX_NAMES) -> None:
         self._max_names = max_names
         self._names: dict[int, tuple[int, bytes]] = {}
-        """The folder and the name of each inode."""
+        """The folder and name of each inode."""
         self._inodes: dict[tuple[int, bytes], int] = {}
 
     def saw(self, parent: int, name: bytes, ino: int) -> None:
-        """This inode has this name."""
+        """Record that this inode has this name."""
         if name in (b".", b".."):
             return
         at, before = (parent, name), self._names.get(ino)
         if before is not None and before != at and self._inodes.get(before) == ino:
-            self._inodes.pop(before, None)  # one name for each, so that `_names` bounds both
+            self._inodes.pop(before, None)  # one name per inode, so that `_names` bounds both
         self._names[ino] = at
         self._inodes[at] = ino
         if len(self._names) > self._max_names:
             self._forget_older_half()
 
     def saw_many(self, parent: int, found: Iterable[tuple[bytes, int]]) -> None:
-        """These inodes have these names in the folder."""
+        """Record that these inodes have these names in the folder."""
         for name, ino in found:
             self.saw(parent, name, ino)
 
     def moved(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
-        """What had the one name has the other one now."""
+        """Record a rename."""
         ino = self._inodes.pop((parent, name), None)
         if ino is not None:
             self.saw(new_parent, new_name, ino)
 
     def path(self, ino: int) -> bytes | None:
-        """The path from the root on, without a slash before it; None if it is not known."""
+        """Return the path from the root, without a leading slash; None if unknown."""
         names: list[bytes] = []
         while ino != ROOT:
             found = self._names.get(ino)
@@ -63,7 +63,7 @@ class NamesSeen:
         return b"/".join(reversed(names))
 
     def saw_path(self, names: Sequence[bytes], inodes: Sequence[int]) -> None:
-        """Each of these names, from the root on, is that of the inode beside it."""
+        """Record that each of these names, from the root on, belongs to the inode at the same index."""
         parent = ROOT
         for name, ino in zip(names, inodes, strict=True):
             self.saw(parent, name, ino)

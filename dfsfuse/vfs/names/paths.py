@@ -1,7 +1,7 @@
-"""From paths to inodes, for callers that have only paths (a path-based binding, scripts).
+"""Translates paths to inodes for callers that have only paths (a path-based binding, scripts).
 
-Paths are bytes, absolute within the namespace (a missing leading slash is forgiven). Symbolic links are not followed:
-the kernel does that. `..` is refused: callers normalise before.
+Paths are bytes, absolute within the namespace (a missing leading slash is tolerated). Symbolic links are not followed:
+the kernel does that. `..` is rejected: callers normalise first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dfsfuse.vfs.write.putting import Progress
 
 
 def components(path: bytes) -> list[bytes]:
-    """The names in a path. Raises OSError (EINVAL for `..` and NUL, ENAMETOOLONG)."""
+    """Return the names in a path. Raises OSError (EINVAL for `..` and NUL, ENAMETOOLONG)."""
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     for name in names:
         check_name(name)
@@ -27,20 +27,20 @@ def components(path: bytes) -> list[bytes]:
 
 
 def lookup(vfs: Vfs, path: bytes) -> Attributes:
-    """What is at the path. Raises OSError (ENOENT, ENOTDIR...)."""
+    """Return the attributes of what is at the path. Raises OSError (ENOENT, ENOTDIR...)."""
     names = components(path)
     return vfs.resolve(names) if names else vfs.getattr(ROOT)
 
 
 def resolve(vfs: Vfs, path: bytes, *, newest: bool = False) -> int:
-    """The inode at the path, in the newest state if so asked. Raises OSError (ENOENT, ENOTDIR...)."""
+    """Return the inode at the path, in the newest state if requested. Raises OSError (ENOENT, ENOTDIR...)."""
     names = components(path)
     return vfs.resolve(names, newest=newest).ino if names else ROOT
 
 
 def split(vfs: Vfs, path: bytes) -> tuple[int, bytes]:
-    """The inode of the folder that the last name is in, and that name, which need not exist. Raises OSError (ENOENT,
-    ENOTDIR; EBUSY for the root, which is in no folder)."""
+    """Return the inode of the folder that contains the last name, and that name, which need not exist. Raises OSError
+    (ENOENT, ENOTDIR; EBUSY for the root, which is in no folder)."""
     names = components(path)
     if not names:
         raise posix_error(errno.EBUSY)
@@ -48,7 +48,7 @@ def split(vfs: Vfs, path: bytes) -> tuple[int, bytes]:
 
 
 def make_folders(vfs: Vfs, path: bytes, mode: int = 0o755) -> int:
-    """The folder at the path, made with those above it if it is not there. Raises OSError (ENOTDIR)."""
+    """Return the folder at the path, creating it and its parents if missing. Raises OSError (ENOTDIR)."""
     ino = ROOT
     for name in components(path):
         try:
@@ -56,7 +56,7 @@ def make_folders(vfs: Vfs, path: bytes, mode: int = 0o755) -> int:
         except FileNotFoundError:
             try:
                 ino = vfs.mkdir(ino, name, mode, os.getuid(), os.getgid()).ino
-            except FileExistsError:  # somebody else was faster
+            except FileExistsError:  # another client was faster
                 ino = vfs.lookup(ino, name).ino
     return ino
 
@@ -70,7 +70,7 @@ def put(
     mode: int = 0o644,
     progress: Progress | None = None,
 ) -> Attributes:
-    """Put a whole file at the path; `parents` makes the folders above it. See `Vfs.put_stream`."""
+    """Put a whole file at the path; `parents` creates the folders above it. See `Vfs.put_stream`."""
     names = components(path)
     if parents and names[:-1]:
         make_folders(vfs, b"/".join(names[:-1]))

@@ -1,15 +1,15 @@
-"""What becomes of an inode whose last name is gone.
+"""What happens to an inode whose last name is gone.
 
-Where nobody waits for other mounts (a grace of 0: `dfc`), what is small and not needed here goes with its name, in the
-same batch. Everything else becomes an orphan, marked in the map with who needs it (`dfsfuse.namespace.ops.orphans`),
-and is deleted later: when this mount needs it no more and the grace is over, in which other mounts that have the file
-open can say that they need it too (orphan_keeper.py). So a file stays until it is closed everywhere, and an open() that
-is overtaken by a rename still gets the file that it has looked up.
+Where nobody waits for other mounts (a grace of 0: `dfc`), a small inode that is not needed here is deleted together
+with its name, in the same batch. Everything else becomes an orphan, marked in the map with who needs it
+(`dfsfuse.namespace.ops.orphans`), and is deleted later: when this mount no longer needs it and the grace is over, in
+which other mounts that have the file open can say that they need it too (orphan_keeper.py). So a file stays until it is
+closed everywhere, and an open() that is overtaken by a rename still gets the file that it has looked up.
 
-Many orphans are deleted in one step, and a long file in several: batches have a bounded size. Segments that went up for
-a file and never became part of it are dropped here too, in the background.
+Many orphans are deleted in one step, and a long file in several: batches have a bounded size. Segments that were
+uploaded for a file and never became part of it are dropped here too, in the background.
 
-Threads: any number of callers; `_lock` guards what waits. Deletes in the background's thread, or in the keeper's.
+Threads: any number of callers; `_lock` guards what waits. Deletes on the background thread, or on the keeper's.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ from dfsfuse.vfs.open.open_files import OpenFiles
 from dfsfuse.vfs.write import regions
 
 AT_ONCE: Final = 250
-"""So many orphans are deleted in one batch at most."""
+"""At most this many orphans are deleted in one batch."""
 END_DEADLINE_S: Final = 10.0
 """A mount that ends leaves what takes longer to the sweep of others."""
 
 
 def bury(tx: Transaction, removed: Removed, files: OpenFiles, context: Context) -> bool:
-    """Delete the inode if it has no name any more, or mark it as an orphan. In the transaction that took the name.
-    Is it an orphan now?"""
+    """Delete the inode if it has no name any more, or mark it as an orphan; in the transaction that removed the name.
+
+    Returns whether it is an orphan now.
+    """
     ino, inode = removed
     if inode.nlink:
         return False
@@ -55,7 +57,7 @@ def bury(tx: Transaction, removed: Removed, files: OpenFiles, context: Context) 
 
 
 class Reaper:
-    """Deletes orphans. `files` tells whether one is needed here after all."""
+    """Deletes orphans. `files` knows whether one is needed here after all."""
 
     def __init__(self, context: Context, files: OpenFiles) -> None:
         self._context = context
@@ -64,12 +66,12 @@ class Reaper:
         self._waiting: deque[tuple[float, int]] = deque()
         """When each may be deleted, in order."""
         self._is_scheduled = False
-        """The background will look at what waits."""
+        """Whether the background will process what waits."""
 
     # ------------------------------------------------------------------ orphans
 
     def delete_later(self, ino: int) -> None:
-        """This mount needs the orphan no more: delete it in the background, after the grace."""
+        """Delete the orphan, which this mount no longer needs, in the background, after the grace."""
         with self._lock:
             self._waiting.append((self._context.monotonic() + self._context.grace_s, ino))
             if self._context.grace_s or self._is_scheduled:
@@ -83,17 +85,17 @@ class Reaper:
         self.delete_due()
 
     def waiting(self) -> list[int]:
-        """Those that this mount is to delete."""
+        """Return those that this mount is to delete."""
         with self._lock:
             return [ino for _, ino in self._waiting]
 
     def delete_due(self, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Delete those whose grace is over, until `is_over`. What fails is tried again the next time."""
+        """Delete those whose grace is over, until `is_over`. What fails is retried the next time."""
         while not is_over() and self._delete_some(self._context.monotonic()):
             pass
 
     def finish(self) -> None:
-        """The mount ends: delete all that is left, unless it takes long."""
+        """Delete all that is left when the mount ends, unless it takes long."""
         deadline = self._context.monotonic() + END_DEADLINE_S
         while self._context.monotonic() < deadline and self._delete_some(float("inf")):
             pass
@@ -102,7 +104,7 @@ class Reaper:
             log.warning("%d inodes without a name are left for other mounts to delete", left)
 
     def _delete_some(self, due: float) -> bool:
-        """A batch of those that are due. False if there are none, or if it fails."""
+        """Delete a batch of those that are due. Returns False if there are none, or if it fails."""
         with self._lock:
             some: list[tuple[float, int]] = []
             while self._waiting and len(some) < AT_ONCE and self._waiting[0][0] <= due:
@@ -110,7 +112,7 @@ class Reaper:
         doomed = [ino for _, ino in some if self._files.doom(ino)]
         try:
             for ino in {ino for _, ino in some}.difference(doomed):
-                self._files.orphaned(ino)  # somebody here has come to need it meanwhile
+                self._files.orphaned(ino)  # someone here has come to need it meanwhile
             self.delete(doomed)
         except DfsError as failure:
             log.warning("%d inodes without a name could not be deleted yet: %s", len(doomed), failure)
@@ -123,7 +125,7 @@ class Reaper:
         return bool(some)
 
     def delete(self, inos: Sequence[int]) -> None:
-        """Delete these orphans, in as many steps as it takes, but for those that other mounts need. One whose records
+        """Delete these orphans, in as many steps as it takes, except those that other mounts need. One whose records
         cannot be read stays. Raises DfsError."""
         now_ns = self._context.clock()
         left = list(inos)
@@ -137,7 +139,7 @@ class Reaper:
                 log.warning("inode %d has no name and cannot be deleted: %s", inos[0], failure)
 
     def _step(self, tx: Transaction, inos: Sequence[int], now_ns: int) -> list[int]:
-        """Gives those that are not done."""
+        """Return those that are not done."""
         room = regions.STEP_REGIONS
         left: list[int] = []
         for ino, inode in _load(tx, inos):
@@ -163,8 +165,8 @@ class Reaper:
     # ------------------------------------------------------------------ segments
 
     def drop_later(self, ino: int, items: Sequence[Sealed]) -> None:
-        """These segments will not become part of the file: drop them when they have arrived. Not appended ones of
-        which this is not known: nobody knows where to look for them."""
+        """Drop these segments, which will not become part of the file, when they have arrived. Excluded are appended
+        ones of which this is unknown: nobody knows where to look for them."""
         items = [item for item in items if not (item.is_doubtful and item.is_appended)]
         if items:
             self._context.background.submit(self._drop, ino, items)
@@ -177,8 +179,8 @@ class Reaper:
             ]
             earlier = [(item.region, segment) for item in items for segment in item.earlier]
             self.drop(ino, [*earlier, *((region, made.segment.id) for region, made in written if not made.inline)])
-        except Exception as failure:  # noqa: BLE001 (nobody waits; the segments take room until they are swept up)
-            log.warning("inode %d: parts of the file that are not needed could not be dropped: %s", ino, failure)
+        except Exception as failure:  # noqa: BLE001 (nobody waits; the segments take up room until swept)
+            log.warning("inode %d: unneeded parts of the file could not be dropped: %s", ino, failure)
 
     def drop(self, ino: int, segments: Sequence[tuple[int, bytes]]) -> None:
         """Drop those of these segments (region, id) that the file does not refer to."""
@@ -187,8 +189,8 @@ class Reaper:
 
 
 def _load(tx: Transaction, inos: Sequence[int]) -> list[tuple[int, Inode]]:
-    """Those that are there and have no name; the others are orphans no more. All that their deletion reads is asked
-    for at once."""
+    """Return those that exist and have no name; the others are no longer orphans. Everything that their deletion reads
+    is requested at once."""
     found = list(zip(inos, inodes.find_many(tx, list(inos)), strict=True))
     tx.get_many([keys.orphan(ino) for ino in inos])
     nameless = [(ino, inode) for ino, inode in found if inode is not None and not inode.nlink]

@@ -1,10 +1,10 @@
 """setattr(): mode, owner, times and size.
 
-A size is reached in steps of bounded batches, each of which makes the other changes too. Unsaved data of the file
-is saved first; or given up, if the new size is 0; or stays as it is, if the file has that size with it. The region that
-was cut is told to the compactor if it has too many extents, or if little is left to show of its segments. If its
-program is let go meanwhile, a file is cut in one batch or not at all; what takes several is done to the end
-(`dfsfuse.common.withdrawal`). Threads: `OpenFile.commit_lock` is held: no flush comes between.
+A size is reached in steps of bounded batches, each of which makes the other changes too. Unsaved data of the file is
+saved first; or given up, if the new size is 0; or stays as it is, if the file already has that size with it. The region
+that was cut is reported to the compactor if it has too many extents, or if little of its segments is still visible. If
+its program is let go meanwhile, a file is cut in one batch or not at all; what takes several is completed
+(`dfsfuse.common.withdrawal`). Threads: `OpenFile.commit_lock` is held: no flush comes in between.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dfsfuse.vfs.write.uploads import Uploads
 
 
 def changed(inode: Inode, changes: AttributeChanges, now_ns: int) -> Inode:
-    """The inode with all but the size changed."""
+    """Return the inode with everything but the size changed."""
     mode = inode.mode
     if changes.mode is not None:
         mode = stat.S_IFMT(inode.mode) | stat.S_IMODE(changes.mode)
@@ -49,7 +49,7 @@ def changed(inode: Inode, changes: AttributeChanges, now_ns: int) -> Inode:
 
 
 class Changer:
-    """See the module. Has no state."""
+    """See the module. Stateless."""
 
     def __init__(self, context: Context, saver: Saver, uploads: Uploads, reaper: Reaper, compactor: Compactor) -> None:
         self._compactor = compactor
@@ -59,8 +59,8 @@ class Changer:
         self._uploads = uploads
 
     def change(self, ino: int, changes: AttributeChanges, file: OpenFile | None, way: Way = ()) -> Inode:
-        """Make the changes; `file` if it is open here (pinned by the caller). `way`: by which names the caller has
-        come. Raises OSError (ENOENT, EISDIR...; ESTALE if one of them is another one's)."""
+        """Make the changes; `file` if it is open here (pinned by the caller). `way`: the names by which the caller got
+        here. Raises OSError (ENOENT, EISDIR...; ESTALE if one of them now leads elsewhere)."""
         with file.commit_lock if file is not None else nullcontext():
             if changes.size is None:
                 inode = self._change_attributes(ino, changes, way)
@@ -71,7 +71,7 @@ class Changer:
                     withdrawal.over()
             if file is not None and changes.mtime_ns is not None:
                 with file.lock:
-                    file.written_ns = None  # the time that was set stays, until something is written again
+                    file.written_ns = None  # the time that was set stays until something is written again
             return inode
 
     def _change_attributes(self, ino: int, changes: AttributeChanges, way: Way) -> Inode:
@@ -87,8 +87,8 @@ class Changer:
         return self._context.store.transact(work, durable=False)
 
     def _keep_size(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile, way: Way) -> Inode | None:
-        """If that is the size which the file has with its unsaved data, this changes its times, as on ext4, and nothing
-        has to be saved for it. None: it is not, or there is no such data, or nobody can tell."""
+        """Change the times, as on ext4, without saving anything, if the file with its unsaved data already has that
+        size. Returns None if it has not, or there is no such data, or it is unknown."""
         with file.lock:
             if not file.has_data or any(item.is_doubtful for item in file.sealed):
                 return None
@@ -146,7 +146,7 @@ class Changer:
         try:
             while not is_reached:
                 inode, is_reached, crowded = self._context.store.transact(step, durable=False)
-                is_first = False  # what has begun is done to the end, whatever name the file gets meanwhile
+                is_first = False  # what has begun is completed, whatever name the file gets meanwhile
         except BaseException:
             if file is not None:
                 with file.lock:
@@ -160,6 +160,6 @@ class Changer:
                 if not file.sealed and not file.buffer.dirty_bytes:
                     file.written_ns = None
             self._uploads.let_go(file, doomed)
-            self._reaper.drop_later(ino, doomed)  # and not above: if that batch may not have come through, they stay
+            self._reaper.drop_later(ino, doomed)  # and not above: if that batch may have failed, they stay
         self._compactor.later(ino, crowded)
         return inode

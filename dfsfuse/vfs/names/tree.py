@@ -1,7 +1,8 @@
 """Names: lookup, make, link, remove, rename. Each is one transaction; errors are those of a local file system.
 
-An incomplete file is found under its listed name too (incomplete.py), which is tried when the plain one is not there.
-Threads: no state of its own.
+An incomplete file is also found under its listed name (incomplete.py), which is tried if the plain one does not exist.
+
+Threads: stateless.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class Tree:
         return self._context.store.read(find, max_age_s=self._context.max_age_s, answered=answered)
 
     def resolve(self, names: Sequence[bytes], *, newest: bool = False) -> tuple[list[int], Inode]:
-        """What each name of a path from the root on leads to, and the record of the last; symbolic links are not
-        followed.
+        """Return what each name of a path, from the root on, leads to, and the record of the last; symbolic links are
+        not followed.
 
         `newest`: in the newest state, as open(2) must see it.
         """
@@ -108,7 +109,7 @@ class Tree:
             return slowly, found[1]
 
     def get(self, ino: int) -> Inode:
-        """The inode's record. The first one to look at the root of a new namespace makes it."""
+        """Return the inode's record. The first one to look at the root of a new namespace creates it."""
         inode = self._read(lambda view: inodes.load(view, ino))
         if ino == ROOT and not inode.ctime_ns and self._context.store.writable():
             now_ns = self._context.clock()
@@ -116,7 +117,7 @@ class Tree:
         return inode
 
     def readlink(self, ino: int) -> bytes:
-        """The target of a symbolic link. Raises OSError (EINVAL)."""
+        """Return the target of a symbolic link. Raises OSError (EINVAL)."""
         inode = self.get(ino)
         if not stat.S_ISLNK(inode.mode):
             raise posix_error(errno.EINVAL)
@@ -138,8 +139,8 @@ class Tree:
         hold: bool = False,
         way: Way = (),
     ) -> Found:
-        """A new inode of the type in `mode`, under a free name. `hold`: it is kept until it is forgotten. `way`: by
-        which names the caller has come; ESTALE if one of them is another one's by now."""
+        """Create an inode of the type in `mode` under a free name. `hold`: it is kept until it is forgotten. `way`: the
+        names by which the caller got here; ESTALE if one of them now leads elsewhere."""
         if len(target) > TARGET_MAX_BYTES:
             raise posix_error(errno.ENAMETOOLONG)
         if stat.S_ISLNK(mode) and not target:
@@ -151,14 +152,14 @@ class Tree:
             return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns), way)
 
     def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, way: Way = ()) -> Inode:
-        """One more name for a file. `hold`, `way`: as above."""
+        """Add a name to a file. `hold`, `way`: as above."""
         now_ns = self._context.clock()
         with self._holding(ino) if hold else nullcontext():
             return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns), way)
 
     @contextmanager
     def _holding(self, ino: int) -> Iterator[None]:
-        """It is held, unless this fails."""
+        """Hold it, unless this fails."""
         self._files.hold(ino)
         try:
             yield
@@ -169,7 +170,7 @@ class Tree:
     # ------------------------------------------------------------------ removing and moving
 
     def unlink(self, parent: int, name: bytes, way: Way = ()) -> None:
-        """Remove a name; with the last one goes the file, when nobody here needs it any more."""
+        """Remove a name; with the last one the file goes too, once nobody here needs it any more."""
         now_ns = self._context.clock()
 
         def remove(name: bytes) -> None:
@@ -196,7 +197,7 @@ class Tree:
         way: Way = (),
         owner: tuple[int, int] = (0, 0),
     ) -> None:
-        """Move an entry, replacing what is there. `owner`: whose the whiteout is that may stay."""
+        """Move an entry, replacing what is there. `owner`: the owner of the whiteout that may be left behind."""
         now_ns = self._context.clock()
         left = None
         if flags & renames.WHITEOUT:
@@ -211,8 +212,8 @@ class Tree:
         self._by_either_name(parent, name, move)
 
     def replace(self, parent: int, name: bytes, ino: int, fill: Callable[[Transaction, Inode | None], Inode]) -> Inode:
-        """Put a file that has no name yet in the place of whatever file has this one. `fill` makes its record, within
-        the transaction and given that of the other file."""
+        """Put a nameless file in the place of whatever file has this name. `fill` creates its record, within the
+        transaction and given that of the other file."""
         now_ns = self._context.clock()
         made: list[Inode] = []
 
@@ -228,7 +229,7 @@ class Tree:
         return made[0]
 
     def _remove(self, work: Callable[[Transaction], Removed | None], way: Way = ()) -> None:
-        """A transaction that may take a last name, and what becomes of the inode then."""
+        """Run a transaction that may remove a last name, and handle the inode then."""
         doomed: set[int] = set()
 
         def with_burial(tx: Transaction) -> int | None:
@@ -249,7 +250,7 @@ class Tree:
     # ------------------------------------------------------------------ helpers
 
     def _transact(self, work: Callable[[Transaction], T], way: Way) -> T:
-        """Names need not be durable when they are answered; close() and fsync() see to it."""
+        """Names need not be durable when they are answered; close() and fsync() ensure that."""
 
         def by_this_way(tx: Transaction) -> T:
             directories.check_way(tx, way)
@@ -258,13 +259,14 @@ class Tree:
         return self._context.store.transact(by_this_way, durable=False)
 
     def _read(self, work: Callable[[View], T], answered: Callable[[T], None] | None = None) -> T:
-        """Read a state that may be a little old; but that something is not there is only said of the newest."""
+        """Read a state that may be a little old; but only the newest state is trusted to say that something does not
+        exist."""
         return self._context.store.read(
             work, max_age_s=self._context.max_age_s, doubted=FileNotFoundError, answered=answered
         )
 
     def _by_either_name(self, parent: int, name: bytes, action: Callable[[bytes], T]) -> T:
-        """Do it with the plain name; if there is no such name, with the one that is listed so."""
+        """Run the action with the plain name; if there is no such name, with the one that is listed like this."""
         try:
             return action(name)
         except FileNotFoundError:
@@ -281,6 +283,6 @@ def _step(view: View, parent: int, name: bytes) -> Found:
     else:
         ino = directories.lookup(view, parent, name).ino
     found = inodes.find(view, ino)
-    if found is None:  # not ENOENT: to a mirror that has seen the name listed, this would be a removed file
+    if found is None:  # not ENOENT: to a mirroring program that has seen the name listed, this would be a removed file
         raise posix_error(errno.EIO, f"inode {ino} has a name and is missing: `dfc fsck` tells more")
     return ino, found

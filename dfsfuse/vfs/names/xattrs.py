@@ -1,12 +1,12 @@
 """Extended attributes of an inode: those that are stored, and `user.dfs.*`, which are the file system's own.
 
-`user.dfs.inode` tells which namespace and inode this is (NAMESPACE:NUMBER), whatever path, bind mount or machine it is
-seen through; the others tell a regular file's health (`health.NAMES`). They can be read by name and are never listed:
-they tell of this copy at this moment, and who copies a file copies what is listed (Ceph took its own out of the list
-for the same reason). A program that brings them along from elsewhere is not disturbed: setting or removing one succeeds
-and changes nothing.
+`user.dfs.inode` shows which namespace and inode this is (NAMESPACE:NUMBER), whatever path, bind mount or machine it is
+seen through; the others show a regular file's health (`health.NAMES`). They can be read by name and are never listed:
+they describe this copy at this moment, and whoever copies a file copies what is listed (Ceph removed its own from the
+list for the same reason). A program that carries them over from elsewhere is not disturbed: setting or removing one
+succeeds and changes nothing.
 
-Threads: no state of its own.
+Threads: stateless.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Extended:
         self._context = context
 
     def get(self, ino: int, name: bytes) -> bytes:
-        """The value. Raises OSError (ENODATA, EOPNOTSUPP)."""
+        """Return the value. Raises OSError (ENODATA, EOPNOTSUPP)."""
         xattrs.check_name(name)
         if name == INODE:
             return self._identity(ino)
@@ -46,7 +46,7 @@ class Extended:
         return xattrs.get(inode.xattrs, name)
 
     def list(self, ino: int) -> list[bytes]:
-        """The names of those that are stored."""
+        """Return the names of those that are stored."""
         inode = self._context.store.read(lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s)
         return [*inode.xattrs]
 

@@ -1,1 +1,1 @@
-"""Files that are open, and their handles."""
+"""Open files and their handles."""

@@ -1,9 +1,9 @@
 """Open files and their handles: open, create, read, write, flush, fsync, release.
 
 close() is flush() and then, for the last duplicate of a descriptor, release(); what must be reported to the program is
-reported by flush(). What could not be saved is given up when its file is closed if the program heard that its close()
-has failed; else, as when the program was killed, it stays and is saved in the background. Opening asks the servers for
-the newest state (close-to-open); later reads may be a little old.
+reported by flush(). What could not be saved is given up when its file is closed if the program was told that its
+close() failed; otherwise, as when the program was killed, it stays and is saved in the background. Opening asks the
+servers for the newest state (close-to-open); later reads may be a little old.
 
 Threads: `_lock` guards the handles; the rest is in the table of open files. See context.py.
 """
@@ -43,11 +43,11 @@ from dfsfuse.vfs.write.unsaved import Place
 from dfsfuse.vfs.write.writing import Writer
 
 CREATE_TRIES: Final = 20
-"""A file that is there and is replaced before it is open: so often it is looked for again."""
+"""How often a file that exists but is replaced before it is open is looked up again."""
 
 
 class _Stored(NamedTuple):
-    """What the map says of a file's attributes."""
+    """What the map says about a file's attributes."""
 
     inode: Inode
 
@@ -81,13 +81,13 @@ class Files:
         self._handles: dict[int, Handle] = {}
         self._numbers = itertools.count(1)
         self.on_nameless: Callable[[int], None] = lambda _: None
-        """Called with a file that was opened and has no name any more. It must not wait for anything."""
+        """Called with a file that was opened and no longer has a name. It must not wait for anything."""
 
     # ------------------------------------------------------------------ attributes
 
     def attributes(self, ino: int, inode: Inode) -> Attributes:
-        """What stat(2) says: the record, and on top of it what was written here and is not saved yet. The record is
-        looked at again if it may have been read before what is unsaved now was saved."""
+        """Return the answer to stat(2): the record, overlaid with what was written here and is not saved yet. The
+        record is reread if it may have been read before what is unsaved now was saved."""
         file = self._table.get(ino)
         if file is None or not file.writes:
             return self._stored_attributes(ino, inode)
@@ -115,16 +115,16 @@ class Files:
         return shown if atime_ns == inode.atime_ns else msgspec.structs.replace(shown, atime_ns=atime_ns)
 
     def is_open(self, ino: int) -> bool:
-        """Has anybody here got it open?"""
+        """Return whether anyone here has it open."""
         return self._table.get(ino) is not None
 
     def may_be_mapped(self, ino: int) -> bool:
-        """Whether somebody here has it open so that it could be written to by a shared mapping."""
+        """Return whether someone here has it open in a mode that allows writing through a shared mapping."""
         file = self._table.get(ino)
         return file is not None and file.mappable > 0
 
     def is_reading_noticed(self, number: int) -> bool:
-        """Whether reading by this handle would set the time of access now."""
+        """Return whether reading through this handle would set the access time now."""
         handle = self._get(number)
         if not (handle.may_read and handle.is_noticed):
             return False
@@ -133,7 +133,7 @@ class Files:
         return inode is None or self._access_times.is_due(ino, inode)
 
     def is_any_read(self) -> bool:
-        """Whether a handle is open for reading, through which a program may have mapped its file."""
+        """Return whether a handle is open for reading, through which a program may have mapped its file."""
         with self._lock:
             return any(handle.may_read for handle in self._handles.values())
 
@@ -151,8 +151,8 @@ class Files:
     # ------------------------------------------------------------------ open and close
 
     def open(self, ino: int, flags: int) -> int:
-        """A handle on a regular file. Raises OSError (ENOENT, EISDIR, ELOOP for a symbolic link, else ENXIO), and
-        `IncompleteError` where files that cannot be assembled are not opened for reading."""
+        """Return a handle on a regular file. Raises OSError (ENOENT, EISDIR, ELOOP for a symbolic link, else ENXIO),
+        and `IncompleteError` where files that cannot be assembled are not opened for reading."""
         file = self._table.pin(ino)
         try:
             inode = self._context.store.read(lambda view: _regular(view, ino))
@@ -171,8 +171,8 @@ class Files:
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
     ) -> tuple[Attributes, int]:
-        """open(2) with O_CREAT: a new file, or the one that is there (EEXIST with O_EXCL). `hold`: it is kept until it
-        is forgotten. `way`: as with `Tree.make`."""
+        """open(2) with O_CREAT: a new file, or the existing one (EEXIST with O_EXCL). `hold`: it is kept until it is
+        forgotten. `way`: as in `Tree.make`."""
         self._background_saver.slow_down()
         for _ in range(CREATE_TRIES):
             with suppress(FileNotFoundError):
@@ -182,7 +182,7 @@ class Files:
     def _create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool, way: Way
     ) -> tuple[Attributes, int]:
-        """One try; the file that is there may be removed before it is open (ENOENT)."""
+        """Try once; an existing file may be removed before it is open (ENOENT)."""
         ino = self._context.numbers.take()
         now_ns = self._context.clock()
         new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, now_ns)
@@ -221,16 +221,17 @@ class Files:
         return self.attributes(made, inode), handle
 
     def close_failed(self, number: int, *, is_heard: bool) -> None:
-        """flush() has failed, and the program is about to hear it; or will not: it is ending, or it was let go."""
+        """Handle a failed flush(), which the program is about to be told of; or will not be: it is ending, or was let
+        go."""
         with self._lock:
             handle = self._handles.get(number)
-        if handle is not None:  # else it was let go, and all is closed already
+        if handle is not None:  # otherwise it was let go, and everything is closed already
             with handle.file.lock:
                 handle.failed_at = handle.file.writes if is_heard else None
 
     def release(self, number: int, *, keep: bool = False) -> None:
-        """Close the handle. What flush() has not saved is saved; a failure goes to the log. `keep`: what cannot be
-        saved now is saved in the background, unless a program heard that close() has failed, after the last write."""
+        """Close the handle. What flush() has not saved is saved; a failure is logged. `keep`: what cannot be saved now
+        is saved in the background, unless a program was told that close() failed, after the last write."""
         with self._lock:
             handle = self._handles.pop(number, None)
         if handle is None:
@@ -243,17 +244,17 @@ class Files:
                 self._save(handle, wait=self._context.wait_for_close)
         except (DfsError, OSError) as failure:
             if not (keep and handle.may_write and self._keep(handle, failure)):
-                log.error("inode %d: what was written last is lost: %s", file.ino, failure)
+                log.error("inode %d: the last writes are lost: %s", file.ino, failure)
         finally:
             self._table.unpin(file)
 
     def _keep(self, handle: Handle, failure: Exception) -> bool:
-        """Let the background save what could not be saved now. False if nobody is to expect that."""
+        """Let the background save what could not be saved now. Returns False if nobody is to expect that."""
         file = handle.file
         with file.lock:
             if not file.has_data or file.is_unlinked or handle.failed_at == file.writes:
                 return False
-        log.error("inode %d: what was written is not saved yet, and is tried again: %s", file.ino, failure)
+        log.error("inode %d: the last writes are not saved yet and will be retried: %s", file.ino, failure)
         self._background_saver.save_later(file)
         return True
 
@@ -281,7 +282,7 @@ class Files:
     # ------------------------------------------------------------------ data
 
     def read(self, number: int, offset: int, size: int) -> bytes:
-        """Up to `size` bytes, fewer only at the end of the file."""
+        """Return up to `size` bytes, fewer only at the end of the file."""
         handle = self._get(number)
         if not handle.may_read:
             raise posix_error(errno.EBADF)
@@ -315,25 +316,25 @@ class Files:
         return self._holes.seek(self._get(number).file, offset, whence)
 
     def flush(self, number: int) -> None:
-        """close() was called on a descriptor: save all, or (durability=fsync) begin to. The data of a file without a
+        """Handle close() on a descriptor: save everything, or (durability=fsync) begin to. The data of a file without a
         name is not worth it."""
         handle = self._get(number)
         if handle.may_write and not handle.file.is_unlinked:
             self._save(handle, wait=self._context.wait_for_close)
 
     def fsync(self, number: int) -> None:
-        """Save all of the file, now."""
+        """Save the whole file now."""
         self._save(self._get(number), wait=True)
 
     def _save(self, handle: Handle, *, wait: bool) -> None:
-        """Raises also what was lost since it was opened, though others were told of it before."""
+        """Also raises what was lost since it was opened, even if others were told of it before."""
         file = handle.file
         if wait:
             try:
                 self._saver.save(file)
             finally:
                 with file.lock:
-                    lost = file.losses.take(handle.data)  # also if it is what is being raised
+                    lost = file.losses.take(handle.data)  # even if it is what is being raised
             if lost is not None:
                 raise lost
             self._context.store.flush(handle.names)
@@ -347,7 +348,7 @@ class Files:
             self._background_saver.slow_down(file.ino)
 
     def save_inode(self, ino: int) -> None:
-        """Save all that was written to a file, through whichever handle, now: durable and visible to others."""
+        """Save everything that was written to a file, through any handle, now: durable and visible to others."""
         file = self._table.pin_if_open(ino)
         if file is None:
             return
@@ -359,7 +360,7 @@ class Files:
         self._context.store.flush()
 
     def save_all(self) -> None:
-        """Save every file. Raises the first failure, after all were tried."""
+        """Save every file. Raises the first failure after all were tried."""
         failures: list[Exception] = []
         for file in self._table.all():
             try:

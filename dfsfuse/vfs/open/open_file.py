@@ -1,16 +1,16 @@
 """A file that is open here: what was written to it and is not in the map yet. One per inode, shared by its handles.
 
-Unsaved data is in one of three states. Dirty: in the write buffer. Sealed: taken out of it, one segment's worth, on
-its way up or waiting for the batch that carries it. Up: on its servers, only the map does not refer to it yet. Dirty
-bytes lie over sealed ones, a sealed item over those sealed before it, and all of them over what is stored.
+Unsaved data is in one of three states. Dirty: in the write buffer. Sealed: taken out of it, one segment's worth, being
+uploaded or waiting for the batch that carries it. Uploaded: on its servers, but the map does not refer to it yet. Dirty
+bytes overlay sealed ones, a sealed item overlays those sealed before it, and all of them overlay what is stored.
 
-Unsaved data either has places of its own or was appended, never some of each: who writes the other way saves first.
-Appended data is one run of bytes whose place is decided when it is committed (appending.py); until then it is kept
-from where this mount believes the file to end, and in memory, since it may have to move.
+Unsaved data either has places of its own or was appended, never a mixture: a writer of the other kind saves first.
+Appended data is one run of bytes whose place is decided when it is committed (appending.py); until then it is kept at
+the place where this mount believes the file to end, and in memory, since it may have to move.
 
-Does no IO and waits for nothing. Threads: `lock` guards every field but `commit_lock`, which is taken before `lock` and
-is held during a whole flush or truncate, so that a file's batches are committed in the order of its writes. Callers
-hold `lock` when they call a method.
+Does no IO and never waits. Threads: `lock` guards every field but `commit_lock`, which is taken before `lock` and is
+held during a whole flush or truncate, so that a file's batches are committed in the order of its writes. Callers hold
+`lock` when they call a method.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from dfsfuse.vfs.write.regions import Patch
 from dfsfuse.vfs.write.write_buffer import Interval, WriteBuffer
 
 INTERVALS_MAX: Final = 256
-"""A region with more dirty intervals is saved before more is taken: its record has to fit into a batch."""
+"""A region with more dirty intervals is saved before more is accepted: its record has to fit into a batch."""
 
 
 @dataclass(eq=False)
 class Sealed:
-    """A segment in the making. `data` is None when it is up and nothing is held in memory any more."""
+    """A segment in the making. `data` is None once it is uploaded and nothing is held in memory any more."""
 
     region: int
     writes: tuple[Write, ...]
@@ -48,45 +48,45 @@ class Sealed:
     written: Written | None = None
     upload: Future[None] | None = None
     began_ns: int = 0
-    """When `written` began to go up."""
+    """When the upload of `written` began."""
     since_s: float = 0.0
     """When the oldest of its bytes was written, by a clock that is never set."""
     is_forgotten: bool = False
-    """Nobody wants it any more; an upload under way frees its memory when it ends."""
+    """Nobody wants it any more; an upload in progress frees its memory when it ends."""
     is_appended: bool = False
-    """Its place is not decided; its data stays in memory until it is."""
+    """Its place is undecided; its data stays in memory until it is decided."""
     is_doubtful: bool = False
-    """A batch with it failed in a way that does not tell whether it is in the map, and where."""
+    """A batch with it failed in a way that leaves open whether it is in the map, and where."""
     doubts: tuple[int, ...] = ()
     """The numbers of such batches, as far as they are known (`MapStore.was_made`)."""
     earlier: tuple[bytes, ...] = ()
-    """Ids of segments of the same bytes that such batches referred to. They are never used again (uploads.renew)."""
+    """Ids of segments with the same bytes that such batches referred to. They are never reused (uploads.renew)."""
     spare: Written | None = None
-    """A second segment of the same bytes, for appended data that may come to lie across a border of regions."""
+    """A second segment with the same bytes, for appended data that may come to lie across a region boundary."""
 
     @property
     def start(self) -> int:
-        """Its first byte in the file."""
+        """Return its first byte in the file."""
         return self.region * REGION_BYTES + self.writes[0].offset
 
     @property
     def end(self) -> int:
-        """The first byte of the file after it."""
+        """Return the first byte of the file after it."""
         last = self.writes[-1]
         return self.region * REGION_BYTES + last.offset + last.length
 
     @property
     def is_small(self) -> bool:
-        """Whether its pieces travel within a batch, so that nothing has to go up before."""
+        """Return whether its pieces travel within a batch, so that nothing has to be uploaded first."""
         return self.length <= INLINE_SEGMENT_MAX_BYTES
 
     @property
     def held_bytes(self) -> int:
-        """How much memory it holds."""
+        """Return how much memory it holds."""
         return 0 if self.data is None else self.length
 
     def patch(self) -> Patch:
-        """What to put into the map. It must be written."""
+        """Return what to put into the map. It must be written."""
         assert self.written is not None
         return Patch(self.region, self.written.segment, self.written.inline, self.writes)
 
@@ -116,50 +116,51 @@ class OpenFile:
     rotation: int | None = None
     """x of the first segment, as stored or as decided here."""
     written_ns: int | None = None
-    """When it was last written to, if that is not saved yet and nobody has set another time since."""
+    """When it was last written to, if that is not saved yet and no other time has been set since."""
     is_appended: bool = False
-    """Was the unsaved data appended, rather than written to places of its own?"""
+    """Whether the unsaved data was appended, rather than written to places of its own."""
     error: Exception | None = None
-    """Why something failed that nobody waited for; told to the next who writes or flushes. The data is still there."""
+    """Why something that nobody waited for failed; raised for the next one who writes or flushes. The data is still
+    there."""
     losses: Losses[OSError] = field(default_factory=Losses)
-    """Why data was given up; told once through each handle."""
+    """Why data was given up; reported once through each handle."""
     writes: int = 0
-    """Number of times that it was written to since it is open here."""
+    """How often it was written to since it was opened here."""
     appends: int = 0
-    """Goes up when a batch with appended data is about to be committed, and when it is known what became of it: so it
-    is odd while nobody can tell whether the map that is read has that data (unsaved.py)."""
+    """Incremented when a batch with appended data is about to be committed, and when its outcome is known: so it is odd
+    while it is unknown whether the map that is read has that data (unsaved.py)."""
     cuts: int = 0
-    """The same for cutting the file to nothing, with which unsaved data is given up."""
+    """The same for cutting the file to nothing, which gives up unsaved data."""
     is_unlinked: bool = False
-    """Its last name was removed by this mount: it goes when its last handle is closed."""
+    """Whether its last name was removed by this mount: it is deleted when its last handle is closed."""
     is_commit_due: bool = False
-    """A commit in the background is on its way."""
+    """Whether a commit in the background is pending."""
     is_seal_due: bool = False
-    """It is to save all of the file, however young."""
+    """Whether that commit is to save all of the file, however recent."""
     is_kept: bool = False
-    """A commit in the background failed: the file is pinned until its data is saved after all."""
+    """Whether a commit in the background failed: the file is pinned until its data is saved after all."""
     mappable: int = 0
-    """Number of handles through which a program could write by a shared mapping (O_RDWR)."""
+    """Number of handles through which a program could write through a shared mapping (O_RDWR)."""
     pins: int = 0
-    """Handles and others that need it. Guarded by the lock of the table that it is in."""
+    """Number of handles and others that need it. Guarded by the lock of the table that it is in."""
 
     @property
     def is_unsaved(self) -> bool:
-        """Is there anything that the map does not have?"""
+        """Return whether there is anything that the map does not have."""
         return bool(self.sealed or self.buffer.dirty_bytes or self.written_ns is not None)
 
     @property
     def has_data(self) -> bool:
-        """Is there unsaved data?"""
+        """Return whether there is unsaved data."""
         return bool(self.sealed or self.buffer.dirty_bytes)
 
     @property
     def start(self) -> int:
-        """The first byte of unsaved data, of which there is some."""
+        """Return the first byte of unsaved data, of which there must be some."""
         return self.start_without(())
 
     def start_without(self, items: Collection[Sealed]) -> int:
-        """The first byte of unsaved data other than these items, of which there is some."""
+        """Return the first byte of unsaved data other than these items, of which there must be some."""
         starts = [item.start for item in self.sealed if item not in items]
         if self.buffer.dirty_bytes:
             starts.append(self.buffer.start())
@@ -167,25 +168,26 @@ class OpenFile:
 
     @property
     def end(self) -> int:
-        """The first byte after all unsaved data; 0 if there is none."""
+        """Return the first byte after all unsaved data; 0 if there is none."""
         return self.end_without(())
 
     def end_without(self, items: Collection[Sealed]) -> int:
-        """The first byte after all unsaved data other than these items; 0 if there is none."""
+        """Return the first byte after all unsaved data other than these items; 0 if there is none."""
         return max(self.buffer.end(), *(item.end for item in self.sealed if item not in items), 0)
 
     @property
     def unsaved_bytes(self) -> int:
-        """How much is unsaved."""
+        """Return how many bytes are unsaved."""
         return self.buffer.dirty_bytes + sum(item.length for item in self.sealed)
 
     @property
     def unsaved_since_s(self) -> float | None:
-        """When the oldest unsaved byte was written; None if there is none."""
+        """Return when the oldest unsaved byte was written; None if there is none."""
         return min([*self.dirty_since_s.values(), *(item.since_s for item in self.sealed)], default=None)
 
     def write(self, offset: int, data: Buffer, now_ns: int, now_s: float) -> tuple[int, list[Sealed]]:
-        """Take these bytes: by how many the dirty ones grew, and regions that became full and are sealed now."""
+        """Take these bytes. Returns by how much the dirty ones grew, and regions that became full and are now
+        sealed."""
         grown = self.buffer.write(offset, data)
         self.written_ns = now_ns
         self.writes += 1
@@ -195,21 +197,21 @@ class OpenFile:
         return grown, [self.seal(region) for region in touched if self.buffer.is_full(region)]
 
     def begin(self, *, is_append: bool) -> bool:
-        """What is written next is appended, or has a place of its own. False if there is unsaved data of the other
-        kind."""
+        """Prepare to write: what is written next is appended, or has a place of its own. Returns False if there is
+        unsaved data of the other kind."""
         if not self.has_data:
             self.is_appended = is_append
         return self.is_appended == is_append
 
     def appended(self, items: list[Sealed], place: int) -> list[Sealed]:
-        """These, the first of what was appended, are in the map now, from `place` on. What was appended since comes
-        after them. Gives the items that are sealed no more because of that."""
+        """Record that these items, the first of what was appended, are now in the map, from `place` on. What was
+        appended since follows them. Returns the items that are no longer sealed because of that."""
         by = place - items[0].start
         self.sealed = [item for item in self.sealed if item not in items]
         return self.unseal(by) if by else []
 
     def unseal(self, by: int = 0) -> list[Sealed]:
-        """Appended data becomes dirty again, so many bytes further on. Gives the items that were sealed."""
+        """Make appended data dirty again, shifted by this many bytes. Returns the items that were sealed."""
         since_s = self.unsaved_since_s
         items, self.sealed = self.sealed, []
         parts = [(item.start, item.data) for item in items]
@@ -223,7 +225,7 @@ class OpenFile:
             self.buffer.write(start + by, data)
         self.dirty_since_s = dict.fromkeys(self.buffer.regions(), 0.0 if since_s is None else since_s)
         for item in items:
-            item.data = None  # an upload under way has its own reference, and no memory to give back
+            item.data = None  # an upload in progress has its own reference, and no memory to give back
             item.is_forgotten = True
         return items
 
@@ -240,29 +242,30 @@ class OpenFile:
         return item
 
     def seal_all(self, until_s: float = math.inf) -> None:
-        """Seal every region that has dirty bytes of then or before."""
+        """Seal every region that has dirty bytes written until then."""
         for region in self.buffer.regions():
             if self.dirty_since_s[region] <= until_s:
                 self.seal(region)
 
     def ready(self, until_s: float) -> list[Sealed]:
-        """The first of what is sealed: up to the last that was written until then, and what follows and is up."""
+        """Return the first sealed items: up to the last one written until then, and those that follow and are
+        uploaded."""
         count = max((number for number, item in enumerate(self.sealed, 1) if item.since_s <= until_s), default=0)
         up = itertools.takewhile(lambda item: item.written is not None, self.sealed[count:])
         return [*self.sealed[:count], *up]
 
     def is_crowded(self, offset: int) -> bool:
-        """Has the region there got so many dirty intervals that it should be saved?"""
+        """Return whether the region there has so many dirty intervals that it should be saved."""
         return self.buffer.intervals(offset // REGION_BYTES) > INTERVALS_MAX
 
     def take_error(self) -> Exception | None:
-        """The error that waits to be told, once."""
+        """Return the pending error, once."""
         error, self.error = self.error, None
         return error
 
     def layers(self, offset: int, end: int, by: int = 0, without: Collection[Sealed] = ()) -> list[list[Shown]]:
-        """What unsaved data shows from `offset` to `end`: the top layer first, each sorted. `by`: all of it lies so
-        many bytes further on. `without`: these items are in the map already."""
+        """Return what unsaved data shows from `offset` to `end`: the top layer first, each sorted. `by`: all of it is
+        shifted by this many bytes. `without`: these items are in the map already."""
         if by:
             layers = self.layers(offset - by, end - by, without=without)
             return [[replace(shown, start=shown.start + by) for shown in layer] for layer in layers]
@@ -277,7 +280,7 @@ class OpenFile:
 
 
 def _pack(region: int, intervals: list[Interval]) -> Sealed:
-    """One segment of all these intervals; a single one is not copied."""
+    """Make one segment of all these intervals; a single one is not copied."""
     writes, length = [], 0
     for interval in intervals:
         writes.append(Write(interval.start, len(interval.data), length))

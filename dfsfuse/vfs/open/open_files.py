@@ -35,14 +35,14 @@ class OpenFiles:
         self._held: dict[int, int] = {}
         """How often each inode was looked up and not forgotten yet."""
         self._orphans: set[int] = set()
-        """Inodes without a name that this mount has claimed, and may have to delete when it needs them no more."""
+        """Inodes without a name that this mount has claimed, and may have to delete when it no longer needs them."""
         self._doomed: set[int] = set()
         self._has_ended = False
 
     # ------------------------------------------------------------------ open files
 
     def pin(self, ino: int) -> OpenFile:
-        """The file, which stays in the table until `unpin`. Raises OSError (ENOENT) if it is being deleted."""
+        """Return the file, which stays in the table until `unpin`. Raises OSError (ENOENT) if it is being deleted."""
         with self._lock:
             if ino in self._doomed:
                 raise posix_error(errno.ENOENT)
@@ -54,7 +54,7 @@ class OpenFiles:
 
     @contextmanager
     def pinned(self, ino: int) -> Iterator[OpenFile]:
-        """The file, pinned for the duration of a `with`."""
+        """Yield the file, pinned for the duration of a `with`."""
         file = self.pin(ino)
         try:
             yield file
@@ -62,7 +62,7 @@ class OpenFiles:
             self.unpin(file)
 
     def pin_if_open(self, ino: int) -> OpenFile | None:
-        """The file, pinned once more, if it is in the table."""
+        """Return the file, pinned once more, if it is in the table."""
         with self._lock:
             file = self._files.get(ino)
             if file is not None:
@@ -82,11 +82,11 @@ class OpenFiles:
             self._unneeded(file.ino)
 
     def get(self, ino: int) -> OpenFile | None:
-        """The file, if it is in the table."""
+        """Return the file if it is in the table."""
         return self._files.get(ino)  # one operation on a dictionary needs no lock
 
     def all(self) -> list[OpenFile]:
-        """All files in the table."""
+        """Return all files in the table."""
         with self._lock:
             return list(self._files.values())
 
@@ -100,7 +100,7 @@ class OpenFiles:
             self._held[ino] = self._held.get(ino, 0) + 1
 
     def hold_many(self, inos: Sequence[int]) -> list[bool]:
-        """Count one more look-up of each; of those that are being deleted none, which is false."""
+        """Count one more look-up of each, except those that are being deleted, for which False is returned."""
         with self._lock:
             held = [ino not in self._doomed for ino in inos]
             for ino, is_held in zip(inos, held, strict=True):
@@ -109,12 +109,12 @@ class OpenFiles:
             return held
 
     def is_held(self, ino: int) -> bool:
-        """Was it looked up and not forgotten?"""
+        """Return whether it was looked up and not forgotten."""
         with self._lock:
             return ino in self._held
 
     def forget(self, ino: int, lookups: int) -> None:
-        """Take back so many look-ups."""
+        """Take back this many look-ups."""
         with self._lock:
             left = self._held.get(ino, 0) - lookups
             if left > 0:
@@ -128,7 +128,8 @@ class OpenFiles:
     # ------------------------------------------------------------------ inodes without a name
 
     def doom(self, ino: int) -> bool:
-        """If nobody here needs the inode, let nobody open or hold it any more. May be called again. Is it so?"""
+        """Prevent opening or holding the inode if nobody here needs it. May be called again. Returns whether that is
+        so."""
         with self._lock:
             if not self._has_ended and (ino in self._files or ino in self._held):
                 return False
@@ -136,12 +137,12 @@ class OpenFiles:
             return True
 
     def pardon(self, ino: int) -> None:
-        """The deletion is done, or came to nothing."""
+        """Record that the deletion is done, or was abandoned."""
         with self._lock:
             self._doomed.discard(ino)
 
     def orphaned(self, ino: int) -> None:
-        """The last name is gone and the inode is left: it is to be deleted when nobody here needs it any more."""
+        """Record that the last name is gone and the inode is left: it is deleted when nobody here needs it any more."""
         with self._lock:
             self._orphans.add(ino)
             file = self._files.get(ino)
@@ -152,12 +153,12 @@ class OpenFiles:
             self._unneeded(ino)
 
     def orphans(self) -> list[int]:
-        """Those without a name that are needed here."""
+        """Return those without a name that are needed here."""
         with self._lock:
             return sorted(self._orphans)
 
     def end(self) -> list[int]:
-        """The mount ends, and nobody needs anything: all orphans that are left."""
+        """Return all remaining orphans when the mount ends and nobody needs anything."""
         with self._lock:
             left, self._orphans = sorted(self._orphans), set()
             self._held.clear()
@@ -165,7 +166,7 @@ class OpenFiles:
             return left
 
     def _take_orphan(self, ino: int) -> bool:
-        """Is it an orphan that nobody needs any more? Then it is the caller's. With the lock held."""
+        """Return whether it is an orphan that nobody needs any more, and hand it to the caller. With the lock held."""
         if ino not in self._orphans or ino in self._files or ino in self._held:
             return False
         self._orphans.discard(ino)

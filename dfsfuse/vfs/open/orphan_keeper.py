@@ -1,14 +1,15 @@
 """Orphans between mounts: those of others that are open here are claimed, those of the dead are swept.
 
-A mount that takes a file's last name leaves the others a grace (removal.py). Who has the file open is told by the map
-that the inode has become an orphan, and *claims* it; then it is deleted only when nobody needs it any more. A mount
-that has files open and does nothing learns nothing, so it looks for changes often enough for the grace.
+A mount that removes a file's last name leaves the others a grace (removal.py). A mount that has the file open learns
+from the map that the inode has become an orphan, and *claims* it; then it is deleted only when nobody needs it any
+more. A mount that has files open and is otherwise idle learns nothing, so it checks for changes often enough for the
+grace.
 
-Claims are renewed every few hours, also those of files that were removed here and are still open here. Each mount
-sweeps once an hour what clients left that died: orphans whose claims are all void (`dfsfuse.namespace.ops.orphans`).
+Claims are renewed every few hours, including those of files that were removed here and are still open here. Each mount
+sweeps once an hour what dead clients left: orphans whose claims are all void (`dfsfuse.namespace.ops.orphans`).
 
-Threads: one of its own, between `start` and `close`; `learnt` and `opened` are called by anybody and wait for nothing.
-`turn` is what the thread does again and again; tests call it.
+Threads: one of its own, between `start` and `close`; `learnt` and `opened` may be called from any thread and never
+wait. The thread calls `turn` again and again; so do tests.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ GRACE_S: Final = 10.0
 """How long a mount keeps what was removed in it. Longer than others need to learn of it and to claim it."""
 EVERY_S: Final = 2.0
 LOOKS_IN_GRACE: Final = 3
-"""So often a mount with open files looks for changes within the grace."""
+"""How often a mount with open files checks for changes within the grace."""
 SWEEP_S: Final = 3600.0
 FIRST_SWEEP_S: Final = 60.0
 
@@ -52,7 +53,7 @@ class OrphanKeeper:
         self._thread = Worker("orphan-keeper", EVERY_S, "looking after inodes without a name", stop_s=None)
 
     def learnt(self, changed_keys: Iterable[bytes] | None) -> None:
-        """Another mount changed these keys (None: perhaps all)."""
+        """Take note that another mount changed these keys (None: perhaps all)."""
         if changed_keys is None:
             changed = {file.ino for file in self._files.all()}
         else:
@@ -63,7 +64,7 @@ class OrphanKeeper:
                 self._suspected |= changed
 
     def opened(self, ino: int) -> None:
-        """It was opened, and has no name any more."""
+        """Take note that it was opened and no longer has a name."""
         with self._lock:
             self._suspected.add(ino)
 
@@ -81,10 +82,10 @@ class OrphanKeeper:
         try:
             self.turn()
         except (DfsError, OSError) as failure:  # it is tried again
-            log.warning("inodes without a name wait: %s", failure)
+            log.warning("deleting inodes without a name was postponed: %s", failure)
 
     def turn(self) -> None:
-        """All that is due."""
+        """Do everything that is due."""
         if not self._context.store.writable():
             return
         if self._files.all():  # then learn what others have removed, unless that is known
@@ -117,8 +118,8 @@ class OrphanKeeper:
         self._claim(sorted({*self._files.orphans(), *self._reaper.waiting()}))
 
     def _claim(self, inos: list[int]) -> list[int]:
-        """Say that this mount needs them, as far as they are orphans. Gives those. Without those whose records cannot
-        be read."""
+        """Declare that this mount needs those that are orphans, and return them. Skips those whose records cannot be
+        read."""
         now_ns = self._context.clock()
 
         def work(tx: Transaction, portion: list[int]) -> list[int]:
@@ -143,13 +144,13 @@ class OrphanKeeper:
     # ------------------------------------------------------------------ the sweep
 
     def sweep(self) -> int:
-        """Delete what dead clients left. Gives how many orphans nobody needed."""
+        """Delete what dead clients left. Returns how many orphans nobody needed."""
         now_ns = self._context.clock()
         found = self._context.store.read(lambda view: view.scan(*keys.orphans()))
         left = [keys.orphan_of(key) for key, record in found if orphans.is_void(record, now_ns)]
         if not left:
             return 0
-        log.info("%d inodes without a name are left from clients that ended: they are deleted", len(left))
+        log.info("deleting %d inodes without a name left by dead clients", len(left))
         doomed = [ino for ino in left if self._files.doom(ino)]
         try:
             for portion in by_count(doomed, AT_ONCE):

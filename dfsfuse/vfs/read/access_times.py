@@ -1,14 +1,14 @@
-"""Times of access (atime): what reading changes, written long after the reading.
+"""Access times (atime): what reading changes, written long after the reading.
 
-`relatime`, as mount(8) has it: reading a file, listing a folder or following a link sets the time if it is not later
-than the last change, or is a day old. `strictatime`: each read. `noatime`: none. Folders may be left out. So whoever
-only reads changes one record per file and day. An access is never said to be before the change that it saw: if the
-clock of who made the change is ahead of ours, the time of access is just after it. A time of modification that somebody
-has set ahead of the time of change does not count, or each read would be due.
+`relatime`, as in mount(8): reading a file, listing a folder or following a link sets the time if it is not later than
+the last change, or is a day old. `strictatime`: each read. `noatime`: none. Folders may be excluded. So someone who
+only reads changes one record per file and day. An access is never dated before the change that it saw: if the clock of
+whoever made the change is ahead of ours, the access time is just after it. An mtime that was set ahead of the ctime
+does not count, or each read would be due.
 
 Nobody waits: a time that is due is kept here, is shown to whoever asks this mount, and is written with others by a
 thread after `GATHER_S`. A crash loses it, and so does a mount that cannot be written just then. A time that is set by
-hand, here or by another mount, wins over one that is still to be written.
+hand, here or by another mount, takes precedence over one that is still to be written.
 
 Threads: any number of callers; `_lock` guards what waits, and is taken within transactions. One thread of its own, from
 the first time that is due until `close`.
@@ -32,9 +32,9 @@ RULES: Final = ("relatime", "strictatime", "noatime")
 DAY_NS: Final = 24 * 3600 * 1_000_000_000
 GATHER_S: Final = 5.0
 AT_ONCE: Final = 256
-"""So many inodes change in one transaction."""
+"""At most this many inodes change in one transaction."""
 WAITING_MAX: Final = 16_384
-"""More are not kept: they are lost, as in a crash."""
+"""At most this many are kept; more are lost, as in a crash."""
 END_DEADLINE_S: Final = 5.0
 
 
@@ -46,7 +46,7 @@ class Due(NamedTuple):
 
 
 def due_ns(rule: str, atime_ns: int, changed_ns: int, now_ns: int) -> int | None:
-    """The time of access that a read at `now_ns` sets; None if it sets none. `changed_ns`: the time of change."""
+    """Return the access time that a read at `now_ns` sets; None if it sets none. `changed_ns`: the ctime."""
     if rule == "noatime":
         return None
     if rule == "relatime" and changed_ns < atime_ns and now_ns - atime_ns < DAY_NS:
@@ -61,7 +61,7 @@ class AccessTimes:
         self, context: Context, rule: str = "relatime", *, folders: bool = True, gather_s: float = GATHER_S
     ) -> None:
         if rule not in RULES:
-            raise ValueError(f"the rule for times of access is {rule!r}; it must be one of {', '.join(RULES)}")
+            raise ValueError(f"the atime rule is {rule!r}; it must be one of {', '.join(RULES)}")
         self._context = context
         self._rule = rule
         self._folders = folders
@@ -73,7 +73,8 @@ class AccessTimes:
         self._thread: threading.Thread | None = None
 
     def read(self, ino: int, inode: Inode, written_ns: int | None = None) -> None:
-        """The inode was read; `written_ns`: when something was written to it that is not in the record yet."""
+        """Record that the inode was read; `written_ns`: when it was last written to, if that is not in the record
+        yet."""
         new_ns = self._due_ns(ino, inode, written_ns)
         if new_ns is None or not self._context.seems_writable():
             return
@@ -87,11 +88,11 @@ class AccessTimes:
         self._is_due.set()
 
     def is_due(self, ino: int, inode: Inode) -> bool:
-        """Whether reading the inode now would set its time."""
+        """Return whether reading the inode now would set its time."""
         return self._due_ns(ino, inode, None) is not None
 
     def _due_ns(self, ino: int, inode: Inode, written_ns: int | None) -> int | None:
-        if self._rule == "noatime" or not inode.ctime_ns:  # the root of a new namespace: nobody has made it yet
+        if self._rule == "noatime" or not inode.ctime_ns:  # the root of a new namespace: nobody has created it yet
             return None
         if inode.is_directory and not self._folders:
             return None
@@ -100,12 +101,12 @@ class AccessTimes:
         return None if new_ns == inode.atime_ns else new_ns
 
     def shown_ns(self, ino: int, inode: Inode) -> int:
-        """The time of access that stat(2) says."""
+        """Return the access time that stat(2) shows."""
         due = self._waiting.get(ino)
         return inode.atime_ns if due is None or due.found_ns != inode.atime_ns else due.new_ns
 
     def set_by_hand(self, ino: int) -> None:
-        """The time of access is about to be set: what was read before does not count."""
+        """Prepare for the access time being set explicitly: earlier reads do not count."""
         with self._lock:
             self._waiting.pop(ino, None)
 
@@ -117,13 +118,13 @@ class AccessTimes:
             try:
                 self._context.store.transact(lambda tx, portion=portion: self._save(tx, portion))  # type: ignore[misc]
             except (DfsError, OSError) as failure:
-                log.debug("times of access of %d inodes are not kept: %s", len(portion), failure)
+                log.debug("access times of %d inodes were dropped: %s", len(portion), failure)
             except Exception:  # noqa: BLE001 (the thread goes on)
                 log.exception("times of access of %d inodes are not kept, for an unexpected reason", len(portion))
             self._forget(portion)
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write what waits, and stop."""
         with self._lock:
             self._closing.set()
             thread = self._thread

@@ -1,10 +1,10 @@
-"""Which files are worth fetching together: who reads two files that were made about the same time, as those of a folder
-are that was copied or unpacked, is about to read the others, in whatever order.
+"""Which files are worth fetching together: a program that reads two files made at about the same time, such as those of
+a folder that was copied or unpacked, is about to read the others, in whatever order.
 
-Inode numbers stand for the time of making. They are cut into blocks; when a second file of a block is read, or the
-first one of a block next to one that was fetched, the whole block is worth it: its records in one request, and its
-small files in one more to each server. Each block is given out once as long as it is remembered. It is a guess: what
-is fetched in vain costs a few milliseconds, and a random reader of many files hardly ever makes one.
+Inode numbers stand for the time of creation. They are divided into blocks; when a second file of a block is read, or
+the first one of a block next to one that was fetched, the whole block is worth it: its records in one request, and its
+small files in one more to each server. Each block is returned once as long as it is remembered. It is a guess: fetching
+in vain costs a few milliseconds, and a random reader of many files hardly ever triggers it.
 
 Threads: guarded by a lock of its own.
 """
@@ -17,13 +17,13 @@ from typing import Final
 
 BLOCK_INODES: Final = 32
 REMEMBERED: Final = 16
-"""Blocks: enough for several readers side by side."""
+"""Number of blocks: enough for several readers in parallel."""
 _FETCHED: Final = 0
-"""In the place of an inode number; no file has it."""
+"""Used in place of an inode number; no file has it."""
 
 
 class Neighbours:
-    """The files that were read lately."""
+    """The files that were recently read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,8 +31,8 @@ class Neighbours:
         """By block: the file that was read, or `_FETCHED`. The latest one is last. Guarded by the lock."""
 
     def of(self, ino: int) -> range:
-        """This file is about to be read from its beginning: which ones are worth fetching with it, itself among them;
-        none as a rule."""
+        """Return which files are worth fetching with this one, which is about to be read from its beginning and is
+        among them; usually none."""
         block = ino // BLOCK_INODES
         with self._lock:
             known = self._blocks.pop(block, None)

@@ -1,8 +1,7 @@
 """read(): unsaved data over stored data over zeros.
 
-What belongs over what, through every state of a file's saving, is decided in unsaved.py. Nothing is locked while
-segments are fetched; a segment that was replaced meanwhile can still be had, since dropped pieces wait for a grace
-period.
+What overlays what, through every state of a file's saving, is decided in unsaved.py. Nothing is locked while segments
+are fetched; a segment that was replaced meanwhile is still available, since dropped pieces wait for a grace period.
 """
 
 from __future__ import annotations
@@ -49,23 +48,23 @@ class _Stored(NamedTuple):
         return self.inode.size
 
     def region(self, index: int) -> Region:
-        """One of those that were asked for; an empty one beyond the end."""
+        """Return one of the requested regions; an empty one beyond the end."""
         return self.regions.get(index, extents.EMPTY)
 
 
 class _Answer:
-    """A read in the making: what is still open, and what was found."""
+    """A read in progress: what is still missing, and what was found."""
 
     def __init__(self, offset: int, end: int) -> None:
         self.gaps = [(offset, end)]
         self._parts: list[tuple[int, Buffer]] = []
 
     def add(self, start: int, data: Buffer) -> None:
-        """These bytes are there."""
+        """Add bytes that were found."""
         self._parts.append((start, data))
 
     def fill(self, layer: Iterable[Shown], context: Context) -> None:
-        """Take from a layer, which is sorted, what is still open."""
+        """Take what is still missing from a layer, which is sorted."""
         left: list[tuple[int, int]] = []
         for start, end in self.gaps:
             at = start
@@ -82,7 +81,7 @@ class _Answer:
         self.gaps = left
 
     def data(self) -> bytes:
-        """All of it, in order; nothing may be open any more."""
+        """Return all of it, in order; nothing may be missing any more."""
         if len(self._parts) == 1:
             return bytes(self._parts[0][1])
         return b"".join(data for _, data in sorted(self._parts, key=lambda part: part[0]))
@@ -105,14 +104,14 @@ class Reader:
         self._neighbours = Neighbours()
 
     def read(self, file: OpenFile, offset: int, size: int, ahead: ReadAhead, *, is_noticed: bool = True) -> bytes:
-        """Up to `size` bytes from `offset` on, fewer only at the end of the file. Raises IncompleteError if pieces of
-        any of them cannot be had. `is_noticed`: it counts as an access."""
+        """Return up to `size` bytes from `offset` on, fewer only at the end of the file. Raises IncompleteError if
+        pieces of any of them are unreachable. `is_noticed`: it counts as an access."""
         if size <= 0:
             return b""
         with file.lock:
             fetch, written_ns = ahead.regions(offset, size), file.written_ns
         if offset == 0 and (neighbours := self._neighbours.of(file.ino)):
-            with suppress(DfsError):  # it is a guess: what is asked for may be known all the same
+            with suppress(DfsError):  # it is a guess: what is asked for may be known anyway
                 self._fetch(neighbours)
         layers, unsaved_end, stored = self._layers(file, offset, offset + size, fetch)
         if is_noticed:
@@ -132,7 +131,7 @@ class Reader:
         return answer.data()
 
     def _fetch(self, inos: Sequence[int]) -> None:
-        """Bring the records of these files to memory, and the data of those that are small."""
+        """Bring the records of these files into memory, and the data of those that are small."""
 
         def look(view: View) -> list[bytes | None]:
             values = view.get_many([make(ino) for ino in inos for make in (keys.inode, _first_region)])
@@ -140,7 +139,7 @@ class Reader:
 
         segments: list[Segment] = []
         for value in self._context.store.read(look, max_age_s=self._context.max_age_s):
-            with suppress(OSError):  # who reads that file is told
+            with suppress(OSError):  # whoever reads that file gets the error
                 region = extents.EMPTY if value is None else regions.decode(value)
                 segments += region.segments if len(region.segments) <= SMALL_FILE_SEGMENTS_MAX else ()
         self._context.segments.fetch_small(segments)
@@ -167,7 +166,7 @@ class Reader:
         return _Stored(inode, dict(zip(wanted, regions.find(view, ino, inode, wanted), strict=True)))
 
     def _of_one_segment(self, stored: _Stored, offset: int, length: int) -> bytes | None:
-        """These bytes of the file, if nothing has to be assembled: a random reader's case."""
+        """Return these bytes of the file if nothing has to be assembled: a random reader's case."""
         index, at = divmod(offset, REGION_BYTES)
         if at + length > REGION_BYTES:
             return None

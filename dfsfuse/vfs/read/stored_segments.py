@@ -1,7 +1,7 @@
-"""Which segments files are made of, asked for many files at once: for listings that say what can be had of them.
+"""Which segments files are made of, for many files at once: for listings that show what is reachable of them.
 
-The records of all short files are asked for together. A long file's are a range of the map, which costs a round trip
-of its own where it is not known: so only a few of these are looked at in one read, far fewer than a read may have runs.
+The records of all short files are requested together. A long file's are a range of the map, which costs a round trip of
+its own if it is not cached: so only a few of these are examined in one read, far fewer than a read may have runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONG_FILES_AT_ONCE: Final = 50
 
 
 def stored_segments(context: Context, inos: Sequence[int]) -> dict[int, list[Segment]]:
-    """For each of these that is a regular file: the segments that it is made of, as of one moment for each file."""
+    """Return the segments of each of these that is a regular file, as of one moment per file."""
 
     def short(view: View, portion: list[int]) -> tuple[dict[int, list[Segment]], list[int]]:
         files = _files(view, portion)

@@ -340,10 +340,10 @@ class BackgroundSaver:
         if is_failing and not was_told:
             file, failure = next(iter(failures.items()))
             log.error(
-                "inode %d and others: what was written is not saved yet, and is tried again: %s", file.ino, failure
+                "inode %d and others: the last writes are not saved yet and will be retried: %s", file.ino, failure
             )
         elif was_told and not is_failing:
             log.warning("what was written is being saved again")
         if not is_failing:
             for file, failure in failures.items():
-                log.error("inode %d: what was written is not saved yet, and is tried again: %s", file.ino, failure)
+                log.error("inode %d: the last writes are not saved yet and will be retried: %s", file.ino, failure)
