@@ -818,10 +818,10 @@ class MapClient:
                 if self._waiting:
                     continue
                 try:
-                    if (yield from self.commit_waiting()):
-                        wait_s = LINGER_S
-                    else:
+                    if self.journal.rests(self._clock()) or not (yield from self.commit_waiting()):
                         yield from self.settle_if_idle()
+                    else:
+                        wait_s = LINGER_S
                 except Exception:
                     log.exception("what was answered is not committed yet, or the lease not let go of")
                     wait_s = RETRY_S

@@ -61,7 +61,9 @@ class LogMap:
         self._log_lock = threading.Lock()
         self._lock = threading.Lock()
         self._bell = threading.Event()
-        self._stop = threading.Event()
+        self._life = threading.Lock()
+        """Held until the end: whoever lingers waits for it, which costs a fraction of waiting for an event."""
+        self._life.acquire()
         self.client = MapClient(
             quorum_log.state, family_of, clock, self._bell, lambda: quorum_log.excused_ago_s, is_newest, wait_s
         )
@@ -142,7 +144,8 @@ class LogMap:
     def close(self) -> None:
         """See `MapStore.close`."""
         self.client.stop_working()
-        self._stop.set()
+        if self._life.locked():
+            self._life.release()
         if self._worker.ident is not None:
             self._worker.join()
         self.run(self.client.close())
@@ -196,7 +199,8 @@ class LogMap:
             case AwaitWork(seconds):
                 return self._bell.wait(seconds)
             case Linger(seconds):
-                self._stop.wait(seconds)
+                if self._life.acquire(timeout=seconds):
+                    self._life.release()
             case Pause(seconds):
                 self._sleep(seconds)
             case Settle():
