@@ -205,13 +205,8 @@ class Cluster:
 
         Raises `AuthenticationError` if a server refuses the user.
         """
-        outcomes: dict[int, Answer | Failure] = {}
         with self.exchange() as exchange:
-            for id, request in requests.items():
-                exchange.start(Call(id, request, stall_s=stall_s))
-            while (outcome := exchange.next(None)) is not None:
-                outcomes[outcome.call.server] = outcome
-        return outcomes
+            return _asked(exchange, requests, stall_s)
 
     def try_all(
         self, request: Request, servers: Iterable[int] | None = None, *, stall_s: float
@@ -219,13 +214,8 @@ class Cluster:
         """One request to all servers, or to some, by id, side by side: also to those that are believed to be down. For
         somebody who wants to know how they are: nothing is raised, a server that refuses the user is a Failure too."""
         self._look_up_names()
-        outcomes: dict[int, Answer | Failure] = {}
         with Exchange(self._lines, trial=True) as exchange:
-            for id in self.names if servers is None else servers:
-                exchange.start(Call(id, request, stall_s=stall_s))
-            while (outcome := exchange.next(None)) is not None:
-                outcomes[outcome.call.server] = outcome
-        return outcomes
+            return _asked(exchange, dict.fromkeys(self.names if servers is None else servers, request), stall_s)
 
     def close(self) -> None:
         """Stop the thread and close all idle connections; exchanges under way in other threads close theirs."""
@@ -254,3 +244,12 @@ def _patience_s(answered: int, took_s: float, *, is_only_one: bool) -> float:
     usual_s = STRAGGLER_FACTOR * took_s
     wait_s = took_s + max(STRAGGLER_S, usual_s) if is_only_one else max(AUTHENTICATION_S, usual_s)
     return min(wait_s, COMING_S)
+
+
+def _asked(exchange: Exchange, requests: Mapping[int, Request], stall_s: float) -> dict[int, Answer | Failure]:
+    for id, request in requests.items():
+        exchange.start(Call(id, request, stall_s=stall_s))
+    outcomes: dict[int, Answer | Failure] = {}
+    while (outcome := exchange.next(None)) is not None:
+        outcomes[outcome.call.server] = outcome
+    return outcomes
