@@ -95,6 +95,7 @@ class Parking:
         """Keep a request that has just failed with this errno. False: it cannot wait, and must be answered. `give_up`:
         answers it, with this or another errno, and calls `done`, if it waits in vain while the session lasts; it may
         take a long time."""
+        seen = self._changes()
         with self._lock:
             if self._has_ended or self._bytes + len(message) > BYTES_MAX:
                 return False
@@ -102,7 +103,7 @@ class Parking:
             self._bytes += len(message)
             if self._keeper is None:
                 try:
-                    keeper = threading.Thread(target=self._keep, name="fuse-parking", daemon=True)
+                    keeper = threading.Thread(target=self._keep, args=(seen,), name="fuse-parking", daemon=True)
                     keeper.start()
                 except (RuntimeError, MemoryError):
                     self._take(unique)
@@ -159,9 +160,9 @@ class Parking:
 
     # ------------------------------------------------------------------ the keeper
 
-    def _keep(self) -> None:
+    def _keep(self, seen: object) -> None:
         """Run until no request waits any more."""
-        seen, tried_at = self._changes(), self._clock()
+        tried_at = self._clock()
         while True:
             with self._lock:
                 if not self._parked or self._has_ended:

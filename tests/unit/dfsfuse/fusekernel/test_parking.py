@@ -117,6 +117,22 @@ def test_what_failed_is_done_again_when_something_changes_and_others_are_answere
     assert sorted(files.seen[-100:]) == sorted(waiting.values()), "each with its own bytes, once more"
 
 
+def test_what_changes_before_its_keeper_looks_for_the_first_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper is a thread, which may begin late."""
+    monkeypatch.setattr(parking, "RETRY_S", 600.0)
+    files = Refusing()
+
+    def changes() -> bool:
+        is_keeper = threading.current_thread().name == "fuse-parking"
+        if is_keeper:
+            files.is_back.set()
+        return is_keeper
+
+    patience = Patience(files.patience().may_wait_s, changes, files.told_to_end.__contains__)
+    with FakeKernel(files, errno_of=_errno_of, patience=patience) as kernel:
+        assert kernel.ask(wire.FUSE_RMDIR, 1, b"d\0") == (0, b"")
+
+
 def test_after_its_time_it_fails_with_its_error() -> None:
     with kernel_of(Refusing(), wait_s=0.2) as kernel:
         begun = time.monotonic()

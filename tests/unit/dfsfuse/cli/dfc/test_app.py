@@ -35,6 +35,14 @@ def test_wrong_command_lines_are_one_sentence_and_code_2(dfc: Dfc, arguments: li
     assert dfc.access.connections == 0
 
 
+@pytest.mark.parametrize("name", cli.commands)
+def test_each_command_names_its_own_help_when_an_option_is_wrong(dfc: Dfc, name: str) -> None:
+    outcome = dfc(name, "--nonsense")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"dfc: no such option '--nonsense' (see: dfc {name} --help)\n"
+    assert dfc.access.connections == 0
+
+
 @pytest.mark.parametrize("name", ["list", "LIST", "List", "ls", "LS"])
 def test_commands_in_any_case(dfc: Dfc, name: str) -> None:
     dfc.ok("mkdir", "folder")

@@ -88,6 +88,15 @@ def test_what_only_one_mount_may_use(world: LockWorld, caplog: pytest.LogCapture
     assert a.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
 
 
+def test_who_waits_is_refused_when_only_that_another_mount_uses_it_is_left_to_wait_for(world: LockWorld) -> None:
+    a, b = world.mount(b"a"), world.mount(b"b")
+    assert a.take(1, 128, 128) == 0
+    waiter = b.lock(1, 128, 128, shared=True, guard=GUARD, wait=True)
+    assert not waiter.answered.is_set()
+    assert a.take(1, 128, 128, shared=True, guard=GUARD) == 0
+    assert waiter.result() == errno.EAGAIN
+
+
 def test_what_only_one_mount_may_use_is_free_when_that_mount_has_died(world: LockWorld) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, 128, 128, shared=True, guard=GUARD)
