@@ -1,13 +1,13 @@
-"""What can go wrong, as the caller sees it.
+"""The errors that callers see.
 
     DfsError                     everything below; has an `errno` for the mount and an `exit_code` for commands
-    ├── AuthenticationError      a server answered, and refused the user or password             EACCES
+    ├── AuthenticationError      a server answered, and rejected the user or password            EACCES
     ├── WrongServerError         a server answered, and is not the one the config names          EIO
     ├── UnavailableError         too few servers answer to do this at all                        EIO
     │   └── ReadOnlyError        enough to read, too few to write                                EROFS
     ├── MaybeDoneError           it timed out: it may have happened, or may still happen         EIO
     ├── LostError                what was answered before it was durable is lost                 EIO
-    ├── IncompleteError          no good copy of a piece can be had: these bytes are missing     EIO
+    ├── IncompleteError          no good copy of a piece is reachable: bytes are missing         EIO
     ├── NoSpaceError             too few servers have room for it                                ENOSPC
     └── TooLargeError            over a documented limit                                         EFBIG
 
@@ -31,7 +31,7 @@ class DfsError(Exception):
 
 
 class AuthenticationError(DfsError):
-    """A server answered and refused the user. Nothing was done on any server."""
+    """A server answered and rejected the user. Nothing was done on any server."""
 
     errno = errno.EACCES
     exit_code = 4
@@ -50,7 +50,7 @@ class UnavailableError(DfsError):
 
 
 class ReadOnlyError(UnavailableError):
-    """Fewer than three servers answer: what is there can be read, nothing can be written."""
+    """Fewer than three servers answer: existing data can be read, nothing can be written."""
 
     errno = errno.EROFS
     exit_code = 7
@@ -61,15 +61,15 @@ class MaybeDoneError(DfsError):
 
     exit_code = 8
     sequence: int | None = None
-    """The number, among those of this client, of the batch that may have been made."""
+    """The number, among this client's batches, of the one that may have been made."""
 
 
 class LostError(DfsError):
-    """What was answered before it was durable is lost. Told once to each who has to know; trying again is in vain."""
+    """Something answered before it was durable is lost. Raised once for each who has to know; retrying is useless."""
 
 
 class IncompleteError(DfsError):
-    """No good copy of some piece can be had. `away`: the ids of its servers that do not answer."""
+    """No good copy of some piece is reachable. `away`: the ids of its servers that do not answer."""
 
     exit_code = 3
 
@@ -92,15 +92,15 @@ class TooLargeError(DfsError):
 
 
 def posix_error(number: int, detail: str = "") -> OSError:
-    """An OSError, of the subclass that fits, as a local file system would raise it."""
+    """Return an OSError, of the fitting subclass, as a local file system would raise it."""
     return OSError(number, detail or os.strerror(number))
 
 
 def too_few_to_write(answering: int) -> str:
-    """Why nothing can be written while so few servers answer, and what to do."""
+    """Return why nothing can be written while this few servers answer, and what to do."""
     who = f"only {answering} of 4 servers answer{'s' if answering == 1 else ''}" if answering else "no server answers"
     return f"{who}, and writing needs three: 'dfc status' shows which are missing; start them"
 
 
 class StoppedError(Exception):
-    """Somebody wants an end. What was done is done, and the rest is as it was."""
+    """The work was asked to stop. What was done is done, and the rest is as it was."""

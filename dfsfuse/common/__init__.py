@@ -1,1 +1,1 @@
-"""What any room may use. Knows none of them."""
+"""Code that any package may use. It depends on none of them."""

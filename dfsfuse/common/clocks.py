@@ -1,7 +1,7 @@
-"""The clock by which a lease is counted: one that goes on while the machine sleeps.
+"""The clock by which a lease is counted: it keeps running while the machine sleeps.
 
-`time.monotonic` stands still while a laptop's lid is closed (on Linux); whoever woke up would take a lease for his that
-the servers have given to others long ago.
+`time.monotonic` stops while a laptop's lid is closed (on Linux); after waking up, a client would believe it still holds
+a lease that the servers have long given to others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 
 if hasattr(time, "CLOCK_BOOTTIME"):
     lease_clock: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-    """Seconds; it never goes back, and counts the time that the machine slept."""
+    """Seconds; it never goes back, and includes the time that the machine slept."""
 
-else:  # elsewhere monotonic() does so already (macOS), or there is none
+else:  # elsewhere monotonic() already does this (macOS), or there is no such clock
     lease_clock = time.monotonic

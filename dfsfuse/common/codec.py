@@ -1,4 +1,4 @@
-"""Records as bytes, in one way for all: MessagePack arrays with the format first. Pure.
+"""Records as bytes, in the same way for all: MessagePack arrays with the format first. Pure.
 
 Records are immutable. Fields are added at the end, with a default. A record of another format is refused and never
 guessed at.
@@ -14,7 +14,7 @@ import msgspec
 from dfsfuse.errors import posix_error
 
 _UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What decoding bytes raises that are not as expected."""
+"""What decoding raises for unexpected bytes."""
 
 encode: Final = msgspec.msgpack.Encoder().encode
 """A record's bytes."""
@@ -25,7 +25,7 @@ class Record(Protocol):
 
     @property
     def format(self) -> int:
-        """The format that the record was written in."""
+        """Return the format that the record was written in."""
         ...
 
 
@@ -33,7 +33,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Codec(Generic[R]):
-    """Decodes the records of one kind. `what` is what a message calls one, `known` the format that is known."""
+    """Decodes the records of one kind. `what` names such a record in messages, `known` is the format that is known."""
 
     def __init__(self, kind: type[R], what: str, known: int) -> None:
         self._decoder = msgspec.msgpack.Decoder(kind)
@@ -41,7 +41,7 @@ class Codec(Generic[R]):
         self._known = known
 
     def decode(self, data: bytes) -> R:
-        """The record in these bytes. Raises OSError (EIO) if they are none of the known format."""
+        """Decode a record. Raises OSError (EIO) if the bytes are not one of the known format."""
         try:
             record = self._decoder.decode(data)
         except _UNREADABLE as error:
@@ -51,15 +51,15 @@ class Codec(Generic[R]):
         return record
 
     def find(self, data: bytes | None) -> R | None:
-        """The record; None if there is none, or if it cannot be read: for what is no more than news."""
+        """Decode a record; None if there is none, or if it cannot be read: for records that are only news."""
         try:
             return None if data is None else self.decode(data)
         except OSError:
             return None
 
     def _unreadable(self, data: bytes, why: str) -> OSError:
-        """EIO with a sentence: the record's format, if it is not the one that is known (a newer client's record may
-        have fields of other types); else what is wrong with it."""
+        """Return EIO with a sentence: the record's format, if it is not the known one (a newer client's record may have
+        fields of other types); else what is wrong with it."""
         try:
             found = msgspec.msgpack.decode(data)
         except _UNREADABLE:

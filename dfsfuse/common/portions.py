@@ -1,4 +1,4 @@
-"""Items cut into portions, in their order: as many as one request, batch or window takes. Pure."""
+"""Divides items into portions, preserving order: as many as one request, batch or window can take. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def by_count(items: Iterable[T], count: int) -> Iterator[list[T]]:
-    """Portions of at most this many items."""
+    """Yield portions of at most this many items."""
     rest = iter(items)
     while portion := list(islice(rest, count)):
         yield portion
@@ -20,7 +20,7 @@ def by_count(items: Iterable[T], count: int) -> Iterator[list[T]]:
 def by_bytes(
     items: Iterable[T], most_bytes: int, size_bytes: Callable[[T], int], count: int = sys.maxsize
 ) -> Iterator[list[T]]:
-    """Portions of at most this many bytes and items. An item that is larger is a portion by itself."""
+    """Yield portions of at most this many bytes and items. A larger item is a portion by itself."""
     portion: list[T] = []
     size = 0
     for item in items:

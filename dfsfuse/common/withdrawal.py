@@ -1,13 +1,13 @@
 """Operations that nobody waits for any more, since their program was ended: what they have not changed yet, they must
-not change later, behind what others do meanwhile.
+not change later, after what others do meanwhile.
 
-A thread that carries out such an operation is *withdrawn*, by another thread. It goes on, for it may hold locks or be
-agreeing on a batch; but before it changes something it looks here (`check`), and gives up. A batch that is on its way
-is not taken back: it gets its place in the log before whatever comes later, or never. An operation that cannot say so
-of what it does next looks for the last time with `pass_point`, and is not withdrawn from then on.
+A thread that carries out such an operation is *withdrawn*, by another thread. It continues, for it may hold locks or be
+agreeing on a batch; but before it changes something it calls `check` here, and gives up. A batch that is in flight is
+not taken back: it gets its place in the log before whatever comes later, or never. An operation that cannot call
+`check` during its next step checks for the last time with `pass_point`, and is not withdrawn from then on.
 
-Threads: any. `_lock` guards both sets; `check` reads one of them without it, since what comes too late for it is as if
-the change had been on its way.
+Threads: any. `_lock` guards both sets; `check` reads one of them without it, since a withdrawal that comes too late for
+it is the same as one that comes while the change is in flight.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _past_point: set[int] = set()
 
 
 def withdraw(thread: int) -> bool:
-    """Withdraw what this thread does. Return whether that is possible: it is not past the point."""
+    """Withdraw what this thread does. Returns whether that is possible: it is not past the point."""
     with _lock:
         if thread in _past_point:
             return False
@@ -33,7 +33,7 @@ def withdraw(thread: int) -> bool:
 
 
 def forget() -> None:
-    """What this thread does next is something else."""
+    """Record that this thread's next operation is a different one."""
     with _lock:
         _withdrawn.discard(get_ident())
 
@@ -45,7 +45,7 @@ def check() -> None:
 
 
 def pass_point() -> None:
-    """Raise InterruptedError if what this thread does is withdrawn; else it cannot be any more, until `over`."""
+    """Raise InterruptedError if what this thread does is withdrawn; otherwise it cannot be withdrawn until `over`."""
     thread = get_ident()
     with _lock:
         if thread in _withdrawn:
@@ -54,5 +54,5 @@ def pass_point() -> None:
 
 
 def over() -> None:
-    """What has passed the point, if anything has, is over."""
+    """Record that whatever has passed the point is over."""
     _past_point.discard(get_ident())

@@ -1,9 +1,10 @@
 """A background thread: it waits for its time or until it is woken, takes a step, and so on, until it is closed.
 
-Knows nothing of what a step does. A step that fails unexpectedly is logged, and the next one comes all the same; one
-that raises `StoppedError` has been asked to stop, and was the last.
+Knows nothing of what a step does. A step that fails unexpectedly is logged, and the next one follows nevertheless; one
+that raises `StoppedError` was asked to stop, and is the last.
 
-Threads: any may call `wake`, `wait` and `is_stopping`, a step among them; the owner starts and closes it.
+Threads: `wake`, `wait` and `is_stopping` may be called from any thread, including within a step; the owner starts and
+closes it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """See the module. `what` is what the steps are called in the log."""
+    """See the module. `what` names the steps in the log."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class Worker:
         stop_s: float | None = STOP_S,
     ) -> None:
         """`pause_s`: how long it waits for the next step unless it is woken (None: until it is). `stop_s`: how long
-        `close` waits for a step under way (None: until it is over)."""
+        `close` waits for a step in progress (None: until it is over)."""
         self._pause_s = pause_s
         self._what = what
         self._stop_s = stop_s
@@ -42,15 +43,15 @@ class Worker:
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
 
     def wait(self, seconds: float) -> bool:
-        """Wait this long, or until it is to stop. Return whether it is."""
+        """Wait this long, or until it is to stop. Returns whether it is."""
         return self._stop.wait(seconds)
 
     def is_stopping(self) -> bool:
-        """Whether it is to stop."""
+        """Return whether it is to stop."""
         return self._stop.is_set()
 
     def is_alive(self) -> bool:
-        """Whether the thread is running."""
+        """Return whether the thread is running."""
         return self._thread.is_alive()
 
     def wake(self) -> None:
@@ -58,12 +59,12 @@ class Worker:
         self._wake.set()
 
     def start(self, step: Callable[[], object]) -> None:
-        """Begin; the first step is a pause away."""
+        """Start; the first step is a pause away."""
         self._step = step
         self._thread.start()
 
     def close(self) -> None:
-        """Stop it; may be called if it was never started. A request that hangs is left to its own deadline."""
+        """Stop it; may be called even if it was never started. A hanging request is left to its own deadline."""
         self._stop.set()
         self._wake.set()
         if self._thread.ident is not None:

@@ -1,4 +1,4 @@
-"""Calls and what comes of them: values, and how a reply or a broken connection becomes an outcome. Pure.
+"""Calls and their outcomes: values, and how a reply or a broken connection becomes an outcome. Pure.
 
 A server's failure is a value, with a sentence that names the server; the exceptions of the layers below end here.
 """
@@ -24,10 +24,10 @@ from dfsfuse.net.stalls import DEFAULT_S
 class Call(msgspec.Struct, eq=False):
     """One request to one server. `payload` goes out after it; the reply's payload goes into `sink`.
 
-    The buffers must not be changed (payload) or used (sink) before the call is finished. `stall_s`: if no byte
-    moves in either direction for so long, the server is taken to be down. `is_patient`: servers that are slow together
+    The buffers must not be changed (payload) or used (sink) before the call is finished. `stall_s`: if no byte moves in
+    either direction for this long, the server is considered down. `is_patient`: servers that are slow together
     (`slowness`) are waited for longer; else the call ends after `stall_s`, and nothing is concluded about its server.
-    `head_bytes`: how long header and body of the reply are if it is what is hoped for; 0 if that is not known.
+    `head_bytes`: the length of the reply's header and body if it is the expected one; 0 if unknown.
     """
 
     server: int
@@ -40,7 +40,7 @@ class Call(msgspec.Struct, eq=False):
 
 
 class Answer(NamedTuple):
-    """The server did it, or has a reason that is part of the protocol. `reply` is of a type that fits the request."""
+    """The server did it, or has a reason, defined by the protocol, not to. `reply` has a type that fits the request."""
 
     call: Call
     reply: Reply
@@ -51,8 +51,8 @@ class Answer(NamedTuple):
 class Failure:
     """It did not. `status` is None if there was no answer (refused, lost, stalled): then it may still happen.
 
-    `text` names the server. `error` is there if it is not the server that the config names, or refuses the user.
-    `reason` says the same in a few words, for a table that names the server already.
+    `text` names the server. `error` is set if it is not the server that the config names, or rejects the user. `reason`
+    says the same in a few words, for a table that already names the server.
     """
 
     call: Call
@@ -63,7 +63,7 @@ class Failure:
 
 
 def outcome_of(call: Call, server: ServerAddress, reply: Reply, payload_bytes: int) -> Answer | Failure:
-    """What a complete reply means for its call. Raises `ProtocolError` if it is no answer to such a request."""
+    """Return what a complete reply means for its call. Raises `ProtocolError` if it does not answer such a request."""
     if isinstance(reply, Error):
         return Failure(call, status_of(reply.status), f"{server}: {reply.text}")
     if isinstance(reply, REPLIES[type(call.request)]):
@@ -72,7 +72,7 @@ def outcome_of(call: Call, server: ServerAddress, reply: Reply, payload_bytes: i
 
 
 def failure_of(call: Call, server: ServerAddress, error: Exception) -> Failure:
-    """What the end of a connection means for its call."""
+    """Return what the end of a connection means for its call."""
     if isinstance(error, RefusalError):
         return Failure(call, status_of(error.status), f"{server}: {error}", reason=str(error))
     if isinstance(error, DfsError):
@@ -85,7 +85,7 @@ def failure_of(call: Call, server: ServerAddress, error: Exception) -> Failure:
 
 
 def is_full(outcome: Answer | Failure) -> bool | None:
-    """Whether the server has no room for data; None if the outcome says nothing of that."""
+    """Return whether the server has no room for data; None if the outcome does not show it."""
     if isinstance(outcome, Failure):
         return True if outcome.status == Status.NO_SPACE else None
     match outcome.reply:
@@ -99,7 +99,7 @@ def is_full(outcome: Answer | Failure) -> bool | None:
 
 
 def status_of(number: int) -> Status:
-    """The status with this number; any that only a newer server knows is an IO_ERROR here."""
+    """Return the status with this number; one that only a newer server knows becomes IO_ERROR."""
     try:
         return Status(number)
     except ValueError:

@@ -1,8 +1,8 @@
-"""The four servers as one thing to talk to: connect, ask, and know who answers.
+"""The four servers as one: connect, send requests, and know who answers.
 
-Knows no log, no pieces, no quorum. `Cluster` may be used by any number of threads; each makes its own `Exchange`s. It
-has one thread of its own (`pinger`), from `connect` to `close`; nothing is started before, so it may be made before a
-fork and connected after it.
+Knows no log, no pieces, no quorum. `Cluster` may be used by any number of threads; each creates its own `Exchange`s. It
+has one thread of its own (`pinger`), from `connect` to `close`; nothing is started before, so it may be created before
+a fork and connected after it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from dfsfuse.net.servers import Credentials, ServerAddress
 from dfsfuse.net.single import ask_one
 
 STRAGGLER_S: Final = 0.5
-"""How long `connect` waits for the last server when the others have answered."""
+"""How long `connect` waits for the last server after the others have answered."""
 STRAGGLER_FACTOR: Final = 3
-"""The same as a multiple of what the others took: on a busy machine everything takes long."""
+"""The same as a multiple of the time the others took: on a busy machine everything takes long."""
 COMING_S: Final = 5.0
-"""How long `connect` waits for servers that have taken the connection and say nothing yet, at most."""
+"""How long at most `connect` waits for servers that have accepted the connection and are silent so far."""
 RECHECK_S: Final = 0.5
 
 
@@ -48,7 +48,7 @@ class Cluster:
         self.names = {server.id: server.name for server in servers}
         self._lines = Lines(servers, credentials, clock=clock, look_up=look_up)
         self.health = self._lines.health
-        """What is known of how they are. The questions that are asked most have methods here."""
+        """What is known about their health. The most frequent questions have methods here."""
         self._pinger = Pinger(self._lines)
 
     def __enter__(self) -> Cluster:
@@ -60,12 +60,12 @@ class Cluster:
         self.close()
 
     def connect(self, *, wait_for_all: bool = False) -> None:
-        """Authenticate with all servers side by side. One or more of them may be missing: who refuses a connection is
-        not waited for, and who says nothing is for a while that depends on how quick the others are; with
-        `wait_for_all` for `COMING_S`, since it may be about to start.
+        """Authenticate with all servers in parallel. Some of them may be missing: one that refuses a connection is not
+        waited for, and a silent one is for a while that depends on how quick the others are; with `wait_for_all` for
+        `COMING_S`, since it may be about to start.
 
-        Raises `AuthenticationError` if any server refuses the user, `WrongServerError` if one is not the one that
-        the config names, `UnavailableError` if none answers.
+        Raises `AuthenticationError` if any server rejects the user, `WrongServerError` if one is not the one that the
+        config names, `UnavailableError` if none answers.
         """
         try:
             self._look_up_names()
@@ -106,8 +106,8 @@ class Cluster:
             raise UnavailableError("no server answers: " + "; ".join(texts.values()))
 
     def readdress(self, servers: Sequence[ServerAddress], credentials: Credentials) -> None:
-        """The same servers, by id and name, are at these addresses from now on; new connections are made with these
-        credentials. Looks up names, and may wait for that. What is under way is left alone."""
+        """Change the addresses of the same servers, by id and name; new connections are made with these credentials.
+        Resolves names, and may wait for that. Requests in flight are left alone."""
         moved = self._lines.readdress(servers, credentials)
         self.servers = tuple(self._lines.servers[server.id] for server in servers)
         for id in moved:
@@ -115,59 +115,61 @@ class Cluster:
         self._lines.changed.set()
 
     def missing(self) -> list[str]:
-        """A text for each server that is not believed to answer, which names it and says why. Costs nothing."""
+        """Return a text for each server not believed to answer that names it and says why. Costs nothing."""
         return self.health.why_missing()
 
     def exchange(self, *, in_order: bool = False) -> Exchange:
-        """Requests side by side; for one thread, in a `with`. `in_order`: to each server one behind the other."""
+        """Return an exchange for parallel requests; for one thread, in a `with`. `in_order`: sequential per server."""
         return Exchange(self._lines, in_order=in_order)
 
     def ask_one(self, call: Call, patience_s: float) -> Answer | Exchange:
-        """One request to one server, in a short way (`single`): the answer, if it comes within `patience_s`; else an
-        exchange that has the call, or what came of it."""
+        """Send one request to one server by a shortcut (`single`). Returns the answer if it comes within `patience_s`;
+        else an exchange that has the call or its outcome."""
         return ask_one(self._lines, call, patience_s)
 
     def usable(self) -> frozenset[int]:
-        """The ids of the servers that are believed to answer. Costs nothing."""
+        """Return the ids of the servers that are believed to answer. Costs nothing."""
         return self.health.usable
 
     def comebacks(self) -> dict[int, int]:
-        """How often each server, by id, has answered again after it had been missing."""
+        """Return how often each server, by id, has answered again after it had been missing."""
         return self.health.comebacks()
 
     @property
     def excused_at(self) -> float:
-        """When servers were last slow together, or this process stood still (`slowness`): deadlines count from then."""
+        """Return when servers were last slow together, or this process stood still (`slowness`): deadlines count from
+        then."""
         return self.health.excused_at
 
     def hurry(self, *, for_good: bool = False) -> None:
-        """Do not wait for servers that are slow, neither now nor soon: a person has pressed Ctrl-C. `for_good`: nor
-        later, since this is about to be closed. Never waits; may be called by a signal handler."""
+        """Do not wait for slow servers, neither now nor soon: a person has pressed Ctrl-C. `for_good`: nor later, since
+        this is about to be closed. Never waits; may be called by a signal handler."""
         self.health.hurry(for_good=for_good)
 
     def are_slow(self) -> bool:
-        """Whether so many servers owe an answer just now that they are waited for longer than usual (`slowness`)."""
+        """Return whether so many servers owe an answer just now that they are waited for longer than usual
+        (`slowness`)."""
         return self._lines.are_slow()
 
     def full(self) -> frozenset[int]:
-        """The ids of the servers that have no room for data, as far as they have said. Costs nothing."""
+        """Return the ids of the servers that, as far as they have said, have no room for data. Costs nothing."""
         return self.health.full
 
     def note_fault(self, server: int, what: str) -> None:
-        """A server's answer was not what it should be. Remembered for people (`faults`)."""
+        """Record, for people, that a server's answer was not what it should be (`faults`)."""
         self._lines.note_fault(server, what)
 
     def faults(self) -> dict[int, Fault]:
-        """What servers did wrong since this was made, by server id."""
+        """Return what servers did wrong since this was created, by server id."""
         return self.health.faults()
 
     def identities(self) -> dict[int, bytes]:
-        """The identity of the folder of each server that has answered, by its id."""
+        """Return the identity of the folder of each server that has answered, by its id."""
         return dict(self._lines.identities)
 
     @property
     def on_news(self) -> Callable[[], None]:
-        """What is called when a server has another folder than before, or did something wrong. Never waits."""
+        """The callback for when a server has another folder than before, or did something wrong. Never waits."""
         return self._lines.on_news
 
     @on_news.setter
@@ -175,10 +177,10 @@ class Cluster:
         self._lines.on_news = told
 
     def recheck(self, timeout_s: float = RECHECK_S) -> frozenset[int]:
-        """`usable()`, after a look at those that are down but quick to try (refused or lost a moment ago).
+        """Return `usable()`, after checking those that are down but quick to try (refused or lost a moment ago).
 
-        For somebody about to give up for want of servers: one that was restarted is not missed until its next trial.
-        One that was tried a moment ago is tried again after a short pause, and one that is being tried is waited for.
+        For callers about to give up for want of servers: one that was restarted is not missed until its next trial. One
+        that was tried a moment ago is tried again after a short pause, and one that is being tried is waited for.
         """
         for pause_s in (0.0, EAGER_PAUSE_S, EAGER_PAUSE_S):
             _, down = self.health.next_trial()
@@ -196,14 +198,14 @@ class Cluster:
         return self.usable()
 
     def wait_for_missing(self, wait_s: float) -> None:
-        """Wait so long, and `recheck`."""
+        """Wait this long, and `recheck`."""
         time.sleep(wait_s)
         self.recheck()
 
     def ask(self, requests: Mapping[int, Request], *, stall_s: float) -> dict[int, Answer | Failure]:
-        """One request to each of some servers, by id, side by side; waits for all of them.
+        """Send one request to each of some servers, by id, in parallel; waits for all of them.
 
-        Raises `AuthenticationError` if a server refuses the user.
+        Raises `AuthenticationError` if a server rejects the user.
         """
         with self.exchange() as exchange:
             return _asked(exchange, requests, stall_s)
@@ -211,19 +213,19 @@ class Cluster:
     def try_all(
         self, request: Request, servers: Iterable[int] | None = None, *, stall_s: float
     ) -> dict[int, Answer | Failure]:
-        """One request to all servers, or to some, by id, side by side: also to those that are believed to be down. For
-        somebody who wants to know how they are: nothing is raised, a server that refuses the user is a Failure too."""
+        """Send one request to all servers, or to some, by id, in parallel: also to those believed to be down. For
+        finding out how they are: nothing is raised, a server that rejects the user is a Failure too."""
         self._look_up_names()
         with Exchange(self._lines, trial=True) as exchange:
             return _asked(exchange, dict.fromkeys(self.names if servers is None else servers, request), stall_s)
 
     def close(self) -> None:
-        """Stop the thread and close all idle connections; exchanges under way in other threads close theirs."""
+        """Stop the thread and close all idle connections; exchanges in progress on other threads close theirs."""
         self._pinger.stop()
         self._lines.close()
 
     def _look_up_names(self) -> None:
-        """Resolve the hosts that are names, side by side, and wait for them no longer than for a connection."""
+        """Resolve host names in parallel, and wait for them no longer than for a connection."""
         threads = [
             threading.Thread(target=self._lines.look_up, args=(id,), daemon=True)
             for id in self._lines.servers
@@ -237,8 +239,8 @@ class Cluster:
 
 
 def _patience_s(answered: int, took_s: float, *, is_only_one: bool) -> float:
-    """How long after its beginning `connect` waits for more answers, when so many have come, the last after `took_s`.
-    `is_only_one`: one is missing, and nothing speaks against it yet."""
+    """Return how long after its beginning `connect` waits for more answers, when this many have come, the last after
+    `took_s`. `is_only_one`: one is missing, and nothing speaks against it yet."""
     if not answered:
         return COMING_S
     usual_s = STRAGGLER_FACTOR * took_s

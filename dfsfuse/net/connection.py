@@ -1,17 +1,17 @@
-"""One connection to one server: opened, authenticated, then one request after the other. Never blocks.
+"""One connection to one server: opened, authenticated, then one request after another. Never blocks.
 
-Knows its socket, but neither poll nor deadlines: whoever drives it calls `advance` when the socket is ready for what
-`events` says. A connection belongs to one exchange at a time, or lies idle in `Lines`; so it needs no lock. Only
-`silent_since` may be called by any thread at any time.
+Knows its socket, but neither poll nor deadlines: its driver calls `advance` when the socket is ready for what `events`
+says. A connection belongs to one exchange at a time, or is idle in `Lines`; so it needs no lock. Only `silent_since`
+may be called by any thread at any time.
 
 States: connecting -> authenticating (neither `connecting` nor `ready`) -> ready, and closed from any of them. A request
-that is begun before it is ready waits inside and goes out by itself.
+begun before it is ready waits inside and is sent automatically.
 
 Invariants:
-- The buffers of a request (payload, sink) are held only while it is under way. After its reply, `let_go` or `close`
-  nothing here refers to them, so a late answer can land nowhere.
+- The buffers of a request (payload, sink) are held only while it is in flight. After its reply, `let_go` or `close`
+  nothing here refers to them, so a late answer has nowhere to go.
 - Replies come in the order of the requests. A request that nobody waits for any more leaves an *owed* reply, which is
-  read and thrown away before the next one counts.
+  read and discarded before the next one counts.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ from dfsfuse.net.servers import Credentials, ServerAddress
 MAX_OWED: Final = 32
 MAX_ID: Final = (1 << 32) - 1
 NOBODY: Final = 0
-"""The request id of an `Error` that a server sends to a header that it cannot make out."""
+"""The request id of an `Error` that a server sends in response to a header that it cannot make sense of."""
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _WRITABLE: Final = select.POLLOUT | select.POLLHUP | select.POLLERR
 _PROBE_AFTER_S: Final = 5
 """How long nothing moves on a connection before the peer's kernel is asked for a sign of life, once a second."""
 _TCP_INFO: Final = struct.Struct("=2x B B 4x 48x I")
-"""Of Linux's `struct tcp_info`: repetitions and probes that are not confirmed, milliseconds since anything was."""
+"""From Linux's `struct tcp_info`: retransmissions and unacknowledged probes, milliseconds since the last
+acknowledgement."""
 
 
 class Connection:
@@ -61,11 +62,11 @@ class Connection:
     def __init__(self, server: ServerAddress, target: Target, credentials: Credentials, now: float) -> None:
         self.server = server
         self.opened_at = now
-        self.connecting = True  # nothing is known yet of the server, not even that there is one
+        self.connecting = True  # nothing is known about the server yet, not even that there is one
         self.ready = False  # the server has let us in
-        self.answering = False  # a byte of the reply to the request under way has come
-        self.heard = False  # the last `advance` or `catch_up` has received something
-        self.is_met = False  # whoever drives it has looked at the server's identity
+        self.answering = False  # whether a byte of the reply to the request in flight has come
+        self.heard = False  # whether the last `advance` or `catch_up` has received something
+        self.is_met = False  # whether its driver has checked the server's identity
         self.watched = 0  # the events that it is registered for with a poll object
         self.payload_bytes = 0  # of the last reply
         self._handshake = Handshake(server, credentials)
@@ -73,11 +74,11 @@ class Connection:
         self._out = FrameWriter()
         self.unsent = self._out.views  # what is still to be sent
         self._last_id = 0
-        self._current: int | None = None  # the id of the request whose reply is waited for
+        self._current: int | None = None  # the id of the request whose reply is awaited
         self._pending: tuple[bytes, Sequence[Buffer]] | None = None  # a request that waits for READY
         self._sink: memoryview | None = None
         self.owed: deque[tuple[int, float]] = deque()  # id, and when it should have come
-        self._owed_since = now  # since when nothing has come of them
+        self._owed_since = now  # since when nothing of them has come
         self._closed = False
         self._socket = socket.socket(target.family, socket.SOCK_STREAM)
         try:
@@ -87,35 +88,35 @@ class Connection:
             raise
         self.fd = self._socket.fileno()
 
-    # ------------------------------------------------------------------ what others want to know
+    # ------------------------------------------------------------------ state
 
     @property
     def events(self) -> int:
-        """What to poll for."""
+        """Return what to poll for."""
         if self.connecting:
             return select.POLLOUT
         return select.POLLIN | select.POLLOUT if self.unsent else select.POLLIN
 
     @property
     def identity(self) -> bytes:
-        """The identity of the server's folder, once it is ready."""
+        """Return the identity of the server's folder, once it is ready."""
         return self._handshake.identity
 
     @property
     def owed_until(self) -> float | None:
-        """When the oldest reply that is still owed should have come."""
+        """Return when the oldest reply that is still owed should have come."""
         return self.owed[0][1] if self.owed else None
 
     def silent_since(self) -> float | None:
-        """Since when an idle connection owes an answer, or a greeting, of which nothing has come; None if it does not,
-        or if nothing is known of the server yet."""
+        """Return since when an idle connection owes an answer, or a greeting, of which nothing has come; None if it
+        does not, or if nothing is known about the server yet."""
         if self.connecting or (self.ready and not self.owed) or self._peek() is not None:
             return None
         return self._owed_since if self.ready else self.opened_at
 
     def is_peer_gone(self) -> bool:
-        """Whether not even the peer's kernel has confirmed anything for `GONE_S`, though it was asked to. False where
-        the system does not tell."""
+        """Return whether not even the peer's kernel has acknowledged anything for `GONE_S`, though it was asked to.
+        False if the system does not tell."""
         if not hasattr(socket, "TCP_INFO") or sys.platform != "linux":
             return False
         try:
@@ -123,14 +124,14 @@ class Connection:
         except OSError:
             return True
 
-    # ------------------------------------------------------------------ while it lies idle
+    # ------------------------------------------------------------------ while idle
 
     def is_hung_up(self) -> bool:
-        """Whether the server has closed an idle connection: it was stopped, or killed."""
+        """Return whether the server has closed an idle connection: it was stopped, or killed."""
         return self.ready and self._peek() == b""
 
     def catch_up(self) -> bool:
-        """Take a step in the greeting, or read owed replies, if that is possible now. Returns whether it was."""
+        """Continue the greeting, or read owed replies, if that is possible now. Returns whether it was."""
         if self.ready:
             self._receive()
             return self.heard
@@ -157,7 +158,7 @@ class Connection:
             self._pending = body, payload
 
     def advance(self, events: int) -> Reply | None:
-        """Do what can be done now that poll has reported `events`. Returns the reply to the request under way, once it
+        """Do what is possible now that poll has reported `events`. Returns the reply to the request in flight, once it
         is complete."""
         if self.connecting:
             self._connected()
@@ -174,7 +175,7 @@ class Connection:
         return self._receive() if events & _READABLE else None
 
     def let_go(self, patience_until: float, silent_since: float) -> bool:
-        """Nobody waits for the request under way any more. Returns whether the connection can be used again.
+        """Stop waiting for the request in flight. Returns whether the connection can be used again.
 
         Its reply is owed then, and should come before `patience_until`; nothing of it has come since `silent_since`.
         """
@@ -194,7 +195,7 @@ class Connection:
         return True
 
     def finish(self) -> bool:
-        """The reply to the request was returned. Returns whether the connection can be used again."""
+        """Finish the request, whose reply was returned. Returns whether the connection can be used again."""
         return self.ready and self._reader.at_rest and not self._out.views
 
     def close(self) -> None:
@@ -209,7 +210,7 @@ class Connection:
     # ------------------------------------------------------------------ inside
 
     def _peek(self) -> bytes | None:
-        """The next byte that has come. None: nothing has. Empty: the connection is lost."""
+        """Return the next byte that has come. None: nothing has. Empty: the connection is lost."""
         try:
             return self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -230,7 +231,7 @@ class Connection:
         if failure:
             raise posix_error(failure)
         if self._socket.getsockname() == self._socket.getpeername():
-            # TCP lets a socket connect to itself if it is given the very port that it knocks at
+            # TCP lets a socket connect to itself if it is given the very port that it connects to
             raise posix_error(errno.ECONNREFUSED)
         self.connecting = False
         self._current = self._send(messages.encode(self._handshake.first()))
@@ -253,7 +254,7 @@ class Connection:
             pass
 
     def _receive(self) -> Reply | None:
-        """Read until nothing more is there, or the reply that is waited for is complete."""
+        """Read until nothing more is there, or the awaited reply is complete."""
         reader = self._reader
         self.heard = False
         while True:
@@ -278,7 +279,7 @@ class Connection:
                 return None
 
     def _expect(self, header: Header) -> memoryview | None:
-        """Is this frame the next one that may come? Where does its payload go?"""
+        """Check that this frame may come next, and return where its payload goes."""
         if self.owed:
             wanted: int | None = self.owed[0][0]
         else:
@@ -296,13 +297,13 @@ class Connection:
 
     @staticmethod
     def _last_words(reply: Reply) -> NoReturn:
-        """The server says what it thinks of this connection, rather than of a request."""
+        """Raise what the server says about this connection, rather than about a request."""
         if isinstance(reply, Error):
             raise RefusalError(reply.status, reply.text)
         raise ProtocolError(f"{type(reply).__name__} to no request")
 
     def _take(self, body: memoryview) -> Reply | None:
-        """A frame is complete. Returns the reply if it is the one that is waited for."""
+        """Handle a complete frame. Returns the reply if it is the awaited one."""
         if self._reader.header.request_id == NOBODY:
             self._last_words(messages.decode_reply(body))
         if self.owed:
@@ -327,8 +328,9 @@ class Connection:
 
 
 def is_deaf(info: bytes) -> bool:
-    """Whether the kernel repeats something to the peer, and has heard nothing of it for `GONE_S`. A peer whose program
-    does not read, so that its buffers are full, confirms that it has been asked. `info`: Linux's `struct tcp_info`."""
+    """Return whether the kernel is retransmitting to the peer, and has heard nothing from it for `GONE_S`. A peer whose
+    program does not read, so that its buffers are full, still acknowledges probes. `info`: Linux's `struct
+    tcp_info`."""
     if len(info) < _TCP_INFO.size:
         return False
     retransmits, probes, heard_ago_ms = _TCP_INFO.unpack_from(info)
@@ -336,10 +338,10 @@ def is_deaf(info: bytes) -> bool:
 
 
 def _watch_peer(connection: socket.socket) -> None:
-    """Have TCP end the connection when the peer's kernel has given no sign of life for `GONE_S`, while nothing is on
-    its way to it: a server that is stopped or busy keeps its connections, one whose machine or network is gone does
-    not. While something is on its way, `is_peer_gone` tells; TCP's own time for that also counts against a peer that is
-    alive and whose buffers are full, and is the longest that anybody waits."""
+    """Have TCP end the connection if the peer's kernel has given no sign of life for `GONE_S` while nothing is being
+    sent to it: a server that is stopped or busy keeps its connections, one whose machine or network is gone does not.
+    While something is being sent, `is_peer_gone` applies; TCP's own timeout for that also counts against a peer that is
+    alive and whose buffers are full, and is longer than anyone is willing to wait."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         ("TCP_KEEPIDLE", _PROBE_AFTER_S),
@@ -347,5 +349,5 @@ def _watch_peer(connection: socket.socket) -> None:
         ("TCP_KEEPCNT", int(GONE_S) - _PROBE_AFTER_S),
         ("TCP_USER_TIMEOUT", int(SLOW_S * 1000)),
     ):
-        if hasattr(socket, option):  # each system has its own
+        if hasattr(socket, option):  # systems differ
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -1,4 +1,4 @@
-"""Requests to several servers side by side, driven by the thread that waits for them. It has no thread of its own.
+"""Requests to several servers in parallel, driven by the thread that waits for them. It has no thread of its own.
 
     with cluster.exchange() as exchange:
         for server in (1, 2, 3, 4):
@@ -6,21 +6,21 @@
         while (outcome := exchange.next(timeout_s=None)) is not None:
             ...
 
-What one server does, or fails to do, never keeps the others' answers from coming. A server's failure is a value, to be
-counted by quorums; only a server that refuses the user is an exception, since nothing more may be done then.
+What one server does, or fails to do, never delays the others' answers. A server's failure is a value, to be counted by
+quorums; only a server that rejects the user is an exception, since nothing more may be done then.
 
 Knows calls, deadlines and poll; knows nothing of frames (`connection`), nor of who is up and which connections are idle
 (`lines`). For one thread only.
 
-Calls to one server go side by side, each over a connection that is borrowed for it. Not so `in_order`, as the log wants
-it: each server has one connection, and a call goes out behind all earlier ones, also those of earlier exchanges whose
-answers nobody waits for any more. These connections stay registered (`OrderedLines`), and are not asked first whether
-they are still there: if they are not, the call is sent again over a new one.
+Calls to one server run in parallel, each over a connection borrowed for it. Not so `in_order`, as the log needs it:
+each server has one connection, and a call is sent after all earlier ones, even those of earlier exchanges whose answers
+nobody waits for any more. These connections stay registered (`OrderedLines`), and are not checked first for being still
+alive: if they are not, the call is sent again over a new one.
 
 Invariants:
 - Every call that is started is finished exactly once: an outcome of `next`, or an exception of it, or abandoned.
 - A call's buffers belong to it until it is finished; from then on no connection refers to them.
-- Nothing waits for ever: without a byte moved a call ends after its `stall_s`, if it `is_patient` and the servers are
+- Nothing waits forever: without a byte moved a call ends after its `stall_s`, if it `is_patient` and the servers are
   slow together at the latest after `SLOW_S` (`slowness`), with bytes trickling after `LONGEST_CALL_S`.
 """
 
@@ -52,14 +52,14 @@ MAX_CALLS_PER_SERVER: Final = 8
 """Calls to one server beyond these wait in the exchange until one of them is finished."""
 
 _HARMLESS: Final = (Status.BUSY, Status.BAD_REQUEST)
-"""Said instead of a greeting, these do not mean that the server is down."""
+"""Sent instead of a greeting, these do not mean that the server is down."""
 _LAST_WORDS: Final = (Status.BUSY, Status.BAD_REQUEST, Status.UNAUTHENTICATED, Status.AUTHENTICATION_FAILED)
 """The server closes the connection after these."""
 _LINE_ERRORS: Final = (OSError, ProtocolError, RefusalError, DfsError)
 
 
 class _Flight:
-    """A call on its connection."""
+    """A call in flight on its connection."""
 
     __slots__ = (
         "attempts", "body", "call", "connection", "deadline", "ends_at", "greeting_s", "moved_at", "reused",
@@ -78,7 +78,7 @@ class _Flight:
         self.call = call
         self.body = body
         self.connection = connection
-        self.reused = reused  # the connection lay idle before: its loss may be an old story
+        self.reused = reused  # the connection was idle before: its loss may be old news
         self.attempts = attempts
         self.greeting_s = greeting_s
         self.ends_at = now + LONGEST_CALL_S
@@ -87,7 +87,7 @@ class _Flight:
             self.moved_at = connection.silent_since() or now  # what it owes already counts
 
     def moved(self, now: float) -> None:
-        """Something happened: the deadline moves on, but not beyond the end."""
+        """Record that something happened: the deadline moves on, but not beyond the end."""
         connection = self.connection
         self.moved_at = now
         ends_at = self.ends_at if connection.ready else min(self.ends_at, connection.opened_at + self.greeting_s)
@@ -100,8 +100,8 @@ class Exchange:
     def __init__(
         self, lines: Lines, *, in_order: bool = False, trial: bool = False, greeting_s: float = AUTHENTICATION_S
     ) -> None:
-        """`in_order`: see the module. `trial`: servers that are down are asked all the same (the caller has claimed the
-        trial), and one that refuses the user is a `Failure` like any other. `greeting_s`: how soon a new connection
+        """`in_order`: see the module. `trial`: servers that are down are asked nevertheless (the caller has claimed the
+        trial), and one that rejects the user is a `Failure` like any other. `greeting_s`: how soon a new connection
         must be authenticated.
         """
         self._lines = lines
@@ -129,7 +129,7 @@ class Exchange:
     ) -> None:
         self._lines.exchanges.discard(self)
         self._waiting.clear()
-        # What an interrupted step has done to a connection is not known: it cannot be used again.
+        # It is unknown what an interrupted step has done to a connection: it cannot be used again.
         is_interrupted = error is not None and not isinstance(error, Exception)
         for flight in list(self._flights.values()):
             self._let_go(flight, close=is_interrupted)
@@ -142,7 +142,7 @@ class Exchange:
     # ------------------------------------------------------------------ for the caller
 
     def start(self, call: Call) -> None:
-        """Send the call on its way. Never blocks; what goes wrong is an outcome of `next`."""
+        """Send the call. Never blocks; what goes wrong is an outcome of `next`."""
         if self._flying[call.server] >= self._most_calls:
             self._waiting.append(call)
             return
@@ -155,9 +155,9 @@ class Exchange:
         self._fly(call, self._encoded[1], reuse=True, attempts=1)
 
     def next(self, timeout_s: float | None) -> Answer | Failure | None:
-        """The next finished call; None if there is none within `timeout_s`, or nothing is under way.
+        """Return the next finished call; None if there is none within `timeout_s`, or nothing is in flight.
 
-        Raises `AuthenticationError` in place of the outcome of a call to a server that refuses the user.
+        Raises `AuthenticationError` in place of the outcome of a call to a server that rejects the user.
         """
         finished = self._finished
         until = None if timeout_s is None or finished else self._clock() + timeout_s
@@ -173,7 +173,7 @@ class Exchange:
         return outcome
 
     def go_on(self, call: Call, connection: Connection, reply: Reply | None) -> None:
-        """Take over a call that was begun on a connection that lay idle (`single`). `reply`: what has come of it."""
+        """Take over a call that was begun on an idle connection (`single`). `reply`: its reply, if it has come."""
         body = messages.encode(call.request)
         flight = _Flight(call, body, connection, True, 1, self._greeting_s, self._clock())
         self._flights[connection.fd] = flight
@@ -183,7 +183,7 @@ class Exchange:
             self._landed(flight, reply)
 
     def unfinished(self) -> int:
-        """How many calls `next` has not returned yet."""
+        """Return how many calls `next` has not returned yet."""
         return len(self._finished) + len(self._flights) + len(self._waiting)
 
     def silences(self) -> list[tuple[int, float]]:
@@ -212,10 +212,10 @@ class Exchange:
                 self._finished.remove(outcome)
                 return
 
-    # ------------------------------------------------------------------ a call's way
+    # ------------------------------------------------------------------ the course of a call
 
     def _fly(self, call: Call, body: bytes, *, reuse: bool, attempts: int) -> None:
-        """Put the call on a connection."""
+        """Start the call on a connection."""
         try:
             connection = self._used_before(call.server) if reuse else None
             reused = connection is not None
@@ -235,7 +235,7 @@ class Exchange:
         self._watch(connection)
 
     def _used_before(self, server: int) -> Connection | None:
-        """A connection that is there already, if there is one. Raises what `Lines.catch_up` does."""
+        """Return an existing connection, if there is one. Raises what `Lines.catch_up` does."""
         if self._ordered is None:
             connection = self._lines.borrow(server)
             if connection is not None:
@@ -253,7 +253,7 @@ class Exchange:
         return connection if is_of_use else None
 
     def _fresh(self, server: int) -> Connection:
-        """A new connection. Raises OSError if that is known to be in vain."""
+        """Return a new connection. Raises OSError if that is known to be in vain."""
         connection = self._lines.fresh(server)
         if self._ordered is None:
             register(self._poll, connection)
@@ -263,7 +263,7 @@ class Exchange:
 
     def _watch(self, connection: Connection) -> None:
         if connection.watched == select.POLLIN and not connection.unsent:
-            return  # as nearly always
+            return  # the usual case
         events = connection.events
         if events != connection.watched:
             connection.watched = events
@@ -287,7 +287,7 @@ class Exchange:
             self._end_overdue(now)
 
     def _stood_still(self, late_s: float, now: float) -> None:
-        """This process did not run for a while: nobody could be heard."""
+        """Account for a while in which this process did not run: nothing could be received."""
         self._health.excused_at = now
         for flight in self._flights.values():
             flight.moved_at = min(flight.moved_at + late_s, now)
@@ -300,7 +300,7 @@ class Exchange:
         are_slow = bool(overdue) and not self._trial and self._lines.are_slow()
         if are_slow:
             self._slow_at = now
-        is_excused = now < self._slow_at + LOOK_AGAIN_S  # those that have just ended do not count as silent any more
+        is_excused = now < self._slow_at + LOOK_AGAIN_S  # those that have just ended no longer count as silent
         for flight in overdue:
             if are_slow and self._is_waited_for(flight, now):
                 flight.deadline = min(now + LOOK_AGAIN_S, flight.ends_at)
@@ -312,7 +312,7 @@ class Exchange:
                 self._lost(flight, error, is_excused=is_excused and not flight.call.is_patient)
 
     def _excused_until(self, flight: _Flight, now: float) -> float:
-        """Servers that were slow together do not go on at the same moment: each has its time from then."""
+        """Servers that were slow together do not resume at the same moment: each has its time from then."""
         if not self._may_wait(flight, now):
             return now
         patience_s = flight.call.stall_s if flight.connection.ready else self._greeting_s
@@ -322,7 +322,7 @@ class Exchange:
         return not flight.connection.connecting and self._may_wait(flight, now)
 
     def _may_wait(self, flight: _Flight, now: float) -> bool:
-        is_believed = flight.call.server in self._health.usable  # else another exchange has waited long enough
+        is_believed = flight.call.server in self._health.usable  # otherwise another exchange has waited long enough
         is_there = not flight.connection.is_peer_gone()
         return flight.call.is_patient and is_believed and is_there and is_waited_for(flight.moved_at, now)
 
@@ -340,14 +340,15 @@ class Exchange:
         self._landed(flight, reply)
 
     def _landed(self, flight: _Flight, reply: Reply) -> None:
-        """The reply to the call is complete."""
+        """Handle the call's complete reply."""
         connection = flight.connection
         self._land(flight, close=not (self._finish(flight.call, reply, connection) and connection.finish()))
         if self._waiting:
             self._launch_waiting()
 
     def _overhear(self, fd: int, events: int) -> None:
-        """Something has come in order that nobody waits for: an answer that is owed, or the connection's end."""
+        """Read what has come on an ordered connection that nobody waits for: an answer that is owed, or the
+        connection's end."""
         assert self._ordered is not None
         connection = next(each for each in self._ordered.connections.values() if each.fd == fd)
         try:
@@ -359,7 +360,7 @@ class Exchange:
             self._ordered.drop(connection.server.id)
 
     def _land(self, flight: _Flight, *, close: bool) -> None:
-        """The flight is over, one way or the other. `close`: its connection is of no further use."""
+        """End the flight, one way or the other. `close`: its connection is of no further use."""
         connection, server = flight.connection, flight.call.server
         del self._flights[connection.fd]
         self._flying[server] -= 1
@@ -373,7 +374,7 @@ class Exchange:
             self._ordered.drop(server)
 
     def _finish(self, call: Call, reply: Reply, connection: Connection) -> bool:
-        """The outcome of a reply. Returns whether the server can be asked more on this connection."""
+        """Record the outcome of a reply. Returns whether the server can be asked more on this connection."""
         lines = self._lines
         if not connection.is_met:
             twin = lines.met(call.server, connection.identity)
@@ -399,12 +400,12 @@ class Exchange:
         return True
 
     def _let_go(self, flight: _Flight, *, close: bool = False) -> None:
-        """Nobody waits for this call any more. `close`: nor must its connection be used again."""
+        """Stop waiting for this call. `close`: its connection must not be used again either."""
         owed_until = min(flight.deadline, self._clock() + OWED_S)
         self._land(flight, close=close or not flight.connection.let_go(owed_until, flight.moved_at))
 
     def _launch_waiting(self) -> None:
-        """Launch the waiting calls for whose servers there is room now."""
+        """Launch the waiting calls whose servers have room now."""
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
             self.start(call)
@@ -412,8 +413,8 @@ class Exchange:
     # ------------------------------------------------------------------ when it goes wrong
 
     def _lost(self, flight: _Flight, error: Exception, *, is_excused: bool = False) -> None:
-        """The connection is of no further use. Try the call on another one, or fail it. `is_excused`: that says nothing
-        about the server."""
+        """Retry the call on another connection, or fail it: this one is of no further use. `is_excused`: that says
+        nothing about the server."""
         connection, call = flight.connection, flight.call
         stale = flight.reused and not connection.answering and not isinstance(error, TimeoutError)
         astray = connection.connecting and flight.attempts < self._lines.addresses(call.server)
@@ -427,7 +428,7 @@ class Exchange:
         self._launch_waiting()
 
     def _fail(self, call: Call, error: Exception, *, is_excused: bool = False) -> None:
-        """The call failed without an answer to it."""
+        """Record that the call failed without an answer to it."""
         failure = failure_of(call, self._lines.servers[call.server], error)
         if isinstance(error, ProtocolError):
             self._lines.note_fault(call.server, f"no answer to {type(call.request).__name__}: {error}")
@@ -439,7 +440,7 @@ class Exchange:
     @staticmethod
     def _stalled(flight: _Flight, now: float) -> str:
         if now >= flight.ends_at:
-            return f"the call was not over after {LONGEST_CALL_S:.0f} s"
+            return f"the call was not finished after {LONGEST_CALL_S:.0f} s"
         if flight.connection.connecting:
             return "no connection in time"
         if not flight.connection.ready:

@@ -1,6 +1,6 @@
 """Which replies may answer which request (see the docstrings in `dfs_server.protocol.messages`). Pure.
 
-A reply of another type is a mistake of the server's and never reaches a caller.
+A reply of another type is the server's mistake and never reaches a caller.
 """
 
 from __future__ import annotations

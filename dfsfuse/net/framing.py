@@ -1,12 +1,12 @@
-"""Frames on their way out and in: which bytes to send next, and where the next bytes received belong. Sans-IO.
+"""Outgoing and incoming frames: which bytes to send next, and where the next received bytes belong. Sans-IO.
 
-Nothing is copied that is large: a payload goes out from the caller's own buffers, and comes in straight into the
-buffer that was set aside for it. Small replies are read with their header in one go into a scratch buffer, which is
-why the first bytes of a payload may be copied once; unless it is known beforehand how long header and body will be
-(`foresee`), so that all of a reply comes with one system call.
+Nothing large is copied: a payload is sent from the caller's own buffers, and received straight into the buffer that was
+set aside for it. Small replies are read together with their header into a scratch buffer, which is why the first bytes
+of a payload may be copied once; unless the length of header and body is known beforehand (`foresee`), so that a whole
+reply comes with one system call.
 
-Invariant: not a byte is put into a buffer of the caller's but by `FrameReader.received`, or by the socket that
-was handed `FrameReader.buffer()` or `parts()`; after the frame is returned, or `drop`, neither can happen.
+Invariant: bytes get into a caller's buffer only by `FrameReader.received`, or by the socket that was handed
+`FrameReader.buffer()` or `parts()`; after the frame is returned, or after `drop`, neither can happen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SCRATCH_BYTES: Final = 8 * 1024
 _JOINED_BYTES: Final = 16 * 1024
 
 Expect = Callable[[Header], memoryview | None]
-"""Told of each header; says where the payload goes (None if it has none). Raises ProtocolError if it is unwelcome."""
+"""Called with each header; returns where the payload goes (None if it has none). Raises ProtocolError if it is
+unwelcome."""
 
 
 class FrameWriter:
@@ -31,10 +32,10 @@ class FrameWriter:
 
     def __init__(self) -> None:
         self.views: list[Buffer] = []
-        """The same list for good."""
+        """Always the same list."""
 
     def add(self, request_id: int, body: bytes, payload: Sequence[Buffer] = ()) -> None:
-        """Append a frame. The payload's buffers are only looked at, so they must stay as they are until sent."""
+        """Append a frame. The payload's buffers are only referred to, so they must not change until sent."""
         length = sum(memoryview(part).nbytes for part in payload) if payload else 0
         header = pack_header(request_id, len(body), length)
         if len(body) <= _JOINED_BYTES:
@@ -45,7 +46,7 @@ class FrameWriter:
             self.views.extend(memoryview(part).cast("B") for part in payload if len(part))
 
     def sent(self, count: int) -> None:
-        """The socket took `count` bytes."""
+        """Record that the socket took `count` bytes."""
         views = self.views
         done = 0
         for view in views:
@@ -58,7 +59,7 @@ class FrameWriter:
             views[0] = memoryview(views[0])[count:]
 
     def clear(self) -> None:
-        """Send nothing more, and let go of all buffers."""
+        """Send nothing more, and release all buffers."""
         self.views.clear()
 
 
@@ -66,7 +67,7 @@ _HEADER, _BODY, _PAYLOAD = range(3)
 
 
 class FrameReader:
-    """Turns bytes into frames: receive into `buffer()`, tell `received(count)`, then take each `frame()` until None."""
+    """Turns bytes into frames: receive into `buffer()`, call `received(count)`, then take each `frame()` until None."""
 
     __slots__ = (
         "_body",
@@ -86,38 +87,38 @@ class FrameReader:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.header = Header(0, 0, 0)  # of the frame under way, or of the one returned last
+        self.header = Header(0, 0, 0)  # of the frame in progress, or of the one returned last
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
-        self._start = 0  # what is received and not yet used is _scratch[_start:_end]
+        self._start = 0  # received and not yet used bytes are _scratch[_start:_end]
         self._end = 0
         self._stage = _HEADER
         self._body: memoryview = self._scratch[:0]
-        self._long = False  # the body does not fit the scratch buffer and has one of its own
+        self._long = False  # whether the body does not fit the scratch buffer and has one of its own
         self._sink: memoryview | None = None  # where the payload of this frame goes
         self._filled = 0  # bytes of the long body, or of the payload
-        self.foreseen = 0  # how long header and body of the next frame should be; 0: not known
+        self.foreseen = 0  # the expected length of the next frame's header and body; 0: unknown
         self._foreseen_sink: memoryview = self._scratch[:0]
-        self._early = 0  # bytes that were put into `_foreseen_sink` before the header was looked at
+        self._early = 0  # bytes that were put into `_foreseen_sink` before the header was read
 
     @property
     def at_rest(self) -> bool:
-        """Whether everything that was received has been returned as frames."""
+        """Return whether everything that was received has been returned as frames."""
         return self._stage == _HEADER and self._start == self._end
 
     def foresee(self, head_bytes: int, sink: memoryview) -> None:
-        """If the next frame is as it should be, its header and body have so many bytes together, and `expect` will say
-        that its payload belongs into `sink`. To be called when everything is `at_rest`."""
+        """Announce that, if the next frame is as it should be, its header and body have this many bytes together, and
+        `expect` will say that its payload belongs in `sink`. Call only when everything is `at_rest`."""
         if HEADER_BYTES <= head_bytes <= SCRATCH_BYTES:
             self.foreseen, self._foreseen_sink = head_bytes, sink
 
     def parts(self) -> list[memoryview]:
-        """Where all of a frame that was `foreseen` is to be put, one buffer after the other. The body returned last is
-        overwritten."""
+        """Return where all of a frame that was `foreseen` is to be put, one buffer after the other. The body returned
+        last is overwritten."""
         self._start = self._end = 0
         return [self._scratch[: self.foreseen], self._foreseen_sink]
 
     def buffer(self) -> memoryview:
-        """Where the next bytes are to be put; never empty. The body returned last is overwritten by them."""
+        """Return where the next bytes are to be put; never empty. The body returned last is overwritten by them."""
         if self._stage == _HEADER and self._start == self._end:
             self._start = self._end = 0
             return self._scratch
@@ -129,7 +130,7 @@ class FrameReader:
         return self._scratch[self._end :]
 
     def received(self, count: int) -> None:
-        """`count` bytes were put where `parts` or `buffer` said."""
+        """Record that `count` bytes were put where `parts` or `buffer` said."""
         if self.foreseen:
             self._end = min(count, self.foreseen)
             self._early = count - self._end
@@ -142,10 +143,10 @@ class FrameReader:
             self._end += count
 
     def frame(self, expect: Expect) -> memoryview | None:
-        """The body of the next complete frame, whose `header` is set; None if more bytes are needed.
+        """Return the body of the next complete frame, whose `header` is set; None if more bytes are needed.
 
-        Raises `ProtocolError` for a header that is none or is over the limits, for a payload that is too long for
-        its sink, and what `expect` raises.
+        Raises `ProtocolError` for an invalid header or one over the limits, for a payload that is too long for its
+        sink, and what `expect` raises.
         """
         if self._stage == _HEADER:
             begin = self._start + HEADER_BYTES
@@ -154,7 +155,7 @@ class FrameReader:
             header = parse_header(self._scratch[self._start : begin], self.limits)
             sink = expect(header)
             end = begin + header.body_bytes
-            if not header.payload_bytes and end <= self._end and not self._early:  # as nearly always: it is all here
+            if not header.payload_bytes and end <= self._end and not self._early:  # the usual case: it is all here
                 self.header, self._start = header, end
                 return self._scratch[begin:end]
             self._begin_body(header, sink)
@@ -169,7 +170,7 @@ class FrameReader:
         return self._body
 
     def drop(self) -> None:
-        """Let go of the caller's buffer. The reader is of no further use."""
+        """Release the caller's buffer. The reader is of no further use."""
         self._sink = None
         self.foreseen, self._foreseen_sink = 0, self._scratch[:0]
         self._stage, self._start, self._end = _HEADER, 0, 0
@@ -206,19 +207,19 @@ class FrameReader:
             self._filled = self._take(self._sink)
 
     def _take(self, target: memoryview) -> int:
-        """Move what there is for `target` from the scratch buffer to it."""
+        """Move what is available for `target` from the scratch buffer to it."""
         count = min(self._end - self._start, len(target))
         target[:count] = self._scratch[self._start : self._start + count]
         self._start += count
         return count
 
     def _sort_out(self) -> None:
-        """The frame is not as was foreseen (an error, or of a newer server): put what has come where it belongs."""
+        """Put what has come where it belongs, since the frame is not as foreseen (an error, or from a newer server)."""
         data = bytes(self._scratch[self._start : self._end]) + bytes(self._foreseen_sink[: self._early])
         body_bytes, payload_bytes = self.header.body_bytes, self.header.payload_bytes
         after = data[body_bytes + payload_bytes :]
         if len(after) > SCRATCH_BYTES:
-            raise ProtocolError(f"{len(after)} bytes that nobody asked for, after a frame")
+            raise ProtocolError(f"{len(after)} unexpected bytes after a frame")
         self._long = True
         self._body = memoryview(bytearray(body_bytes))
         self._filled = min(body_bytes, len(data))
@@ -231,7 +232,7 @@ class FrameReader:
         self._start, self._end = 0, len(after)
 
     def _make_room(self, wanted: int) -> None:
-        """See to it that `wanted` bytes fit the scratch buffer from `_start` on, and at least one can be received."""
+        """Ensure that `wanted` bytes fit the scratch buffer from `_start` on, and at least one can be received."""
         if self._start == self._end:
             self._start = self._end = 0
         elif self._start + wanted > SCRATCH_BYTES or self._end == SCRATCH_BYTES:

@@ -1,12 +1,13 @@
-"""Who is there? The client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677), as steps. Pure but for scramp's nonce.
+"""Mutual authentication: the client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677), as steps. Pure but for scramp's
+nonce.
 
-The password never travels, and both sides prove something: the client that it knows the password, the server that it
-knows the user's verifier. The server's name is compared with the config's, so that two servers that were swapped
-are noticed before a byte is read from or written to them.
+The password is never sent, and both sides prove something: the client that it knows the password, the server that it
+knows the user's verifier. The server's name is compared with the config's, so that two servers that were swapped are
+noticed before a byte is read from or written to them.
 
-A step costs 2 ms at the usual 4,096 iterations, once for each connection; connections are kept, and scramp has no
-place for a key derived before, so nothing is cached here. What a server may ask for is bounded, since the thread
-that is stepping also drives the other servers.
+A step costs 2 ms at the usual 4,096 iterations, once for each connection; connections are kept, and scramp has no API
+for a previously derived key, so nothing is cached here. What a server may ask for is bounded, since the thread that is
+stepping also drives the other servers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MAX_ITERATIONS: Final = 200_000
 
 
 class RefusalError(Exception):
-    """The server answered the greeting with an `Error` that says nothing about the user: it is busy, say."""
+    """The server answered the greeting with an `Error` that says nothing about the user; for example, it is busy."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -38,23 +39,23 @@ class Handshake:
     """One authentication: send `first()`, then feed each reply to `step()` until it returns None."""
 
     def __init__(self, server: ServerAddress, credentials: Credentials) -> None:
-        """Raises `AuthenticationError` if no server could accept this user name or password."""
+        """Raise `AuthenticationError` if no server could accept this user name or password."""
         self._server = server
         self._user = credentials.username
         self._proved = False
         self.identity = b""
-        """The identity of the server's folder, when both sides have proved who they are."""
+        """The identity of the server's folder, once both sides have proved who they are."""
         try:
             self._scram = ScramClient(["SCRAM-SHA-256"], credentials.username, credentials.password)
         except ScramException as error:
             raise AuthenticationError(f"user name {self._user!r} or its password cannot be used: {error}") from error
 
     def first(self) -> Authenticate:
-        """The first message of a connection."""
+        """Return the first message of a connection."""
         return Authenticate(frames.VERSION, self._user, self._scram.get_client_first())
 
     def step(self, reply: Reply) -> Prove | None:
-        """The next message, or None when both sides have proved who they are.
+        """Return the next message, or None when both sides have proved who they are.
 
         Raises `AuthenticationError`, `WrongServerError`, `RefusalError` or `ProtocolError`; the connection is
         of no further use after any of them.

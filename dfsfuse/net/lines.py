@@ -1,10 +1,11 @@
-"""What a client has of each server: its addresses, its health, and its idle connections. Thread-safe; starts none.
+"""What a client has of each server: its addresses, its health, and its idle connections. Thread-safe; starts no
+threads.
 
-Exchanges borrow connections here and give them back. All logging about servers that come and go is done here, one
-line for each change. Whether a server is worth asking is for `Health` to say (`dfsfuse.net.health`).
+Exchanges borrow connections here and give them back. All logging about servers that come and go is done here, one line
+per change. Whether a server is worth asking is decided by `Health` (`dfsfuse.net.health`).
 
 Invariant: a connection is idle here (in `_idle` or `_ordered`), or with one exchange. Idle ones may be owed replies, or
-be not yet authenticated: whoever borrows such a one goes on where it stands.
+be not yet authenticated: whoever borrows such a one continues from there.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from dfsfuse.net.ordered_lines import OrderedLines
 from dfsfuse.net.servers import Credentials, ServerAddress, UnknownHostError
 
 AUTHENTICATION_S: Final = 2.0
-"""A connection must be open and authenticated so soon."""
+"""A connection must be open and authenticated within this time."""
 OWED_S: Final = 5.0
-"""A reply that is owed for longer will not be waited for: its connection is closed."""
+"""A reply that has been owed for longer is not waited for: its connection is closed."""
 MAX_IDLE: Final = 8
-"""Idle connections kept for each server."""
+"""Number of idle connections kept per server."""
 MAX_ORDERED: Final = 2
-"""Idle `OrderedLines` that are kept: one for the log, one for whoever reads it meanwhile."""
+"""Number of idle `OrderedLines` kept: one for the log, one for whoever reads it meanwhile."""
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,12 @@ class Debtors(Protocol):
     """An exchange, as far as it knows who owes it an answer."""
 
     def silences(self) -> list[tuple[int, float]]:
-        """Servers that owe an answer, each with since when nothing has come. Called by any thread."""
+        """Return the servers that owe an answer, and since when nothing has come from each. Called from any thread."""
         ...
 
 
 class Lines:
-    """The lines to the four servers."""
+    """The connections to the four servers."""
 
     def __init__(
         self,
@@ -61,12 +62,13 @@ class Lines:
         self.changed = threading.Event()
         """Set whenever a server goes down, for whoever tries them again."""
         self.health = Health(self.servers, clock, time.time_ns, threading.Lock())
-        self.identities: dict[int, bytes] = {}  # of the folders that answered last; guarded by _lock, but for reading
+        # of the folders that answered last; guarded by _lock, except for reading
+        self.identities: dict[int, bytes] = {}
         self.on_news: Callable[[], None] = lambda: None
-        """Called, in any thread, when a server has another folder than before or has done something wrong. It must not
+        """Called, on any thread, when a server has another folder than before or has done something wrong. It must not
         wait for anything."""
         self.exchanges: set[Debtors] = set()
-        """Those that are open now. Touched by atomic set operations only."""
+        """The open ones. Accessed by atomic set operations only."""
         self._credentials = credentials
         self._look_up = look_up
         self._lock = threading.Lock()
@@ -89,7 +91,7 @@ class Lines:
         return self.health.are_slow(owed_since)
 
     def failed(self, id: int, text: str, *, quick: bool, tried: bool = True) -> None:
-        """The server did not answer. Its idle connections are worth nothing either."""
+        """Record that the server did not answer. Its idle connections are useless too."""
         if not self.health.failed(id, text, quick=quick, tried=tried):
             return
         with self._lock:
@@ -98,7 +100,7 @@ class Lines:
         self.changed.set()
 
     def notice_hang_ups(self) -> None:
-        """Find servers that were killed while nobody was asking them anything: they have closed our connections."""
+        """Find servers that were killed while no request was in flight: they have closed our connections."""
         with self._lock:
             gone = [
                 id
@@ -110,23 +112,23 @@ class Lines:
             self.failed(id, text, quick=True, tried=False)
 
     def note_fault(self, id: int, what: str) -> None:
-        """The server's answer was not what it should be."""
+        """Record that the server's answer was not what it should be."""
         self.health.did_wrong(id, what)
         self.on_news()
 
     def said_room(self, id: int, *, full: bool) -> None:
-        """The server's answer said whether it has room for data."""
+        """Record whether the server, in its answer, said it has room for data."""
         if (full or id in self.health.full) and self.health.said_room(id, full=full):
             name = self.servers[id].name
             log.warning("%s %s", name, "is full: data goes to others" if full else "has room again")
 
     def answered(self, id: int) -> None:
-        """The server gave a complete answer."""
+        """Record a complete answer of the server."""
         if id not in self.health.usable and self.health.answered(id):
             log.warning("%s answers again", self.servers[id])
 
     def met(self, id: int, identity: bytes) -> WrongServerError | None:
-        """This folder has answered. The error if it is another server's folder, copied."""
+        """Record that this folder has answered. Returns the error if it is a copy of another server's folder."""
         if self.identities.get(id) == identity:
             return None
         with self._lock:
@@ -146,7 +148,7 @@ class Lines:
     # ------------------------------------------------------------------ addresses
 
     def look_up(self, id: int) -> None:
-        """Find the server's address if its host is a name; to be called in a thread that may wait."""
+        """Find the server's address if its host is a name; call on a thread that may wait."""
         server = self.servers[id]
         if look_up_number(server):
             return
@@ -156,17 +158,17 @@ class Lines:
             log.debug("%s: the name %r cannot be resolved: %s", server, server.host, error)
 
     def addresses(self, id: int) -> int:
-        """How many addresses there are to try."""
+        """Return how many addresses there are to try."""
         return len(self._targets[id])
 
     def try_next_address(self, id: int) -> None:
-        """The first of the server's addresses led nowhere."""
+        """Move on from the first of the server's addresses, which led nowhere."""
         first, *others = self._targets[id]
         self._targets[id] = (*others, first)
 
     def readdress(self, servers: Sequence[ServerAddress], credentials: Credentials) -> list[int]:
-        """Servers have other addresses from now on. Connections to the old ones that lie idle are closed, and a server
-        that was down is tried at its new one at once. Returns the ids of those that have moved."""
+        """Change servers' addresses. Idle connections to the old ones are closed, and a server that was down is tried
+        at its new one at once. Returns the ids of those that have moved."""
         with self._lock:
             self._credentials = credentials
             moved = [server.id for server in servers if self.servers[server.id] != server]
@@ -181,14 +183,15 @@ class Lines:
     # ------------------------------------------------------------------ connections
 
     def fresh(self, id: int) -> Connection:
-        """A new connection. Raises OSError if that is known to be in vain."""
+        """Return a new connection. Raises OSError if that is known to be in vain."""
         server, targets = self.servers[id], self._targets[id]
         if not targets:
             raise UnknownHostError(errno.EHOSTUNREACH, f"its host name {server.host!r} cannot be resolved")
         return Connection(server, targets[0], self._credentials, self.clock())
 
     def borrow(self, id: int) -> Connection | None:
-        """An idle connection, or None if there is none. Its server may have closed it. Raises what `catch_up` does."""
+        """Return an idle connection, or None if there is none. Its server may have closed it. Raises what `catch_up`
+        does."""
         while True:
             with self._lock:
                 if not self._idle[id]:
@@ -198,8 +201,8 @@ class Lines:
                 return connection
 
     def borrow_unasked(self, id: int) -> Connection | None:
-        """An idle connection that owes nothing, to a server that is up, if there is one. Whether the server has closed
-        it since is not looked at: the borrower finds out."""
+        """Return an idle connection that owes nothing, to a server that is up, if there is one. Whether the server has
+        closed it since is not checked: the borrower finds out."""
         with self._lock:
             idle = self._idle[id]
             if not idle or id not in self.health.usable:
@@ -207,11 +210,12 @@ class Lines:
             return idle.pop() if idle[-1].ready and not idle[-1].owed else None
 
     def catch_up(self, connection: Connection) -> bool:
-        """Read what has come on a connection that was idle. False, and closed, if it is of no further use.
+        """Read what has come on a connection that was idle. Returns False, having closed it, if it is of no further
+        use.
 
         Raises, with the connection closed, what `Connection.advance` does; TimeoutError if an answer is overdue: a
-        server that nobody waits for, since the others are faster, is found out here when it hangs; unless it is slow
-        together with others.
+        hanging server that nobody waits for, since the others are faster, is detected here; unless it is slow together
+        with others.
         """
         try:
             moved = connection.catch_up()
@@ -234,7 +238,7 @@ class Lines:
         raise TimeoutError(errno.ETIMEDOUT, "it has owed an answer for too long")
 
     def give_back(self, connection: Connection) -> None:
-        """An exchange has no more use for it, and it can be used again."""
+        """Take back a connection that an exchange no longer needs and that can be used again."""
         id = connection.server.id
         with self._lock:
             idle = self._idle[id]
@@ -247,12 +251,13 @@ class Lines:
         connection.close()
 
     def take_ordered(self) -> OrderedLines:
-        """The connections for requests in order, as the exchange before left them; new ones if others use them."""
+        """Return the connections for requests in order, as the exchange before left them; new ones if others use
+        them."""
         with self._lock:
             return self._ordered.pop() if self._ordered else OrderedLines()
 
     def put_back(self, ordered: OrderedLines) -> None:
-        """An exchange has no more use for them."""
+        """Take back the connections of an exchange that no longer needs them."""
         with self._lock:
             if not self._closed and len(self._ordered) < MAX_ORDERED:
                 self._ordered.append(ordered)
@@ -272,7 +277,7 @@ class Lines:
                 self._close_idle(id)
 
     def _at_rest(self, id: int) -> Iterator[Connection]:
-        """The idle connections to this server. The caller has the lock."""
+        """Return the idle connections to this server. The caller has the lock."""
         yield from self._idle[id]
         for ordered in self._ordered:
             if id in ordered.connections:

@@ -1,10 +1,10 @@
-"""What else a thread looks at while it waits for a server.
+"""What else a thread watches while it waits for a server.
 
-A thread that serves a mount, and has to wait for a server, is not to keep others from being served meanwhile. To have
-another thread ready beside it at each request would cost more than most requests do. So it waits for both, the server
-and the next request, and has somebody else see to that if it comes first.
+A thread that serves a mount, and has to wait for a server, must not keep others from being served meanwhile. Having
+another thread ready beside it for each request would cost more than most requests do. So it waits for both, the server
+and the next request, and hands the latter to another thread if it comes first.
 
-Threads: a watch is of one thread, set by itself.
+Threads: a watch belongs to one thread, which sets it itself.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ class Watch(Protocol):
 
     @property
     def descriptor(self) -> int:
-        """It is readable when there is other work."""
+        """Return a descriptor that is readable when there is other work."""
 
     def begin(self) -> bool:
-        """The thread is about to wait: is it to look at the descriptor too?"""
+        """Prepare for a wait. Returns whether the descriptor is to be watched too."""
 
     def end(self) -> None:
-        """It goes on."""
+        """End the wait."""
 
     def hand_over(self) -> None:
-        """There is other work. Called once for each wait, while the thread waits on."""
+        """Hand over the other work. Called at most once per wait, while the thread waits on."""
 
 
 class _Waiter(threading.local):
-    """Of each thread its own."""
+    """One per thread."""
 
     def __init__(self) -> None:
         self.poll = select.poll()
@@ -44,12 +44,12 @@ _waiter = _Waiter()
 
 
 def watch(wanted: Watch | None) -> None:
-    """From now on this thread looks at that too (None: at nothing else) when it waits for a server."""
+    """Make this thread watch that too from now on (None: nothing else) when it waits for a server."""
     _waiter.watch = wanted
 
 
 def wait(descriptor: int, events: int, timeout_s: float) -> int:
-    """Wait for these events of a server's connection. Returns which have come; 0 if none has in time."""
+    """Wait for these events of a server's connection. Returns those that have come; 0 if none has in time."""
     poll, other = _waiter.poll, _waiter.watch
     timeout_ms = ceil(max(0.0, timeout_s) * 1000)
     poll.register(descriptor, events)
@@ -66,8 +66,8 @@ def wait(descriptor: int, events: int, timeout_s: float) -> int:
 
 
 def wait_for_any(poll: select.poll, timeout_ms: int) -> list[tuple[int, int]]:
-    """Wait for what is registered with the poll object. Returns what has come; nothing if it is time, or if the other
-    work was handed over: then the caller is to look how long it waits still."""
+    """Wait for what is registered with the poll object. Returns what has come; nothing on a timeout, or if the other
+    work was handed over: then the caller must work out how much longer to wait."""
     other = _waiter.watch
     if other is None:
         return poll.poll(timeout_ms)

@@ -1,7 +1,7 @@
-"""How a host's name becomes an address to connect to.
+"""Resolves a host's name to addresses to connect to.
 
-Knows the name service and nothing else of the network. `look_up` may block for seconds on a host's name (never on
-a number); whoever calls it chooses the thread.
+Knows the name service and nothing else of the network. `look_up` may block for seconds on a host's name (never on a
+number); the caller chooses the thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Target(NamedTuple):
 
 
 def look_up_number(server: ServerAddress) -> tuple[Target, ...]:
-    """The server's address if `host` is a number (127.0.0.1, ::1), else nothing. Never blocks."""
+    """Return the server's address if `host` is a number (127.0.0.1, ::1), else nothing. Never blocks."""
     try:
         return _targets(server, socket.AI_NUMERICHOST)
     except OSError:
@@ -28,7 +28,8 @@ def look_up_number(server: ServerAddress) -> tuple[Target, ...]:
 
 
 def look_up(server: ServerAddress) -> tuple[Target, ...]:
-    """All addresses of the server's host, best first. Raises OSError if the name cannot be resolved. May block."""
+    """Return all addresses of the server's host, best first. Raises OSError if the name cannot be resolved. May
+    block."""
     return _targets(server, 0)
 
 

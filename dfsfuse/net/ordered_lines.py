@@ -1,7 +1,7 @@
-"""One connection to each server, for requests that must arrive one behind the other.
+"""One connection to each server, for requests that must arrive in order.
 
-They are opened when they are first needed and stay registered with one poll object. Not thread-safe: they belong to one
-exchange at a time, or lie idle in `Lines`, whose lock guards them then.
+They are opened when first needed and stay registered with one poll object. Not thread-safe: they belong to one exchange
+at a time, or are idle in `Lines`, whose lock then guards them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dfsfuse.net.connection import Connection
 
 
 class OrderedLines:
-    """The connections, and what waits for all of them."""
+    """The connections, and the poll object that waits for all of them."""
 
     __slots__ = ("connections", "poll")
 
@@ -22,7 +22,7 @@ class OrderedLines:
         """By the server's id."""
 
     def add(self, connection: Connection) -> None:
-        """The connection to its server from now on."""
+        """Set the connection to its server."""
         self.connections[connection.server.id] = connection
         register(self.poll, connection)
 
@@ -40,6 +40,6 @@ class OrderedLines:
 
 
 def register(poll: select.poll, connection: Connection) -> None:
-    """Have the poll object wait for what the connection waits for."""
+    """Register what the connection waits for with the poll object."""
     connection.watched = connection.events
     poll.register(connection.fd, connection.watched)

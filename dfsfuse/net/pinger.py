@@ -1,7 +1,7 @@
-"""Tries servers that are down, finds out which were killed, and asks full ones for room, so that no request need do it.
+"""Tries servers that are down, finds killed ones, and asks full ones for room, so that no request has to.
 
-One thread for each `Pinger`, between `start` and `stop`; it is a daemon, so a process that forgets `stop` can end.
-A fork does not take it along: start it after the fork.
+One thread per `Pinger`, between `start` and `stop`; it is a daemon, so a process that forgets `stop` can end. A fork
+does not take it along: start it after the fork.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dfsfuse.net.stalls import PING_S
 
 STOP_S: Final = 2.0
 GLANCE_S: Final = 0.1
-"""How often the thread looks up from trials under way: for `stop`, and for trials that are due meanwhile."""
+"""How often the thread looks up from trials in progress: for `stop`, and for trials that are due meanwhile."""
 
 WATCH_S: Final = 0.2
-"""How often idle connections are looked at: whether their server has closed them."""
+"""How often idle connections are checked for having been closed by their server."""
 
 RETRY_S: Final = 1.0
-"""After a failure that nobody foresaw."""
+"""The pause after an unexpected failure."""
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +35,18 @@ class Pinger:
         self._lines = lines
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._under_trial: set[int] = set()  # this and the next: by the thread only
-        self._told: set[str] = set()  # what was said of servers that a person must put right
+        self._under_trial: set[int] = set()  # this and the next: used by the thread only
+        self._told: set[str] = set()  # what was logged about servers that a person must fix
 
     def start(self) -> None:
-        """Start the thread, if it does not run."""
+        """Start the thread if it is not running."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="dfsfuse-pinger", daemon=True)
             self._thread.start()
             self._lines.health.tried_elsewhere = True
 
     def stop(self) -> None:
-        """Stop it; returns when it has ended (unless the name service keeps it; it ends by itself then)."""
+        """Stop it; returns when it has ended (unless the name service blocks it; then it ends by itself)."""
         if self._thread is not None:
             self._stopping = True
             self._lines.changed.set()

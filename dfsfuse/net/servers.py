@@ -1,4 +1,4 @@
-"""The four servers' addresses, and the user who speaks to them. Pure."""
+"""The four servers' addresses, and the user's credentials. Pure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ServerAddress:
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who the client is. The password is in no representation of it, so that no log or traceback shows it."""
+    """Who the client is. The password is excluded from repr(), so that no log or traceback shows it."""
 
     username: str
     password: str = field(repr=False)
 
 
 class UnknownHostError(OSError):
-    """A server's host name leads to no address."""
+    """A server's host name resolves to no address."""

@@ -1,8 +1,8 @@
 """One request to one server, for a caller who needs no other: over an idle connection, without an exchange.
 
-When all is well it takes three system calls: send, wait, receive. Whatever is unusual is left to an exchange, which
-takes over the call as it stands: no idle connection is there, or it is lost, the answer is an error, or does not come
-in time. So nothing is judged here but that the answer is one to such a request.
+When all is well it takes three system calls: send, wait, receive. Anything unusual is left to an exchange, which takes
+over the call as it stands: there is no idle connection, or it is lost, the answer is an error, or does not come in
+time. So nothing is checked here but that the answer fits such a request.
 
 Threads: any.
 """
@@ -23,8 +23,8 @@ from dfsfuse.net.lines import Lines
 
 
 def ask_one(lines: Lines, call: Call, patience_s: float) -> Answer | Exchange:
-    """The answer, if it comes within `patience_s`; else an exchange, not yet entered, that has the call under way or
-    finished. Until one of them is left, the call's buffers belong to it."""
+    """Return the answer, if it comes within `patience_s`; else an exchange, not yet entered, that has the call in
+    flight or finished. Until such an exchange is left, the call's buffers belong to it."""
     exchange: Exchange | None = None
     connection = lines.borrow_unasked(call.server)
     if connection is not None:
@@ -53,7 +53,7 @@ def ask_one(lines: Lines, call: Call, patience_s: float) -> Answer | Exchange:
 
 
 def _reply(lines: Lines, connection: Connection, call: Call, patience_s: float) -> Reply | None:
-    """The reply to the call; None if it has not come in time."""
+    """Return the reply to the call; None if it has not come in time."""
     connection.begin(messages.encode(call.request), call.payload, call.sink, call.head_bytes)
     until = lines.clock() + patience_s
     while True:
@@ -64,5 +64,5 @@ def _reply(lines: Lines, connection: Connection, call: Call, patience_s: float) 
 
 
 def _is_as_hoped(call: Call, connection: Connection, reply: Reply | None) -> bool:
-    """Whether the call was answered, by a server that is known."""
+    """Return whether the call was answered, by a server that is known."""
     return isinstance(reply, REPLIES[type(call.request)]) and connection.is_met and connection.finish()

@@ -1,6 +1,6 @@
-"""How long a server that moves no byte is waited for, by what it was asked. Pure.
+"""How long a server that moves no byte is waited for, by kind of request. Pure.
 
-A server that owes an answer and is silent for so long is taken to be down; `slowness` says when it is given longer.
+A server that owes an answer and is silent for this long is considered down; `slowness` says when it is given longer.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import Final
 
 DEFAULT_S: Final = 2.0
 PING_S: Final = 1.0
-"""Is it there again? Asked every few seconds."""
+"""Whether it is back; asked every few seconds."""
 STATUS_S: Final = 2.0
-"""How it is: a person looks at the screen."""
+"""Its status: a person looks at the screen."""
 ROOM_S: Final = 0.5
 """How much room it has: a program waits in statfs(2), and the other servers' answers will do."""
 LOG_S: Final = 3.0
-"""What is of the log."""
+"""Requests about the log."""
 HAVE_S: Final = 3.0
 """Which pieces it has."""
 SMALL_PIECES_S: Final = 3.0

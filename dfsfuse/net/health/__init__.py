@@ -1,7 +1,7 @@
-"""How the servers are, as far as this client knows: whether one is worth asking, is worth waiting for, has room.
+"""The servers' health as far as this client knows: whether one is worth asking, is worth waiting for, has room.
 
-`ServerHealth` (`server`) is one server: it is told facts and answers questions. `Health` (`health`) is the four of
-them, and what is known of them together. Both are pure: the clock and the lock are handed in. `Lines` makes them and
+`ServerHealth` (`server`) is one server: it takes facts and answers questions. `Health` (`health`) is the four of them,
+and what is known about them together. Both are pure: the clock and the lock are passed in. `Lines` creates them and
 logs what changes; the layers above reach them through `Cluster`.
 
 | state of one server | changed by | told by |
@@ -35,7 +35,7 @@ logs what changes; the layers above reach them through `Cluster`.
 Not here, since it ends with a request or a round: how the deadline of a call moves (`Exchange`), which attempt lags in
 a race (`dfsfuse.data.race`), which servers had no room for a batch (`LogState.full`), how long `connect` waits.
 
-Sparing is told apart by the kind of work. A server whose disk is slow with pieces may be quick with the log; and if a
-moment's silence in the log sent pieces elsewhere, they would have to be brought home afterwards. All that a client does
+Sparing is separate for each kind of work. A server whose disk is slow with pieces may be quick with the log; and if a
+moment's silence in the log sent pieces elsewhere, they would have to be moved back afterwards. All that a client does
 in one kind of work shares what it knows (docs/decisions/0047).
 """

@@ -1,12 +1,12 @@
-"""Is a server worth asking? A circuit for each, pure but for the clock that it is given.
+"""Whether a server is worth asking: one circuit breaker per server, pure but for the clock passed in.
 
 A server that fails to answer (refused, lost, stalled) is *down*: asking it would cost its stall again and again, so
 nobody does until its next trial is due. Any complete answer brings it back at once.
 
 - Trials come after 0.5 s, then 1, 2, 4, 5, 5... A server that failed *quickly* (connection refused or lost) costs
-  nothing to try, so its trials stay at 0.5 s, and it may be tried at any time if somebody is eager.
-- A server that goes down again shortly after it came back goes on with the longer pauses: one that answers small
-  questions and hangs at large ones would cost a stall twice a second otherwise.
+  nothing to try, so its trials stay at 0.5 s, and it may be tried at any time by an eager caller.
+- A server that goes down again shortly after it came back continues with the longer pauses: one that answers small
+  requests and hangs at large ones would otherwise cost a stall twice a second.
 
 Not thread-safe: `Lines` holds its lock around every call.
 """
@@ -19,7 +19,7 @@ from typing import Final
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 5.0
 STEADY_S: Final = 10.0
-"""A server that has been up for so long counts as well again."""
+"""A server that has been up for this long counts as healthy again."""
 EAGER_PAUSE_S: Final = 0.05
 
 
@@ -39,8 +39,8 @@ class Circuit:
         self._last_trial = 0.0
 
     def failed(self, reason: str, *, quick: bool, tried: bool = True) -> bool:
-        """It did not answer. `quick`: it cost no waiting. Not `tried`: nobody asked it just now, so somebody eager may.
-        Returns whether this is what took it down."""
+        """Record that it did not answer. `quick`: it cost no waiting. Not `tried`: nobody asked it just now, so an
+        eager caller may. Returns whether this is what took it down."""
         now = self._clock()
         self.reason, self._quick = reason, quick
         if not self.up:
@@ -53,22 +53,23 @@ class Circuit:
         return True
 
     def try_soon(self) -> None:
-        """It may answer now, for a reason that has nothing to do with the past."""
+        """Allow a trial now: it may answer, for a reason that has nothing to do with the past."""
         self.due_at = self._clock()
         self._pause_s = FIRST_PAUSE_S
 
     def answered(self) -> bool:
-        """It gave a complete answer. Returns whether this is what brought it back."""
+        """Record a complete answer. Returns whether this is what brought it back."""
         if self.up:
             return False
         self.up, self._up_since = True, self._clock()
         return True
 
     def claim(self, *, late_s: float = 0.0, eager: bool = False) -> bool:
-        """May the caller try the server, which is down? If so, nobody else may before the next pause is over.
+        """Return whether the caller may try the server, which is down. If so, nobody else may before the next pause is
+        over.
 
-        `late_s`: only if the trial is due for so long already (somebody else should have made it).
-        `eager`: sooner than due, if the last trial cost no waiting.
+        `late_s`: only if the trial has been due for this long already (another caller should have made it). `eager`:
+        sooner than due, if the last trial cost no waiting.
         """
         now = self._clock()
         due = self.due_at + late_s

@@ -1,7 +1,8 @@
-"""The health of the four servers, and what is known of them together. See the package for who tells and who asks what.
+"""The health of the four servers, and what is known about them together. The package says who reports and who asks
+what.
 
-Pure but for the clocks that it is given. As thread-safe as the lock that it is given; questions that cost nothing are
-answered without it, from values that are replaced as a whole.
+Pure but for the clocks passed in. As thread-safe as the lock passed in; questions that cost nothing are answered
+without it, from values that are replaced as a whole.
 """
 
 from __future__ import annotations
@@ -30,30 +31,30 @@ class Spared:
         self._lock = lock if lock is not None else nullcontext()
 
     def now(self) -> frozenset[int]:
-        """The servers that are spared at the moment."""
+        """Return the servers that are spared at the moment."""
         for server in self._servers.values():
             if self._work in server.lapses:
                 break
         else:
-            return _NOBODY  # as nearly always
+            return _NOBODY  # the usual case
         with self._lock:
             return frozenset(id for id, server in self._servers.items() if server.is_spared(self._work))
 
     def lagged(self, servers: Iterable[int]) -> None:
-        """These let somebody wait for too long."""
+        """Record that these kept a caller waiting for too long."""
         with self._lock:
             for id in servers:
                 self._servers[id].lagged(self._work)
 
     def answered(self, id: int) -> None:
-        """This one answered somebody who waited for it."""
+        """Record that this one answered a caller who waited for it."""
         server = self._servers[id]
         if self._work in server.lapses:
             with self._lock:
                 server.was_prompt(self._work)
 
     def needed(self) -> None:
-        """All are needed, and may only be slow: none is spared any longer."""
+        """Spare none any longer, since all are needed, and may only be slow."""
         with self._lock:
             for server in self._servers.values():
                 server.was_prompt(self._work)
@@ -73,74 +74,75 @@ class Health:
         self._lock = lock if lock is not None else nullcontext()
         self._servers = {id: ServerHealth(clock, time_ns) for id in ids}
         self.usable = frozenset(self._servers)
-        """The servers that are believed to answer. Replaced as a whole; guarded by `_lock`, but for reading."""
+        """The servers that are believed to answer. Replaced as a whole; guarded by `_lock`, except for reading."""
         self.full = _NOBODY
-        """The servers that are believed to have no room for data. The same."""
+        """The servers that are believed to have no room for data. Likewise."""
         self._paces: dict[str, Pace] = {}  # guarded by _lock
         self.log = Spared(self._servers, "log", self._lock)
         self.data = Spared(self._servers, "data", self._lock)
         self.tried_elsewhere = False
-        """Whether somebody else tries servers that are down, so that requests need not do it."""
+        """Whether a pinger tries servers that are down, so that requests need not do it."""
         self.excused_at = float("-inf")
-        """When servers were last seen to be slow together, or this process to have stood still: how long anything takes
-        counts from then."""
+        """When servers were last seen to be slow together, or this process to have stood still: durations count from
+        then."""
         self._hurried_at = float("-inf")
 
     # ------------------------------------------------------------------ whether they answer
 
     def why_missing(self) -> list[str]:
-        """For each server that is not believed to answer a text that names it and says why."""
+        """Return, for each server not believed to answer, a text that names it and says why."""
         return [server.why_down for _, server in sorted(self._servers.items()) if not server.is_up]
 
     def refusal(self, id: int) -> str | None:
-        """None if the server may be asked now, else why not. One that refused a moment ago may: it costs nothing, and
-        if it was restarted it may be needed at once, when another one dies."""
+        """Return None if the server may be asked now, else why not. One that refused a moment ago may: it costs
+        nothing, and if it was restarted it may be needed at once, when another one dies."""
         if id in self.usable or self.claim(id, late_s=1.0 if self.tried_elsewhere else 0.0, eager=True):
             return None
         return self._servers[id].why_down
 
     def claim(self, id: int, *, late_s: float = 0.0, eager: bool = False) -> bool:
-        """Whether the caller may try this server, which is down, now. See `Circuit.claim`."""
+        """Return whether the caller may try this server, which is down, now. See `Circuit.claim`."""
         with self._lock:
             return self._servers[id].claim(late_s=late_s, eager=eager)
 
     def next_trial(self) -> tuple[float | None, list[int]]:
-        """When the next trial of a server is due (None: all are up), and the servers that are down."""
+        """Return when the next trial of a server is due (None: all are up), and the servers that are down."""
         with self._lock:
             down = [id for id, server in self._servers.items() if not server.is_up]
             return min((self._servers[id].trial_due_at for id in down), default=None), down
 
     def answered(self, id: int) -> bool:
-        """The server gave a complete answer. Returns whether this is what brought it back."""
+        """Record a complete answer of the server. Returns whether this is what brought it back."""
         with self._lock:
             self.usable |= {id}
             return self._servers[id].answered()
 
     def failed(self, id: int, reason: str, *, quick: bool, tried: bool = True) -> bool:
-        """The server did not answer. Returns whether this is what took it down."""
+        """Record that the server did not answer. Returns whether this is what took it down."""
         with self._lock:
             self.usable -= {id}
             return self._servers[id].failed(reason, quick=quick, tried=tried)
 
     def moved(self, id: int) -> None:
-        """The server has another address."""
+        """Record that the server has another address."""
         with self._lock:
             self._servers[id].moved()
 
     def comebacks(self) -> dict[int, int]:
-        """How often each server has answered again after it had been missing."""
+        """Return how often each server has answered again after it had been missing."""
         return {id: server.comebacks for id, server in self._servers.items()}
 
     # ------------------------------------------------------------------ whether they have room
 
     def said_room(self, id: int, *, full: bool) -> bool:
-        """The server said with an answer whether it has room. Returns whether that is news."""
+        """Record whether the server, in an answer, said it has room. Returns whether that is news."""
         with self._lock:
             self.full = self.full | {id} if full else self.full - {id}
             return self._servers[id].said_room(full=full)
 
     def to_ask_for_room(self) -> list[int]:
-        """The full servers that should be asked now whether they have room. They are not named again for a while."""
+        """Return the full servers that should be asked now whether they have room. They are not returned again for a
+        while."""
         if not self.full:
             return []
         with self._lock:
@@ -149,14 +151,17 @@ class Health:
     # ------------------------------------------------------------------ whether they are waited for
 
     def pace(self, kind: str, floor_s: float) -> Pace:
-        """What is known of how long answers to requests of a kind take. One for all that this client does of it."""
+        """Return what is known about how long answers to requests of a kind take. Shared by all such work of this
+        client."""
         with self._lock:
             return self._paces.setdefault(kind, Pace(floor_s, self._lock))
 
     def are_slow(self, owed_since: Mapping[int, float]) -> bool:
-        """Whether so many servers owe an answer just now, to whomever, that it is not they that fail (`slowness`).
-        `owed_since`: for each server that does, since when nothing has come from it. Those that are down are no part of
-        it."""
+        """Return whether so many servers owe an answer just now, to whomever, that the fault is not theirs
+        (`slowness`).
+
+        `owed_since`: for each server that does, since when nothing has come from it. Those that are down are excluded.
+        """
         now = self._clock()
         if is_waited_for(self._hurried_at, now):
             return False
@@ -164,17 +169,17 @@ class Health:
         return are_slow({id: since for id, since in owed_since.items() if id in usable}, now)
 
     def hurry(self, *, for_good: bool = False) -> None:
-        """Do not wait for servers that are slow, neither now nor soon; `for_good`: nor later. May be called by a signal
-        handler, and takes no lock."""
+        """Do not wait for slow servers, neither now nor soon; `for_good`: nor later. May be called by a signal handler,
+        and takes no lock."""
         self._hurried_at = float("inf") if for_good else max(self._hurried_at, self._clock())
 
     # ------------------------------------------------------------------ what they did wrong
 
     def did_wrong(self, id: int, text: str) -> None:
-        """The server's answer was not what it should be."""
+        """Record that the server's answer was not what it should be."""
         with self._lock:
             self._servers[id].did_wrong(text)
 
     def faults(self) -> dict[int, Fault]:
-        """What servers did wrong since this was made."""
+        """Return what servers did wrong since this was created."""
         return {id: server.fault for id, server in self._servers.items() if server.fault is not None}
