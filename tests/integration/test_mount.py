@@ -178,7 +178,7 @@ def test_usage(dfsmount: Dfsmount, mountpoint: Path) -> None:
     for arguments, expected in [
         ((), "MOUNTPOINT"),
         (("-o", "durabilty=fsync", mountpoint), "durability=close|fsync"),
-        (("-o", "binding=kernel,allow_root", mountpoint), "allow_root: only libfuse knows it"),
+        (("-o", "binding=kernel,allow_root", mountpoint), "allow_root: only libfuse supports it"),
         (("--config", "nowhere.yaml", mountpoint), "nowhere.yaml"),
         (("-z", mountpoint), "-u"),
         (("--local", "--config", "x", mountpoint), "--local"),
@@ -207,7 +207,7 @@ def test_what_a_killed_mount_leaves_is_no_obstacle(dfsmount: Dfsmount, grid: Gri
         mount.path.stat()
     code, text = dfsmount.mount(mount.path)
     assert code == 0
-    assert "unmounted what a killed dfsmount had left" in text
+    assert "removed the stale mount that a killed dfsmount had left here" in text
     assert (mount.path / "before").read_text() == "the kill"
     assert dfsmount("-u", mount.path)[0] == 0
     mount.mount()

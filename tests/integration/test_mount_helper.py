@@ -39,7 +39,7 @@ def test_mount_and_umount(grid: Grid, tmp_path: Path) -> None:
     assert lines[1] == "kept"
     assert "mnt: dfsfuse is already mounted here" in lines[2]
     assert lines[3] == "code 32"
-    assert "-o remount: options cannot change" in lines[4]
+    assert "-o remount: options cannot be changed" in lines[4]
     assert lines[5] == "code 1"
     assert lines[-1] == "gone"
 

@@ -175,9 +175,9 @@ def test_a_tryout_that_was_made_with_the_password_of_the_example_goes_on(folder:
 
     code, text = quickstart(folder, "run", folder / "dfs")
     assert code == 0, text
-    assert text.startswith("The try-out has passwords of its own from now on")
+    assert text.startswith("The try-out now has its own passwords")
     assert not any(map(is_alive, before))
     assert (folder / "dfs" / "kept").read_text() == "since before"
     assert dfc(folder, "list") == (0, "kept\n")
     code, text = quickstart(folder, "run", folder / "dfs")
-    assert (code, "from now on" in text) == (0, False)
+    assert (code, "its own passwords" in text) == (0, False)
