@@ -50,11 +50,12 @@ def make_file(
 
 
 def make_files(rig: Rig, *names: str, data: bytes = BLOCK) -> None:
-    """By another mount, which has ended."""
+    """By another mount, which has ended; and something else by a third one, so that it is no neighbour of these."""
     with rig.mounted() as mount:
         folder = mount.make_folder(ROOT, "folder")
         for name in names:
             make_file(mount, folder, name, data)
+    with rig.mounted() as mount:
         make_file(mount, ROOT, "something else", b"!")
 
 

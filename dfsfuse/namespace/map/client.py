@@ -163,11 +163,13 @@ class MapClient:
         excused_ago_s: Callable[[], float],
         is_newest: Callable[[View, frozenset[int]], bool] | None = None,
         wait_s: float = 0.0,
+        together: Callable[[bytes], Sequence[bytes]] = lambda _: (),
     ) -> None:
         """`clock`: the lease's. `excused_ago_s`: how long ago the servers were last slow together, or this process
         stood still. `is_newest`: whether a state is the newest one if these servers, fewer than a quorum, show nothing
         newer. A state that it does not confirm is not shown (UnavailableError). Without it a state that may be old is
         shown. `wait_s`: how long what was answered is kept, and a doubt is to be decided, while too few servers answer.
+        `together`: which keys are worth fetching with one that is missing; asked each time that one is.
         """
         self._log = log_state
         self._clock = clock
@@ -184,7 +186,7 @@ class MapClient:
         """Whether the worker will look by itself for what is to be done."""
         self._waiting = 0
         """Number of operations that commit what they wait for, and with it all that was answered before."""
-        self._fetcher = Fetcher(family_of, lambda: self.cache, lambda: self.journal)
+        self._fetcher = Fetcher(family_of, lambda: self.cache, lambda: self.journal, together)
         self._at: Point | None = log_state.known
         """The point that the cached state is of; None while others are told of what is newer."""
         self._fresh_at = NEVER

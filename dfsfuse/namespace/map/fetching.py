@@ -3,6 +3,7 @@
 A family (a folder's entries, a file's regions) that is not larger than a page is fetched whole when one of its keys is
 asked for. Of a larger one, the keys from the one that is asked for on: a large folder is worked through in order; if
 keys are missed again and again, all of it. Of a family that others have changed a little, what they have changed.
+With another key come those that are worth fetching with it, if it is said to be time (`together`).
 
 Pure procedures (`steps`). How servers are asked is the caller's part (`Ask`), so it may be done with the log or beside
 others that use it; what changes in the cache while they are, or between two pages, is not what they tell. What was
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dfsfuse.log.key_portions import Portions, TooMuchAtOnceError
-from dfsfuse.namespace.map.cache import Changes, MapCache, laid_over, prefix_end
+from dfsfuse.namespace.map.cache import Changes, MapCache, Unknown, laid_over, prefix_end
 from dfsfuse.namespace.map.journal import Journal
 from dfsfuse.namespace.map.steps import FetchKeys, FetchRange, Procedure
 from dfsfuse.namespace.map.views import CachedView
@@ -48,10 +49,12 @@ class Fetcher:
         family_of: Callable[[bytes], bytes | None],
         cache: Callable[[], MapCache],
         journal: Callable[[], Journal],
+        together: Callable[[bytes], Sequence[bytes]],
     ) -> None:
         self._family_of = family_of
         self._cache = cache
         self._journal = journal
+        self._together = together
         self._large_family = b""
         """The last family that was seen to be larger than a page; how often a key of it was not known; and with how
         many such misses it is worth it to ask for all of it."""
@@ -63,9 +66,12 @@ class Fetcher:
             yield from self._fetch_range(*view.missing_range, ask)
             return
         keys = view.missing
-        if len(keys) == 1 and (family := self._family_of(keys[0])) is not None:
-            yield from self._fetch_with_family(keys[0], family, ask)
-            return
+        if len(keys) == 1:
+            if (family := self._family_of(keys[0])) is not None:
+                yield from self._fetch_with_family(keys[0], family, ask)
+                return
+            others = [key for key in self._together(keys[0]) if isinstance(self._cache().get(key), Unknown)]
+            keys = others or keys
         yield from self._fetch_keys(keys, ask)
 
     def _fetch_keys(self, keys: Sequence[bytes], ask: Ask) -> Procedure[None]:

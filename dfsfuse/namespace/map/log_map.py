@@ -54,8 +54,9 @@ class LogMap:
         sleep: Callable[[float], None] = time.sleep,
         is_newest: Callable[[View, frozenset[int]], bool] | None = None,
         wait_s: float = 0.0,
+        together: Callable[[bytes], Sequence[bytes]] = lambda _: (),
     ) -> None:
-        """`is_newest`, `wait_s`: see `MapClient`."""
+        """`is_newest`, `wait_s`, `together`: see `MapClient`."""
         self._log = quorum_log
         self._sleep = sleep
         self._log_lock = threading.Lock()
@@ -65,7 +66,14 @@ class LogMap:
         """Held until the end: whoever lingers waits for it, which costs a fraction of waiting for an event."""
         self._life.acquire()
         self.client = MapClient(
-            quorum_log.state, family_of, clock, self._bell, lambda: quorum_log.excused_ago_s, is_newest, wait_s
+            quorum_log.state,
+            family_of,
+            clock,
+            self._bell,
+            lambda: quorum_log.excused_ago_s,
+            is_newest,
+            wait_s,
+            together,
         )
         self._worker = threading.Thread(target=self._work, name="committer", daemon=True)
         self.on_change: Callable[[list[bytes] | None], None] = lambda _: None

@@ -43,6 +43,11 @@ def inode(ino: int) -> bytes:
     return b"i/" + ino.to_bytes(NUMBER_BYTES, "big")
 
 
+def is_inode(key: bytes) -> bool:
+    """Whether it is the key of an inode's record."""
+    return key.startswith(b"i/")
+
+
 def entry(parent: int, name: bytes) -> bytes:
     """The key of a directory entry."""
     return b"d/" + parent.to_bytes(NUMBER_BYTES, "big") + b"/" + name

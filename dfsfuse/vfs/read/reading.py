@@ -15,6 +15,7 @@ from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data import extents
 from dfsfuse.data.extents import REGION_BYTES, Region, Segment
 from dfsfuse.errors import DfsError, posix_error
+from dfsfuse.namespace.map.neighbours import Neighbours
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.ops import inodes
 from dfsfuse.namespace.records import keys
@@ -22,7 +23,6 @@ from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.open.open_file import OpenFile, Shown
 from dfsfuse.vfs.read.access_times import AccessTimes
-from dfsfuse.vfs.read.neighbours import Neighbours
 from dfsfuse.vfs.read.read_ahead import ReadAhead
 from dfsfuse.vfs.write import regions, unsaved
 from dfsfuse.vfs.write.unsaved import Place

@@ -7,9 +7,11 @@ import stat
 import pytest
 from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
 
+from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.namespace.map.cache import MapCache
 from dfsfuse.namespace.map.fetching import READ_KEYS
 from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.neighbours import BLOCK_INODES, inodes_together
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes, renames
 from dfsfuse.namespace.records import keys
@@ -84,6 +86,27 @@ def test_without_the_lease_what_waits_is_committed_before_something_is_fetched(
     clock.now += 11.0
     assert leased.read(lambda view: view.scan(b"d", b"e")) == [(b"d1", b"x")]
     assert log.asked[:2] == ["commit", "range"]
+
+
+def test_inodes_that_were_made_together_are_fetched_together(log: FakeLog, clock: Clock, shared: SharedLog) -> None:
+    """And what is known is not asked for again."""
+    store = LogMap(log, keys.family_of, clock, clock.sleep, together=inodes_together())  # type: ignore[arg-type]
+    shared.commit({keys.inode(ino): b"%d" % ino for ino in range(200)}, ())
+    asked: list[int] = []
+    at_once = log.read_beside
+
+    def count(request: ReadKeys | ReadRange) -> Values | Items | None:
+        asked.append(len(request.keys) if isinstance(request, ReadKeys) else 0)
+        return at_once(request)
+
+    log.read_beside = count  # type: ignore[method-assign]
+    assert store.read(lambda view: view.get(keys.inode(70)))
+    asked.clear()
+    for ino in (64, 65, 95, 96, 100, 3, 130):
+        assert store.read(lambda view, ino=ino: view.get(keys.inode(ino)), max_age_s=100.0) == b"%d" % ino  # type: ignore[misc]
+    assert asked == [BLOCK_INODES - 1, BLOCK_INODES, 1, BLOCK_INODES]
+    assert store.read(lambda view: view.get(b"l/70"), max_age_s=100.0) is None
+    assert asked[-1] == 1
 
 
 def test_a_large_family_is_read_onwards_from_the_key_that_is_asked_for(

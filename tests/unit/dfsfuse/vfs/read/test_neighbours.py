@@ -1,4 +1,4 @@
-"""Which files are fetched together, and that reading them then asks for little."""
+"""Files that are fetched together are read with few requests."""
 
 from __future__ import annotations
 
@@ -11,46 +11,12 @@ from support.memory_segments import NAMES
 
 from dfsfuse.errors import UnavailableError
 from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.neighbours import BLOCK_INODES
 from dfsfuse.namespace.records import keys
-from dfsfuse.vfs.read.neighbours import BLOCK_INODES, REMEMBERED, Neighbours
 from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import Vfs
 
 N = BLOCK_INODES
-
-
-def test_the_second_file_of_a_block_brings_the_block_once() -> None:
-    neighbours = Neighbours()
-    assert not neighbours.of(N + 5)
-    assert not neighbours.of(N + 5)  # the same file again
-    assert neighbours.of(N + 1) == range(N, 2 * N)
-    assert not neighbours.of(N + 2)
-    assert not neighbours.of(N + 5)
-
-
-def test_who_goes_on_in_the_next_block_gets_it_at_once() -> None:
-    neighbours = Neighbours()
-    neighbours.of(N)
-    neighbours.of(N + 1)
-    assert neighbours.of(2 * N + 7) == range(2 * N, 3 * N)
-    assert neighbours.of(3 * N) == range(3 * N, 4 * N)
-    assert neighbours.of(7) == range(N)  # or in the one before
-    assert not neighbours.of(9 * N)
-
-
-def test_a_random_reader_gets_nothing() -> None:
-    neighbours = Neighbours()
-    assert not any(neighbours.of(number * 7 * N) for number in range(1000))
-
-
-def test_a_block_is_forgotten_after_many_others() -> None:
-    neighbours = Neighbours()
-    neighbours.of(1)
-    assert neighbours.of(2)
-    for number in range(REMEMBERED):
-        neighbours.of((number + 1) * 10 * N)
-    assert not neighbours.of(3)
-    assert neighbours.of(4) == range(N)
 
 
 @pytest.fixture

@@ -13,13 +13,27 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
+
+from dfsfuse.namespace.records import keys
 
 BLOCK_INODES: Final = 32
 REMEMBERED: Final = 16
 """Number of blocks: enough for several readers in parallel."""
 _FETCHED: Final = 0
 """Used in place of an inode number; no file has it."""
+
+
+def inodes_together() -> Callable[[bytes], list[bytes]]:
+    """Which keys are worth fetching with an inode's that is missing: whoever looks at two files that were made about
+    the same time is about to look at the others. None for other keys."""
+    neighbours = Neighbours()
+
+    def together(key: bytes) -> list[bytes]:
+        return [keys.inode(ino) for ino in neighbours.of(keys.number_in(key))] if keys.is_inode(key) else []
+
+    return together
 
 
 class Neighbours:
