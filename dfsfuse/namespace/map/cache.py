@@ -1,14 +1,14 @@
-"""What a client remembers of the map: values of keys, that a key is absent, and ranges known completely.
+"""What a client remembers of the map: values of keys, absences, and ranges known completely.
 
 Pure bookkeeping: no network, no clock, no lock (the owner's lock guards it). Everything in it is true of one state, the
 owner's known slot: a key that another client changed must be forgotten before the owner's slot moves on.
 
-A *family* is all keys with a common prefix that are worth knowing together (a folder's entries, a file's regions);
-which prefix a key's family has is told by a function, since this module knows no keys. A family that is known
+A *family* is all keys with a common prefix that are worth knowing together (a folder's entries, a file's regions); a
+function passed in returns the prefix of a key's family, since this module knows no keys. A family that is known
 completely stays so when others change a few of its keys: only these are unknown then.
 
-Servers are asked while the owner's slot moves on. Who waits for an answer watches what changes meanwhile (`Changes`):
-an answer of an earlier slot tells the value of each key but those.
+Servers are asked while the owner's slot moves on. Whoever waits for an answer watches what changes meanwhile
+(`Changes`): an answer of an earlier slot gives the value of each key but those.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from typing import Final
 
 MAX_KEYS: Final = 400_000
-"""With more than this, `trim` forgets. Enough for a folder of 100,000 files with their inodes and regions."""
+"""Above this number, `trim` forgets. Enough for a folder of 100,000 files with their inodes and regions."""
 LARGE_FAMILY: Final = 256
-"""A family of more keys takes long to be fetched again, and is kept longer."""
+"""A family of more keys than this takes long to be fetched again, and is kept longer."""
 MAX_RANGES: Final = 64
 MAX_UNKNOWN: Final = 20_000
 """A family of which more keys are unknown, and more than are known, is not known completely any more. Names that others
@@ -36,13 +36,13 @@ UNKNOWN: Final = Unknown()
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """The first key after all keys with this prefix (which must not be all 0xff)."""
+    """Return the first key after all keys with this prefix (which must not be all 0xff)."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1])
 
 
 class Changes:
-    """Which keys of a cache have got other values, or may have, since this watch was begun."""
+    """The keys of a cache that have got other values, or may have, since this watch was begun."""
 
     __slots__ = ("all", "has_answer", "keys")
 
@@ -51,22 +51,22 @@ class Changes:
         self.all = False
         """Whether anything may have changed."""
         self.has_answer = False
-        """Whether something was told that is to be put into the cache. For whoever watches."""
+        """Whether an answer has come that is to be put into the cache. For whoever watches."""
 
     def begin_anew(self) -> None:
-        """What changed so far does not matter."""
+        """Disregard what changed so far."""
         self.keys.clear()
         self.all = False
 
 
 NOTHING: Final = Changes()
-"""What has changed since an answer that is of the owner's slot."""
+"""Passed with an answer that is as of the owner's slot: nothing has changed since."""
 
 
 def laid_over(
     items: list[tuple[bytes, bytes]], changes: Mapping[bytes, bytes | None], start: bytes, end: bytes
 ) -> list[tuple[bytes, bytes]]:
-    """The items of a range, in order, after these changes; None deletes."""
+    """Return the items of a range, in order, after these changes; None deletes."""
     changed = {key: value for key, value in changes.items() if start <= key < end}
     if not changed:
         return items
@@ -100,7 +100,7 @@ class MapCache:
         self._watches: list[Changes] = []
 
     def get(self, key: bytes) -> bytes | Unknown | None:
-        """The value, None if there is none, UNKNOWN if the cache cannot tell."""
+        """Return the value, None if there is none, UNKNOWN if the cache does not know it."""
         found = self._values.get(key, UNKNOWN)
         if found is UNKNOWN:
             family = self._family_of(key)
@@ -109,15 +109,15 @@ class MapCache:
         return found
 
     def unknown_in(self, start: bytes, end: bytes) -> list[bytes]:
-        """The keys that are all that is unknown of this family."""
+        """Return the keys that are all that is unknown of this family."""
         return sorted(self._unknown.get(start, ())) if end == prefix_end(start) else []
 
     def count(self, family: bytes) -> int:
-        """How many keys of the family are known to have a value, if it is known completely."""
+        """Return how many keys of the family are known to have a value, if it is known completely."""
         return len(self._families.get(family, ()))
 
     def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]] | Unknown:
-        """The items of a family or of another range, in order, if it is known completely."""
+        """Return the items of a family or of another range, in order, if it is known completely."""
         keys = self._families.get(start) if end == prefix_end(start) else None
         if keys is None:
             return self._ranges.get((start, end), UNKNOWN)
@@ -132,7 +132,7 @@ class MapCache:
 
     @contextmanager
     def watched(self) -> Iterator[Changes]:
-        """What changes from now on, until the end of a `with`."""
+        """Yield what changes from now on, until the end of a `with`."""
         changes = Changes()
         self._watches.append(changes)
         try:
@@ -141,13 +141,13 @@ class MapCache:
             self._watches.remove(changes)
 
     def fetched(self, keys: Sequence[bytes], values: Sequence[bytes | None], since: Changes = NOTHING) -> None:
-        """These were read at a slot that the owner has known, and this has changed since."""
+        """Store values that were read at a slot that the owner has known; `since` has changed since."""
         for key, value in zip(keys, values, strict=True):
             if key not in since.keys:
                 self._learn(key, value)
 
     def fetched_family(self, prefix: bytes, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """The whole family was read at the owner's known slot."""
+        """Store a whole family that was read at the owner's known slot."""
         self._values.update(items)
         self._families[prefix] = [key for key, _ in items]
         self._unknown.pop(prefix, None)
@@ -155,7 +155,7 @@ class MapCache:
     def fetched_range(
         self, start: bytes, end: bytes, items: list[tuple[bytes, bytes]], since: Changes = NOTHING
     ) -> None:
-        """The whole range was read, likewise."""
+        """Store a whole range that was read, likewise."""
         newer = {key: self.get(key) for key in since.keys if start <= key < end}
         unknown = [key for key, value in newer.items() if isinstance(value, Unknown)]
         known = {key: None if isinstance(value, Unknown) else value for key, value in newer.items()}
@@ -169,7 +169,7 @@ class MapCache:
             self._ranges[start, end] = items
 
     def changed_here(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes]) -> None:
-        """The owner's own batch was chosen at the next slot."""
+        """Apply the owner's own batch, which was chosen at the next slot."""
         puts, deletes = list(puts), list(deletes)
         if self._ranges or self._watches:
             changed = [key for key, _ in puts] + deletes
@@ -181,12 +181,13 @@ class MapCache:
             self._learn(key, None)
 
     def committed_here(self, keys: Iterable[bytes]) -> None:
-        """The owner's own batch with these, whose values are here, was chosen: servers may have them or not."""
+        """Record that the owner's own batch with these, whose values are here, was chosen: servers may or may not have
+        them."""
         for watch in self._watches:
             watch.keys.update(keys)
 
     def changed_elsewhere(self, keys: Iterable[bytes]) -> None:
-        """Another client changed these."""
+        """Record that another client changed these."""
         if self._ranges or self._watches:
             keys = list(keys)
             self._forget_ranges(keys)
@@ -207,7 +208,7 @@ class MapCache:
                 self._drop(family)
 
     def forget(self) -> dict[bytes, bytes | None]:
-        """Anything may have changed. Gives the values that were known."""
+        """Forget everything, since anything may have changed. Returns the values that were known."""
         for watch in self._watches:
             watch.all = True
         values, self._values = self._values, {}
@@ -217,8 +218,8 @@ class MapCache:
         return values
 
     def trim(self) -> None:
-        """Forget the older half, but for large families, if there is too much. For the owner, before an operation: what
-        is fetched for one operation stays until it is through, however much it is."""
+        """If there is too much, forget the older half, except for large families. The owner calls this before an
+        operation: what is fetched for one operation stays until it has finished, however much it is."""
         if self._size <= self._max_keys:
             return
         large = {prefix for prefix, keys in self._families.items() if len(keys) > LARGE_FAMILY}
@@ -238,7 +239,7 @@ class MapCache:
             del self._ranges[start, end]
 
     def _learn(self, key: bytes, value: bytes | None) -> None:
-        """The key's value is known."""
+        """Record the key's value."""
         family = self._family_of(key)
         members = None if family is None else self._families.get(family)
         if family is None or members is None:
@@ -250,10 +251,10 @@ class MapCache:
         if value is not None:
             self._values[key] = value
         else:
-            self._values.pop(key, None)  # the family tells that it is absent
+            self._values.pop(key, None)  # the family shows that it is absent
 
     def _drop(self, family: bytes) -> None:
-        """The family is not known completely any more; what is known of its keys stays."""
+        """Stop considering the family completely known; what is known of its keys stays."""
         self._families.pop(family, None)
         self._unknown.pop(family, None)
 

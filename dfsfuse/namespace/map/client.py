@@ -66,19 +66,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 RUNS_BESIDE: Final = 20
-"""How often an operation that lacks something runs before it is run with the log, where less comes in between."""
+"""How often an operation that lacks something runs before it is run with the log, where less interferes."""
 RUNS: Final = 200
 RUNS_FOR_S: Final = 10.0
 KEEP_EVERY_S: Final = 0.3
-"""How often what is kept for want of a quorum is tried again."""
+"""How often what is kept for want of a quorum is retried."""
 QUORUM_PAUSES_S: Final = (0.1, 0.2, 0.4)
-"""Before answered changes are given up for want of a quorum."""
+"""The pauses before answered changes are given up for want of a quorum."""
 LINGER_S: Final = 0.002
 """How long answered changes wait for more before they are on their way. Between batches too: what is answered in that
 time is answered faster than beside a batch, for which this process and the servers work."""
 FOLLOWED_S: Final = LOOK_TURN_S
-"""At most how long the worker leaves a change alone whose caller will commit it with what he does next. Another client
-that waits to see it waits no longer than for any other turn of writing."""
+"""The longest time for which the worker leaves a change alone whose caller will commit it with what he does next.
+Another client that waits to see it waits no longer than for any other turn of writing."""
 RETRY_S: Final = 1.0
 """How long the worker waits after an unexpected exception."""
 
@@ -86,44 +86,44 @@ log = logging.getLogger(__name__)
 
 
 class KeptError(ReadOnlyError):
-    """What was answered cannot be committed now. It is kept, and tried again."""
+    """What was answered cannot be committed now. It is kept, and retried."""
 
 
 class _NotToldError(Exception):
-    """What was to be fetched beside is to be asked for with the log."""
+    """What was to be fetched beside the log must be asked for with the log."""
 
 
 class Bell(Protocol):
     """Wakes the worker. Like `threading.Event`: neither call waits."""
 
     def set(self) -> None:
-        """There is work."""
+        """Signal that there is work."""
         ...
 
     def clear(self) -> None:
-        """The worker has seen to it."""
+        """Signal that the worker has dealt with it."""
         ...
 
 
 class Answered(NamedTuple, Generic[R]):
-    """What came of an operation."""
+    """The outcome of an operation."""
 
     result: R
     change: PendingChange | None = None
-    """What it changes, if that waits to be committed."""
+    """Its changes, if they wait to be committed."""
     doubt: Doubt | None = None
-    """The batch with its changes, if nobody knows whether it was made. The result counts if it was."""
+    """The batch with its changes, if it is unknown whether it was made. The result counts if it was."""
 
 
 class _Run(Generic[R]):
-    """What came of an operation that changes nothing, on a state that is perhaps not the newest."""
+    """The outcome of an operation that changes nothing, on a state that is perhaps not the newest."""
 
     __slots__ = ("_result", "error", "lacks", "view")
 
     def __init__(self, work: Callable[[View], R], view: CachedView) -> None:
         self.view = view
         self.lacks = False
-        """Whether the cache did not have what it takes."""
+        """Whether the cache lacked something that it needs."""
         self.error: Exception | None = None
         try:
             self._result = work(view)
@@ -133,10 +133,10 @@ class _Run(Generic[R]):
             self.error = error
 
     def counts_after(self, changes: Changes) -> bool:
-        """Whether it would be the same after these changes. Else it is over."""
+        """Return whether the outcome would be the same after these changes. Otherwise it is void."""
         counts = not (self.lacks or self.view.is_touched(changes.keys, all_of_it=changes.all))
         if not counts:
-            self.error = None  # it refers to this object, by its traceback
+            self.error = None  # it refers to this object through its traceback
         return counts
 
     def answer(self, answered: Callable[[R], None] | None) -> R:
@@ -152,7 +152,7 @@ class _Run(Generic[R]):
 
 
 class MapClient:
-    """The namespace's map, over its log. What each operation promises is said in `MapStore`."""
+    """The namespace's map, over its log. `MapStore` documents what each operation promises."""
 
     def __init__(
         self,
@@ -181,28 +181,28 @@ class MapClient:
         self.journal = Journal()
         self.cache = MapCache(family_of)
         self.has_worker = False
-        """Whether changes may be answered before they are committed: `work` sees to it that they are."""
+        """Whether changes may be answered before they are committed: `work` ensures that they are."""
         self._is_awake = False
-        """Whether the worker will look by itself for what is to be done."""
+        """Whether the worker will check by itself for work."""
         self._waiting = 0
         """Number of operations that commit what they wait for, and with it all that was answered before."""
         self._fetcher = Fetcher(family_of, lambda: self.cache, lambda: self.journal, together)
         self._at: Point | None = log_state.known
-        """The point that the cached state is of; None while others are told of what is newer."""
+        """The point that the cached state is of; None while others are being told about newer changes."""
         self._fresh_at = NEVER
         """When the cached state was last known to be the newest one that is in the log."""
         self._recalled_at = NEVER
-        """When it was last known that no other client had answered anything newer, either."""
+        """When it was last known that no other client had answered anything newer either."""
         self._has_lost = False
         """Whether changes that were answered are lost, and `on_change` has not been called since."""
         self._forgotten = 0
-        """How often news were missed."""
+        """How often news was missed."""
         self._remembered: dict[bytes, bytes | None] = {}
         """What was known when answered changes were lost and the cache was forgotten; until something is committed."""
         self._kept_until = NEVER
-        """When what waits is given up if there is no quorum by then; NEVER while there is one."""
+        """When what waits is given up unless there is a quorum by then; NEVER while there is one."""
         self._ends_at = float("inf")
-        """When nothing is waited for any more, as the mount ends. What was answered is kept until then in any case."""
+        """When all waiting ends, as the mount ends. What was answered is kept until then in any case."""
         self._is_closing = False
 
     # -------------------------------------------------------------- operations
@@ -224,7 +224,7 @@ class MapClient:
         since = begun - max_age_s
         may_be_old = doubted or ()
         has_looked = False
-        """Whether the state was the newest one at some moment after `since`, as this operation has seen to."""
+        """Whether the state was the newest one at some moment after `since`, as this operation has ensured."""
         for attempt in range(RUNS_BESIDE):
             run = _Run(work, CachedView(self.cache))
             if run.lacks and not attempt:
@@ -268,12 +268,12 @@ class MapClient:
             answered = yield WithLog(self._transact_slowly(work, begun, durable))
             assert answered is not None
             if answered.doubt is not None and not (yield from self._wait_until_decided(answered.doubt)):
-                answered = None  # it was not made, and never will be: once more
+                answered = None  # it was not made, and never will be: run again
         return answered
 
     def see_to(self, change: PendingChange, *, durable: bool, is_followed: bool = False) -> Procedure[None]:
-        """Wait until this change is durable, or see that it is on its way; soon, if it `is_followed` by something that
-        commits it. Its failure is told to all who wait for it, and to nobody else."""
+        """Wait until this change is durable, or ensure that it is on its way; soon, if it `is_followed` by something
+        that commits it. Its failure is reported to all who wait for it, and to nobody else."""
         if not durable and not self.journal.is_full:
             if is_followed:
                 change.rests_until = self._clock() + FOLLOWED_S
@@ -321,7 +321,7 @@ class MapClient:
         self._ends_at = min(self._ends_at, self._clock() + patience_s)
 
     def stop_working(self) -> None:
-        """The worker ends as soon as it can, and nothing more is answered before its commit."""
+        """Have the worker end as soon as it can, and answer nothing more before its commit."""
         self._is_closing = True
         self.has_worker = False
         self._bell.set()
@@ -345,7 +345,7 @@ class MapClient:
     # -------------------------------------------------------------- answers under the lease
 
     def _answer_beside(self, work: Callable[[Transaction], T], durable: bool) -> Procedure[Answered[T] | None]:
-        """What comes of an operation under the lease. None if that cannot be told without using the log."""
+        """Return the outcome of an operation under the lease; None if it cannot be determined without using the log."""
         for _ in range(RUNS_BESIDE):
             view = CachedView(self.cache)
             answered = self._answer(work, durable, view)
@@ -356,7 +356,7 @@ class MapClient:
     def _answer(
         self, work: Callable[[Transaction], T], durable: bool, view: CachedView | None = None
     ) -> Answered[T] | None:
-        """What comes of an operation on the cached state. None if that cannot be told; the view says what it lacks."""
+        """Return the outcome of an operation on the cached state; None if unknown: then the view says what it lacks."""
         if not self.lease.holds(self._clock()):
             return None
         self.cache.trim()
@@ -376,15 +376,15 @@ class MapClient:
         return Answered(result, change)
 
     def _is_newest(self, since: float, *, recall: bool) -> bool:
-        """Whether the cached state was the newest one at some moment after `since`; with `recall`, also counting what
-        others have answered and not committed."""
+        """Return whether the cached state was the newest one at some moment after `since`; with `recall`, also counting
+        what others have answered and not committed."""
         return (self._recalled_at if recall else self._fresh_at) > since or self.lease.holds(self._clock())
 
     # -------------------------------------------------------------- asking servers
 
     def _fetch_beside(self, view: CachedView) -> Procedure[bool]:
-        """Bring what the view lacks into the cache, while others may use the log. False if it is to be asked for with
-        the log."""
+        """Bring what the view lacks into the cache, while others may use the log. Returns False if it must be asked for
+        with the log."""
         try:
             yield from self._fetcher.fetch(view, self._ask_beside)
         except _NotToldError:
@@ -410,13 +410,14 @@ class MapClient:
         return self._at is not None and self._at.slot >= slot
 
     def _checked(self, reply: Any, since: Changes) -> Any:
-        """The reply, if it can be put into the cache. It tells of one slot, and all changes since then are known."""
+        """Return the reply, if it can be put into the cache: it is as of one slot, and all changes since then are
+        known."""
         if reply is None or since.all or not self._has_reached(reply.applied):
             raise _NotToldError
         return reply
 
     def _ask(self, fetch: FetchKeys | FetchRange, since: Changes) -> Procedure[Any]:
-        """With the log. The cache is of the reply's slot afterwards."""
+        """With the log. Afterwards the cache is as of the reply's slot."""
         reply = yield fetch
         yield from self._absorb()
         if not since.has_answer:
@@ -425,8 +426,8 @@ class MapClient:
         return reply
 
     def _become_newest(self, since: float, view: CachedView, *, recall: bool) -> Procedure[None]:
-        """With the log. Have the cached state be the newest one, unless somebody has seen to it; and fetch, if it comes
-        along, what this view lacks."""
+        """With the log. Make the cached state the newest one, unless another operation has done so; and fetch along
+        with it what this view lacks."""
         if not self.lease.holds(self._clock()):
             with contextlib.suppress(KeptError):
                 yield from self._drain()
@@ -481,7 +482,7 @@ class MapClient:
                 if self.lease.holds(self._clock()):  # others are answered meanwhile: it takes its turn with them
                     return self._take(view, work, durable)
                 if self.journal:
-                    continue  # the lease has just run out
+                    continue  # the lease has just expired
                 result = work(view)
             except MissingError:
                 yield from self._fetcher.fetch(view, self._ask)
@@ -498,7 +499,7 @@ class MapClient:
         raise AssertionError("unreachable: _views raises when it gives up")
 
     def _propose_alone(self, view: CachedView, result: T) -> Procedure[Answered[T] | None]:
-        """With the log. Commit one operation's changes. None if it has to run again."""
+        """With the log. Commit one operation's changes. Returns None if it has to run again."""
         forgotten = self._forgotten
         try:
             if not (yield from self._propose(view.contents(), view.touched_by)):
@@ -529,7 +530,7 @@ class MapClient:
         raise UnavailableError("the servers have not told in time all that this needs to know: try again")
 
     def _catch_up(self, *, recall: bool) -> Procedure[News]:
-        """With the log. The cached state is the newest one afterwards. Returns what is new."""
+        """With the log. Make the cached state the newest one. Returns what is new."""
         begun = self._clock()
         is_newest, _ = yield CatchUp(recall)
         news = yield from self._absorb()
@@ -537,7 +538,7 @@ class MapClient:
         return news
 
     def _look(self, along: Beside, *, recall: bool) -> Procedure[Any]:
-        """With the log. The same; returns what came of that which was sent along."""
+        """With the log. The same; returns the outcome of what was sent along."""
         begun = self._clock()
         is_newest, reply = yield CatchUp(recall, along)
         yield from self._absorb()
@@ -552,7 +553,7 @@ class MapClient:
             self._recalled_at = begun
 
     def _confirm(self) -> Procedure[None]:
-        """With the log. No quorum has told where the log ends. Raises `UnavailableError` if the known state may not be
+        """With the log. No quorum has reported the log's end. Raises `UnavailableError` if the known state must not be
         shown then."""
         if self._confirms is None:
             return
@@ -574,7 +575,7 @@ class MapClient:
         raise AssertionError("unreachable: _views raises when it gives up")
 
     def _is_still_true(self, view: CachedView, begun: float) -> Procedure[bool]:
-        """With the log. Whether what the view has read is the newest state at some moment since `begun`."""
+        """With the log. Return whether what the view has read is the newest state at some moment since `begun`."""
         if self._is_newest(begun, recall=True):
             return True
         news = yield from self._catch_up(recall=True)
@@ -609,7 +610,7 @@ class MapClient:
     def _propose(
         self, contents: Contents, touched_by: Callable[[News], bool], *, is_in_cache: bool = False
     ) -> Procedure[bool]:
-        """With the log. Whether the batch is chosen; if not, what it rests on has changed."""
+        """With the log. Return whether the batch is chosen; if not, what it rests on has changed."""
         if (wait_s := self.lease.stays_back_s(self._clock())) > 0:
             yield Pause(wait_s)
         begun = self._clock()
@@ -624,13 +625,13 @@ class MapClient:
         news = yield from self._absorb()
         if done:
             self._is_made(contents, begun, news, is_in_cache=is_in_cache)
-        self._wake()  # if it failed, some servers may have given a lease all the same: it is to be let go
+        self._wake()  # if it failed, some servers may have given a lease nevertheless: it must be released
         if failure is not None:
             raise failure
         return done
 
     def _is_made(self, contents: Contents, begun: float, news: News, *, is_in_cache: bool) -> None:
-        """A batch with these contents is chosen; `news` is what else was learnt."""
+        """Record that a batch with these contents is chosen; `news` is what else was learnt."""
         self._fresh_at = self._recalled_at = begun
         self._remembered = {}
         is_last = self._is_last(news)
@@ -652,7 +653,7 @@ class MapClient:
         )
 
     def _is_last(self, news: News) -> bool:
-        """Whether the batch that was just committed comes after all these changes: it is not among them, and the
+        """Return whether the batch that was just committed comes after all these changes: it is not among them, and the
         servers that gave this client the lease for it have let nobody come after it."""
         if news.forget or any(change.author == self._log.client for change in news.changes):
             return False
@@ -682,7 +683,8 @@ class MapClient:
         yield from self._hand_over_if_spent()
 
     def _propose_patiently(self, contents: Contents) -> Procedure[bool]:
-        """What was answered is not given up as soon as a quorum is missed: a server may be about to return."""
+        """Propose without giving up what was answered as soon as a quorum is missing: a server may be about to
+        return."""
         for pause_s in QUORUM_PAUSES_S if self._kept_until == NEVER else ():
             try:
                 return (yield from self._propose(contents, self.journal.is_overtaken_by, is_in_cache=True))
@@ -706,8 +708,8 @@ class MapClient:
         self._keep(error)
 
     def _has_time_left(self) -> bool:
-        """Whether what waits may be kept any longer. The time begins when this is first asked; it is that of the end
-        once the mount ends, also without `wait_s`."""
+        """Return whether what waits may be kept any longer. The time begins when this is first called; once the mount
+        ends, it is the time left until the end, even without `wait_s`."""
         now = self._clock()
         if self._kept_until == NEVER:
             self._kept_until = now + self._wait_s
@@ -715,7 +717,7 @@ class MapClient:
 
     @property
     def _is_ending(self) -> bool:
-        """Whether the mount is about to end (`end_within`)."""
+        """Return whether the mount is about to end (`end_within`)."""
         return self._ends_at < float("inf")
 
     def _keep(self, error: DfsError) -> NoReturn:
@@ -735,15 +737,15 @@ class MapClient:
         log.error("%d changes that were answered, and not yet asked to be durable, are lost: %s", count, error)
 
     def _drain(self) -> Procedure[None]:
-        """With the log. Commit all that waits by now. Under the lease others may be answered without pause: what they
-        add meanwhile is not waited for. A failure is kept for who asks for durability."""
+        """With the log. Commit all that waits by now. Under the lease others may be answered continuously: what they
+        add meanwhile is not waited for. A failure is kept for whoever asks for durability."""
         last = self.journal.last
         if last is not None and not last.done:
             yield from self._commit_pending(until=last)
 
     def _hand_over_if_spent(self) -> Procedure[None]:
         """With the log. If another client waits, and this one has had its turn: answer nothing more, commit what was
-        answered, and let go."""
+        answered, and release the lease."""
         if not self.lease.is_spent(self._clock()):
             return
         self.lease.end_turn()
@@ -753,7 +755,7 @@ class MapClient:
             yield from self._settle()
 
     def _settle(self) -> Procedure[None]:
-        """With the log. Let go of the lease, unless something waits."""
+        """With the log. Release the lease, unless something waits."""
         if self.journal:
             return
         self.lease.ended()
@@ -764,7 +766,7 @@ class MapClient:
     # -------------------------------------------------------------- doubt
 
     def _decide_portion(self, doubt: Doubt) -> Procedure[None]:
-        """With the log. Find out whether the first portion was made. Raises `KeptError` if that cannot be told yet."""
+        """With the log. Find out whether the first portion was made. Raises `KeptError` if that is not known yet."""
         try:
             was_made = yield from self._decide(doubt)
         except MaybeDoneError as error:
@@ -779,8 +781,8 @@ class MapClient:
                 self.journal.doubt = None  # it is proposed once more
 
     def _decide(self, doubt: Doubt) -> Procedure[bool]:
-        """With the log. Whether it was made; if not, it never will be. Raises what `QuorumLog.lead` does, and the
-        doubt's error if it can never be told."""
+        """With the log. Return whether it was made; if not, it never will be. Raises what `QuorumLog.lead` does, and
+        the doubt's error if it can never be known."""
         if not self.journal.was_made(doubt.sequence):
             yield Lead()
             yield from self._absorb()
@@ -789,8 +791,8 @@ class MapClient:
         return self.journal.was_made(doubt.sequence)
 
     def _wait_until_decided(self, doubt: Doubt) -> Procedure[bool]:
-        """Whether it was made, as soon as there is a quorum; until then others may use the log. Raises the doubt's
-        error after `wait_s`."""
+        """Return whether it was made, as soon as there is a quorum; until then others may use the log. Raises the
+        doubt's error after `wait_s`."""
         until = self._clock() + self._wait_s
         while self._clock() < min(until, self._ends_at) and not self._is_closing:
             yield Pause(KEEP_EVERY_S)
@@ -829,13 +831,13 @@ class MapClient:
                     wait_s = RETRY_S
 
     def _wake(self) -> None:
-        """There is something for the worker."""
+        """Signal that there is work for the worker."""
         if not self._is_awake:
             self._bell.set()
 
     def commit_waiting(self) -> Procedure[bool]:
-        """Commit what was answered so far, and nobody waits for; not if all of it is to be committed by those who
-        answered it. True if something waits again."""
+        """Commit what was answered so far and nobody waits for; but not if all of it will be committed by those who
+        answered it. Returns True if something waits again."""
         if self.journal.rests(self._clock()):
             return False
         try:
@@ -851,8 +853,8 @@ class MapClient:
         return bool(self.journal)
 
     def settle_if_idle(self) -> Procedure[bool]:
-        """Let go of the lease if nothing waits. False if something does, or was committed while the log was busy: who
-        has waited for his turn must not lose it to what was idle before."""
+        """Release the lease if nothing waits. Returns False if something does, or was committed while the log was busy:
+        whoever has waited for his turn must not lose it to what was idle before."""
         if self.journal or not self.lease.is_idle(self._clock()):
             return False
         settled: bool = yield WithLog(self._settle_if_idle())
@@ -869,7 +871,7 @@ class MapClient:
 
 
 def _may_be_decided(error: MaybeDoneError) -> bool:
-    """Whether it may be told later what became of the change. On full disks it would be waited for in vain."""
+    """Return whether the outcome of the change may become known later. On full disks it would be waited for in vain."""
     return error.sequence is not None and error.errno != errno.ENOSPC
 
 

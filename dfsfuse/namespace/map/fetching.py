@@ -23,7 +23,7 @@ from dfsfuse.namespace.map.steps import FetchKeys, FetchRange, Procedure
 from dfsfuse.namespace.map.views import CachedView
 
 FAMILY_PAGE: Final = 256
-"""A family that is not larger is fetched whole when one of its keys is asked for."""
+"""A family of at most this size is fetched whole when one of its keys is asked for."""
 SCAN_PAGE: Final = 5000
 WHOLE_AFTER: Final = 16
 """After so many misses in a larger family it is fetched whole, if that takes no more than a quarter as many pages; else
@@ -38,11 +38,12 @@ UNKNOWN_SHARE: Final = 4
 
 
 Ask = Callable[[FetchKeys | FetchRange, Changes], Procedure[Any]]
-"""How a server is asked: gives its reply, which tells all but what has changed since the watch was begun. May raise."""
+"""How a server is asked: returns its reply, which covers all but what has changed since the watch was begun. May
+raise."""
 
 
 class Fetcher:
-    """See the module. `cache` and `journal` give the owner's."""
+    """See the module. `cache` and `journal` return the owner's."""
 
     def __init__(
         self,
@@ -56,8 +57,8 @@ class Fetcher:
         self._journal = journal
         self._together = together
         self._large_family = b""
-        """The last family that was seen to be larger than a page; how often a key of it was not known; and with how
-        many such misses it is worth it to ask for all of it."""
+        """The last family seen to be larger than a page; how often a key of it was unknown; and after how many such
+        misses it is worthwhile to ask for all of it."""
         self._misses, self._whole_after = 0, WHOLE_AFTER
 
     def fetch(self, view: CachedView, ask: Ask) -> Procedure[None]:
@@ -111,7 +112,7 @@ class Fetcher:
                     return
             self._large_family = family
         self._misses += 1
-        if self._misses >= self._whole_after:  # then to know it all may be cheaper: it takes few pages, or is given up
+        if self._misses >= self._whole_after:  # then knowing it all may be cheaper: it takes few pages, or is given up
             self._whole_after *= WHOLE_AGAIN
             if (yield from self._fetch_range(family, end, ask, pages=self._misses // WHOLE_AGAIN)):
                 return
@@ -121,7 +122,8 @@ class Fetcher:
             self._insert(list(found), list(found.values()), since)
 
     def _fetch_range(self, start: bytes, end: bytes, ask: Ask, pages: int | None = None) -> Procedure[bool]:
-        """False if it is not to be had: it has more pages. What others change meanwhile is unknown afterwards."""
+        """Return False if it is not available: it has more pages. What others change meanwhile is unknown
+        afterwards."""
         unknown, known = self._cache().unknown_in(start, end), self._cache().count(start)
         # What has one page is read at one moment, for sure; and a page has as much as twenty requests for single keys.
         if unknown and known > SCAN_PAGE and known > UNKNOWN_SHARE * len(unknown):

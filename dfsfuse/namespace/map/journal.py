@@ -1,13 +1,13 @@
-"""What a client has answered and not committed yet, in order; and what it must not forget about it.
+"""What a client has answered and not committed yet, in order; and what it must remember about it.
 
 - The *queue*: changes that were answered under the writer lease. They are committed in order, several in a batch. One
-  that fails takes all after it along: what survives is a prefix.
+  that fails takes all later ones with it: what survives is a prefix.
 - *Rivals*: what other clients changed while something waits. What waits is compared with it before it is proposed.
 - Batches *in doubt*: of each that may have been made, by its number, whether it is known to be; and of the first
   portion of the queue, if it was sent, that its fate is to be found out before anything else is proposed. It leaves the
   queue as soon as it is known to be made: what waits comes on top of the known state, and others may have changed the
   same keys after it.
-- *Losses*: what was answered, can not be committed, and must be told.
+- *Losses*: what was answered, cannot be committed, and must be reported.
 
 Pure bookkeeping; the owner's lock guards it.
 """
@@ -27,9 +27,9 @@ from dfsfuse.namespace.map.losses import Losses
 from dfsfuse.namespace.map.views import MAX_CONTENTS_BYTES, CachedView
 
 PORTION_BYTES: Final = 1_000_000
-"""A batch takes up more changes until it has so many bytes."""
+"""A batch takes in more changes until it has this many bytes."""
 FULL_BYTES: Final = 4_000_000
-"""With so many bytes waiting, whoever adds more waits for a commit."""
+"""Once this many bytes wait, whoever adds more waits for a commit."""
 FULL_CHANGES: Final = 5000
 DOUBTFUL_MAX: Final = 10_000
 """At most this many numbers of batches in doubt are remembered."""
@@ -45,13 +45,13 @@ class PendingChange:
         self.size = view.size_bytes
         self.view = view
         self.replaced = view.replaced()
-        """What was known of the keys that it changes, before it."""
+        """What was known before it about the keys that it changes."""
         self.is_awaited = is_awaited
-        """Whether the caller waits until it is durable, and is told by `failure` if it is lost."""
+        """Whether the caller waits until it is durable, and learns from `failure` if it is lost."""
         self.rests_until = NEVER
-        """Until when it is left to its caller to commit it, with what he does next."""
+        """Until when it is left to its caller to commit it, together with what he does next."""
         self.done = False
-        """Committed; or lost, then `failure` says why."""
+        """Committed; or lost: then `failure` says why."""
         self.failure: DfsError | None = None
 
 
@@ -63,7 +63,7 @@ class Doubt(NamedTuple):
     forgotten: int
     """How often news had been missed before."""
     portion: Sequence[PendingChange] = ()
-    """What of the queue was in it: the first changes."""
+    """What it contained of the queue: the first changes."""
 
 
 class Journal:
@@ -75,7 +75,7 @@ class Journal:
         self._rivals = News()
         self._doubtful: dict[int, bool] = {}
         self.doubt: Doubt | None = None
-        """The first portion of the queue was sent, and may have been made."""
+        """Set if the first portion of the queue was sent, and may have been made."""
         self.losses: Losses[DfsError] = Losses()
         """Why changes that nobody waited for were lost."""
         self.last: PendingChange | None = None
@@ -90,7 +90,7 @@ class Journal:
         return len(self._queue)
 
     def before(self) -> dict[bytes, bytes | Unknown | None]:
-        """What was known, before those that wait, of the keys that they change."""
+        """Return what was known, before the waiting changes, about the keys that they change."""
         found: dict[bytes, bytes | Unknown | None] = {}
         for change in self._queue:
             for key, value in change.replaced.items():
@@ -98,16 +98,16 @@ class Journal:
         return found
 
     def outcome(self) -> dict[bytes, bytes | None]:
-        """The values that those that wait give to keys in the end; None: they delete it."""
+        """Return the values that the waiting changes finally give to keys; None: they delete it."""
         return _in_the_end(self._queue)
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to wait for a commit."""
+        """Return whether it is time to wait for a commit."""
         return self._bytes > FULL_BYTES or len(self._queue) > FULL_CHANGES
 
     def add(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> PendingChange:
-        """One more, answered after all others; before its changes are made in the cache."""
+        """Add a change, answered after all others; call before its changes are made in the cache."""
         change = PendingChange(contents, view, is_awaited=is_awaited)
         self._queue.append(change)
         self._bytes += change.size
@@ -115,11 +115,11 @@ class Journal:
         return change
 
     def rests(self, now: float) -> bool:
-        """Whether all that waits, if anything does, is left to its callers yet."""
+        """Return whether all that waits, if anything does, is still left to its callers."""
         return all(now < change.rests_until for change in self._queue)
 
     def portion(self) -> list[PendingChange]:
-        """The first changes that make one batch."""
+        """Return the first changes that make one batch."""
         size = 0
         found: list[PendingChange] = []
         for change in self._queue:
@@ -131,7 +131,7 @@ class Journal:
 
     @staticmethod
     def merged(portion: Sequence[PendingChange]) -> Contents:
-        """The contents of one batch that does the same as these, one after the other."""
+        """Return the contents of one batch that does the same as these, one after the other."""
         if len(portion) == 1:
             return portion[0].contents
         changes = _in_the_end(portion)
@@ -148,7 +148,7 @@ class Journal:
         )
 
     def committed(self, portion: Sequence[PendingChange]) -> None:
-        """These, the first, are durable."""
+        """Record that these, the first, are durable."""
         del self._queue[: len(portion)]
         for change in portion:
             change.done = True
@@ -160,7 +160,7 @@ class Journal:
 
     @property
     def has_rivals(self) -> bool:
-        """Whether others have changed something that the queue was not compared with yet."""
+        """Return whether others have changed something that the queue has not been compared with yet."""
         return bool(self._rivals.changes) or self._rivals.forget
 
     def others_changed(self, changes: Sequence[Change], *, forget: bool) -> None:
@@ -170,13 +170,13 @@ class Journal:
             self._rivals = News([*self._rivals.changes, *changes], self._rivals.forget or forget)
 
     def is_overtaken_by(self, news: News) -> bool:
-        """Whether others changed what a waiting operation has read: in these news, or before."""
+        """Return whether others changed what a waiting operation has read: in these news, or before."""
         if not (news.changes or news.forget or self.has_rivals):
             return False
         return any(change.view.touched_by(news) or change.view.touched_by(self._rivals) for change in self._queue)
 
     def is_overtaken(self) -> bool:
-        """Whether they did, before. If not, the queue counts as compared with all that is known."""
+        """Return whether they did, before. If not, the queue counts as compared with all that is known."""
         if not self.has_rivals:
             return False
         rivals, self._rivals = self._rivals, News()
@@ -185,13 +185,13 @@ class Journal:
     # -------------------------------------------------------------- doubt
 
     def is_in_doubt(self, sequence: int) -> None:
-        """A batch of this number may have been made."""
+        """Record that a batch of this number may have been made."""
         self._doubtful[sequence] = False
         if len(self._doubtful) > DOUBTFUL_MAX:
             del self._doubtful[next(iter(self._doubtful))]
 
     def is_chosen(self, sequence: int) -> None:
-        """The batch of this number was made."""
+        """Record that the batch of this number was made."""
         if sequence not in self._doubtful:
             return
         self._doubtful[sequence] = True
@@ -200,14 +200,14 @@ class Journal:
             self.committed(portion)
 
     def was_made(self, sequence: int) -> bool:
-        """Whether a batch that was in doubt is known to have been made."""
+        """Return whether a batch that was in doubt is known to have been made."""
         return self._doubtful.get(sequence, False)
 
     # -------------------------------------------------------------- losses
 
     def lose(self, failure: DfsError, sent: Sequence[PendingChange] | None = None) -> int:
-        """None of those that wait can be committed. Gives how many. `sent`: only these, the first, were sent. If nobody
-        can tell whether they were made, it is certain of the others that they were not."""
+        """Give up all waiting changes, which cannot be committed. Returns how many. `sent`: only these, the first, were
+        sent. Even if it is unknown whether they were made, it is certain that the others were not."""
         queue, self._queue, self._bytes = self._queue, [], 0
         self._rivals, self.doubt = News(), None
         are_told = True
@@ -235,5 +235,5 @@ def _not_sent(why: MaybeDoneError) -> UnavailableError:
 
 
 def lost(why: DfsError) -> LostError:
-    """What is told of changes that were answered and are lost for this reason."""
+    """Return the error for changes that were answered and are lost for this reason."""
     return LostError(f"changes that were answered, and not yet durable, are lost: {why}")

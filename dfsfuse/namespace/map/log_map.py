@@ -1,4 +1,4 @@
-"""The map's client with threads: carries out the procedures of `map_client` over a `QuorumLog`, in the caller's thread.
+"""The map's client with threads: carries out the procedures of `map_client` over a `QuorumLog`, on the caller's thread.
 
 Locks: `_log_lock` is held while the log is used, over the network. `_lock` is held while the client's own code runs,
 from one step to the next, and never over the network. What is read beside the log (`Beside`) is waited for without
@@ -77,8 +77,8 @@ class LogMap:
         )
         self._worker = threading.Thread(target=self._work, name="committer", daemon=True)
         self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
-        """Called with the keys that another client has changed (None: perhaps all), before anybody is told what is
-        newer. It must not wait for anything, nor use this map."""
+        """Called with the keys that another client has changed (None: perhaps all), before anyone sees what is newer.
+        It must not wait for anything, nor use this map."""
 
     def start(self) -> None:
         """Start the worker. Without it changes are committed before they are answered."""
@@ -128,7 +128,7 @@ class LogMap:
             return self.client.recall(keys)
 
     def was_made(self, sequence: int) -> bool:
-        """See `MapStore.was_made`. It is asked within a transaction, which holds `_lock`."""
+        """See `MapStore.was_made`. It is called within a transaction, which holds `_lock`."""
         return self.client.journal.was_made(sequence)
 
     def writable(self) -> bool:
@@ -136,7 +136,7 @@ class LogMap:
         return self._log.writable()
 
     def end_within(self, patience_s: float) -> None:
-        """See `MapStore.end_within`. A signal's handler may call it, so it takes no lock."""
+        """See `MapStore.end_within`. A signal handler may call it, so it takes no lock."""
         self.client.end_within(patience_s)
         self._log.hurry()
 
@@ -175,12 +175,12 @@ class LogMap:
                 result: T = end.value
                 return result
             finally:
-                value = None  # an error refers to this frame, by its traceback
+                value = None  # an error refers to this frame through its traceback
             try:
                 resume, value = procedure.send, self._carry_out(step)
             except Exception as error:  # noqa: BLE001 - it is the procedure's
                 resume, value = procedure.throw, error
-            except BaseException:  # who is interrupted waits for nothing any more
+            except BaseException:  # whoever is interrupted no longer waits for anything
                 with self._lock:
                     procedure.close()
                 raise
@@ -225,7 +225,7 @@ class LogMap:
 
 
 def _unless_withdrawn(work: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
-    """Each time that it runs, something is about to be changed; also after others have come first."""
+    """Check, each time that the work runs, since it is about to change something; even after others have come first."""
 
     def checked(transaction: Transaction) -> T:
         withdrawal.check()

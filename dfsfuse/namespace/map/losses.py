@@ -1,8 +1,8 @@
-"""What was promised softly and is lost: told once to each who was there. Linux' `errseq`, in Python. Pure.
+"""Soft promises that were broken: reported once to each who was there. Linux' `errseq`, in Python. Pure.
 
-A program that has something open when a change is lost hears of it at its next fsync() or close(), whoever else has
-heard of it before. Who opens something afterwards hears of it only if nobody has been told yet: a name that was
-changed, and a folder that is opened to be synchronised, are one program's work.
+A program that has something open when a change is lost is told at its next fsync() or close(), whoever else was told
+before. One that opens something afterwards is told only if nobody has been told yet: a name that was changed, and a
+folder that is opened to be synchronised, are one program's work.
 
 The owner's lock guards it.
 """
@@ -15,7 +15,7 @@ Failure = TypeVar("Failure", bound=Exception)
 
 
 class Witness:
-    """One who is told of each loss once."""
+    """Someone who is told of each loss once."""
 
     __slots__ = ("known",)
 
@@ -25,7 +25,7 @@ class Witness:
 
 
 class Losses(Generic[Failure]):
-    """How many there were, and the last one."""
+    """The number of losses, and the last one."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -33,17 +33,18 @@ class Losses(Generic[Failure]):
         self._is_told = True
 
     def add(self, failure: Failure) -> None:
-        """Something is lost, for this reason."""
+        """Record that something is lost, for this reason."""
         self._count += 1
         self._last = failure
         self._is_told = False
 
     def witness(self) -> Witness:
-        """One more who relies on things from now on. What nobody was told of is told to him too."""
+        """Return a new witness, who relies on things from now on. Losses that nobody was told of are told to him
+        too."""
         return Witness(self._count if self._is_told else self._count - 1)
 
     def take(self, witness: Witness | None = None) -> Failure | None:
-        """What is to be told to this witness, who then knows it; without one, what nobody was told of."""
+        """Return what must be told to this witness, who then knows it; without one, what nobody was told of."""
         if self._is_told if witness is None else witness.known == self._count:
             return None
         self._is_told = True

@@ -1,5 +1,4 @@
-"""Transactions over a namespace's key-value map: what the operations of a file system are written against.
-Pure.
+"""Transactions over a namespace's key-value map: the interface that file system operations are written against. Pure.
 
 An operation is a function of a `View` or a `Transaction`. It may be run several times, each time on one consistent
 state, and must have no effect but on the transaction. It may raise OSError: then nothing is committed.
@@ -21,23 +20,23 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class View(Protocol):
-    """One state of the map, to be read."""
+    """One readable state of the map."""
 
     def get(self, key: bytes) -> bytes | None:
-        """The key's value, or None."""
+        """Return the key's value, or None."""
         ...
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """A value or None for each key; in as few round trips as it takes."""
+        """Return a value or None for each key, in as few round trips as possible."""
         ...
 
     def scan(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
-        """All items with start <= key < end, in order."""
+        """Return all items with start <= key < end, in order."""
         ...
 
 
 class Transaction(View, Protocol):
-    """A state of the map and changes on it; reads see the changes."""
+    """A state of the map with changes on top; reads see the changes."""
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set the key."""
@@ -48,21 +47,21 @@ class Transaction(View, Protocol):
         ...
 
     def drop(self, segment: bytes) -> None:
-        """Nobody refers to this segment any more: its pieces may be deleted after the grace period."""
+        """Declare that the segment is no longer referred to: its pieces may be deleted after the grace period."""
         ...
 
     def carry(self, pieces: Iterable[InlinePiece]) -> None:
-        """Pieces of small segments that become durable with the change."""
+        """Attach pieces of small segments, which become durable with the change."""
         ...
 
 
 @dataclass(frozen=True)
 class Begun(Generic[R_co]):
-    """A transaction whose changes are made for everybody who looks here, and may not be durable yet."""
+    """A transaction whose changes are visible to everyone here, and may not be durable yet."""
 
     result: R_co
     wait: Callable[[], None]
-    """Return when the changes are durable. Raises what kept them from it; to be called by whoever began it, once."""
+    """Returns when the changes are durable. Raises what prevented that; to be called once, by whoever began it."""
 
 
 class MapStore(Protocol):
@@ -94,48 +93,49 @@ class MapStore(Protocol):
         ...
 
     def begin(self, work: Callable[[Transaction], T]) -> Begun[T]:
-        """The same as `transact` with `durable`, but the durability is waited for later: several that are begun one
-        after the other become durable together, in as few batches as they fit into. Each is told its own failure."""
+        """The same as `transact` with `durable`, but durability is awaited later: several that are begun one after the
+        other become durable together, in as few batches as they fit into. Each gets its own failure."""
         ...
 
     def witness(self) -> Witness:
-        """For one who will want to know, by `flush`, of every change that is answered and lost from now on; and of one
-        that was lost before, if nobody has been told."""
+        """Return a witness for someone who will want to know, by `flush`, of every change that is answered and lost
+        from now on; and of one that was lost before, if nobody has been told."""
         ...
 
     def flush(self, witness: Witness | None = None) -> None:
-        """Return when all changes so far are durable. Raises what kept one of them from it: once for each witness;
-        without one, if nobody has been told yet."""
+        """Return when all changes so far are durable. Raises what prevented that for one of them: once for each
+        witness; without one, if nobody has been told yet."""
         ...
 
     def was_made(self, sequence: int) -> bool:
-        """Whether a batch of which a MaybeDoneError told is known to be made by now. To be asked within a transaction:
-        what that commits comes after the batch, or the batch will never be made. False also if it can be told no more.
+        """Return whether a batch reported by a MaybeDoneError is known to be made by now. To be called within a
+        transaction: what that commits comes after the batch, or the batch will never be made. Also False if it can no
+        longer be known.
         """
         ...
 
     def recall(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
-        """The values that these keys are known to have had last, without what is not durable yet; None if one of them
-        is not known. They may be old. Asks nobody."""
+        """Return the last known durable values of these keys; None if one of them is unknown. They may be old. Sends no
+        requests."""
         ...
 
     def writable(self) -> bool:
-        """Whether enough servers are believed to answer for a transaction to succeed. Asks nobody."""
+        """Return whether enough servers are believed to answer for a transaction to succeed. Sends no requests."""
         ...
 
     def is_stalled(self) -> bool:
-        """Whether so many servers owe an answer that they are waited for longer than usual. Never waits."""
+        """Return whether so many servers owe an answer that they are waited for longer than usual. Never waits."""
         ...
 
     def owes(self) -> bool:
-        """Whether something was answered that is not durable yet. Never waits."""
+        """Return whether something was answered that is not durable yet. Never waits."""
         ...
 
     def end_within(self, patience_s: float) -> None:
-        """The end is near: servers that return are waited for so long from now and no longer, and those that are only
-        slow are given up like those that hang. What was answered is kept until then. Never waits."""
+        """Prepare for the end: servers that return are waited for this long from now and no longer, and those that are
+        only slow are given up like those that hang. What was answered is kept until then. Never waits."""
         ...
 
     def close(self) -> None:
-        """End. What `transact` has returned from is durable already."""
+        """Close. What `transact` has returned from is already durable."""
         ...

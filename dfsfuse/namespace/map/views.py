@@ -1,7 +1,7 @@
 """One run's view of the map: what it has read, and what it wants changed. Implements `View` and `Transaction`.
 
-Reads the cache and nothing else: what that does not have is noted in `missing` or `missing_range`, and the run is ended
-by `MissingError`, to be repeated when it was fetched. Pure: it runs under the owner's lock, and knows no log.
+Reads only the cache: what that does not have is recorded in `missing` or `missing_range`, and the run is aborted with
+`MissingError`, to be repeated once it was fetched. Pure: it runs under the owner's lock, and knows no log.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dfsfuse.log.state import Contents, News
 from dfsfuse.namespace.map.cache import MapCache, Unknown, laid_over
 
 MAX_CONTENTS_BYTES: Final = 1_900_000
-"""A batch may have 2 MiB; what it says besides keys, values and data is reckoned with generously."""
+"""A batch may have 2 MiB; this leaves ample room for everything besides keys, values and data."""
 
 
 class MissingError(Exception):
-    """The cache does not have what the run needs."""
+    """The cache lacks something that the run needs."""
 
 
 class CachedView:
@@ -35,7 +35,7 @@ class CachedView:
         self._drops: dict[bytes, None] = {}
         self._pieces: list[InlinePiece] = []
         self.size_bytes = 0
-        """About how many bytes the changes have in a batch, once `contents` has told what they are."""
+        """Roughly how many bytes the changes take in a batch, once `contents` was called."""
 
     # -------------------------------------------------------------- reads
 
@@ -97,15 +97,15 @@ class CachedView:
     # -------------------------------------------------------------- for the owner
 
     def lacks_something(self) -> bool:
-        """Whether the run was ended because the cache did not have what it needs."""
+        """Return whether the run was aborted because the cache lacked something that it needs."""
         return bool(self.missing) or self.missing_range is not None
 
     def changes_anything(self) -> bool:
-        """Whether there is something to commit."""
+        """Return whether there is something to commit."""
         return bool(self._changes or self._drops or self._pieces)
 
     def contents(self) -> Contents:
-        """The changes as a batch's contents, when there are no more. Raises TooLargeError."""
+        """Return the changes as a batch's contents, once they are complete. Raises TooLargeError."""
         puts: list[tuple[bytes, bytes]] = []
         deletes: list[bytes] = []
         size = 20 * len(self._drops)
@@ -124,15 +124,15 @@ class CachedView:
         return Contents(tuple(puts), tuple(deletes), tuple(self._drops), tuple(self._pieces))
 
     def replaced(self) -> dict[bytes, bytes | Unknown | None]:
-        """What the cache has, as yet, of the keys that are to be changed."""
+        """Return what the cache currently has for the keys that are to be changed."""
         return {key: self._cache.get(key) for key in self._changes}
 
     def touched_by(self, news: News) -> bool:
-        """Whether others changed something that this view has read."""
+        """Return whether others changed something that this view has read."""
         return self.is_touched((key for change in news.changes for key in change.keys), all_of_it=news.forget)
 
     def is_touched(self, keys: Iterable[bytes], *, all_of_it: bool) -> bool:
-        """Whether this view has read one of these keys, or (`all_of_it`) anything."""
+        """Return whether this view has read one of these keys, or (`all_of_it`) anything."""
         if all_of_it:
             return bool(self.keys or self.ranges)
         return any(key in self.keys or any(start <= key < end for start, end in self.ranges) for key in keys)

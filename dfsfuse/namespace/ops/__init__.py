@@ -1,1 +1,1 @@
-"""What a file system does with its records: directories, renames, inodes, locks, as functions on a transaction."""
+"""File system operations on records: directories, renames, inodes, locks, as functions on a transaction."""

@@ -1,9 +1,9 @@
-"""Copies of pieces that somebody found to be bad, noted in the map: for whoever heals, and for whoever asks how it is.
+"""Copies of pieces that were found to be bad, noted in the map: for healing, and for anyone who asks for the state.
 
-A server believes that it has a good copy until its own scrub comes by. Who finds out earlier (a reader, verify,
-healing) notes the copy here, one key for each, and it counts as missing from then on. The note goes with the finding:
-whoever has made the copy anew, or found it to be good, takes it back. What nobody refers to any more is taken back by
-the next one who heals everything.
+A server believes that it has a good copy until its own scrub comes by. Whoever finds out earlier (a reader, verify,
+healing) notes the copy here, one key per copy, and it counts as missing from then on. The note is removed by whoever
+has restored the copy, or found it to be good. Notes on what is no longer referred to are removed by the next complete
+healing.
 
 Pure: keys, and functions of a view or a transaction.
 """
@@ -22,18 +22,18 @@ Place = tuple[bytes, int, int]
 
 RANGE: Final = keys.bad_copies()
 STEP: Final = 500
-"""So many are noted or taken back in one transaction."""
+"""At most this many are noted or removed in one transaction."""
 MAX_NOTED: Final = 20_000
-"""At most so many are noted: a server of which more are bad has a dead disk, and everybody sees that."""
+"""At most this many are noted: a server with more bad copies has a dead disk, which everyone notices."""
 
 
 def find(view: View) -> frozenset[Place]:
-    """All that are noted."""
+    """Return all that are noted."""
     return frozenset(places(view.scan(*RANGE)))
 
 
 def places(items: Iterable[tuple[bytes, bytes]]) -> Iterator[Place]:
-    """The copies in these items of the map; what is no note of ours is left out."""
+    """Yield the copies in these items of the map; items that are not our notes are skipped."""
     for key, _ in items:
         place = keys.bad_copy_of(key)
         if place is not None:
@@ -55,7 +55,7 @@ def note(store: MapStore, found: Sequence[Place], now_ns: int) -> None:
 
 
 def take_back(store: MapStore, found: Sequence[Place]) -> None:
-    """These are good again, or gone. Raises ReadOnlyError and the like."""
+    """Remove the notes of these, which are good again, or gone. Raises ReadOnlyError and the like."""
 
     def work(tx: Transaction, step: Sequence[Place]) -> None:
         for place in step:

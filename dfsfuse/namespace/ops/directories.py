@@ -1,14 +1,14 @@
-"""Directories in the map: names are looked up, made and removed. Pure operations on a view or transaction.
+"""Directories in the map: looking up, creating and removing names. Pure operations on a view or transaction.
 
 Each does what Linux' file systems do, errno by errno; permissions are checked by the kernel (default_permissions) and
 not here. A name is 1 to 255 bytes without NUL and slash, and neither `.` nor `..`.
 
 Invariants of every committed state: an entry's inode exists; a directory's `size` is the number of its entries and its
-`nlink` 2 and one for each folder in it; another inode's `nlink` is the number of its names; whoever changes a
+`nlink` is 2 plus one per folder in it; another inode's `nlink` is the number of its names; whoever changes a
 directory's entries puts its inode too (so that two clients who change one directory notice each other).
 
-Removing a name does not delete an inode: that is for the caller, who is told when the last name is gone (nlink 0).
-A folder without a name may live on for who still has it, but gets no entries any more.
+Removing a name does not delete an inode: that is for the caller, who is told when the last name is gone (nlink 0). A
+folder without a name may live on for those who still have it open, but gets no entries any more.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ Way = Sequence[Step]
 
 
 class Removed(NamedTuple):
-    """A name that went, and its inode as it is now; with nlink 0 it is the caller's to delete."""
+    """A name that was removed, and its inode as it is now; with nlink 0 the caller must delete it."""
 
     ino: int
     inode: Inode
 
 
 def check_name(name: bytes) -> None:
-    """Raises OSError (ENOENT, EINVAL, ENAMETOOLONG) if this cannot be the name of anything."""
+    """Raise OSError (ENOENT, EINVAL, ENAMETOOLONG) if this is not a valid name."""
     if not name:
         raise posix_error(errno.ENOENT)
     if len(name) > NAME_MAX_BYTES:
@@ -54,20 +54,20 @@ def check_name(name: bytes) -> None:
 
 
 def find(view: View, parent: int, name: bytes) -> Entry | None:
-    """The entry, or None; whether there is such a directory is not looked at."""
+    """Return the entry, or None; whether the directory exists is not checked."""
     check_name(name)
     data = view.get(keys.entry(parent, name))
     return None if data is None else records.decode_entry(data)
 
 
 def find_many(view: View, parent: int, names: Sequence[bytes]) -> list[Entry | None]:
-    """Several entries, asked for at once."""
+    """Return several entries, requested at once."""
     values = view.get_many([keys.entry(parent, name) for name in names])
     return [None if data is None else records.decode_entry(data) for data in values]
 
 
 def lookup(view: View, parent: int, name: bytes) -> Entry:
-    """The entry. Raises OSError (ENOENT, ENOTDIR)."""
+    """Return the entry. Raises OSError (ENOENT, ENOTDIR)."""
     found = find(view, parent, name)
     if found is None:
         inodes.load_directory(view, parent)
@@ -76,7 +76,7 @@ def lookup(view: View, parent: int, name: bytes) -> Entry:
 
 
 def check_way(view: View, way: Way) -> None:
-    """Raises OSError (ESTALE) if one of these names is not what it was any more."""
+    """Raise OSError (ESTALE) if one of these names no longer leads to the same inode."""
     for folder, name, ino in way:
         data = view.get(keys.entry(folder, name))
         if data is None or records.decode_entry(data).ino != ino:
@@ -84,7 +84,7 @@ def check_way(view: View, way: Way) -> None:
 
 
 def scan(view: View, ino: int) -> list[tuple[bytes, Entry]]:
-    """All entries of a directory, by name, in one pass."""
+    """Return all entries of a directory, by name, in one pass."""
     return [(keys.name_of(key), records.decode_entry(data)) for key, data in view.scan(*keys.entries(ino))]
 
 
@@ -94,7 +94,7 @@ def put_entry(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode)
 
 
 def load_growing(view: View, ino: int) -> Inode:
-    """A folder that is to get an entry. Raises OSError (ENOENT, also if it is removed; ENOTDIR)."""
+    """Return a folder that is to get an entry. Raises OSError (ENOENT, also if it is removed; ENOTDIR)."""
     folder = inodes.load_directory(view, ino)
     if not folder.nlink:
         raise posix_error(errno.ENOENT)
@@ -117,7 +117,7 @@ def make(tx: Transaction, parent: int, name: bytes, ino: int, inode: Inode, now_
 
 
 def link(tx: Transaction, ino: int, parent: int, name: bytes, now_ns: int) -> Inode:
-    """One more name for an inode. Raises OSError (EPERM for a folder, EEXIST, ENOENT, EMLINK...)."""
+    """Add a name to an inode. Raises OSError (EPERM for a folder, EEXIST, ENOENT, EMLINK...)."""
     check_name(name)
     folder = load_growing(tx, parent)
     inode = inodes.load(tx, ino)
@@ -189,13 +189,13 @@ def _unnamed(inode: Inode, now_ns: int) -> Inode:
 
 
 def _grown(folder: Inode, inode: Inode, now_ns: int) -> Inode:
-    """The folder after `inode` got a name in it."""
+    """Return the folder after `inode` got a name in it."""
     nlink = inodes.check_links(folder.nlink + inode.is_directory)
     return msgspec.structs.replace(inodes.touched(folder, now_ns), size=folder.size + 1, nlink=nlink)
 
 
 def _shrunk(folder: Inode, inode: Inode, now_ns: int) -> Inode:
-    """The folder after a name of `inode` went."""
+    """Return the folder after a name of `inode` was removed."""
     return msgspec.structs.replace(
         inodes.touched(folder, now_ns), size=folder.size - 1, nlink=folder.nlink - inode.is_directory
     )

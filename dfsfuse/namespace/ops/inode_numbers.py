@@ -18,17 +18,17 @@ NUMBERS_PER_BLOCK: Final = 1024
 
 
 class InodeNumbers:
-    """Numbers for new inodes."""
+    """Hands out numbers for new inodes."""
 
     def __init__(self, store: MapStore) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._next = 0
         self._end = 0
-        """Numbers from _next up to _end are reserved for us. Both are guarded by the lock."""
+        """The numbers from _next up to _end are reserved for us. Both are guarded by the lock."""
 
     def take(self) -> int:
-        """A number that nobody ever had. Asks the servers once in `NUMBERS_PER_BLOCK` calls."""
+        """Return a number that was never used. Asks the servers once in `NUMBERS_PER_BLOCK` calls."""
         with self._lock:
             if self._next == self._end:
                 self._next = self._store.transact(_reserve)

@@ -1,4 +1,4 @@
-"""Inodes in the map: loading, saving and making them. Pure operations on a view or transaction."""
+"""Inodes in the map: loading, saving and creating them. Pure operations on a view or transaction."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.inode import Inode
 
 NEAR_NS: Final = 1_000_000_000
-"""Clocks of machines that are kept right are less than this apart."""
+"""The clocks of well-kept machines are less than this apart."""
 LINKS_MAX: Final = 2**31 - 1
-"""At most so many names a file has, and so many folders are in one: as on XFS, and what FUSE and programs can take."""
+"""The largest number of names of a file, and of folders in one folder: as on XFS, and what FUSE and programs can
+handle."""
 
 
 def find(view: View, ino: int) -> Inode | None:
-    """The inode, or None. The root is always there: as long as no transaction has made it, a default is given."""
+    """Return the inode, or None. The root always exists: until a transaction has created it, a default is returned."""
     data = view.get(keys.inode(ino))
     if data is None:
         return new_root(0) if ino == keys.ROOT else None
@@ -30,7 +31,7 @@ def find(view: View, ino: int) -> Inode | None:
 
 
 def load(view: View, ino: int) -> Inode:
-    """The inode. Raises OSError (ENOENT)."""
+    """Return the inode. Raises OSError (ENOENT)."""
     found = find(view, ino)
     if found is None:
         raise posix_error(errno.ENOENT)
@@ -38,7 +39,7 @@ def load(view: View, ino: int) -> Inode:
 
 
 def load_directory(view: View, ino: int) -> Inode:
-    """The inode of a directory. Raises OSError (ENOENT, ENOTDIR)."""
+    """Return the inode of a directory. Raises OSError (ENOENT, ENOTDIR)."""
     found = load(view, ino)
     if not found.is_directory:
         raise posix_error(errno.ENOTDIR)
@@ -46,7 +47,7 @@ def load_directory(view: View, ino: int) -> Inode:
 
 
 def find_many(view: View, inos: list[int]) -> list[Inode | None]:
-    """Several inodes, asked for at once."""
+    """Return several inodes, requested at once."""
     values = view.get_many([keys.inode(ino) for ino in inos])
     return [
         (new_root(0) if ino == keys.ROOT else None) if data is None else records.decode_inode(data)
@@ -55,7 +56,7 @@ def find_many(view: View, inos: list[int]) -> list[Inode | None]:
 
 
 def ask_for(view: View, inos: list[int]) -> None:
-    """Have the records of these asked for at once, as somebody is about to want one after the other."""
+    """Request the records of these at once, since they are about to be needed one after the other."""
     view.get_many([keys.inode(ino) for ino in inos])
 
 
@@ -65,7 +66,7 @@ def save(tx: Transaction, ino: int, inode: Inode) -> None:
 
 
 def new(mode: int, uid: int, gid: int, now_ns: int, *, rdev: int = 0, target: bytes = b"", parent: int = 0) -> Inode:
-    """A new inode with one name (a directory: its own `.` too)."""
+    """Return a new inode with one name (a directory: its own `.` too)."""
     is_directory = stat.S_ISDIR(mode)
     return Inode(
         format=records.FORMAT,
@@ -84,19 +85,19 @@ def new(mode: int, uid: int, gid: int, now_ns: int, *, rdev: int = 0, target: by
 
 
 def new_root(now_ns: int) -> Inode:
-    """The root of a new namespace: it belongs to who is running the client that needs it first."""
+    """Return the root of a new namespace: it belongs to whoever runs the client that first needs it."""
     return new(stat.S_IFDIR | 0o755, os.getuid(), os.getgid(), now_ns, parent=keys.ROOT)
 
 
 def make_root(tx: Transaction, now_ns: int) -> Inode:
-    """The root; made if the namespace is new."""
+    """Return the root; it is created if the namespace is new."""
     if tx.get(keys.inode(keys.ROOT)) is None:
         save(tx, keys.ROOT, new_root(now_ns))
     return load(tx, keys.ROOT)
 
 
 def check_links(nlink: int) -> int:
-    """The number of links, if it may be so large. Raises OSError (EMLINK)."""
+    """Return the number of links, if it is allowed to be that large. Raises OSError (EMLINK)."""
     if nlink > LINKS_MAX:
         raise posix_error(errno.EMLINK)
     return nlink
@@ -111,5 +112,5 @@ def change_time_ns(inode: Inode, now_ns: int) -> int:
 
 
 def touched(inode: Inode, now_ns: int) -> Inode:
-    """The inode of a directory whose entries have changed."""
+    """Return the inode of a directory whose entries have changed."""
     return msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=change_time_ns(inode, now_ns))

@@ -26,23 +26,23 @@ from dfsfuse.namespace.records.locks import END_OF_ALL, Holder, Lock, Locks
 FORMAT: Final = 1
 
 Signs = dict[bytes, bytes]
-"""Records of sessions: what has been seen of who is alive."""
+"""Records of sessions: the signs of life that were seen."""
 
 
 class Sign(msgspec.Struct, frozen=True, array_like=True):
-    """The record of a session: another one with each beat."""
+    """The record of a session: different at each beat."""
 
     format: int
     beat: int
     lifetime_ms: int
-    """So long it may stay the same."""
+    """How long it may stay the same."""
 
 
 _signs = Codec(Sign, "a session", FORMAT)
 
 
 class SessionLostError(Exception):
-    """The session's record is gone: others have taken the mount for dead, and its locks are theirs."""
+    """The session's record is gone: others have considered the mount dead, and its locks are theirs."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class Life:
     sign: bytes
     """The record to be written."""
     has_locks: bool
-    """Then its record must be there."""
+    """Whether it has locks: then its record must be present."""
     is_due: bool
-    """It is time to renew the record."""
+    """Whether it is time to renew the record."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A byte of a file that is named."""
+    """A byte of a named file."""
 
     parent: int
     name: bytes
@@ -69,7 +69,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of a wish."""
+    """The outcome of a request for a lock."""
 
     obstacle: Lock | None
     """None: the lock is set."""
@@ -78,7 +78,7 @@ class Taken:
     before: Locks
     """What the holder had on these bytes."""
     inode: bytes | None
-    """The inode's record: another one if anybody has saved anything."""
+    """The inode's record: a different one if anyone has saved anything."""
 
 
 def encode_sign(beat: int, lifetime_s: float) -> bytes:
@@ -87,12 +87,12 @@ def encode_sign(beat: int, lifetime_s: float) -> bytes:
 
 
 def lifetime_s(sign: bytes) -> float:
-    """How long a session's record may stay the same. Raises OSError (EIO)."""
+    """Return how long a session's record may stay the same. Raises OSError (EIO)."""
     return _signs.decode(sign).lifetime_ms / 1000
 
 
 def living(view: View, ino: int, dead: Mapping[bytes, bytes]) -> tuple[Locks, Signs]:
-    """The inode's locks that count, and the records of their sessions."""
+    """Return the inode's valid locks, and the records of their sessions."""
     found = locks.decode(view.get(keys.locks(ino)))
     sessions = sorted({lock.session for lock in found})
     records = zip(sessions, view.get_many([keys.session(session) for session in sessions]), strict=True)
@@ -101,7 +101,7 @@ def living(view: View, ino: int, dead: Mapping[bytes, bytes]) -> tuple[Locks, Si
 
 
 def renew(tx: Transaction, life: Life) -> None:
-    """Give a sign of life, if it is time to. Raises `SessionLostError`."""
+    """Give a sign of life, if it is due. Raises `SessionLostError`."""
     is_there = tx.get(keys.session(life.session)) is not None
     if life.has_locks and not is_there:
         raise SessionLostError
@@ -159,7 +159,8 @@ def _used_elsewhere(view: View, place: Place, wanted: Lock, dead: Mapping[bytes,
 def give(
     tx: Transaction, ino: int, holder: Holder, start: int = 0, end: int = END_OF_ALL, restored: Locks = ()
 ) -> bool:
-    """End the holder's locks on these bytes, except that `restored` is there afterwards. Has it any lock left?"""
+    """End the holder's locks on these bytes, except that `restored` is there afterwards. Returns whether any lock is
+    left."""
     found = locks.without(locks.decode(tx.get(keys.locks(ino))), holder, start, end)
     for lock in restored:
         found = locks.with_lock(found, lock)
@@ -168,7 +169,7 @@ def give(
 
 
 def end(tx: Transaction, session: bytes) -> None:
-    """End the session, and with it all its locks."""
+    """End the session, and all its locks with it."""
     if tx.get(keys.session(session)) is not None:
         tx.delete(keys.session(session))
 

@@ -21,9 +21,9 @@ from dfsfuse.namespace.records import keys
 
 FORMAT: Final = 2
 _OLD_RECORD: Final = b"\x01"
-"""Of a client that made no claims: it has ended long ago, or has never heard of those who do."""
+"""From a client that made no claims: one that ended long ago, or an old version that knows none."""
 VALID_NS: Final = 24 * 3600 * 10**9
-"""A claim that was not renewed for so long is void."""
+"""A claim that was not renewed for this long is void."""
 RENEW_S: Final = 6 * 3600.0
 
 
@@ -32,46 +32,47 @@ class Orphan(msgspec.Struct, frozen=True, array_like=True):
 
     format: int
     claims: dict[bytes, int]
-    """By client: when it said last that it needs the inode, in nanoseconds since 1970."""
+    """By client: when it last said that it needs the inode, in nanoseconds since 1970."""
 
 
 _records = Codec(Orphan, "an orphan", FORMAT)
 
 
 def decode(data: bytes) -> dict[bytes, int]:
-    """The claims in a record. Raises OSError (EIO) if it is none of this format."""
+    """Decode the claims in a record. Raises OSError (EIO) if it is not of this format."""
     return {} if data == _OLD_RECORD else _records.decode(data).claims
 
 
 def claims(view: View, ino: int) -> dict[bytes, int]:
-    """Who needs the orphan; nobody, if it is none."""
+    """Return who needs the orphan; empty if it is not an orphan."""
     data = view.get(keys.orphan(ino))
     return {} if data is None else decode(data)
 
 
 def is_orphan(view: View, ino: int) -> bool:
-    """Is the inode marked as one?"""
+    """Return whether the inode is marked as one."""
     return view.get(keys.orphan(ino)) is not None
 
 
 def begin(tx: Transaction, ino: int, client: bytes, now_ns: int) -> None:
-    """The inode has just lost its last name, or has none yet, and the client needs it. Nobody can have claimed it
+    """Claim an inode that has just lost its last name, or has none yet, for the client. Nobody can have claimed it
     before, so nothing is read: a removal is answered from what is cached."""
     _save(tx, ino, {client: now_ns})
 
 
 def claim(tx: Transaction, ino: int, client: bytes, now_ns: int) -> None:
-    """The client needs the inode, which has no name (any more)."""
+    """Claim an inode without a name for the client."""
     _save(tx, ino, claims(tx, ino) | {client: now_ns})
 
 
 def others(view: View, ino: int, client: bytes, now_ns: int) -> bool:
-    """Does anybody else who lives need it?"""
+    """Return whether any other live client needs it."""
     return any(_is_valid(since_ns, now_ns) for who, since_ns in claims(view, ino).items() if who != client)
 
 
 def is_void(record: bytes, now_ns: int) -> bool:
-    """Does nobody who lives need the orphan with this record? One that cannot be read is left to those who can."""
+    """Return whether no live client needs the orphan with this record. Unreadable ones are left to those who can read
+    them."""
     try:
         return not any(_is_valid(since_ns, now_ns) for since_ns in decode(record).values())
     except OSError:
@@ -79,14 +80,14 @@ def is_void(record: bytes, now_ns: int) -> bool:
 
 
 def leave(tx: Transaction, ino: int, client: bytes) -> None:
-    """The client needs the inode no more, but others do."""
+    """Remove the claim of a client that no longer needs the inode, while others do."""
     left = claims(tx, ino)
     if client in left:
         _save(tx, ino, {who: since_ns for who, since_ns in left.items() if who != client})
 
 
 def end(tx: Transaction, ino: int) -> None:
-    """It is no orphan any more: deleted, or named."""
+    """Unmark an inode that is no longer an orphan: deleted, or named."""
     if is_orphan(tx, ino):
         tx.delete(keys.orphan(ino))
 

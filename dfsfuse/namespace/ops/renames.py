@@ -20,18 +20,18 @@ NOREPLACE: Final = 1
 EXCHANGE: Final = 2
 """RENAME_EXCHANGE of <linux/fs.h>."""
 WHITEOUT: Final = 4
-"""RENAME_WHITEOUT of <linux/fs.h>: what an overlay needs of its upper layer."""
+"""RENAME_WHITEOUT of <linux/fs.h>: an overlay needs it of its upper layer."""
 
 
 class Whiteout(NamedTuple):
-    """What stays at the old name: a device with the number 0, by which an overlay knows that a name is removed."""
+    """What is left at the old name: a device with the number 0, which shows an overlay that a name is removed."""
 
     ino: int
     inode: Inode
 
 
 def whiteout(ino: int, uid: int, gid: int, now_ns: int) -> Whiteout:
-    """One with this inode number."""
+    """Return one with this inode number."""
     return Whiteout(ino, inodes.new(stat.S_IFCHR, uid, gid, now_ns))
 
 
@@ -135,7 +135,7 @@ def _count(tx: Transaction, ino: int, entries: int, folders: int, now_ns: int) -
 
 
 def _check_not_inside(view: View, ino: int, folder: int) -> None:
-    """Raises OSError (EINVAL) if `folder` is the folder `ino` or lies in it."""
+    """Raise OSError (EINVAL) if `folder` is the folder `ino` or is inside it."""
     while folder != keys.ROOT:
         if folder == ino:
             raise posix_error(errno.EINVAL)

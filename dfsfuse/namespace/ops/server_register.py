@@ -1,5 +1,5 @@
-"""Keeps the namespace's record of its servers true (`dfsfuse.namespace.records.members`), and refuses a config that
-differs.
+"""Keeps the namespace's record of its servers up to date (`dfsfuse.namespace.records.members`), and refuses a config
+that differs.
 
 `open` is called once, before anything is written: it raises what is wrong with the config. From `start` on a thread
 writes down what is found out later: a server that came back with another disk, and answers that were not what they
@@ -24,7 +24,7 @@ from dfsfuse.namespace.records import members
 from dfsfuse.net.health.server import Fault
 
 PAUSE_S: Final = 5.0
-"""Between two writings: a server that lies all the time is noted seldom."""
+"""The pause between two writes: a server that keeps lying is noted rarely."""
 KNOWN_S: Final = 1.0
 IDENTITY_BYTES: Final = 16
 """Length of a namespace's identity."""
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class ClusterLike(Protocol):
-    """What is needed of a `Cluster`."""
+    """The part of `Cluster` that is used here."""
 
     names: dict[int, str]
     on_news: Callable[[], None]
@@ -61,11 +61,11 @@ class ServerRegister:
         self._time_ns = time_ns
         self._random_bytes = random_bytes
         self._written: dict[int, Fault] = {}
-        """What was noted of faults already."""
+        """The faults that were noted already."""
         self._thread = Worker("server-register", None, "writing down the servers' identities", stop_s=None)
 
     def open(self) -> None:
-        """Compare the config with the namespace, and write down who is who.
+        """Compare the config with the namespace, and record which server is which.
 
         Raises `WrongServerError`; `UnavailableError` if no server can tell.
         """
@@ -77,12 +77,12 @@ class ServerRegister:
             self._update_or_try_again()
 
     def start(self) -> None:
-        """Begin to write down what is found out."""
+        """Start recording what is found out."""
         self._cluster.on_news = self._thread.wake
         self._thread.start(self._step)
 
     def close(self) -> None:
-        """End; what was found out and not written down yet is, if enough servers answer."""
+        """Stop; what was found out and not recorded yet is recorded if enough servers answer."""
         self._thread.close()
         if self._unwritten():
             self._update()
@@ -99,7 +99,7 @@ class ServerRegister:
             self._thread.wait(self._pause_s)
 
     def _unwritten(self) -> dict[int, Fault]:
-        """The faults since they were last written down."""
+        """Return the faults since they were last recorded."""
         found = {}
         for id, fault in self._cluster.faults().items():
             times = fault.times - (self._written[id].times if id in self._written else 0)
@@ -112,7 +112,7 @@ class ServerRegister:
             self._thread.wake()
 
     def _update(self) -> bool:
-        """Write down what is new. False: that cannot be done now. Raises `WrongServerError` only."""
+        """Record what is new. Returns False if that is impossible now. Raises only `WrongServerError`."""
         if len(self._cluster.usable()) <= len(self._cluster.names) // 2:
             return False
         identities, now_ns = dict(self._cluster.identities()), self._time_ns()

@@ -22,7 +22,7 @@ _PREFIX: Final = b"user."
 
 
 def check_name(name: bytes) -> None:
-    """Raises OSError (EOPNOTSUPP, ERANGE, EINVAL) for a name that is not kept."""
+    """Raise OSError (EOPNOTSUPP, ERANGE, EINVAL) for a name that is not kept."""
     if not name.startswith(_PREFIX):
         raise posix_error(errno.EOPNOTSUPP)
     if len(name) > NAME_MAX_BYTES:
@@ -32,7 +32,7 @@ def check_name(name: bytes) -> None:
 
 
 def get(xattrs: Mapping[bytes, bytes], name: bytes) -> bytes:
-    """The value. Raises OSError (ENODATA...)."""
+    """Return the value. Raises OSError (ENODATA...)."""
     check_name(name)
     if name not in xattrs:
         raise posix_error(errno.ENODATA)
@@ -40,7 +40,7 @@ def get(xattrs: Mapping[bytes, bytes], name: bytes) -> bytes:
 
 
 def with_value(xattrs: Mapping[bytes, bytes], name: bytes, value: bytes, flags: int = 0) -> dict[bytes, bytes]:
-    """The attributes with this one set. Raises OSError (EEXIST, ENODATA, E2BIG, ENOSPC, EINVAL...)."""
+    """Return the attributes with this one set. Raises OSError (EEXIST, ENODATA, E2BIG, ENOSPC, EINVAL...)."""
     check_name(name)
     if flags not in (0, CREATE, REPLACE):
         raise posix_error(errno.EINVAL)
@@ -57,6 +57,6 @@ def with_value(xattrs: Mapping[bytes, bytes], name: bytes, value: bytes, flags: 
 
 
 def without(xattrs: Mapping[bytes, bytes], name: bytes) -> dict[bytes, bytes]:
-    """The attributes without this one. Raises OSError (ENODATA...)."""
+    """Return the attributes without this one. Raises OSError (ENODATA...)."""
     get(xattrs, name)
     return {known: value for known, value in xattrs.items() if known != name}

@@ -18,11 +18,11 @@ from dfsfuse.common.codec import Codec
 FORMAT: Final = 1
 KNOWN_INODES: Final = 4096
 KNOWN_MAX_BYTES: Final = 512
-"""Number of inodes that are kept as they were decoded, since the same few are read over and over; and the longest
-record of one (extended attributes may be long)."""
+"""Number of inodes that are kept decoded, since the same few are read over and over; and the longest record of one
+(extended attributes may be long)."""
 TIME_MIN_NS: Final = -(2**63)
 TIME_MAX_NS: Final = 2**64 - 1
-"""What MessagePack's whole numbers hold, in nanoseconds: from 1677 to 2554."""
+"""The largest integer in MessagePack, in nanoseconds: covers 1677 to 2554."""
 
 
 class Inode(msgspec.Struct, frozen=True, array_like=True):
@@ -48,18 +48,18 @@ class Inode(msgspec.Struct, frozen=True, array_like=True):
     stored_bytes: int = 0
     """Bytes that are not holes."""
     parent: int = 0
-    """The folder that a folder is in; the root is in itself. 0 for what may have several names."""
+    """The folder that a folder is in; the root is in itself. 0 for anything that may have several names."""
     target: bytes = b""
     xattrs: dict[bytes, bytes] = {}
 
     @property
     def is_directory(self) -> bool:
-        """Is it a folder?"""
+        """Return whether it is a folder."""
         return stat.S_ISDIR(self.mode)
 
     @property
     def is_file(self) -> bool:
-        """Is it a regular file?"""
+        """Return whether it is a regular file."""
         return stat.S_ISREG(self.mode)
 
 
@@ -72,17 +72,18 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_directory(self) -> bool:
-        """Is it a folder?"""
+        """Return whether it is a folder."""
         return stat.S_ISDIR(self.type)
 
     @property
     def is_file(self) -> bool:
-        """Is it a regular file?"""
+        """Return whether it is a regular file."""
         return stat.S_ISREG(self.type)
 
 
 def clamped_time(time_ns: int) -> int:
-    """The nearest time that a record can hold: as with local file systems, a time that is too far off is no error."""
+    """Return the nearest time that a record can hold: as in local file systems, a time that is out of range is no
+    error."""
     return min(max(time_ns, TIME_MIN_NS), TIME_MAX_NS)
 
 
@@ -99,5 +100,5 @@ def encode(record: Inode | Entry) -> bytes:
 
 
 def decode_inode(data: bytes) -> Inode:
-    """The inode in these bytes. Raises OSError (EIO) if they are none of this format."""
+    """Decode an inode. Raises OSError (EIO) if the bytes are not of this format."""
     return _known_inode(data) if len(data) <= KNOWN_MAX_BYTES else _inodes.decode(data)

@@ -8,9 +8,9 @@
     l/<inode>            the locks on a file
     s/<session>          the sign of life of a mount that holds locks
     c/servers            which server is which
-    h/healing            how far healing is
-    h/bad/<copy>         a copy of a piece that somebody found to be bad
-    u/sweep              when somebody last began to look for pieces that nobody refers to
+    h/healing            how far healing has got
+    h/bad/<copy>         a copy of a piece that was found to be bad
+    u/sweep              when a search for unreferenced pieces last began
 
 Numbers are 8 bytes, big-endian, so that keys sort as numbers do and a directory's entries or a file's regions are one
 range. Names are at most 255 bytes: no key comes near the server's limit.
@@ -94,7 +94,8 @@ def index_of(key: bytes) -> int:
 
 
 def family_of(key: bytes) -> bytes | None:
-    """The prefix of the keys that are worth knowing together with this one: a folder's entries, a file's regions."""
+    """Return the prefix of the keys that are worth knowing together with this one: a folder's entries, a file's
+    regions."""
     if key.startswith(b"d/"):
         return key[:_ENTRY_PREFIX_BYTES]
     if key.startswith(b"e/"):
@@ -115,7 +116,7 @@ def orphans() -> tuple[bytes, bytes]:
 
 
 def is_orphan(key: bytes) -> bool:
-    """Is it an orphan's key?"""
+    """Return whether it is an orphan's key."""
     return key.startswith(b"o/")
 
 
@@ -167,18 +168,18 @@ SERVERS: Final = b"c/servers"
 SWEEP: Final = b"u/sweep"
 
 KINDS: Final = (b"c/", b"d/", b"e/", b"h/", b"i/", b"l/", b"o/", b"s/", b"u/")
-"""What keys begin with, in order; `NEXT_INODE` is the only other key."""
+"""The prefixes of keys, in order; `NEXT_INODE` is the only other key."""
 END: Final = b"\xff" * 16
 """After all keys."""
 
 
 def is_known(key: bytes) -> bool:
-    """Does this program know keys of this kind?"""
+    """Return whether this program knows keys of this kind."""
     return key == NEXT_INODE or key[:2] in KINDS
 
 
 def unknown_ranges() -> list[tuple[bytes, bytes]]:
-    """The ranges in which no key is of a kind that this program knows."""
+    """Return the ranges that contain no key of a kind that this program knows."""
     known = sorted([*((kind, kind[:1] + b"0") for kind in KINDS), (NEXT_INODE, NEXT_INODE + b"\0")])
     starts = [b"", *(end for _, end in known)]
     ends = [*(start for start, _ in known), END]

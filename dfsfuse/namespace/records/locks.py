@@ -22,10 +22,10 @@ FORMAT: Final = 1
 END_OF_ALL: Final = 2**63 - 1
 """The last byte that a file can have."""
 LOCKS_MAX: Final = 10_000
-"""So many locks one inode may have: its record must fit into a batch."""
+"""The largest number of locks on one inode: its record must fit into a batch."""
 
 Holder = tuple[bytes, int, bool]
-"""Session, owner, is it flock."""
+"""Session, owner, whether it is flock."""
 
 
 class Lock(msgspec.Struct, frozen=True, array_like=True):
@@ -41,15 +41,15 @@ class Lock(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def holder(self) -> Holder:
-        """Whose it is."""
+        """Return the holder."""
         return self.session, self.owner, self.is_flock
 
     def overlaps(self, start: int, end: int) -> bool:
-        """Has it any of these bytes?"""
+        """Return whether it covers any of these bytes."""
         return self.start <= end and start <= self.end
 
     def excludes(self, other: Lock) -> bool:
-        """May the two not be at the same time?"""
+        """Return whether the two exclude each other."""
         return (
             self.is_flock == other.is_flock
             and (self.is_exclusive or other.is_exclusive)
@@ -58,7 +58,7 @@ class Lock(msgspec.Struct, frozen=True, array_like=True):
         )
 
     def is_elsewhere(self, other: Lock) -> bool:
-        """Whether it is another mount's, on some of the same bytes."""
+        """Return whether it belongs to another mount and covers some of the same bytes."""
         return (
             self.is_flock == other.is_flock and self.session != other.session and self.overlaps(other.start, other.end)
         )
@@ -76,26 +76,26 @@ _records = Codec(_Record, "a file's locks", FORMAT)
 
 
 def encode(locks: Locks) -> bytes:
-    """The value of the inode's key. Raises OSError (ENOLCK) if these are too many."""
+    """Encode the value of the inode's key. Raises OSError (ENOLCK) if there are too many."""
     if len(locks) > LOCKS_MAX:
         raise OSError(errno.ENOLCK, f"more than {LOCKS_MAX} locks on one file")
     return codec.encode(_Record(FORMAT, locks))
 
 
 def decode(data: bytes | None) -> Locks:
-    """The locks in a value. Raises OSError (EIO) if it is of no known format."""
+    """Decode the locks in a value. Raises OSError (EIO) if it is of no known format."""
     return () if data is None else _records.decode(data).locks
 
 
 def in_the_way(locks: Iterable[Lock], wanted: Lock, *, one_mount: bool = False) -> Lock | None:
-    """The first lock (by its start) that keeps `wanted` from being set. `one_mount`: at a time only one mount may have
-    locks on these bytes, shared ones too."""
+    """Return the first lock (by its start) that keeps `wanted` from being set. `one_mount`: only one mount at a time
+    may have locks on these bytes, even shared ones."""
     hindering = (lock for lock in locks if lock.excludes(wanted) or (one_mount and lock.is_elsewhere(wanted)))
     return min(hindering, key=lambda lock: lock.start, default=None)
 
 
 def held_by(locks: Locks, holder: Holder, start: int = 0, end: int = END_OF_ALL) -> Locks:
-    """What the holder has of these bytes, cut to them."""
+    """Return what the holder has of these bytes, cut to them."""
     return tuple(
         msgspec.structs.replace(lock, start=max(lock.start, start), end=min(lock.end, end))
         for lock in locks
@@ -104,7 +104,7 @@ def held_by(locks: Locks, holder: Holder, start: int = 0, end: int = END_OF_ALL)
 
 
 def without(locks: Locks, holder: Holder, start: int = 0, end: int = END_OF_ALL) -> Locks:
-    """The holder's locks end on these bytes."""
+    """Return the locks with the holder's ended on these bytes."""
     left: list[Lock] = []
     for lock in locks:
         if lock.holder != holder or not lock.overlaps(start, end):
@@ -118,7 +118,7 @@ def without(locks: Locks, holder: Holder, start: int = 0, end: int = END_OF_ALL)
 
 
 def with_lock(locks: Locks, wanted: Lock) -> Locks:
-    """The lock is set; nothing may be in its way."""
+    """Return the locks with this one set; there must be no conflicting one."""
     left = without(locks, wanted.holder, wanted.start, wanted.end)
     equal = [
         lock

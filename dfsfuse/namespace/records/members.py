@@ -24,7 +24,7 @@ from dfsfuse.namespace.records import keys
 
 FORMAT: Final = 1
 UNKNOWN: Final = b""
-"""The identity of a server that nobody has met yet."""
+"""The identity of a server that no client has met yet."""
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
@@ -35,10 +35,10 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     replaced_ns: int = 0
     """When it was first seen with this identity, if it had another one before; by a client's clock."""
     faults: int = 0
-    """How often it gave an answer that was not what it should be, as far as clients told."""
+    """How often it gave an answer that was not what it should be, as far as clients have reported."""
     fault_ns: int = 0
     fault: str = ""
-    """When that was last, and what."""
+    """When that was last, and what it was."""
 
 
 class Members(msgspec.Struct, frozen=True, array_like=True):
@@ -54,17 +54,17 @@ _records = Codec(Members, "the servers", FORMAT)
 
 
 def find(view: View) -> dict[int, Member]:
-    """The servers by id; none in a namespace that has no record of them yet. Raises OSError (EIO)."""
+    """Return the servers by id; none in a namespace that has no record of them yet. Raises OSError (EIO)."""
     return decode(view.get(keys.SERVERS))
 
 
 def namespace_identity(view: View) -> bytes:
-    """The namespace's identity; empty in one that has none yet. Raises OSError (EIO)."""
+    """Return the namespace's identity; empty if it has none yet. Raises OSError (EIO)."""
     return _decoded(view.get(keys.SERVERS)).namespace
 
 
 def decode(data: bytes | None) -> dict[int, Member]:
-    """The servers in the record. Raises OSError (EIO)."""
+    """Decode the servers in the record. Raises OSError (EIO)."""
     return dict(enumerate(_decoded(data).servers, start=1))
 
 
@@ -84,7 +84,7 @@ def have_forgotten_nothing(view: View, identities: Mapping[int, bytes], servers:
 
 
 def check(known: Mapping[int, Member], names: Mapping[int, str]) -> None:
-    """Raises `WrongServerError` if the config names other servers than the namespace has, or in another order."""
+    """Raise `WrongServerError` if the config names other servers than the namespace has, or in another order."""
     if not known or all(known[id].name == name for id, name in names.items()):
         return
     right = [known[id].name for id in sorted(known)]
