@@ -233,7 +233,7 @@ def test_answer_that_never_ends_ends(bench: Bench, monkeypatch: pytest.MonkeyPat
             line.socket.sendall(b"x")
 
     bench.add(WireServer(answer=answer))
-    assert "the call was not over" in failure(ask(bench.lines())).text
+    assert "the call was not finished" in failure(ask(bench.lines())).text
 
 
 class OtherWork:
