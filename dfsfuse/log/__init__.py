@@ -1,1 +1,1 @@
-"""The client's side of the log: reading, writing and repairing it by a quorum of servers."""
+"""The client's side of the log: reads, writes and repairs it through a quorum of servers."""

@@ -12,17 +12,17 @@ from dfsfuse.net.health.pace import Pace
 from dfsfuse.net.stalls import LOG_S
 
 SOFT_S: Final = 0.3
-"""How long a silence is taken for a hanging server where it is possible to go on without it. Longer if answers usually
-take long (`Pace`)."""
+"""After this much silence a server is considered hanging where it is possible to go on without it. Longer if answers
+usually take long (`Pace`)."""
 ANY_SIZE: Final = 1
-"""To a pace, requests of the log are all alike."""
+"""For pacing, all log requests are alike."""
 
 AWAIT_S: Final = 0.1
-"""The first wait for a server that is missing; each further one is twice as long."""
+"""The first wait for a missing server; each further one is twice as long."""
 
 
 def usual(cluster: Cluster) -> Pace:
-    """How long this client's servers usually take to answer requests of the log, and learns from each."""
+    """Return how long this client's servers usually take to answer log requests; it learns from each answer."""
     return cluster.health.pace("log", SOFT_S)
 
 
@@ -36,10 +36,10 @@ def drive(
     in_order: bool = False,
     pace: Pace | None = None,
 ) -> R:
-    """Carry out a procedure over the cluster's connections. Throws DeadlineError into it when its time is over.
+    """Carry out a procedure over the cluster's connections. Throws DeadlineError into it when its time is up.
 
-    Time for which the servers were slow together, or this process stood still, does not count (`slowness`).
-    `in_order`: a server gets its requests one behind the other, also those of an earlier procedure. (An accept that
+    Time during which the servers were slow together, or this process stood still, does not count (`slowness`).
+    `in_order`: a server gets its requests one after another, including those of an earlier procedure. (An accept that
     overtakes the one before it finds its server behind.) `pace`: what `usual` gave, if it was asked before.
     """
     pace = pace or usual(cluster)
@@ -91,9 +91,9 @@ class _OpenRound:
             self._exchange.start(call)
 
     def receive(self, deadline: float, *, soft: bool) -> Event | None:
-        """The next event of this round; None after a short silence, if `soft`.
+        """Return the next event of this round; None after a short silence, if `soft`.
 
-        If the time is over first, the round's servers count as silent; unless they are slow together.
+        If the time is up first, the round's servers count as silent; unless they are slow together.
         """
         outcome = None
         while self._calls:

@@ -1,4 +1,4 @@
-"""The writer lease as its holder counts it: while it is held, changes are answered before they are committed.
+"""The writer lease as counted by its holder: while it is held, changes are answered before they are committed.
 
 | state | event | next |
 |---|---|---|
@@ -7,15 +7,15 @@
 | NONE, HELD | committed, another client waits, and the turn is spent | ENDING: answers only what is committed |
 | HELD | its time is over | NONE |
 | HELD, ENDING | ended: overtaken, lost, in doubt | NONE |
-| any | let go of: all that was answered is committed, and the servers are told | NONE. The turn is over; if another \
+| any | released: all that was answered is committed, and the servers are told | NONE. The turn is over; if another \
 client waits to write, this one stays back for `YIELD_S` |
 
-A *turn* lasts from the first batch that brings the lease until it is let go of, or until this client has to become the
-writer anew (a later term). Another client that waits to write lets it last `TURN_S`; one that waits to see what was
+A *turn* lasts from the first batch that brings the lease until it is released, or until this client has to become the
+writer again (a later term). Another client that waits to write lets it last `TURN_S`; one that waits to see what was
 answered lets it last `LOOK_TURN_S`.
 
-Pure: the caller hands in the time, by a clock that goes on while the machine sleeps (`clocks.lease_clock`), and sees to
-it that one thread at a time is here.
+Pure: the caller passes in the time, by a clock that keeps running while the machine sleeps (`clocks.lease_clock`), and
+ensures that only one thread at a time is here.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import Final
 from dfs_server.protocol.limits import LEASE_S
 
 ANSWERS_S: Final = 0.75 * LEASE_S
-"""How long a holder answers, from before it sent the batch. The servers count `LEASE_S` from when they got it, which
-was later. The last quarter is left for clocks that run at different speeds."""
+"""How long a holder answers, counted from before it sent the batch. The servers count `LEASE_S` from when they got it,
+which was later. The last quarter is a margin for clocks that run at different speeds."""
 TURN_S: Final = 0.1
-"""How long a writer goes on while another client waits to write: long enough that the 10 to 20 ms that it takes to hand
-over (more on a crowded machine) are the lesser part, and too short to be noticed."""
+"""How long a writer goes on while another client waits to write: long enough that the 10 to 20 ms that a handover takes
+(more on a crowded machine) are the lesser part, and too short to be noticed."""
 LOOK_TURN_S: Final = 0.03
 """The same while another client waits to see what was answered: it waits each time that it opens a file."""
 YIELD_S: Final = 0.016
-"""How long a writer whose turn is over stays back: who waits for it asks again within this time (`quorum_log`)."""
+"""How long a writer whose turn is over holds back: whoever waits for it asks again within this time (`quorum_log`)."""
 SETTLE_AFTER_S: Final = 0.005
 """A pause of this length ends a turn of writing."""
 NEVER: Final = float("-inf")
@@ -70,42 +70,42 @@ class Lease:
         """Whether servers may have given this client a lease that they were not told to forget."""
 
     def state(self, now: float) -> LeaseState:
-        """The state at this time."""
+        """Return the state at this time."""
         if self._is_ending:
             return LeaseState.ENDING
         return LeaseState.HELD if self.holds(now) else LeaseState.NONE
 
     def holds(self, now: float) -> bool:
-        """Whether what is decided now may be answered before it is committed: no other client can commit."""
+        """Return whether what is decided now may be answered before it is committed: no other client can commit."""
         return now < self._until
 
     def is_spent(self, now: float) -> bool:
-        """Whether another client waits, and this one has had its turn. A client that looks again and again must not
-        keep this one from writing, so it waits for a turn too; a shorter one."""
+        """Return whether another client waits, and this one has had its turn. A client that looks again and again must
+        not keep this one from writing, so it waits for a turn too; a shorter one."""
         began = self._turn_began_at
         return (self._is_wanted and now >= began + TURN_S) or (self._is_recalled and now >= began + LOOK_TURN_S)
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing was committed for so long that the turn is taken to be over."""
+        """Return whether nothing was committed for so long that the turn is considered over."""
         return now >= self._committed_at + SETTLE_AFTER_S
 
     def stays_back_s(self, now: float) -> float:
-        """How long to wait before proposing, so that the client that waited has its turn first: without this the one
-        that has just let go would take the lease again."""
+        """Return how long to wait before proposing, so that the client that waited has its turn first: otherwise the
+        one that has just released the lease would take it again."""
         return max(self._stays_back_until - now, 0.0)
 
     # -------------------------------------------------------------- events
 
     def proposed(self) -> None:
-        """A batch is about to be sent. Whatever comes of it, servers may give a lease with it."""
+        """Record that a batch is about to be sent. Whatever its outcome, servers may give a lease with it."""
         self.is_owed = True
 
     def committed(
         self, begun: float, now: float, *, term: int, leased: bool, wanted: bool, recalled: bool, may_answer: bool
     ) -> None:
-        """A batch of this client, of which it began to propose at `begun`, is chosen. `leased`: a quorum gave the lease
-        with it. `wanted`, `recalled`: what the servers said of other clients. `may_answer`: False if the caller knows a
-        reason not to answer before it commits."""
+        """Record that a batch of this client, which it began to propose at `begun`, is chosen. `leased`: a quorum gave
+        the lease with it. `wanted`, `recalled`: what the servers said about other clients. `may_answer`: False if the
+        caller knows a reason not to answer before it commits."""
         if term != self._term:
             self._term, self._turn_began_at = term, NEVER
             self._is_wanted = self._is_recalled = False
@@ -122,15 +122,16 @@ class Lease:
             self._until = begun + self._answers_s
 
     def end_turn(self) -> None:
-        """The turn is spent: answer nothing more."""
+        """End the turn, which is spent: answer nothing more."""
         self._until, self._is_ending = NEVER, True
 
     def ended(self) -> None:
-        """Another client has committed, or what was answered is lost or in doubt."""
+        """Record that another client has committed, or that what was answered is lost or in doubt."""
         self._until, self._is_ending = NEVER, False
 
     def let_go(self, now: float) -> None:
-        """All that was answered is committed, and the servers are told that this client does not need the lease."""
+        """Record that all that was answered is committed, and the servers are told that this client does not need the
+        lease."""
         if self._is_wanted:
             self._stays_back_until = now + YIELD_S
         self._is_wanted = self._is_recalled = self.is_owed = False

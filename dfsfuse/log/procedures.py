@@ -1,12 +1,12 @@
-"""The words in which a procedure says what it wants done, and hears what came of it.
+"""The vocabulary of procedures: the steps that they yield, and the outcomes that they get.
 
 Pure: a procedure is a generator that knows no socket, clock, thread or randomness. Its driver carries out its steps:
 
     yield Ask(requests)   begins a round: one request to each of these servers. Late replies of earlier rounds are void.
     yield Ask(r, also=True)  asks further servers in the same round
-    yield RECEIVE         -> Event: the next reply of this round, or the word that a server will not answer
-    yield Pause(attempt)  -> wait a short random time, longer after more attempts: somebody else is writing
-    yield Await(attempt)  -> wait a moment, longer after more attempts, and look for the servers that are missing
+    yield RECEIVE         -> Event: the next reply of this round, or the news that a server will not answer
+    yield Pause(attempt)  -> wait a short random time, longer after more attempts: another client is writing
+    yield Await(attempt)  -> wait a moment, longer after more attempts, and check for the missing servers
 
 `driving.drive` does so over real connections; the simulation in tests/simulation does so in virtual time.
 """
@@ -24,14 +24,14 @@ ALL: Final = (1, 2, 3, 4)
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Begin a round, or ask further servers in the one that is under way (`also`)."""
+    """Begin a round, or ask further servers in the current one (`also`)."""
 
     requests: Mapping[int, Request]
     also: bool = False
 
 
 class Receive(msgspec.Struct, frozen=True):
-    """Give me the next event of this round; None after a short silence, if `soft`."""
+    """Receive the next event of this round; None after a short silence, if `soft`."""
 
     soft: bool = False
 
@@ -43,13 +43,13 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Await(msgspec.Struct, frozen=True):
-    """Too few servers answer: wait for one of those that are missing."""
+    """Wait for one of the missing servers: too few answer."""
 
     attempt: int
 
 
 class Event(NamedTuple):
-    """A server's reply in this round; None: it will not answer, or answered with an error, which `why` tells."""
+    """A server's reply in this round; None: it will not answer, or answered with an error, which `why` describes."""
 
     server: int
     reply: Reply | None
@@ -58,7 +58,7 @@ class Event(NamedTuple):
 
     @property
     def is_answer(self) -> bool:
-        """Whether the server has answered, if only with an error."""
+        """Return whether the server has answered, even if only with an error."""
         return self.reply is not None or self.status is not None
 
 
@@ -70,4 +70,4 @@ Procedure = Generator[Step, Event | None, R]
 
 
 class DeadlineError(Exception):
-    """Thrown into a procedure whose time is over."""
+    """Thrown into a procedure whose time is up."""

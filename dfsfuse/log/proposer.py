@@ -1,8 +1,8 @@
 """The rules of a proposer: what the servers' replies add up to.
 
-Pure, like the acceptor (`dfs_server.store.acceptor`): no socket, clock, thread or randomness. Each class gathers the
-replies to one round of requests and says what follows from them so far; `dfsfuse.log.writing` and
-`log_reading` decide what is sent.
+Pure, like the acceptor (`dfs_server.store.acceptor`): no socket, clock, thread or randomness. Each class collects the
+replies to one round of requests and says what follows from them so far; `dfsfuse.log.writing` and `log_reading` decide
+what is sent.
 
 Quorum: any three of four servers. Two quorums have two servers in common, so one of the four may lose its memory (a new
 disk) and the other one still remembers.
@@ -23,12 +23,12 @@ from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position, Promised, Refused, Reply
 
 NEAR_SLOTS = 64
-"""A server that lacks at most so many batches is brought up to date in a moment, while somebody waits."""
+"""A server that lacks at most this many batches is brought up to date in a moment, while someone waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Nothing can be said yet: wait for further replies."""
+    """Undecided yet: wait for further replies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ class NoQuorum:
 
 @dataclass(frozen=True, slots=True)
 class Outranked:
-    """A server has promised this higher ballot to somebody."""
+    """A server has promised this higher ballot to another client."""
 
     ballot: Ballot
 
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """Another client holds the writer lease: wait. It has been told."""
+    """Another client holds the writer lease: wait. It has been notified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +60,24 @@ class Point:
 
 @dataclass(slots=True)
 class Round:
-    """Who was asked, who has answered, who will not."""
+    """Who was asked, who has answered, and who will not."""
 
     quorum: int = QUORUM
     waiting: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
 
     def fail(self, server: int) -> None:
-        """This server will not answer."""
+        """Record that this server will not answer."""
         self.waiting.discard(server)
         self.failed.add(server)
 
     def give_up_waiting(self) -> None:
-        """The rest has been silent for a while: decide without them."""
+        """Decide without the rest, which has been silent for a while."""
         self.failed |= self.waiting
         self.waiting.clear()
 
     def could_decide(self) -> bool:
-        """Whether it is worth deciding without those that have not answered yet, if they stay silent."""
+        """Return whether it is worthwhile to decide without those that have not answered yet, if they stay silent."""
         return False
 
 
@@ -106,7 +106,7 @@ class Prepare(Round):
     leased: bool = False
 
     def receive(self, server: int, reply: Reply) -> None:
-        """A reply to the `Promise` request."""
+        """Process a reply to the `Promise` request."""
         self.waiting.discard(server)
         match reply:
             case Promised():
@@ -119,19 +119,20 @@ class Prepare(Round):
                 self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """Somebody has the lease, and the last answer would hardly change that. Or a quorum has promised, and those
-        that are a little behind can be brought up to date: see `Propose.could_decide`."""
+        """Return whether another client has the lease, and the last answer would hardly change that; or a quorum has
+        promised, and those that are a little behind can be brought up to date: see `Propose.could_decide`."""
         return self.leased or self._near() >= self.quorum
 
     def verdict(self) -> Pending | Won | Outranked | Leased | NoQuorum:
-        """What the replies say so far."""
+        """Return what the replies amount to so far."""
         if len(self.promised) >= self.quorum:
             won = self._won()
             if len(self.promised) - len(won.behind) < self.quorum:
                 if self.waiting:
-                    return Pending()  # the last one may be what it takes
+                    return Pending()  # the last one may be decisive
                 if self._near() < self.quorum and (refused := self._refused()) is not None:
-                    return refused  # who refuses now may promise in a moment; thousands of batches take longer
+                    # a server that refuses now may promise in a moment; thousands of batches take longer
+                    return refused
             return won
         if self.outranked is not None:
             return Outranked(self.outranked)
@@ -142,7 +143,7 @@ class Prepare(Round):
         return Pending()
 
     def _near(self) -> int:
-        """How many have promised that could accept at once, or in a moment."""
+        """Return how many have promised that could accept at once, or in a moment."""
         newest = max((reply.applied for reply in self.promised.values()), default=0)
         return sum(newest - reply.applied <= NEAR_SLOTS for reply in self.promised.values())
 
@@ -168,7 +169,7 @@ class Prepare(Round):
 
 
 def _can_follow(reply: Promised, base: Point) -> bool:
-    """Whether this server can accept at the slot after `base`: it has applied that, or will when it hears of its
+    """Return whether this server can accept at the slot after `base`: it has applied that, or will when it hears of its
     successor, which names it."""
     tail = reply.tail
     return reply.applied == base.slot or (
@@ -186,7 +187,7 @@ class IsChosen:
 
 @dataclass(frozen=True, slots=True)
 class Overtaken:
-    """A server has applied this slot already: others went on meanwhile."""
+    """A server has already applied this slot: others went on meanwhile."""
 
 
 @dataclass(slots=True)
@@ -197,18 +198,18 @@ class Propose(Round):
     digest: bytes = field(kw_only=True)
     accepted: set[int] = field(default_factory=set)
     leasing: set[int] = field(default_factory=set)
-    """Those of them that took it from us just now: what others gave a server brings no lease."""
+    """Those of them that newly took it from us: what others gave a server brings no lease."""
     behind: dict[int, int] = field(default_factory=dict)
     """Servers that lack batches before this one, and the slot they have applied."""
     outranked: Ballot | None = None
     overtaken: bool = False
     wanted: bool = False
-    """Another client waits for the lease."""
+    """Whether another client waits for the lease."""
     recalled: bool = False
-    """Another client waits to see what was answered under it."""
+    """Whether another client waits to see what was answered under it."""
 
     def receive(self, server: int, reply: Reply) -> None:
-        """A reply to the `Accept` request."""
+        """Process a reply to the `Accept` request."""
         self.waiting.discard(server)
         match reply:
             case AcceptedAt(slot, wanted, recalled) if slot == self.slot:
@@ -228,22 +229,24 @@ class Propose(Round):
                 self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """Servers that are a little behind can be brought up to date, and then make the quorum. Or one has refused.
+        """Return whether servers that are a little behind can be brought up to date, and then make the quorum; or one
+        has refused.
 
-        One that is far behind is no reason to stop waiting for one that is slow: what it lacks may take much longer.
+        A server that is far behind is no reason to stop waiting for a slow one: what it lacks may take much longer.
         """
         near = sum(self.slot - applied <= NEAR_SLOTS for applied in self.behind.values())
         return (near > 0 and len(self.accepted) + near >= self.quorum) or self.outranked is not None
 
     def verdict(self) -> Pending | IsChosen | Outranked | Overtaken | NoQuorum:
-        """What the replies say so far."""
+        """Return what the replies amount to so far."""
         if len(self.accepted) >= self.quorum:
             return IsChosen()
         possible = len(self.accepted) + len(self.waiting)
         if self.outranked is not None and possible < self.quorum:
-            return Outranked(self.outranked)  # one that refuses is not enough: it may be one that gave us no lease
+            # one refusal is not enough: it may come from a server that gave us no lease
+            return Outranked(self.outranked)
         if self.overtaken:
             return Overtaken()
         if possible >= self.quorum or (self.waiting and possible + len(self.behind) >= self.quorum):
-            return Pending()  # also if servers must be brought up to date for it: by one that has accepted
+            return Pending()  # even if servers must be brought up to date for it: by one that has accepted
         return NoQuorum(possible)

@@ -1,6 +1,6 @@
 """The namespace's log over real connections: the procedures of `log_reading` and `log_writing`, driven.
 
-Threads: used by one thread at a time, and the caller's lock sees to that; but for `read_beside`, which any may call.
+Threads: used by one thread at a time, which the caller's lock ensures; except for `read_beside`, which any may call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ DEADLINE_S: Final = 10.0
 """The longest that any procedure may take."""
 PAUSE_S: Final = 0.004
 PAUSE_GROWTHS: Final = 4
-"""Pauses grow to so many times that at most: who waits for another one's turn to end must not sleep through his own."""
+"""Pauses grow to at most this multiple: a client that waits for another one's turn to end must not sleep through its
+own."""
 
 
 class QuorumLog:
@@ -51,7 +52,7 @@ class QuorumLog:
         self._time_ns = time_ns
         self._random = random.Random()
         self.state = LogState(client if client is not None else self._random.randbytes(8), spared=cluster.health.log)
-        """What the procedures know of the log, and learn: read it between them."""
+        """What the procedures know and learn about the log: read it between them."""
         self._pace = usual(cluster)
         self._next_reader = self._random.randrange(len(ALL))
         self.on_lag: Callable[[], None] = lambda: None
@@ -59,25 +60,25 @@ class QuorumLog:
 
     @property
     def client(self) -> bytes:
-        """The author of our batches."""
+        """Return the author id of our batches."""
         return self.state.client
 
     @property
     def known(self) -> Point:
-        """The last batch known to be chosen."""
+        """Return the last batch known to be chosen."""
         return self.state.known
 
     def writable(self) -> bool:
-        """Whether as many servers as a batch needs are believed to answer. Asks nobody but those that are missing."""
+        """Return whether as many servers as a batch needs are believed to answer. Only missing servers are asked."""
         return len(self._cluster.usable()) >= QUORUM or len(self._cluster.recheck()) >= QUORUM
 
     @property
     def excused_ago_s(self) -> float:
-        """How long ago the servers were last slow together, or this process stood still (`slowness`)."""
+        """Return how long ago the servers were last slow together, or this process stood still (`slowness`)."""
         return self._clock() - self._cluster.excused_at
 
     def take_news(self) -> News:
-        """What was learnt since this was last called."""
+        """Return what was learnt since the last call."""
         return self.state.take_news()
 
     def catch_up(self, *, recall: bool = True) -> bool:
@@ -86,7 +87,7 @@ class QuorumLog:
         return self._run(catch_up(self.state, recall=recall))
 
     def catch_up_and_read(self, request: ReadKeys | ReadRange, *, recall: bool) -> tuple[bool, Values | Items | None]:
-        """`catch_up`, and what a server says to a request that is sent along; None if that does not come as soon."""
+        """`catch_up`, and a server's reply to a request sent along; None if that does not come as soon."""
         server = self._order()[0]
         with self._cluster.exchange() as exchange:
             exchange.start(self._call(server, request))
@@ -96,8 +97,8 @@ class QuorumLog:
 
     @property
     def witnesses(self) -> frozenset[int]:
-        """After a `catch_up` that gave False: the servers that show all that was acknowledged, provided that their
-        folders have forgotten nothing. None if what they show may be an old state."""
+        """After a `catch_up` that returned False: return the servers that show all that was acknowledged, provided that
+        their folders have forgotten nothing; none if what they show may be an old state."""
         return self.state.witnesses
 
     def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
@@ -108,35 +109,35 @@ class QuorumLog:
 
     def lead(self) -> None:
         """`log_writing.try_to_lead`, unless this client leads already. Afterwards it is decided, and in the news, which
-        of its batches that were in doubt have been made: no other one ever will. Raises UnavailableError, NoSpaceError
-        if that cannot be decided now."""
+        of its batches in doubt have been made: no other one ever will. Raises UnavailableError, NoSpaceError if that
+        cannot be decided now."""
         if not self.writable():
             raise ReadOnlyError("too few servers answer to tell what became of a change")
         if self.state.ballot is None and not self._run(try_to_lead(self.state)):
             raise UnavailableError("another client is writing")
 
     def settle(self) -> None:
-        """Writing pauses: tell the servers that the last batch is chosen, and let go of the lease."""
+        """Tell the servers, as writing pauses, that the last batch is chosen, and release the lease."""
         state = self.state
         positions = self._run(settle(state.known, state.spared, state.client, enough=state.quorum))
         if any(position.applied < self.state.known.slot for position in positions.values()):
             self.on_lag()
 
     def read_keys(self, keys: tuple[bytes, ...]) -> Values:
-        """The values of `keys` at `known` or later (then `take_news` has the changes in between)."""
+        """Return the values of `keys` at `known` or later (then `take_news` has the changes in between)."""
         reply = self._run(read(self.state, self._order(), lambda at: ReadKeys(at.slot, at.digest, keys)))
         assert isinstance(reply, Values)
         return reply
 
     def read_range(self, start: bytes, end: bytes, limit: int) -> Items:
-        """A page of the items of a range, likewise."""
+        """Return a page of the items of a range, likewise."""
         reply = self._run(read(self.state, self._order(), lambda at: ReadRange(at.slot, at.digest, start, end, limit)))
         assert isinstance(reply, Items)
         return reply
 
     def read_beside(self, request: ReadKeys | ReadRange) -> Values | Items | None:
-        """What a server says to this; None if none can at once: what others would do about that, they do with the log.
-        Any thread, at any time."""
+        """Return a server's reply to this; None if none can reply at once: anything further is done with the log. From
+        any thread, at any time."""
         for server in self._order():
             patience_s = self._pace.patience_s(ANY_SIZE)
             until = self._clock() + patience_s
@@ -152,31 +153,31 @@ class QuorumLog:
         return None
 
     def _told(self, server: int, outcome: Answer | Failure | None) -> Values | Items | None:
-        """What the server has told, if it has. One that is silent is spared for a while."""
+        """Return the server's reply, if it has replied. A silent one is spared for a while."""
         if outcome is None:
             self.state.spared.lagged((server,))
         reply = outcome.reply if isinstance(outcome, Answer) else None
         return reply if isinstance(reply, Values | Items) else None
 
     def learn_until(self, slot: int) -> None:
-        """Learn what others have changed up to this slot, which a server has applied, if it can be told."""
+        """Learn what others have changed up to this slot, which a server has applied, if that is still known."""
         if self.state.known.slot:
             self._run(learn_from(self.state, self._order(), Point(slot, batches.NO_BATCH)))
 
     def want_lease(self) -> None:
-        """From now on, ask for the writer lease with each batch; `settle` lets go of it."""
+        """From now on, ask for the writer lease with each batch; `settle` releases it."""
         self.state.wants_lease = True
 
     def is_stalled(self) -> bool:
-        """Whether servers are slow together just now (`slowness`). Never waits."""
+        """Return whether servers are slow together just now (`slowness`). Never waits."""
         return self._cluster.are_slow()
 
     def hurry(self) -> None:
-        """From now on do not wait for servers that are slow (`Cluster.hurry`). Never waits."""
+        """From now on do not wait for slow servers (`Cluster.hurry`). Never waits."""
         self._cluster.hurry(for_good=True)
 
     def _order(self) -> tuple[int, ...]:
-        """The servers to read from: usable ones first, each in its turn."""
+        """Return the servers in the order to read from: usable ones first, in rotation."""
         self._next_reader += 1
         turn = [ALL[(self._next_reader + i) % len(ALL)] for i in range(len(ALL))]
         usable, spared = self._cluster.usable(), self.state.spared.now()

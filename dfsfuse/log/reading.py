@@ -5,7 +5,7 @@ Pure: procedures (`dfsfuse.log.procedures`), which the same code drives over rea
 Procedures:
 - `catch_up`: learn how far the log goes, and what changed since we last looked (a linearizable read). What stays in
   doubt is finished: the reader leads for a moment (`log_writing`).
-- `read`: ask a server for values at the known point or later, and the next ones if it is slow or cannot tell.
+- `read`: ask a server for values at the known point or later, and the next ones if it is slow or does not know.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dfsfuse.log.survey import InDoubt, Newest, Survey
 from dfsfuse.log.writing import try_to_lead
 
 DOUBTS: Final = 6
-"""How often a reader waits for a writer at work before it finishes that writer's batch itself."""
+"""How often a reader waits for an active writer before it finishes that writer's batch itself."""
 
 
 def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
@@ -66,7 +66,8 @@ def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
                         try:
                             if (yield from try_to_lead(log)):
                                 return True
-                        except (ReadOnlyError, NoSpaceError):  # enough answer, and too few can write: full disks, say
+                        # enough answer, but too few can write: full disks, for example
+                        except (ReadOnlyError, NoSpaceError):
                             yield from follow(log, survey.best(), survey.appliers())
                             return False
         attempt += 1

@@ -6,8 +6,8 @@ The copy is read page by page while the log goes on, so its pages are of differe
 change keys absolutely, so applying those from the copy's first slot on makes the map right again at the slot of its
 last page; until then the server answers no reads (`EndCopy.read_until`). It does not matter which server a page is of.
 
-A copy may take minutes, so it is no single procedure: `begin_copy`, then `copy_page` until it is over (`MapCopy`).
-Between two pages whoever copies may do something else.
+A copy may take minutes, so it is not a single procedure: `begin_copy`, then `copy_page` until it is over (`MapCopy`).
+Between two pages the copier may do something else.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def settle(
 ) -> Procedure[dict[int, Position]]:
     """Tell all servers that this point is chosen. Returns where each stands afterwards that answered without delay.
 
-    Servers that are `spared` are not waited for. `let_go`: the client that gives up its writer lease. It does so at
+    Servers that are `spared` are not waited for. `let_go`: the client that releases its writer lease. It does so at
     every pause, and others wait for it to end: it says how many answers are `enough`.
     """
     positions: dict[int, Position] = {}
@@ -67,7 +67,7 @@ def settle(
 
 
 def look(point: Point) -> Procedure[dict[int, Position]]:
-    """`settle` of who is in no hurry: where each server stands that answers at all, however slow it is."""
+    """`settle` without haste: where each server stands that answers at all, however slow it is."""
     positions: dict[int, Position] = {}
     yield Ask(dict.fromkeys(ALL, Chosen(point.slot, point.digest)))
     for _ in ALL:
@@ -82,17 +82,17 @@ def look(point: Point) -> Procedure[dict[int, Position]]:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What came of passing batches on: the slot that the server has applied now (0: it does not say)."""
+    """The outcome of passing batches on: the slot that the server has applied now (0: it does not say)."""
 
     applied: int
     trimmed: bool = False
-    """Nobody's log reaches back to what it lacks: it needs a copy of the map."""
+    """No log reaches back to what it lacks: it needs a copy of the map."""
 
 
 def pass_on(server: int, sources: Sequence[int], *, patient: bool = True) -> Procedure[Passed]:
-    """Give `server` the batches that it lacks, from the first of the sources that can tell.
+    """Give `server` the batches that it lacks, from the first of the sources that has them.
 
-    Without `patient` a short silence of the server is the end of it: somebody waits.
+    Without `patient` a short silence of the server ends this: someone is waiting.
     """
     position = yield from _ask(server, GetPosition(), patient)
     if not isinstance(position, Position):
@@ -120,7 +120,7 @@ def pass_on(server: int, sources: Sequence[int], *, patient: bool = True) -> Pro
 
 @dataclass(slots=True)
 class MapCopy:
-    """A copy of the map that is under way to `server`: of which point, and how far it has come."""
+    """A copy of the map in progress to `server`: as of which point, and how far it has got."""
 
     server: int
     id: bytes
@@ -149,7 +149,7 @@ def begin_copy(server: int, sources: Sequence[int], id: bytes) -> Procedure[MapC
 
 
 def copy_page(copy: MapCopy, sources: Sequence[int]) -> Procedure[bool]:
-    """Carry the copy on by a page, and end it after the last one. False: it failed, and is of no further use."""
+    """Copy one more page, and end the copy after the last one. Returns False if it failed, and is of no further use."""
     page = yield from _read_page(copy, sources)
     if page is None:
         return False
@@ -168,13 +168,14 @@ def copy_page(copy: MapCopy, sources: Sequence[int]) -> Procedure[bool]:
 
 
 def _read_page(copy: MapCopy, sources: Sequence[int]) -> Procedure[Items | None]:
-    """The next page, from the first source that has it."""
+    """Read the next page, from the first source that has it."""
     wanted = ReadRange(copy.point.slot, copy.point.digest, copy.next_key, LAST_KEY, PAGE_ITEMS)
     for source in sources:
         page = yield from _ask(source, wanted)
         if not isinstance(page, Items):
             continue
-        if (page.items and page.items[0][0] >= copy.next_key) or (not page.items and not page.more):  # else without end
+        # otherwise endless
+        if (page.items and page.items[0][0] >= copy.next_key) or (not page.items and not page.more):
             return page
     return None
 

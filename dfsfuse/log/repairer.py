@@ -1,15 +1,15 @@
-"""Repairs a namespace's log in the background, in a thread of its own: in every mount, and in `dfc heal` while it runs.
+"""Repairs a namespace's log in the background, on a thread of its own: in every mount, and in `dfc heal` while it runs.
 
-Other commands and readers have none: they are over in a moment, or look at the map without changing it, and whatever a
-quorum needs is passed on by the writer that needs it (`dfsfuse.log.writing`).
+Other commands and readers have none: they end in a moment, or only read the map, and whatever a quorum needs is passed
+on by the writer that needs it (`dfsfuse.log.writing`).
 
 - Servers that missed batches are brought up to date (`dfsfuse.log.repair`). A copy of the whole map may take minutes:
-  it is made page by page, to one server at a time, and after each second of it the repairer looks after everything
-  else. There is no deadline for the whole: it ends when a page fails.
+  it is made page by page, to one server at a time, and after each second of it the repairer attends to everything else.
+  There is no deadline for the whole: it ends when a page fails.
 - A batch that stays in doubt has lost its writer. The repairer finishes it under its own name: until then the batch
   depends on the memory of the servers that accepted it.
 
-Threads: `wake` may be called by any; `start` and `close` by the owner. All else belongs to the one thread.
+Threads: `wake` may be called from any; `start` and `close` by the owner. Everything else belongs to the one thread.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_IDLE_EVERY_S: Final = 5.0
-"""How often the servers are looked at: while some are missing or behind, and while all is well."""
+"""How often the servers are checked: while some are missing or behind, and while all is well."""
 STEP_DEADLINE_S: Final = 60.0
 """The longest that one step may take: to settle, to finish what is in doubt, to pass on batches, to copy one page."""
 RETRY_MAX_S: Final = 120.0
-"""A server that could not be brought up to date is left alone for twice as long each time, at most for so long: a map
+"""A server that could not be brought up to date is left alone for twice as long each time, at most for this long: a map
 that is read again and again for a copy that fails is work for all servers."""
 THREAD_NAME: Final = "log-repairer"
 RETRY_COPYING_S: Final = 5.0
-"""When to look again whether another client is still copying the map there."""
+"""When to check again whether another client is still copying the map there."""
 
 
 class Repairer:
@@ -59,7 +59,7 @@ class Repairer:
         client: bytes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`known`: the client's known point, asked for by the thread. `client`: the author of what is finished."""
+        """`known`: the client's known point, queried by the thread. `client`: the author of what is finished."""
         self._cluster = cluster
         self._known = known
         self._clock = clock
@@ -67,13 +67,13 @@ class Repairer:
         """Its own view of the log: in doubt, it leads for a moment under its own name."""
         self._pace = usual(cluster)
         self._doubt = b""
-        """The batch that was in doubt when last looked at."""
+        """The batch that was in doubt at the last check."""
         self._retry_at: dict[int, tuple[float, float]] = {}
-        """When to try again to bring a server up to date, and how long that was waited for."""
+        """When to retry bringing a server up to date, and how long the wait was."""
         self._copy: MapCopy | None = None
-        """The copy of the map that is under way."""
+        """The copy of the map in progress."""
         self._current: frozenset[int] = frozenset()
-        """Servers that were up to date when last looked at; the others are looked at again and again."""
+        """Servers that were up to date at the last check; the others are checked again and again."""
         self._thread = Worker(THREAD_NAME, self._pause_s, "repairing the log", stop_s=None)
 
     def __enter__(self) -> Self:
@@ -86,15 +86,15 @@ class Repairer:
         self.close()
 
     def start(self) -> None:
-        """Start the thread; it looks for the first time a while later, or when it is woken."""
+        """Start the thread; it first checks a while later, or when it is woken."""
         self._thread.start(self._step)
 
     def wake(self) -> None:
-        """Look now: a server is seen to be behind. Never waits."""
+        """Check now: a server is seen to be behind. Never waits."""
         self._thread.wake()
 
     def close(self) -> None:
-        """Stop the thread, after the step that is under way. May be called if it was never started."""
+        """Stop the thread after the current step. May be called even if it was never started."""
         self._thread.close()
 
     def _pause_s(self) -> float:
@@ -106,7 +106,7 @@ class Repairer:
         try:
             self._look()
         except Exception:
-            self._copy, self._current = None, frozenset()  # a copy is begun again
+            self._copy, self._current = None, frozenset()  # a copy is started over
             raise
 
     def _look(self) -> None:
@@ -122,12 +122,12 @@ class Repairer:
             self._go_on_copying(self._copy, current)
 
     def _finish_doubt(self, positions: dict[int, Position]) -> None:
-        """A batch that is still in doubt when looked at again has lost its writer: finish it, so that it does not
+        """Finish a batch that is still in doubt at the next check and so has lost its writer, so that it does not
         depend on the memory of two servers only."""
         tails = {position.tail_digest for position in positions.values() if position.tail_digest}
         if self._doubt in tails:
             self._drive(catch_up(self._log, recall=False))
-            self._log.news = News()  # nobody here takes them, and they would be kept for ever
+            self._log.news = News()  # nobody here takes them, and they would be kept forever
             self._drive(look(self._log.known))
         self._doubt = min(tails, default=b"")
 
@@ -153,7 +153,7 @@ class Repairer:
         return current
 
     def _may_try(self, server: int) -> bool:
-        """Whether it is time to try to bring this server up to date; if so, the next time is later."""
+        """Return whether it is time to try to bring this server up to date; if so, the next time is later."""
         now = self._clock()
         retry_at, pause_s = self._retry_at.get(server, (now, LOOK_EVERY_S / 2))
         if now < retry_at:
@@ -165,7 +165,7 @@ class Repairer:
     # ------------------------------------------------------------------ copying the map
 
     def _is_copying_to(self, server: int, position: Position) -> bool:
-        """Whether a copy to this server is under way. One that it has no more need of is dropped."""
+        """Return whether a copy to this server is in progress. One that it no longer needs is dropped."""
         copy = self._copy
         if copy is None or copy.server != server:
             return False
@@ -174,7 +174,7 @@ class Repairer:
         return self._copy is not None
 
     def _begin_copy(self, server: int, current: set[int]) -> None:
-        """If nobody else copies there, and no other copy of ours is under way."""
+        """Begin a copy if no other client copies there, and no other copy of ours is in progress."""
         if self._copy is None:
             begun = self._drive(begin_copy(server, sorted(current), self._log.next_copy()))
             if isinstance(begun, MapCopy):
@@ -185,7 +185,7 @@ class Repairer:
         self._retry_at[server] = self._clock() + RETRY_COPYING_S, LOOK_EVERY_S
 
     def _go_on_copying(self, copy: MapCopy, current: set[int]) -> None:
-        """Page by page, until it is time to look after everything else."""
+        """Copy page by page, until it is time to attend to everything else."""
         sources = sorted(set(ALL) - {copy.server}, key=lambda server: (server not in current, server))
         name = self._cluster.names[copy.server]
         until = self._clock() + LOOK_EVERY_S

@@ -1,9 +1,9 @@
-"""What reading and writing the log share: a round of questions to all servers, and learning what others changed.
+"""What reading and writing the log share: a round of requests to all servers, and learning what others changed.
 
 Pure: procedures (`dfsfuse.log.procedures`), which the same code drives over real connections and in the simulation.
 
-A server that hangs costs one short silence: wherever the others can do without it, it is waited for no longer, and
-remembered in `LogState.spared`. Only a quorum that is not there is waited for until the last server's stall.
+A hanging server costs one short silence: wherever the others suffice, it is no longer waited for, and remembered in
+`LogState.spared`. Only a missing quorum is waited for until the last server's stall.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dfsfuse.log.proposer import Pending, Point
 from dfsfuse.log.state import LogState
 
 MAX_GAP: Final = 2000
-"""A reader that is further behind forgets what it knew instead of learning each change."""
+"""A reader that is further behind than this forgets what it knew instead of learning each change."""
 
 
 class _Round(Protocol):
@@ -62,7 +62,7 @@ def gather(log: LogState, round_: _Round, verdict: Callable[[], V | Pending], re
 
 
 def first_of(log: LogState, servers: Sequence[int], request: Request) -> Procedure[Event]:
-    """The first answer, whatever it is. The next server is asked too when those before it are silent."""
+    """Return the first answer, whatever it is. The next server is asked too when those before it are silent."""
     for index, server in enumerate(servers):
         yield Ask({server: request}, also=index > 0)
         event = yield RECEIVE_SOFT if server != servers[-1] else RECEIVE
@@ -88,9 +88,10 @@ def follow(log: LogState, point: Point, holders: frozenset[int]) -> Procedure[No
 
 
 def learn_from(log: LogState, servers: Sequence[int], point: Point) -> Procedure[bool]:
-    """Learn the changes up to `point` from these servers, asked in this order. False: none of them can tell.
+    """Learn the changes up to `point` from these servers, asked in this order. Returns False if none of them knows
+    them.
 
-    However slow they are: who gives up and forgets loses track of what became of an own batch that is in doubt.
+    They are waited for however slow they are: giving up and forgetting loses track of an own batch that is in doubt.
     """
     left = list(servers)
     while log.known.slot < point.slot:
@@ -98,7 +99,7 @@ def learn_from(log: LogState, servers: Sequence[int], point: Point) -> Procedure
             return False
         event = yield from first_of(log, left, GetChanges(log.known.slot, point.slot, point.digest))
         if not isinstance(event.reply, Changes) or not event.reply.changes:
-            left.remove(event.server)  # it cannot tell all of them, or not now
+            left.remove(event.server)  # it does not know all of them, or not now
             continue
         for change in event.reply.changes:
             # Not beyond `point`: what the caller has read is of that slot.

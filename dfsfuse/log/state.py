@@ -1,6 +1,6 @@
-"""What a client of the log has in its hands: what a batch is to change, what was learnt, and how far it knows the log.
+"""The state of a client of the log: what a batch is to change, what was learnt, and how far it knows the log.
 
-Pure: plain values without a rule of their own. The procedures of `writing`, `reading` and `rounds` decide.
+Pure: plain values without rules of their own. The procedures of `writing`, `reading` and `rounds` decide.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ START: Final = Point(0, batches.NO_BATCH)
 
 
 def _spared_until_they_answer() -> Spared:
-    """Where no time passes: what a client of its own knows."""
+    """For callers without a clock: what a separate client knows."""
     return Spared({id: ServerHealth(lambda: 0.0, lambda: 0) for id in range(1, SERVERS + 1)}, "log")
 
 
@@ -40,11 +40,11 @@ class Contents(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class News:
-    """What was learnt of others' (and of our own recovered) batches since it was last taken."""
+    """What was learnt about others' (and our own recovered) batches since it was last taken."""
 
     changes: list[Change] = field(default_factory=list)
     forget: bool = False
-    """We were too far behind to learn every change: anything may have changed."""
+    """Whether we were too far behind to learn every change: anything may have changed."""
 
 
 @dataclass(slots=True)
@@ -54,9 +54,9 @@ class LogState:
     client: bytes
     quorum: int = QUORUM
     known: Point = START
-    """The last batch we know to be chosen, and all before it."""
+    """The last batch that we know to be chosen, with all before it."""
     ballot: Ballot | None = None
-    """The ballot under which a quorum lets us propose, as far as we know."""
+    """The ballot under which, as far as we know, a quorum lets us propose."""
     highest: Ballot = ZERO
     wants_lease: bool = False
     """Whether this client will answer operations before it commits them."""
@@ -70,9 +70,10 @@ class LogState:
     """How often this client has become the one that may propose."""
     sequence: int = 0
     full: set[int] = field(default_factory=set)
-    """Servers whose disk is so full that not even the log can go on there."""
+    """Servers whose disk is so full that even the log cannot grow there."""
     spared: Spared = field(default_factory=_spared_until_they_answer)
-    """Servers that let somebody wait lately: they are not waited for where it is possible to go on without them."""
+    """Servers that recently kept a caller waiting: they are not waited for where it is possible to go on without
+    them."""
     witnesses: frozenset[int] = frozenset()
     """Of the last look at the end of the log, if no quorum answered: see `Survey.witnesses`."""
     copies: int = 0
@@ -80,12 +81,12 @@ class LogState:
     news: News = field(default_factory=News)
     recent: deque[tuple[int, bytes]] = field(default_factory=deque)
     """The last batches that this client got chosen, with their slots, for servers that lack no more than these. All of
-    them fit a frame."""
+    them fit into one frame."""
     recent_bytes: int = 0
-    """How long they are together."""
+    """Their total length."""
 
     def proposed(self, slot: int, encoded: bytes) -> None:
-        """A batch of ours is chosen."""
+        """Record a chosen batch of ours."""
         if self.recent and self.recent[-1][0] != slot - 1:
             self.recent.clear()
             self.recent_bytes = 0
@@ -95,27 +96,27 @@ class LogState:
             self.recent_bytes -= len(self.recent.popleft()[1])
 
     def recent_from(self, slot: int) -> tuple[bytes, ...]:
-        """The recent batches from this slot on; none if they do not reach back so far."""
+        """Return the recent batches from this slot on; none if they do not reach back that far."""
         if not self.recent or slot < self.recent[0][0]:
             return ()
         return tuple(encoded for at, encoded in self.recent if at >= slot)
 
     def learnt(self, change: Change) -> None:
-        """The next batch is known to be chosen."""
+        """Record the next batch known to be chosen."""
         self.news.changes.append(change)
         self.known = Point(change.slot, change.digest)
 
     def take_news(self) -> News:
-        """What was learnt since this was last called."""
+        """Return what was learnt since the last call."""
         news, self.news = self.news, News()
         return news
 
     def next_copy(self) -> bytes:
-        """An id for a copy of the map."""
+        """Return an id for a copy of the map."""
         self.copies += 1
         return self.client + self.copies.to_bytes(4, "big")
 
     def jump(self, point: Point) -> None:
-        """Much was missed: forget, and go on from here."""
+        """Forget, since much was missed, and continue from here."""
         self.news.forget = True
         self.known = point

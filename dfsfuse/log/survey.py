@@ -1,7 +1,7 @@
-"""Where the log ends, told by a quorum: a linearizable read of its length, without proposing anything.
+"""Where the log ends according to a quorum: a linearizable read of its length, without proposing anything.
 
-Pure, like `dfsfuse.log.proposer`: it gathers the replies to one round of requests and says what follows from them
-so far. Why it is right stands in docs/consistency.md, section 3.
+Pure, like `dfsfuse.log.proposer`: it collects the replies to one round of requests and says what follows from them so
+far. docs/consistency.md, section 3, explains why this is correct.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class InDoubt:
-    """There is a batch after the last chosen one that may or may not be chosen: its writer is at work, or died."""
+    """There is a batch after the last chosen one that may or may not be chosen: its writer is active, or died."""
 
 
 @dataclass(slots=True)
 class Survey(Round):
-    """Where the log ends, told by a quorum."""
+    """Where the log ends according to a quorum."""
 
     known: Point = field(kw_only=True)
     leases: dict[int, int] | None = None
@@ -38,7 +38,7 @@ class Survey(Round):
     positions: dict[int, Position] = field(default_factory=dict)
 
     def receive(self, server: int, reply: Reply) -> None:
-        """A reply to the `GetPosition` request."""
+        """Process a reply to the `GetPosition` request."""
         self.waiting.discard(server)
         if isinstance(reply, Position):
             self.positions[server] = reply
@@ -46,18 +46,19 @@ class Survey(Round):
             self.failed.add(server)
 
     def could_decide(self) -> bool:
-        """A quorum has answered, and is in doubt: the last one may know, or may be the one that hangs. Or there will be
-        none, and what some have told has to do: for who knows how far the log went a while ago. Who knows nothing yet
-        could not tell an old state from the last one, and hears all that answer."""
+        """Return whether a quorum has answered, and is in doubt: the last one may know, or may be the one that hangs;
+        or there will be no quorum, and what some have said must do: for a client that knows how far the log went a
+        while ago. One that knows nothing yet could not distinguish an old state from the last one, and waits for all
+        that answer."""
         found, possible = len(self.positions), len(self.positions) + len(self.waiting)
         return found >= self.quorum or (self.known.slot > 0 and 0 < found <= possible < self.quorum)
 
     def verdict(self) -> Pending | Newest | InDoubt | NoQuorum:
-        """What the replies say so far."""
+        """Return what the replies amount to so far."""
         if len(self.positions) < self.quorum:
             return Pending() if self.waiting else NoQuorum(len(self.positions))
         if self.waiting and not self.is_free():
-            return Pending()  # the last one may be what it takes: another one has just started, and knows less
+            return Pending()  # the last one may be decisive: another one has just started, and knows less
         base = self.best()
         tails = self._tails(base)
         if not tails:
@@ -80,7 +81,7 @@ class Survey(Round):
         return frozenset(self.positions) if enough and not self._tails(self.best()) else frozenset()
 
     def _tails(self, base: Point) -> Counter[bytes]:
-        """The batches that servers hold after the base, and how many hold each."""
+        """Return the batches that servers hold after the base, and how many hold each."""
         return Counter(
             reply.tail_digest
             for reply in self.positions.values()
@@ -104,12 +105,12 @@ class Survey(Round):
         return free >= min(self.quorum, len(self.positions))
 
     def best(self) -> Point:
-        """The furthest point that is certainly chosen: what the caller knows, or a server has applied."""
+        """Return the furthest point that is certainly chosen: what the caller knows, or a server has applied."""
         applied = [Point(reply.applied, reply.digest) for reply in self.positions.values()]
         return max([self.known, *applied], key=lambda point: point.slot)
 
     def appliers(self) -> frozenset[int]:
-        """Servers that have applied the best point."""
+        """Return the servers that have applied the best point."""
         best = self.best().slot
         return frozenset(server for server, reply in self.positions.items() if reply.applied >= best)
 

@@ -3,7 +3,7 @@
 Pure: procedures (`dfsfuse.log.procedures`), which the same code drives over real connections and in the simulation.
 
 Procedures:
-- `lead`: become the one who may propose (phase 1), finishing what a predecessor left.
+- `lead`: become the client that may propose (phase 1), finishing what a predecessor left.
 - `commit`: propose a batch until it is chosen, or until what it was based on has changed.
 """
 
@@ -24,8 +24,8 @@ from dfsfuse.log.rounds import follow, gather
 from dfsfuse.log.state import Contents, LogState, News
 
 QUORUM_TRIES: Final = 4
-"""How often too few answers to a promise are asked for: when one server dies just after another came back, that one may
-not have been noticed yet, and what was sent under the last ballot would be in doubt."""
+"""How often a promise is retried for which too few answer: when one server dies just after another came back, that one
+may not have been noticed yet, and what was sent under the last ballot would be in doubt."""
 
 
 def lead(log: LogState) -> Procedure[None]:
@@ -51,7 +51,7 @@ def lead(log: LogState) -> Procedure[None]:
 
 
 def try_to_lead(log: LogState) -> Procedure[bool]:
-    """`lead`, once. False: another client has the lease, or a higher ballot."""
+    """`lead`, once. Returns False if another client has the lease, or a higher ballot."""
     log.ballot = None
     log.wanted = log.recalled = False
     ballot = log.highest = log.highest.above(log.client)
@@ -90,7 +90,7 @@ def try_to_lead(log: LogState) -> Procedure[bool]:
 def _propose(
     log: LogState, ballot: Ballot, encoded: bytes, digest: bytes
 ) -> Procedure[IsChosen | Outranked | Overtaken | NoQuorum]:
-    """Phase 2 at the slot after `log.known`. Unless it is chosen for certain, it may be chosen all the same."""
+    """Phase 2 at the slot after `log.known`. Unless it is chosen for certain, it may still have been chosen."""
     slot = log.known.slot + 1
     for last in (False, True):
         propose = Propose(log.quorum, slot=slot, digest=digest)
@@ -107,7 +107,8 @@ def _propose(
                 log.highest = max(log.highest, higher)
                 return found
             case NoQuorum() if propose.behind and propose.accepted and not last:
-                # Servers that came back are needed for the quorum: they get what they missed, then it is asked again.
+                # Servers that came back are needed for the quorum: they get what they missed, then they are asked
+                # again.
                 needed = log.quorum - len(propose.accepted)
                 if not (yield from _bring_up_to_date(propose.behind, propose.accepted, log.known, needed)):
                     return found
@@ -133,7 +134,7 @@ def _bring_up_to_date(behind: Mapping[int, int], sources: Collection[int], point
 
 
 def _top_up(log: LogState, behind: Mapping[int, int]) -> Procedure[None]:
-    """Send servers that lack only a few batches these, without waiting: at the next accept they take part again."""
+    """Send servers that lack only a few batches these, without waiting: they take part again at the next accept."""
     requests = {server: Learn(at + 1, found) for server, at in behind.items() if (found := log.recent_from(at + 1))}
     if requests:
         yield Ask(requests)
@@ -205,7 +206,7 @@ def _change(slot: int, encoded: bytes) -> Change:
 
 
 def _refusal(log: LogState, why: str, servers: int) -> ReadOnlyError | NoSpaceError:
-    """Why nothing can be written when only so many servers can take it."""
+    """Return the reason why nothing can be written when only this many servers can take it."""
     if servers + len(log.full) >= log.quorum:
         return NoSpaceError(f"the disks of {len(log.full)} servers are full to the last: make room there")
     return ReadOnlyError(why)
