@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from support.executors import Held
@@ -131,10 +132,8 @@ def test_when_the_batch_is_in_the_map_and_the_data_still_here(
         assert has_read.wait(DEADLINE_S)
         return result
 
-    def looked(
-        work: Callable[[View], object], *, max_age_s: float = 0.0, doubted: type[OSError] | None = None
-    ) -> object:
-        result = read(work, max_age_s=max_age_s, doubted=doubted)
+    def looked(work: Callable[[View], object], **how: Any) -> object:
+        result = read(work, **how)
         has_read.set()
         return result
 
