@@ -262,7 +262,7 @@ def test_what_nobody_heard_of_is_saved_when_servers_return(grid: Grid) -> None:
             holder.kill()
         assert [within(DEADLINE_S / 3, "it is gone", holder.wait) for holder in holders] == [-9, -9, 3, errno.EROFS]
         start(grid, 1, 2)
-        waits(waiting, "what was written is being saved again")
+        waits(waiting, "unsaved data is being saved again")
     eventually(
         lambda: [(plain.path / name).read_bytes() for name in names] == [*[WRITTEN] * 3, b""],
         "all is saved",

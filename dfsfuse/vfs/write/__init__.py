@@ -1,1 +1,1 @@
-"""From write() to the map: buffers, uploads, saving, what is left over at the end."""
+"""From write() to the map: buffers, uploads, saving, and what is left over at the end."""

@@ -1,9 +1,9 @@
-"""Where appended data goes is decided within the transaction that commits it: at the end the file has there.
+"""The place of appended data is decided within the transaction that commits it: at the end that the file has there.
 
-Until then it is kept as if it began where this mount believes the file to end, cut into segments at the borders of
+Until then it is kept as if it began where this mount believes the file to end, cut into segments at the boundaries of
 regions. If others have appended meanwhile, it moves as a whole: its segments are laid elsewhere as they are. One that
-would cross a border in its new place needs a spare, a second segment of the same bytes: each of the two regions then
-refers to one of them, so that a segment still belongs to one region.
+would cross a boundary in its new place needs a spare, a second segment with the same bytes: each of the two regions
+then refers to one of them, so that a segment still belongs to one region.
 
 All of a file's appended data is committed in one batch, so no record (what one write() call gave) is ever torn.
 """
@@ -26,7 +26,7 @@ from dfsfuse.vfs.write.regions import Patch, Saved
 
 
 class Laid(NamedTuple):
-    """Where appended data begins in the map, and what else a batch has to do. `saved` None: it was there already."""
+    """Where appended data begins in the map, and what else a batch has to do. `saved` None: it was already there."""
 
     place: int
     saved: Saved | None
@@ -41,7 +41,7 @@ def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed], *, was
     if any(item.is_doubtful for item in items):
         found = place_of(tx, ino, inode, items[0])
         if found is None and was_made:
-            # Others have compacted that part of the file since, overwritten it or cut it off.
+            # Others have since compacted that part of the file, overwritten it or cut it off.
             found = max(0, inode.size - length)
         if found is not None:
             for item in items:  # their new segments are not needed
@@ -81,7 +81,7 @@ def _crosses(item: Sealed, by: int) -> bool:
 
 
 def _moved(item: Sealed, by: int) -> Iterator[Patch]:
-    """The item's patch (or two, if it crosses a border) so many bytes further on."""
+    """Yield the item's patch (or two, if it crosses a boundary), shifted by this many bytes."""
     region, at = divmod(item.start + by, REGION_BYTES)
     if not _crosses(item, by):
         yield replace(item.patch(), region=region, writes=(Write(at, item.length, 0),))

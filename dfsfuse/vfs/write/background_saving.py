@@ -36,15 +36,15 @@ from dfsfuse.vfs.write.schedule import Schedule
 
 SAVE_AFTER_S: Final = 1.0
 GROUP_FILES: Final = 512
-"""At most so many files are saved together."""
+"""At most this many files are saved together."""
 GROUP_BYTES: Final = 8 * 1024 * 1024
-"""A group of several files has so many bytes at most: who fsyncs one of them waits for all."""
+"""A group of several files has at most this many bytes: whoever fsyncs one of them waits for all."""
 SLOW_MAX_S: Final = 10.0
-"""No operation is held up longer than this, whatever happens."""
+"""No operation is delayed longer than this, whatever happens."""
 TELL_AGAIN_S: Final = 60.0
-"""The log is told of slowness so often."""
+"""How often slowness is logged."""
 PAUSE_S: Final = 0.02
-"""Before a file is looked at again that somebody else is saving."""
+"""The pause before a file that another thread is saving is checked again."""
 
 
 class BackgroundSaver:
@@ -57,29 +57,29 @@ class BackgroundSaver:
         saver.on_saved = self._was_saved
         self._lock = threading.Lock()
         self._due = threading.Condition(self._lock)
-        """Something is due before the thread wakes by itself."""
+        """Signals that something is due before the thread wakes by itself."""
         self._eased = threading.Condition(self._lock)
-        """Something was saved, or cannot be: who was slowed down may go on."""
+        """Signals that something was saved, or cannot be: slowed writers may go on."""
         self._sleeps_until_s = -math.inf
-        """When the thread wakes by itself. While it is awake it looks at the schedule before it sleeps."""
+        """When the thread wakes by itself. While it is awake it checks the schedule before it sleeps."""
         self._schedule = Schedule(save_after_s)
         self._turn = threading.Lock()
         self._told_slow_s = -math.inf
-        """When the log was told of slowness. Guarded by `_turn`."""
+        """When slowness was last logged. Guarded by `_turn`."""
         self._is_failing_told = False
-        """Whether the log was told last that nothing can be saved. Guarded by `_turn`."""
+        """Whether the log last said that nothing can be saved. Guarded by `_turn`."""
         self._is_submitted = False
-        """The executor has a task of ours that has not begun."""
+        """Whether the executor has a task of ours that has not begun."""
         self._is_closing = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to save what has the age."""
+        """Start saving what has reached the age."""
         self._thread = threading.Thread(target=self._run, name="vfs-saving", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after the group under way. What is unsaved is the caller's."""
+        """Stop, after the current group. What is unsaved is left to the caller."""
         with self._lock:
             self._is_closing = True
             self._due.notify_all()
@@ -88,11 +88,11 @@ class BackgroundSaver:
             self._thread.join()
 
     def close(self) -> None:
-        """Save everything, as long as that succeeds, and end. What is left is the caller's."""
+        """Save everything, as long as that succeeds, and stop. What is left is up to the caller."""
         self.stop()
         unsaved = self._all_unsaved()
         with self._lock:
-            self._schedule.succeeded()  # who unmounts need not wait for the next attempt
+            self._schedule.succeeded()  # unmounting need not wait for the next attempt
             for ino in unsaved:
                 self._schedule.ask(ino)
         with self._turn:
@@ -102,7 +102,7 @@ class BackgroundSaver:
     # ------------------------------------------------------------------ what is told
 
     def is_unsaved(self, file: OpenFile) -> None:
-        """Something was written to a file that had nothing unsaved. The caller holds the file's lock."""
+        """Record that something was written to a file that had nothing unsaved. The caller holds the file's lock."""
         since_s = file.unsaved_since_s
         assert since_s is not None
         with self._lock:
@@ -146,7 +146,7 @@ class BackgroundSaver:
         self._ask(self._all_unsaved())
 
     def _all_unsaved(self) -> list[int]:
-        """All files with unsaved data, which is to be saved however young it is."""
+        """Return all files with unsaved data, which is to be saved however recent it is."""
         wanted = []
         for file in self._files.all():
             with file.lock:
@@ -167,7 +167,7 @@ class BackgroundSaver:
 
     @property
     def is_failing(self) -> bool:
-        """Whether nothing could be saved at the last attempt."""
+        """Return whether nothing could be saved at the last attempt."""
         with self._lock:
             return self._schedule.is_failing
 
@@ -225,7 +225,7 @@ class BackgroundSaver:
             self._due.wait_for(lambda: self._is_closing, PAUSE_S)
 
     def _save_group(self) -> bool:
-        """Save some of what is due. False if nothing is."""
+        """Save some of what is due. Returns False if nothing is."""
         now_s = self._context.monotonic()
         with self._lock:
             oldest_s = self._schedule.oldest_s()
@@ -243,19 +243,19 @@ class BackgroundSaver:
             self._let_go(file, failures.get(file), is_whole=until_s == math.inf)
         if due and not group:
             if self._is_closing:
-                return False  # who closes saves one by one what others are saving just now
+                return False  # the closing thread saves, one by one, what others are saving just now
             self._pause()
         return bool(due)
 
     def _tell_slow(self, age_s: float, now_s: float) -> None:
-        """Something has got older than is promised: the servers take data slowly, or this machine stood still."""
+        """Log that something has got older than promised: the servers take data slowly, or this machine stood still."""
         if now_s >= self._told_slow_s + TELL_AGAIN_S:
             self._told_slow_s = now_s
-            log.warning("data is saved slowly: something that was written has waited for %.1f s", age_s)
+            log.warning("data is saved slowly: a write has been waiting for %.1f s", age_s)
 
     def _take(self, due: list[int], now_s: float) -> dict[OpenFile, float]:
-        """Those of these files that can be saved now, pinned and with their commit locks, and until when. The others
-        are left for the next round."""
+        """Return those of these files that can be saved now, pinned and with their commit locks, and until when. The
+        others are left for the next round."""
         group: dict[OpenFile, float] = {}
         size = 0
         left = []
@@ -285,7 +285,8 @@ class BackgroundSaver:
         return group
 
     def _is_wanted(self, file: OpenFile) -> bool:
-        """Whether the file has something to be saved; else the schedule forgets it, until it is written to again."""
+        """Return whether the file has something to be saved; if not, the schedule forgets it until it is written to
+        again."""
         with file.lock:
             if file.has_data and not file.is_unlinked:
                 return True
@@ -302,9 +303,9 @@ class BackgroundSaver:
             pins = 1 + was_due
             is_wanted = file.has_data and not file.is_unlinked
             if failure is not None and is_wanted:
-                file.is_seal_due |= is_whole  # what is young of it is tried again with the rest
+                file.is_seal_due |= is_whole  # its recent data is retried with the rest
                 if not isinstance(failure, UnavailableError | MaybeDoneError):
-                    file.error = failure  # it may not pass by itself
+                    file.error = failure  # it may not be transient
                 if not file.is_kept:
                     file.is_kept = True
                     pins -= 1
@@ -315,7 +316,7 @@ class BackgroundSaver:
             self._files.unpin(file)
 
     def _tell(self, failures: dict[OpenFile, Exception], group: Collection[OpenFile], now_s: float) -> None:
-        """What became of a group, to the schedule and to the log."""
+        """Report the outcome of a group to the schedule and to the log."""
         if not group:
             return
         with self._lock:
@@ -343,7 +344,7 @@ class BackgroundSaver:
                 "inode %d and others: the last writes are not saved yet and will be retried: %s", file.ino, failure
             )
         elif was_told and not is_failing:
-            log.warning("what was written is being saved again")
+            log.warning("unsaved data is being saved again")
         if not is_failing:
             for file, failure in failures.items():
                 log.error("inode %d: the last writes are not saved yet and will be retried: %s", file.ino, failure)

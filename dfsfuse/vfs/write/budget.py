@@ -1,7 +1,7 @@
-"""How many bytes of unsaved data a mount may hold in memory, over all files.
+"""How many bytes of unsaved data a mount may hold in memory, for all files together.
 
-Who writes reserves first. If there is no room it waits for uploads under way, which make room by themselves; if there
-are none it is told so at once, and has to save something itself.
+A writer reserves first. If there is no room it waits for uploads in progress, which make room by themselves; if there
+are none it gets a refusal at once, and has to save something itself.
 
 Threads: one lock guards the counts; nothing else is locked while waiting.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 
 class Budget:
-    """A count of bytes with a limit. A single reservation above the limit is let through when nothing else is held."""
+    """A count of bytes with a limit. A single reservation above the limit is allowed when nothing else is held."""
 
     def __init__(self, limit_bytes: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.limit_bytes = limit_bytes
@@ -29,18 +29,18 @@ class Budget:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that are reserved now."""
+        """Return the number of bytes reserved now."""
         with self._lock:
             return self._held_bytes
 
     @property
     def freed_bytes(self) -> int:
-        """Bytes that were ever released."""
+        """Return the number of bytes ever released."""
         with self._lock:
             return self._freed_bytes
 
     def wait_until_freed(self, freed_bytes: int, timeout_s: float) -> bool:
-        """Wait until more than so many bytes were ever released. False: time is up."""
+        """Wait until more than `freed_bytes` were ever released. Returns False when the time is up."""
         with self._lock:
             self._waiting += 1
             try:
@@ -49,7 +49,7 @@ class Budget:
                 self._waiting -= 1
 
     def reserve(self, size: int, timeout_s: float) -> bool:
-        """Reserve so many bytes. False if there is no room and no upload that would make some, or time is up."""
+        """Reserve bytes. Returns False if there is no room and no upload that would make some, or the time is up."""
         deadline = self._monotonic() + timeout_s
         with self._lock:
             while self._held_bytes and self._held_bytes + size > self.limit_bytes:
@@ -65,7 +65,7 @@ class Budget:
             return True
 
     def release(self, size: int) -> None:
-        """So many bytes are saved, or were not needed after all."""
+        """Release bytes that are saved, or were not needed after all."""
         with self._lock:
             self._held_bytes -= size
             self._freed_bytes += size
@@ -73,12 +73,12 @@ class Budget:
                 self._changed.notify_all()
 
     def upload_begins(self) -> None:
-        """A segment is on its way, or waits for its turn."""
+        """Record that a segment is being uploaded, or waits for its turn."""
         with self._lock:
             self._uploads += 1
 
     def upload_ends(self) -> None:
-        """It is up, or failed."""
+        """Record that an upload is done, or failed."""
         with self._lock:
             self._uploads -= 1
             if self._waiting:

@@ -1,12 +1,12 @@
-"""Compaction: one segment in the place of the many that a crowded region is made of. In the background.
+"""Compaction: replaces the many segments of a crowded region by one. In the background.
 
 The segment holds the region's data and none of its holes (runs.py), so a sparse file takes no more room than before.
 
-What was written is durable already, so nobody waits for this and a failure is nobody's: it is tried again after a
+What was written is already durable, so nobody waits for this and a failure is reported to nobody: it is retried after a
 pause, a few times, and then by the next flush of the region. The region is read, which takes no lock, written as one
 new segment, and put into the map by a transaction that leaves what was written meanwhile on top: neither readers nor
 writers are kept waiting, and a writer who never pauses cannot keep a region from being compacted. The old segments are
-dropped in the same batch; who still reads them has the grace period for it.
+dropped in the same batch; whoever still reads them has the grace period for it.
 
 Memory: one region at a time. Threads: `later` may be called by any, the work is done by one thread of the executor's.
 `_lock` guards what waits.
@@ -33,11 +33,11 @@ from dfsfuse.vfs.write.regions import Patch
 ATTEMPTS: Final = 5
 RETRY_S: Final = 5.0
 WAITING_MAX: Final = 10_000
-"""Regions beyond these are left to their next flush."""
+"""Regions beyond this number are left to their next flush."""
 
 
 class Compactor:
-    """See the module. `pause` waits so many seconds, or until `close`."""
+    """See the module. `pause` waits for a number of seconds, or until `close`."""
 
     def __init__(self, context: Context, executor: Executor, pause: Callable[[float], object] | None = None) -> None:
         self._context = context
@@ -48,10 +48,10 @@ class Compactor:
         self._waiting: deque[tuple[int, int]] = deque()
         """Inode and index of a region. Guarded by the lock."""
         self._is_working = False
-        """A task in the executor will look at what waits. Guarded by the lock."""
+        """Whether a task in the executor will process what waits. Guarded by the lock."""
 
     def later(self, ino: int, indexes: Sequence[int]) -> None:
-        """These regions of a file are crowded."""
+        """Queue these crowded regions of a file."""
         with self._lock:
             new = [(ino, index) for index in indexes if (ino, index) not in self._waiting]
             self._waiting.extend(new[: max(0, WAITING_MAX - len(self._waiting))])
@@ -61,7 +61,7 @@ class Compactor:
         self._executor.submit(self._work)
 
     def close(self) -> None:
-        """Wait for the region under way; what else waits is left to its next flush."""
+        """Wait for the current region; what else waits is left to its next flush."""
         self._closing.set()
         self._executor.shutdown(wait=True)
 
@@ -84,12 +84,13 @@ class Compactor:
             except FileNotFoundError:
                 return
             except Exception as failure:  # noqa: BLE001 (nobody waits; the region is as good as before)
-                log.info("inode %d: region %d stays in many parts for now: %s", ino, index, failure)
+                log.info("inode %d: region %d remains in many parts for now: %s", ino, index, failure)
                 if attempt < ATTEMPTS - 1:
                     self._pause(RETRY_S)
 
     def compact(self, ino: int, index: int) -> bool:
-        """Make one segment of a region with many. Is the region as it should be now? Raises DfsError and OSError."""
+        """Make one segment of a region with many. Returns whether the region is now as it should be. Raises DfsError,
+        OSError."""
         context = self._context
 
         def look(view: View) -> tuple[Inode, Region]:
@@ -115,7 +116,7 @@ class Compactor:
         return done
 
     def _gather(self, region: Region, writes: Sequence[Write]) -> bytes:
-        """The bytes of a region's stretches, one after the other."""
+        """Return the bytes of a region's stretches, one after the other."""
         parts = []
         for write in writes:
             for span in extents.spans(region, write.offset, write.length):

@@ -1,11 +1,11 @@
-"""The last saving of a mount: bounded, and what is left over can be had.
+"""The final save of a mount: bounded, and what is left over is available.
 
-`save_all` goes on as long as something is saved every so many seconds, however much there is; servers that may be about
-to return are waited for that long and no longer, also where only names are left that were answered. It asks whether
-they take data before it tries, instead of failing file by file. What is left then is given by `left_over`, to be kept
+`save_all` continues as long as something is saved every so many seconds, however much there is; servers that may be
+about to return are waited for that long and no longer, even if only answered names are left. It checks whether they
+take data before it tries, instead of failing file by file. What is left then is returned by `left_over`, to be kept
 elsewhere, and given up by `abandon`, so that closing the Vfs has nothing left to save.
 
-Called by one thread, when no program uses the mount any more. The thread that saves in the background is ended first,
+Called by one thread, when no program uses the mount any more. The thread that saves in the background is stopped first,
 so that nobody else takes the commit locks of many files.
 """
 
@@ -30,9 +30,9 @@ from dfsfuse.vfs.write.saving import Saver
 from dfsfuse.vfs.write.uploads import Uploads
 
 PAUSE_S: Final = 0.2
-"""Between two looks whether the servers take data again."""
+"""The pause between two checks whether the servers take data again."""
 LAST_COMMIT_S: Final = 5.0
-"""So long a save that is under way may hold a file, before what it has not told yet counts as unsaved."""
+"""How long a save in progress may hold a file before what it has not reported yet counts as unsaved."""
 
 
 class Ending:
@@ -55,14 +55,16 @@ class Ending:
         self._names = names
 
     def is_near(self, patience_s: float) -> None:
-        """The mount is to end: operations that wait for servers (`-o wait`) do so for that long and no longer, servers
-        that are only slow are not waited for like that any more, and what was answered is kept. Never waits."""
+        """Prepare for the end of the mount: operations that wait for servers (`-o wait`) do so for this long and no
+        longer, servers that are only slow are no longer waited for specially, and what was answered is kept. Never
+        waits."""
         self._context.store.end_within(patience_s)
 
     def save_all(self, patience_s: float, pause: Callable[[float], None]) -> Exception | None:
-        """Save everything, as long as something is saved within `patience_s`. Gives why something is left, if it is."""
+        """Save everything, as long as something is saved within `patience_s`. Returns why something is left, if it
+        is."""
         failure: Exception | None = None
-        self.is_near(patience_s)  # else a save under way may wait for hours
+        self.is_near(patience_s)  # otherwise a save in progress may wait for hours
         self._background.stop()
         deadline = self._context.monotonic() + patience_s
         while self._is_left():
@@ -82,11 +84,12 @@ class Ending:
         return None
 
     def _is_left(self) -> bool:
-        """Whether data is unsaved, or names wait for servers. Names that need not wait are seen to by closing."""
+        """Return whether data is unsaved, or names wait for servers. Names that need not wait are handled by
+        closing."""
         return bool(self._unsaved()) or (self._context.store.owes() and not self._context.store.writable())
 
     def _save(self, files: list[OpenFile]) -> dict[OpenFile, Exception]:
-        """Save these together. Gives what those failed with that could not be saved."""
+        """Save these together. Returns the failures of those that could not be saved."""
         for file in files:
             file.commit_lock.acquire()
         try:
@@ -99,7 +102,7 @@ class Ending:
         return [file for file in self._files.all() if file.has_data and not file.is_unlinked]
 
     def left_over(self) -> list[LeftOver]:
-        """What is unsaved, of each file that has a name."""
+        """Return what is unsaved, for each file that has a name."""
         found = []
         deadline = self._context.monotonic() + LAST_COMMIT_S
         for file in self._unsaved():
@@ -110,7 +113,7 @@ class Ending:
                 if is_ours:
                     file.commit_lock.release()
             if one is not None:
-                is_doubtful = one.is_doubtful or not is_ours  # a batch may be under way
+                is_doubtful = one.is_doubtful or not is_ours  # a batch may be in flight
                 found.append(replace(one, is_doubtful=is_doubtful, state=self._state(one)))
         return found
 
@@ -121,6 +124,6 @@ class Ending:
             return None
 
     def abandon(self) -> None:
-        """Give up all that is unsaved. Segments that are up already stay there: what is kept refers to them."""
+        """Give up all that is unsaved. Segments that are already uploaded stay there: what is kept refers to them."""
         for file in self._files.all():
             self._uploads.forget(file)

@@ -1,12 +1,12 @@
 """Holes: fallocate(2) makes them, lseek(2) with SEEK_DATA and SEEK_HOLE finds them.
 
-A hole is where no extent shows, which reads as zeros and takes no room. Room cannot be reserved ahead: a file that is
-"allocated" has its size and nothing else. Unsaved data is saved first, so that the map alone decides: one save, after
-which any number of searches finds the file clean.
+A hole is where there is no extent; it reads as zeros and takes no room. Room cannot be reserved in advance: a file that
+is "allocated" has its size and nothing else. Unsaved data is saved first, so that the map alone decides: one save,
+after which any number of searches finds the file clean.
 
 Long ranges are cleared in steps of bounded batches, from the front; once these have begun their program is not let go
-(`dfsfuse.common.withdrawal`). A segment of which little shows afterwards is told to the compactor, so that the room of
-the hole comes back. Threads: `OpenFile.commit_lock`; no state.
+(`dfsfuse.common.withdrawal`). A segment of which little is visible afterwards is reported to the compactor, so that the
+room of the hole is regained. Threads: `OpenFile.commit_lock`; stateless.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MODES: Final = frozenset({0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZER
 
 
 def records(view: View, ino: int, inode: Inode, first: int, end: int) -> Iterator[tuple[int, Region]]:
-    """The region records first <= index < end, in order, in windows that grow: a sparse file may have any size."""
+    """Yield the region records first <= index < end, in order, in growing windows: a sparse file may have any size."""
     end = min(end, regions.count(inode.size))
     if not inode.stored_bytes:
         return
@@ -59,7 +59,7 @@ def records(view: View, ino: int, inode: Inode, first: int, end: int) -> Iterato
 
 
 def data_from(view: View, ino: int, inode: Inode, offset: int) -> Iterator[tuple[int, int]]:
-    """The stretches of data (start, end) from an offset on, in order; neighbours are not joined."""
+    """Yield the stretches of data (start, end) from an offset on, in order; adjacent ones are not joined."""
     for index, region in records(view, ino, inode, offset // REGION_BYTES, regions.count(inode.size)):
         base = index * REGION_BYTES
         for extent in region.extents:
@@ -68,7 +68,7 @@ def data_from(view: View, ino: int, inode: Inode, offset: int) -> Iterator[tuple
 
 
 class Cleared(NamedTuple):
-    """The inode after a hole was made, for the caller to save; how far that came; regions that are crowded now."""
+    """The inode after a hole was made, for the caller to save; how far that got; regions that are now crowded."""
 
     inode: Inode
     reached: int
@@ -105,7 +105,7 @@ class Holes:
         self._compactor = compactor
 
     def allocate(self, file: OpenFile, offset: int, length: int, mode: int) -> None:
-        """fallocate(2). Raises OSError (EINVAL, EFBIG, EOPNOTSUPP for what only a disk of one's own can do)."""
+        """fallocate(2). Raises OSError (EINVAL, EFBIG, EOPNOTSUPP for what only a local disk can do)."""
         if offset < 0 or length <= 0:
             raise posix_error(errno.EINVAL)
         if mode not in _MODES:

@@ -1,8 +1,8 @@
 """What is unsaved of a file, to be kept elsewhere when the mount ends and the servers do not take it.
 
-Unsaved data lies in layers (open_file.py); what counts is what a reader sees, so each byte is given once, from the top
-layer that has it. Bytes whose segment is up already are not in memory any more: they are given as a part of that
-segment, which is on its servers though the map does not refer to it.
+Unsaved data is in layers (open_file.py); what counts is what a reader sees, so each byte is returned once, from the top
+layer that has it. Bytes whose segment is already uploaded are not in memory any more: they are returned as a part of
+that segment, which is on its servers though the map does not refer to it.
 
 Threads: `of` takes the file's lock.
 """
@@ -23,30 +23,30 @@ class LeftOver:
 
     ino: int
     path: bytes | None
-    """By which names it was found here last, from the root on."""
+    """The names by which it was last found here, from the root on."""
     written_ns: int
     is_appended: bool
-    """Whether the bytes were appended, in one run: their place in the file is not decided, and `parts` begin where
-    this mount believed the file to end."""
+    """Whether the bytes were appended, in one run: their place in the file is undecided, and `parts` begin where this
+    mount believed the file to end."""
     is_doubtful: bool
-    """Whether a batch with some of these bytes may have been made all the same."""
+    """Whether a batch with some of these bytes may have been made nevertheless."""
     parts: tuple[Shown, ...]
     state: bytes | None = None
-    """What the file was when this mount last knew it (content_state.py); None if it does not know."""
+    """The file's state when this mount last knew it (content_state.py); None if it does not know it."""
 
     @property
     def size(self) -> int:
-        """The number of bytes."""
+        """Return the number of bytes."""
         return sum(part.length for part in self.parts)
 
     @property
     def regions(self) -> list[int]:
-        """The regions whose content counts for `state`."""
+        """Return the regions whose content counts towards `state`."""
         return content_state.regions_written((part.start for part in self.parts), is_appended=self.is_appended)
 
 
 def of(file: OpenFile, path: bytes | None, now_ns: int) -> LeftOver | None:
-    """What is unsaved of the file; None if it is nothing, or if the file has no name any more."""
+    """Return what is unsaved of the file; None if nothing is, or if the file has no name any more."""
     with file.lock:
         if not file.has_data or file.is_unlinked:
             return None
@@ -62,7 +62,7 @@ def of(file: OpenFile, path: bytes | None, now_ns: int) -> LeftOver | None:
 
 
 def visible(layers: Sequence[Iterable[Shown]]) -> list[Shown]:
-    """What of these layers, the top one first, can be seen: sorted, and no byte twice."""
+    """Return what is visible of these layers, the top one first: sorted, and no byte twice."""
     seen: list[Shown] = []
     for layer in layers:
         found = [rest for shown in layer for rest in _outside(shown, seen)]
@@ -71,7 +71,7 @@ def visible(layers: Sequence[Iterable[Shown]]) -> list[Shown]:
 
 
 def _outside(shown: Shown, seen: Sequence[Shown]) -> list[Shown]:
-    """The parts of `shown` that none of `seen`, which is sorted, covers."""
+    """Return the parts of `shown` that none of `seen`, which is sorted, covers."""
     parts, at, end = [], shown.start, shown.start + shown.length
     for above in seen:
         if above.start >= end:

@@ -1,10 +1,10 @@
-"""put: a whole file in the place of whatever file has its name, so that nobody ever sees half of it.
+"""put: replaces whatever file has a name by a whole new file, so that nobody ever sees half of it.
 
-Segments go up as the data comes, a few at a time, without an inode; where the source has a `Hole`, nothing does. Then
-one batch makes the inode, its regions and its name; for a very long file several batches fill a hidden inode (an
-orphan) first, and the last one names it. What takes hours fills it as it goes, since segments to which nobody refers
-are swept after a day. What it replaces keeps its mode and owner, as with cp. If anything fails, or the hidden inode was
-swept (its client was taken for dead), the segments are dropped and nothing was there.
+Segments are uploaded as the data comes, a few at a time, without an inode; nothing is uploaded for a `Hole`. Then one
+batch makes the inode, its regions and its name; for a very long file several batches fill a hidden inode (an orphan)
+first, and the last one names it. What takes hours fills it as it goes, since unreferenced segments are swept after a
+day. The new file keeps the mode and owner of what it replaces, as with cp. If anything fails, or the hidden inode was
+swept (its client was considered dead), the segments are dropped and nothing is left.
 
 Memory: the segments on their way, at most `SEGMENTS_AT_ONCE`. Threads: the caller's, and the pool of uploads.
 """
@@ -42,7 +42,7 @@ Progress = Callable[[int], None]
 
 
 class Hole(NamedTuple):
-    """In the place of data: so many bytes that read as zeros and take no room."""
+    """Takes the place of data: this many bytes that read as zeros and take no room."""
 
     length: int
 
@@ -80,7 +80,7 @@ class Putter:
             raise
 
     def _upload(self, chunks: Iterable[Chunk], put: _Put, progress: Progress) -> None:
-        """All segments, as patches; and the rotation."""
+        """Upload all segments, as patches; and decide the rotation."""
         rotation: int | None = None
         on_the_way: deque[_OnTheWay] = deque()
         sent = 0
@@ -108,7 +108,7 @@ class Putter:
             raise
 
     def _is_late(self, began_ns: int) -> bool:
-        """Is it time that the map refers to what went up then?"""
+        """Return whether it is time that the map refers to what was uploaded then."""
         return uploaded.is_old(began_ns, self._context.clock(), uploaded.SOON_NS)
 
     def _hide(self, put: _Put, portions: list[list[Patch]]) -> None:
@@ -144,8 +144,8 @@ class Putter:
         return self._tree.replace(parent, name, put.ino, fill)
 
     def _give_up(self, ino: int, patches: list[Patch]) -> None:
-        """Leave nothing behind, as far as the servers let us; what stays is swept up later. If the file got its name
-        after all (we were interrupted while it did), it stays."""
+        """Leave nothing behind, as far as the servers permit; what stays is swept later. If the file got its name after
+        all (we were interrupted while it did), it stays."""
         with suppress(DfsError, OSError):
             self._reaper.delete([ino])
             self._reaper.drop(ino, [(patch.region, patch.segment.id) for patch in patches if not patch.inline])
@@ -165,31 +165,32 @@ class _Put:
     ino: int
     new: Inode
     patches: list[Patch] = field(default_factory=list)
-    """All that is up."""
+    """All that is uploaded."""
     began: list[int] = field(default_factory=list)
-    """When those began to go up to which the map does not refer yet; they are the last ones."""
+    """When the uploads began of those that the map does not refer to yet; they are the last ones."""
     is_hidden: bool = False
-    """The map has the inode, which has no name yet."""
+    """Whether the map has the inode, which has no name yet."""
     size: int = 0
-    """Bytes and holes that came so far."""
+    """The bytes and holes received so far."""
 
     @property
     def waiting(self) -> list[Patch]:
-        """What the map does not refer to yet."""
+        """Return what the map does not refer to yet."""
         return self.patches[len(self.patches) - len(self.began) :]
 
     def began_ns(self) -> int:
-        """When the first of those began to go up."""
+        """Return when the first of those began to be uploaded."""
         return min(self.began)
 
     def referred(self, count: int) -> None:
-        """The map refers to the first so many of them."""
+        """Record that the map refers to the first `count` of them."""
         del self.began[:count]
         self.is_hidden = True
 
 
 def _so_far(tx: Transaction, put: _Put) -> Inode | None:
-    """The inode without a name, if there is one by now. Raises UnavailableError if it was swept with its data."""
+    """Return the inode without a name, if there is one by now. Raises UnavailableError if it was swept with its
+    data."""
     inode = inodes.find(tx, put.ino)
     if inode is None and put.is_hidden:
         raise UnavailableError("what was put so far was swept, since nothing was heard of it for a day: put it again")
@@ -231,7 +232,8 @@ def _segments(chunks: Iterable[Chunk], put: _Put) -> Iterator[tuple[int, bytearr
 
 
 def _append(buffer: bytearray, writes: list[Write], at: int, part: memoryview) -> None:
-    """Add a stretch of data that shows at `at` of its region. What is too short for a hole before it becomes zeros."""
+    """Add a stretch of data that appears at `at` of its region. A gap before it that is too short for a hole becomes
+    zeros."""
     end = writes[-1].offset + writes[-1].length if writes else 0
     if writes and not is_hole(end, at):
         buffer += bytes(at - end)

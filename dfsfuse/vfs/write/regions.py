@@ -1,11 +1,11 @@
-"""A file's data in the map: region records put, cut and deleted within transactions.
+"""A file's data in the map: puts, cuts and deletes region records within transactions.
 
 The namespace layer keeps the inode, the data layer knows what is in a region record; the two meet here. What no extent
 refers to any more is dropped in the same transaction.
 
 Invariants of every committed state: no region record lies beyond the inode's size, none is empty, and the inode's
-`stored_bytes` is what all extents show (so 0 means that there are no records, and none has to be asked for).
-One call changes at most `STEP_REGIONS` records, so that its batch stays far below the limit.
+`stored_bytes` is what all extents cover (so 0 means that there are no records, and none has to be requested). One call
+changes at most `STEP_REGIONS` records, so that its batch stays far below the limit.
 
 Threads: any. `_remembering` guards the records that are remembered.
 """
@@ -31,19 +31,19 @@ from dfsfuse.namespace.records.inode import Inode
 
 STEP_REGIONS: Final = 256
 FEW_REGIONS: Final = 16
-"""Up to so many regions are asked for by key, and deleted together with their file's last name."""
+"""Up to this many regions are requested by key, and deleted together with their file's last name."""
 BATCH_BYTES: Final = 640 * 1024
-"""About what patches add to one batch at most; the limit of the log is 2 MiB."""
+"""Roughly how much patches add to one batch at most; the limit of the log is 2 MiB."""
 
 
 REMEMBERED: Final = 512
 _remembered: dict[bytes, Region] = {}
-"""Records that were read or made last: immutable values, and the same few are read over and over."""
+"""Records that were last read or made: immutable values, and the same few are read over and over."""
 _remembering: Final = threading.Lock()
 
 
 def decode(data: bytes) -> Region:
-    """A region record. Raises OSError (EIO)."""
+    """Decode a region record. Raises OSError (EIO)."""
     region = _remembered.get(data)  # one operation on a dictionary needs no lock
     if region is None:
         region = extents.decode(data)
@@ -60,7 +60,7 @@ def _remember(data: bytes, region: Region) -> None:
 
 @dataclass(frozen=True)
 class Patch:
-    """A segment to be laid over a region of a file. `inline`: its pieces, if the batch is to carry them."""
+    """A segment to overlay on a region of a file. `inline`: its pieces, if the batch is to carry them."""
 
     region: int
     segment: Segment
@@ -69,37 +69,37 @@ class Patch:
 
     @property
     def end(self) -> int:
-        """The first byte of the file after it."""
+        """Return the first byte of the file after it."""
         return self.region * REGION_BYTES + max(write.offset + write.length for write in self.writes)
 
     @property
     def cost_bytes(self) -> int:
-        """About what it adds to a batch at most."""
+        """Return roughly what it adds to a batch at most."""
         whole = len(self.writes) == 1 and self.writes[0].length == REGION_BYTES
         record = 400 if whole else 20_480 + 16 * len(self.writes)
         return record + sum(len(piece.data) + 128 for piece in self.inline)
 
 
 def portions(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
-    """The patches in their order, in portions for one batch each."""
+    """Yield the patches in order, in portions for one batch each."""
     return by_bytes(patches, BATCH_BYTES, attrgetter("cost_bytes"))
 
 
 @dataclass(frozen=True)
 class Saved:
-    """The inode after patches were saved, and the regions that are crowded now."""
+    """The inode after patches were saved, and the regions that are now crowded."""
 
     inode: Inode
     crowded: tuple[int, ...]
 
 
 def count(size: int) -> int:
-    """How many regions a file of this size has."""
+    """Return how many regions a file of this size has."""
     return -(-size // REGION_BYTES)
 
 
 def find(view: View, ino: int, inode: Inode, indexes: Sequence[int]) -> list[Region]:
-    """These regions of a file; an empty one where there is no record."""
+    """Return these regions of a file; an empty one where there is no record."""
     if not inode.stored_bytes:
         return [EMPTY] * len(indexes)
     if len(indexes) == 1:  # a random reader's case
@@ -110,19 +110,19 @@ def find(view: View, ino: int, inode: Inode, indexes: Sequence[int]) -> list[Reg
 
 
 def is_short(inode: Inode) -> bool:
-    """Are all of the file's regions asked for by key?"""
+    """Return whether all of the file's regions are requested by key."""
     return not inode.stored_bytes or count(inode.size) <= FEW_REGIONS
 
 
 def ask_for_short(view: View, files: Iterable[tuple[int, Inode]]) -> None:
-    """Have all regions of the short ones among these files asked for at once: file by file, each that is not known
-    would cost a round trip and a run of its own."""
+    """Request all regions of the short ones among these files at once: file by file, each that is not cached would cost
+    a round trip and a run of its own."""
     short = [(ino, count(inode.size)) for ino, inode in files if inode.stored_bytes and is_short(inode)]
     view.get_many([keys.region(ino, index) for ino, number in short for index in range(number)])
 
 
 def find_all(view: View, ino: int, inode: Inode) -> list[tuple[int, Region]]:
-    """All regions of a file that have a record, in order."""
+    """Return all regions of a file that have a record, in order."""
     if not inode.stored_bytes:
         return []
     if is_short(inode):
@@ -136,7 +136,7 @@ def put(tx: Transaction, ino: int, index: int, region: Region, dropped: Sequence
     """Put a record (or delete it, if nothing is left in it) and drop these segments."""
     if region.extents:
         data = extents.encode(region)
-        _remember(data, region)  # who appends reads it next
+        _remember(data, region)  # whoever appends reads it next
         tx.put(keys.region(ino, index), data)
     else:
         tx.delete(keys.region(ino, index))
@@ -145,8 +145,8 @@ def put(tx: Transaction, ino: int, index: int, region: Region, dropped: Sequence
 
 
 def save(tx: Transaction, ino: int, inode: Inode, patches: Sequence[Patch]) -> Saved:
-    """Lay the patches over the regions as they are in this transaction, in their order. The inode is given back with
-    its new size and stored bytes, for the caller to save with what else changes."""
+    """Overlay the patches on the regions as they are in this transaction, in order. Returns the inode with its new size
+    and stored bytes, for the caller to save with whatever else changes."""
     indexes = sorted({patch.region for patch in patches})
     regions = dict(zip(indexes, find(tx, ino, inode, indexes), strict=True))
     before = sum(map(covered, regions.values()))
@@ -166,8 +166,8 @@ def save(tx: Transaction, ino: int, inode: Inode, patches: Sequence[Patch]) -> S
 
 
 def compact(tx: Transaction, ino: int, index: int, old: Region, patch: Patch) -> bool:
-    """Put one segment, which holds what `old` showed of a region, in the place of those that `old` is made of. What was
-    written since stays on top. Is it done? Not if the region was cut meanwhile."""
+    """Put one segment, which holds what `old` showed of a region, in place of those that `old` is made of. What was
+    written since stays on top. Returns whether it is done: not if the region was cut meanwhile."""
     inode = inodes.find(tx, ino)
     if inode is None:
         return False
@@ -184,8 +184,8 @@ def compact(tx: Transaction, ino: int, index: int, old: Region, patch: Patch) ->
 
 
 def drop_unused(tx: Transaction, ino: int, segments: Sequence[tuple[int, bytes]]) -> None:
-    """Drop those of these segments (region, id) that the file does not refer to. A batch of ours whose fate was not
-    known is decided once this one commits: so what it may have made a part of the file is safe."""
+    """Drop those of these segments (region, id) that the file does not refer to. A batch of ours whose outcome was
+    unknown is decided once this one commits: so what it may have made a part of the file is safe."""
     inode = inodes.find(tx, ino)
     indexes = sorted({index for index, _ in segments})
     known = [] if inode is None else find(tx, ino, inode, indexes)
@@ -196,8 +196,8 @@ def drop_unused(tx: Transaction, ino: int, segments: Sequence[tuple[int, bytes]]
 
 
 def resize(tx: Transaction, ino: int, inode: Inode, size: int) -> tuple[Inode, bool]:
-    """Bring a file to this size, or a long one a step nearer to it: shrinking goes from the end, so that each step
-    leaves a prefix. Gives the inode as it is now, for the caller to save, and whether the size is reached."""
+    """Bring a file to this size, or a long one a step closer to it: shrinking goes from the end, so that each step
+    leaves a prefix. Returns the inode as it is now, for the caller to save, and whether the size is reached."""
     first = count(size)
     found, complete = _last_records(tx, ino, inode, first)
     stored = inode.stored_bytes
@@ -217,7 +217,7 @@ def resize(tx: Transaction, ino: int, inode: Inode, size: int) -> tuple[Inode, b
 
 
 def crowded_end(view: View, ino: int, inode: Inode) -> list[int]:
-    """The region in which the file ends, if it is crowded; for who has just cut it there."""
+    """Return the region in which the file ends, if it is crowded; for a caller that has just cut it there."""
     if not inode.size % REGION_BYTES:
         return []
     index = inode.size // REGION_BYTES
@@ -225,9 +225,9 @@ def crowded_end(view: View, ino: int, inode: Inode) -> list[int]:
 
 
 def _last_records(view: View, ino: int, inode: Inode, first: int) -> tuple[list[tuple[int, Region]], bool]:
-    """The records from region `first` on, at most the last `STEP_REGIONS`; and whether these are all.
+    """Return the records from region `first` on, at most the last `STEP_REGIONS`; and whether these are all.
 
-    Looks at windows from the end on, each twice as large as the one before: a sparse file may have any size.
+    Examines windows from the end on, each twice as large as the one before: a sparse file may have any size.
     """
     end = count(inode.size)
     if not inode.stored_bytes or end <= first:

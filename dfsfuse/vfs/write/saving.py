@@ -1,16 +1,16 @@
-"""From unsaved data to the map: flush, and what a flush sets off.
+"""From unsaved data to the map: flush, and what a flush triggers.
 
-A flush seals what is dirty, waits until all of it is up, and then commits: one batch as a rule, several of bounded
-size for a lot of data, in order of the regions, so that a client that dies leaves a prefix. Patches are laid over the
+A flush seals what is dirty, waits until all of it is up, and then commits: one batch as a rule, several of bounded size
+for a lot of data, in order of the regions, so that a client that dies leaves a prefix. Patches are laid over the
 regions as they are in the transaction; two mounts that write different parts of a file both survive. Regions with too
-many extents are told to the compactor (compaction.py), which nobody waits for. Appended data is committed in one batch,
-which decides its place (appending.py).
+many extents are reported to the compactor (compaction.py), which nobody waits for. Appended data is committed in one
+batch, which decides its place (appending.py).
 
 Saving a file is a generator of steps, which yields wherever it waits for something that goes on by itself. `save` takes
 the steps of one file one after the other; `save_many` those of many files in turn: then what is small of all of them
 goes up together and shares batches. Each file keeps its own failure, its own doubts and its own order.
 
-What failed stays unsaved and is tried again by the next flush. Threads: `OpenFile.commit_lock`; see context.py.
+What failed stays unsaved and is retried by the next flush. Threads: `OpenFile.commit_lock`; see context.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dfsfuse.vfs.write.regions import Saved
 from dfsfuse.vfs.write.uploads import Uploads
 
 Steps = Generator[None, None, set[int]]
-"""Yields where it waits; gives the crowded regions."""
+"""Yields where it waits; returns the crowded regions."""
 
 
 class Saver:
@@ -51,23 +51,27 @@ class Saver:
         self._files = files
         self._uploads = uploads
         self.on_saved: Callable[[OpenFile, bool], None] = lambda _file, _is_done: None
-        """Called after an attempt to save a file, with its commit lock held: has it succeeded?"""
+        """Called after an attempt to save a file, with its commit lock held, and with whether it succeeded."""
 
     def save(self, file: OpenFile, *, until_s: float = math.inf) -> None:
-        """Make all that was written durable, now; or what was written until then, as far as it can be told apart.
-        Raises DfsError and OSError; what failed can be tried again."""
+        """Make everything that was written durable now; or what was written until then, as far as it can be separated.
+
+        Raises DfsError and OSError; what failed can be retried.
+        """
         with file.commit_lock:
             self.save_locked(file, until_s=until_s)
 
     def save_locked(self, file: OpenFile, *, until_s: float = math.inf) -> None:
-        """`save`, for who holds the file's commit lock."""
+        """`save`, for a caller that holds the file's commit lock."""
         for _ in self._steps(file, until_s):
             pass
 
     def save_many(self, files: Mapping[OpenFile, float]) -> dict[OpenFile, Exception]:
         """Save these, each until its time, in as few batches as they fit into. The caller holds all their commit locks.
-        Gives what those failed with that could not be saved. When servers are missing, the rest is not tried: each file
-        would wait for them anew."""
+
+        Returns the failures of those that could not be saved. When servers are missing, the rest is not tried: each
+        file would wait for them again.
+        """
         failures: dict[OpenFile, Exception] = {}
         if len(files) > 1:
             self._send_ahead(files)
@@ -91,7 +95,7 @@ class Saver:
         return failures
 
     def _send_ahead(self, files: Mapping[OpenFile, float]) -> None:
-        """Let what is too large for a batch go up, of all these files at once."""
+        """Upload what is too large for a batch, of all these files at once."""
         for file, until_s in files.items():
             with file.lock:
                 if not file.is_appended:
@@ -153,7 +157,7 @@ class Saver:
         return crowded
 
     def _gone(self, file: OpenFile) -> OSError:
-        """What was written has no file any more: it is given up."""
+        """Give up what was written, since it has no file any more."""
         self._reaper.drop_later(file.ino, self._uploads.forget(file))
         failure = posix_error(errno.ESTALE, "the file was removed by another mount")
         with file.lock:
@@ -162,8 +166,8 @@ class Saver:
 
     @staticmethod
     def _doubt(file: OpenFile, items: Sequence[Sealed], failure: BaseException, *, is_over: bool = False) -> None:
-        """A batch with these failed, and may come through all the same. `is_over`: it was of appended data, whose
-        commit is over with that."""
+        """Record that a batch with these failed, and may nevertheless have been made. `is_over`: it was of appended
+        data, whose commit is over with that."""
         sequence = failure.sequence if isinstance(failure, MaybeDoneError) else None
         with file.lock:
             file.appends += is_over
@@ -210,7 +214,8 @@ class Saver:
     def _lay(
         self, file: OpenFile, items: list[Sealed], written_ns: int | None
     ) -> Generator[None, None, tuple[Laid | None, list[Sealed]]]:
-        """One commit of appended data, and what is sealed no more because it moved. See `_commit_appended`."""
+        """Make one commit of appended data. Returns also what is no longer sealed because it moved. See
+        `_commit_appended`."""
         with file.lock:
             file.appends += 1
         try:
@@ -226,7 +231,7 @@ class Saver:
             return laid, file.appended(items, laid.place) if laid is not None else []
 
     def _commit_appended(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> Begun[Laid | None]:
-        """None: the items need spares; or, if they have them, the file is gone."""
+        """Return None if the items need spares; or, if they have them, if the file is gone."""
         ino, rotation = file.ino, file.rotation
 
         def work(tx: Transaction) -> Laid | None:
@@ -267,7 +272,7 @@ class Saver:
 
 
 def _written(inode: Inode, written_ns: int | None, rotation: int | None) -> Inode:
-    """The inode after a flush: its time of change is that of the last write, not that of the flush."""
+    """Return the inode after a flush: its ctime is that of the last write, not that of the flush."""
     if inode.rotation is None:
         inode = msgspec.structs.replace(inode, rotation=rotation)
     if written_ns is None:
@@ -276,7 +281,7 @@ def _written(inode: Inode, written_ns: int | None, rotation: int | None) -> Inod
 
 
 def _batches(items: Sequence[Sealed]) -> Iterator[list[Sealed]]:
-    """The items in the order of their regions (those of one region in theirs), in portions for one batch each."""
+    """Yield the items in the order of their regions (those of one region in theirs), in portions for one batch each."""
     in_order = sorted(items, key=lambda item: item.region)
     at = 0
     for portion in regions.portions([item.patch() for item in in_order]):

@@ -1,17 +1,17 @@
 """Unsaved data over the stored state: what a reader, stat(2) and lseek(2) see through every state of a file's saving.
 
-What is unsaved is taken first and the map is read second: data that a batch moves from here to there in between is
-seen twice, never not at all. That is right for data with places of its own, as the same bytes lie over themselves.
+What is unsaved is taken first and the map is read second: data that a batch moves from here to there in between is seen
+twice, never not at all. That is right for data with places of its own, as the same bytes overlay themselves.
 
-Appended data lies behind what the map has (appending.py), so nobody may see it twice. Where the map ends just where it
-begins, nothing of it is in the map. Else others have appended, or a batch of ours has come into the map and is not
-taken out of the unsaved data yet. `OpenFile.appends` tells these apart: if a batch was under way at any time, the end
-of its commit is waited for. A batch in doubt is looked for in the map.
+Appended data follows what the map has (appending.py), so nobody may see it twice. If the map ends just where it begins,
+nothing of it is in the map. Otherwise others have appended, or a batch of ours has got into the map and is not removed
+from the unsaved data yet. `OpenFile.appends` distinguishes these: if a batch was in flight at any time, the end of its
+commit is awaited. A batch in doubt is looked up in the map.
 
 Data that is given up, because the file is cut to nothing, must not be seen over the file that has been cut
 (`OpenFile.cuts`).
 
-No state. Threads: any; waits for `OpenFile.commit_lock` in the cases named, so nobody may hold it who calls this.
+Stateless. Threads: any; waits for `OpenFile.commit_lock` in these cases, so callers must not hold it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dfsfuse.vfs.write import appending
 
 
 class HasInode(Protocol):
-    """What a look at the map gives, at least."""
+    """The minimum that a look at the map returns."""
 
     @property
     def inode(self) -> Inode: ...
@@ -38,15 +38,15 @@ T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """Where the unsaved data lies: so many bytes further on than it says, and without these items, which are stored."""
+    """Where the unsaved data is: shifted by this many bytes, and without these items, which are already stored."""
 
     by: int = 0
     without: Collection[Sealed] = ()
 
 
 def over(context: Context, file: OpenFile, look: Callable[[View], S], take: Callable[[Place], T]) -> tuple[S, T]:
-    """One state of the map, by `look`, and the unsaved data that belongs over it, by `take`, which is called with the
-    file's lock held, perhaps more than once. Raises what `look` raises."""
+    """Return one state of the map, by `look`, and the unsaved data that overlays it, by `take`, which is called with
+    the file's lock held, perhaps more than once. Raises what `look` raises."""
     found = _try(context, file, look, take)
     if found is None:
         with file.commit_lock:
@@ -56,7 +56,7 @@ def over(context: Context, file: OpenFile, look: Callable[[View], S], take: Call
 
 
 def _try(context: Context, file: OpenFile, look: Callable[[View], S], take: Callable[[Place], T]) -> tuple[S, T] | None:
-    """None: it cannot be told what of the unsaved data is in the map, because a batch was under way."""
+    """Return None if it is unknown what of the unsaved data is in the map, because a batch was in flight."""
     with file.lock:
         appends, cuts, has_data = file.appends, file.cuts, file.has_data
         is_appended = file.is_appended and has_data

@@ -1,8 +1,8 @@
-"""Sealed segments on their way to the servers, and the memory that unsaved data may take.
+"""Uploads of sealed segments, and the memory that unsaved data may take.
 
 A task in the pool does one thing: `segments.write`. It waits for nobody but the servers, with the data layer's
 deadlines; so whoever waits for a task waits for a bounded time, and no task waits for another. What failed stays
-sealed, with its data, and is tried again by the next flush.
+sealed, with its data, and is retried by the next flush.
 
 Threads: called by any. `OpenFile.lock` guards an item's fields, as it does those of its file.
 """
@@ -24,7 +24,7 @@ from dfsfuse.vfs.write.budget import Budget
 
 
 class Task(NamedTuple):
-    """One segment to be written, and how its end is told."""
+    """A segment to be written, and how its end is signalled."""
 
     item: Sealed
     data: Buffer
@@ -39,8 +39,8 @@ class Uploads:
         self.budget = budget
 
     def begin(self, items: Iterable[Sealed]) -> list[Task]:
-        """What is to be done to get these up, unless it is being done already. The caller holds the file's lock, lets
-        go of it, and then calls `submit`."""
+        """Return what must be done to upload these, unless it is being done already. The caller holds the file's lock,
+        releases it, and then calls `submit`."""
         tasks = []
         for item in items:
             if item.written is None and (item.upload is None or item.upload.done()):
@@ -51,13 +51,13 @@ class Uploads:
         return tasks
 
     def submit(self, file: OpenFile, tasks: Sequence[Task]) -> None:
-        """Let the pool do them."""
+        """Hand them to the pool."""
         for task in tasks:
             self._context.uploads.submit(self._run, file, task)
 
     def finish(self, file: OpenFile, items: Sequence[Sealed]) -> None:
-        """Wait until all of these are up. Raises what the first failure was; the others have ended by then too. The
-        caller holds the commit lock, so nobody else makes segments of what is small."""
+        """Wait until all of these are uploaded. Raises the first failure; the others have ended by then too. The caller
+        holds the commit lock, so nobody else makes segments of what is small."""
         if len(items) == 1 and items[0].is_small and items[0].upload is None:
             self._finish_small(file, items[0])
             return
@@ -65,7 +65,7 @@ class Uploads:
             tasks = self.begin(items)
             waiting = [item.upload for item in items if item.written is None and item.upload is not None]
         if len(tasks) == 1:
-            self._run(file, tasks[0])  # no other thread is needed for a small file
+            self._run(file, tasks[0])  # a small file needs no other thread
         else:
             self.submit(file, tasks)
         try:
@@ -76,7 +76,7 @@ class Uploads:
             raise failures[0]
 
     def _finish_small(self, file: OpenFile, item: Sealed) -> None:
-        """A segment that waits for no server, which is what most files are: there is nothing to wait for."""
+        """Finish a segment that waits for no server, as in most files: there is nothing to wait for."""
         with file.lock:
             if item.written is not None:
                 return
@@ -104,13 +104,13 @@ class Uploads:
                 item.written, item.spare = made, None
 
     def check(self, tx: Transaction, items: Iterable[Sealed]) -> None:
-        """In the transaction that is to refer to these. Raises UnavailableError if one may be swept before."""
+        """Check in the transaction that is to refer to these. Raises UnavailableError if one may be swept before."""
         for item in items:
             if item.written is not None and not item.written.inline:
                 uploaded.check(tx, item.began_ns, self._context.clock())
 
     def is_waiting_long(self, file: OpenFile) -> bool:
-        """Has anything of the file been up so long that it is better saved now?"""
+        """Return whether anything of the file has been uploaded for so long that it is better saved now."""
         with file.lock:
             return any(self._is_old(item, uploaded.SOON_NS) for item in file.sealed)
 
@@ -120,7 +120,7 @@ class Uploads:
         return uploaded.is_old(item.began_ns, self._context.clock(), limit_ns)
 
     def forget(self, file: OpenFile) -> list[Sealed]:
-        """Give up all unsaved data of a file: it is gone, or has no name. Gives what was sealed."""
+        """Give up all unsaved data of a file that is gone, or has no name. Returns what was sealed."""
         with file.lock:
             for region in file.buffer.regions():
                 size = sum(len(interval.data) for interval in file.buffer.take(region))
@@ -132,7 +132,7 @@ class Uploads:
         return items
 
     def let_go(self, file: OpenFile, items: Sequence[Sealed]) -> None:
-        """These items need no memory any more; one that is on its way lets go when it has arrived."""
+        """Release the memory of these items; one that is being uploaded releases it when done."""
         with file.lock:
             for item in items:
                 if item.upload is None or item.upload.done():
@@ -145,7 +145,7 @@ class Uploads:
     def _write(
         self, file: OpenFile, item: Sealed, data: Buffer, upload: Future[None] | None = None
     ) -> Exception | None:
-        """Write one segment, and note what has come of it. Return why that failed, if it did."""
+        """Write one segment, and record the outcome. Returns why that failed, if it did."""
         failure: Exception | None = None
         written: Written | None = None
         began_ns = self._context.clock()
@@ -153,7 +153,7 @@ class Uploads:
             written = self._context.segments.write(data, item.rotation)
         except Exception as error:  # noqa: BLE001 (whatever it is, who waits has to be told)
             failure = error
-            is_told = isinstance(error, UnavailableError)  # for all files at once, by whoever saves them
+            is_told = isinstance(error, UnavailableError)  # reported for all files at once, by whoever saves them
             level = logging.DEBUG if is_told else logging.WARNING
             log.log(level, "inode %d: a part of the file could not be written: %s", file.ino, error)
         with file.lock:

@@ -1,4 +1,4 @@
-"""Bytes of one file that were written and are not on their way yet: dirty intervals by region. Pure, without a lock.
+"""Bytes of one file that were written and are not being uploaded yet: dirty intervals by region. Pure, without a lock.
 
 Within a region intervals are sorted and neither overlap nor touch: what is written next to or over an interval becomes
 part of it. Memory is what is dirty and no more: an interval is one bytearray that grows.
@@ -17,14 +17,14 @@ from dfsfuse.data.extents import REGION_BYTES
 
 @dataclass
 class Interval:
-    """Dirty bytes from `start` on, which counts from the beginning of the region."""
+    """Dirty bytes from `start` on, which is relative to the beginning of the region."""
 
     start: int
     data: bytearray
 
     @property
     def end(self) -> int:
-        """The first byte after it."""
+        """Return the first byte after it."""
         return self.start + len(self.data)
 
 
@@ -39,7 +39,7 @@ class WriteBuffer:
         self.dirty_bytes = 0
 
     def write(self, offset: int, data: Buffer) -> int:
-        """Take these bytes. Gives by how many `dirty_bytes` grew."""
+        """Take these bytes. Returns by how much `dirty_bytes` grew."""
         before = self.dirty_bytes
         for region, at, part in by_region(offset, data):
             self._write(self._regions.setdefault(region, []), at, part)
@@ -70,26 +70,26 @@ class WriteBuffer:
             self.dirty_bytes += len(beyond)
 
     def regions(self) -> list[int]:
-        """The regions that have dirty bytes, in order."""
+        """Return the regions that have dirty bytes, in order."""
         return sorted(self._regions)
 
     def is_full(self, region: int) -> bool:
-        """Is every byte of the region dirty?"""
+        """Return whether every byte of the region is dirty."""
         intervals = self._regions.get(region, [])
         return len(intervals) == 1 and len(intervals[0].data) == REGION_BYTES
 
     def intervals(self, region: int) -> int:
-        """How many dirty intervals the region has."""
+        """Return how many dirty intervals the region has."""
         return len(self._regions.get(region, ()))
 
     def take(self, region: int) -> list[Interval]:
-        """The region's intervals, which leave the buffer."""
+        """Remove and return the region's intervals."""
         intervals = self._regions.pop(region, [])
         self.dirty_bytes -= sum(len(interval.data) for interval in intervals)
         return intervals
 
     def find(self, offset: int, end: int) -> list[tuple[int, bytes]]:
-        """Copies of what is dirty from `offset` to `end`: (offset in the file, bytes), in order."""
+        """Return copies of what is dirty from `offset` to `end`: (offset in the file, bytes), in order."""
         found = []
         for region in range(offset // REGION_BYTES, -(-end // REGION_BYTES)):
             base = region * REGION_BYTES
@@ -100,12 +100,12 @@ class WriteBuffer:
         return found
 
     def start(self) -> int:
-        """The first dirty byte of the file; something must be dirty."""
+        """Return the first dirty byte of the file; something must be dirty."""
         first = min(self._regions)
         return first * REGION_BYTES + self._regions[first][0].start
 
     def end(self) -> int:
-        """The first byte of the file after the last dirty one; 0 if nothing is dirty."""
+        """Return the first byte of the file after the last dirty one; 0 if nothing is dirty."""
         if not self._regions:
             return 0
         last = max(self._regions)
@@ -113,7 +113,7 @@ class WriteBuffer:
 
 
 def by_region(offset: int, data: Buffer) -> Iterator[tuple[int, int, memoryview]]:
-    """The data cut at the borders of regions: (region, offset in it, bytes)."""
+    """Yield the data cut at region boundaries: (region, offset in it, bytes)."""
     view = memoryview(data)
     while view:
         region, at = divmod(offset, REGION_BYTES)

@@ -1,4 +1,4 @@
-"""write(): memory for the data, its place among what is unsaved, and what becomes full and goes up by it.
+"""write(): memory for the data, its place among what is unsaved, and the upload of regions that become full.
 
 Memory that is short makes a writer wait, and never fail, as long as servers take data: it saves its own file, has what
 else is unsaved saved, and tries again whenever some memory was given back.
@@ -24,17 +24,17 @@ from dfsfuse.vfs.write.saving import Saver
 from dfsfuse.vfs.write.uploads import Task, Uploads
 
 ROOM_WAIT_S: Final = 60.0
-"""How long write() waits for memory while none is given back."""
+"""How long write() waits for memory while none is released."""
 LOOK_AGAIN_S: Final = 0.05
-"""Others may have written meanwhile what they had reserved memory for: it is to be saved too."""
+"""Others may meanwhile have written what they had reserved memory for: it must be saved too."""
 UNSAVED_SEGMENTS_MAX: Final = 256
-"""So many segments that are up and that no batch refers to yet are committed without waiting for a flush."""
+"""This many uploaded segments that no batch refers to yet are committed without waiting for a flush."""
 APPENDED_SEGMENTS_MAX: Final = 8
 """The same for appended ones, which stay in memory until then."""
 
 
 class _Taken(NamedTuple):
-    """What a write set off."""
+    """What a write triggered."""
 
     grown: int
     begun: list[Task]
@@ -43,7 +43,7 @@ class _Taken(NamedTuple):
 
 
 class Writer:
-    """See the module. Has no state."""
+    """See the module. Stateless."""
 
     def __init__(self, context: Context, saver: Saver, background: BackgroundSaver, uploads: Uploads) -> None:
         self._context = context
@@ -83,8 +83,8 @@ class Writer:
         return size
 
     def _save_taken(self, file: OpenFile) -> None:
-        """Save what was written. If that fails it stays unsaved, and the next who writes or flushes is told: a write()
-        that has taken its data has not failed, and who did it again would append it twice."""
+        """Save what was written. If that fails it stays unsaved, and the next who writes or flushes gets the error: a
+        write() that has taken its data has not failed, and whoever repeated it would append it twice."""
         try:
             self._saver.save(file)
         except (DfsError, OSError) as failure:
@@ -96,8 +96,8 @@ class Writer:
     def _take(
         self, file: OpenFile, offset: int | None, stored: int, data: bytes | memoryview, *, tells_failure: bool
     ) -> _Taken | None:
-        """Into the file's unsaved data. None: what is unsaved has to be saved first, as it was written the other way
-        (appended, or to a place)."""
+        """Add the data to the file's unsaved data. Returns None if what is unsaved has to be saved first, as it was
+        written in the other mode (appended, or to a place)."""
         with file.lock:
             failure = file.take_error() if tells_failure else None
             if failure is not None:

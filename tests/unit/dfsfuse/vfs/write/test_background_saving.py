@@ -444,5 +444,5 @@ def test_the_log_is_told_when_something_gets_older_than_promised(
     for turn in range(3):
         vfs.write(handle, turn, b"x")
         pass_time(mounts, vfs, 2.5)
-    assert caplog.messages == ["data is saved slowly: something that was written has waited for 2.5 s"]
+    assert caplog.messages == ["data is saved slowly: a write has been waiting for 2.5 s"]
     close(vfs, handle)
