@@ -35,7 +35,7 @@ WINDOW_CALLS: Final = 64
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 BATCH_SEGMENTS: Final = 500
 
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
 """Called with the number of bytes just verified."""
 
 
@@ -66,7 +66,7 @@ class Verified:
     """Copies that were found to be good."""
     verified_bytes: int = 0
     bad: list[BadCopy] = field(default_factory=list)
-    unheard: dict[int, str] = field(default_factory=dict)
+    unreachable: dict[int, str] = field(default_factory=dict)
     """Servers that did not answer, and why."""
     unverified: int = 0
     """The number of copies on those."""
@@ -101,12 +101,12 @@ class Verifier:
         cluster: ClusterLike,
         pages: Pages,
         *,
-        told: Told = lambda _: None,
+        on_progress: OnProgress = lambda _: None,
         wait: Callable[[float], bool] = lambda _: False,
     ) -> None:
         self._cluster = cluster
         self._pages = pages
-        self._told = told
+        self._on_progress = on_progress
         self._wait = wait
         self._noted: frozenset[Place] = frozenset()
 
@@ -161,7 +161,7 @@ class Verifier:
                 nonlocal under_way
                 while waiting and len(flights) < WINDOW_CALLS and under_way < WINDOW_BYTES:
                     copy = waiting.popleft()
-                    if copy.server in verified.unheard or copy.server not in self._cluster.names:
+                    if copy.server in verified.unreachable or copy.server not in self._cluster.names:
                         verified.unverified += 1
                         continue
                     sink = memoryview(bytearray(whole_pieces.length_of(copy.segment, copy.number)))
@@ -176,7 +176,7 @@ class Verifier:
                 copy, sink = flights.pop(result.call)
                 under_way -= len(sink)
                 self._judge(copy, result, sink, verified, good, doubtful)
-                self._told(len(sink))
+                self._on_progress(len(sink))
                 start_more()
         return good, doubtful
 
@@ -191,7 +191,7 @@ class Verifier:
     ) -> None:
         if isinstance(result, Failure):
             if result.status in (None, Status.BUSY):
-                verified.unheard.setdefault(copy.server, result.text)
+                verified.unreachable.setdefault(copy.server, result.text)
                 verified.unverified += 1
             else:
                 doubtful[copy] = result

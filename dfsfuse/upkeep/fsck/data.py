@@ -60,7 +60,7 @@ def _check_inode(
     if not inode.is_file:
         text = "it has data, and is not a file"
         return [Finding("data of no file", path_of(ino), text, key)] if regions else []
-    if ino in contents.dark_regions:
+    if ino in contents.unreadable_regions:
         return []
     findings = []
     for index, region in regions:

@@ -36,7 +36,7 @@ class Names:
         self._findings: list[Finding] = []
         self._home: dict[int, tuple[int, bytes]] = {ROOT: (ROOT, b"")}
         """By inode: a folder, and a name in it, by which the inode is reached."""
-        self._is_certain = not any(contents.dark_entries.values()) and (
+        self._is_certain = not any(contents.unreadable_entries.values()) and (
             contents.next_inode is not None or keys.NEXT_INODE not in draft.items
         )
         self._lost: int | None = None
@@ -81,10 +81,10 @@ class Names:
             self._make(ROOT, FOLDER_MODE | 0o055)
         else:
             contents.inodes[ROOT] = inodes.new_root(0)  # as everyone assumes who finds none
-        for ino in sorted(set(contents.entries) - set(contents.inodes) - contents.dark_inodes):
+        for ino in sorted(set(contents.entries) - set(contents.inodes) - contents.unreadable_inodes):
             self._say("missing inode", b"(inode %d)" % ino, "a folder's record is missing", keys.inode(ino))
             self._make(ino, FOLDER_MODE)
-        for ino in sorted(set(contents.regions) - set(contents.inodes) - contents.dark_inodes):
+        for ino in sorted(set(contents.regions) - set(contents.inodes) - contents.unreadable_inodes):
             self._say(
                 "missing inode", b"(inode %d)" % ino, "the record of a file with data is missing", keys.inode(ino)
             )
@@ -154,7 +154,7 @@ class Names:
         """Give names to inodes without one. Folders first, top down; of a cycle of folders, one is taken out of the
         cycle."""
         contents = self._contents
-        unreached = {ino for ino in (*contents.inodes, *contents.dark_inodes) if ino not in self._home}
+        unreached = {ino for ino in (*contents.inodes, *contents.unreadable_inodes) if ino not in self._home}
         unreached -= {ino for ino in contents.orphans if self._is_orphan(ino)}
         above = {entry.ino: parent for parent, _, entry in self._entries() if parent in unreached}
         for ino in sorted(ino for ino in unreached if ino not in above):
@@ -250,7 +250,7 @@ class Names:
                 self._draft.put(key, records.encode(Entry(records.FORMAT, entry.ino, stat.S_IFMT(inode.mode))))
 
     def _check_orphans(self) -> None:
-        for ino in sorted(self._contents.orphans - self._contents.dark_orphans):
+        for ino in sorted(self._contents.orphans - self._contents.unreadable_orphans):
             key = keys.orphan(ino)
             if ino in self._home:
                 self._say("named orphan", self.path(ino), "it has a name, and is marked as deleted", key)
@@ -261,7 +261,7 @@ class Names:
 
     def _counts(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
         """Return entries and link count by folder, and the number of names by inode."""
-        sizes, links, names = dict(self._contents.dark_entries), dict[int, int](), dict[int, int]()
+        sizes, links, names = dict(self._contents.unreadable_entries), dict[int, int](), dict[int, int]()
         for parent, _, entry in self._entries():
             sizes[parent] = sizes.get(parent, 0) + 1
             links[parent] = links.get(parent, 2) + self._is_folder(entry.ino)
@@ -283,7 +283,7 @@ class Names:
 
     def _count_folder(self, ino: int, inode: Inode, size: int, nlink: int) -> None:
         was_size, was_nlink = self._sizes.get(ino, 0), self._links.get(ino, 2)
-        if self._contents.dark_entries.get(ino):
+        if self._contents.unreadable_entries.get(ino):
             nlink = was_nlink = inode.nlink  # it is unknown which of them are folders
         parent = self._home.get(ino, (inode.parent, b""))[0]
         if ino not in self._moved:
@@ -305,7 +305,7 @@ class Names:
 
     def _free_number(self) -> int:
         named = (entry.ino for _, _, entry in self._entries())
-        largest = max([ROOT, *self._contents.inodes, *self._contents.dark_inodes, *named])
+        largest = max([ROOT, *self._contents.inodes, *self._contents.unreadable_inodes, *named])
         return max(largest + 1, self._contents.next_inode or 0)
 
     def _check_next_inode(self) -> None:

@@ -47,7 +47,7 @@ class Pieces:
     lacks: list[Lack] = field(default_factory=list)
     away: int = 0
     """Segments whose record names homes other than the ring's: written while a server was down, and not healed yet."""
-    unheard: dict[int, str] = field(default_factory=dict)
+    unreachable: dict[int, str] = field(default_factory=dict)
     """Servers that did not answer, and why."""
 
 
@@ -55,7 +55,7 @@ def check(
     cluster: ClusterLike,
     pages: Pages,
     placed: Sequence[Placed],
-    told: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
     wait: Callable[[float], bool] = lambda _: False,
 ) -> Pieces:
     """Ask the servers for the pieces of all these segments. Raises `StoppedError`, UnavailableError,
@@ -66,12 +66,12 @@ def check(
     suspects: list[Placed] = []
     for batch in by_count(placed, BATCH_SEGMENTS):
         found.away += sum(one.ring is not None and not _same(one) for one in batch)
-        lacks = _ask(cluster, batch, bad, found.unheard, wait)
+        lacks = _ask(cluster, batch, bad, found.unreachable, wait)
         suspects += list({lack.placed.segment.id: lack.placed for lack in lacks}.values())
-        told(len(batch))
+        on_progress(len(batch))
     for batch in by_count(suspects, BATCH_SEGMENTS):
         newest = list(_still_there(pages, batch))
-        found.lacks += _ask(cluster, newest, bad, found.unheard, wait)
+        found.lacks += _ask(cluster, newest, bad, found.unreachable, wait)
     return found
 
 
@@ -83,7 +83,7 @@ def _ask(
     cluster: ClusterLike,
     batch: Sequence[Placed],
     bad: frozenset[Place],
-    unheard: dict[int, str],
+    unreachable: dict[int, str],
     wait: Callable[[float], bool],
 ) -> list[Lack]:
     wanted = [(one, number) for one in batch for number in PIECE_NUMBERS if whole_pieces.length_of(one.segment, number)]
@@ -91,19 +91,19 @@ def _ask(
         return []
     request = HavePieces(tuple((one.segment.id, number) for one, number in wanted))
     holders: list[set[int]] = [set() for _ in wanted]
-    servers = [server for server in cluster.names if server not in unheard]
+    servers = [server for server in cluster.names if server not in unreachable]
     for server, outcome in ask(cluster, dict.fromkeys(servers, request), wait).items():
         if isinstance(outcome, Answer) and isinstance(outcome.reply, Have):
             for (one, number), there, flag in zip(wanted, holders, outcome.reply.flags, strict=False):
                 if flag and (one.segment.id, number, server) not in bad:
                     there.add(server)
         else:
-            unheard[server] = outcome.text if isinstance(outcome, Failure) else "does not say what it has"
+            unreachable[server] = outcome.text if isinstance(outcome, Failure) else "does not say what it has"
     return [
         Lack(one, number, server, is_last=not there)
         for (one, number), there in zip(wanted, holders, strict=True)
         for server in one.segment.homes[number - 1]
-        if server not in there and server not in unheard
+        if server not in there and server not in unreachable
     ]
 
 

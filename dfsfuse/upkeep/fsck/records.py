@@ -43,21 +43,21 @@ class Contents:
     regions: dict[int, list[tuple[int, Region]]] = field(default_factory=dict)
     """By inode: index and record, in order."""
     orphans: set[int] = field(default_factory=set)
-    dark_orphans: set[int] = field(default_factory=set)
+    unreadable_orphans: set[int] = field(default_factory=set)
     """Inodes whose orphan mark cannot be read."""
     next_inode: int | None = None
-    dark_inodes: set[int] = field(default_factory=set)
+    unreadable_inodes: set[int] = field(default_factory=set)
     """Inodes whose record exists and cannot be read."""
-    dark_entries: dict[int, int] = field(default_factory=dict)
+    unreadable_entries: dict[int, int] = field(default_factory=dict)
     """By folder: how many of its entries cannot be read."""
-    dark_regions: set[int] = field(default_factory=set)
+    unreadable_regions: set[int] = field(default_factory=set)
     """Inodes with a region record that cannot be read."""
     strange: list[tuple[bytes, str]] = field(default_factory=list)
     """Keys that cannot be read or are of no known kind, and why."""
 
     def exists(self, ino: int) -> bool:
         """Return whether this inode has a record, whatever it says."""
-        return ino in self.inodes or ino in self.dark_inodes
+        return ino in self.inodes or ino in self.unreadable_inodes
 
 
 @dataclass
@@ -104,29 +104,29 @@ def _read_one(found: Contents, key: bytes, value: bytes) -> None:
     kind, rest = key[:2], key[2:]
     if kind == b"i/" and len(rest) == _NUMBER:
         ino = keys.number_in(key)
-        found.dark_inodes.add(ino)
+        found.unreadable_inodes.add(ino)
         found.inodes[ino] = records.decode_inode(value)
-        found.dark_inodes.discard(ino)
+        found.unreadable_inodes.discard(ino)
     elif kind == b"d/" and len(rest) > _NUMBER + 1 and rest[_NUMBER : _NUMBER + 1] == b"/":
         parent = keys.number_in(key)
         names = found.entries.setdefault(parent, [])
-        found.dark_entries[parent] = found.dark_entries.get(parent, 0) + 1
+        found.unreadable_entries[parent] = found.unreadable_entries.get(parent, 0) + 1
         names.append((keys.name_of(key), records.decode_entry(value)))
-        found.dark_entries[parent] -= 1
+        found.unreadable_entries[parent] -= 1
     elif kind == b"e/" and len(rest) == 2 * _NUMBER:
         ino = keys.number_in(key)
         regions = found.regions.setdefault(ino, [])
         try:
             regions.append((keys.index_of(key), extents.decode(value)))
         except OSError:
-            found.dark_regions.add(ino)
+            found.unreadable_regions.add(ino)
             raise
     elif kind == b"o/" and len(rest) == _NUMBER:
         ino = keys.orphan_of(key)
         found.orphans.add(ino)
-        found.dark_orphans.add(ino)
+        found.unreadable_orphans.add(ino)
         orphans.decode(value)
-        found.dark_orphans.discard(ino)
+        found.unreadable_orphans.discard(ino)
     elif key == keys.NEXT_INODE and len(value) == _NUMBER:
         found.next_inode = int.from_bytes(value, "big")
     elif kind == b"l/" and len(rest) == _NUMBER:

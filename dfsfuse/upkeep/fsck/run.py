@@ -73,8 +73,8 @@ class Checked:
         """Return whether everything that was checked is as it should be, and everything was checked."""
         lacking = len(self.pieces.lacks) if self.healed is None else self.healed.still_lacking
         left = self.swept.orphans - self.swept.dropped
-        unheard = {**self.comparison.absent, **self.pieces.unheard, **self.swept.unheard}
-        doubts = self.comparison.differing or self.comparison.undecided or self.swept.hindrance or unheard
+        unreachable = {**self.comparison.absent, **self.pieces.unreachable, **self.swept.unreachable}
+        doubts = self.comparison.differing or self.comparison.undecided or self.swept.hindrance or unreachable
         return self.is_newest and not (self.findings or lacking or left or doubts)
 
 
@@ -90,7 +90,7 @@ class Fsck:
         now_ns: Callable[[], int],
         client: bytes,
         step: Callable[[str], None] = lambda _: None,
-        told: Callable[[int], None] = lambda _: None,
+        on_progress: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -101,7 +101,7 @@ class Fsck:
         self._now_ns = now_ns
         self._client = client
         self._step = step
-        self._told = told
+        self._on_progress = on_progress
         self._clock = clock
         self._pause = pause
 
@@ -110,11 +110,11 @@ class Fsck:
         checked = Checked()
         sessions = Sessions(self._pages, self._clock, self._pause)
         self._step("comparing the servers' maps")
-        checked.comparison = compare(self._cluster, self._log, self._told)
+        checked.comparison = compare(self._cluster, self._log, self._on_progress)
         repair = repair and checked.may_repair
         examined = self._records(checked, repair=repair)
         self._step("asking for the pieces")
-        checked.pieces = fsck_pieces.check(self._cluster, self._pages, examined.segments, self._told)
+        checked.pieces = fsck_pieces.check(self._cluster, self._pages, examined.segments, self._on_progress)
         if repair and (checked.pieces.lacks or checked.pieces.away):
             self._step("healing")
             checked.healed = Healer(self._cluster, self._pages, self._store).heal()
@@ -131,7 +131,7 @@ class Fsck:
     def _records(self, checked: Checked, *, repair: bool) -> Examined:
         self._step("reading the map")
         for _ in range(PASSES):
-            state = snapshot(self._log, self._told)
+            state = snapshot(self._log, self._on_progress)
             examined = examine(state.items, self._now_ns())
             checked.findings, checked.slot, checked.is_newest = examined.findings, state.slot, state.is_newest
             checked.files, checked.folders, checked.path = examined.files, examined.folders, examined.path

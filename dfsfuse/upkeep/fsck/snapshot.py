@@ -32,7 +32,7 @@ TRIES: Final = 20
 """How often differing keys are asked for until two servers are at the same slot."""
 PAUSE_S: Final = 0.1
 
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
 """Called with the number of items read."""
 
 
@@ -65,7 +65,7 @@ class Snapshot:
     is_newest: bool
 
 
-def snapshot(log: Log, told: Told = lambda _: None) -> Snapshot:
+def snapshot(log: Log, on_progress: OnProgress = lambda _: None) -> Snapshot:
     """Return the whole map as of one slot, not older than the call. Raises UnavailableError."""
     is_newest = log.catch_up()
     log.take_news()
@@ -76,7 +76,7 @@ def snapshot(log: Log, told: Told = lambda _: None) -> Snapshot:
         page = log.read_range(start, keys.END, PAGE_ITEMS)
         stale |= _changed(log.take_news())
         items.update(page.items)
-        told(len(items))
+        on_progress(len(items))
         if not page.more:
             break
         start = page.items[-1][0] + b"\0"
@@ -118,7 +118,7 @@ class Comparison:
 
 
 def compare(
-    cluster: Asked, log: Log, told: Told = lambda _: None, pause: Callable[[float], object] = time.sleep
+    cluster: Asked, log: Log, on_progress: OnProgress = lambda _: None, pause: Callable[[float], object] = time.sleep
 ) -> Comparison:
     """Compare the maps of all servers. Raises UnavailableError, AuthenticationError."""
     log.catch_up()
@@ -140,7 +140,7 @@ def compare(
             if other != first:
                 differing |= {key for key in first.keys() | other.keys() if first.get(key) != other.get(key)}
         seen += len(first)
-        told(seen)
+        on_progress(seen)
         if end is None:
             break
         start = end + b"\0"

@@ -233,7 +233,7 @@ class HealingTurn:
             found.bytes_to_copy / 2**20,
         )
         with progress:
-            report = self._healer.heal(told=lambda report: self._tell(progress, report))
+            report = self._healer.heal(on_progress=lambda report: self._tell(progress, report))
             progress.ended(report)
         # What was counted while other servers answered no longer holds.
         self._watch.look(report.as_left() if self._cluster.usable() == answering else None)

@@ -74,7 +74,7 @@ class Healer:
         """
         return heal_survey.survey(self._cluster, self._pages, inos, wait=self._wait, pause=self._mover.pause)
 
-    def heal(self, inos: Iterable[int] | None = None, told: Callable[[Report], None] = lambda _: None) -> Report:
+    def heal(self, inos: Iterable[int] | None = None, on_progress: Callable[[Report], None] = lambda _: None) -> Report:
         """Make missing copies and move misplaced ones to their homes; reports what was done and what is left.
 
         Raises UnavailableError (and ReadOnlyError: then records stay as they are), `StoppedError`.
@@ -88,10 +88,10 @@ class Healer:
             for subject in batch:
                 report.seen(subject)
             passed |= {subject.segment.id for subject in batch} if report.noted else set()
-            self._heal([subject for subject in batch if subject.is_work], report, told)
+            self._heal([subject for subject in batch if subject.is_work], report, on_progress)
             for subject in batch:
                 report.left(subject)
-            told(report)
+            on_progress(report)
         if inos is None:
             self._take_back([place for place in report.noted if place[0] not in passed])
         return report
@@ -120,12 +120,12 @@ class Healer:
 
     # -------------------------------------------------------------- healing
 
-    def _heal(self, subjects: Sequence[Subject], report: Report, told: Callable[[Report], None]) -> None:
+    def _heal(self, subjects: Sequence[Subject], report: Report, on_progress: Callable[[Report], None]) -> None:
         unfit: set[Place] = set(report.noted)
         good: list[Place] = []
         todo = list(subjects)
         for _ in range(ROUNDS):
-            again = self._copy(todo, unfit, good, report, told)
+            again = self._copy(todo, unfit, good, report, on_progress)
             todo = [subject for subject in todo if subject.segment.id in again]
             if not todo:
                 break
@@ -154,7 +154,7 @@ class Healer:
         unfit: set[Place],
         good: list[Place],
         report: Report,
-        told: Callable[[Report], None],
+        on_progress: Callable[[Report], None],
     ) -> set[bytes]:
         """Make missing copies. Returns the segments of which a copy was found to be bad in the process."""
         of = {subject.segment.id: subject for subject in subjects}
@@ -176,7 +176,7 @@ class Healer:
                 again.add(segment)
             unfit.update(moved.unfit)
             report.moved(moved)
-            told(report)
+            on_progress(report)
         return again
 
     def _settle(self, subjects: Sequence[Subject], report: Report) -> None:

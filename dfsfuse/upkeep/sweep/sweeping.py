@@ -67,7 +67,7 @@ class Swept:
     orphan_bytes: int = 0
     dropped: int = 0
     hindrance: str = ""
-    unheard: dict[int, str] = field(default_factory=dict)
+    unreachable: dict[int, str] = field(default_factory=dict)
     """Servers that did not answer, and why."""
 
 
@@ -127,14 +127,16 @@ class Sweeper:
         end = b""
         limit = min(MAX_AT_ONCE, self._window_pieces)
         for server in sorted(self._cluster.names):
-            if server in swept.unheard:
+            if server in swept.unreachable:
                 continue
             found = lists[server] = []
             after = _before(start) if start else None
             while True:
                 outcome = ask(self._cluster, {server: ListPieces(after, limit)}, self._wait)[server]
                 if not isinstance(outcome, Answer) or not isinstance(outcome.reply, PieceList):
-                    swept.unheard[server] = outcome.text if isinstance(outcome, Failure) else "does not list its pieces"
+                    swept.unreachable[server] = (
+                        outcome.text if isinstance(outcome, Failure) else "does not list its pieces"
+                    )
                     del lists[server]
                     break
                 found += outcome.reply.pieces
@@ -179,7 +181,7 @@ class Sweeper:
             if isinstance(outcome, Answer) and isinstance(outcome.reply, Have):
                 swept.dropped += sum(outcome.reply.flags)
             else:
-                swept.unheard[server] = outcome.text if isinstance(outcome, Failure) else "does not drop pieces"
+                swept.unreachable[server] = outcome.text if isinstance(outcome, Failure) else "does not drop pieces"
                 return
 
 

@@ -79,7 +79,7 @@ def _write(checked: Checked, names: dict[int, str], *, repair: bool) -> None:
     write_line(f"{files} and {folders}.")
     for sentence in summary(checked):
         write_line(sentence)
-    for name, why in unheard(checked, names).items():
+    for name, why in unreachable(checked, names).items():
         complain(f"{name} was not checked: {why}")
     if repair and not checked.may_repair:
         complain("nothing was changed: while the servers' maps differ, it is not known which one is right")
@@ -174,10 +174,10 @@ def _sentence(finding: Finding) -> str:
     return f"{printable(finding.path)}: {printable(finding.text)}"
 
 
-def unheard(checked: Checked, names: dict[int, str]) -> dict[str, str]:
+def unreachable(checked: Checked, names: dict[int, str]) -> dict[str, str]:
     """The servers that were not checked, by name, and why. The name and address that some reasons begin with are
     removed."""
-    found = {**checked.swept.unheard, **checked.pieces.unheard, **checked.comparison.absent}
+    found = {**checked.swept.unreachable, **checked.pieces.unreachable, **checked.comparison.absent}
     return {names[server]: _without_name(names[server], why) for server, why in sorted(found.items())}
 
 
@@ -226,5 +226,5 @@ def as_dictionary(checked: Checked, names: dict[int, str]) -> dict[str, object]:
         "dead_sessions": len(checked.remains.sessions),
         "dead_locks": checked.remains.locks,
         "dead_ended": checked.are_buried,
-        "not_checked": unheard(checked, names),
+        "not_checked": unreachable(checked, names),
     }

@@ -185,7 +185,7 @@ def _heal(
 ) -> Report:
     copied = 0
 
-    def told(report: Report) -> None:
+    def on_progress(report: Report) -> None:
         nonlocal copied
         bar.advance(report.bytes_copied - copied)
         copied = report.bytes_copied
@@ -194,9 +194,9 @@ def _heal(
 
     progress = None if inos is not None else _announced(connection, found, servers)
     if progress is None:
-        return healer.heal(inos, told)
+        return healer.heal(inos, on_progress)
     with progress:
-        report = healer.heal(inos, told)
+        report = healer.heal(inos, on_progress)
         progress.ended(report)
     return report
 

@@ -71,7 +71,7 @@ def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, is_l
     connection = client.connection
     with Bar() as bar:
         bar.start(path, total)
-        verifier = Verifier(connection.cluster, MapReader(connection.new_log()), told=bar.advance)
+        verifier = Verifier(connection.cluster, MapReader(connection.new_log()), on_progress=bar.advance)
         verified = verifier.verify(paths, everything=path == b"/")
     names = connection.server_names
     bad = sorted(verified.bad, key=lambda copy: (copy.path, copy.segment, copy.number, copy.server))
@@ -97,7 +97,7 @@ def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, is_l
                     for copy in bad
                 ],
                 "unreadable": [json_text("path", one) for one in verified.unreadable],
-                "not_verified": {names[server]: text for server, text in sorted(verified.unheard.items())},
+                "not_verified": {names[server]: text for server, text in sorted(verified.unreachable.items())},
                 "unverified_copies": verified.unverified,
                 "made_anew": made_anew,
             }
@@ -110,7 +110,7 @@ def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, is_l
         write_line(f"{_several(verified.files, 'file')}: {good} ({human_size(verified.verified_bytes)}).")
         if made_anew:
             write_line(f"{_several(made_anew, 'copy', 'copies')} recreated.")
-    for server, text in sorted(verified.unheard.items()):
+    for server, text in sorted(verified.unreachable.items()):
         complain(f"{names[server]} was not verified: {text}")
     if verified.lost:
         complain(
@@ -121,7 +121,7 @@ def _verify(client: Client, path: bytes, found: Attributes, heal_bad: bool, is_l
     still_bad = len(bad) - made_anew
     if still_bad:
         complain(f"{_several(still_bad, 'copy', 'copies')} bad or missing: 'dfc verify --heal' recreates them")
-    if still_bad or verified.unheard or verified.unreadable:
+    if still_bad or verified.unreachable or verified.unreadable:
         raise AlreadyReported(exit_codes.FOUND)
 
 
@@ -202,14 +202,14 @@ def _compare(client: Client, path: bytes, found: Attributes, local: Path, as_jso
     with Bar() as bar, tally.attempt():
         last = b""
 
-        def told(name: bytes, size: int) -> None:
+        def on_progress(name: bytes, size: int) -> None:
             nonlocal last
             if name != last:
                 bar.start(name, None)
                 last = name
             bar.advance(size)
 
-        for where, what in differences(client.remote, path, found, local, told):
+        for where, what in differences(client.remote, path, found, local, on_progress):
             seen.append((where, what))
             if not as_json:
                 write_line(f"{printable(where)}: {what}")

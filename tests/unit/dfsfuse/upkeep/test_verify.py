@@ -38,7 +38,7 @@ def test_both_copies_of_everything_are_fetched_and_checked(files: StoredFiles) -
     files.write(5, 1, SMALL)
     files.grid.forget_requests()
     found = verify(files, 2, 3, 4)
-    assert (found.files, found.segments, found.copies, found.bad, found.unheard) == (3, 4, 28, [], {})
+    assert (found.files, found.segments, found.copies, found.bad, found.unreachable) == (3, 4, 28, [], {})
     assert found.verified_bytes == 2 * (2 * len(LARGE) + len(SMALL) + 2)
     assert sum(files.grid.asked(GetPiece).values()) == 28
 
@@ -93,7 +93,7 @@ def test_a_server_that_does_not_answer_is_asked_once_and_said(files: StoredFiles
         files.write(ino, ino % 4, SMALL)
     files.grid[3].fault = fault
     found = verify(files, *range(2, 40))
-    assert set(found.unheard) == {3}
+    assert set(found.unreachable) == {3}
     assert (found.bad, found.copies, found.unverified) == ([], 38 * 6, 38 * 2)
     assert len(files.grid[3].asked) <= 100
 
@@ -139,12 +139,12 @@ def test_memory_is_bounded(files: StoredFiles) -> None:
     answered = 0
     largest = 0
 
-    def told(size: int) -> None:
+    def on_progress(size: int) -> None:
         nonlocal answered, largest
         answered += 1
         largest = max(largest, (len(files.cluster.started) - answered + 1) * size)
 
-    Verifier(files.cluster, files.pages, told=told).verify(dict.fromkeys(range(2, 9), b""))
+    Verifier(files.cluster, files.pages, on_progress=on_progress).verify(dict.fromkeys(range(2, 9), b""))
     assert answered == 7 * 8
     assert largest <= WINDOW_BYTES
 

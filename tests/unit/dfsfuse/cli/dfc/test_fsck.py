@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfsfuse.cli.dfc.commands.fsck import difference, missing, summary, unheard
+from dfsfuse.cli.dfc.commands.fsck import difference, missing, summary, unreachable
 from dfsfuse.data.extents import Segment
 from dfsfuse.upkeep.fsck.data import Placed
 from dfsfuse.upkeep.fsck.pieces import Lack, Pieces
@@ -55,7 +55,7 @@ def test_what_mounts_that_died_have_left_is_said_and_is_nothing_that_is_wrong() 
 def test_a_server_that_was_not_checked_is_named_once(why: str, said: str) -> None:
     checked = Checked()
     checked.comparison = Comparison(frozenset({1, 3, 4}), {2: why}, {})
-    assert unheard(checked, NAMES) == {"DFS2": said}
+    assert unreachable(checked, NAMES) == {"DFS2": said}
 
 
 def test_missing_copies_are_told_by_file_and_server_and_summed_up() -> None:

@@ -72,7 +72,7 @@ def test_a_server_that_does_not_answer_is_said_and_nothing_is_said_of_its_pieces
     files.cluster.started.clear()
     files.grid[3].fault = fault
     found = look(files, placed)
-    assert (set(found.unheard), found.lacks, found.segments) == ({3}, [], 7)
+    assert (set(found.unreachable), found.lacks, found.segments) == ({3}, [], 7)
     assert [call.server for call in files.cluster.started].count(3) == 1
 
 

@@ -242,7 +242,7 @@ def test_in_small_batches_and_windows(files: StoredFiles, monkeypatch: pytest.Mo
     write_some(files)
     files.up(4)
     heard = []
-    healer_of(files).heal(told=lambda report: heard.append(report.bytes_copied))
+    healer_of(files).heal(on_progress=lambda report: heard.append(report.bytes_copied))
     files.assert_all_at_home()
     assert heard == sorted(heard)
     assert len(set(heard)) > 10
@@ -255,7 +255,7 @@ def test_who_asks_meanwhile_hears_how_many_segments_have_all_their_copies_by_now
     write_some(files)
     files.grid[1].forget()
     heard = []
-    report = healer_of(files).heal(told=lambda report: heard.append(report.healed))
+    report = healer_of(files).heal(on_progress=lambda report: heard.append(report.healed))
     assert heard == sorted(heard)
     assert len(set(heard)) > 2
     assert heard[-1] == report.healed == report.lacking

@@ -104,7 +104,7 @@ def test_what_nobody_refers_to_goes_and_everything_else_stays(files: StoredFiles
     assert counted.orphan_bytes == 2 * (7 * len(LARGE) + 3 * len(SMALL))
     assert pieces(files) == kept | set(lost)
     swept = sweep(files, window=window)
-    assert (swept.orphans, swept.dropped, swept.hindrance, swept.unheard) == (80, 80, "", {})
+    assert (swept.orphans, swept.dropped, swept.hindrance, swept.unreachable) == (80, 80, "", {})
     assert pieces(files) == kept
 
 
@@ -184,7 +184,7 @@ def test_a_server_that_does_not_answer_is_swept_the_next_time(files: StoredFiles
     (segment,) = orphans(files)
     files.down(3)
     swept = sweep(files)
-    assert (set(swept.unheard), swept.dropped) == ({3}, 6)
+    assert (set(swept.unreachable), swept.dropped) == ({3}, 6)
     files.up(3)
     assert sweep(files).dropped == 2
     assert segment not in pieces(files)
