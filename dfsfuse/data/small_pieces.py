@@ -26,7 +26,7 @@ from dfsfuse.net.stalls import SMALL_PIECES_S
 FEWEST_BYTES: Final = 64 * 1024
 FIRST_BYTES: Final = 256 * 1024
 MOST_BYTES: Final = 1024 * 1024
-"""Segments of at most this total size are requested together: at first, at least and at most."""
+"""The total size of the segments that are requested together: at least, at first, and at most."""
 SEGMENTS_MAX: Final = MAX_GET_PIECES // len(PIECE_NUMBERS)
 QUICK_S: Final = 0.05
 SLOW_S: Final = 0.2

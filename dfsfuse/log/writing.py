@@ -24,7 +24,7 @@ from dfsfuse.log.rounds import follow, gather
 from dfsfuse.log.state import Contents, LogState, News
 
 QUORUM_TRIES: Final = 4
-"""How often a promise is retried for which too few answer: when one server dies just after another came back, that one
+"""How often a promise is requested if too few answer: when one server dies just after another came back, that one
 may not have been noticed yet, and what was sent under the last ballot would be in doubt."""
 
 
