@@ -44,7 +44,7 @@ def test_a_signal_makes_a_mount_read_its_config_again(grid: Grid, binding: str) 
     (mount.path / "f").write_bytes(content(300_000))
     move(grid, 2)
     os.kill(mount.pid, signal.SIGHUP)
-    eventually(lambda: says(mount, "was read again (SIGHUP): DFS2 is at 127.0.0.1:"), "the new address", SOON_S)
+    eventually(lambda: says(mount, "was read again (SIGHUP): DFS2 is now at 127.0.0.1:"), "the new address", SOON_S)
     eventually(lambda: says(mount, f"DFS2 (127.0.0.1:{grid.servers[2].port}) answers again"), "it is used", SOON_S)
     with grid.without(3):
         (mount.path / "g").write_bytes(content(300_000, "g"))  # which takes DFS2

@@ -15,9 +15,10 @@ from support.pieces_on_disk import bytes_in, pieces_of
 
 from dfs_server.config import ServerConfig
 from dfsfuse.cli.config import ClientConfig
-from dfsfuse.cli.session import Session, open_session
+from dfsfuse.cli.session import Session, open_for_mount
 from dfsfuse.data import extents, runs
 from dfsfuse.data.extents import REGION_BYTES, Region
+from dfsfuse.mount.options import MountOptions
 from dfsfuse.namespace.records import keys
 from dfsfuse.net.servers import Credentials, ServerAddress
 
@@ -46,7 +47,9 @@ def session_of(houses: list[House]) -> Session:
     one, two, three, four = (
         ServerAddress(number, f"DFS{number}", "127.0.0.1", house.port) for number, house in enumerate(houses, start=1)
     )
-    return open_session(ClientConfig(Path("dfc.yaml"), (one, two, three, four), Credentials(USER, PASSWORDS[USER])))
+    config = ClientConfig(Path("dfc.yaml"), (one, two, three, four), Credentials(USER, PASSWORDS[USER]))
+    # As a mount's: a server that missed a batch has to learn what it is to delete.
+    return open_for_mount(config, MountOptions())
 
 
 def on_disks(houses: list[House]) -> int:
