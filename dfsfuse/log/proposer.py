@@ -80,6 +80,10 @@ class Round:
         """Return whether it is worthwhile to decide without those that have not answered yet, if they stay silent."""
         return False
 
+    def needs_all(self) -> bool:
+        """Whether also a server that was slow lately is to be waited for, for a moment: each answer counts."""
+        return False
+
 
 # ------------------------------------------------------------------ phase 1
 

@@ -202,7 +202,7 @@ class Repairer:
                     return
         except (DfsError, DeadlineError) as error:
             log.debug("copying the map: %s", error)
-        log.info("the copy of the map to %s failed, and is begun again", name)
+        log.info("the copy of the map to %s failed, and starts again", name)
 
     def _drive(self, procedure: Procedure[R]) -> R:
         deadline = self._clock() + STEP_DEADLINE_S

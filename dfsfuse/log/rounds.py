@@ -27,6 +27,7 @@ class _Round(Protocol):
     def fail(self, server: int) -> None: ...
     def receive(self, server: int, reply: Reply) -> None: ...
     def could_decide(self) -> bool: ...
+    def needs_all(self) -> bool: ...
     def give_up_waiting(self) -> None: ...
 
 
@@ -40,7 +41,7 @@ def gather(log: LogState, round_: _Round, verdict: Callable[[], V | Pending], re
     yield Ask(dict.fromkeys(ALL, request))
     while isinstance(found := verdict(), Pending):
         dispensable = round_.could_decide()
-        if dispensable and round_.waiting <= log.spared.now():
+        if dispensable and not round_.needs_all() and round_.waiting <= log.spared.now():
             round_.give_up_waiting()
             continue
         event = yield RECEIVE_SOFT if dispensable else RECEIVE

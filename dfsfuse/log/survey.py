@@ -53,6 +53,10 @@ class Survey(Round):
         found, possible = len(self.positions), len(self.positions) + len(self.waiting)
         return found >= self.quorum or (self.known.slot > 0 and 0 < found <= possible < self.quorum)
 
+    def needs_all(self) -> bool:
+        """Return whether no quorum has answered: only what all who do answer say together may do instead."""
+        return len(self.positions) < self.quorum
+
     def verdict(self) -> Pending | Newest | InDoubt | NoQuorum:
         """Return what the replies amount to so far."""
         if len(self.positions) < self.quorum:

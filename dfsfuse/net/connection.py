@@ -114,6 +114,10 @@ class Connection:
             return None
         return self._owed_since if self.ready else self.opened_at
 
+    def has_unread(self) -> bool:
+        """Return whether something has come that its driver has not read yet. May be called by any thread."""
+        return self._peek() is not None
+
     def is_peer_gone(self) -> bool:
         """Return whether not even the peer's kernel has acknowledged anything for `GONE_S`, though it was asked to.
         False if the system does not tell."""

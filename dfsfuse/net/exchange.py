@@ -190,7 +190,9 @@ class Exchange:
         """See `lines.Debtors`."""
         flights = self._flights.copy()
         found = [
-            (flight.call.server, flight.moved_at) for flight in flights.values() if not flight.connection.connecting
+            (flight.call.server, flight.moved_at)
+            for flight in flights.values()
+            if not flight.connection.connecting and not flight.connection.has_unread()
         ]
         for id, connection in self._ordered.connections.copy().items() if self._ordered else ():
             if connection.fd not in flights and (since := connection.silent_since()) is not None:

@@ -548,6 +548,9 @@ class MapClient:
     def _has_looked(self, begun: float, *, is_newest: bool, recall: bool) -> Procedure[None]:
         if not is_newest:
             yield from self._confirm()
+        if self.journal.doubt is None and self.journal.is_overtaken():
+            self._lose(_overtaken())  # it must not be laid over what others have committed since
+            yield from self._absorb()
         self._fresh_at = begun
         if recall:
             self._recalled_at = begun
@@ -633,6 +636,7 @@ class MapClient:
     def _is_made(self, contents: Contents, begun: float, news: News, *, is_in_cache: bool) -> None:
         """Record that a batch with these contents is chosen; `news` is what else was learnt."""
         self._fresh_at = self._recalled_at = begun
+        self._kept_until = NEVER
         self._remembered = {}
         is_last = self._is_last(news)
         changed = [*(key for key, _ in contents.puts), *contents.deletes]
@@ -696,6 +700,7 @@ class MapClient:
         """What waits cannot be committed now: keep it if that may help, else it is lost. Raises `KeptError`."""
         if isinstance(error, MaybeDoneError) and error.sequence is not None and self.journal.was_made(error.sequence):
             self.journal.committed(portion)  # what was learnt since says so
+            self._kept_until = NEVER
             return
         is_doubtful = isinstance(error, MaybeDoneError) and _may_be_decided(error)
         if not (is_doubtful or isinstance(error, ReadOnlyError)) or not self._has_time_left():

@@ -9,6 +9,7 @@ import pytest
 from support.grid import Fault
 from support.log_cluster import LogCluster, log_of, never, put
 
+from dfs_server.protocol.messages import ReadKeys
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 
 
@@ -180,3 +181,22 @@ def test_whether_what_is_left_of_the_servers_shows_all_that_was_acknowledged(log
     log_cluster.down(3)
     assert not reader.catch_up()
     assert reader.witnesses == frozenset(), "DFS4 alone has missed the batch"
+
+
+def test_a_server_that_was_slow_once_still_tells_where_the_log_ends_while_two_are_gone(log_cluster: LogCluster) -> None:
+    """Otherwise a mount that shows no old states would fail for as long as that server is spared."""
+    log = log_of(log_cluster)
+    assert log.commit(put(a="0"), never)
+    log.settle()
+    log_cluster.down(3, 4)
+    assert not log.catch_up()
+    assert log.witnesses == {1, 2}
+    for number, latency_s in ((1, 0.5), (2, 0.5)):
+        log_cluster.grid[number].latency_s = latency_s
+    log.read_beside(ReadKeys(log.known.slot, log.known.digest, (b"a",)))
+    for number in (1, 2):
+        log_cluster.grid[number].latency_s = 0.001
+    assert log.state.spared.now()
+    assert not log.catch_up()
+    assert log.witnesses == {1, 2}
+    assert not log.state.spared.now(), "it has answered"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 
 import pytest
@@ -214,3 +215,15 @@ def test_nor_does_it_count_for_servers_that_are_slow_together(
             server.released.set()
         assert all(isinstance(exchange.next(DEADLINE_S), Answer) for _ in range(4))
     assert four.health.usable == {1, 2, 3, 4}
+
+
+def test_a_server_whose_answer_nobody_has_read_yet_is_not_silent(four: Lines) -> None:
+    """A thread that asks beside the log reads its answer later: with two servers that hang, all would seem to be slow
+    together."""
+    with Exchange(four) as beside:
+        beside.start(Call(1, GetPosition(), stall_s=STALL_S, is_patient=True))
+        assert [server for server, _ in beside.silences()] in ([1], [])
+        (flight,) = beside._flights.values()
+        assert select.select([flight.connection.fd], [], [], DEADLINE_S)[0]
+        assert beside.silences() == []
+        assert isinstance(beside.next(DEADLINE_S), Answer)

@@ -12,6 +12,7 @@ from support.log_cluster import LogCluster, log_of
 from dfs_server.protocol.messages import Change
 from dfsfuse.errors import LostError, MaybeDoneError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.records import keys
 
 WAIT_S = 60.0
@@ -143,6 +144,39 @@ def test_a_portion_of_which_the_failed_commit_itself_tells_that_it_was_made_is_n
     waiting.transact(lambda tx: tx.put(b"a", b"1"))
     assert len(log.committed) == committed
     assert waiting.read(lambda view: view.get(b"a")) == b"2"
+
+
+def test_a_doubt_that_is_over_takes_no_time_from_what_is_kept_later(
+    waiting: LogMap, log: FakeLog, shared: SharedLog, clock: Clock
+) -> None:
+    waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    refuse(log, doubt(7), times=1)
+    assert waiting.run(waiting.client.commit_waiting())
+    _made(log, shared)
+    log.on_lead = [_no_quorum] * 2
+    assert waiting.read(lambda view: view.get(b"b")) == b"other"
+    log.on_lead.clear()
+    assert not waiting.owes()
+    clock.now += 10 * WAIT_S
+    waiting.transact(lambda tx: tx.put(b"c", b"1"))
+    waiting.transact(lambda tx: tx.put(b"d", b"1"), durable=False)
+    refuse(log, ReadOnlyError("a server restarts"), times=2)
+    waiting.run(waiting.client.commit_waiting())
+    waiting.flush()
+    assert shared.map[b"d"] == b"1"
+
+
+def test_what_was_overtaken_while_it_was_kept_is_not_shown(waiting: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    def increment(tx: Transaction) -> None:
+        tx.put(b"a", (tx.get(b"a") or b"") + b"1")
+
+    waiting.transact(increment, durable=False)
+    refuse(log, ReadOnlyError("only two servers answer"), times=30)
+    assert waiting.run(waiting.client.commit_waiting())
+    shared.put(a="2")
+    assert waiting.read(lambda view: view.get(b"a")) == b"2"
+    with pytest.raises(LostError):
+        waiting.flush()
 
 
 def _no_quorum() -> None:
