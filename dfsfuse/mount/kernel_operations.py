@@ -296,7 +296,8 @@ class KernelOperations(Operations):
     def _kill_privileges(self, context: Context, ino: int) -> None:
         mode = self._mode_without_privileges(context, ino)
         if mode is not None:
-            self._vfs.setattr(ino, AttributeChanges(mode=stat.S_IMODE(mode)))
+            # Durably: the changed content is saved apart, and must not survive a loss of this change.
+            self._vfs.setattr(ino, AttributeChanges(mode=stat.S_IMODE(mode)), durable=True)
             if self.caches is not None:
                 self.caches.tell_of_mode(ino)
 
@@ -428,7 +429,7 @@ class KernelOperations(Operations):
             self._kill_privileges(context, ino)
         self._check_locks(ino)
         # What may belong under a lock is not taken without servers: the lock may be lost before it is saved.
-        is_mapped = is_mapped and not self._vfs.locks.are_any_held
+        is_mapped = is_mapped and not self._vfs.locks.may_matter
         with self._changing_content(ino):
             return self._vfs.write(handle, offset, data, append=append, is_mapped=is_mapped)
 

@@ -88,7 +88,9 @@ def check(mountpoint: Path, *, allow_nonempty: bool = False) -> None:
     if not mountpoint.is_dir():
         raise MountpointError(f"{mountpoint}: this is not a folder. A mount needs an empty folder.")
     if os.geteuid() not in {0, status.st_uid} or not os.access(mountpoint, os.W_OK):
-        raise MountpointError(f"{mountpoint}: you can only mount on a folder that you own; choose another one.")
+        raise MountpointError(
+            f"{mountpoint}: you can only mount on a folder that you own and can write to; choose another one."
+        )
     if not allow_nonempty and _has_entries(mountpoint):
         raise MountpointError(
             f"{mountpoint}: the folder is not empty, and the mount would hide what is in it. "

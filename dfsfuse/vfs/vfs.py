@@ -335,9 +335,10 @@ class Vfs:
         handle: int | None = None,  # noqa: ARG002 (the same)
         *,
         way: Way = (),
+        durable: bool = False,
     ) -> Attributes:
-        """Change mode, owner, times or size."""
-        return self._files.change(ino, changes, way)
+        """Change mode, owner, times or size. `durable`: wait until a change without a size is committed."""
+        return self._files.change(ino, changes, way, durable=durable)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """Return an extended attribute. Raises OSError (ENODATA, EOPNOTSUPP)."""

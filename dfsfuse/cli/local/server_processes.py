@@ -109,8 +109,8 @@ def _spawn(server: ServerProcess) -> subprocess.Popen[bytes]:
         taken = f"{server.host}:{server.port}"
         if folder_lock.is_held(server.root):
             raise ServerStartError(
-                f"{server.root.name} runs already on {taken}, and was started otherwise (by hand, or as a service): "
-                f"end it first. `ss -ltnp 'sport = :{server.port}'` names its process."
+                f"{server.root.name} is already running, but was not started by this command: stop it "
+                f"first. `ss -ltnp 'sport = :{server.port}'` names its process."
             )
         raise ServerStartError(
             f"{server.root.name} cannot start: something else listens on {taken} already. "

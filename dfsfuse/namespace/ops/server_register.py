@@ -130,9 +130,9 @@ class ServerRegister:
         except WrongServerError:
             raise
         except (DfsError, OSError) as error:
-            log.info("who is which server could not be written down: %s", error)
+            log.info("the servers' identities could not be recorded: %s", error)
             return False
         self._written.update((id, known_faults[id]) for id in faults)
         for id in sorted(replaced):
-            log.warning("%s has another disk than before: what it held is made anew", self._cluster.names[id])
+            log.warning("%s has another disk than before: its data is being recreated", self._cluster.names[id])
         return True

@@ -197,7 +197,7 @@ class Report:
             copies = _counted(self.copied.total(), "copy of a piece", "copies of pieces")
             done.append(f"{copies} made ({where}; {self.bytes_copied / 2**20:.1f} MiB)")
         if self.went_home:
-            done.append(f"{_counted(self.went_home, 'part of a file', 'parts of files')} moved to their proper servers")
+            done.append(f"{_counted(self.went_home, 'part of a file', 'parts of files')} moved to the proper servers")
         if self.dropped:
             done.append(f"{_counted(self.dropped, 'superfluous copy', 'superfluous copies')} dropped")
         return ", ".join(done) or "nothing to do"

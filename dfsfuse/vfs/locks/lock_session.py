@@ -219,6 +219,10 @@ class LockSession:
         self._forget_protector(ino)
         return was_lost
 
+    def has_lost_any(self) -> bool:
+        """Whether locks were lost whose holders do not know it yet, or whose record is still on the servers."""
+        return bool(self._lost or self.given_up)
+
     def has_lost(self, ino: int, holder: LocalHolder) -> bool:
         """Return whether his locks on the file were lost without his having been told at the end of one yet."""
         return holder in self._lost.get(ino, ())

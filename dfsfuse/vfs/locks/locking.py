@@ -227,9 +227,10 @@ class Locking:
         self._session.check(ino, places)
 
     @property
-    def are_any_held(self) -> bool:
-        """Whether there is any lock here that others must respect."""
-        return self._session.has_locks()
+    def may_matter(self) -> bool:
+        """Whether there is any lock here that others must respect; or was, until it was lost: what was written under it
+        may still be unsaved."""
+        return self._session.has_locks() or self._session.has_lost_any()
 
     def close(self) -> None:
         """The mount ends, and so do its locks. Those who still wait are not answered."""

@@ -58,12 +58,15 @@ class Changer:
         self._saver = saver
         self._uploads = uploads
 
-    def change(self, ino: int, changes: AttributeChanges, file: OpenFile | None, way: Way = ()) -> Inode:
+    def change(
+        self, ino: int, changes: AttributeChanges, file: OpenFile | None, way: Way = (), *, durable: bool = False
+    ) -> Inode:
         """Make the changes; `file` if it is open here (pinned by the caller). `way`: the names by which the caller got
-        here. Raises OSError (ENOENT, EISDIR...; ESTALE if one of them now leads elsewhere)."""
+        here. `durable`: a change without a size is committed before this returns. Raises OSError (ENOENT, EISDIR...;
+        ESTALE if one of them now leads elsewhere)."""
         with file.commit_lock if file is not None else nullcontext():
             if changes.size is None:
-                inode = self._change_attributes(ino, changes, way)
+                inode = self._change_attributes(ino, changes, way, durable=durable)
             else:
                 try:
                     inode = self._resize(ino, changes.size, changes, file, way)
@@ -74,7 +77,7 @@ class Changer:
                     file.written_ns = None  # the time that was set stays until something is written again
             return inode
 
-    def _change_attributes(self, ino: int, changes: AttributeChanges, way: Way) -> Inode:
+    def _change_attributes(self, ino: int, changes: AttributeChanges, way: Way, *, durable: bool) -> Inode:
         now_ns = self._context.clock()
 
         def work(tx: Transaction) -> Inode:
@@ -84,7 +87,7 @@ class Changer:
             inodes.save(tx, ino, inode)
             return inode
 
-        return self._context.store.transact(work, durable=False)
+        return self._context.store.transact(work, durable=durable)
 
     def _keep_size(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile, way: Way) -> Inode | None:
         """Change the times, as on ext4, without saving anything, if the file with its unsaved data already has that

@@ -137,13 +137,13 @@ class Files:
         with self._lock:
             return any(handle.may_read for handle in self._handles.values())
 
-    def change(self, ino: int, changes: AttributeChanges, way: Way = ()) -> Attributes:
+    def change(self, ino: int, changes: AttributeChanges, way: Way = (), *, durable: bool = False) -> Attributes:
         """setattr()."""
         if changes.atime_ns is not None:
             self._access_times.set_by_hand(ino)
         file = self._table.pin_if_open(ino)
         try:
-            return self.attributes(ino, self._changer.change(ino, changes, file, way))
+            return self.attributes(ino, self._changer.change(ino, changes, file, way, durable=durable))
         finally:
             if file is not None:
                 self._table.unpin(file)

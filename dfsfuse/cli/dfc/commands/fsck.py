@@ -133,7 +133,7 @@ def summary(checked: Checked) -> list[str]:
     if checked.healed is not None:
         copies = sum(checked.healed.copied.values())
         home = counted(checked.healed.went_home, "part")
-        said.append(f"{several(copies)} made, {home} of files moved to their proper servers.")
+        said.append(f"{several(copies)} made, {home} of files moved to the proper servers.")
         if checked.healed.still_lacking:
             lacking = counted(checked.healed.still_files_lacking.count, "file")
             said.append(f"Copies of some data of {lacking} are still missing: 'dfc heal' says why.")

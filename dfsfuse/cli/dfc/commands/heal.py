@@ -41,7 +41,7 @@ NOT_CHECKED = (
 def _finite(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
     """click finds NaN to be in every range, since it is neither too small nor too large."""
     if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no rate.")
+        raise click.BadParameter(f"{value} is not a rate.")
     return value
 
 
@@ -241,7 +241,7 @@ def lines(report: Report, names: dict[int, str]) -> list[str]:
     done = [f"{names[server]}: {copies(count)} made" for server, count in sorted(report.copied.items())]
     if report.went_home:
         parts = "1 part" if report.went_home == 1 else f"{report.went_home:,} parts"
-        done.append(f"{parts} of files moved to their proper servers")
+        done.append(f"{parts} of files moved to the proper servers")
     if report.dropped:
         done.append(f"{copies(report.dropped, 'superfluous ')} dropped")
     if report.bad:

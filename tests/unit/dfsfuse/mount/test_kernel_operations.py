@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from support.memory_mounts import ROOT, MemoryMounts, read_file
@@ -300,6 +301,30 @@ def test_setuid_never_outlives_the_content_whatever_comes_in_between(
     is_changed = read_file(mounts.mount(), NAME) != b"harmless"
     assert is_changed or commits < 2
     assert not (is_changed and mode_of(fs, ino) & 0o6000)
+
+
+@pytest.mark.parametrize("change", ["write", "allocate"])
+def test_setuid_is_cleared_durably_before_content_that_is_saved_apart_from_it(
+    mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Under the lease a change is answered before it is committed, and may be lost; the content would be saved
+    later."""
+    fs = KernelOperations(mounts.mount())
+    ino, handle = create(fs)
+    fs.setattr(WHO, ino, Changes(mode=stat.S_IFREG | 0o6755), None)
+    transact, are_durable = mounts.map.transact, []
+
+    def watched(work: Callable[[Any], Any], *, durable: bool = True, is_followed: bool = False) -> Any:
+        are_durable.append(durable)
+        return transact(work, durable=durable, is_followed=is_followed)
+
+    monkeypatch.setattr(mounts.map, "transact", watched)
+    if change == "write":
+        fs.write(WHO, ino, handle, 0, memoryview(b"x"), kill_privileges=True)
+    else:
+        fs.fallocate(WHO, ino, handle, 0, 100, 0)
+    assert are_durable[0]
+    assert not mode_of(fs, ino) & stat.S_ISUID
 
 
 def test_what_was_changed_for_nobody_the_kernel_is_made_to_ask_for(fs: KernelOperations) -> None:

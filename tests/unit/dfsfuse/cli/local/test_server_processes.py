@@ -44,7 +44,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 def test_a_server_that_was_started_by_hand_is_not_something_else(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = process(tmp_path, taken.getsockname()[1])
-        with ServerFolder.open(server.root), pytest.raises(ServerStartError, match="DFS1 runs already on 127"):
+        with ServerFolder.open(server.root), pytest.raises(ServerStartError, match="DFS1 is already running"):
             server_processes.start([server])
     assert not server.pid_file.exists()
 

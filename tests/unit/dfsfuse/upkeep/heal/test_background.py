@@ -141,7 +141,7 @@ def test_a_server_that_comes_back_gets_what_it_missed(files: StoredFiles, caplog
     files.assert_all_at_home()
     begun, done = (message for message in caplog.messages if message.startswith("healing: "))
     assert begun.startswith("healing: of 24 parts of files 0 lack a copy and 8 are on the wrong servers;")
-    assert "8 parts of files moved to their proper servers" in done
+    assert "8 parts of files moved to the proper servers" in done
     assert done.endswith("0 parts of files lack a copy now")
     state = state_in(files)
     assert state is not None
