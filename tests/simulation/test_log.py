@@ -128,19 +128,6 @@ def test_a_minority_that_is_silent_is_not_absence(monkeypatch: pytest.MonkeyPatc
     assert _caught(first=1093, clients=5, mounts=0, operations=10)
 
 
-class OneIsEnough(Survey):
-    """Takes the word of a single server for where the log ends."""
-
-    def witnesses(self) -> frozenset[int]:
-        found = super().witnesses()
-        return found or (frozenset(self.positions) if len(self.positions) == 1 else found)
-
-
-def test_one_server_does_not_show_the_newest_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_reading, "Survey", OneIsEnough)
-    assert _caught(first=462, clients=5, mounts=0, operations=10)
-
-
 def test_same_seed_same_run() -> None:
     first, second = run(7), run(7)
     assert first.history == second.history
