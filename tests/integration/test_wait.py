@@ -312,14 +312,15 @@ def test_a_close_that_waits_keeps_its_locks_until_the_data_is_saved(grid: Grid) 
     first, second = (grid.mount(name, ["-o", f"wait={WAIT_S},commit=60"]) for name in ("first", "second"))
     (first.path / "data").write_bytes(b"old")
     pipe = subprocess.PIPE
-    writer, reader = (
-        subprocess.Popen([sys.executable, "-c", script, mount.path / "data"], stdin=pipe, stdout=pipe)
-        for script, mount in ((WRITE_UNDER_A_LOCK, first), (READ_UNDER_A_LOCK, second))
-    )
+    begun: list[subprocess.Popen[bytes]] = []
     try:
-        for each in (writer, reader):
-            assert each.stdout is not None
-            assert each.stdout.readline()
+        for script, mount in ((WRITE_UNDER_A_LOCK, first), (READ_UNDER_A_LOCK, second)):
+            command = [sys.executable, "-c", script, mount.path / "data"]
+            begun.append(subprocess.Popen(command, stdin=pipe, stdout=pipe))
+            stdout = begun[-1].stdout
+            assert stdout is not None
+            assert stdout.readline()  # the writer has the lock before the reader begins
+        writer, reader = begun
         kill(grid, 1, 2)
         assert writer.stdin is not None
         writer.stdin.write(b"close\n")
@@ -331,7 +332,7 @@ def test_a_close_that_waits_keeps_its_locks_until_the_data_is_saved(grid: Grid) 
         assert reader.communicate(timeout=DEADLINE_S)[0] == b"b'new'\n"
         assert writer.wait(DEADLINE_S) == 0
     finally:
-        for each in (writer, reader):
+        for each in begun:
             each.kill()
             each.communicate(timeout=DEADLINE_S)
 
