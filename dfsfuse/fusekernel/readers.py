@@ -17,6 +17,7 @@ counts. `_slow` is only accessed through atomic set operations.
 from __future__ import annotations
 
 import logging
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,10 @@ LONGEST_PAUSE_S: Final = 0.008
 _QUIET_LOOKS: Final = 20
 """Number of checks without any work after which the supervisor sleeps until there is some."""
 _NOBODY: Final = 0
+_POLLS: Final = 100
+"""At most this many checks for the next request before the thread sleeps until it arrives: about 100 microseconds."""
+_UNPOLLED: Final = 15
+"""Number of requests that are read without checking after checks in vain."""
 
 Read = Callable[[bytearray], int | None]
 Handle = Callable[[memoryview], None]
@@ -60,6 +65,37 @@ class OnDuty:
     def hand_over(self) -> None:
         """A request has arrived, and the thread is still waiting."""
         self._readers.hand_over(self)
+
+
+class BusyPolling:
+    """Checks whether the next request is there, for a thread that has just answered.
+
+    A program that works through a folder asks again within microseconds. A thread that sleeps until then is woken on
+    another processor, which takes about as long as answering; a program and a mount on two processors got through a
+    folder at half the speed of those that happened to share one. Where requests do not come that fast, one in sixteen
+    is looked for. (The kernel does the same for virtual machines: Documentation/virt/kvm/halt-polling.rst.)
+    """
+
+    def __init__(self, is_there: Callable[[], object]) -> None:
+        """`is_there`: returns something true if there is a request to read. It must not wait."""
+        self._is_there = is_there
+        self._unpolled = 0
+
+    def poll(self) -> None:
+        """Return as soon as a request is there, and soon in any case."""
+        if self._unpolled:
+            self._unpolled -= 1
+            return
+        for _ in range(_POLLS):
+            if self._is_there():
+                return
+        self._unpolled = _UNPOLLED
+
+
+def _is_readable(descriptor: int) -> Callable[[], object]:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return lambda: poll.poll(0)
 
 
 class Readers:
@@ -171,6 +207,7 @@ class Readers:
     def _read_and_handle(self, own: OnDuty) -> None:
         buffer = bytearray(self._buffer_bytes)
         view = memoryview(buffer)
+        polling = BusyPolling(_is_readable(self._descriptor) if self._descriptor >= 0 else lambda: True)
         while True:
             self._baton.acquire()
             with self._lock:
@@ -178,6 +215,7 @@ class Readers:
             has_baton = True
             while has_baton:
                 try:
+                    polling.poll()
                     length = self._read(buffer)
                 except BaseException:
                     self._baton.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import threading
 import time
@@ -14,7 +15,7 @@ from support.daemons import eventually
 from support.fake_kernel import request
 
 from dfsfuse.fusekernel import readers, wire
-from dfsfuse.fusekernel.readers import OnDuty, Readers
+from dfsfuse.fusekernel.readers import BusyPolling, OnDuty, Readers
 
 DEADLINE_S = 10.0
 QUICK, SLOW = wire.FUSE_GETATTR, wire.FUSE_FSYNC
@@ -329,3 +330,52 @@ def _wait(event: threading.Event) -> None:
 def changes(names: list[str]) -> int:
     """How often the next one is another one."""
     return sum(one != other for one, other in itertools.pairwise(names))
+
+
+def test_the_next_request_is_polled_for_as_long_as_it_comes_at_once() -> None:
+    asked: list[bool] = []
+    comes = iter([False, False, True, True])
+
+    def is_there() -> bool:
+        asked.append(next(comes))
+        return asked[-1]
+
+    polling = BusyPolling(is_there)
+    polling.poll()
+    assert asked == [False, False, True]
+    polling.poll()
+    assert asked == [False, False, True, True]
+
+
+def test_where_requests_do_not_come_at_once_one_in_sixteen_is_polled_for() -> None:
+    asked: list[int] = []
+    polling = BusyPolling(lambda: asked.append(number))
+    for number in range(40):  # noqa: B007 - the check notes it
+        polling.poll()
+    assert set(asked) == {0, 16, 32}
+    assert len(asked) <= 3 * 100, "a thread that finds nothing sleeps soon"
+
+
+def test_every_reading_thread_polls_before_it_sleeps() -> None:
+    ours, theirs = os.pipe()
+    polled = []
+
+    class Noting(BusyPolling):
+        def __init__(self, is_there: Callable[[], object]) -> None:
+            super().__init__(is_there)
+            assert not is_there()
+            os.write(theirs, b"x")
+            assert is_there(), "the kernel's device is polled"
+
+        def poll(self) -> None:
+            polled.append(threading.current_thread().name)
+            super().poll()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(readers, "BusyPolling", Noting)
+        alone = Readers(lambda _: None, lambda _: None, 4096, 1, descriptor=ours)
+        alone.start()
+        alone.join()
+    os.close(ours)
+    os.close(theirs)
+    assert polled == ["fuse-1"]
