@@ -120,4 +120,6 @@ def _served(binding: str) -> Iterator[Path]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
         folder.rmdir()

@@ -42,6 +42,9 @@ class NoOpVfs:
         self.on_change: Callable[[Any], None] = lambda _: None
         self.locks = SimpleNamespace(on_change=None, check=lambda _: None, closed=lambda *_, **__: None)
 
+    def all_servers_answer(self) -> bool:
+        return True
+
     # -------------------------------------------------------------- names
 
     def lookup(self, parent: int, name: bytes, **_: object) -> Attributes:

@@ -14,9 +14,10 @@ import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from bench import binding_costs, machine, two_mounts
 from bench.peers.peer import Peer
@@ -52,45 +53,69 @@ def run(options: Options, console: Console) -> Path:
     sizes: Sizes = QUICK if options.quick else FULL
     facts = machine.describe(caches_dropped=machine.drop_caches())
     before = machine.usage()
-    found: list[Measurement] = []
-    memory: list[Memory] = []
-    costs, shares = [], []
-    if steps:
-        with _places(options, console) as places:
-            found = list(_measure(steps, places, sizes, options, console))
-            memory = [Memory(place.name, machine.resident_mib(place.pids())) for place in places]
-    if options.only in ("", "bindings"):
-        with console.status("the bindings over a no-op file system"):
-            costs = binding_costs.measure(sizes, options.runs)
-    if options.only in ("", "two"):
-        with console.status("two mounts that write"):
-            shares = two_mounts.measure(options.runs, options.results)
-    after = machine.usage()
-    elapsed = (after.when - before.when) * (os.cpu_count() or 1)
-    facts["busy"] = round((after.busy_s - before.busy_s) / elapsed, 3)
-    facts["stolen"] = round((after.stolen_s - before.stolen_s) / elapsed, 3)
-    rows = rows_of(steps, found)
-    if rows:
-        show_steps(console, rows, memory, facts, options.runs)
-    if costs:
-        show_costs(console, costs, options.runs)
-    if shares:
-        show_shares(console, shares)
-    options.results.mkdir(exist_ok=True)
-    file = options.results / f"{facts['when'].replace(':', '')}{'-quick' if options.quick else ''}.json"
-    document = {
-        "machine": facts,
-        "runs": options.runs,
-        "quick": options.quick,
-        "mount_options": list(options.mount_options),
-        "medians": [asdict(row) for row in rows],
-        "memory": [asdict(one) for one in memory],
-        "bindings over a no-op file system": [asdict(cost) for cost in costs],
-        "two mounts that write without pause": [asdict(share) for share in shares],
-        "measurements": [asdict(measurement) for measurement in found],
-    }
-    file.write_text(json.dumps(document, indent=1) + "\n")
+    results = _Results(facts, options)
+    try:
+        if steps:
+            with _places(options, console) as places:
+                for measurement in _measure(steps, places, sizes, options, console):
+                    results.found.append(measurement)
+                results.memory = [Memory(place.name, machine.resident_mib(place.pids())) for place in places]
+        if options.only in ("", "bindings"):
+            with console.status("the bindings over a no-op file system"):
+                results.costs = binding_costs.measure(sizes, options.runs)
+        if options.only in ("", "two"):
+            with console.status("two mounts that write"):
+                results.shares = two_mounts.measure(options.runs, options.results)
+    finally:  # half an hour's figures are not lost because the last part failed
+        after = machine.usage()
+        elapsed = (after.when - before.when) * (os.cpu_count() or 1)
+        facts["busy"] = round((after.busy_s - before.busy_s) / elapsed, 3)
+        facts["stolen"] = round((after.stolen_s - before.stolen_s) / elapsed, 3)
+        results.show(steps, console)
+        file = results.write(steps)
     return file
+
+
+@dataclass
+class _Results:
+    """What has been measured so far."""
+
+    facts: dict[str, Any]
+    options: Options
+    found: list[Measurement] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
+    costs: list[binding_costs.Cost] = field(default_factory=list)
+    shares: list[two_mounts.Shares] = field(default_factory=list)
+
+    def show(self, steps: Sequence[Step], console: Console) -> None:
+        """Print the tables."""
+        rows = rows_of(steps, self.found)
+        if rows:
+            show_steps(console, rows, self.memory, self.facts, self.options.runs)
+        if self.costs:
+            show_costs(console, self.costs, self.options.runs)
+        if self.shares:
+            show_shares(console, self.shares)
+
+    def write(self, steps: Sequence[Step]) -> Path:
+        """Write everything to a file, and return its path."""
+        options, rows = self.options, rows_of(steps, self.found)
+        options.results.mkdir(exist_ok=True)
+        name = f"{self.facts['when'].replace(':', '')}{'-quick' if options.quick else ''}.json"
+        document = {
+            "machine": self.facts,
+            "runs": options.runs,
+            "quick": options.quick,
+            "mount_options": list(options.mount_options),
+            "medians": [asdict(row) for row in rows],
+            "memory": [asdict(one) for one in self.memory],
+            "bindings over a no-op file system": [asdict(cost) for cost in self.costs],
+            "two mounts that write without pause": [asdict(share) for share in self.shares],
+            "measurements": [asdict(measurement) for measurement in self.found],
+        }
+        file = options.results / name
+        file.write_text(json.dumps(document, indent=1) + "\n")
+        return file
 
 
 @contextmanager
