@@ -40,10 +40,28 @@ class NoOpVfs:
         self._open: dict[int, int] = {}
         self._zeros: dict[int, bytes] = {}
         self.on_change: Callable[[Any], None] = lambda _: None
-        self.locks = SimpleNamespace(on_change=None, check=lambda _: None, closed=lambda *_, **__: None)
+        self.locks = SimpleNamespace(
+            on_change=None,
+            check=_nothing,
+            closed=_nothing,
+            closing=_nothing,
+            releasing=_nothing,
+            released=_nothing,
+            may_have_written=lambda *_, **__: False,
+            may_matter=False,
+        )
+        self.ending = SimpleNamespace(is_near=_nothing)
+
+    # -------------------------------------------------------------- servers
 
     def all_servers_answer(self) -> bool:
         return True
+
+    def answering(self) -> frozenset[int]:
+        return frozenset({1, 2, 3, 4})
+
+    def lacks_servers(self) -> bool:
+        return False
 
     # -------------------------------------------------------------- names
 
@@ -64,6 +82,21 @@ class NoOpVfs:
 
     def is_held(self, ino: int) -> bool:
         return True
+
+    def is_open(self, ino: int) -> bool:
+        return ino in self._open.values()
+
+    def is_unsaved(self, ino: int) -> bool:
+        return False
+
+    def may_be_mapped(self, ino: int) -> bool:
+        return False
+
+    def is_any_read(self) -> bool:
+        return False
+
+    def is_reading_noticed(self, handle: int) -> bool:
+        return False
 
     def look_for_changes(self) -> None:
         pass
@@ -125,7 +158,7 @@ class NoOpVfs:
             self._zeros[left] = _ZEROS[:left]
         return self._zeros[left]
 
-    def write(self, handle: int, offset: int, data: memoryview, *, append: bool | None = None) -> int:
+    def write(self, handle: int, offset: int, data: memoryview, **_: object) -> int:
         ino, end = self._open[handle], offset + len(data)
         if end > self._inodes[ino].size:
             self._inodes[ino] = _new(ino, self._inodes[ino].mode, end)
@@ -136,7 +169,7 @@ class NoOpVfs:
 
     fsync = flush
 
-    def release(self, handle: int) -> None:
+    def release(self, handle: int, **_: object) -> None:
         del self._open[handle]
 
     releasedir = release
@@ -145,6 +178,10 @@ class NoOpVfs:
         names = list(self._names[self._open[handle]].items())
         for at, (name, ino) in enumerate(names[offset:], offset + 1):
             yield DirectoryEntry(name, ino, stat.S_IFMT(self._inodes[ino].mode), at)
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
 
 
 def _new(ino: int, mode: int, size: int = 0) -> Attributes:
