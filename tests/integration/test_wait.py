@@ -237,7 +237,7 @@ def tell(holder: subprocess.Popen[bytes], what: bytes) -> None:
     holder.stdin.flush()
 
 
-def test_what_nobody_heard_of_is_saved_when_servers_return(grid: Grid) -> None:
+def test_data_is_saved_later_if_no_program_was_told_that_close_failed(grid: Grid) -> None:
     """A program that is killed, also while its close() waits, or that exits without a close(), is gone at once and
     hears nothing. What a program had written that hears that its close() has failed is given up. What was written by a
     mapping after the servers went is not: each msync() fails, and later it is saved."""

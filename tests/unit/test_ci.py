@@ -1,4 +1,4 @@
-"""Who ends `.ci/run` ends what it runs: make gets the signal, and can clean up."""
+"""Stopping `.ci/run` stops what it runs: make gets the signal, and can clean up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contracts in pyproject.toml forget no module."""
+"""The import contracts in pyproject.toml cover every module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def contract(name: str) -> dict[str, Any]:
 
 
 def what_calls_itself_pure() -> set[str]:
-    """Modules and packages, by their docstrings; of a package only itself."""
+    """The modules and packages whose docstrings say so; a package stands for itself only, not for its modules."""
     found = set()
     for file in (file for package in ("dfsfuse", "dfs_server") for file in (REPOSITORY / package).rglob("*.py")):
         if re.search(r"\bpure\b", ast.get_docstring(ast.parse(file.read_text())) or "", re.IGNORECASE):

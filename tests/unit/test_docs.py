@@ -1,7 +1,7 @@
-"""The documents say what is so: examples are what the code makes, and what they name exists.
+"""The documents are true: their examples are what the code produces, and everything they name exists.
 
-Checked are worked bytes, timeouts, make targets, paths of files, links with their anchors, and the tests of the tables
-of faults and of conformance. Prose is not.
+This checks worked examples in bytes, timeouts, make targets, paths of files, links with their anchors, and the tests
+named in the tables of faults and of conformance. It does not check prose.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def test_the_worked_examples_of_the_wire_protocol() -> None:
     shown = {}
     for name, block in re.findall(r"<!-- example: (\w+) -->\n```\n(.*?)```", WIRE.read_text(), re.DOTALL):
         lines = [re.match(r"(?:[0-9a-f]{2}(?: |$))+", line) for line in block.splitlines()]
-        assert all(lines), f"{name}: a line that does not begin with bytes"
+        assert all(lines), f"{name}: this line does not begin with bytes"
         shown[name] = bytes.fromhex("".join(line.group() for line in lines if line))
     assert shown == EXAMPLES
     assert batches.digest(BATCH).hex() in WIRE.read_text()
@@ -95,7 +95,7 @@ def test_the_byte_counts_of_the_disk_format() -> None:
     assert len(records.encode(records.Entry(records.FORMAT, 2, stat.S_IFREG))) == 6
 
 
-# ------------------------------------------------------------------ what is named exists
+# ------------------------------------------------------------------ names in the documents exist
 
 
 @PAGE
@@ -157,7 +157,7 @@ def rows_of_conformance() -> list[str]:
 
 @pytest.mark.parametrize("row", rows_of_conformance(), ids=lambda row: row.split("|")[1].strip()[:40])
 def test_every_line_of_conformance_has_a_test(row: str) -> None:
-    """Words with a `_` that are no file are cases of tests/conformance."""
+    """A word that contains `_` and is not a file is a case of tests/conformance."""
     cases = set[str]().union(*(functions_in(file) for file in (ROOT / "tests/conformance").glob("cases_*.py")))
     named = re.findall(r"`([\w/.:]+)`", row.split("|")[2])
     assert named
@@ -196,7 +196,7 @@ def test_timeouts_are_those_of_the_code() -> None:
 def test_decisions_are_numbered_and_listed() -> None:
     folder = ROOT / "docs/decisions"
     found = sorted(page.name for page in folder.glob("[0-9]*.md"))
-    assert len({name[:4] for name in found}) == len(found), "a number is given out once"
+    assert len({name[:4] for name in found}) == len(found), "each number is used once"
     listed = re.findall(r"^\| \[(\d{4})\]\((.*?)\) \| (.*) \|$", (folder / "README.md").read_text(), re.MULTILINE)
     assert [name for _, name, _ in listed] == found
     for number, name, title in listed:

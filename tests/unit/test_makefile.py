@@ -1,6 +1,6 @@
-"""What the Makefile decides by itself: when .venv is made anew, what `make stop` needs, and where `make run` mounts.
+"""The Makefile's own decisions: when to rebuild .venv, what `make stop` needs, and where `make run` mounts.
 
-A copy of it, in a folder of its own, with a stand-in for Python that makes the shape of a virtual environment.
+The tests run a copy of it in a folder of its own, with a fake Python that creates the outline of a virtual environment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(clone: Path, *arguments: str) -> str:
-    """What make says; it must succeed."""
+    """Run make, which must succeed, and return its output."""
     home = next(path for path in clone.parents if path.name == "home")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
@@ -70,8 +70,8 @@ def test_stop_needs_nothing_where_nothing_runs(clone: Path) -> None:
     assert make(clone, "stop").startswith("Nothing to stop")
     assert not (clone / ".venv").exists()
     (clone / ".run").mkdir()
-    assert "Installing" in make(clone, "stop")  # what is written there is not for the shell
-    assert make(clone, "stop") == ""  # make itself says nothing
+    assert "Installing" in make(clone, "stop")  # the shell does not interpret what is written there
+    assert make(clone, "stop") == ""  # make itself prints nothing
 
 
 def test_the_simulation_is_told_the_first_seed_and_how_many(clone: Path) -> None:

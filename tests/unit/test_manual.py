@@ -1,5 +1,5 @@
-"""The manual pages say what the commands take: every option, subcommand and exit code, and nothing else; and they are
-well-formed man(7), as far as that can be told without a formatter."""
+"""The manual pages list every option, subcommand and exit code of the commands, and nothing else; and they are
+well-formed man(7), as far as that can be checked without a formatter."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ COMMANDS = [
 
 
 def plain(text: str) -> str:
-    """Without the formatter's escapes and quotes."""
+    """Return the text without the formatter's escapes and quotes."""
     return text.replace("\\-", "-").replace('"', "")
 
 
 def section(page: str, kind: str, title: str) -> str:
-    """What stands under a heading."""
+    """Return the text under a heading."""
     after = plain(PAGES[page]).partition(f"\n.{kind} {title}\n")[2]
     assert after, f"{page} has no section {title}"
     return re.split(r"\n\.SH |\n\.SS " if kind == "SS" else r"\n\.SH ", after)[0]
 
 
 def tags(text: str) -> list[str]:
-    """What is explained: the lines after .TP, without their macros."""
+    """Return the tags (the lines after .TP), without their macros."""
     return [line.split(maxsplit=1)[1] for line in re.findall(r"^\.TP\n(.*)$", text, re.MULTILINE)]
 
 
@@ -57,7 +57,7 @@ def test_every_option_is_explained_and_no_other(page: str, title: str, command: 
     explained = set(
         re.findall(r"(?:^| )(--?[a-zA-Z][a-z-]*)", "\n".join(tags(section(page, "SS", title))), re.MULTILINE)
     )
-    help_options = {"-h", "--help"}  # said once on each page
+    help_options = {"-h", "--help"}  # explained once on each page
     assert explained - help_options == options_of(command) - help_options
 
 
@@ -113,7 +113,7 @@ def test_the_page_is_well_formed(name: str) -> None:
         if line == ".TP":
             assert re.match(r"\.(B|I|BI|BR) .", lines[at]), where
     assert lines.count(".nf") == lines.count(".fi") and lines.count(".RS") == lines.count(".RE")
-    assert not re.search(r"(?:^|\s)--?[a-z]", text.replace("\\-", ""), re.MULTILINE), "an option's dash is \\-"
+    assert not re.search(r"(?:^|\s)--?[a-z]", text.replace("\\-", ""), re.MULTILINE), "an option needs \\-"
 
 
 @PAGE

@@ -1,4 +1,4 @@
-"""`make test` ends in time, says what failed and what was running, and leaves nothing behind."""
+"""`make test` ends in time, reports what failed and what was running, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_daemon():
 def test_last(): {last}
 """
 UNTIL_THE_LIMIT = "os.kill(os.getppid(), signal.SIGALRM); os.read(os.pipe()[0], 1)"
-"""The signal of the time limit, and then a test that does not end."""
+"""Sends the signal of the time limit, and then does not end."""
 LIMIT_S = 80
 
 
@@ -48,7 +48,7 @@ def _run(tmp_path: Path, last: str) -> tuple[int, str]:
         check=False,
         timeout=90,
     )
-    assert not _is_running(int(pids.read_text())), "a daemon of a test is still running"
+    assert not _is_running(int(pids.read_text())), "a daemon that a test started is still running"
     folder = Path(f"{pids}.folder").read_text()
     assert not Path(folder).exists(), "the temporary folder is still there"
     return done.returncode, done.stdout
@@ -71,14 +71,14 @@ def test_at_the_limit_it_says_so_and_names_what_failed_and_what_was_running(tmp_
     status, output = _run(tmp_path, UNTIL_THE_LIMIT)
     assert status == run.TIMED_OUT, output
     said = output.index(f"were not finished within {LIMIT_S} s")
-    assert output.index('assert not "right"') < said, "failures are shown when they happen"
+    assert output.index('assert not "right"') < said, "failures must be shown as they happen"
     assert "RUNNING test_inner.py::test_last" in output[said:]
     assert "FAILED" in output[said:]
     assert "test_wrong" in output[said:]
 
 
 class Item:
-    """Of pytest: a test with marks."""
+    """Stands in for pytest's Item: a test with marks."""
 
     def __init__(self, *marks: str) -> None:
         self.marks = marks

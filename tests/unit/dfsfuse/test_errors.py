@@ -1,4 +1,4 @@
-"""Errors as a local file system raises them, and the sentences that errors have in common."""
+"""Errors like those that a local file system raises, and the wording that several errors share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures: `mounts`, one namespace in memory, of which tests make mounts; `log_cluster`, four servers with a log."""
+"""Fixtures: `mounts`, a namespace in memory that tests mount; `log_cluster`, four servers with a log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def mounts() -> MemoryMounts:
 
 @pytest.fixture
 def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
-    """Four servers with a log, in virtual time. Nothing is in the log yet."""
+    """Four servers with a log, in virtual time. The log is empty."""
     cluster = LogCluster(tmp_path)
     yield cluster
     cluster.close()

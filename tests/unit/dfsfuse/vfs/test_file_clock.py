@@ -1,4 +1,4 @@
-"""Times of files beside those that a local file system sets."""
+"""Times of files compared with those that a local file system sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dfsfuse.vfs import file_clock
 
 
 def test_a_local_file_that_is_made_afterwards_is_not_older(tmp_path: Path) -> None:
-    """Else `make` would build it again."""
+    """Otherwise `make` would consider it out of date and build it again."""
     for number in range(200):
         ours_ns = file_clock.now_ns()
         local = tmp_path / str(number)

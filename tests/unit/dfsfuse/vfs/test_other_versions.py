@@ -1,5 +1,5 @@
-"""A namespace that a newer client has written to: keys that this one does not know are nothing to it, and records of
-another format are EIO with a sentence that names the format. Nothing is guessed, and nothing of them is overwritten."""
+"""A namespace that a newer client has written to: unknown keys are ignored, and a record in an unknown format is EIO
+with a sentence that names the format. Nothing is guessed, and none of it is overwritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several mounts of one namespace: close-to-open, and one winner. Lagging ones use old states where they may."""
+"""Several mounts of one namespace: close-to-open consistency, and one winner. Lagging ones may use old states."""
 
 from __future__ import annotations
 

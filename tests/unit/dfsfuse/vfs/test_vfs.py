@@ -1,4 +1,4 @@
-"""The Vfs as a whole: options, room, its end."""
+"""The Vfs as a whole: options, free space, closing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_unknown_durability_is_refused() -> None:
         MountSettings(durability="never")
 
 
-def test_room_comes_from_who_knows(mounts: MemoryMounts) -> None:
+def test_statfs_shows_the_room_that_the_caller_passes_in(mounts: MemoryMounts) -> None:
     vfs = Vfs(mounts.map, mounts.segments, servers=NAMES, room=lambda: Room(40960, 8192), background=Immediate())
     space = vfs.statfs()
     assert (space.blocks, space.free, space.available, space.block_bytes) == (10, 2, 2, 4096)
     assert space.name_max == 255
-    assert (space.files, space.files_free) == (0, 0), "no limit, and so none that is used up"
+    assert (space.files, space.files_free) == (0, 0), "the number of files has no limit, so none is shown as used up"
     vfs.close()
 
 

@@ -1,6 +1,6 @@
-"""Changes of a file's content whose program was let go: they are made in one batch or not at all, and never late.
+"""Changes to a file's content whose program was released: they are made in one batch or not at all, and never late.
 
-A mount in memory over a log that others write too (`support.fake_log`).
+A mount in memory on a log that others write to as well (`support.fake_log`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DATA = STORED + UNSAVED
 
 @dataclass
 class Place:
-    """A mount with a file that is open and partly unsaved."""
+    """A mount with an open file that has unsaved data."""
 
     vfs: Vfs
     log: FakeLog
@@ -38,7 +38,7 @@ class Place:
     handle: int
 
     def content(self) -> bytes:
-        """What another mount reads once it is closed."""
+        """Close the file and return what is stored."""
         close(self.vfs, self.handle)
         return read_file(self.vfs, b"f")
 
@@ -97,7 +97,7 @@ def test_what_is_on_its_way_is_made(place: Place, change: Callable[[Place], obje
 def test_and_not_made_anew_behind_what_others_did(
     place: Place, change: Callable[[Place], object], changed: bytes
 ) -> None:
-    """They came first. What was written here before stays, whatever was to become of it."""
+    """The others' change came first: this one is dropped, and what was written here before it stays."""
     place.vfs.fsync(place.handle)
 
     def others_come_first() -> None:
@@ -114,7 +114,7 @@ def test_and_not_made_anew_behind_what_others_did(
 
 
 def place_is_cut_first(changed: bytes) -> bool:
-    """Whether what is unsaved is given up, or stays as it is; else it is saved by a batch of its own before."""
+    """Whether the unsaved data is discarded or left alone; otherwise a batch of its own saves it before the change."""
     return changed in (b"", DATA)
 
 
@@ -134,6 +134,6 @@ def test_what_takes_several_batches_is_done_to_the_end(place: Place, change: str
     assert tries == [False, False]
     found = place.vfs.getattr(ino)
     assert (found.size, found.blocks) == (0 if change == "cut" else size, 0)
-    assert withdraw_this_thread(), "what this thread does next is something else"
+    assert withdraw_this_thread(), "the thread's next operation can be withdrawn again"
     withdrawal.forget()
     close(place.vfs, handle)

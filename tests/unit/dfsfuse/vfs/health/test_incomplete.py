@@ -1,4 +1,4 @@
-"""Files that cannot be assembled: their second name, and the other policy, which refuses to open them."""
+"""Incomplete files: the second name that marks them, and the other policy, which refuses to open them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dfsfuse.vfs.vfs import Vfs
 
 
 def two_left(mounts: MemoryMounts, incomplete: Policy = Policy.MARK) -> Vfs:
-    """A mount of which two neighbouring servers are left: `whole` is empty, `lost` lacks a piece."""
+    """A mount that only two neighbouring servers answer: `whole` is empty, `lost` lacks a piece."""
     vfs = mounts.mount(incomplete=incomplete)
     write_file(vfs, b"lost", b"x" * 1000)
     write_file(vfs, b"whole", b"")
@@ -157,7 +157,7 @@ def test_where_it_is_refused_what_needs_no_data_is_opened(mounts: MemoryMounts) 
 
 
 def test_where_it_is_refused_each_open_asks_anew(mounts: MemoryMounts) -> None:
-    """That the file was complete a moment ago is no reason to open it: a program would meet the error in its middle."""
+    """Even if the file was complete a moment ago: otherwise a program would hit the error halfway through it."""
     vfs = mounts.mount(incomplete=Policy.REFUSE)
     ino = write_file(vfs, b"f", b"x" * 1000)
     held = vfs.open(ino, os.O_RDONLY)

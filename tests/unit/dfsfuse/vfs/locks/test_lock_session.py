@@ -1,4 +1,4 @@
-"""Who is dead, and what was lost with a session: locks that cannot be renewed are given up before others take them."""
+"""Dead mounts, and locks lost with a session: locks that cannot be renewed are given up before others take them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_a_silent_mount_loses_its_locks_and_is_told(world: LockWorld) -> None:
     assert world.table()[0].session != b"a1"
 
 
-def test_who_has_lost_a_lock_gets_no_other_one_on_the_file_before_he_knows(world: LockWorld) -> None:
-    """He believes to have the first: a SQLite process would go on writing beside another mount's."""
+def test_a_process_gets_no_new_lock_on_a_file_until_it_was_told_of_the_lost_one(world: LockWorld) -> None:
+    """The process still relies on the lost one: a SQLite process would go on writing beside another mount's."""
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, 0, 9)
     b.take(1, 0, 9)
@@ -48,13 +48,13 @@ def test_who_has_lost_a_lock_gets_no_other_one_on_the_file_before_he_knows(world
         with pytest.raises(OSError, match="lost") as caught:
             a.take(1, 50, 59)
         assert caught.value.errno == errno.EIO
-    assert a.take(2, 50, 59) == 0, "another process knows of nothing"
+    assert a.take(2, 50, 59) == 0, "another process has lost nothing"
     a.end_opening(0)
     assert (a.take(1, 50, 59), a.take(1, 0, 9)) == (0, errno.EAGAIN)
 
 
 @pytest.mark.parametrize("how", ["lost", "unreadable"])
-def test_who_waits_for_what_he_can_never_get_is_told_and_nobody_waits_behind_him(world: LockWorld, how: str) -> None:
+def test_waiting_for_a_lock_that_can_never_be_granted_fails_and_blocks_no_waiter(world: LockWorld, how: str) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, 0, 9)
     b.take(1, 50, 59)
@@ -75,7 +75,7 @@ def test_who_waits_for_what_he_can_never_get_is_told_and_nobody_waits_behind_him
 
 
 def test_what_a_lost_lock_protects_is_not_written_to_either(world: LockWorld) -> None:
-    """A write-ahead log and its database have no lock that would be lost: that is the index's."""
+    """SQLite's write-ahead log and database are protected by a lock on its index file, so they have no lock to lose."""
     a, b = world.mount(b"a"), world.mount(b"b")
     log, database, another = INO + 1, INO + 2, INO + 3
     names = {log: [(1, b"x-wal")], database: [(1, b"x")], another: [(1, b"y"), (2, b"x")]}
@@ -103,7 +103,7 @@ def test_what_a_lost_lock_protects_is_not_written_to_either(world: LockWorld) ->
         check(ino)
 
 
-def test_who_was_refused_or_failed_has_nothing_to_lose(world: LockWorld) -> None:
+def test_a_process_whose_lock_was_refused_or_failed_has_nothing_to_lose(world: LockWorld) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     b.take(1)
     assert a.take(1) == errno.EAGAIN
@@ -127,7 +127,7 @@ def test_a_mount_that_gives_signs_of_life_keeps_its_locks(world: LockWorld) -> N
     assert b.take(1) == errno.EAGAIN
 
 
-def test_a_waiter_finds_out_who_is_dead(world: LockWorld) -> None:
+def test_a_waiter_finds_out_that_a_mount_is_dead(world: LockWorld) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1)
     waiter = b.lock(1, wait=True)
@@ -161,7 +161,7 @@ def test_a_lock_that_cannot_be_ended_at_close_is_ended_later(world: LockWorld) -
         b.take(1, 500, 500)
     world.map.is_writable = True
     assert b.take(1, 0, 99) == errno.EAGAIN
-    assert a.take(1, 300, 300) == 0, "the same number, another process"
+    assert a.take(1, 300, 300) == 0, "the same owner number, but another process"
     assert b.take(1, 0, 99) == 0
     a.locks.beat()
     assert b.take(1, 200, 299) == 0

@@ -1,5 +1,5 @@
-"""Locks of several mounts over one map in memory: who gets them, who waits, and who may read from then on. With the
-kernel: integration."""
+"""Locks of several mounts on one map in memory: who gets them, who waits, and who may read from then on. Tests with the
+kernel are in tests/integration."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_what_is_not_wanted_any_more_leaves_nothing(world: LockWorld) -> None:
     assert world.sessions() == []
 
 
-def test_who_holds_nothing_asks_nobody(world: LockWorld) -> None:
-    """Every close() of every file comes here."""
+def test_closing_a_file_without_locks_sends_nothing(world: LockWorld) -> None:
+    """Every close() of every file takes this path."""
     a = world.mount()
     world.map.before_commit = lambda _: pytest.fail("a commit")
     a.close(1)
@@ -58,7 +58,7 @@ def test_the_data_is_saved_before_a_lock_ends(world: LockWorld) -> None:
 
 
 def test_a_close_that_cannot_save_yet_leaves_the_locks_until_it_has_ended(world: LockWorld) -> None:
-    """It may be tried again (`-o wait`), and others must not read before."""
+    """The save may be retried (`-o wait`), and others must not read before it succeeds."""
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, handle=11)
     a.take(2, flock=True, handle=11)
@@ -97,14 +97,14 @@ def test_what_was_written_is_saved_before_an_exclusive_lock_becomes_a_shared_one
     a.unlock(1)
     held.clear()
     assert a.take(2, shared=True) == a.take(2, shared=True) == 0
-    assert held == [], "who has only read has nothing to save"
+    assert held == [], "a process that has only read has nothing to save"
 
 
-# ---------------------------------------------------------------------- who waits
+# ---------------------------------------------------------------------- waiting
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_who_waits_is_answered_when_it_is_free(world: LockWorld, elsewhere: bool) -> None:
+def test_a_waiter_is_answered_when_the_lock_becomes_free(world: LockWorld, elsewhere: bool) -> None:
     a = world.mount(b"a")
     other = world.mount(b"b") if elsewhere else a
     a.take(1)
@@ -130,7 +130,7 @@ def test_first_come_first_served(world: LockWorld) -> None:
     assert not fifth.answered.is_set()
 
 
-def test_who_has_a_lock_does_not_queue_behind_those_who_wait_for_it(world: LockWorld) -> None:
+def test_the_holder_of_a_lock_does_not_queue_behind_its_waiters(world: LockWorld) -> None:
     a = world.mount()
     a.take(1, shared=True)
     waiter = a.lock(2, wait=True)
@@ -139,8 +139,8 @@ def test_who_has_a_lock_does_not_queue_behind_those_who_wait_for_it(world: LockW
     assert waiter.result() == 0
 
 
-def test_two_who_both_want_more_of_a_flock_do_not_wait_for_each_other(world: LockWorld) -> None:
-    """As Linux does: who waits for another kind of flock lets go of the one he has."""
+def test_two_holders_that_both_convert_a_flock_do_not_deadlock(world: LockWorld) -> None:
+    """As on Linux: converting a flock releases the old one first if the conversion has to wait."""
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, shared=True, flock=True)
     b.take(1, shared=True, flock=True)
@@ -162,7 +162,7 @@ def test_an_interrupted_waiter_leaves_nothing(world: LockWorld) -> None:
 
 
 def test_interrupted_at_the_moment_of_the_grant(world: LockWorld) -> None:
-    """What it had before it has afterwards."""
+    """The process keeps exactly the locks that it had before."""
     a = world.mount()
     a.take(1, 0, 49, shared=True)
     a.changed.clear()
@@ -188,12 +188,12 @@ def test_the_kernel_forgets_a_file_that_was_changed_and_only_then(world: LockWor
         assert len(a.changed) == expected
 
 
-def test_nobody_is_answered_before_the_kernel_has_forgotten(world: LockWorld) -> None:
-    """It takes as long as the kernel waits for pages, and is waited for by no thread of the caller."""
+def test_a_lock_is_granted_only_after_the_kernel_has_dropped_its_pages(world: LockWorld) -> None:
+    """Dropping them takes as long as the kernel waits for pages, and no thread of the caller waits for it."""
     a = world.mount()
     a.takes_time = True
     first, second = a.lock(1, 0, 9), a.lock(2, 20, 29)
-    assert (len(a.changed), len(a.forgotten)) == (2, 2), "the second one cannot rely on what is not done yet"
+    assert (len(a.changed), len(a.forgotten)) == (2, 2), "the second lock cannot rely on a drop that has not finished"
     assert not first.answered.is_set()
     assert not second.answered.is_set()
     for then in a.forgotten:

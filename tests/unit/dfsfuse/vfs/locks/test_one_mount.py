@@ -1,4 +1,4 @@
-"""Which locks only one mount may have at a time, and what mounts are answered that ask for them."""
+"""Locks that only one mount may hold at a time, and how requests for them from other mounts are answered."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def test_each_guard_says_which_version_was_tried() -> None:
     assert all(any(sign.isdigit() for sign in guard.source) for guard in GUARDS)
 
 
-# ---------------------------------------------------------------------- of several mounts
+# ---------------------------------------------------------------------- several mounts
 
 
 def test_what_only_one_mount_may_use(world: LockWorld, caplog: pytest.LogCaptureFixture) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     assert a.take(1, 128, 128, shared=True, guard=GUARD) == 0
-    assert a.take(2, 128, 128, shared=True, guard=GUARD) == 0, "two programs of one mount"
+    assert a.take(2, 128, 128, shared=True, guard=GUARD) == 0, "two programs on one mount"
     for wait in (False, True, True):
         assert b.take(1, 128, 128, shared=True, guard=GUARD, wait=wait) == errno.EAGAIN
     assert b.take(1, 128, 128, shared=True, flock=True) == 0
@@ -108,21 +108,21 @@ def test_what_only_one_mount_may_use_is_free_when_that_mount_has_died(world: Loc
 def test_the_database_is_refused_while_another_mount_uses_the_index_beside_it(
     world: LockWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There SQLite has the right words, and waits as long as it was told."""
+    """For a locked database SQLite has a proper message, and it waits for its busy timeout."""
     a, b = world.mount(b"a"), world.mount(b"b")
     database = guarded([(1, b"x")], 0x40000002, 0x40000002 + 509)
     shared = {"shared": True, "guard": database}
     bytes_ = 0x40000002, 0x40000002 + 509
-    assert b.take(1, *bytes_, **shared) == a.take(1, *bytes_, **shared) == 0, "as long as there is no log"
+    assert b.take(1, *bytes_, **shared) == a.take(1, *bytes_, **shared) == 0, "allowed: there is no log yet"
     b.unlock(1, *bytes_)
     world.make_beside(1, b"x-shm", INO + 1)
     assert b.take(1, *bytes_, **shared) == 0
     b.unlock(1, *bytes_)
     a.locks.lock(INO + 1, Lock(b"", 1, False, False, 128, 128), Answer(), wait=False, guard=GUARD)
-    assert a.take(2, *bytes_, **shared) == 0, "another program of the same mount"
+    assert a.take(2, *bytes_, **shared) == 0, "another program on the same mount"
     for wait in (False, True):
         assert b.take(1, *bytes_, wait=wait, **shared) == errno.EAGAIN
-    assert b.take(1, 0x40000000, 0x40000000) == 0, "what is not the beginning of its use"
+    assert b.take(1, 0x40000000, 0x40000000) == 0, "this byte does not mark the beginning of its use"
     assert caplog.text.count("b'x': a lock is refused") == 1
     a.locks.closed(INO + 1, 1)
     assert b.take(1, *bytes_, **shared) == 0

@@ -1,5 +1,5 @@
-"""Locks end with the opening through which they were set: flock and OFD locks, which the kernel does not tell from
-fcntl locks."""
+"""Locks end with the open file description through which they were set: flock and OFD locks, which the kernel does not
+distinguish from fcntl locks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.lock_world import INO, LockWorld
 
 
 def test_an_opening_that_ends_takes_what_was_set_through_it(world: LockWorld) -> None:
-    """flock and OFD locks: the kernel tells nothing else of their end, and does not tell these from fcntl locks."""
+    """For flock and OFD locks the kernel reports nothing else at their end; OFD locks look like fcntl locks."""
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, 0, 9, handle=11)
     a.take(2, 10, 19, handle=12)
@@ -23,7 +23,7 @@ def test_an_opening_that_ends_takes_what_was_set_through_it(world: LockWorld) ->
 
 
 def test_an_opening_without_locks_ends_quietly(world: LockWorld) -> None:
-    """Every close() of every file comes here."""
+    """Every close() of every file takes this path."""
     a = world.mount()
     a.take(1, handle=11)
     a.saved.clear()
@@ -35,7 +35,7 @@ def test_an_opening_without_locks_ends_quietly(world: LockWorld) -> None:
 
 
 def test_an_fcntl_lock_that_was_taken_again_through_another_descriptor_stays(world: LockWorld) -> None:
-    """The first descriptor's close() ends all locks of the process; its last duplicate may go much later."""
+    """The first descriptor's close() ends all locks of the process; its last duplicate may be closed much later."""
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, handle=11)
     a.close(1)
@@ -60,7 +60,7 @@ def test_locks_of_one_process_through_two_descriptors_stay_while_one_is_open(wor
 
 
 def test_an_owners_number_that_is_given_again_before_the_end_was_told(world: LockWorld) -> None:
-    """The kernel's number of an OFD lock's owner is an address: the next open() may get it. The new lock stays."""
+    """The kernel identifies the owner of an OFD lock by an address that may be used again. The new lock stays."""
     a, b = world.mount(b"a"), world.mount(b"b")
     a.take(1, 0, 9, handle=11)
     assert a.take(1, 0, 99, handle=12) == 0

@@ -57,13 +57,13 @@ def test_reading_from_the_start_begins_anew(mounts: MemoryMounts) -> None:
     assert _listed(vfs, handle) == [b"a"]
     vfs.unlink(ROOT, b"a")
     write_file(other, b"b", b"")
-    assert _listed(vfs, handle, offset=2) == [b"a"], "who goes on reads what he began to read"
+    assert _listed(vfs, handle, offset=2) == [b"a"], "continuing a listing reads the state in which it began"
     assert _listed(vfs, handle) == [b"b"]
     vfs.releasedir(handle)
 
 
 def test_each_later_reading_from_the_start_sees_what_other_mounts_did(mounts: MemoryMounts) -> None:
-    """Also while this mount knows an older state of the folder, in which its listing is the current one."""
+    """This also holds while this mount knows only an older state of the folder, for which its listing is current."""
     vfs, other = mounts.mount(lagging=True), mounts.mount()
     handle = vfs.opendir(ROOT)
     assert _listed(vfs, handle) == []

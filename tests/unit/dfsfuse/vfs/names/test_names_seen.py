@@ -1,4 +1,4 @@
-"""Hints by which names inodes were found."""
+"""Hints about the names by which inodes were found."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ from dfsfuse.vfs.write.regions import STEP_REGIONS
 
 
 def left(mounts: MemoryMounts) -> list[bytes]:
-    """Kinds of keys that are left, but for the root and the counter."""
+    """The kinds of keys that are left, apart from the root and the counter."""
     return sorted(key[:2] for key in mounts.map.items if key not in (b"n", b"i/" + (1).to_bytes(8, "big")))
 
 
 def sparse(vfs: Vfs, name: bytes, regions: int) -> int:
-    """A file with one byte in each of so many regions."""
+    """A file with one byte in each of `count` regions."""
     attributes, handle = vfs.create(ROOT, name, 0o644, os.O_RDWR, USER, GROUP)
     for index in range(regions):
         vfs.write(handle, index * REGION_BYTES, b"x")
@@ -188,11 +188,11 @@ def test_another_mounts_unlink_makes_an_open_file_stale_and_no_worse(mounts: Mem
     assert caught.value.errno == errno.ESTALE
     close(vfs, handle)
     assert left(mounts) == []
-    assert len(mounts.map.drops) == 2  # also the segment that nobody will ever refer to
+    assert len(mounts.map.drops) == 2  # including the segment that nothing will ever refer to
 
 
 def test_what_was_looked_up_outlives_its_name_until_it_is_forgotten(mounts: MemoryMounts) -> None:
-    """As on a local disk between the look-up and the open of a program that is overtaken by another one's unlink."""
+    """As on a local disk, when another program unlinks the file between a program's lookup and its open."""
     vfs = mounts.mount()
     ino = write_file(vfs, b"f", b"data")
     assert vfs.lookup(ROOT, b"f", hold=True).ino == ino
@@ -307,7 +307,7 @@ def test_a_failed_creation_holds_nothing(mounts: MemoryMounts) -> None:
 
 
 def test_a_look_up_after_the_decision_to_delete_does_not_find_it(mounts: MemoryMounts) -> None:
-    """It comes between the decision and the commit: what it would be given is about to be nothing."""
+    """The lookup comes between the decision and the commit; the inode that it would get is about to disappear."""
     vfs = mounts.mount()
     write_file(vfs, b"f", b"x")
     found: list[str] = []

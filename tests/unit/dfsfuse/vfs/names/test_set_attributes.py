@@ -91,7 +91,7 @@ def test_truncating_to_the_size_it_had_before_it_was_written_saves_and_cuts(moun
 def test_truncating_when_nobody_can_tell_whether_the_data_is_saved_reaches_that_size(
     mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, is_made: bool
 ) -> None:
-    """What was appended is in the size that the map has, or is not: so that has to be found out first."""
+    """The map's size may or may not include the appended bytes, so that has to be found out first."""
     vfs = mounts.mount()
     ino = write_file(vfs, b"f", b"stored")
     handle = vfs.open(ino, os.O_RDWR | os.O_APPEND)
@@ -195,7 +195,7 @@ def test_only_files_have_a_size_to_change(mounts: MemoryMounts) -> None:
 def test_a_file_that_is_cut_in_steps_is_cut_to_the_end_though_another_mount_moves_it_meanwhile(
     mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the names that it came by in the first step: ESTALE means that nothing was done."""
+    """Later steps accept the path that was checked in the first step: ESTALE means that nothing was done."""
     vfs, other = mounts.mount(), mounts.mount()
     ino = write_file(vfs, b"f", b"x")
     handle = vfs.open(ino, os.O_RDWR)

@@ -103,7 +103,7 @@ def test_paths_in_one_step(mounts: MemoryMounts) -> None:
 
 
 def test_a_name_whose_record_is_missing_is_an_io_error_and_no_missing_file(mounts: MemoryMounts) -> None:
-    """A mirror that has seen the name would take ENOENT for a file that was removed, and delete its copy."""
+    """A mirroring program that has seen the name would take ENOENT for a removed file, and delete its copy."""
     vfs = mounts.mount()
     ino = write_file(vfs, b"f", b"")
     del mounts.map.items[keys.inode(ino)]
@@ -140,11 +140,11 @@ def test_names_that_were_listed_are_looked_up_at_once(mounts: MemoryMounts) -> N
     assert [one and (one.ino, one.size) for one in found] == [(inos[0], 0), None, (inos[2], 2), (inos[2], 2)]
     assert told == [(b"0", inos[0]), (b"2", inos[2]), (b"again", inos[2])]
     vfs.forget(inos[2])
-    assert vfs.is_held(inos[2]), "each name counts"
+    assert vfs.is_held(inos[2]), "each name that was looked up counts"
     vfs.forget(inos[2])
     assert [vfs.is_held(ino) for ino in inos] == [True, False, False]
     vfs.unlink(ROOT, b"0")
-    assert vfs.getattr(inos[0]).nlink == 0, "it is still held"
+    assert vfs.getattr(inos[0]).nlink == 0, "it still has a lookup that was not forgotten"
     vfs.forget(inos[0])
 
 

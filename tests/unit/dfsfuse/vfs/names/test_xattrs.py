@@ -70,7 +70,7 @@ def test_health_of_empty_and_of_long_files(mounts: MemoryMounts) -> None:
 
 
 def test_own_attributes_are_read_by_name_and_never_listed_nor_kept(mounts: MemoryMounts) -> None:
-    """Who copies a file with its attributes brings none along, and is not disturbed by those brought from elsewhere."""
+    """Copying a file with its attributes carries none of them along, and copying such attributes in does no harm."""
     vfs = mounts.mount()
     ino = write_file(vfs, b"f", b"x")
     vfs.setxattr(ino, b"user.mine", b"")
@@ -92,7 +92,7 @@ def test_own_attributes_are_read_by_name_and_never_listed_nor_kept(mounts: Memor
 def test_which_namespace_and_inode_a_file_is(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
-    fails(errno.ENODATA, lambda: vfs.getxattr(folder, b"user.dfs.inode"))  # nobody has given it an identity
+    fails(errno.ENODATA, lambda: vfs.getxattr(folder, b"user.dfs.inode"))  # the namespace has no identity yet
     mounts.map.transact(lambda tx: members.meet(tx, {1: "DFS1"}, {}, 0, b"\x01\xff"))
     assert vfs.getxattr(ROOT, b"user.dfs.inode") == b"01ff:1"
     assert vfs.getxattr(folder, b"user.dfs.inode") == b"01ff:%d" % folder

@@ -1,4 +1,4 @@
-"""What identifies a file's content: what others can change shows in it, and nothing else does."""
+"""The value that identifies a file's content: it changes with whatever others can change, and with nothing else."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_is_not_known(mounts: MemoryMounts) -> None:
 
     assert content_state.of(full, [0], only_inodes) is None
     assert content_state.of(full, [], only_inodes) is not None
-    assert content_state.of(empty, [0], only_inodes) is not None, "nothing is stored: its regions are known"
+    assert content_state.of(empty, [0], only_inodes) is not None, "nothing is stored, so its regions are known"
     assert content_state.of(full + 1000, [0], mounts.map.recall) is None, "there is no such inode"
 
 

@@ -1,4 +1,4 @@
-"""Closing a file whose data could not be saved: it is saved later, unless a program heard that close() has failed."""
+"""Closing a file whose data could not be saved: it is saved later, unless a program was told that close() failed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LIMIT = 1000
 
 
 def fail_to_close(vfs: Vfs, handle: int, *, is_heard: bool) -> None:
-    """What a binding does for one close() that fails."""
+    """Do what a binding does when close() fails."""
     with pytest.raises(ReadOnlyError):
         vfs.flush(handle)
     vfs.close_failed(handle, is_heard=is_heard)
 
 
 def save_again(mounts: MemoryMounts, vfs: Vfs) -> None:
-    """Servers take data again, and time has passed."""
+    """Let the servers accept data again, and let time pass."""
     mounts.map.is_writable = True
     mounts.now_s += 60
     vfs.background_saver.save_due()
@@ -47,8 +47,8 @@ def test_what_nobody_heard_of_is_tried_again_soon_however_young_it_is(mounts: Me
 
 
 @pytest.mark.parametrize("durability", ["close", "fsync"])
-def test_what_nobody_heard_of_is_saved_when_servers_return(mounts: MemoryMounts, durability: str) -> None:
-    """As when a program is killed, and the kernel closes its files."""
+def test_data_is_saved_later_if_no_program_was_told_that_close_failed(mounts: MemoryMounts, durability: str) -> None:
+    """As when a program is killed and the kernel closes its files."""
     vfs, other = mounts.mount(durability=durability), mounts.mount()
     _, handle = create(vfs)
     vfs.write(handle, 0, b"data")
@@ -95,7 +95,7 @@ def test_what_was_written_by_a_mapping_after_a_close_that_failed_is_saved_later(
     vfs.write(handle, 0, b"data")
     mounts.map.is_writable = False
     fail_to_close(vfs, handle, is_heard=True)
-    mounts.map.is_writable = True  # for a moment: write() is refused without servers
+    mounts.map.is_writable = True  # for a moment, since write() is refused without servers
     vfs.write(handle, 4, b" more")
     mounts.map.is_writable = False
     vfs.release(handle, keep=True)
@@ -103,8 +103,8 @@ def test_what_was_written_by_a_mapping_after_a_close_that_failed_is_saved_later(
     assert read_file(other, b"f") == b"data more"
 
 
-def test_of_two_programs_with_one_opening_the_one_that_heard_nothing_counts(mounts: MemoryMounts) -> None:
-    """After a fork: the child's close() tells it, and then its parent is killed."""
+def test_of_two_programs_that_share_an_open_file_the_one_that_was_not_told_counts(mounts: MemoryMounts) -> None:
+    """After a fork: the child's close() reports the failure, and then its parent is killed."""
     vfs, other = mounts.mount(), mounts.mount()
     _, handle = create(vfs)
     vfs.write(handle, 0, b"data")

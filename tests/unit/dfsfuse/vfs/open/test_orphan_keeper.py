@@ -20,7 +20,7 @@ DAY_NS = 24 * 3600 * 10**9
 
 
 def left(mounts: MemoryMounts) -> list[bytes]:
-    """Kinds of keys that are left, but for the root and the counter."""
+    """The kinds of keys that are left, apart from the root and the counter."""
     return sorted(key[:2] for key in mounts.map.items if key not in (b"n", b"i/" + (1).to_bytes(8, "big")))
 
 
@@ -35,8 +35,8 @@ def pass_time(mounts: MemoryMounts, seconds: float, *who: Vfs) -> None:
         vfs.orphan_keeper.turn()
 
 
-def test_a_removed_file_stays_for_the_grace_and_can_be_opened_by_who_looked_it_up(mounts: MemoryMounts) -> None:
-    """Without that, open(2) in a mount fails with ESTALE while another one replaces the file again and again."""
+def test_a_removed_file_can_be_opened_during_the_grace_period_after_a_lookup(mounts: MemoryMounts) -> None:
+    """Otherwise open(2) in one mount would fail with ESTALE while another mount keeps replacing the file."""
     one, other = mount(mounts), mount(mounts)
     write_file(one, b"f", b"old")
     old = other.lookup(ROOT, b"f", hold=True).ino
@@ -72,7 +72,7 @@ def test_a_file_stays_until_it_is_closed_everywhere(mounts: MemoryMounts) -> Non
     assert left(mounts) == []
 
 
-def test_who_opens_it_within_the_grace_keeps_it_too(mounts: MemoryMounts) -> None:
+def test_opening_a_removed_file_within_the_grace_period_keeps_it(mounts: MemoryMounts) -> None:
     one, other = mount(mounts), mount(mounts)
     ino = write_file(one, b"f", b"data")
     other.lookup(ROOT, b"f", hold=True)
@@ -136,7 +136,7 @@ def test_one_that_cannot_be_read_does_not_keep_the_others(mounts: MemoryMounts) 
     inos = [write_file(vfs, b"f%d" % number, b"x") for number in range(3)]
     for number in range(3):
         vfs.unlink(ROOT, b"f%d" % number)
-    mounts.map.items[keys.orphan(inos[1])] = b"\x92\x07\x80"  # of format 7
+    mounts.map.items[keys.orphan(inos[1])] = b"\x92\x07\x80"  # in format 7
     pass_time(mounts, GRACE_S + 1, vfs)
     assert left(mounts) == [b"e/", b"i/", b"o/"]
 
@@ -166,7 +166,7 @@ def test_what_dead_clients_left_is_swept_after_a_day(mounts: MemoryMounts) -> No
     dead, vfs = mount(mounts), mount(mounts)
     write_file(dead, b"f", b"data")
     dead.unlink(ROOT, b"f")
-    mounts.map.items[keys.orphan(77)] = b"\x01"  # of the first version, and nothing else of it is left
+    mounts.map.items[keys.orphan(77)] = b"\x01"  # a record of the first version, whose inode is gone
     pass_time(mounts, FIRST_SWEEP_S + 1, vfs)
     assert left(mounts) == [b"e/", b"i/", b"o/"]
     pass_time(mounts, 24 * 3600, vfs)
@@ -174,7 +174,7 @@ def test_what_dead_clients_left_is_swept_after_a_day(mounts: MemoryMounts) -> No
 
 
 def test_what_a_living_mount_has_open_is_not_swept(mounts: MemoryMounts) -> None:
-    """Neither by others nor by itself, though a day passes several times."""
+    """Neither by others nor by itself, even after several days."""
     owner, other = mount(mounts), mount(mounts)
     _, handle = owner.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP)
     owner.write(handle, 0, b"scratch")
@@ -189,7 +189,7 @@ def test_what_a_living_mount_has_open_is_not_swept(mounts: MemoryMounts) -> None
 
 
 def test_a_claim_of_another_day_is_no_reason_to_keep_it(mounts: MemoryMounts) -> None:
-    """Who claimed the orphan of a living mount, and died."""
+    """Another mount claimed the orphan of a living mount, and then died."""
     one, dead = mount(mounts), mount(mounts)
     ino = write_file(one, b"f", b"data")
     own = one.open(ino, os.O_RDONLY)
@@ -232,7 +232,7 @@ def test_one_that_a_newer_client_keeps_does_not_keep_the_others_from_being_claim
 
 
 def test_a_mount_that_ends_does_not_wait_until_all_is_deleted(mounts: MemoryMounts) -> None:
-    """What takes long is left to others (`Reaper.finish`)."""
+    """Deletions that take long are left to other mounts (`Reaper.finish`)."""
     vfs = mount(mounts)
     for number in range(3 * AT_ONCE):
         vfs.mkdir(ROOT, b"d%d" % number, 0o755, USER, GROUP)

@@ -1,4 +1,4 @@
-"""Times of access: which reads count, and that they cost nearly nothing. A mount's thread has written all when it
+"""Access times: which reads count, and that they cost almost nothing. A mount's thread writes all of them before it
 ends."""
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ NOW = 1_700_000_000_000_000_000
 
 @pytest.fixture
 def vfs(mounts: MemoryMounts) -> Vfs:
-    """A mount that keeps times of access as mounts do by default."""
+    """A mount that updates access times as mounts do by default."""
     return mounts.mount(atime="relatime")
 
 
 def atime(mounts: MemoryMounts, name: bytes) -> int:
-    """As another mount sees it."""
+    """The access time that another mount sees."""
     return mounts.mount().lookup(ROOT, name).atime_ns
 
 
@@ -36,7 +36,7 @@ def atime(mounts: MemoryMounts, name: bytes) -> int:
         ("relatime", NOW - DAY_NS + 1, NOW - DAY_NS, None),
         ("relatime", NOW - DAY_NS, NOW - 2 * DAY_NS, NOW),  # once a day
         ("relatime", NOW + 5, NOW - 10, None),  # set ahead by hand
-        ("relatime", NOW, NOW + 3600, NOW + 3601),  # changed by who has a clock that is ahead: once, not always
+        ("relatime", NOW, NOW + 3600, NOW + 3601),  # changed by a client whose clock is ahead: once, not always
         ("relatime", NOW + 3601, NOW + 3600, None),
         ("strictatime", NOW - 5, NOW - 10, NOW),
         ("noatime", NOW - 10, NOW - 5, None),
@@ -53,12 +53,12 @@ def test_a_read_after_a_change_is_shown_at_once_and_written_by_the_end(mounts: M
     after = vfs.getattr(ino)
     assert after.atime_ns > before.ctime_ns
     assert (after.mtime_ns, after.ctime_ns) == (before.mtime_ns, before.ctime_ns)
-    assert atime(mounts, b"f") == before.atime_ns  # nobody waited
+    assert atime(mounts, b"f") == before.atime_ns  # the read did not wait for that
     vfs.close()
     assert atime(mounts, b"f") == after.atime_ns
 
 
-def test_who_only_reads_writes_once_a_day(mounts: MemoryMounts) -> None:
+def test_reading_alone_writes_access_times_once_a_day(mounts: MemoryMounts) -> None:
     writer = mounts.mount()
     for n in range(600):
         write_file(writer, b"%d" % n, b"content")
@@ -77,7 +77,7 @@ def test_who_only_reads_writes_once_a_day(mounts: MemoryMounts) -> None:
     assert len(mounts.map.batches) == committed + 4
 
 
-def test_who_reads_what_is_not_saved_yet_reads_after_that_change(mounts: MemoryMounts, vfs: Vfs) -> None:
+def test_reading_what_is_not_saved_yet_counts_as_reading_after_that_change(mounts: MemoryMounts, vfs: Vfs) -> None:
     ino = write_file(vfs, b"f", b"content")
     read_file(vfs, b"f")
     handle = vfs.open(ino, os.O_RDWR)
@@ -168,14 +168,14 @@ def test_a_mount_that_cannot_write_reads_all_the_same(mounts: MemoryMounts, vfs:
     mounts.segments.answering = {1, 3}
     assert read_file(vfs, b"f") == b"content"
     assert vfs.lookup(ROOT, b"f").atime_ns == before
-    vfs.close()  # and what was to be written of g is given up
+    vfs.close()  # and the new access time of g is discarded
     assert len(mounts.map.batches) == committed
 
 
 def test_no_read_waits_for_servers_that_are_down(
     mounts: MemoryMounts, vfs: Vfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it is really so that nothing can be written is asked by who writes: that takes its time."""
+    """Only writers check with the servers whether nothing can be written, because the check takes time."""
     write_file(vfs, b"f", b"content")
     mounts.segments.answering = {1, 3}
     asked: list[None] = []

@@ -1,4 +1,4 @@
-"""Files that are fetched together are read with few requests."""
+"""Files that are fetched together take few requests to read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_folder_of_small_files_is_read_with_few_requests(mounts: MemoryMounts,
         assert vfs.read(handle, 0, 10_000) == b"%d" % number * 1000
         vfs.release(handle)
     assert log.asked.count("catch up") >= 3 * N  # each open() looks for the newest state
-    assert len(log.asked) <= 3 * N + 30  # without neighbours: twice as many more
+    assert len(log.asked) <= 3 * N + 30  # without neighbours: two more for each file
     fetched = [segment for segments in mounts.segments.fetched_small for segment in segments]
     assert len(fetched) == len(set(fetched)) == len(inos)
     vfs.close()
@@ -57,9 +57,7 @@ def test_large_and_damaged_neighbours_are_no_obstacle(mounts: MemoryMounts) -> N
     assert [len(segments) for segments in mounts.segments.fetched_small] == [2]
 
 
-def test_who_knows_a_file_reads_it_though_nothing_can_be_learnt_of_its_neighbours(
-    mounts: MemoryMounts, log: FakeLog
-) -> None:
+def test_a_known_file_is_read_even_if_its_neighbours_cannot_be_fetched(mounts: MemoryMounts, log: FakeLog) -> None:
     writer = mounts.mount()
     inos = [write_file(writer, b"%d" % number, b"data") for number in range(3)]
     log.shared.map.update(mounts.map.items)
@@ -78,7 +76,7 @@ def test_who_knows_a_file_reads_it_though_nothing_can_be_learnt_of_its_neighbour
 
     log.before_read.append(away)
     assert vfs.read(two, 0, 10) == b"data"
-    assert not log.before_read, "it has tried"
+    assert not log.before_read, "it must have tried to fetch them"
     for handle in (one, two):
         vfs.release(handle)
     vfs.close()

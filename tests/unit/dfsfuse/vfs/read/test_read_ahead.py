@@ -1,4 +1,4 @@
-"""Which regions are fetched ahead."""
+"""Which regions are read ahead."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_of_random_reads_one_may_go_on_by_chance() -> None:
         assert not ahead.regions(offset, 4096)
 
 
-def test_whoever_begins_in_the_middle_is_believed_a_read_later() -> None:
+def test_a_reader_that_begins_in_the_middle_is_taken_as_sequential_one_read_later() -> None:
     ahead = ReadAhead()
     found = [list(ahead.regions(9 * REGION_BYTES + at, STEP)) for at in range(0, 4 * STEP, STEP)]
     assert found == [[], [], [9, 10, 11], []]

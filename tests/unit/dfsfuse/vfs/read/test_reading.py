@@ -1,4 +1,4 @@
-"""read(): what is written over what is stored over zeros; reading ahead; missing pieces."""
+"""read(): unsaved data lies over stored data, and that over zeros; read-ahead; missing pieces."""
 
 from __future__ import annotations
 

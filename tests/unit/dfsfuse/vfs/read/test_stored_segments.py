@@ -1,4 +1,4 @@
-"""Which segments many files are made of, over four real logs: few requests, however little is known before."""
+"""Finding the segments of many files on four real logs: few requests, however little is cached."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def many_files(mounts: LogMounts) -> list[int]:
 
 
 def sparse_file(mounts: LogMounts, name: bytes) -> int:
-    """A long file of two segments: its regions are a range of the map."""
+    """A long file with two segments; its regions are a range of the map."""
     ino, handle = create(mounts.maker, name)
     mounts.maker.write(handle, 0, b"first")
     mounts.maker.write(handle, regions.FEW_REGIONS * REGION_BYTES, b"last")
@@ -60,7 +60,7 @@ def test_the_health_of_many_files_takes_few_requests(mounts: LogMounts) -> None:
 
 
 def test_a_folder_whose_inodes_are_more_than_a_reply_has_room_for(mounts: LogMounts) -> None:
-    """Extended attributes are in the inodes' records."""
+    """Extended attributes are stored in the inodes' records."""
     mounts.with_much_in_their_records(80)
     vfs = mounts.cold(1, 3, 4)
     assert names(vfs) == [b"x%03d" % number for number in range(80)]
@@ -69,7 +69,7 @@ def test_a_folder_whose_inodes_are_more_than_a_reply_has_room_for(mounts: LogMou
 
 
 def test_more_long_files_than_an_operation_may_have_runs(mounts: LogMounts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is a range that costs a run."""
+    """Each of them is a range, and a range takes a run."""
     monkeypatch.setattr("dfsfuse.namespace.map.client.RUNS", 12)
     monkeypatch.setattr(stored_segments, "LONG_FILES_AT_ONCE", 5)
     made = [sparse_file(mounts, b"long%03d" % number) for number in range(30)]

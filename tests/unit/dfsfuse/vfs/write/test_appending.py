@@ -1,4 +1,4 @@
-"""Appended data goes to the end that the file has when it is committed: several mounts, moves, borders, failures."""
+"""Appended data goes to the end that the file has at its commit: several mounts, moves, region borders, failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEADLINE_S = 30
 
 
 def pair(mounts: MemoryMounts, data: bytes = b"") -> tuple[Vfs, int, Vfs, int, int]:
-    """Two mounts that have one file open to append, and know it as it is now."""
+    """Two mounts that have the same file open for appending, and know its current state."""
     one, other = mounts.mount(lagging=True, compaction=Held()), mounts.mount(lagging=True)
     ino = write_file(one, b"f", data)
     return one, one.open(ino, APPEND), other, other.open(ino, APPEND), ino
@@ -51,7 +51,7 @@ def test_until_then_it_is_read_behind_what_is_known_of_others(mounts: MemoryMoun
     other.write(b, 0, b"theirs ")
     close(other, b)
     assert one.read(a, 0, 100) == b"old mine "
-    one.release(one.open(ino, os.O_RDONLY))  # a look at the newest state
+    one.release(one.open(ino, os.O_RDONLY))  # looks up the newest state
     assert one.read(a, 0, 100) == b"old theirs mine "
     assert one.read(a, 6, 8) == b"eirs min"
     close(one, a)
@@ -151,7 +151,7 @@ def test_a_commit_that_may_have_been_made_is_not_made_twice(mounts: MemoryMounts
 
 @pytest.mark.parametrize("what", ["compacted", "cut off"])
 def test_nor_if_its_segments_are_there_no_more(mounts: MemoryMounts, what: str) -> None:
-    """Whoever compacts a region makes one new segment of all; who cuts a file removes them."""
+    """Compacting a region replaces its segments with a new one; truncating a file removes them."""
     one, a, other, b, ino = pair(mounts, b"old ")
     one.write(a, 0, b"mine ")
     real = mounts.map.transact
@@ -236,7 +236,7 @@ def test_a_file_removed_elsewhere_is_stale(mounts: MemoryMounts) -> None:
 
 
 def test_many_append_at_once(mounts: MemoryMounts) -> None:
-    """Threads of three mounts, each record with an fsync or without, some long."""
+    """Six threads on three mounts append records, some followed by an fsync, some long."""
     vfss = [mounts.mount(lagging=True) for _ in range(3)]
     ino = write_file(vfss[0], b"f", bytes(REGION_BYTES - 40_000))
     failures: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""What is unsaved gets an age: files that stay open, many files at once, failures, and writers that are too fast."""
+"""Saving by age: files that stay open, many files at once, failures, and writers that are too fast."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEADLINE_S = 30
 
 
 def pass_time(mounts: MemoryMounts, vfs: Vfs, seconds: float) -> None:
-    """So much later: what is due by then is saved."""
+    """Let this much time pass, and save what is due."""
     mounts.now_s += seconds
     vfs.background_saver.save_due()
 
@@ -161,7 +161,7 @@ def test_one_that_could_not_be_saved_and_goes_on_growing_is_not_tried_without_a_
 def test_one_that_could_not_be_saved_is_let_go_when_nothing_of_it_is_wanted_any_more(
     mounts: MemoryMounts, end: str
 ) -> None:
-    """Else its memory would be held until the mount ends, and its room on the servers."""
+    """Otherwise its memory, and its room on the servers, would be held until the mount ends."""
     vfs = mounts.mount()
     ino, handle = create(vfs, b"f")
     vfs.write(handle, 0, b"data")
@@ -203,7 +203,7 @@ def test_what_is_written_while_a_file_is_found_to_have_nothing_unsaved_gets_an_a
     pin_if_open = table.pin_if_open
 
     class Late:
-        """The program writes just before the schedule is told."""
+        """Lets the program write just before the schedule is updated."""
 
         def __enter__(self) -> None:
             monkeypatch.setattr(saver, "_lock", lock)
@@ -236,7 +236,7 @@ def test_while_the_servers_are_away_it_stays_and_goes_out_by_itself_when_they_ar
     for _ in range(5):
         pass_time(mounts, vfs, 20)
         assert vfs.background_saver.is_failing
-        vfs.write(handle, 0, b"more ")  # a failure that passes by itself is nobody's
+        vfs.write(handle, 0, b"more ")  # a temporary failure is not reported to any write
     mounts.map.before_commit = lambda _: None
     pass_time(mounts, vfs, 6)
     assert read_file(other, b"log") == b"kept " + 5 * b"more "
@@ -252,7 +252,7 @@ def _refuse(_: Batch) -> None:
 def test_with_the_servers_away_a_group_is_not_tried_file_by_file(
     mounts: MemoryMounts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each would wait for the missing servers anew, and say so in the log."""
+    """Each file would wait for the missing servers again, and log that."""
     vfs = mounts.mount()
     handles = [create(vfs, b"f%d" % number)[1] for number in range(20)]
     for handle in handles:
@@ -315,7 +315,7 @@ def test_a_file_that_somebody_else_is_saving_is_left_for_the_next_round(mounts: 
 def test_a_writer_waits_while_something_is_unsaved_for_too_long(
     mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
-    """Something of his file; or, if many files are unsaved, of any."""
+    """Unsaved data of the writer's own file counts; if many files are unsaved, that of any file."""
     monkeypatch.setattr("dfsfuse.vfs.write.schedule.FEW_FILES", 0 if many else 1)
     monkeypatch.setattr("dfsfuse.vfs.write.background_saving.SLOW_MAX_S", 2 * DEADLINE_S)
     vfs = mounts.mount(durability="fsync")
@@ -335,7 +335,7 @@ def test_a_writer_waits_while_something_is_unsaved_for_too_long(
     vfs.flush(late)
     assert in_batch.wait(DEADLINE_S)
     mounts.now_s += 1.4
-    vfs.background_saver.slow_down()  # not yet
+    vfs.background_saver.slow_down()  # not late enough to wait
     mounts.now_s += 0.2
     if not many:
         unconcerned = threading.Thread(target=lambda: vfs.write(other, 0, b"does not wait"), daemon=True)
@@ -358,7 +358,7 @@ def test_a_writer_waits_while_something_is_unsaved_for_too_long(
     vfs.close()
 
 
-def test_who_closes_does_not_ask_without_a_pause_for_a_file_that_is_being_saved(mounts: MemoryMounts) -> None:
+def test_close_does_not_poll_without_a_pause_while_a_file_is_being_saved(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     _, handle = create(vfs, b"f")
     vfs.write(handle, 0, b"data")
@@ -372,12 +372,12 @@ def test_who_closes_does_not_ask_without_a_pause_for_a_file_that_is_being_saved(
 
 
 SHARE: Final = 20
-"""At least so many files to a batch: it may be ten times as many, depending on when the log's thread has its turn."""
+"""At least this many files share a batch; it may be ten times as many, depending on when the log's thread runs."""
 
 
 @pytest.fixture
 def in_log(log_cluster: LogCluster) -> Vfs:
-    """A mount with a real log, under the lease of which changes share batches."""
+    """A mount with a real log and its lease, under which changes share batches."""
     mounts = LogMounts(log_cluster)
     store = mounts.cold_map()
     store.start()

@@ -1,4 +1,4 @@
-"""Regions in many parts become one segment, in the background, whatever is written meanwhile."""
+"""A region in many parts becomes one segment in the background, whatever is written meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dfsfuse.vfs.write.compaction import ATTEMPTS, RETRY_S, Compactor
 
 
 def write_parts(vfs: Vfs, handle: int, count: int = SURPLUS_MAX + 1, step: int = 20) -> bytes:
-    """So many writes of 10 bytes, each flushed; the file's content."""
+    """Make `count` writes of 10 bytes, each flushed, and return the file's content."""
     expected = bytearray()
     for turn in range(count):
         expected[turn * step :] = bytes(turn * step - len(expected)) + bytes([turn % 256]) * 10
@@ -53,7 +53,7 @@ def test_a_region_in_many_parts_is_compacted_after_the_flush(mounts: MemoryMount
     vfs = mounts.mount(compaction=background)
     ino, handle = create(vfs)
     expected = write_parts(vfs, handle)
-    assert len(region(mounts, ino).extents) == SURPLUS_MAX + 1  # the flush has not waited for it
+    assert len(region(mounts, ino).extents) == SURPLUS_MAX + 1  # the flush did not wait for the compaction
     background.run()
     made = region(mounts, ino)
     assert len(made.segments) == len(made.extents) == 1
@@ -76,7 +76,7 @@ def test_a_sparse_region_keeps_its_holes_and_takes_the_room_of_its_data(mounts: 
     assert len(made.segments) <= SURPLUS_MAX  # so it was compacted
     assert len(set(mounts.map.drops)) >= SURPLUS_MAX
     assert sum(segment.length for segment in made.segments) <= 1.3 * block * count
-    assert sum(len(data) for data, _ in mounts.segments.written) <= 5 * block * count  # each byte a few times only
+    assert sum(len(data) for data, _ in mounts.segments.written) <= 5 * block * count  # each byte a few times
     assert vfs.getattr(ino).blocks == block * count // 512
     holes = [vfs.lseek(handle, place, os.SEEK_HOLE) for place in sorted(places)]
     assert holes == [place + block for place in sorted(places)]
@@ -114,7 +114,7 @@ def test_the_room_of_holes_that_were_punched_comes_back(mounts: MemoryMounts) ->
 
 
 def test_a_region_in_many_parts_is_compacted_after_it_was_cut(mounts: MemoryMounts) -> None:
-    """Whoever wrote it has not come to it: his mount is dead, or it was cut at that very moment."""
+    """The mount that wrote it did not compact it: it is dead, or the file was cut at that very moment."""
     dead, vfs = mounts.mount(compaction=Held()), mounts.mount()
     ino, handle = create(dead)
     expected = write_parts(dead, handle, 2 * SURPLUS_MAX)
@@ -138,11 +138,11 @@ def test_the_room_of_what_was_cut_off_comes_back(mounts: MemoryMounts) -> None:
     written = len(mounts.segments.written)
     vfs.setattr(ino, AttributeChanges(size=size), handle)
     vfs.setattr(ino, AttributeChanges(size=5 * size + 1), handle)
-    assert len(mounts.segments.written) == written  # there is nothing to be made smaller
+    assert len(mounts.segments.written) == written  # no segment has to be made smaller
     close(vfs, handle)
 
 
-def test_a_writer_who_never_pauses_does_not_keep_a_region_from_being_compacted(mounts: MemoryMounts) -> None:
+def test_a_writer_that_never_pauses_does_not_keep_a_region_from_being_compacted(mounts: MemoryMounts) -> None:
     vfs, other = mounts.mount(), mounts.mount(compaction=Held())
     ino, handle = create(vfs)
     theirs = other.open(ino, os.O_RDWR)
@@ -188,7 +188,7 @@ def test_neither_readers_nor_writers_wait_for_a_region_that_is_being_compacted(m
     compaction.run()
     before, expected[3:6] = bytes(expected), b"new"
     assert found == [before, bytes(expected)]
-    assert len(region(mounts, ino).segments) == 2  # it was compacted, and what was written meanwhile is on top
+    assert len(region(mounts, ino).segments) == 2  # compacted, with what was written meanwhile on top
     assert vfs.read(handle, 0, 10_000) == bytes(expected)
     close(vfs, handle)
 

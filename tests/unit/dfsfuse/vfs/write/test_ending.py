@@ -1,4 +1,4 @@
-"""The last saving of a mount: bounded, and what is left over is all that was unsaved, each byte once."""
+"""A mount's last save is bounded in time, and what is left over is everything that is unsaved, each byte once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfsfuse.vfs.write.left_over import LeftOver
 
 
 class Pauses:
-    """Time goes on by a pause; `then` is done after so many."""
+    """A fake sleep that advances the clock, and calls `then` at the tenth pause."""
 
     def __init__(self, mounts: MemoryMounts) -> None:
         self._mounts = mounts
@@ -51,7 +51,7 @@ def test_where_all_goes_well_nothing_is_left(mounts: MemoryMounts, pause: Pauses
     _, handle = create(vfs)
     vfs.write(handle, 0, b"never closed")
     assert vfs.ending.save_all(30.0, pause) is None
-    assert mounts.map.ends_within_s == 30.0, "a save under way waits no longer than that either"
+    assert mounts.map.ends_within_s == 30.0, "a save in progress waits no longer than that either"
     vfs.ending.is_near(5.0)
     assert mounts.map.ends_within_s == 5.0
     assert vfs.ending.left_over() == []
@@ -94,7 +94,7 @@ def test_names_that_were_answered_and_wait_for_servers_are_waited_for_too(mounts
     vfs = mounts.mount()
     mounts.map.has_answered = True
     assert vfs.ending.save_all(30.0, pause) is None
-    assert pause.count == 0, "closing sees to them where servers answer"
+    assert pause.count == 0, "with servers that answer, closing saves them"
     mounts.map.is_writable = False
 
     def then() -> None:
@@ -104,7 +104,7 @@ def test_names_that_were_answered_and_wait_for_servers_are_waited_for_too(mounts
     assert vfs.ending.save_all(30.0, pause) is None
     assert pause.count == 10
     mounts.map.is_writable, began_s = False, mounts.now_s
-    assert vfs.ending.save_all(30.0, pause) is None, "closing tells what is lost"
+    assert vfs.ending.save_all(30.0, pause) is None, "closing reports what is lost"
     assert 30 <= mounts.now_s - began_s < 31
 
 
@@ -158,7 +158,7 @@ def test_what_is_left_has_the_state_of_its_file_if_that_can_be_told(mounts: Memo
 
 
 def test_what_was_removed_here_is_not_kept(mounts: MemoryMounts) -> None:
-    """As on a local disk; what others have removed is."""
+    """As on a local disk; what other mounts have removed is kept."""
     vfs = mounts.mount()
     for name in (b"removed here", b"removed elsewhere"):
         _, handle = create(vfs, name)
@@ -187,7 +187,7 @@ def test_what_is_up_and_not_referred_to_is_given_as_a_part_of_its_segment(mounts
     vfs = mounts.mount()
     _, handle = create(vfs)
     data = random.Random(1).randbytes(REGION_BYTES)
-    vfs.write(handle, 0, data)  # a full region goes up at once
+    vfs.write(handle, 0, data)  # a full region is uploaded at once
     vfs.write(handle, 100, b"over it")
     (one,) = vfs.ending.left_over()
     assert [(part.start, part.length, part.data is None) for part in one.parts] == [
@@ -239,6 +239,6 @@ def test_a_save_that_hangs_holds_up_nothing_for_long(mounts: MemoryMounts, monke
     with file.commit_lock:
         left = vfs.ending.left_over()
     assert contents(left) == {b"f": [(0, b"data")]}
-    assert [one.is_doubtful for one in left] == [True], "that save may still come through"
+    assert [one.is_doubtful for one in left] == [True], "that save may still succeed"
     assert [one.is_doubtful for one in vfs.ending.left_over()] == [False]
     close(vfs, handle)

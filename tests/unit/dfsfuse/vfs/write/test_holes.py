@@ -21,7 +21,7 @@ def new(vfs: Vfs) -> tuple[int, int]:
 
 
 def layout(vfs: Vfs, handle: int) -> list[tuple[int, int]]:
-    """All stretches of data, as lseek finds them."""
+    """All ranges of data, as lseek finds them."""
     found, at = [], 0
     while True:
         try:

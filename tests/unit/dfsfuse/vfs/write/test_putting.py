@@ -1,4 +1,4 @@
-"""put_stream(): a whole file at once or nothing."""
+"""put_stream(): the whole file appears at once, or nothing does."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_holes_take_no_room_and_read_as_zeros(mounts: MemoryMounts) -> None:
     whole = b"".join(bytes(part.length) if isinstance(part, Hole) else part for part in parts)
     made = vfs.put_stream(ROOT, b"f", parts)
     assert made.size == len(whole)
-    assert made.blocks == -(-(len(data) + 100 + 50 + 1) // 512)  # what is shorter than a block is no hole
+    assert made.blocks == -(-(len(data) + 100 + 50 + 1) // 512)  # less than a block is not a hole
     assert read_file(mounts.mount(), b"f") == whole
     handle = vfs.open(made.ino, os.O_RDONLY)
     assert vfs.lseek(handle, 0, os.SEEK_DATA) == 2 * REGION_BYTES + 8192
@@ -91,7 +91,7 @@ def test_a_very_long_file_appears_at_once_too(mounts: MemoryMounts, monkeypatch:
     watcher = mounts.mount()
     seen: list[list[bytes]] = []
     mounts.map.before_commit = lambda _: seen.append(names(watcher))
-    small = [data, data, b"x" * 100_000]  # the last one is carried, and takes a batch of its own
+    small = [data, data, b"x" * 100_000]  # the last one travels inside a batch, and takes one of its own
     vfs.put_stream(ROOT, b"f", small)
     mounts.map.before_commit = lambda _: None
     assert len(seen) > 2 and seen[-1] == []
@@ -181,7 +181,7 @@ def test_it_takes_the_place_of_a_symbolic_link(mounts: MemoryMounts) -> None:
 
 
 def test_a_file_that_takes_days_is_referred_to_as_it_goes(mounts: MemoryMounts) -> None:
-    """Else its first segments would be swept before the last one is there."""
+    """Otherwise its first segments would be swept before the last one is stored."""
     vfs = mounts.mount()
     data = random.Random(7).randbytes(20 * REGION_BYTES)
     oldest_ns = 0
@@ -211,7 +211,7 @@ def test_a_file_that_takes_days_is_referred_to_as_it_goes(mounts: MemoryMounts) 
     assert mounts.map.drops == []
 
 
-def test_who_was_taken_for_dead_meanwhile_makes_no_file_with_a_part_of_the_data(mounts: MemoryMounts) -> None:
+def test_a_put_that_was_taken_for_dead_meanwhile_makes_no_file_with_part_of_the_data(mounts: MemoryMounts) -> None:
     vfs, other = mounts.mount(), mounts.mount()
     data = random.Random(8).randbytes(6 * REGION_BYTES)
     swept = 0

@@ -1,4 +1,4 @@
-"""Region records within transactions: counts are right whatever happens, and nothing is left beyond the end."""
+"""Region records in transactions: the counts are always right, and nothing is left beyond the end of a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INO = 9
 
 
 class File:
-    """One file's records, and the segments that were ever made for it."""
+    """One file's records, and all segments ever made for it."""
 
     def __init__(self) -> None:
         self.map = MemoryMap()
@@ -54,7 +54,7 @@ class File:
         return self.map.transact(work)
 
     def check(self) -> None:
-        """The invariants that regions.py states."""
+        """Check the invariants that regions.py states."""
         stored = {
             keys.index_of(key): extents.decode(value) for key, value in self.map.items.items() if key.startswith(b"e/")
         }
@@ -64,7 +64,7 @@ class File:
             assert index * REGION_BYTES + region.end() <= self.inode.size
         used = {segment.id for region in stored.values() for segment in region.segments}
         made = {number.to_bytes(16, "big") for number in range(1, len(self.segments.written) + 1)}
-        assert sorted(self.map.drops) == sorted(made - used), "dropped: once each what nobody refers to, and no more"
+        assert sorted(self.map.drops) == sorted(made - used), "unreferenced segments must be dropped, once each"
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -1,4 +1,4 @@
-"""From write() to the map: what becomes one segment, where it goes, what a failure leaves."""
+"""From write() to the map: what becomes one segment, where it is stored, what a failure leaves behind."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_failed_commit_is_the_same(mounts: MemoryMounts) -> None:
     mounts.map.before_commit = lambda _: None
     vfs.write(handle, 0, b"b")
     vfs.fsync(handle)
-    assert len(mounts.segments.written) == 2  # what is up already is not sent again
+    assert len(mounts.segments.written) == 2  # what is already on its servers is not sent again
     assert read_file(vfs, b"f") == b"b" + b"a" * 199_999
     close(vfs, handle)
 
@@ -170,7 +170,7 @@ def test_a_failed_commit_is_the_same(mounts: MemoryMounts) -> None:
 def test_what_may_have_been_saved_is_saved_again_under_another_segment(
     mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, size: int, is_append: bool
 ) -> None:
-    """The batch came through, but nobody could tell; then another mount cut the file, and so dropped the segment."""
+    """The batch was committed, but no answer said so; then another mount cut the file, and so dropped the segment."""
     vfs, other = mounts.mount(), mounts.mount()
     ino, handle = create(vfs, b"f", os.O_RDWR | (os.O_APPEND if is_append else 0))
     vfs.write(handle, 0, b"a" * size)
@@ -247,7 +247,7 @@ def test_memory_is_bounded_while_a_long_file_streams_through(mounts: MemoryMount
     chunk = random.Random(2).randbytes(REGION_BYTES // 4)
     for turn in range(40):
         vfs.write(handle, turn * len(chunk), chunk)
-        file = vfs._files._table.get(ino)  # the one place that knows
+        file = vfs._files._table.get(ino)  # shown nowhere else
         assert file is not None and sum(item.held_bytes for item in file.sealed) <= 3 * REGION_BYTES
     close(vfs, handle)
     assert vfs.getattr(ino).size == 40 * len(chunk)
@@ -329,7 +329,7 @@ def test_a_failed_background_commit_is_kept_and_tried_again(mounts: MemoryMounts
 
 
 def close_quietly(vfs: Vfs, handle: int) -> None:
-    vfs.flush(handle)  # with durability=fsync it begins to save, and the failure comes later
+    vfs.flush(handle)  # with durability=fsync this only begins to save; the failure comes later
     vfs.release(handle)
 
 

@@ -1,4 +1,4 @@
-"""What was written long ago, and not saved yet, is neither lost nor taken for what a dead client left."""
+"""Data that was written long ago and is not saved yet is neither lost nor taken for a dead client's leftovers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOUR_NS = 3600 * 10**9
 
 
 def test_what_has_been_up_for_hours_is_put_again_before_a_batch_refers_to_it(mounts: MemoryMounts) -> None:
-    """A sweep may take it for what a dead client left."""
+    """A sweep may take the first copy for a dead client's leftovers."""
     data = random.Random(3).randbytes(REGION_BYTES)
     vfs = mounts.mount()
     ino, handle = create(vfs, b"f")
@@ -59,7 +59,7 @@ def test_a_machine_that_stands_still_while_it_saves_refers_to_nothing_old(
     transact = mounts.map.transact
 
     def suspended(work: Callable[[Transaction], object], *, durable: bool = True) -> object:
-        """The first run is overtaken by a sweep: the work runs again, two days later."""
+        """A sweep overtakes the first run, and the work runs again two days later."""
         work(MemoryTransaction(mounts.map.items))
         mounts.now_ns += 48 * HOUR_NS
         monkeypatch.undo()

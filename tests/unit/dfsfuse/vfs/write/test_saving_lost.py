@@ -1,4 +1,4 @@
-"""What could not be saved, or was answered and then lost, is told to each who had the file open."""
+"""A failed save, or the loss of an answered change, is reported through every handle that was open then."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_changes_that_were_answered_and_lost_are_told_by_each_file_that_was_open
     ino, one = create(vfs, b"f")
     other, folder = vfs.open(ino, os.O_RDONLY), vfs.opendir(ROOT)
     mounts.map.losses.add(UnavailableError("overtaken"))
-    early = vfs.opendir(ROOT)  # nobody has been told yet: this may be who wants to rely on a rename
+    early = vfs.opendir(ROOT)  # nothing was reported yet, and this handle may be opened to make sure of a rename
     for tell in (
         lambda: vfs.flush(one),
         lambda: vfs.fsync(other),
@@ -48,7 +48,7 @@ def test_data_that_was_given_up_is_told_by_each_handle(mounts: MemoryMounts, dur
     other.unlink(ROOT, b"f")
     assert keys.inode(ino) not in mounts.map.items
     if durability == "fsync":
-        vfs.flush(one)  # is saved later
+        vfs.flush(one)  # saved later
         background.run()
     fails(errno.ESTALE, lambda: vfs.flush(one))
     vfs.flush(one)

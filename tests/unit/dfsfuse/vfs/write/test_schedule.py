@@ -1,4 +1,4 @@
-"""Which unsaved files are due, and when; with a clock that is handed in."""
+"""Which unsaved files are due, and when. The clock is passed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reader sees one file through every state of its saving: what read() gives and what stat(2) says."""
+"""A reader sees the same file in every state of saving: what read() returns and what stat(2) shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ THEIRS = b"theirs "
 
 @dataclass
 class Scene:
-    """A file that is written through one handle and read through another; perhaps others have appended to it."""
+    """A file that is written through one handle and read through another; other mounts may have appended to it."""
 
     mounts: MemoryMounts
     vfs: Vfs
@@ -51,7 +51,7 @@ class Scene:
         return found
 
     def forget_failure(self) -> None:
-        """What an upload failed with would be told to the next write, too."""
+        """Clear the upload's failure, which the next write would report too."""
         file = self.vfs._files._table.get(self.ino)
         assert file is not None
         with file.lock:
@@ -98,7 +98,7 @@ def test_before_it_is_saved_and_afterwards(scene: Scene, size: int) -> None:
 def test_while_it_goes_up_and_before_the_batch(scene: Scene, size: int) -> None:
     scene.write(b"a" * size)
     scene.mounts.segments.before_write = lambda _: scene.check()
-    if scene.base == OLD:  # else a reader waits for the commit, and would do so in the thread that commits
+    if scene.base == OLD:  # otherwise the reader would wait for the commit, in the thread that commits
         scene.mounts.map.before_commit = lambda _: scene.check()
     with scene.uploads.released():
         scene.vfs.fsync(scene.writer)
@@ -204,7 +204,7 @@ def test_while_it_is_not_known_whether_it_was_saved(
 
 
 def test_when_it_was_sealed_and_is_taken_back(scene: Scene) -> None:
-    """Failures leave several segments of one region, which become one before they are committed."""
+    """Failed saves leave several segments of one region, which become one before they are committed."""
 
     def full(_: bytes) -> None:
         raise NoSpaceError("three servers are full")

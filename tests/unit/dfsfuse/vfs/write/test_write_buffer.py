@@ -1,4 +1,4 @@
-"""The write buffer against a plain model, and its bounds."""
+"""The write buffer compared with a simple model, and its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""write(): memory that is short makes a writer wait, and never fail, as long as servers take data."""
+"""write(): a shortage of memory makes writers wait, and never fail, as long as the servers accept data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEADLINE_S = 60
 
 
 def test_of_many_writers_at_once_none_fails_for_want_of_memory(mounts: MemoryMounts) -> None:
-    """Room for three, and 63 that begin together."""
+    """The memory has room for three of the writers, which all begin together."""
     vfs = mounts.mount(
         dirty_limit_bytes=3 * SIZE + 100, background=ThreadPoolExecutor(1), uploads=ThreadPoolExecutor(2)
     )
@@ -88,7 +88,7 @@ def test_it_is_waited_for_as_long_as_some_is_given_back_now_and_then(
 
 
 def test_when_the_servers_take_nothing_it_is_an_error(mounts: MemoryMounts) -> None:
-    """What fills the memory is another file's, and cannot be saved."""
+    """The memory is full of another file's data, which cannot be saved."""
     vfs = mounts.mount(dirty_limit_bytes=1000)
     _, full = create(vfs, b"full")
     _, handle = create(vfs, b"f")
@@ -107,7 +107,7 @@ def test_when_the_servers_take_nothing_it_is_an_error(mounts: MemoryMounts) -> N
 
 
 def test_a_write_that_is_withdrawn_takes_nothing_and_one_that_is_taken_cannot_be(mounts: MemoryMounts) -> None:
-    """Its program was ended while it waited: the data must not turn up behind what others write meanwhile."""
+    """The writing program was ended while it waited; its data must not appear after what others write meanwhile."""
     vfs = mounts.mount(dirty_limit_bytes=1000)
     _, handle = create(vfs, b"f")
     budget = vfs._uploads.budget
@@ -148,7 +148,7 @@ def test_a_write_that_is_withdrawn_takes_nothing_and_one_that_is_taken_cannot_be
 def test_pages_of_a_mapping_are_taken_without_servers_and_every_fsync_fails_until_they_are_saved(
     mounts: MemoryMounts,
 ) -> None:
-    """Their program was told of no error when it wrote to memory, and may have ended."""
+    """The program was not told of an error when it wrote to its mapping, and may have ended."""
     vfs, other = mounts.mount(dirty_limit_bytes=10_000), mounts.mount()
     ino, handle = create(vfs, b"f")
     vfs.write(handle, 0, b"x" * 9000)
@@ -161,7 +161,7 @@ def test_pages_of_a_mapping_are_taken_without_servers_and_every_fsync_fails_unti
     for _ in range(2):
         with pytest.raises(ReadOnlyError):
             vfs.fsync(handle)
-    assert vfs.write(handle, 4096, b"z" * 4096, is_mapped=True) == 4096, "that was told, and is not told by dropping it"
+    assert vfs.write(handle, 4096, b"z" * 4096, is_mapped=True) == 4096, "the failure was already reported"
     vfs.release(handle, keep=True)
     assert vfs.is_unsaved(ino)
     mounts.map.is_writable = True
@@ -171,7 +171,7 @@ def test_pages_of_a_mapping_are_taken_without_servers_and_every_fsync_fails_unti
 
 
 def test_without_servers_pages_are_taken_only_while_there_is_memory(mounts: MemoryMounts) -> None:
-    """And nobody waits for some: the threads that serve requests would all come to wait."""
+    """And nothing waits for memory: all threads that serve requests would end up waiting."""
     vfs = mounts.mount(dirty_limit_bytes=10_000)
     _, handle = create(vfs, b"f")
     vfs.write(handle, 0, b"x" * 9000)
@@ -192,7 +192,7 @@ def test_without_servers_pages_are_taken_only_while_there_is_memory(mounts: Memo
 
 
 def test_pages_of_a_mapping_are_taken_also_where_something_failed_before(mounts: MemoryMounts) -> None:
-    """That is told to the next who writes or flushes; the kernel would drop the pages for it."""
+    """The earlier failure is reported to the next write or flush; if the pages got it, the kernel would drop them."""
     vfs = mounts.mount()
     ino, handle = create(vfs, b"f")
     vfs.write(handle, 0, b"x")
