@@ -1,4 +1,4 @@
-"""A lease is counted by a clock that does not stand still while the machine sleeps."""
+"""A lease is measured by a clock that does not stop while the machine is suspended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records survive being bytes, and what is no record is refused, or not found."""
+"""Records survive encoding, and bytes that are not a record are refused, or not found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfsfuse.common.codec import Codec
 
 
 class Thing(msgspec.Struct, frozen=True, array_like=True):
-    """A record with a field that an older one does not have."""
+    """A record with a field that older ones do not have."""
 
     format: int
     name: str

@@ -1,4 +1,4 @@
-"""Items are cut into portions: none is lost, none is too large, and their order stays."""
+"""Items are cut into portions: none is lost, no portion is too large, and the order stays."""
 
 from __future__ import annotations
 
@@ -26,4 +26,4 @@ def test_by_bytes(items: list[int], most_bytes: int, count: int) -> None:
     assert [item for portion in portions for item in portion] == items
     assert all(len(portion) == 1 or (sum(portion) <= most_bytes and len(portion) <= count) for portion in portions)
     for portion, following in pairwise(portions):
-        assert len(portion) == count or sum(portion) + following[0] > most_bytes, "it had room for one more"
+        assert len(portion) == count or sum(portion) + following[0] > most_bytes, "the portion had room for one more"

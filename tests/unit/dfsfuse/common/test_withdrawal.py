@@ -1,4 +1,4 @@
-"""What is withdrawn changes nothing from then on; the thread that did it can do something else."""
+"""A withdrawn operation changes nothing from then on; its thread can do something else."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_it_is_too_late_past_the_point() -> None:
 
 
 def test_a_change_that_was_not_sent_is_not_made_behind_what_others_did() -> None:
-    """They have come first, and it would have to be made anew."""
+    """Their change came first, so this one would have to be made again."""
     shared, clock = SharedLog({b"a": b"0"}), Clock()
     log = FakeLog(shared, clock)
     store = LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]

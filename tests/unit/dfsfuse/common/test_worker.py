@@ -1,4 +1,4 @@
-"""The threads of a mount's upkeep: they go on after a failure, and end when they are asked to."""
+"""The threads of a mount's upkeep go on after a failure, and end when they are asked to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache: runs are counted and thrown out whole, and nothing is kept alive by accident."""
+"""The block cache counts and evicts runs as a whole, and keeps nothing alive by accident."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_cleared_is_empty() -> None:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Against a model: every block found is the newest one put, and memory stays within bounds."""
+    """Compares the cache with a model: every block found is the newest one put, and memory stays within bounds."""
 
     CAPACITY = 12 * BLOCK_BYTES
 

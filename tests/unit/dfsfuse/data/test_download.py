@@ -1,4 +1,4 @@
-"""Fetching and verifying: whom to ask, what to believe, when to give up."""
+"""Fetching and verifying: which servers to ask, what to accept, when to give up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WHOLE = {number: range(block_count(length)) for number, length in enumerate(piec
 
 
 class Bench:
-    """A grid that holds one segment, placed for rotation 0, and a client."""
+    """A grid that holds one segment, placed with rotation 0, and a client."""
 
     def __init__(self) -> None:
         self.grid = Grid()
@@ -54,7 +54,7 @@ class Bench:
         )
 
     def took_s(self) -> float:
-        """How long one whole download takes; it must be right."""
+        """Download everything, which must be right, and return how long it took."""
         began = self.grid.clock()
         assert [run.data for run in self.download()] == PIECES
         return self.grid.clock() - began
@@ -87,7 +87,7 @@ def test_what_is_handed_out_cannot_be_changed(bench: Bench) -> None:
 
 
 def test_a_slow_first_source_is_waited_for_beside_the_other_one(bench: Bench) -> None:
-    """A part of one piece is asked for in a short way; when that takes long, a race goes on from there."""
+    """Part of one piece is requested directly; when that takes long, a race continues from there."""
     (first, second) = choose_sources(bench.segment.homes, ALL)[1]
     bench.grid[first].latency_s = HEDGE_S + 0.2
     began = bench.grid.clock()
@@ -101,8 +101,8 @@ def test_a_slow_first_source_is_waited_for_beside_the_other_one(bench: Bench) ->
     bench.grid[second].latency_s = 3.0
     began = bench.grid.clock()
     assert bench.download({1: range(1)})[0].data == PIECES[0][:BLOCK_BYTES]
-    assert bench.grid.clock() - began < HEDGE_S + 0.3, "the late answer is taken all the same"
-    assert [call.server for call in bench.cluster.started] == [first, second], "and nobody was asked twice"
+    assert bench.grid.clock() - began < HEDGE_S + 0.3, "the late answer must be used all the same"
+    assert [call.server for call in bench.cluster.started] == [first, second], "no server may be asked twice"
 
 
 def test_an_answer_ends_the_sparing_if_only_an_error_and_that_it_is_down_does_not(bench: Bench) -> None:
@@ -148,8 +148,8 @@ def test_a_lying_server_is_named_in_the_log(bench: Bench, fault: Fault, caplog: 
         bench.download({2: range(1)})
     assert len(caplog.records) == 1
     assert f"DFS2 has a bad P2 of segment {ID.hex()}" in caplog.text
-    assert [server for server, _ in bench.cluster.noted] == [2], "and remembered, for `dfc status`"
-    assert bench.bad == [(2, 2)], "and told to whom heals"
+    assert [server for server, _ in bench.cluster.noted] == [2], "it must be remembered for `dfc status`"
+    assert bench.bad == [(2, 2)], "it must be reported to the healer"
 
 
 def test_digests_of_another_piece_are_not_believed(bench: Bench) -> None:
@@ -169,8 +169,8 @@ def test_a_piece_of_another_segment_is_not_believed(bench: Bench) -> None:
 def test_a_wiped_server_is_replaced(bench: Bench) -> None:
     bench.grid[1].forget()
     bench.took_s()
-    assert bench.bad == [(1, 1)], "who heals is told of what is missing"
-    assert bench.cluster.noted == [], "and nobody has lied"
+    assert bench.bad == [(1, 1)], "the missing piece must be reported to the healer"
+    assert bench.cluster.noted == [], "a missing piece is not a fault"
 
 
 def test_a_server_that_was_never_a_home_owes_nothing(bench: Bench) -> None:
@@ -199,7 +199,7 @@ def test_on_a_slow_link_patience_is_learned(bench: Bench) -> None:
     bench.took_s()
     bench.cluster.started.clear()
     bench.took_s()
-    assert len(bench.cluster.started) == 4, "no second request although each took more than the hedge time"
+    assert len(bench.cluster.started) == 4, "no second request, although each answer took longer than the hedge time"
 
 
 @pytest.mark.parametrize("fault", [Fault.DOWN, Fault.HANG, Fault.CORRUPT])
@@ -213,9 +213,9 @@ def test_a_piece_without_a_good_copy(bench: Bench, fault: Fault) -> None:
     assert f"P1 of segment {ID.hex()}" in text
     assert "DFS1" in text
     assert "DFS4: no such piece" in text
-    assert caught.value.away == (set() if fault is Fault.CORRUPT else {1}), "who may have it and does not answer"
+    assert caught.value.away == (set() if fault is Fault.CORRUPT else {1}), "may have it, does not answer"
     assert bench.grid.clock() - began <= PIECE_S + 0.1
-    assert bench.download({3: range(1)})[0].data == PIECES[2][:BLOCK_BYTES], "the rest can be read"
+    assert bench.download({3: range(1)})[0].data == PIECES[2][:BLOCK_BYTES], "the rest must still be readable"
 
 
 @pytest.mark.parametrize(("fault", "limit_s"), [(Fault.DOWN, PIECE_S), (Fault.HANG, SLOW_S + PIECE_S)])
@@ -280,8 +280,8 @@ def test_there_is_hope_while_somebody_is_asked() -> None:
     assert hopeful.error() is None
 
 
-def test_only_who_should_have_the_piece_is_waited_for() -> None:
-    """A stranger that is silent too may come back, and would not have it."""
+def test_only_servers_that_should_have_the_piece_are_named_as_away() -> None:
+    """Another silent server may come back as well, but would not have the piece."""
     hopeless = plan()
     while (attempt := hopeless.race.take(0.0)) is not None:
         hopeless.failed(attempt, f"DFS{attempt.server} is said to fail", silent=attempt.server in {1, 2})

@@ -1,4 +1,5 @@
-"""Region records against the plainest model there is: for each byte, which segment's byte shows, or a hole."""
+"""Region records compared with the simplest model: for each byte, the segment's byte that is visible there, or a
+hole."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from dfsfuse.data.placement import ring
 from dfsfuse.data.runs import compacted
 
 SMALL = 60
-"""The model keeps to the first bytes of the region, so that ranges meet often."""
+"""The model uses only the first bytes of a region, so that ranges often overlap."""
 
 
 def segment(number: int, length: int = SMALL) -> Segment:
@@ -73,12 +74,12 @@ class RegionMachine(RuleBasedStateMachine):
 
     @rule()
     def look(self) -> None:
-        """Compaction begins: it reads what shows now."""
+        """Begin a compaction: read what is visible now."""
         self.looked = (self.region, list(self.model))
 
     @rule()
     def compact(self) -> None:
-        """And ends, whatever happened in between."""
+        """Finish the compaction, whatever happened in between."""
         old, shown = self.looked
         if not old.extents:
             return

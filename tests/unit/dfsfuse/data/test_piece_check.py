@@ -1,4 +1,4 @@
-"""A piece is what the metadata says, whatever the server that sends it says."""
+"""A piece must match the metadata, whatever the server that sends it claims."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfsfuse.data.placement import ring
 from dfsfuse.data.striping import split
 
 DATA = b"".join(number.to_bytes(4, "big") for number in range(131_072))
-"""Two blocks of each piece."""
+"""Two blocks in each piece."""
 PIECES = [bytes(piece) for piece in split(DATA)]
 DIGESTS = tuple(piece_digest(block_digests(piece)) for piece in PIECES)
 SEGMENT = Segment(b"s" * 16, len(DATA), ring(0), DIGESTS)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The ring, literally as the mission has it, handoff, and whom to ask first."""
+"""The ring, exactly as the mission's table shows it; handoff, and which server to ask first."""
 
 from __future__ import annotations
 

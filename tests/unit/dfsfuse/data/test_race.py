@@ -1,4 +1,4 @@
-"""Who is tried next: every rule of the race, and that it always ends."""
+"""Which server is tried next: every rule of the race, and that it always ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_upload_tries_two_servers_for_each_piece() -> None:
     assert not race.done()
     race.won(Attempt(1, 1), 0.2)
     assert race.done()
-    assert race.winners(1) == (1, 4), "in order of preference, not of arrival"
+    assert race.winners(1) == (1, 4), "winners are in order of preference, not of arrival"
 
 
 def test_a_failure_brings_the_next_in_line() -> None:
@@ -74,7 +74,7 @@ def test_nobody_lags_while_nobody_else_has_succeeded() -> None:
     assert take_all(race, 5.0) == []
     race.won(Attempt(2, 2), 5.0)
     assert race.laggards(5.0) == frozenset()
-    assert take_all(race, 5.0) == [], "as slow as the other one is not slow"
+    assert take_all(race, 5.0) == [], "a server as slow as the other is not a laggard"
     assert race.wake_in_s(5.0) == 10.0
     assert take_all(race, 15.0) == [Attempt(1, 4)]
 
@@ -84,7 +84,7 @@ def test_hedges_go_to_prompt_servers_only() -> None:
     take_all(race)
     assert take_all(race, 1.0) == [], "both lag: asking them more would not help"
     race.lost(Attempt(1, 1), out=False)
-    assert race.take(1.0) == Attempt(1, 2), "but nothing is left undone for that"
+    assert race.take(1.0) == Attempt(1, 2), "but a lost attempt is always replaced"
 
 
 def test_with_all_lagging_there_is_nothing_to_wake_for() -> None:
@@ -106,7 +106,7 @@ def test_every_race_ends(need: int, choices: list[tuple[int, str]], orders: list
         pending = race.pending()
         if race.done() or race.hopeless() is not None:
             break
-        assert pending, "neither done nor hopeless, and nothing under way: stuck"
+        assert pending, "stuck: neither done nor hopeless, and nothing in progress"
         attempt = pending[index % len(pending)]
         if what == "wait":
             now += 0.2

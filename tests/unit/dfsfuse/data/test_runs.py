@@ -1,4 +1,4 @@
-"""Which regions are crowded, and the stretches that one segment holds instead."""
+"""Which regions are crowded, and which ranges the segment that replaces them holds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def segment(number: int, length: int) -> Segment:
 
 
 def one_segment(*stretches: tuple[int, int]) -> Region:
-    """A region of these stretches (start, end), one after the other in one segment."""
+    """A region with these ranges (start, end), one after the other in one segment."""
     at, writes = 0, []
     for start, end in stretches:
         writes.append((start, end - start, at))

@@ -1,4 +1,4 @@
-"""The segment store against four servers in memory."""
+"""The segment store with four servers in memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def store(cluster: FakeCluster, grid: Grid) -> Iterator[SegmentStore]:
 
 
 def apply(grid: Grid, written: Written) -> None:
-    """What servers do with the pieces that a batch carries."""
+    """Store the pieces that a batch carries, as servers do."""
     for piece in written.inline:
         for server in grid.servers.values():
             if server.name in piece.homes:
@@ -109,7 +109,7 @@ def test_the_buffer_may_be_used_again_after_write(store: SegmentStore, cluster: 
     small, inline = store.write(memoryview(buffer)[:100], 0)
     cluster.started.clear()
     buffer[:] = bytes(len(buffer))
-    buffer.clear()  # a BufferError would mean that a view of it was kept
+    buffer.clear()  # BufferError would mean that a view of it was kept
     assert store.read(segment, 0, len(LARGE)) == LARGE
     assert b"".join(piece.data for piece in inline) == LARGE[:100]
     assert small.length == 100
@@ -198,7 +198,7 @@ def test_a_read_waits_for_the_prefetch_and_does_not_ask_again(store: SegmentStor
     grid[1].before_answer = hold
     store.prefetch(segment)
     assert asked.wait(WAIT_S)
-    store.prefetch(segment)  # a second one is not needed
+    store.prefetch(segment)  # must not start a second one
     go.set()
     assert store.read(segment, 0, len(LARGE)) == LARGE
     assert grid.asked(GetPiece) == {1: 1, 2: 1, 3: 1, 4: 1}
@@ -272,7 +272,7 @@ def test_a_hung_server_is_not_waited_for_if_the_others_have_everything(store: Se
     assert grid.clock() - began <= LAST_ONE_S + 0.1
     began = grid.clock()
     store.copies(segments)
-    assert grid.clock() - began < 0.1, "the next question spares it"
+    assert grid.clock() - began < 0.1, "the next request spares it"
 
 
 def test_servers_known_to_be_down_are_not_asked(store: SegmentStore, grid: Grid, cluster: FakeCluster) -> None:

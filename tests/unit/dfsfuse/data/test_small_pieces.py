@@ -1,4 +1,4 @@
-"""Many small segments with one request to each server."""
+"""Many small segments are read with one request to each server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def store(cluster: FakeCluster, grid: Grid) -> Iterator[SegmentStore]:
 
 @pytest.fixture
 def files(grid: Grid, cluster: FakeCluster) -> list[tuple[Segment, bytes]]:
-    """Segments of all small sizes that matter, on the servers, and not in the cache of `store`."""
+    """Segments of all small sizes that matter, stored on the servers and not in the cache of `store`."""
     chance = random.Random(1)
     writer = SegmentStore(cluster, clock=grid.clock)
     files = []

@@ -1,4 +1,4 @@
-"""Cutting a segment into pieces, and finding its bytes in them again."""
+"""Cutting a segment into pieces, and finding its bytes in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bringing pieces to two servers each: the decisions alone, then against four servers with every fault."""
+"""Storing each piece on two servers: first the decisions alone, then with four servers and every fault."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Bench:
         return upload(ID, DATA, rotation, self.cluster, Pace(HEDGE_S), clock=self.grid.clock)
 
     def check(self, result: Uploaded) -> None:
-        """Every piece is stored where the result says, on two servers, and is what it should be."""
+        """Check that every piece is stored unchanged on two servers, where the result says."""
         for number, (home, piece) in enumerate(zip(result.homes, split(DATA), strict=True), start=1):
             assert len(set(home)) == 2
             assert result.digests[number - 1] == piece_digest(block_digests(piece))
@@ -167,7 +167,7 @@ def test_a_slow_server_that_answers_in_the_end_was_not_cancelled(bench: Bench) -
         bench.grid[server].latency_s = 0.2
     result = bench.upload()
     bench.check(result)
-    assert result.homes == ring(0), "it was done before those that were asked in its place"
+    assert result.homes == ring(0), "it finished before the servers that were asked in its place"
 
 
 def test_four_slow_servers_do_not_chase_each_other(bench: Bench) -> None:
@@ -187,7 +187,7 @@ def test_two_servers_gone_means_read_only_in_time(bench: Bench, fault: Fault, ba
         with pytest.raises(ReadOnlyError, match=f"DFS{bad[0]}: connection refused"):
             bench.upload()
     else:
-        bench.check(bench.upload())  # two homes each on the others; the batch will find that it has no quorum
+        bench.check(bench.upload())  # both homes on the other servers; its batch will get no quorum
     assert bench.grid.clock() - began <= PIECE_S + 0.1
 
 
@@ -208,7 +208,7 @@ def test_three_full_servers(bench: Bench) -> None:
 
 
 def test_a_trickle_ends_with_the_last_deadline(bench: Bench) -> None:
-    """Bytes move often enough for every stall deadline, and yet nobody gets done."""
+    """Bytes move often enough for every stall deadline, and yet no upload finishes."""
     for server in ALL:
         bench.grid[server].latency_s = 1e6
     began = bench.grid.clock()
@@ -235,8 +235,8 @@ def test_with_two_full_servers_nothing_is_sent(bench: Bench) -> None:
     bench.check(bench.upload())
 
 
-def test_when_the_servers_with_room_are_too_few_it_is_room_that_lacks(bench: Bench) -> None:
-    """Three servers answer at the end, and one of them is full."""
+def test_with_too_few_servers_that_have_room_the_error_is_a_lack_of_space(bench: Bench) -> None:
+    """Three servers answer at the end, one of which is full."""
     bench.cluster.known_full = {4}
     bench.grid[1].fault = Fault.DOWN
     with pytest.raises(NoSpaceError, match="DFS4 is full, and 2 servers are left for data"):
@@ -244,7 +244,7 @@ def test_when_the_servers_with_room_are_too_few_it_is_room_that_lacks(bench: Ben
 
 
 def test_a_server_that_comes_back_while_another_becomes_full(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three that answer at the end, too, one is full."""
+    """Here, too, three servers answer at the end, one of which is full."""
     bench.cluster.notice_down(4)
     bench.grid[1].dies_after = 1
 

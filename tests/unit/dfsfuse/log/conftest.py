@@ -1,4 +1,5 @@
-"""Fixtures: `log_cluster`, four servers with a log, in virtual time; `bench`, servers of every temper, over sockets."""
+"""Fixtures: `log_cluster`, four servers with a log in virtual time; `bench`, servers with any behaviour, over
+sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from support.log_cluster import LogCluster
 
 @pytest.fixture
 def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
-    """Nothing is in the log yet."""
+    """Four servers with an empty log."""
     cluster = LogCluster(tmp_path)
     yield cluster
     cluster.close()
@@ -20,7 +21,7 @@ def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    """No server yet."""
+    """A bench without servers."""
     bench = Bench()
     yield bench
     bench.close()

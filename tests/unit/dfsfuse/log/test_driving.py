@@ -1,4 +1,4 @@
-"""Carrying out procedures: rounds, silences, pauses, and the end of the time."""
+"""Running procedures: rounds, silences, pauses, and the deadline."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_short_silence_is_told_and_the_round_goes_on(log_cluster: LogCluster) 
     assert event is not None and event.server == 1 and f"{LOG_S}" in event.why
 
 
-def test_who_is_not_heard_in_time_is_silent_and_the_time_is_over_after_that(log_cluster: LogCluster) -> None:
+def test_a_server_that_does_not_answer_in_time_is_silent_and_then_the_time_is_up(log_cluster: LogCluster) -> None:
     for server in ALL:
         log_cluster.grid[server].fault = Fault.HANG
     heard: list[Event | None] = []

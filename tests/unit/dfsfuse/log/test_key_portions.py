@@ -1,4 +1,4 @@
-"""Keys whose values are more than a reply has room for are asked for in smaller portions, of old servers too."""
+"""Keys whose values do not fit in a reply are requested in smaller portions; this works with old servers too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGE = bytes(60_000)
 
 
 def refusing(status: Status, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers that say so to a request for more keys than that."""
+    """Make servers answer requests for more than `most` keys with `status`."""
     answer = LogServer.answer
 
     def refuse(server: LogServer, request: Message, payload: bytes) -> tuple[Message, bytes]:
@@ -31,7 +31,7 @@ def refusing(status: Status, most: int, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def reader_of(cluster: LogCluster) -> QuorumLog:
-    """One that has just looked at the end of the log."""
+    """A reader that has just looked up the end of the log."""
     log = log_of(cluster, b"reader..")
     assert log.catch_up()
     cluster.grid.forget_requests()
@@ -39,7 +39,7 @@ def reader_of(cluster: LogCluster) -> QuorumLog:
 
 
 def fill(cluster: LogCluster) -> None:
-    """All four servers have all of it."""
+    """Write all keys to all four servers."""
     log = log_of(cluster)
     for first in range(0, len(KEYS), 20):
         assert log.commit(Contents(puts=tuple((key, LARGE) for key in KEYS[first : first + 20])), never)
@@ -51,7 +51,7 @@ def test_more_than_fits_in_a_reply_is_read_in_portions(log_cluster: LogCluster) 
     found = list(read_in_portions(reader_of(log_cluster).read_keys, KEYS, 256))
     assert [key for keys, _ in found for key in keys] == KEYS
     assert [value for _, reply in found for value in reply.values] == [LARGE] * len(KEYS)
-    assert sum(log_cluster.grid.asked(ReadKeys).values()) == 3, "one server that refuses is enough to know"
+    assert sum(log_cluster.grid.asked(ReadKeys).values()) == 3, "one refusal is enough to learn the limit"
 
 
 def test_servers_of_version_0_1_0_are_asked_for_fewer_too(

@@ -1,4 +1,4 @@
-"""The writer lease as its holder counts it: each line of its table, and how long turns last."""
+"""The writer lease as its holder measures it: each line of its table, and how long turns last."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_it_is_counted_from_before_the_batch_was_sent_and_ends_before_the_server
     assert lease.state(BEGUN + ANSWERS_S) is LeaseState.NONE
     assert ANSWERS_S <= 0.75 * LEASE_S
     commit(lease, BEGUN + 1.0)
-    assert lease.holds(BEGUN + ANSWERS_S), "the next batch makes it longer"
+    assert lease.holds(BEGUN + ANSWERS_S), "the next batch extends it"
 
 
 def test_it_is_held_only_if_the_servers_gave_it_and_the_caller_may_answer() -> None:
@@ -68,14 +68,14 @@ def test_a_client_that_waits_to_write_lets_the_turn_last_so_long() -> None:
     assert lease.is_spent(NOW + TURN_S)
     commit(lease, NOW + TURN_S)
     assert lease.state(NOW + TURN_S) is LeaseState.ENDING
-    assert not lease.holds(NOW + TURN_S), "nothing more is answered"
+    assert not lease.holds(NOW + TURN_S), "nothing more is answered before its commit"
     lease.let_go(NOW + TURN_S)
     assert lease.state(NOW + TURN_S) is LeaseState.NONE
     assert not lease.is_spent(NOW + TURN_S)
 
 
-def test_one_that_only_looks_waits_for_less_and_does_not_take_the_turn_away() -> None:
-    """Else one that looks for names without pause keeps the other one from writing more than one at a time."""
+def test_a_reader_waits_for_less_and_does_not_end_the_turn() -> None:
+    """Otherwise a client that looks up names without pause would keep the writer to one operation at a time."""
     lease = held(recalled=True)
     assert not lease.is_spent(NOW)
     assert lease.is_spent(NOW + LOOK_TURN_S)
@@ -93,20 +93,20 @@ def test_what_the_servers_have_said_is_remembered_until_it_is_let_go() -> None:
 
 
 def test_it_stays_back_after_its_turn_if_another_one_waits_to_write() -> None:
-    """Its ballot still counts: without a pause it would have the lease again before the other one has asked."""
+    """Its ballot still counts, so without a pause it would get the lease again before the other client has asked."""
     lease = held(wanted=True)
     lease.let_go(NOW)
     assert lease.stays_back_s(NOW) == pytest.approx(YIELD_S)
     assert lease.stays_back_s(NOW + YIELD_S) == 0.0
-    assert YIELD_S >= PAUSE_S * PAUSE_GROWTHS, "the one that waits asks again within this time"
+    assert YIELD_S >= PAUSE_S * PAUSE_GROWTHS, "the waiting client asks again within this time"
     for how in ({}, {"recalled": True}):
         lease = held(**how)
         lease.let_go(NOW)
-        assert lease.stays_back_s(NOW) == 0.0, "nobody waits to write: nor does it"
+        assert lease.stays_back_s(NOW) == 0.0, "nobody waits to write, so it need not hold back"
 
 
-def test_each_turn_is_as_long() -> None:
-    """Under the same ballot, after it was let go; and when this client becomes the writer anew."""
+def test_each_turn_is_equally_long() -> None:
+    """Both after a release under the same ballot, and when this client becomes the writer again."""
     lease = held()
     lease.let_go(NOW)
     later = NOW + 2 * TURN_S
@@ -119,7 +119,7 @@ def test_each_turn_is_as_long() -> None:
 
 
 def test_a_wish_of_an_earlier_term_counts_no_more() -> None:
-    """The one that waited has been the writer since."""
+    """The client that waited has been the writer since then."""
     lease = held(wanted=True)
     commit(lease, NOW + TURN_S, term=2)
     assert not lease.is_spent(NOW + 3 * TURN_S)
@@ -129,7 +129,7 @@ def test_the_end_of_a_turn_may_come_between_batches() -> None:
     lease = held(wanted=True)
     lease.end_turn()
     assert lease.state(NOW) is LeaseState.ENDING
-    commit(lease, NOW + TURN_S)  # what was answered before
+    commit(lease, NOW + TURN_S)  # of what was answered before
     assert lease.state(NOW + TURN_S) is LeaseState.ENDING
 
 

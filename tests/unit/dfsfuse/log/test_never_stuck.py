@@ -1,7 +1,7 @@
-"""A server that hangs is waited for once, and shortly: each step of the log, in virtual time, over four servers.
+"""A hanging server costs one short wait: every step of the log, in virtual time, with four servers.
 
-One hangs without anybody knowing it yet (SIGSTOP a moment ago), and another one is behind, since it was away: all three
-that answer are needed, and one of them must be brought up to date first.
+One server hangs and no client knows it yet (SIGSTOP a moment ago), and another is behind because it was away: all three
+servers that answer are needed, and one of them must be brought up to date first.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def took(cluster: LogCluster, work: Callable[[], object]) -> float:
 
 
 def one_behind(cluster: LogCluster, behind: int) -> QuorumLog:
-    """The writer of two batches that `behind` lacks. Nobody knows yet that the second one is chosen."""
+    """The writer of two batches that `behind` lacks. No server knows yet that the second one is chosen."""
     log = log_of(cluster)
     assert log.commit(put(a="0"), never)
     cluster.down(behind)
@@ -73,7 +73,7 @@ def test_the_writer_goes_on(log_cluster: LogCluster, behind: int, hanging: int) 
 def test_another_client_reads_what_is_in_doubt_and_takes_over(
     log_cluster: LogCluster, behind: int, hanging: int
 ) -> None:
-    """Of the three that answer only two have the last batch: it is in doubt until somebody finishes it."""
+    """Only two of the three that answer have the last batch: it is in doubt until a client finishes it."""
     one_behind(log_cluster, behind)
     log_cluster.grid[hanging].fault = Fault.HANG
     other = log_of(log_cluster, b"client-2")
@@ -141,10 +141,11 @@ def test_until_its_circuit_opens_a_server_that_hangs_is_waited_for_once(log_clus
 
 
 @pytest.mark.parametrize("astray", [1, 4])
-def test_a_server_that_promised_somebody_else_does_not_end_a_lease_that_three_others_gave(
+def test_a_server_that_promised_another_client_does_not_end_a_lease_given_by_three(
     log_cluster: LogCluster, astray: int
 ) -> None:
-    """One that was away, or is behind, gives no lease and promises anybody: who holds the lease goes on."""
+    """A server that was away or is behind gives no lease and promises to any client; the holder of the lease goes
+    on."""
     log = log_of(log_cluster)
     log.want_lease()
     log_cluster.down(astray)
@@ -160,12 +161,12 @@ def test_a_server_that_promised_somebody_else_does_not_end_a_lease_that_three_ot
             log_cluster.servers[astray - 1].store.handle(Promise(higher))
         log_cluster.grid.forget_requests()
         assert log.commit(put(a=str(value)), never)
-        assert not log_cluster.grid.asked(Promise), "three others take it: nobody need be asked for a promise"
+        assert not log_cluster.grid.asked(Promise), "the three others accept it, so no promise is needed"
 
 
 @pytest.mark.parametrize("slow", [2, 3])
-def test_one_server_that_is_slower_and_slower_makes_nobody_patient(log_cluster: LogCluster, slow: int) -> None:
-    """It copies a map, say, or its disk is busy: what is usual is what the others do."""
+def test_one_server_that_gets_slower_and_slower_does_not_raise_the_patience(log_cluster: LogCluster, slow: int) -> None:
+    """It may be copying a map, or its disk is busy: what is usual is what the others do."""
     log = log_of(log_cluster)
     log.want_lease()
     for tenths in range(1, 30):
@@ -198,7 +199,7 @@ def test_a_read_is_hedged_and_the_next_ones_spare_the_server(log_cluster: LogClu
     log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + FIRST_SPARED_S)
     log_cluster.grid.forget_requests()
     read_all()
-    assert set(log_cluster.grid.asked(ReadKeys)) == {1, 2, 3, 4}, "after a while it has its turn again"
+    assert set(log_cluster.grid.asked(ReadKeys)) == {1, 2, 3, 4}, "after a while the server is asked again"
 
 
 @pytest.mark.parametrize("hanging", [1, 4])
@@ -220,7 +221,8 @@ def test_who_has_much_to_learn_does_not_wait_for_a_server_that_hangs_meanwhile(
 
 
 def test_a_slow_network_is_no_hanging_server(log_cluster: LogCluster) -> None:
-    """Everything takes longer than the usual patience: nobody is asked in vain for long, and nothing fails."""
+    """Everything takes longer than the usual patience: requests are soon no longer repeated in vain, and nothing
+    fails."""
     for server in log_cluster.servers:
         server.latency_s = 2 * SOFT_S
     log = log_of(log_cluster)
@@ -231,7 +233,7 @@ def test_a_slow_network_is_no_hanging_server(log_cluster: LogCluster) -> None:
     log_cluster.grid.forget_requests()
     took_s = took(log_cluster, lambda: log.read_keys((b"a",)))
     asked = sum(log_cluster.grid.asked(ReadKeys).values())
-    assert took_s == pytest.approx(asked * 2 * SOFT_S), "one after the other, none in vain (one may be behind)"
+    assert took_s == pytest.approx(asked * 2 * SOFT_S), "one after another, none in vain (one may be behind)"
 
 
 def test_another_writers_lease_is_respected_without_waiting_for_who_hangs(log_cluster: LogCluster) -> None:
@@ -274,7 +276,8 @@ def test_two_that_hang_refuse_writing_within_five_seconds_and_leave_reading(
 
 
 def test_while_the_third_server_needs_a_copy_of_the_map_writing_is_refused_at_once(log_cluster: LogCluster) -> None:
-    """A copy may take minutes, and is a repairer's: a writer that began one of its own would end that, or fail late."""
+    """A copy may take minutes and is the repairer's job: a writer that began its own would abort that one, or fail
+    late."""
     writer, other = log_of(log_cluster), log_of(log_cluster, b"client-2")
     assert writer.commit(put(a="1"), never)
     assert writer.commit(put(a="2"), never)
@@ -289,7 +292,7 @@ def test_while_the_third_server_needs_a_copy_of_the_map_writing_is_refused_at_on
 
     assert took(log_cluster, refused) < TWO_HANG_S
     assert took(log_cluster, refused) < 2 * ONE_HANGS_S
-    assert not log_cluster.grid.asked(Accept), "nothing is in doubt: nothing was sent"
+    assert not log_cluster.grid.asked(Accept), "nothing is in doubt, since nothing was sent"
 
     def doubtful() -> None:
         with pytest.raises(MaybeDoneError):
@@ -306,7 +309,7 @@ def test_while_the_third_server_needs_a_copy_of_the_map_writing_is_refused_at_on
 
 
 class RefusingServer(LogServer):
-    """Its log is another one than the others', say: it can promise, and can accept nothing."""
+    """A server whose log has diverged, for example: it can promise, but accepts nothing."""
 
     def answer(self, request: Message, payload: bytes) -> tuple[Message, bytes]:
         if isinstance(request, Accept):
@@ -319,7 +322,7 @@ class RefusingServer(LogServer):
 def test_servers_that_promise_and_accept_nothing_are_not_asked_for_ever(
     log_cluster: LogCluster, refusing: tuple[int, ...]
 ) -> None:
-    """Another one is gone. What two have accepted is found unfinished; what none has accepted is proposed again."""
+    """A third server is gone. A batch accepted by two is found unfinished; one accepted by none is proposed again."""
     log = log_of(log_cluster)
     assert log.commit(put(a="1"), never)
     log.settle()
@@ -338,22 +341,22 @@ def test_servers_that_promise_and_accept_nothing_are_not_asked_for_ever(
 
 
 def test_a_server_that_only_lacks_batches_is_helped_before_anything_is_proposed(log_cluster: LogCluster) -> None:
-    """By a client that has not these batches in its memory; the fourth server is gone."""
+    """The client does not have these batches in memory, and the fourth server is gone."""
     assert one_behind(log_cluster, 2)
     log_cluster.down(4)
     other = log_of(log_cluster, b"client-2")
     log_cluster.grid.forget_requests()
     assert took(log_cluster, lambda: other.commit(put(a="3"), never)) < ONE_HANGS_S
-    assert log_cluster.grid.asked(Accept)[2] <= 2, "what was unfinished, and the new one"
+    assert log_cluster.grid.asked(Accept)[2] <= 2, "the unfinished batch, and the new one"
     assert other.read_keys((b"a",)).values == (b"3",)
 
 
 @pytest.mark.parametrize(("far_behind", "slow"), [(1, 2), (2, 1), (4, 3)])
 @pytest.mark.parametrize("fault", [Fault.DOWN, Fault.HANG])
-def test_who_has_just_started_does_not_take_an_old_state_for_the_last_one(
+def test_a_client_that_has_just_started_does_not_take_an_old_state_for_the_newest(
     log_cluster: LogCluster, far_behind: int, slow: int, fault: Fault
 ) -> None:
-    """Of the two servers that are left one has missed everything, and the other one takes a second to answer."""
+    """Of the two servers that are left, one has missed everything, and the other takes a second to answer."""
     log = log_of(log_cluster)
     log_cluster.down(far_behind)
     assert log.commit(put(a="1"), never)
@@ -372,7 +375,7 @@ def test_who_has_just_started_does_not_take_an_old_state_for_the_last_one(
 
 
 def test_all_hang_and_everything_ends(log_cluster: LogCluster) -> None:
-    """They are slow together, as far as anybody can tell, and waited for; once, and not for ever."""
+    """They seem to be slow together, so they are waited for: once, and not forever."""
     log = log_of(log_cluster)
     assert log.commit(put(a="1"), never)
     for server in log_cluster.servers:
@@ -390,7 +393,7 @@ def test_all_hang_and_everything_ends(log_cluster: LogCluster) -> None:
 
 
 def thaw_later(cluster: LogCluster, servers: tuple[int, ...], after_s: float) -> None:
-    """These servers hang, and go on after so long."""
+    """Make these servers hang, and go on after `after_s`."""
     clock = cluster.grid.clock
     thawed_at = clock() + after_s
     for server in servers:
@@ -410,7 +413,7 @@ def thaw_later(cluster: LogCluster, servers: tuple[int, ...], after_s: float) ->
 def test_servers_that_are_slow_together_are_waited_for(
     log_cluster: LogCluster, slow: tuple[int, ...], stall_s: float
 ) -> None:
-    """The machine stalls: what was sent is committed when it goes on, and nobody is told that it failed."""
+    """The machine stalls: what was sent is committed when it goes on, and no failure is reported."""
     log = log_of(log_cluster)
     log.want_lease()
     assert log.commit(put(a="0"), never)
@@ -433,7 +436,7 @@ def test_of_servers_that_are_slow_together_one_may_be_gone_for_long(log_cluster:
 
 
 def test_what_one_reader_of_a_client_has_waited_for_the_next_one_spares(log_cluster: LogCluster) -> None:
-    """A mount's healer, its sweep and whatever else looks past its cache have views of the log of their own."""
+    """A mount's healer, its sweep and everything else that bypasses its cache have their own views of the log."""
     first, second = (QuorumLog(log_cluster, clock=log_cluster.grid.clock) for _ in range(2))  # type: ignore[arg-type]
     assert first.commit(put(a="0"), never)
     first.settle()
@@ -449,7 +452,7 @@ def test_what_one_reader_of_a_client_has_waited_for_the_next_one_spares(log_clus
 
 
 def test_each_server_is_spared_by_itself(log_cluster: LogCluster) -> None:
-    """One that lets somebody wait later is no reason to spare the others for longer."""
+    """A server that lags later does not extend the time for which others are spared."""
     log = log_of(log_cluster)
     assert log.commit(put(a="0"), never)
     log.settle()

@@ -1,4 +1,4 @@
-"""What replies add up to, where the simulation would need long to come by it."""
+"""Verdicts on replies, in cases that the simulation would take long to reach."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dfsfuse.log.proposer import NEAR_SLOTS, IsChosen, Leased, NoQuorum, Outrank
 
 
 def test_only_servers_that_took_the_batch_from_us_give_the_lease() -> None:
-    """DFS3 has it already, from a client that finished it for us: it counts for the batch, and brings no lease."""
+    """DFS3 has it already, from a client that finished it for us: its vote counts for the batch, but gives no lease."""
     propose = Propose(slot=1, digest=b"d")
     for server in (1, 2, 3, 4):
         propose.waiting.add(server)
@@ -21,8 +21,8 @@ def test_only_servers_that_took_the_batch_from_us_give_the_lease() -> None:
     assert propose.leasing == {1, 2}
 
 
-def test_who_is_behind_and_answers_first_does_not_end_the_round() -> None:
-    """It may be brought up to date, but only by a server that has accepted: that one is waited for."""
+def test_a_server_that_is_behind_and_answers_first_does_not_end_the_round() -> None:
+    """It can be brought up to date, but only from a server that has accepted, so the round waits for that one."""
     propose = Propose(slot=3, digest=b"d")
     for server in (1, 2, 3, 4):
         propose.waiting.add(server)
@@ -36,7 +36,7 @@ def test_who_is_behind_and_answers_first_does_not_end_the_round() -> None:
     assert (propose.accepted, propose.behind) == ({3}, {2: 1, 4: 0})
 
 
-def test_among_those_who_promise_the_ones_that_can_accept_are_waited_for() -> None:
+def test_a_quorum_of_promises_waits_for_servers_that_can_accept() -> None:
     """DFS1 has missed everything. The tail of DFS2 is applied when it hears of the next batch."""
     encoded = batches.encode(Batch(batches.FORMAT, b"of 6", b"client", 1, 0))
     tail = Accepted(7, Ballot(1, b"client"), encoded)
@@ -47,7 +47,7 @@ def test_among_those_who_promise_the_ones_that_can_accept_are_waited_for() -> No
     prepare.receive(2, Promised(6, b"of 6", tail))
     assert not prepare.could_decide()
     prepare.receive(3, Promised(7, batches.digest(encoded)))
-    assert prepare.verdict() == Pending(), "the last one may be what it takes"
+    assert prepare.verdict() == Pending(), "the last server may make the difference"
     assert prepare.could_decide(), "but not for long"
     prepare.receive(4, Promised(7, batches.digest(encoded)))
     won = prepare.verdict()
@@ -55,7 +55,7 @@ def test_among_those_who_promise_the_ones_that_can_accept_are_waited_for() -> No
     assert (won.base.slot, won.holders, won.behind, won.unfinished) == (7, {3, 4}, {1}, None)
 
 
-def test_who_holds_another_batch_as_its_tail_cannot_accept_yet() -> None:
+def test_a_server_with_another_batch_as_its_tail_cannot_accept_yet() -> None:
     encoded = batches.encode(Batch(batches.FORMAT, b"of 6", b"loser", 1, 0))
     prepare = Prepare(ballot=Ballot(2, b"other"))
     prepare.receive(1, Promised(6, b"of 6", Accepted(7, Ballot(1, b"loser"), encoded)))
@@ -67,7 +67,8 @@ def test_who_holds_another_batch_as_its_tail_cannot_accept_yet() -> None:
 
 
 def test_a_server_that_was_replaced_is_no_reason_to_give_up_a_slow_one() -> None:
-    """What an empty server lacks took longer than a commit may, when a third server was slow by less than a second."""
+    """Bringing an empty server up to date took longer than a commit may, while another server was less than a second
+    late."""
     for applied, is_near in ((9_999 - NEAR_SLOTS, True), (9_999 - NEAR_SLOTS - 1, False), (0, False)):
         propose = Propose(slot=9_999, digest=b"d")
         propose.waiting.update((1, 2, 3, 4))
@@ -82,12 +83,12 @@ def test_a_server_that_was_replaced_is_no_reason_to_give_up_a_slow_one() -> None
             prepare.receive(server, Promised(9_999, b"of 9,999"))
         assert prepare.could_decide() == is_near, applied
     propose.fail(4)
-    assert isinstance(propose.verdict(), NoQuorum), "but when there is no other, it is needed"
+    assert isinstance(propose.verdict(), NoQuorum), "but when no other is left, it is needed"
 
 
 def test_a_server_that_was_replaced_does_not_count_for_one_that_refuses_for_now() -> None:
-    """Two mounts wrote while one server had come back empty. Its promise made a quorum of which only two could accept,
-    and the one that would have been the third had promised the other mount just before."""
+    """Two mounts wrote while one server had come back empty. Its promise completed a quorum of which only two
+    could accept, and the one that would have been the third had just promised the other mount."""
     higher = Ballot(3, b"other")
     for refusal, expected in ((Refused(higher, 300), Leased()), (Refused(higher, 0), Outranked(higher))):
         for applied, is_near in ((9_999 - NEAR_SLOTS, True), (0, False)):

@@ -1,5 +1,5 @@
-"""Two clients of one log, driven over four servers in virtual time. The log's rules have tests of their own, in
-tests/simulation: here it is about what is made of them."""
+"""Two clients of one log, driven over four servers in virtual time. The log's rules are tested in
+tests/simulation; these tests are about the client that is built on them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_one_server_less_is_no_harm_and_two_are_refused_before_anything_is_sent(
 
 
 def test_when_a_server_dies_just_after_another_came_back_the_commit_waits_for_that_one(log_cluster: LogCluster) -> None:
-    """What was sent may be chosen, or not: to give it up at once would be an error where only one server is missing."""
+    """What was sent may or may not be chosen: giving up at once would be an error with only one server missing."""
     log = log_of(log_cluster)
     log_cluster.down(3)
     assert log.commit(put(a="1"), never)
@@ -89,10 +89,10 @@ def test_a_hanging_server_is_not_waited_for_when_three_have_answered(log_cluster
     assert log_cluster.grid.clock() - begun < 1.0
 
 
-def test_whether_the_servers_gave_the_lease_and_who_waits_for_it(log_cluster: LogCluster) -> None:
+def test_a_client_knows_whether_it_has_the_lease_and_whether_another_waits_for_it(log_cluster: LogCluster) -> None:
     log, other = log_of(log_cluster), log_of(log_cluster, b"client-2")
     assert log.commit(put(a="1"), never)
-    assert not log.state.leased, "it was not asked for"
+    assert not log.state.leased, "the lease was not requested"
     log.want_lease()
     assert log.commit(put(a="2"), never)
     assert (log.state.leased, log.state.wanted, log.state.recalled) == (True, False, False)
@@ -104,7 +104,7 @@ def test_whether_the_servers_gave_the_lease_and_who_waits_for_it(log_cluster: Lo
     assert log_cluster.applied().count(3) >= 3
     terms = log.state.terms
     assert log.commit(put(a="4"), never)
-    assert (log.state.wanted, log.state.terms) == (False, terms), "it is let go of, and still the writer"
+    assert (log.state.wanted, log.state.terms) == (False, terms), "it has released the lease, and is still the writer"
 
 
 def test_each_time_that_a_client_becomes_the_writer_is_a_term(log_cluster: LogCluster) -> None:
@@ -117,7 +117,7 @@ def test_each_time_that_a_client_becomes_the_writer_is_a_term(log_cluster: LogCl
 
 @pytest.mark.parametrize("away", [None, 1])
 def test_a_server_with_an_old_state_is_not_believed(log_cluster: LogCluster, away: int | None) -> None:
-    """Its folder was put back from a backup: it has forgotten what it accepted since."""
+    """Its folder was restored from a backup: it has forgotten what it accepted since."""
     log = log_of(log_cluster)
     server = log_cluster.servers[1]
     assert log.commit(put(a="old"), never)
@@ -139,7 +139,7 @@ def test_a_server_with_an_old_state_is_not_believed(log_cluster: LogCluster, awa
 
 
 def test_disks_full_to_the_last_refuse_changes_and_leave_reading(log_cluster: LogCluster) -> None:
-    """What two of the servers have accepted can neither be finished nor replaced until there is room again."""
+    """A batch that two of the servers have accepted can be neither finished nor replaced until there is room again."""
     log = log_of(log_cluster)
     assert log.commit(put(a="1"), never)
     log.settle()
@@ -169,7 +169,7 @@ def test_whether_what_is_left_of_the_servers_shows_all_that_was_acknowledged(log
     log_cluster.up(4)
     log_cluster.down(1, 2)
     assert not reader.catch_up()
-    assert reader.witnesses == frozenset(), "DFS3 holds a batch that nobody has told it to be chosen"
+    assert reader.witnesses == frozenset(), "DFS3 holds a batch and does not know that it is chosen"
     log_cluster.up(1, 2)
     assert reader.catch_up()
     assert reader.witnesses == frozenset()
@@ -199,4 +199,4 @@ def test_a_server_that_was_slow_once_still_tells_where_the_log_ends_while_two_ar
     assert log.state.spared.now()
     assert not log.catch_up()
     assert log.witnesses == {1, 2}
-    assert not log.state.spared.now(), "it has answered"
+    assert not log.state.spared.now(), "an answer ends the sparing"

@@ -1,4 +1,4 @@
-"""Bringing a server up to date, step by step: whom it is asked of, and what ends it."""
+"""Bringing a server up to date, step by step: which servers are asked, and what ends it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BEHIND = 4
 
 
 def run(procedure: Procedure[R], answer: Callable[[int, Request], Reply | Error]) -> R:
-    """Each request is answered at once."""
+    """Run the procedure to its end; `answer` replies to each request at once."""
     event: Event | None = None
     try:
         while True:
@@ -49,7 +49,7 @@ def run(procedure: Procedure[R], answer: Callable[[int, Request], Reply | Error]
 
 
 def passed_on(logs: dict[int, Reply | Error]) -> Passed:
-    """A server at slot 0 is given what these servers say that they have after it."""
+    """Pass on to a server at slot 0 what these servers say they have after it."""
     applied = [0]
 
     def answer(server: int, request: Request) -> Reply | Error:
@@ -65,19 +65,20 @@ def passed_on(logs: dict[int, Reply | Error]) -> Passed:
 
 
 def test_batches_come_from_the_first_server_whose_log_reaches_back() -> None:
-    """A server that has just got a copy of the map has no log: that others need no copy is seen in the next one's."""
+    """A server that just got a copy of the map has no log: the next server's log shows that no copy is needed."""
     assert passed_on({1: TRIMMED, 2: Batches(1, (b"1", b"2"), 2)}) == Passed(2)
     assert passed_on({1: Error(Status.IO_ERROR, ""), 2: Batches(1, (b"1",), 1)}) == Passed(1)
 
 
-def test_a_copy_is_needed_only_if_nobody_has_the_batches() -> None:
+def test_a_copy_is_needed_only_if_no_server_has_the_batches() -> None:
     assert passed_on({1: TRIMMED, 2: Error(Status.IO_ERROR, ""), 3: TRIMMED}) == Passed(0, trimmed=True)
     assert passed_on({1: Error(Status.IO_ERROR, "")}) == Passed(0)
     assert passed_on({1: Batches(1, (), 0)}) == Passed(0)
 
 
 def copied(pages: dict[int, list[Reply | Error]]) -> tuple[bool, MapCopy]:
-    """As many pages as there are; each server answers with its own, in their order. What comes of the last one."""
+    """Copy all pages; each server answers with its own, in order. Returns whether the last step goes on, and the
+    copy."""
     copy = MapCopy(BEHIND, b"id", Point(5, b"of 5"), read_until=5)
     items = [0]
 
@@ -107,7 +108,7 @@ def test_pages_may_be_of_several_servers_and_slots() -> None:
 
 
 def test_a_page_that_leads_nowhere_ends_the_copy() -> None:
-    """Else it would never end, and nobody would know."""
+    """Otherwise it would silently go on forever."""
     backwards = Items(5, ((b"a", b"1"),), more=True)
     assert copied({1: [Items(5, ((b"b", b"1"),), more=True), backwards]})[0] is False
     assert copied({1: [Items(5, (), more=True)]})[0] is False

@@ -1,4 +1,4 @@
-"""One look after the log at a time, without the thread."""
+"""One pass over the log at a time, without the thread."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_server_that_was_away_is_brought_up_to_date(log_cluster: LogCluster) -
 
 
 def test_slow_servers_are_brought_up_to_date_too(log_cluster: LogCluster) -> None:
-    """On a link where every answer takes longer than the usual patience nobody would ever be."""
+    """Otherwise, on a link where every answer takes longer than the usual patience, no server ever would be."""
     log, repairer = parts(log_cluster)
     log_cluster.down(4)
     write(log, 5)
@@ -75,7 +75,7 @@ def test_a_batch_that_stays_in_doubt_is_finished_at_the_second_look(log_cluster:
     write(log, 1)
     log.settle()
     writer = QuorumLog(log_cluster, client=b"client-2", clock=log_cluster.grid.clock)  # type: ignore[arg-type]
-    write(writer, 1)  # nobody is told that it is chosen: its writer is gone
+    write(writer, 1)  # its writer is gone, and no server is told that it is chosen
     assert log_cluster.applied().count(2) < 4
     log_cluster.grid.clock.wait_until(log_cluster.grid.clock() + 10.0)
     repairer._look()
@@ -149,7 +149,7 @@ def test_it_does_not_keep_what_nobody_asks_for(log_cluster: LogCluster) -> None:
 def test_a_server_that_cannot_be_helped_is_left_alone_for_longer_and_longer(
     log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To read the whole map again and again for a copy that fails is work for all."""
+    """Reading the whole map again and again for a copy that fails would be work for all servers."""
     _, repairer = parts(log_cluster)
     clock = log_cluster.grid.clock
     positions = {server: Position(5 if server != 4 else 0, b"", ZERO) for server in ALL}
@@ -179,7 +179,7 @@ def test_a_server_that_cannot_be_helped_is_left_alone_for_longer_and_longer(
 
 @pytest.fixture
 def emptied(log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch) -> tuple[LogCluster, QuorumLog, Repairer]:
-    """DFS4 has an empty disk, and gets a copy of 250 records, of which one fits in a page."""
+    """DFS4 has an empty disk and gets a copy of 250 records, one in each page."""
     monkeypatch.setattr(log_repair, "PAGE_ITEMS", 1)
     log, repairer = parts(log_cluster)
     assert log.commit(Contents(puts=tuple((b"k%03d" % number, b"v") for number in range(250))), lambda _news: False)
@@ -198,13 +198,13 @@ def look_until_all_are_equal(cluster: LogCluster, repairer: Repairer, looks: int
 
 
 def test_a_copy_of_the_map_takes_as_long_as_it_takes(emptied: tuple[LogCluster, QuorumLog, Repairer]) -> None:
-    """Each page is slow but comes: an hour for a large map is no reason to give up."""
+    """Every page comes, if slowly: a large map may take an hour."""
     cluster, _, repairer = emptied
     for server in cluster.servers:
         server.latency_s = 0.25
     begun = cluster.grid.clock()
     look_until_all_are_equal(cluster, repairer, 250)
-    assert cluster.grid.clock() - begun > 2 * 60.0, "nothing is shown by a copy that is quick"
+    assert cluster.grid.clock() - begun > 2 * 60.0, "a quick copy would prove nothing"
     assert len(cluster.grid.asked(BeginCopy)) == cluster.grid.asked(BeginCopy)[4] == 1
     reader = QuorumLog(cluster, client=b"client-3", clock=cluster.grid.clock)  # type: ignore[arg-type]
     cluster.down(1)
@@ -214,7 +214,7 @@ def test_a_copy_of_the_map_takes_as_long_as_it_takes(emptied: tuple[LogCluster, 
 
 
 def test_between_two_pages_everything_else_is_looked_after(emptied: tuple[LogCluster, QuorumLog, Repairer]) -> None:
-    """What is written meanwhile reaches the server that was away for a moment, and what its writer left in doubt is
+    """What is written meanwhile reaches a server that was away for a moment, and what its writer left in doubt is
     finished."""
     cluster, log, repairer = emptied
     cluster.grid[4].latency_s = 0.2
@@ -222,7 +222,7 @@ def test_between_two_pages_everything_else_is_looked_after(emptied: tuple[LogClu
     assert repairer._copy is not None
     cluster.down(3)
     with pytest.raises(MaybeDoneError):
-        write(log, 1)  # two servers have it, and the third one that answers has half a copy
+        write(log, 1)  # two servers have it, and the third that answers has half a copy
     cluster.up(3)
     for _ in range(3):
         cluster.grid.clock.wait_until(cluster.grid.clock() + 5.0)
@@ -244,7 +244,7 @@ def test_a_copy_goes_on_when_the_server_dies_that_it_was_read_from(
     begun = cluster.grid.clock()
     while cluster.applied()[3] < 1:
         repairer._look()
-    assert cluster.grid.clock() - begun < 100.0, "who hangs is waited for once, not for each page"
+    assert cluster.grid.clock() - begun < 100.0, "a hanging server is waited for once, not for each page"
     assert cluster.grid.asked(BeginCopy) == {4: 1}
 
 
@@ -278,7 +278,7 @@ def test_a_copy_that_fails_is_begun_again(emptied: tuple[LogCluster, QuorumLog, 
 def test_what_is_written_during_a_copy_is_not_trimmed_before_it_is_passed_on(
     emptied: tuple[LogCluster, QuorumLog, Repairer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a copy that takes longer than the log reaches back would be of no use, and the next one neither."""
+    """Otherwise a copy that takes longer than the log reaches back would be useless, and so would the next one."""
     monkeypatch.setattr(log_table, "KEEP_BATCHES", 20)
     monkeypatch.setattr(log_table, "TRIM_STEP", 5)
     monkeypatch.setattr(overlay, "MAX_BATCHES", 1)

@@ -1,4 +1,4 @@
-"""Single steps of learning what others changed. All of it together is tested in tests/simulation."""
+"""Single steps of learning what others changed. The whole is tested in tests/simulation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHANGE = Change(6, b"digest of 6", b"another", 1, (b"a",))
 
 
 def answer_positions(procedure: Procedure[bool]) -> object:
-    """Three servers say that the log ends at slot 6; gives the next step."""
+    """Let three servers say that the log ends at slot 6, and return the next step."""
     step: object = next(procedure)
     position = Position(6, CHANGE.digest, ZERO)
     for server in (1, 2, 3):
@@ -24,8 +24,8 @@ def answer_positions(procedure: Procedure[bool]) -> object:
 
 
 def learn_from_servers(log: LogState, answers: dict[int, Event | None]) -> bool:
-    """Catch up to slot 6. Each server that is asked for the changes answers so; None: not within the short wait, but in
-    the end."""
+    """Catch up to slot 6, with the servers' answers to the request for changes. None: the server answers only after the
+    short wait."""
     procedure = catch_up(log)
     step = answer_positions(procedure)
     asked: list[int] = []
@@ -49,8 +49,8 @@ def learn_from_servers(log: LogState, answers: dict[int, Event | None]) -> bool:
 
 
 def test_slow_servers_are_waited_for_before_all_is_forgotten() -> None:
-    """On a busy machine nobody may answer within the short wait. To forget is to lose track of what became of an own
-    batch: the caller would get EIO though no server is down."""
+    """On a busy machine perhaps no server answers within the short wait. Forgetting would lose track of this client's
+    own batch, and the caller would get EIO although no server is down."""
     log = LogState(b"client", known=Point(5, b"digest of 5"))
     assert learn_from_servers(log, dict.fromkeys((1, 2, 3, 4)))
     assert log.known == Point(6, CHANGE.digest)

@@ -1,4 +1,4 @@
-"""Where the log ends when there is no quorum to say it: all that answer are heard, and only those count."""
+"""Finding the end of the log without a quorum: all servers that answer are heard, and only they count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def survey(known: Point, leases: dict[int, int] | None = None) -> Survey:
 
 
 def test_silence_of_all_is_no_answer() -> None:
-    """Else a mount without servers would go on answering from its memory."""
+    """Otherwise a mount without servers would go on answering from its memory."""
     asked = survey(Point(7, DIGEST))
     for server in (1, 2, 3):
         asked.fail(server)
@@ -55,8 +55,8 @@ def test_a_lease_that_was_there_at_first_must_have_ended() -> None:
     assert second.is_free()
 
 
-def test_who_knows_nothing_waits_for_the_last_one_of_two() -> None:
-    """The first one that answers may be far behind: for a client that has just started it is no better than none."""
+def test_a_client_that_knows_nothing_waits_for_the_second_of_two_servers() -> None:
+    """The first to answer may be far behind: to a client that has just started it is no better than none."""
     for known, may_decide in ((Point(0, b""), False), (Point(7, DIGEST), True)):
         asked = survey(known)
         asked.fail(1)
@@ -77,7 +77,7 @@ def test_a_server_that_restarts_is_not_taken_for_one_whose_lease_has_ended() -> 
         return found
 
     assert not told(5, 5, 5, 0).is_free()
-    assert not told(1, 1, 5, 0).is_free(), "two restarted: the lease they knew may still hold"
+    assert not told(1, 1, 5, 0).is_free(), "two have restarted, and the lease that they knew may still be held"
     assert told(6, 0, 5, 0).is_free(), "another lease on one, none on two"
 
 
@@ -103,7 +103,7 @@ def without_a_quorum(*positions: Position) -> Survey:
 
 
 def test_two_show_the_end_of_the_log_if_neither_holds_more() -> None:
-    """Every quorum has one of them in it."""
+    """Every quorum includes one of them."""
     assert without_a_quorum(Position(7, DIGEST, ZERO), Position(7, DIGEST, ZERO)).witnesses() == {1, 2}
     assert without_a_quorum(Position(5, b"c" * 32, ZERO), Position(7, DIGEST, ZERO)).witnesses() == {1, 2}
     known_by_the_other = Position(6, b"c" * 32, ZERO, tail_digest=DIGEST)

@@ -1,4 +1,4 @@
-"""Single steps of writing the log. All of it together is tested in tests/simulation."""
+"""Single steps of writing the log. The whole is tested in tests/simulation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def begin(procedure: Procedure[bool]) -> Ask:
 
 
 def promised(procedure: Procedure[bool]) -> Ask:
-    """Three servers promise; gives what is asked for next."""
+    """Let three servers promise, and return the next requests."""
     for server in (1, 2, 3):
         procedure.send(None if server == 1 else Event(server - 1, Promised(0, NO_BATCH)))
     step = procedure.send(Event(3, Promised(0, NO_BATCH)))
@@ -43,7 +43,7 @@ def promised(procedure: Procedure[bool]) -> Ask:
 
 
 def test_a_ballot_is_not_used_again_when_a_commit_was_interrupted() -> None:
-    """By Ctrl-C, say: a server may have accepted the batch, and another one under the same ballot would be its twin."""
+    """By Ctrl-C, for example: a server may have accepted the batch, and one ballot must never stand for two batches."""
     log = LogState(b"client")
     first = commit(log, Contents(puts=((b"a", b"1"),)), no_conflict, 0)
     begin(first)
@@ -74,7 +74,7 @@ def test_a_ballot_is_kept_from_one_commit_to_the_next() -> None:
 
 
 def test_the_server_that_lacks_the_least_is_brought_up_to_date_and_no_other() -> None:
-    """DFS2 has a new disk and DFS4 missed one batch: only one of them is needed, and one of them takes seconds."""
+    """DFS2 has a new disk and DFS4 missed one batch: only one of them is needed, and DFS2 would take seconds."""
     log = LogState(b"client", known=Point(9, b"of 9"), ballot=Ballot(1, b"client"))
     procedure = commit(log, Contents(puts=((b"a", b"1"),)), no_conflict, 0)
     assert isinstance(begin(procedure).requests[1], Accept)
@@ -97,7 +97,7 @@ def test_the_server_that_lacks_the_least_is_brought_up_to_date_and_no_other() ->
     assert isinstance(step, Ask) and isinstance(step.requests[4], Accept), "and then all are asked again"
 
 
-def test_who_is_refused_by_the_third_server_waits_and_does_not_give_up() -> None:
+def test_a_writer_that_the_third_server_refuses_waits_and_does_not_give_up() -> None:
     """DFS2 has a new disk, and DFS4 has just promised another client: however often that happens, it is asked again."""
     log = LogState(b"client")
     procedure = commit(log, Contents(puts=((b"a", b"1"),)), no_conflict, 0)

@@ -1,4 +1,4 @@
-"""A map over a log that others write too, and the same with the lease."""
+"""A map on a log that others write to as well, without and with the lease."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store(log: FakeLog, clock: Clock) -> LogMap:
 
 @pytest.fixture
 def leased(store: LogMap, log: FakeLog) -> LogMap:
-    """A store whose client has the lease. Nothing is committed by itself: the tests say when."""
+    """A store whose client has the lease. Nothing is committed automatically: the tests decide when."""
     log.gives_lease = True
     answer_early(store)
     store.transact(lambda tx: tx.put(b"first", b"x"))
@@ -42,5 +42,5 @@ def leased(store: LogMap, log: FakeLog) -> LogMap:
 
 @pytest.fixture
 def by_folder(log: FakeLog, clock: Clock) -> LogMap:
-    """With the families that there are in truth."""
+    """A map with the real families of keys."""
     return LogMap(log, keys.family_of, clock, clock.sleep)  # type: ignore[arg-type]

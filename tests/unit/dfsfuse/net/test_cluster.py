@@ -1,4 +1,4 @@
-"""The four servers as one: connecting, coming and going, with servers of every temper and with real ones."""
+"""The four servers as one: connecting, failing and returning, with fake servers of any behaviour and with real ones."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_one_server_may_be_missing(four: dict[int, WireServer], caplog: pytest.L
     with cluster_of(four) as cluster:
         begun = time.monotonic()
         cluster.connect(wait_for_all=True)
-        assert time.monotonic() - begun < COMING_S / 2, "it has refused: nobody waits for it"
+        assert time.monotonic() - begun < COMING_S / 2, "it has refused, so nothing waits for it"
         assert cluster.usable() == {1, 2, 4}
         outcomes = cluster.ask(ALL, stall_s=DEADLINE_S)
     assert isinstance(outcomes[3], Failure)
@@ -157,7 +157,7 @@ def test_hung_server_is_found_again_when_it_answers(four: dict[int, WireServer])
 
 
 def test_recheck_finds_a_restarted_server_at_once(four: dict[int, WireServer]) -> None:
-    with cluster_of(four) as cluster:  # without its thread
+    with cluster_of(four) as cluster:  # without the pinger's thread
         four[1].kill()
         assert isinstance(cluster.ask(ALL, stall_s=DEADLINE_S)[1], Failure)
         assert cluster.usable() == {2, 3, 4}
@@ -221,7 +221,7 @@ def test_real_servers_that_are_killed_frozen_and_restarted(tmp_path: Path) -> No
             assert sink == data
 
             servers[1].restart()
-            assert 1 in cluster.recheck(DEADLINE_S), "a restarted server is not down for who looks"
+            assert 1 in cluster.recheck(DEADLINE_S), "a recheck must find a restarted server"
             servers[2].freeze()
             servers[3].kill()
             outcomes = cluster.ask(ALL, stall_s=1.0)
@@ -247,7 +247,7 @@ def test_real_server_refuses_a_wrong_password(tmp_path: Path) -> None:
 
 
 def test_two_servers_with_one_identity_are_refused(four: dict[int, WireServer]) -> None:
-    """The folder of one is a copy of the other's: it has the other's memory."""
+    """The folder of one is a copy of the other's, including its votes."""
     four[1].identity = four[3].identity = b"i" * 16
     with (
         pytest.raises(WrongServerError, match=r"DFS\d .* has the same identity as DFS\d .* is a copy"),
@@ -294,7 +294,7 @@ def test_a_server_that_has_moved_is_used_at_its_new_address_at_once(four: dict[i
             named = [ServerAddress(one.id, f"DFS{one.id}", one.host, one.port) for one in moved]
             cluster.readdress(named, CREDENTIALS)
             wait_until(lambda: impostor.accepted > 0)
-            assert 2 not in cluster.usable()  # it is another server, whatever the config says
+            assert 2 not in cluster.usable()  # a different server, whatever the config says
             moved[1] = elsewhere.address(2)
             cluster.readdress(moved, CREDENTIALS)
             wait_until(lambda: 2 in cluster.usable())

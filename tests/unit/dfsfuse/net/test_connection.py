@@ -1,4 +1,4 @@
-"""One connection, driven by hand."""
+"""One connection, driven step by step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def connection(server: WireServer) -> Iterator[Connection]:
 
 
 def drive(connection: Connection, until: Callable[[], bool] = lambda: False) -> Reply | None:
-    """Advance it until there is a reply or `until`."""
+    """Advance the connection until there is a reply or `until` is true."""
     while not until():
         poll = select.poll()
         poll.register(connection.fd, connection.events)
@@ -136,7 +136,7 @@ def test_reply_ends_the_hold_on_the_sink(server: WireServer, connection: Connect
 
 
 def test_socket_that_meets_itself_is_refused() -> None:
-    """TCP connects a socket to itself if it happens to be bound to the port that it knocks at."""
+    """TCP connects a socket to itself if it happens to be bound to the port that it connects to."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     address = ServerAddress(1, "DFS1", "127.0.0.1", port)
@@ -154,7 +154,7 @@ def test_socket_that_meets_itself_is_refused() -> None:
 
 
 def _info(*, retransmits: int = 0, probes: int = 0, heard_ago_s: float = 0.0) -> bytes:
-    """Linux's `struct tcp_info`, as far as it counts here."""
+    """Linux's `struct tcp_info`, as far as it matters here."""
     return struct.pack("=8B13I", 1, 0, retransmits, probes, 0, 0, 0, 0, *[0] * 12, round(heard_ago_s * 1000)) + bytes(
         100
     )
@@ -166,7 +166,7 @@ def _info(*, retransmits: int = 0, probes: int = 0, heard_ago_s: float = 0.0) ->
         (_info(retransmits=3, heard_ago_s=10.0), True),
         (_info(probes=3, heard_ago_s=10.0), True),
         (_info(retransmits=3, heard_ago_s=9.9), False),
-        (_info(heard_ago_s=60.0), False),  # nothing is on its way
+        (_info(heard_ago_s=60.0), False),  # nothing is in flight
         (b"short", False),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_peer_whose_kernel_confirms_nothing_is_gone(info: bytes, deaf: bool) -
 def test_a_peer_that_does_not_read_is_there(
     server: WireServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its buffers are full, and TCP's own time for a peer that confirms nothing counts against it."""
+    """Its buffers are full, and TCP's own timeout for unacknowledged data is running."""
 
     def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
         line.reply(id, POSITION)
@@ -197,14 +197,14 @@ def test_a_peer_that_does_not_read_is_there(
         assert not select.select([], [], [connection._socket], 0.5)[2]
         assert not connection.is_peer_gone()
         connection._socket.close()
-    assert connection.is_peer_gone(), "it is closed"
+    assert connection.is_peer_gone(), "it has closed the connection"
     connection._socket = peer
 
 
 def test_a_peer_that_has_vanished_is_gone_when_it_was_asked_something(
     server: WireServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing tells that its machine is off: its kernel just confirms nothing any more."""
+    """Nothing reports that its machine is off: its kernel just stops acknowledging."""
     lines: list[Line] = []
 
     def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
@@ -217,7 +217,7 @@ def test_a_peer_that_has_vanished_is_gone_when_it_was_asked_something(
     monkeypatch.setattr("dfsfuse.net.connection.GONE_S", 0.5)
     vanish(lines[0].socket)
     connection.begin(ASK)
-    assert not connection.is_peer_gone(), "it was heard a moment ago"
+    assert not connection.is_peer_gone(), "it was heard from a moment ago"
     deadline = time.monotonic() + DEADLINE_S
     while not connection.is_peer_gone():
         assert time.monotonic() < deadline
@@ -225,7 +225,7 @@ def test_a_peer_that_has_vanished_is_gone_when_it_was_asked_something(
 
 
 def test_while_nothing_is_on_its_way_tcp_asks_whether_the_peer_is_there(connection: Connection) -> None:
-    """The real thing takes as long as it says: tests/programs/test_gone_servers.py."""
+    """This checks the options only; tests/programs/test_gone_servers.py waits for the real thing."""
 
     def option(name: str) -> int:
         return connection._socket.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))

@@ -1,4 +1,4 @@
-"""Requests side by side: answers, payloads, and servers that hang."""
+"""Concurrent requests: answers, payloads, and servers that hang."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_caller_that_was_busy_for_longer_than_the_stall_still_gets_the_answer(be
     server.answer = answer
     lines = bench.lines()
     assert isinstance(ask(lines), Answer)
-    server.wait_released()  # said after the answer: it is not to be taken for the next one
+    server.wait_released()  # set after the answer, so it must not be taken for the next one
     server.released.clear()
     late = [0.0]
     lines.clock = lambda: time.monotonic() + late[0]
@@ -237,7 +237,7 @@ def test_answer_that_never_ends_ends(bench: Bench, monkeypatch: pytest.MonkeyPat
 
 
 class OtherWork:
-    """Is there already; handing it over lets the server answer. A `Watch`."""
+    """Work that is waiting already; handing it over lets the server answer. A `Watch`."""
 
     def __init__(self) -> None:
         self.descriptor, work = os.pipe()

@@ -53,7 +53,7 @@ def test_call_on_a_stale_connection_is_sent_again_once(bench: Bench, end: Callab
 
     def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
         if line.number == 1 and isinstance(request, PutPiece):
-            end(line)  # it was lost on the way, as far as the client can tell
+            end(line)  # for all the client knows, it was lost on the way
         else:
             line.reply(id, Done() if isinstance(request, PutPiece) else POSITION)
 
@@ -92,12 +92,12 @@ def test_server_that_dies_in_mid_reply(bench: Bench) -> None:
         outcome = failure(exchange.next(DEADLINE_S))
     assert outcome.status is None
     assert outcome.text.endswith("does not answer: the server closed the connection")
-    assert server.accepted == 1  # it had begun to answer, so this is no old story
+    assert server.accepted == 1  # it had begun to answer, so this is not a stale connection
     assert sink == bytes(len(PIECE))
 
 
 def test_upload_that_is_refused_in_the_middle_has_its_reason(bench: Bench) -> None:
-    """The server answers and closes while the client still sends."""
+    """The server answers and closes while the client is still sending."""
     server = bench.add(WireServer())
     server.answer = lambda line, id, request, payload: line.reply(id, Error(Status.NO_SPACE, "the disk is full"))
     lines = bench.lines()
@@ -147,7 +147,7 @@ def test_lie_is_a_failure_and_the_end_of_the_connection(bench: Bench, answer: Ca
     assert outcome.status is None
     assert outcome.text.startswith(f"{server.address(1)} does not speak this protocol: ")
     fault = lines.health.faults()[1]
-    assert fault.times == 1 and fault.text.startswith("no answer to "), "it is remembered against the server"
+    assert fault.times == 1 and fault.text.startswith("no answer to "), "the fault is remembered"
     assert lines.health.usable == frozenset()
     lines.answered(1)
     server.answer = lambda line, id, request, payload: line.reply(id, POSITION)

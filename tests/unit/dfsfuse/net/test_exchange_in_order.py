@@ -16,7 +16,7 @@ from dfsfuse.net.lines import MAX_ORDERED, Lines
 
 
 def ask_all(lines: Lines, *servers: int) -> list[int]:
-    """One call to each of these, in order; who answered."""
+    """Make one call to each of these servers, in order, and return those that answered."""
     answered = []
     with Exchange(lines, in_order=True) as exchange:
         for id in servers:
@@ -68,7 +68,7 @@ def test_a_server_that_was_restarted_meanwhile_is_asked_over_a_new_connection(be
 
 
 def late(bench: Bench, answer: object) -> Lines:
-    """Two servers; the first one is asked in vain, and answers so when it is released."""
+    """Two servers; the first answers requests for pieces with `answer`, and only when it is released."""
     first, _ = bench.add(WireServer()), bench.add(WireServer("DFS2"))
 
     def answer_first(line: Line, id: int, request: Request, payload: bytes) -> None:
@@ -86,7 +86,7 @@ def late(bench: Bench, answer: object) -> Lines:
 
 
 def overhear(bench: Bench, lines: Lines, exchange: Exchange) -> None:
-    """Abandon a call to the first server, whose answer then comes while the second one is waited for."""
+    """Abandon a call to the first server, whose answer then arrives during the wait for the second."""
     first, second = bench.servers[1], bench.servers[2]
 
     def answer_second(line: Line, id: int, request: Request, payload: bytes) -> None:
@@ -149,7 +149,7 @@ def test_who_owes_an_answer_in_order_counts_as_silent(bench: Bench) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interrupted_exchange_leaves_no_connection_behind(bench: Bench, error: type[BaseException]) -> None:
-    """What the step that was interrupted has done to it is not known."""
+    """What the interrupted step has done to it is not known."""
     server = bench.add(WireServer())
     lines = bench.lines()
     assert ask_all(lines, 1) == [1]

@@ -1,4 +1,4 @@
-"""Answers that come when nobody waits for them any more never land anywhere."""
+"""Answers to abandoned calls are never taken for other answers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_abandoned_call_with_a_sink_takes_its_connection_along(bench: Bench, lea
     server = bench.add(WireServer())
 
     def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
-        line.socket.sendall(pack_header(id, 0, len(PIECE)) + PIECE[:100_000])  # stops in mid-payload
+        line.socket.sendall(pack_header(id, 0, len(PIECE)) + PIECE[:100_000])  # stops in the middle of the payload
         server.released.set()
 
     server.answer = answer
@@ -126,7 +126,7 @@ def test_owed_payload_has_nowhere_to_go(bench: Bench) -> None:
 
 
 def test_call_in_order_never_overtakes_an_abandoned_one(bench: Bench) -> None:
-    """Not even when another connection is idle and free, which is what other calls take."""
+    """Not even if another connection is idle, which other calls would use."""
     server = bench.add(WireServer())
     arrived: list[tuple[int, Request]] = []
 
@@ -171,10 +171,10 @@ def test_abandon_knows_calls_in_every_state(bench: Bench) -> None:
     with Exchange(lines) as exchange:
         for call in calls:
             exchange.start(call)
-        exchange.abandon(calls[-1])  # waits for its turn
-        exchange.abandon(calls[0])  # is under way; the one that waits takes its place
+        exchange.abandon(calls[-1])  # still queued
+        exchange.abandon(calls[0])  # in progress; the next call in the queue takes its place
         assert exchange.unfinished() == len(calls) - 2
-        exchange.abandon(calls[0])  # no harm
+        exchange.abandon(calls[0])  # does no harm
     lines.failed(1, "down", quick=False)
     with Exchange(lines) as exchange:
         exchange.start(calls[0])

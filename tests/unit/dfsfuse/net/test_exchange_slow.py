@@ -19,7 +19,7 @@ from dfsfuse.net.lines import Lines
 
 @pytest.fixture
 def four(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Lines:
-    """Lines to four servers that have answered once; moments are short."""
+    """Lines to four servers that have answered once, with a short TOGETHER_S."""
     monkeypatch.setattr(slowness, "TOGETHER_S", STALL_S / 2)
     for number in range(1, 5):
         bench.add(WireServer(f"DFS{number}"))
@@ -30,7 +30,7 @@ def four(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Lines:
 
 
 def silence(bench: Bench, *servers: int) -> None:
-    """From now on these answer when they are released."""
+    """From now on these servers answer only when they are released."""
     for number in servers:
         server = bench.servers[number]
 
@@ -64,7 +64,7 @@ def test_servers_that_are_slow_together_are_waited_for(bench: Bench, four: Lines
 def test_those_that_go_on_last_have_their_time_from_then(
     bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When two have answered, the others are not silent together any more: they are not given up for that."""
+    """Once two have answered, the others are no longer silent together; they are not given up because of that."""
     monkeypatch.setattr("dfsfuse.net.exchange.LOOK_AGAIN_S", 0.001)
     silence(bench, 1, 2, 3, 4)
     with Exchange(four) as exchange:
@@ -102,7 +102,7 @@ def test_they_are_not_waited_for_for_ever(bench: Bench, four: Lines, monkeypatch
 
 
 def test_those_that_have_vanished_are_not_slow(bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network is cut: there is nothing to wait for, and no deadline of 30 s."""
+    """The network is cut: nothing will come, so they are not waited for until the deadline of 30 s."""
     lines: list[Line] = []
 
     def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
@@ -123,8 +123,8 @@ def test_those_that_have_vanished_are_not_slow(bench: Bench, four: Lines, monkey
     assert four.health.usable == frozenset()
 
 
-def test_who_is_in_a_hurry_takes_nobody_down_by_it(bench: Bench, four: Lines) -> None:
-    """A look at how the servers are ends in time, and says nothing of them for those who can wait."""
+def test_a_call_in_a_hurry_does_not_mark_servers_as_down(bench: Bench, four: Lines) -> None:
+    """A check of the servers' state ends in time, and its failures do not count for patient calls."""
     silence(bench, 1, 2, 3, 4)
     with Exchange(four) as exchange:
         begin(exchange, is_patient=False)
@@ -146,19 +146,19 @@ def test_after_ctrl_c_nobody_waits(bench: Bench, four: Lines) -> None:
 def test_before_the_end_nobody_waits_any_more_however_long_it_takes(
     four: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C is forgotten after a while; an end is not."""
+    """The hurry after Ctrl-C wears off; that of an ending mount does not."""
     monkeypatch.setattr(slowness, "SLOW_S", 0.0)
     cluster = Cluster(tuple(four.servers.values()), four._credentials)
     for for_good in (False, True):
         cluster.hurry(for_good=for_good)
         assert slowness.is_waited_for(cluster.health._hurried_at, cluster._lines.clock()) is for_good
     cluster.hurry()
-    assert slowness.is_waited_for(cluster.health._hurried_at, cluster._lines.clock()), "for good is for good"
+    assert slowness.is_waited_for(cluster.health._hurried_at, cluster._lines.clock()), "a permanent hurry must stay"
     assert not cluster.are_slow()
 
 
 def test_answers_that_are_owed_are_waited_for_too(bench: Bench, four: Lines) -> None:
-    """Nobody waited for them when the servers fell silent; the next requests go behind them."""
+    """The servers fell silent with these answers still owed, and the next requests queue behind them."""
     for number in bench.servers:
         with Exchange(four, in_order=True) as exchange:
             exchange.start(Call(number, GetPosition(), stall_s=DEADLINE_S))
@@ -181,11 +181,11 @@ def test_answers_that_are_owed_are_waited_for_too(bench: Bench, four: Lines) -> 
 @pytest.mark.parametrize(
     ("is_patient", "stall_s", "look_again_s"), [(False, STALL_S, DEADLINE_S), (True, DEADLINE_S, 0.001)]
 )
-def test_time_in_which_this_process_stood_still_is_nobodys_silence(
+def test_time_while_this_process_was_stopped_does_not_count_as_silence(
     bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch, is_patient: bool, stall_s: float, look_again_s: float
 ) -> None:
-    """It was stopped, and so was one server, which needs a moment to answer. It has one, and all its time from then if
-    the call is patient."""
+    """This process and one server were stopped, and the server needs a moment to answer. It gets one, and its full time
+    again if the call is patient."""
     monkeypatch.setattr("dfsfuse.net.exchange.LOOK_AGAIN_S", look_again_s)
     silence(bench, 1)
     late_s = [0.0]
@@ -202,7 +202,7 @@ def test_time_in_which_this_process_stood_still_is_nobodys_silence(
 def test_nor_does_it_count_for_servers_that_are_slow_together(
     bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They have all the time from then."""
+    """They get their full time again."""
     monkeypatch.setattr("dfsfuse.net.exchange.LOOK_AGAIN_S", STALL_S / 10)
     silence(bench, 1, 2, 3, 4)
     late_s = [0.0]
@@ -217,9 +217,9 @@ def test_nor_does_it_count_for_servers_that_are_slow_together(
     assert four.health.usable == {1, 2, 3, 4}
 
 
-def test_a_server_whose_answer_nobody_has_read_yet_is_not_silent(four: Lines) -> None:
-    """A thread that asks beside the log reads its answer later: with two servers that hang, all would seem to be slow
-    together."""
+def test_a_server_whose_answer_was_not_read_yet_is_not_silent(four: Lines) -> None:
+    """A thread that asks beside the log may read its answer late; with two hanging servers, all would then seem to be
+    slow together."""
     with Exchange(four) as beside:
         beside.start(Call(1, GetPosition(), stall_s=STALL_S, is_patient=True))
         assert [server for server, _ in beside.silences()] in ([1], [])

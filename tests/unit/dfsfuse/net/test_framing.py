@@ -30,7 +30,7 @@ def pattern(seed: int, length: int) -> bytes:
 def feed(
     reader: FrameReader, data: bytes, cuts: Iterable[int], sinks: dict[int, memoryview]
 ) -> list[tuple[Header, bytes]]:
-    """Put `data` into the reader, at most so many bytes at a time as `cuts` say; the frames that came out."""
+    """Feed `data` to the reader, in parts of at most the sizes in `cuts`, and return the frames that come out."""
 
     def expect(header: Header) -> memoryview | None:
         return sinks.get(header.request_id)
@@ -82,7 +82,7 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(shapes: list[tuple
 def test_a_frame_that_was_foreseen_comes_out_as_it_went_in_whatever_it_is(
     foreseen: tuple[int, int], then: tuple[int, int], head_bytes: int, cuts: list[int]
 ) -> None:
-    """Also if it is not as it was foreseen; or it is not delivered at all, and is told so."""
+    """Also if it differs from what was foreseen; otherwise it is refused with ProtocolError."""
     shapes = [foreseen, then]
     wire, expected = bytearray(), []
     for id, (body_bytes, payload_bytes) in enumerate(shapes, start=1):
@@ -94,7 +94,7 @@ def test_a_frame_that_was_foreseen_comes_out_as_it_went_in_whatever_it_is(
     try:
         assert feed(reader, bytes(wire), cuts, sinks) == expected
     except ProtocolError:
-        assert foreseen[0] + HEADER_BYTES != head_bytes, "only what is not as foreseen may be refused"
+        assert foreseen[0] + HEADER_BYTES != head_bytes, "only a frame that differs may be refused"
         return
     assert reader.at_rest
     for id, sink in sinks.items():
@@ -118,7 +118,7 @@ def test_a_frame_that_was_foreseen_comes_with_one_read() -> None:
 
 @pytest.mark.parametrize("body_bytes", [10, 700])
 def test_an_error_in_the_place_of_a_frame_that_was_foreseen(body_bytes: int) -> None:
-    """Shorter or longer than what was foreseen; a part of it may lie in the sink then."""
+    """It is shorter or longer than what was foreseen, so part of it may have been read into the sink."""
     reader = FrameReader(LIMITS)
     reader.foresee(HEADER_BYTES + 500, memoryview(bytearray(1000)))
     sinks = {2: memoryview(bytearray(5))}

@@ -1,4 +1,4 @@
-"""What a client has of each server: circuits, addresses, idle connections."""
+"""What a client keeps for each server: circuits, addresses, idle connections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dfsfuse.net.servers import ServerAddress
 
 
 class Clock:
-    """The real one, and what the test adds to it."""
+    """The real clock, plus what the test adds to it."""
 
     def __init__(self) -> None:
         self.added_s = 0.0
@@ -88,7 +88,7 @@ def test_down_server_is_refused_until_its_trial_is_due(lines: Lines, clock: Cloc
     assert lines.health.refusal(1) == "it hangs"
 
 
-def test_requests_leave_trials_to_whoever_makes_them(lines: Lines, clock: Clock) -> None:
+def test_requests_leave_trials_to_the_pinger_if_there_is_one(lines: Lines, clock: Clock) -> None:
     lines.health.tried_elsewhere = True
     lines.failed(1, "it hangs", quick=False)
     clock.added_s += 0.6
@@ -125,7 +125,8 @@ def test_owed_reply_that_came_meanwhile_is_no_burden_however_long_ago(
 def test_connection_that_has_owed_a_reply_for_too_long_tells_that_the_server_hangs(
     lines: Lines, server: WireServer, clock: Clock
 ) -> None:
-    """Nobody waited for it, since the other servers were faster: it is found out all the same, and at no cost."""
+    """Nothing waited for that reply, since other servers were faster; the hang is detected all the same, without
+    waiting."""
     assert isinstance(ask(lines), Answer)
     server.answer = lambda line, id, request, payload: server.wait_released()
     abandon(lines)
@@ -150,7 +151,7 @@ def test_greeting_that_nobody_waits_for_tells_it_too(server: WireServer, lines: 
 def test_old_greeting_that_the_server_went_on_with_is_just_too_old(
     server: WireServer, lines: Lines, clock: Clock
 ) -> None:
-    abandon(lines)  # connecting; nobody looks at it for a while
+    abandon(lines)  # left while connecting, for a while
     clock.added_s += AUTHENTICATION_S
     assert isinstance(ask(lines), Answer)
     assert lines.health.usable == {1}
@@ -205,7 +206,7 @@ def test_second_address_of_a_host_is_tried_and_remembered(server: WireServer) ->
     assert isinstance(ask(lines), Answer)
     server.kill()
     lines.hang_up()
-    assert isinstance(ask(lines), Failure)  # after one try of each
+    assert isinstance(ask(lines), Failure)  # after one attempt at each address
     lines.close()
 
 
@@ -232,7 +233,7 @@ class Owing:
 
 
 class Owed:
-    """An exchange that these servers owe an answer."""
+    """An exchange to which these servers owe an answer."""
 
     def __init__(self, *owed: tuple[int, float]) -> None:
         self._owed = list(owed)
@@ -242,7 +243,7 @@ class Owed:
 
 
 class Silences:
-    """Four servers, and who owes an answer where."""
+    """Four servers, and the answers that they owe in each place."""
 
     def __init__(self) -> None:
         addresses = [ServerAddress(id, f"DFS{id}", "127.0.0.1", 10000 + id) for id in range(1, 5)]
@@ -281,11 +282,11 @@ def test_wherever_three_servers_owe_an_answer_they_are_slow(third: Callable[[Sil
 
 
 @pytest.mark.parametrize("is_old_one_first", [True, False])
-def test_what_a_server_has_owed_for_longest_counts(is_old_one_first: bool) -> None:
+def test_the_answer_that_a_server_has_owed_for_longest_counts(is_old_one_first: bool) -> None:
     silences = Silences()
     for id in (1, 2):
         silences.idle(id)
-    for id in (3, 4):  # the idle ones are looked at before the exchanges
+    for id in (3, 4):  # idle connections are checked before the exchanges
         silences.idle(id, SILENT if is_old_one_first else JUST_ASKED)
     assert silences.are_slow() is is_old_one_first
     for id in (3, 4):
@@ -293,7 +294,7 @@ def test_what_a_server_has_owed_for_longest_counts(is_old_one_first: bool) -> No
     assert silences.are_slow()
 
 
-def test_who_owes_nothing_is_down_or_was_just_asked_is_not_slow() -> None:
+def test_a_server_that_owes_nothing_is_down_or_was_just_asked_is_not_slow() -> None:
     silences = Silences()
     for id in (1, 2):
         silences.exchange(id)

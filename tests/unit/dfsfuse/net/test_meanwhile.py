@@ -1,4 +1,4 @@
-"""Whoever waits for a server sees what else is to be done, once, and goes on waiting."""
+"""A thread that waits for a server notices other work once, hands it over, and goes on waiting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEADLINE_S = 10.0
 
 
 class Ends:
-    """A server and another source of work, and what was handed over. A `Watch`."""
+    """A server, another source of work, and a count of the work handed over. A `Watch`."""
 
     def __init__(self) -> None:
         self.server, self._server_end = socket.socketpair()
@@ -40,7 +40,7 @@ class Ends:
 
     def hand_over(self) -> None:
         self.handed_over += 1
-        self.answer()  # the server takes its time, too
+        self.answer()  # the server answers only now
 
     def wait(self, timeout_s: float = DEADLINE_S) -> int:
         return meanwhile.wait(self.server.fileno(), select.POLLIN, timeout_s)
@@ -50,7 +50,7 @@ class Ends:
         poll.register(self.server, select.POLLIN)
         found = meanwhile.wait_for_any(poll, int(timeout_s * 1000))
         poll.unregister(self.server)
-        assert poll.poll(0) == [], "nothing else is registered with it"
+        assert poll.poll(0) == [], "nothing else may be registered with it"
         return found
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ def ends() -> Iterator[Ends]:
     meanwhile.watch(ends)
     yield ends
     meanwhile.watch(None)
-    assert ends.waits == 0, "what has begun has ended"
+    assert ends.waits == 0, "every wait that began must have ended"
     ends.close()
 
 
@@ -110,7 +110,7 @@ def test_each_thread_has_a_watch_of_its_own(ends: Ends) -> None:
 
 
 def test_work_whose_source_is_gone_is_handed_over(ends: Ends) -> None:
-    """The kernel has unmounted: whoever reads next finds out."""
+    """The kernel has unmounted; the next thread to read finds out."""
     ends._work_end.close()
     assert ends.wait() & select.POLLIN
     assert ends.handed_over == 1

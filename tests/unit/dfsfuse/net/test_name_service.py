@@ -1,4 +1,4 @@
-"""Hosts' names become addresses."""
+"""Host names are resolved to addresses."""
 
 from __future__ import annotations
 

@@ -50,14 +50,14 @@ def test_brings_a_server_back(server: WireServer, lines: Lines, pinger: Pinger) 
 
 
 def test_hung_server_has_one_trial_at_a_time(server: WireServer, lines: Lines, pinger: Pinger) -> None:
-    """It was refused first, so trials are due twice a second, and each takes a second."""
+    """It refused first, so trials are due twice a second, and each takes a second."""
     server.greeting = Greeting.SILENT
     lines.failed(1, "connection refused", quick=True)
     wait_until(lambda: server.accepted == 2)
     with server._lock:
         first = server._lines[0].socket
     first.setblocking(False)
-    assert first.recv(1) == b"", "it was given up before the second trial"
+    assert first.recv(1) == b"", "the first trial must have been given up before the second"
 
 
 def test_what_a_person_must_put_right_is_said_once(
@@ -99,7 +99,7 @@ def test_asks_a_full_server_until_it_has_room(server: WireServer, lines: Lines, 
     server.answer = answer
     assert ASK_FOR_ROOM_EVERY_S < DEADLINE_S / 4
     lines.said_room(1, full=True)
-    assert lines.health.usable == {1} and lines.health.full == {1}, "it is full, not down"
+    assert lines.health.usable == {1} and lines.health.full == {1}, "a full server is not down"
     wait_until(lambda: not lines.health.full)
     assert free_bytes == []
 

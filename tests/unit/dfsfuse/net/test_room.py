@@ -1,4 +1,4 @@
-"""What an answer says of the room of its server."""
+"""What an answer says about its server's room."""
 
 from __future__ import annotations
 

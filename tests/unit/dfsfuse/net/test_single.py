@@ -1,4 +1,4 @@
-"""One request to one server: in a short way as a rule, and by an exchange whenever something is unusual."""
+"""One request to one server: directly as a rule, and by an exchange whenever something is unusual."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def get(head_bytes: int = HEAD_BYTES) -> Call:
 
 
 def met(bench: Bench, server: WireServer) -> Lines:
-    """Lines to this server, with a connection that lies idle."""
+    """Lines to this server, with an idle connection."""
     bench.add(server)
     lines = bench.lines()
     assert isinstance(ask(lines), Answer)
@@ -38,7 +38,7 @@ def met(bench: Bench, server: WireServer) -> Lines:
 
 
 def finished(result: Answer | Exchange) -> Answer | Failure:
-    """What comes of a call that was left to an exchange."""
+    """The outcome of a call that was left to an exchange."""
     assert isinstance(result, Exchange)
     with result as exchange:
         outcome = exchange.next(DEADLINE_S)
@@ -56,7 +56,7 @@ def test_the_answer_comes_over_the_idle_connection(bench: Bench, head_bytes: int
         assert ask_one(lines, call, DEADLINE_S) == Answer(call, Piece(len(PIECE), DIGESTS), len(PIECE))
         assert call.sink == PIECE
     assert server.accepted == 1
-    assert isinstance(ask(lines), Answer), "and others can use it"
+    assert isinstance(ask(lines), Answer), "the connection must be free for other calls"
     assert server.accepted == 1
 
 
@@ -81,7 +81,7 @@ def test_an_error_is_the_exchanges_and_the_connection_is_used_again(bench: Bench
         outcome = finished(ask_one(lines, get(), DEADLINE_S))
         assert isinstance(outcome, Failure)
         assert outcome.status is Status.NOT_FOUND
-    assert len(server.requests) == 3, "it was not asked twice"
+    assert len(server.requests) == 3, "the server must not be asked twice"
     assert server.accepted == 1
 
 
@@ -123,12 +123,12 @@ def test_what_is_not_this_protocol_is_noted(bench: Bench) -> None:
     outcome = finished(ask_one(lines, get(), DEADLINE_S))
     assert isinstance(outcome, Failure)
     assert "does not speak this protocol" in outcome.text
-    assert lines.health.faults()[1].times == 2, "each answer counts"
+    assert lines.health.faults()[1].times == 2, "each bad answer counts"
 
 
 @pytest.mark.parametrize("sent", [0, 5, HEAD_BYTES, HEAD_BYTES + 1000])
 def test_an_answer_that_comes_late_comes_by_the_exchange(bench: Bench, sent: int) -> None:
-    """The call goes on where it stands: nothing is asked twice."""
+    """The exchange continues the call where it stands; nothing is sent twice."""
 
     def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
         if isinstance(request, GetPosition):

@@ -1,4 +1,4 @@
-"""What is fetched beside others that use the log: how many wait at once, and what an answer of an old slot is worth."""
+"""Fetching while other threads use the log: how many wait at once, and what an answer from an old slot is worth."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.map.views import CachedView, MissingError
 
 WAIT_S = 30.0
-"""Nothing here takes so long."""
+"""A limit that nothing here reaches."""
 
 
 def held_back(log: FakeLog, hold: Callable[[], None]) -> None:
-    """A server's answers are of the moment when it was asked, and come when `hold` returns."""
+    """Deliver a server's answer only when `hold` returns; its content is that of the moment of the request."""
     at_once = log.read_beside
 
     def later(request: ReadKeys | ReadRange) -> Values | Items | None:
@@ -43,7 +43,7 @@ def once(action: Callable[[], object]) -> Callable[[], None]:
 def test_several_wait_for_servers_at_once_and_none_for_a_batch_that_is_on_its_way(
     leased: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
-    """Each answer is held back until all have asked; and the batch until all are answered."""
+    """Each answer is held back until all threads have asked, and the batch until all are answered."""
     shared.map |= {b"k%d" % number: b"%d" % number for number in range(4)}
     all_ask = threading.Barrier(4)
     all_answered, is_on_its_way = threading.Semaphore(0), threading.Event()
@@ -122,7 +122,7 @@ def test_a_server_that_knows_more_than_we_is_asked_once(store: LogMap, log: Fake
     log.asked.clear()
     assert store.read(lambda view: view.get(b"k"), max_age_s=1.0) == b"old"
     assert log.asked == ["keys"]
-    assert store.read(lambda view: view.get(b"other"), max_age_s=1.0) == b"new", "what is learnt on the way is taken in"
+    assert store.read(lambda view: view.get(b"other"), max_age_s=1.0) == b"new", "what is learnt on the way is used"
 
 
 def test_what_no_server_tells_at_once_is_asked_for_with_the_log(
@@ -147,7 +147,7 @@ def test_an_operation_that_always_comes_too_late_is_run_with_the_log(
 
 
 def test_nothing_newer_is_fetched_before_others_are_told(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
-    """While `on_change` is called with what has changed, whoever finds it unknown is sent to wait for the log."""
+    """While `on_change` is called with the changed keys, a reader that finds them unknown has to wait for the log."""
     shared.put(k="old")
     store.read(lambda view: view.get(b"k"))
     fetched: list[bool] = []
@@ -197,7 +197,7 @@ def test_a_look_up_that_finds_nothing_runs_once_and_looks_once(store: LogMap, lo
 
 
 def test_a_look_without_a_recall_is_none_with_one(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
-    """Another thread's look at the log, at the same time, has not asked for what others answered under their lease."""
+    """A look at the log by another thread, at the same time, did not recall what others answered under their lease."""
     shared.put(k="1")
     store.read(lambda view: view.get(b"k"))
     log.clock.now += 1.0

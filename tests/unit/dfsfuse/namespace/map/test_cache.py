@@ -1,4 +1,4 @@
-"""The cache against a plain dict: it may not know, but it is never wrong."""
+"""The cache compared with a plain dict: it may not know a value, but it is never wrong."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_large_family_is_kept_longer_than_what_is_newer() -> None:
     assert isinstance(cache.get(b"i0"), Unknown) and cache.get(b"i799") == b"y"
     cache.fetched_family(b"d2/", [(b"d2/%03d" % number, b"x") for number in range(600)])
     cache.trim()
-    assert isinstance(cache.get(b"d1/000"), Unknown)  # nothing but large families: all is forgotten
+    assert isinstance(cache.get(b"d1/000"), Unknown)  # with only large families left, everything is forgotten
 
 
 def test_what_is_deleted_takes_no_room_in_a_complete_family() -> None:
@@ -123,7 +123,7 @@ class AgainstADict(RuleBasedStateMachine):
     def change_here_while_others_are_fetched(
         self, prefix: bytes, keys: list[bytes], puts: dict[bytes, bytes], key: bytes
     ) -> None:
-        """What was fetched does not have it, and it comes on top once more."""
+        """The fetched values do not contain the change, which is applied on top once more."""
         family, values = self.family(prefix), [self.truth.get(key) for key in keys]
         self.change_here(puts, key)
         self.cache.fetched_family(prefix, family)

@@ -1,4 +1,4 @@
-"""A batch that may have been made: whether it was is known when the next one is. Real logs on four servers."""
+"""A batch in doubt: whether it was chosen is known as soon as the next batch is chosen. Real logs on four servers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def map_of(log_cluster: LogCluster, client: bytes) -> LogMap:
 
 @pytest.mark.parametrize("took_it", [(1, 2), (1,)])
 def test_it_is_known_whether_a_doubtful_batch_was_made(log_cluster: LogCluster, took_it: tuple[int, ...]) -> None:
-    """Two have it, and whoever comes next finishes it; or one has it, which is gone, and the others know nothing."""
+    """Two servers have it, and the next client finishes it; or one has it, which is gone, and the others know
+    nothing."""
     one, other = map_of(log_cluster, b"client-1"), map_of(log_cluster, b"client-2")
     one.transact(lambda tx: tx.put(b"a", b"1"))
     lost = {1, 2, 3, 4}.difference(took_it)

@@ -1,4 +1,4 @@
-"""What is fetched together with what is asked for, and that large folders cost in proportion."""
+"""What is fetched along with the requested keys, and that the cost of a large folder grows in proportion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfsfuse.namespace.records import keys
 
 
 def entries(count: int) -> dict[bytes, bytes]:
-    """Names in the folder 1: more than are asked for at once."""
+    """More names in folder 1 than one request asks for."""
     return {keys.entry(1, b"n%06d" % number): b"x" for number in range(count)}
 
 
@@ -41,8 +41,8 @@ def test_a_long_range_comes_in_pages(store: LogMap, shared: SharedLog) -> None:
 
 
 def test_what_is_answered_while_a_family_is_fetched_is_in_it(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
-    """Files that are made while their large folder is being listed: they are in the next listing too, and removing them
-    removes them only."""
+    """Files that are made while their large folder is being listed are in the next listing too, and removing them
+    removes nothing else."""
     shared.map |= {b"d1": b"1", b"d3": b"3"}
     log.before_read.append(lambda: leased.transact(lambda tx: tx.put(b"d2", b"2"), durable=False))
     listed = [(b"d1", b"1"), (b"d2", b"2"), (b"d3", b"3")]
@@ -57,7 +57,7 @@ def test_what_is_answered_while_a_family_is_fetched_is_in_it(leased: LogMap, log
 def test_under_the_lease_what_waits_is_laid_over_what_is_fetched_and_not_committed_first(
     leased: LogMap, log: FakeLog, shared: SharedLog, start: bytes, end: bytes
 ) -> None:
-    """A family, and a range that is none; keys of both that were made, changed and removed."""
+    """Both for a family and for a range that is not one, with keys that were made, changed and removed."""
     old, gone, new = start + b"1", start + b"2", start + b"3"
     shared.map |= {old: b"old", gone: b"gone"}
 
@@ -89,7 +89,7 @@ def test_without_the_lease_what_waits_is_committed_before_something_is_fetched(
 
 
 def test_inodes_that_were_made_together_are_fetched_together(log: FakeLog, clock: Clock, shared: SharedLog) -> None:
-    """And what is known is not asked for again."""
+    """And inodes that are known already are not requested again."""
     store = LogMap(log, keys.family_of, clock, clock.sleep, together=inodes_together())  # type: ignore[arg-type]
     shared.commit({keys.inode(ino): b"%d" % ino for ino in range(200)}, ())
     asked: list[int] = []
@@ -139,7 +139,7 @@ def test_an_operation_may_need_more_than_is_kept(store: LogMap, log: FakeLog, sh
 
 
 def test_filling_and_emptying_a_large_folder_asks_the_servers_in_proportion(log: FakeLog, clock: Clock) -> None:
-    """And no answer looks at more of the folder than its own name."""
+    """And no operation reads more of the folder than its own name."""
     log.gives_lease = True
     store = LogMap(log, keys.family_of, clock, clock.sleep)  # type: ignore[arg-type]
     answer_early(store, 1000.0)
@@ -218,10 +218,10 @@ def test_a_large_folder_is_fetched_whole_when_its_names_are_missed_again_and_aga
     assert log.asked.count("range") < 30
 
 
-def test_a_large_folder_is_fetched_whole_for_who_adds_names_at_its_end(
+def test_a_large_folder_is_fetched_as_a_whole_if_names_are_added_at_its_end(
     by_folder: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
-    """There is nothing after them: that does not make the folder a small one."""
+    """Nothing follows these names, which does not mean that the folder is small."""
     shared.commit(entries(12_000), ())
     for number in range(200):
         assert is_free(by_folder, b"z%d" % number)
@@ -231,7 +231,7 @@ def test_a_large_folder_is_fetched_whole_for_who_adds_names_at_its_end(
 def test_a_large_folder_of_which_others_changed_much_is_read_from_end_to_end(
     by_folder: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
-    """Twenty requests for single keys would be more than three pages."""
+    """Requests for single keys would be twenty, and the pages are only three."""
     shared.commit(entries(7000), ())
     by_folder.read(lambda view: view.scan(*keys.entries(1)))
     shared.commit({keys.entry(1, b"other %d" % number): b"x" for number in range(5000)}, ())
@@ -243,7 +243,7 @@ def test_a_large_folder_of_which_others_changed_much_is_read_from_end_to_end(
 def test_what_others_add_without_pause_does_not_make_a_large_folder_unknown(
     by_folder: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
-    """Two that write in one folder: each learns of thousands of names that it will never ask for."""
+    """Two clients write in one folder, so each learns of thousands of names that it will never ask for."""
     shared.commit(entries(6000), ())
     assert len(by_folder.read(lambda view: view.scan(*keys.entries(1)))) == 6000
     log.asked.clear()

@@ -1,4 +1,4 @@
-"""What was answered and waits: order, portions, merging, rivals, doubt, and what is told of changes that are lost."""
+"""Answered changes that wait for their commit: order, portions, merging, rivals, doubt, and the reporting of losses."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_touched_is_what_any_of_them_has_read() -> None:
     assert not journal.is_overtaken_by(News([Change(1, b"", b"rival", 1, (b"a", b"b"))]))
 
 
-def test_what_is_lost_is_told_to_who_waits_and_once_for_those_whom_nobody_waited_for() -> None:
+def test_a_loss_is_reported_to_each_waiter_and_once_for_changes_without_a_waiter() -> None:
     journal = Journal()
     awaited = add(journal, b"a", is_awaited=True)
     failure = UnavailableError("no quorum")
@@ -125,6 +125,6 @@ def test_what_is_lost_is_told_to_who_waits_and_once_for_those_whom_nobody_waited
     assert journal.lose(failure) == 1
     assert other.done and not len(journal) and not journal.is_full
     told = journal.losses.take()
-    assert isinstance(told, LostError), "whoever hears of it does not take it for a refusal, and try again"
+    assert isinstance(told, LostError), "the caller must not take it for a refusal, and try again"
     assert "no quorum" in str(told)
     assert journal.losses.take() is None

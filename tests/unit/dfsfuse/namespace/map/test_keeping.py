@@ -1,4 +1,4 @@
-"""With `wait_s`: what was answered is kept while too few servers answer; a doubt is decided as soon as enough do."""
+"""With `wait_s`: answered changes are kept while too few servers answer; a doubt is resolved as soon as enough do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def waiting(log: FakeLog, clock: Clock) -> LogMap:
 
 
 def refuse(log: FakeLog, error: Exception, times: int = 4) -> None:
-    """The next commits fail with this."""
+    """Make the next commits fail with this error."""
 
     def fail() -> None:
         raise error
@@ -48,7 +48,7 @@ def test_what_was_answered_is_kept_until_there_is_a_quorum(waiting: LogMap, log:
     refuse(log, ReadOnlyError("only two servers answer"), times=20)
     for _ in range(10):
         assert waiting.run(waiting.client.commit_waiting())
-    assert waiting.read(lambda view: view.get(b"a")) == b"1", "who reads goes on, with what was answered"
+    assert waiting.read(lambda view: view.get(b"a")) == b"1", "reading goes on, with what was answered"
     for durable in (True, False):
         with pytest.raises(ReadOnlyError):
             waiting.transact(lambda tx: tx.put(b"b", b"1"), durable=durable)
@@ -58,7 +58,7 @@ def test_what_was_answered_is_kept_until_there_is_a_quorum(waiting: LogMap, log:
     assert not waiting.run(waiting.client.commit_waiting())
     waiting.flush()
     assert shared.map[b"a"] == b"1"
-    assert b"b" not in shared.map, "who was refused did nothing"
+    assert b"b" not in shared.map, "a refused change has no effect"
 
 
 def test_after_its_time_it_is_lost_and_told(waiting: LogMap, log: FakeLog, clock: Clock) -> None:
@@ -107,7 +107,7 @@ def test_a_portion_in_doubt_is_decided_and_made_once(
 
 
 def _made(log: FakeLog, shared: SharedLog) -> None:
-    """The batch in doubt was made, and then another client changed the same file."""
+    """Have the batch in doubt chosen, and then another client change the same key."""
     shared.changes.append(Change(len(shared.changes) + 1, b"", log.client, 7, (b"a",)))
     shared.put(a="2", b="other")
 
@@ -115,8 +115,8 @@ def _made(log: FakeLog, shared: SharedLog) -> None:
 def test_a_reader_that_learns_that_a_portion_was_made_sees_what_others_did_after_it(
     waiting: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
-    """Found by seed 23940 of the simulation: what others had written was hidden by this client's older value, also when
-    it next held the lease."""
+    """Found by seed 23940 of the simulation: this client's older value hid what others had written, even after it got
+    the lease again."""
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, doubt(7), times=1)
     assert waiting.run(waiting.client.commit_waiting())
@@ -207,10 +207,11 @@ def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
 
 
 @pytest.mark.parametrize("took_it", [(1, 2), (1,)])
-def test_who_made_a_name_when_the_servers_went_is_told_the_truth_when_they_return(
+def test_a_change_made_as_the_servers_went_away_is_reported_correctly_when_they_return(
     log_cluster: LogCluster, took_it: tuple[int, ...]
 ) -> None:
-    """Two have the batch, and it is finished; or one has it, which stays away, and it is made anew: once."""
+    """Two servers have the batch, which is finished; or one has it and stays away, and it is made again: in both cases
+    once."""
     clock = log_cluster.grid.clock
     gone = {1, 2, 3, 4}.difference(took_it)
     sleeps: list[Callable[[], None]] = []
@@ -260,7 +261,7 @@ def test_a_doubt_that_cannot_be_decided_in_time_is_told(log: FakeLog, clock: Clo
     assert clock() >= begun + WAIT_S
 
 
-def test_who_waits_when_the_mount_ends_waits_no_longer_than_that(waiting: LogMap, log: FakeLog, clock: Clock) -> None:
+def test_waiting_ends_when_the_mount_ends(waiting: LogMap, log: FakeLog, clock: Clock) -> None:
     def end() -> None:
         waiting.end_within(5.0)
         _no_quorum()
@@ -290,7 +291,7 @@ def test_a_doubt_is_not_decided_for_longer_than_that_either(log: FakeLog, clock:
 def test_what_was_answered_is_kept_when_the_mount_ends_also_without_waiting(
     log: FakeLog, clock: Clock, shared: SharedLog
 ) -> None:
-    """Servers that are slow are given up sooner then; what was answered is not."""
+    """Slow servers are given up sooner then; answered changes are not."""
     store = LogMap(log, family_of, clock, clock.sleep)  # type: ignore[arg-type]
     log.gives_lease = True
     answer_early(store)
@@ -303,7 +304,7 @@ def test_what_was_answered_is_kept_when_the_mount_ends_also_without_waiting(
     refuse(log, doubt(7), times=1)
     log.on_lead = [_never]
     for _ in range(3):
-        assert store.run(store.client.commit_waiting()), "it is tried again"
+        assert store.run(store.client.commit_waiting()), "it must be tried again"
     assert not store.run(store.client.commit_waiting())
     assert shared.map[b"a"] == b"1"
     assert not store.owes()

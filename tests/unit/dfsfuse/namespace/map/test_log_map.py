@@ -1,4 +1,4 @@
-"""Transactions over a log that others write too; a scripted rival commits at a chosen moment."""
+"""Transactions on a log that others write to as well; a scripted rival commits at a chosen moment."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_refusal_is_checked_against_the_newest_state(store: LogMap, shared: Sh
 
     shared.put(n="theirs")
     assert store.read(lambda view: view.get(b"n")) == b"theirs"
-    shared.commit({}, (b"n",))  # removed meanwhile: what the cache has is old
+    shared.commit({}, (b"n",))  # removed meanwhile, so the cache is out of date
     store.transact(create)
     assert shared.map[b"n"] == b"mine"
 
@@ -101,7 +101,7 @@ def test_fresh_means_fresh_and_a_little_old_may_be_cached(
 
 
 class Finding:
-    """An operation that finds a key or says that it is not there; counts how often it runs."""
+    """An operation that finds a key or raises FileNotFoundError, and counts its runs."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -124,7 +124,7 @@ def test_that_something_is_not_there_is_not_believed_of_an_old_state(
     assert store.read(find, max_age_s=0.5, doubted=FileNotFoundError) == b"1"
     log.asked.clear()
     assert store.read(find, max_age_s=0.5, doubted=FileNotFoundError) == b"1"
-    assert log.asked == [], "that it is there is"
+    assert log.asked == [], "that something exists is believed"
 
 
 def test_own_changes_are_known_without_asking(store: LogMap, log: FakeLog) -> None:
@@ -194,7 +194,7 @@ def test_rivals_without_end_are_an_error_not_a_hang(store: LogMap, log: FakeLog,
 
 
 def test_a_slow_answer_is_not_taken_for_rivals(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
-    """A page of a large folder over a slow line, or the wait for others of this mount when servers came back."""
+    """Slow may be a page of a large folder over a slow link, or the wait for other threads when servers came back."""
     shared.put(n="5")
     log.before_read.append(lambda: log.clock.sleep(RUNS_FOR_S + 1))
     assert store.read(lambda view: view.get(b"n")) == b"5"
@@ -221,7 +221,7 @@ def test_rivals_without_pause_are_given_up_against(store: LogMap, log: FakeLog, 
 
 @pytest.fixture
 def careful(log: FakeLog, clock: Clock) -> LogMap:
-    """Shows nothing that may be old: of servers 1 and 2 it is told to be the newest while `n` is there."""
+    """A map that shows nothing that may be old: it takes servers 1 and 2 for the newest while `n` exists."""
 
     def is_newest(view: View, servers: frozenset[int]) -> bool:
         return servers == {1, 2} and view.get(b"n") is not None
@@ -248,13 +248,13 @@ def test_without_a_quorum_a_careful_map_shows_nothing_else(
     shared.put(n="1", other="x")
     assert look(careful) == b"x"
     log.has_quorum, log.state.witnesses = False, frozenset(witnesses)
-    assert look(careful, max_age_s=0.5) == b"x", "that was the newest a moment ago"
+    assert look(careful, max_age_s=0.5) == b"x", "this was the newest state a moment ago"
     with pytest.raises(UnavailableError, match="nothing older is shown"):
         look(careful)
     clock.now += 1
     with pytest.raises(UnavailableError, match="nothing older is shown"):
         look(careful, max_age_s=0.5)
-    assert look(store) == b"x", "another map shows what there is"
+    assert look(store) == b"x", "a map that is not careful shows it"
 
 
 def test_without_a_quorum_a_careful_map_does_not_say_that_something_is_not_there(

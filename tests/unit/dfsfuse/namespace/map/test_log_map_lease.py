@@ -1,4 +1,4 @@
-"""Under the writer lease: answers before the commit, in order; what is lost and who is told."""
+"""Under the writer lease: answers before the commit, in order; losses, and to whom they are reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_under_the_lease_answers_come_before_the_commit_and_are_seen(leased: Log
 
 
 def test_under_the_lease_a_look_up_that_finds_nothing_runs_once(leased: LogMap, log: FakeLog) -> None:
-    """What is cached is the newest state: nobody has to be asked, and nothing has to be looked at again."""
+    """The cache holds the newest state, so no server is asked and nothing is checked again."""
     runs: list[bytes | None] = []
 
     def find(view: View) -> None:
@@ -96,7 +96,7 @@ def test_answers_that_are_lost_are_told_once_and_forgotten(leased: LogMap, log: 
 def test_what_was_shown_of_answers_that_are_lost_is_taken_back_before_anything_newer_is(
     leased: LogMap, log: FakeLog
 ) -> None:
-    """The kernel may have kept it: names, sizes, pages of a file that was cut."""
+    """The kernel may have cached it: names, sizes, pages of a truncated file."""
     told: list[list[bytes] | None] = []
     leased.on_change = told.append
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
@@ -122,7 +122,7 @@ def test_what_was_known_before_what_waits_or_is_lost_can_be_recalled(leased: Log
     log.asked.clear()
     known = [b"n", b"first", b"other"]
     assert leased.recall(known) == [b"1", b"x", None]
-    assert leased.recall([b"n", b"blind"]) is None, "nobody has looked what it was before"
+    assert leased.recall([b"n", b"blind"]) is None, "its earlier value was never read"
     assert log.asked == []
 
     def fail() -> None:
@@ -135,10 +135,10 @@ def test_what_was_known_before_what_waits_or_is_lost_can_be_recalled(leased: Log
     assert leased.recall(known) == [b"1", b"x", None]
     assert log.asked == []
     leased.transact(lambda tx: tx.put(b"a", b"1"))
-    assert leased.recall([b"first"]) is None, "what was remembered for the end of the mount takes no memory any more"
+    assert leased.recall([b"first"]) is None, "what was remembered for such a loss takes no memory any more"
 
 
-def test_answers_that_are_lost_are_told_to_each_who_was_there(leased: LogMap, log: FakeLog) -> None:
+def test_the_loss_of_answers_is_reported_to_each_witness(leased: LogMap, log: FakeLog) -> None:
     one, other = leased.witness(), leased.witness()
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
 
@@ -188,11 +188,11 @@ def test_the_lease_is_handed_over_when_the_turn_is_over(leased: LogMap, log: Fak
     assert log.asked == ["commit", "settle"]
     log.is_wanted = False
     leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
-    assert log.asked == ["commit", "settle", "commit"], "not answered before the commit any more"
+    assert log.asked == ["commit", "settle", "commit"], "changes are not answered before their commit any more"
 
 
 def test_nothing_more_is_answered_when_the_turn_is_over(leased: LogMap, log: FakeLog, clock: Clock) -> None:
-    """Else one that writes without pause always has something to commit, and never comes to let go."""
+    """Otherwise a writer that never pauses would always have something to commit, and never release the lease."""
     answered: list[bool] = []
 
     def write_on() -> None:
@@ -211,17 +211,18 @@ def test_nothing_more_is_answered_when_the_turn_is_over(leased: LogMap, log: Fak
 
 
 def test_what_is_answered_beside_a_batch_waits_for_more_before_the_next(leased: LogMap, log: FakeLog) -> None:
-    """One batch right after the other would leave each with the two or three changes that are answered beside one."""
+    """If batches followed each other at once, each would contain only the two or three changes answered during the
+    last."""
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     log.before_commit.append(lambda: leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False))
-    assert leased.run(leased.client.commit_waiting()), "something waits again"
+    assert leased.run(leased.client.commit_waiting()), "something must be waiting again"
     assert log.committed == [Contents(puts=((b"a", b"1"),))]
     assert not leased.run(leased.client.commit_waiting())
     assert log.committed[1:] == [Contents(puts=((b"b", b"1"),))]
 
 
-def test_who_has_waited_for_the_log_is_not_taken_for_idle(leased: LogMap, log: FakeLog, clock: Clock) -> None:
-    """The committer found nothing to do while another client had its turn, and waited for the log as well."""
+def test_a_client_that_has_waited_for_the_log_is_not_taken_for_idle(leased: LogMap, log: FakeLog, clock: Clock) -> None:
+    """The worker found nothing to do during another client's turn, and then waited for the log as well."""
     clock.now += SETTLE_AFTER_S
     leased.transact(lambda tx: tx.put(b"a", b"1"))
     assert not leased.run(leased.client.settle_if_idle())
@@ -239,7 +240,7 @@ def test_much_that_waits_is_committed_in_batches_that_are_not_too_large(leased: 
     assert [key for contents in log.committed for key, _ in contents.puts] == [b"k%d" % n for n in range(30)]
 
 
-def test_everybody_who_waits_for_a_batch_that_is_lost_is_told(leased: LogMap, log: FakeLog) -> None:
+def test_every_waiter_for_a_lost_batch_is_told(leased: LogMap, log: FakeLog) -> None:
     told: list[Exception] = []
     answered = threading.Event()
 
@@ -250,7 +251,7 @@ def test_everybody_who_waits_for_a_batch_that_is_lost_is_told(leased: LogMap, lo
     def second() -> None:
         try:
             leased.transact(put_b)
-        except UnavailableError as error:  # it waited behind that batch, and was not sent
+        except UnavailableError as error:  # it was queued behind that batch, and was not sent
             told.append(error)
 
     thread = threading.Thread(target=second)
@@ -267,7 +268,7 @@ def test_everybody_who_waits_for_a_batch_that_is_lost_is_told(leased: LogMap, lo
         leased.transact(lambda tx: tx.put(b"a", b"1"))
     thread.join(10.0)
     assert len(told) == 1
-    leased.flush()  # nothing was lost that nobody knows of
+    leased.flush()  # every loss has been reported already
 
 
 def test_a_loss_that_nobody_waited_for_is_not_told_as_the_failure_of_another_change(
@@ -298,9 +299,7 @@ def test_what_had_to_be_fetched_takes_its_turn_with_what_is_answered_meanwhile(
     assert shared.map[b"n"] == b"2"
 
 
-def test_who_waits_for_what_was_answered_does_not_wait_for_what_others_go_on_writing(
-    leased: LogMap, log: FakeLog, shared: SharedLog
-) -> None:
+def test_a_flush_does_not_wait_for_what_others_go_on_writing(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
     def goes_on() -> None:
         leased.transact(increment, durable=False)
 
@@ -347,7 +346,7 @@ def test_a_change_that_another_client_finished_and_built_on_is_not_taken_for_the
 def test_what_waits_behind_a_batch_that_a_rival_finished_is_compared_with_what_the_rival_did_next(
     leased: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
-    """Our batch was in doubt, a rival finished it and went on; more was answered while it was under way."""
+    """Our batch was in doubt, and a rival finished it and went on; more was answered while the batch was under way."""
     commit = log.commit
 
     def finished_by_a_rival(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
@@ -370,7 +369,7 @@ def test_what_waits_behind_a_batch_that_a_rival_finished_is_compared_with_what_t
 
 
 def test_news_that_came_before_a_quorum_was_missed_still_count(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
-    """The first attempt learns what a rival did and then finds too few servers; the second must not forget that."""
+    """The first attempt learns what a rival did and then finds too few servers; the second must not forget the news."""
     commit = log.commit
 
     def too_few(contents: Contents, conflicts: Callable[[News], bool]) -> bool:
@@ -389,7 +388,7 @@ def test_news_that_came_before_a_quorum_was_missed_still_count(leased: LogMap, l
 def test_the_lease_begins_with_the_first_batch_after_others_have_written(
     store: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
-    """A turn is short: to commit one more batch before answering would be most of it."""
+    """A turn is short: committing one more batch before answering would take most of it."""
     log.gives_lease = True
     answer_early(store)
     store.transact(lambda tx: tx.put(b"mine", b"1"))
@@ -433,7 +432,7 @@ def test_what_is_begun_together_is_one_batch_and_is_waited_for_apart(leased: Log
     assert nothing.result == b"3"
 
 
-def test_what_was_begun_and_is_lost_is_told_to_each_who_waits_and_to_nobody_else(leased: LogMap, log: FakeLog) -> None:
+def test_the_loss_of_begun_changes_is_reported_to_their_waiters_only(leased: LogMap, log: FakeLog) -> None:
     leased.read(lambda view: view.get(b"n"))
     begun = [leased.begin(increment) for _ in range(3)]
 
@@ -448,7 +447,8 @@ def test_what_was_begun_and_is_lost_is_told_to_each_who_waits_and_to_nobody_else
 
 
 def test_what_waits_behind_a_batch_in_doubt_was_not_sent_and_is_not_in_doubt(leased: LogMap, log: FakeLog) -> None:
-    """Else it would be taken for made when that batch turns out to be: appended data would be given up for saved."""
+    """Otherwise it would be taken for chosen if that batch turns out to be, and appended data would be discarded as
+    saved."""
     sent = leased.begin(lambda tx: tx.put(b"a", bytes(PORTION_BYTES)))
     behind = leased.begin(lambda tx: tx.put(b"b", b"1"))
 

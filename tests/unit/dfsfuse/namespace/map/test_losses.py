@@ -1,4 +1,4 @@
-"""Who is told of a loss, and how often: as Linux' errseq has it."""
+"""To whom a loss is reported, and how often: the rules of Linux's errseq."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dfsfuse.namespace.map.losses import Losses
 FIRST, SECOND = UnavailableError("first"), UnavailableError("second")
 
 
-def test_each_who_was_there_is_told_once() -> None:
+def test_each_witness_is_told_once() -> None:
     losses: Losses[UnavailableError] = Losses()
     one, other = losses.witness(), losses.witness()
     assert losses.take(one) is None
@@ -19,7 +19,7 @@ def test_each_who_was_there_is_told_once() -> None:
     assert losses.take(other) is None
 
 
-def test_who_comes_later_is_told_only_what_nobody_knows() -> None:
+def test_a_later_witness_is_told_only_what_was_not_reported_yet() -> None:
     losses: Losses[UnavailableError] = Losses()
     losses.add(FIRST)
     late = losses.witness()
@@ -39,10 +39,10 @@ def test_of_several_losses_the_last_one_is_told() -> None:
     late = losses.witness()
     assert losses.take(one) is SECOND
     assert losses.take(one) is None
-    assert losses.take(late) is SECOND  # it came before anybody was told
+    assert losses.take(late) is SECOND  # it came before the loss was reported to anyone
 
 
-def test_without_a_witness_what_nobody_knows_is_told() -> None:
+def test_without_a_witness_what_was_not_reported_yet_is_told() -> None:
     losses: Losses[UnavailableError] = Losses()
     one = losses.witness()
     assert losses.take() is None

@@ -1,4 +1,4 @@
-"""Which files are worth fetching together."""
+"""Which files are fetched together."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def test_the_second_file_of_a_block_brings_the_block_once() -> None:
     assert not neighbours.of(N + 5)
 
 
-def test_who_goes_on_in_the_next_block_gets_it_at_once() -> None:
+def test_a_reader_that_goes_on_in_the_next_block_gets_it_at_once() -> None:
     neighbours = Neighbours()
     neighbours.of(N)
     neighbours.of(N + 1)
     assert neighbours.of(2 * N + 7) == range(2 * N, 3 * N)
     assert neighbours.of(3 * N) == range(3 * N, 4 * N)
-    assert neighbours.of(7) == range(N)  # or in the one before
+    assert neighbours.of(7) == range(N)  # going back to the block before counts as well
     assert not neighbours.of(9 * N)
 
 

@@ -1,6 +1,6 @@
-"""Two mounts that write in one large folder without pause, in virtual time: each gets its share.
+"""Two mounts that write in one large folder without pause each get their share, in virtual time.
 
-Real logs on four servers, real maps; what an operation and an answer of a server take is given.
+Real logs on four servers and real maps; the times that operations and servers' answers take are fixed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
 
 
 class Writer:
-    """A mount with one program that makes names in a folder, and how many it has made."""
+    """A mount with one program that makes names in a folder, and the number of names it has made."""
 
     def __init__(self, cluster: LogCluster, number: int) -> None:
         self.clock = cluster.grid.clock
@@ -55,7 +55,7 @@ class Writer:
         self.clock.wait_until(self.clock() + seconds)
 
     def write(self, what: str) -> None:
-        """Without pause, as long as it lasts: the operation `what` on names of its own, which it has seen."""
+        """Run the operation `what` on its own names, which it has read before, without pause for LASTS_S."""
         mine = range(self.number * NAMES, (self.number + 1) * NAMES)
         self.map.read(lambda view: view.get_many([keys.inode(10 + name) for name in mine]))
         ends = self.clock() + LASTS_S
@@ -69,13 +69,13 @@ class Writer:
                 lingers_until = self.clock() + LINGER_S
 
     def operate(self, what: str, number: int) -> None:
-        """As the kernel does: it looks first whether the new name is free."""
+        """Look up first whether the new name is free, as the kernel does."""
         assert self.map.read(lambda view: directories.find(view, ROOT, b"new %d" % number), max_age_s=0.5) is None
         self.map.transact(lambda tx: operate(tx, what, number), durable=False)
 
 
 def operate(tx: Transaction, what: str, number: int) -> None:
-    """On the number's name."""
+    """Run the operation on the name for this number."""
     if what == "mkdir":
         directories.make(tx, ROOT, b"new %d" % number, 10 + number, NEW, 2)
     elif what == "rename":
@@ -85,7 +85,7 @@ def operate(tx: Transaction, what: str, number: int) -> None:
 
 
 def rates(cluster: LogCluster, what: str, *numbers: int) -> list[int]:
-    """How much these writers do, each with its names in the root: mounted anew."""
+    """Return how many operations each of these writers completes, on names in the root, with fresh mounts."""
     filler = Writer(cluster, 0)
     filler.map.transact(lambda tx: inodes.make_root(tx, 1))
     for number in numbers:
@@ -107,4 +107,4 @@ def test_in_one_large_folder_each_gets_a_quarter_of_what_one_alone_gets(log_clus
     both = rates(log_cluster, what, 2, 3)
     assert min(both) >= alone / 4, (alone, both)
     reads = sum(isinstance(call.request, ReadKeys | ReadRange) for call in log_cluster.started)
-    assert reads < 400, "of others' names nobody asks one by one, and in each turn the folder's record once"
+    assert reads < 400, "others' names are not read one by one, and the folder's record is read once in each turn"

@@ -1,4 +1,4 @@
-"""A run's view: what it reads, sees of its own changes, lacks; and whether others touched what it has read."""
+"""The view of one run: what it reads, its own changes, missing keys; and whether others changed what it has read."""
 
 from __future__ import annotations
 

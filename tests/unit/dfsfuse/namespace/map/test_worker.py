@@ -1,4 +1,4 @@
-"""The worker: it commits what was answered before its commit, and lets go of the lease."""
+"""The worker commits what was answered before its commit, and releases the lease."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_the_committer_commits_and_settles_by_itself(log: FakeLog, shared: Share
     store.close()
 
 
-def test_who_could_not_commit_lets_go_too(log: FakeLog, shared: SharedLog) -> None:
-    """Some servers may have taken the batch, and given a lease with it that is in the way of others for two seconds."""
+def test_a_client_that_could_not_commit_releases_the_lease_too(log: FakeLog, shared: SharedLog) -> None:
+    """Some servers may have accepted the batch and given a lease with it, which would block others for two seconds."""
     store = LogMap(log, family_of)  # type: ignore[arg-type]
     woken: list[bool] = []
     store.client._bell = HandBell(lambda: woken.append(True))
@@ -49,7 +49,7 @@ def test_who_could_not_commit_lets_go_too(log: FakeLog, shared: SharedLog) -> No
 
 
 def steps_of_a_worker(store: LogMap, clock: Clock, ends_after: int) -> list[str]:
-    """What it does when it is woken once, until it waits for work again."""
+    """Wake the worker once and return its steps until it waits for work again."""
     done: list[str] = []
     work = store.client.work()
     step = next(work)
@@ -75,11 +75,9 @@ def steps_of_a_worker(store: LogMap, clock: Clock, ends_after: int) -> list[str]
     raise AssertionError(f"it goes on and on: {done}")
 
 
-def test_what_waits_again_is_committed_though_nobody_wakes_the_worker(
-    leased: LogMap, log: FakeLog, clock: Clock
-) -> None:
+def test_what_waits_again_is_committed_without_waking_the_worker(leased: LogMap, log: FakeLog, clock: Clock) -> None:
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
-    for number in range(2):  # answered while a batch is under way
+    for number in range(2):  # answered while a batch is being committed
         log.before_commit.append(
             lambda number=number: leased.transact(lambda tx: tx.put(b"%d" % number, b"1"), durable=False)  # type: ignore[misc]
         )
@@ -102,11 +100,11 @@ def test_an_unexpected_exception_does_not_end_the_worker(
     begun = clock()
     steps_of_a_worker(leased, clock, 100)
     assert log.asked == ["commit", "settle"]
-    assert clock() - begun > RETRY_S, "it does not try again and again"
+    assert clock() - begun > RETRY_S, "it must pause before it tries again"
 
 
 class CountingBell:
-    """How often it was rung."""
+    """A bell that counts how often it was rung."""
 
     def __init__(self) -> None:
         self.rung = 0
@@ -133,7 +131,7 @@ def test_only_a_worker_that_sleeps_is_woken(leased: LogMap, log: FakeLog, clock:
     assert bell.rung == 0
     commits = log.asked.count("commit")
     step = work.send(None)
-    assert isinstance(step, WithLog), "something waits that nobody waits for"
+    assert isinstance(step, WithLog), "a change waits that no caller waits for"
     leased.run(step.procedure)
     assert log.asked.count("commit") == commits + 1
     assert work.send(False) == Linger(SETTLE_AFTER_S)
@@ -144,11 +142,11 @@ def test_only_a_worker_that_sleeps_is_woken(leased: LogMap, log: FakeLog, clock:
     assert log.asked[-1] == "settle"
     assert bell.rung == 0
     leased.transact(lambda tx: tx.put(b"z", b"1"))
-    assert bell.rung > 0, "it sleeps as soon as it has let go, though it does not wait yet"
+    assert bell.rung > 0, "it counts as asleep once it has released the lease, even before it waits"
     assert work.send(True) == AwaitWork(None)
 
 
-def test_the_worker_leaves_the_log_to_who_does_its_work(leased: LogMap, log: FakeLog) -> None:
+def test_the_worker_leaves_the_log_to_a_thread_that_does_its_work(leased: LogMap, log: FakeLog) -> None:
     work = leased.client.work()
     next(work)
     assert work.send(True) == Linger(LINGER_S)
@@ -162,7 +160,7 @@ def test_the_worker_leaves_the_log_to_who_does_its_work(leased: LogMap, log: Fak
     assert isinstance(work.send(None), WithLog)
 
 
-def test_what_its_caller_will_commit_is_left_to_him(leased: LogMap, log: FakeLog, clock: Clock) -> None:
+def test_what_its_caller_will_commit_is_left_to_the_caller(leased: LogMap, log: FakeLog, clock: Clock) -> None:
     work = leased.client.work()
     next(work)
     step = work.send(True)
@@ -192,8 +190,8 @@ def test_but_no_longer_than_for_a_moment_and_not_if_something_else_waits(
     assert waited_s[0] <= (LINGER_S if behind else FOLLOWED_S + SETTLE_AFTER_S)
 
 
-def test_what_waits_behind_who_was_interrupted_is_committed(leased: LogMap, log: FakeLog) -> None:
-    """Ctrl-C reaches a program that uses the library in the middle of its commit."""
+def test_what_waits_behind_an_interrupted_thread_is_committed(leased: LogMap, log: FakeLog) -> None:
+    """Ctrl-C reaches a program that uses the library during its commit."""
     work = leased.client.work()
     next(work)
     work.send(True)
@@ -204,5 +202,5 @@ def test_what_waits_behind_who_was_interrupted_is_committed(leased: LogMap, log:
     log.before_commit.append(interrupt)
     with pytest.raises(KeyboardInterrupt) as interrupted:
         leased.transact(lambda tx: tx.put(b"a", b"1"))
-    assert isinstance(work.send(None), WithLog), "it does not rely on who is gone"
+    assert isinstance(work.send(None), WithLog), "it must not rely on a thread that is gone"
     del interrupted

@@ -1,4 +1,4 @@
-"""Inode numbers are never given twice."""
+"""Inode numbers are never used twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inodes are made as a local file system makes them; the root is there from the start."""
+"""Inodes are made as a local file system makes them; the root exists from the start."""
 
 from __future__ import annotations
 

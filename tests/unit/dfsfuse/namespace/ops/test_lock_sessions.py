@@ -1,4 +1,4 @@
-"""Transactions on locks: whose locks count, and whose session may be ended."""
+"""Transactions on locks: which locks count, and which sessions may be ended."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_lock_without_a_session_does_not_count() -> None:
     assert take(map_, b"b").obstacle == table(map_)[0]
     map_.transact(lambda tx: lock_sessions.end(tx, b"a"))
     assert take(map_, b"b").obstacle is None
-    assert [lock.session for lock in table(map_)] == [b"b"], "and is swept out"
+    assert [lock.session for lock in table(map_)] == [b"b"], "and is removed"
 
 
 def test_the_dead_are_buried_only_if_they_have_not_moved() -> None:

@@ -1,4 +1,4 @@
-"""rename as on a local file system; and random operations keep the invariants of directories."""
+"""rename works as on a local file system, and random operations keep the invariants of directories."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILE, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 
 
 class Space:
-    """A namespace: folders d (with e in it) and d2, files f and g."""
+    """A namespace with folders d (which contains e) and d2, and files f and g."""
 
     def __init__(self) -> None:
         self.map = MemoryMap()
@@ -144,7 +144,7 @@ def test_exchange_with_a_folder_above_is_refused(space: Space) -> None:
 
 
 def check_invariants(items: dict[bytes, bytes]) -> None:
-    """What directories.py promises of every committed state."""
+    """Check what directories.py promises about every committed state."""
     known = {
         int.from_bytes(key[2:], "big"): records.decode_inode(value)
         for key, value in items.items()

@@ -1,4 +1,4 @@
-"""The register writes down what is found out, and refuses what is wrong before anything else is done."""
+"""The register records what it finds out about the servers, and refuses wrong ones before anything else is done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dfsfuse.net.health.server import Fault
 
 
 class Servers:
-    """What the register asks of a cluster."""
+    """The part of a cluster that the register uses."""
 
     def __init__(self, *names: str) -> None:
         self.names = dict(enumerate(names or ("DFS1", "DFS2", "DFS3", "DFS4"), start=1))

@@ -1,4 +1,4 @@
-"""Records survive being stored, and what is no record is refused."""
+"""Records survive being stored, and anything that is not a record is refused."""
 
 from __future__ import annotations
 

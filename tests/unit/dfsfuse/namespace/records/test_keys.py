@@ -1,4 +1,4 @@
-"""Keys sort as numbers and names do, and give back what they are made of."""
+"""Keys sort in the order of their numbers and names, and can be taken apart again."""
 
 from __future__ import annotations
 

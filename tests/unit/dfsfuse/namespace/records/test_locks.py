@@ -1,4 +1,4 @@
-"""The table of locks against a model that knows each byte by itself, and what POSIX says of ranges."""
+"""The table of locks compared with a model that tracks each byte, and POSIX's rules on ranges."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ steps = st.lists(st.tuples(st.sampled_from(HOLDERS), ranges, st.sampled_from(["s
 
 
 class Model:
-    """Who has which byte, and how."""
+    """The holder of each byte, and the kind of its lock."""
 
     def __init__(self) -> None:
         self.bytes: dict[tuple[int, locks.Holder], bool] = {}
@@ -44,12 +44,12 @@ class Model:
 def check(table: locks.Locks, model: Model) -> None:
     shown = {(at, one.holder): one.is_exclusive for one in table for at in range(one.start, one.end + 1)}
     assert shown == model.bytes
-    assert len(shown) == sum(one.end - one.start + 1 for one in table), "no byte twice"
+    assert len(shown) == sum(one.end - one.start + 1 for one in table), "no byte may be locked twice by one holder"
     for one in table:
         for other in table:
             assert one is other or not one.excludes(other)
             if one is not other and one.holder == other.holder and one.is_exclusive == other.is_exclusive:
-                assert one.end + 1 != other.start, "equal neighbours are one"
+                assert one.end + 1 != other.start, "equal neighbours must be merged"
 
 
 @settings(max_examples=300)

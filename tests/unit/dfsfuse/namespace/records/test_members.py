@@ -1,4 +1,4 @@
-"""Which server is which: a config that differs is refused with a sentence, a new disk is noticed, a copy is refused."""
+"""Which server is which: a different config is refused with a message, a new disk is noticed, a copy is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def known(store: MemoryMap) -> dict[int, Member]:
     return store.read(find)
 
 
-def test_the_first_client_writes_down_who_is_who(store: MemoryMap) -> None:
+def test_the_first_client_records_which_server_is_which(store: MemoryMap) -> None:
     assert known(store) == {}
     assert met(store, IDENTITIES) == set()
     assert known(store) == {id: Member(NAMES[id], IDENTITIES[id]) for id in NAMES}
@@ -76,7 +76,7 @@ def test_another_order_or_name_is_refused_and_nothing_is_changed(store: MemoryMa
 
 
 def test_a_copied_folder_is_refused(store: MemoryMap) -> None:
-    """Also when the server that it is a copy of is not there."""
+    """Also when the server that it is a copy of does not answer."""
     met(store, IDENTITIES)
     with pytest.raises(WrongServerError, match="DFS3 has the identity of DFS1: its folder is a copy"):
         met(store, {2: IDENTITIES[2], 3: IDENTITIES[1], 4: IDENTITIES[4]})
@@ -114,13 +114,13 @@ def test_servers_with_the_folders_that_are_known_have_forgotten_nothing(store: M
     assert not forgot_nothing(IDENTITIES, 1, 2), "the namespace has no record of its servers yet"
     met(store, {id: IDENTITIES[id] for id in (1, 2, 3)})
     assert forgot_nothing(IDENTITIES, 1, 3)
-    assert not forgot_nothing(IDENTITIES, 1, 4), "nobody has met DFS4 before"
+    assert not forgot_nothing(IDENTITIES, 1, 4), "DFS4 was never met before"
     replaced = IDENTITIES | {3: b"new disk"}
     assert forgot_nothing(replaced, 1, 2)
     assert not forgot_nothing(replaced, 1, 3)
     assert not forgot_nothing({1: IDENTITIES[1]}, 1, 2)
     met(store, replaced)
-    assert forgot_nothing(replaced, 1, 3), "what the old disk held came before this was written down"
+    assert forgot_nothing(replaced, 1, 3), "what the old disk held is older than this record"
 
 
 def test_a_namespace_is_given_an_identity_once_and_keeps_it(store: MemoryMap) -> None:
@@ -129,7 +129,7 @@ def test_a_namespace_is_given_an_identity_once_and_keeps_it(store: MemoryMap) ->
         return store.read(namespace_identity)
 
     assert store.read(namespace_identity) == b""
-    met(store, IDENTITIES)  # by a client that knows of no identities
+    met(store, IDENTITIES)  # by a client that does not know about identities
     assert met_with(b"first") == b"first"
     batches = len(store.batches)
     assert met_with(b"second") == b"first"

@@ -14,7 +14,7 @@ class Clock:
 
 
 def trials(circuit: Circuit, clock: Clock, count: int) -> list[float]:
-    """The pauses before the next trials, each of which fails."""
+    """Return the pauses before the next trials, each of which fails."""
     pauses = []
     for _ in range(count):
         before = clock.now
@@ -94,7 +94,7 @@ def test_the_late_claim_only_what_others_left() -> None:
 
 
 def test_one_that_hangs_again_and_again_is_tried_less_and_less() -> None:
-    """It answers small questions and hangs at large ones: each time it is up costs somebody a stall."""
+    """It answers small requests and hangs at large ones, so each time it counts as up costs a caller a stall."""
     clock = Clock()
     circuit = Circuit(clock)
     pauses = []
@@ -109,8 +109,8 @@ def test_one_that_hangs_again_and_again_is_tried_less_and_less() -> None:
     assert circuit.due_at - clock.now == FIRST_PAUSE_S
 
 
-def test_who_is_seen_to_have_hung_up_may_be_asked_at_once() -> None:
-    """It may be back already: nobody has tried it."""
+def test_a_server_that_closed_its_connection_may_be_asked_at_once() -> None:
+    """It may be back already; it was not tried yet."""
     circuit = Circuit(Clock())
     circuit.failed("it has closed the connection", quick=True, tried=False)
     assert circuit.claim(eager=True)
@@ -128,6 +128,6 @@ def test_a_server_that_has_moved_is_tried_at_once_however_long_it_was_down() -> 
     circuit.try_soon()
     assert circuit.claim()
     clock.now += FIRST_PAUSE_S
-    assert not circuit.claim()  # one that hangs there too is tried again after the pause that follows the first
+    assert not circuit.claim()  # if it hangs there too, the pause after the first failure applies
     clock.now += FIRST_PAUSE_S
     assert circuit.claim()

@@ -1,4 +1,4 @@
-"""The four servers' health together: which are usable, full, spared, slow."""
+"""The health of the four servers together: which are usable, full, spared, slow."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_who_may_be_asked_and_who_is_tried_next(health: Health, clock: Clock) ->
     assert down == [2] and due_at is not None
     health.tried_elsewhere = True
     clock.now = due_at
-    assert health.refusal(2) == "DFS2 hangs", "somebody else tries it"
+    assert health.refusal(2) == "DFS2 hangs", "trials are made elsewhere"
     assert health.claim(2)
     assert not health.claim(2)
     health.moved(2)
@@ -70,7 +70,7 @@ def test_full_servers_are_asked_for_room(health: Health, clock: Clock) -> None:
     assert health.said_room(2, full=True)
     assert not health.said_room(2, full=True)
     assert health.full == {2}
-    assert health.usable == set(ALL), "it is full, not down"
+    assert health.usable == set(ALL), "a full server is not down"
     assert health.to_ask_for_room() == []
     clock.now += ASK_FOR_ROOM_EVERY_S
     assert health.to_ask_for_room() == [2]
@@ -88,7 +88,7 @@ def test_who_is_spared_in_the_log_and_who_with_data(health: Health, clock: Clock
     health.log.answered(4)
     assert (health.log.now(), health.data.now()) == ({2}, {4})
     clock.now += FIRST_SPARED_S - 1.0
-    assert (health.log.now(), health.data.now()) == (frozenset(), {4}), "each is spared from when it lagged itself"
+    assert (health.log.now(), health.data.now()) == (frozenset(), {4}), "each is spared from its own lapse"
     clock.now += 1.0
     assert health.data.now() == frozenset()
 
@@ -117,11 +117,11 @@ def test_servers_that_are_silent_together_are_slow_unless_somebody_is_in_a_hurry
     health.hurry()
     assert not health.are_slow(dict.fromkeys((1, 2, 3), silent_since))
     clock.now += SLOW_S
-    assert health.are_slow(dict.fromkeys((1, 2, 3), silent_since)), "that is forgotten after a while"
+    assert health.are_slow(dict.fromkeys((1, 2, 3), silent_since)), "a hurry wears off after a while"
     health.hurry(for_good=True)
     clock.now += 10 * SLOW_S
     health.hurry()
-    assert not health.are_slow(dict.fromkeys((1, 2, 3), silent_since)), "for good is for good"
+    assert not health.are_slow(dict.fromkeys((1, 2, 3), silent_since)), "a permanent hurry must stay"
 
 
 def test_what_each_did_wrong(health: Health) -> None:

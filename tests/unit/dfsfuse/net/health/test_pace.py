@@ -1,4 +1,4 @@
-"""Patience grows with what is usual."""
+"""Patience grows with the usual latency."""
 
 from __future__ import annotations
 

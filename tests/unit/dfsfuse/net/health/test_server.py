@@ -1,5 +1,5 @@
-"""One server's health: whether it has room, whether it is waited for, what it did wrong. (`test_circuit`: whether it is
-up.)"""
+"""One server's health: whether it has room, whether it is waited for, what it did wrong. Whether it is up is tested in
+`test_circuit`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_full_server_is_asked_again_from_time_to_time_until_it_has_room(server
     assert server.is_full and not server.claim_asking_for_room()
     clock.now += ASK_FOR_ROOM_EVERY_S
     assert server.claim_asking_for_room()
-    assert not server.claim_asking_for_room(), "it is being asked"
+    assert not server.claim_asking_for_room(), "it is being asked already"
     assert server.said_room(full=False)
     assert not server.is_full
 
@@ -77,7 +77,7 @@ def test_one_that_let_somebody_wait_is_spared_for_a_while(server: ServerHealth, 
 
 
 def test_it_is_spared_until_it_is_known_to_be_down_if_it_hangs() -> None:
-    """Else it would be waited for once more for nothing, by all who come between."""
+    """Otherwise every request that comes between would wait for it once more in vain."""
     assert max(LOG_S, HAVE_S, SMALL_PIECES_S, PIECE_S) < FIRST_SPARED_S
 
 
@@ -88,7 +88,7 @@ def test_one_that_lets_wait_again_and_again_is_spared_for_longer_up_to_a_limit(
         server.lagged("data")
         begun = clock.now
         clock.now += 0.1
-        server.lagged("data")  # others waited for it too: the same lapse
+        server.lagged("data")  # other requests waited too, and count as the same lapse
         clock.now = begun + span_s - 0.01
         assert server.is_spared("data")
         clock.now = begun + span_s
@@ -101,7 +101,7 @@ def test_an_answer_ends_that(server: ServerHealth, clock: Clock) -> None:
     assert not server.is_spared("log")
     server.lagged("log")
     clock.now += FIRST_SPARED_S
-    assert not server.is_spared("log"), "the next lapse is a first one again"
+    assert not server.is_spared("log"), "the next lapse must count as a first one"
 
 
 def test_one_that_is_slow_with_data_may_be_quick_with_the_log(server: ServerHealth) -> None:
@@ -109,7 +109,7 @@ def test_one_that_is_slow_with_data_may_be_quick_with_the_log(server: ServerHeal
     assert not server.is_spared("log")
     server.lagged("log")
     server.was_prompt("log")
-    assert server.is_spared("data"), "that it answers small questions says nothing of its disk"
+    assert server.is_spared("data"), "prompt answers to small requests say nothing about its disk"
 
 
 def test_of_what_it_did_wrong_the_last_is_told_and_how_many_there_were(server: ServerHealth) -> None:

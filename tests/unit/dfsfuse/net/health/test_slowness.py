@@ -1,4 +1,4 @@
-"""Which silence means that servers are slow, and which that one is gone."""
+"""When silence means that servers are slow, and when that one is gone."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def test_nobody_is_waited_for_for_ever() -> None:
         (0.0, 3.0, 1.0, 0.0),
     ],
 )
-def test_who_comes_late_did_not_run(looked_at: float, due_at: float, now: float, still_s: float) -> None:
+def test_a_process_that_wakes_late_did_not_run(looked_at: float, due_at: float, now: float, still_s: float) -> None:
     assert stood_still_s(looked_at, due_at, now) == still_s
