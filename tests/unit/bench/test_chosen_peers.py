@@ -17,7 +17,7 @@ Choose = Callable[[str], tuple[list[str], str]]
 
 @pytest.fixture
 def choose(monkeypatch: pytest.MonkeyPatch) -> Choose:
-    """On a machine where all but the first peer are installed."""
+    """Choose peers on a machine where all but the first are installed."""
 
     class Absent(PEERS[0]):  # type: ignore[misc, valid-type]
         programs: ClassVar[tuple[str, ...]] = ("no-such-program",)

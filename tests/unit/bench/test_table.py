@@ -1,4 +1,4 @@
-"""The table of the benchmark: medians, and what faster means."""
+"""The benchmark's table: medians, and what counts as faster."""
 
 from __future__ import annotations
 

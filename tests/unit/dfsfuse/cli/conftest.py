@@ -1,4 +1,4 @@
-"""The fixture `dfc`: the command line on a namespace in memory."""
+"""The fixture `dfc`: the command line with a namespace in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.memory_dfc import Dfc
 
 @pytest.fixture
 def dfc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Iterator[Dfc]:
-    """dfc in an empty folder, on an empty namespace."""
+    """dfc in an empty folder, with an empty namespace."""
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

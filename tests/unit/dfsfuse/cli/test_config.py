@@ -1,4 +1,4 @@
-"""The client's config: what is accepted, and the sentence for each mistake."""
+"""The client's config: what is accepted, and the message for each mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exit codes are an interface: each number stands here once more."""
+"""The exit codes are an interface, so each number is repeated here."""
 
 from __future__ import annotations
 

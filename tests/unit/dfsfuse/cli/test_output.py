@@ -1,4 +1,4 @@
-"""How names, sizes, times and tables are written."""
+"""How names, sizes, times and tables are formatted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What repairs the servers' logs in the background: a mount, and `dfc heal` while it runs; no other command."""
+"""The servers' logs are repaired in the background by mounts, and by `dfc heal` while it runs; by no other command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG = REPOSITORY / "conf" / "dfc.yaml"
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredCluster]:
-    """What every client of this process gets for its config. Repairers look at it all the time."""
+    """The cluster that every client in this process gets. Repairers check it all the time."""
     folder = tmp_path / "servers"
     folder.mkdir()
     found = StoredCluster(folder, VirtualClock())
@@ -39,7 +39,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredC
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the threads that were started."""
+    """Records the names of the threads that are started."""
     names: list[str] = []
     start = threading.Thread.start
 
@@ -52,7 +52,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def looks(cluster: StoredCluster) -> list[Chosen]:
-    """The requests of repairers: a writer that tells what is chosen lets go of its lease with the same request."""
+    """The requests of repairers. A writer that reports a chosen batch is excluded, since it releases its lease with
+    it."""
     return [request for request in cluster.sent() if isinstance(request, Chosen) and not request.let_go]
 
 

@@ -1,4 +1,4 @@
-"""Opening a namespace: who cannot connect is told which config file was used."""
+"""Opening a namespace: a failure to connect names the config file that was used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = REPOSITORY / "conf" / "dfc.yaml"
 
 
 def test_where_no_server_answers_the_config_file_is_named() -> None:
-    """One in the working folder may have come before the one that was meant."""
+    """A config in the working folder may have been found before the intended one."""
     config = load_config(CONFIG)
     one, two, three, four = (
         replace(server, port=port) for server, port in zip(config.servers, free_ports(4), strict=True)

@@ -1,4 +1,4 @@
-"""Four servers with a log in virtual time (`log_cluster`), and files whose segments are on four fake ones (`files`)."""
+"""Fixtures: `log_cluster`, four servers with a log in virtual time; `files`, files whose segments are on four fakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.stored_files import StoredFiles
 
 @pytest.fixture
 def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
-    """Nothing is in the log yet."""
+    """Four servers with an empty log."""
     cluster = LogCluster(tmp_path)
     yield cluster
     cluster.close()
@@ -20,7 +20,7 @@ def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
 
 @pytest.fixture
 def files() -> Iterator[StoredFiles]:
-    """There are none yet."""
+    """A namespace without files."""
     files = StoredFiles()
     yield files
     files.close()

@@ -1,4 +1,4 @@
-"""Every copy of every piece is looked at, from outside; nothing that a server says of its pieces is believed."""
+"""Every copy of every piece is fetched and checked; nothing that a server says about its pieces is trusted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def verify(files: StoredFiles, *inos: int) -> Verified:
 
 
 def spoil(files: StoredFiles, server: int, segment: Segment, number: int, *, with_digests: bool = False) -> None:
-    """Flip a bit of a piece; `with_digests`: as a server that lies would."""
+    """Flip a bit of a piece; with `with_digests`, fit its digests to it, as a lying server would."""
     digests, data = files.grid[server].stored[segment.id, number]
     data = bytes([data[0] ^ 1]) + data[1:]
     files.grid[server].stored[segment.id, number] = (block_digests(data) if with_digests else digests, data)

@@ -1,4 +1,4 @@
-"""The walk over region records, over four real logs in virtual time."""
+"""The walk over all region records, on four real logs in virtual time."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_told_and_not_left_out(log_cluster: LogCluster) -
 
 
 def test_in_pages_while_the_log_goes_on(log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is there from the beginning on is found, though every page is of another slot."""
+    """Everything that exists throughout the walk is found, although every page is read at a different slot."""
     monkeypatch.setattr(map_reader, "PAGE_ITEMS", 3)
     log = log_of(log_cluster)
     put(log, (keys.inode(2), inode_of(0)), *((keys.region(2, i), extents.encode(region_of(i))) for i in range(10)))
@@ -101,7 +101,7 @@ def test_files_whose_inodes_are_more_than_a_reply_has_room_for(log_cluster: LogC
 def test_a_page_is_asked_for_again_if_the_log_went_on_too_far(
     log_cluster: LogCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The servers' logs were trimmed: none of them tells any more what changed since the walk began."""
+    """The servers' logs were trimmed, so none of them can tell any more what has changed since the walk began."""
     answer = LogServer.answer
 
     def trimmed(server: LogServer, request: Message, payload: bytes) -> tuple[Message, bytes]:

@@ -1,4 +1,4 @@
-"""put and get: what arrives, where, with which mode and times, and what is refused."""
+"""put and get: which files arrive where, with which modes and times, and what is refused."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def test_trees_go_both_ways(dfc: Dfc) -> None:
     dfc.ok("put", "-r", "tree")
     dfc.ok("get", "-r", "/tree", "copy")
     assert snapshot(dfc.here / "copy") == snapshot(tree)
-    dfc.ok("put", "-r", "tree")  # merges
-    dfc.ok("put", "-r", "tree", "tree")  # goes into it, as with cp
+    dfc.ok("put", "-r", "tree")  # merges into the existing folder
+    dfc.ok("put", "-r", "tree", "tree")  # puts it into the existing folder, as cp does
     dfc.ok("get", "-r", "tree/tree", ".")
     assert snapshot(tree) == snapshot(dfc.here / "copy")
     dfc.ok("get", "-r", "tree", "copy")
@@ -131,7 +131,7 @@ def test_trees_go_both_ways(dfc: Dfc) -> None:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
-    """Everything about a tree that is to be kept."""
+    """Return everything about a tree that must be preserved."""
     found: dict[str, tuple[object, ...]] = {}
     for path in [folder, *folder.rglob("*")]:
         facts = path.lstat()
@@ -163,7 +163,7 @@ def test_special_files_are_refused_and_the_rest_goes_on(dfc: Dfc) -> None:
 
 
 def test_what_failed_is_listed_at_the_end_and_the_rest_is_there(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it is that fails: also an exception that nobody expected never ends the rest."""
+    """No failure stops the other files, not even an unexpected exception."""
     tree = dfc.here / "tree"
     (tree / "sub").mkdir(parents=True)
     for name in ("a", "bad", "sub/worse", "sub/z"):
@@ -206,7 +206,7 @@ def test_what_failed_is_listed_at_the_end_and_the_rest_is_there(dfc: Dfc, monkey
 def test_a_time_that_no_record_holds_is_the_nearest_one(
     dfc: Dfc, monkeypatch: pytest.MonkeyPatch, seconds: int
 ) -> None:
-    """Before 1677 and after 2554: tmpfs and btrfs have files of such times. The file is put, and so are the others."""
+    """tmpfs and btrfs have files with times before 1677 and after 2554. Such files are put, and so are the others."""
     tree = dfc.here / "tree"
     tree.mkdir()
     (tree / "file").write_bytes(b"x")
@@ -254,7 +254,7 @@ SOURCES = ["t", "t/", "t/.", "./t/.", "t/sub/..", "t/f", "."]
 @pytest.mark.parametrize("there", ["", "folder"])
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_is_put_and_got_goes_where_cp_puts_it(dfc: Dfc, source: str, there: str) -> None:
-    """cp -r itself says what is right, for a target that is there and for one that is not."""
+    """cp -r itself defines what is right, for targets that exist and for those that do not."""
     work = dfc.here / "work"
     (work / "t" / "sub").mkdir(parents=True)
     (work / "t" / "f").write_text("f")
@@ -292,7 +292,7 @@ def test_holes_stay_holes_both_ways(dfc: Dfc) -> None:
     with source.open("wb") as file:
         file.seek(5 << 20)
         file.write(data)
-        file.truncate(64 << 30)  # it ends in a hole that no memory would hold
+        file.truncate(64 << 30)  # it ends in a hole too large for any memory
     dfc.ok("put", "sparse")
     assert sum(len(content) for content, _ in dfc.access.segments.written) <= len(data) + 8192
     dfc.ok("get", "sparse", "copy")
@@ -303,7 +303,7 @@ def test_holes_stay_holes_both_ways(dfc: Dfc) -> None:
         assert file.read(len(data)) == data
     os.truncate(source, 6 << 20)
     dfc.ok("put", "sparse")
-    assert dfc("get", "sparse", "-").out_bytes == bytes(5 << 20) + data[: 1 << 20]  # a stream has no holes
+    assert dfc("get", "sparse", "-").out_bytes == bytes(5 << 20) + data[: 1 << 20]  # a pipe has no holes
 
 
 def test_standard_input_and_output(dfc: Dfc) -> None:
@@ -353,7 +353,7 @@ def test_an_interrupted_get_leaves_nothing_and_the_old_file(dfc: Dfc, monkeypatc
     monkeypatch.setattr(Vfs, "read", interrupted)
     assert dfc("get", "file").code == 130
     assert [path.read_bytes() for path in dfc.here.iterdir()] == [b"old"]
-    dfc.access.close()  # at Ctrl-C the program ends without waiting for that
+    dfc.access.close()  # after Ctrl-C the program ends without waiting for it
 
 
 def test_a_put_that_fails_midway_changes_nothing(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_folders_are_marked_on_a_terminal_and_on_demand(dfc: Dfc, monkeypatch: p
     dfc.ok("put", "-", "folder/a", stdin=b"x")
     plain = "file\nfolder\nfolder/a\nfolder/sub\n"
     marked = "file\nfolder/\nfolder/a\nfolder/sub/\n"
-    assert dfc.ok("list", "-r") == plain  # in a pipe names are as they are, for scripts
+    assert dfc.ok("list", "-r") == plain  # names are unchanged in a pipe, for scripts
     assert dfc.ok("list", "-rp") == marked
     for options in (["-l"], ["--where"], ["-l", "--where"]):
         lines = dfc.ok("list", "-p", *options).splitlines()
@@ -216,8 +216,8 @@ def test_the_table_of_arguments_has_every_command_that_takes_any() -> None:
 
 
 @pytest.mark.parametrize("command", ARGUMENTS)
-def test_an_argument_that_is_empty_is_refused(dfc: Dfc, command: str) -> None:
-    """A variable of a script that is not set must not mean the root, or the current folder."""
+def test_an_empty_argument_is_refused(dfc: Dfc, command: str) -> None:
+    """An unset variable in a script must not mean the root or the current folder."""
     (dfc.here / "here").mkdir()
     dfc.ok("mkdir", "d")
     words = ARGUMENTS[command]
@@ -229,7 +229,7 @@ def test_an_argument_that_is_empty_is_refused(dfc: Dfc, command: str) -> None:
         line = " ".join(word or "''" for word in [command, *arguments])
         at_prompt = dfc(stdin=f"{line}\n".encode())
         assert at_prompt.code == 2
-        assert at_prompt.err == outcome.err or command == "help"  # a word of the prompt itself
+        assert at_prompt.err == outcome.err or command == "help"  # a command of the prompt itself
     assert dfc.ok("list") == "d\n"
 
 

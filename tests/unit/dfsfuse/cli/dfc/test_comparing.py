@@ -1,4 +1,4 @@
-"""`dfc verify --against`: what differs between a tree on the servers and a local one."""
+"""`dfc verify --against`: the differences between a tree on the servers and a local one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.memory_dfc import Dfc
 
 @pytest.fixture
 def tree(dfc: Dfc) -> Path:
-    """/tree is what the local folder `tree` is."""
+    """/tree is a copy of the local folder `tree`."""
     root = dfc.here / "tree"
     (root / "sub" / "deep").mkdir(parents=True)
     (root / "file").write_bytes(b"content")

@@ -1,4 +1,4 @@
-"""What Tab offers."""
+"""Completion by Tab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What verify has found to be bad, `dfc status`, `dfc list` and `dfc heal` know afterwards."""
+"""`dfc status`, `dfc list` and `dfc heal` know afterwards which copies verify has found to be bad."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGE = bytes(range(256)) * 3000
 
 @pytest.fixture
 def access(dfc: Dfc) -> StoredAccess:
-    """Two files."""
+    """A namespace with two files."""
     dfc.access = access = StoredAccess()
     dfc.ok("put", "-", "one", stdin=LARGE)
     dfc.ok("put", "-", "two", stdin=LARGE[1:])
@@ -23,7 +23,7 @@ def access(dfc: Dfc) -> StoredAccess:
 
 
 def spoil(access: StoredAccess, number: int, *servers: int) -> None:
-    """These servers' copies of this piece of the first file that they have it of become others."""
+    """Corrupt these servers' copies of this piece, of the first file of which they have it."""
     segment = sorted(segment for segment, piece in access.grid[servers[0]].stored if piece == number)[0]
     for server in servers:
         _, data = access.grid[server].stored[segment, number]
@@ -33,7 +33,7 @@ def spoil(access: StoredAccess, number: int, *servers: int) -> None:
 def test_a_bad_copy_is_remembered_until_it_is_made_anew(dfc: Dfc, access: StoredAccess) -> None:
     number = min(piece for _, piece in access.grid[2].stored)
     spoil(access, number, 2)
-    assert "any one server may fail" in dfc.ok("status")  # nobody has looked
+    assert "any one server may fail" in dfc.ok("status")  # nothing has checked it yet
     assert dfc("verify").code == 14
     shown = dfc.ok("status")
     assert "1 of 2 files has only one copy of some data." in shown

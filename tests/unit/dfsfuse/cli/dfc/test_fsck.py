@@ -1,4 +1,5 @@
-"""What `dfc fsck` says of servers whose maps differ: never advice by which what only one server knows would be lost."""
+"""What `dfc fsck` says about servers whose maps differ: it never gives advice that would lose what one server alone
+has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dfc heal`, and what `dfc status` says of copies: on servers in memory that fail."""
+"""`dfc heal`, and what `dfc status` says about copies, with servers in memory that fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ S = 10**9
 
 @pytest.fixture
 def access(dfc: Dfc) -> StoredAccess:
-    """Four files are there."""
+    """A namespace with four files."""
     dfc.access = access = StoredAccess()
     dfc.ok("put", "-", "large", stdin=LARGE)
     dfc.ok("put", "-", "small", stdin=b"x" * 5000)
@@ -87,7 +87,7 @@ def test_below_a_path_only(dfc: Dfc, access: StoredAccess) -> None:
     access.grid[1].forget()
     assert dfc.ok("heal", "folder").splitlines()[-2].startswith("2 files examined, 2 healed")
     assert len(access.grid[1].stored) == 4
-    assert keys.HEALING not in access.store.items  # the record is about all files
+    assert keys.HEALING not in access.store.items  # no record, since that is about all files
     assert dfc.ok("heal", "/small").splitlines()[-2].startswith("1 file examined, 1 healed")
     assert dfc("heal", "nowhere").code == 1
 
@@ -146,7 +146,7 @@ def test_healing_that_goes_on_elsewhere_is_shown(dfc: Dfc, access: StoredAccess)
 
 
 def about(report: PieceReport, *, now_ns: int) -> list[str]:
-    """What is said while the same four disks answer as the record says."""
+    """What status says while the same four disks answer as in the record."""
     found = [
         ServerReport(ServerAddress(id, f"DFS{id}", "", 1), ServerStatus(f"DFS{id}", "", 1, 1, 1, 0, 0), identity=b"i")
         for id in range(1, 5)
@@ -206,7 +206,7 @@ def test_copies_that_were_dropped_are_counted(count: int, said: str) -> None:
 
 
 def test_where_there_is_no_data_that_is_all_that_is_said() -> None:
-    assert about(PieceReport(), now_ns=0) == ["There is no data."]  # not "yet": it may have been removed
+    assert about(PieceReport(), now_ns=0) == ["There is no data."]  # not "no data yet": it may have been removed
 
 
 def test_status_without_servers_says_nothing_of_copies(dfc: Dfc, tmp_path: Path) -> None:
@@ -218,12 +218,12 @@ def test_status_without_servers_says_nothing_of_copies(dfc: Dfc, tmp_path: Path)
 
 def test_an_earlier_count_does_not_stand_once_status_itself_has_found_otherwise(dfc: Dfc, access: StoredAccess) -> None:
     access.grid[3].forget()
-    dfc.ok("heal")  # which leaves a record: all is whole
+    dfc.ok("heal")  # leaves a record that everything is whole
     assert access.health(-1.0).known.copies is Copies.WHOLE
     run = heal_state.decode(access.store.items[keys.HEALING])
     first, *_, last = access.grid[2].stored
     assert first[0] != last[0]
-    del access.grid[2].stored[first]  # nobody has noticed
+    del access.grid[2].stored[first]  # unnoticed so far
     assert access.health(-1.0).known.copies is Copies.WHOLE
     assert "1 of 4 files has only one copy" in dfc.ok("status")
     known = access.health(-1.0).known
@@ -233,7 +233,7 @@ def test_an_earlier_count_does_not_stand_once_status_itself_has_found_otherwise(
     assert (after.run, after.phase) == (run.run, heal_state.DONE)
     batches = len(access.store.batches)
     dfc.ok("status")
-    assert len(access.store.batches) == batches  # said once
+    assert len(access.store.batches) == batches  # recorded once
     access.store.is_writable = False
     del access.grid[2].stored[last]
-    assert "2 of 4 files have only one copy" in dfc.ok("status")  # that it cannot be written down harms nothing
+    assert "2 of 4 files have only one copy" in dfc.ok("status")  # failing to record that does no harm

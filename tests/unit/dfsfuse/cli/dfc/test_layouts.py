@@ -1,4 +1,4 @@
-"""A file's segments, gathered by how their pieces lie."""
+"""A file's segments, grouped by where their pieces are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dfsfuse.data.placement import ring
 
 
 def copies(x: int, *, without: frozenset[int] = frozenset()) -> dict[int, frozenset[int]]:
-    """A segment's copies on the ring of rotation x, less the servers that do not answer."""
+    """A segment's copies on the ring with rotation x, without the servers that do not answer."""
     return {number: frozenset(homes) - without for number, homes in enumerate(ring(x), start=1)}
 
 

@@ -1,4 +1,4 @@
-"""Local files appear whole or not at all, and nothing that is not a file is read or replaced."""
+"""Local files appear whole or not at all, and only regular files are read or replaced."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 
 class Dribble(io.BytesIO):
-    """A pipe: each read gives a little."""
+    """Like a pipe: each read returns only a part."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(min(size or 0, 1_000_003))
@@ -110,7 +110,7 @@ def sparse_file(path: Path, stretches: list[bytes | Hole]) -> Path:
 
 
 def joined(stretches: Iterable[bytes | Hole]) -> list[bytes | Hole]:
-    """Neighbours of one kind as one."""
+    """Merge neighbouring data, and leave holes as they are."""
     found: list[bytes | Hole] = []
     for stretch in stretches:
         if found and isinstance(found[-1], bytes) and isinstance(stretch, bytes):
@@ -120,8 +120,8 @@ def joined(stretches: Iterable[bytes | Hole]) -> list[bytes | Hole]:
     return found
 
 
-def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    """In a container the next one may have the same number."""
+def test_what_a_killed_process_left_does_not_get_in_the_way(tmp_path: Path) -> None:
+    """In a container the next process may have the same number."""
     (tmp_path / f".dfc-{os.getpid()}.part").symlink_to("half")
     local_files.put_link(tmp_path / "link", b"target", FACTS)
     assert (tmp_path / "link").readlink() == Path("target")
@@ -136,7 +136,7 @@ def test_holes_are_read_as_such_and_written_as_such(tmp_path: Path, name: str) -
     data = [chunk for chunk in chunks if isinstance(chunk, bytes)]
     assert all(len(chunk) <= local_files.CHUNK_BYTES for chunk in data)
     allocated = -(-sum(len(part) for part in SPARSE[name] if isinstance(part, bytes)) // 4096) + 3
-    assert sum(map(len, data)) <= allocated * 4096  # a file system tells holes by blocks
+    assert sum(map(len, data)) <= allocated * 4096  # a file system reports holes in whole blocks
     with local_files.replacing(target, FACTS) as out:
         writer = local_files.SparseWriter(out, target)
         assert sum(map(writer.write, chunks)) == source.stat().st_size

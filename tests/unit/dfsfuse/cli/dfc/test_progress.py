@@ -1,4 +1,4 @@
-"""The bar shows up where it helps and nowhere else."""
+"""The progress bar appears where it helps, and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompt: lines from a pipe here; on a terminal in tests/integration/test_dfc_prompt.py."""
+"""The prompt, with lines from a pipe. tests/integration/test_dfc_prompt.py tests it on a terminal."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_ctrl_c_ends_a_script(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None
     assert (outcome.code, outcome.err) == (130, "\ndfc: interrupted\n")
     monkeypatch.setattr(Remote, "entries", ENTRIES)
     assert dfc.ok("list") == ""
-    dfc.access.open -= 1  # at Ctrl-C the program ends without closing the connection
+    dfc.access.open -= 1  # after Ctrl-C the program ends without closing the connection
 
 
 def test_ctrl_c_on_a_terminal_ends_the_command_or_the_line_only(dfc: Dfc, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`dfc recover`: what is kept is listed, put back and discarded; and what the end of a mount says."""
+"""`dfc recover` lists kept data, puts it back and discards it; and the message when a mount ends."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ NOTHING = "Nothing is kept: all mounts of this user have saved everything.\n"
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one state folder that there is."""
+    """The only state folder."""
     folder = tmp_path / "state"
     monkeypatch.setattr(state_folders, "candidates", lambda: iter([folder]))
     return folder
 
 
 class Ended:
-    """A mount of the namespace of `dfc`, which ends without its servers."""
+    """A mount of the same namespace as `dfc`'s, which ends without its servers."""
 
     def __init__(self, access: MemoryAccess) -> None:
         self.access = access
         self.ino = 0
 
     def end(self, *names: str, flags: int = 0) -> str:
-        """Gives what was said. These files were there, are written to, and never closed."""
+        """Write to these existing files without closing them, end the mount, and return its message."""
         with self._session() as session:
             for name in names:
                 found = session.vfs.lookup(1, name.encode())
@@ -61,7 +61,7 @@ class Ended:
 
 
 class _Session:
-    """What `ending` needs of a `dfsfuse.cli.session.Session`."""
+    """The part of a `dfsfuse.cli.session.Session` that `ending` uses."""
 
     def __init__(self, access: MemoryAccess) -> None:
         self._access = access.connect()
@@ -158,7 +158,7 @@ def test_what_fails_stays_and_the_others_are_done(dfc: Dfc, state: Path, ended: 
 def test_what_was_appended_is_not_appended_again_after_a_crash(
     dfc: Dfc, state: Path, ended: Ended, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The process dies when the bytes are on the servers, before that is recorded."""
+    """The process dies when the bytes are on the servers but that is not recorded yet."""
     ended.end("a", "b", flags=os.O_APPEND)
     finish = Applier._finish
 
@@ -238,10 +238,10 @@ def test_another_folder_if_one_takes_nothing(
     assert os.strerror(errno.EEXIST) in said and said.endswith("Lost: /a, /b")
 
 
-def test_nothing_is_kept_in_a_folder_of_somebody_else_nor_taken_from_there(
+def test_nothing_is_kept_in_another_users_folder_nor_taken_from_it(
     dfc: Dfc, state: Path, ended: Ended, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The last of them is in /tmp, where anybody may have made it before."""
+    """The last candidate is in /tmp, where any user may have created it first."""
     theirs = tmp_path / "theirs"
     theirs.mkdir(mode=0o777)
     os.chown(theirs, 4321, 4321)

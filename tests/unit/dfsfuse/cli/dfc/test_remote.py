@@ -1,4 +1,4 @@
-"""A namespace by paths: what cannot be shown through the command line."""
+"""A namespace accessed by paths: what the command line cannot show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK_BYTES = 4096
 
 
 class Growing:
-    """A Vfs with one file, to which somebody appends when its end has just been found."""
+    """A Vfs with one file, which grows just after its end was found."""
 
     def __init__(self) -> None:
         self.contents = bytes(BLOCK_BYTES) + b"d" * BLOCK_BYTES + bytes(BLOCK_BYTES)

@@ -1,4 +1,4 @@
-"""What `dfc status` is told by servers that answer, refuse, hang, or are somebody else."""
+"""What `dfc status` makes of servers that answer, refuse, hang, or are not the expected ones."""
 
 from __future__ import annotations
 
@@ -167,13 +167,13 @@ def test_an_empty_server_and_one_with_a_damaged_map_are_named() -> None:
     assert [line.split()[2] for line in lines(new)[1:]] == ["ok"] * 4
     assert remarks(list(new.reports), new.servers, NOW_S) == []
     first = seen(DFS1=answer(1, applied=1), **{f"DFS{number}": answer(number, applied=0) for number in range(2, 5)})
-    assert {server.state for server in first.servers.values()} == {State.UP}  # the first change is on three of them
+    assert {server.state for server in first.servers.values()} == {State.UP}  # the first change
     second = seen(DFS1=answer(1, applied=2), **{f"DFS{number}": answer(number, applied=0) for number in range(2, 5)})
     assert second.servers[2].state is State.EMPTY
 
 
 def test_a_server_that_has_the_log_but_not_yet_its_data_is_being_filled() -> None:
-    """The whole log comes within a moment to a new disk: that says nothing of the data."""
+    """A new disk gets the whole log within a moment, which says nothing about the data."""
     counted = Report(absent=Counter({2: 171}), lacking=171, needed=Counter({1: 171}))
     health = health_look.health(asked(FakeCluster()), PieceReport(counted), 0)
     assert "  lacks 171 copies  " in lines(health)[2]

@@ -1,4 +1,4 @@
-"""`dfc heal --watch`: stays, heals what comes to lack a copy, and ends when a signal says so."""
+"""`dfc heal --watch` keeps running, heals whatever loses a copy, and ends at a signal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGE = bytes(range(256)) * 3000
 
 
 class Script(threading.Event):
-    """Instead of waiting, what happens meanwhile; at its end the signal comes."""
+    """Instead of waiting, run what happens meanwhile; after the last step the signal comes."""
 
     def __init__(self, *steps: Callable[[], object]) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def test_it_survives_that_all_servers_go(dfc: Dfc, access: StoredAccess) -> None
 
 @pytest.fixture
 def after_a_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[signal.Signals], None]:
-    """Send ourselves this signal when a step of healing is done: by then it is waited for, whatever else is slow."""
+    """Send this process a signal after a step of healing; by then its handler is set, however slow the rest is."""
 
     def send(number: signal.Signals) -> None:
         original = HealingTurn.step
@@ -120,7 +120,7 @@ def test_servers_that_are_away_are_waited_for_and_said_once(
     outcome = dfc("heal", "--watch")
     assert outcome.code == 0
     assert outcome.out.count("Waiting for the servers: no server answers") == 1
-    assert access.refreshed == 3  # the config may name other addresses by now
+    assert access.refreshed == 3  # the config may name new addresses by now
     assert "Watching" in outcome.out
 
 
@@ -178,7 +178,7 @@ def test_what_does_not_go_together(dfc: Dfc, tmp_path: Path, arguments: tuple[st
 
 def test_a_signal_in_the_middle_of_healing_ends_it_too(dfc: Dfc, access: StoredAccess) -> None:
     class AtOnce(threading.Event):
-        """The signal comes while the first survey looks whether it is to stop."""
+        """The signal comes while the first survey checks whether to stop."""
 
         def wait(self, timeout: float | None = None) -> bool:
             self.set()

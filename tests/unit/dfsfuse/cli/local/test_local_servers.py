@@ -1,4 +1,4 @@
-"""`--local`: a config made once. Real servers are in tests/integration/test_mount.py."""
+"""`--local`: a config that is made once. tests/integration/test_mount.py uses real servers."""
 
 from __future__ import annotations
 

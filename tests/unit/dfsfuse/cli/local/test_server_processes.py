@@ -1,4 +1,5 @@
-"""Pid files are believed only as far as the process they name is the server. Real servers: test_mount.py, `--local`."""
+"""A pid file is trusted only if the process that it names is the server. test_mount.py uses real servers
+(`--local`)."""
 
 from __future__ import annotations
 

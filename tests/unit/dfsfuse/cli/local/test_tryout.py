@@ -1,4 +1,4 @@
-"""The config of the try-out: that of conf/, but for passwords that everybody knows."""
+"""The config of the try-out: that of conf/ with new passwords, since everybody knows the ones there."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_passwords_are_random_and_only_the_owner_can_read_them(example: Path
 
 
 def test_the_example_s_passwords_are_the_ones_that_are_replaced() -> None:
-    """Who changes those in conf/ has to change the list here too, or the try-out is open again."""
+    """Whoever changes the passwords in conf/ must change the list too, or the try-out is open again."""
     written = {user["password"] for user in content(REPOSITORY / "conf/dfs.yaml")["users"].values()}
     assert written == tryout.EXAMPLE_PASSWORDS
     assert read_config(REPOSITORY / "conf/dfc.yaml", {}).credentials.password in written

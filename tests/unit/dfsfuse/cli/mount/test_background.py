@@ -1,4 +1,4 @@
-"""The parent tells what became of the child, and waits no longer than its deadline. It forks: in a process apart."""
+"""The parent reports what became of the child, and waits until its deadline at most. Forks in a separate process."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_child_that_hangs_is_ended(log: Path) -> None:
 
 
 def test_the_child_leaves_the_session_when_it_is_ready_and_not_before(log: Path) -> None:
-    """Who makes a mount for autofs must be in autofs's process group until it is made."""
+    """A process that mounts for autofs must stay in autofs's process group until the mount is made."""
     assert outcome("who", log) == (0, "")
     deadline = time.monotonic() + 30
     while not log.read_text() and time.monotonic() < deadline:  # the parent does not wait for what comes after

@@ -1,4 +1,4 @@
-"""A running mount takes over new addresses from its config, and nothing that it cannot."""
+"""A running mount takes over new addresses from its config, and refuses what it cannot take over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dfsfuse.net.servers import Credentials, ServerAddress
 
 
 class Cluster:
-    """Which servers answer, and what it was told."""
+    """Which servers answer, and the new addresses received."""
 
     def __init__(self) -> None:
         self.answering = frozenset({1, 2, 3, 4})
@@ -99,7 +99,7 @@ def test_the_file_is_looked_at_only_while_a_server_is_missing_and_read_only_if_i
 
 
 def test_a_new_password_in_a_file_of_its_own_is_noticed(file: Path, cluster: Cluster, tmp_path: Path) -> None:
-    """Servers that have another password by now refuse the old one, and count as missing."""
+    """Servers with a new password refuse the old one, and count as missing."""
     secret = tmp_path / "secret"
     secret.write_text("old\n")
     file.write_text(text().replace("password: x", "password_file: secret"))
@@ -133,7 +133,7 @@ def test_what_cannot_be_taken_over_is_refused_with_a_sentence_and_the_old_config
     cluster.answering = frozenset()
     for _ in range(3):
         watch.step()
-    (message,) = caplog.messages  # once, not each time
+    (message,) = caplog.messages  # logged once, not each time
     assert why in message
     assert "the mount goes on with its old" in message
     assert cluster.told == []
@@ -150,7 +150,7 @@ def test_no_file_below_the_own_mountpoint_is_opened(
     cluster.answering = frozenset()
     file.write_text(text("10.0.9.9"))
     watch.step()
-    assert caplog.text == "", "nor is it looked at: nobody can tell whether it has changed"
+    assert caplog.text == "", "the file is not even checked for changes"
     watch.read_again("SIGHUP")
     assert "is below the mountpoint, and cannot be read while that is mounted" in caplog.text
     forbidden = {tmp_path / "secret"}

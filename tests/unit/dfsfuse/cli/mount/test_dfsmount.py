@@ -1,4 +1,4 @@
-"""What a mount sets up for its process. The command line and real mounts are integration tests."""
+"""What a mount sets up for its process. Integration tests cover the command line and real mounts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_source_column_shows_user_and_servers(addresses: list[tuple[str, int
 
 
 def test_a_thread_that_computes_is_interrupted_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Else whoever uses the mount waits five milliseconds at each answer of a server, while it heals."""
+    """Otherwise every user of the mount waits five milliseconds for each answer of a server while it heals."""
 
     def no_servers(*_: object, **__: object) -> None:
         raise UnavailableError("no server answers")

@@ -1,4 +1,4 @@
-"""The log of a mount: one for each mountpoint, and it goes on in the folder that was opened before the mount."""
+"""A mount's log file: one for each mountpoint, always in the folder that was opened before mounting."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_it_appends_to_what_is_there(tmp_path: Path, log: logging.Logger) -> Non
 
 
 def test_nothing_is_opened_by_the_path_once_it_is_made(tmp_path: Path, log: logging.Logger) -> None:
-    """The folder of this name may be another one by then: the mount's own."""
+    """By then the path may lead into the mount itself."""
     (tmp_path / "state").mkdir()
     handler = HeldLog(tmp_path / "state" / "mount.log", max_bytes=10)
     log.addHandler(handler)

@@ -1,4 +1,4 @@
-"""The command line as mount(8) writes it, and its exit codes. What is mounted in the end is an integration test."""
+"""The command line as mount(8) writes it, and its exit codes. Integration tests mount for real."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dfsfuse.errors import UnavailableError
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """What would be mounted."""
+    """Records what would be mounted."""
     found: list[Request] = []
 
     def mount(request: Request) -> int:

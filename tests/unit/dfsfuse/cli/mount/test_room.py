@@ -1,4 +1,4 @@
-"""How much room there is: half of what the disks have, each disk once."""
+"""The reported room: half of what the disks have, counting each disk once."""
 
 from __future__ import annotations
 

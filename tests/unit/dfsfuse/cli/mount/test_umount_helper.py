@@ -12,7 +12,7 @@ from dfsfuse.mount.errors import MountBusyError, MountedElsewhereError, Mountpoi
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, bool, bool, bool]]:
-    """What would be unmounted: mountpoint, lazy, force, quiet."""
+    """Records what would be unmounted: mountpoint, lazy, force, quiet."""
     found: list[tuple[Path, bool, bool, bool]] = []
 
     def end(mountpoint: Path, *, lazy: bool, force: bool = False, is_quiet: bool = False) -> int:

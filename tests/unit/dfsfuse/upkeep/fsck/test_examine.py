@@ -1,4 +1,4 @@
-"""A sound map gives no finding; one that is broken in one way gives that one, and is mended without losing anything."""
+"""A sound map gives no findings; a map with one fault gives that finding, and is repaired without losing anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ NOW_NS = 5_000_000_000
 
 
 class Tree:
-    """A namespace with a bit of everything, to be broken: /f /g (one file), /d/e/h, /link, a deleted open file."""
+    """A namespace with a bit of everything, for tests to break: /f /g (one file), /d/e/h, /link, a deleted open
+    file."""
 
     def __init__(self) -> None:
         self.mounts = MemoryMounts()
@@ -56,7 +57,7 @@ class Tree:
         self.items[keys.entry(parent, name)] = records.encode(Entry(records.FORMAT, ino, kind))
 
     def recount(self) -> None:
-        """What is broken shall be the names, and not the counts too."""
+        """Correct the counts of folders, so that only the names are wrong."""
         for key, value in list(self.items.items()):
             if key.startswith(b"i/") and records.decode_inode(value).is_directory:
                 ino = keys.number_in(key)
@@ -71,7 +72,7 @@ class Tree:
         return self.mounts.mount()
 
     def mend(self) -> None:
-        """Mend what is found; then there is nothing more to be found, and everything is there."""
+        """Repair what is found, and check that nothing is found afterwards."""
         assert mend(self.mounts.map, self.examine().draft)
         self.items = self.mounts.map.items
         again = self.examine()
@@ -135,7 +136,7 @@ def test_fields_of_an_inode_that_are_wrong() -> None:
 
 
 def test_what_is_mended_may_be_more_than_a_batch_has_room_for(log_cluster: LogCluster) -> None:
-    """Extended attributes are in the inodes' records."""
+    """The inodes' records are large because they hold extended attributes."""
     mounts = LogMounts(log_cluster)
     made = mounts.with_much_in_their_records(80)
     items = mounts.memory.map.items
@@ -362,7 +363,7 @@ def test_nothing_is_mended_on_top_of_what_somebody_changed_meanwhile() -> None:
     tree = Tree()
     del tree.items[keys.entry(tree.e, b"h")]
     draft = tree.examine().draft
-    write_file(tree.remount(), b"x", b"")  # another file in the root, where lost+found is to be
+    write_file(tree.remount(), b"x", b"")  # another file in the root has the name lost+found
     assert not mend(tree.mounts.map, draft)
 
 

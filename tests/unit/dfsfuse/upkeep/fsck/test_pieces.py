@@ -1,4 +1,4 @@
-"""Which homes do not have what they should have: on servers in memory that fail, while files change."""
+"""Finding homes that lack their pieces, on servers in memory that fail, while files change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mounts that died have left is found and ended; the living are not taken for dead, and are not waited for."""
+"""What dead mounts have left is found and ended; living mounts are neither taken for dead nor waited for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE_S = 2 * LIFE_S
 
 
 class Mounts:
-    """Those that hold locks, and one that looks. `meanwhile` is called at each of its pauses."""
+    """Mounts that hold locks, and one that checks them. `meanwhile` is called at each of its pauses."""
 
     def __init__(self) -> None:
         self.store = MemoryMap()

@@ -1,4 +1,4 @@
-"""The whole map at one slot while it changes, and servers that do not have the same map. Over four real logs."""
+"""The whole map at one slot while it changes, and servers whose maps differ. On four real logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def never(_: News) -> bool:
 
 
 class Namespace:
-    """Some keys in the log, and somebody who goes on changing them between the pages that are read."""
+    """Some keys in the log, and a client that keeps changing them between the pages that are read."""
 
     def __init__(self, cluster: LogCluster, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -50,12 +50,12 @@ class Namespace:
             self.truth.pop(key, None)
 
     def settle(self) -> None:
-        """All servers that answer get all there is."""
+        """Bring all servers that answer up to date."""
         repairer = Repairer(self.cluster, lambda: self.writer.known, clock=self.cluster.grid.clock)  # type: ignore[arg-type]
         repairer._look()
 
     def change(self) -> None:
-        """Two keys at once, far from each other: who sees one of them only has a mixture. Some come and go."""
+        """Change two distant keys at once, so that seeing only one change shows a mixture; other keys come and go."""
         self.turn += 1
         low, high = b"k%03d" % (self.turn % 20), b"k%03d" % (39 - self.turn % 20)
         value = b"%d" % self.turn
@@ -110,7 +110,7 @@ def test_what_changes_while_they_are_compared_is_no_difference(namespace: Namesp
 
 
 def test_what_two_servers_say_at_different_slots_is_no_difference(namespace: Namespace) -> None:
-    """What differed is asked for again, and is changed once more between the second server's answer and the third's."""
+    """The key that differed is read again, and changes once more between the second server's answer and the third's."""
     times = 0
 
     def before(request: Message) -> None:
@@ -160,7 +160,7 @@ def test_a_server_whose_map_is_damaged_is_said_to_be(namespace: Namespace) -> No
 
 @pytest.fixture
 def refusing(monkeypatch: pytest.MonkeyPatch) -> list[ReadKeys]:
-    """Servers that have no room in a reply for the values of two keys. What was refused."""
+    """Make servers refuse to return the values of two keys in one reply; the list receives the refused requests."""
     refused: list[ReadKeys] = []
     answer = LogServer.answer
 

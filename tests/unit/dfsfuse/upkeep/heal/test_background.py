@@ -1,4 +1,4 @@
-"""What makes a mount heal, and what it tells: step by step, over four servers in memory."""
+"""When a mount heals and what it reports, step by step, with four servers in memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def files() -> Iterator[StoredFiles]:
 
 
 class Mount:
-    """A mount's healer, whose time the test lets pass."""
+    """A mount's healer, with a clock that the test advances."""
 
     def __init__(self, files: StoredFiles, rate_bytes_s: float | None = None) -> None:
         self.files = files
@@ -65,7 +65,7 @@ class Mount:
         return False
 
     def after(self, seconds: float) -> None:
-        """A step, so much later."""
+        """Let the time pass, and take a step."""
         self.wait(seconds)
         self.turn.step()
 
@@ -97,13 +97,13 @@ def test_it_looks_a_while_after_the_mount_began_and_then_seldom(files: StoredFil
     mount.after(2)
     assert looks(files) == 8
     assert puts(files) == 0
-    assert len(files.store.batches) == batches + 1  # the news are hours old
+    assert len(files.store.batches) == batches + 1  # the last report is hours old
 
 
 def test_why_it_is_tried_again_is_logged_once(
     files: StoredFiles, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Servers may be away for days."""
+    """Servers may be away for days, and the log must not fill up."""
     mount = Mount(files)
 
     def fail(why: str, times: int) -> None:
@@ -136,7 +136,7 @@ def test_a_server_that_comes_back_gets_what_it_missed(files: StoredFiles, caplog
     files.up(2)
     with caplog.at_level(logging.INFO, "dfsfuse.upkeep"):
         mount.after(1)
-        assert looks(files) == 0  # its log comes first
+        assert looks(files) == 0  # its log is brought up to date first
         mount.after(SETTLE_S)
     files.assert_all_at_home()
     begun, done = (message for message in caplog.messages if message.startswith("healing: "))
@@ -210,7 +210,7 @@ def test_what_a_scrub_puts_in_quarantine_is_a_reason(files: StoredFiles) -> None
     files.assert_all_at_home()
     seen = looks(files)
     mount.after(FINDINGS_EVERY_S + 1)
-    assert looks(files) == seen  # it is still there, and no news
+    assert looks(files) == seen  # still there, but not new
 
 
 def test_a_new_finding_is_a_reason_though_as_many_old_ones_were_forgotten(files: StoredFiles) -> None:
@@ -218,7 +218,7 @@ def test_a_new_finding_is_a_reason_though_as_many_old_ones_were_forgotten(files:
     files.grid[1].findings, files.grid[1].quarantined = ((bytes(16), 2, 1_000), (bytes(16), 1, 900)), 2
     mount.after(FINDINGS_EVERY_S)
     assert not mount.turn.is_wanted
-    files.down(3, 4)  # so that it stays a wish
+    files.down(3, 4)  # so that healing stays due
     files.grid[1].findings = ((bytes(16), 3, 1_100), (bytes(16), 2, 1_000))
     mount.after(FINDINGS_EVERY_S)
     assert mount.turn.is_wanted
@@ -227,7 +227,7 @@ def test_a_new_finding_is_a_reason_though_as_many_old_ones_were_forgotten(files:
     mount.after(SETTLE_S)
     assert not mount.turn.is_wanted
     files.down(3, 4)
-    files.grid[1].findings = files.grid[1].findings[1:]  # what was forgotten is no reason
+    files.grid[1].findings = files.grid[1].findings[1:]  # a finding that was dropped from the list is no reason
     files.grid[1].quarantined = 1
     mount.after(FINDINGS_EVERY_S)
     assert not mount.turn.is_wanted
@@ -254,7 +254,7 @@ def test_of_two_mounts_one_heals(files: StoredFiles) -> None:
     made = puts(files)
     assert state["stepped"] == 3
     asked = looks(files)
-    other.after(5)  # that run began after there was a reason
+    other.after(5)  # that run began after the reason arose
     assert not other.turn.is_wanted
     assert (looks(files), puts(files)) == (asked, made)
 
@@ -332,7 +332,7 @@ def test_the_thread_ends_at_once(files: StoredFiles) -> None:
     healer.close()  # never started
     healer = BackgroundHealer(make)
     healer.start()
-    healer.found_bad(files.region(2, 0).segments[0], 1, 1)  # at a byte a second this would take days
+    healer.found_bad(files.region(2, 0).segments[0], 1, 1)  # this would take days at a byte a second
     healer.close()
     assert not healer._thread.is_alive()
     assert files.grid.asked(DropPieces) == {}

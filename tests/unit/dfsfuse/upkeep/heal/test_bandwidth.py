@@ -1,4 +1,4 @@
-"""The token bucket, in a time of its own."""
+"""The token bucket, with a clock of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MB = 1_000_000
 
 
 def moved_in(seconds: float, bucket: Bucket, size: int) -> int:
-    """How many bytes somebody moves who always waits as told and moves in no time."""
+    """Return how many bytes are moved if each move is instant and waits as long as the bucket says."""
     now, moved = 1000.0, 0
     while (now := now + bucket.take(size, now)) <= 1000 + seconds:
         moved += size

@@ -1,4 +1,4 @@
-"""Healing over four servers in memory: what it makes, moves and drops, and what it leaves alone."""
+"""Healing with four servers in memory: what it creates, moves and drops, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_nothing_is_put_where_all_is_well(files: StoredFiles) -> None:
     assert healer_of(files).survey() == report
 
 
-def test_no_question_keeps_a_server_busy_for_long(files: StoredFiles) -> None:
-    """Looking for thousands of pieces takes a server's processor for a good part of a second, and others wait."""
+def test_no_request_keeps_a_server_busy_for_long(files: StoredFiles) -> None:
+    """Looking up thousands of pieces would occupy a server's processor for much of a second, while others wait."""
     files.down(2)
     for ino in range(2, 402):
         files.write(ino, ino % 4, TINY)
@@ -110,7 +110,7 @@ def test_while_the_server_is_away_all_stays_as_it_is(files: StoredFiles) -> None
 
 
 def test_a_bad_twin_is_found_out_and_made_anew(files: StoredFiles) -> None:
-    """DFS1 is empty, and what its twin has is not what was put: the third copy, a stand-in's, is the good one."""
+    """DFS1 has missed the piece, and the other home's copy is bad: the third copy, on a stand-in, is the good one."""
     files.down(1)
     (segment,) = files.write(2, 0, LARGE)
     files.up(1)
@@ -168,7 +168,8 @@ def test_a_server_that_dies_in_between_leaves_records_true(files: StoredFiles) -
 
 
 def test_what_was_overwritten_meanwhile_is_left_alone(files: StoredFiles) -> None:
-    """Records first, and only as they were read: a segment that is gone from its record is not put back there."""
+    """Records are changed before copies are dropped, and only if unchanged: a segment that has left its record stays
+    out."""
     files.down(2)
     (old,) = files.write(2, 0, LARGE)
     files.write(3, 0, LARGE)
@@ -203,7 +204,7 @@ def test_nothing_is_dropped_before_the_record_says_so(files: StoredFiles) -> Non
 
 
 def test_two_healers_at_once(files: StoredFiles) -> None:
-    """A second one does all of it while the first is in the middle of every step."""
+    """A second healer heals everything during each step of the first."""
     files.down(2)
     write_some(files)
     files.up(2)
@@ -248,7 +249,7 @@ def test_in_small_batches_and_windows(files: StoredFiles, monkeypatch: pytest.Mo
     assert len(set(heard)) > 10
 
 
-def test_who_asks_meanwhile_hears_how_many_segments_have_all_their_copies_by_now(
+def test_progress_shows_how_many_segments_have_all_their_copies_by_now(
     files: StoredFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dfsfuse.upkeep.heal.moving.WINDOW_MOVES", 2)

@@ -1,4 +1,4 @@
-"""The records' homes, changed in transactions: only what is as it was read."""
+"""Changing the homes in records, in transactions: only records that are still as they were read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Healing waits until the servers' maps are level, and no longer than it was told to."""
+"""Healing waits until the servers' maps are at the same slot, and no longer than it was told to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOR_S = 20.0
 
 
 class Waiter:
-    """`meanwhile` is called at each pause. Its clock is its own."""
+    """Calls `meanwhile` at each pause, and has a clock of its own."""
 
     def __init__(self, *applied: int) -> None:
         self.grid = Grid()

@@ -1,4 +1,4 @@
-"""Bad copies that somebody found are noted in the map, count as missing, and are made anew by whoever heals next."""
+"""Bad copies are noted in the map, count as missing, and are replaced by the next healer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def noted(files: StoredFiles) -> frozenset[Place]:
 
 
 def spoil(files: StoredFiles, segment: Segment, number: int, server: int) -> Place:
-    """Bytes and digests that fit each other and are not those of the piece: the server's own scrub sees nothing."""
+    """Replace a copy by bytes with matching digests, which the server's own scrub cannot detect."""
     _, data = files.grid[server].stored[segment.id, number]
     data = bytes(len(data))
     files.grid[server].stored[segment.id, number] = (block_digests(data), data)
@@ -56,7 +56,7 @@ def test_a_note_is_a_key_of_its_own() -> None:
 def test_a_noted_copy_counts_as_missing_until_healing_has_made_it_anew(files: StoredFiles) -> None:
     large, small = files.write(2, 0, LARGE, SMALL)
     places = [spoil(files, large, 1, large.homes[0][0]), spoil(files, small, 3, small.homes[2][1])]
-    assert healer_of(files).survey().lacking == 0  # the servers believe in them
+    assert healer_of(files).survey().lacking == 0  # the servers take them for good
     bad_copies.note(files.store, places, 5)
     found = healer_of(files).survey()
     assert (found.lacking, found.to_heal, found.noted) == (2, 2, frozenset(places))
@@ -81,13 +81,13 @@ def test_what_healing_finds_bad_and_cannot_mend_is_noted_once_and_stays(files: S
     assert files.store.items[keys.bad_copy(large.id, 1, first)] == (5).to_bytes(8, "big")
 
 
-def test_a_copy_that_a_reader_found_and_nobody_could_make_anew_is_noted(files: StoredFiles) -> None:
+def test_a_bad_copy_that_a_reader_found_and_that_could_not_be_replaced_is_noted(files: StoredFiles) -> None:
     (large,) = files.write(2, 0, LARGE)
     first, second = large.homes[0]
     places = {spoil(files, large, 1, first), spoil(files, large, 1, second)}
     healer_of(files).restore([(large, 1, first)])
     assert noted(files) == places
-    del files.grid[first].stored[large.id, 1]  # of what is missing the server says so itself
+    del files.grid[first].stored[large.id, 1]  # the server itself reports what is missing
     bad_copies.take_back(files.store, sorted(places))
     healer_of(files).restore([(large, 1, first)])
     assert noted(files) == {(large.id, 1, second)}
@@ -134,7 +134,7 @@ def test_a_mount_heals_what_somebody_else_has_noted_within_a_minute(files: Store
     assert noted(files) == frozenset()
 
 
-def test_what_readers_find_is_noted_where_nobody_heals(files: StoredFiles) -> None:
+def test_what_readers_find_is_noted_if_no_mount_heals(files: StoredFiles) -> None:
     large, small = files.write(2, 0, LARGE, SMALL)
     bad = spoil(files, large, 1, large.homes[0][0])
     gone = (small.id, 3, small.homes[2][1])

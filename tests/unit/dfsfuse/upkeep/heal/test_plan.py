@@ -1,4 +1,4 @@
-"""Every rotation, every state of the servers: what healing would do is what its rules allow, and enough."""
+"""For every rotation and every state of the servers, the plan for healing keeps the rules and is sufficient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EACH = list(product(ROTATIONS, SERVERS))
 
 
 def holding(homes: Homes, *, without: tuple[int, ...] = ()) -> dict[int, set[int]]:
-    """What servers have if the record is true, but for those that have nothing."""
+    """What servers hold if the record is right, except that the servers in `without` hold nothing."""
     return {number: set(homes[number - 1]) - set(without) for number in PIECE_NUMBERS}
 
 
@@ -55,7 +55,7 @@ def test_what_was_written_without_a_server_goes_home_when_it_is_back(x: int, awa
     holders = holding(recorded)
     transfers = missing(recorded, ring(x), holders, ALL)
     assert {transfer.target for transfer in transfers} == {away}
-    for transfer in transfers:  # what stays is read, and so checked, before the stand-in's copy goes
+    for transfer in transfers:  # the copy that stays is read, and so checked, before the stand-in's copy is dropped
         assert transfer.sources[0] in ring(x)[transfer.number - 1]
     homes, drops = settled(recorded, ring(x), carried_out(holders, transfers))
     assert [set(home) for home in homes] == [set(home) for home in ring(x)]
@@ -110,8 +110,9 @@ def test_a_piece_that_nobody_has_is_told() -> None:
 @pytest.mark.parametrize("x", ROTATIONS)
 @pytest.mark.parametrize("answering", [ALL - set(away) for count in range(3) for away in combinations(SERVERS, count)])
 def test_rules_in_every_state(x: int, answering: frozenset[int]) -> None:
-    """Whatever is recorded and whoever has what: no good copy is written over, the record names two servers each of
-    which has the piece or was named, and never fewer copies than before; carried out, it is stable."""
+    """Whatever is recorded and wherever the copies are: no good copy is overwritten; the record names two servers, each
+    of which has the piece or was named before; there are never fewer copies than before; and once carried out, the plan
+    is stable."""
     records = [ring(x), *(place(x, ALL - {away}) for away in SERVERS)]
     subsets = [set(some) for count in range(5) for some in combinations(SERVERS, count)]
     for recorded, have in product(records, subsets):
@@ -122,7 +123,7 @@ def test_rules_in_every_state(x: int, answering: frozenset[int]) -> None:
             assert transfer.target not in holders[transfer.number]
             assert set(transfer.sources) == holders[transfer.number]
         after = carried_out(holders, transfers)
-        for state in (holders, after):  # all copies failed, or none
+        for state in (holders, after):  # after all copies failed, and after none did
             homes, drops = settled(recorded, ring(x), state)
             for number in PIECE_NUMBERS:
                 named, kept = set(homes[number - 1]), set(state[number])
@@ -131,7 +132,7 @@ def test_rules_in_every_state(x: int, answering: frozenset[int]) -> None:
                 left = kept - {server for dropped, server in drops if dropped == number}
                 assert len(left) >= min(2, len(kept))
                 named_before = set(recorded[number - 1]) & set(ring(x)[number - 1])
-                assert named_before <= named  # once at home, always: else somebody might rely on what another drops
+                assert named_before <= named  # otherwise a healer might rely on what another drops
                 if left != kept:
                     assert left == named == set(ring(x)[number - 1])
         homes, drops = settled(recorded, ring(x), after)

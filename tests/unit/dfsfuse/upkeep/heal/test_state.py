@@ -1,4 +1,4 @@
-"""Who heals, and when: the record in the map, and turns over it, in a time of their own."""
+"""Which mount heals, and when: the record in the map and the turns decided by it, with a clock of their own."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_one_that_was_given_up_is_taken_over() -> None:
 def test_one_whose_healer_is_silent_is_taken_over_by_the_own_clock() -> None:
     turns = Turns()
     turns.want(None)
-    for second in range(100):  # it works: another beat each time
+    for second in range(100):  # it is at work: the beat changes each time
         assert turns.next(record_of(1, "healing", beat=second), second) is Step.WAIT
     assert turns.next(record_of(1, "healing", beat=99), 99 + SILENT_S - 1) is Step.WAIT
     assert turns.next(record_of(1, "healing", beat=99), 99 + SILENT_S) is Step.RUN

@@ -1,6 +1,6 @@
 # ruff: noqa: E501 (the rows of a table)
-"""What is said in each state of the servers and the data. The table is the one of docs/operations.md: each row is a
-test, and both must be the same."""
+"""What is reported in each state of the servers and the data. The table is the one in docs/operations.md: each row is a
+test, and both tables must agree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ OPERATIONS = REPOSITORY / "docs/operations.md"
 
 
 class Row(NamedTuple):
-    """A row of the table: how the servers are (those that are not named are up), and what is known of the data."""
+    """A row of the table: the state of the servers (those that are not named are up), and what is known about the
+    data."""
 
     servers: str
     data: str
@@ -78,8 +79,8 @@ def servers_of(text: str) -> dict[int, Server]:
 
 
 def known(text: str, servers: dict[int, Server]) -> Knowledge:
-    """Degraded: DFS1 and DFS3 have the only copy of something, as when DFS2's is missing; but for DFS2 itself, if it
-    lacks something, and whoever does not answer."""
+    """What is known about the data in this state. If degraded, DFS1, DFS2 and DFS3 have the only copies of something,
+    except those of them that lack copies or do not answer."""
     copies = Copies(text)
     if copies is Copies.UNKNOWN:
         return UNKNOWN
@@ -118,7 +119,7 @@ STATES = [*State]
 
 @pytest.mark.parametrize("copies", [*Copies])
 def test_nothing_is_promised_in_any_state_that_does_not_bear_it(copies: Copies) -> None:
-    """All 9^4 states: what each sentence says is checked against what it takes."""
+    """In all 9^4 states, each statement of the sentence is compared with what it requires."""
     for states in product(STATES, repeat=4):
         servers = {id: Server(f"DFS{id}", state) for id, state in enumerate(states, start=1)}
         found = verdict(servers, Knowledge(copies, files=1))
@@ -151,7 +152,7 @@ def test_what_was_not_counted_just_now_promises_nothing_for_a_failure(knowledge:
 
 
 def test_what_was_counted_earlier_is_never_said_to_be_so_now() -> None:
-    """It decides the exit code all the same: better an alarm too many than one too few."""
+    """It decides the exit code all the same: a false alarm is better than a missing one."""
     found = verdict(servers_of("all up"), Knowledge(Copies.INCOMPLETE, files=9, incomplete=1, age_s=60.0))
     assert found.sentence == (
         "All servers answer, but some files could not be read when that was last counted; writing works."
@@ -163,7 +164,7 @@ def test_what_was_counted_earlier_is_never_said_to_be_so_now() -> None:
 
 
 def test_of_what_was_not_counted_it_is_not_said_that_it_can_be_read() -> None:
-    """The count found data with one copy, and then its time was over: what comes after it may have none."""
+    """The count found data with one copy and then ran out of time: what it did not reach may have none."""
     some = Knowledge(Copies.DEGRADED, files=9, degraded=3, needed=frozenset({2}), all_counted=False)
     found = verdict(servers_of("DFS1 down, DFS3 down"), some)
     assert (found.reading, found.exit_code) == ("unknown", 7)

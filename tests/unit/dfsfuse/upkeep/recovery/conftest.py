@@ -1,4 +1,4 @@
-"""The fixture `mounts`: one namespace in memory and its mounts."""
+"""The fixture `mounts`: a namespace in memory and its mounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kept bytes onto the servers: over a namespace in memory, kept by a real mount's end and read from a real folder."""
+"""Putting kept data back on the servers: a namespace in memory, data kept by a real ending mount in a real folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
 
 class Left:
-    """A mount that ends with unsaved data, and another one that puts it back."""
+    """A mount that ends with unsaved data, and another that puts it back."""
 
     def __init__(self, mounts: MemoryMounts, folder: Path) -> None:
         self.mounts = mounts
@@ -30,7 +30,7 @@ class Left:
         self.later = mounts.mount()
 
     def end(self) -> Kept:
-        """The servers are gone; what is unsaved is kept."""
+        """End the mount without servers, which keeps its unsaved data."""
         manifest = Manifest(Namespace("alice", b"", ()), b"/mnt", 1, self.mounts.clock(), "gone", ())
         found = kept.keep(self.folder, "ID", manifest, self.vfs.ending.left_over())
         self.vfs.ending.abandon()
@@ -56,7 +56,7 @@ def left(mounts: MemoryMounts, tmp_path: Path) -> Left:
 
 
 def write(vfs: Vfs, name: bytes, offset: int, data: bytes, flags: int = 0) -> None:
-    """Unsaved data: nobody closes the file."""
+    """Write data that stays unsaved: the file is never closed."""
     vfs.write(vfs.open(vfs.lookup(ROOT, name).ino, os.O_WRONLY | flags), offset, data)
 
 
@@ -67,7 +67,7 @@ def test_into_its_place(left: Left) -> None:
     (done,) = left.apply(what)
     assert (done.action, done.file.path) == (Action.IN_PLACE, b"f")
     assert read_file(left.later, b"f") == b"012abc6789"
-    assert left.later.lookup(ROOT, b"f").mtime_ns > what.manifest.ended_ns  # backups must see the change
+    assert left.later.lookup(ROOT, b"f").mtime_ns > what.manifest.ended_ns  # backups must notice the change
     assert [one.action for one in left.apply(what)] == [Action.NOTHING]  # as after a crash
 
 
@@ -96,7 +96,7 @@ def test_what_is_newer_is_never_overwritten(left: Left) -> None:
 
 
 def test_a_newer_content_with_an_old_time_of_its_own_is_newer(left: Left) -> None:
-    """rsync and cp -p set the time of change that programs see (mtime) to an old one."""
+    """rsync and cp -p set the modification time (mtime) to an old one."""
     write_file(left.vfs, b"f", b"0123456789")
     write(left.vfs, b"f", 0, b"old")
     what = left.end()
@@ -108,8 +108,8 @@ def test_a_newer_content_with_an_old_time_of_its_own_is_newer(left: Left) -> Non
 
 @pytest.mark.parametrize("is_time_set", [False, True])
 def test_what_another_mount_wrote_before_and_saved_after_the_end_is_newer(left: Left, is_time_set: bool) -> None:
-    """Its times of change are those of the write, or what the program has set since; the mount that ended knew later
-    ones already."""
+    """Its times of change are those of the write, or were set by the program since; the mount that ended already knew
+    later ones."""
     ino = write_file(left.vfs, b"f", b"0123456789")
     other = left.mounts.mount(durability="fsync")
     handle = other.open(ino, os.O_WRONLY)
@@ -135,7 +135,7 @@ def test_a_file_that_the_mount_did_not_know_any_more_may_be_newer(left: Left) ->
 
 
 def test_what_was_saved_before_the_end_is_no_change(left: Left) -> None:
-    """Neither by the mount itself, nor by another one into another region."""
+    """Neither by the mount itself, nor by another mount in another region."""
     ino, handle = create(left.vfs)
     left.vfs.write(handle, 0, b"0123456789")
     left.vfs.fsync(handle)
@@ -186,7 +186,7 @@ def test_a_file_that_never_reached_the_servers_and_was_never_closed(left: Left) 
     _, handle = create(left.vfs, b"new")
     left.vfs.write(handle, 0, b"data")
     what = left.end()
-    left.mounts.map.items = before  # its name was answered, and lost with the servers
+    left.mounts.map.items = before  # its name was answered but lost with the servers
     (done,) = left.apply(what)
     assert done.action is Action.BESIDE and done.beside is not None
     assert names(left.later) == [done.beside[1:]]
@@ -226,7 +226,7 @@ def test_appended_data_in_doubt_is_looked_for(left: Left, was_made: bool) -> Non
 def test_the_state_that_the_mount_knew_may_be_that_after_its_batch_in_doubt(
     left: Left, made: bytes, action: Action
 ) -> None:
-    """Whether it came through, in part or not at all, is not told by that state."""
+    """That state does not tell whether the batch was made, in part or not at all."""
     write_file(left.vfs, b"log", b"one\n")
     handle = left.vfs.open(left.vfs.lookup(ROOT, b"log").ino, os.O_WRONLY | os.O_APPEND)
     for line in (b"two\n", b"three\n"):
@@ -242,7 +242,7 @@ def test_the_state_that_the_mount_knew_may_be_that_after_its_batch_in_doubt(
     (done,) = left.apply(what)
     assert done.action is action
     log = read_file(left.later, b"log")
-    assert log == b"one\n" + (made or b"two\nthree\n"), "no byte is there twice"
+    assert log == b"one\n" + (made or b"two\nthree\n"), "no byte may be appended twice"
 
 
 def test_appended_data_that_looks_like_what_was_there_before_is_not_taken_for_it(left: Left) -> None:
@@ -253,7 +253,7 @@ def test_appended_data_that_looks_like_what_was_there_before_is_not_taken_for_it
     doubtful = msgspec.structs.replace(file, is_doubtful=True, state=b"another")
     what.manifest = msgspec.structs.replace(what.manifest, files=(doubtful,))
     (done,) = left.apply(what)
-    assert done.action is Action.BESIDE and done.beside is not None, "its state says that others changed it"
+    assert done.action is Action.BESIDE and done.beside is not None, "the file's state shows that others changed it"
     assert read_file(left.later, done.beside[1:]) == bytes(5) + b"tick\n"
 
 

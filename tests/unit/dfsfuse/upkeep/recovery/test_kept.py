@@ -1,4 +1,4 @@
-"""The folder of unsaved data: whole or not there, checked, and as full as the disk allows."""
+"""The folder of unsaved data appears whole or not at all, is checked, and holds as much as the disk has room for."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_full_disk_keeps_what_fits_the_smallest_first(tmp_path: Path, monkeypa
 
     def limited(descriptor: int, data: bytes) -> int:
         if os.fstat(descriptor).st_size + len(data) > room:
-            write(descriptor, bytes(data)[:10])  # a part of it, as at the edge of a full disk
+            write(descriptor, bytes(data)[:10])  # writes a part, as a disk that becomes full does
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(descriptor, data)
 
@@ -120,7 +120,7 @@ def test_a_full_disk_keeps_what_fits_the_smallest_first(tmp_path: Path, monkeypa
 
 
 def test_a_disk_that_the_data_fills_has_room_for_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the paths are."""
+    """The manifest's room is reserved in advance, however long its paths are."""
     reserved: list[int] = []
     monkeypatch.setattr(kept.os, "posix_fallocate", lambda _descriptor, _offset, length: reserved.append(length))
     path = b"/".join([b"\xff" * 255] * 15)

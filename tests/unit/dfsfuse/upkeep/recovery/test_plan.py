@@ -1,4 +1,4 @@
-"""What is to become of a kept file: the table, row by row."""
+"""What happens to a kept file: the table, row by row."""
 
 from __future__ import annotations
 

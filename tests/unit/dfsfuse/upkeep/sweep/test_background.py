@@ -1,4 +1,4 @@
-"""What a mount sweeps by itself: once a day, one mount of all, pieces and the locks of the dead."""
+"""The automatic sweep: once a day, one of the mounts sweeps pieces and the locks of dead mounts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIFE_S = 10.0
 
 
 class Mount:
-    """A mount's sweeper; `waits` is how long it waited, and `meanwhile` is called then."""
+    """A mount's sweeper; `waits` records its waits, and `meanwhile` is called during each."""
 
     def __init__(self, store: MemoryMap) -> None:
         self.grid = Grid()

@@ -1,4 +1,4 @@
-"""Orphans of dead clients go, a day old and referred to by nobody; whatever is in doubt stays."""
+"""Dead clients' orphans are swept if they are a day old and unreferenced; whatever is in doubt stays."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ OLD_S = MIN_AGE_S + 1
 
 
 class Aging(FakeServer):
-    """Knows how old its pieces are, and lists and drops them accordingly."""
+    """A server that knows how old its pieces are, and lists and drops them accordingly."""
 
     ages: dict[tuple[bytes, int], int]
     map: Callable[[], dict[bytes, bytes]]
-    """Its own: the namespace's, unless its disk has lost or changed something."""
+    """This server's map: the namespace's, unless its disk has lost or changed something."""
     default_age_s = OLD_S
 
     def answer(self, request: Message, payload: bytes) -> tuple[Message, bytes]:
@@ -77,7 +77,7 @@ def files() -> Iterator[StoredFiles]:
 
 
 def orphans(files: StoredFiles, count: int = 1, data: bytes = LARGE) -> list[bytes]:
-    """Segments that are on the servers, and in no record: their client died before its batch."""
+    """Make segments that are on the servers but in no record: their client died before its batch."""
     made = []
     for _ in range(count):
         (segment,) = files.write(900, 0, data)
@@ -153,7 +153,7 @@ def test_what_the_map_of_any_server_refers_to_stays_as_the_one_that_was_read_may
 
 def test_nothing_goes_if_fewer_than_three_servers_show_their_maps(files: StoredFiles) -> None:
     (segment,) = orphans(files)
-    files.down(1, 2)  # since a quorum told where the log ends
+    files.down(1, 2)  # after a quorum has shown the end of the log
     assert "too few servers" in sweep(files).hindrance
     assert pieces(files) == {segment}
 
@@ -201,7 +201,7 @@ def test_one_sweep_a_day_and_one_mount_does_it() -> None:
     assert store.items[keys.SWEEP] != before
     assert claim(store, 2 * EVERY_NS, b"three", every_ns=0)
     store.items[keys.SWEEP] = b"\x93\x02\xa1x\xa1y"
-    assert not claim(store, 9 * EVERY_NS, b"one")  # a newer program's: it sweeps
+    assert not claim(store, 9 * EVERY_NS, b"one")  # a record of a newer version, which sweeps itself
 
 
 def test_it_stops_when_told(files: StoredFiles) -> None:
