@@ -1,4 +1,4 @@
-"""Programs that are let go while their request waits for servers, over a fake /dev/fuse."""
+"""Programs that are released while their request waits for servers, with a fake /dev/fuse."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MKDIR = wire.fuse_mkdir_in.pack(0o755, 0) + b"d\0"
 
 
 class Stalled(Operations):
-    """Operations end when `goes_on` is set; `unlink` at once."""
+    """Operations block until `goes_on` is set, except `unlink`."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -146,11 +146,11 @@ def interrupt(kernel: FakeKernel, unique: int) -> None:
 
 
 def answers_on(kernel: FakeKernel) -> None:
-    """Another request gets its answer, and nothing comes before it."""
+    """Check that another request is answered, and that nothing comes before its answer."""
     assert kernel.ask(wire.FUSE_UNLINK, 1, b"f\0") == (0, b"")
 
 
-def test_only_who_is_told_to_end_and_only_while_servers_are_waited_for() -> None:
+def test_only_programs_told_to_end_are_released_and_only_while_servers_are_waited_for() -> None:
     files = Stalled()
     files.lacks_servers = False
     looks: list[int] = []
@@ -160,7 +160,7 @@ def test_only_who_is_told_to_end_and_only_while_servers_are_waited_for() -> None
         assert files.entered.wait(DEADLINE_S)
         interrupt(kernel, reading)
         time.sleep(2 * interruption.GLANCE_S)
-        assert looks == [], "servers answer: it ends soon"
+        assert looks == [], "servers answer, so the request will end soon"
         files.lacks_servers = True
         until(lambda: len(looks) >= 2)
         answers_on(kernel)
@@ -172,7 +172,7 @@ def test_only_who_is_told_to_end_and_only_while_servers_are_waited_for() -> None
 
 
 class _Watched(set[int]):
-    """Notes what is asked for."""
+    """A set that records what is looked up in it."""
 
     def __init__(self, looks: list[int]) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class _Watched(set[int]):
 def test_what_the_kernel_did_not_get_is_taken_back(
     opcode: int, body: bytes, given_back: list[tuple[object, ...]]
 ) -> None:
-    """Else a file would stay open, or an inode be held, for ever; or pages be shown that the file has no more."""
+    """Otherwise a file would stay open or an inode held forever, or pages that are gone would still be shown."""
     files = Stalled()
     files.told_to_end.add(42)
     with FakeKernel(files, patience=files.patience()) as kernel:
@@ -215,7 +215,7 @@ def test_what_the_kernel_did_not_get_is_taken_back(
         until(lambda: len(files.given_back) == len(given_back) + 1)
         answers_on(kernel)
     assert files.withdrawn == files.threads
-    assert files.given_back == [("forgotten", True), *given_back], "and its thread does something else from then on"
+    assert files.given_back == [("forgotten", True), *given_back], "the thread must be free for other work from then on"
 
 
 def test_a_save_goes_on_and_locks_end_when_it_is_over() -> None:
@@ -226,15 +226,15 @@ def test_a_save_goes_on_and_locks_end_when_it_is_over() -> None:
         assert files.entered.wait(DEADLINE_S)
         interrupt(kernel, closing)
         assert kernel.receive() == (closing, errno.EINTR, b"")
-        assert (files.withdrawn, files.given_back) == ([], []), "it is wanted all the same"
+        assert (files.withdrawn, files.given_back) == ([], []), "the data must be saved all the same"
         files.goes_on.set()
         until(lambda: ("flushed", 5, 99) in files.given_back)
         answers_on(kernel)
 
 
 @pytest.mark.parametrize("state", ["waits", "is ending", "is told to end"])
-def test_whether_a_program_hears_that_its_close_has_failed_is_told_before_its_files_are_closed(state: str) -> None:
-    """Of what nobody hears, nothing may be given up."""
+def test_the_file_system_learns_whether_a_program_was_told_of_a_failed_close(state: str) -> None:
+    """If no program was told of the failure, nothing may be discarded."""
     files = Stalled()
     files.lacks_servers = False
     files.failure = OSError(errno.EROFS, "too few servers")
@@ -250,7 +250,7 @@ def test_whether_a_program_hears_that_its_close_has_failed_is_told_before_its_fi
 
 
 def test_a_program_that_is_ending_is_gone_before_its_file_is_saved() -> None:
-    """The kernel closes its files, and tells of no signal."""
+    """The kernel closes its files and reports no signal."""
     files = Stalled()
     files.ending.add(42)
     with FakeKernel(files, patience=files.patience()) as kernel:
@@ -259,7 +259,7 @@ def test_a_program_that_is_ending_is_gone_before_its_file_is_saved() -> None:
         reading = kernel.send(wire.FUSE_READ, 5, READ)
         until(lambda: len(files.threads) == 2)
         files.goes_on.set()
-        assert kernel.receive() == (reading, 0, b"data"), "only what is closed is looked after"
+        assert kernel.receive() == (reading, 0, b"data"), "only closes are checked for this"
         until(lambda: ("flushed", 5, 99) in files.given_back)
         answers_on(kernel)
 
@@ -279,7 +279,7 @@ def _is_watched() -> bool:
     return any(thread.name == "fuse-interruption" for thread in threading.enumerate())
 
 
-def test_what_fails_when_nobody_waits_for_it_does_not_wait_for_servers() -> None:
+def test_a_failure_after_the_program_was_released_does_not_wait_for_servers() -> None:
     files = Stalled()
     files.told_to_end.add(42)
     files.failure = OSError(errno.EROFS, "too few servers")
@@ -292,7 +292,7 @@ def test_what_fails_when_nobody_waits_for_it_does_not_wait_for_servers() -> None
         until(lambda: ("close_failed", 5, 7, False) in files.given_back)
         assert ("flushed", 5, 99) in files.given_back
         time.sleep(2 * interruption.GLANCE_S)
-        assert len(files.threads) == 1, "it is not done again"
+        assert len(files.threads) == 1, "it must not be tried again"
         answers_on(kernel)
 
 
@@ -314,7 +314,7 @@ def test_what_has_changed_something_already_is_answered_as_it_ends() -> None:
 
 
 def test_one_that_waits_and_is_done_again_is_let_go_too() -> None:
-    """Servers went, it waits; they are back and silent; its program has got a signal before."""
+    """Servers went away, and it waits; they return but do not answer; its program got a signal before that."""
     files = Stalled()
     files.failure = OSError(errno.EROFS, "too few servers")
     files.goes_on.set()

@@ -1,4 +1,4 @@
-"""The end of a mount's descriptor, which threads may still be about to use. Mounting: integration tests."""
+"""Closing a mount's descriptor, which threads may still be about to use. Integration tests cover mounting."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dfsfuse.fusekernel.mounting import Mount
 from dfsfuse.fusekernel.session import Session
 
 
-def test_a_session_that_was_cut_off_neither_reads_nor_answers_what_has_got_its_descriptor(tmp_path: Path) -> None:
-    """A thread waits for a request in the kernel, with the number of the descriptor in its hand."""
+def test_a_session_that_was_cut_off_never_uses_a_file_that_gets_its_descriptor(tmp_path: Path) -> None:
+    """A thread is blocked in read(2) on the descriptor's number."""
     kernel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mount = Mount(tmp_path, theirs.detach())
     session = Session(mount.descriptor, MemoryFs())
@@ -39,14 +39,14 @@ def test_a_session_that_was_cut_off_neither_reads_nor_answers_what_has_got_its_d
         path.write_bytes(b"kept for later")
         descriptors = [os.open(path, os.O_RDWR) for _ in range(8)]
         try:
-            with suppress(BrokenPipeError):  # the thread had not come to waiting, and has seen the end
+            with suppress(BrokenPipeError):  # the thread was not reading yet, and has seen the end
                 kernel.send(request(wire.FUSE_STATFS, 6))
             for reader in readers:
                 reader.join(DEADLINE_S)
                 assert not reader.is_alive()
             assert path.read_bytes() == b"kept for later"
             assert [os.lseek(descriptor, 0, os.SEEK_CUR) for descriptor in descriptors] == [0] * 8
-            assert kernel.recv(1000) == b"", "the connection has ended"
+            assert kernel.recv(1000) == b"", "the connection must have ended"
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -1,4 +1,4 @@
-"""INIT: what is agreed on with kernels of several ages."""
+"""INIT: what is agreed on with kernels of several versions."""
 
 from __future__ import annotations
 

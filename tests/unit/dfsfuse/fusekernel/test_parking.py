@@ -1,4 +1,4 @@
-"""Requests that wait and are handled again, over a fake /dev/fuse."""
+"""Requests that wait and are handled again, with a fake /dev/fuse."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dfsfuse.fusekernel.values import Context
 
 
 class AwayError(Exception):
-    """Will pass."""
+    """A failure that will pass."""
 
 
 class Refusing(Operations):
-    """`rmdir`, `flush` and `release` fail until `is_back`; `unlink` always does, for good."""
+    """`rmdir`, `flush` and `release` fail until `is_back` is set; `unlink` always fails, and for good."""
 
     def __init__(self) -> None:
         self.is_back = threading.Event()
@@ -31,10 +31,10 @@ class Refusing(Operations):
         self.told_to_end: set[int] = set()
         self.on_rmdir: Callable[[], None] = lambda: None
         self.closing: list[str] = []
-        """What was called of flush and release, and their ends."""
+        """The calls of flush and release, and of the methods for their ends."""
         self.on_flushed: Callable[[], None] = lambda: None
         self.heard: list[bool] = []
-        """Of each flush that failed for good, whether its program hears it."""
+        """For each flush that failed for good, whether its program is told."""
 
     def rmdir(self, context: Context, parent: int, name: bytes) -> None:
         self.seen.append(name)
@@ -78,7 +78,7 @@ class Refusing(Operations):
 
 
 class Gate:
-    """Who comes in stays until it is opened."""
+    """Callers block here until it is opened."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -114,11 +114,11 @@ def test_what_failed_is_done_again_when_something_changes_and_others_are_answere
         answers = [kernel.receive() for _ in waiting]
     assert {unique for unique, _, _ in answers} == set(waiting)
     assert {(error, body) for _, error, body in answers} == {(0, b"")}
-    assert sorted(files.seen[-100:]) == sorted(waiting.values()), "each with its own bytes, once more"
+    assert sorted(files.seen[-100:]) == sorted(waiting.values()), "each request once more, with its own bytes"
 
 
-def test_what_changes_before_its_keeper_looks_for_the_first_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The keeper is a thread, which may begin late."""
+def test_a_change_before_the_keeper_first_looks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper is a thread that may start late."""
     monkeypatch.setattr(parking, "RETRY_S", 600.0)
     files = Refusing()
 
@@ -141,7 +141,7 @@ def test_after_its_time_it_fails_with_its_error() -> None:
 
 
 def test_an_interruption_ends_it_if_its_program_is_told_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel tells of signals once; the second one is seen at the program."""
+    """The kernel reports only the first signal; the second is found by looking at the program."""
     files = Refusing()
     looks: list[int] = []
 
@@ -172,12 +172,12 @@ def test_one_that_is_interrupted_while_it_is_done_again_is_answered_once() -> No
         def interrupted() -> None:
             files.on_rmdir = lambda: None
             kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(waiting))
-            time.sleep(2 * parking.GLANCE_S)  # the keeper looks up meanwhile, and must leave it alone
+            time.sleep(2 * parking.GLANCE_S)  # the keeper looks meanwhile, and must leave the request alone
 
         files.on_rmdir = interrupted
         files.come_back()
         assert kernel.receive() == (waiting, 0, b"")
-        assert kernel.ask(wire.FUSE_UNLINK, 1, b"f\0") == (errno.EPERM, b""), "and nothing else comes"
+        assert kernel.ask(wire.FUSE_UNLINK, 1, b"f\0") == (errno.EPERM, b""), "nothing else may come"
 
 
 def test_the_end_of_the_session_ends_it() -> None:
@@ -190,7 +190,7 @@ def test_the_end_of_the_session_ends_it() -> None:
         assert kernel.receive() == (waiting, errno.ENOTCONN, b"")
 
 
-# ---------------------------------------------------------------------- what is done once, at the end
+# ---------------------------------------------------------------------- what happens once, at the end
 
 FLUSH = wire.fuse_flush_in.pack(7, 0, 0, 99)
 
@@ -202,8 +202,8 @@ FLUSH = wire.fuse_flush_in.pack(7, 0, 0, 99)
         (wire.FUSE_RELEASE, wire.fuse_release_in.pack(7, 0, 0, 0), "release", "released 5 7"),
     ],
 )
-def test_what_ends_with_a_close_ends_when_it_has_succeeded(opcode: int, body: bytes, attempt: str, end: str) -> None:
-    """Not when an attempt has failed that is made again: locks protect what is not saved yet."""
+def test_what_ends_with_a_close_ends_when_that_has_succeeded(opcode: int, body: bytes, attempt: str, end: str) -> None:
+    """Not when an attempt fails and will be repeated: locks protect what is not saved yet."""
     files = Refusing()
     with kernel_of(files) as kernel:
         waiting = kernel.send(opcode, 5, body)
@@ -239,8 +239,8 @@ def test_what_keeps_the_end_from_being_right_is_told() -> None:
         assert kernel.ask(wire.FUSE_FLUSH, 5, FLUSH) == (errno.EIO, b"")
 
 
-def test_others_who_are_told_to_end_do_not_wait_for_what_ends_with_a_close() -> None:
-    """It goes over a network."""
+def test_other_programs_told_to_end_do_not_wait_for_what_ends_with_a_close() -> None:
+    """Releasing locks takes network requests."""
     files = Refusing()
     files.on_flushed = gate = Gate()
     files.told_to_end.add(42)
@@ -254,9 +254,7 @@ def test_others_who_are_told_to_end_do_not_wait_for_what_ends_with_a_close() -> 
         kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(waiting))
         assert kernel.receive() == (waiting, errno.EINTR, b"")
         kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(closing))
-        assert kernel.ask(wire.FUSE_UNLINK, 1, b"f\0") == (errno.EPERM, b""), (
-            "and the kernel need not interrupt it again"
-        )
+        assert kernel.ask(wire.FUSE_UNLINK, 1, b"f\0") == (errno.EPERM, b""), "a second interrupt must change nothing"
         gate.opened.set()
         assert kernel.receive() == (closing, errno.EINTR, b"")
     assert files.heard == [False]
@@ -264,8 +262,8 @@ def test_others_who_are_told_to_end_do_not_wait_for_what_ends_with_a_close() -> 
     assert set(files.closing[:-1]) == {"flush"}
 
 
-def test_the_end_of_the_session_leaves_what_ends_with_a_close_to_who_ends_the_file_system() -> None:
-    """He saves what is left, and ends all locks then."""
+def test_the_end_of_the_session_does_not_end_what_ends_with_a_close() -> None:
+    """Closing the file system saves what is left, and then ends all locks."""
     files = Refusing()
     with kernel_of(files) as kernel:
         waiting = kernel.send(wire.FUSE_FLUSH, 5, FLUSH)
@@ -276,8 +274,8 @@ def test_the_end_of_the_session_leaves_what_ends_with_a_close_to_who_ends_the_fi
     assert set(files.closing) == {"flush"}
 
 
-def test_one_that_waits_with_its_thread_hears_of_the_unmounting() -> None:
-    """The session ends when it has."""
+def test_an_operation_that_blocks_its_thread_is_told_of_the_unmounting() -> None:
+    """The session cannot end before the operation does."""
     files = Refusing()
     files.on_rmdir = gate = Gate()
     with FakeKernel(files, errno_of=_errno_of, on_unmounted=gate.opened.set) as kernel:
@@ -293,7 +291,7 @@ def test_what_is_too_much_to_keep_fails_at_once(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_signal_that_comes_before_the_first_attempt_has_failed_ends_it_too() -> None:
-    """The kernel does not tell of it again."""
+    """The kernel does not report the signal again."""
     files = Refusing()
     files.on_rmdir = gate = Gate()
     with kernel_of(files) as kernel:
@@ -330,5 +328,5 @@ def test_those_for_whom_there_is_no_thread_yet_can_be_ended(monkeypatch: pytest.
     until(lambda: bool(answers))
     assert answers == [(2, errno.EINTR)]
     waiting.abandon()
-    assert answers[1:] == [(3, errno.ENOTCONN)], "the first is answered by who handles it"
+    assert answers[1:] == [(3, errno.ENOTCONN)], "the first is answered by the worker that handles it"
     gate.opened.set()

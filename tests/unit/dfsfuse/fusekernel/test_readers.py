@@ -1,4 +1,4 @@
-"""Who reads the next request: one thread while operations are quick, as many as it takes while they wait."""
+"""Which thread reads the next request: always the same one while operations are quick, more while operations wait."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUICK, SLOW = wire.FUSE_GETATTR, wire.FUSE_FSYNC
 
 
 class Requests:
-    """A source of requests, and a record of who handled what."""
+    """A source of requests, and a record of which thread handled which request."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Requests:
 
     def _read(self, buffer: bytearray) -> int | None:
         self.reading += 1
-        assert self.reading == 1, "two threads read"
+        assert self.reading == 1, "two threads read at once"
         message = self._waiting.get()
         self.reading -= 1
         if message is None:
@@ -70,7 +70,7 @@ class Requests:
 
 
 def test_quick_requests_in_a_row_are_handled_by_one_thread() -> None:
-    """But for those during which the machine was busy with something else for a millisecond."""
+    """Except requests during which the machine is busy with something else for a millisecond."""
     requests = Requests(16, lambda opcode: None)
     names = [requests.ask(QUICK) for _ in range(2000)]
     requests.end()
@@ -78,7 +78,7 @@ def test_quick_requests_in_a_row_are_handled_by_one_thread() -> None:
 
 
 def test_the_end_is_told_while_a_request_is_still_handled() -> None:
-    """So that it ends soon: everybody waits for it then."""
+    """Being told ends the request soon, and everything waits for it then."""
     told = threading.Event()
     requests = Requests(16, lambda opcode: _wait(told), on_end=told.set)
     requests.send(SLOW)
@@ -86,10 +86,10 @@ def test_the_end_is_told_while_a_request_is_still_handled() -> None:
     assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
 
 
-def test_nobody_waits_for_one_that_is_slow() -> None:
+def test_no_request_waits_for_a_slow_one() -> None:
     go_on = threading.Event()
     requests = Requests(16, lambda opcode: None if opcode == QUICK else _wait(go_on))
-    for _ in range(3):  # the first time it is a surprise
+    for _ in range(3):  # the first time it is not known to be slow
         go_on.clear()
         requests.send(SLOW)
         requests.ask(QUICK)
@@ -99,7 +99,7 @@ def test_nobody_waits_for_one_that_is_slow() -> None:
 
 
 class Waits:
-    """An operation that waits, and looks meanwhile whether the next request has come."""
+    """An operation that waits, and meanwhile watches for the next request."""
 
     def __init__(self) -> None:
         self.mine = threading.local()
@@ -115,13 +115,13 @@ class Waits:
         self.has_duty.put(has_duty)
         if is_handed_over:
             own.hand_over()
-            own.hand_over()  # there is nothing left to be handed over
+            own.hand_over()  # a second time has no effect
         _wait(self.go_on)
         own.end()
 
 
-def test_one_that_waits_and_looks_hands_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the supervisor, and without being taken for slow from then on."""
+def test_an_operation_that_watches_for_requests_hands_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the supervisor, and without counting as slow from then on."""
     monkeypatch.setattr(readers, "PATIENCE_S", 600.0)
     waits = Waits()
     requests = Requests(16, lambda opcode: waits(is_handed_over=True) if opcode == SLOW else None, waits.start)
@@ -137,8 +137,9 @@ def test_one_that_waits_and_looks_hands_over_at_once(monkeypatch: pytest.MonkeyP
     requests.end()
 
 
-def test_one_that_waits_and_looks_keeps_the_baton_however_long_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So a single program that reads has one thread. If it computes for long afterwards, it is passed on."""
+def test_an_operation_that_watches_for_requests_keeps_the_baton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a single program that reads occupies one thread. If it computes for long afterwards, the baton is passed
+    on."""
     looks = threading.Semaphore(0)
     times = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: looks.acquire(timeout=DEADLINE_S))
     monkeypatch.setattr(readers, "time", times)
@@ -169,7 +170,7 @@ def test_one_that_waits_and_looks_keeps_the_baton_however_long_it_waits(monkeypa
 
 
 class Looks:
-    """The supervisor's pauses: how long each is, and the word that it is over."""
+    """Controls the supervisor's pauses: shows how long each is, and ends it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._begun: queue.SimpleQueue[float] = queue.SimpleQueue()
@@ -181,22 +182,22 @@ class Looks:
         assert self._over.acquire(timeout=DEADLINE_S)
 
     def begun(self) -> float:
-        """The next pause, which has begun and is not over."""
+        """Wait for the next pause to begin, and return its length."""
         return self._begun.get(timeout=DEADLINE_S)
 
     def over(self) -> None:
-        """End the pause: it looks."""
+        """End the pause, so that the supervisor looks."""
         self._over.release()
 
     def next(self) -> float:
-        """Let it look once; the pause before that."""
+        """Let the supervisor look once, and return the length of the pause before that."""
         pause_s = self.begun()
         self.over()
         return pause_s
 
 
 def test_the_supervisor_looks_less_often_as_long_as_it_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand looks a second beside quick requests would cost more than many of them."""
+    """During quick requests, a thousand looks a second would cost more than many of the requests."""
     looks, go_on = Looks(monkeypatch), threading.Event()
     requests = Requests(4, lambda opcode: _wait(go_on) if opcode == SLOW else None)
     requests.ask(QUICK)
@@ -205,7 +206,7 @@ def test_the_supervisor_looks_less_often_as_long_as_it_finds_nothing(monkeypatch
     requests.send(SLOW)
     eventually(lambda: requests.readers._kept)
     looks.over()
-    assert [looks.next() for _ in range(2)] == [0.008, 0.001], "the second look found something"
+    assert [looks.next() for _ in range(2)] == [0.008, 0.001], "the second look must have found something"
     requests.ask(QUICK)
     go_on.set()
     assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
@@ -221,19 +222,19 @@ def test_the_supervisor_sleeps_while_there_is_no_work(monkeypatch: pytest.Monkey
         looks.next()
     eventually(lambda: not requests.readers._work.is_set())
     requests.ask(QUICK)
-    assert looks.next() == 0.001, "and is woken by some"
+    assert looks.next() == 0.001, "a request must wake it"
     looks._over.release(1000)
     requests.end()
 
 
-def test_waiting_and_looking_does_not_count_as_slow() -> None:
-    """What was slow once keeps the baton again as soon as the rest of it is quick."""
+def test_waiting_while_watching_does_not_count_as_slow() -> None:
+    """An operation that was slow once keeps the baton again as soon as the rest of it is quick."""
     waits = Waits()
     waits.go_on.set()
     requests = Requests(16, lambda opcode: waits(is_handed_over=False), waits.start)
     requests.readers._slow.add(SLOW)
     found = []
-    for _ in range(50):  # a busy machine may take a millisecond for nothing
+    for _ in range(50):  # on a busy machine a quick request may take a millisecond
         requests.ask(SLOW)
         found.append(waits.has_duty.get(timeout=DEADLINE_S))
     assert not found[0]
@@ -242,7 +243,7 @@ def test_waiting_and_looking_does_not_count_as_slow() -> None:
 
 
 def test_a_surprise_when_the_supervisor_sleeps() -> None:
-    """It sleeps while there is no work, and must wake up for the first request, whenever that comes."""
+    """The supervisor sleeps while there is no work, and must wake up for the first request, whenever that comes."""
     go_on = threading.Event()
     requests = Requests(4, lambda opcode: None if opcode == QUICK else _wait(go_on))
     for _ in range(50):
@@ -298,7 +299,7 @@ def test_where_no_thread_can_be_started_the_others_go_on(monkeypatch: pytest.Mon
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    for _ in range(2):  # the supervisor tries it the first time, and the reader itself the second
+    for _ in range(2):  # the first time the supervisor tries to start one, the second time the reader itself
         requests.send(SLOW)
         assert tried.acquire(timeout=DEADLINE_S)
         requests.send(QUICK)
@@ -307,7 +308,7 @@ def test_where_no_thread_can_be_started_the_others_go_on(monkeypatch: pytest.Mon
         go_on.clear()
     monkeypatch.setattr(threading.Thread, "start", start)
     requests.send(SLOW)
-    requests.ask(QUICK)  # there is room again
+    requests.ask(QUICK)  # threads can be started again
     go_on.set()
     assert requests.handled.get(timeout=DEADLINE_S)[0] == SLOW
     requests.end()
@@ -328,7 +329,7 @@ def _wait(event: threading.Event) -> None:
 
 
 def changes(names: list[str]) -> int:
-    """How often the next one is another one."""
+    """Count how often the thread changes from one request to the next."""
     return sum(one != other for one, other in itertools.pairwise(names))
 
 

@@ -1,4 +1,4 @@
-"""A session over a fake /dev/fuse: all kinds of requests, hostile ones, errors, interruptions, notifications."""
+"""A session with a fake /dev/fuse: requests of all kinds, hostile ones, errors, interruptions, notifications."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def create(kernel: FakeKernel, name: bytes = b"f") -> int:
     return attributes_of(answer)["nodeid"]
 
 
-def test_pages_of_a_mapping_are_told_from_what_a_program_writes() -> None:
-    """They have their place, also where the descriptor appends by now."""
+def test_pages_of_a_mapping_are_distinguished_from_what_a_program_writes() -> None:
+    """Such pages keep their offset, even if the descriptor appends by now."""
     told: list[tuple[bool, bool]] = []
 
     class Noting(MemoryFs):
@@ -147,11 +147,11 @@ def test_a_listing_fits_what_is_asked_for_and_goes_on_where_it_ended(opcode: int
 
 
 class NoServersError(Exception):
-    """An error of the file system that is no OSError."""
+    """An error of the file system that is not an OSError."""
 
 
 class Listed(MemoryFs):
-    """A folder of five; the look-ups of the third fail, and the listing itself when its end is asked for."""
+    """A folder with five files; looking up the third fails, and so does the listing when its end is requested."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -174,9 +174,9 @@ ERRORS = [OSError(errno.ENOENT, "gone"), NoServersError("no server answers"), Ze
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_what_cannot_be_looked_up_is_listed_all_the_same(error: Exception) -> None:
-    """The kernel counts what it is sent: once an entry is looked up the answer must come. What went wrong is told; and
-    where the servers do not answer, it is not waited for at each entry."""
+def test_an_entry_that_cannot_be_looked_up_is_listed_all_the_same(error: Exception) -> None:
+    """The kernel counts the entries that it gets, so once an entry is looked up the answer must be sent. The error is
+    logged; and if the servers do not answer, the remaining entries are not looked up."""
     files = Listed(error)
     told: list[Exception] = []
 
@@ -244,11 +244,11 @@ def test_malformed_requests_are_refused(what: str) -> None:
     opcode, body = BAD[what]
     with FakeKernel(MemoryFs(), Settings(flags=FLAGS)) as kernel:
         assert kernel.ask(opcode, 1, body) == (errno.EINVAL, b"")
-        assert kernel.ask(wire.FUSE_STATFS, 1)[0] == 0, "and the session lives on"
+        assert kernel.ask(wire.FUSE_STATFS, 1)[0] == 0, "the session must go on"
 
 
 def test_a_negative_place_has_neither_data_nor_hole(caplog: pytest.LogCaptureFixture) -> None:
-    """The kernel passes on what a program asks for: that is no fault of its own."""
+    """The kernel passes on the program's offset, so a negative one is not reported as the kernel's fault."""
     with FakeKernel(MemoryFs(), Settings(flags=FLAGS)) as kernel:
         for whence in (os.SEEK_DATA, os.SEEK_HOLE):
             body = wire.fuse_lseek_in.pack(7, 2**64 - 1, whence, 0)
@@ -257,7 +257,7 @@ def test_a_negative_place_has_neither_data_nor_hole(caplog: pytest.LogCaptureFix
 
 
 def test_every_opcode_cut_short() -> None:
-    """Whatever has a fixed part gets EINVAL without it; the rest may succeed or fail, but is answered."""
+    """Requests without their fixed part get EINVAL; the session survives all of them."""
     needs_nothing = {wire.FUSE_READLINK, wire.FUSE_STATFS, wire.FUSE_DESTROY, wire.FUSE_IOCTL}
     silent = {wire.FUSE_FORGET, wire.FUSE_BATCH_FORGET}
     with FakeKernel(MemoryFs()) as kernel:
@@ -277,8 +277,8 @@ def test_what_nobody_knows_is_enosys(opcode: int) -> None:
 
 @pytest.mark.parametrize("opcode", [wire.FUSE_SYNCFS, wire.FUSE_TMPFILE, 52, 53])
 def test_requests_of_a_later_version_than_was_agreed_on_are_enosys(opcode: int) -> None:
-    """The kernel sends them all the same (52 is FUSE_STATX of 7.39, 53 is FUSE_COPY_FILE_RANGE_64 of 7.45), and does
-    without from the first ENOSYS on."""
+    """The kernel sends them all the same (52 is FUSE_STATX of 7.39, 53 is FUSE_COPY_FILE_RANGE_64 of 7.45), and stops
+    using them at the first ENOSYS."""
     with FakeKernel(MemoryFs()) as kernel:
         assert kernel.ask(opcode, 1, bytes(24)) == (errno.ENOSYS, b"")
         assert kernel.ask(wire.FUSE_STATFS)[0] == 0
@@ -295,10 +295,10 @@ def test_lengths_that_lie(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_noise(caplog: pytest.LogCaptureFixture) -> None:
-    """Ten thousand random requests: each is answered, and nothing breaks."""
+    """Each of ten thousand random requests is answered, and nothing breaks."""
     caplog.set_level(logging.CRITICAL)
     noise = random.Random(7)
-    too_much_memory = {wire.FUSE_WRITE, wire.FUSE_FALLOCATE, wire.FUSE_SETATTR}  # a file of 8 EiB is not tested here
+    too_much_memory = {wire.FUSE_WRITE, wire.FUSE_FALLOCATE, wire.FUSE_SETATTR}  # might make a file of 8 EiB
     opcodes = sorted(OPCODES - too_much_memory)
     with FakeKernel(MemoryFs()) as kernel:
         for _ in range(10_000):
@@ -310,11 +310,11 @@ def test_noise(caplog: pytest.LogCaptureFixture) -> None:
         assert kernel.ask(wire.FUSE_STATFS)[0] == 0
 
 
-# ---------------------------------------------------------------------- what operations raise and give
+# ---------------------------------------------------------------------- what operations raise and return
 
 
 class Broken(Operations):
-    """Its operations go wrong in every way."""
+    """A file system whose operations fail in every way."""
 
     def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
         raise {
@@ -379,7 +379,7 @@ def test_a_name_that_is_not_there_can_be_remembered() -> None:
 # ---------------------------------------------------------------------- waiting
 
 
-def test_a_waiting_lock_is_answered_when_it_is_granted_and_holds_up_nobody() -> None:
+def test_a_waiting_lock_is_answered_when_it_is_granted_and_holds_up_nothing() -> None:
     with FakeKernel(MemoryFs(), Settings(flags=FLAGS)) as kernel:
         ino = create(kernel)
         assert kernel.ask(wire.FUSE_SETLK, ino, lock_body(1, fcntl.F_WRLCK)) == (0, b"")
@@ -389,7 +389,7 @@ def test_a_waiting_lock_is_answered_when_it_is_granted_and_holds_up_nobody() -> 
         error, answer = kernel.ask(wire.FUSE_GETLK, ino, lock_body(500, fcntl.F_RDLCK))
         assert (error, wire.fuse_lk_out.unpack(answer)[2]) == (0, fcntl.F_WRLCK)
         holder = 1
-        while waiting:  # threads read at once, so that nobody knows who of them is the next
+        while waiting:  # several threads read, so the order of the waiters is not known
             closed = kernel.send(wire.FUSE_FLUSH, ino, wire.fuse_flush_in.pack(7, 0, 0, holder))
             answers = dict(kernel.receive()[:2] for _ in range(2))
             assert answers.pop(closed) == 0
@@ -403,7 +403,7 @@ def test_an_interrupted_lock_ends_with_eintr() -> None:
         ino = create(kernel)
         kernel.ask(wire.FUSE_SETLK, ino, lock_body(1, fcntl.F_WRLCK))
         waiting = kernel.send(wire.FUSE_SETLKW, ino, lock_body(2, fcntl.F_WRLCK))
-        while True:  # it may be asked to send INTERRUPT again, as long as the lock is on its way
+        while True:  # EAGAIN asks for the INTERRUPT again while the lock is being handled
             interrupt = kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(waiting))
             unique, error, _ = kernel.receive()
             if unique == waiting:
@@ -412,7 +412,7 @@ def test_an_interrupted_lock_ends_with_eintr() -> None:
         assert error == errno.EINTR
         assert kernel.ask(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(waiting))[0] == errno.EAGAIN
         kernel.ask(wire.FUSE_FLUSH, ino, wire.fuse_flush_in.pack(7, 0, 0, 1))
-        assert kernel.ask(wire.FUSE_SETLK, ino, lock_body(3, fcntl.F_WRLCK))[0] == 0, "the interrupted one has nothing"
+        assert kernel.ask(wire.FUSE_SETLK, ino, lock_body(3, fcntl.F_WRLCK))[0] == 0, "the waiter holds nothing"
 
 
 def test_an_interrupt_before_the_operation_listens_is_not_lost() -> None:
@@ -525,7 +525,7 @@ def test_a_session_that_is_cut_off_answers_all_with_an_error() -> None:
 
 
 def test_the_environment_of_the_tests_leaves_nothing_open() -> None:
-    """What an earlier test left open may be closed meanwhile: only what is new counts."""
+    """Only new descriptors count, since those that an earlier test left open may be closed meanwhile."""
     before = open_files()
     with FakeKernel(MemoryFs()) as kernel:
         kernel.ask(wire.FUSE_STATFS)
@@ -534,9 +534,9 @@ def test_the_environment_of_the_tests_leaves_nothing_open() -> None:
 
 
 def open_files() -> Counter[str]:
-    """What this process has open, as the kernel names it: sockets and pipes with their inode."""
+    """What this process has open, by the kernel's names: sockets and pipes with their inode."""
     found: Counter[str] = Counter()
     for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the listing's own, and what another thread closes now
+        with contextlib.suppress(FileNotFoundError):  # the listing's own, or one closed just now
             found[str(descriptor.readlink())] += 1
     return found

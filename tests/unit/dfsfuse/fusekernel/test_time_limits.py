@@ -1,4 +1,4 @@
-"""Which limit the kernel is asked for, by the settings of the system."""
+"""Which request timeout the kernel is asked for, depending on the system's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constants and sizes are those of linux/fuse.h: asked of a C compiler where there is one, else of the table here."""
+"""Constants and sizes match linux/fuse.h, as a C compiler sees it if there is one, and otherwise the table here."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_some_constants_by_heart() -> None:
 
 @pytest.mark.parametrize("name", sorted({*STRUCTURES, *CONSTANTS}))
 def test_the_header_has_it_under_this_name(name: str) -> None:
-    """Where the machine has no header, the tables above are what there is to compare with."""
+    """On a machine without the header, only the tables above can be compared with."""
     if HEADER.exists() and _header_minor() >= wire.FUSE_KERNEL_MINOR_VERSION:
         assert re.search(rf"\b{name}\b", HEADER.read_text())
     assert name in BYTES or isinstance(CONSTANTS[name], int)

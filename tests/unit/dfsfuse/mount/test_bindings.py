@@ -1,5 +1,5 @@
-"""What signals do to a mount while it is served, and while it saves what is left. In a process of its own, which
-might be ended."""
+"""What signals do to a mount while it is served, and while it saves what is left. Each test uses a process of its own,
+which a signal might end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print(signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, signal.pthread_sigmask
 """
 
 
-def test_a_connection_that_a_server_closes_ends_no_mount_that_libfuse_has_left() -> None:
-    """libfuse 2.9 sets SIGPIPE to its default when it ends; then what is left is still saved."""
+def test_a_connection_closed_by_a_server_does_not_end_a_mount_that_libfuse_has_left() -> None:
+    """libfuse 2.9 restores SIGPIPE's default action when it ends, and the mount still has data to save then."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "broken pipe\n" * 3 + "True set()\n"), done.stderr

@@ -1,4 +1,4 @@
-"""What is found out about who asks."""
+"""What is found out about the process behind a request."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dfsfuse.mount.callers import is_ending, is_in_group, is_told_to_end
 
 def test_groups_are_those_of_the_process() -> None:
     mine = os.getpid()
-    assert is_in_group(Context(1, 77, 0, 1), 77), "his own group needs no look"
+    assert is_in_group(Context(1, 77, 0, 1), 77), "the caller's own group needs no lookup"
     assert all(is_in_group(Context(1, 77, mine, 1), group) for group in os.getgroups())
     assert not is_in_group(Context(1, 77, mine, 1), 2**31)
 
 
-def test_who_cannot_be_looked_at_is_in_no_other_group() -> None:
+def test_a_process_that_cannot_be_inspected_is_in_no_other_group() -> None:
     for pid in (0, 2**30):
         assert not is_in_group(Context(1, 77, pid, 1), 0)
 
@@ -57,12 +57,12 @@ def test_news_are_no_reason_to_end(tmp_path: Path) -> None:
     assert not is_told_to_end(42, described(tmp_path, pending=news, shared=news))
 
 
-def test_who_is_gone_waits_for_nothing(tmp_path: Path) -> None:
+def test_a_process_that_is_gone_waits_for_nothing(tmp_path: Path) -> None:
     assert is_told_to_end(42, tmp_path)
     assert not is_ending(42, tmp_path)
 
 
-def test_who_is_ending_is_seen_by_the_kernels_flag(tmp_path: Path) -> None:
+def test_an_ending_process_is_recognised_by_the_kernels_flag(tmp_path: Path) -> None:
     (tmp_path / "42").mkdir()
     for flags, ending in ((0x400000, False), (0x400004, True)):
         (tmp_path / "42" / "stat").write_text(f"42 (a) b) R 1 1 1 0 -1 {flags} 0 0 0\n")
@@ -76,11 +76,11 @@ def test_real_processes() -> None:
     assert not is_told_to_end(os.getpid())
     with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert is_ending(child.pid), "it has ended, and nobody has taken notice yet"
+        assert is_ending(child.pid), "it has ended and was not reaped yet"
 
 
 @pytest.mark.parametrize("name", [b"x\rGroups: 4242", b"x\rSigPnd:\tzz"])
-def test_a_name_that_somebody_gave_his_program_is_no_other_field(name: bytes) -> None:
+def test_the_name_of_a_program_is_not_taken_for_another_field(name: bytes) -> None:
     program = (
         "import os, sys; open('/proc/self/comm', 'wb').write(os.fsencode(sys.argv[1])); print(flush=True); input()"
     )

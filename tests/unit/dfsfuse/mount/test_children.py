@@ -1,4 +1,4 @@
-"""Commands with a deadline, and what becomes of those that do not keep it."""
+"""Commands with a deadline, and what happens to those that miss it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_what_does_not_end_in_time_is_killed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_cannot_be_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one that waits in the kernel for a process that hangs."""
+    """As when a process waits in the kernel for one that hangs."""
     left = []
     monkeypatch.setattr(subprocess.Popen, "kill", lambda child: left.append(child))  # noqa: PLW0108 - a method
     assert children.run(FOREVER, 0.1) is None

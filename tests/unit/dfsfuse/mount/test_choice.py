@@ -1,4 +1,4 @@
-"""Which binding a mount gets."""
+"""Which binding a mount uses."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""How many Python functions of the mount an operation calls, over a map in memory: what the kernel's requests cost but
-for the log and the servers, which `tests/budget` counts. A number that grows is to be mended, or explained; one that
-falls is written down here.
+"""The number of the mount's Python functions that an operation calls, with a map in memory: the cost of the kernel's
+requests without the log and the servers, which `tests/budget` counts. If a number grows, fix or explain it; if it
+falls, write it down here.
 
-The map in memory runs the work of each transaction twice. What ran before in this process does not count: the sources'
-caches are emptied, the clocks stand still, and no garbage is collected meanwhile, since its end may be a call (of a
-generator that is closed).
+The map in memory runs the work of each transaction twice. What ran earlier in this process does not count: the caches
+of the sources are emptied, the clocks stand still, and no garbage is collected meanwhile, since that may cause calls
+(closing a generator).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MAKE_FOLDER: Final = 104
 
 
 class Nowhere(Device):
-    """Notes the answer, and tells the kernel nothing."""
+    """A device that stores the answer and sends nothing to the kernel."""
 
     def __init__(self) -> None:
         super().__init__(-1)
@@ -54,7 +54,7 @@ class Nowhere(Device):
 
 
 class Kernel:
-    """Sends requests to the operations of a mount, which has not decoded anything yet."""
+    """Sends requests to the operations of a new mount, which has not decoded anything yet."""
 
     def __init__(self) -> None:
         empty_caches()
@@ -94,7 +94,7 @@ class Kernel:
 
 
 def empty_caches() -> None:
-    """Forget the results that functions of the sources keep (`lru_cache`)."""
+    """Empty the caches of functions in the sources (`lru_cache`)."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == dfsfuse.__name__:
             for value in vars(module).values():
@@ -103,7 +103,7 @@ def empty_caches() -> None:
 
 
 def calls(action: Callable[[], object]) -> int:
-    """How many functions of the sources are called, generators that go on among them."""
+    """Count the calls of functions in the sources, including resumed generators."""
     count = 0
 
     def note(frame: FrameType, event: str, argument: object) -> None:
@@ -136,7 +136,7 @@ def test_what_ran_before_does_not_count() -> None:
     next(left[0])  # type: ignore[call-overload]
     left.append(left)
     del left
-    assert calls(lambda: [[] for _ in range(100_000)]) == 0, "so many that garbage would be collected"
+    assert calls(lambda: [[] for _ in range(100_000)]) == 0, "enough objects to trigger a garbage collection"
     assert make_and_list() == make_and_list()
 
 

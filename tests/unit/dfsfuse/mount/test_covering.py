@@ -1,4 +1,4 @@
-"""What a mount covers is told by the path, without touching what is mounted there."""
+"""What a mount covers is determined from the path, without touching what is mounted there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any error becomes the errno that the kernel is told."""
+"""Every error becomes an errno for the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""libfuse's callbacks over a Vfs in memory, called as fusepy calls them. With the kernel: the conformance suite."""
+"""libfuse's callbacks on a Vfs in memory, called as fusepy calls them. The conformance suite covers them with the
+kernel."""
 
 from __future__ import annotations
 
@@ -78,10 +79,10 @@ def test_what_close_could_not_save_is_given_up_only_if_the_program_heard_it(
 
 
 @pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY | os.O_TRUNC])
-def test_what_another_mount_made_since_the_name_was_looked_up_is_for_the_kernel_to_open(
+def test_a_file_that_another_mount_made_since_the_lookup_is_left_for_the_kernel_to_open(
     call: Callable[..., Any], vfs: Vfs, flags: int
 ) -> None:
-    """As by the kernel binding: it would check no permission."""
+    """As in the kernel binding: otherwise the kernel would check no permission."""
     found, handle = vfs.create(1, b"f", 0o600, os.O_RDWR, UID + 1, GID)
     vfs.write(handle, 0, b"secret")
     vfs.flush(handle)

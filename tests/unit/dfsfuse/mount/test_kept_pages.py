@@ -1,6 +1,6 @@
-"""When the kernel may keep its pages over an open(): by two mounts of one log, and a kernel that keeps all it may.
+"""When the kernel may keep its pages across open(): two mounts of one log, with kernels that keep all they may.
 
-What is told to the kernel by notifications never arrives here, so that only open() makes it drop its pages.
+Notifications never reach these kernels, so that only open() makes them drop pages.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ class Deaf:
 class Opened:
     handle: int
     is_to_drop: bool
-    """The kernel has not come to dropping the pages yet."""
+    """Whether the kernel must still drop its pages."""
 
 
 @dataclass
 class Kernel:
-    """What the kernel does with one file of one mount. It drops pages as late as it may."""
+    """The kernel's part for one file of one mount. It drops pages as late as it may."""
 
     fuse: KernelOperations
     ino: int
     pages: dict[int, bytes] = field(default_factory=dict)
     kept: int = 0
-    """How often it was allowed to keep them."""
+    """Number of times that it was allowed to keep them."""
 
     def open(self, flags: int = os.O_RDONLY) -> Opened:
         answer = self.fuse.open(WHO, self.ino, flags, kill_privileges=False)
@@ -95,7 +95,7 @@ class Kernel:
         self.fuse.released(WHO, self.ino, file.handle)
 
     def look(self) -> bytes:
-        """Open, read all, close."""
+        """Open the file, read all of it, and close it."""
         file = self.open()
         size = self.fuse.getattr(WHO, self.ino, None).attributes.size
         data = b"".join(self.read(file, page) for page in range(-(-size // PAGE)))
@@ -104,7 +104,7 @@ class Kernel:
 
 
 class TwoKernels:
-    """A file, and a kernel for each of two mounts of its namespace."""
+    """A file, and a kernel for each of two mounts of the namespace."""
 
     def __init__(self, folder: Path, atime: str = "noatime") -> None:
         self.cluster = LogCluster(folder)
@@ -175,10 +175,10 @@ def test_of_two_that_open_at_once_the_second_does_not_keep_what_the_first_is_abo
 
 
 def test_pages_that_show_what_is_not_saved_yet_do_not_stay(kernels: TwoKernels) -> None:
-    """It may be lost."""
+    """Unsaved data may be lost."""
     writer = kernels.one.open(os.O_RDWR)
     kernels.one.write(writer, 0, b"unsaved")
-    assert kernels.one.look() == b"unsaved"  # whose end saves it
+    assert kernels.one.look() == b"unsaved"  # closing saves it
     assert kernels.one.look() == b"unsaved"
     assert kernels.one.kept == 0
     kernels.one.close(writer)
@@ -197,8 +197,8 @@ def test_a_reading_that_sets_the_time_of_access_is_not_left_to_the_kernel(tmp_pa
 
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_opened_is_always_the_newest(kernels: TwoKernels, seed: int) -> None:
-    """Two mounts open, read, write, cut and close at random, some files staying open; whoever opens and reads sees what
-    the file is then."""
+    """Two mounts open, read, write, truncate and close at random, while some files stay open; reading after an open()
+    always shows the current content."""
     chance = random.Random(seed)
     content = b""
     held: list[tuple[Kernel, Opened]] = []

@@ -1,4 +1,4 @@
-"""What the kernel is told of others' changes, and what open() makes of them."""
+"""How the kernel is notified of others' changes, and how open() treats them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT, FOLDER, FILE, OTHER = 1, 2, 3, 4
 
 
 class FakeDevice:
-    """Notes what it is to tell the kernel."""
+    """Records the notifications to the kernel."""
 
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []
@@ -44,7 +44,7 @@ def device() -> FakeDevice:
 
 @pytest.fixture
 def caches(device: FakeDevice) -> KernelCaches:
-    """Nobody tells the kernel unless the test does, and who needs that waits for no time."""
+    """Only the test notifies the kernel, and nothing waits for that."""
     caches = KernelCaches(lambda: None, device, 1.0, patience_s=0.0)
     caches.given(ROOT, b"d", FOLDER)
     caches.given(FOLDER, b"f", FILE)
@@ -67,7 +67,7 @@ def test_the_kernel_is_told_of_what_it_knows_only(caches: KernelCaches, device: 
     assert device.told == [(FOLDER, b"f"), (FILE, 0), (ROOT, -1)]
     caches.changed(changes[:1])
     caches.notify()
-    assert len(device.told) == 3  # it does not keep that name any more
+    assert len(device.told) == 3  # the kernel does not have that name any more
 
 
 def test_a_name_that_another_mount_changed_is_not_opened_by_once(caches: KernelCaches) -> None:
@@ -78,8 +78,8 @@ def test_a_name_that_another_mount_changed_is_not_opened_by_once(caches: KernelC
     assert not is_stale(caches, OTHER)
 
 
-def test_who_comes_again_is_let_in_though_the_name_has_changed_once_more(caches: KernelCaches) -> None:
-    """The name that he looked up the second time was right since he called."""
+def test_a_retried_call_succeeds_even_if_the_name_has_changed_once_more(caches: KernelCaches) -> None:
+    """The name that the kernel looked up again was right at some moment since the call."""
     caches.changed([Changed(FOLDER, b"f")])
     assert is_stale(caches, FILE)
     caches.given(FOLDER, b"f", OTHER)
@@ -87,7 +87,7 @@ def test_who_comes_again_is_let_in_though_the_name_has_changed_once_more(caches:
     assert not is_stale(caches, OTHER)
     caches.given(FOLDER, b"f", OTHER)
     caches.changed([Changed(FOLDER, b"f")])
-    assert is_stale(caches, OTHER), "that was another call"
+    assert is_stale(caches, OTHER), "this is another call"
 
 
 def test_others_are_not_let_in_because_of_that(caches: KernelCaches) -> None:
@@ -116,17 +116,17 @@ def test_an_excuse_does_not_last(device: FakeDevice) -> None:
 
 
 def test_an_excuse_is_for_what_is_looked_up_again_and_not_for_the_next_call(caches: KernelCaches) -> None:
-    """The first call may have ended with its looking up: no such name any more."""
+    """The first call may have ended with the lookup, which found that the name is gone."""
     caches.given(ROOT, b"e", OTHER)
     caches.changed([Changed(ROOT, b"d")])
     assert is_stale(caches, FOLDER)
     caches.changed([Changed(ROOT, b"e")])
-    assert is_stale(caches, OTHER), "another call, by a name that was kept"
-    assert not is_stale(caches, OTHER), "where it started from: a working folder is not looked up"
+    assert is_stale(caches, OTHER), "another call, by a cached name"
+    assert not is_stale(caches, OTHER), "the starting point, a working folder, is not looked up"
 
 
-def test_who_comes_again_does_so_by_other_names_too(caches: KernelCaches) -> None:
-    """The names that were not looked up since are looked at with the change itself, as at first."""
+def test_a_retried_call_may_come_by_other_names(caches: KernelCaches) -> None:
+    """Names that were not looked up since are checked together with the change itself, as at first."""
     caches.given(ROOT, b"e", OTHER)
     caches.changed([Changed(ROOT, b"d")])
     assert is_stale(caches, FOLDER)
@@ -142,7 +142,7 @@ def test_the_way_is_the_names_upwards(caches: KernelCaches) -> None:
     assert caches.way(42, FILE) == [(FOLDER, b"f", FILE), (ROOT, b"d", FOLDER)]
     assert caches.way(42, FOLDER, OTHER) == [(ROOT, b"d", FOLDER), (ROOT, b"x", OTHER)]
     caches.given(ROOT, b"link", FILE)
-    assert caches.way(42, FILE) == [], "it has two names, and nobody knows by which it was reached"
+    assert caches.way(42, FILE) == [], "it has two names, and which one was used is not known"
     assert caches.way(42, ROOT) == []
 
 
@@ -155,11 +155,11 @@ def test_open_takes_old_attributes_from_the_kernel_before_it_is_answered(
     caches.notify()
     device.told.clear()
     assert not is_stale(caches, FILE)
-    assert device.told == [], "it has been told"
+    assert device.told == [], "it was notified already"
 
 
 def test_what_is_known_when_a_file_is_opened_or_locked_is_told_before_and_not_again(device: FakeDevice) -> None:
-    """The kernel drops the size that it is being given when it is told of a change, and reads to the old one."""
+    """A notification of a change makes the kernel drop a size that it is just being given, and read to the old one."""
     caches = KernelCaches(lambda: None, device, 0.0, patience_s=60.0)
     caches.given(ROOT, b"f", FILE)
     caches.start()
@@ -180,13 +180,13 @@ def test_what_is_known_when_a_file_is_opened_or_locked_is_told_before_and_not_ag
 def test_a_lock_takes_data_from_the_kernel_but_never_on_a_thread_that_serves_requests(
     caches: KernelCaches, device: FakeDevice, is_refused: bool
 ) -> None:
-    """The kernel may be waiting for requests about these pages: with all threads here they would never be answered."""
+    """The kernel may wait for requests about these pages, which would never be answered if all threads waited here."""
     later: list[Callable[[], None]] = []
     answered: list[bool] = []
     if is_refused:
         device.refusal = OSError(errno.ENOTCONN, "as a test")
     caches.locked(FILE, lambda: answered.append(True), later.append)
-    assert (device.told, answered) == ([], []), "it takes too long, and this thread neither tells nor waits"
+    assert (device.told, answered) == ([], []), "it takes too long, so this thread neither notifies nor waits"
     later.pop()()
     assert (device.told, answered) == ([(FILE, 0)], [True])
 
@@ -294,8 +294,8 @@ def test_what_keys_stand_for() -> None:
     assert changes_of(keys) == [Changed(7, b"na/me"), Changed(7), Changed(7, is_data=True)]
 
 
-def test_who_may_read_through_a_mapping_is_told_within_a_second(device: FakeDevice) -> None:
-    """A program that reads a mapping asks for nothing, so the mount looks idle."""
+def test_changes_of_a_mapped_file_are_notified_within_a_second(device: FakeDevice) -> None:
+    """A program that reads a mapping sends no requests, so the mount looks idle."""
     now, mapped = 100.0, [False]
     caches = KernelCaches(lambda: None, device, 1.0, clock=lambda: now, is_mapped=lambda: mapped[0])
     assert caches.next_look_s() is None

@@ -1,4 +1,5 @@
-"""What the kernel asks about locks, over two mounts in memory. With the kernel: `tests/integration/test_locks.py`."""
+"""The kernel's requests about locks, with two mounts in memory. `tests/integration/test_locks.py` uses a real
+kernel."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ END = 2**63 - 1
 
 
 class Side:
-    """One mount, and what the kernel is answered there."""
+    """One mount, and the answers to its kernel."""
 
     def __init__(self, mounts: MemoryMounts) -> None:
         self.vfs = mounts.mount(durability="fsync")
@@ -45,7 +46,7 @@ class Side:
         return self.answers.get(unique)
 
     def set_and_wait(self, ino: int, kind: int, **how: Any) -> int | None:
-        """The same, if it is answered from another thread."""
+        """Set a lock that is answered by another thread, and wait for the answer."""
         before = len(self.answers)
         self.set(ino, kind, **how)
         eventually(lambda: len(self.answers) > before, "the answer")
@@ -55,7 +56,7 @@ class Side:
         return self.fs.open(WHO, ino, os.O_RDWR, kill_privileges=False).handle
 
     def close(self, ino: int, handle: int, owner: int) -> None:
-        """A descriptor of several, as the session does it."""
+        """Close one of several descriptors, as the session does."""
         try:
             self.fs.flush(WHO, ino, handle, owner)
         finally:
@@ -86,7 +87,7 @@ def ino(sides: tuple[Side, Side]) -> int:
 
 
 def test_what_was_written_shows_when_the_lock_ends(sides: tuple[Side, Side], ino: int) -> None:
-    """Also where close() does not save."""
+    """Even if close() does not save."""
     one, other = sides
     mine, theirs = one.open(ino), other.open(ino)
     assert one.set(ino, fcntl.F_WRLCK) == 0
@@ -122,7 +123,7 @@ def test_each_close_ends_fcntl_locks_and_the_last_one_a_flock(sides: tuple[Side,
 def test_a_close_that_waits_for_servers_keeps_its_locks_until_the_data_is_saved(
     sides: tuple[Side, Side], ino: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another mount that comes first when they return must not have the lock, and the file without the data."""
+    """A mount that comes first when the servers return must not get the lock and find the file without the data."""
     one, other = sides
     namespace: Any = one.vfs._context.store
     returns = 0
@@ -150,7 +151,7 @@ def test_a_close_that_waits_for_servers_keeps_its_locks_until_the_data_is_saved(
 
 
 def test_nothing_changes_the_data_of_a_file_whose_locks_were_lost(sides: tuple[Side, Side], ino: int) -> None:
-    """Not its size either: others may hold the lock by now."""
+    """Its size does not change either: others may hold the lock by now."""
     one, _ = sides
     handle = one.open(ino)
     assert one.set(ino, fcntl.F_WRLCK) == 0
@@ -172,7 +173,7 @@ def test_nothing_changes_the_data_of_a_file_whose_locks_were_lost(sides: tuple[S
 def test_pages_of_a_mapping_are_not_taken_without_servers_while_there_is_a_lock(
     sides: tuple[Side, Side], ino: int
 ) -> None:
-    """They may belong under it, and be saved when others have it."""
+    """The lock may protect them, and they might be saved when others hold it."""
     one, _ = sides
     namespace: Any = one.vfs._context.store
     handle = one.open(ino)
@@ -187,11 +188,11 @@ def test_pages_of_a_mapping_are_not_taken_without_servers_while_there_is_a_lock(
     namespace.is_writable = False
     with pytest.raises(ReadOnlyError):
         write()
-    one.vfs.locks._session.lose()  # too few servers for too long, and the kernel writes pages out late
+    one.vfs.locks._session.lose()  # too few servers for too long; the kernel writes pages late
     with pytest.raises(ReadOnlyError):
         write()
     namespace.is_writable = True
-    with pytest.raises(OSError, match="were lost"):  # now its holder knows
+    with pytest.raises(OSError, match="were lost"):  # now the holder knows
         one.set(other_file.attributes.ino, fcntl.F_UNLCK)
     one.vfs.locks.beat()
     namespace.is_writable = False
@@ -213,11 +214,11 @@ def test_the_kernel_is_told_to_forget_before_the_answer(sides: tuple[Side, Side]
     assert seen == [(ino, 0)]
 
 
-# ---------------------------------------------------------------------- what was written through a mapping
+# ---------------------------------------------------------------------- data written through a mapping
 
 
 class Pages:
-    """What the kernel has of a file that is mapped, and a process that may have written there."""
+    """The kernel's pages of a mapped file, and a process that may have written to them."""
 
     def __init__(self, side: Side, handle: int) -> None:
         self.dirty: list[bytes] = []
@@ -232,7 +233,7 @@ class Pages:
         return b"7f0-7f1 rw-s 00000000 00:3f 2 /mnt/f\n" if self.was_mapped else b""
 
     def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
-        """The kernel writes what is dirty, and waits for that."""
+        """Write the dirty pages and wait for that, as the kernel does."""
         self.collected.append(ino)
         while self.dirty:
             self._side.write(ino, self._handle, self.dirty.pop())
@@ -260,23 +261,23 @@ def test_the_kernel_hands_over_what_was_mapped_before_others_may_read(
     other.release(ino, theirs)
 
 
-def test_nothing_is_asked_of_the_kernel_for_who_cannot_have_written_by_a_mapping(
+def test_pages_are_not_collected_for_a_process_that_cannot_have_written_by_a_mapping(
     sides: tuple[Side, Side], ino: int
 ) -> None:
     one, _ = sides
     handle = one.open(ino)
     pages = Pages(one, handle)
     assert one.set(ino, fcntl.F_RDLCK, handle=handle) == 0
-    assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "he had a shared lock"
-    assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "he had none"
+    assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "it had a shared lock"
+    assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "it had no lock"
     pages.was_mapped = False
     assert one.set(ino, fcntl.F_WRLCK, handle=handle) == 0
-    assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "he has not mapped it"
+    assert one.set(ino, fcntl.F_UNLCK, handle=handle) == 0, "it has not mapped the file"
     pages.was_mapped = True
     one.release(ino, handle)
     writer = one.fs.open(WHO, ino, os.O_WRONLY, kill_privileges=False).handle
     assert one.set(ino, fcntl.F_WRLCK, handle=writer) == 0
-    assert one.set(ino, fcntl.F_UNLCK, handle=writer) == 0, "nobody can map it to write"
+    assert one.set(ino, fcntl.F_UNLCK, handle=writer) == 0, "a write-only file cannot be mapped"
     one.release(ino, writer)
     assert pages.collected == []
 
@@ -310,4 +311,4 @@ def test_a_time_that_is_set_stays_though_the_file_was_written_by_a_mapping_befor
     one.fs.setattr(WHO, ino, Changes(atime_ns=5), handle)
     one.release(ino, handle)
     one.fs.setattr(WHO, ino, Changes(mtime_ns=12345), None)
-    assert pages.collected == [], "no time to keep, or nobody who could have mapped it"
+    assert pages.collected == [], "either no time to keep, or no open file that could be mapped"

@@ -1,4 +1,4 @@
-"""The kernel's operations over a Vfs in memory. With the kernel: the conformance suite."""
+"""The kernel's operations on a Vfs in memory. The conformance suite covers them with a real kernel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = b"odd \xff\n"
 
 
 class NoDevice:
-    """The kernel is told of nothing."""
+    """A device that ignores notifications."""
 
     def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
         return False
@@ -38,7 +38,7 @@ class NoDevice:
 
 
 class TellingDevice(NoDevice):
-    """Notes what the kernel is told."""
+    """Records the notifications to the kernel."""
 
     def __init__(self, told: list[tuple[int, int, int]]) -> None:
         self._told = told
@@ -95,10 +95,10 @@ MADE_MEANWHILE: dict[str, Callable[[KernelOperations], object]] = {
 
 @pytest.mark.parametrize("kind", MADE_MEANWHILE)
 @pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY | os.O_TRUNC])
-def test_what_another_mount_made_since_the_name_was_looked_up_is_for_the_kernel_to_open(
+def test_a_file_that_another_mount_made_since_the_lookup_is_left_for_the_kernel_to_open(
     mounts: MemoryMounts, kind: str, flags: int
 ) -> None:
-    """It believes that the file is being made, and would check no permission. With ESTALE it looks up, and opens."""
+    """The kernel thinks that it creates the file, and would check no permission. After ESTALE it looks up and opens."""
     one, vfs = KernelOperations(mounts.mount()), mounts.mount()
     other = KernelOperations(vfs)
     with pytest.raises(FileNotFoundError):
@@ -124,8 +124,8 @@ def test_what_another_mount_made_since_the_name_was_looked_up_is_for_the_kernel_
     assert again.ino == found.ino
 
 
-def test_who_comes_again_to_open_what_was_made_meanwhile_is_let_in_by_his_folder(mounts: MemoryMounts) -> None:
-    """His working folder is not looked up again, and may have been moved meanwhile."""
+def test_the_retried_open_of_a_file_made_meanwhile_is_not_refused_for_its_moved_folder(mounts: MemoryMounts) -> None:
+    """The process's working folder is not looked up again, and may have been moved meanwhile."""
     one, vfs = KernelOperations(mounts.mount()), mounts.mount()
     other = KernelOperations(vfs)
     other.caches = caches = KernelCaches(vfs.look_for_changes, NoDevice(), 1.0)
@@ -221,7 +221,7 @@ def test_extended_attributes(fs: KernelOperations) -> None:
 def test_setuid_and_setgid_end_when_others_may_have_changed_the_file(
     fs: KernelOperations, before: int, after: int
 ) -> None:
-    """As on ext4: setgid without the right to execute for the group means something else, and stays for the group."""
+    """As on ext4: setgid without group execute has another meaning, and stays if a member of the group writes."""
     ino, handle = create(fs)
     told: list[tuple[int, int, int]] = []
     fs.caches = KernelCaches(lambda: None, TellingDevice(told), 1.0)
@@ -235,7 +235,7 @@ def test_setuid_and_setgid_end_when_others_may_have_changed_the_file(
     def ended(expected: int = after) -> None:
         assert mode_of(fs, ino) == expected
         assert told == ([(ino, -1, 0)] if expected != before else []), (
-            "the kernel is to ask for the mode, and only then"
+            "the kernel must be made to ask for the mode if, and only if, it changed"
         )
 
     again()
@@ -269,7 +269,8 @@ def test_setuid_and_setgid_end_when_others_may_have_changed_the_file(
 def test_setuid_never_outlives_the_content_whatever_comes_in_between(
     mounts: MemoryMounts, change: str, commits: int
 ) -> None:
-    """Servers go after so many batches, or the program is let go: then the bits may have gone without the content."""
+    """If servers go away after some batches, the bits may be cleared without the change, but not the other way
+    round."""
     fs = KernelOperations(mounts.mount())
     ino, handle = create(fs)
     fs.write(WHO, ino, handle, 0, memoryview(b"harmless"), kill_privileges=False)
@@ -307,7 +308,7 @@ def test_setuid_never_outlives_the_content_whatever_comes_in_between(
 def test_setuid_is_cleared_durably_before_content_that_is_saved_apart_from_it(
     mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """Under the lease a change is answered before it is committed, and may be lost; the content would be saved
+    """Under the lease a change is answered before its commit and may be lost, while the content would be saved
     later."""
     fs = KernelOperations(mounts.mount())
     ino, handle = create(fs)
@@ -327,13 +328,13 @@ def test_setuid_is_cleared_durably_before_content_that_is_saved_apart_from_it(
     assert not mode_of(fs, ino) & stat.S_ISUID
 
 
-def test_what_was_changed_for_nobody_the_kernel_is_made_to_ask_for(fs: KernelOperations) -> None:
-    """With all its pages: a program that was let go has cut the file."""
+def test_the_kernel_is_made_to_drop_what_a_released_program_has_changed(fs: KernelOperations) -> None:
+    """Including all pages: the released program may have truncated the file."""
     told: list[tuple[int, int, int]] = []
     fs.caches = KernelCaches(lambda: None, TellingDevice(told), 1.0)
     ino, _ = create(fs)
     fs.changed_unheard(ino)
-    assert told == [], "never within an operation"
+    assert told == [], "the kernel must not be notified within an operation"
     fs.caches.notify()
     assert told == [(ino, 0, 0)]
 
@@ -347,7 +348,7 @@ def test_a_folder_keeps_its_bits_when_its_owner_changes(fs: KernelOperations) ->
 
 
 def test_an_inode_that_another_mount_has_removed_is_stale(mounts: MemoryMounts) -> None:
-    """So that the kernel looks for what is in its place now."""
+    """ESTALE makes the kernel look up what is in its place now."""
     one, other = KernelOperations(mounts.mount()), KernelOperations(mounts.mount())
     ino, handle = create(one)
     one.release(WHO, ino, handle, None)

@@ -1,4 +1,4 @@
-"""What mount(2) gets of the options after -o. With a mount: tests/integration/test_mount_by_kernel.py."""
+"""Which of the options after -o reach mount(2). tests/integration/test_mount_by_kernel.py uses a real mount."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said when FUSE is missing."""
+"""The messages when FUSE is missing."""
 
 from __future__ import annotations
 

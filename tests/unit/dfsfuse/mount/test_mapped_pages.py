@@ -1,4 +1,4 @@
-"""Collecting what was written through mappings: who is asked, on which thread, and for how long."""
+"""Collecting pages written through mappings: for which files, on which thread, and for how long."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAPS = b"""\
 
 
 class Kernel:
-    """Where notifications go. One may be held up."""
+    """Records notifications, and can hold one up."""
 
     def __init__(self) -> None:
         self.told: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""The kernel's table of mounts, as the kernel writes it: odd names that other users chose disturb nobody."""
+"""Parsing the kernel's table of mounts: odd names chosen by other users do no harm."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_any_number_of_optional_fields(optional: str) -> None:
 @pytest.mark.parametrize(
     ("field", "name"),
     [
-        (rb"/a\040b\011c\012d\134040", b"/a b\tc\nd\\040"),  # what the kernel escapes
-        (b"/a\rb\x0bc\x0c\x1c\x85", b"/a\rb\x0bc\x0c\x1c\x85"),  # what looks like the end of a line, and is none
+        (rb"/a\040b\011c\012d\134040", b"/a b\tc\nd\\040"),  # characters that the kernel escapes
+        (b"/a\rb\x0bc\x0c\x1c\x85", b"/a\rb\x0bc\x0c\x1c\x85"),  # characters that look like line ends but are not
         ("/a\N{NO-BREAK SPACE}b\N{LINE SEPARATOR}c".encode(), "/a\N{NO-BREAK SPACE}b\N{LINE SEPARATOR}c".encode()),
         (b"/\xff\xfe", b"/\xff\xfe"),  # not UTF-8
         (rb"/x\0404", b"/x 4"),
@@ -49,7 +49,7 @@ def test_every_name_that_a_folder_can_have(field: bytes, name: bytes) -> None:
     assert ours == OURS_READ
 
 
-def test_who_mounts_for_autofs() -> None:
+def test_the_process_that_mounts_for_autofs() -> None:
     (place,) = parsed(b"36 29 0:44 / /mnt/dfs rw,relatime - autofs systemd-1 rw,fd=35,pgrp=1,timeout=600,direct")
     assert (place.automounter, place.owner) == (1, None)
     others = parsed(b"36 29 0:44 / /a rw - tmpfs none rw,pgrp=1", PLAIN, OURS)
@@ -72,7 +72,7 @@ def test_a_source_may_be_empty_and_look_like_anything() -> None:
         ("", None),
     ],
 )
-def test_who_mounted_it(options: str, owner: int | None) -> None:
+def test_the_user_that_mounted_it(options: str, owner: int | None) -> None:
     (mount,) = parsed(f"41 29 0:45 / /mnt rw - fuse.dfs - {options}".encode())
     assert mount.owner == owner
 
@@ -84,7 +84,7 @@ def test_a_line_that_is_none_is_left_out() -> None:
 def test_the_topmost_mount_shows() -> None:
     lower = b"40 29 0:44 / /mnt rw - tmpfs tmpfs rw"
     upper = b"41 40 0:45 / /mnt rw - fuse.dfs dfsfuse rw"
-    for lines in ((lower, upper), (upper, lower)):  # the order of the lines is the kernel's affair
+    for lines in ((lower, upper), (upper, lower)):  # the order of the lines is up to the kernel
         found = mount_table.topmost(parsed(PLAIN, *lines), "/mnt")
         assert found is not None and found.is_ours
     assert mount_table.topmost(parsed(PLAIN, lower), "/mnt/below") is None

@@ -1,4 +1,4 @@
-"""Where one may mount, and what the kernel's table says."""
+"""Which folders may be mountpoints, and what the kernel's table shows."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_nonempty_may_be_allowed(tmp_path: Path) -> None:
     mountpoints.check(tmp_path, allow_nonempty=True)
 
 
-def test_autofs_and_nobody_else_mounts_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """systemd's x-systemd.automount and autofs's direct maps have a file system of their own at the mountpoint."""
+def test_only_autofs_mounts_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd's x-systemd.automount and autofs's direct maps put a file system of their own at the mountpoint."""
     place = Mount(36, 29, "0:44", str(tmp_path), "autofs", "systemd-1", automounter=os.getpgrp())
     monkeypatch.setattr(mountpoints, "mounted_at", lambda _: place)
     mountpoints.check(tmp_path)

@@ -1,4 +1,4 @@
-"""In which order the kernel is told, and who waits for that."""
+"""The order in which the kernel is notified, and waiting for that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEADLINE_S = 60.0
 
 
 class FakeDevice:
-    """Notes what it is told; `on_inode` is done meanwhile."""
+    """Records notifications; `on_inode` is called during each."""
 
     def __init__(self) -> None:
         self.told: list[tuple[int, object]] = []
@@ -48,7 +48,7 @@ def news(device: FakeDevice, wake: threading.Event) -> Notifications:
 
 
 def begin(pool: ThreadPoolExecutor, news: Notifications, wake: threading.Event) -> Future[bool]:
-    """Somebody begins to wait until the kernel was told of the file."""
+    """Start waiting, on another thread, until the kernel was notified about the file."""
     wake.clear()
     waiting = pool.submit(news.told, FILE)
     assert wake.wait(DEADLINE_S)
@@ -76,7 +76,7 @@ def test_what_somebody_waits_for_comes_first(news: Notifications, device: FakeDe
     assert device.told == [(FILE, 0), (FOLDER, b"f"), (OTHER, 0)]
 
 
-def test_who_comes_while_it_is_being_told_waits_too(
+def test_a_call_during_the_notification_waits_too(
     news: Notifications, device: FakeDevice, wake: threading.Event
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -93,7 +93,7 @@ def test_who_comes_while_it_is_being_told_waits_too(
     assert device.told == [(FILE, 0)]
 
 
-def test_nobody_waits_for_what_is_told_already_nor_after_the_end(news: Notifications, device: FakeDevice) -> None:
+def test_nothing_waits_for_past_notifications_or_after_the_end(news: Notifications, device: FakeDevice) -> None:
     assert news.told(FILE)
     news.add_inode(FILE, is_data=True)
     news.end()
@@ -102,7 +102,7 @@ def test_nobody_waits_for_what_is_told_already_nor_after_the_end(news: Notificat
     assert device.told == []
 
 
-def test_a_refusal_of_the_kernel_keeps_nobody_waiting(news: Notifications, device: FakeDevice) -> None:
+def test_a_refusal_of_the_kernel_ends_the_wait(news: Notifications, device: FakeDevice) -> None:
     def refuse() -> None:
         raise OSError(5, "as a test")
 

@@ -1,4 +1,4 @@
-"""What may be said after -o."""
+"""The options after -o."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_times_of_access(text: str, rule: str) -> None:
     assert options.diratime
     without = parse([f"{text},nodiratime"], as_root=False)
     assert (without.atime, without.diratime) == (rule, False)
-    assert "strictatime" not in options.fuse, "fusermount does not know the word"
+    assert "strictatime" not in options.fuse, "fusermount does not know this option"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_what_is_shown_of_incomplete_files(text: str, policy: Policy, number: in
 
 
 def test_incomplete_files_are_not_hidden() -> None:
-    """A name that is not listed is what makes mirrors delete."""
+    """Mirroring programs delete their copies of files that are not listed."""
     with pytest.raises(OptionError, match="expected suffix or eio or eremoteio"):
         parse(["incomplete=hide"], as_root=False)
 

@@ -1,4 +1,4 @@
-"""Other processes: who uses a folder, and that nobody can write to our terminal by a name."""
+"""Other processes: which of them use a folder; and a process's name cannot send control characters to the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dfsfuse.mount.mount_table import Mount
 from dfsfuse.mount.processes import Process
 
 
-def test_who_works_there_is_named(tmp_path: Path) -> None:
+def test_processes_that_work_there_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (tmp_path / "file").open():
         (user,) = processes.using(tmp_path)
@@ -43,11 +43,11 @@ def test_the_names_of_paths_that_begin_alike() -> None:
 
 
 GONE = Mount(41, 29, "0:1048576", "/mnt/dfs", "fuse.dfs", "alice@host:1,2,3,4")
-"""Of a device that is mounted nowhere: the kernel's numbers have 20 bits."""
+"""A device that is mounted nowhere, since the kernel's numbers have 20 bits."""
 
 
 def table(tmp_path: Path, pid: int, namespace: str, *lines: str) -> Process:
-    """A process of this mount namespace, with this table."""
+    """A process in this mount namespace, with this mount table."""
     folder = tmp_path / str(pid)
     (folder / "ns").mkdir(parents=True)
     (folder / "ns/mnt").symlink_to(namespace)
@@ -60,11 +60,11 @@ def table(tmp_path: Path, pid: int, namespace: str, *lines: str) -> Process:
     [
         ("50 29 0:1048576 / /elsewhere rw - fuse.dfs alice@host:1,2,3,4 rw", True),
         ("50 29 0:1048577 / /mnt/dfs rw - fuse.dfs alice@host:1,2,3,4 rw", False),
-        ("50 29 0:1048576 / /mnt/dfs rw - fuse.dfs alice@host:5,6,7,8 rw", False),  # the number was given again
+        ("50 29 0:1048576 / /mnt/dfs rw - fuse.dfs alice@host:5,6,7,8 rw", False),  # the number was used again
         ("50 29 0:1048576 / /mnt/dfs rw - tmpfs none rw", False),
     ],
 )
-def test_who_has_a_copy_in_another_namespace(
+def test_processes_with_a_copy_of_the_mount_in_another_namespace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, is_found: bool
 ) -> None:
     other = table(tmp_path, 10, "mnt:[1]", line)

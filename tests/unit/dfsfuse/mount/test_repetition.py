@@ -1,4 +1,4 @@
-"""The same line is told once, and how often it was not."""
+"""A repeated line is logged once, with the number of repetitions that were suppressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a mount's process shows that it lives."""
+"""How a mount's process shows that it is running."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_no_process(tmp_path: Path) -> None:
 
 
 def test_root_finds_the_process_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else root's umount, and that at a shutdown, would not wait for users' mounts."""
+    """Otherwise root's umount, also at a shutdown, would not wait for users' mounts."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(state_folders, "of_user", lambda user: iter([tmp_path / str(user)]))
     (tmp_path / "1000" / "mounts").mkdir(parents=True)
@@ -111,8 +111,8 @@ def test_a_link_a_pipe_and_nonsense_in_its_place(tmp_path: Path) -> None:
     assert running.find(HERE, tmp_path) is None
 
 
-def test_what_a_third_user_wrote_is_nobodys_process(tmp_path: Path) -> None:
-    """He may have made the folder in /tmp first, and would hold up whoever unmounts."""
+def test_a_file_that_a_third_user_wrote_is_ignored(tmp_path: Path) -> None:
+    """That user may have created the folder in /tmp first, and could hold up others' unmounts."""
     with running.announced(HERE, tmp_path):
         file = running.file_of(HERE, tmp_path)
         os.chown(file, 4321, 4321)
@@ -121,8 +121,8 @@ def test_what_a_third_user_wrote_is_nobodys_process(tmp_path: Path) -> None:
         assert running.find(HERE, tmp_path, owner=4321) is not None
 
 
-def test_a_file_that_speaks_of_another_mountpoint_is_not_believed(tmp_path: Path) -> None:
-    """What it says is shown on a terminal."""
+def test_a_file_that_names_another_mountpoint_is_ignored(tmp_path: Path) -> None:
+    """Its content would be shown on a terminal."""
     file = running.file_of(HERE, tmp_path)
     file.write_text('{"pid": 1, "mountpoint": "/mnt/dfs\\u001b[2J"}')
     with file.open() as held:

@@ -1,4 +1,4 @@
-"""Where small files are kept when there is no home, when it is not writable, and when the mount covers it."""
+"""Where small files are kept if there is no home, if it is not writable, and if the mount covers it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ELSEWHERE = Path("/mnt/dfs")
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's, who is not root; /run and /tmp of this machine are left alone."""
+    """The home of a user other than root; this machine's /run and /tmp are left alone."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)

@@ -1,4 +1,4 @@
-"""What is said when something cannot be unmounted. Real mounts are in tests/integration/test_mount.py."""
+"""The messages when something cannot be unmounted. tests/integration/test_mount.py uses real mounts."""
 
 from __future__ import annotations
 
