@@ -17,7 +17,7 @@ from dfs_server.config import ServerConfig
 
 @pytest.fixture
 def start_house(tmp_path: Path) -> Iterator[StartHouse]:
-    """Start daemons with given options; `config` keys go into the ServerConfig."""
+    """Start daemons with the given options; those that ServerConfig has go into the config."""
     with contextlib.ExitStack() as stack:
 
         def start(name: str = "DFS1", *, root: Path | None = None, **options: Any) -> House:
@@ -37,7 +37,7 @@ def house(start_house: StartHouse) -> House:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 6 MiB. Needs root, like all of our tests."""
+    """A real file system of 6 MiB. Needs root, as all our tests do."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "dfs-test", str(disk)], check=True, timeout=10)

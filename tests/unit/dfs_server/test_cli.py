@@ -154,7 +154,7 @@ class TestMemory:
             segment = os.urandom(16)
             client.put_piece(segment, 1, data)
             assert client.call(GetPiece(segment, 1))[1] == data
-            client.send_raw(pack_header(99, 4 * 1024 * 1024, 0) + bytes(100))  # a large request, begun and not ended
+            client.send_raw(pack_header(99, 4 * 1024 * 1024, 0) + bytes(100))  # a large request, begun but not finished
 
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(16) as pool:
             clients = [stack.enter_context(server.connect("alice" if number % 2 else "bob")) for number in range(100)]
@@ -275,7 +275,7 @@ class TestFullDisk:
 
     @staticmethod
     def fill(client: RawClient) -> list[bytes]:
-        """Put pieces until there is no room; their segments."""
+        """Put pieces until there is no room, and return their segments."""
         stored: list[bytes] = []
         data = bytes(MAX_PIECE_BYTES)
         for number in range(10):
@@ -320,7 +320,7 @@ class TestFullDisk:
                 assert caught.value.status is Status.NO_SPACE
                 assert len(client.call(GetPiece(stored[0], 1))[1]) == MAX_PIECE_BYTES
                 (small_disk / "filler").unlink()
-                client.put_piece(b"y" * 16, 1, b"just one byte more")  # it works again, without a restart
+                client.put_piece(b"y" * 16, 1, b"just one byte more")  # works again without a restart
                 assert client.ask(Accept(Ballot(1, b"client01"), 1, batches.encode(huge))) == AcceptedAt(1)
             server.restart()
             with server.connect() as client:

@@ -1,4 +1,4 @@
-"""The server's config: its keys, its mistakes one by one, and its warning about plain passwords."""
+"""The server's config: its keys, each possible mistake, and the warning about plain passwords."""
 
 from __future__ import annotations
 

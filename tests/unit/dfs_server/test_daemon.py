@@ -1,4 +1,4 @@
-"""The running server: many connections, none too many, a clean stop, dropped pieces deleted in the background."""
+"""The running server: many connections, up to a limit; a clean stop; dropped pieces are deleted in the background."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_what_fails_each_time_in_the_same_way_is_logged_once(
 
 
 def test_a_thread_that_computes_is_interrupted_soon(start_house: StartHouse) -> None:
-    """Else every answer to somebody else waits five milliseconds for each step, while one long question is answered."""
+    """Otherwise, during one long request, other clients' answers wait five milliseconds at each step."""
     sys.setswitchinterval(0.005)
     start_house()
     assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
@@ -156,7 +156,7 @@ class TestStop:
         begin_upload(house, client)
         stopping = threading.Thread(target=house.stop)
         stopping.start()
-        assert idle.is_closed_by_server()  # so the stop has begun
+        assert idle.is_closed_by_server()  # shows that the stop has begun
         client.send_raw(DATA[150_000:])
         client.send(GetPosition())
         assert client.receive()[1] == Done()
@@ -182,7 +182,7 @@ class TestStop:
 
 
 def drop(client: RawClient) -> None:
-    """Drop the segment by a batch, which is chosen."""
+    """Drop the segment with a batch that is chosen."""
     ballot = Ballot(1, b"client01")
     encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, drops=(SEGMENT,)))
     client.ask(Promise(ballot))
@@ -235,7 +235,7 @@ def test_dropped_pieces_are_deleted_in_the_background(start_house: StartHouse) -
     encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, drops=(SEGMENT,)))
     client.ask(Promise(ballot))
     client.ask(Accept(ballot, 1, encoded))
-    assert len(house.files()) == 1  # accepted is not chosen: nothing is deleted yet
+    assert len(house.files()) == 1  # accepted but not chosen: nothing is deleted yet
     client.ask(Chosen(1, batches.digest(encoded)))
     eventually(lambda: not house.files())
     asked = client.ask(HavePieces(((SEGMENT, 1),)))
@@ -258,7 +258,7 @@ def test_what_was_accepted_reaches_the_tables_when_nothing_more_comes(
     redo_log = house.root / "alice" / "namespace.redo"
     assert redo_log.exists()
     house.close()
-    assert not redo_log.exists(), "a server that stops in good order leaves one file"
+    assert not redo_log.exists(), "a server that is stopped properly leaves one file"
 
 
 @pytest.mark.parametrize(

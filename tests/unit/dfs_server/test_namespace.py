@@ -1,4 +1,4 @@
-"""A real daemon asked about single pieces: put many, list, drop, replace, findings; and what is no request."""
+"""Requests about pieces to a real daemon: put many, list, drop, replace, findings; and invalid requests."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class TestSinglePieces:
 
 
 class TestReserve:
-    """A server whose disk is as full as the test says."""
+    """A server with a disk as full as the test wants it."""
 
     @pytest.fixture
     def namespace(self, tmp_path: Path) -> Namespace:
@@ -180,7 +180,7 @@ class TestReserve:
         assert namespace.answer(small) == Done()
         namespace.close()
 
-    def test_who_writes_is_told_that_only_the_reserve_is_left(self, namespace: Namespace) -> None:
+    def test_a_writer_is_told_that_only_the_reserve_is_left(self, namespace: Namespace) -> None:
         namespace.answer(Promise(BALLOT))
         previous = b""
         for slot, (free_bytes, full) in enumerate([(301, False), (300, True), (0, True), (301, False)], start=1):
@@ -207,7 +207,7 @@ def test_a_full_server_can_be_emptied_and_works_again_without_a_restart(
             client.put_piece(bytes([number]) * 16, 1, bytes(512 * 1024))
             stored.append(bytes([number]) * 16)
     assert stored
-    (small_disk / "filler").write_bytes(bytes(2 * 1024 * 1024))  # others take of the reserve too
+    (small_disk / "filler").write_bytes(bytes(2 * 1024 * 1024))  # something else uses the reserve too
     assert status_of(client, PutPieces(((A, 2, bytes(32 * 1024)),))) is Status.NO_SPACE
     client.ask(Promise(BALLOT))
     encoded = batches.encode(Batch(batches.FORMAT, b"", b"client01", 1, 0, deletes=(b"k",), drops=tuple(stored[:-1])))
@@ -270,7 +270,7 @@ class TestFindings:
         assert damage() == "rows of the map are missing or unexpected"
         assert status_of(client, ReadKeys(1, batches.digest(encoded), (b"b",))) is Status.DAMAGED
 
-    def test_it_looks_after_users_who_are_not_there(self, start_house: StartHouse, tmp_path: Path) -> None:
+    def test_it_looks_after_users_that_are_not_connected(self, start_house: StartHouse, tmp_path: Path) -> None:
         first = start_house(scrub_days=0.0)
         first.client().put_piece(A, 1, DATA)
         first.close()

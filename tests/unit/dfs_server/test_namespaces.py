@@ -1,4 +1,5 @@
-"""A user's namespace without a socket: dropped pieces go when their time has come, and errors have their status."""
+"""A user's namespace without a socket: dropped pieces are deleted when they are due, and errors have the right
+status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server folders that older versions have made are opened and upgraded, and nothing that they hold is misread."""
+"""Server folders made by older versions are opened and upgraded, and nothing in them is misread."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def test_the_folder_of_an_older_version_is_opened_and_has_all_that_it_had(
         (LATE, 1): b"of the tail",
     }.items():
         assert client.call(GetPiece(*piece))[1] == data
-    assert client.ask(HavePieces(((SMALL, 2), (SMALL, 3)))) == Have(b"\0\0")  # they belong elsewhere
+    assert client.ask(HavePieces(((SMALL, 2), (SMALL, 3)))) == Have(b"\0\0")  # they belong to other servers
     status = client.ask(GetStatus())
     assert isinstance(status, ServerStatus)
     assert (status.piece_count, status.damage) == (3, "")
 
-    # What it had promised and accepted counts; and it goes on.
+    # Its earlier promises and votes still count, and it goes on from them.
     promised = client.ask(Promise(Ballot(9, b"client01")))
     assert isinstance(promised, Promised)
     assert promised.tail is not None

@@ -1,4 +1,4 @@
-"""Reads see one slot, whatever of it is in the tables and whatever waits; and a position waits for nobody's disk."""
+"""Reads see one slot, whatever part of it is in the tables or still waits; and a position never waits for the disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEYS = [b"k%d" % number for number in range(8)]
 
 
 class Writer(StoreProposer):
-    """With a lease, as mounts have it."""
+    """A writer with a lease, like a mount."""
 
     def commit(self, *puts: tuple[bytes, bytes], **contents: Any) -> bytes:
         return super().commit(*puts, lease=True, **contents)
@@ -69,8 +69,8 @@ def test_a_range_is_the_same_before_and_after_the_flush(writer: Writer) -> None:
         writer.store.flush()
 
 
-def test_who_reads_while_others_write_and_flush_sees_one_slot(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each batch gives all keys the same value."""
+def test_a_reader_sees_one_slot_while_others_write_and_flush(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch sets all keys to the same value."""
     monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 3)
     store = writer.store
     writer.commit(*((key, b"0") for key in KEYS))
@@ -105,15 +105,16 @@ def test_who_reads_while_others_write_and_flush_sees_one_slot(writer: Writer, mo
 
 
 def test_a_position_does_not_wait_for_the_disk_behind_an_accept(writer: Writer) -> None:
-    """Nor whoever recalls a lease, unless that is to be noted: here the writer itself asks, and who asks again."""
+    """Nor does a recall, unless it has to be recorded. Here the lease's holder asks, and a client that recalled
+    before."""
     writer.commit((b"a", b"1"))
-    assert isinstance(writer.store.handle(GetPosition(b"client02")), Position)  # noted now
+    assert isinstance(writer.store.handle(GetPosition(b"client02")), Position)  # records the recall
     answers: list[object] = []
 
     def ask() -> None:
         answers.extend(writer.store.handle(GetPosition(recall)) for recall in (b"", b"client01", b"client02"))
 
-    with writer.store._database.lock:  # as if an fsync were under way
+    with writer.store._database.lock:  # as during an fsync
         other = threading.Thread(target=ask)
         other.start()
         other.join(20.0)
@@ -133,7 +134,7 @@ def test_a_lease_that_is_recalled_for_the_first_time_is_noted(writer: Writer) ->
 def test_what_has_waited_while_nothing_came_is_flushed(writer: Writer) -> None:
     store = writer.store
     writer.commit((b"a", b"1"))
-    for expected in (0, 1):  # the second look finds nothing new
+    for expected in (0, 1):  # finds nothing new the second time
         store.flush_if_idle()
         assert store._database.writer.execute("SELECT count(*) FROM log").fetchone() == (expected,)
     writer.commit((b"a", b"2"))
@@ -150,13 +151,13 @@ def test_what_has_waited_while_nothing_came_is_flushed(writer: Writer) -> None:
     epoch = store._writer._row.epoch
     for _ in range(3):
         store.flush_if_idle()
-    assert store._writer._row.epoch == epoch, "nothing waits: nothing is written"
+    assert store._writer._row.epoch == epoch, "nothing waits, so nothing is written"
 
 
 def test_a_flush_between_the_looks_at_overlay_and_tables_makes_no_mixture_of_two_slots(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same as above with threads, at the one moment that counts."""
+    """As the test with threads above, at the one moment that matters."""
     store, reader = writer.store, writer.store._reader
     writer.commit((b"k", b"1"), (b"l", b"1"))
     writer.commit()
@@ -167,7 +168,7 @@ def test_a_flush_between_the_looks_at_overlay_and_tables_makes_no_mixture_of_two
         overlay = overlay_now()
         monkeypatch.undo()
         writer.commit()
-        store.flush()  # so that another overlay has what comes
+        store.flush()  # so that what follows is in another overlay
         writer.commit((b"l", b"%d" % (writer.slot + 1)))
         writer.commit()
         store.flush()

@@ -1,4 +1,4 @@
-"""A server's folder: made, marked, locked; and every reason not to start on one, as a sentence."""
+"""A server's folder: created, marked, locked; and every reason not to start on one, each with its message."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_marker_of_another_kind(tmp_path: Path, content: str, said: str) -> No
     with pytest.raises(FolderError, match=said):
         ServerFolder.open(root)
     (root / "server.json").unlink()
-    ServerFolder.open(root).close()  # the lock was let go of
+    ServerFolder.open(root).close()  # the lock was released
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:

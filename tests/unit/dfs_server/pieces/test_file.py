@@ -1,4 +1,4 @@
-"""The file of a piece: its bytes, worked out by hand, and every way in which it can be damaged."""
+"""The file of a piece: its bytes, worked out by hand, and every kind of damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All pieces of a user as one: listed in order, dropped and taken back, deleted in time, put in quarantine."""
+"""All pieces of a user together: listed in order, dropped and restored, deleted when due, quarantined."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def holdings(tmp_path: Path, store: NamespaceStore, clock: WallClock) -> Holding
 
 
 def put_large(holdings: Holdings, clock: WallClock, segment: bytes, number: int, data: bytes = b"large") -> None:
-    """As it is put by a client, and as old as the test's clock says."""
+    """Put a large piece as a client does, with the test's time."""
     with holdings.files.put(segment, number, block_digests(data), len(data), replace=True) as upload:
         upload.write(data)
         upload.commit()
@@ -141,7 +141,7 @@ class TestDropping:
         assert names(holdings) == [(A, 2), (B, 2)]
         clock.now_s += GRACE_S - 1
         assert holdings.delete_dropped() == (0, 0)
-        assert file_of(holdings, A, 1)  # who is still reading it may go on
+        assert file_of(holdings, A, 1)  # clients that still read it can go on
         assert holdings.tables.get(B, 1) is not None
         clock.now_s += 1
         assert holdings.delete_dropped() == (0, 2)
@@ -150,7 +150,7 @@ class TestDropping:
         assert holdings.totals() == (2, 9)
         assert holdings.delete_dropped() == (0, 0)
 
-    def test_that_it_was_deleted_is_durable_or_a_power_cut_would_bring_the_drop_back_to_one_put_since(
+    def test_the_deletion_is_durable_or_after_a_power_cut_the_drop_would_apply_to_one_put_since(
         self, holdings: Holdings, store: NamespaceStore, clock: WallClock
     ) -> None:
         put_large(holdings, clock, A, 1)
@@ -159,16 +159,16 @@ class TestDropping:
         with store._database.transaction(durable=False):
             pass
         assert holdings.delete_dropped() == (0, 1)
-        # A large piece that is put now writes nothing into SQLite's file, since no drop of it is noted there.
+        # Putting a large piece now writes nothing to SQLite's file, which records no drop of it.
         (synchronous,) = store._database.writer.execute("PRAGMA synchronous").fetchone()
-        assert synchronous == 2  # FULL: what this connection did last has waited for the disk
+        assert synchronous == 2  # FULL: this connection's last transaction has waited for the disk
 
     def test_only_those_that_are_old_enough(self, holdings: Holdings, clock: WallClock) -> None:
         put_large(holdings, clock, A, 1)
         holdings.put_small([(B, 1, b"small")])
         clock.now_s += DAY_S - 1
         assert holdings.drop([(A, 1), (B, 1)], DAY_S) == [False, False]
-        put_large(holdings, clock, A, 1)  # put again: young again
+        put_large(holdings, clock, A, 1)  # putting it again makes it young
         clock.now_s += 1
         assert holdings.drop([(A, 1), (B, 1)], DAY_S) == [False, True]
         clock.now_s += GRACE_S
@@ -235,7 +235,7 @@ class TestQuarantine:
     def test_one_that_was_replaced_meanwhile_stays(self, holdings: Holdings, clock: WallClock) -> None:
         put_large(holdings, clock, A, 1, b"rotten")
         inode = file_of(holdings, A, 1).stat().st_ino
-        with file_of(holdings, A, 1).open("rb"):  # its inode number must not be used again
+        with file_of(holdings, A, 1).open("rb"):  # keeps its inode number from being used again
             put_large(holdings, clock, A, 1, b"good")
             assert holdings.quarantine_large(A, 1, inode) is None
         assert holdings.have([(A, 1)]) == {(A, 1)}
@@ -286,8 +286,8 @@ class TestQuarantine:
         assert [path.name[:32] for path in (tmp_path / "quarantine").iterdir()] == [B.hex()]
 
 
-def test_a_long_question_lets_others_in_between(holdings: Holdings, store: NamespaceStore, clock: WallClock) -> None:
-    """Who reads a small piece, or puts a large one, does not wait until thousands of others have been looked for."""
+def test_a_long_request_lets_others_in_between(holdings: Holdings, store: NamespaceStore, clock: WallClock) -> None:
+    """Reading a small piece or putting a large one does not wait until thousands of others have been looked up."""
     pieces = [(number.to_bytes(16, "big"), 1) for number in range(1000)]
     put_large(holdings, clock, *pieces[0])
     reading, putting = Turns(store.pieces._read_lock), Turns(holdings.files.lock)

@@ -1,4 +1,4 @@
-"""Files of pieces that stay open: what is read is always what has the name now, and there is a bound."""
+"""Open files of pieces: a read always sees the file that has the name now, and their number is bounded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def put(files: PieceStore, segment: bytes, data: bytes = OLD) -> Path:
 
 
 def read(files: PieceStore, segment: bytes) -> bytes | None:
-    """As a client reads it."""
+    """Read the piece as a client does."""
     piece = files.take(segment, 1)
     if piece is None:
         return None
@@ -73,7 +73,7 @@ def is_open(descriptor: int) -> bool:
 
 
 def descriptor_of(files: PieceStore, segment: bytes) -> int:
-    """Read it, and see by which descriptor."""
+    """Return the descriptor by which the piece is read."""
     piece = files.take(segment, 1)
     assert piece is not None
     with piece:
@@ -113,16 +113,16 @@ def replace(files: PieceStore, holdings: Holdings, clock: WallClock, scrubber: S
 
 
 def drop_and_delete(files: PieceStore, holdings: Holdings, clock: WallClock, scrubber: Scrubber) -> None:
-    """Healing has no use for this copy any more; it goes after the grace period."""
+    """Drop the copy, as healing does with one that it no longer needs; it is deleted after the grace period."""
     os.utime(files._path(A, 1), (clock.now_s, clock.now_s))
     assert holdings.drop([(A, 1)], 0) == [True]
-    assert read(files, A) == OLD, "whoever still reads it may, until then"
+    assert read(files, A) == OLD, "it can still be read until then"
     clock.now_s += GRACE_S
     assert holdings.delete_dropped() == (0, 1)
 
 
 def put_in_quarantine(files: PieceStore, holdings: Holdings, clock: WallClock, scrubber: Scrubber) -> None:
-    """The scrub finds bit rot that whoever reads another block does not see."""
+    """Let the scrub find bit rot in one block; readers of other blocks do not see it."""
     with files._path(A, 1).open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"!")
@@ -149,7 +149,7 @@ def test_what_the_server_itself_changes(
     found: bytes | None,
     is_read_meanwhile: bool,
 ) -> None:
-    """It is closed at once, so that its room is free, and nobody has to notice anything by fstat(2)."""
+    """The file is closed at once, which frees its room, and without relying on fstat(2) to notice the change."""
     monkeypatch.setattr(OpenPiece, "is_as_it_was", lambda _: True)
     files = holdings.files
     put(files, A)
@@ -161,7 +161,7 @@ def test_what_the_server_itself_changes(
         assert piece.fileno() == descriptor
         with piece:
             change(files, holdings, clock, scrubber)
-            assert piece.read(0, 9) == OLD[:9], "who is reading it reads it to its end"
+            assert piece.read(0, 9) == OLD[:9], "a read in progress can finish"
     else:
         change(files, holdings, clock, scrubber)
     assert not any(is_of_a_gone_file(descriptor) for descriptor in Path("/proc/self/fd").iterdir())
@@ -169,7 +169,7 @@ def test_what_the_server_itself_changes(
 
 
 def is_of_a_gone_file(descriptor: Path) -> bool:
-    """Whether it is of the piece's file, and that has no name any more or is in quarantine."""
+    """Whether the descriptor is of a file of the piece that has no name any more or is in quarantine."""
     try:
         target = str(descriptor.readlink())
     except OSError:
@@ -187,8 +187,8 @@ def write_into_its_header(path: Path) -> None:
         file.write(b"damaged")
 
 
-def test_a_file_that_somebody_else_removes_is_not_here(files: PieceStore) -> None:
-    """An administrator, or a file system that was repaired: it is noticed as if the file were opened anew."""
+def test_a_file_that_was_removed_by_hand_is_not_here(files: PieceStore) -> None:
+    """An administrator or a file system check may remove a file: it is noticed as if the file were opened anew."""
     path = put(files, A)
     descriptor = descriptor_of(files, A)
     path.unlink()
@@ -215,7 +215,7 @@ def test_a_header_is_checked_again_when_the_file_has_changed(
     path = put(files, A)
     descriptor = descriptor_of(files, A)
     before = path.stat().st_ctime_ns
-    while path.stat().st_ctime_ns == before:  # on most kernels it only moves on with the next tick of the clock
+    while path.stat().st_ctime_ns == before:  # on most kernels the time changes only with the next tick of the clock
         change(path)
     with pytest.raises(CorruptPieceError, match=says):
         files.take(A, 1)
@@ -226,7 +226,7 @@ def test_the_files_that_are_open_are_bounded(files: PieceStore, open_pieces: Ope
     descriptors = {}
     for segment in (A, B, C):
         put(files, segment)
-    for segment in (A, B, A, C):  # B was used least recently
+    for segment in (A, B, A, C):  # B is the least recently used
         descriptors[segment] = descriptor_of(files, segment)
     assert open_pieces.count() == 2
     assert {segment: is_open(descriptor) for segment, descriptor in descriptors.items()} == {A: True, B: False, C: True}

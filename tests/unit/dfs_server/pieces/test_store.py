@@ -1,4 +1,4 @@
-"""The piece store: what was put can be read, what was not finished leaves nothing, names lead nowhere else."""
+"""The piece store: what was put can be read, an unfinished upload leaves nothing, and names cannot lead elsewhere."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_a_crash_leaves_only_what_the_next_start_sweeps(store: PieceStore, folde
     upload = store.put(SEGMENT, 1, block_digests(data), len(data))
     upload.write(data[:BLOCK_BYTES])
     assert len(leftovers(folder)) == 1
-    again = PieceStore(folder)  # as after kill -9: nobody has closed the upload
+    again = PieceStore(folder)  # as after kill -9: the upload was not closed
     assert leftovers(folder) == []
     assert get(again) is None
     assert again.totals() == (0, 0)

@@ -1,4 +1,4 @@
-"""When a scrub is due and how far it is, without a disk."""
+"""When a scrub is due and how far it has got, without a disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scrub of a folder: bit rot is found and put in quarantine, what is good stays, and it goes on after a restart."""
+"""The scrub of a folder: bit rot is found and quarantined, good pieces stay, and it continues after a restart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA = bytes(range(256)) * 300 + b"end"  # two blocks
 
 
 class Resting:
-    """Counts the pauses instead of making them; the server stops at the given one."""
+    """Records pauses instead of waiting; at pause number `stop_at` the server stops."""
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.pauses_s: list[float] = []
@@ -213,7 +213,7 @@ def test_it_goes_on_where_it_was_when_the_server_starts_again(
     first = make_scrubber()
     assert not first.run(PERIOD_S, 1e9, Resting(stop_at=5))
     assert first.progress.checked == 5
-    flip(path_of(tmp_path, SEGMENTS[0]), -1)  # looked at already: the next pass finds it
+    flip(path_of(tmp_path, SEGMENTS[0]), -1)  # checked already, so the next pass finds it
     flip(path_of(tmp_path, SEGMENTS[3]), -1)
     again, rest = make_scrubber(), Resting()
     assert again.run(PERIOD_S, 1e9, rest)
@@ -248,7 +248,7 @@ def test_an_impossible_note_of_how_far_it_was_is_said_once_and_begins_anew(
 class TestSqlite:
     @staticmethod
     def break_a_page(folder: Path) -> None:
-        """A flipped byte in the middle of a page that only SQLite looks at."""
+        """Corrupt a page in a part that only SQLite reads."""
         path = folder / "namespace.db"
         with closing(sqlite3.connect(path)) as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -283,7 +283,7 @@ class TestSqlite:
 
         scrubber = make_scrubber()
         monkeypatch.setattr(holdings.tables, "listed", malformed)
-        for _ in range(3):  # SQLite's check finds nothing: tried again, and said once
+        for _ in range(3):  # SQLite's check finds nothing, so it is tried again, and logged once
             assert not scrubber.run(PERIOD_S, 1e9, Resting())
         assert len(caplog.messages) == 1
         assert said in caplog.text

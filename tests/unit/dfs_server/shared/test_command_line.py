@@ -1,4 +1,4 @@
-"""What all commands share at their beginning and end. Closed streams of processes: test_bare_environment.py."""
+"""What all commands share at their beginning and end. test_bare_environment.py tests processes with closed streams."""
 
 from __future__ import annotations
 

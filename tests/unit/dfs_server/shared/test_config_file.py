@@ -1,4 +1,4 @@
-"""Every mistake in a config file gives one sentence with file, key, found and expected; never a traceback."""
+"""Every mistake in a config file gives one sentence with file, key, found and expected values; never a traceback."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_secret_that_cannot_be_converted_is_not_quoted_either(file: Path) -> N
 
 
 class TestFind:
-    """--config, $DFS_CONFIG, ./tryout/, ./conf/, ~/.config/dfsfuse/, in this order."""
+    """A config is looked for in --config, $DFS_CONFIG, ./tryout/, ./conf/, ~/.config/dfsfuse/, in this order."""
 
     @pytest.fixture(autouse=True)
     def _somewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,14 +191,14 @@ class TestFind:
 
     @pytest.mark.parametrize("folder", ["tryout", "conf"])
     def test_what_another_user_has_put_into_the_working_folder_is_refused(self, folder: str) -> None:
-        """Nor is another one read instead: that would be a surprise too."""
+        """And no other one is read instead, which would be a surprise too."""
         config = self.in_conf.parents[1] / folder / "dfs.yaml"
         config.parent.mkdir(exist_ok=True)
         config.touch()
         os.chown(config, 4711, -1)
         with pytest.raises(ConfigError, match=rf"{folder}/dfs.yaml is not used, since .* another user \(4711\)"):
             config_file.find(None, "dfs.yaml")
-        assert config_file.find(config, "dfs.yaml") == config, "it was named"
+        assert config_file.find(config, "dfs.yaml") == config, "a config that is named explicitly is used"
 
     def test_the_environment_may_name_the_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DFS_CONFIG", str(self.from_environment.parent))

@@ -1,4 +1,4 @@
-"""Files that are there whole, or as they were before."""
+"""Files are written completely, or stay as they were."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a server is running on a folder."""
+"""Finding out whether a server is running on a folder."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def test_it_is_held_while_a_server_has_the_folder(tmp_path: Path) -> None:
     assert not folder_lock.is_held(root)
     with ServerFolder.open(root):
         assert folder_lock.is_held(root)
-    assert not folder_lock.is_held(root), "and looking does not take it"
+    assert not folder_lock.is_held(root), "checking must not take the lock"
     ServerFolder.open(root).close()

@@ -1,4 +1,4 @@
-"""Where a user's folders are, and what is said where there is no home."""
+"""Where a user's folders are, and the message if there is no home."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dfs_server.shared.config_file import ConfigError
 
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No HOME, and no entry in the passwd database."""
+    """A user without HOME and without an entry in the passwd database."""
 
     def unknown(_uid: int) -> pwd.struct_passwd:
         raise KeyError

@@ -1,4 +1,4 @@
-"""From how many heaps the threads of a process allocate: glibc is asked (malloc_info(3)), in a process of its own."""
+"""The number of heaps from which a process's threads allocate, by glibc's malloc_info(3), in a separate process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def heaps(*settings: str) -> int:
 
 @pytest.mark.xfail(platform.libc_ver()[0] != "glibc", reason="Another C library has other heaps.", strict=True)
 def test_all_threads_share_one_heap() -> None:
-    assert heaps() > 1, "the setting would show nothing"
+    assert heaps() > 1, "without the setting there must be several heaps"
     assert heaps("share_one_heap") == 1
 
 

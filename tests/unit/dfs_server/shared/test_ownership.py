@@ -1,4 +1,4 @@
-"""A config in the working folder is used only where nobody else can have written it."""
+"""A config in the working folder is used only if no other user can have written it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = Path("conf/dfc.yaml")
 
 @pytest.fixture(autouse=True)
 def _work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working folder, with a config that is ours alone."""
+    """A working folder with a config that only this user can write."""
     work = tmp_path / "work"
     work.mkdir(mode=0o755)
     monkeypatch.chdir(work)
@@ -63,8 +63,8 @@ def test_nor_what_others_can_write_to(place: Path, mode: int, monkeypatch: pytes
 
 
 @PLACES
-def test_a_group_of_ones_own_may_write(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where each user has a group of the same name, and umask 002."""
+def test_a_users_private_group_may_write(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on systems where each user has a group of the same name, and umask 002."""
     me = pwd.struct_passwd(("me", "x", os.geteuid(), 4712, "", "/", ""))
     monkeypatch.setattr(pwd, "getpwall", lambda: [me])
     monkeypatch.setattr(pwd, "getpwuid", lambda _: me)
@@ -86,7 +86,7 @@ def test_an_access_control_list_may_name_others(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_sticky_folder_may_be_open_to_all() -> None:
-    """As /tmp is: what is ours in it only we can replace. What somebody else has put there is not used all the same."""
+    """As /tmp is: only we can replace our files in it. A config that another user has put there is still not used."""
     Path().chmod(0o1777)
     assert ownership.refusal(CONFIG) is None
     os.chown(CONFIG.parent, OTHER, -1)

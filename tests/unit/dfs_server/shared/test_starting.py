@@ -1,4 +1,4 @@
-"""Ctrl-C while a program is being loaded, and just after: status 130, and nobody sees a traceback."""
+"""Ctrl-C while a program is being loaded, and just after: exit status 130, and no traceback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_one_that_is_interrupted_before_the_command_handles_it_ends_quietly() ->
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    """As a shell starts background jobs."""
+    """Shells start background jobs like that."""
     interrupt = "signal.raise_signal(signal.SIGINT)"
     script = f"signal.signal(signal.SIGINT, signal.SIG_IGN); start(lambda: {interrupt} or (lambda: {interrupt}))"
     done = python(START + script)

@@ -1,4 +1,4 @@
-"""The acceptor's rules, one by one; and, by Hypothesis, its invariants under any sequence of requests."""
+"""The acceptor's rules, one by one; and, with Hypothesis, its invariants under any sequence of requests."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_while_a_writer_has_the_lease_others_wait_and_it_is_told() -> None:
     assert step.state.promised == LOW
     told = acceptor.accept(step.state, LOW, 2, SECOND, LEASE_S - 0.4, lease=True)
     assert told.reply == AcceptedAt(2, wanted=True)
-    assert isinstance(acceptor.promise(told.state, rival, LEASE_S + 0.1).reply, Refused), "the lease began anew"
-    assert isinstance(acceptor.promise(told.state, rival, 2 * LEASE_S).reply, Promised), "it ran out"
+    assert isinstance(acceptor.promise(told.state, rival, LEASE_S + 0.1).reply, Refused), "the lease was renewed"
+    assert isinstance(acceptor.promise(told.state, rival, 2 * LEASE_S).reply, Promised), "the lease has expired"
 
 
 def test_letting_go_that_comes_late_does_not_end_the_next_lease() -> None:
@@ -62,7 +62,7 @@ def test_letting_go_that_comes_late_does_not_end_the_next_lease() -> None:
     assert acceptor.let_go(state, b"a", 2, 0.2).lease is None
 
 
-def test_who_does_not_want_the_lease_does_not_get_it() -> None:
+def test_a_writer_that_does_not_want_the_lease_does_not_get_it() -> None:
     state = acceptor.accept(AcceptorState(), LOW, 1, FIRST, 0.0).state
     assert isinstance(acceptor.promise(state, Ballot(9, b"b"), 0.1).reply, Promised)
 
@@ -71,7 +71,7 @@ def test_the_writer_itself_may_take_a_higher_ballot() -> None:
     assert isinstance(acceptor.promise(accepted(), HIGH, 0.1).reply, Promised)
 
 
-def test_a_lease_that_is_let_go_is_first_the_turn_of_who_waits() -> None:
+def test_after_a_lease_is_released_the_waiting_client_comes_first() -> None:
     waited = acceptor.promise(accepted(), Ballot(9, b"b"), 0.1).state
     state = acceptor.let_go(waited, b"a", 1, 0.2)
     assert state.lease == Lease(b"b", 0.2 + NEXT_TURN_S)
@@ -90,7 +90,7 @@ def test_whose_turn_is_next_is_the_same_on_all_servers_whoever_they_heard_first(
         assert acceptor.let_go(state, holder, 1, 0.2).lease == Lease(next_one, 0.2 + NEXT_TURN_S), order
 
 
-def test_each_of_three_who_always_wait_has_its_turn() -> None:
+def test_each_of_three_clients_that_always_wait_has_its_turn() -> None:
     holder, had = b"b", []
     for _ in range(6):
         state = acceptor.accept(AcceptorState(), Ballot(3, holder), 1, FIRST, 0.0, lease=True).state
@@ -109,21 +109,21 @@ def test_only_its_holder_lets_a_lease_go() -> None:
     assert acceptor.let_go(accepted(), b"a", 1, 0.1).lease is None
 
 
-def test_who_must_see_what_was_answered_recalls_the_lease() -> None:
+def test_a_reader_that_must_see_what_was_answered_recalls_the_lease() -> None:
     step = acceptor.position(accepted(), b"b", 0.5)
     assert isinstance(step.reply, Position)
     assert step.reply.lease == 1
     told = acceptor.accept(step.state, LOW, 2, SECOND, 0.6, lease=True)
     assert told.reply == AcceptedAt(2, recalled=True)
     let_go = acceptor.let_go(told.state, b"a", 2, 0.7)
-    assert acceptor.position(let_go, b"b", 0.8).reply == let_go.position(), "nobody may answer now"
+    assert acceptor.position(let_go, b"b", 0.8).reply == let_go.position(), "no client may answer early now"
     anew = acceptor.accept(let_go, LOW, 2, SECOND, 0.9, lease=True).state
     again = acceptor.position(anew, b"b", 1.0).reply
     assert isinstance(again, Position)
-    assert again.lease == 2, "another lease: the one that was recalled has ended"
+    assert again.lease == 2, "a new lease, since the recalled one has ended"
 
 
-def test_a_lease_is_not_recalled_by_its_holder_or_by_who_does_not_mind() -> None:
+def test_a_lease_is_not_recalled_by_its_holder_or_by_a_reader_that_does_not_need_it() -> None:
     for recall in (b"a", b""):
         assert acceptor.position(accepted(), recall, 0.5) == acceptor.Step(accepted(), accepted().position())
 
@@ -136,7 +136,7 @@ def test_a_server_that_starts_is_as_careful_as_if_it_remembered_the_lease() -> N
 
 
 def test_the_lease_never_stands_against_a_quorum() -> None:
-    """An accept under a higher ballot is taken, lease or not: others have promised it."""
+    """An accept with a higher ballot is taken in spite of a lease, since others have promised it."""
     assert acceptor.accept(accepted(), Ballot(9, b"b"), 1, OTHER, 0.1).reply == AcceptedAt(1)
 
 
@@ -217,7 +217,7 @@ def test_learn_passes_over_what_is_applied_and_stops_at_a_gap() -> None:
 def test_learn_replaces_a_tail_that_lost() -> None:
     step = acceptor.learn(accepted(parsed=OTHER), 1, [FIRST])
     assert step.effects == (Apply(1, FIRST, is_logged=False),)
-    assert step.must_be_durable, "a server whose disk was replaced counts again only when its disk has this"
+    assert step.must_be_durable, "a server with a replaced disk counts again only when this is on its disk"
     assert step.state.tail is None
 
 
@@ -254,4 +254,4 @@ def test_invariants_hold_under_any_requests(requests: list[tuple]) -> None:  # t
             assert arguments[0] >= before.promised
             assert vows.setdefault((arguments[1], arguments[0]), arguments[2].digest) == arguments[2].digest
         if replace(state, lease=None, leases=0) != replace(before, lease=None, leases=0):
-            assert step.effects, "a change that nobody would write down"
+            assert step.effects, "every change must be written down"

@@ -1,11 +1,11 @@
-"""A copy that moves is left alone; one that stands still may be replaced."""
+"""A copy that makes progress is left alone; one that has stalled may be replaced."""
 
 from __future__ import annotations
 
 from dfs_server.store.copy_turn import COPY_RESTS_S, NOBODY, CopyTurn
 
 
-def test_anyone_may_begin_where_nobody_copies() -> None:
+def test_any_copy_may_begin_if_none_is_running() -> None:
     assert NOBODY.may_begin(b"one", 0.0)
 
 

@@ -1,4 +1,5 @@
-"""Damage in SQLite's file that SQLite does not see: never answered, told, and mended as far as one server can."""
+"""Damage in SQLite's file that SQLite does not notice: never answered, reported, and repaired as far as one server
+can."""
 
 from __future__ import annotations
 
@@ -37,10 +38,10 @@ SEGMENT = b"s" * 16
 
 
 class Server(KillableStore):
-    """With a way to spoil its file."""
+    """A server with a way to damage its file."""
 
     def commit(self, *puts: tuple[bytes, bytes], **contents: Any) -> bytes:
-        """With a small piece."""
+        """Commit a batch that carries a small piece."""
         return super().commit(*puts, pieces=(InlinePiece(SEGMENT, 1, ("DFS1",), b"small"),), **contents)
 
     def items(self) -> tuple[tuple[bytes, bytes], ...] | Error:
@@ -48,7 +49,7 @@ class Server(KillableStore):
         return reply.items if isinstance(reply, Items) else reply
 
     def spoil(self, statement: str) -> None:
-        """Change the file behind the server's back. All that was accepted is in its tables."""
+        """Change the file behind the server's back, after flushing everything that was accepted."""
         with self.store._database.lock:
             self.store._writer._flush()
         with closing(sqlite3.connect(self.folder / "namespace.db")) as db:
@@ -61,7 +62,7 @@ class Server(KillableStore):
             pass
 
     def copy(self, slot: int, *items: tuple[bytes, bytes], digest: bytes | None = None) -> Position | Error:
-        """Give it a copy of the map as of this slot, by default as this log has it."""
+        """Give the server a copy of the map at this slot, by default of this log."""
         begin = BeginCopy(b"copy", slot, self.digest_of(slot) if digest is None else digest)
         assert self.store.handle(begin) == Done()
         assert self.store.handle(CopyItems(b"copy", items)) == Done()
@@ -72,7 +73,7 @@ class Server(KillableStore):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """Five batches: four applied, one accepted. The map: a = 1, b = 2, c = 3."""
+    """A server with five batches, four applied and one accepted, and the map a = 1, b = 2, c = 3."""
     server = Server(tmp_path / "alice")
     server.commit((b"a", b"1"), (b"gone", b"?"))
     server.commit((b"b", b"?"), (b"c", b"3"))
@@ -101,7 +102,7 @@ def test_a_damaged_row_of_the_map_is_never_answered(server: Server, statement: s
     assert isinstance(reply, Error)
     assert reply.status == Status.DAMAGED
     assert server.position().wants_copy
-    # Where one row is bad others may be missing: nothing of this map is told, also not after a restart.
+    # If one row is bad, others may be missing: nothing of this map is answered, not even after a restart.
     server.kill()
     refused = server.read(b"b")
     assert isinstance(refused, Error)
@@ -128,8 +129,9 @@ def test_a_damaged_map_does_not_keep_the_log_from_going_on(server: Server) -> No
 
 
 @pytest.mark.parametrize("checksum", ["1.5", "9e999", "x'01'", "CAST(x'ff' AS TEXT)"])
-def test_a_checksum_that_is_no_number_does_not_keep_the_log_from_going_on(server: Server, checksum: str) -> None:
-    """One bit makes a real number of an integer in SQLite's file: the sum would be one too, and the state damaged."""
+def test_a_checksum_that_is_not_an_integer_does_not_stop_the_log(server: Server, checksum: str) -> None:
+    """One flipped bit turns an integer in SQLite's file into a real number; the sum would become one too, and damage
+    the state."""
     server.choose()
     server.spoil(f"UPDATE map SET checksum = {checksum} WHERE key = x'61'")
     server.commit((b"a", b"new"))
@@ -145,7 +147,8 @@ def test_a_checksum_that_is_no_number_does_not_keep_the_log_from_going_on(server
 
 @pytest.mark.parametrize("slot", [4, 5, 7])
 def test_a_copy_takes_the_damaged_maps_place(server: Server, slot: int) -> None:
-    """Of an earlier slot than the server's own: then its log has the rest. Of the same. Of a later one, as always."""
+    """The copy may be of an earlier slot, in which case the log has the rest, of the same slot, or, as usual, of a
+    later one."""
     server.choose()  # 5: `late`
     server.spoil("DELETE FROM map WHERE key = x'62'")
     with pytest.raises(DamageError):
@@ -173,7 +176,7 @@ def test_a_copy_that_cannot_be_completed_is_refused(server: Server) -> None:
     assert isinstance(reply, Error)
     assert reply.status == Status.TRIMMED
     assert server.position().wants_copy
-    assert "batch" not in server.store.damage.text()  # nothing is damaged but the map
+    assert "batch" not in server.store.damage.text()  # only the map is damaged
 
 
 def test_the_log_is_kept_back_to_the_copy_while_that_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +226,7 @@ def test_a_damaged_batch_is_never_passed_on(server: Server, statement: str, ask:
     reply = server.store.handle(ask)
     assert isinstance(reply, Error)
     assert reply.status == Status.DAMAGED
-    # From then on as if it had been trimmed: what is after it is good.
+    # From then on it counts as trimmed, and what follows it is good.
     reply = server.store.handle(ask)
     assert isinstance(reply, Error)
     assert reply.status == Status.TRIMMED
@@ -249,12 +252,12 @@ STATES = {
 
 
 @pytest.mark.parametrize("statement", STATES.values(), ids=STATES.keys())
-def test_who_finds_his_memory_damaged_begins_anew(server: Server, statement: str) -> None:
+def test_a_server_with_damaged_state_starts_over(server: Server, statement: str) -> None:
     server.spoil(statement)
     server.kill()
     position = server.position()
     assert (position.applied, position.promised.round, position.tail_digest) == (0, 0, b"")
-    assert not position.wants_copy  # like one with a new disk: it gets the batches, or a copy
+    assert not position.wants_copy  # like a server with a new disk, it gets the batches or a copy
     assert server.store.handle(ReadRange(0, b"", b"\0", b"\xff", 9)) == Items(0, (), more=False)
     assert server.store.handle(GetBatches(0)) == Batches(1, (), 0)
     assert "started over (mended)" in server.store.damage.text()
@@ -309,7 +312,7 @@ def test_a_damaged_vote_is_forgotten_and_nothing_else(server: Server, statement:
         "UPDATE map SET key = 5 WHERE key = x'62'",
     ],
 )
-def test_a_scan_finds_what_nobody_reads(server: Server, statement: str) -> None:
+def test_a_scan_finds_damage_in_what_is_never_read(server: Server, statement: str) -> None:
     server.scan()
     server.spoil(statement)
     with pytest.raises(DamagedMapError):
@@ -327,7 +330,7 @@ def test_a_scan_goes_through_maps_of_several_steps_while_batches_go_on(
     steps = 0
     for _ in server.store.scan().steps():
         steps += 1
-        # Behind the walk, where it is, and before it: changed, gone, new.
+        # Changes, deletes and adds keys behind the walk, at it, and ahead of it.
         server.commit(
             (b"k%03d" % (steps * 7), b"new"),
             (b"k%03d" % (99 - steps), b"new"),

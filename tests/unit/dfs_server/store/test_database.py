@@ -1,4 +1,4 @@
-"""The format of a namespace's file: an older one is brought up to date, a newer one refused, neither is misread."""
+"""The format of a namespace's file: an older one is upgraded, a newer one refused, and neither is misread."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def write_format_2(folder: Path) -> None:
 
 
 def assert_is_whole(folder: Path) -> None:
-    """What format 2 said is there, and all of it has checksums."""
+    """Check that all content of the file in format 2 is there, and has checksums."""
     with closing(NamespaceStore(folder, "DFS1")) as store:
         position = store.handle(GetPosition())
         assert isinstance(position, Position)
@@ -141,7 +141,7 @@ def test_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
         assert (position.applied, position.promised.round) == (7, 5)
         assert store.small_piece(SEGMENT, 2) == (block_digests(b"old"), b"old")
         holdings = Holdings(tmp_path, store)
-        # Since when it is there nobody knows: it is young, so that nobody sweeps it.
+        # Its age is not known; it counts as young, so that it is not swept.
         assert holdings.listed(None, 10) == ([(SEGMENT, 2, 3, 1_700_000_000)], False)
         holdings.put_small([(SEGMENT, 3, b"new")])
         assert store.pieces.totals() == (2, 6)

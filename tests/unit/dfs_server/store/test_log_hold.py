@@ -1,4 +1,4 @@
-"""A copy holds the log where it began; what names later slots does not disturb that."""
+"""A copy holds the log from the slot where it began, and requests that name later slots do not change that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_each_page_of_a_copy_holds_the_log_anew() -> None:
     assert hold.keeps_after(now + 2 * HOLD_S) is None
 
 
-def test_who_reads_the_present_neither_ends_nor_prolongs_a_hold() -> None:
+def test_reading_the_newest_slot_neither_ends_nor_extends_a_hold() -> None:
     hold = LogHold().named(7, 0.0)
     for tenth in range(1, 300):
         hold = hold.named(90, tenth / 10)
@@ -28,7 +28,7 @@ def test_who_reads_the_present_neither_ends_nor_prolongs_a_hold() -> None:
 
 
 def test_a_hold_begins_though_another_one_ends() -> None:
-    """Somebody asked for the very first batch; a copy as of slot 7 began after that."""
+    """One client asked for the very first batch, and then a copy of slot 7 began."""
     hold = LogHold().named(0, 0.0).named(7, HOLD_S - 0.1).named(7, 2 * HOLD_S - 0.1)
     assert hold.keeps_after(2 * HOLD_S - 0.1) == 0
     assert hold.keeps_after(2 * HOLD_S) == 7

@@ -1,4 +1,4 @@
-"""What waits to reach the tables: one batch after the other, each as a whole, and the last change of a key counts."""
+"""Batches that wait to reach the tables: in order, each as a whole, and the last change of a key counts."""
 
 from __future__ import annotations
 

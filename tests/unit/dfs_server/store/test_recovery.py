@@ -1,4 +1,4 @@
-"""What a server that was killed remembers: all that it has answered, from SQLite's file and the redo log together."""
+"""What a killed server remembers: everything it has answered, from SQLite's file and the redo log together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from dfs_server.store.store import NamespaceStore
 
 
 class Server(KillableStore):
-    """With a redo log that can be spoilt. Each batch has a piece of a segment of its own."""
+    """A server whose redo log can be damaged. Each batch carries a piece of a different segment."""
 
     def batch(self, **contents: Any) -> bytes:
         slot = self.slot + 1
@@ -108,7 +108,7 @@ def test_the_changes_are_told_from_any_slot_on_wherever_they_are(server: Server)
 
 def test_what_was_learnt_is_there_too_and_what_is_only_known_to_be_chosen_may_be_forgotten(server: Server) -> None:
     server.commit((b"a", b"1"))
-    server.store.handle(Chosen(1, server.digest))  # nothing is written for that
+    server.store.handle(Chosen(1, server.digest))  # writes nothing
     server.batch(puts=((b"a", b"2"),))
     server.batch(puts=((b"a", b"3"),))
     learnt = server.store.handle(Learn(2, tuple(server.encoded[1:])))
@@ -145,7 +145,7 @@ def test_stopped_in_good_order_it_leaves_all_in_one_file(server: Server) -> None
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_damaged_record_costs_the_map_and_no_promise_and_no_vote(server: Server, number: int) -> None:
-    """Records 0 to 4: a promise, and votes for slots 1 to 4."""
+    """Record 0 is a promise; records 1 to 4 are votes for slots 1 to 4."""
     server.store.handle(Promise(BALLOT))
     for slot in range(1, 5):
         server.commit((b"k%d" % slot, b"v"))
@@ -195,7 +195,7 @@ def test_without_its_redo_log_it_begins_anew(server: Server) -> None:
 def test_with_a_damaged_state_the_pieces_in_the_redo_log_stay(server: Server) -> None:
     server.commit()
     server.commit()
-    server.store.flush()  # the second one is a vote in the log's table; its record is written over
+    server.store.flush()  # the second becomes a vote in the log's table, and its record is overwritten
     server.commit()
     with closing(sqlite3.connect(server.folder / "namespace.db")) as db:
         db.execute("UPDATE state SET round = 99")
@@ -222,7 +222,8 @@ def test_what_cannot_reach_the_tables_is_refused_before_it_is_in_the_redo_log(se
 def test_after_a_flush_that_failed_nothing_is_written_to_its_epoch(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be in SQLite's file all the same after a power cut, and then the redo log of before is void."""
+    """The flush may be in SQLite's file after a power cut all the same, and then the redo log of the old epoch is
+    void."""
     server.commit((b"a", b"1"))
     server.commit((b"a", b"2"))
     path = server.folder / redo_log.FILE_NAME
@@ -259,7 +260,7 @@ def test_an_append_that_fails_leaves_nothing_that_counts(server: Server, monkeyp
             server.store.handle(Accept(BALLOT, 2, encoded))
     assert server.position() == before
     server.encoded.pop()
-    server.commit((b"a", b"3"), ballot=Ballot(5, b"client02"))  # another one is chosen in its place
+    server.commit((b"a", b"3"), ballot=Ballot(5, b"client02"))  # another batch is chosen instead
     server.kill()
     assert server.map() == {b"a": b"3"}
 
@@ -279,7 +280,8 @@ def test_a_damaged_promise_is_in_the_records_after_it(server: Server) -> None:
 def test_what_was_read_from_the_redo_log_is_written_to_the_disk_before_it_is_answered_for(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server is killed while it waits for the disk, or after the disk has refused: the record is in memory only."""
+    """The server is killed while it waits for the disk, or after an error of the disk: the record is in the page cache
+    only."""
 
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
@@ -291,7 +293,7 @@ def test_what_was_read_from_the_redo_log_is_written_to_the_disk_before_it_is_ans
             server.store.handle(Accept(BALLOT, 1, encoded))
     server.kill()
     assert server.store.handle(Accept(BALLOT, 1, encoded)) == AcceptedAt(1)
-    (server.folder / redo_log.FILE_NAME).write_bytes(b"")  # what a power cut leaves of it
+    (server.folder / redo_log.FILE_NAME).write_bytes(b"")  # what a power cut would leave of it
     server.kill()
     assert (server.position().promised, server.position().tail_digest) == (BALLOT, server.digest)
 
@@ -311,7 +313,7 @@ def test_a_read_of_the_log_leaves_no_snapshot_to_the_next_one(server: Server, mo
     for number in range(4):
         server.commit((b"k%d" % number, b"v"))
     server.store.flush()
-    monkeypatch.setattr("dfs_server.store.reader.REPLY_BYTES", 1)  # the first row is not the last one
+    monkeypatch.setattr("dfs_server.store.reader.REPLY_BYTES", 1)  # the first row is not the last
     reader = server.store._reader
     with reader._logged(0) as (rows, _):
         assert rows is not None
@@ -324,7 +326,7 @@ def test_a_read_of_the_log_leaves_no_snapshot_to_the_next_one(server: Server, mo
 
 
 def test_the_bytes_of_the_log_are_counted_right_however_often_it_is_flushed(server: Server) -> None:
-    """A vote is written by one flush, and once more by the next, as the batch that was chosen."""
+    """A flush writes a vote, and the next flush writes the same batch again as chosen."""
     for number in range(5):
         server.commit((b"k", bytes(100 * number)))
         for _ in range(2):
@@ -333,7 +335,7 @@ def test_the_bytes_of_the_log_are_counted_right_however_often_it_is_flushed(serv
 
 
 def test_a_file_of_sqlite_that_is_older_than_the_redo_log_is_not_believed(server: Server) -> None:
-    """SQLite passes over what is damaged in its own log, and all that follows; or somebody has put an old file back."""
+    """SQLite skips damaged frames of its own log and all that follow; or an old file was restored from a backup."""
     server.commit((b"a", b"1"))
     server.store.flush()
     with closing(sqlite3.connect(server.folder / "namespace.db")) as db:
@@ -357,7 +359,7 @@ def test_a_file_of_sqlite_that_is_older_than_the_redo_log_is_not_believed(server
 
 
 def test_a_redo_log_that_comes_back_after_a_power_cut_counts_for_nothing(server: Server) -> None:
-    """It was removed when the server stopped, and the folder was not waited for."""
+    """The log was removed when the server stopped, without an fsync of the folder."""
     for number in range(3):
         server.commit((b"a", b"%d" % number))
         server.store._writer._flush()

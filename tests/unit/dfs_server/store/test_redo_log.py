@@ -1,4 +1,4 @@
-"""The redo log: what was appended is read back, whatever is left of what was not; and what is damaged is noticed."""
+"""The redo log: appended records are read back, whatever is left of an unfinished one; and damage is noticed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_last_record_may_be_there_by_any_part_and_then_it_was_never_answered
     file.append(RECORDS[2:3])
     whole, end = path.read_bytes(), file._end
     assert whole[end - 2 : end] == b"\xc4\0"
-    end -= 1  # the last byte is a zero, as the file has there anyway
+    end -= 1  # the last byte is a zero, like the empty space of the file
     for cut in range(start, end):
         path.write_bytes(whole[:cut] + bytes(len(whole) - cut))
         assert read(path) == [Found(record, is_after_damage=False) for record in RECORDS[:2]]

@@ -1,4 +1,4 @@
-"""The disk is not looked at for each batch, and yet it is said in time that only the reserve is left."""
+"""The disk is not checked for each batch, and yet it is noticed in time that only the reserve is left."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dfs_server.store.room_watch import COST, LEAST_BYTES, SEEN_S, RoomWatch
 
 
 class Disk:
-    """So much is left without the reserve, and it is then; how often was it looked at?"""
+    """A disk with `left_bytes` beyond the reserve at `now_s`, which counts how often it is checked."""
 
     left_bytes = 100 * LEAST_BYTES
     now_s = 50.0

@@ -1,4 +1,4 @@
-"""The namespace's store on a real disk: what was answered is there after it is opened again, and nothing else."""
+"""The namespace's store on a real disk: after reopening, everything that was answered is there, and nothing else."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_values_that_are_more_than_fits_are_not_gathered(store: NamespaceStore) 
 
 
 def test_what_is_not_refused_fits_in_a_frame(store: NamespaceStore) -> None:
-    """However many values it is that are as much as may be read at once."""
+    """Even the largest allowed number of values with the largest allowed total size fits."""
     writer = StoreProposer(store)
     size = VALUES_BYTES // MAX_AT_ONCE
     writer.commit((b"k", bytes(size)), (b"rest", bytes(VALUES_BYTES % MAX_AT_ONCE + size)))
@@ -146,7 +146,7 @@ def test_small_pieces_are_kept_where_they_are_at_home(store: NamespaceStore) -> 
         InlinePiece(SEGMENT, 2, ("DFS2", "DFS3"), b"two"),
     )
     writer.commit(pieces=pieces)
-    for _ in range(2):  # accepted (it may be chosen, and a reader may know); then applied
+    for _ in range(2):  # first accepted (it may be chosen, and readers may know that), then applied
         stored = store.small_piece(SEGMENT, 1)
         assert stored is not None
         assert stored.data == b"one"
@@ -160,7 +160,7 @@ def test_totals_of_small_pieces_go_with_what_comes_and_goes(store: NamespaceStor
     writer = StoreProposer(store)
     one = InlinePiece(SEGMENT, 1, ("DFS1",), b"one")
     other = InlinePiece(b"t" * 16, 2, ("DFS1",), b"other")
-    for contents in ({"pieces": (one,)}, {"pieces": (one, other)}, {}):  # one comes twice; the last is not applied
+    for contents in ({"pieces": (one,)}, {"pieces": (one, other)}, {}):  # one comes twice; the last is only accepted
         writer.commit(**contents)
     assert store.pieces.totals() == (2, 8)
     store.pieces.forget([SEGMENT])
@@ -216,7 +216,7 @@ def test_a_copy_replaces_the_map_and_is_not_read_before_it_is_right(store: Names
     store.handle(Chosen(4, writer.digest))
     second = batches.digest(writer.encoded[1])
     copy = NamespaceStore(tmp_path / "copy", "DFS2")
-    # The pages were read at slots 2 to 3: the copy of slot 2 holds what slot 3 wrote.
+    # The pages were read at slots 2 to 3, so the copy of slot 2 contains a change of slot 3.
     assert copy.handle(BeginCopy(b"id", 2, second)) == Done()
     assert copy.handle(CopyItems(b"id", ((b"k", b"2"),))) == Done()
     reply = copy.handle(EndCopy(b"id", 1, 3))
@@ -245,8 +245,8 @@ def test_two_copies_at_once_do_not_mix(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_copy_that_moves_is_not_ended_by_another_one(tmp_path: Path) -> None:
-    """Else two clients that copy a large map would end each other's copy again and again."""
+def test_a_copy_that_makes_progress_is_not_ended_by_another(tmp_path: Path) -> None:
+    """Otherwise two clients that copy a large map would end each other's copies again and again."""
     now = [0.0]
     store = NamespaceStore(tmp_path / "copied", "DFS2", monotonic=lambda: now[0])
     store.handle(BeginCopy(b"one", 5, b"d" * 32))
@@ -255,7 +255,7 @@ def test_a_copy_that_moves_is_not_ended_by_another_one(tmp_path: Path) -> None:
         assert status_of(store.handle(BeginCopy(b"two", 5, b"d" * 32))) == Status.COPYING
         assert store.handle(CopyItems(b"one", ((b"k%d" % number, b"v"),))) == Done()
     assert isinstance(store.handle(EndCopy(b"one", 4, 5)), Position)
-    assert store.handle(BeginCopy(b"two", 6, b"e" * 32)) == Done(), "the first one is over"
+    assert store.handle(BeginCopy(b"two", 6, b"e" * 32)) == Done(), "the first copy is finished"
     store.close()
 
 
@@ -284,10 +284,10 @@ def test_a_trimmed_log_says_so(store: NamespaceStore, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("slot", "is_kept"), [(0, False), (1, True)])
-def test_who_reads_the_map_as_of_a_slot_holds_the_log_and_who_reads_it_as_it_is_does_not(
+def test_reading_the_map_at_a_slot_holds_the_log_and_reading_its_current_state_does_not(
     store: NamespaceStore, monkeypatch: pytest.MonkeyPatch, slot: int, is_kept: bool
 ) -> None:
-    """A copy names the slot where it began. A sweep reads each server's map as it is: at slot 0 or later."""
+    """A copy names the slot where it began. A sweep reads each server's current map: at slot 0 or later."""
     monkeypatch.setattr("dfs_server.store.log_table.KEEP_BATCHES", 5)
     monkeypatch.setattr("dfs_server.store.log_table.TRIM_STEP", 2)
     monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 2)
@@ -311,7 +311,7 @@ def test_on_a_full_disk_the_log_is_short_and_its_room_is_used_again(
         writer = StoreProposer(store)
 
         def sizes(count: int) -> tuple[int, int]:
-            """(bytes of the log, pages of the file) after so many more batches."""
+            """Write `count` more batches, and return (bytes of the log, pages of the file)."""
             for _ in range(count):
                 writer.commit((b"k", bytes(20_000)))
             db = store._database.writer

@@ -1,4 +1,4 @@
-"""SCRAM on the server's side: who knows the password gets in, nobody else, and strangers learn nothing."""
+"""SCRAM on the server's side: only clients that know the password are admitted, and others learn nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def accounts() -> Accounts:
 
 
 def log_in(accounts: Accounts, user: str, password: str, scram_user: str | None = None) -> str:
-    """The user that the server believes this is; the client has checked the server's proof as well."""
+    """Authenticate, with the client checking the server's proof too, and return the user that the server has
+    verified."""
     client = ScramClient(["SCRAM-SHA-256"], scram_user or user, password)
     handshake = accounts.handshake()
     client.set_server_first(handshake.challenge(Authenticate(VERSION, user, client.get_client_first())))

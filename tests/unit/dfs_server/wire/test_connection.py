@@ -1,4 +1,4 @@
-"""One socket: frames come whole or not at all, nothing waits without a deadline, a stop wakes the idle."""
+"""One socket: frames arrive whole or not at all, every wait has a deadline, and a stop wakes idle connections."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_header_and_a_body(ends: Ends) -> None:
 
 
 class CountingSocket:
-    """A connection's socket that counts how often it was received from."""
+    """A connection's socket that counts the calls of recv_into."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -86,8 +86,8 @@ def test_a_request_comes_with_one_system_call(ends: Ends) -> None:
     assert counting.received == 2
 
 
-def test_requests_that_come_together_are_cut_apart(ends: Ends) -> None:
-    """The first two are small, the third is larger than the buffer, and its payload is put where it belongs."""
+def test_requests_that_arrive_together_are_separated(ends: Ends) -> None:
+    """Two small ones, and one larger than the buffer, whose payload goes into its sink."""
     large, payload = bytes(range(256)) * 40, b"payload" * 1000
     ends.peer.sendall(HEADER + b"one" + HEADER + b"two" + HEADER + large + payload + HEADER)
     for body in (b"one", b"two", large):
@@ -136,7 +136,7 @@ def test_before_a_frame_only_the_deadline_counts(ends: Ends) -> None:
     assert time.monotonic() - begun >= 1.5 * SHORT_S
 
 
-def test_the_deadline_also_ends_who_goes_on_slowly(ends: Ends) -> None:
+def test_the_deadline_also_ends_a_slow_peer(ends: Ends) -> None:
     ends.connection.deadline = time.monotonic() - 1
     ends.peer.sendall(HEADER[:5])
     with pytest.raises(ConnectionLostError):
@@ -144,7 +144,7 @@ def test_the_deadline_also_ends_who_goes_on_slowly(ends: Ends) -> None:
             ends.connection.receive_header()
 
 
-def test_a_stop_wakes_who_waits_for_a_frame(ends: Ends) -> None:
+def test_a_stop_wakes_a_thread_that_waits_for_a_frame(ends: Ends) -> None:
     timer = threading.Timer(SHORT_S, ends.stop)
     timer.start()
     assert ends.connection.receive_header() is None

@@ -1,4 +1,4 @@
-"""A real daemon and hostile clients: whatever they send, it answers or hangs up, keeps nothing and goes on serving."""
+"""A real daemon and hostile clients: whatever they send, it answers or hangs up, stores nothing and goes on serving."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TestFrames:
         idle = house.client()
         stalled = house.client()
         stalled.send_raw(MAGIC)
-        assert stalled.is_closed_by_server()  # at least stall_s has passed by now
+        assert stalled.is_closed_by_server()  # stall_s has passed by now
         assert isinstance(idle.ask(GetPosition()), Position)
 
     def test_a_payload_where_none_belongs(self, house: House) -> None:

@@ -1,5 +1,5 @@
-"""Who gets in: nothing is answered before the password is proven, and nobody is told which users there are; and what
-is said if the user's namespace cannot be opened then."""
+"""Authentication: nothing is answered before the password is proven, and which users exist is not revealed; and the
+message if the user's namespace cannot be opened then."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TestAuthentication:
             client.send_raw(header)
             assert refused(client) is Status.BAD_REQUEST
 
-    def test_who_does_not_authenticate_in_time_is_hung_up_on(self, start_house: StartHouse) -> None:
+    def test_a_client_that_does_not_authenticate_in_time_is_disconnected(self, start_house: StartHouse) -> None:
         house = start_house(authentication_s=0.05)
         silent, slow = house.stranger(), house.stranger()
         slow.send_raw(MAGIC)

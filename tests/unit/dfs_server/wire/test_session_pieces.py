@@ -1,4 +1,4 @@
-"""Pieces over a connection: put, fetched, refused, and what a client or a disk that fails leaves of them."""
+"""Pieces over a connection: put, fetched, refused, and what remains when a client or a disk fails."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class TestPieces:
         (path,) = house.root.glob(f"alice/pieces/3f/{SEGMENT.hex()}.1")
         path.write_bytes(path.read_bytes()[:1000])
         assert status_of(client, GetPiece(SEGMENT, 1)) is Status.DIGEST_MISMATCH
-        assert client.ask(HavePieces(((SEGMENT, 1),))) == Have(b"\0")  # in quarantine: who heals sees it
+        assert client.ask(HavePieces(((SEGMENT, 1),))) == Have(b"\0")  # it is in quarantine, which healing can see
         assert status_of(client, GetPiece(SEGMENT, 1)) is Status.NOT_FOUND
         assert client.put_piece(SEGMENT, 1, DATA) == Done()
         assert client.call(GetPiece(SEGMENT, 1))[1] == DATA

@@ -1,4 +1,4 @@
-"""Shares: one user has so many connections and so many bytes of large messages, and others are not affected."""
+"""Shares: each user has a limit on connections and on bytes of large messages, and other users are not affected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_is_held_is_waited_for_and_given_back() -> None:
         pass
 
 
-def test_who_waits_goes_on_when_there_is_room() -> None:
+def test_a_waiter_goes_on_when_there_is_room() -> None:
     share = Share(total_bytes=10 * SMALL_BYTES, wait_s=10)
     got = threading.Event()
 
