@@ -1,7 +1,7 @@
-"""What takes minutes begins first; and a run that is interrupted says which tests were running. Failures are shown as
-they happen, by pytest-instafail.
+"""Tests that take minutes run first, and an interrupted run reports which tests were running. pytest-instafail shows
+failures as they happen.
 
-Hypothesis tries the same examples in each run, and does not fail one for being slow: a crowded machine is no fault.
+Hypothesis tries the same examples in each run, and never fails one for being slow: a busy machine is not a fault.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ settings.load_profile("dfsfuse")
 
 
 class RunningTests:
-    """The tests that have begun and not ended, in all worker processes: xdist passes these hooks on to the main one."""
+    """The tests that have begun and not ended, in all worker processes: xdist forwards these hooks to the main
+    process."""
 
     def __init__(self) -> None:
         self._running: dict[str, None] = {}
@@ -32,7 +33,7 @@ class RunningTests:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that are marked as long come first: begun last, one of them would hold up the end."""
+    """Put tests marked as long first: if one began last, the others would be done long before it."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

@@ -2,11 +2,12 @@
 
 Everything that the tests start is a descendant of this process, daemons included: it is their subreaper (prctl(2)).
 Everything that they write or mount is below a temporary folder that it makes for them (TMPDIR). However the run ends
-(the last test, the time limit, Ctrl-C, SIGTERM), the mounts below that folder are detached, the descendants killed, and
-the folder removed.
+(after the last test, at the time limit, by Ctrl-C or SIGTERM), the mounts below that folder are detached, the
+descendants killed, and the folder removed.
 
 At the limit pytest gets a SIGINT, so that it reports what has failed and what was running (`tests/conftest.py`).
-Exit status: pytest's own; 124 at the limit, as timeout(1); 130 and 143 after SIGINT and SIGTERM. Standard library only.
+Exit status: pytest's own; 124 at the limit, like timeout(1); 130 and 143 after SIGINT and SIGTERM. Uses the standard
+library only.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ AT_THE_LIMIT: Final = """
 The tests were not finished within {} s and are ended. What failed until now, and which tests were running, is below.
 On a slow or busy machine: make test TEST_TIMEOUT_S=3600"""
 GRACE_S: Final = 30
-"""How long pytest may take to report after it was interrupted."""
+"""Seconds that pytest may take to report after an interrupt."""
 CLEANING_S: Final = 30.0
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 class Interrupted(BaseException):
-    """A signal arrived: the time limit (SIGALRM), or somebody ends the run."""
+    """A signal arrived: at the time limit (SIGALRM), or to end the run."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -46,7 +47,7 @@ class Interrupted(BaseException):
 
 
 def run(command: Sequence[str], limit_s: int) -> int:
-    """Run `command` with a temporary folder of its own, clean up after it, and give the exit status."""
+    """Run `command` with a temporary folder of its own, clean up after it, and return the exit status."""
     _become_subreaper()
     for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _interrupt)
@@ -55,7 +56,7 @@ def run(command: Sequence[str], limit_s: int) -> int:
         return _run_within(command, limit_s, folder)
     finally:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # cleaning is bounded, and leaves things behind if it is cut short
+            signal.signal(number, signal.SIG_IGN)  # nothing may cut the cleaning short; it is bounded
         signal.alarm(0)
         clean(folder)
 
@@ -76,7 +77,7 @@ def _run_within(command: Sequence[str], limit_s: int, folder: Path) -> int:
 
 
 def _end(pid: int) -> int:
-    """Ask pytest to report and end; kill it if it does not. Gives its exit status."""
+    """Ask pytest to report and end; kill it if it does not. Returns its exit status."""
     _signal(pid, signal.SIGINT)
     try:
         signal.alarm(GRACE_S)
@@ -93,7 +94,7 @@ def clean(folder: Path) -> None:
     """Detach all mounts below `folder`, kill all descendants of this process, remove the folder."""
     deadline = time.monotonic() + CLEANING_S
     for mountpoint in mounts_below(folder, Path("/proc/self/mountinfo").read_bytes()):
-        # Mounts first: a process that waits in one cannot be killed.
+        # Mounts first, since a process that waits in one cannot be killed.
         if subprocess.run(["umount", "--lazy", mountpoint], check=False, capture_output=True).returncode:
             subprocess.run(["fusermount3", "-u", "-z", mountpoint], check=False)
     while (left := list(descendants(os.getpid(), _parents()))) and time.monotonic() < deadline:
@@ -106,19 +107,19 @@ def clean(folder: Path) -> None:
 
 def mounts_below(folder: Path, mountinfo: bytes) -> list[bytes]:
     """The mountpoints below `folder` in the text of /proc/self/mountinfo (proc(5)), the last mounted first. Other users
-    choose names too: only a newline ends a line, and one that is not understood is left out."""
+    choose names too, so only a newline ends a line, and lines that cannot be parsed are skipped."""
     prefix = os.fsencode(folder) + b"/"
     points = (_unescape(fields[4]) for line in mountinfo.split(b"\n") if len(fields := line.split(b" ")) > 4)
     return [point for point in points if point.startswith(prefix)][::-1]
 
 
 def _unescape(text: bytes) -> bytes:
-    """The kernel writes blanks, tabs, newlines and backslashes as three octal digits."""
+    """Decode blanks, tabs, newlines and backslashes, which the kernel writes as three octal digits."""
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text)
 
 
 def descendants(pid: int, parents: dict[int, int]) -> Iterator[int]:
-    """All processes below `pid`, from a table of each process's parent."""
+    """Return all processes below `pid`, from a table of each process's parent."""
     for child, parent in parents.items():
         if parent == pid:
             yield child
@@ -137,12 +138,13 @@ def _parents() -> dict[int, int]:
 
 
 def parent_in(stat: bytes) -> int:
-    """The parent's pid in /proc/PID/stat (proc(5)): the second field after the name, which may hold anything."""
+    """Return the parent's pid from /proc/PID/stat (proc(5)): the second field after the name, which may contain
+    anything."""
     return int(stat[stat.rindex(b")") + 1 :].split()[1])
 
 
 def _wait_for(pid: int) -> int:
-    """Reap every descendant that ends until `pid` does; gives its exit status, negative for a signal."""
+    """Reap every descendant that ends until `pid` does; return the latter's exit status, negative for a signal."""
     while True:
         ended, status = os.waitpid(-1, 0)
         if ended == pid:

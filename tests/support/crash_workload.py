@@ -1,6 +1,6 @@
-"""What a server does to its disk, step by step, and what must be there whenever it was stopped in between.
+"""What a server does to its disk, step by step, and what must be there whenever it stops in between.
 
-Run by itself, with `crash_points.c` preloaded:
+Run as a program, with `crash_points.c` preloaded:
 
     python crash_workload.py trace ROOT TRACE       all steps, with every change traced
     python crash_workload.py kill FOLDER POINT...   for each point: all steps in a child that is killed there, in a
@@ -8,8 +8,8 @@ Run by itself, with `crash_points.c` preloaded:
     python crash_workload.py cut FOLDER ROOT TRACE LOST LEFT_OUT
                                                     `check` on all that a power cut may leave
 
-It uses a namespace as a server's session does, below the socket. `ROOT/steps.said` has a line for each step that is
-done: what is done is acknowledged.
+It uses a namespace as a server's session does, below the socket. `ROOT/steps.said` has a line for each finished step:
+whatever is finished counts as acknowledged.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def open_namespaces(root: Path) -> Namespaces:
 
 
 def _batches() -> list[bytes]:
-    """Batches in a row: small pieces and keys; more keys; a key and a segment go; keys and pieces again."""
+    """Four batches: small pieces and keys; more keys; a key and a segment are deleted; keys and pieces again."""
     encoded: list[bytes] = []
     previous = b""
     for contents in (
@@ -118,7 +118,7 @@ def _accept(slot: int, ballot: Ballot = BALLOTS[0]) -> Callable[[Namespace], Non
 
 
 def _flush(namespace: Namespace) -> None:
-    """Nothing has come between two looks."""
+    """Flush, as when nothing has come between two checks."""
     namespace.flush_if_idle()
     namespace.flush_if_idle()
 
@@ -128,7 +128,7 @@ def _answer(namespace: Namespace, request: object) -> None:
 
 
 def _rot(namespace: Namespace) -> None:
-    """A bit flips, and the scrub finds it."""
+    """Corrupt a byte, and let the scrub find it."""
     path = namespace.holdings.files._path(D, 1)
     with path.open("r+b") as file:
         file.seek(5000)
@@ -163,11 +163,12 @@ NAMES = list(STEPS)
 
 
 def _answer_nothing(_: object) -> None:
-    """What was counted is of no interest."""
+    """Ignore the counts."""
 
 
 def work(root: Path) -> None:
-    """All steps, each said when it is done. With such small bounds, batches are flushed and trimmed on the way."""
+    """Do all steps and record each when it is finished. With such small limits, batches are flushed and trimmed on the
+    way."""
     overlay.MAX_BATCHES, log_table.KEEP_BATCHES, log_table.TRIM_STEP = 2, 1, 1  # type: ignore[misc]
     redo_log.GROW_BYTES = 4096  # type: ignore[misc]
     said = os.open(root / SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -176,7 +177,7 @@ def work(root: Path) -> None:
             step(namespaces.of("alice"))
             os.write(said, f"{name}\n".encode())
         kept = namespaces.of("alice").answer(GetBatches(0))
-        assert isinstance(kept, Error), "the log is trimmed on the way"
+        assert isinstance(kept, Error), "the log must be trimmed on the way"
     os.close(said)
 
 
@@ -184,8 +185,8 @@ def work(root: Path) -> None:
 
 
 def check(root: Path, done: int) -> None:
-    """A server starts on what is left. The first `done` steps were acknowledged, the next one was perhaps under way.
-    AssertionError if something is missing, or is there by half."""
+    """Start a server on what is left, and check it. The first `done` steps were acknowledged, and the next may have
+    been in progress. Raises AssertionError if something is missing or incomplete."""
     with closing(open_namespaces(root)) as namespaces:
         namespace = namespaces.of("alice")
         _check_log(namespace, done)
@@ -199,7 +200,7 @@ def check(root: Path, done: int) -> None:
         _check_totals(namespace)
         _put(NEW, LARGE)(namespace)
         assert content(namespace, NEW) == LARGE
-        # Not another client's: for two seconds a server that starts behaves as if the last writer had the lease.
+        # The same client: for two seconds after its start a server acts as if the last writer had the lease.
         assert isinstance(namespace.answer(Promise(Ballot(9, b"client01"))), Promised)
 
 
@@ -280,7 +281,7 @@ def _findings(namespace: Namespace) -> Findings:
 
 
 def content(namespace: Namespace, segment: bytes, number: int = 1) -> bytes | None:
-    """The whole piece as a client gets it, checked by its digests; None if it is not here."""
+    """Return the whole piece as a client gets it, checked against its digests; None if it is not here."""
     try:
         found = namespace.get_piece(GetPiece(segment, number))
     except RequestFailedError as error:
@@ -308,7 +309,7 @@ def _trace(root: Path, trace: Path) -> None:
 
 
 def _kill(folder: Path, points: list[int]) -> int:
-    """How many children were killed where they should be."""
+    """Kill a child at each point, check what is left, and return how many were killed where they should be."""
     layer = ctypes.CDLL(None)
     killed = 0
     for point in points:
@@ -341,11 +342,12 @@ LEFT_OUT: dict[str, Callable[[str], bool]] = {
     "of the quarantine": lambda path: path.endswith("/quarantine"),
     "of the user's folder": lambda path: path in {".", "alice"},
 }
-"""Which calls of fsync are passed over, by their path."""
+"""Which calls of fsync are left out, by path."""
 
 
 def _cuts(changes: list[Change], lost: Lost, left_out: str) -> Iterator[tuple[int, dict[str, bytes | None]]]:
-    """What may be left after a power cut at each change, and how many steps were acknowledged; each state once."""
+    """Yield what may be left after a power cut at each change, and how many steps were acknowledged; each state
+    once."""
     disk, done, seen = ForgetfulDisk(), 0, set()
     for change in changes:
         if change.is_said:
@@ -353,7 +355,7 @@ def _cuts(changes: list[Change], lost: Lost, left_out: str) -> Iterator[tuple[in
         elif change.op != "f" or not LEFT_OUT[left_out](change.path):
             disk.change(change)
         if change.is_one_of_many or (left_out != "none" and not change.is_said):
-            continue  # what was left out shows when something has just been acknowledged
+            continue  # a missing fsync shows just after an acknowledgement
         state = disk.state(lost)
         fingerprint = hash((done, tuple(sorted(state.items(), key=lambda item: item[0]))))
         if fingerprint not in seen:
@@ -362,7 +364,7 @@ def _cuts(changes: list[Change], lost: Lost, left_out: str) -> Iterator[tuple[in
 
 
 def _cut(folder: Path, changes: list[Change], lost: Lost, left_out: str) -> int:
-    """How many states were checked."""
+    """Check all states that a power cut may leave, and return their number."""
     checked = 0
     for done, state in _cuts(changes, lost, left_out):
         root = folder / f"state-{checked}"
@@ -373,7 +375,7 @@ def _cut(folder: Path, changes: list[Change], lost: Lost, left_out: str) -> int:
 
 
 def _check_or_exit(root: Path, done: int, what: str) -> None:
-    """Exits with a sentence if the check fails."""
+    """Run the check, and exit with a message if it fails."""
     try:
         check(root, done)
     except Exception:  # noqa: BLE001 - whatever a server may fail with

@@ -1,4 +1,4 @@
-"""A real daemon inside the test process, on a free port, and a way to wait for what another thread does."""
+"""A real daemon inside the test process, on a free port, and a way to wait for effects of other threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERIFIERS = {user: Verifier.of_password(password) for user, password in PASSWORD
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Wait until the condition holds; AssertionError if it does not in time."""
+    """Wait until the condition holds; raise AssertionError if it does not in time."""
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     while not condition():
@@ -30,7 +30,7 @@ def eventually(condition: Callable[[], object], timeout_s: float = 10.0) -> None
 
 
 class House:
-    """A running daemon and its clients, all of which are closed in the end."""
+    """A running daemon and its clients, all of which `close` closes."""
 
     def __init__(self, root: Path, config: ServerConfig, **options: Any) -> None:
         self.root = root
@@ -44,11 +44,11 @@ class House:
         self._stack.callback(self.stop)
 
     def stranger(self) -> RawClient:
-        """A connection that is not authenticated."""
+        """Open a connection without authenticating."""
         return self._stack.enter_context(contextlib.closing(RawClient(self.port)))
 
     def client(self, user: str = "alice") -> RawClient:
-        """An authenticated connection."""
+        """Open an authenticated connection."""
         client = self.stranger()
         try:
             client.authenticate(user, PASSWORDS[user])
@@ -58,7 +58,7 @@ class House:
         return client
 
     def files(self) -> set[str]:
-        """All files of users' pieces below ROOT."""
+        """Return all files of users' pieces below ROOT."""
         return {str(path.relative_to(self.root)) for path in self.root.glob("*/pieces/**/*") if path.is_file()}
 
     def stop(self, deadline_s: float = 5.0) -> None:

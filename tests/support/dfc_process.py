@@ -22,7 +22,7 @@ RUN_S = 60.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left."""
+    """The result of a run."""
 
     code: int
     out: bytes
@@ -53,13 +53,13 @@ class DfcProcess:
         return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
     def ok(self, *arguments: str | bytes, stdin: bytes = b"") -> bytes:
-        """A run that must succeed without a word on standard error; its standard output."""
+        """Run a command that must succeed without output on standard error, and return its standard output."""
         outcome = self(*arguments, stdin=stdin)
         assert (outcome.code, outcome.err) == (0, b""), outcome
         return outcome.out
 
     def start(self, *arguments: str | bytes) -> subprocess.Popen[bytes]:
-        """A run that goes on; the caller ends it."""
+        """Start a command that keeps running; the caller ends it."""
         return subprocess.Popen(
             self.command(*arguments),
             stdin=subprocess.PIPE,
@@ -104,20 +104,20 @@ class Terminal:
         os.write(self._descriptor, text)
 
     def wait_for(self, text: bytes, timeout_s: float = 30.0) -> bytes:
-        """Read until the text has been shown since the last call; gives what was shown up to and with it."""
+        """Read until the text was shown since the last call; return what was shown up to and including it."""
         deadline = time.monotonic() + timeout_s
         while text not in self.shown:
             ready, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))
             if not ready or not (more := self._read()):
                 raise AssertionError(f"{text!r} was not shown, but {self.shown!r}")
             self.shown += more
-            if b"\x1b[6n" in more:  # prompt_toolkit asks where the cursor is
+            if b"\x1b[6n" in more:  # prompt_toolkit asks for the cursor's position
                 self.type(b"\x1b[1;1R")
         seen, _, self.shown = self.shown.partition(text)
         return seen + text
 
     def end(self, timeout_s: float = 20.0) -> int:
-        """Wait for the program's end; its exit code."""
+        """Wait for the program's end, and return its exit code."""
         deadline = time.monotonic() + timeout_s
         while self._code is None:
             ready, _, _ = select.select([self._descriptor], [], [], 0.1)
@@ -126,7 +126,7 @@ class Terminal:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             if pid:
                 self._code = os.waitstatus_to_exitcode(status)
-            assert time.monotonic() < deadline, f"it does not end; it has shown {self.shown!r}"
+            assert time.monotonic() < deadline, f"the program does not end; it has shown {self.shown!r}"
         return self._code
 
     def __enter__(self) -> Self:

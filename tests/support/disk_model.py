@@ -1,13 +1,13 @@
-"""A disk that forgets what was not fsynced: fed with the changes that `crash_points.c` has traced, one by one.
+"""A disk that forgets what was not fsynced: it is fed with the changes that `crash_points.c` has traced, one by one.
 
     disk = ForgetfulDisk(folder)
     for change in read_trace(path, folder):
         disk.change(change)
         disk.write_out(elsewhere, Lost.EVERYTHING)    # the folder as it may be after a power cut now
 
-The rules are the strict ones of POSIX: fsync of a file keeps its content and not its name, fsync of a folder keeps its
-names and not their contents. What a disk keeps of the rest is up to it, so there are several answers (`Lost`). Pure,
-but for reading the trace and writing a state out.
+The rules are the strict ones of POSIX: fsync of a file keeps its content but not its name, and fsync of a folder keeps
+its names but not their contents. What a disk keeps of the rest is undefined, so there are several answers (`Lost`).
+Pure, except for reading the trace and writing a state out.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _RECORD = struct.Struct("<cIIQ")
 
 
 class Change(NamedTuple):
-    """One change of the file system. `path` is relative; `op` is one of these:
+    """A change to the file system. `path` is relative; `op` is one of these:
 
-    c: create a file, d: make a folder, w: write `data` at `number`, t: cut or lengthen to `number`, f: fsync,
+    c: create a file, d: make a folder, w: write `data` at `number`, t: truncate or extend to `number`, f: fsync,
     r: rename to `data`, u: unlink
     """
 
@@ -37,17 +37,18 @@ class Change(NamedTuple):
 
     @property
     def is_said(self) -> bool:
-        """Whether this is the process saying what it has done."""
+        """Whether this is the process recording a finished step."""
         return self.path.endswith(".said")
 
     @property
     def is_point(self) -> bool:
-        """Whether `crash_points.c` counts it."""
+        """Whether `crash_points.c` counts this change."""
         return not self.is_said and not self.path.endswith("-shm")
 
     @property
     def is_one_of_many(self) -> bool:
-        """Whether it makes one of the 256 folders of pieces, of which the first and the last one will do."""
+        """Whether it creates one of the 256 folders of pieces, except the first and the last, which are enough to
+        check."""
         return self.op == "d" and re.search(r"/pieces/(?!00|ff)[0-9a-f]{2}$", self.path) is not None
 
 
@@ -71,17 +72,17 @@ def read_trace(trace: Path, folder: Path) -> list[Change]:
 
 
 class Lost(Enum):
-    """What of that which was not fsynced is lost."""
+    """Which of the changes without fsync are lost."""
 
     NOTHING = "nothing"  # as after kill -9
     EVERYTHING = "names and contents"
-    CONTENTS = "contents"  # a name may be there before what it names
+    CONTENTS = "contents"  # a name may be there without its content
     NAMES = "names"
 
 
 @dataclass(eq=False)
 class File:
-    """What a file holds, and what it surely holds after a power cut."""
+    """A file's content, and the content that is certain to survive a power cut."""
 
     content: bytearray = field(default_factory=bytearray)
     synced: bytes = b""
@@ -89,20 +90,20 @@ class File:
 
 @dataclass(eq=False)
 class Folder:
-    """The names in a folder, and those that are surely there after a power cut."""
+    """A folder's names, and those that are certain to survive a power cut."""
 
     names: dict[str, File | Folder] = field(default_factory=dict)
     synced: dict[str, File | Folder] = field(default_factory=dict)
 
 
 class ForgetfulDisk:
-    """One folder on such a disk; it is empty and durable at first."""
+    """A folder on such a disk; at first it is empty and durable."""
 
     def __init__(self) -> None:
         self._root = Folder()
 
     def change(self, change: Change) -> None:
-        """Make a change. KeyError if it is one that cannot be made: then the trace is not whole."""
+        """Apply a change. Raises KeyError if that is impossible, which means that the trace is incomplete."""
         parent, name = self._parent(change.path)
         match change.op:
             case "c":
@@ -123,7 +124,8 @@ class ForgetfulDisk:
                 self._write(file, change)
 
     def state(self, lost: Lost) -> dict[str, bytes | None]:
-        """All that is there after a power cut: path and content, None for a folder. Without SQLite's shared memory."""
+        """Return what is there after a power cut: path and content, None for a folder; without SQLite's shared
+        memory."""
         return dict(self._walk(self._root, "", lost))
 
     def _walk(self, folder: Folder, prefix: str, lost: Lost) -> Iterator[tuple[str, bytes | None]]:
@@ -165,7 +167,7 @@ class ForgetfulDisk:
 
 
 def write_out(state: dict[str, bytes | None], folder: Path) -> None:
-    """Make `folder` hold this state; it must not be there yet."""
+    """Create `folder` with this state."""
     folder.mkdir()
     for path, content in state.items():
         if content is None:

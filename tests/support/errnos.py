@@ -1,4 +1,4 @@
-"""What fails as Linux says."""
+"""Checking that calls fail with Linux's error numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def fails(number: int, action: Callable[[], object]) -> None:
-    """It raises OSError with this number."""
+    """Check that the action raises OSError with this number."""
     with pytest.raises(OSError) as caught:
         action()
     assert caught.value.errno == number, errno.errorcode.get(caught.value.errno or 0, caught.value)

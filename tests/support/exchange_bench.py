@@ -1,4 +1,4 @@
-"""Servers of every temper and the lines to them, for tests of requests side by side."""
+"""Fake servers with any behaviour and the lines to them, for tests of concurrent requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfsfuse.net.lines import Lines
 from dfsfuse.net.servers import Credentials
 
 STALL_S = 0.15
-"""For calls that are meant to stall; long enough for a greeting on a busy machine."""
+"""For calls that should stall; long enough for a greeting on a busy machine."""
 PIECE = bytes(range(256)) * 4096
 GET = GetPiece(b"s" * 16, 1)
 PUT = PutPiece(b"s" * 16, 1, b"")
@@ -29,18 +29,18 @@ class Bench:
         self._made: list[Lines] = []
 
     def add(self, server: WireServer) -> WireServer:
-        """The next number is this one's."""
+        """Add a server with the next number."""
         self.servers[len(self.servers) + 1] = server
         return server
 
     def lines(self, credentials: Credentials = CREDENTIALS) -> Lines:
-        """Lines to all of them."""
+        """Make lines to all servers."""
         lines = Lines([server.address(id) for id, server in self.servers.items()], credentials)
         self._made.append(lines)
         return lines
 
     def close(self) -> None:
-        """End all that was made."""
+        """Close all lines and servers."""
         for lines in self._made:
             lines.close()
         for server in self.servers.values():
@@ -50,7 +50,7 @@ class Bench:
 def ask(
     lines: Lines, request: Request | None = None, *, server: int = 1, stall_s: float = DEADLINE_S
 ) -> Answer | Failure:
-    """One call in an exchange of its own."""
+    """Make one call in an exchange of its own, and return its outcome."""
     with Exchange(lines) as exchange:
         exchange.start(Call(server, request or GetPosition(), stall_s=stall_s))
         outcome = exchange.next(DEADLINE_S)
@@ -59,6 +59,6 @@ def ask(
 
 
 def failure(outcome: Answer | Failure | None) -> Failure:
-    """It is one."""
+    """Check that the outcome is a failure, and return it."""
     assert isinstance(outcome, Failure), outcome
     return outcome

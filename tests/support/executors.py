@@ -1,4 +1,4 @@
-"""Executors that tests can follow: one that does its work at once, one that waits to be told."""
+"""Executors for tests: one that does its work at once, and one that waits until the test runs it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Immediate(Executor):
-    """Does what is submitted before `submit` returns."""
+    """Runs each task before `submit` returns."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
@@ -24,7 +24,7 @@ class Immediate(Executor):
 
 
 class Held(Executor):
-    """Keeps what is submitted until `run`; while `is_released` it does it at once."""
+    """Keeps tasks until `run` is called; while `is_released`, runs them at once."""
 
     def __init__(self) -> None:
         self.is_released = False
@@ -46,14 +46,14 @@ class Held(Executor):
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """In the block nothing has to wait."""
+        """Run waiting tasks, and within the block all further ones at once."""
         self.run()
         self.is_released = True
         yield
         self.is_released = False
 
     def run(self) -> None:
-        """Do all that waits, and what that submits."""
+        """Run all waiting tasks, and those that they submit."""
         while self._tasks:
             self._tasks.pop(0)()
 

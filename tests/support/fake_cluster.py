@@ -1,8 +1,8 @@
 """A client's view of a `Grid`: the interface of `dfsfuse.net.cluster.Cluster` and its exchanges, without a network.
 
-Each started call gets the moment at which it will be finished; `next` lets the virtual clock pass to the earliest of
-them, or to the end of its time-out. A server's work is done at that moment and not before, so a call that is abandoned
-has no effect, and a sink is filled (and a payload read) only while the call is unfinished, as with the real one.
+The time at which a call will finish is fixed when it starts; `next` advances the virtual clock to the earliest of
+them, or to its own timeout. A server does its work only at that moment, so an abandoned call has no effect, and a sink
+is filled (and a payload read) only while the call is unfinished, as with the real cluster.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class FakeExchange:
         self._handed_back: list[Answer | Failure] = []
 
     def hand_back(self, outcome: Answer | Failure) -> None:
-        """`next` returns it first."""
+        """Make `next` return this outcome first."""
         self._handed_back.append(outcome)
 
     def start(self, call: Call) -> None:
-        assert self._open, "an exchange is used within its `with`"
+        assert self._open, "an exchange must be used within its `with` block"
         server = self._grid[call.server]
         self._cluster.started.append(call)
         delay_s = server.latency_s
@@ -59,7 +59,7 @@ class FakeExchange:
             return self._handed_back.pop()
         now = self._grid.clock()
         if not self._events:
-            return None  # at once, as the real one
+            return None  # at once, as in the real one
         if timeout_s is not None and self._events[0][0] > now + timeout_s:
             self._grid.clock.wait_until(now + timeout_s)
             return None
@@ -72,7 +72,7 @@ class FakeExchange:
         return self._finish(call)
 
     def _is_waited_for(self, call: Call) -> bool:
-        """As the real one decides: with what it knows of this exchange only."""
+        """Decide as the real one does, but from this exchange alone."""
         now, server = self._grid.clock(), self._grid[call.server]
         owed = [self._begun[call], *(self._begun[other] for _, _, other in self._events)]
         servers = [call.server, *(other.server for _, _, other in self._events)]
@@ -124,7 +124,7 @@ class FakeExchange:
 
 
 def _silence(server: FakeServer, call: Call) -> str:
-    """Why the server does not answer; empty if it does."""
+    """Return why the server does not answer; empty if it does."""
     if server.dies_after == 0:
         server.dies_after = None
         server.fault = Fault.DOWN
@@ -137,8 +137,8 @@ def _silence(server: FakeServer, call: Call) -> str:
 
 
 class FakeCluster:
-    """See `dfsfuse.net.cluster.Cluster`. Believes in a server until a call to it gets no answer; from then on one
-    that hangs costs nothing."""
+    """See `dfsfuse.net.cluster.Cluster`. A server counts as up until a call to it gets no answer; from
+    then on a hanging server costs nothing."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
@@ -172,7 +172,7 @@ class FakeCluster:
         return self.health.usable
 
     def recheck(self) -> frozenset[int]:
-        """Nobody comes back unnoticed here: the tests say when (`notice_up`)."""
+        """No server comes back unnoticed here: the tests say when (`notice_up`)."""
         return self.usable()
 
     def full(self) -> frozenset[int]:
@@ -182,7 +182,7 @@ class FakeCluster:
         self.noted.append((server, what))
 
     def wait_for_missing(self, wait_s: float) -> None:
-        """Time passes; what happens meanwhile is the test's to say (`while_waiting`)."""
+        """Let time pass; `while_waiting` defines what happens meanwhile."""
         self.grid.clock.wait_until(self.grid.clock() + wait_s)
         self.while_waiting()
 
@@ -190,7 +190,7 @@ class FakeCluster:
         return FakeExchange(self)
 
     def ask_one(self, call: Call, patience_s: float) -> Answer | FakeExchange:
-        """As the real one: an error is left to the exchange too."""
+        """Like the real one, which leaves errors to an exchange too."""
         exchange = self.exchange().__enter__()
         exchange.start(call)
         outcome = exchange.next(patience_s)

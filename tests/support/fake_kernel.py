@@ -1,7 +1,7 @@
-"""The kernel's side of /dev/fuse, over a socket that keeps messages apart: for tests of the binding without a mount.
+"""The kernel's side of /dev/fuse, over a socket that preserves message boundaries: tests the binding without a mount.
 
-`FakeKernel` serves an `Operations` by real threads of a real session; a test sends requests and reads answers. Leaving
-its `with` block "unmounts" and waits for the threads.
+`FakeKernel` serves an `Operations` with the real threads of a real session; a test sends requests and reads answers.
+Leaving its `with` block "unmounts" and waits for the threads.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dfsfuse.fusekernel.session import Session
 
 DEADLINE_S = 10.0
 ALL_FLAGS = 2**30 - 1 | wire.FUSE_INIT_EXT
-"""What a kernel offers that can do everything."""
+"""All the flags, as a kernel with every feature offers them."""
 
 
 def request(opcode: int, unique: int, nodeid: int = 1, body: bytes = b"", length: int | None = None) -> bytes:
-    """The bytes of one request, by process 42 of user 10 and group 20."""
+    """Return the bytes of a request from process 42 of user 10 and group 20."""
     size = wire.fuse_in_header.size + len(body) if length is None else length
     return wire.fuse_in_header.pack(size, opcode, unique, nodeid, 10, 20, 42, 0, 0) + body
 
@@ -78,7 +78,7 @@ class FakeKernel:
         self._theirs.close()
 
     def send(self, opcode: int, nodeid: int = 1, body: bytes = b"", length: int | None = None) -> int:
-        """Send a request and give its number."""
+        """Send a request and return its number."""
         unique = next(self._numbers)
         self.send_raw(request(opcode, unique, nodeid, body, length))
         return unique
@@ -87,14 +87,14 @@ class FakeKernel:
         self._ours.send(message)
 
     def receive(self) -> tuple[int, int, bytes]:
-        """The next answer or notification: its request's number, errno (or minus the code), body."""
+        """Return the next answer or notification: its request's number, errno (or minus the code), and body."""
         message = self._ours.recv(4 << 20)
         length, error, unique = wire.fuse_out_header.unpack_from(message)
         assert length == len(message)
         return unique, -error, message[wire.fuse_out_header.size :]
 
     def ask(self, opcode: int, nodeid: int = 1, body: bytes = b"", length: int | None = None) -> tuple[int, bytes]:
-        """Send a request, and give errno and body of its answer, which must be the next one."""
+        """Send a request, and return errno and body of its answer, which must be the next."""
         unique = self.send(opcode, nodeid, body, length)
         answered, error, answer = self.receive()
         assert answered == unique

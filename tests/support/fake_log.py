@@ -1,5 +1,5 @@
-"""A log that others write too: a fake with the interface of `QuorumLog`, one slot after the other; a scripted rival
-commits at a chosen moment.
+"""A fake log with the interface of `QuorumLog`, to which others write as well: a scripted rival commits at a chosen
+moment.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Clock:
 
 @dataclass
 class SharedLog:
-    """What the servers hold."""
+    """The log and map that the servers hold."""
 
     map: dict[bytes, bytes] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
 
     def put(self, **values: str) -> None:
-        """Somebody commits."""
+        """Commit as another client."""
         self.commit({key.encode(): value.encode() for key, value in values.items()}, ())
 
     def commit(self, puts: dict[bytes, bytes], deletes: tuple[bytes, ...]) -> None:
@@ -166,7 +166,7 @@ def family_of(key: bytes) -> bytes | None:
 
 
 class HandBell:
-    """Instead of a worker's: the test says when there is work to be done. `woken` is called once."""
+    """Takes the place of a worker's bell: the test decides when work is done. `woken` is called once."""
 
     def __init__(self, woken: Callable[[], None] = lambda: None) -> None:
         self.woken = woken
@@ -180,7 +180,7 @@ class HandBell:
 
 
 def answer_early(store: LogMap, lease_s: float = 10.0, woken: Callable[[], None] = lambda: None) -> None:
-    """From now on changes are answered before they are committed, as if there was a worker."""
+    """Answer changes before their commit from now on, as if there were a worker."""
     store.client.lease = Lease(lease_s)
     store.client.has_worker = True
     store.client._bell = HandBell(woken)

@@ -1,6 +1,6 @@
-"""Whether a server's SQLite file has all that it has accepted: for tests that read it, or damage it, behind its back.
+"""Bringing everything that a server has accepted into its SQLite file, for tests that read or damage the file directly.
 
-A server gathers what it accepts in its redo log and brings it into the tables when nothing more has come for a second.
+A server collects what it accepts in its redo log and flushes it to the tables once nothing has come for a second.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WAIT_S = 10.0
 
 
 def flush(root: Path, user: str) -> None:
-    """Wait until a running server has done it, for at most `WAIT_S`; do it for one that is not running."""
+    """Wait until a running server has flushed, for at most `WAIT_S`; flush for one that is not running."""
     if not (root / user / "namespace.redo").exists():
         return
     if not _is_running(root):
@@ -29,7 +29,7 @@ def flush(root: Path, user: str) -> None:
 
 
 def _is_flushed(folder: Path) -> bool:
-    """Whether the redo log has no record that belongs to the state in the file."""
+    """Whether the redo log has no record of the epoch in the file."""
     uri = f"file:{folder / 'namespace.db'}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=20)) as database:
         (epoch,) = database.execute("SELECT epoch FROM state").fetchone() or (b"",)
@@ -40,7 +40,7 @@ def _is_flushed(folder: Path) -> bool:
 
 
 def _is_running(root: Path) -> bool:
-    """Whether somebody has the folder's lock."""
+    """Whether a server holds the folder's lock."""
     with (root / ".lock").open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,9 +1,8 @@
-"""Four servers in one process, in memory, each with a fault of its own if a test wants it so.
+"""Four servers in one process, in memory, each with its own fault if a test sets one.
 
-`FakeServer` answers what the data layer asks (PutPiece, PutPieces, GetPiece, GetPieces, HavePieces, DropPieces) as a
-real one would: it verifies digests, refuses what does not fit, and reads blocks. It drops at once, without a grace
-period. What goes wrong is decided by its `fault`. Time is a `VirtualClock`: nothing here ever sleeps, and waiting for
-four seconds takes none.
+`FakeServer` answers the data layer's requests (PutPiece, PutPieces, GetPiece, GetPieces, HavePieces, DropPieces) as a
+real server would: it verifies digests, refuses what does not fit, and reads blocks. It deletes dropped pieces at once,
+without a grace period. Its `fault` decides what goes wrong. Time is a `VirtualClock`: nothing here ever sleeps.
 """
 
 from __future__ import annotations
@@ -42,29 +41,29 @@ from dfs_server.protocol.status import Status
 
 
 class Fault(Enum):
-    """What is wrong with a server."""
+    """A server's fault."""
 
     NONE = auto()
     DOWN = auto()
-    """Connections are refused."""
+    """Refuses connections."""
     HANG = auto()
-    """Takes the request and never answers."""
+    """Accepts requests and never answers."""
     FULL = auto()
-    """No room for pieces."""
+    """Has no room for pieces."""
     BROKEN_DISK = auto()
-    """Every request for a piece ends with IO_ERROR."""
+    """Answers every request for a piece with IO_ERROR."""
     CORRUPT = auto()
     """Sends pieces with a flipped bit."""
     TRUNCATE = auto()
     """Sends one byte too few."""
     WRONG_DIGESTS = auto()
-    """Sends bytes and digests that fit each other, but are not those that were stored."""
+    """Sends bytes with matching digests, but not those that were stored."""
     BABBLE = auto()
     """Answers with a reply that does not belong to the request."""
 
 
 class VirtualClock:
-    """Time that passes when somebody waits."""
+    """Time that passes only when a thread waits."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -81,7 +80,7 @@ class VirtualClock:
 
 @dataclass
 class FakeServer:
-    """One server. `latency_s` is how long each of its answers takes (bytes trickle meanwhile, so that no call
+    """One server. `latency_s` is the time that each answer takes (bytes trickle meanwhile, so that no call
     stalls); `stored` maps (segment, number) to (level-one digests, bytes).
     """
 
@@ -89,24 +88,24 @@ class FakeServer:
     fault: Fault = Fault.NONE
     latency_s: float = 0.001
     dies_after: int | None = None
-    """Goes DOWN, and answers nothing that is under way, after so many further answers."""
+    """Number of further answers until it is DOWN; requests in progress then get no answer."""
     stored: dict[tuple[bytes, int], tuple[bytes, bytes]] = field(default_factory=dict)
     asked: list[Message] = field(default_factory=list)
     before_answer: Callable[[Message], None] | None = None
     applied: int = 0
-    """How far its log is, if it is asked."""
+    """The last applied slot that it reports."""
     wants_copy: bool = False
-    """Its map is damaged."""
+    """Whether its map is damaged."""
     quarantined: int = 0
     findings: tuple[tuple[bytes, int, int], ...] = ()
     identity: bytes = b"a disk"
 
     def forget(self) -> None:
-        """The disk was wiped."""
+        """Lose all pieces, as after a wiped disk."""
         self.stored.clear()
 
     def answer(self, request: Message, payload: bytes) -> tuple[Message, bytes]:
-        """The reply to a request, and its payload."""
+        """Return the reply to a request, and its payload."""
         self.asked.append(request)
         if self.before_answer:
             self.before_answer(request)
@@ -184,7 +183,7 @@ class FakeServer:
 
 
 class Grid:
-    """The four of them, ids 1..4, and their clock."""
+    """The four servers, with ids 1..4, and their clock."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -194,11 +193,11 @@ class Grid:
         return self.servers[server]
 
     def holders(self, segment: bytes, number: int) -> frozenset[int]:
-        """Ids of the servers that have this piece, whatever state they are in."""
+        """Return the ids of the servers that have this piece, whatever their state."""
         return frozenset(id for id, server in self.servers.items() if (segment, number) in server.stored)
 
     def asked(self, kind: type[Message]) -> dict[int, int]:
-        """How many requests of this kind each server has seen, those of which there were any."""
+        """Count the requests of this kind for each server that got any."""
         counts = {id: sum(isinstance(m, kind) for m in server.asked) for id, server in self.servers.items()}
         return {id: count for id, count in counts.items() if count}
 

@@ -1,7 +1,7 @@
-"""Threads that share a virtual clock: one runs at a time, and when it waits, the one whose time comes first goes on.
+"""Threads that share a virtual clock: one runs at a time, and when it waits, the one that is due first goes on.
 
-What they do together is the same in every run, however busy the machine is. They must not wait for each other but by
-the clock.
+Their interleaving is the same in every run, however busy the machine is. They must wait only by the clock, never for
+each other in other ways.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from support.grid import VirtualClock
 
 STUCK_S = 60.0
-"""Of real time: somebody waits for something else than the clock."""
+"""Seconds of real time after which a thread must be waiting for something other than the clock."""
 
 
 class InTurn:
-    """See the module. Takes the place of the clock's own way of waiting."""
+    """See the module. Replaces the clock's `wait_until`."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -29,7 +29,7 @@ class InTurn:
         self._me = threading.local()
 
     def run(self, *works: Callable[[], None]) -> None:
-        """Do all of these at once; the first one begins. Raises what one of them raises."""
+        """Run all of these concurrently, beginning with the first. Raises the first error of any of them."""
         self._clock.wait_until = self._wait_until  # type: ignore[method-assign]
         try:
             threads = [
@@ -43,7 +43,7 @@ class InTurn:
                 self._next()
             for thread in threads:
                 thread.join(STUCK_S)
-                assert not thread.is_alive(), "it waits for something else than the clock"
+                assert not thread.is_alive(), "a thread waits for something other than the clock"
         finally:
             self._clock.wait_until = self._pass_time  # type: ignore[method-assign]
         if self._errors:
@@ -71,10 +71,10 @@ class InTurn:
                 self._changed.notify_all()
             else:
                 self._next()
-            assert self._changed.wait_for(lambda: self._running == me, STUCK_S), "nobody lets this one go on"
+            assert self._changed.wait_for(lambda: self._running == me, STUCK_S), "nothing lets this thread go on"
 
     def _next(self) -> None:
-        """Whose time comes first goes on. With the condition held."""
+        """Let the thread that is due first go on. The condition must be held."""
         self._running = None
         if self._waiting:
             when, self._running = heapq.heappop(self._waiting)

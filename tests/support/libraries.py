@@ -1,4 +1,4 @@
-"""The library in-process, put together in two ways: over servers in memory, and over real ones."""
+"""The library in-process, assembled in two ways: on servers in memory, and on real ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dfsfuse.vfs.vfs import Room, Vfs
 
 
 def _carry(batch: Batch, grid: MemoryGrid) -> None:
-    """What each server does when it applies a batch: keep the small pieces whose homes name it."""
+    """Store the small pieces of a batch on their homes, as servers do when they apply it."""
     for piece in batch.pieces:
         for server in grid.servers.values():
             if server.name in piece.homes:
@@ -34,7 +34,7 @@ def _carry(batch: Batch, grid: MemoryGrid) -> None:
 
 @contextmanager
 def memory_vfs() -> Iterator[Vfs]:
-    """A Vfs over a map in memory and four servers in memory; the data layer is the real one."""
+    """A Vfs on a map and four servers in memory, with the real data layer."""
     grid = MemoryGrid()
     cluster = FakeCluster(grid)
     store = MemoryMap()
@@ -57,7 +57,7 @@ def memory_vfs() -> Iterator[Vfs]:
 
 @contextmanager
 def served_vfs(config: Path, *, max_age_s: float = 0.5) -> Iterator[Vfs]:
-    """A Vfs over real servers, wired as `dfsfuse.cli.session` does it, with its patience for old metadata to choose."""
+    """A Vfs on real servers, assembled as in `dfsfuse.cli.session`, with a chosen limit on the age of metadata."""
     client = read_config(config, {})
     with ExitStack() as opened:
         cluster = Cluster(client.servers, client.credentials)

@@ -1,11 +1,11 @@
-"""Locks of several mounts over one map in memory, with a clock that tests move: `dfsfuse.vfs.locks` without a kernel.
+"""Locks of several mounts on one map in memory, with a clock that tests advance: `dfsfuse.vfs.locks` without a kernel.
 
     world = LockWorld()
     a, b = world.mount(b"a"), world.mount(b"b")
     assert a.take(1) == 0                   # owner 1; the errno otherwise
     waiter = b.lock(1, wait=True)           # an `Answer`, which may come later
 
-What the mounts have saved, and which files their kernels were told to forget, is noted.
+It records what the mounts have saved, and for which files their kernels were told to drop pages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEADLINE_S = 20.0
 
 
 class Answer:
-    """What a request is answered, once."""
+    """The single answer to a request."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ class LockMount:
             new_id=lambda: name + b"%d" % next(numbers),
         )
         self.forgotten: list[Callable[[], None]] = []
-        """What to call when the kernel has forgotten the file, while that takes time."""
+        """Callbacks for when the kernel has dropped the file's pages, if `takes_time`."""
         self.takes_time = False
         self.locks.on_change = self._forget
 
@@ -110,7 +110,7 @@ class LockMount:
         return self.lock(owner, start, end, **how).result()
 
     def close(self, owner: int) -> None:
-        """A descriptor; what keeps the data from being saved keeps no lock."""
+        """Close a descriptor; a failed save does not keep its locks."""
         try:
             self.locks.closing(INO, owner)
         finally:
@@ -127,7 +127,7 @@ class LockMount:
 
 
 class LockWorld:
-    """One namespace, its mounts, and what time it is."""
+    """One namespace, its mounts, and the time."""
 
     def __init__(self) -> None:
         self.map = MemoryMap()
@@ -140,11 +140,11 @@ class LockWorld:
         return self.mounts[-1]
 
     def write(self, time_ns: int) -> None:
-        """Somebody saves something in the file."""
+        """Change the file's record, as a save does."""
         self.map.transact(lambda tx: inodes.save(tx, INO, inodes.new(0o100644, 0, 0, time_ns)))
 
     def make_beside(self, parent: int, name: bytes, ino: int) -> None:
-        """Another file."""
+        """Make another file."""
         entry = records.encode(Entry(records.FORMAT, ino, stat.S_IFREG))
         self.map.transact(lambda tx: tx.put(keys.entry(parent, name), entry))
         self.map.transact(lambda tx: inodes.save(tx, ino, inodes.new(0o100644, 0, 0, 1)))

@@ -1,17 +1,17 @@
-"""A process whose threads run one at a time, in virtual time: what they do together is the same in every run.
+"""A process whose threads run one at a time, in virtual time: their interleaving is the same in every run.
 
-`install()` puts its own locks, threads and clocks into the standard library. It is for a process of its own, and the
-first thing that this imports: what was imported before has the real ones. From then on a thread runs until it waits,
-for a lock, an event, a queue, the end of another thread, or a moment. Then the one goes on that has been able to for
-longest; if none is, time passes to the first moment that anybody waits for. A wait that nothing can end is an error
-with all stacks, and never a hang.
+`install()` replaces the locks, threads and clocks of the standard library. It needs a separate process, in which it
+must be imported first: modules imported earlier have the real ones. From then on a thread runs until it waits: for a
+lock, an event, a queue, the end of another thread, or a point in time. Then the thread that has been ready for longest
+goes on; if none is ready, time advances to the first point that any thread waits for. A wait that nothing can end is
+an error that shows all stacks, and never a hang.
 
-It counts hand-overs: a thread that waited goes on because another one has done something (released a lock, set an
-event, put something into a queue, ended). That is what costs a system call and a switch on a real machine. A wait that
-ends by its time-out is none.
+It counts hand-overs: a thread that waited goes on because another thread did something (released a lock, set an
+event, put something into a queue, ended), which costs a system call and a context switch on a real machine. A wait
+that ends by its timeout is not a hand-over.
 
-Threads run in the order of their waits, and never beside each other: a hand-over that a busy machine may spare (a
-worker that is done before anybody waits for it) always happens here.
+Threads run in the order of their waits and never in parallel, so a hand-over that a real machine may avoid (a worker
+that is done before a thread waits for it) always happens here.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ _start_thread = _thread.start_new_thread
 _real_lock = _thread.allocate_lock
 EPOCH_NS: Final = 1_700_000_000 * 10**9
 LOOK_S: Final = 1e-8
-"""Passes whenever somebody looks at the clock: what comes later is later, if only a little."""
+"""Time that passes at each reading of the clock, so that later readings are strictly later."""
 STUCK: Final = 3
 """The exit status of a process in which no thread can go on."""
 
 
 class _Turn:
-    """One thread, as the schedule sees it."""
+    """A thread, as the schedule sees it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.gate = _real_lock()
-        """Held while it must not run."""
+        """Held while the thread must not run."""
         self.gate.acquire()
         self.waits = 0
-        """Which of its waits it is in; a time-out of an earlier one is void."""
+        """The number of its current wait; timeouts of earlier waits are void."""
         self.is_waiting = False
         self.was_woken = False
 
 
 class Schedule:
-    """Whose turn it is. Only the thread whose turn it is uses it, so it needs no lock."""
+    """Decides which thread runs. Only the running thread uses it, so it needs no lock."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.hand_overs: Counter[tuple[str, str]] = Counter()
-        """By the names of who went on and whom it waited for."""
+        """By the names of the thread that went on and of the thread that let it go on."""
         self._running = _Turn("main")
         self._ready: deque[_Turn] = deque()
         self._timers: list[tuple[float, int, _Turn, int]] = []
@@ -71,7 +71,7 @@ class Schedule:
         return self._running
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Until another thread calls `wake`: then true; false if the time is over first."""
+        """Wait until another thread calls `wake`. Returns false if the timeout comes first."""
         me = self._running
         me.waits += 1
         me.is_waiting, me.was_woken = True, False
@@ -81,17 +81,17 @@ class Schedule:
         return me.was_woken
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass; others run meanwhile."""
+        """Let time pass while other threads run."""
         self.wait(seconds)
 
     def wake(self, turn: _Turn) -> None:
-        """This one can go on."""
+        """Let this thread go on."""
         turn.is_waiting, turn.was_woken = False, True
         self._ready.append(turn)
         self.hand_overs[turn.name, self._running.name] += 1
 
     def start(self, name: str, work: Callable[[], None]) -> None:
-        """A new thread, which can run."""
+        """Add a new thread, ready to run."""
         turn = _Turn(name)
 
         def live() -> None:
@@ -132,7 +132,7 @@ schedule: Final = Schedule()
 
 
 class Lock:
-    """`threading.Lock`. Who releases it hands it to the one that has waited for longest."""
+    """`threading.Lock`. Releasing it hands it to the thread that has waited for longest."""
 
     def __init__(self) -> None:
         self._is_held = False
@@ -164,7 +164,7 @@ class Lock:
         return self._is_held
 
     def _at_fork_reinit(self) -> None:
-        """`concurrent.futures` wants it; nobody forks here."""
+        """Required by `concurrent.futures`; nothing forks here."""
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -174,7 +174,7 @@ class Lock:
 
 
 class Thread:
-    """`threading.Thread`, as far as it is used here."""
+    """The part of `threading.Thread` that is used here."""
 
     _numbers = itertools.count(1)
 
@@ -241,7 +241,7 @@ class _SeededRandom(random.Random):
 
 
 class _Current(NamedTuple):
-    """What `threading.current_thread()` gives: enough for `logging`."""
+    """The result of `threading.current_thread()`, with just enough for `logging`."""
 
     name: str
 

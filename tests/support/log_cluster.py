@@ -34,7 +34,7 @@ READS = (GetPosition, GetBatches, GetChanges, ReadKeys, ReadRange)
 
 
 class LogServer(FakeServer):
-    """Answers what is asked about a log. Faults DOWN and HANG are the cluster's doing."""
+    """Answers requests about a log. The cluster implements the faults DOWN and HANG."""
 
     folder: Path
     store: NamespaceStore
@@ -42,7 +42,7 @@ class LogServer(FakeServer):
 
     @contextmanager
     def put_back_later(self) -> Iterator[None]:
-        """Afterwards its folder is as it was before: put back from a backup."""
+        """After the block, restore its folder as it was before, as from a backup."""
         self.store.close()
         backup = self.folder.with_name(self.name + ".backup")
         shutil.copytree(self.folder, backup)
@@ -67,7 +67,7 @@ class LogServer(FakeServer):
 
 
 class LogCluster(FakeCluster):
-    """Close it: the stores have files open."""
+    """Four servers with a log. It must be closed, since the stores have open files."""
 
     def __init__(self, folder: Path) -> None:
         grid = Grid()
@@ -80,7 +80,7 @@ class LogCluster(FakeCluster):
         super().__init__(grid)
 
     def applied(self) -> list[int]:
-        """How far each server's log is."""
+        """Return the last applied slot of each server."""
         positions = [server.store.handle(GetPosition()) for server in self.servers]
         assert all(isinstance(position, Position) for position in positions)
         return [position.applied for position in positions]  # type: ignore[union-attr]
@@ -90,19 +90,20 @@ class LogCluster(FakeCluster):
         return [server for server in self.grid.servers.values() if isinstance(server, LogServer)]
 
     def down(self, *servers: int) -> None:
-        """They refuse connections, and it is known."""
+        """Make these servers refuse connections, which clients know at once."""
         for server in servers:
             self.grid[server].fault = Fault.DOWN
             self.notice_down(server)
 
     def up(self, *servers: int) -> None:
-        """They answer again."""
+        """Make these servers answer again."""
         for server in servers:
             self.grid[server].fault = Fault.NONE
             self.notice_up(server)
 
     def wipe(self, server: int) -> None:
-        """Its disk is replaced by an empty one; the others are up to date, and their logs do not reach back."""
+        """Replace its disk by an empty one. The others are up to date, and their logs no longer reach back to the
+        beginning."""
         newest = self.servers[self.applied().index(max(self.applied()))].store
         for behind in self.servers:
             missing = newest.handle(GetBatches(self.applied()[self.servers.index(behind)]))
@@ -124,7 +125,7 @@ class LogCluster(FakeCluster):
 
 
 def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
-    """A client of it, in the same virtual time. What it knows of the servers is its own, but for who is down."""
+    """A client of the cluster, in the same virtual time, with its own view of the servers except for which are down."""
     clock = cluster.grid.clock
 
     def sleep(seconds: float) -> None:
@@ -137,10 +138,10 @@ def log_of(cluster: LogCluster, client: bytes = b"client-1") -> QuorumLog:
 
 
 def put(**values: str) -> Contents:
-    """Of a batch that writes these."""
+    """The contents of a batch that writes these keys."""
     return Contents(puts=tuple((key.encode(), value.encode()) for key, value in values.items()))
 
 
 def never(_news: News) -> bool:
-    """For `QuorumLog.commit`: nothing that others changed is in the way."""
+    """For `QuorumLog.commit`: no change by others is a conflict."""
     return False

@@ -1,7 +1,7 @@
-"""Mounts that know nothing yet, of a namespace whose map is in four real logs, in virtual time.
+"""Mounts with empty caches, of a namespace whose map is in four real logs, in virtual time.
 
-What is in the namespace is made by `maker`, a mount of a map in memory, and then committed to the log as it is. Pieces
-are in memory (`MemorySegments`), which also says which servers answer about them.
+`maker`, a mount of a map in memory, makes the content of the namespace, which is then committed to the log unchanged.
+Pieces are in memory (`MemorySegments`), which also decides which servers answer about them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LogMounts:
         self.maker = self.memory.mount()
 
     def commit(self) -> None:
-        """All that the maker has made, to the log."""
+        """Commit everything that the maker has made to the log."""
         log = log_of(self.cluster, b"maker...")
         items = sorted(self.memory.map.items.items())
         while items:
@@ -40,7 +40,7 @@ class LogMounts:
             del items[:count]
 
     def cold_map(self) -> LogMap:
-        """The map for somebody who has read nothing of it."""
+        """The map as seen by a client that has read nothing of it."""
         clock = self.cluster.grid.clock
 
         def sleep(seconds: float) -> None:
@@ -49,7 +49,7 @@ class LogMounts:
         return LogMap(log_of(self.cluster, b"cold...."), keys.family_of, clock, sleep)
 
     def cold(self, *answering: int) -> Vfs:
-        """A mount with an empty cache, while these servers answer, which counts requests anew."""
+        """A mount with an empty cache, with only these servers answering; resets the count of requests."""
         clock = self.cluster.grid.clock
         segments = self.memory.segments
         self.cluster.down(*set(NAMES).difference(answering))
@@ -58,7 +58,7 @@ class LogMounts:
         return Vfs(self.cold_map(), segments, servers=NAMES, usable=segments.usable, monotonic=clock)
 
     def with_much_in_their_records(self, count: int) -> list[int]:
-        """So many files with 60,000 bytes of extended attributes each, in the log."""
+        """Make `count` files with 60,000 bytes of extended attributes each, in the log."""
         made = [write_file(self.maker, b"x%03d" % number, b"x" * 1000) for number in range(count)]
         for ino in made:
             self.maker.setxattr(ino, b"user.much", bytes(60_000), 0)
@@ -66,5 +66,5 @@ class LogMounts:
         return made
 
     def reads(self) -> int:
-        """How many requests have read the map."""
+        """Count the requests that have read the map."""
         return sum(sum(self.cluster.grid.asked(kind).values()) for kind in (ReadKeys, ReadRange))

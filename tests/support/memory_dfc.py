@@ -1,4 +1,4 @@
-"""`dfc` on a namespace in memory: the real command line, the real Vfs, no servers."""
+"""`dfc` with a namespace in memory: the real command line, the real Vfs, no servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SERVERS = tuple(ServerAddress(number, f"DFS{number}", "127.0.0.1", 10000 + numbe
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of dfc left."""
+    """The result of a run of dfc."""
 
     code: int
     out: str
@@ -40,7 +40,7 @@ class Outcome:
 
 
 class FakeConfigWatch:
-    """Notes what is done with a `ConfigWatch`."""
+    """Records how a `ConfigWatch` is used."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -56,7 +56,7 @@ class FakeConfigWatch:
 
 
 class MemoryAccess:
-    """The way to servers that are not there. `refusal` is raised by connecting; `connections` counts those made."""
+    """Stands in for the connection to servers. Connecting raises `refusal` if set; `connections` counts connections."""
 
     def __init__(self) -> None:
         self.store = MemoryMap()
@@ -140,7 +140,7 @@ class Dfc:
         return Outcome(code, os.fsdecode(captured.out), captured.err.decode(), captured.out)
 
     def ok(self, *arguments: str, stdin: bytes = b"") -> str:
-        """A run that must succeed; its standard output."""
+        """Run a command that must succeed, and return its standard output."""
         outcome = self(*arguments, stdin=stdin)
         assert (outcome.code, outcome.err) == (0, ""), outcome
         return outcome.out

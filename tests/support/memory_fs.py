@@ -1,8 +1,8 @@
 """A small file system in memory for the kernel binding: hard links, renames, holes, xattrs, locks.
 
 `python memory_fs.py MOUNTPOINT [auto_unmount] [uid=N]` mounts it (as that user), prints `mounted`, and serves it until
-it is unmounted. One lock for all: no operation waits, except for locks, and those are answered later; the attribute
-`user.waiting` tells how many wait for a file's.
+it is unmounted. One lock guards everything: no operation waits except for file locks, which are answered later; the
+attribute `user.waiting` is the number of requests that wait for a file's locks.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dfsfuse.fusekernel.values import Lock
 
 @dataclass(eq=False)
 class Waiter:
-    """A request that waits for others to go."""
+    """A request that waits for others' locks to end."""
 
     owner: int
     lock: Lock
@@ -24,13 +24,13 @@ class Waiter:
 
 @dataclass
 class LockTable:
-    """The locks of one inode and of one of the two kinds, and who waits for them."""
+    """The locks of one inode and one of the two kinds, and the requests that wait for them."""
 
     held: list[tuple[int, Lock]] = field(default_factory=list)
     waiting: list[Waiter] = field(default_factory=list)
 
     def in_the_way(self, owner: int, lock: Lock) -> Lock | None:
-        """A lock of somebody else that forbids this one."""
+        """Return another owner's lock that conflicts with this one."""
         for other, held in self.held:
             writes = fcntl.F_WRLCK in (held.type, lock.type)
             if other != owner and writes and held.start <= lock.end and lock.start <= held.end:
@@ -38,7 +38,7 @@ class LockTable:
         return None
 
     def put(self, owner: int, lock: Lock) -> None:
-        """Replace what the owner holds in this range."""
+        """Replace the owner's locks in this range."""
         kept: list[tuple[int, Lock]] = []
         for other, held in self.held:
             if other != owner or held.end < lock.start or lock.end < held.start:
@@ -53,7 +53,7 @@ class LockTable:
         self.held = kept
 
     def set(self, owner: int, lock: Lock, reply: Reply, *, wait: bool) -> Waiter | None:
-        """Grant, refuse, or queue: then the waiter is given."""
+        """Grant, refuse, or queue; returns the waiter if queued."""
         if lock.type == fcntl.F_UNLCK or self.in_the_way(owner, lock) is None:
             before = list(self.held)
             self.put(owner, lock)
@@ -69,7 +69,7 @@ class LockTable:
         return waiter
 
     def grant(self) -> None:
-        """Answer all waiters that nothing is in the way of any more."""
+        """Answer all waiters that no lock conflicts with any more."""
         for waiter in list(self.waiting):
             if self.in_the_way(waiter.owner, waiter.lock) is None:
                 self.waiting.remove(waiter)
@@ -79,12 +79,12 @@ class LockTable:
                     self.held = before
 
     def interrupt(self, waiter: Waiter) -> None:
-        """It waits no longer."""
+        """Remove the waiter."""
         if waiter in self.waiting:
             self.waiting.remove(waiter)
             waiter.reply.fail(errno.EINTR)
 
     def drop(self, owner: int) -> None:
-        """The owner holds nothing any more."""
+        """Remove all locks of the owner."""
         self.held = [(other, held) for other, held in self.held if other != owner]
         self.grant()

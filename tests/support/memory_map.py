@@ -1,7 +1,7 @@
-"""The map of a namespace in memory: a `MapStore` without log or servers, for tests of what is above it.
+"""The map of a namespace in memory: a `MapStore` without log or servers, for tests of the layers above it.
 
-One `MemoryMap` is the truth; several mounts may share it. Every piece of work is run twice, the first time on a
-transaction that is thrown away, since real stores may run it again: work that has effects of its own is found out.
+One `MemoryMap` is the truth; several mounts may share it. Each piece of work is run twice, the first time on a
+transaction that is discarded, since real stores may run it again: this exposes work with side effects.
 `LaggingMap` is a mount's store that answers from an old state wherever the caller allows an age.
 """
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class MemoryView:
-    """One state, given as a dictionary that nobody changes."""
+    """A view of one state: a dictionary that is not changed."""
 
     def __init__(self, items: dict[bytes, bytes]) -> None:
         self._items = items
@@ -96,21 +96,21 @@ class MemoryMap:
         self._lock = threading.RLock()
         self.items: dict[bytes, bytes] = {}
         self.batches: list[Batch] = []
-        """All that was committed, in order."""
+        """All committed batches, in order."""
         self.losses: Losses[DfsError] = Losses()
-        """What a test says was answered and lost."""
+        """Losses of answered changes that a test has added."""
         self.made: set[int] = set()
-        """The batches in doubt that were made after all."""
+        """Numbers of batches in doubt that were made after all."""
         self.is_writable = True
         self.remembers = True
-        """Whether what was known last can be recalled."""
+        """Whether `recall` finds what was known last."""
         self.are_servers_slow = False
         self.has_answered = False
-        """Whether something is to look as if it was answered and not durable yet."""
+        """Whether to claim that something was answered but is not durable yet."""
         self.ends_within_s: float | None = None
-        """What `end_within` was told."""
+        """The last argument of `end_within`."""
         self.are_followed: list[bool] = []
-        """Of each transaction whether its caller was about to make it durable."""
+        """For each transaction, whether its caller was about to make it durable."""
         self.before_commit: Callable[[Batch], None] = lambda _: None
         """Called with each batch before it is committed; may raise."""
 
@@ -177,18 +177,18 @@ class MemoryMap:
 
     @property
     def drops(self) -> list[bytes]:
-        """All segments that were ever dropped."""
+        """Return all segments ever dropped."""
         return [segment for batch in self.batches for segment in batch.drops]
 
     @property
     def pieces(self) -> list[InlinePiece]:
-        """All pieces that were ever carried."""
+        """Return all pieces ever carried in batches."""
         return [piece for batch in self.batches for piece in batch.pieces]
 
 
 class LaggingMap:
-    """A mount's store over a shared `MemoryMap`. Where the caller allows an age it answers from the last state that it
-    had reason to see: one it read without allowing any, or made itself."""
+    """A mount's store over a shared `MemoryMap`. If the caller allows an age, it answers from the last state
+    that it had to see: one that was read without an allowed age, or that it made itself."""
 
     def __init__(self, truth: MemoryMap) -> None:
         self.truth = truth

@@ -1,6 +1,6 @@
-"""Mounts of one namespace in memory: real Vfs over `MemoryMap` and `MemorySegments`, with a clock that tests move.
+"""Mounts of one namespace in memory: a real Vfs on `MemoryMap` and `MemorySegments`, with a clock that tests advance.
 
-Background work is done at once, in the thread that asks for it, and so are uploads unless a test gives an executor.
+Background work and uploads are done at once in the calling thread, unless a test passes an executor.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MemoryMounts:
         self._clients = itertools.count(1)
 
     def clock(self) -> int:
-        """A later time with every call."""
+        """Return a later time with each call."""
         self.now_ns += 1000
         return self.now_ns
 
@@ -55,7 +55,7 @@ class MemoryMounts:
         incomplete: Policy = Policy.MARK,
         grace_s: float = 0.0,
     ) -> Vfs:
-        """One more mount. A lagging one answers from old states wherever it may."""
+        """Make another mount. A lagging one answers from old states wherever that is allowed."""
         store: MapStore = LaggingMap(self.map) if lagging else self.map
         return Vfs(
             store,
@@ -80,18 +80,18 @@ class MemoryMounts:
 
 
 def create(vfs: Vfs, name: bytes = b"f", flags: int = os.O_RDWR) -> tuple[int, int]:
-    """A new file in the root: its inode number, and a handle to it."""
+    """Create a file in the root, and return its inode number and a handle."""
     attributes, handle = vfs.create(ROOT, name, 0o644, flags, USER, GROUP)
     return attributes.ino, handle
 
 
 def region(mounts: MemoryMounts, ino: int, index: int = 0) -> Region:
-    """The record of a region, as it is in the map."""
+    """Return the record of a region from the map."""
     return extents.decode(mounts.map.items[keys.region(ino, index)])
 
 
 def write_file(vfs: Vfs, name: bytes, data: bytes, parent: int = ROOT, *, flags: int = 0) -> int:
-    """Make (or open) a file, write the data at its beginning, and close it; the inode."""
+    """Create or open a file, write the data at its beginning, close it, and return the inode number."""
     attributes, handle = vfs.create(parent, name, 0o644, os.O_RDWR | flags, USER, GROUP)
     vfs.write(handle, 0, data)
     close(vfs, handle)
@@ -99,14 +99,14 @@ def write_file(vfs: Vfs, name: bytes, data: bytes, parent: int = ROOT, *, flags:
 
 
 def close(vfs: Vfs, *handles: int) -> None:
-    """What the kernel does for close(2)."""
+    """Close handles, as the kernel does for close(2)."""
     for handle in handles:
         vfs.flush(handle)
         vfs.release(handle)
 
 
 def read_file(vfs: Vfs, name: bytes, parent: int = ROOT, size: int = 1 << 30) -> bytes:
-    """All of a file."""
+    """Return a file's whole content."""
     handle = vfs.open(vfs.lookup(parent, name).ino, os.O_RDONLY)
     try:
         return vfs.read(handle, 0, size)
@@ -115,7 +115,7 @@ def read_file(vfs: Vfs, name: bytes, parent: int = ROOT, size: int = 1 << 30) ->
 
 
 def names(vfs: Vfs, ino: int = ROOT) -> list[bytes]:
-    """What readdir lists, without `.` and `..`."""
+    """Return the names that readdir lists, without `.` and `..`."""
     handle = vfs.opendir(ino)
     found = [entry.name for entry in vfs.readdir(handle, 0)]
     vfs.releasedir(handle)
@@ -124,6 +124,6 @@ def names(vfs: Vfs, ino: int = ROOT) -> list[bytes]:
 
 
 def in_chunks(data: bytes, size: int) -> Iterable[bytes]:
-    """The data in portions."""
+    """Split the data into chunks."""
     for start in range(0, len(data), size):
         yield data[start : start + size]

@@ -1,4 +1,4 @@
-"""Pages of a `MemoryMap`, for what looks through a whole map."""
+"""Pages of a `MemoryMap`, for code that walks through a whole map."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Four servers' pieces in memory: what the Vfs needs of a `SegmentStore`, for tests of what is above it.
+"""Four servers' pieces in memory: the part of a `SegmentStore` that the Vfs uses, for tests of the layers above it.
 
-Pieces are split and placed by the real rules and put together from servers that answer. `answering` says which do;
-pieces can be lost with `lose`. What was written, read and prefetched is kept for inspection.
+Segments are split and placed by the real rules, and assembled from the servers that answer (`answering`). `lose` wipes
+a server. What was written, read and prefetched is recorded for inspection.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class MemorySegments:
         """Segment, offset and length of each read."""
         self.prefetched: list[bytes] = []
         self.fetched_small: list[list[bytes]] = []
-        """Segments that were asked for at once."""
+        """The segments of each request for several small ones."""
         self.missing_calls = 0
         self.before_write: Callable[[bytes], None] = lambda _: None
         """Called with the data before each write; may raise, or wait."""
 
     def usable(self) -> frozenset[int]:
-        """The servers that answer."""
+        """Return the servers that answer."""
         return frozenset(self.answering)
 
     def write(self, data: Buffer, rotation: int) -> Written:
@@ -103,7 +103,7 @@ class MemorySegments:
         ]
 
     def lose(self, server: int) -> None:
-        """The server's disk is empty."""
+        """Empty the server's disk."""
         self.pieces[server].clear()
 
     def close(self) -> None:

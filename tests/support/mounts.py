@@ -1,8 +1,8 @@
-"""Four real servers with real mounts and real `dfc` runs, for tests and the benchmark.
+"""Four real servers with real mounts and runs of `dfc`, for tests and the benchmark.
 
-`Grid` puts mounts and commands on top of `support.servers.Servers`: leaving its `with` block unmounts and ends all of
-it, whatever happened, and prints the mounts' logs after a failure.
-Waiting is for events (a line, an exit, a change of the mount table), always with a deadline; only `eventually` polls.
+`Grid` adds mounts and commands to `support.servers.Servers`: leaving its `with` block unmounts and ends everything,
+whatever happened, and prints the mounts' logs after a failure.
+All waits are for events (a line, an exit, a change of the mount table) and have a deadline; only `eventually` polls.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _STARTERS: Final = {
 
 
 def program(name: str) -> list[str]:
-    """The command line of one of the client's two programs, from this source tree, installed or not."""
+    """The command line of one of the client's two programs, from this source tree even if it is not installed."""
     return [sys.executable, "-c", f"import sys; sys.argv[0] = {name!r}; {_STARTERS[name]}; sys.exit(main())"]
 
 
@@ -53,14 +53,14 @@ def _state_folder() -> str:
 
 
 def environment() -> dict[str, str]:
-    """The environment of every program we start: no config of the person who runs the tests leaks in, and no log and
-    nothing that a mount could not save is left in that person's state folder."""
+    """The environment of all programs that the tests start: it hides the user's own configs, and keeps logs and unsaved
+    data of mounts out of the user's state folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DFS_")}
     return kept | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": _state_folder()}
 
 
 def eventually(condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
-    """Wait until `condition()` holds; for what happens by itself and tells nobody."""
+    """Wait until `condition()` holds, by polling, for effects that cause no event."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
@@ -68,7 +68,7 @@ def eventually(condition: Callable[[], bool], what: str, within_s: float = 20.0)
 
 
 def within(seconds: float, what: str, action: Callable[[], T]) -> T:
-    """Do it in a thread of its own, and fail if it takes longer: nothing in a mount may hang.
+    """Run the action in a thread of its own, and fail if it takes longer: nothing in a mount may hang.
 
     A thread that does hang ends when the mount under it is ended.
     """
@@ -91,7 +91,7 @@ def within(seconds: float, what: str, action: Callable[[], T]) -> T:
 
 
 def peak_rss_mib(pid: int) -> float:
-    """The most memory a process ever had resident (VmHWM)."""
+    """The peak resident memory of a process (VmHWM)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -99,12 +99,12 @@ def peak_rss_mib(pid: int) -> float:
 
 
 def is_mounted(mountpoint: Path) -> bool:
-    """By the mount table alone: a dead mount is never touched."""
+    """Whether something is mounted there, by the mount table alone, so that a dead mount is never touched."""
     return any(mount.mountpoint == str(mountpoint) for mount in mount_table.read())
 
 
 def unmount(mountpoint: Path) -> None:
-    """Unmount, lazily if need be: works on dead mounts too, and where nothing is mounted."""
+    """Unmount, lazily if necessary. Works on dead mounts too, and if nothing is mounted."""
     while is_mounted(mountpoint):
         subprocess.run(
             ["fusermount3", "-u", "-z", str(mountpoint)],
@@ -136,9 +136,9 @@ class Mount:
         return self._process.pid
 
     def mount(self) -> None:
-        """Start and wait until the kernel has it: the mount table says when it changes."""
+        """Start the mount, and wait until it is in the mount table, whose changes can be polled."""
         assert self._process is None, f"{self.path} is mounted"
-        if not is_mounted(self.path):  # else a killed one is to be mounted over
+        if not is_mounted(self.path):  # otherwise this mounts over a killed mount
             self.path.mkdir(exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -165,11 +165,11 @@ class Mount:
             os.close(exited)
 
     def _is_ours(self) -> bool:
-        """Mounted, and alive: a stale mount that is about to be replaced does not count."""
+        """Whether this mount is there and alive: a dead one that is about to be replaced does not count."""
         if not is_mounted(self.path):
             return False
         try:
-            with os.scandir(self.path):  # stat() might be answered by the kernel, from what the dead one had told it
+            with os.scandir(self.path):  # the kernel might answer stat() from what it cached of the dead mount
                 pass
         except OSError as error:
             if error.errno == errno.ENOTCONN:
@@ -178,7 +178,7 @@ class Mount:
         return True
 
     def unmount(self) -> int:
-        """Unmount as a person does, wait for the process, and return its exit status."""
+        """Unmount as a user does, wait for the process, and return its exit status."""
         process, self._process = self._process, None
         if process is None:
             return 0
@@ -205,7 +205,7 @@ class Mount:
             return process.wait()
 
     def remount(self) -> None:
-        """Unmount and mount again: nothing is cached any more on our side."""
+        """Unmount and mount again, which empties all caches."""
         self.unmount()
         self.mount()
 
@@ -218,7 +218,7 @@ class Mount:
                 process.wait(STOP_DEADLINE_S)
 
     def end(self) -> None:
-        """Whatever state it is in: nothing of it is left afterwards."""
+        """End the mount, whatever its state, so that nothing of it is left."""
         if self._process is not None and is_mounted(self.path):
             with contextlib.suppress(Exception):
                 self.unmount()
@@ -279,7 +279,7 @@ class Grid:
 
     @contextlib.contextmanager
     def without(self, *numbers: int) -> Iterator[None]:
-        """Some servers are killed for the length of the block, and started again after it."""
+        """Kill some servers for the length of the block, and start them again after it."""
         for number in numbers:
             self.servers[number].kill()
         try:

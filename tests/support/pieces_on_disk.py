@@ -1,7 +1,7 @@
-"""What four servers' folders hold, read without the code under test, to be compared with the mission's table.
+"""The contents of four servers' folders, read without the code under test, for comparison with the mission's table.
 
 Large pieces are files (`ROOT/<user>/pieces/3f/<segment>.<number>`: a header of 64 bytes, 32 for each block of 64 KiB,
-the piece); small ones are rows of `ROOT/<user>/namespace.db`. Both are written down in docs/disk-format.md.
+the piece); small ones are rows of `ROOT/<user>/namespace.db`. docs/disk-format.md describes both.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ TABLE = {
     2: {"DFS1": (3, 4), "DFS2": (4, 1), "DFS3": (1, 2), "DFS4": (2, 3)},
     3: {"DFS1": (2, 3), "DFS2": (3, 4), "DFS3": (4, 1), "DFS4": (1, 2)},
 }
-"""The mission's table, copied by hand: x -> server -> the pair of pieces it gets."""
+"""The mission's table, copied by hand: x -> server -> its pair of pieces."""
 
 
 def cut(data: bytes) -> dict[int, bytes]:
-    """P1..P4 of a segment: equal lengths, the first ones a byte longer where it does not divide."""
+    """P1..P4 of a segment, equally long, except that the first ones are a byte longer if the length is not divisible by
+    4."""
     whole, longer = divmod(len(data), 4)
     pieces, start = {}, 0
     for number in (1, 2, 3, 4):
@@ -39,7 +40,8 @@ def cut(data: bytes) -> dict[int, bytes]:
 
 
 def pieces_of(root: Path, user: str) -> Iterator[tuple[int, bytes]]:
-    """(number, data) of every piece that a server has on its disk for this user. It may be sweeping meanwhile."""
+    """(number, data) of every piece that a server has on its disk for this user. The server may be
+    sweeping meanwhile."""
     flush(root, user)
     folder = root / user
     for path in (folder / "pieces").rglob("*.[1-4]"):
@@ -47,7 +49,7 @@ def pieces_of(root: Path, user: str) -> Iterator[tuple[int, bytes]]:
             continue
         try:
             raw = path.read_bytes()
-        except FileNotFoundError:  # it was there when the folder was listed
+        except FileNotFoundError:  # removed since the folder was listed
             continue
         (length,) = struct.unpack_from(">I", raw, LENGTH_OFFSET)
         start = HEADER_BYTES + DIGEST_BYTES * -(-length // BLOCK_BYTES)
@@ -58,7 +60,7 @@ def pieces_of(root: Path, user: str) -> Iterator[tuple[int, bytes]]:
 
 
 def bytes_in(folder: Path) -> int:
-    """What all files under a folder hold, those that vanish meanwhile left out."""
+    """The total size of all files below a folder, except those that vanish meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -68,12 +70,12 @@ def bytes_in(folder: Path) -> int:
 
 
 def large_piece_files(root: Path, user: str) -> list[Path]:
-    """The files of a server's large pieces."""
+    """Return the files of a server's large pieces."""
     return sorted(path for path in (root / user / "pieces").rglob("*.[1-4]") if path.parent.name != "tmp")
 
 
 def holders(roots: dict[str, Path], user: str, segment: bytes) -> dict[str, set[int]]:
-    """Which of a segment's pieces each server has, byte for byte. Content must be unique to the segment."""
+    """Which of a segment's pieces each server has, byte for byte. The content must be unique to the segment."""
     wanted = {(number, piece) for number, piece in cut(segment).items() if piece}
     return {
         name: {number for number, data in pieces_of(root, user) if (number, data) in wanted}

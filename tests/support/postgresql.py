@@ -1,7 +1,7 @@
-"""A PostgreSQL of Debian's, with its data in a folder of the mount: made, started, asked, stopped.
+"""Debian's PostgreSQL with its data in a folder of the mount: creating, starting, querying, stopping.
 
-PostgreSQL refuses to run as root; then all of it runs as Debian's user `postgres`. It listens on a socket in a local
-folder only. Knows no mount and no server.
+PostgreSQL refuses to run as root, so root runs all of it as Debian's user `postgres`. It listens only on a socket in a
+local folder. Independent of mounts and servers.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SETTINGS: Final = "fsync = on\nfull_page_writes = on\nlisten_addresses = ''\naut
 
 
 def programs_folder() -> Path:
-    """Where Debian puts the programs of the newest version that is installed."""
+    """The folder where Debian puts the programs of the newest installed version."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     assert found, f"PostgreSQL is missing: {INSTALL}"
     return found[-1].parent
 
 
 def children(parent: int) -> list[int]:
-    """The processes that a process has started and that run."""
+    """The running child processes of a process."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -40,7 +40,7 @@ def children(parent: int) -> list[int]:
 
 
 class PostgreSQL:
-    """One database cluster: `data` is made by it, `sockets` is a local folder with a short name."""
+    """One database cluster: it creates `data`; `sockets` is a local folder with a short name."""
 
     def __init__(self, data: Path, sockets: Path) -> None:
         self.data = data
@@ -62,7 +62,7 @@ class PostgreSQL:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """It runs for the length of the block, and nothing of it is left afterwards."""
+        """Run it for the length of the block, and leave nothing of it behind."""
         self.start()
         try:
             yield
@@ -77,12 +77,12 @@ class PostgreSQL:
         self._pid = int((self.data / "postmaster.pid").read_text().split()[0])
 
     def stop(self, mode: str) -> None:
-        """`fast`: in order; `immediate`: as if it had crashed."""
+        """Stop it: `fast` is a clean stop, `immediate` is like a crash."""
         self.run("pg_ctl", "stop", "-w", "-t", str(int(DEADLINE_S)), "-m", mode, "-D", self.data)
         self._pid = None
 
     def kill(self) -> None:
-        """kill -9 for its first process and those that it started; each of them leads a session of its own."""
+        """kill -9 for its first process and its children; each of them leads a session of its own."""
         if self._pid is None:
             return
         for pid in [self._pid, *children(self._pid)]:
@@ -100,9 +100,9 @@ class PostgreSQL:
         return ["env", *environment, str(self._programs / program), *map(str, arguments)]
 
     def ask(self, question: str) -> str:
-        """One SQL statement's answer: rows in lines, columns with | between them."""
+        """Run a SQL statement and return its answer: one row per line, columns separated by |."""
         return self.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", question).strip()
 
     def bench(self, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
-        """pgbench for the length of a block; with `-P 1` it says a line each second."""
+        """Run pgbench for the length of a block; with `-P 1` it prints a line each second."""
         return started(*self.command("pgbench", *arguments, "postgres"), user=self._user, cwd=Path("/"))

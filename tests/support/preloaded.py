@@ -1,4 +1,4 @@
-"""Builds the layers that go under a process with LD_PRELOAD (`*.c` in this folder)."""
+"""Builds the libraries that are loaded into processes by LD_PRELOAD (`*.c` in this folder)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TIMEOUT_S = 160
 
 
 def build(source: str, folder: Path) -> Path:
-    """The library, in `folder`."""
+    """Build the library in `folder`, and return its path."""
     library = folder / source.replace(".c", ".so")
     path = Path(__file__).with_name(source)
     command = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", library, path, "-ldl"]

@@ -1,7 +1,7 @@
-"""Scripts that mount by mount(8), whose helpers are installed by `make install-mount-helper`, without touching this
-machine: in a mount namespace of their own (`support.unshared`), whose /usr/sbin is a copy made of links.
+"""Runs scripts that use mount(8) with the helpers of `make install-mount-helper`, without touching this machine: in a
+mount namespace of their own (`support.unshared`), whose /usr/sbin is a copy made of links.
 
-When the namespace's last process is gone, so are its mounts.
+The mounts disappear with the namespace's last process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ make -s -C "$PROJECT" install-mount-helper
 
 def run_privately(folder: Path, script: str, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
     """Run a script as root in a mount namespace of its own, in `folder`."""
-    project = folder / "project"  # so that the links are made to what runs this very source tree
+    project = folder / "project"  # so that the links lead to this source tree
     (project / ".venv/bin").mkdir(parents=True)
     shutil.copy(REPOSITORY / "Makefile", project)
     shutil.copy(REPOSITORY / "pyproject.toml", project)

@@ -1,6 +1,6 @@
-"""Running other people's programs in a mount: with a deadline, as another user if need be, and with what they said.
+"""Runs third-party programs in a mount: with a deadline, as another user if necessary, and with their output.
 
-A program that is missing is a failure that says what to install, never a skip. Knows no mount and no server.
+A missing program is a failure that says what to install, never a skip. Independent of mounts and servers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def run(
     user: str | None = None,
     install: str = "make programs",
 ) -> str:
-    """A program's output. It must be there, end in time and succeed; all that it started ends with it."""
+    """Run a program and return its output. It must exist, end in time and succeed; its child processes end with it."""
     status, output = outcome(*command, cwd=cwd, deadline_s=deadline_s, user=user, install=install)
     assert status == 0, f"{shown(command)}: exit status {status}\n{output[-10_000:]}"
     return output
@@ -38,7 +38,7 @@ def outcome(
     user: str | None = None,
     install: str = "make programs",
 ) -> tuple[int, str]:
-    """The same for a program that may fail: its exit status, and what it said."""
+    """Like `run`, for a program that may fail: return its exit status and output."""
     with started(*command, cwd=cwd, user=user, install=install) as process:
         try:
             output = process.communicate(timeout=deadline_s)[0]
@@ -53,7 +53,7 @@ def outcome(
 def started(
     *command: str | Path, cwd: Path | None = None, user: str | None = None, install: str = "make programs"
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program that runs for the length of the block; what it says comes from `stdout`."""
+    """Run a program for the length of the block; its output can be read from `stdout`."""
     assert shutil.which(str(command[0])), f"{command[0]} is missing: {install}"
     with subprocess.Popen(
         list(map(str, command)),
@@ -75,12 +75,12 @@ def started(
 
 
 def as_user(user: str | None) -> dict[str, object]:
-    """What `Popen` needs for a program of another user, without any group of ours."""
+    """The arguments of `Popen` for running as another user, without our groups."""
     return {} if user is None else {"user": user, "group": user, "extra_groups": []}
 
 
 def end_session(leader: int) -> None:
-    """kill -9 for a process that was started as the leader of a session, and for its group."""
+    """kill -9 for a process that was started as a session leader, and for its process group."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:

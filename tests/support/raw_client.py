@@ -1,10 +1,10 @@
-"""A blocking client of one server, a hundred lines: for tests that speak the protocol themselves.
+"""A blocking client of one server in a hundred lines, for tests that speak the protocol themselves.
 
     with RawClient(port) as client:
         client.authenticate("alice", "alice-secret")
         reply, payload = client.call(GetStatus())
 
-It shares no code with the real client, only the protocol. Every wait has a deadline (`timeout_s`).
+It shares only the protocol with the real client. Every wait has a deadline (`timeout_s`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from dfs_server.protocol.status import Status
 
 
 class ServerError(Exception):
-    """The server answered with an Error; for callers that do not expect one."""
+    """The server answered with an unexpected Error."""
 
     def __init__(self, error: Error) -> None:
         self.status = Status(error.status)
@@ -58,12 +58,12 @@ class RawClient:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it comes from, as the server sees it."""
+        """The address that the server sees."""
         host, port = self.socket.getsockname()[:2]
         return host, port
 
     def authenticate(self, user: str, password: str) -> Welcome:
-        """The whole handshake, with the server's proof checked too. Raises `ServerError`."""
+        """Perform the whole handshake, including the check of the server's proof. Raises `ServerError`."""
         scram = ScramClient(["SCRAM-SHA-256"], user, password)
         challenge = self.ask(Authenticate(VERSION, user, scram.get_client_first()))
         assert isinstance(challenge, Challenge), challenge
@@ -74,25 +74,25 @@ class RawClient:
         return welcome
 
     def ask(self, request: Message, payload: Buffer = b"") -> Reply:
-        """The reply; an `Error` is raised as `ServerError`."""
+        """Send a request and return its reply; an `Error` is raised as `ServerError`."""
         reply, _ = self.call(request, payload)
         if isinstance(reply, Error):
             raise ServerError(reply)
         return reply
 
     def put_piece(self, segment: bytes, number: int, data: Buffer) -> Reply:
-        """Put a piece with its right digests. Raises `ServerError`."""
+        """Put a piece with the right digests. Raises `ServerError`."""
         return self.ask(PutPiece(segment, number, block_digests(data)), data)
 
     def call(self, request: Message, payload: Buffer = b"") -> tuple[Reply, bytes]:
-        """Send a request, wait for its reply and the reply's payload."""
+        """Send a request, and return its reply and the reply's payload."""
         sent_id = self.send(request, payload)
         reply_id, reply, reply_payload = self.receive()
         assert reply_id == sent_id, f"the reply to request {reply_id} came for request {sent_id}"
         return reply, reply_payload
 
     def send(self, request: Message, payload: Buffer = b"") -> int:
-        """Send a request without waiting; its id."""
+        """Send a request without waiting, and return its id."""
         request_id, self._next_id = self._next_id, self._next_id + 1
         body = messages.encode(request)
         self.send_raw(pack_header(request_id, len(body), len(payload)) + body)
@@ -104,13 +104,14 @@ class RawClient:
         self.socket.sendall(data)
 
     def receive(self) -> tuple[int, Reply, bytes]:
-        """The next reply: its request's id, the reply, its payload. ConnectionError if the server hung up."""
+        """Return the next reply: its request's id, the reply, its payload. Raises ConnectionError if the server hung
+        up."""
         header = parse_header(self._receive_exactly(HEADER_BYTES), self._limits)
         reply = messages.decode_reply(self._receive_exactly(header.body_bytes))
         return header.request_id, reply, self._receive_exactly(header.payload_bytes)
 
     def is_closed_by_server(self) -> bool:
-        """Whether the server has nothing more to say and hangs up; waits for it, with the deadline."""
+        """Whether the server sends nothing more and hangs up; waits for that until the deadline."""
         try:
             return self.socket.recv(1) == b""
         except ConnectionError:

@@ -1,6 +1,7 @@
-"""What a server's map says of files' data, and which pieces the servers have: read from their folders.
+"""The records of files' data in a server's map, and the pieces that servers have, read from their folders.
 
-To see from outside whether every piece is where it belongs. What is accepted and not known to be chosen is not seen.
+It checks from outside whether every piece is where it belongs. Batches that are accepted but not known to be chosen
+are not seen.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ def region_records(root: Path, user: str) -> dict[bytes, extents.Region]:
 
 
 def rotations(root: Path, user: str) -> dict[int, int | None]:
-    """By inode number."""
+    """The rotations of files by inode number."""
     rows = _query(root, user, "SELECT key, value FROM map WHERE key >= ? AND key < ?", b"i/", b"i0")
     return {keys.number_in(key): records.decode_inode(value).rotation for key, value in rows}
 
 
 def pieces(root: Path, user: str) -> set[tuple[str, int]]:
-    """(segment in hex, number) of all that a server has, large and small."""
+    """(segment in hex, number) of all pieces that a server has, large and small."""
     large = {
         (path.stem, int(path.suffix[1:]))
         for path in (root / user / "pieces").rglob("*.[1-4]")
@@ -53,7 +54,7 @@ def pieces(root: Path, user: str) -> set[tuple[str, int]]:
 
 
 def at_home(roots: Mapping[str, Path], user: str) -> dict[str, set[tuple[str, int]]]:
-    """The pieces that belong on each server, by the records that DFS1 has and the mission's ring."""
+    """The pieces that belong on each server, by the records on DFS1 and the mission's ring."""
     by_number = {int(name[-1]): name for name in roots}
     known = rotations(roots["DFS1"], user)
     wanted: dict[str, set[tuple[str, int]]] = {name: set() for name in roots}
@@ -69,7 +70,8 @@ def at_home(roots: Mapping[str, Path], user: str) -> dict[str, set[tuple[str, in
 
 
 def astray(roots: Mapping[str, Path], user: str) -> list[str]:
-    """What is not on the homes of the ring, and records that name others, in words; nothing if all is well."""
+    """Describe pieces missing on the ring's homes, and records that name other homes; empty if everything is in
+    place."""
     wanted = at_home(roots, user)
     known = rotations(roots["DFS1"], user)
     found = [f"{piece} is not on {name}" for name in roots for piece in wanted[name] - pieces(roots[name], user)]

@@ -1,5 +1,5 @@
-"""The small file system in memory (`support.memory_fs`) behind a real mount, in a process of its own, so that a test
-that hangs can end it. Every wait has a deadline; every mount is taken away, and every process ended by its pid."""
+"""The small file system in memory (`support.memory_fs`) behind a real mount, in a process of its own, so that a hanging
+test can end it. Every wait has a deadline; every mount is removed, and every process is ended by its pid."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Served:
         return within(DEADLINE_S, "a word of the file system", self.process.stdout.readline).strip()
 
     def ended(self) -> None:
-        """It ends by itself, and cleanly."""
+        """Wait until the process has ended by itself, and cleanly."""
         assert self._line() == "destroyed 1"
         assert self.process.wait(DEADLINE_S) == 0
 
     def end(self) -> None:
-        """Whatever state it is in."""
+        """End the mount and its process, whatever their state."""
         unmount(self.path)
         self.process.kill()
         with self.process:
@@ -51,7 +51,7 @@ class Served:
 
 @contextmanager
 def served(path: Path, *words: str) -> Iterator[Served]:
-    """A mount there, for the length of the block."""
+    """Mount there for the length of the block."""
     path.mkdir(parents=True, exist_ok=True)
     file_system = Served(path, *words)
     try:

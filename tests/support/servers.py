@@ -7,8 +7,8 @@
         servers[3].wipe()               # kill it, empty its folder, start it
         client_config = servers.write_client_config(tmp_path)
 
-Servers are numbered from 1, like DFS1..DFS4. Processes are ended by their pid and nothing else, whatever the test does.
-When the test fails, what the servers wrote to stderr is printed.
+Servers are numbered from 1, like DFS1..DFS4. Whatever the test does, processes are ended, always by their pid.
+When the test fails, the servers' stderr is printed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STOP_S = 10.0
 
 
 class ServerProcess:
-    """One `dfs-server` process, its folder and its port; both stay the same when it is started again."""
+    """A `dfs-server` process, its folder and its port, which stay the same when it is started again."""
 
     def __init__(self, root: Path, config: Path, port: int) -> None:
         self.name = root.name
@@ -57,16 +57,16 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     def command_line(self) -> list[str]:
-        """What `start` runs."""
+        """The command that `start` runs."""
         return command(self.root, self.port, self._config)
 
     def start(self) -> None:
-        """Start it and wait until it says that it is ready."""
+        """Start it, and wait until it reports that it is ready."""
         self.launch()
         self.wait_until_ready()
 
     def launch(self) -> None:
-        """Start it. Several that are launched before the first one is waited for begin at the same time."""
+        """Start it without waiting, so that several servers can start at the same time."""
         assert not self.is_running(), f"{self.name} is running already"
         self.close()
         with self.stderr_path.open("a") as stderr:
@@ -81,7 +81,7 @@ class ServerProcess:
             )
 
     def wait_until_ready(self) -> None:
-        """Wait until it says so, once it is launched."""
+        """Wait until the launched server reports that it is ready."""
         assert self._process is not None, f"{self.name} is not running"
         self.ready_line = _first_line(self._process, START_S)
         if f"{self.name} ready on " not in self.ready_line:
@@ -94,18 +94,18 @@ class ServerProcess:
             self._process.wait(STOP_S)
 
     def terminate(self) -> int:
-        """SIGTERM; the exit status."""
+        """Send SIGTERM, and return the exit status."""
         assert self._process is not None, f"{self.name} is not running"
         self._process.terminate()
         return self.wait()
 
     def wait(self) -> int:
-        """Wait until it has ended by itself; the exit status."""
+        """Wait until it has ended by itself, and return the exit status."""
         assert self._process is not None, f"{self.name} is not running"
         return self._process.wait(STOP_S)
 
     def freeze(self) -> None:
-        """SIGSTOP: it hangs, and its connections with it. All its threads have stopped when this returns."""
+        """SIGSTOP: the server and its connections hang. All its threads have stopped when this returns."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
@@ -119,13 +119,13 @@ class ServerProcess:
         self.start()
 
     def wipe(self) -> None:
-        """The disk is replaced by an empty one: kill, empty the folder, start again."""
+        """Replace its disk by an empty one: kill it, empty the folder, start it again."""
         self.kill()
         shutil.rmtree(self.root)
         self.start()
 
     def connect(self, user: str = "alice") -> RawClient:
-        """An authenticated raw client."""
+        """Return an authenticated raw client."""
         client = RawClient(self.port)
         try:
             client.authenticate(user, USERS[user])
@@ -140,7 +140,7 @@ class ServerProcess:
         return ""
 
     def close(self) -> None:
-        """End it, if it runs, and let go of its pipe."""
+        """End it if it is running, and close its pipe."""
         if self._process is not None:
             self.kill()
             assert self._process.stdout is not None
@@ -149,7 +149,7 @@ class ServerProcess:
 
 
 def start_all(servers: Sequence[ServerProcess]) -> None:
-    """Start them at the same time, and wait until all are ready."""
+    """Start servers at the same time, and wait until all are ready."""
     for server in servers:
         server.launch()
     for server in servers:
@@ -157,7 +157,7 @@ def start_all(servers: Sequence[ServerProcess]) -> None:
 
 
 class Servers:
-    """Some servers. A context manager: starts them all, and ends them whatever happens."""
+    """Several servers. A context manager that starts them all, and ends them whatever happens."""
 
     def __init__(self, count: int = 4, folder: Path | None = None, *, extra_config: str = "") -> None:
         self._given_folder = folder
@@ -178,14 +178,14 @@ class Servers:
         return len(self.all)
 
     def restore(self) -> None:
-        """All run again, and none hangs. What they store stays."""
+        """Make all servers run again, with their data, and none hang."""
         for server in self.all:
             if server.is_running():
                 server.thaw()
         start_all([server for server in self.all if not server.is_running()])
 
     def write_client_config(self, folder: Path, user: str = "alice", password: str | None = None) -> Path:
-        """A dfc.yaml in `folder` that names these servers."""
+        """Write a dfc.yaml that names these servers into `folder`."""
         path = folder / "dfc.yaml"
         lines = ["servers:"]
         lines += [f"  - {{name: {server.name}, host: 127.0.0.1, port: {server.port}}}" for server in self.all]
@@ -221,12 +221,12 @@ class Servers:
 
 
 def command(root: Path, port: int, config: Path, *options: str) -> list[str]:
-    """The command line of a server; to be run in `REPOSITORY`."""
+    """The command line of a server, for running in `REPOSITORY`."""
     return [sys.executable, "-m", "dfs_server", str(root), str(port), "--config", str(config), "-v", *options]
 
 
 def write_server_config(folder: Path, extra: str = "") -> Path:
-    """A dfs.yaml with the users of `USERS`."""
+    """Write a dfs.yaml with the users of `USERS`."""
     path = folder / "dfs.yaml"
     users = "".join(f"  {user}: {{password: {password}}}\n" for user, password in USERS.items())
     path.write_text(f"users:\n{users}{extra}")
@@ -235,7 +235,7 @@ def write_server_config(folder: Path, extra: str = "") -> Path:
 
 
 def _first_line(process: subprocess.Popen[str], timeout_s: float) -> str:
-    """What the process prints first; an empty text if it ends or the time is over before that."""
+    """Return the first line that the process prints; empty if it ends or the time is up before that."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
     poll = select.poll()

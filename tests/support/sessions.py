@@ -1,4 +1,4 @@
-"""What tests of a server's sessions need: a segment and its data, and what the server says to who misbehaves."""
+"""For tests of a server's sessions: a segment and its data, and the server's answer to a client that misbehaves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def still_serves(house: House) -> None:
 
 
 def refused(client: RawClient) -> Status:
-    """The status of the error that comes next, after which the server hangs up."""
+    """Return the status of the next reply, which must be an error after which the server hangs up."""
     _, reply, _ = client.receive()
     assert isinstance(reply, Error), reply
     assert client.is_closed_by_server()

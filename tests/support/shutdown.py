@@ -1,8 +1,8 @@
-"""A machine that is switched off: SIGTERM to a mount, its four servers and the program that uses it, in some order.
+"""A machine that is shut down: SIGTERM to a mount, its four servers and the program that uses it, in some order.
 
-The program appends to a file that stays open, makes files and closes them, and notes each number on the local disk when
-all calls for it have returned. What it noted must be there when the machine is on again: on the servers, or kept by the
-mount and put back by `dfc recover`.
+The program appends to a file that stays open, creates and closes files, and notes each number on the local disk when
+all calls for it have returned. Everything that it noted must be there after the next start: on the servers, or kept by
+the mount and put back by `dfc recover`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Order = Literal["servers first", "mount first", "all at once"]
 ORDERS: Final[tuple[Order, ...]] = ("servers first", "mount first", "all at once")
 OPTIONS: Final = ("-o", "unmount_timeout=1,durability=fsync")
 LONGEST_S: Final = 18.0
-"""For its end on a busy machine: 5 s until programs are cut off, 1 s of `unmount_timeout`, and what is under way."""
+"""Limit for the mount's end on a busy machine: 5 s until programs are cut off, 1 s of `unmount_timeout`, and operations
+in progress."""
 NOTE_BYTES: Final = 16
 _NOTED_FIRST: Final = 40
 _PROGRAM: Final = r"""
@@ -48,7 +49,7 @@ except OSError:
 
 
 class Machine:
-    """A mount, and a program that works in it. Unless `is_stubborn`, SIGTERM ends the program."""
+    """A mount, and a program that works in it. SIGTERM ends the program unless `is_stubborn`."""
 
     def __init__(self, grid: Grid, mount: Mount, folder: Path, *, is_stubborn: bool = False) -> None:
         self._grid = grid
@@ -57,7 +58,8 @@ class Machine:
         self._is_stubborn = is_stubborn
 
     def switch_off(self, order: Order) -> tuple[int, float]:
-        """Let the program work, then end everything. Gives the mount's exit status, and the seconds until it ended."""
+        """Let the program work, then end everything. Returns the mount's exit status, and the seconds until it
+        ended."""
         command = [sys.executable, "-c", _PROGRAM, str(self._mount.path), "yes" if self._is_stubborn else "no"]
         with self._notes.open("wb") as notes, subprocess.Popen(command, stdout=notes) as program:
             try:
@@ -89,12 +91,12 @@ class Machine:
         return status, took_s
 
     def noted(self) -> list[bytes]:
-        """What the program has done for certain, in its order."""
+        """What the program has certainly done, in order."""
         found = self._notes.read_bytes()
         return [found[at : at + NOTE_BYTES] for at in range(0, len(found) - NOTE_BYTES + 1, NOTE_BYTES)]
 
     def switch_on(self) -> str:
-        """Start the servers, put back what was kept, and mount. Gives what `dfc recover --apply` said."""
+        """Start the servers, put back what was kept, and mount. Returns the output of `dfc recover --apply`."""
         start_all(list(self._grid.servers))
         done = self._grid.dfc("recover", "--apply")
         assert done.returncode == 0, done.stderr + done.stdout
@@ -102,7 +104,7 @@ class Machine:
         return done.stdout.decode()
 
     def lost(self) -> list[str]:
-        """What was noted and is not there."""
+        """What was noted but is missing."""
         noted = self.noted()
         log = (self._mount.path / "log").read_bytes()
         lost = [] if log.startswith(b"".join(noted)) else [f"of the log's {len(noted)} lines: {len(log.splitlines())}"]

@@ -1,4 +1,4 @@
-"""A proposer that is always right: it appends batches to one server's store, and reads what it has written.
+"""A correct proposer for tests: it appends batches to one server's store, and reads what it has written.
 
     proposer = StoreProposer(NamespaceStore(folder, "DFS1"))
     proposer.commit((b"key", b"value"), deletes=(b"other",))    # proposed and accepted: slot 1
@@ -40,23 +40,23 @@ class StoreProposer:
         self.store = store
         self.ballot = ballot
         self.encoded: list[bytes] = []
-        """All batches, from slot 1 on. A test that takes one away goes on in its place."""
+        """All batches, from slot 1 on. After a test has removed the last one, the next takes its slot."""
 
     @property
     def slot(self) -> int:
-        """The last one."""
+        """The last batch's slot."""
         return len(self.encoded)
 
     @property
     def digest(self) -> bytes:
-        """Of the last batch."""
+        """The last batch's digest."""
         return self.digest_of(self.slot)
 
     def digest_of(self, slot: int) -> bytes:
         return batches.digest(self.encoded[slot - 1]) if slot else b""
 
     def batch(self, **contents: Any) -> bytes:
-        """Make the next one; it is proposed to nobody."""
+        """Make the next batch without proposing it."""
         batch = Batch(batches.FORMAT, self.digest, AUTHOR, self.slot + 1, 0, **contents)
         self.encoded.append(batches.encode(batch))
         return self.encoded[-1]
@@ -64,7 +64,8 @@ class StoreProposer:
     def commit(
         self, *puts: tuple[bytes, bytes], ballot: Ballot | None = None, lease: bool = False, **contents: Any
     ) -> bytes:
-        """Propose the next one; the store accepts it, and knows by it that the one before is chosen."""
+        """Propose the next batch, which the store must accept; it also shows the store that the one before is
+        chosen."""
         encoded = self.batch(puts=puts, **contents)
         request = Accept(ballot or self.ballot, self.slot, encoded, lease=lease)
         assert self.store.handle(request) == AcceptedAt(self.slot)
@@ -87,7 +88,7 @@ class StoreProposer:
         return reply.values if isinstance(reply, Values) else reply
 
     def page(self, start: bytes = b"\0", end: bytes = b"\xff", limit: int = 10_000) -> Items | Error:
-        """A part of the map; without arguments all of it."""
+        """Return part of the map; without arguments, all of it."""
         reply = self.store.handle(ReadRange(self.slot, self.digest, start, end, limit))
         assert isinstance(reply, Items | Error), reply
         return reply
@@ -101,15 +102,15 @@ class KillableStore(StoreProposer):
         self.folder = folder
 
     def kill(self) -> None:
-        """It writes nothing any more, and starts again."""
+        """Stop it without a flush, as kill -9 does, and start it again."""
         self.stop_writing()
         self.restart()
 
     def stop_writing(self) -> None:
-        """What it has not brought into SQLite's file stays in the redo log, also when it is closed."""
+        """Keep it from flushing, even when it is closed: what is not in SQLite's file yet stays in the redo log."""
         self.store._writer.close = lambda: None  # type: ignore[method-assign]
 
     def restart(self) -> None:
-        """It starts again; unless it was killed, it was stopped in order."""
+        """Start it again; unless it was killed, it is stopped properly first."""
         self.store.close()
         self.store = NamespaceStore(self.folder, "DFS1")

@@ -1,6 +1,6 @@
 """Four servers that store what a real one does (log, map, small and large pieces), behind a `FakeCluster`: no network.
 
-Each has its `Namespace` on a folder of its own, so what a request costs a server's disk is what it costs a real one. A
+Each has its `Namespace` in a folder of its own, so a request costs a server's disk the same as with a real one. A
 client can be opened on them by `open_session`, as on a `Cluster`.
 """
 
@@ -31,7 +31,7 @@ def _much_room(_folder: Path) -> tuple[int, int]:
 
 
 class StoringServer(FakeServer):
-    """One server. What it stores is below `folder`."""
+    """One server, which stores everything below `folder`."""
 
     def open(self, folder: Path) -> None:
         folder.mkdir()
@@ -69,7 +69,7 @@ class StoringServer(FakeServer):
 
 
 class StoredExchange(FakeExchange):
-    """What was sent arrives, also if nobody waits for the answer any more: a quorum has been enough."""
+    """Requests that were sent arrive even if their answers are no longer waited for, since a quorum was enough."""
 
     def abandon(self, call: Call) -> None:
         self._arrive(call)
@@ -105,13 +105,13 @@ class StoredCluster(FakeCluster):
         return StoredExchange(self)
 
     def connect(self, *, wait_for_all: bool = False) -> None:
-        """All are there."""
+        """Do nothing: all servers are there."""
 
     def faults(self) -> dict[int, Fault]:
         return {}
 
     def sent(self) -> list[Request]:
-        """All requests so far, whatever became of them."""
+        """Return all requests so far, whatever became of them."""
         return [call.request for call in self.started]
 
     def close_servers(self) -> None:

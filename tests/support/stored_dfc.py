@@ -1,4 +1,4 @@
-"""`dfc` on four servers in memory, which hold pieces and can fail: the real command line, Vfs and data layer.
+"""`dfc` with four servers in memory, which hold pieces and can fail: the real command line, Vfs and data layer.
 
 The map is a `MemoryMap`. Pieces that a batch carries reach the servers that answer, as they would with the log.
 """
@@ -27,7 +27,7 @@ from dfsfuse.vfs.vfs import Vfs
 
 
 class MemoryLog:
-    """What a reader of the map needs of a `QuorumLog`, over a `MemoryMap`."""
+    """The part of a `QuorumLog` that readers of the map use, on a `MemoryMap`."""
 
     def __init__(self, store: MemoryMap) -> None:
         self._store = store
@@ -49,7 +49,7 @@ class MemoryLog:
 
 
 class StoredAccess(MemoryAccess):
-    """The way to them."""
+    """Gives `dfc` access to these servers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,11 +77,11 @@ class StoredAccess(MemoryAccess):
         )
 
     def down(self, *servers: int) -> None:
-        """They refuse connections, and it is known."""
+        """Make these servers refuse connections, which clients know at once."""
         self._set(Fault.DOWN, self.servers.notice_down, *servers)
 
     def up(self, *servers: int) -> None:
-        """They answer again."""
+        """Make these servers answer again."""
         self._set(Fault.NONE, self.servers.notice_up, *servers)
 
     def _set(self, fault: Fault, notice: Callable[[int], None], *servers: int) -> None:

@@ -1,5 +1,5 @@
-"""Files whose pieces are on a `Grid` and whose records are in a `MemoryMap`, without a Vfs: for tests of what looks
-after pieces."""
+"""Files whose pieces are on a `Grid` and whose records are in a `MemoryMap`, without a Vfs, for tests of the upkeep of
+pieces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dfsfuse.namespace.records import keys
 
 
 class StoredFiles:
-    """Write files, break servers, and look at what is where. Close it."""
+    """Writes files, breaks servers, and shows what is where. It must be closed."""
 
     def __init__(self) -> None:
         self.grid = Grid()
@@ -29,10 +29,10 @@ class StoredFiles:
         self.pages = MemoryPages(self.store)
         self.segments = SegmentStore(self.cluster, cache_bytes=0, clock=self.grid.clock)
         self.contents: dict[bytes, bytes] = {}
-        """By segment."""
+        """The content of each segment."""
 
     def write(self, ino: int, rotation: int, *regions: bytes) -> list[Segment]:
-        """A file with one segment for each region."""
+        """Write a file with one segment in each region."""
         inode = msgspec.structs.replace(inodes.new(0o100644, 0, 0, 0), rotation=rotation)
         self.store.transact(lambda tx: inodes.save(tx, ino, inode))
         return [self.write_region(ino, rotation, index, data) for index, data in enumerate(regions)]
@@ -62,7 +62,8 @@ class StoredFiles:
         return extents.decode(self.store.items[keys.region(ino, index)])
 
     def assert_all_at_home(self) -> None:
-        """Every record names the ring's homes, and just those hold each piece, with the right digests and bytes."""
+        """Check that every record names the ring's homes, and that exactly these hold each piece, with the right
+        digests and bytes."""
         start, end = keys.all_files_regions()
         for key, value in self.store.items.items():
             if not start <= key < end:

@@ -1,6 +1,6 @@
-"""Programs of their own for tests: told line by line what to do with a file, or run all at once.
+"""Separate programs for tests, which are given orders line by line, or run at the same time.
 
-A script for `Told` reads orders from its input, and prints one line for each when it is done.
+A script for `Told` reads orders from its input, and prints a line after carrying out each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DONE: Final = "done"
 
 
 class Told:
-    """A Python script that is told what to do."""
+    """A Python script that carries out orders."""
 
     def __init__(self, script: str, *arguments: str | Path) -> None:
         self.process = subprocess.Popen(
@@ -44,12 +44,12 @@ class Told:
         return self.answer()
 
     def do(self, *orders: str) -> None:
-        """All must succeed."""
+        """Have these orders carried out; all must succeed."""
         for order in orders:
             assert self.ask(order) == DONE, order
 
     def waits(self) -> bool:
-        """Whether it is in the kernel, waiting for an answer of the file system."""
+        """Whether it is in the kernel, waiting for the file system's answer."""
         where = Path(f"/proc/{self.process.pid}/wchan").read_text()
         return "fuse" in where or "request_wait" in where
 
@@ -60,7 +60,7 @@ class Told:
 
 
 def run_at_once(*commands: Sequence[str | Path], python: str | Path = sys.executable, deadline_s: float = 60) -> None:
-    """Python scripts with their arguments, at the same time; all succeed."""
+    """Run Python scripts with their arguments at the same time; all must succeed."""
     programs = [subprocess.Popen([python, "-c", *command]) for command in commands]
     try:
         assert [program.wait(deadline_s) for program in programs] == [0] * len(programs)
@@ -71,7 +71,7 @@ def run_at_once(*commands: Sequence[str | Path], python: str | Path = sys.execut
 
 
 def file_of_test(request: pytest.FixtureRequest, mounts: tuple[Mount, Mount], content: bytes) -> tuple[Path, Path]:
-    """One file with the test's name, by its path in each of two mounts."""
+    """The paths of one file with the test's name in each of two mounts."""
     name = request.node.name.replace("[", "-").rstrip("]")
     (mounts[0].path / name).write_bytes(content)
     return mounts[0].path / name, mounts[1].path / name

@@ -1,4 +1,4 @@
-"""Trees of files for tests: made the same way each time, and compared in full."""
+"""Trees of files for tests, always made the same way and compared completely."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SEGMENT_EDGE = 4 * 1024 * 1024
 
 
 def content(size: int, seed: int | str = 0) -> bytes:
-    """`size` bytes that are the same each time and differ for every seed."""
+    """Return `size` bytes that are the same each time and differ for every seed."""
     return hashlib.shake_128(str(seed).encode()).digest(size)
 
 
 def with_rotation(size: int, rotation: int) -> bytes:
-    """Content of this size whose MD5 is `rotation` modulo 4: the mission's x."""
+    """Return content of this size whose MD5 is `rotation` modulo 4: the mission's x."""
     for seed in range(1000):
         data = content(size, f"{size}/{seed}")
         if rotation_of(data) == rotation:
@@ -32,7 +32,7 @@ def rotation_of(data: bytes) -> int:
 
 
 def make_tree(root: Path, seed: str = "tree") -> None:
-    """A few folders with files of all the sizes at which something changes, links and odd names."""
+    """Make a few folders with files of all interesting sizes, links and odd names."""
     sizes = (
         0,
         1,
@@ -58,7 +58,7 @@ def make_tree(root: Path, seed: str = "tree") -> None:
 
 
 def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every path below `root`, relative to it, sorted."""
+    """Return every path below `root`, relative to it, sorted."""
     for folder, folders, files in os.walk(root):
         folders.sort()
         for name in sorted(folders + files):
@@ -67,7 +67,7 @@ def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def describe(root: Path) -> dict[str, tuple[object, ...]]:
-    """Everything below `root` that a copy must have: kind, permissions, size, content or target."""
+    """Describe everything below `root` that a copy must preserve: kind, permissions, size, content or target."""
     found: dict[str, tuple[object, ...]] = {}
     for relative, status in entries(root):
         path = root / relative
@@ -88,7 +88,7 @@ def describe(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def assert_same_tree(found: Path, expected: Path) -> None:
-    """Compare two trees in full and name what differs."""
+    """Compare two trees completely, and report the differences."""
     left, right = describe(found), describe(expected)
     different = sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path))
     assert not different, [(path, left.get(path), right.get(path)) for path in different[:10]]

@@ -1,4 +1,4 @@
-"""Mounts that change names without pause, side by side: how much each does."""
+"""Measures how much several mounts get done that change names without pause at the same time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 
 SLICE_S = 1.0
 STOCK: Final = 8000
-"""Files for each writer that removes: more than one alone removes in a slice."""
+"""Number of files for each writer that removes: more than a single one removes in its time."""
 SMALL: Final = bytes(100)
 
 
@@ -25,19 +25,20 @@ def create_file(path: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """One of those that `fill` has made."""
+    """Remove one of the files that `fill` has made."""
     path.unlink()
 
 
 def fill(folder: Path, prefix: str, count: int) -> None:
-    """Many empty files, without waiting for each."""
+    """Make many empty files, without waiting for each."""
     for number in range(count):
         os.mknod(folder / f"{prefix}.{number}")
 
 
 def write_for(folders: Sequence[Path], operation: Callable[[Path], None] = make_folder) -> list[float]:
-    """One thread in each of these folders does this to one name after the other, without pause. How often each does it
-    in a second, once each has made a folder. The folders may be one, in several mounts."""
+    """Run a thread in each of these folders that applies the operation to one name after another without pause. Returns
+    how often each does so in a second, counted once each has made a folder. They may be the same folder in several
+    mounts."""
     stop = threading.Event()
     begin = threading.Barrier(len(folders) + 1, timeout=120)
     done = [0] * len(folders)

@@ -3,9 +3,10 @@
     subprocess.run(unshared.command("sh", "-c", script, keep=[mountpoint]), env=environment())
 
 A new namespace has a copy of every mount, and a file system lives until its last copy is gone: another test's
-`dfsmount -u` would find its mount here, and say so. So all copies but those to `keep` are detached before the command
-begins, in less time than `dfsmount -u` waits for. What is mounted later in one namespace does not show in the other.
-Nothing looks at what is mounted, which may hang. Standard library and `dfsfuse.mount.mount_table` only.
+`dfsmount -u` would find its mount here, and report that. So all copies except those in `keep` are detached before the
+command begins, in less time than `dfsmount -u` waits. What is mounted later in one namespace does not appear in the
+other. Nothing here touches the mounts themselves, which may hang. Uses the standard library and
+`dfsfuse.mount.mount_table` only.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     _check(_LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
     for mount in reversed(mount_table.read()):
         if mount.type.partition(".")[0] == "fuse" and mount.mountpoint not in kept:
-            # It fails where another mount hides this one.
+            # This fails if another mount hides this one.
             _LIBC.umount2(os.fsencode(mount.mountpoint), _MNT_DETACH | _UMOUNT_NOFOLLOW)
     os.execvp(words[0], words)
 

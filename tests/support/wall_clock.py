@@ -1,10 +1,10 @@
-"""The time of day, which a test sets."""
+"""A wall clock that a test sets."""
 
 from __future__ import annotations
 
 
 class WallClock:
-    """Seconds since 1970, as a server's parts want them: whole nanoseconds, or seconds."""
+    """The time since 1970 in the two forms that a server's parts use: integer nanoseconds, and seconds."""
 
     now_s = 1_700_000_000
 

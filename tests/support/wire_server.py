@@ -1,12 +1,12 @@
-"""A server that speaks the wire protocol and misbehaves on request, for tests of the transport.
+"""A server that speaks the wire protocol and misbehaves as a test wants, for tests of the transport.
 
     def answer(line, request_id, request, payload): line.reply(request_id, Done())
 
     with WireServer("DFS1", answer=answer) as server:
         cluster = Cluster([server.address(1)], CREDENTIALS)
 
-It shares no code with the real server, only the protocol. Without `answer` it answers everything as `POSITION`. Each
-connection has a thread; all are joined at the end. Whatever waits has a deadline.
+It shares only the protocol with the real server. Without `answer` it answers everything with `POSITION`. Each
+connection has a thread; all are joined at the end. Every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _VERIFIER = _MECHANISM.make_auth_info(CREDENTIALS.password)
 
 
 class Greeting(Enum):
-    """How it treats a new connection."""
+    """How the server treats a new connection."""
 
     NORMAL = auto()
     SILENT = auto()
-    """Accepts and never speaks."""
+    """Accepts connections and sends nothing."""
     CLOSE = auto()
     BUSY = auto()
     GARBAGE = auto()
     IMPOSTOR = auto()
-    """Knows no verifier, and says that all is well."""
+    """Has no verifier, and claims that the client's proof was right."""
 
 
 class Line:
@@ -64,7 +64,7 @@ class Line:
         self.socket.sendall(pack_header(request_id, len(body), len(payload)) + body + payload)
 
     def reset(self) -> None:
-        """End it with RST, as a killed server's kernel does."""
+        """Close the connection with RST, as a killed server's kernel does."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -87,12 +87,12 @@ AnswerFunction = Callable[[Line, int, Request, bytes], None]
 
 
 def answer_position(line: Line, request_id: int, request: Request, payload: bytes) -> None:
-    """Every request has the same answer."""
+    """Answer every request with `POSITION`."""
     line.reply(request_id, POSITION)
 
 
 class WireServer:
-    """Listens from its making to `close`; `kill` and `start` in between stand for a crash and a restart."""
+    """Listens from its creation until `close`; `kill` and `start` in between are a crash and a restart."""
 
     def __init__(
         self,
@@ -102,17 +102,17 @@ class WireServer:
         answer: AnswerFunction = answer_position,
         says: str | None = None,
     ) -> None:
-        """`says`: the name that it gives, if that is another one."""
+        """`says` is the name that it reports, if different."""
         self.name = name
         self.greeting = greeting
         self.answer = answer
         self.says = says or name
         self.identity = b""
-        """Empty: one of its own."""
+        """The identity that it reports; if empty, one of its own."""
         self.accepted = 0
         self.requests: list[Request] = []
         self.released = threading.Event()
-        """For answers that wait for the test's word; `close` gives it too."""
+        """Set by the test, or by `close`, to release answers that wait for it."""
         (self.port,) = free_ports(1)
         self._lock = threading.Lock()
         self._lines: list[Line] = []  # guarded by _lock
@@ -137,7 +137,7 @@ class WireServer:
         for line in lines:
             with contextlib.suppress(OSError):
                 line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                line.socket.shutdown(socket.SHUT_RD)  # wakes its thread
+                line.socket.shutdown(socket.SHUT_RD)  # wakes the accepting thread
             line.socket.close()
 
     def close(self) -> None:
@@ -219,9 +219,9 @@ class WireServer:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """For what happens by itself, in another thread."""
+    """Wait for an effect of another thread, by polling."""
     until = time.monotonic() + DEADLINE_S
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
+        assert time.monotonic() < until, "it did not happen in time"
         pause.wait(0.01)

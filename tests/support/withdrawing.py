@@ -1,4 +1,4 @@
-"""Withdrawing what a thread does, as the kernel binding does for a program that was let go."""
+"""Withdrawing a thread's operation, as the kernel binding does for a released program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dfsfuse.common import withdrawal
 
 
 def withdraw_this_thread() -> bool:
-    """By another one. Return whether that is possible."""
+    """Withdraw this thread's operation from another thread. Return whether that is possible."""
     mine = threading.get_ident()
     with ThreadPoolExecutor(1) as others:
         return others.submit(withdrawal.withdraw, mine).result()
