@@ -1,1 +1,1 @@
-"""Four real servers, two real mounts, writers, and a nemesis that breaks things: `make torture`. See `torture.run`."""
+"""Four real servers, two real mounts, writers, and a nemesis that injects faults: `make torture`. See `torture.run`."""

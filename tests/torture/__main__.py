@@ -1,6 +1,6 @@
 """`python -m torture` (make torture): MINUTES and SEED from the environment; see `torture.run`.
 
-What it did is in a log folder, which a run that passed removes; one that failed says where it is.
+A log folder records what it did. A run that passes removes the folder; one that fails says where it is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a writer does next, drawn from its seed and from what its folder holds. Pure.
+"""A writer's next operation, drawn from its seed and the content of its folder. Pure.
 
-Only legal operations are drawn: what may fail is for the faults to decide. A folder keeps a bounded number of names and
-bytes, so that a long run goes round and not up.
+Only legal operations are drawn, so that only faults can make them fail. The number of names and bytes in a folder is
+bounded, so that a long run does not keep growing.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ CHANGES: Final = {
     "symlink": 2,
 }
 LOOKS: Final = {"read": 16, "range": 8, "list": 6, "sync": 3, "sync folder": 3}
-"""Verbs that change nothing, with how often they are drawn."""
+"""Verbs that change nothing, with their weights."""
 
 SIZES: Final = ((5, 0, 0), (20, 1, 200), (35, 201, 32_768), (22, 32_769, 160_000), (15, 200_000, 1_500_000))
 LARGE: Final = (3, 4_000_000, FILE_MAX_BYTES)
-"""Weight, least and most bytes: nothing, inside a batch, two segments' worth of pieces in files, several regions."""
+"""(weight, least bytes, most bytes) of files: empty, inside a batch, pieces in files, and several regions (LARGE)."""
 
 
 class Choices:
-    """A writer's decisions. Numbers of files and versions are never used twice."""
+    """A writer's choices. Numbers of files and versions are never used twice."""
 
     def __init__(self, seed: str, first_number: int) -> None:
         self.random = random_numbers.Random(seed)
@@ -46,18 +46,18 @@ class Choices:
         self._name = 0
 
     def verb(self) -> str:
-        """What to do: one of CHANGES or LOOKS."""
+        """Draw a verb: one of CHANGES or LOOKS."""
         all_verbs = CHANGES | LOOKS
         return self.random.choices(list(all_verbs), list(all_verbs.values()))[0]
 
     def size(self) -> int:
-        """How many bytes to write."""
+        """Draw a number of bytes to write."""
         weights = [weight for weight, _, _ in (*SIZES, LARGE)]
         _, least, most = self.random.choices((*SIZES, LARGE), weights)[0]
         return self.random.randint(least, most)
 
     def file(self, state: State) -> str:
-        """A file's name; empty if there is none."""
+        """Draw a file's name; empty if there are no files."""
         return self._one(state, FILE)
 
     def _one(self, state: State, kind: str) -> str:
@@ -70,7 +70,7 @@ class Choices:
         return f"{folder}/n{self._name}" if folder else f"n{self._name}"
 
     def operation(self, verb: str, state: State) -> Operation | None:
-        """The next operation of this kind; None if there is nothing to do it to."""
+        """Draw an operation of this kind; None if there is nothing to apply it to."""
         is_full = len(state.names) >= NAMES_MAX or sum(map(len, state.contents.values())) > BYTES_MAX
         if is_full and verb in ("create", "mkdir", "link", "symlink", "write", "append"):
             verb = "unlink"
@@ -98,7 +98,7 @@ class Choices:
         return Operation("unlink", self.random.choice(names))
 
     def creation(self, path: str) -> Operation:
-        """A new file there."""
+        """Create a file of a drawn size there."""
         self._number += 1
         self._version += 1
         return Operation("create", path, number=self._number, version=self._version, size=self.size())
@@ -121,7 +121,7 @@ class Choices:
             return Operation("rename", folder, f"{parent}/n{self._name}" if parent else f"n{self._name}")
         target = self.file(state) if self.random.random() < 0.5 else self._new_name(state)
         if target in state.names and state.names[target].number == state.names[file].number:
-            return None  # two names of one file: POSIX does nothing then
+            return None  # two names of one file: POSIX says that nothing happens
         return Operation("rename", file, target)
 
     def _removal_of_a_folder(self, state: State) -> Operation | None:

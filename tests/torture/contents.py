@@ -1,8 +1,7 @@
-"""What files hold: bytes that can be made again from who wrote them. Pure.
+"""The contents of files, which can be computed from the file, the version and the offset. Pure.
 
-A file's bytes are cells of 32 bytes, each of which names the file (a number), the version (which write of this
-file put it there) and its place in the file. So every byte of every file differs from every other's, and a wrong one
-says whose it is.
+A file's bytes are cells of 32 bytes, each of which names the file (a number), the version (the write that put it
+there) and its place in the file. So all cells of all files differ, and a wrong one shows where it comes from.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ _CELL: Final = re.compile(rb"([0-9a-f]{8})\.([0-9a-f]{8})\.([0-9a-f]{13})\n")
 
 
 def cell(file: int, version: int, place: int) -> bytes:
-    """The cell number `place` of what version `version` of `file` wrote."""
+    """Return the cell at `place` as written by this version of the file."""
     return b"%08x.%08x.%013x\n" % (file, version, place)
 
 
 def make(file: int, version: int, offset: int, size: int) -> bytes:
-    """The `size` bytes at `offset` that this version of the file puts there."""
+    """Return the `size` bytes at `offset` as written by this version of the file."""
     first, last = offset // CELL_BYTES, -(-(offset + size) // CELL_BYTES)
     head = b"%08x.%08x." % (file, version)
     cells = b"".join([b"%b%013x\n" % (head, place) for place in range(first, last)])
@@ -29,7 +28,7 @@ def make(file: int, version: int, offset: int, size: int) -> bytes:
 
 
 def explain(data: bytes, offset: int) -> str:
-    """Whose bytes these are, found at `offset` of a file, for a person."""
+    """Say in words where these bytes, found at `offset` of a file, come from."""
     shown = data[: 4 * CELL_BYTES]
     if not shown:
         return "nothing"

@@ -1,9 +1,9 @@
-"""Two mounts at one thing: names that only one of them may create, and a file that both append to.
+"""Two mounts compete: for names that only one of them may create, and in a file that both append to.
 
-A contestant is a thread in one mount. A name is won by who creates it (`O_EXCL`) and closes it with its own name in it:
-of the contestants one at most may win, and a name that somebody won is there for ever, with the winner in it. A record
-that was appended and closed is in the file exactly once; one whose append failed, once at most; each contestant's own
-in order.
+A contestant is a thread in one mount. It wins a name by creating it (`O_EXCL`) and closing it with its own name as the
+content: at most one contestant may win each name, and a name that was won exists forever, with the winner's name in it.
+A record that was appended and closed is in the file exactly once; one whose append failed, at most once; and each
+contestant's records are in order.
 
 `Scores` knows what was acknowledged; its `_lock` guards all of it.
 """
@@ -24,13 +24,13 @@ from .writer import read
 FOLDER: Final = "contest"
 RECORD_BYTES: Final = 32
 RECORDS_MAX: Final = 400
-"""In one file; then comes the next one."""
+"""Number of records in one file, after which the next one is used."""
 REST_S: Final = 0.02
-"""The mounts are the writers', mostly."""
+"""Pause between turns, which leaves most of the mounts' time to the writers."""
 
 
 class Scores:
-    """Who won what, and what was appended. Pure but for its lock."""
+    """The winners, and what was appended. Pure except for its lock."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,20 +41,20 @@ class Scores:
         self.maybe_appended: dict[int, list[bytes]] = {}
 
     def name(self, after: int) -> int:
-        """The next name to fight for: each contestant takes each, and who is behind jumps."""
+        """Return the next name to compete for. All contestants try the same names; one that is behind skips some."""
         with self._lock:
             self._next["name"] = max(self._next["name"], after + 1)
             return self._next["name"]
 
     def file(self) -> int:
-        """The file to append to."""
+        """Return the number of the file to append to."""
         with self._lock:
             if len(self.appended.get(self._next["file"], ())) >= RECORDS_MAX:
                 self._next["file"] += 1
             return self._next["file"]
 
     def won(self, name: int, who: str, *, surely: bool) -> str:
-        """Somebody created the name. What is wrong with that; empty if nothing is."""
+        """Record that a contestant created the name. Returns what is wrong with that; empty if nothing is."""
         with self._lock:
             if not surely:
                 self.maybe.setdefault(name, set()).add(who)
@@ -65,12 +65,12 @@ class Scores:
             return ""
 
     def added(self, file: int, record: bytes, *, surely: bool) -> None:
-        """A record was appended."""
+        """Record an appended record."""
         with self._lock:
             (self.appended if surely else self.maybe_appended).setdefault(file, []).append(record)
 
     def problems_of_names(self, found: dict[int, bytes]) -> list[str]:
-        """What is wrong with the names that are there, each with its content."""
+        """Return what is wrong with the names found, given with their contents."""
         wrong = [f"name {name}, won by {who}, is missing" for name, who in self.winners.items() if name not in found]
         for name, content in found.items():
             allowed = {self.winners[name]} if name in self.winners else self.maybe.get(name, set()) | {""}
@@ -79,7 +79,7 @@ class Scores:
         return wrong
 
     def problems_of_records(self, file: int, content: bytes) -> list[str]:
-        """What is wrong with a file of records."""
+        """Return what is wrong with a file of records."""
         if len(content) % RECORD_BYTES:
             return [f"file {file} of records has {len(content)} bytes: one of them is torn"]
         found = [content[at : at + RECORD_BYTES] for at in range(0, len(content), RECORD_BYTES)]
@@ -96,7 +96,7 @@ class Scores:
 
 
 class Contestant(Worker):
-    """See the module. That its mount was killed is somebody else's business: each operation is durable or in doubt."""
+    """See the module. It does not care whether its mount was killed: each operation is durable or in doubt."""
 
     def __init__(self, name: str, mount_name: str, mounted_at: Path, history: History, scores: Scores) -> None:
         super().__init__(name, mount_name, history)
@@ -146,7 +146,7 @@ class Contestant(Worker):
 
 
 def put(path: Path, flags: int, data: bytes) -> None:
-    """Create or open it, write, and close."""
+    """Create or open a file, write, and close it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o644)
     try:
         os.write(descriptor, data)
@@ -155,7 +155,8 @@ def put(path: Path, flags: int, data: bytes) -> None:
 
 
 def problems(folder: Path, scores: Scores) -> tuple[int, list[str]]:
-    """How many names and records there are in a folder, and what is wrong with them. Nobody fights meanwhile."""
+    """Return the number of names and records in a folder, and what is wrong with them. The contestants must be
+    paused."""
     names, wrong, count = {}, [], 0
     for path in sorted(folder.iterdir()):
         kind, _, number = path.name.partition("-")

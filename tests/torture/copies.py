@@ -1,7 +1,7 @@
-"""Are both copies of every piece on their homes' disks, and good? Read from the servers' folders.
+"""Checks that both copies of every piece are on their homes' disks, and good, by reading the servers' folders.
 
-None of the code under test is used, only docs/disk-format.md: a record is read as MessagePack, a piece's digest is made
-here. The caller sees to it that nothing changes meanwhile.
+It uses docs/disk-format.md but none of the code under test: records are read as MessagePack, and digests computed
+here. The caller must make sure that nothing changes meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PIECES: Final = (1, 2, 3, 4)
 
 
 class Copy(NamedTuple):
-    """What the map says must be on a server's disk."""
+    """A copy that must be on a server's disk according to the map."""
 
     server: int
     segment: bytes
@@ -34,7 +34,7 @@ class Copy(NamedTuple):
 
 
 def maps_digest(root: Path, user: str) -> tuple[int, str]:
-    """The slot that a server has applied, and a digest of its map but for what healing notes there."""
+    """Return the slot that a server has applied, and a digest of its map without healing's notes."""
     hashed = hashlib.sha256()
     with _database(root, user) as database:
         (slot,) = database.execute("SELECT applied FROM state").fetchone()
@@ -44,8 +44,8 @@ def maps_digest(root: Path, user: str) -> tuple[int, str]:
 
 
 def due(root: Path, user: str, *, newest: bool = True) -> Iterator[Copy]:
-    """Every copy of every piece that is not empty, by one server's map: the `newest`, for which nobody may be writing,
-    or what its tables have by now."""
+    """Every copy of every non-empty piece by one server's map: the `newest` one, while nothing is being written, or the
+    current content of its tables."""
     with _database(root, user, newest=newest) as database:
         records = database.execute("SELECT value FROM map WHERE key >= ? AND key < ?", (b"e/", b"e0")).fetchall()
     for (value,) in records:
@@ -58,7 +58,7 @@ def due(root: Path, user: str, *, newest: bool = True) -> Iterator[Copy]:
 
 
 def problems(roots: Mapping[int, Path], user: str, by: int) -> tuple[int, list[str]]:
-    """How many copies are due by server `by`'s map, and what is wrong with some of them, a sentence each."""
+    """Return how many copies must exist by server `by`'s map, and a sentence for each that is wrong."""
     copies, wrong = list(due(roots[by], user)), []
     homes: dict[tuple[bytes, int], set[int]] = {}
     for copy in copies:
@@ -107,7 +107,7 @@ def _digest(data: bytes) -> bytes:
 
 
 def spoil_small_pieces(root: Path, user: str, count: int) -> int:
-    """Flip a bit in some small pieces of a server that is not running. How many it were."""
+    """Flip a bit in some small pieces of a server that is not running, and return their number."""
     flush(root, user)
     with contextlib.closing(sqlite3.connect(root / user / "namespace.db")) as database, database:
         rows = database.execute(
@@ -137,7 +137,7 @@ def spoil_map_rows(root: Path, user: str, random: random_numbers.Random) -> None
 
 
 def spoil_promises(root: Path, user: str, random: random_numbers.Random) -> None:
-    """Change what a server that is not running has promised, or how far it says that its log is."""
+    """Change the promise, or the end of the log, of a server that is not running."""
     column = random.choice(["round", "applied", "read_from"])
     with contextlib.closing(sqlite3.connect(root / user / "namespace.db")) as database, database:
         database.execute(f"UPDATE state SET {column} = {column} + ?", (random.choice([-1, 1, 64, 2**20]),))

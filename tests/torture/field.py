@@ -1,7 +1,7 @@
-"""What is tortured: four servers, each with a disk and a network of its own, two mounts, `dfc`; and ways to hurt them.
+"""The system under torture: four servers, each with its own disk and network, two mounts, `dfc`; and ways to harm it.
 
-As root a server's disk is a small tmpfs, which can be filled up. Everything is ended, unmounted and taken down when the
-`with` block is left. Decides nothing: when which fault strikes is the nemesis' business.
+As root, a server's disk is a small tmpfs, which can be filled. Everything is ended, unmounted and removed when the
+`with` block is left. It decides nothing: the nemesis chooses faults and times.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SERVERS: Final = 4
 USER: Final = "alice"
 DISK_MIB: Final = 1024
 LEFT_BYTES: Final = 4 * 1024 * 1024
-"""What a full disk has left. A server keeps 64 MiB in reserve, so it refuses pieces long before."""
+"""Free space on a full disk. A server keeps 64 MiB in reserve, so it refuses pieces long before."""
 SERVER_CONFIG: Final = "grace_period_s: 30\n"
 COMMAND_S: Final = 240.0
 _NEWS_OF_SERVERS: Final = re.compile(r"(DFS\d) \(\S+\) (does not answer|answers again)")
 
 
 class TorturedServer(ServerProcess):
-    """A server in its network, run by a program that may be a broken one."""
+    """A server in its network, run by the real or a broken program."""
 
     def __init__(self, root: Path, config: Path, number: int, way: Network, start_with: Sequence[str]) -> None:
         host, port = way.listens_on(number)
@@ -53,7 +53,7 @@ class Field(contextlib.ExitStack):
     """See the module. `field.servers[1]` is DFS1. A context manager."""
 
     def __init__(self, folder: Path, *, server: Sequence[str] = (), mount: Sequence[str] = ()) -> None:
-        """`server`, `mount`: the programs to run instead of the real ones."""
+        """`server` and `mount` are programs to run instead of the real ones."""
         super().__init__()
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -120,39 +120,39 @@ class Field(contextlib.ExitStack):
     # ------------------------------------------------------------------ harm
 
     def empty_disk(self, number: int) -> None:
-        """The server's disk is replaced by an empty one. It is not running then."""
+        """Replace the disk of a server that is not running by an empty one."""
         self.servers[number].kill()
         shutil.rmtree(self.servers[number].root)
         (self.servers[number].root.parent / programs.RECORD).unlink(missing_ok=True)
 
     def cut_power(self) -> None:
-        """All servers end at once, and forget what they have not fsynced."""
+        """End all servers at once, and lose what they have not fsynced."""
         for server in self.servers.values():
             server.kill()
         for server in self.servers.values():
             programs.power_cut(server.root)
 
     def piece_files(self, number: int) -> list[Path]:
-        """The files of large pieces that a server has."""
+        """Return a server's files of large pieces."""
         return large_piece_files(self.servers[number].root, USER)
 
     def fill_disk(self, number: int) -> None:
-        """Nothing more fits on the server's disk."""
+        """Fill the server's disk."""
         disk = self.servers[number].root.parent
         with (disk / "filler").open("wb") as file:
             size = 0
             while (room := shutil.disk_usage(disk).free - LEFT_BYTES) > 0:
-                part = max(1, room // 2)  # the server takes room meanwhile
+                part = max(1, room // 2)  # the server uses room meanwhile
                 os.posix_fallocate(file.fileno(), size, part)
                 size += part
 
     def free_disk(self, number: int) -> None:
-        """Undo that."""
+        """Undo `fill_disk`."""
         (self.servers[number].root.parent / "filler").unlink()
 
 
 class TorturedMount(Mount):
-    """A mount, run by a program that may be a broken one."""
+    """A mount, run by the real or a broken program."""
 
     def __init__(self, field: Field, mountpoint: Path, options: Sequence[str], start_with: Sequence[str]) -> None:
         super().__init__(field, mountpoint, options)  # type: ignore[arg-type] (of a grid it uses the config only)
@@ -165,12 +165,12 @@ class TorturedMount(Mount):
         super().mount()
 
     def misses(self) -> set[str]:
-        """The servers of which it has said since it began that they do not answer, and not that they do again."""
+        """The servers that it has reported as not answering since it began, and not as answering again."""
         return missed(self.log.read_bytes()[self._log_bytes_before :].decode(errors="replace"))
 
 
 def missed(log: str) -> set[str]:
-    """The servers that by this log of a mount do not answer at its end."""
+    """The servers that do not answer at the end of this log of a mount."""
     missing: set[str] = set()
     for server, what in _NEWS_OF_SERVERS.findall(log):
         if what == "answers again":
@@ -181,7 +181,8 @@ def missed(log: str) -> set[str]:
 
 
 def damage(path: Path, how: str, other: Path | None, random: random.Random) -> bool:
-    """Spoil a piece's file: `flip` a bit, `cut` it, `remove` it, or `swap` it with another's. False: it is gone."""
+    """Damage a piece's file: `flip` a bit, `cut` it, `remove` it, or `swap` it with another. Returns false if it is
+    gone."""
     try:
         size = path.stat().st_size
         match how:
@@ -214,7 +215,7 @@ def _exchange(one: Path, two: Path) -> None:
 
 
 def wait_until(condition, what: str, within_s: float) -> None:
-    """Poll now and then: what is asked starts a process."""
+    """Poll seldom, since each check starts a process."""
     pause = min(1.0, within_s / 20)
 
     def slowly() -> bool:

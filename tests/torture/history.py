@@ -1,8 +1,8 @@
-"""What was done, how long it took, and what was wrong. Thread-safe.
+"""Records what was done, how long it took, and what was wrong. Thread-safe.
 
-Every operation goes through `History.call`: its begin, end and result become a line of a log file, its time counts
-for the kind of fault under it, and a watch can see those that do not end. `Weather` knows which faults there are and
-were, and so whether a failure is excused: while two servers are gone or the operation's own mount is, and for a moment
+Every operation goes through `History.call`: its begin, end and result become a line of a log file, its time is counted
+for the kind of fault at the time, and the watch can see operations that do not end. `Weather` knows present and past
+faults, and so whether a failure is excused: while two servers or the operation's own mount are gone, and for a moment
 afterwards; otherwise nothing may fail.
 
 `_lock` guards everything in its class.
@@ -24,24 +24,24 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 DEADLINE_S: Final = 30.0
-"""No operation may take longer with one server gone. Half the time-outs of the client; a person would be angry."""
+"""No operation may take longer with one server gone. This is half of the client's timeouts."""
 ROUGH_DEADLINE_S: Final = 90.0
-"""The same with two servers or a mount gone: the longest a client waits is 60 s."""
+"""The same with two servers or a mount gone: a client waits for at most 60 s."""
 PROMISED_S: Final = 1.0
-"""One server that hangs keeps no operation waiting for longer. On a busy machine everything takes long: what is counted
-is shown beside what was met in calm."""
+"""One hanging server must not delay an operation for longer. On a busy machine everything takes long, so the count is
+shown beside that without faults."""
 CALM, HEALING = "calm", "dfc heal, verify"
 AFTERMATH_S: Final = 15.0
-"""So long after two servers were gone, failures are excused: clients try servers again every 5 s at least."""
+"""Failures are excused for this long after two servers were gone: clients retry servers at least every 5 s."""
 
 ROUGH_ERRORS: Final = frozenset(
     {
         *(errno.EIO, errno.EROFS, errno.ENOSPC, errno.ESTALE),
         *(errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV),  # the mount is gone
-        *(errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY),  # what an earlier operation did was lost
+        *(errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY),  # an earlier operation's change was lost
     }
 )
-"""What an excused operation may fail with."""
+"""Errors with which an excused operation may fail."""
 
 
 class ViolationError(AssertionError):
@@ -50,7 +50,7 @@ class ViolationError(AssertionError):
 
 @dataclass
 class Spell:
-    """A fault that lasts, from `begin` to `end` (None: still)."""
+    """A fault that lasts from `begin` to `end`; None while it lasts."""
 
     kind: str
     is_rough: bool
@@ -60,7 +60,7 @@ class Spell:
 
 
 class Weather:
-    """Which faults there are and were. Times are those of time.monotonic."""
+    """Present and past faults. Times are from time.monotonic."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -69,7 +69,7 @@ class Weather:
 
     @contextmanager
     def spell(self, kind: str, *, rough: bool = False, mount: str = "") -> Iterator[None]:
-        """There is this fault within the block. `mount`: it is this mount's only."""
+        """Have this fault within the block. With `mount`, it affects this mount only."""
         spell = Spell(kind, rough, mount, self._clock())
         with self._lock:
             self._spells.append(spell)
@@ -80,13 +80,13 @@ class Weather:
                 spell.end = self._clock()
 
     def kind(self, begin: float) -> str:
-        """The newest fault that there was from `begin` until now; `CALM` if there was none."""
+        """Return the kind of the newest fault between `begin` and now; `CALM` if there was none."""
         with self._lock:
             met = [spell for spell in self._spells if spell.end is None or spell.end >= begin]
         return met[-1].kind if met else CALM
 
     def excuses(self, mount: str, begin: float) -> bool:
-        """May an operation on this mount, begun then and ended now, have failed?"""
+        """Return whether an operation on this mount that began then and ended now may have failed."""
         with self._lock:
             return any(
                 spell.is_rough and spell.mount in ("", mount) and (spell.end is None or spell.end + AFTERMATH_S > begin)
@@ -96,7 +96,7 @@ class Weather:
 
 @dataclass
 class Met:
-    """The operations under one kind of fault: how many, how many of them longer than `PROMISED_S`, the longest."""
+    """The operations during one kind of fault: their number, how many took longer than `PROMISED_S`, the longest."""
 
     count: int = 0
     slow: int = 0
@@ -104,7 +104,7 @@ class Met:
     longest: str = ""
 
     def add(self, took_s: float, what: str) -> None:
-        """One more."""
+        """Count an operation."""
         self.count += 1
         self.slow += took_s > PROMISED_S
         if took_s > self.longest_s:
@@ -134,13 +134,13 @@ class History:
         self.operations: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()
         self.excused: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()  # of each mount
+        self.failures: Counter[str] = Counter()  # for each mount
         self.met: dict[str, Met] = {}  # by kind of fault
         self.violations: list[str] = []
         self.stopped = threading.Event()
 
     def call(self, who: str, mount: str, verb: str, what: str, action: Callable[[], T]) -> T:
-        """Do it, and note it. Raises what the action raises."""
+        """Run the action and record it. Raises what the action raises."""
         begin = self._clock()
         with self._lock:
             self._running[threading.get_ident()] = Running(who, f"{verb} {what}", mount, begin)
@@ -167,7 +167,7 @@ class History:
             self.violation(f"{who} on {mount}: {verb} {what} took {took_s:.1f} s")
 
     def excuse(self, who: str, mount: str, what: str, begin: float, error: OSError) -> str:
-        """The failure in words; a violation if nothing excuses it. Raises `ViolationError`."""
+        """Record a failure; if nothing excuses it, it is a violation. Raises `ViolationError`."""
         name = errno.errorcode.get(error.errno or 0, str(error))
         if not self.weather.excuses(mount, begin):
             self.violation(f"{who} on {mount}: {what} failed with {name} while one server at most was gone")
@@ -181,24 +181,24 @@ class History:
         return name
 
     def checked(self, what: str, count: int = 1) -> None:
-        """Something was looked at and found right."""
+        """Count something that was checked and found right."""
         with self._lock:
             self.checks[what] += count
 
     def note(self, **facts: object) -> None:
-        """A line of the log."""
+        """Write a line to the log."""
         with self._lock:
             self._write(**facts)
 
     def violation(self, text: str) -> None:
-        """A promise is broken: the run ends."""
+        """Record a broken promise, which ends the run."""
         with self._lock:
             self.violations.append(text)
             self._write(violation=text)
         self.stopped.set()
 
     def late(self) -> list[Running]:
-        """Operations that have not ended and are over their deadline."""
+        """Return operations that have not ended and are past their deadline."""
         now = self._clock()
         with self._lock:
             running = list(self._running.values())

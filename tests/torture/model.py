@@ -1,12 +1,12 @@
-"""What a writer's folder may look like, by what was acknowledged. Pure.
+"""What a writer's folder may look like after what was acknowledged. Pure.
 
-A `State` is one whole tree: names, and the contents of its files by their numbers (two names of one number are hard
-links). `apply` is what an operation does to it. A `Journal` holds the states that the folder went through since its
-last barrier (a `close()` or `fsync()` that returned): the last one is the truth; if the mount was killed meanwhile,
-each of them may be, for a crash leaves a prefix. An operation that failed may have happened: wholly for names, chunk by
+A `State` is a whole tree: names, and the contents of its files by their numbers (two names with one number are hard
+links). `apply` applies an operation to it. A `Journal` holds the states of the folder since its last barrier (a
+`close()` or `fsync()` that returned): the last one is the truth; if the mount was killed meanwhile, it may be any of
+them, since a crash leaves a prefix. An operation that failed may have happened: entirely or not for names, chunk by
 chunk for bytes (`Mixture`).
 
-Knows nothing of mounts, servers, clocks or threads.
+It knows nothing about mounts, servers, clocks or threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SYMLINK: Final = "symlink"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a name stands for: a folder, a symlink with its target, or a file by its number."""
+    """What a name refers to: a folder, a symlink with its target, or a file by its number."""
 
     kind: str
     number: int = 0
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class State:
-    """A whole tree. Paths are relative to the writer's folder, with slashes."""
+    """A complete tree. Paths are relative to the writer's folder, with slashes."""
 
     names: Mapping[str, Entry] = field(default_factory=dict)
     contents: Mapping[int, bytes] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class State:
 class Operation:
     """`verb` is one of create, write, append, truncate, rename, link, unlink, mkdir, rmdir, symlink.
 
-    `number` and `version` say whose bytes are written; `other` is the second name of rename, link and symlink.
+    `number` and `version` determine the bytes written; `other` is the second name of rename, link and symlink.
     """
 
     verb: str
@@ -58,7 +58,7 @@ class Operation:
     size: int = 0
 
     def data(self) -> bytes:
-        """What it writes."""
+        """The bytes that it writes."""
         return contents.make(self.number, self.version, self.offset, self.size)
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Operation:
 
 
 def apply(state: State, operation: Operation) -> State:
-    """The tree after the operation, which must be a legal one."""
+    """Return the tree after a legal operation."""
     names, held = dict(state.names), dict(state.contents)
     path, other = operation.path, operation.other
     match operation.verb:
@@ -109,13 +109,13 @@ def _is_at_or_below(name: str, path: str) -> bool:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A file's bytes while a write of it is in doubt: each chunk is that of one of the candidates."""
+    """A file's bytes while a write is in doubt: each chunk equals that of one of the candidates."""
 
     candidates: tuple[bytes, ...]
     cuts: tuple[int, ...] = ()
 
     def problem(self, found: bytes) -> str:
-        """What is wrong with what was found; empty if nothing is."""
+        """Return what is wrong with what was found; empty if nothing is."""
         if found in self.candidates:
             return ""
         lengths = [len(candidate) for candidate in self.candidates]
@@ -136,7 +136,7 @@ class Mixture:
 
 
 def difference(wanted: bytes, found: bytes) -> str:
-    """Where two contents part, and whose bytes are there."""
+    """Describe where two contents first differ, and where the bytes there come from."""
     at = _first_difference(wanted, found)
     text = f"{len(found)} bytes where {len(wanted)} are due; " if len(found) != len(wanted) else ""
     if at == min(len(wanted), len(found)):
@@ -149,7 +149,7 @@ def difference(wanted: bytes, found: bytes) -> str:
 
 def _first_difference(one: bytes, other: bytes) -> int:
     low, high = 0, min(len(one), len(other))
-    while low < high:  # the longest common beginning, by halves
+    while low < high:  # the longest common prefix, by bisection
         middle = (low + high + 1) // 2
         if one[:middle] == other[:middle]:
             low = middle
@@ -160,13 +160,13 @@ def _first_difference(one: bytes, other: bytes) -> int:
 
 @dataclass(frozen=True)
 class Variant:
-    """One tree that may be, where the bytes of some files are in doubt."""
+    """A possible tree, in which the bytes of some files are in doubt."""
 
     state: State
     doubtful: Mapping[int, Mixture] = field(default_factory=dict)
 
     def problems(self, found: Found) -> list[str]:
-        """What is wrong with what was found, a sentence each."""
+        """Return a sentence for each thing wrong with what was found."""
         wrong = [f"{path} is missing" for path in sorted(set(self.state.names) - set(found.names))]
         wrong += [f"{path} should not be there" for path in sorted(set(found.names) - set(self.state.names))]
         inode_of: dict[int, int] = {}
@@ -190,13 +190,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Found(State):
-    """A tree as a mount shows it; files are numbered by their inodes. `links`: each inode's link count."""
+    """A tree as a mount shows it; files are numbered by inode, and `links` holds each inode's link count."""
 
     links: Mapping[int, int] = field(default_factory=dict)
 
 
 def in_doubt(state: State, operation: Operation) -> list[Variant]:
-    """The trees that may be there after an operation that failed, without that of its success."""
+    """Return the trees that may be there after an operation that failed, without that of its success."""
     if operation.verb == "create":
         made = apply(state, operation)
         return [Variant(state), Variant(made, {operation.number: Mixture((b"", operation.data()))})]
@@ -208,7 +208,7 @@ def in_doubt(state: State, operation: Operation) -> list[Variant]:
 
 
 class Journal:
-    """What happened to one writer's folder. See the module."""
+    """The history of one writer's folder. See the module."""
 
     def __init__(self) -> None:
         self._states = [State()]
@@ -217,7 +217,7 @@ class Journal:
 
     @property
     def current(self) -> State:
-        """The truth, as long as nothing is in doubt."""
+        """The actual state, as long as nothing is in doubt."""
         return self._states[-1]
 
     @property
@@ -226,11 +226,11 @@ class Journal:
 
     @property
     def unsure(self) -> int:
-        """How many acknowledged operations a crash of the mount may take with it."""
+        """The number of acknowledged operations that a crash of the mount may lose."""
         return len(self._states) - 1
 
     def acknowledged(self, operation: Operation, *, durable: bool) -> None:
-        """It returned. `durable`: and with it all before it is on the disks."""
+        """Record an operation that returned. If `durable`, it and everything before it is on the disks."""
         assert self._doubt is None
         self._states.append(apply(self.current, operation))
         self.lines.append(f"{operation}: done" + (", durable" if durable else ""))
@@ -238,28 +238,29 @@ class Journal:
             self.barrier()
 
     def barrier(self) -> None:
-        """All before this is on the disks."""
+        """Record that everything so far is on the disks."""
         self._states = [self.current]
 
     def failed(self, operation: Operation, reason: str) -> None:
-        """It may have happened."""
+        """Record an operation that failed and may have happened."""
         assert self._doubt is None
         self._doubt = operation
         self.lines.append(f"{operation}: {reason}")
 
     def doubtful_paths(self) -> list[str]:
-        """The names that the operation in doubt was about."""
+        """Return the names that the operation in doubt concerns."""
         return [path for path in (self._doubt.path, self._doubt.other) if path] if self._doubt else []
 
     def allowed(self, *, crashed: bool) -> list[Variant]:
-        """The trees that may be there. `crashed`: of what came after the last barrier, an end may be lost."""
+        """Return the trees that may be there. If `crashed`, the last operations since the last barrier may be lost."""
         variants = [Variant(state) for state in (self._states if crashed else self._states[-1:])]
         if self._doubt is not None:
             variants = [*in_doubt(self.current, self._doubt), Variant(apply(self.current, self._doubt)), *variants]
         return variants[::-1] if crashed else variants
 
     def adopt(self, found: Found, *, crashed: bool) -> list[str]:
-        """Take what was found for the truth, if it may be; else say what is wrong (by the likeliest variant)."""
+        """Accept what was found as the truth if it is allowed; otherwise return what is wrong with it, by the likeliest
+        variant."""
         problems: list[list[str]] = []
         for variant in self.allowed(crashed=crashed):
             wrong = variant.problems(found)

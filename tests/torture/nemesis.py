@@ -1,7 +1,7 @@
-"""What breaks, when, and for how long: `plan` draws it from the seed (pure), `Nemesis` does it to a field.
+"""Which faults strike, when, and for how long: `plan` draws them from the seed (pure), `Nemesis` injects them.
 
-One fault at a time as a rule, with healing in between. Now and then it is two servers, or all at once: then the promise
-is "never wrong, never stuck", and failures are excused for the time (`Weather`).
+As a rule there is one fault at a time, with healing in between. Now and then a fault affects two servers, or all: then
+the promise is "never wrong, never stuck", and failures are excused for the time (`Weather`).
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ TWO: Final = ("two killed", "two frozen", "two cut off", "two full disks", "kill
 DAMAGE: Final = {"flipped bits": "flip", "cut pieces": "cut", "swapped pieces": "swap", "removed pieces": "remove"}
 DAMAGED_PIECES: Final = 4
 HANGS: Final = ("freeze", "cut off")
-"""One server that answers nothing and refuses nothing: no operation may take longer than `PROMISED_S` for it."""
+"""One server neither answers nor refuses: no operation may take longer than `PROMISED_S` because of it."""
 SPOILT_ROWS: Final = {"spoilt map rows": copies.spoil_map_rows, "spoilt promises": copies.spoil_promises}
 LEAVES_DAMAGE: Final = frozenset({*DAMAGE, *SPOILT_ROWS, "empty disk", "spoilt small pieces"})
-"""After these a server lacks pieces, or records, and only healing brings them back."""
+"""After these a server lacks pieces or records, which only healing restores."""
 ROUND: Final = 5
-"""So many single faults, then a double one."""
+"""Number of single faults before each double one."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing to do to the field. `servers` are numbers, `mount` counts from 0."""
+    """A fault to inject. `servers` are numbers, `mount` counts from 0."""
 
     kind: str
     servers: tuple[int, ...]
@@ -57,7 +57,7 @@ class Fault:
 
 
 def plan(seed: int, *, has_disks: bool, kinds: Sequence[str] = ONE + TWO) -> Iterator[Fault]:
-    """What breaks, without end. Every kind comes before any comes again."""
+    """Yield faults without end. Every kind comes once before any comes again."""
     random = random_numbers.Random(f"nemesis {seed}")
     bags: dict[bool, list[str]] = {True: [], False: []}
     position = 0
@@ -85,7 +85,7 @@ class Nemesis:
         self._random = random_numbers.Random(f"damage {seed}")
 
     def strike(self, fault: Fault) -> None:
-        """Do it, let it last, and undo it. What it leaves behind is for healing."""
+        """Inject the fault, let it last, and undo it. Healing repairs what it leaves behind."""
         self._history.note(fault=fault.kind, servers=fault.servers, mount=fault.mount, lasts_s=fault.lasts_s)
         names = list(self._field.mounts)
         if fault.kind == "killed mount":
@@ -101,7 +101,7 @@ class Nemesis:
             self._last(fault.lasts_s)
 
     def _each(self, fault: Fault) -> list[str]:
-        """What happens to each of the servers."""
+        """Apply the fault to each of its servers."""
         many = {"two killed": "kill", "two frozen": "freeze", "two cut off": "cut off", "two full disks": "full disk"}
         if fault.kind == "killed and frozen":
             return ["kill", "freeze"]
@@ -147,7 +147,7 @@ class Nemesis:
             for copy in copies.due(root, USER, newest=False)
             if copy.server == number
         }
-        files = [path for path in self._field.piece_files(number) if path.name in used]  # others wait to be deleted
+        files = [path for path in self._field.piece_files(number) if path.name in used]  # others await deletion
         self._random.shuffle(files)
         for path, other in zip(files[:DAMAGED_PIECES], files[DAMAGED_PIECES : 2 * DAMAGED_PIECES], strict=False):
             with contextlib.suppress(FileNotFoundError):
@@ -165,12 +165,12 @@ class Nemesis:
             mount.mount()
 
     def _last(self, seconds: float) -> None:
-        """Let the fault last; shorter if the run is over."""
+        """Let the fault last, or until the run is over."""
         self._history.stopped.wait(seconds)
 
 
 def until(condition: Callable[[], bool], within_s: float, pause_s: float = 0.5) -> bool:
-    """Ask now and then; whether it came to hold."""
+    """Poll; return whether the condition came to hold."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:

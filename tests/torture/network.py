@@ -1,8 +1,8 @@
-"""The ways between the clients and each server, and how they are cut: silently, as by a pulled cable.
+"""The network between the clients and each server, and cutting it silently, like pulling a cable.
 
-As root each server lives in a network namespace of its own, at the other end of a veth pair; cut, the far end is down,
-and packets vanish. Others get a proxy in front of each server; cut, it neither accepts nor passes anything on, and
-closes nothing. Knows servers by their number only.
+As root, each server lives in a network namespace of its own, at the other end of a veth pair; when cut, the far end is
+down, and packets vanish. Other users get a proxy in front of each server; when cut, it neither accepts nor forwards
+anything, and closes nothing. Servers are known by their number only.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ class Network(Protocol):
     name: str
 
     def address(self, server: int) -> tuple[str, int]:
-        """Where clients find it."""
+        """Return the server's address for clients."""
 
     def command(self, server: int, command: Sequence[str]) -> list[str]:
-        """The server's command line, where it is to run and listen."""
+        """Return the server's command line, adapted to where it runs and listens."""
 
     def listens_on(self, server: int) -> tuple[str, int]:
-        """Where the server listens."""
+        """Return the address where the server listens."""
 
     def cut(self, server: int) -> None:
-        """Nothing reaches it any more, nor leaves it."""
+        """Let nothing reach or leave the server any more."""
 
     def join(self, server: int) -> None:
-        """Undo that."""
+        """Undo `cut`."""
 
 
 @contextlib.contextmanager
 def network(servers: int) -> Iterator[Network]:
-    """The best there is here."""
+    """Return the best kind of network available."""
     if os.geteuid() == 0 and _may_make_namespaces():
         with Namespaces(servers) as namespaces:
             yield namespaces
@@ -89,7 +89,7 @@ class Namespaces(contextlib.ExitStack):
                 _ip("netns", "add", namespace)
                 made.callback(_ip, "netns", "del", namespace, check=False)
                 _ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", namespace)
-                made.callback(_ip, "link", "del", near, check=False)  # by itself it goes some time after the namespace
+                made.callback(_ip, "link", "del", near, check=False)  # otherwise it goes some time after the namespace
                 _ip("addr", "add", f"{self._host(server, 1)}/30", "dev", near)
                 _ip("link", "set", near, "up")
                 _ip("-n", namespace, "addr", "add", f"{self._host(server, 2)}/30", "dev", far)
@@ -111,7 +111,7 @@ class Namespaces(contextlib.ExitStack):
     listens_on = address
 
     def command(self, server: int, command: Sequence[str]) -> list[str]:
-        # `ip netns exec` would give it a mount namespace too, where our mounts live on after they are unmounted
+        # `ip netns exec` adds a mount namespace, in which our mounts would survive their unmounting
         return ["nsenter", f"--net=/var/run/netns/{self._names(server)[0]}", *command]
 
     def cut(self, server: int) -> None:
@@ -156,8 +156,8 @@ class Proxies(contextlib.ExitStack):
 
 
 class Proxy:
-    """Passes on what comes to one port of this machine to another while `is_open`; and while it `rejects`, ends what
-    comes at once. `_lock` guards `_sockets`."""
+    """Forwards connections from one local port to another while `is_open`; while it `rejects`, closes them at once.
+    `_lock` guards `_sockets`."""
 
     def __init__(self, port: int, to_port: int) -> None:
         self.port = port
@@ -176,7 +176,7 @@ class Proxy:
         self._run(self._accept, self._listener)
 
     def reject(self) -> None:
-        """End all connections, and each new one at once, until `rejects` is False again."""
+        """Close all connections, and each new one at once, until `rejects` is false again."""
         self.rejects = True
         with self._lock:
             sockets = self._sockets - {self._listener}
@@ -200,7 +200,7 @@ class Proxy:
             self._sockets.difference_update(connections)
         for connection in connections:
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # it wakes who waits in it
+                connection.shutdown(socket.SHUT_RDWR)  # wakes threads that wait in it
             connection.close()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -230,7 +230,7 @@ class Proxy:
             while data := source.recv(CHUNK_BYTES):
                 self.is_open.wait()
                 target.sendall(data)
-        self.is_open.wait()  # an end is not seen through a cut either
+        self.is_open.wait()  # a closed connection is not seen through a cut either
         self._let_go(source, target)
 
     def close(self) -> None:

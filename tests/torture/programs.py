@@ -1,11 +1,11 @@
-"""The programs that a torture runs: `python programs.py WHAT ARGUMENTS...`. Some are broken on purpose.
+"""The programs that the torture runs: `python programs.py WHAT ARGUMENTS...`. Some are broken on purpose.
 
-- `server`: `dfs-server`, which also writes down what it has fsynced, so that a power cut can be played (`power_cut`).
-- `server-without-fsync`: the same, and fsync does nothing.
-- `mount-without-checks`: `dfsmount` that believes every byte a server sends.
-- `mount-without-handoff`: `dfsmount` that knows the ring's homes only.
+- `server`: `dfs-server`, which also records what it has fsynced, so that a power cut can be simulated (`power_cut`).
+- `server-without-fsync`: the same, but fsync does nothing.
+- `mount-without-checks`: `dfsmount` that trusts every byte a server sends.
+- `mount-without-handoff`: `dfsmount` that uses the ring's homes only.
 
-The checker must find each of the broken ones out. SQLite does its own fsyncs, which this does not see.
+The checker must detect each of the broken ones. SQLite does its own fsyncs, which this does not see.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Final
 
 HERE: Final = Path(__file__).resolve()
 RECORD: Final = "fsynced"
-"""Beside a server's folder: a line for each file, and for each name in a folder, that is durable."""
+"""A file beside a server's folder, with a line for each durable file, and for each durable name in a folder."""
 
 
 def command(what: str) -> list[str]:
-    """The beginning of the command line."""
+    """Return the beginning of the command line."""
     return [sys.executable, str(HERE), what]
 
 
 def power_cut(root: Path) -> int:
-    """The power was cut while the server of this folder ran: large pieces that were not fsynced are empty, those whose
-    folder was not are gone. How many it were. The server is not running any more."""
+    """Change the folder of an ended server as if the power had been cut while it ran: large pieces that were not
+    fsynced are empty, and those whose folder was not are gone. Returns their number."""
     record = root.parent / RECORD
     lines = set(record.read_text().splitlines()) if record.exists() else set()
     lost = 0

@@ -1,4 +1,4 @@
-"""What a run has shown, as lines for a person (and for docs/reliability.md). Pure."""
+"""The results of a run, as lines to read (and for docs/reliability.md). Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .nemesis import HANGS
 
 @dataclass
 class Report:
-    """Counts of one run. `met`: the operations under each kind of fault."""
+    """The counts of one run. `met` has the operations during each kind of fault."""
 
     seed: int
     minutes: float = 0.0
@@ -57,7 +57,7 @@ class Report:
         return text
 
     def _promised(self) -> str:
-        """What one server that hangs cost, beside what the machine did by itself."""
+        """The delays caused by one hanging server, beside those without faults."""
         seen = [self.met[kind] for kind in HANGS if kind in self.met]
         worst = max(seen, key=lambda met: met.longest_s, default=Met())
         calm = self.met.get(CALM, Met())

@@ -1,12 +1,12 @@
-"""One run: writers and contestants at work in two mounts, a nemesis, healing, and checks all along and at the end.
+"""One run: writers and contestants at work in two mounts, a nemesis, healing, and checks throughout and at the end.
 
-After each fault the servers must agree again, and, where the fault left damage, `dfc heal` and `dfc verify --heal`
-mend it, until both copies of every piece are on the disks and good. Then everybody pauses, and each writer's folder is
-compared through the other mount. At the end all is compared once more, through a mount that never saw any of it and
-through `dfc get`. The first broken promise ends the run.
+After each fault the servers must agree again, and, if the fault left damage, `dfc heal` and `dfc verify --heal` repair
+it, until both copies of every piece are on the disks and good. Then all writers pause, and each writer's folder is
+compared through the other mount. At the end everything is compared once more, through a new mount and through
+`dfc get`. The first broken promise ends the run.
 
-Threads: this one drives; the others are daemons that end when it says so. A watch ends the run if an operation does not
-end: it kills the mounts, which lets go of whoever waits in them.
+Threads: this one drives; the others are daemon threads, which end when it tells them to. A watch ends the run if an
+operation does not end: it kills the mounts, which releases everything that waits in them.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ WRITERS_PER_MOUNT: Final = 2
 NUMBERS_PER_WRITER: Final = 1_000_000
 MOUNTS: Final = ("one", "two")
 CALM_S: Final = 6.0
-"""So long after a fault, at most, a mount may take to notice that a server is back: it tries every 5 s."""
+"""A mount may take at most this long after a fault to notice that a server is back: it tries every 5 s."""
 AGREE_S: Final = 60.0
 HEALED_S: Final = 180.0
 SEEN_ELSEWHERE_S: Final = 15.0
-"""A change is seen in another mount within a second; on a machine as busy as this one, within this."""
+"""A change is visible in another mount within a second; on a machine as busy as during this run, within this time."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run. `faults` 0: until the time is over."""
+    """How to run. With `faults` 0, until the time is over."""
 
     seed: int
     seconds: float
@@ -68,10 +68,10 @@ class Run:
         self.faults: Counter[str] = Counter()
         self._healing_s: dict[str, float] = {}
 
-    # ------------------------------------------------------------------ the whole
+    # ------------------------------------------------------------------ the whole run
 
     def run(self) -> Report:
-        """Do all of it. Never raises for a broken promise: that is in the report."""
+        """Run everything. A broken promise raises nothing, but is in the report."""
         begin = time.monotonic()
         watch = threading.Thread(target=self._watch, daemon=True, name="watch")
         with contextlib.suppress(ViolationError):
@@ -96,7 +96,7 @@ class Run:
         return 1.0 if self.history.violations else 60.0
 
     def report(self, minutes: float) -> Report:
-        """What is known by now."""
+        """Return the results so far."""
         history = self.history
         return Report(
             self._options.seed,
@@ -147,12 +147,12 @@ class Run:
     # ------------------------------------------------------------------ between faults
 
     def recover(self, fault: Fault) -> None:
-        """All is well again, or the run ends."""
+        """Wait until everything is well again; otherwise the run ends."""
         begin = time.monotonic()
         until(self._mounts_see_all_servers, CALM_S)
         self._demand(until(self._servers_agree, AGREE_S), f"after {fault.kind} the servers did not agree again")
         if fault.kind in SPOILT_ROWS:
-            self._dfc("fsck")  # it reads all records of every server: what nobody else reads shows
+            self._dfc("fsck")  # it reads all records of every server, including those that nothing else reads
         if fault.kind in LEAVES_DAMAGE:
             self.heal()
         with self.paused():
@@ -164,9 +164,9 @@ class Run:
         self._healing_s[fault.kind] = max(took_s, self._healing_s.get(fault.kind, 0.0))
 
     def heal(self) -> None:
-        """Find what is bad, and mend it, from outside."""
+        """Find damage, and repair it, with commands."""
         with self.history.weather.spell(HEALING):
-            for command in (["heal"], ["verify", "--heal"]):  # what counts is on the disks, and not what they say
+            for command in (["heal"], ["verify", "--heal"]):  # what is on the disks counts, not what they report
                 self._dfc(*command)
 
     def _dfc(self, *command: str) -> None:
@@ -179,7 +179,7 @@ class Run:
         return self.history.stopped.is_set() or not any(mount.misses() for mount in self._field.mounts.values())
 
     def _servers_agree(self) -> bool:
-        """All four answer and have the same slot, or nearly: the writers go on meanwhile."""
+        """Whether all four answer and have nearly the same slot; the writers go on meanwhile."""
         if self.history.stopped.is_set():
             return True
         found = self._field.dfc("status", "--json")
@@ -191,7 +191,7 @@ class Run:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Nobody does anything within the block."""
+        """Pause all writers and contestants for the length of the block."""
         with contextlib.ExitStack() as held:
             for worker in self._workers():
                 worker.pause()
@@ -202,19 +202,19 @@ class Run:
             worker.go()
 
     def settle_all(self) -> None:
-        """No writer has anything in doubt."""
+        """Wait until no writer has anything in doubt."""
         for writer in self.writers:
             settled = until(lambda writer=writer: not writer.is_unsettled or writer.settle(), HEALED_S)
             self._demand(settled, f"{writer.name} could not look at its folder")
 
     def _check_elsewhere(self) -> None:
-        """Each writer's folder through the other mount."""
+        """Check each writer's folder through the other mount."""
         for writer in self.writers:
             elsewhere = next(name for name in MOUNTS if name != writer.mount_name)
             self.check(writer, self._field.mounts[elsewhere].path, elsewhere)
 
     def check(self, writer: Writer, mounted_at: Path, mount_name: str) -> None:
-        """A writer's folder, through some mount."""
+        """Check a writer's folder through a mount."""
         problems: list[str] = []
 
         def is_right() -> bool:
@@ -231,7 +231,7 @@ class Run:
         self.history.checked("files elsewhere", len(writer.journal.current.contents))
 
     def check_copies(self) -> None:
-        """Both copies of every piece are on their homes' disks. Everybody pauses."""
+        """Check that both copies of every piece are on their homes' disks, while all writers are paused."""
         wrong: list[str] = []
         count = 0
 
@@ -264,7 +264,7 @@ class Run:
         self.check_copies()
 
     def _check_with_dfc(self) -> None:
-        """Every file of one writer, through `dfc`."""
+        """Check every file of one writer through `dfc`."""
         writer = self.writers[0]
         target = self._options.logs / "got"
         got = self._field.dfc("get", "-r", f"/{writer.name}", target)

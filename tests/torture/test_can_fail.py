@@ -1,4 +1,4 @@
-"""The torture can fail: programs that are broken on purpose are found out, and so is damage on the disks."""
+"""The torture can fail: it detects programs that are broken on purpose, and damage on the disks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGE = Operation("create", "large", number=1, version=1, size=3_000_000)
 
 
 class Bench:
-    """A field with one mount and one writer, who does what he is told."""
+    """A field with one mount, and one writer that the test controls."""
 
     def __init__(self, field: Field, folder: Path, options: Sequence[str]) -> None:
         self.field = field
@@ -34,21 +34,21 @@ class Bench:
         self.writer.folder.mkdir()
 
     def do(self, operation: Operation) -> bool:
-        """As the writer does it, with all that is checked then."""
+        """Run an operation as the writer does, with all its checks."""
         return self.writer._change(operation)
 
     def strike(self, kind: str, *servers: int) -> None:
-        """A fault, over as soon as it has begun."""
+        """Inject a fault that is over as soon as it has begun."""
         Nemesis(self.field, self.history, [self.writer], SEED).strike(Fault(kind, servers, 0, 0))
 
     def wrong_copies(self, due: int) -> list[str]:
-        """What is wrong with the copies on the disks, once the map says that so many are due."""
+        """Wait until the map has this many copies, and return what is wrong with them on the disks."""
         roots = self.field.roots()
         assert until(lambda: copies.problems(roots, USER, by=1)[0] == due, 30, 0.1)
         return copies.problems(roots, USER, by=1)[1]
 
     def read_everything(self) -> None:
-        """By a mount that has nothing in memory. What is wrong is a violation."""
+        """Read everything through a mount with empty caches, which records anything wrong as a violation."""
         self.mount.remount()
         for path, entry in self.writer.journal.current.names.items():
             content = self.writer.journal.current.contents[entry.number]
@@ -68,7 +68,7 @@ def bench(folder: Path, *, server: str = "server", mount: str = "", options: Seq
 
 
 def found_out(bench: Bench, word: str) -> bool:
-    """A violation was written down, and it says what is meant."""
+    """Check that a violation was recorded that contains this text."""
     return any(word in text for text in bench.history.violations)
 
 
@@ -93,7 +93,7 @@ def test_a_client_that_believes_every_byte_is_found_out(tmp_path: Path) -> None:
 
 
 def spoil_the_end(path: Path) -> None:
-    """A byte of the piece itself, not of its header."""
+    """Corrupt a byte of the piece itself, not of its header."""
     with path.open("r+b") as file:
         file.seek(-100, 2)
         file.write(b"?")

@@ -1,4 +1,4 @@
-"""What a mount's log says about servers."""
+"""What a mount's log reports about servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checker lets pass and what it does not: `torture.model` and `torture.contents`."""
+"""What the checker accepts and rejects: `torture.model` and `torture.contents`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OVERWRITE = Operation("write", "f", number=1, version=2, offset=5_000, size=10_0
 
 
 def found(state: State) -> Found:
-    """The state as a mount shows it: with inodes of its own."""
+    """The state as a mount shows it, with its own inode numbers."""
     names = {
         path: Entry(entry.kind, entry.number + 100 if entry.kind == FILE else 0, entry.target)
         for path, entry in state.names.items()

@@ -1,4 +1,4 @@
-"""Each way to cut a server off: what is sent meanwhile arrives only afterwards, and nobody is told."""
+"""Each way to cut a server off: what is sent meanwhile arrives only afterwards, and no end reports an error."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_is_sent_while_it_is_cut_arrives_afterwards(kind: type[Proxies] | t
         assert connection.recv(100) == b"before"
         way.cut(1)
         connection.sendall(b"meanwhile")
-        assert not select.select([connection], [], [], 0.3)[0], "it is not cut"
+        assert not select.select([connection], [], [], 0.3)[0], "the connection is not cut"
         way.join(1)
         connection.settimeout(30)
         assert connection.recv(100) == b"meanwhile"

@@ -1,4 +1,4 @@
-"""What the nemesis and the writers draw from a seed, and what excuses a failure."""
+"""The choices that the nemesis and the writers draw from a seed, and what excuses a failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .nemesis import ONE, ROUND, TWO, plan
 
 
 class Clock:
-    """Time that goes by when it is told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -57,7 +57,7 @@ def test_writers_draw_only_what_is_legal_and_keep_within_bounds(seed: int) -> No
         operation = choices.operation(verb, state) if verb in CHANGES and verb != "replace" else None
         if operation is None:
             continue
-        state = apply(state, operation)  # asserts, or raises KeyError
+        state = apply(state, operation)  # fails an assertion or raises KeyError if not legal
         done.add(operation.verb)
         assert len(state.names) <= NAMES_MAX + 1
         assert all(len(data) <= FILE_MAX_BYTES + 5_000 for data in state.contents.values())
@@ -87,11 +87,11 @@ def test_with_two_gone_it_may_and_for_a_moment_after(tmp_path: Path) -> None:
     assert weather.excuses("one", clock.now)
     clock.now += AFTERMATH_S
     assert not weather.excuses("one", clock.now)
-    assert weather.excuses("one", clock.now - 2 * AFTERMATH_S), "it had begun before"
+    assert weather.excuses("one", clock.now - 2 * AFTERMATH_S), "the operation had begun before"
     history.close()
 
 
-def test_a_killed_mount_excuses_nobody_in_the_other() -> None:
+def test_a_killed_mount_excuses_no_failure_in_the_other() -> None:
     weather = Weather(Clock())
     with weather.spell("killed mount", rough=True, mount="one"):
         assert weather.excuses("one", 100.0)
@@ -113,7 +113,7 @@ def test_an_operation_that_does_not_end_is_seen_and_one_that_took_long_told(tmp_
     history.close()
 
 
-# ------------------------------------------------------------------ two mounts at one thing
+# ------------------------------------------------------------------ two mounts compete
 
 
 def test_a_name_has_one_winner() -> None:

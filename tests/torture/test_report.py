@@ -1,4 +1,4 @@
-"""What is counted under which fault, and what the report says of it."""
+"""What is counted during which fault, and how the report shows it."""
 
 from __future__ import annotations
 

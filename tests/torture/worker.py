@@ -1,6 +1,6 @@
-"""A thread that does one thing after the other in a mount until the run is over, and stands still when it is told to.
+"""A thread that works in a mount, one turn after another, until the run is over, and can be paused.
 
-What it does is its subclass's business (`turn`). `lock` is held during each thing that others must not see half done.
+Its subclass decides what it does (`turn`). `lock` is held during everything that others must not see half done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from .history import History, ViolationError
 
 PAUSE_S: Final = 0.2
-"""A rest after something that failed."""
+"""A pause after a failure."""
 
 
 class Worker(threading.Thread, ABC):
@@ -23,14 +23,14 @@ class Worker(threading.Thread, ABC):
         self.mount_name = mount_name
         self.lock = threading.Lock()
         self.is_crashed = False
-        """The mount was killed since the last barrier."""
+        """Whether the mount was killed since the last barrier."""
         self._history = history
         self._go = threading.Event()
         self._ending = threading.Event()
 
     @abstractmethod
     def turn(self) -> float:
-        """Do one thing. How long to rest after it, in seconds. Raises `ViolationError`, once it is written down."""
+        """Do one thing, and return for how many seconds to rest. Raises `ViolationError` once that is recorded."""
 
     def run(self) -> None:
         try:
@@ -38,19 +38,19 @@ class Worker(threading.Thread, ABC):
                 if self._go.wait(PAUSE_S):
                     self._ending.wait(self.turn())
         except ViolationError:
-            pass  # it is written down
+            pass  # it is recorded already
         except BaseException as error:
             self._history.violation(f"{self.name}: the torture itself is wrong: {error!r}")
             raise
 
     def go(self) -> None:
-        """Begin, or go on."""
+        """Start, or continue."""
         self._go.set()
 
     def pause(self) -> None:
-        """Do nothing more after the present operation until `go`."""
+        """Pause after the current operation until `go`."""
         self._go.clear()
 
     def finish(self) -> None:
-        """End the thread after the present operation."""
+        """End the thread after the current operation."""
         self._ending.set()

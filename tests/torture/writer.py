@@ -1,12 +1,12 @@
-"""A writer: a thread with a folder of its own in one of the mounts, which it alone changes.
+"""A writer: a thread with its own folder in one of the mounts, which no other thread changes.
 
-It does one operation after the other, through the kernel, and knows after each what the folder must look like
-(`model.Journal`). What it reads must be exactly that; it also reads what other writers have acknowledged, through its
-own mount. After an operation that failed, with an excuse, it makes a barrier, looks, and goes on from what it finds, if
-that may be.
+It runs one operation after another, through the kernel, and knows after each what the folder must look like
+(`model.Journal`). What it reads must be exactly that; it also reads what was acknowledged to other writers, through its
+own mount. After an excused failure it makes a barrier, looks at the folder, and goes on from what it finds, if that is
+allowed.
 
-`lock` is held during each operation on the folder, also by another writer who looks at it: who holds it finds the
-writer between two. Nobody holds more than one but the thread that drives the run.
+`lock` is held during each operation on the folder, also when another writer looks at it, so that its holder sees the
+writer between two operations. Only the thread that drives the run holds more than one.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .worker import PAUSE_S, Worker
 
 T = TypeVar("T")
 SETTLE: Final = ".settle"
-"""A file for barriers, which is not looked at."""
+"""A file for barriers, which is never compared."""
 READ_BYTES: Final = 1024 * 1024
 INCOMPLETE: Final = " [incomplete]"
 PEEKS: Final = 0.08
-"""How often a writer looks at what another one has acknowledged."""
+"""Probability that a writer looks at another writer's file."""
 
 
 class Writer(Worker):
@@ -45,7 +45,7 @@ class Writer(Worker):
         self.others: Sequence[Writer] = ()
         self._mounted_at = mount.path
         self._choices = choices
-        self._failures = 0  # of the mount, at the last barrier
+        self._failures = 0  # the mount's, at the last barrier
 
     def turn(self) -> float:
         if self._choices.random.random() < PEEKS and self.others:
@@ -57,13 +57,13 @@ class Writer(Worker):
 
     @property
     def is_unsettled(self) -> bool:
-        """It has to be looked what is there."""
+        """Whether the folder's content has to be looked up."""
         return self.is_crashed or self.journal.is_in_doubt
 
     # ------------------------------------------------------------------ one operation
 
     def _step(self) -> bool:
-        """Do something. False if it failed, with an excuse."""
+        """Do something. Returns false after an excused failure."""
         verb, state, begin = self._choices.verb(), self.journal.current, time.monotonic()
         try:
             if verb == "replace":
@@ -73,18 +73,18 @@ class Writer(Worker):
                 return True
         except OSError as error:
             self._history.excuse(self.name, self.mount_name, verb, begin, error)
-            self.is_crashed = True  # what it was about may be lost
+            self.is_crashed = True  # the file may be lost
             return False
         operation = self._choices.operation(verb, state)
         return operation is None or self._change(operation)
 
     def _replace(self, state: State) -> bool:
-        """As editors do: a new file under another name, then a rename over the old one."""
+        """Replace a file as editors do: write a new one under another name, then rename it over the old one."""
         path = self._choices.file(state)
         if not path:
             return True
         temporary = f"{path}.new"
-        if temporary in state.names:  # left by one whose rename failed: creating it again would be no legal operation
+        if temporary in state.names:  # left by a replacement whose rename failed; creating it again would not be legal
             return True
         return self._change(self._choices.creation(temporary)) and self._change(Operation("rename", temporary, path))
 
@@ -175,7 +175,7 @@ class Writer(Worker):
         self._failures = self._history.failures[self.mount_name]
 
     def _peek(self, other: Writer) -> bool:
-        """What another writer has acknowledged shows at once in a file that is opened here."""
+        """Check that what was acknowledged to another writer shows at once in a file opened here."""
         begin = time.monotonic()
         with other.lock:
             state = other.journal.current
@@ -190,7 +190,7 @@ class Writer(Worker):
         return True
 
     def may_have_lost(self) -> bool:
-        """Something was answered early, and the mount has said since that something is lost."""
+        """Whether something was answered early and the mount has reported a loss since."""
         return self.journal.unsure > 0 and self._failures != self._history.failures[self.mount_name]
 
     def _read_and_compare(self, owner: Writer, path: str, wanted: bytes, start: int, size: int, verb: str) -> None:
@@ -216,7 +216,8 @@ class Writer(Worker):
     # ------------------------------------------------------------------ after a failure
 
     def settle(self) -> bool:
-        """Look what is there and take it, if it may be. False if that fails, with an excuse. Holds the lock."""
+        """Look at the folder, and accept what is there if it is allowed. Returns false after an excused failure. Holds
+        the lock."""
         begin = time.monotonic()
         doubt = self.journal.doubtful_paths()
         try:
@@ -238,7 +239,7 @@ class Writer(Worker):
         return True
 
     def _barrier(self, doubtful: Sequence[str]) -> None:
-        """After it, nothing that was begun before is still on its way."""
+        """After this, no operation that began before is still in progress."""
         descriptor = os.open(self.folder / SETTLE, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, b"settled\n")
@@ -253,7 +254,7 @@ class Writer(Worker):
                 continue
 
     def look(self, mounted_at: Path, by: Writer | None = None, *, mount_name: str = "") -> Found:
-        """The whole folder as a mount shows it."""
+        """Return the whole folder as a mount shows it."""
         name = mount_name or self.mount_name
         return self._history.call(
             by.name if by else "checker", name, "look", self.name, lambda: tree(mounted_at / self.name)
@@ -261,7 +262,7 @@ class Writer(Worker):
 
 
 def sync(path: Path, flags: int) -> None:
-    """Open it and fsync it."""
+    """Open a file and fsync it."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
@@ -270,7 +271,7 @@ def sync(path: Path, flags: int) -> None:
 
 
 def read(path: Path, start: int = 0, size: int = 1 << 62) -> bytes:
-    """A stretch of a file."""
+    """Read a range of a file."""
     parts = []
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -283,8 +284,8 @@ def read(path: Path, start: int = 0, size: int = 1 << 62) -> bytes:
 
 
 def names_below(folder: Path) -> list[str]:
-    """All names below the folder, sorted. Raises OSError (EIO) if a file is shown as incomplete: that is as good an
-    answer as a failure, and only then excused."""
+    """Return all names below the folder, sorted. Raises OSError (EIO) if a file is shown as incomplete, so that this
+    counts as a failure, which needs an excuse."""
     names = []
     for where, folders, files in os.walk(folder, onerror=_raise):
         inside = Path(where).relative_to(folder)
@@ -299,7 +300,7 @@ def _raise(error: OSError) -> None:
 
 
 def tree(folder: Path) -> Found:
-    """What is in the folder, with all contents."""
+    """Return everything in the folder, with all contents."""
     names, contents, links = {}, {}, {}
     for name in names_below(folder):
         path = folder / name
