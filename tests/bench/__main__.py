@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # the helpers of the tests, and dfsfuse if it is not installed
+sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # for the tests' helpers, and for dfsfuse if it is not installed
 
 
 @click.command()

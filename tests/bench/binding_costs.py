@@ -1,4 +1,4 @@
-"""What each binding costs by itself: the same work on a no-op file system behind each (`bench.no_op`)."""
+"""The cost of each binding alone: the same work with a no-op file system behind each (`bench.no_op`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TESTS: Final = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Cost:
-    """One step through one binding: the median of the runs, per second."""
+    """A step with one binding: the median of the runs, per second."""
 
     step: str
     unit: str
@@ -62,7 +62,7 @@ def _create(folder: Path, sizes: Sizes) -> float:
 
 
 def _look(folder: Path, sizes: Sizes) -> float:
-    """No name is known to the kernel twice: each stat is a question."""
+    """Look up names that the kernel does not know, so that each stat is a request."""
     for number in range(sizes.files):
         try:
             (folder / f"not there {number}").stat()
@@ -81,7 +81,7 @@ _STEPS: Final[tuple[tuple[str, str, Callable[[Path, Sizes], float]], ...]] = (
 
 
 def measure(sizes: Sizes, runs: int) -> list[Cost]:
-    """Each step through each binding in turn, so that both see the same machine."""
+    """Run each step with each binding in turn, so that both see the same conditions."""
     found: dict[tuple[str, str], list[float]] = {}
     for _ in range(runs):
         with _served("kernel") as by_kernel, _served("fusepy") as by_fusepy:
@@ -98,7 +98,7 @@ def measure(sizes: Sizes, runs: int) -> list[Cost]:
 
 @contextmanager
 def _served(binding: str) -> Iterator[Path]:
-    """A no-op file system, mounted; gone afterwards, whatever happens."""
+    """Mount a no-op file system for the length of the block, whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix=f"no-op-{binding}-"))
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.no_op", str(folder), binding],

@@ -1,6 +1,6 @@
-"""`make bench-chart`: how fast each peer is beside dfsfuse, step by step, from a file of `make bench`.
+"""`make bench-chart`: the speed of each peer relative to dfsfuse, step by step, from a file of `make bench`.
 
-One line for each step, one mark for each peer; what is left of the middle is slower than dfsfuse in the same run.
+One line for each step, one mark for each peer; marks left of the middle are slower than dfsfuse in the same run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MARKS: Final = {
     "GlusterFS": ("D", "#cc79a7"),
     "sshfs": ("x", "#555555"),
 }
-"""Shapes and colours that can be told apart without seeing colours (Okabe and Ito's palette)."""
+"""Shapes, and colours that colour-blind readers can distinguish (Okabe and Ito's palette)."""
 
 
 @click.command()

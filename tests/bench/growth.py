@@ -1,7 +1,7 @@
 """How cost grows: with the number of files in a namespace, with the size of a file, and with the length of the log.
 
-Each table has a column for each size. What is flat stays the same from column to column. One run, without peers: this
-is about the shape, and the machine's noise is in it.
+Each table has a column for each size; a flat cost stays the same from column to column. There is one run, without
+peers: the shape matters here, and the values include the machine's noise.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ FILE_MIB: Final = (1, 16, 256, 4096)
 BATCHES: Final = (1_000, 10_000, 100_000)
 PER_FOLDER: Final = 1_000
 PROBES: Final = 200
-"""Operations of each kind are timed at each size."""
+"""Number of operations of each kind timed at each size."""
 QUICK_PART: Final = 100
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one operation costs at one size: seconds of the clock, and of the processors (servers and mount)."""
+    """The cost of one operation at one size: wall-clock seconds, and processor seconds (servers and mount)."""
 
     operation: str
     size: int
@@ -45,7 +45,7 @@ class Point:
 
 
 def measure(results: Path, console: Console, *, quick: bool) -> Path:
-    """Measure all three, show them, and give the file with everything in it."""
+    """Measure all three, show them, and return the content of the result file."""
     results.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="growth-", dir=results)).resolve()
     facts = machine.describe(caches_dropped=machine.drop_caches())
@@ -67,7 +67,7 @@ def measure(results: Path, console: Console, *, quick: bool) -> Path:
 
 
 class _Clock:
-    """Times work at a grid: how long it takes, and what it costs servers and mount."""
+    """Times work on a grid: its duration, and the processor time of servers and mount."""
 
     def __init__(self, grid: Grid, mount: Mount) -> None:
         self._grid = grid
@@ -78,7 +78,7 @@ class _Clock:
         return machine.cpu_seconds(pids)
 
     def each(self, operation: str, size: int, work: Callable[[int], object], count: int) -> Point:
-        """The mean of so many runs of the work, which is given the number of the run."""
+        """Return the mean of `count` runs of the work, which gets the number of the run."""
         before, start = self._cpu(), clock()
         for number in range(count):
             work(number)
@@ -87,7 +87,7 @@ class _Clock:
         return Point(operation, size, round(seconds / count, 6), round(cpu / count, 6))
 
     def remount(self, size: int) -> Point:
-        """How long it takes until a mount that begins anew lists its root."""
+        """Return how long a new mount takes to list its root."""
         self._mount.unmount()
         machine.drop_caches()
         start = clock()
@@ -97,7 +97,7 @@ class _Clock:
         return Point("mount, list the root", size, round(seconds, 3), _used(self._mount.pid))
 
     def restart(self, size: int) -> Point:
-        """How long it takes until a server that begins anew answers."""
+        """Return how long a restarted server takes to answer."""
         server = self._grid.servers[1]
         server.terminate()
         start = clock()
@@ -107,13 +107,13 @@ class _Clock:
 
 
 def _used(pid: int) -> float:
-    """The processor seconds of a process that has just been started."""
+    """The processor seconds of a process that was just started."""
     return round(machine.cpu_seconds([pid]).get(pid, 0.0), 3)
 
 
 def _files(folder: Path, sizes: list[int], console: Console) -> Iterator[Point]:
     with Grid(folder) as grid:
-        mount = grid.mount(options=("-o", "durability=fsync"))  # filling is not what is timed
+        mount = grid.mount(options=("-o", "durability=fsync"))  # filling is not timed
         timed = _Clock(grid, mount)
         there = 0
         for size in sizes:
@@ -180,7 +180,7 @@ def _batches(folder: Path, sizes: list[int], console: Console) -> Iterator[Point
 
 
 def _lengthen(path: Path, first: int, last: int) -> None:
-    """Each fsync of a file that has changed is a batch of the log."""
+    """Lengthen the log: each fsync of a changed file is a batch."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     for number in range(first, last):
         os.fchmod(descriptor, 0o644 if number % 2 else 0o600)

@@ -1,4 +1,4 @@
-"""What else the machine did while we measured: a number from a busy machine must say so. Linux's /proc only."""
+"""What else the machine did during the measurement: numbers from a busy machine must say so. Linux's /proc only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds since the machine started: of all processors together."""
+    """Seconds of all processors together since the machine started."""
 
     when: float
     busy_s: float
@@ -23,14 +23,14 @@ class Usage:
 
 
 def usage() -> Usage:
-    """Now."""
+    """Return the current values."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     user, nice, system, _idle, _waiting, irq, softirq, stolen = fields
     return Usage(time.monotonic(), (user + nice + system + irq + softirq) / _TICKS, stolen / _TICKS)
 
 
 def cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
-    """What each of these processes has used so far; ones that are gone are left out."""
+    """Return the processor seconds used by each of these processes so far, without those that are gone."""
     used = {}
     for pid in pids:
         try:
@@ -42,12 +42,12 @@ def cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
 
 
 def cpu_between(before: Mapping[int, float], after: Mapping[int, float]) -> float:
-    """What the processes that are there afterwards have used since; one that is new began at 0."""
+    """Return the processor seconds used meanwhile by the processes in `after`; new ones began at 0."""
     return sum(used - before.get(pid, 0.0) for pid, used in after.items())
 
 
 def resident_mib(pids: Sequence[int]) -> float:
-    """What these processes have in memory together; ones that are gone are left out. Shared pages count for each."""
+    """Return the total resident memory of these processes, without those that are gone. Shared pages count for each."""
     total_kib = 0
     for pid in pids:
         try:
@@ -59,7 +59,7 @@ def resident_mib(pids: Sequence[int]) -> float:
 
 
 class Facts(TypedDict):
-    """What a reader of the numbers needs. `busy` and `stolen` are parts of all processors' time."""
+    """The facts that readers of the numbers need. `busy` and `stolen` are fractions of all processors' time."""
 
     processors: int
     load_before: float
@@ -72,7 +72,7 @@ class Facts(TypedDict):
 
 
 def describe(*, caches_dropped: bool) -> Facts:
-    """What can be said before; `busy` and `stolen` are filled in afterwards."""
+    """Return what is known before the measurement; `busy` and `stolen` are filled in afterwards."""
     return {
         "processors": os.cpu_count() or 1,
         "load_before": round(os.getloadavg()[0], 2),
@@ -86,7 +86,7 @@ def describe(*, caches_dropped: bool) -> Facts:
 
 
 def drop_caches() -> bool:
-    """Empty the kernel's caches; only root may. Says whether it was done."""
+    """Empty the kernel's caches, which only root may do. Returns whether it was done."""
     os.sync()
     try:
         Path("/proc/sys/vm/drop_caches").write_text("3\n")

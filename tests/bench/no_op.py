@@ -1,7 +1,7 @@
-"""A Vfs that keeps names and sizes and no data, behind the real bindings: what a binding costs by itself.
+"""A Vfs that keeps names and sizes but no data, behind the real bindings, to measure the cost of a binding alone.
 
-`python -m bench.no_op MOUNTPOINT BINDING` mounts it with dfsmount's own options and says `mounted`; SIGTERM ends it.
-Every read gives zeros, every write is forgotten. One thread at a time makes names; the rest needs no lock.
+`python -m bench.no_op MOUNTPOINT BINDING` mounts it with dfsmount's own options and prints `mounted`; SIGTERM ends
+it. Reads return zeros, and writes are discarded. Only one thread at a time makes names; the rest needs no lock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _error(number: int) -> OSError:
 
 
 class NoOpVfs:
-    """What the bindings call of `dfsfuse.vfs.vfs.Vfs`, and nothing behind it."""
+    """The methods of `dfsfuse.vfs.vfs.Vfs` that the bindings call, with nothing behind them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -154,7 +154,7 @@ class NoOpVfs:
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
         left = max(0, min(size, self._inodes[self._open[handle]].size - offset))
-        if left not in self._zeros:  # sizes of requests are few, and cutting would cost a copy
+        if left not in self._zeros:  # requests have few different sizes, and slicing would cost a copy
             self._zeros[left] = _ZEROS[:left]
         return self._zeros[left]
 
@@ -189,7 +189,7 @@ def _new(ino: int, mode: int, size: int = 0) -> Attributes:
 
 
 def main(mountpoint: str, binding: str) -> None:
-    """Mount, say so, and serve until it is unmounted."""
+    """Mount, report it, and serve until it is unmounted."""
     parsed = options.parse([f"binding={binding}"], as_root=os.geteuid() == 0)
     with bindings.signals_held():
         bindings.serve(NoOpVfs(), Path(mountpoint), parsed, lambda: print("mounted", flush=True))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Where a step is timed: a plain folder, our mount, or a peer's."""
+"""A place where steps are timed: a plain folder, our mount, or a peer's."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Place:
-    """A folder to work in, and what can be done to the file system that it is on."""
+    """A folder to work in, and operations on its file system."""
 
     name: str
     folder: Path
     make_cold: Callable[[], object]
-    """After it nothing of the place is in any cache, as far as we may."""
+    """Drop everything of the place from all caches, as far as permitted."""
     pids: Callable[[], Sequence[int]] = tuple
-    """The processes of its servers and of its mount, now."""
+    """Return the current processes of its servers and its mount."""
     stop_a_server: Callable[[], object] | None = None
-    """Kill one of its servers; None where there is no second copy."""
+    """Kill one of its servers; None if there is no second copy."""
 
     @property
     def large(self) -> Path:

@@ -1,7 +1,7 @@
-"""Run the steps beside each other on a plain folder, on our mount and on other file systems, as often as asked.
+"""Run the steps side by side on a plain folder, on our mount and on other file systems, as often as requested.
 
-Everything (servers, mounts, the plain folder) is in a temporary folder of the disk that the results are written to, and
-is gone when this ends, however it ends. Step by step all places take their turn, so that all see the same machine.
+Everything (servers, mounts, the plain folder) is in a temporary folder on the disk that the results are written to, and
+is removed at the end, however it ends. All places take turns at each step, so that they see the same conditions.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from support.mounts import Grid
 PLAIN = "plain"
 OURS = "dfsfuse"
 LAST_GROUP = "degraded"
-"""Its steps leave a place with a server less: they come once, after all others."""
+"""Its steps leave a place with one server less, so they run once, after all others."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for."""
+    """The command line's options."""
 
     runs: int
     quick: bool
@@ -48,7 +48,7 @@ class Options:
 
 
 def run(options: Options, console: Console) -> Path:
-    """Measure, show the tables, and give the file with everything in it."""
+    """Measure, show the tables, and return the content of the result file."""
     steps = [step for step in STEPS if options.only in ("", step.group)]
     sizes: Sizes = QUICK if options.quick else FULL
     facts = machine.describe(caches_dropped=machine.drop_caches())
@@ -182,7 +182,7 @@ def _measure(
             for place in places:
                 if step.group == LAST_GROUP and place.stop_a_server is None:
                     continue
-                os.sync()  # who answers before anything is on a disk leaves nothing to pay for the next one
+                os.sync()  # so that no place pays for writes that another has answered but not flushed
                 with console.status(f"run {turn + 1} of {options.runs}: {step.name}, {place.name}"):
                     cpu_before = machine.cpu_seconds(place.pids())
                     count, seconds = step.run(place, sizes)

@@ -1,4 +1,4 @@
-"""The tables on the screen."""
+"""Prints the tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 
 def show_steps(console: Console, rows: Sequence[Row], memory: Sequence[Memory], facts: Facts, runs: int) -> None:
-    """The steps at all places, and what they cost in processor time and memory."""
+    """Show the steps at all places, with their processor time and memory."""
     places = [one.place for one in memory]
     table = Table(title=f"One folder on four servers, beside others (median of {runs}; a second, or seconds)")
     costs = Table(title="Processor seconds of the servers and the mount in these steps, and their memory")
@@ -46,7 +46,7 @@ def _number(value: float | None) -> str:
 
 
 def show_costs(console: Console, costs: Sequence[Cost], runs: int) -> None:
-    """The bindings by themselves."""
+    """Show the cost of the bindings alone."""
     table = Table(title=f"The bindings by themselves, over a no-op file system (median of {runs})")
     table.add_column("step")
     for heading in ("unit", *binding_costs.BINDINGS):
@@ -57,7 +57,7 @@ def show_costs(console: Console, costs: Sequence[Cost], runs: int) -> None:
 
 
 def show_shares(console: Console, shares: Sequence[Shares]) -> None:
-    """Two mounts at once."""
+    """Show how two mounts share the servers."""
     table = Table(title="Two mounts that write without pause (each run)")
     table.add_column("shape")
     for heading in ("one alone /s", "both at once /s", "the slower one, of one alone"):

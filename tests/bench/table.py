@@ -1,4 +1,4 @@
-"""From single measurements to the rows of the table. Pure."""
+"""Turns single measurements into rows of the table. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.steps.content import SECONDS, Step
 
 @dataclass(frozen=True)
 class Measurement:
-    """One step at one place in one run."""
+    """A step at one place in one run."""
 
     step: str
     place: str
@@ -19,12 +19,12 @@ class Measurement:
     per_second: float
     seconds: float
     cpu_s: float
-    """Used by the place's servers and mount together; of a mount that is mounted anew in the step, by the new one."""
+    """Processor seconds of the place's servers and mount together; if the step remounts, of the new mount."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What the processes of a place have in memory at the end, in MiB."""
+    """The memory of a place's processes at the end, in MiB."""
 
     place: str
     resident_mib: float
@@ -32,19 +32,19 @@ class Memory:
 
 @dataclass(frozen=True)
 class Row:
-    """One step: by place the median of all runs, the lowest, the highest, and the median of the processor seconds."""
+    """A step: by place the median of all runs, the lowest, the highest, and the median of the processor seconds."""
 
     step: str
     unit: str
     is_seconds: bool
-    """Whether the values are seconds, of which less is better; else they are so many a second."""
+    """Whether the values are seconds, of which fewer are better; otherwise they are counts per second."""
     medians: dict[str, float]
     lowest: dict[str, float]
     highest: dict[str, float]
     cpu_s: dict[str, float]
 
     def ratio(self, place: str, other: str) -> float | None:
-        """How many times as fast a place is as another one; None if one of them was not measured."""
+        """Return how many times as fast as another a place is; None if one of them was not measured."""
         if place not in self.medians or other not in self.medians:
             return None
         ratio = self.medians[place] / self.medians[other]
@@ -52,7 +52,7 @@ class Row:
 
 
 def rows_of(steps: Sequence[Step], found: Sequence[Measurement]) -> list[Row]:
-    """A row for each step that was measured somewhere."""
+    """Return a row for each step that was measured anywhere."""
     rows = []
     for step in steps:
         is_seconds = step.unit == SECONDS

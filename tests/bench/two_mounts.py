@@ -1,5 +1,5 @@
-"""What two mounts of one namespace get that both write without pause, beside one alone: in folders of their own, and in
-one large folder."""
+"""How much two mounts of one namespace get done when both write without pause, compared with one alone: in folders of
+their own, and in one large folder."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from support.mounts import Grid
 from support.two_writers import create_file, fill, make_folder, remove_file, write_for
 
 LARGE: Final = 5000
-"""How many names the one folder has before they begin."""
+"""Number of names in the shared folder before they begin."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """One run of one shape: operations a second."""
+    """One run of one shape, in operations per second."""
 
     shape: str
     alone: float
-    """The mean of each by itself."""
+    """The mean of both mounts, each running alone."""
     both: tuple[float, ...]
 
     @property
     def least(self) -> float:
-        """What the slower one gets, as a part of what one gets alone."""
+        """The slower one's rate, as a fraction of that of one alone."""
         return round(min(self.both) / self.alone, 2)
 
 
 def measure(runs: int, results: Path) -> list[Shares]:
-    """Alone and together, in turn; shape by shape."""
+    """Measure them alone and together, in turn, for each shape."""
     results.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="two-", dir=results) as folder, Grid(Path(folder) / "grid") as grid:
         roots = [grid.mount(name).path for name in ("one", "other")]

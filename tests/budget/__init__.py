@@ -1,4 +1,5 @@
-"""Budget tests: what each operation costs, as numbers that do not depend on the machine, and may not grow unnoticed.
+"""Budget tests: the cost of each operation, as numbers that do not depend on the machine and must not grow unnoticed.
 
-`operations` says what is done, `rig` on what, `counting` counts it in a process of its own, `table.md` has the numbers.
+`operations` defines the work and `rig` the system under it; `counting` counts in a separate process, and `table.md` has
+the numbers.
 """

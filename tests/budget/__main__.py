@@ -1,6 +1,6 @@
-"""`make budget`: the table as it is measured now, and how it differs from what is written down. WRITE=1 writes it down.
+"""`make budget`: measures the table, and shows how it differs from the stored one. WRITE=1 stores it.
 
-It goes into `table.md`, and between the marks in docs/benchmarks.md.
+It is stored in `table.md`, and between the marks in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ END = "<!-- end of budget -->\n"
 
 
 def differences(found: Mapping[str, Line], allowed: Mapping[str, Line]) -> list[str]:
-    """How what was found differs from what is allowed: a sentence for each difference."""
+    """Return a sentence for each difference between what was measured and what is allowed."""
     told = [f"{name}: it is not in the table" for name in found if name not in allowed]
     told += [f"{name}: it is in the table and is not measured" for name in allowed if name not in found]
     for name in found.keys() & allowed.keys():

@@ -1,4 +1,4 @@
-"""Ways in which an operation comes to cost more (or less), one for each kind of count: the tests must see them."""
+"""Changes that make operations cost more (or less), one for each kind of count, which the tests must notice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dfsfuse.vfs.write.saving import Saver
 
 
 def one_request_more() -> None:
-    """Each batch is preceded by a look for the end of the log."""
+    """Look up the end of the log before each batch."""
     commit = QuorumLog.commit
 
     def look_first(log: QuorumLog, *arguments: Any) -> bool:
@@ -24,13 +24,13 @@ def one_request_more() -> None:
 
 
 def one_slot_more() -> None:
-    """Each change is a batch of its own."""
+    """Put each change into a batch of its own."""
     portion = Journal.portion
     Journal.portion = lambda pending: portion(pending)[:1]  # type: ignore[method-assign]
 
 
 def one_fsync_more() -> None:
-    """Servers wait for the disk before they write a vote, too."""
+    """Make servers wait for the disk before they write a vote, too."""
     append = RedoLog.append
 
     def twice(redo_log: RedoLog, records: Iterable[Record]) -> None:
@@ -41,7 +41,7 @@ def one_fsync_more() -> None:
 
 
 def no_fsyncs() -> None:
-    """Servers do not wait for the disk when they have written a vote."""
+    """Make servers not wait for the disk after they have written a vote."""
     append, wait = RedoLog.append, os.fdatasync
 
     def without(redo_log: RedoLog, records: Iterable[Record]) -> None:
@@ -55,7 +55,7 @@ def no_fsyncs() -> None:
 
 
 def one_hand_over_more() -> None:
-    """A file is saved by another thread, for which its writer waits."""
+    """Save files in another thread, for which the writer waits."""
     save = Saver.save
 
     def by_another_thread(saver: Saver, *arguments: Any, **options: Any) -> Any:

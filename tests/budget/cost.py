@@ -1,4 +1,4 @@
-"""What an operation costs, as counts, and as rows of a Markdown table. Pure."""
+"""The cost of an operation, as counts and as rows of a Markdown table. Pure."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ HEADINGS: Final = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Counted over one mount and all four servers."""
+    """Counts for one mount and all four servers."""
 
     requests: Mapping[str, int] = field(default_factory=dict)
-    """By the name of the message."""
+    """Number of requests by the name of the message."""
     slots: int = 0
-    """Batches added to the log."""
+    """Number of batches added to the log."""
     fsyncs: int = 0
-    """Of all four servers together."""
+    """Number of fsyncs of all four servers together."""
     hand_overs: int = 0
-    """How often a thread of the mount woke another one."""
+    """Number of times that a thread of the mount woke another."""
     round_trips: float = 0
-    """How many answers are waited for one after the other. Between two moments it is a whole number; the little that
-    looks at the clock take (`lockstep`) would sum up."""
+    """Number of answers that are waited for one after another. Differences are rounded, since each reading of the clock
+    takes a little time (`lockstep`), which would add up."""
 
     def __sub__(self, other: Self) -> Cost:
         counts = {name: count - other.requests.get(name, 0) for name, count in self.requests.items()}
@@ -41,7 +41,7 @@ class Cost:
         )
 
     def cells(self) -> list[str]:
-        """Five cells of a row."""
+        """Return five cells of a row."""
         ordered = sorted(self.requests.items(), key=lambda item: (-item[1], item[0]))
         requests = ", ".join(f"{count} {name}" for name, count in ordered)
         return [requests or NOTHING, *(str(count or NOTHING) for count in self._counts())]
@@ -51,14 +51,14 @@ class Cost:
 
     @classmethod
     def from_cells(cls, requests: str, *counts: str) -> Self:
-        """The opposite of `cells`."""
+        """The inverse of `cells`."""
         pairs = (part.split() for part in requests.split(", ") if part != NOTHING)
         return cls(
             {name: int(count) for count, name in pairs}, *(0 if count == NOTHING else int(count) for count in counts)
         )
 
     def differences(self, allowed: Cost) -> list[str]:
-        """How this differs from what is allowed: a sentence for each count."""
+        """Return a sentence for each count that differs from what is allowed."""
         names = sorted(self.requests.keys() | allowed.requests.keys())
         pairs = {f"{name} requests": (self.requests.get(name, 0), allowed.requests.get(name, 0)) for name in names}
         pairs["slots"] = self.slots, allowed.slots
@@ -73,24 +73,24 @@ class Cost:
 
 
 class Line(NamedTuple):
-    """One operation: what it costs until it returns, and what follows in the tenth of a second after that."""
+    """An operation: its cost until it returns, and the cost of what follows in the tenth of a second after that."""
 
     name: str
     now: Cost
     later: Cost
 
     def row(self) -> str:
-        """As Markdown."""
+        """Return the row as Markdown."""
         return _row(self.name, *self.now.cells(), *self.later.cells()[:-1])
 
     @classmethod
     def from_row(cls, row: str) -> Self:
-        """The opposite of `row`."""
+        """The inverse of `row`."""
         name, *cells = (cell.strip() for cell in row.strip().strip("|").split("|"))
         return cls(name, Cost.from_cells(*cells[:5]), Cost.from_cells(*cells[5:]))
 
     def differences(self, allowed: Line) -> list[str]:
-        """As those of the costs."""
+        """The differences of the costs."""
         return [
             *(f"until it returns, {what}" for what in self.now.differences(allowed.now)),
             *(f"afterwards, {what}" for what in self.later.differences(allowed.later)),
@@ -98,13 +98,13 @@ class Line(NamedTuple):
 
 
 def format_table(lines: Iterable[Line]) -> str:
-    """The whole table, as Markdown."""
+    """Return the whole table as Markdown."""
     under = ("---" if heading in ("operation", "requests", "later: requests") else "---:" for heading in HEADINGS)
     return "\n".join([_row(*HEADINGS), "|" + "|".join(under) + "|", *(line.row() for line in lines), ""])
 
 
 def parse_table(text: str) -> dict[str, Line]:
-    """The lines by name."""
+    """Return the lines by name."""
     lines = (Line.from_row(row) for row in text.splitlines()[2:])
     return {line.name: line for line in lines}
 

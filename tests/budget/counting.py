@@ -1,15 +1,15 @@
-"""Count what operations cost, in a process of its own: `python -m budget.counting FOLDER NAME...`.
+"""Counts the cost of operations, in a separate process: `python -m budget.counting FOLDER NAME...`.
 
-`measured` starts it. The servers' folders are made in FOLDER. Prints a block for each operation (without names: for
-all): its row, and which thread woke which. `--broken=VARIANT` breaks something first. Where an operation costs
-something else with `durability=fsync`, that has a row of its own.
+`measured` starts it. The servers' folders are made in FOLDER. It prints a block for each operation (without names, for
+all): its row, and which thread woke which. `--broken=VARIANT` breaks something first. If an operation costs something
+else with `durability=fsync`, that has a row of its own.
 """
 
 from __future__ import annotations
 
 from support import lockstep
 
-schedule = lockstep.install()  # what is imported before this would have the machine's clocks and locks
+schedule = lockstep.install()  # modules imported before this would have the machine's clocks and locks
 
 import gc  # noqa: E402
 import logging  # noqa: E402
@@ -25,7 +25,8 @@ from .rig import Rig  # noqa: E402
 
 
 def measure(name: str, durability: str, parent: Path) -> tuple[Line, list[str]]:
-    """What this operation costs, on servers of its own with folders below `parent`, and who woke whom."""
+    """Return the cost of this operation, on its own servers with folders below `parent`, and which thread woke
+    which."""
     with tempfile.TemporaryDirectory(dir=parent) as folder:
         rig = Rig(Path(folder), durability)
         steps = OPERATIONS[name](rig)
@@ -35,7 +36,7 @@ def measure(name: str, durability: str, parent: Path) -> tuple[Line, list[str]]:
         returned = rig.spent()
         rig.pause(SHORT_S)
         afterwards, woken = rig.spent(), schedule.hand_overs - woken_before
-        assert next(steps, "over") == "over", f"{name}: what counts is between two yields"
+        assert next(steps, "over") == "over", f"{name}: an operation must have exactly two yields"
         rig.close()
     notes = [f"{waker} woke {woken} {times} x" for (woken, waker), times in sorted(woken.items())]
     return Line(name, returned - before, afterwards - returned), notes
@@ -43,7 +44,7 @@ def measure(name: str, durability: str, parent: Path) -> tuple[Line, list[str]]:
 
 def main(arguments: Sequence[str]) -> None:
     """See the module."""
-    gc.disable()  # what it frees may wake somebody
+    gc.disable()  # freeing an object may wake a thread
     logging.basicConfig(level=logging.WARNING)
     folder, *rest = arguments
     names = [argument for argument in rest if not argument.startswith("--broken=")]

@@ -1,6 +1,6 @@
-"""What `test_lockstep` looks at, in a process of its own: `python -m budget.lockstep_cases NAME`.
+"""The cases of `test_lockstep`, each in a separate process: `python -m budget.lockstep_cases NAME`.
 
-Each case prints what happened, in order; then the seconds that passed, and the hand-overs.
+Each case prints what happened, in order, then the seconds that passed, and the hand-overs.
 """
 
 from __future__ import annotations

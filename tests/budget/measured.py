@@ -1,4 +1,4 @@
-"""Starts the counting, in a process of its own, and gives what it found."""
+"""Starts the counting in a separate process, and returns the results."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ TESTS: Final = Path(__file__).parents[1]
 TABLE: Final = Path(__file__).with_name("table.md")
 PAGE: Final = TESTS.parent / "docs" / "benchmarks.md"
 IN_MEMORY: Final = "/dev/shm"
-"""The servers' folders are here, if it exists: it is faster, and what a disk would do is only counted."""
+"""The place for the servers' folders, if it exists: it is faster than a disk, whose work is only counted."""
 TIMEOUT_S: Final = 400.0
-"""It takes some ten seconds; only a very busy machine takes minutes."""
+"""It takes about ten seconds, and minutes only on a very busy machine."""
 
 
 class Measured(NamedTuple):
-    """What was found, by the operation's name; `notes` say which thread woke which."""
+    """The results by the operation's name; `notes` say which thread woke which."""
 
     lines: Mapping[str, Line]
     notes: Mapping[str, str]
 
 
 def measure(*names: str, broken: str = "") -> Measured:
-    """These operations, or all. Raises AssertionError with what the process says if anything goes wrong in it."""
+    """Measure these operations, or all. Raises AssertionError with the process's output if anything goes wrong in
+    it."""
     memory = IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else None
     with (
         tempfile.TemporaryDirectory(prefix="dfs-budget-") as folder,

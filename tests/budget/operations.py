@@ -1,7 +1,8 @@
-"""The operations whose cost is counted. What follows `yield` counts; what is before it prepares.
+"""The operations whose cost is counted. What comes between the two `yield`s counts; what comes before is preparation.
 
-A *series* is what a busy program does: the mount holds the lease, and knows the folder. *Cold*: by a mount that was
-opened after the files were made, has looked at something else, and was then left alone for ten seconds. *Warm*: again.
+A *series* is the work of a busy program: the mount holds the lease and knows the folder. *Cold* means a mount that was
+opened after the files were made, has looked up something else, and was then left alone for PAUSE_S. *Warm* means doing
+it again.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ OPERATIONS: Final[dict[str, Operation]] = {}
 BLOCK: Final = bytes(range(256)) * 16
 """4 KiB."""
 SHORT_S: Final = 0.1
-"""What was begun is done after that; what is known is still fresh."""
+"""Work in progress is finished after this time, and cached state is still fresh."""
 FOLLOWS_S: Final = 20.0
-"""What is removed is kept for ten seconds."""
+"""Longer than the ten seconds for which removed files are kept."""
 SLOW_S: Final = 0.005
-"""Between the calls of a program that does something else too."""
+"""The pause between the calls of a program that does something else as well."""
 
 
 def operation(name: str) -> Callable[[Operation], Operation]:
-    """This is the operation of this name."""
+    """Register the operation of this name."""
 
     def note(function: Operation) -> Operation:
         OPERATIONS[name] = function
@@ -39,7 +40,7 @@ def operation(name: str) -> Callable[[Operation], Operation]:
 def make_file(
     mount: Mount, folder: int, name: str, data: bytes = BLOCK, pause: Callable[[], None] = lambda: None
 ) -> int:
-    """Create, write, close."""
+    """Create, write and close a file."""
     file = mount.create(folder, name)
     pause()
     for offset in range(0, len(data), 1 << 20):
@@ -50,7 +51,8 @@ def make_file(
 
 
 def make_files(rig: Rig, *names: str, data: bytes = BLOCK) -> None:
-    """By another mount, which has ended; and something else by a third one, so that it is no neighbour of these."""
+    """Make files with another mount, which ends, and then something else with a third, so that it is no neighbour of
+    them."""
     with rig.mounted() as mount:
         folder = mount.make_folder(ROOT, "folder")
         for name in names:
@@ -61,7 +63,7 @@ def make_files(rig: Rig, *names: str, data: bytes = BLOCK) -> None:
 
 @contextmanager
 def cold(rig: Rig) -> Iterator[tuple[Mount, int]]:
-    """A mount to which all is cold but the root and that there is a folder."""
+    """A mount that has nothing cached except the root and the existence of a folder."""
     with rig.mounted() as mount:
         folder = mount.look_up(ROOT, "folder")
         mount.look_up(ROOT, "something else")
@@ -73,7 +75,7 @@ def cold(rig: Rig) -> Iterator[tuple[Mount, int]]:
 
 
 def made(rig: Rig, count: int, *, data: bytes = BLOCK, pause_s: float = 0.0) -> Generator[None, None, None]:
-    """So many files, in a folder that is known."""
+    """Make `count` files in a known folder."""
     with rig.mounted() as mount:
         folder = mount.make_folder(ROOT, "folder")
         make_file(mount, folder, "before")
@@ -110,7 +112,7 @@ def create_large(rig: Rig) -> Generator[None, None, None]:
 
 
 def appended(rig: Rig, count: int) -> Generator[None, None, None]:
-    """So many records, to a file that is open."""
+    """Append `count` records to an open file."""
     with rig.mounted() as mount:
         file = mount.create(ROOT, "file", os.O_WRONLY | os.O_APPEND)
 
@@ -189,7 +191,7 @@ def read_at_random(rig: Rig) -> Generator[None, None, None]:
 
 
 def read_file(mount: Mount, ino: int) -> None:
-    """Open, read, close."""
+    """Open, read and close a file."""
     file = mount.open(ino)
     assert mount.read(file, 0, 4096) == BLOCK
     mount.close(file)
@@ -253,7 +255,7 @@ def list_attributes(rig: Rig) -> Generator[None, None, None]:
 
 
 def make_many(rig: Rig) -> None:
-    """1,000 files in the folder, empty."""
+    """Make 1,000 empty files in the folder."""
     make_files(rig)
     with rig.mounted() as mount:
         folder = mount.look_up(ROOT, "folder")
@@ -266,7 +268,8 @@ def make_many(rig: Rig) -> None:
 
 @contextmanager
 def listed(rig: Rig, count: int) -> Iterator[tuple[Mount, int, dict[str, int]]]:
-    """A mount that has listed a folder of so many files, as `rm` and `mv` find their names: those, and their inodes."""
+    """A mount that has listed a folder of `count` files, as `rm` and `mv` do to find names; with the names and their
+    inodes."""
     names = [f"file {number}" for number in range(count)]
     make_files(rig, *names)
     with cold(rig) as (mount, folder):
@@ -295,7 +298,7 @@ def rename_ten(rig: Rig) -> Generator[None, None, None]:
 
 @operation("20 x rename; cold")
 def rename_cold(rig: Rig) -> Generator[None, None, None]:
-    """As `mv` does it, which looks first whether the new name is there."""
+    """As `mv` does, which first checks whether the new name exists."""
     names = [f"file {number}" for number in range(20)]
     make_files(rig, *names)
     with cold(rig) as (mount, folder):
@@ -335,7 +338,7 @@ def unlink_ten(rig: Rig) -> Generator[None, None, None]:
     yield from removed(rig, 10)
 
 
-# ---------------------------------------------------------------------- what follows, and nothing
+# ---------------------------------------------------------------------- what follows later, and doing nothing
 
 
 @operation("the 20 s after 10 x unlink")

@@ -1,8 +1,8 @@
-"""One mount over four servers in one process, asked as the kernel asks; and what has been spent so far.
+"""One mount and four servers in one process, with requests like the kernel's; and the cost so far.
 
 The mount is what `dfsmount` opens, with its default options and all its threads (`open_session`, `KernelOperations`,
-`KernelCaches`); the servers store what real ones do. Instead of /dev/fuse there are calls, instead of connections a
-`StoredCluster` whose answers take a millisecond. To be imported after `lockstep.install()`.
+`KernelCaches`); the servers store what real ones do. Direct calls replace /dev/fuse, and a
+`StoredCluster` whose answers take a millisecond replaces connections. Import it after `lockstep.install()`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from .cost import Cost
 
 ROOT: Final = 1
 PAUSE_S: Final = 97.3
-"""After this nothing that was known is fresh, nobody holds the lease, and what a mount does when it begins is done. It
-ends between the seconds in which background threads look after something."""
+"""After this time no cached state is fresh, no mount holds the lease, and a new mount has finished its first work. It
+is not a whole number of seconds, so that it ends between the checks of background threads."""
 ANSWER_S: Final = 0.001
-"""What a server takes to answer. Nothing else takes time here, so time is counted in round trips."""
+"""The time that a server takes to answer. Nothing else takes time here, so time is measured in round trips."""
 NAMES_AT_ONCE: Final = {False: 100, True: 24}
-"""Of nine bytes, in a buffer of 4 KiB: by READDIR, by READDIRPLUS."""
+"""Number of names of nine bytes in a buffer of 4 KiB, for READDIR (False) and READDIRPLUS (True)."""
 LOCK_OWNER: Final = 7
 _PRELOADED: Final = ctypes.CDLL(None)
 
 
 class Clock:
-    """The schedule's time, as a `Grid` has it."""
+    """The schedule's time, with the interface of a `Grid`'s clock."""
 
     def __call__(self) -> float:
         return time.monotonic()
@@ -56,7 +56,7 @@ class Clock:
 
 
 class Device:
-    """What the kernel is told goes nowhere."""
+    """Discards notifications to the kernel."""
 
     def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
         return True
@@ -66,7 +66,7 @@ class Device:
 
 
 class Answer:
-    """Of a request that may be answered later, by another thread: a `dfsfuse.fusekernel.replies.Reply`."""
+    """The answer to a request that another thread may answer later: a `dfsfuse.fusekernel.replies.Reply`."""
 
     def __init__(self) -> None:
         self._is_there = threading.Event()
@@ -92,27 +92,27 @@ class Answer:
 
 
 class Mount:
-    """What programs do, in the requests that the kernel makes of it."""
+    """The operations of programs, as the kernel's requests for them."""
 
     def __init__(self, operations: KernelOperations) -> None:
         self.fuse = operations
         self._context = Context(1000, 1000, os.getpid(), 1)
         self._known: Counter[int] = Counter()
-        """How often the kernel was given each inode, which it says when it forgets it."""
+        """The kernel's lookup count of each inode, which it passes on when it forgets the inode."""
 
     def look_up(self, parent: int, name: str) -> int:
-        """The inode number of a name that the kernel does not know, or not any more."""
+        """Look up a name that the kernel does not know, or no longer knows, and return its inode number."""
         return self._got(self.fuse.lookup(self._context, parent, name.encode()))
 
     def make_folder(self, parent: int, name: str) -> int:
         return self._got(self.fuse.mkdir(self._context, parent, name.encode(), 0o755, 0))
 
     def make_node(self, parent: int, name: str) -> int:
-        """An empty file that is not opened."""
+        """Make an empty file without opening it."""
         return self._got(self.fuse.mknod(self._context, parent, name.encode(), stat.S_IFREG | 0o644, 0, 0))
 
     def create(self, parent: int, name: str, flags: int = os.O_WRONLY) -> tuple[int, int]:
-        """The kernel looks first whether it is there."""
+        """Create a file; the kernel first looks the name up."""
         with suppress(FileNotFoundError):
             self.fuse.lookup(self._context, parent, name.encode())
         entry, opened = self.fuse.create(self._context, parent, name.encode(), 0o644, flags | os.O_CREAT, 0)
@@ -132,7 +132,7 @@ class Mount:
         self.fuse.fsync(self._context, *file, data_only=False)
 
     def lock(self, file: tuple[int, int], kind: int) -> None:
-        """fcntl(F_SETLKW) of the whole file, or its end (F_UNLCK)."""
+        """fcntl(F_SETLKW) on the whole file, or its release (F_UNLCK)."""
         ino, handle = file
         request = LockRequest(handle, LOCK_OWNER, Lock(kind, 0, 2**63 - 1, os.getpid()), is_flock=False)
         answer = Answer()
@@ -150,17 +150,17 @@ class Mount:
         self.fuse.rename(self._context, parent, name.encode(), parent, new_name.encode(), 0)
 
     def unlink(self, parent: int, name: str, ino: int) -> None:
-        """A file that has no other name and is not open: the kernel forgets it."""
+        """Remove a file that has no other name and is not open, which the kernel then forgets."""
         self.fuse.unlink(self._context, parent, name.encode())
         self.fuse.forget(ino, self._known.pop(ino))
 
     def remove_folder(self, parent: int, name: str, ino: int) -> None:
-        """An empty one, which the kernel forgets."""
+        """Remove an empty folder, which the kernel then forgets."""
         self.fuse.rmdir(self._context, parent, name.encode())
         self.fuse.forget(ino, self._known.pop(ino))
 
     def list(self, ino: int, *, with_attributes: bool = False) -> dict[str, int]:
-        """The inodes of all names in a folder, a buffer at a time; with attributes as READDIRPLUS gives them."""
+        """List a folder, a buffer at a time, and return the inodes of all names; with attributes, by READDIRPLUS."""
         handle = self.fuse.opendir(self._context, ino, os.O_RDONLY).handle
         found: dict[str, int] = {}
         offset = 0
@@ -184,7 +184,7 @@ class Mount:
 
 
 class Rig:
-    """The servers below `folder`, and mounts of them."""
+    """Servers with folders below `folder`, and mounts."""
 
     def __init__(self, folder: Path, durability: str) -> None:
         self._durability = durability
@@ -194,7 +194,7 @@ class Rig:
 
     @contextmanager
     def mounted(self) -> Iterator[Mount]:
-        """A mount that has read nothing yet."""
+        """A new mount, which has read nothing yet."""
         wanted = options.parse([f"durability={self._durability},binding=kernel"], as_root=False)
         with mock.patch.object(session_module, "Cluster", lambda *_: self._cluster):
             session = session_module.open_for_mount(self._config, wanted)
@@ -209,12 +209,12 @@ class Rig:
                 caches.close()
 
     def pause(self, seconds: float = PAUSE_S) -> None:
-        """Nobody asks anything for a while."""
+        """Let time pass without requests."""
         schedule.sleep(seconds)
         self._paused_s += seconds
 
     def spent(self) -> Cost:
-        """All of it, since the process began."""
+        """Return the total cost since the process began."""
         sent = self._cluster.sent()
         return Cost(
             Counter(type(request).__name__ for request in sent),

@@ -1,4 +1,4 @@
-"""Each kind of count shows what was broken on purpose."""
+"""Each kind of count detects a change that was made on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads in lockstep: in which order they go on, how much time passes, and what counts as a hand-over."""
+"""Threads in lockstep: the order in which they run, how much time passes, and what counts as a hand-over."""
 
 from __future__ import annotations
 

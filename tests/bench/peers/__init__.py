@@ -1,6 +1,6 @@
 """Other file systems as columns of the benchmark, each with all its servers on this machine.
 
-Only those that are installed take part (`make bench-peers` installs all). Every peer keeps two copies of each byte but
+Only installed ones take part (`make bench-peers` installs all). Every peer keeps two copies of each byte, except
 sshfs, which has one server. By default MooseFS, SeaweedFS and JuiceFS answer close() before anything is on a disk.
 """
 
@@ -23,9 +23,9 @@ PEERS: Final[Sequence[type[Peer]]] = (MooseFs, SeaweedFs, JuiceFs, GlusterFs, Ss
 
 
 def chosen(names: str, console: Console) -> Iterator[type[Peer]]:
-    """The peers of these names, or of "all" those that are installed; the console is told which are left out.
+    """Return the peers with these names, or all installed ones for "all"; prints which are left out.
 
-    Raises click.BadParameter if a name is unknown, or if one that was named cannot be measured here.
+    Raises click.BadParameter if a name is unknown, or if a named peer cannot be measured here.
     """
     by_name = {peer.name.lower(): peer for peer in PEERS}
     wanted = list(by_name) if names == "all" else [name.strip().lower() for name in names.split(",") if name.strip()]

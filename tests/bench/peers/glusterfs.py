@@ -1,4 +1,4 @@
-"""GlusterFS: four bricks as two pairs of replicas. Any one brick may fail."""
+"""GlusterFS: four bricks as two replica pairs. Any one brick may fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.peers.peer import SERVERS, Peer, PeerError
 
 HOST = "10.99.0.1"
-"""A brick's host may not be 127.0.0.1."""
+"""A brick's host must not be 127.0.0.1."""
 
 
 class GlusterFs(Peer):

@@ -1,4 +1,4 @@
-"""JuiceFS: metadata in one Redis that fsyncs each second, data by S3 in a SeaweedFS with two copies.
+"""JuiceFS: metadata in one Redis that fsyncs each second, data in a SeaweedFS with two copies, by S3.
 
 Any one volume server may fail; Redis, the master and the filer may not.
 """

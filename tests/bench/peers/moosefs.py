@@ -1,4 +1,4 @@
-"""MooseFS: one master, four chunk servers, goal 2. Any one chunk server may fail, the master may not."""
+"""MooseFS: one master, four chunk servers, goal 2. Any one chunk server may fail; the master may not."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What all peers have in common: servers and a mount in a network namespace and a folder of their own.
+"""What all peers have in common: servers and a mount in their own network namespace and folder.
 
-The namespace has a loopback device and nothing else: no port collides with another's, and nobody outside reaches a
-server. Its processes are exactly those of the peer, also where one goes into the background; they are ended by pid.
+The namespace has only a loopback device: ports never collide, and the servers cannot be reached from outside. Its
+processes are exactly the peer's, including daemons; they are ended by pid.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ COMMAND_S: Final = 120.0
 END_S: Final = 10.0
 SERVERS: Final = (1, 2, 3, 4)
 PACKAGED_PROGRAMS: Final = Path(__file__).resolve().parents[3] / ".bench-peers" / "bin"
-"""Where `make bench-peers` installs programs that come as Python packages."""
+"""The folder where `make bench-peers` installs programs that come as Python packages."""
 
 
 class PeerError(Exception):
-    """A peer did not do what it should: what, and what it said."""
+    """A peer failed. The message says what failed, with the peer's output."""
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program, or None if it is not installed."""
+    """Return the path of a program, or None if it is not installed."""
     path = os.pathsep.join([str(PACKAGED_PROGRAMS), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     return shutil.which(name, path=path)
 
 
 class Peer(ABC):
-    """One file system. `with` starts its servers and mounts it; leaving it ends all, whatever happened."""
+    """A file system. `with` starts its servers and mounts it; leaving the block ends everything, whatever happened."""
 
     name: ClassVar[str]
     programs: ClassVar[Sequence[str]]
-    """What must be installed."""
+    """The programs that must be installed."""
     can_lose_a_server: ClassVar[bool] = True
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +54,7 @@ class Peer(ABC):
 
     @classmethod
     def missing(cls) -> list[str]:
-        """The programs that are not installed."""
+        """Return the programs that are not installed."""
         return [name for name in cls.programs if find_program(name) is None]
 
     @abstractmethod
@@ -63,14 +63,14 @@ class Peer(ABC):
 
     @abstractmethod
     def mount(self) -> None:
-        """Mount it at `mountpoint`, and return when it is there. Raises PeerError."""
+        """Mount it at `mountpoint`, and return when it is mounted. Raises PeerError."""
 
     def stop_a_server(self) -> None:
         """Kill one server that holds data, with SIGKILL."""
         raise PeerError(f"{self.name} has one server")
 
     def remount(self) -> None:
-        """Unmount and mount again: nothing is cached any more on the client's side."""
+        """Unmount and mount again, which empties the client's caches."""
         unmount(self.mountpoint)
         self.wait_for(lambda: not is_mounted(self.mountpoint), "the mount is gone")
         self.mount()
@@ -93,8 +93,8 @@ class Peer(ABC):
     # -------------------------------------------------------------- for the peers
 
     def run(self, *command: str | Path) -> str:
-        """Run a command to its end within the namespace, and give its output. Raises PeerError."""
-        log = self.folder / "commands.log"  # not a pipe: a daemon that the command leaves behind would keep it open
+        """Run a command to its end in the namespace, and return its output. Raises PeerError."""
+        log = self.folder / "commands.log"  # not a pipe, which a daemon left behind by the command would keep open
         with log.open("wb") as output:
             done = subprocess.run(
                 self._inside(command),
@@ -111,15 +111,15 @@ class Peer(ABC):
         return said
 
     def start(self, log: str, *command: str | Path) -> int:
-        """Start a program that stays in the foreground, its output in a file of this name, and give its pid."""
+        """Start a program that stays in the foreground, with its output in a file of this name, and return its pid."""
         with (self.folder / log).open("ab") as output:
             process = subprocess.Popen(
                 self._inside(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder
             )
-        return process.pid  # nsenter and unshare become the program: it is the program's
+        return process.pid  # nsenter and unshare exec the program, so this is the program's pid
 
     def succeeds(self, *command: str | Path) -> bool:
-        """Whether the command succeeds."""
+        """Return whether the command succeeds."""
         try:
             self.run(*command)
         except PeerError:
@@ -127,7 +127,7 @@ class Peer(ABC):
         return True
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        """Look again and again until it holds. Raises PeerError."""
+        """Poll until the condition holds. Raises PeerError."""
         deadline = time.monotonic() + READY_S
         while not condition():
             if time.monotonic() > deadline:
@@ -135,16 +135,16 @@ class Peer(ABC):
             time.sleep(0.1)
 
     def wait_for_port(self, port: int, host: str = "127.0.0.1") -> None:
-        """Until a server listens there, within the namespace. Raises PeerError."""
+        """Wait until a server listens on the port, in the namespace. Raises PeerError."""
         probe = f"exec 3<>/dev/tcp/{host}/{port}"
         self.wait_for(lambda: self.succeeds("bash", "-c", probe), f"port {port} answers")
 
     def wait_for_mount(self) -> None:
-        """Until it is mounted. Raises PeerError."""
+        """Wait until it is mounted. Raises PeerError."""
         self.wait_for(lambda: is_mounted(self.mountpoint), "it is mounted")
 
     def wait_until_writable(self) -> None:
-        """Until a file can be made in the mount. Raises PeerError."""
+        """Wait until a file can be created in the mount. Raises PeerError."""
 
         def is_writable() -> bool:
             try:
@@ -157,7 +157,7 @@ class Peer(ABC):
         self.wait_for(is_writable, "a file can be written")
 
     def pids(self) -> list[int]:
-        """All processes in the namespace but the one that holds it."""
+        """Return all processes in the namespace except the one that holds it."""
         assert self._holder is not None
         ours = _namespace_of(self._holder.pid)
         found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
@@ -194,7 +194,7 @@ class Peer(ABC):
 
 
 def _namespace_of(pid: int) -> str:
-    """The network namespace of a process; empty if the process has ended."""
+    """Return the network namespace of a process; empty if the process has ended."""
     try:
         return str(Path(f"/proc/{pid}/ns/net").readlink())
     except OSError:

@@ -1,4 +1,4 @@
-"""sshfs over an sshd of its own, keys only: one server, one copy. The least that a mount over a network costs."""
+"""sshfs with its own sshd, keys only: one server, one copy. The minimal cost of a mount over a network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SshFs(Peer):
     def start_servers(self) -> None:
         """See `Peer`."""
         (self.folder / "data").mkdir()
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own, and it insists
+        Path("/run/sshd").mkdir(exist_ok=True)  # required by sshd
         for key in ("host_key", "user_key"):
             self.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / key)
         authorized = self.folder / "authorized_keys"

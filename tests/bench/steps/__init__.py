@@ -1,6 +1,7 @@
-"""The work that is timed, on any folder. Every byte that is read is compared with what was written.
+"""The timed work, on any folder. Every byte read is compared with what was written.
 
-Each step gives how much it did and in how many seconds; it finds what earlier steps of its group have left on the disk.
+Each step returns how much it did and in how many seconds; it uses what earlier steps of its group have left on the
+disk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is written and how it is compared. Contents are made before the clock starts; no two blocks are alike."""
+"""What is written and how it is compared. Contents are made before the clock starts, and no two blocks are alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.place import Place
 MIB: Final = 1 << 20
 SMALL_BYTES: Final = 4096
 PRIME: Final = 31
-"""How many different MiB there are. A prime, so that equal ones are at no regular distance of a power of two."""
+"""Number of different MiB. A prime, so that equal ones are never a power of two apart."""
 _STAMP_BYTES: Final = 8
 _SHUFFLED: Final = hashlib.shake_128(b"dfsfuse bench").digest(PRIME * MIB)
 
@@ -22,12 +22,12 @@ clock = time.perf_counter
 
 
 class WrongContentError(Exception):
-    """What was read is not what was written: a benchmark of wrong answers is worth nothing."""
+    """What was read is not what was written; a benchmark of wrong answers is worthless."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done. `random_s`: the longest that a step of random reads or writes takes, in seconds."""
+    """How much is done. `random_s` is the limit in seconds on a step of random reads or writes."""
 
     large_mib: int
     files: int
@@ -42,13 +42,13 @@ QUICK: Final = Sizes(large_mib=128, files=300, synced_files=100, random_operatio
 
 @dataclass(frozen=True)
 class Step:
-    """One row of the table. `run` gives a count and the seconds it took."""
+    """A row of the table. `run` returns a count and the seconds it took."""
 
     name: str
     group: str
-    """Steps of a group need each other, in order."""
+    """Steps of a group depend on each other, in order."""
     unit: str
-    """What is counted, a second; or SECONDS: the row then shows the seconds, and less is better."""
+    """What is counted per second; or SECONDS, and then the row shows seconds, of which fewer are better."""
     run: Callable[[Place, Sizes], tuple[float, float]]
 
 
@@ -56,13 +56,13 @@ SECONDS: Final = "s"
 
 
 def block(number: int) -> bytes:
-    """The MiB of this number of the large file."""
+    """Return the large file's MiB with this number."""
     start = number % PRIME * MIB
     return number.to_bytes(_STAMP_BYTES, "big") + _SHUFFLED[start + _STAMP_BYTES : start + MIB]
 
 
 def block_part(number: int, start: int, size: int) -> bytes:
-    """A part of the MiB of this number."""
+    """Return part of the MiB with this number."""
     if start >= _STAMP_BYTES:
         first = number % PRIME * MIB + start
         return _SHUFFLED[first : first + size]
@@ -70,37 +70,37 @@ def block_part(number: int, start: int, size: int) -> bytes:
 
 
 def block_ends() -> list[bytes]:
-    """What follows the stamp in each different MiB: for comparing without making each block anew."""
+    """Return what follows the stamp in each different MiB, for comparing blocks without constructing them."""
     return [_SHUFFLED[number * MIB + _STAMP_BYTES : (number + 1) * MIB] for number in range(PRIME)]
 
 
 def is_block(found: bytes, number: int, ends: list[bytes]) -> bool:
-    """Whether this is the MiB of this number."""
+    """Return whether this is the MiB with this number."""
     is_right = found.startswith(number.to_bytes(_STAMP_BYTES, "big")) and found.endswith(ends[number % PRIME])
     return is_right and len(found) == MIB
 
 
 def small(number: int) -> bytes:
-    """The contents of the small file of this number."""
+    """Return the content of the small file with this number."""
     start = number * 4099 % (PRIME * MIB - SMALL_BYTES)
     return number.to_bytes(_STAMP_BYTES, "big") + _SHUFFLED[start + _STAMP_BYTES : start + SMALL_BYTES]
 
 
 def expect(found: bytes, expected: bytes, where: str) -> None:
-    """Raises WrongContentError unless they are the same."""
+    """Raise WrongContentError unless they are equal."""
     if found != expected:
         raise WrongContentError(f"{where}: {len(found)} bytes, not the {len(expected)} that were written")
 
 
 def write(descriptor: int, data: bytes) -> None:
-    """Write all of it."""
+    """Write all the data."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def read(descriptor: int, size: int) -> bytes:
-    """Read so many bytes, or up to the end of the file."""
+    """Read `size` bytes, or up to the end of the file."""
     parts = []
     while size and (part := os.read(descriptor, size)):
         parts.append(part)

@@ -1,4 +1,4 @@
-"""What it is like when one server has just been killed. Only for places that can lose one, and last of all."""
+"""The behaviour just after one server was killed. Only for places that can lose one, and last of all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WRITES: Final = 8
 
 
 def first_operations(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """Seven reads of 1 MiB all over the large file and eight durable small files, right after the kill."""
+    """Seven reads of 1 MiB across the large file and eight durable small files, right after the kill."""
     mib = sizes.large_mib // 4
     descriptor = os.open(place.large, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for number in range(mib):
@@ -36,12 +36,12 @@ def first_operations(place: Place, sizes: Sizes) -> tuple[float, float]:
 
 
 def read_small(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """Small files that were made before, cold but for those of our own caches that a remount would make anew."""
+    """Read small files that were made before. They are cold, except for caches that only a remount would empty."""
     return sizes.synced_files, read_all(place.folder / "before", sizes.synced_files)
 
 
 def create_small(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """Small files, each fsynced."""
+    """Create small files, each with an fsync."""
     return sizes.synced_files, create(place.folder / "after", sizes.synced_files, synced=True)
 
 

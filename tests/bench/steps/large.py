@@ -1,4 +1,4 @@
-"""The work on one large file, and on four at once."""
+"""Work on one large file, and on four at once."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from bench.steps.content import (
 THREADS: Final = 8
 WRITERS: Final = 4
 WRITERS_PART: Final = 16
-"""Each of the writers writes this part of the large file's size."""
+"""Each of the writers writes the large file's size divided by this."""
 
 
 def write_large(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """One file, in order, 1 MiB at a time, and an fsync."""
+    """Write one file sequentially, 1 MiB at a time, and fsync it."""
     return _write_file(place.large, sizes.large_mib)
 
 
@@ -56,8 +56,8 @@ def _write_file(path: Path, mib: int) -> tuple[float, float]:
 
 
 def read_large(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """The same file from cold, in order, 1 MiB at a time. The comparing is timed with it (0.1 ms a MiB): a file system
-    that reads ahead works on meanwhile."""
+    """Read that file cold and sequentially, 1 MiB at a time. The time includes the comparison (0.1 ms per MiB), during
+    which a file system that reads ahead can go on."""
     place.make_cold()
     ends = block_ends()
     start = clock()
@@ -71,13 +71,14 @@ def read_large(place: Place, sizes: Sizes) -> tuple[float, float]:
 
 
 def random_reads(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """4 KiB at random places of the large file, from cold, one at a time."""
+    """Read 4 KiB at random places of the large file, cold, one at a time."""
     place.make_cold()
     return _read_randomly(place.large, sizes, seed=77)
 
 
 def random_reads_by_threads(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """The same by eight threads at once. Here the comparing is timed: it is done while others read."""
+    """The same with eight threads at once. The time includes the comparison, which overlaps with other threads'
+    reads."""
     place.make_cold()
     start = clock()
     with ThreadPoolExecutor(THREADS) as threads:
@@ -87,7 +88,7 @@ def random_reads_by_threads(place: Place, sizes: Sizes) -> tuple[float, float]:
 
 
 def _read_randomly(path: Path, sizes: Sizes, seed: int) -> tuple[float, float]:
-    """How many reads were done, and the seconds that reading took."""
+    """Return the number of reads, and the seconds spent reading."""
     chance = random.Random(seed)
     seconds, count = 0.0, 0
     descriptor = os.open(path, os.O_RDONLY)
@@ -103,12 +104,12 @@ def _read_randomly(path: Path, sizes: Sizes, seed: int) -> tuple[float, float]:
 
 
 def random_writes(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """4 KiB at random places of the large file, and one fsync; read back from cold afterwards, untimed."""
+    """Write 4 KiB at random places of the large file, with one fsync at the end; read back cold afterwards, untimed."""
     return _write_randomly(place, sizes, seed=79, each_synced=False)
 
 
 def synced_random_writes(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """The same, with an fsync after each."""
+    """The same, with an fsync after each write."""
     return _write_randomly(place, sizes, seed=78, each_synced=True)
 
 
@@ -142,7 +143,7 @@ def _write_randomly(place: Place, sizes: Sizes, *, seed: int, each_synced: bool)
 
 
 def parallel_writes(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """Four files at once by four threads, each as `write_large`."""
+    """Write four files at once with four threads, each as in `write_large`."""
     place.large.unlink()
     paths = [place.folder / f"large{number}" for number in range(WRITERS)]
     mib = sizes.large_mib // WRITERS_PART

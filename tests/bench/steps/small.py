@@ -1,4 +1,4 @@
-"""The work on many small files and on names."""
+"""Work on many small files and on names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ APPENDED_BYTES: Final = 100
 
 
 def create(folder: Path, count: int, *, synced: bool) -> float:
-    """Make small files in 20 folders of a new folder; the seconds that the files take."""
+    """Make small files in 20 folders of a new folder, and return the seconds spent on the files."""
     for number in range(FOLDERS):
         (folder / f"{number:02d}").mkdir(parents=True)
     contents = [small(number) for number in range(count)]
@@ -31,17 +31,17 @@ def create(folder: Path, count: int, *, synced: bool) -> float:
 
 
 def small_path(folder: Path, number: int) -> Path:
-    """Where the small file of this number is."""
+    """Return the path of the small file with this number."""
     return folder / f"{number % FOLDERS:02d}" / f"{number:05d}"
 
 
 def creates(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """Files of 4 KiB in 20 folders: create, write, close. On our mount each is durable when close() returns."""
+    """Create, write and close files of 4 KiB in 20 folders. On our mount each is durable when close() returns."""
     return sizes.files, create(place.tree, sizes.files, synced=False)
 
 
 def synced_creates(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """The same with an fsync before each close, so that all promise as much."""
+    """The same with an fsync before each close, so that all places promise as much."""
     return sizes.synced_files, create(place.folder / "synced", sizes.synced_files, synced=True)
 
 
@@ -56,19 +56,19 @@ def _list(place: Place, sizes: Sizes) -> tuple[float, float]:
 
 
 def list_cold(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """`ls -lR` of those files from cold."""
+    """`ls -lR` of those files, cold."""
     place.make_cold()
     return _list(place, sizes)
 
 
 def read_small(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """Each of those files from cold: open, read, close."""
+    """Open, read and close each of those files, cold."""
     place.make_cold()
     return sizes.files, read_all(place.tree, sizes.files)
 
 
 def read_all(folder: Path, count: int) -> float:
-    """Read small files and compare them, untimed; the seconds that the reading takes."""
+    """Read small files and compare them; return the seconds spent reading, without the comparison."""
     seconds = 0.0
     for number in range(count):
         path = small_path(folder, number)
@@ -82,7 +82,7 @@ def read_all(folder: Path, count: int) -> float:
 
 
 def appends(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """100 bytes at the end of a file, and an fsync, again and again; read back from cold afterwards, untimed."""
+    """Append 100 bytes to a file and fsync it, again and again; read back cold afterwards, untimed."""
     path = place.folder / "log"
     records = [small(number)[:APPENDED_BYTES] for number in range(sizes.files // 4)]
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -98,7 +98,7 @@ def appends(place: Place, sizes: Sizes) -> tuple[float, float]:
 
 
 def renames(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """Each of those files gets another name in its folder."""
+    """Rename each of those files within its folder."""
     paths = [small_path(place.tree, number) for number in range(sizes.files)]
     start = clock()
     for path in paths:
@@ -109,7 +109,7 @@ def renames(place: Place, sizes: Sizes) -> tuple[float, float]:
 
 
 def make_and_remove_folders(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """mkdir many, then rmdir all."""
+    """Make many folders, then remove them all."""
     top = place.folder / "folders"
     top.mkdir()
     paths = [top / str(number) for number in range(sizes.files // 4)]

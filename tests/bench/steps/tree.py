@@ -1,4 +1,4 @@
-"""What people do with a tree of sources: copy it, compare it, put it under git. Python's own library is the tree."""
+"""Typical work on a source tree: copying, comparing, putting it under git. The tree is Python's own library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GIT: Final = ("git", "-c", "user.name=bench", "-c", "user.email=bench@example.o
 
 
 def _source(place: Place) -> Path:
-    """The tree, beside the place and not on it; made when it is first asked for."""
+    """Return the tree, which is beside the place and not on it; made at the first call."""
     source = place.folder.parent / f"sources-of-{place.name}"
     if not source.exists():
         library = sysconfig.get_path("stdlib")
@@ -40,7 +40,7 @@ def copy_tree(place: Place, sizes: Sizes) -> tuple[float, float]:
 
 
 def compare_tree(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """`diff -r` of both, from cold. It fails if a byte differs."""
+    """`diff -r` of both, cold. It fails if a byte differs."""
     place.make_cold()
     source = _source(place)
     list(source.rglob("*"))
@@ -60,7 +60,7 @@ def show_status(place: Place, sizes: Sizes) -> tuple[float, float]:
 
 
 def check_repository(place: Place, sizes: Sizes) -> tuple[float, float]:
-    """git fsck, from cold. It fails if an object is damaged."""
+    """git fsck, cold. It fails if an object is damaged."""
     place.make_cold()
     return _time([*_GIT, "-C", "sources", "fsck", "--full", "--no-progress"], folder=place.folder)
 
