@@ -1,4 +1,4 @@
-"""Importing this module fills the registry with every case."""
+"""Importing this module registers every case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conformance: modes, owners, times, extended attributes, room."""
+"""Conformance: modes, owners, times, extended attributes, free space."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ OLD = 1_000_000_000 * SECOND_NS + 123_456_789
 
 
 def backdate(fs: Fs, *paths: bytes) -> None:
-    """Set old times, so that any later change shows without waiting."""
+    """Set old times, so that any later change is visible without waiting."""
     for path in paths:
         fs.utimens(path, OLD, OLD)
 
 
 def is_now(time_ns: int) -> bool:
-    """Whether a time was taken just now: a slow machine and a coarse clock are allowed for."""
+    """Whether a time is the current one, with tolerance for a slow machine and a coarse clock."""
     return abs(time.time_ns() - time_ns) < 60 * SECOND_NS
 
 
@@ -41,7 +41,7 @@ def chmod_sets_all_twelve_bits(fs: Fs) -> None:
 
 @case
 def chown_sets_one_or_both(fs: Fs) -> None:
-    """As root to anybody; as another to oneself."""
+    """Root can give a file to anybody; other users only to themselves."""
     uid, gid = (1234, 70_000) if os.getuid() == 0 else (os.getuid(), os.getgid())
     write_file(fs, b"f")
     fs.symlink(b"f", b"s")
@@ -119,7 +119,7 @@ def utime_now_and_utime_omit_are_honoured(fs: Fs) -> None:
 
 @case
 def a_time_set_after_the_last_write_outlives_the_close(fs: Fs) -> None:
-    """As `cp -p` and `tar` do: write, set the time through the handle, close."""
+    """As `cp -p` and `tar` do: write, set the time through the descriptor, close."""
     with opened(fs, b"f") as fd:
         write_all(fs, fd, b"content")
         fs.futimens(fd, OLD, OLD + 3)
@@ -231,13 +231,13 @@ def writing_into_a_file_leaves_its_folder_alone(fs: Fs) -> None:
 
 
 def counts_access(fs: Fs) -> bool:
-    """A plain folder may be on a disk that is mounted without times of access."""
+    """Whether access times are updated: a plain folder may be on a disk that is mounted with noatime."""
     return not (isinstance(fs, OsFs) and os.statvfs(fs.root).f_flag & os.ST_NOATIME)
 
 
 @case
 def reading_sets_the_time_of_access_once(fs: Fs) -> None:
-    """relatime: if it is not later than the last change, or is a day old."""
+    """relatime: only if the access time is not later than the last change, or is a day old."""
     write_file(fs, b"f", b"content")
     backdate(fs, b"f")
     before = fs.stat(b"f")
@@ -275,7 +275,7 @@ def writing_and_looking_leave_the_time_of_access(fs: Fs) -> None:
 
 @case
 def a_time_of_access_that_is_set_stays(fs: Fs) -> None:
-    """As `cp -p` and `tar --atime-preserve` do: read, then put the old time back."""
+    """As `cp -p` and `tar --atime-preserve` do: read, then restore the old time."""
     write_file(fs, b"f", b"content")
     with opened(fs, b"f", os.O_RDONLY) as fd:
         read_all(fs, fd)
@@ -288,7 +288,7 @@ def a_files_blocks_tell_the_room_it_takes(fs: Fs) -> None:
     for size in (1, 4096, 100_000, 5 << 20):
         with opened(fs, b"f%d" % size) as fd:
             write_all(fs, fd, content(size))
-            fs.fsync(fd)  # a local disk counts only what is allocated
+            fs.fsync(fd)  # a local disk counts only allocated blocks
         blocks = fs.stat(b"f%d" % size).blocks
         assert size <= blocks * 512 <= size + (1 << 20)
     write_file(fs, b"empty")

@@ -1,4 +1,4 @@
-"""Conformance: the bytes of a file. Reading and writing at any offset, holes, truncation, appending, open handles."""
+"""Conformance: a file's bytes. Reading and writing at any offset, holes, truncation, appending, open handles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from conformance.registry import (
 KIB = 1024
 MIB = 1024 * KIB
 REGION = 4 * MIB
-"""A file is described in regions of this size; their edges are where mistakes live."""
+"""Files are described in regions of this size, whose borders are prone to mistakes."""
 EDGES = (0, 1, 2, 3, 4, 5, 7, 4095, 4096, 128 * KIB - 1, 128 * KIB, 128 * KIB + 1, 256 * KIB + 3)
 LARGE_EDGES = (MIB + 1, REGION - 1, REGION, REGION + 1, 2 * REGION + 5)
 
@@ -83,7 +83,7 @@ def small_writes_in_any_order_make_one_file(fs: Fs) -> None:
 
 @case
 def random_work_matches_a_model(fs: Fs) -> None:
-    """Writes, truncations, reopens and reads over three regions, beside a bytearray."""
+    """Writes, truncations, reopens and reads across three regions, compared with a bytearray."""
     chance = random.Random(20)
     model = bytearray()
     for turn in range(12):

@@ -1,7 +1,7 @@
-"""Conformance: folders that stay open while they change. rewinddir, telldir, seekdir, and readdir by several."""
+"""Conformance: folders that stay open while they change. rewinddir, telldir, seekdir, and several readers."""
 
 # ruff: noqa: PTH208
-# pathlib lists no descriptors
+# pathlib cannot list descriptors
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _libc.fdopendir.restype = ctypes.c_void_p
 _libc.readdir64.restype = ctypes.c_void_p
 _libc.telldir.restype = ctypes.c_long
 _NAME_AT = 19
-"""Where `d_name` is in struct dirent64."""
+"""The offset of `d_name` in struct dirent64."""
 DOTS = [b".", b".."]
 
 
 class Stream:
-    """An open folder of the C library."""
+    """A DIR stream of the C library."""
 
     def __init__(self, descriptor: int) -> None:
         self._stream = ctypes.c_void_p(_libc.fdopendir(descriptor))
         assert self._stream.value
 
     def next(self) -> bytes | None:
-        """The next name."""
+        """Return the next name."""
         entry = _libc.readdir64(self._stream)
         return ctypes.string_at(entry + _NAME_AT) if entry else None
 
     def rest(self) -> list[bytes]:
-        """All names from here on."""
+        """Return all names from here on."""
         return list(iter(self.next, None))
 
     def tell(self) -> int:
@@ -83,7 +83,7 @@ def a_folder_that_is_rewound_shows_what_has_changed(fs: OsFs) -> None:
 
 @kernel_case
 def a_folder_that_was_open_for_long_is_listed_as_it_is_now(fs: OsFs) -> None:
-    """`os.listdir(descriptor)` again and again, as programs do that work relative to a folder."""
+    """Programs that work relative to a folder call `os.listdir(descriptor)` again and again."""
     fs.mkdir(b"d")
     folder = os.open(fs.path(b"d"), os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -100,7 +100,7 @@ def a_folder_that_was_open_for_long_is_listed_as_it_is_now(fs: OsFs) -> None:
 
 @kernel_case
 def a_place_in_a_folder_is_found_again(fs: OsFs) -> None:
-    """Whatever is made or removed meanwhile: each name that stays is given once after telldir() and seekdir()."""
+    """Whatever is created meanwhile: after telldir() and seekdir() each name that stays is returned once."""
     expected = {b"%03d" % number for number in range(300)}
     touch(fs, *sorted(expected))
     with stream(fs) as names:

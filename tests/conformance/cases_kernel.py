@@ -1,7 +1,7 @@
-"""Conformance: what needs a kernel. mmap, copies inside the kernel, several processes, whole programs."""
+"""Conformance: cases that need a kernel. mmap, copies within the kernel, several processes, whole programs."""
 
 # ruff: noqa: PTH114, PTH115, PTH118
-# names are bytes here
+# names are bytes
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run(command: Sequence[str | bytes], cwd: bytes | Path | None = None) -> bytes:
-    """Run a program to its end and return what it printed; it must succeed and say nothing bad."""
+    """Run a program to its end and return its output; it must succeed without errors."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, (command, done.returncode, done.stderr.decode(errors="replace"))
     return done.stdout
 
 
 def at_once(commands: Sequence[Sequence[str]], cwd: Path) -> list[int]:
-    """Run programs side by side and return their exit statuses."""
+    """Run programs at the same time and return their exit statuses."""
     processes = [subprocess.Popen(command, cwd=cwd) for command in commands]
     return [process.wait(timeout=DEADLINE_S) for process in processes]
 
@@ -93,7 +93,7 @@ def two_processes_share_a_mapping(fs: OsFs) -> None:
 
 @kernel_case
 def a_mapping_outlives_its_descriptor(fs: OsFs) -> None:
-    """What is written through it after close() is in the file when it is unmapped."""
+    """What is written through the mapping after close() is in the file once it is unmapped."""
     write_file(fs, b"f", bytes(10_000))
     fd = fs.open(b"f", os.O_RDWR)
     view = mmap.mmap(fd, 0)
@@ -116,7 +116,7 @@ def a_mapping_sees_what_is_written(fs: OsFs) -> None:
 
 @kernel_case
 def a_time_that_is_set_after_a_mapped_write_stays(fs: OsFs) -> None:
-    """As a program does that unpacks by a mapping; what is written after it sets the time again."""
+    """As in a program that unpacks through a mapping; a later write through the mapping sets the time again."""
     write_file(fs, b"f", bytes(8192))
     with opened(fs, b"f", os.O_RDWR) as fd, mmap.mmap(fd, 0) as view:
         view[:5] = b"first"
@@ -179,7 +179,7 @@ def space_can_be_reserved(fs: OsFs) -> None:
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-    """fallocate(2), which Python has without modes only."""
+    """Call fallocate(2), which Python provides only without modes."""
     if _libc.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(length)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -303,7 +303,7 @@ def of_several_exclusive_creators_one_wins(fs: OsFs) -> None:
 
 @kernel_case
 def readers_see_a_replaced_file_whole(fs: OsFs) -> None:
-    """While a file is replaced by renames, whoever opens it reads one of the versions, whole."""
+    """While a file is replaced by renames, opening it always reads one of the versions completely."""
     for found in replaced_and_read(fs, rounds=30):
         assert found is None or found in VERSIONS
 
@@ -317,7 +317,7 @@ VERSIONS = [bytes([65 + number]) * 40_000 for number in range(4)]
 
 
 def replaced_and_read(fs: OsFs, rounds: int) -> list[bytes | None]:
-    """Replace a file time and again while two readers open it; what they read, None where there was no file."""
+    """Replace a file repeatedly while two readers open it; return what they read, with None for a missing file."""
     write_file(fs, b"f", VERSIONS[0])
     stop = threading.Event()
 
@@ -396,7 +396,7 @@ def programs_run_from_it(fs: OsFs) -> None:
 
 
 def make_tree(fs: OsFs) -> None:
-    """A small tree with everything a copy must keep."""
+    """Make a small tree with everything a copy must preserve."""
     fs.mkdir(b"src")
     for folder in range(3):
         fs.mkdir(b"src/d%d" % folder)
@@ -411,7 +411,7 @@ def make_tree(fs: OsFs) -> None:
 
 
 def snapshot(fs: OsFs, top: bytes) -> list[tuple[object, ...]]:
-    """Everything below a folder that a faithful copy keeps."""
+    """Return everything below a folder that a faithful copy preserves."""
     rows: list[tuple[object, ...]] = []
     inodes: dict[int, int] = {}
     base = fs.path(top)

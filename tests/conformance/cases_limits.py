@@ -1,4 +1,4 @@
-"""Conformance: how long, how far, how many, and what is refused beyond. Names, paths, links, offsets, attributes."""
+"""Conformance: limits, and what is refused beyond them. Names, paths, links, offsets, attributes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conformance.fs import Fs, OsFs
 from conformance.registry import case, content, fails, kernel_case, opened, read_file, same, write_all, write_file
 
 PATH_MAX = 4096
-"""With the zero at the end; of <linux/limits.h>."""
+"""From <linux/limits.h>; includes the zero at the end."""
 _libc = ctypes.CDLL(None, use_errno=True)
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 KEEP_SIZE, PUNCH_HOLE = 1, 2
@@ -22,7 +22,7 @@ KEEP_SIZE, PUNCH_HOLE = 1, 2
 
 @contextlib.contextmanager
 def folder_of(fs: OsFs, path: bytes = b"") -> Iterator[int]:
-    """A descriptor of a folder, to which paths are relative: those of the plain folder may be long themselves."""
+    """Open the root as a descriptor for relative paths, since the plain folder's own path may be long."""
     descriptor = os.open(fs.path(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor
@@ -31,7 +31,7 @@ def folder_of(fs: OsFs, path: bytes = b"") -> Iterator[int]:
 
 
 def check(result: int) -> int:
-    """The C library's answer, or its error."""
+    """Return the C library's result, or raise its error."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -39,7 +39,7 @@ def check(result: int) -> int:
 
 
 def write_at(folder: int, path: bytes, data: bytes) -> None:
-    """A new file."""
+    """Write a new file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=folder)
     try:
         assert os.write(descriptor, data) == len(data)
@@ -68,7 +68,7 @@ def a_path_has_up_to_4095_bytes(fs: OsFs) -> None:
 
 @kernel_case
 def folders_may_lie_deeper_than_a_path_is_long(fs: OsFs) -> None:
-    """Whoever walks down step by step gets there, and `rm -r` comes back."""
+    """Walking down step by step reaches them, and `rm -r` removes them."""
     with contextlib.ExitStack() as opened_here:
         at = opened_here.enter_context(folder_of(fs))
         for _ in range(25):
@@ -145,7 +145,7 @@ def fallocate_refuses_what_it_must(fs: OsFs) -> None:
     write_file(fs, b"f", b"content")
     with opened(fs, b"f", os.O_RDWR) as fd:
         with fails(errno.EOPNOTSUPP):
-            fallocate(fd, PUNCH_HOLE, 0, 100)  # without "keep the size" there is no such thing
+            fallocate(fd, PUNCH_HOLE, 0, 100)  # not allowed without KEEP_SIZE
         for offset, length in ((-1, 10), (0, 0), (0, -1)):
             with fails(errno.EINVAL):
                 fallocate(fd, 0, offset, length)
@@ -196,7 +196,7 @@ def names_are_exchanged(fs: OsFs) -> None:
 
 @kernel_case
 def a_rename_can_leave_a_whiteout(fs: OsFs) -> None:
-    """A device with the number 0, by which an overlay knows in its upper layer that a name is removed."""
+    """A whiteout is a device with the number 0, which marks a removed name in the upper layer of an overlay."""
     if os.geteuid() != 0:
         return
     write_file(fs, b"f", b"file")
@@ -218,7 +218,7 @@ def a_rename_can_leave_a_whiteout(fs: OsFs) -> None:
 
 @kernel_case
 def attributes_say_their_size_first(fs: OsFs) -> None:
-    """How getfattr and tar ask: for the size, then with a buffer; one that is too small is an error and not a part."""
+    """getfattr and tar ask first for the size and then with a buffer; if it is too small, the call fails."""
     write_file(fs, b"f")
     name = b"user." + b"n" * 250
     fs.setxattr(b"f", name.decode(), b"0123456789")
@@ -246,7 +246,7 @@ def attributes_say_their_size_first(fs: OsFs) -> None:
 
 @kernel_case
 def a_file_without_a_name_can_be_made(fs: OsFs) -> None:
-    """As programs do for what is theirs alone: with O_TMPFILE where that is known, else made and removed."""
+    """As for private temporary files: with O_TMPFILE if supported, otherwise created and unlinked."""
     with tempfile.TemporaryFile(dir=fs.root) as file:
         file.write(content(100_000))
         file.seek(0)

@@ -1,4 +1,4 @@
-"""Conformance: symbolic links, hard links and the kinds of files."""
+"""Conformance: symbolic links, hard links and file types."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def pipes_and_sockets_work(fs: OsFs) -> None:
         os.write(fd, b"through")
         assert os.read(fd, 100) == b"through"
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
-        here = os.open(fs.root, os.O_RDONLY)  # a socket's path is short; the mount's may not be
+        here = os.open(fs.root, os.O_RDONLY)  # a socket's path must be short, and the mount's may not be
         try:
             listener.bind(f"/proc/self/fd/{here}/s")
             listener.listen()

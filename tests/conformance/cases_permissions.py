@@ -1,6 +1,6 @@
-"""Conformance: who may do what. Groups, sticky folders, and the bits that end when somebody else changes a file.
+"""Conformance: permissions. Groups, sticky folders, and the bits that are cleared when another user changes a file.
 
-Only root can be somebody else: run by a user, these cases check what can be said of that user alone.
+Only root can become another user; run by a user, these cases check only what concerns that user.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DEADLINE_S = 60.0
 USER, GROUP, TEAM = 1234, 2345, 3456
 IS_ROOT = os.geteuid() == 0
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10
-"""FALLOC_FL_* of <linux/falloc.h>."""
+"""FALLOC_FL_* from <linux/falloc.h>."""
 
 _ACT = """
 import ctypes, errno, os, struct, sys
@@ -35,9 +35,9 @@ for action in actions:
 
 
 def by_other(fs: OsFs, *actions: str, groups: Sequence[int] = ()) -> list[str]:
-    """What came of these lines of Python, each by another user in the top folder: "done", or an errno's name."""
+    """Run these lines of Python as another user in the top folder, and return for each "done" or an errno's name."""
     fs.chmod(b"", 0o755)
-    who = [str(USER), str(GROUP), " ".join(map(str, groups))]  # it becomes that itself: Python may be for root alone
+    who = [str(USER), str(GROUP), " ".join(map(str, groups))]  # by itself: Python may be for root alone
     command = [sys.executable, "-I", "-S", "-c", _ACT, *who, *actions]
     done = subprocess.run(command, cwd=fs.root, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, done.stderr
@@ -45,7 +45,7 @@ def by_other(fs: OsFs, *actions: str, groups: Sequence[int] = ()) -> list[str]:
 
 
 def give(fs: OsFs, path: bytes, uid: int, gid: int, mode: int) -> None:
-    """Owner, group and mode."""
+    """Set owner, group and mode."""
     fs.lchown(path, uid, gid)
     fs.chmod(path, mode)
 
@@ -75,7 +75,7 @@ def an_owner_gives_a_file_to_groups_of_his_only(fs: OsFs) -> None:
     assert by_other(fs, to_team, "os.chown('f', 0, -1)", "os.chown('f', -1, 0)") == ["EPERM"] * 3
     assert by_other(fs, to_team, "os.chmod('f', 0o2755)", groups=[TEAM]) == ["done"] * 2
     assert (fs.stat(b"f").gid, fs.stat(b"f").permissions) == (TEAM, 0o2755)
-    assert by_other(fs, "os.chmod('f', 0o2711)") == ["done"]  # the group is not his any more: the bit goes
+    assert by_other(fs, "os.chmod('f', 0o2711)") == ["done"]  # no member of the group any more: cleared
     assert fs.stat(b"f").permissions == 0o711
 
 
@@ -113,7 +113,7 @@ def a_folder_passes_on_its_group(fs: OsFs) -> None:
 
 @kernel_case
 def whoever_else_changes_a_program_ends_setuid(fs: OsFs) -> None:
-    """However it is changed."""
+    """Whichever call changes it."""
     changes = [
         "os.write(os.open('f', os.O_WRONLY), b'x')",
         "os.write(os.open('f', os.O_WRONLY | os.O_APPEND), b'x')",
@@ -134,7 +134,7 @@ def whoever_else_changes_a_program_ends_setuid(fs: OsFs) -> None:
 
 @kernel_case
 def whoever_else_allocates_or_copies_into_a_program_ends_setuid(fs: OsFs) -> None:
-    """Also where no byte is changed by it. Setgid without the group's right to execute stays for the group's own."""
+    """Even if no byte changes. Setgid without group execute stays if a member of the group makes the change."""
     call = "ctypes.CDLL(None).fallocate(os.open('f', os.O_RDWR), {}, ctypes.c_long(0), ctypes.c_long({}))"
     changes = [
         call.format(0, 10_000),
@@ -162,7 +162,7 @@ def whoever_else_allocates_or_copies_into_a_program_ends_setuid(fs: OsFs) -> Non
 
 @kernel_case
 def the_mode_that_a_write_changes_is_seen_at_once(fs: OsFs) -> None:
-    """By whatever looks at it: also by statx(2) for the mode alone, as `find -perm` and `ls` do."""
+    """Even by statx(2) for the mode alone, as `find -perm` and `ls` call it."""
     look = (
         "found = ctypes.create_string_buffer(256); "
         "assert ctypes.CDLL(None).statx(-100, b'f', 0, 2, found) == 0; "

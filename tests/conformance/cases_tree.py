@@ -1,4 +1,4 @@
-"""Conformance: names and the tree. Creating, opening, removing, renaming, folders and their listings, odd names."""
+"""Conformance: names and the tree. Creating, opening, removing, renaming, folders and listings, odd names."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def unlink_takes_no_folders(fs: Fs) -> None:
 
 @case
 def a_folders_link_count_tells_its_subfolders_or_nothing(fs: Fs) -> None:
-    """`find` uses it: 2 and one for each subfolder, or 1 for "do not count on it"."""
+    """`find` relies on it: the count is 2 plus the number of subfolders, or 1 for "unknown"."""
     fs.mkdir(b"d")
     for count, name in enumerate((b"d/1", b"d/2", b"d/3"), start=1):
         fs.mkdir(name)
@@ -223,7 +223,7 @@ def rename_onto_a_folder_needs_an_empty_folder(fs: Fs) -> None:
 
 @case
 def a_listing_has_every_name_once(fs: Fs) -> None:
-    """2,000 entries of three kinds; then half of them go and others come."""
+    """2,000 entries of three kinds, then half of them removed and others added."""
     fs.mkdir(b"d")
     names = {b"name-%04d" % number for number in range(2000)}
     for number, name in enumerate(sorted(names)):

@@ -1,7 +1,7 @@
-"""Where a backend is known to differ from the suite, and why. Each entry must fail: one that passes is an error too.
+"""Known deviations of backends from the suite, with reasons. Each entry must fail: one that passes is an error too.
 
-An entry is (backend, case) -> the reason, as docs and users need it. There are no skips besides the cases that need a
-kernel, which the library alone does not have.
+An entry is (backend, case) -> the reason, worded for docs and users. Only cases that need a kernel are skipped, and
+only for the library alone.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What a conformance case may use: a small `os`-like interface, and a plain folder or a mount under it.
+"""The interface for conformance cases: a small `os`-like one, and its implementation for a plain folder or a mount.
 
 Paths are bytes, relative to the file system under test, without a leading slash; b"" is its root. Everything raises
-`OSError` with the errno that Linux gives. An open file is an int, meaningful to the `Fs` that gave it only.
+`OSError` with the errno that Linux gives. An open file is an int that is meaningful only to the `Fs` that returned it.
 
-`OsFs` puts the interface over a path of the kernel: a plain folder (which tests the tests) or a mount.
-`conformance.vfs_fs.VfsFs` puts it over the library, without a kernel. Nothing here knows a server.
+`OsFs` implements the interface for a path of the kernel: a plain folder (which tests the tests) or a mount.
+`conformance.vfs_fs.VfsFs` implements it for the library, without a kernel. Nothing here knows about servers.
 """
 
 # ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH115, PTH116, PTH118, PTH208, PTH211
-# pathlib has no bytes paths, and a test of a file system says which system call it means
+# pathlib has no bytes paths, and a test of a file system must name the exact system call
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Final, Protocol
 
 UTIME_NOW: Final = (1 << 30) - 1
-"""A time that means "now"; of <sys/stat.h>."""
+"""A time that means "now"; from <sys/stat.h>."""
 UTIME_OMIT: Final = (1 << 30) - 2
-"""A time that means "leave it as it is"; of <sys/stat.h>."""
+"""A time that means "leave it unchanged"; from <sys/stat.h>."""
 _AT_FDCWD: Final = -100
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 
 
 @dataclass(frozen=True)
 class Stat:
-    """What stat(2) says; times in nanoseconds, `blocks` of 512 bytes."""
+    """The result of stat(2); times in nanoseconds, `blocks` of 512 bytes."""
 
     ino: int
     mode: int
@@ -56,7 +56,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Room:
-    """What statvfs(3) says, as far as it is checked."""
+    """The part of statvfs(3)'s result that is checked."""
 
     block_bytes: int
     blocks: int
@@ -66,7 +66,7 @@ class Room:
 
 
 class Fs(Protocol):
-    """A file system under test. Where a system call has an `os` function of the same name, it means the same."""
+    """A file system under test. Methods named like `os` functions do the same."""
 
     def open(self, path: bytes, flags: int, mode: int = 0o644) -> int: ...
     def close(self, fd: int) -> None: ...
@@ -98,7 +98,7 @@ class Fs(Protocol):
         ...
 
     def listdir(self, path: bytes) -> list[bytes]:
-        """The names in a folder, in any order, without "." and ".."."""
+        """Return the names in a folder, in any order, without "." and ".."."""
         ...
 
     def statvfs(self) -> Room: ...
@@ -128,7 +128,7 @@ def _check(result: int, path: bytes) -> None:
 
 
 def to_stat(found: os.stat_result) -> Stat:
-    """The kernel's answer in our words."""
+    """Convert the kernel's result."""
     return Stat(
         ino=found.st_ino,
         mode=found.st_mode,
@@ -145,14 +145,14 @@ def to_stat(found: os.stat_result) -> Stat:
 
 
 class OsFs:
-    """A folder that the kernel knows: on the local disk, or a mount."""
+    """A folder of the kernel's: on the local disk, or a mount."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._root = os.fsencode(root)
 
     def path(self, path: bytes) -> bytes:
-        """The absolute path, for cases that need the kernel itself."""
+        """Return the absolute path, for cases that need the kernel itself."""
         return os.path.join(self._root, path) if path else self._root
 
     def open(self, path: bytes, flags: int, mode: int = 0o644) -> int:

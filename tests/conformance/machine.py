@@ -1,8 +1,8 @@
 """A Hypothesis state machine: the same random operations on a plain folder and on a file system under test.
 
-Every operation's result or errno must be the same on both, every open file must read the same, and from time to time
-and at the end both trees must be the same in full. `machine_for` makes one such test out of a way to get an empty
-file system; what is compared is listed in `_visible`. Single-threaded.
+Every operation's result or errno must be equal on both, every open file must read equally, and from time to time and at
+the end both trees must be completely equal. `machine_for` makes such a test from a function that provides an empty file
+system; `_visible` lists what is compared. Single-threaded.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MAX_DEPTH = 4
 
 @dataclass(frozen=True)
 class Pick:
-    """A path, chosen when the operation runs: mostly one that exists, or a new name in a folder that exists."""
+    """A path that is chosen when the operation runs: usually an existing one, or a new name in an existing folder."""
 
     how: str
     index: int
     name: bytes
 
     def among(self, existing: list[tuple[bytes, bool]]) -> bytes:
-        """`existing` are (path, is a folder), sorted."""
+        """Choose a path; `existing` is a sorted list of (path, is a folder)."""
         folders = [path for path, is_folder in existing if is_folder and path.count(b"/") < MAX_DEPTH - 1]
         if self.how == "existing" and existing:
             return existing[self.index % len(existing)][0]
@@ -78,14 +78,14 @@ def _patch(size: int, seed: int) -> bytes:
 
 
 def _visible(found: Stat) -> tuple[object, ...]:
-    """What must be the same on both sides: not inode numbers, nor how large a folder is or how often it is linked."""
+    """What must be equal on both sides: everything except inode numbers, and folders' sizes and link counts."""
     if stat.S_ISDIR(found.mode):
         return (found.mode, found.uid, found.gid)
     return (found.mode, found.uid, found.gid, found.nlink, found.size)
 
 
 def tree(fs: Fs, path: bytes = b"", inodes: dict[int, int] | None = None) -> dict[bytes, tuple[object, ...]]:
-    """Everything below a folder; which names are one inode is part of it."""
+    """Return everything below a folder, including which names share an inode."""
     inodes = {} if inodes is None else inodes
     found: dict[bytes, tuple[object, ...]] = {}
     for name in sorted(fs.listdir(path)):
@@ -108,7 +108,7 @@ def tree(fs: Fs, path: bytes = b"", inodes: dict[int, int] | None = None) -> dic
 
 
 def _names(fs: Fs, folder: bytes = b"") -> Iterator[tuple[bytes, bool]]:
-    """(path, is a folder) of everything below a folder."""
+    """Return (path, is a folder) for everything below a folder."""
     for name in fs.listdir(folder):
         path = folder + b"/" + name if folder else name
         is_folder = stat.S_ISDIR(fs.lstat(path).mode)
@@ -118,12 +118,12 @@ def _names(fs: Fs, folder: bytes = b"") -> Iterator[tuple[bytes, bool]]:
 
 
 class Comparison(RuleBasedStateMachine):
-    """The rules. A subclass says with `make_fs` what is compared with the plain folder."""
+    """The rules. A subclass defines with `make_fs` what is compared with the plain folder."""
 
     make_fs: Callable[[], AbstractContextManager[list[Fs]]]
-    """Gives one or more views of the same empty file system: operations go to them in turn."""
+    """Provides one or more views of the same empty file system, which operations use in turn."""
     names_stay_while_open = False
-    """True for a path-based mount: a file's name is not taken away while it is open (see conformance.deviations)."""
+    """True for a path-based mount: a file's name is not removed while it is open (see conformance.deviations)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -273,7 +273,7 @@ class Comparison(RuleBasedStateMachine):
         self._both(act)
 
     # ------------------------------------------------------------------ files that stay open
-    # (With one view only: between two mounts, data is promised from close to open, not from write to read.)
+    # (With one view only: between mounts, consistency is promised from close to open, not from write to read.)
 
     @precondition(lambda self: len(self._views) == 1 and len(self._open) < MAX_OPEN)
     @rule(path_pick=PATHS, flags=FLAGS)
@@ -294,7 +294,7 @@ class Comparison(RuleBasedStateMachine):
             self._open.append((fds[0], view, fds[1]))
 
     def _handle(self, index: int, operation: Callable[[Fs, int], object]) -> None:
-        """The same on an open file of both sides. A handle of the wrong access mode is the kernel's business."""
+        """Run an operation on an open file of both sides. The kernel checks the access modes of handles."""
         model_fd, view, fd = self._open[index % len(self._open)]
         expected = _outcome(lambda fs: operation(fs, model_fd), self._model)
         if expected in (("errno", "EBADF"), ("errno", "EINVAL")):
@@ -368,5 +368,5 @@ def _shown(outcome: Outcome) -> str:
 def machine_for(
     name: str, make_fs: Callable[[], AbstractContextManager[list[Fs]]], *, names_stay_while_open: bool = False
 ) -> type[Comparison]:
-    """A state machine class over the file systems that `make_fs` gives."""
+    """Return a state machine class for the file systems that `make_fs` provides."""
     return type(name, (Comparison,), {"make_fs": staticmethod(make_fs), "names_stay_while_open": names_stay_while_open})

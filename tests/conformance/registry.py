@@ -1,9 +1,9 @@
-"""The list of conformance cases, and the words they are written in.
+"""The list of conformance cases, and the helpers for writing them.
 
-A case is a function that gets an empty file system (`Fs`) and asserts. `@case` puts it on the list; `@kernel_case` is
-for what only exists with a kernel in between (mmap, sendfile, several processes): it gets an `OsFs`, whose `root` is a
-path. The same list runs over a plain folder, the library and the mount (tests/integration/test_conformance.py), so a
-case may assert only what POSIX or Linux promises for all of them.
+A case is a function that gets an empty file system (`Fs`) and asserts. `@case` registers it; `@kernel_case` is for
+cases that need a kernel in between (mmap, sendfile, several processes): they get an `OsFs`, whose `root` is a path. The
+same list runs on a plain folder, the library and the mount (tests/integration/test_conformance.py), so a case may
+assert only what POSIX or Linux promises for all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from conformance.fs import Fs, OsFs
 
 @dataclass(frozen=True)
 class Case:
-    """One case; `needs_kernel` ones cannot run on the library alone."""
+    """A case; if `needs_kernel`, it cannot run on the library alone."""
 
     name: str
     run: Callable[[Any], None]
@@ -32,13 +32,13 @@ CASES: list[Case] = []
 
 
 def case(function: Callable[[Fs], None]) -> Callable[[Fs], None]:
-    """Put a case on the list."""
+    """Register a case."""
     CASES.append(Case(_name_of(function), function, needs_kernel=False))
     return function
 
 
 def kernel_case(function: Callable[[OsFs], None]) -> Callable[[OsFs], None]:
-    """Put a case on the list that needs a path of the kernel."""
+    """Register a case that needs a path of the kernel."""
     CASES.append(Case(_name_of(function), function, needs_kernel=True))
     return function
 
@@ -64,7 +64,7 @@ def fails(*numbers: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(fs: Fs, path: bytes, flags: int = os.O_RDWR | os.O_CREAT, mode: int = 0o644) -> Iterator[int]:
-    """An open file that is closed at the end of the block."""
+    """Open a file, and close it at the end of the block."""
     fd = fs.open(path, flags, mode)
     try:
         yield fd
@@ -73,7 +73,7 @@ def opened(fs: Fs, path: bytes, flags: int = os.O_RDWR | os.O_CREAT, mode: int =
 
 
 def write_all(fs: Fs, fd: int, data: bytes, offset: int = 0) -> None:
-    """pwrite until all of it is written."""
+    """Call pwrite until everything is written."""
     view = memoryview(data)
     while view:
         written = fs.pwrite(fd, bytes(view), offset)
@@ -82,7 +82,7 @@ def write_all(fs: Fs, fd: int, data: bytes, offset: int = 0) -> None:
 
 
 def read_all(fs: Fs, fd: int, offset: int = 0, step: int = 1 << 20) -> bytes:
-    """pread to the end."""
+    """Call pread up to the end."""
     parts = []
     while part := fs.pread(fd, step, offset):
         parts.append(part)
@@ -97,18 +97,18 @@ def write_file(fs: Fs, path: bytes, data: bytes = b"") -> None:
 
 
 def read_file(fs: Fs, path: bytes) -> bytes:
-    """A file's content, over a fresh open."""
+    """Return a file's content, opening it anew."""
     with opened(fs, path, os.O_RDONLY) as fd:
         return read_all(fs, fd)
 
 
 def content(size: int, seed: int = 0) -> bytes:
-    """Bytes that differ at every offset and for every seed; always the same ones."""
+    """Return bytes that differ between offsets and seeds, and are the same in each call."""
     return hashlib.shake_128(seed.to_bytes(8, "big")).digest(size)
 
 
 def same(found: bytes, expected: bytes) -> None:
-    """Assert equality, and say where two long strings part rather than show them."""
+    """Assert equality; for long strings, report where they differ instead of showing them."""
     if found == expected:
         return
     at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), None)

@@ -1,7 +1,7 @@
-"""The `Fs` interface over the library, without a kernel: what Linux does between a system call and a file system.
+"""The `Fs` interface for the library, without a kernel: does what Linux does between a system call and a file system.
 
-That is: walking paths, following symbolic links, the checks that come before a file system is asked (O_EXCL, folders
-opened for writing, slashes), and what an open file remembers. It knows `dfsfuse.vfs` only. One thread at a time.
+That is: resolving paths, following symbolic links, the checks before a file system is called (O_EXCL, folders opened
+for writing, slashes), and the state of open files. It uses `dfsfuse.vfs` only. One thread at a time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Open:
 
 
 def _as_a_kernel_would(call: Callable[P, T]) -> Callable[P, T]:
-    """Our own errors become `OSError`s, as in a mount."""
+    """Turn our own errors into `OSError`s, as a mount does."""
 
     @wraps(call)
     def wrapped(*arguments: P.args, **options: P.kwargs) -> T:
@@ -79,13 +79,13 @@ class VfsFs:
         self._next_fd = 3
 
     def folder(self, name: bytes) -> VfsFs:
-        """A new folder of this name, as a file system of its own."""
+        """Make a folder with this name, and return it as a file system of its own."""
         return VfsFs(self.vfs, self.vfs.mkdir(self.root, name, 0o755, os.getuid(), os.getgid()).ino)
 
     # ------------------------------------------------------------------ paths
 
     def _parent(self, path: bytes, links: int = MAX_LINKS) -> tuple[int, bytes]:
-        """The inode of the folder that holds the path's last name, and that name."""
+        """Return the inode of the folder that contains the path's last name, and that name."""
         folder, _, name = path.rpartition(b"/")
         return self._walk(self.root, folder, links), name
 
@@ -108,7 +108,7 @@ class VfsFs:
         return self.vfs.lookup(folder, name)
 
     def _place(self, path: bytes) -> tuple[int, bytes]:
-        """As `_parent`, for a name about to be made or removed."""
+        """Like `_parent`, for a name that is about to be created or removed."""
         parent, name = self._parent(path)
         if not stat_bits.S_ISDIR(self.vfs.getattr(parent).mode):
             raise _error(errno.ENOTDIR, path)
@@ -170,7 +170,7 @@ class VfsFs:
 
     @_as_a_kernel_would
     def append(self, fd: int, data: bytes) -> int:
-        """The kernel names the size it knows as the offset; with O_APPEND the library must know better."""
+        """Pass the known size as the offset, as the kernel does; with O_APPEND the library must use the actual end."""
         file = self._files[fd]
         return self.vfs.write(file.handle, self.vfs.getattr(file.ino, file.handle).size, data)
 
@@ -266,7 +266,7 @@ class VfsFs:
         self.vfs.rename(old_parent, old_name, new_parent, new_name)
 
     def _line_of(self, folder: int) -> set[int]:
-        """A folder and all that it is in."""
+        """Return a folder and all its ancestors."""
         line = {folder}
         while folder != ROOT:
             folder = self.vfs.lookup(folder, b"..").ino
@@ -291,7 +291,7 @@ class VfsFs:
 
     @_as_a_kernel_would
     def listdir(self, path: bytes) -> list[bytes]:
-        """Read in as many steps as the library wants; "." and ".." must be there, once."""
+        """List in as many steps as the library needs; "." and ".." must appear exactly once."""
         ino = self._find(path, follow=True)
         if not stat_bits.S_ISDIR(self.vfs.getattr(ino).mode):
             raise _error(errno.ENOTDIR, path)

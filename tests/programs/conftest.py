@@ -1,6 +1,6 @@
-"""A mount for the programs: four real servers, mounted by default options, open to all users on this machine.
+"""A mount for the programs: four real servers, mounted with default options, open to all users on this machine.
 
-pytest's own folders are closed to other users, and PostgreSQL does not run as root; so this one is elsewhere.
+It is outside pytest's folders, which other users cannot enter, since PostgreSQL does not run as root.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def mount(grid: Grid) -> Mount:
 
 @pytest.fixture
 def root(mount: Mount, request: pytest.FixtureRequest) -> Path:
-    """A folder of the test's own in the mount."""
+    """A folder in the mount for this test alone."""
     folder = mount.path / request.node.name.replace("/", "-")
     folder.mkdir()
     return folder

@@ -1,5 +1,5 @@
-"""autofs: mounted by the first access, unmounted when nobody has used it for a while, and mounted again. systemd's
-`x-systemd.automount` is the same as a direct map, with the same rule for the one who mounts."""
+"""autofs: mounted by the first access, unmounted when it was not used for a while, and mounted again. systemd's
+`x-systemd.automount` works like a direct map, with the same rule for the mounting process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.programs, pytest.mark.timeout(400)]
 def test_mounted_by_an_access_and_unmounted_when_idle(
     grid: Grid, tmp_path: Path, master: str, key: str, place: str
 ) -> None:
-    """With a direct map, as by systemd, the mountpoint itself is a file system of autofs."""
+    """With a direct map, as with systemd, the mountpoint itself is a file system of autofs."""
     config = shlex.quote(str(grid.client_config))
     script = f"""
     within() {{

@@ -1,7 +1,7 @@
-"""Backup programs lose no good copy because servers are away: rsync, rclone, borg, restic, rdiff-backup, duplicity.
+"""Backup programs lose no good copy while servers are away: rsync, rclone, borg, restic, rdiff-backup, duplicity.
 
-Each makes a first backup from a backup mount. Then files change, two neighbouring servers go, it is tried again, a
-third server goes, it is tried again, and at last with all servers. Asked is what can be had back each time.
+Each makes a first backup from a backup mount. Then files change; two neighbouring servers go away, and it runs again;
+a third server goes, and it runs again; at last it runs with all servers. What can be restored is checked each time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Picture = dict[str, bytes]
 INSTALL: Final = "make conformance-programs"
 DEADLINE_S: Final = 120.0
 MOUNTS: Final = ("kernel,eremoteio", "kernel,eio", "fusepy,eremoteio")
-"""By which binding, with which error number."""
+"""The binding, and the error number for incomplete files."""
 PASSWORDS: Final = {
     "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
     "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
@@ -32,12 +32,12 @@ PASSWORDS: Final = {
 
 
 def picture(folder: Path) -> Picture:
-    """Every file below the folder, and its content."""
+    """Return every file below the folder, with its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Program(ABC):
-    """One program, with a backup of its own. What is said here is what a person would type."""
+    """A program with its own backup. The commands are those that a user would type."""
 
     def __init__(self, source: Path, folder: Path) -> None:
         self.source = source
@@ -54,22 +54,22 @@ class Program(ABC):
         assert status == 0, said
 
     def begin(self) -> None:  # noqa: B027 (most need nothing)
-        """Make an empty backup, where that is needed."""
+        """Make an empty backup, if the program needs one."""
 
     @abstractmethod
     def back_up(self) -> tuple[int, str]:
-        """Back the source up once more. Gives the exit status and what was said."""
+        """Back up the source once more. Returns the exit status and the output."""
 
     def newest(self) -> Picture:
-        """What can be had back as it was at the last time."""
+        """Return what can be restored of the last backup."""
         return picture(self.store)
 
     def first(self) -> Picture:
-        """What can be had back as it was at the first time; of a mirror, its only state."""
+        """Return what can be restored of the first backup; of a mirror, its only state."""
         return self.newest()
 
     def restored(self, *command: str | Path, below: Path | None = None) -> Picture:
-        """What this command puts into the scratch folder, which is then removed."""
+        """Return what this command restores into the scratch folder, which is emptied before."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.done(*command)
         return picture(self.scratch if below is None else self.scratch / below.relative_to("/"))
@@ -137,7 +137,7 @@ class RdiffBackup(Program):
         return {name: data for name, data in picture(self.store).items() if not name.startswith("rdiff-backup-data/")}
 
     def first(self) -> Picture:
-        """From a copy: what a run that failed has left is taken back first, which the next run does by itself."""
+        """Uses a copy: the remains of a failed run must be rolled back first, which the next run does by itself."""
         copy = self.store.with_name("copy")
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self.store, copy, symlinks=True)
@@ -171,7 +171,7 @@ PROGRAMS: Final = (Rsync, Rclone, Borg, Restic, RdiffBackup, Duplicity)
 
 
 class Story:
-    """What happened: for each program its runs, and what could be had back after each."""
+    """The history: for each program its runs, and what could be restored after each."""
 
     def __init__(self) -> None:
         self.before: Picture = {}
@@ -181,7 +181,7 @@ class Story:
         self.newest: dict[str, dict[str, Picture]] = {}
 
     def tell(self, when: str, programs: list[Program]) -> None:
-        """Each program backs up."""
+        """Let each program make a backup."""
         for program in programs:
             name = type(program).__name__
             self.said.setdefault(name, {})[when] = program.back_up()
@@ -235,7 +235,7 @@ def test_the_first_backup_can_be_had_back_all_the_time(story: Story, name: str) 
 
 @EACH
 def test_what_is_there_is_never_anything_else(story: Story, name: str) -> None:
-    """No other names, and of each name one of the two contents that it had."""
+    """Backups contain no other names, and for each name one of the two contents that it had."""
     for when in AWAY:
         for path, data in story.newest[name][when].items():
             assert data in (story.before.get(path), story.changed.get(path)), f"{when}: {path}"
@@ -251,7 +251,7 @@ def test_with_servers_away_no_mirror_loses_a_file_and_nobody_ends_with_0(
     story: Story, name: str, request: pytest.FixtureRequest
 ) -> None:
     if "eremoteio" not in request.node.callspec.params["story"] and name in ("RdiffBackup", "Duplicity"):
-        return  # these know EIO, and go on: docs/decisions/0027-a-mount-for-backups.md
+        return  # these know EIO and go on: docs/decisions/0027-a-mount-for-backups.md
     for when in AWAY:
         status, said = story.said[name][when]
         assert status != 0, f"{when}: {said}"

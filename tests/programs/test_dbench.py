@@ -1,4 +1,5 @@
-"""dbench plays a recorded day of an office's file server: 90,000 operations on one tree, by several clients at once."""
+"""dbench replays the recorded load of an office file server: 90,000 operations on one tree, by several clients at
+once."""
 
 from __future__ import annotations
 

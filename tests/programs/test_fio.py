@@ -1,7 +1,7 @@
-"""fio writes patterns with checksums, and checks them: at once, after a new mount, and with each server missing once.
+"""fio writes patterns with checksums and verifies them: at once, after a new mount, and with each server missing once.
 
-One file system must give the same bytes to every way of reading and writing: calls, shared mappings, direct ones, and
-several at once. With a server killed each piece comes from its other home.
+Every way of reading and writing must give the same bytes: system calls, shared mappings, direct I/O, and several at
+once. With a server killed, each piece comes from its other home.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def test_fio(job: str, root: Path, mount: Mount, grid: Grid) -> None:
 
 
 def fio(job: str, folder: Path, *options: str) -> None:
-    """One run; the same random numbers each time. It says itself whether something was read that was not written."""
+    """Run fio, with the same random numbers each time. It reports itself whether it read anything that was not
+    written."""
     said = run(
         "fio",
         f"--name={job}",
@@ -61,4 +62,4 @@ def fio(job: str, folder: Path, *options: str) -> None:
     )
     (result,) = json.loads(said[said.index("{") :])["jobs"]
     assert result["error"] == 0, said
-    assert result["read"]["total_ios"] > 0, "nothing was verified"
+    assert result["read"]["total_ios"] > 0, "fio must have verified something"

@@ -1,4 +1,4 @@
-"""Servers whose machines are gone without a word, in real time: the kernel's own clocks decide, and those are real."""
+"""Servers whose machines have vanished, in real time, since the kernel's own timers decide."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IDLE_S = GONE_S + 2.0
 
 @contextlib.contextmanager
 def proxied(grid: Grid) -> Iterator[list[Proxy]]:
-    """A proxy in front of each server, and a client config that leads through them."""
+    """Put a proxy in front of each server, and return a client config that uses the proxies."""
     with contextlib.ExitStack() as running:
         proxies = []
         before = grid.client_config
@@ -45,7 +45,7 @@ def proxied(grid: Grid) -> Iterator[list[Proxy]]:
 def test_a_mount_whose_servers_have_vanished_fails_after_ten_seconds_and_not_after_thirty(
     grid: Grid, is_idle: bool
 ) -> None:
-    """Idle: nothing was on its way to them, and the kernel has found out by itself."""
+    """The mount is idle: nothing was in flight, and the kernel finds out by itself."""
     with proxied(grid) as proxies:
         mount = grid.mount(f"vanished-{is_idle}")
         name = f"there-{is_idle}"
@@ -53,7 +53,7 @@ def test_a_mount_whose_servers_have_vanished_fails_after_ten_seconds_and_not_aft
         for proxy in proxies:
             vanish(*proxy._sockets)
         if is_idle:
-            time.sleep(IDLE_S)  # what is tested is that this time counts
+            time.sleep(IDLE_S)  # the test shows that this time counts
         begun = time.monotonic()
         with pytest.raises(OSError) as refused:
             within(2 * SLOW_S, "writing", lambda: _write_durably(mount.path / f"{name}-new"))

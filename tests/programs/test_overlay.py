@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.programs, pytest.mark.timeout(120)]
 
 @contextmanager
 def overlay(lower: Path, upper: Path, folder: Path) -> Iterator[Path]:
-    """Mounted with attributes that need no privilege (`userxattr`): the mount keeps no `trusted.` ones."""
+    """Mount the overlay with unprivileged attributes (`userxattr`), since our mount stores no `trusted.` ones."""
     for path in (upper / "upper", upper / "work", folder):
         path.mkdir(exist_ok=True)
     options = f"userxattr,lowerdir={lower},upperdir={upper / 'upper'},workdir={upper / 'work'}"

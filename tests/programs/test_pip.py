@@ -1,5 +1,5 @@
-"""A virtual environment in the mount: made by venv, a package put into it by pip and taken out again. No network.
-And this project itself, installed by pip into another."""
+"""A virtual environment in the mount: created by venv, with a package installed and uninstalled by pip, without
+network. And this project itself, installed by pip into another one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_pip_install_into_a_venv(root: Path, mount: Mount, tmp_path: Path) -> No
 
 
 def test_pip_install_of_this_project_leaves_nothing_in_the_tree(tmp_path: Path) -> None:
-    """Not in the mount; it needs a package registry, as `make venv` does."""
+    """This is not in the mount, and needs a package registry, as `make venv` does."""
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", REPOSITORY, clone, deadline_s=DEADLINE_S)
     run(sys.executable, "-m", "venv", tmp_path / "venv", deadline_s=DEADLINE_S)
@@ -62,7 +62,7 @@ def source(module: str) -> str:
 
 
 def make_wheel(folder: Path) -> None:
-    """A pure Python package of many modules and one command, built by hand."""
+    """Build a pure Python package with many modules and one command by hand."""
     files = {f"parts/{module}.py": source(module) for module in ["__init__", *(f"part{n}" for n in range(MODULES))]}
     files[f"{INFO}/METADATA"] = "Metadata-Version: 2.1\nName: parts\nVersion: 1.0\n"
     files[f"{INFO}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

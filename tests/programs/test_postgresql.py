@@ -1,8 +1,8 @@
-"""PostgreSQL lives in a mount: made by initdb, worked on by pgbench while servers are killed, and sound afterwards.
+"""PostgreSQL in a mount: created by initdb, used by pgbench while servers are killed, and undamaged afterwards.
 
-It trusts fsync with everything. So what it has acknowledged must be there after its own crash, a server's and the
-mount's, and its own checkers must find nothing: pgbench's sums, pg_amcheck (tables and indexes against each other),
-pg_checksums (each page on disk).
+It relies on fsync for everything. So what it has acknowledged must be there after its own crash, a server's and the
+mount's, and its own checks must find nothing: pgbench's sums, pg_amcheck (tables and indexes compared), pg_checksums
+(each page on disk).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def test_pgbench_while_a_server_is_killed_and_returns(database: PostgreSQL, grid
 
 
 def test_pgbench_when_the_mount_dies(database: PostgreSQL, mount: Mount, grid: Grid) -> None:
-    """kill -9 of `dfsmount` in full work: each commit that pgbench was told of is there after a new mount."""
+    """kill -9 of `dfsmount` under load: each commit that pgbench was told of is there after a new mount."""
     log = grid.folder / "acknowledged"
     log.mkdir(mode=0o777)
     log.chmod(0o777)
@@ -71,7 +71,7 @@ def test_pgbench_when_the_mount_dies(database: PostgreSQL, mount: Mount, grid: G
 
 
 def seconds_of(bench: subprocess.Popen[str], count: int) -> None:
-    """Until it has told of so many seconds in which it did something."""
+    """Wait until pgbench has reported this many seconds with progress."""
     assert bench.stdout is not None
     while count:
         line = bench.stdout.readline()
@@ -81,7 +81,8 @@ def seconds_of(bench: subprocess.Popen[str], count: int) -> None:
 
 
 def is_consistent(database: PostgreSQL, transactions: int) -> None:
-    """Each transaction adds one number to an account, a teller, a branch and the history, or to none of them."""
+    """Check that each transaction added its number to an account, a teller, a branch and the history, or to none of
+    them."""
     sums = ["abalance) FROM pgbench_accounts", "tbalance) FROM pgbench_tellers", "bbalance) FROM pgbench_branches"]
     answers = {database.ask(f"SELECT sum({rest}") for rest in [*sums, "delta) FROM pgbench_history"]}
     assert len(answers) == 1, answers
@@ -90,7 +91,7 @@ def is_consistent(database: PostgreSQL, transactions: int) -> None:
 
 
 def is_sound(database: PostgreSQL) -> None:
-    """By PostgreSQL's own checkers; it is stopped afterwards."""
+    """Check with PostgreSQL's own tools that nothing is damaged, and stop it."""
     database.run("pg_amcheck", "--all", "--install-missing", "--heapallindexed", "--parent-check")
     database.stop("fast")
     said = database.run("pg_checksums", "--check", "-D", database.data)

@@ -1,5 +1,5 @@
-"""A machine with mount and servers that is switched off, in any order, by both bindings; also with a program that
-does not end when it is told to, and that the mount cuts off."""
+"""Shutting down a machine with mount and servers, in any order, with both bindings; also with a program that does not
+end when told to, and that the mount cuts off."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""stress-ng's file stressors in a mount: two of each at once, for some seconds, checking what they do (`--verify`).
+"""stress-ng's file stressors in a mount: two of each at once, for a few seconds, checking their results (`--verify`).
 
-Each stressor makes thousands of calls that a test of ours would not think of, many of them wrong on purpose. What
-counts is that it says nothing of a failure and was not skipped, that the file system answers afterwards, and that
-nothing is left behind.
+Each stressor makes thousands of calls that our own tests would not think of, many of them wrong on purpose. It must
+report no failure and must not be skipped, the file system must answer afterwards, and nothing may be left behind.
 
-Left out of its class of file systems: bind-mount, binderfs and procfs (not about this one), fiemap and verity (the
-kernel lets no FUSE file system have them), eventfd and ioprio (no file system). io-uring fails on a local disk too.
+Left out of its file system class: bind-mount, binderfs and procfs (about other file systems), fiemap and verity (the
+kernel does not allow them for FUSE), eventfd and ioprio (not about files). io-uring fails on a local disk too.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def test_stressor(stressor: str, root: Path, mount: Mount) -> None:
 
 
 def test_many_stressors_while_one_server_after_the_other_is_killed(root: Path, mount: Mount, grid: Grid) -> None:
-    """With one server missing at a time no call may fail."""
+    """With one server missing at a time, no call may fail."""
     probe = mount.path / "on all four"
     probe.write_bytes(bytes(100_000))
     kinds = [word for stressor in WHILE_SERVERS_DIE for word in (f"--{stressor}", "1")]

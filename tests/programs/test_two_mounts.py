@@ -1,7 +1,7 @@
-"""Databases that keep something in a shared mapping, used from two mounts at once. They are Debian's, by its Python.
+"""Databases that use shared mappings, from two mounts at once. They are Debian's, used through its Python.
 
-What is counted from two mounts must come to the right number; what no lock can make right is refused by the program's
-own words, and nothing that was acknowledged is lost.
+Counting from two mounts must give the right number; what no lock can make correct is refused with the program's own
+message, and nothing that was acknowledged is lost.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def test_gdbm_counts_from_both(sides: tuple[Mount, Mount]) -> None:
 
 
 def test_tdb_counts_from_both(sides: tuple[Mount, Mount]) -> None:
-    """It maps its file, and locks it by bytes."""
+    """tdb maps its file, and locks ranges of bytes."""
     one, other = (side.path / "counter.tdb" for side in sides)
     run_at_once(*([TDB, path, str(TURNS)] for path in (one, other)), python=PYTHON, deadline_s=200)
     script = "import os, sys, tdb; print(tdb.Tdb(sys.argv[1], flags=os.O_RDONLY).get(b'n').decode())"
@@ -85,7 +85,7 @@ def test_tdb_counts_from_both(sides: tuple[Mount, Mount]) -> None:
 
 @contextmanager
 def opened(path: Path, key: str, kind: str) -> Iterator[subprocess.Popen[str]]:
-    """A program that has an environment open until its input ends."""
+    """A program that keeps an environment open until its input ends."""
     command = [PYTHON, "-c", LMDB, str(path), key, kind]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as user:
         try:
@@ -116,10 +116,10 @@ def test_lmdb_is_open_on_one_mount_at_a_time(sides: tuple[Mount, Mount], kind: s
     assert run(PYTHON, "-c", LMDB_KEYS, here, kind) == "first second third\n"
 
 
-def test_sqlite_on_a_mount_that_was_stopped_writes_nothing_into_the_log_of_who_took_over(
+def test_sqlite_on_a_mount_that_was_stopped_does_not_write_into_its_successors_log(
     grid: Grid, sides: tuple[Mount, Mount]
 ) -> None:
-    """Its write is refused (after SQLite's ten seconds of trying), and the other's rows are all there."""
+    """Its write is refused (after SQLite's ten seconds of retries), and all of the other's rows are there."""
     mount = grid.mount("stopped", ("-o", "lock_timeout=2"))
     one, other = mount.path / "wal.db", sides[0].path / "wal.db"
     with closing(sqlite3.connect(one, isolation_level=None)) as late:
