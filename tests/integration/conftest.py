@@ -1,4 +1,4 @@
-"""The four real servers of a test file; a file whose tests break them has fixtures of its own."""
+"""Four real servers for each test file. Files whose tests break servers define fixtures of their own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from support.servers import Servers
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    """With mounts."""
+    """Four servers, with mounts."""
     with Grid(tmp_path_factory.mktemp("grid")) as grid:
         yield grid
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
-    """Without."""
+    """Four servers, without mounts."""
     with Servers(4) as servers:
         yield servers

@@ -1,7 +1,7 @@
-"""No backup loses a good copy because servers are away: real rsync that deletes, from backup mounts.
+"""No backup loses a good copy while servers are away: the real rsync with --delete, from backup mounts.
 
-With two neighbouring servers gone a copy stays what it was; when they are back it becomes what is in the mount. Warm:
-the mount has everything in memory when the servers go. Cold: it is mounted after they went.
+With two neighbouring servers gone, a copy stays as it was; when they are back, it becomes what is in the mount. Warm:
+the mount has everything in memory when the servers go away. Cold: it is mounted after that.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 DEADLINE_S: Final = 60.0
 NUMBERS: Final = {"kernel": "eio", "fusepy": "eremoteio"}
-"""Each binding with one of the two error numbers; `tests/programs/test_backups.py` has the other pairs."""
+"""Each binding with one of the two error numbers; `tests/programs/test_backups.py` covers the other pairs."""
 REFUSED: Final = r"Input/output error|Remote I/O error"
 PARTIAL: Final = 23
-"""rsync: some files were not transferred."""
+"""rsync's exit status when some files were not transferred."""
 VARIANTS: Final = {
     "before": ("--delete-before",),
     "during": ("--delete-during",),
@@ -51,13 +51,13 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
 
 
 def backup_mount(grid: Grid, name: str = "backup", binding: str = "kernel", number: str = "eremoteio") -> Mount:
-    """As docs/operations.md says."""
+    """Mount as docs/operations.md says."""
     return grid.mount(name, options=("-o", f"ro,incomplete={number},binding={binding}"))
 
 
 def settle(grid: Grid) -> None:
-    """Wait until no server holds a batch of which it has not been told that it is chosen. Who asks the last two servers
-    before cannot tell it either."""
+    """Wait until no server holds a batch that it does not know to be chosen. Otherwise, from the last two servers
+    alone, a client could not tell either."""
 
     def is_settled() -> bool:
         found = []
@@ -73,8 +73,8 @@ def settle(grid: Grid) -> None:
 
 @dataclass
 class Field:
-    """Four servers, a mount that is written to, and backup mounts by both bindings. For one outage: what is written
-    after it may be on other servers than usual."""
+    """Four servers, a mount that is written to, and backup mounts with both bindings. Good for one outage only: what is
+    written after it may be on other servers than usual."""
 
     grid: Grid
     writer: Mount
@@ -88,7 +88,7 @@ def field(grid: Grid) -> Field:
 
 
 def plant(folder: Path) -> None:
-    """Files of some sizes, in folders, and what has no data."""
+    """Make files of several sizes, in folders, and entries without data."""
     (folder / "deep/er").mkdir(parents=True)
     (folder / "empty folder").mkdir()
     for size in (0, 1, 5000, 200_000):
@@ -98,7 +98,7 @@ def plant(folder: Path) -> None:
 
 
 def picture(folder: Path) -> dict[str, bytes]:
-    """Every name below the folder, and what is there: content, target, nothing for a folder."""
+    """Return every name below the folder, with its content or target; empty for a folder."""
     return {
         str(path.relative_to(folder)): os.fsencode(path.readlink())
         if path.is_symlink()
@@ -110,7 +110,7 @@ def picture(folder: Path) -> dict[str, bytes]:
 
 
 def variants(binding: str) -> dict[str, tuple[str, ...]]:
-    """All, and of fusepy, whose answers are the same Vfs', some."""
+    """All variants; for fusepy only some, since its answers come from the same Vfs."""
     return {name: options for name, options in VARIANTS.items() if binding == "kernel" or name in FOR_BOTH}
 
 
@@ -191,12 +191,12 @@ def test_with_wait_a_backup_goes_on_when_the_servers_return(grid: Grid, tmp_path
 
 
 def test_an_old_state_is_not_shown(grid: Grid, tmp_path: Path) -> None:
-    """DFS4 has missed what the others know. Alone, or with a server whose disk is a new one, it shows a mount of the
-    past: a mirror of that would delete what was made since."""
+    """DFS4 has missed what the others know. Alone, or together with a server that has a new disk, it would show an old
+    state, and a mirror of that would delete what was made since."""
     writer = grid.mount("writer")
     (writer.path / "old").write_bytes(b"old")
     settle(grid)
-    grid.servers[4].terminate()  # killed, it would have the last batch and not know that it was chosen
+    grid.servers[4].terminate()  # if killed, it would have the last batch and not know that it was chosen
     (writer.path / "new").write_bytes(content(5000))
     source = backup_mount(grid)
     run("rsync", "-a", "--delete", f"{source.path}/", tmp_path / "copy")
@@ -209,7 +209,7 @@ def test_an_old_state_is_not_shown(grid: Grid, tmp_path: Path) -> None:
         refused(grid)
         default = grid.mount("default", options=("-o", "ro"))
         assert [path.name for path in default.path.iterdir()] == ["old [incomplete]"], (
-            "a mount that shows what there is"
+            "an ordinary mount shows what there is"
         )
         default.unmount()
         grid.servers[3].wipe()
@@ -218,7 +218,7 @@ def test_an_old_state_is_not_shown(grid: Grid, tmp_path: Path) -> None:
 
 
 def refused(grid: Grid) -> None:
-    """No backup mount now."""
+    """Check that a backup mount is refused."""
     with pytest.raises(AssertionError, match="nothing older is shown here: start the missing servers"):
         within(DEADLINE_S, "refusing to mount", lambda: backup_mount(grid))
     grid.mounts.pop().end()

@@ -1,7 +1,8 @@
-"""`dfc` and `dfs-server` as cron, containers and units start them: closed streams, no home, no such user, no folder.
+"""`dfc` and `dfs-server` as started by cron, containers and systemd units: closed streams, no home, an unknown user, no
+folder.
 
-Real processes, whose environment a shell or setpriv takes away. The work is done or one sentence is said, and the exit
-status is right; nobody sees a traceback.
+Real processes, in environments reduced by a shell or setpriv. Either the work is done or one sentence is printed, the
+exit status is right, and there is never a traceback.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from support.servers import Servers, command
 
 pytestmark = pytest.mark.integration
 
-NOBODY_KNOWN = "3141592"  # a user number without an entry in the passwd database
+NOBODY_KNOWN = "3141592"  # a user id without an entry in the passwd database
 CLOSED = {0: "<&-", 1: ">&-", 2: "2>&-"}
 SUBSETS = [subset for size in (1, 2, 3) for subset in itertools.combinations(CLOSED, size)]
 TIMEOUT_S = 40
 
 
 def in_shell(line: str) -> list[str]:
-    """What runs a command inside this shell line, in place of `"$@"`."""
+    """Return the prefix that runs a command inside this shell line, in place of `"$@"`."""
     return ["sh", "-c", line, "sh"]
 
 
 @dataclass(frozen=True)
 class Bare:
-    """An environment: what runs the command, and the variables that differ (None: not set)."""
+    """An environment: the command's wrapper, and the variables that differ (None: unset)."""
 
     wrapper: list[str] = field(default_factory=list)
     variables: Mapping[str, str | None] = field(default_factory=dict)
@@ -48,7 +49,7 @@ NO_HOME = Bare(["env", "-u", "HOME", "-u", "XDG_STATE_HOME"])
 NO_USER = Bare(
     [
         *("setpriv", f"--reuid={NOBODY_KNOWN}", f"--regid={NOBODY_KNOWN}", "--clear-groups"),
-        # The interpreter and this repository may be where only root reads.
+        # The interpreter and this repository may be readable by root only.
         *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search", *NO_HOME.wrapper),
     ]
 )
@@ -72,7 +73,7 @@ class Ended:
     err: str
 
     def said(self) -> str:
-        """The one sentence on standard error."""
+        """Return the only sentence on standard error."""
         assert self.err.count("\n") == 1, self
         assert "Traceback" not in self.err, self
         return self.err.rstrip("\n")
@@ -106,7 +107,7 @@ def closed(subset: tuple[int, ...]) -> Bare:
 
 
 def test_files_are_put_with_any_streams_closed(dfc: DfcProcess) -> None:
-    """No file gets what was meant for a stream: the numbers 0, 1 and 2 are never those of a socket or a file."""
+    """No file receives output meant for a stream: descriptors 0, 1 and 2 are never those of a socket or a file."""
     for number, subset in enumerate(SUBSETS):
         assert run(dfc, closed(subset), "put", "file", f"put{number}") == Ended(0, "", ""), subset
     script = "".join(f"get put{number} got{number}\n" for number in range(len(SUBSETS)))
@@ -156,7 +157,7 @@ def test_a_working_folder_that_is_gone_is_named(dfc: DfcProcess) -> None:
         assert "No such file or directory" in ended.said(), ended
 
 
-def test_a_terminal_that_nobody_knows_has_a_prompt(dfc: DfcProcess) -> None:
+def test_an_unknown_terminal_has_a_prompt(dfc: DfcProcess) -> None:
     strange = DfcProcess(dfc.config, dfc.folder, environment={"TERM": "teletype-of-1963"})
     with Terminal(strange) as terminal:
         terminal.wait_for(b"dfc> ")
@@ -167,8 +168,8 @@ def test_a_terminal_that_nobody_knows_has_a_prompt(dfc: DfcProcess) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["get", "/long", "-"], ["--help"], ["list", "-h"]])
-def test_whoever_reads_may_go(dfc: DfcProcess, arguments: list[str]) -> None:
-    """As with every tool: no word, and the status that a shell shows for SIGPIPE."""
+def test_a_closed_output_pipe_ends_the_command_silently(dfc: DfcProcess, arguments: list[str]) -> None:
+    """As with every tool: no message, and the status that a shell shows for SIGPIPE."""
     (dfc.folder / "long").write_bytes(bytes(1 << 20))
     dfc.ok("put", "long")
     with subprocess.Popen(

@@ -1,7 +1,7 @@
-"""Two mounts whose clocks are an hour apart: times of files are those of who wrote; nothing else depends on them.
+"""Two mounts whose clocks are an hour apart: files have the writer's times, and nothing else depends on the clocks.
 
-Leases, locks and deadlines are measured by clocks that run at the same speed, whatever they show. The clock of one
-mount is set ahead within its process, before anything of ours is imported there.
+Leases, locks and deadlines are measured with clocks that run at the same speed, whatever time they show. One mount's
+clock is set ahead within its process, before any of our code is imported there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def right(grid: Grid) -> Path:
 
 
 def mount_ahead(grid: Grid, name: str) -> Mount:
-    """A mount whose clock is an hour ahead."""
+    """Mount with a clock that is an hour ahead."""
     mount = Mount(grid, grid.folder / name, OPTIONS)
     mount._command = [AHEAD + word if word.startswith("import sys") else word for word in mount._command]
     grid.mounts.append(mount)
@@ -47,15 +47,15 @@ def ahead(grid: Grid) -> Path:
     return mount_ahead(grid, "ahead").path
 
 
-def test_times_are_those_of_who_wrote(right: Path, ahead: Path) -> None:
+def test_files_have_the_writers_times(right: Path, ahead: Path) -> None:
     (ahead / "f").write_bytes(b"from the future")
     written = (right / "f").stat()
     assert abs(written.st_mtime_ns - time.time_ns() - HOUR_NS) < HOUR_NS / 10
     assert (right / "f").read_bytes() == b"from the future"
     read = (right / "f").stat()
-    assert read.st_atime_ns > read.st_ctime_ns, "it was read after it was written, whatever the clocks say"
+    assert read.st_atime_ns > read.st_ctime_ns, "the access comes after the write, whatever the clocks say"
     assert (right / "f").read_bytes() == b"from the future"
-    assert (right / "f").stat().st_atime_ns == read.st_atime_ns, "each read is taken for the first one"
+    assert (right / "f").stat().st_atime_ns == read.st_atime_ns, "only the first read may set the access time"
     (right / "f").write_bytes(b"now")
     assert (ahead / "f").read_bytes() == b"now"
     eventually(lambda: (ahead / "f").stat().st_mtime_ns < written.st_mtime_ns, "the newest time, though it is earlier")
@@ -100,7 +100,8 @@ def test_what_is_removed_there_and_open_here_stays(right: Path, ahead: Path) -> 
 
 
 def test_a_machine_that_dies_with_locks_and_the_lease(grid: Grid, right: Path) -> None:
-    """It is the one whose clock is ahead. What it had saved is there, and its lock is free, in a few seconds."""
+    """The machine's clock is ahead. Everything that it had saved is there, and its lock is free, within a few
+    seconds."""
     mount = mount_ahead(grid, "dies")
     file = os.open(mount.path / "counter", os.O_RDWR | os.O_CREAT)
     try:
@@ -108,7 +109,7 @@ def test_a_machine_that_dies_with_locks_and_the_lease(grid: Grid, right: Path) -
         os.write(file, b"40")
         with mmap.mmap(file, 2) as view:
             view[:] = b"41"
-            view.flush()  # msync() is as good as fsync()
+            view.flush()  # msync() saves like fsync()
         for number in range(20):
             (mount.path / f"under-way-{number}").mkdir()
         mount.kill()
@@ -119,5 +120,5 @@ def test_a_machine_that_dies_with_locks_and_the_lease(grid: Grid, right: Path) -
             within(20, "the lock of a dead mount", lambda: fcntl.flock(ours, fcntl.LOCK_EX))
             assert ours.read() == b"41"
     finally:
-        with suppress(OSError):  # the mount is dead, says close(), and closes
+        with suppress(OSError):  # close() reports that the mount is dead, and closes
             os.close(file)

@@ -1,7 +1,7 @@
-"""The conformance suite over a plain folder (which tests the tests), the library, and mounts by both bindings.
+"""The conformance suite on a plain folder (which tests the tests), the library, and mounts with both bindings.
 
 One mount on four real servers serves all cases of its binding, each in a folder of its own. Known differences are in
-`conformance.deviations`: they must fail, and an unexpected pass fails here.
+`conformance.deviations`: they must fail, and an unexpected pass is a failure here.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from dfsfuse.vfs.vfs import Vfs
 pytestmark = pytest.mark.integration
 
 EmptyFolder = Callable[[str], OsFs | VfsFs]
-"""Gives a file system over a new folder of this name."""
+"""Returns a file system for a new folder of this name."""
 
 
 def on(backend: str, *, kernel: bool = True) -> list[object]:
-    """The cases for a backend, with its known deviations marked."""
+    """Return the cases for a backend, with its known deviations marked."""
     assert {case for name, case in DEVIATIONS if name == backend} <= {case.name for case in CASES}
     parameters: list[object] = []
     for case in CASES:

@@ -20,7 +20,7 @@ def mount(grid: Grid) -> Mount:
 
 @pytest.fixture(params=["kernel", "fusepy"])
 def seen(request: pytest.FixtureRequest, grid: Grid, mount: Mount, tmp_path: Path) -> Iterator[Path]:
-    """The namespace, emptied, as a folder `home/dfs` that is a bind mount, by either binding."""
+    """The emptied namespace as a folder `home/dfs`, a bind mount, with either binding."""
     folder = tmp_path / "home" / "dfs"
     folder.mkdir(parents=True)
     for path in mount.path.iterdir():

@@ -1,10 +1,10 @@
-"""A server that is killed, or loses power, at any change of its disk starts again by itself: nothing acknowledged is
-missing, nothing is there by half.
+"""A server that is killed or loses power at any change to its disk starts again by itself: nothing acknowledged is
+missing, and nothing is incomplete.
 
-`support/crash_points.c` goes under a process that does what a server does (`support/crash_workload.py`) and sees each
-write, fsync, rename and unlink, SQLite's too. The process is killed at each of them; and from the trace of a whole run
-a model of a disk (`support/disk_model.py`) makes what would be left after a power cut, with all that was not fsynced
-lost in three ways. That the checks can fail is shown with fsync left out.
+`support/crash_points.c` is preloaded into a process that does what a server does (`support/crash_workload.py`), and
+sees each write, fsync, rename and unlink, including SQLite's. The process is killed at each of them; and from the trace
+of a whole run a model of a disk (`support/disk_model.py`) computes what would be left after a power cut, with three
+ways of losing what was not fsynced. Leaving out fsync shows that the checks can fail.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIMEOUT_S = 160
 
 
 class Traced(NamedTuple):
-    """All changes of a whole run, and where they are."""
+    """A trace of all changes of a whole run, and its paths."""
 
     root: Path
     trace: Path
@@ -42,7 +42,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(layer: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The workload as a process of its own, over the layer."""
+    """Run the workload in a separate process with the preloaded layer."""
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     environment = {**os.environ, "LD_PRELOAD": str(layer), "PYTHONPATH": path}
     command = [sys.executable, crash_workload.__file__, *map(str, arguments)]
@@ -50,14 +50,14 @@ def run(layer: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 
 
 def count(done: subprocess.CompletedProcess[str]) -> int:
-    """The number that it prints; its mistakes, if there are any, are this test's."""
+    """Run the workload, which must succeed, and return the number that it prints."""
     assert done.returncode == 0, done.stderr[-5000:]
     return int(done.stdout)
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """In memory, if there is such a place: thousands of folders are made and removed."""
+    """A folder in memory if possible, since thousands of folders are made and removed."""
     memory = "/dev/shm"
     with tempfile.TemporaryDirectory(prefix="dfs-crash-", dir=memory if os.access(memory, os.W_OK) else None) as path:
         yield Path(path)
@@ -79,7 +79,7 @@ def traced(layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Traced:
         for path in root.rglob("*")
         if not path.name.endswith(("-shm", ".said"))
     }
-    assert disk.state(Lost.NOTHING) == there, "the layer has not seen all changes"
+    assert disk.state(Lost.NOTHING) == there, "the layer must see all changes"
     return Traced(root, trace, changes)
 
 

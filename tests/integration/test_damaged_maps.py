@@ -1,5 +1,5 @@
-"""Bits that flip in a server's database, and rows that vanish: what is read is right all the same, the server is named,
-and a mount brings it a map that equals the others'."""
+"""Flipped bits and lost rows in a server's database: reads are still right, the server is named, and a mount gives it a
+copy of the map that equals the others'."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
 
 @pytest.fixture
 def source(grid: Grid, tmp_path: Path) -> Path:
-    """A folder of forty files, and what is put of it."""
+    """A folder with forty files, which is also put on the servers."""
     folder = tmp_path / "source"
     folder.mkdir()
     for number in range(40):
@@ -42,7 +42,7 @@ def source(grid: Grid, tmp_path: Path) -> Path:
 
 
 def spoil(grid: Grid, *statements: str) -> None:
-    """Damage the database of one server, as a bad disk would: without the checksums."""
+    """Damage the database of one server as a bad disk would: without updating checksums."""
     flush(grid.servers[VICTIM].root, USER)
     with contextlib.closing(sqlite3.connect(grid.servers[VICTIM].root / USER / "namespace.db", timeout=20)) as database:
         for statement in statements:
@@ -51,7 +51,7 @@ def spoil(grid: Grid, *statements: str) -> None:
 
 
 def map_of(root: Path) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """The slot and the items of a server's map, from its disk."""
+    """Return the slot and the items of a server's map, from its disk."""
     flush(root, USER)
     with contextlib.closing(sqlite3.connect(f"file:{root / USER / 'namespace.db'}?mode=ro", uri=True)) as database:
         database.execute("BEGIN")
@@ -60,7 +60,7 @@ def map_of(root: Path) -> tuple[int, list[tuple[bytes, bytes]]]:
 
 
 def run_scrub(root: Path) -> None:
-    """What a server does once in thirty days, on the folder of one that is not running."""
+    """Run the scrub, which servers do once in thirty days, on the folder of a server that is not running."""
     folder = root / USER
     with contextlib.closing(NamespaceStore(folder, root.name)) as store:
         assert Scrubber(folder, Holdings(folder, store), store).run(0, 1e9, lambda _: False)
@@ -72,7 +72,7 @@ def all_maps_are_equal(grid: Grid) -> bool:
 
 
 def damage_told(grid: Grid) -> dict[str, str]:
-    """What `dfc status` says of the servers' databases."""
+    """Return what `dfc status` says about the servers' databases."""
     servers = json.loads(grid.dfc("status", "--json").stdout)["servers"]
     return {server["name"]: server["damage"] for server in servers if server.get("damage")}
 
@@ -88,7 +88,7 @@ def test_flipped_bits_in_the_map_are_never_shown_and_the_map_is_copied_anew(grid
     fsck = grid.dfc("fsck")
     said = b"dfc: DFS2 was not checked: a row of the map is not what was written; ask another server\n"
     assert (fsck.returncode, fsck.stderr) == (14, said)
-    for back in (source.parent / "back-1", source.parent / "back-2"):  # each run begins with another server
+    for back in (source.parent / "back-1", source.parent / "back-2"):  # each run begins with a different server
         assert grid.dfc("get", "--recursive", "tree", back).returncode == 0
         assert_same_tree(source, back)
     mount = grid.mount()
@@ -99,8 +99,8 @@ def test_flipped_bits_in_the_map_are_never_shown_and_the_map_is_copied_anew(grid
     assert "(mended)" in damage_told(grid)["DFS2"]
     told = grid.dfc("status").stdout
     assert b"DFS2 has found damage in its database (a row of the map is not what was written (mended))" in told
-    assert b"wrong answers" not in told  # it says itself that it cannot tell
-    # It serves again, all by itself.
+    assert b"wrong answers" not in told  # the server itself says that it cannot tell
+    # It serves again, without help.
     mount.unmount()
     with grid.without(1):
         assert grid.dfc("get", "--recursive", "tree", source.parent / "again").returncode == 0
@@ -134,13 +134,13 @@ def test_a_server_whose_promises_were_damaged_is_rebuilt(grid: Grid, source: Pat
     eventually(lambda: all_maps_are_equal(grid), "the four maps are equal", MENDED_S)
 
 
-def test_a_damaged_batch_is_not_passed_on_to_who_missed_it(grid: Grid, source: Path) -> None:
+def test_a_damaged_batch_is_not_passed_on_to_a_server_that_missed_it(grid: Grid, source: Path) -> None:
     mount = grid.mount()
     with grid.without(3):
         for number in range(5):
             (mount.path / f"missed-{number}").write_bytes(b"by DFS3")
         mount.unmount()
-        for number in (1, 2, 4):  # all that could tell what was missed have a damaged log
+        for number in (1, 2, 4):  # all servers that have the missed batches have a damaged log
             flush(grid.servers[number].root, USER)
             with contextlib.closing(sqlite3.connect(grid.servers[number].root / USER / "namespace.db")) as database:
                 database.execute("UPDATE log SET batch = x'00' WHERE slot > (SELECT applied FROM state) - 3")

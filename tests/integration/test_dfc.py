@@ -1,4 +1,4 @@
-"""`dfc` against four real servers: whole, with one and two of them killed, with wrong passwords and odd names."""
+"""`dfc` with four real servers: all up, with one and two of them killed, with wrong passwords and odd names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ODD_NAMES = [b"two\nlines", b"caf\xe9", b"n" * 255, "日本 🌊".encode(), b"ba
 
 @pytest.fixture(scope="module")
 def whole_servers() -> Iterator[Servers]:
-    """Four servers that no test harms."""
+    """Four servers that no test breaks."""
     with Servers(4) as servers:
         yield servers
 
@@ -118,8 +118,8 @@ def test_one_server_killed_changes_nothing_but_the_health(servers: Servers, tmp_
     assert dfc.ok("get", "before", "-") == data
 
 
-def test_a_folder_of_many_files_is_listed_by_one_who_knows_nothing_of_it(servers: Servers, tmp_path: Path) -> None:
-    """More files than an operation on the map may have runs."""
+def test_a_folder_of_many_files_is_listed_with_an_empty_cache(servers: Servers, tmp_path: Path) -> None:
+    """There are more files than an operation on the map may have runs."""
     dfc = dfc_for(servers, tmp_path)
     (dfc.folder / "many").mkdir()
     wanted = sorted(b"f%03d" % number for number in range(RUNS + 50))
@@ -168,7 +168,7 @@ def test_a_server_that_dies_during_a_put_or_a_get_is_not_noticed(servers: Server
     process = dfc.start("put", "-", "file")
     try:
         assert process.stdin is not None
-        process.stdin.write(data[: 20 << 20])  # far more than a pipe holds: the upload is under way
+        process.stdin.write(data[: 20 << 20])  # far more than a pipe holds, so the upload has begun
         servers[3].kill()
         out, err = process.communicate(data[20 << 20 :], timeout=60)
         assert (process.returncode, out, err) == (0, b"", b"")
@@ -280,7 +280,7 @@ def test_ctrl_c_and_sigterm_end_it_and_leave_nothing(servers: Servers, tmp_path:
         process = dfc.start("put", "-", "unfinished")
         try:
             assert process.stdin is not None
-            process.stdin.write(b"x" * (5 << 20))  # more than a pipe holds: it is being read, so dfc is under way
+            process.stdin.write(b"x" * (5 << 20))  # more than a pipe holds, so dfc is reading it
             process.stdin.flush()
             process.send_signal(number)
             _out, err = process.communicate(timeout=10)
@@ -317,7 +317,7 @@ def test_ctrl_c_ends_a_transfer_whose_servers_all_hang(servers: Servers, tmp_pat
             server.thaw()
 
 
-def test_a_reader_that_goes_away_is_no_error_to_talk_about(whole_servers: Servers, tmp_path: Path) -> None:
+def test_a_reader_that_goes_away_causes_no_message(whole_servers: Servers, tmp_path: Path) -> None:
     dfc = dfc_for(whole_servers, tmp_path)
     dfc.ok("put", "-", "gone", stdin=os.urandom(9 << 20))
     process = dfc.start("get", "gone", "-")

@@ -1,4 +1,4 @@
-"""The prompt of `dfc` against four real servers: through a pipe, and on a terminal with keys pressed."""
+"""The prompt of `dfc` with four real servers: through a pipe, and on a terminal with keys pressed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_on_a_terminal(dfc: DfcProcess) -> None:
         terminal.type(b"li\t")
         terminal.wait_for(b"list")
         terminal.type(b" -l\r")
-        terminal.wait_for(b"  far\r\n")  # complete; or degraded, if a server was slow to acknowledge
+        terminal.wait_for(b"  far\r\n")  # complete, or degraded if a server was slow to acknowledge
         terminal.type(b"get nothing\r")
         terminal.wait_for(b"dfc: /nothing: No such file or directory")
         terminal.wait_for(b"dfc> ")
@@ -48,7 +48,7 @@ def test_on_a_terminal(dfc: DfcProcess) -> None:
         terminal.wait_for(b"All servers answer")
         terminal.wait_for(b"dfc> ")
         terminal.type(b"\x04")  # Ctrl-D
-        assert terminal.end() == 1  # of the get that failed
+        assert terminal.end() == 1  # the exit status of the failed get
     history = (dfc.folder / "state" / "dfsfuse" / "dfc_history").read_text()
     assert "+list -l\n" in history
 

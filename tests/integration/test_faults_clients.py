@@ -1,4 +1,4 @@
-"""Clients that die, and clients that share: nothing half-written is seen, one truth for two mounts."""
+"""Clients that die, and clients that share: nothing half-written is visible, and two mounts see the same truth."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def test_each_mount_sees_what_the_other_closed(grid: Grid) -> None:
 
 
 def test_a_file_replaced_elsewhere_is_opened_in_its_new_version(grid: Grid) -> None:
-    """Write aside and rename over, as editors do: who opens the name after that gets the new file."""
+    """Write a new file and rename it over the old one, as editors do: opening the name after that gives the new
+    file."""
     one, other = grid.mount("one").path, grid.mount("other").path
     for turn in range(8):
         writer, reader = (one, other) if turn % 2 else (other, one)
@@ -146,7 +147,7 @@ def test_of_two_mounts_one_creates_exclusively(grid: Grid) -> None:
 
 
 def test_two_mounts_make_and_move_names_at_once(grid: Grid) -> None:
-    """Both mounts work in one folder; every name that was made is there once, none is lost or doubled."""
+    """Both mounts work in one folder; every name that was made is there exactly once."""
     mounts = [grid.mount("one").path, grid.mount("other").path]
     (mounts[0] / "d").mkdir()
     eventually((mounts[1] / "d").is_dir, "the other mount sees the folder")
@@ -186,7 +187,7 @@ def _rest_or_error(descriptor: int) -> bytes | None:
 
 
 def test_writers_on_two_mounts_keep_both_halves(grid: Grid) -> None:
-    """Two mounts write different parts of one file at once: no part is lost."""
+    """Two mounts write different parts of one file at the same time, and no part is lost."""
     mounts = [grid.mount("one").path, grid.mount("other").path]
     size = 3 << 20
     data = content(2 * size)

@@ -1,7 +1,8 @@
-"""Two or more servers down: never wrong, never stuck. What can be read is read, writing is refused at once.
+"""Two or more servers down: never wrong, never stuck. Everything that is available can be read, and writing is refused
+at once.
 
-With the ring of the mission, two neighbours share one piece: with both down every file lacks it. Two opposite servers
-share none: with both down everything is readable.
+On the mission's ring, two neighbours share one piece: with both down, every file lacks it. Two opposite servers share
+none: with both down, everything is readable.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
 
 @pytest.fixture
 def files() -> dict[str, bytes]:
-    """Small and large files of all four rotations."""
+    """Small and large files with all four rotations."""
     return {f"file {size} {x}": with_rotation(size, x) for size in SIZES for x in range(4)}
 
 
@@ -55,7 +56,7 @@ def fails_with(number: int, action: Callable[[], object]) -> None:
 
 
 def writing_is_refused(mount: Mount) -> None:
-    """Every way to change something, each at once, with EROFS; and nothing has changed."""
+    """Check that every way to change something fails at once with EROFS, and that nothing has changed."""
     before = names(mount.path), names(mount.path / "d")
     existing = mount.path / "d" / before[1][0].removesuffix(" [incomplete]")
     size = existing.stat().st_size
@@ -73,7 +74,7 @@ def writing_is_refused(mount: Mount) -> None:
 
 
 def lost_ranges(data: bytes, down: tuple[int, int]) -> list[tuple[int, int]]:
-    """(start, end) of the bytes that are on these two servers only, for a file of one segment."""
+    """Return (start, end) of the bytes that are only on these two servers, for a file with one segment."""
     here = [set(TABLE[rotation_of(data)][f"DFS{number}"]) for number in down]
     whole, longer = divmod(len(data), 4)
     ends = [0]
@@ -83,7 +84,7 @@ def lost_ranges(data: bytes, down: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def test_the_mark_follows_the_ring() -> None:
-    """The model of this file itself: neighbours lose one piece of each file, opposites none."""
+    """This file's own model: neighbours lose one piece of each file, opposite servers none."""
     for x in range(4):
         data = with_rotation(1000, x)
         for first in range(1, 5):
@@ -123,7 +124,7 @@ def test_two_neighbours_down(grid: Grid, files: dict[str, bytes], down: tuple[in
     (mount.path / "d" / "empty").write_bytes(b"")
     (mount.path / "d" / "link").symlink_to("nowhere")
     marked = sorted([*(f"{name} [incomplete]" for name in files), "empty", "link"])
-    mount.unmount()  # what a mount still has in memory it may show; here nothing is
+    mount.unmount()  # a mount may show what it has in memory, which is nothing after this
     mount.mount()
     with grid.without(*down):
         within(DEADLINE_S, "the first look", lambda: names(mount.path / "d"))
@@ -144,7 +145,7 @@ def _reads_what_is_there(path: Path, data: bytes, lost: list[tuple[int, int]]) -
     try:
         for offset in {start, (start + end) // 2, end - 1}:
             fails_with(errno.EIO, partial(os.pread, fd, 1, offset))
-        if len(data) >= 1_000_000:  # the kernel asks for whole pages and reads ahead: keep off the edges
+        if len(data) >= 1_000_000:  # the kernel requests whole pages and reads ahead, so stay away from the borders
             for position in (p for p in range(4096, len(data) - 4096, 131_072) if not start - 140_000 < p < end + 4096):
                 found = within(AT_ONCE_S, "reading", partial(os.pread, fd, 100, position))
                 assert found == data[position : position + 100]
@@ -153,7 +154,8 @@ def _reads_what_is_there(path: Path, data: bytes, lost: list[tuple[int, int]]) -
 
 
 def test_incomplete_files_can_be_deleted_by_either_name(grid: Grid) -> None:
-    """A disk has lost its large pieces for good, then its neighbour dies: three servers answer, one piece is gone."""
+    """A disk has lost its large pieces for good, and then its neighbour dies: three servers answer, and one piece is
+    gone."""
     mount = grid.mount()
     data = content(600_000)
     for name in ("one", "two", "whole"):
@@ -230,7 +232,7 @@ def test_with_all_servers_down_every_operation_ends(grid: Grid) -> None:
         try:
             os.close(held)
         except OSError as error:
-            assert error.errno in (errno.EIO, errno.EROFS)  # close() says that the write was not kept
+            assert error.errno in (errno.EIO, errno.EROFS)  # close() reports that the write was not saved
     eventually(lambda: _writes(mount), "writing again after the servers' return")
     assert (mount.path / "f").read_bytes() == content(300_000, "f")
     assert (mount.path / "h").read_bytes() == content(300_000, "h")

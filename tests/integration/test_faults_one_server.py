@@ -1,4 +1,4 @@
-"""Any one server may die, hang or lose its disk at any moment: no acknowledged byte is lost, work goes on.
+"""Any one server may die, hang or lose its disk at any moment: no acknowledged byte is lost, and work goes on.
 
 Four real servers, a real mount, real signals. Every wait has a deadline.
 """
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 DEADLINE_S = 60.0
 NO_PAUSE_S = 8.0
-"""What one operation may take when a server has just gone: a short deadline, on a machine that may be busy."""
+"""Limit for one operation just after a server has gone: a short deadline, on a machine that may be busy."""
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def source(tmp_path: Path) -> Path:
 
 
 def run(*command: str | Path) -> None:
-    """Run a program; it must succeed, and say nothing."""
+    """Run a program, which must succeed without output."""
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), command
 
 
 def check_mount(mount: Mount, name: str) -> None:
-    """Write, read, list, rename and remove something: a mount that works."""
+    """Check that the mount works: write, read, list, rename and remove something."""
     folder = mount.path / name
     folder.mkdir()
     for size in (10, 300_000):
@@ -61,7 +61,7 @@ def check_mount(mount: Mount, name: str) -> None:
 
 
 def test_a_large_folder_is_listed_by_a_new_mount_without_a_server(grid: Grid) -> None:
-    """The mount looks which files can be assembled, and knows nothing of any: more than an operation has runs."""
+    """The mount checks which files are complete with an empty cache, for more files than an operation has runs."""
     mount = grid.mount()
     folder = mount.path / "many"
     folder.mkdir()
@@ -93,7 +93,7 @@ def test_a_tree_is_copied_while_servers_are_killed_in_turn(grid: Grid, source: P
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_everything_works_with_one_server_dead(grid: Grid, source: Path, number: int) -> None:
-    """For a mount that saw it die, and for one that never saw it alive."""
+    """Both for a mount that saw the server die, and for one that never saw it alive."""
     mount = grid.mount()
     run("cp", "-r", source, mount.path / "before")
     with grid.without(number):
@@ -151,7 +151,7 @@ def test_a_hung_server_costs_one_short_deadline_once(grid: Grid, source: Path) -
 
 
 def applied(grid: Grid) -> list[tuple[int, bytes]]:
-    """The last slot that each server has applied, and its digest."""
+    """Return the last slot that each server has applied, and its digest."""
     found = []
     for root in grid.roots().values():
         flush(root, USER)
@@ -175,7 +175,7 @@ def test_a_server_that_comes_back_empty_is_brought_up_to_date(grid: Grid, source
         return len(slots) == 4 and slots[0] >= max(slots) - 1
 
     eventually(caught_up, "the empty server has the log")
-    with grid.without(3):  # so that it is needed for the quorum, and must know everything
+    with grid.without(3):  # so that the other server is needed for the quorum, and must know everything
         check_mount(mount, "with the empty one")
         names = {path.name for path in (mount.path / "tree").iterdir()}
         assert names == {path.name for path in source.iterdir()}

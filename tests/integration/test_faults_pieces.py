@@ -20,7 +20,7 @@ def expected(x: int, segment: bytes) -> dict[str, set[int]]:
 
 
 def test_files_of_each_rotation_are_where_the_table_says(grid: Grid, tmp_path: Path) -> None:
-    """By `dfc put` and through the mount alike."""
+    """Both for `dfc put` and for the mount."""
     files = {f"{size}-{x}": with_rotation(size, x) for size in SIZES for x in range(4)}
     mount = grid.mount()
     for number, (name, data) in enumerate(files.items()):
@@ -38,13 +38,13 @@ def test_files_of_each_rotation_are_where_the_table_says(grid: Grid, tmp_path: P
     found = {name: holders(grid.roots(), USER, data) for name, data in files.items() if len(data) > 1000}
     assert found == {name: expected(rotation_of(files[name]), files[name]) for name in found}
     tiny = {name: holders(grid.roots(), USER, data) for name, data in files.items() if len(data) <= 1000}
-    for name, places in tiny.items():  # pieces of one byte may equal those of another file
+    for name, places in tiny.items():  # pieces of one byte may equal those of other files
         wanted = expected(rotation_of(files[name]), files[name])
         assert all(wanted[server] <= places[server] for server in wanted), name
 
 
 def test_a_long_file_turns_the_ring_with_each_segment(grid: Grid) -> None:
-    """x is of the first segment; segment i lies as the table says for (x + i) mod 4."""
+    """x is the first segment's; segment i is placed as in the table for (x + i) mod 4."""
     mount = grid.mount("long")
     data = content(5 * SEGMENT_EDGE + 12345, "long")
     (mount.path / "long").write_bytes(data)
@@ -61,7 +61,7 @@ def test_with_a_server_down_each_piece_is_still_on_two_disks(grid: Grid) -> None
     with grid.without(2):
         for name, data in files.items():
             (mount.path / name).write_bytes(data)
-        assert mount.unmount() == 0  # before it is back: then they would go home
+        assert mount.unmount() == 0  # before the server is back, since then they would move home
     for name, data in files.items():
         places = holders(grid.roots(), USER, data)
         assert places["DFS2"] == set(), name

@@ -1,5 +1,5 @@
-"""Full disks of real servers, as root (small file systems in memory): one is like a server that is down for writing,
-two give ENOSPC, reading goes on, and room that is made is used without a restart."""
+"""Full disks of real servers, as root (small file systems in memory): one full disk is like a server that is down for
+writing, two give ENOSPC, reading goes on, and freed room is used without a restart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOON_S = 15.0
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Iterator[Grid]:
-    """DFS1 and DFS2 have small disks."""
+    """Four servers, of which DFS1 and DFS2 have small disks."""
     folder = tmp_path / "grid"
     disks = [folder / "DFS1", folder / "DFS2"]
     try:
@@ -42,7 +42,7 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
 
 
 def fill(grid: Grid, number: int) -> Path:
-    """Leave no more than a part of the reserve on a server's disk."""
+    """Fill a server's disk up to less than the reserve."""
     filler = grid.servers[number].root.parent / f"DFS{number}" / "filler"
     room = os.statvfs(filler.parent)
     with filler.open("wb") as file:
@@ -55,7 +55,7 @@ def write(mount: Mount, name: str, size: int = FILE_BYTES) -> None:
 
 
 def refused(mount: Mount, name: str, size: int) -> bool:
-    """Whether write() or close() says that there is no room."""
+    """Return whether write() or close() reports that there is no room."""
     try:
         write(mount, name, size)
     except OSError as error:
@@ -75,7 +75,7 @@ def test_one_full_disk_and_two_and_room_again(grid: Grid) -> None:
     fillers.append(fill(grid, 2))
     eventually(lambda: refused(mount, "large", FILE_BYTES), "two full disks are noticed")
     assert refused(mount, "small", 3000)
-    assert refused(mount, "large", FILE_BYTES), "and it stays so"
+    assert refused(mount, "large", FILE_BYTES), "it must stay refused"
     status = grid.dfc("status")
     assert b"only two have room for data, and writing needs three" in status.stdout, status
     assert status.returncode == 9, status

@@ -1,5 +1,5 @@
 """The kernel binding under the real kernel, with a small file system in memory that other processes use: data and
-names. How it is served is in `support.served_memory_fs`."""
+names. `support.served_memory_fs` serves it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 @contextmanager
 def here(path: Path, files: MemoryFs) -> Iterator[Session]:
-    """A session in this process. Whoever touches it must let go of the interpreter's lock: no mmap."""
+    """A session in this process. Accessing it must release the interpreter's lock, so mmap is not allowed."""
     path.mkdir()
     mount = mounting.mount(path, mounting.MountOptions(subtype="memoryfs"))
     session = Session(mount.descriptor, files, Settings(flags=FLAGS))

@@ -83,8 +83,8 @@ def test_a_waiting_lock_ends_with_its_process(root: Path, kind: str, ending: sig
             within(DEADLINE_S, "the lock is free", lambda: fcntl.lockf(file, fcntl.LOCK_EX))
 
 
-def test_many_waiting_locks_hold_up_nobody_else(root: Path) -> None:
-    """More wait than there are threads in the file system."""
+def test_many_waiting_locks_do_not_delay_other_requests(root: Path) -> None:
+    """There are more waiting locks than threads in the file system."""
     path = root / "f"
     path.touch()
     script = (
@@ -133,6 +133,6 @@ def test_ranges_and_the_rule_of_any_close(root: Path) -> None:
         fcntl.lockf(descriptor, fcntl.LOCK_UN, 5, 102)
         assert (is_free(102, 5), is_free(100, 3)) == (True, False)
         os.close(os.open(path, os.O_RDONLY))
-        assert is_free(0, 1000), "any close of the file by the process ends its locks"
+        assert is_free(0, 1000), "any close of the file by the process must end its locks"
     finally:
         os.close(descriptor)

@@ -56,11 +56,11 @@ def test_a_killed_file_system(fs: Served) -> None:
             with pytest.raises(OSError, match=r"not connected|abort"):
                 within(DEADLINE_S, "an answer", call)
     finally:
-        with suppress(OSError):  # so says close(), and closes
+        with suppress(OSError):  # close() reports the same, and closes
             os.close(descriptor)
 
 
-def test_a_frozen_file_system_lets_go_of_those_who_are_killed(fs: Served) -> None:
+def test_a_frozen_file_system_releases_killed_programs(fs: Served) -> None:
     os.kill(fs.process.pid, signal.SIGSTOP)
     try:
         with subprocess.Popen(["stat", str(fs.path / "f")]) as process:
@@ -72,7 +72,8 @@ def test_a_frozen_file_system_lets_go_of_those_who_are_killed(fs: Served) -> Non
 
 
 def test_a_user_mounts_with_the_helper() -> None:
-    """As another user if we are root; else we are that user. Where /dev/fuse is root's alone, the helper says so."""
+    """As another user if the tests run as root, and otherwise as the tests' user. If only root may use /dev/fuse, the
+    helper says so."""
     user = NOBODY if os.geteuid() == 0 else os.geteuid()
     with ExitStack() as opened:
         folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/fusekernel.XXXXXX"], text=True).strip())
@@ -108,7 +109,7 @@ def refusal(mountpoint: Path, user: int) -> str:
     return subprocess.run(command, env=ENVIRONMENT, cwd="/", capture_output=True, text=True, check=False).stderr
 
 
-def test_the_helper_unmounts_for_one_who_was_killed(tmp_path: Path) -> None:
+def test_the_helper_unmounts_for_a_killed_process(tmp_path: Path) -> None:
     with served(tmp_path / "mount", "auto_unmount") as fs:
         (fs.path / "f").write_bytes(b"x")
         fs.process.kill()

@@ -1,5 +1,5 @@
-"""A mount heals by itself, on real disks: what was written without a server goes home, an empty server is rebuilt while
-files are used, a bad copy is made anew; and `dfc heal` does it when asked."""
+"""A mount heals automatically, on real disks: what was written without a server moves home, an empty server is rebuilt
+while files are in use, a bad copy is replaced; and `dfc heal` does the same on request."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def wait_until_all_is_home(grid: Grid) -> None:
 
 
 class Traffic:
-    """Writes and reads files all the time, until the block ends; every one must be right."""
+    """Writes and reads files continuously until the block ends; all of them must be right."""
 
     def __init__(self, mount: Mount) -> None:
         self.files: dict[str, bytes] = {}
@@ -108,7 +108,7 @@ def test_what_a_server_missed_goes_home_and_an_empty_one_is_rebuilt_while_files_
     assert traffic.files
     wait_until_all_is_home(grid)
 
-    with grid.without(1):  # so what was rebuilt is needed
+    with grid.without(1):  # so that the rebuilt copies are needed
         mount.remount()
         for name in ("before", "during"):
             assert_same_tree(mount.path / name, source)
@@ -156,7 +156,7 @@ def test_dfc_tells_how_far_a_mount_is_and_does_the_rest(grid: Grid) -> None:
     assert 0 < seen[-1]["healing"]["bytes_done"] < seen[-1]["healing"]["bytes_total"]
     assert seen[-1]["healing"]["left_s"] > 0
     assert seen[-1]["pieces"]["lack_a_copy"] > 0
-    for one in seen:  # the new disk has the whole log within a moment: that is no reason to let another one fail
+    for one in seen:  # the new disk has the whole log within a moment, but no other server may fail yet
         assert not one["any_one_may_fail"], one
         assert "may fail" not in one["summary"]
     assert (seen[-1]["servers"][2]["state"], seen[-1]["copies"]) == ("filling", "degraded")
@@ -210,7 +210,7 @@ def test_two_mounts_and_dfc_heal_at_once_make_every_copy_and_no_wrong_one(grid: 
     copy(source, mounts[0].path / "tree")
     assert not astray(grid.roots(), USER)
     lost = {number: at_home(grid.roots(), USER)[f"DFS{number}"] for number in (1, 3)}
-    assert not lost[1] & lost[3]  # no piece has both of its copies on these two
+    assert not lost[1] & lost[3]  # no piece has both of its copies on these two servers
     grid.servers[1].kill()
     for path in large_piece_files(grid.servers[1].root, USER):
         path.unlink()
@@ -256,7 +256,7 @@ def test_a_replaced_server_at_another_address_is_one_line_of_the_config(grid: Gr
     assert b" copies made" in done.stdout
     after = status(grid)
     assert after["pieces"]["lack_a_copy"] == 0
-    assert next(server for server in after["servers"] if server["name"] == "DFS2")["applied_slot"] > 0  # and the map
+    assert next(server for server in after["servers"] if server["name"] == "DFS2")["applied_slot"] > 0  # with the map
     wait_until_all_is_home(grid)
     with grid.without(1):
         mount.mount()

@@ -1,7 +1,7 @@
 """The same random operations on a plain folder and on each of our backends; everything is compared.
 
-CI takes the same examples each time, and few; DFS_TEST_EXAMPLES multiplies them and takes new ones. The comparison
-itself is tested too: two plain folders must agree, and file systems that are a little broken must be found out.
+CI uses the same few examples each time; DFS_TEST_EXAMPLES multiplies them and uses new ones. The comparison itself is
+tested too: two plain folders must agree, and slightly broken file systems must be detected.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compare(
     *,
     names_stay_while_open: bool = False,
 ) -> None:
-    """Run one state machine. Reproducible in CI; with DFS_TEST_EXAMPLES set, it looks further each time."""
+    """Run a state machine. It is reproducible in CI; with DFS_TEST_EXAMPLES it uses new examples each time."""
     run_state_machine_as_test(
         machine_for(name, make_fs, names_stay_while_open=names_stay_while_open),
         settings=settings(
@@ -75,7 +75,7 @@ class LosesRenames(OsFs):
 
 
 class KeepsOldBytes(OsFs):
-    """Broken: what a longer truncation uncovers is not zero."""
+    """Broken: bytes uncovered by extending a file are not zero."""
 
     def truncate(self, path: bytes, length: int) -> None:
         size = self.stat(path).size
@@ -99,7 +99,7 @@ class MiscountsLinks(OsFs):
 @pytest.mark.parametrize("broken", [LosesRenames, KeepsOldBytes, MiscountsLinks])
 def test_a_broken_file_system_is_found_out(broken: type[OsFs]) -> None:
     with pytest.raises(Exception) as caught:
-        # Which values are tried depends on what other tests have loaded: there is time to find the fault in any case.
+        # The values tried depend on what other tests have loaded; the examples suffice to find the fault in any case.
         compare(broken.__name__, lambda: plain(broken), examples=2000, steps=50, phases=[Phase.generate])
     assert isinstance(caught.value, (AssertionError, ExceptionGroup, OSError))
 
@@ -125,7 +125,7 @@ def test_the_library_on_four_servers(grid: Grid) -> None:
 
 
 def test_two_libraries_on_four_servers_act_as_one(grid: Grid) -> None:
-    """Each operation is done by the other client in turn, and sees all that came before."""
+    """The clients take turns, and each operation sees everything before it."""
     with ExitStack() as stack:
         one, other = (stack.enter_context(served_vfs(grid.client_config, max_age_s=0.0)) for _ in range(2))
 

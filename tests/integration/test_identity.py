@@ -1,4 +1,5 @@
-"""Which server is which: a config or a folder that is not as the namespace knows it is refused before harm is done."""
+"""Which server is which: a config or folder that contradicts the namespace's record is refused before any harm is
+done."""
 
 from __future__ import annotations
 
@@ -61,8 +62,8 @@ def test_a_config_that_differs_is_refused_with_what_to_change(grid: Grid, tmp_pa
 
 
 def test_a_copied_folder_is_not_used(grid: Grid, tmp_path: Path) -> None:
-    """Somebody copied DFS1 to have a DFS3 quickly, and even changed its name in it. The server itself refuses to serve
-    such a user; what a client says of two servers with one identity is tested in tests/unit/dfsfuse/cluster."""
+    """DFS1's folder was copied to create a DFS3 quickly, and even the name in it was changed. The server itself refuses
+    to serve such a user; tests/unit/dfsfuse/net tests how a client reports two servers with one identity."""
     (tmp_path / "f").write_bytes(content(600_000))
     assert grid.dfc("put", tmp_path / "f", "f").returncode == 0
     one, three = grid.servers[1], grid.servers[3]

@@ -1,6 +1,6 @@
-"""flock and fcntl locks between two mounts by the kernel binding, with real servers and real kill -9.
+"""flock and fcntl locks between two mounts with the kernel binding, with real servers and real kill -9.
 
-Programs that hold or wait for locks are processes of their own (`LOCKER`), told what to do line by line.
+Programs that hold or wait for locks are separate processes (`LOCKER`) that are given orders line by line.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ def mounts(grid: Grid) -> tuple[Mount, Mount]:
 
 @pytest.fixture
 def paths(mounts: tuple[Mount, Mount], request: pytest.FixtureRequest) -> tuple[Path, Path]:
-    """One file, in each mount."""
+    """The paths of one file in each mount."""
     return file_of_test(request, mounts, b"0")
 
 
 @contextmanager
 def lockers(kind: str, *paths: Path) -> Iterator[list[Told]]:
-    """Programs that are told what to do with a lock, each of which has opened one of the paths."""
+    """Start programs that carry out orders on locks, each with one of the paths open."""
     with ExitStack() as opened:
         found = []
         for path in paths:
@@ -113,7 +113,7 @@ def lockers(kind: str, *paths: Path) -> Iterator[list[Told]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_counter_is_incremented_from_both(paths: tuple[Path, Path], kind: str) -> None:
-    """100 rounds on each side, and nobody ever reads an old number or an old size."""
+    """In 100 rounds on each side, an old number or an old size is never read."""
     run_at_once(*([COUNTER, kind, str(path), "100"] for path in paths))
     assert [path.read_bytes() for path in paths] == [b"200", b"200"]
 
@@ -133,7 +133,7 @@ def test_sqlite_counts_from_both(paths: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_waits_gets_it_when_it_is_free_and_sees_what_was_written(paths: tuple[Path, Path], kind: str) -> None:
+def test_a_waiter_gets_the_lock_when_it_is_free_and_sees_what_was_written(paths: tuple[Path, Path], kind: str) -> None:
     with lockers(kind, *paths) as (one, other):
         assert other.ask("read") == "0"
         assert one.ask("lock") == "done"
@@ -185,7 +185,7 @@ def test_a_holder_that_is_killed(paths: tuple[Path, Path], kind: str) -> None:
         assert time.monotonic() - began < LOCK_TIMEOUT_S
 
 
-def test_a_hundred_wait_and_nobody_is_held_up(paths: tuple[Path, Path]) -> None:
+def test_a_hundred_waiting_locks_delay_no_other_request(paths: tuple[Path, Path]) -> None:
     script = (
         "import fcntl, os, sys, threading\n"
         "def wait():\n"
@@ -212,8 +212,8 @@ def test_a_hundred_wait_and_nobody_is_held_up(paths: tuple[Path, Path]) -> None:
                 program.kill()
 
 
-def test_ranges_and_who_has_them(paths: tuple[Path, Path]) -> None:
-    """lockf(length, start); what is in the way is told with its owner's pid."""
+def test_ranges_of_locks_and_their_owners(paths: tuple[Path, Path]) -> None:
+    """Locks are set by lockf(length, start); a conflicting lock is reported with its owner's pid."""
     with lockers("fcntl", *paths) as (one, other):
         assert one.ask("lock 100 10") == "done"
         assert other.ask("try 10 0") == "done"
@@ -293,7 +293,7 @@ def test_fsck_ends_what_a_killed_mount_has_left_and_nothing_of_a_living_one(
 
 
 def test_a_mount_that_was_stopped_knows_that_its_locks_are_lost(grid: Grid, paths: tuple[Path, Path]) -> None:
-    """It cannot know while it is stopped; but what is written under the lost lock afterwards is refused."""
+    """It cannot know while it is stopped, but writing under the lost lock afterwards is refused."""
     mount = grid.mount("stopped", OPTIONS)
     with lockers("fcntl", mount.path / paths[0].name, paths[0]) as (holder, waiter):
         assert holder.ask("lock") == "done"

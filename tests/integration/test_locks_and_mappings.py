@@ -1,4 +1,5 @@
-"""Two mounts, and what programs write through shared mappings: under locks, and where no lock can make it right."""
+"""Two mounts, and programs that write through shared mappings: under locks, and where locks cannot make that
+correct."""
 
 from __future__ import annotations
 
@@ -56,14 +57,14 @@ def mounts(grid: Grid) -> tuple[Mount, Mount]:
 
 @pytest.fixture
 def paths(mounts: tuple[Mount, Mount], request: pytest.FixtureRequest) -> tuple[Path, Path]:
-    """One file, in each mount."""
+    """The paths of one file in each mount."""
     return file_of_test(request, mounts, bytes(8192))
 
 
 @pytest.mark.parametrize("how", ["fcntl", "flock", "ofd", "shared"])
 def test_a_counter_in_a_mapping_is_incremented_from_both(paths: tuple[Path, Path], how: str) -> None:
-    """Each lock shows what was written under the one before, on each of its pages; `shared`: it is let go of in two
-    steps. (Programs of both sides have mapped the file all the time.)"""
+    """Under each lock, everything that was written under the one before is visible, on every page. With `shared`, the
+    lock is released in two steps. (Programs on both sides have the file mapped all the time.)"""
     run_at_once(*([COUNTER, how, str(path), str(TURNS)] for path in (*paths, paths[0])))
     data = paths[1].read_bytes()
     assert int.from_bytes(data[:8], "little") == int.from_bytes(data[5000:5008], "little") == 3 * TURNS
@@ -79,7 +80,7 @@ def test_what_a_shared_lock_lets_others_read_was_written_before(paths: tuple[Pat
 
 
 def test_what_was_mapped_shows_when_a_close_ends_the_lock(paths: tuple[Path, Path]) -> None:
-    """Though the mapping lives on."""
+    """Even though the mapping still exists."""
     descriptor = os.open(paths[0], os.O_RDWR)
     with mmap.mmap(descriptor, 8192) as memory, paths[1].open("r+b") as theirs:
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
@@ -118,7 +119,7 @@ def database(path: Path, timeout_s: float = 0.0) -> sqlite3.Connection:
 
 @pytest.fixture
 def databases(paths: tuple[Path, Path]) -> tuple[Path, Path]:
-    """One database with a write-ahead log, closed."""
+    """The paths of a closed database with a write-ahead log."""
     with closing(database(paths[0].with_suffix(".db"))) as made:
         assert made.execute("pragma journal_mode=wal").fetchone() == ("wal",)
         made.execute("create table t (n)")
@@ -135,11 +136,11 @@ def rows(path: Path) -> int:
 def test_a_write_ahead_log_is_used_by_one_mount_at_a_time(
     databases: tuple[Path, Path], mounts: tuple[Mount, Mount]
 ) -> None:
-    """Reader or writer: who comes second is told that the database is locked, until the first one has closed it."""
+    """Whether reader or writer: the second mount gets "database is locked" until the first has closed it."""
     one, other = databases
     with closing(database(one)) as writer, closing(database(one)) as beside:
         writer.execute("insert into t values (1)")
-        assert beside.execute("select count(*) from t").fetchone() == (1,), "two programs of one mount may"
+        assert beside.execute("select count(*) from t").fetchone() == (1,), "two programs on one mount may use it"
         with closing(database(other)) as refused:
             for words in ("select * from t", "insert into t values (2)"):
                 with pytest.raises(sqlite3.OperationalError, match="database is locked"):
@@ -149,11 +150,11 @@ def test_a_write_ahead_log_is_used_by_one_mount_at_a_time(
         assert reader.execute("select count(*) from t").fetchone() == (1,)
         with closing(database(one)) as refused, pytest.raises(sqlite3.OperationalError, match="database is locked"):
             refused.execute("insert into t values (3)")
-    assert mounts[1].log.read_text().count(f"{other.name}': a lock is refused") == 1, "said once, by name"
+    assert mounts[1].log.read_text().count(f"{other.name}': a lock is refused") == 1, "logged once, with the name"
 
 
 def test_writers_of_both_mounts_lose_no_row_of_a_write_ahead_log(databases: tuple[Path, Path]) -> None:
-    """They come one after the other, as long as they are ready to wait (`timeout`)."""
+    """They take turns, as long as they wait long enough (`timeout`)."""
     run_at_once(*([INSERT, str(path), "20"] for path in databases))
     assert rows(databases[1]) == 40
 
@@ -191,11 +192,11 @@ else:
 print("open", flush=True)
 sys.stdin.read()
 """
-"""What LMDB does with its lock file (real ones: tests/programs/test_lmdb.py)."""
+"""What LMDB does with its lock file. tests/programs/test_two_mounts.py uses the real LMDB."""
 
 
 def test_an_lmdb_environment_is_used_by_one_mount_at_a_time(mounts: tuple[Mount, Mount]) -> None:
-    """It would wait for its lock without end: it is refused instead."""
+    """It would wait for its lock forever, so it is refused instead."""
     for name in ("lock.mdb", "one-file.mdb-lock"):
         here, there = (mount.path / name for mount in mounts)
         command = [sys.executable, "-c", LMDB_OPENS]

@@ -1,6 +1,7 @@
-"""Bounded memory whatever the file's size: servers below 100 MiB, clients below 512 MiB.
+"""Memory is bounded whatever a file's size: servers stay below 100 MiB, clients below 512 MiB.
 
-The file is DFS_TEST_LARGE_MIB MiB long (default 768: half of it held in memory would be seen; DESIGN promises 4096).
+The file is DFS_TEST_LARGE_MIB MiB long. With the default of 768, holding half of it in memory would be noticed; 4096 is
+promised.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _BASE = [bytearray(content(MIB, f"memory/{number}")) for number in range(7)]
 def grid(tmp_path: Path) -> Iterator[Grid]:
     with Grid(tmp_path / "grid") as grid:
         yield grid
-    shutil.rmtree(tmp_path)  # gigabytes: not left for pytest's three last runs
+    shutil.rmtree(tmp_path)  # gigabytes, which must not stay in pytest's folders of the last three runs
 
 
 def block(number: int) -> bytearray:
-    """The MiB of this number: no two are alike. Its buffer is reused."""
+    """Return the MiB with this number; all differ. The buffer is reused."""
     found = _BASE[number % len(_BASE)]
     found[:8] = number.to_bytes(8, "big")
     return found
@@ -74,10 +75,10 @@ sys.exit(code)
 
 
 def dfc_peak_mib(grid: Grid, *arguments: str | Path) -> float:
-    """Run dfc and give the most memory it had.
+    """Run dfc and return its peak memory.
 
-    A small process starts it, because a process's peak begins with what the one that forked it has: these tests may
-    be large by now.
+    A small process starts it, because a process's peak begins at the size of the process that forked it, and the tests'
+    process may be large by now.
     """
     command = [*program("dfc"), "--config", str(grid.client_config), *map(str, arguments)]
     measured = subprocess.run(

@@ -1,5 +1,5 @@
-"""`dfsmount` as a person uses it: four real servers, real mounts, real signals. What a file system does once it is
-mounted is in test_conformance.py; here it is about mounting, unmounting, and what is said when that does not work."""
+"""`dfsmount` as a user runs it: four real servers, real mounts, real signals. test_conformance.py tests what a mounted
+file system does; these tests are about mounting, unmounting, and the messages when that fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
 
 
 class Dfsmount:
-    """Runs the command, with state and data folders of its own."""
+    """Runs the command with its own state and data folders."""
 
     def __init__(self, folder: Path, config: Path | None) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Dfsmount:
         }
 
     def __call__(self, *arguments: str | Path, module: str = "dfsmount") -> tuple[int, str]:
-        """The exit status, and all that was said."""
+        """Run it; return the exit status and all output."""
         done = subprocess.run(
             [*program(module), *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -64,7 +64,7 @@ def dfsmount(tmp_path: Path, grid: Grid) -> Dfsmount:
 
 
 def servers_below(folder: Path) -> list[int]:
-    """The pids of the `dfs-server` processes whose folder is below this one."""
+    """Return the pids of the `dfs-server` processes whose folder is below this one."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -123,7 +123,7 @@ def test_times_are_told_from_omit_and_now(dfsmount: Dfsmount, mountpoint: Path, 
     assert dfsmount.mount(mountpoint, "-o", f"binding={binding}")[0] == 0
     file = mountpoint / "times"
     file.write_text("")
-    omit_ns, now_ns = 1_073_741_822, 1_073_741_823  # as times, these are what fusepy makes of UTIME_OMIT and _NOW
+    omit_ns, now_ns = 1_073_741_822, 1_073_741_823  # the times into which fusepy converts UTIME_OMIT and UTIME_NOW
     os.utime(file, ns=(omit_ns, now_ns))
     assert (file.stat().st_atime_ns, file.stat().st_mtime_ns) == (omit_ns, now_ns)
     subprocess.run(["touch", "-m", "-d", "@5.000000007", file], check=True, timeout=30)
@@ -133,7 +133,7 @@ def test_times_are_told_from_omit_and_now(dfsmount: Dfsmount, mountpoint: Path, 
     assert file.stat().st_mtime_ns >= before_ns
 
 
-def test_a_user_who_is_refused(dfsmount: Dfsmount, mountpoint: Path) -> None:
+def test_a_user_whose_password_is_refused(dfsmount: Dfsmount, mountpoint: Path) -> None:
     dfsmount.environment["DFS_PASSWORD"] = "wrong"
     code, text = dfsmount.mount(mountpoint)
     assert code == 4
@@ -219,10 +219,9 @@ def test_what_a_killed_mount_leaves_is_no_obstacle(dfsmount: Dfsmount, grid: Gri
 
 
 @pytest.mark.parametrize("is_announced", [True, False])
-def test_a_mount_that_hangs_holds_up_nobody_who_mounts_there(
-    dfsmount: Dfsmount, grid: Grid, is_announced: bool
-) -> None:
-    """It is not stale, and may go on. Who serves it cannot always be seen: each user has a list of his own."""
+def test_a_mount_that_hangs_does_not_delay_mounting_there(dfsmount: Dfsmount, grid: Grid, is_announced: bool) -> None:
+    """It is not dead, and may go on. Which process serves it is not always visible, since each user has a separate
+    list."""
     mount = grid.mount(f"hangs-{is_announced}", ["-o", "attr_timeout=0"])
     (mount.path / "file").write_text("is there")
     if is_announced:
@@ -274,14 +273,14 @@ def test_a_signal_unmounts_and_keeps_what_was_written(grid: Grid, number: signal
 
 
 def test_a_signal_while_a_program_keeps_a_file_open(grid: Grid) -> None:
-    """By the kernel binding: in test_mount_by_kernel.py."""
+    """test_mount_by_kernel.py tests this for the kernel binding."""
     mount = grid.mount("held", ["-o", "binding=fusepy"])
     descriptor = os.open(mount.path / "still-open", os.O_CREAT | os.O_WRONLY)
     try:
         os.write(descriptor, b"not yet closed")
         os.kill(mount.pid, signal.SIGTERM)
         eventually(lambda: not is_mounted(mount.path), "taken out of the tree")
-        assert mount.unmount() == 0  # waits for the process, which waits for the program, but not for ever
+        assert mount.unmount() == 0  # waits for the process, which waits for the program, but not forever
     finally:
         with pytest.raises(OSError, match=r"not connected|abort"):
             os.close(descriptor)

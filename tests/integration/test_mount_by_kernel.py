@@ -1,4 +1,5 @@
-"""`dfsmount -o binding=kernel` with real servers: what the path-based binding cannot, and its beginning and end."""
+"""`dfsmount -o binding=kernel` with real servers: what the path-based binding cannot do, and mounting and
+unmounting."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def test_an_unlinked_file_lives_on_without_a_name(root: Path) -> None:
 
 
 def test_what_was_found_lives_on_without_a_name(root: Path) -> None:
-    """O_PATH is a look-up and no open; a working folder is one too."""
+    """O_PATH is a lookup without an open, and so is a working folder."""
     (root / "d").mkdir()
     (root / "d/f").write_bytes(b"found before")
     file, folder = os.open(root / "d/f", os.O_PATH), os.open(root / "d", os.O_PATH)
@@ -85,7 +86,7 @@ def test_what_was_found_lives_on_without_a_name(root: Path) -> None:
 
 
 def test_whoever_else_writes_ends_setuid(root: Path) -> None:
-    """As root the writer is somebody else, who gets the open file from us."""
+    """If the tests run as root, the writer is another user, who inherits the open file."""
     path = root / "program"
     path.write_bytes(b"x")
     path.chmod(0o6777)
@@ -97,7 +98,7 @@ def test_whoever_else_writes_ends_setuid(root: Path) -> None:
 
 
 def test_what_another_mount_puts_in_its_place_is_never_missing(grid: Grid, root: Path) -> None:
-    """The kernel keeps a name for a moment; that the file under it is gone must not be seen."""
+    """The kernel caches a name for a moment; that its file is gone must not be noticeable."""
     other = grid.mount("other", OPTIONS).path
     (root / "page").write_bytes(b"%09d" % 0)
     for turn in range(1, 40):
@@ -109,7 +110,7 @@ def test_what_another_mount_puts_in_its_place_is_never_missing(grid: Grid, root:
 
 
 def test_what_another_mount_changes_is_shown_by_itself(grid: Grid, root: Path) -> None:
-    """The kernel is told to forget what it keeps, also while nothing is asked of us."""
+    """The kernel is notified to drop its caches, even while it sends no requests."""
     other = grid.mount("other-2", [*OPTIONS[:1], OPTIONS[1] + ",entry_timeout=60,attr_timeout=60"])
     (root / "shown").mkdir()
     for name in ("gone", "moved", "grown", "mode"):
@@ -133,7 +134,7 @@ def test_what_another_mount_changes_is_shown_by_itself(grid: Grid, root: Path) -
 
 
 def test_what_another_mount_moves_is_not_opened_by_its_old_name(grid: Grid, root: Path) -> None:
-    """At once, though the kernel would keep the name for a minute."""
+    """This takes effect at once, although the kernel would cache the name for a minute."""
     other = grid.mount("other-3", [*OPTIONS[:1], OPTIONS[1] + ",entry_timeout=60,attr_timeout=60"])
     top = other.path / "top"
     (root / "top/deep").mkdir(parents=True)
@@ -176,7 +177,7 @@ def test_programs_that_do_not_let_go_are_cut_off(grid: Grid) -> None:
         with pytest.raises(OSError, match=r"not connected|abort"):
             os.write(descriptor, b"y")
     finally:
-        with suppress(OSError):  # so says close(), and closes
+        with suppress(OSError):  # close() reports the same, and closes
             os.close(descriptor)
 
 

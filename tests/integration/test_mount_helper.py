@@ -1,6 +1,6 @@
-"""`mount -t fuse.dfs` and /etc/fstab, by the real mount(8), which runs what `make install-mount-helper` has installed.
+"""`mount -t fuse.dfs` and /etc/fstab with the real mount(8), which runs the helpers of `make install-mount-helper`.
 
-All of it happens in a mount namespace of its own (`support.private_mounts`).
+Everything happens in a separate mount namespace (`support.private_mounts`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_mount_and_umount(grid: Grid, tmp_path: Path) -> None:
 
 
 def test_umount_returns_when_all_is_on_the_servers(grid: Grid, tmp_path: Path) -> None:
-    """Also as a user calls it, with what is closed and not saved yet; with -l it does not wait."""
+    """Also when a user calls it, with closed files that are not saved yet; with -l it does not wait."""
     config = shlex.quote(str(grid.client_config))
     script = rf"""
     is_done() {{ tail -n 1 state/dfsfuse/mount-mnt-*.log | grep -q " done$"; }}

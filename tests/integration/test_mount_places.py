@@ -1,4 +1,4 @@
-"""Where a mount may lie: over the home of who mounts, where autofs wants it, and in other mount namespaces too."""
+"""Places for mounts: on the user's own home, where autofs wants it, and in other mount namespaces."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def dfsmount(grid: Grid, *arguments: str | Path, **changed: str) -> tuple[int, s
 
 
 def test_over_ones_home_with_its_log_and_state_below(grid: Grid, mountpoint: Path) -> None:
-    """By descriptors that were opened before, or in another folder; and its end finds all of it again."""
+    """The mount uses descriptors that were opened before, or another folder; and unmounting finds all of it."""
     config = mountpoint / ".config/dfsfuse/dfc.yaml"
     config.parent.mkdir(parents=True)
     shutil.copy(grid.client_config, config)
@@ -75,7 +75,7 @@ def test_a_copy_in_another_mount_namespace_is_named_at_once(grid: Grid, mountpoi
     command = unshared.command("sh", "-c", "echo && read end", keep=[mountpoint])
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, env=environment()) as other:
         assert other.stdout is not None
-        other.stdout.readline()  # it is in its namespace by now
+        other.stdout.readline()  # the process is in its namespace by now
         began = time.monotonic()
         code, text = dfsmount(grid, "-u", mountpoint)
         assert time.monotonic() - began < 30, "well below the time that writing to the servers may take"
@@ -109,8 +109,8 @@ def test_a_name_that_is_not_utf8_and_long(grid: Grid, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("binding", ["kernel", "fusepy"])
 def test_the_process_group_until_it_is_mounted(grid: Grid, mountpoint: Path, binding: str) -> None:
-    """As autofs's: who is outside of it waits at the mountpoint until the mount is made, even the one who makes it.
-    The session is left in the end."""
+    """As with autofs: processes outside of its group block at the mountpoint until the mount is made, even the one that
+    makes it. At the end the process leaves the session."""
     script = "import os, sys; os.setpgid(0, 0); os.execv(sys.argv[1], sys.argv[1:])"
     command = [*program("dfsmount"), "--config", str(grid.client_config), "-o", f"binding={binding}", str(mountpoint)]
     own = environment() | {"XDG_STATE_HOME": str(grid.folder / "state")}
@@ -122,7 +122,7 @@ def test_the_process_group_until_it_is_mounted(grid: Grid, mountpoint: Path, bin
 
 
 def test_a_bare_environment(grid: Grid, mountpoint: Path) -> None:
-    """No home that can be written to, no PATH to speak of, closed streams, and nobody who reads what is said."""
+    """No writable home, an almost empty PATH, closed streams, and no reader for the output."""
     bare = {key: value for key, value in environment().items() if key.startswith("PYTHON")} | {"HOME": "/proc"}
     start = [*program("dfsmount"), "--config", str(grid.client_config), "-o", f"log={grid.folder}/bare.log"]
     line = 'exec <&- >&- 2>&-; exec "$@"'
@@ -135,5 +135,5 @@ def test_a_bare_environment(grid: Grid, mountpoint: Path) -> None:
         [*program("dfsmount"), "-u", str(mountpoint)], env=bare, timeout=60, check=False, stdout=writer, stderr=PIPE
     )
     os.close(writer)
-    assert (done.returncode, done.stderr) == (141, b"")  # as of every program in a pipe; the work is done
+    assert (done.returncode, done.stderr) == (141, b"")  # as with every program in a pipe; the work is done
     assert not is_mounted(mountpoint)

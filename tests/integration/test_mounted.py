@@ -1,4 +1,4 @@
-"""When it says that it is mounted: after all servers have answered that are about to, with the names of the others."""
+"""`dfsmount` reports that it is mounted after all servers that will answer have done so, and names the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
 
 
 class Dfsmount:
-    """One `dfsmount` that goes to the background, as a person starts it."""
+    """A `dfsmount` that goes to the background, as a user starts it."""
 
     def __init__(self, grid: Grid) -> None:
         self.path = grid.folder / "folder"
@@ -47,7 +47,7 @@ class Dfsmount:
         )
 
     def says(self) -> str:
-        """What it said when it returned, which it does when it is mounted."""
+        """Return its output; it returns when it is mounted."""
         out, err = self.process.communicate(timeout=DEADLINE_S)
         assert (self.process.returncode, out) == (0, ""), err
         return err
@@ -57,14 +57,14 @@ class Dfsmount:
 
     def __exit__(self, *_: object) -> None:
         serving = running.find(self.path) or running.find(self.path, self._state / "dfsfuse" / "mounts")
-        exited = os.pidfd_open(serving.pid) if serving is not None else None  # while it is there for sure
+        exited = os.pidfd_open(serving.pid) if serving is not None else None  # while it is certainly there
         unmount(self.path)
         if exited is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(exited, signal.SIGTERM)
             ended, _, _ = select.select([exited], [], [], DEADLINE_S)
             os.close(exited)
-            assert ended, "the mount's process did not end"
+            assert ended, "the mount's process must end"
         self.process.kill()
         self.process.wait(DEADLINE_S)
 

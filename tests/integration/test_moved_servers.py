@@ -1,5 +1,5 @@
-"""A server moves to another address while a mount runs: the mount learns it from its config, on a signal or because the
-server is missing, and uses it without being mounted again."""
+"""A server moves to another address while a mount runs: the mount learns that from its config, on a signal or because
+the server is missing, and uses the new address without being mounted again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
 
 
 def move(grid: Grid, number: int) -> None:
-    """Stop the server and start it at another port; clients' config says so."""
+    """Stop the server, start it on another port, and change the clients' config."""
     server = grid.servers[number]
     server.kill()
     (server.port,) = free_ports(1)
@@ -47,7 +47,7 @@ def test_a_signal_makes_a_mount_read_its_config_again(grid: Grid, binding: str) 
     eventually(lambda: says(mount, "was read again (SIGHUP): DFS2 is now at 127.0.0.1:"), "the new address", SOON_S)
     eventually(lambda: says(mount, f"DFS2 (127.0.0.1:{grid.servers[2].port}) answers again"), "it is used", SOON_S)
     with grid.without(3):
-        (mount.path / "g").write_bytes(content(300_000, "g"))  # which takes DFS2
+        (mount.path / "g").write_bytes(content(300_000, "g"))  # makes DFS2 necessary
         assert (mount.path / "f").read_bytes() == content(300_000)
     assert (mount.path / "g").read_bytes() == content(300_000, "g")
     assert mount.unmount() == 0

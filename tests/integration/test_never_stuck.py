@@ -1,7 +1,7 @@
-"""Servers that hang, a network that is cut, a client that stood still: no operation waits long, and all comes back.
+"""Hanging servers, a cut network, a client that was stopped: no operation waits long, and everything recovers.
 
-Real servers, real mounts, SIGSTOP. The limits are those of the promise, with room for a machine that is busy with other
-things; what is exact is tested in virtual time (tests/unit/dfsfuse/log/test_never_stuck.py).
+Real servers, real mounts, SIGSTOP. The limits are the promised ones with tolerance for a busy machine; exact limits are
+tested in virtual time (tests/unit/dfsfuse/log/test_never_stuck.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dfsfuse.net.stalls import LOG_S
 pytestmark = pytest.mark.integration
 
 ONE_HANGS_S = 4.0
-"""The promise is 1 s, on a machine that has nothing else to do."""
+"""The promise is 1 s on an otherwise idle machine."""
 TWO_HANG_S = 10.0
 """The promise is 5 s."""
 DEADLINE_S = 40.0
@@ -51,7 +51,7 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
 
 
 def operations(mount: Mount, turn: str) -> dict[str, Callable[[], object]]:
-    """What a person does, with what has just been written and what was there."""
+    """Typical operations of a user, with new and old files."""
     large, folder = content(5 << 20, turn), mount.path / turn
     return {
         "make a folder": folder.mkdir,
@@ -98,14 +98,14 @@ def test_one_server_that_hangs_stops_nobody_and_two_refuse_soon(grid: Grid) -> N
     assert refused.value.errno == errno.EROFS
     for server in grid.servers:
         data = within(TWO_HANG_S, "reading", (mount.path / f"old {server.name}").read_bytes)
-        assert data == content(2 << 20, server.name), "two opposite servers have everything"
+        assert data == content(2 << 20, server.name), "two opposite servers must have everything"
     for number in (1, 3):
         grid.servers[number].thaw()
     eventually(lambda: _writes(mount, "after"), "writing again", DEADLINE_S)
 
 
 def _make_folders(mount: Mount, answered: list[str], is_over: threading.Event) -> None:
-    """One after the other; noted are those that were answered."""
+    """Make folders one after another, and record those that were answered."""
     for number in itertools.count():
         if is_over.is_set():
             return
@@ -114,7 +114,7 @@ def _make_folders(mount: Mount, answered: list[str], is_over: threading.Event) -
 
 
 def test_when_all_servers_stall_nothing_that_was_answered_is_lost_and_nobody_gets_an_error(grid: Grid) -> None:
-    """The whole machine stands still, but for the mount: it waits, as for a local disk, and goes on."""
+    """Everything but the mount stalls: it waits, as for a local disk, and goes on."""
     mount = grid.mount()
     (mount.path / "before").write_bytes(content(2 << 20))
     answered: list[str] = []
@@ -139,7 +139,7 @@ def test_when_all_servers_stall_nothing_that_was_answered_is_lost_and_nobody_get
             eventually(lambda: len(answered) > 20, "it is at work")
             for server in grid.servers:
                 server.freeze()
-            time.sleep(LOG_S + 3.0)  # what is tested is that nothing happens
+            time.sleep(LOG_S + 3.0)  # nothing must happen during this time
             for server in grid.servers:
                 server.thaw()
             count = len(answered)
@@ -182,13 +182,13 @@ def python(script: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
 
 
 def _waits_for_the_mount(process: subprocess.Popen[bytes]) -> bool:
-    """For an answer to a request, or for pages that are read ahead."""
+    """Whether the process waits for an answer to a request, or for pages that are read ahead."""
     waits_in = Path(f"/proc/{process.pid}/wchan").read_text()
     return any(word in waits_in for word in ("fuse", "request_wait", "folio", "rwsem"))
 
 
 def test_programs_that_wait_for_servers_that_stall_can_be_ended_and_nothing_is_lost(grid: Grid) -> None:
-    """Ctrl-C, SIGTERM, SIGKILL: at once, and what they had begun is made, or it is not; never later."""
+    """By Ctrl-C, SIGTERM or SIGKILL, at once; what they had begun is either done or not, but never done later."""
     mount = grid.mount()
     (mount.path / "old").write_bytes(content(2 << 20))
     sizes = {"cut": (5, 6), "grown": (6, 1 << 21), "emptied": (0, 6)}
@@ -247,7 +247,7 @@ def test_programs_that_wait_for_servers_that_stall_can_be_ended_and_nothing_is_l
     assert before in ({"after"}, {"after", "made"})
     assert "are lost" not in mount.log.read_text()
     mount.remount()
-    assert {path.name for path in (mount.path / "a").iterdir()} == before, "it is not made later"
+    assert {path.name for path in (mount.path / "a").iterdir()} == before, "it must not be made later"
     assert {name: (mount.path / name).stat().st_size for name in sizes} == found
     assert all((mount.path / name).read_bytes().startswith(b"before"[: found[name]]) for name in sizes)
     assert (mount.path / "held").read_bytes() == b"unsaved"
@@ -273,7 +273,7 @@ def test_a_mount_that_is_told_to_end_while_servers_stall_ends_soon_and_keeps_wha
 
 
 def test_a_mount_that_stood_still_loses_nothing_that_it_had_answered(grid: Grid) -> None:
-    """A suspended laptop, a paused machine: nobody else changed anything meanwhile."""
+    """As with a suspended laptop or a paused machine, with no change by others meanwhile."""
     mount = grid.mount()
     is_over = threading.Event()
     answered: list[str] = []
@@ -309,8 +309,8 @@ def _writes(mount: Mount, name: str) -> bool:
 
 
 def test_a_busy_mount_with_all_servers_hanging_is_unmounted(grid: Grid) -> None:
-    """`dfsmount -u` while a program writes: the program gets an error, the mount goes away, its process ends, and what
-    it could not save is kept."""
+    """`dfsmount -u` while a program writes: the program gets an error, the mount disappears, its process ends, and
+    what it could not save is kept."""
     mount = grid.mount(options=["-o", "unmount_timeout=2"])
     (mount.path / "f").write_bytes(content(1 << 20))
     writer = subprocess.Popen(
@@ -328,8 +328,8 @@ def test_a_busy_mount_with_all_servers_hanging_is_unmounted(grid: Grid) -> None:
             check=False,
             cwd=grid.folder,
         )
-        if done.returncode != 0:  # it says that a program uses it
-            assert b"use" in done.stderr or b"takes too long" in done.stderr  # it waits for servers that are slow
+        if done.returncode != 0:  # reports that a program uses it
+            assert b"use" in done.stderr or b"takes too long" in done.stderr  # waits for slow servers
             writer.terminate()
             within(DEADLINE_S, "the program ends", writer.wait)
             done = subprocess.run(
@@ -340,7 +340,7 @@ def test_a_busy_mount_with_all_servers_hanging_is_unmounted(grid: Grid) -> None:
                 check=False,
                 cwd=grid.folder,
             )
-        if done.returncode != 0:  # nobody takes what the program wrote
+        if done.returncode != 0:  # no server accepts what the program wrote
             assert done.returncode == UnavailableError.exit_code, done.stderr
             assert b"Kept in" in done.stderr
         assert not os.path.ismount(mount.path)
@@ -350,7 +350,7 @@ def test_a_busy_mount_with_all_servers_hanging_is_unmounted(grid: Grid) -> None:
 
 
 def test_a_mount_that_stood_still_sees_what_others_did_meanwhile(grid: Grid) -> None:
-    """It held the lease, and slept for longer than that: it must not answer from its memory when it wakes up."""
+    """It held the lease, and was stopped for longer than that: it must not answer from its cache when it goes on."""
     sleeper, other = grid.mount("sleeper"), grid.mount("other")
     (sleeper.path / "d").mkdir()
     eventually((other.path / "d").is_dir, "the other mount sees the folder")
@@ -378,7 +378,7 @@ def test_a_mount_that_stood_still_sees_what_others_did_meanwhile(grid: Grid) -> 
 
 @contextlib.contextmanager
 def proxied(grid: Grid) -> Iterator[list[Proxy]]:
-    """A proxy in front of each server, and a client config that leads through them."""
+    """Put a proxy in front of each server, and return a client config that uses the proxies."""
     with contextlib.ExitStack() as running:
         proxies = []
         config = grid.client_config.read_text()
@@ -405,7 +405,7 @@ def test_a_mount_whose_network_was_cut_comes_back_by_itself(grid: Grid) -> None:
         for proxy in proxies[:2]:
             proxy.is_open.clear()  # packets vanish
         for proxy in proxies[2:]:
-            proxy.reject()  # somebody on the way says no
+            proxy.reject()  # something in between rejects connections
         within(DEADLINE_S, "taking over", lambda: (near.path / "f").write_bytes(b"meanwhile"))
         for what, operation in {
             "write": lambda: (far.path / "h").write_bytes(b"x"),
@@ -423,5 +423,5 @@ def test_a_mount_whose_network_was_cut_comes_back_by_itself(grid: Grid) -> None:
         assert within(DEADLINE_S, "reading", (near.path / "h").read_bytes) == b"again"
         names = {path.name for path in near.path.iterdir()}
         assert names == {path.name for path in far.path.iterdir()}
-        assert len(names & {"g", "i"}) == 1, "the rename was made, or was not: never both names, never none"
+        assert len(names & {"g", "i"}) == 1, "the rename was made or was not: never both names, never none"
         far.unmount()

@@ -1,6 +1,6 @@
-"""Locks of open file descriptions between two mounts: the kernel tells of their end only by that of the opening.
+"""Locks of open file descriptions between two mounts: the kernel reports their end only by the end of the description.
 
-Programs that hold locks are processes of their own (`HOLDER`), told what to do line by line.
+Programs that hold locks are separate processes (`HOLDER`) that are given orders line by line.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def mounts(grid: Grid) -> tuple[Mount, Mount]:
 
 @pytest.fixture
 def paths(mounts: tuple[Mount, Mount], request: pytest.FixtureRequest) -> tuple[Path, Path]:
-    """One file, in each mount."""
+    """The paths of one file in each mount."""
     return file_of_test(request, mounts, b"0" * 100)
 
 
@@ -89,7 +89,7 @@ def holders(paths: tuple[Path, Path]) -> Iterator[tuple[Told, Told]]:
 
 
 def is_free(path: Path) -> bool:
-    """Whether the other mount gets an fcntl lock on all of it, which is given back."""
+    """Return whether the other mount gets an fcntl lock on the whole file, which is released again."""
     with path.open("r+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ def is_free(path: Path) -> bool:
 
 
 def becomes_free(path: Path) -> None:
-    """A close() does not wait for RELEASE."""
+    """Wait until the lock is free, since a close() does not wait for RELEASE."""
     eventually(lambda: is_free(path), "the lock is let go of")
 
 
@@ -158,7 +158,7 @@ def test_two_openings_have_locks_of_their_own(paths: tuple[Path, Path], holders:
 
 
 def _conflict(path: Path) -> int | None:
-    """Where the first lock begins that is in the way of one on all of the file."""
+    """Return where the first lock begins that conflicts with one on the whole file."""
     with path.open("r+b") as file:
         asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         kind, _, start, *_ = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
@@ -168,7 +168,7 @@ def _conflict(path: Path) -> int | None:
 def test_an_fcntl_lock_taken_again_through_another_descriptor_stays(
     paths: tuple[Path, Path], holders: tuple[Told, Told]
 ) -> None:
-    """The first one's opening ends long after its descriptor: a child has it."""
+    """The first file description ends long after its descriptor is closed, since a child has it."""
     holder, _ = holders
     holder.do("open f", "open g", "posix f", "fork f", "close f")
     assert is_free(paths[1])
@@ -192,7 +192,7 @@ def test_a_flock_and_an_ofd_lock_of_one_opening_both_end(paths: tuple[Path, Path
 def test_locks_that_are_taken_and_dropped_without_pause_exclude_each_other(
     paths: tuple[Path, Path], holders: tuple[Told, Told]
 ) -> None:
-    """The kernel gives a new opening the number of one that has just ended, whose end it has not told of yet."""
+    """The kernel gives a new file description the number of one that has just ended, before it reports that end."""
     holder, other = holders
     other.do("open g")
     for _ in range(30):

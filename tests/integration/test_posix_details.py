@@ -1,6 +1,7 @@
-"""What only a mount can show, or what differs from a plain folder on purpose: limits of its own, and what is refused.
+"""What only a mount can show, or where it deliberately differs from a plain folder: its own limits, and what it
+refuses.
 
-The rest of POSIX is in tests/conformance, which a plain folder passes too. One mount by the kernel binding.
+tests/conformance, which a plain folder passes too, covers the rest of POSIX. One mount with the kernel binding.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def mount(grid: Grid) -> Mount:
 
 @pytest.fixture
 def root(mount: Mount, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A folder for this test."""
+    """A folder for one test."""
     folder = mount.path / request.node.name
     folder.mkdir()
     yield folder
@@ -42,7 +43,7 @@ def root(mount: Mount, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 def refusal(action: Callable[[], object]) -> str:
-    """The errno's name."""
+    """Return the name of the errno that the action fails with."""
     try:
         action()
     except OSError as error:
@@ -51,12 +52,12 @@ def refusal(action: Callable[[], object]) -> str:
 
 
 def _name(number: int) -> str:
-    """Two names are one number on Linux."""
+    """Two names of errnos are the same number on Linux."""
     return "EOPNOTSUPP" if number == errno.EOPNOTSUPP else errno.errorcode[number]
 
 
 def called(result: int) -> str:
-    """The same for a call of the C library."""
+    """Like `refusal`, for a call of the C library."""
     return "done" if result >= 0 else _name(ctypes.get_errno())
 
 
@@ -104,7 +105,7 @@ def test_other_namespaces_are_refused_cleanly(root: Path) -> None:
 
 
 def test_acls_are_refused_and_disturb_nobody(root: Path) -> None:
-    """cp -a, ls -l and shutil.copy2 ask for ACLs; a chmod sets what there is: the mode."""
+    """cp -a, ls -l and shutil.copy2 ask for ACLs; chmod sets the mode as usual."""
     (root / "f").write_bytes(b"content")
     entry = (2).to_bytes(4, "little") + b"".join(
         tag.to_bytes(2, "little") + permissions.to_bytes(2, "little") + b"\xff" * 4
@@ -137,7 +138,7 @@ def test_flags_that_are_not_known_are_refused(root: Path) -> None:
 
 
 def test_devices_are_kept_and_not_opened(root: Path) -> None:
-    """Without -o dev they are names only."""
+    """Without -o dev they are only names."""
     if os.geteuid() != 0:
         return
     os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
@@ -169,7 +170,7 @@ def test_inodes_and_times_are_the_same_after_a_new_mount(mount: Mount) -> None:
             for name, each in found.items()
         }
 
-    list(root.iterdir())  # the folder's own time of access is set by this, and not again
+    list(root.iterdir())  # this sets the folder's access time, and later listings do not
     before = seen()
     assert mount.unmount() == 0
     mount.mount()
@@ -184,11 +185,11 @@ def test_the_room_is_that_of_the_servers_disks(grid: Grid, root: Path) -> None:
     assert ours.f_frsize * ours.f_blocks <= disk.f_frsize * disk.f_blocks / 2
     assert ours.f_frsize * ours.f_bavail == pytest.approx(disk.f_frsize * disk.f_bavail / 2, rel=0.2)
     assert ours.f_namemax == 255
-    assert (ours.f_files, ours.f_ffree) == (0, 0), "no limit; programs know that from btrfs"
+    assert (ours.f_files, ours.f_ffree) == (0, 0), "no limit on files, as on btrfs"
 
 
 def test_a_large_folder_is_listed_moved_and_removed(root: Path) -> None:
-    """DFS_ENTRIES=100000 by hand; what it costs in requests is counted in tests/unit/dfsfuse/namespace."""
+    """Run it with DFS_ENTRIES=100000 by hand; tests/unit/dfsfuse/namespace counts the requests."""
     count = int(os.environ.get("DFS_ENTRIES", "1000"))
     (root / "d").mkdir()
     for number in range(count):
@@ -216,7 +217,7 @@ def test_a_file_that_is_open_while_its_folder_goes(root: Path) -> None:
 
 
 def test_a_local_file_that_is_made_afterwards_is_not_older(root: Path, tmp_path: Path) -> None:
-    """Else `make` would build it again."""
+    """Otherwise `make` would build it again."""
     for number in range(50):
         made, written = root / f"made {number}", root / "written"
         made.touch()
@@ -228,8 +229,9 @@ def test_a_local_file_that_is_made_afterwards_is_not_older(root: Path, tmp_path:
         assert local.stat().st_mtime_ns >= max(times)
 
 
-def test_what_is_written_without_reading_is_seen_by_who_has_read_it_before(root: Path) -> None:
-    """It goes past the kernel's cache, in which the reader has the pages; from memory that was never touched, too."""
+def test_data_written_by_a_write_only_descriptor_is_seen_by_earlier_readers(root: Path) -> None:
+    """Such data bypasses the kernel's cache, in which the reader has the pages; also from memory that was never
+    touched."""
     path = root / "f"
     path.write_bytes(b"a" * 100_000)
     with path.open("rb") as reader, path.open("r+b") as mapped, mmap.mmap(mapped.fileno(), 0) as mapping:

@@ -1,4 +1,4 @@
-"""Real programs live in a mount: git, SQLite, rsync, tar, a compiler. Kernel binding, as it is mounted by default."""
+"""Real programs in a mount: git, SQLite, rsync, tar, a compiler. With the kernel binding and default options."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def root(mount: Mount, request: pytest.FixtureRequest) -> Path:
 
 
 def plant(folder: Path) -> Path:
-    """A tree of all that programs copy: files of many sizes, an empty one, folders, links, modes, times."""
+    """Make a tree of everything that programs copy: files of many sizes, an empty one, folders, links, modes, times."""
     for number in range(FILES):
         path = folder / f"d{number % 7}" / f"file {number}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,8 +48,8 @@ def plant(folder: Path) -> Path:
 
 
 def picture(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
-    """All that should be the same in a copy: mode, time, number of links, content. No times of symbolic links: rsync
-    does not set them on a local disk either."""
+    """Return everything that must be equal in a copy: mode, time, number of links, content. Without times of symbolic
+    links, which rsync does not set on a local disk either."""
     found = {}
     for path in folder.rglob("*"):
         status = path.lstat()
@@ -82,7 +82,7 @@ def test_git(root: Path) -> None:
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_sqlite(root: Path, mount: Mount, journal: str) -> None:
-    """Two connections of one mount; the write-ahead log's index is a shared mapping."""
+    """Two connections on one mount; the write-ahead log's index is a shared mapping."""
     path = root / "db"
     with contextlib.closing(sqlite3.connect(path)) as one, contextlib.closing(sqlite3.connect(path)) as other:
         assert one.execute(f"PRAGMA journal_mode={journal}").fetchone() == (journal,)
@@ -150,7 +150,8 @@ def test_a_c_program_is_built(root: Path) -> None:
 
 
 def test_files_are_copied_with_their_attributes(root: Path, tmp_path: Path) -> None:
-    """Without a word: within the mount, out of it and back; and what is copied out carries none of the mount's own."""
+    """Without messages: within the mount, out of it and back; copies outside carry none of the mount's own
+    attributes."""
     source = root / "source"
     source.mkdir()
     (source / "f").write_bytes(b"hello")

@@ -1,4 +1,4 @@
-"""What `make run` and `make stop` do, on other ports than 10001 to 10004."""
+"""`make run` and `make stop`, on ports other than 10001 to 10004."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder like the project's, with conf/."""
+    """A copy of the project's folder with conf/."""
     conf = tmp_path / "conf"
     conf.mkdir()
     text = (REPOSITORY / "conf" / "dfc.yaml").read_text()
@@ -45,7 +45,7 @@ def quickstart(folder: Path, *arguments: str | Path) -> tuple[int, str]:
 
 
 def _run(folder: Path, command: list[str]) -> tuple[int, str]:
-    """The exit status, and what was said."""
+    """Run a command; return the exit status and the output."""
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
@@ -63,7 +63,7 @@ def pids(folder: Path) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Does it run? Something that nobody has waited for yet has no command line any more."""
+    """Return whether the process is running; a zombie has no command line any more."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
     except (FileNotFoundError, ProcessLookupError):
@@ -77,7 +77,7 @@ def test_run_twice_and_stop(folder: Path) -> None:
     assert len(text.splitlines()) == 5
     assert [line.split(":")[0].strip() for line in text.splitlines()[-3:]] == ["try", "and then", "and last"]
     assert is_mounted(mountpoint)
-    words = shlex.split(text.splitlines()[-3])  # what it says to try can be pasted into a shell
+    words = shlex.split(text.splitlines()[-3])  # the suggested commands can be pasted into a shell
     assert [word for word in words if word.startswith(str(folder))] == [f"{mountpoint}/", f"{mountpoint}/bash"]
     (mountpoint / "file").write_text("hello")
     before = pids(folder)
@@ -139,15 +139,15 @@ def dfc(folder: Path, *arguments: str) -> tuple[int, str]:
     return _run(folder, [*program("dfc"), *arguments])
 
 
-def test_nobody_else_on_the_machine_gets_in(folder: Path) -> None:
+def test_other_users_of_the_machine_have_no_access(folder: Path) -> None:
     for above in (folder, *folder.parents):
         if not above.stat().st_mode & 0o001:
-            above.chmod(above.stat().st_mode | 0o055)  # pytest's own folders are private, a home may not be
+            above.chmod(above.stat().st_mode | 0o055)  # pytest's folders are private, but a home may not be
     assert quickstart(folder, "run", folder / "dfs")[0] == 0
     (folder / "dfs" / "file").write_text("hello")
-    code, text = dfc(folder, "--config", "conf/dfc.yaml", "list")  # with the password that is in git
+    code, text = dfc(folder, "--config", "conf/dfc.yaml", "list")  # with the password from git
     assert (code, "refuses user 'alice'" in text) == (4, True), text
-    assert dfc(folder, "list") == (0, "file\n")  # as README says it
+    assert dfc(folder, "list") == (0, "file\n")  # as in the README
 
     def by_somebody_else(*command: str | Path) -> bool:
         done = subprocess.run(command, user=4321, group=4321, extra_groups=[], capture_output=True, check=False)

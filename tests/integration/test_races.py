@@ -1,4 +1,4 @@
-"""Two mounts of one namespace, at the same moment, again and again: one order of things for both."""
+"""Two mounts of one namespace at the same moment, again and again: both see the same order of events."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mounts(grid: Grid) -> tuple[Path, Path]:
 
 
 def winners(mounts: tuple[Path, Path], attempt: Callable[[Path, int], None]) -> tuple[set[int], set[int]]:
-    """Both mounts make the attempt in each round at once: the rounds that each has won."""
+    """Make the attempt on both mounts at once in each round; return the rounds that each has won."""
     barrier = threading.Barrier(2, timeout=DEADLINE_S)
 
     def contender(mount: Path) -> set[int]:
@@ -68,8 +68,8 @@ def test_exclusive_creation_has_exactly_one_winner(mounts: tuple[Path, Path]) ->
         assert [(mount / f"file{turn}").read_bytes() for mount in mounts] == [expected] * 2
 
 
-def test_who_opens_or_makes_a_file_at_once_gets_the_same_one(mounts: tuple[Path, Path]) -> None:
-    """Whoever comes second finds it made since he looked: nobody is told so, and nothing is lost."""
+def test_opening_or_creating_a_file_at_the_same_time_gives_the_same_one(mounts: tuple[Path, Path]) -> None:
+    """The second mount finds that the file was created since its lookup: it gets no error, and nothing is lost."""
     inodes: dict[str, list[int]] = {mount.name: [] for mount in mounts}
 
     def attempt(mount: Path, turn: int) -> None:
@@ -90,7 +90,7 @@ def test_who_opens_or_makes_a_file_at_once_gets_the_same_one(mounts: tuple[Path,
 
 @contextlib.contextmanager
 def not_as_root() -> Iterator[None]:
-    """Root may open whatever it likes: meanwhile another user is at work here."""
+    """Act as another user within the block, since root may open everything."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(65534)
@@ -101,8 +101,8 @@ def not_as_root() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_nobody_gets_what_he_may_not_open_because_it_was_made_a_moment_ago(mounts: tuple[Path, Path]) -> None:
-    """Only who has made the file has a descriptor: it is for nobody to open."""
+def test_a_file_made_a_moment_ago_is_not_opened_without_permission(mounts: tuple[Path, Path]) -> None:
+    """Only the process that created the file gets a descriptor: its mode lets no one open it."""
     (mounts[0] / "everybody's").mkdir()
     (mounts[0] / "everybody's").chmod(0o777)
     folders = {mount: os.open(mount / "everybody's", os.O_RDONLY) for mount in mounts}
@@ -130,7 +130,8 @@ def test_mkdir_has_exactly_one_winner(mounts: tuple[Path, Path]) -> None:
 
 
 def test_a_file_replaced_by_rename_is_never_missing_nor_mixed(mounts: tuple[Path, Path]) -> None:
-    """Each version is of another length and all of one byte; versions are never seen to go back."""
+    """Each version has a different length and consists of a single byte value; an older version never follows a newer
+    one."""
     writer, reader = mounts
     versions = [bytes([turn % 251]) * (1 + turn * 997 % 300_000) for turn in range(ROUNDS)]
     numbers = {version: turn for turn, version in enumerate(versions)}
@@ -161,7 +162,8 @@ def test_a_file_replaced_by_rename_is_never_missing_nor_mixed(mounts: tuple[Path
 
 
 def test_open_sees_at_once_what_the_other_mount_closed(mounts: tuple[Path, Path]) -> None:
-    """Longer, shorter, written in place, cut, replaced: the name and the other mount's memory of it stay the same."""
+    """Whether it became longer or shorter, was written in place, truncated or replaced; name and caches stay the
+    same."""
     for turn in range(ROUNDS):
         writer, reader = mounts if turn % 2 else reversed(mounts)
         expected = b"%d" % turn * (1 + turn * 53 % 2000)
@@ -177,7 +179,7 @@ def test_open_sees_at_once_what_the_other_mount_closed(mounts: tuple[Path, Path]
 
 
 def pages_in_memory(path: Path) -> int:
-    """How many pages of a file the kernel has when it was just opened, before anything is read."""
+    """Open a file and return how many of its pages the kernel has, before anything is read."""
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
         size = len(mapping)
         first = ctypes.c_char.from_buffer(mapping)
@@ -196,7 +198,7 @@ def test_what_the_kernel_keeps_over_an_opening_is_never_old(mounts: tuple[Path, 
         for path in (one, other):
             assert path.read_bytes() == text
             assert path.read_bytes() == text
-            assert pages_in_memory(path) == -(-len(text) // mmap.PAGESIZE), "it was not read from the mount again"
+            assert pages_in_memory(path) == -(-len(text) // mmap.PAGESIZE), "it must not be read from the mount again"
         writer, reader = (one, other) if turn % 3 else (other, one)
         writer.write_bytes(text[:19_000])
         assert pages_in_memory(reader) == 0
@@ -204,7 +206,7 @@ def test_what_the_kernel_keeps_over_an_opening_is_never_old(mounts: tuple[Path, 
 
 
 def test_nothing_is_done_by_the_name_that_a_folder_had_before(mounts: tuple[Path, Path]) -> None:
-    """The other mount's kernel knows the folder well when it is moved, and another one takes its name."""
+    """The folder is in the other mount's kernel's cache when it is moved and another one takes its name."""
     actions: list[Callable[[Path], object]] = [
         lambda folder: (folder / "made").mkdir(),
         lambda folder: (folder / "new").open("xb").close(),
@@ -220,7 +222,7 @@ def test_nothing_is_done_by_the_name_that_a_folder_had_before(mounts: tuple[Path
     ]
 
     def shape(folder: Path) -> list[tuple[object, ...]]:
-        """What is open() is seen in its newest state."""
+        """Return a file's attributes from an open descriptor, which shows the newest state."""
         found: list[tuple[object, ...]] = []
         for path in [folder, *sorted(folder.iterdir())]:
             if path.is_symlink():
@@ -253,7 +255,7 @@ def test_nothing_is_done_by_the_name_that_a_folder_had_before(mounts: tuple[Path
 
 
 def claims_on(grid: Grid, ino: int) -> int:
-    """How many mounts need the inode, which has no name, as DFS1 knows."""
+    """Return how many mounts have claimed the inode, which has no name, by DFS1's map."""
     with grid.servers[1].connect() as client:
         position = client.ask(GetPosition())
         assert isinstance(position, Position)
@@ -264,7 +266,7 @@ def claims_on(grid: Grid, ino: int) -> int:
 
 
 def test_a_file_that_is_open_stays_though_the_other_mount_removes_it(grid: Grid, mounts: tuple[Path, Path]) -> None:
-    """Who has it open says so, within the grace for files that nobody has open."""
+    """The mount that has it open claims it, within the grace period for removed files."""
     one, other = mounts
     (one / "film").write_bytes(b"x" * 300_000)
     with (other / "film").open("rb") as film:
@@ -298,7 +300,7 @@ os.close(fd)
 
 
 def append_at_once(log: str, contenders: list[tuple[Path, str]]) -> None:
-    """Processes append to one file, 200 records each."""
+    """Let processes append 200 records each to one file."""
     commands = [
         [sys.executable, "-c", _APPEND, str(mount / log), str(number), how]
         for number, (mount, how) in enumerate(contenders)
@@ -310,12 +312,12 @@ def append_at_once(log: str, contenders: list[tuple[Path, str]]) -> None:
 
 @pytest.mark.parametrize("how", ["kept", "fcntl", "open"])
 def test_all_that_both_append_is_there_and_whole(mounts: tuple[Path, Path], how: str) -> None:
-    """Two processes of one mount, one of the other; they keep the file open, or open it for each record."""
+    """Two processes on one mount and one on the other keep the file open, or open it for each record."""
     one, other = mounts
     append_at_once(f"log.{how}", [(one, how), (one, how), (other, how)])
     data = (one / f"log.{how}").read_bytes()
     assert (other / f"log.{how}").read_bytes() == data
-    if how == "fcntl":  # the kernel cuts these records at the borders of pages
+    if how == "fcntl":  # the kernel splits these records at page borders
         assert len(data) == 3 * sum(len(b"%d %d ;" % (0, turn)) + turn * 37 % 5000 for turn in range(ROUNDS))
         return
     records = [record.split(b" ") for record in data.split(b";")[:-1]]

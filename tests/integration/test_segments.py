@@ -1,4 +1,4 @@
-"""The data layer with four real servers and real signals: pieces on disk, and every kind of absence."""
+"""The data layer with four real servers and real signals: pieces on disk, and every kind of failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dfsfuse.net.servers import Credentials, ServerAddress
 pytestmark = pytest.mark.integration
 
 SHORT_S = 3.0
-"""One short deadline, on a machine that may be busy."""
+"""A short deadline, for a machine that may be busy."""
 ALL = [1, 2, 3, 4]
 
 
@@ -30,7 +30,7 @@ def content(seed: int, size: int = 4 << 20) -> bytes:
 
 @pytest.fixture
 def servers(servers: Servers) -> Iterator[Servers]:
-    """The same four for all tests, whose segments are their own."""
+    """The same four servers for all tests; each test has its own segments."""
     try:
         yield servers
     finally:
@@ -120,7 +120,7 @@ def test_two_servers_are_gone(servers: Servers, store: SegmentStore) -> None:
 
 
 def test_small_segments_are_fetched_together(servers: Servers, cluster: Cluster) -> None:
-    """All at once, also while one server is gone; then they are there without any server."""
+    """They are fetched all at once, also with one server gone, and are then available without servers."""
     parts = [content(20 + number, 3000 * number + 1) for number in range(8)]
     reader = SegmentStore(cluster)
     written = [reader.write(data, number % 4) for number, data in enumerate(parts)]
@@ -135,7 +135,7 @@ def test_small_segments_are_fetched_together(servers: Servers, cluster: Cluster)
     reader = SegmentStore(cluster)
     assert reader.read(written[0].segment, 0, len(parts[0])) == parts[0]
     reader.fetch_small([one.segment for one in written])
-    reader.fetch_small([one.segment for one in written])  # server 3 is known to be gone by now
+    reader.fetch_small([one.segment for one in written])  # by now it is known that server 3 is gone
     for server in (1, 2, 4):
         servers[server].kill()
     for one, data in zip(written, parts, strict=True):

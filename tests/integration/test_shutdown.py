@@ -1,5 +1,5 @@
-"""A machine with mount and servers that is switched off: SIGTERM to all at once. Other orders are in
-tests/programs/test_shutdown.py."""
+"""Shutting down a machine with mount and servers: SIGTERM to all at once. tests/programs/test_shutdown.py covers other
+orders."""
 
 from __future__ import annotations
 

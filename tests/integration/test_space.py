@@ -1,5 +1,5 @@
-"""Space really comes back, and holes take none: what is on the servers' disks after a file was overwritten a thousand
-times, and after a sparse one was written here and there."""
+"""Space is really freed, and holes take none: the servers' disks after a file was overwritten a thousand times, and
+after a sparse file was written in a few places."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LARGE_BYTES = 300_000
 
 @pytest.fixture
 def houses(tmp_path: Path) -> Iterator[list[House]]:
-    """Four servers that look every moment for what was dropped half a second ago."""
+    """Four servers that continually delete what was dropped half a second ago."""
     config = ServerConfig(VERIFIERS, grace_period_s=0.5, scrub_days=0)
     with contextlib.ExitStack() as stack:
         houses = []
@@ -48,12 +48,12 @@ def session_of(houses: list[House]) -> Session:
         ServerAddress(number, f"DFS{number}", "127.0.0.1", house.port) for number, house in enumerate(houses, start=1)
     )
     config = ClientConfig(Path("dfc.yaml"), (one, two, three, four), Credentials(USER, PASSWORDS[USER]))
-    # As a mount's: a server that missed a batch has to learn what it is to delete.
+    # As in a mount: a server that missed a batch has to learn what to delete.
     return open_for_mount(config, MountOptions())
 
 
 def on_disks(houses: list[House]) -> int:
-    """The bytes of all pieces on all disks."""
+    """Return the total size of all pieces on all disks."""
     return sum(len(data) for house in houses for _, data in pieces_of(house.root, USER))
 
 

@@ -1,4 +1,4 @@
-"""The writer lease under real mounts: few batches while one writes alone, a prefix after a crash, others go on."""
+"""The writer lease with real mounts: a single writer makes few batches, a crash leaves a prefix, and others go on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfs_server.protocol.messages import GetPosition, Position
 pytestmark = pytest.mark.integration
 
 ROOM_S = 3.0
-"""For a busy machine, beside what is promised."""
+"""Tolerance for a busy machine, in addition to what is promised."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
 
 
 def slots(grid: Grid) -> int:
-    """How many batches DFS1 has applied."""
+    """Return the number of batches that DFS1 has applied."""
     with grid.servers[1].connect() as client:
         position = client.ask(GetPosition())
         assert isinstance(position, Position)
@@ -36,7 +36,7 @@ def slots(grid: Grid) -> int:
 
 
 def make_folders(mount: Mount, stop: threading.Event, made: list[int]) -> None:
-    """Without pause, until told to stop or the mount dies."""
+    """Make folders without pause, until told to stop or the mount dies."""
     try:
         while not stop.is_set():
             (mount.path / f"d{len(made):06}").mkdir()
@@ -56,11 +56,11 @@ def test_one_writer_alone_makes_far_fewer_batches_than_operations(grid: Grid) ->
     for number in range(300):
         (mount.path / f"e{number}").rmdir()
         (mount.path / f"f{number}").unlink()
-    assert slots(grid) - before < 750, "1500 operations, of which touch() waits until it is durable"
+    assert slots(grid) - before < 750, "1500 operations, of which only touch() waits until it is durable"
 
 
 def test_what_fsync_of_a_folder_has_answered_for_survives_a_crash(grid: Grid) -> None:
-    """As databases and editors do: rename, then fsync() the folder. Just after the answer the mount dies."""
+    """As databases and editors do: rename, then fsync() the folder. The mount dies just after the answer."""
     mount, other = grid.mount("dies"), grid.mount("other")
     folder = mount.path / "d"
     folder.mkdir()
@@ -92,20 +92,20 @@ def test_a_crash_leaves_a_prefix_and_others_go_on(grid: Grid) -> None:
     writer.join(30)
     begun = time.monotonic()
     (other.path / "mine").mkdir()
-    assert time.monotonic() - begun < 3 + ROOM_S, "a dead writer's lease lasts two seconds"
+    assert time.monotonic() - begun < 3 + ROOM_S, "a dead writer's lease lasts two seconds only"
     found = sorted(path.name for path in other.path.iterdir() if path.name != "mine")
-    assert found == [f"d{number:06}" for number in range(len(found))], "not a prefix"
+    assert found == [f"d{number:06}" for number in range(len(found))], "a crash must leave a prefix"
 
 
 TRIES = 3
 SHARE_MIN = 1 / 8
-"""A half would be just; turns are not counted out, and other programs run."""
+"""A half would be fair, but turns are not exact, and other programs run."""
 
 
 @pytest.mark.parametrize("is_one_folder", [False, True], ids=["folders of their own", "one large folder"])
 def test_of_two_that_write_without_pause_each_gets_its_share(grid: Grid, is_one_folder: bool) -> None:
-    """Shares of what both do, not of what one could do alone: that is for `make bench`, on a machine that does nothing
-    else, and for test_taking_turns.py, in virtual time. One time in three is enough."""
+    """These are shares of what both do, not of what one could do alone, which `make bench` measures on an idle machine
+    and test_taking_turns.py in virtual time. One success in three attempts is enough."""
     mounts = [grid.mount(name).path for name in ("one", "other")]
     folders = [mount / ("shared" if is_one_folder else mount.name) for mount in mounts]
     for folder in folders:

@@ -1,4 +1,4 @@
-"""The end of a mount whose servers have gone, and the ways of unmounting that wait: real servers, mounts, umount(8)."""
+"""Ending a mount whose servers are gone, and the ways of unmounting that wait: real servers, mounts, umount(8)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 
 class Commands:
-    """Run with a state folder of their own."""
+    """Runs commands with a state folder of their own."""
 
     def __init__(self, grid: Grid, folder: Path) -> None:
         self.grid = grid

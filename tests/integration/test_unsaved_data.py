@@ -1,4 +1,4 @@
-"""What is written and not saved yet, in real mounts: who reads beside it, when others see it, what a crash costs."""
+"""Unsaved data in real mounts: concurrent readers, when others see it, and what a crash costs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ RECORDS: Final = 80
 RECORD: Final = b"a line of a log\n" * 10
 DEADLINE_S: Final = 60.0
 IDLE_S: Final = 1.5
-"""After so long the kernel relies on nothing that it was told."""
+"""After this time the kernel's cached attributes have expired."""
 
 
 @pytest.mark.parametrize("binding", ["kernel", "fusepy"])
-def test_who_reads_beside_an_appender_gets_no_error_and_nothing_twice(grid: Grid, binding: str) -> None:
+def test_a_reader_beside_an_appender_gets_no_error_and_nothing_twice(grid: Grid, binding: str) -> None:
     path = grid.mount(binding, ["-o", f"binding={binding}"]).path / f"log by {binding}"
     path.touch()
 
@@ -50,7 +50,7 @@ def test_who_reads_beside_an_appender_gets_no_error_and_nothing_twice(grid: Grid
 
 
 def _read_as_a_mapping(path: Path) -> None:
-    """All that the file has, through a mapping: what was appended and nothing else."""
+    """Read the whole file through a mapping: exactly what was appended."""
     with path.open("rb") as file:
         if size := os.fstat(file.fileno()).st_size:
             with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as mapped:
@@ -58,7 +58,7 @@ def _read_as_a_mapping(path: Path) -> None:
 
 
 def test_what_stays_open_is_seen_by_another_mount_and_outlives_its_own(grid: Grid) -> None:
-    """Two seconds are promised; this says ten, for a busy machine."""
+    """Two seconds are promised; the test allows ten, for a busy machine."""
     dies, other = grid.mount("dies", ["-o", "durability=fsync"]), grid.mount("other")
     names = [f"closed {number}" for number in range(300)]
     log = os.open(dies.path / "log", os.O_WRONLY | os.O_CREAT)
@@ -75,7 +75,7 @@ def test_what_stays_open_is_seen_by_another_mount_and_outlives_its_own(grid: Gri
 
 
 def test_a_mapping_shows_what_only_another_mount_changes(grid: Grid) -> None:
-    """The mount that has it mapped is asked for nothing, however long it is looked at."""
+    """The mount in which it is mapped gets no requests, however long the mapping is read."""
     options = ["-o", "binding=kernel"]
     writes, maps = grid.mount("writes", options), grid.mount("maps", options)
     (writes.path / "shared").write_bytes(b"0")

@@ -1,4 +1,4 @@
-"""`dfc verify` and `dfc fsck` over four real servers: what is wrong on their disks is found from outside."""
+"""`dfc verify` and `dfc fsck` with four real servers: damage on their disks is found from outside."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def servers() -> Iterator[Servers]:
 
 
 class Dfc:
-    """dfc in this process, which is quicker than one process for each command."""
+    """Runs dfc in this process, which is quicker than one process for each command."""
 
     def __init__(self, config: Path) -> None:
         self.config = config
@@ -91,7 +91,7 @@ def test_what_is_wrong_on_the_disks_is_found_and_what_a_tree_differs_in(servers:
     assert outcome.code == 14
     assert b"DFS4" in outcome.out and b"dfc verify --heal" in outcome.err
 
-    # The server believes its damaged piece to be good, so only who has seen its bytes can heal it.
+    # The server takes its damaged piece for good, so only a client that has seen its bytes can heal it.
     assert b"2 copies recreated." in dfc.ok("verify", "--heal")
     assert json.loads(dfc.ok("verify", "--heal", "--json"))["made_anew"] == 0
     assert dfc("verify", "--heal", "--against", "tree", "/tree").code == 2
@@ -141,7 +141,7 @@ def test_a_damaged_namespace_is_found_said_and_repaired(servers: Servers, dfc: D
     outcome = dfc("fsck")
     assert b"--repair fixes this" in outcome.out and b"left alone" in outcome.out
 
-    outcome = dfc("fsck", "--repair")  # all but the key that nobody understands
+    outcome = dfc("fsck", "--repair")  # all except the unknown key
     assert outcome.code == 14
     with open_session(load_config(dfc.config)) as session:
         assert session.store.read(lambda view: view.get(b"x/1")) == b"of a newer program"
@@ -206,7 +206,7 @@ def test_what_it_exits_with_when_servers_are_gone(servers: Servers, dfc: Dfc) ->
 
 
 def put_orphan(server: ServerProcess) -> Path:
-    """A large piece to which nothing refers, put two days ago; its file."""
+    """Put a large unreferenced piece, two days old, and return its file."""
     data = content(100_000)
     with contextlib.closing(server.connect(USER)) as client:
         client.ask(PutPiece(b"orphan" + bytes(10), 1, block_digests(data)), data)

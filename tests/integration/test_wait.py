@@ -1,6 +1,6 @@
-"""`-o wait=SECONDS`: programs wait for servers to return, are told to end at once, and stop nobody else.
+"""`-o wait=SECONDS`: programs wait for servers to return, can be ended at once, and block no other program.
 
-Who makes a name holds the kernel's lock of its folder meanwhile, on any file system; so each program has its own.
+Creating a name holds the kernel's lock on its folder, on any file system, so each program uses a folder of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 DEADLINE_S = 60.0
 WAIT_S = 25
-"""Longer than any test takes: what ends, ends for another reason."""
+"""Longer than any test takes, so that whatever ends has another reason."""
 BINDINGS = pytest.mark.parametrize("binding", ["kernel", "fusepy"])
 SIZE = 1 << 20
 
@@ -40,7 +40,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
 
 @pytest.fixture
 def grid(servers: Grid, tmp_path: Path) -> Iterator[Grid]:
-    """The same four servers for all tests; each has mounts and a folder of its own."""
+    """The same four servers for all tests; each test has its own mounts and folder."""
     servers.folder = tmp_path
     try:
         yield servers
@@ -55,7 +55,7 @@ FOLDERS = ("a", "b", "c")
 
 
 def waiting_mount(grid: Grid, binding: str = "kernel", wait_s: float = WAIT_S) -> Mount:
-    """With a file that is incomplete when DFS1 and DFS2 are gone, and three folders."""
+    """Mount with a file that is incomplete when DFS1 and DFS2 are gone, and three folders."""
     mount = grid.mount("mnt", ["-o", f"binding={binding},wait={wait_s:g}"])
     for path in mount.path.iterdir():
         if path.is_dir():
@@ -70,7 +70,7 @@ def waiting_mount(grid: Grid, binding: str = "kernel", wait_s: float = WAIT_S) -
 
 
 def kill(grid: Grid, *numbers: int) -> None:
-    """The mounts have noticed when this returns."""
+    """Kill servers, and wait until the mounts have noticed."""
     for number in numbers:
         grid.servers[number].kill()
     for mount in grid.mounts:
@@ -84,7 +84,7 @@ def start(grid: Grid, *numbers: int) -> None:
 
 
 def waits(mount: Mount, what: str) -> None:
-    """The mount has said that this operation lacks servers."""
+    """Wait until the mount has logged that this operation lacks servers."""
     eventually(lambda: what in mount.log.read_text(), f"the mount waits: {what}", DEADLINE_S)
 
 
@@ -195,7 +195,7 @@ try:
 except OSError as error:
     sys.exit(error.errno)
 """
-"""Writes a file and holds it open until it is told to exit, or to close it."""
+"""A program that writes a file and holds it open until it is told to exit or to close it."""
 
 
 MAP = """
@@ -212,12 +212,13 @@ for _ in range(2):
         print(error.errno, flush=True)
 os._exit(0)
 """
-"""Writes to a file by a mapping when it is told to, and asks twice whether that is saved."""
+"""A program that writes to a file through a mapping when told to, and calls msync() twice."""
 
 
 @contextlib.contextmanager
 def unsaved(*paths: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Programs that have written these files, and hold them open. With `commit=60` nothing is saved by itself."""
+    """Start programs that have written these files and hold them open. With `commit=60` nothing is saved
+    automatically."""
     pipe = subprocess.PIPE
     holders = [subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=pipe, stdout=pipe) for path in paths]
     try:
@@ -238,9 +239,9 @@ def tell(holder: subprocess.Popen[bytes], what: bytes) -> None:
 
 
 def test_data_is_saved_later_if_no_program_was_told_that_close_failed(grid: Grid) -> None:
-    """A program that is killed, also while its close() waits, or that exits without a close(), is gone at once and
-    hears nothing. What a program had written that hears that its close() has failed is given up. What was written by a
-    mapping after the servers went is not: each msync() fails, and later it is saved."""
+    """A program that is killed, also while its close() waits, or that exits without a close(), ends at once and is told
+    of nothing: its data is saved later. If a program was told that its close() failed, its data is discarded. Data
+    written through a mapping after the servers went away is not: each msync() fails, and the data is saved later."""
     waiting = grid.mount("waiting", ["-o", f"commit=60,wait={WAIT_S}"])
     plain = grid.mount("plain", ["-o", "commit=60"])
     names = ["killed", "closing", "exits", "heard"]
@@ -272,13 +273,13 @@ def test_data_is_saved_later_if_no_program_was_told_that_close_failed(grid: Grid
 
 
 def test_a_lazy_unmount_without_servers_ends_in_time_and_keeps_what_was_unsaved(grid: Grid) -> None:
-    """It is over when the last program has let go: here it is killed, in the middle of a file."""
+    """The mount ends when the last program has ended, which is killed here in the middle of a file."""
     mount = grid.mount("lazy", ["-o", "unmount_timeout=1,commit=60"])
     with unsaved(mount.path / "f") as (holder,):
         kill(grid, 1, 2, 3, 4)
         subprocess.run(["fusermount3", "-u", "-z", mount.path], check=True, timeout=DEADLINE_S)
         assert not is_mounted(mount.path)
-        os.kill(mount.pid, 0)  # it serves the program yet
+        os.kill(mount.pid, 0)  # still serves the program
         holder.kill()
         within(DEADLINE_S / 3, "the mount's process ends", mount.wait)
     assert "1 file (1000) could not be saved" in mount.log.read_text()
@@ -308,7 +309,7 @@ print(os.read(file, 3), flush=True)
 
 
 def test_a_close_that_waits_keeps_its_locks_until_the_data_is_saved(grid: Grid) -> None:
-    """Whoever gets the lock on another mount sees what was written under it."""
+    """A program that gets the lock on another mount sees what was written under it."""
     first, second = (grid.mount(name, ["-o", f"wait={WAIT_S},commit=60"]) for name in ("first", "second"))
     (first.path / "data").write_bytes(b"old")
     pipe = subprocess.PIPE
@@ -319,7 +320,7 @@ def test_a_close_that_waits_keeps_its_locks_until_the_data_is_saved(grid: Grid) 
             begun.append(subprocess.Popen(command, stdin=pipe, stdout=pipe))
             stdout = begun[-1].stdout
             assert stdout is not None
-            assert stdout.readline()  # the writer has the lock before the reader begins
+            assert stdout.readline()  # the writer must have the lock before the reader begins
         writer, reader = begun
         kill(grid, 1, 2)
         assert writer.stdin is not None
@@ -338,7 +339,7 @@ def test_a_close_that_waits_keeps_its_locks_until_the_data_is_saved(grid: Grid) 
 
 
 def test_any_number_of_programs_may_wait_and_the_others_go_on(grid: Grid) -> None:
-    """Far more than the mount has threads for requests."""
+    """Far more programs wait than the mount has threads for requests."""
     mount = waiting_mount(grid)
     paths = [mount.path / "a" / f"{number}" for number in range(50)]
     for path in paths:
@@ -398,7 +399,7 @@ def test_after_its_time_an_operation_fails_as_without_waiting(grid: Grid) -> Non
 
 
 def test_names_that_were_made_while_the_servers_went_are_all_there_when_they_return(grid: Grid) -> None:
-    """Answered early, in doubt, or refused: whoever makes names hears nothing of it, and each is made once."""
+    """Whether answered early, in doubt or refused: programs notice nothing of it, and each name is made once."""
     mount = waiting_mount(grid)
     made: list[str] = []
 
@@ -415,7 +416,7 @@ def test_names_that_were_made_while_the_servers_went_are_all_there_when_they_ret
         count = len(made)
         start(grid, 1, 2)
         maker.result(DEADLINE_S)
-    assert count < 300, "it had to wait"
+    assert count < 300, "the call must have waited"
     folder = os.open(mount.path / "a", os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
