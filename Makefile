@@ -1,4 +1,4 @@
-# Everything one does with this project. `make` alone lists it.
+# All tasks of this project. `make` alone lists them.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,7 +16,7 @@ TEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 PROGRAMS ?=
 
-# The programs in .venv name their interpreter by its path: in a clone that was moved or copied, that of the old place.
+# The programs in .venv name their interpreter by its path, which is the old one in a clone that was moved or copied.
 ifneq ($(wildcard $(BIN)/pip),)
 ifeq ($(shell head -n 2 $(BIN)/pip | grep -cF "$(CURDIR)/$(BIN)/python"),0)
 MOVED := yes
@@ -24,7 +24,7 @@ MOVED := yes
 endif
 endif
 
-# In a recipe, after `missing` (whether something is) and `packages` (what has it): as root they are installed.
+# For recipes that define `missing` (whether a program is missing) and `packages` (which have it): installs as root.
 define INSTALL_IF_MISSING
 	 if missing; then \
 	    if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
@@ -39,7 +39,7 @@ help: ## This list
 	@echo "dfsfuse: one folder on four servers. Targets:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-venv: .venv/installed ## Make .venv with everything in it (others do this when it is needed)
+venv: .venv/installed ## Make .venv with all packages (other targets do this when needed)
 
 .venv/installed: pyproject.toml
 	@if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
@@ -47,7 +47,7 @@ venv: .venv/installed ## Make .venv with everything in it (others do this when i
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	    echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
 	@if [ -n "$(MOVED)" ]; then \
-	    echo "The programs in .venv belong to another folder (was this clone moved or copied?): making .venv anew."; \
+	    echo "The programs in .venv belong to another folder (was this clone moved or copied?): rebuilding .venv."; \
 	    rm -rf .venv; fi
 	@echo "Installing the Python packages into .venv ..."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
@@ -95,14 +95,14 @@ stop: ## Unmount, and stop the servers that `make run` started
 install-mount-helper: venv ## As root: mount -t fuse.dfs, /etc/fstab, manual pages
 	@for name in mount.dfs mount.fuse.dfs umount.dfs umount.fuse.dfs; do \
 	    if [ -e "$(SBIN)/$$name" ] && ! [ -L "$(SBIN)/$$name" ]; then \
-	        echo "$(SBIN)/$$name is there and is no link of ours: remove it first." >&2; exit 1; fi; \
+	        echo "$(SBIN)/$$name exists and is not one of our links: remove it first." >&2; exit 1; fi; \
 	    ln -sfn "$(CURDIR)/$(BIN)/$${name%%.*}.dfs" "$(SBIN)/$$name"; \
 	done
 	@for page in docs/man/*.[18]; do \
 	    mkdir -p "$(MAN)/man$${page##*.}"; ln -sfn "$(CURDIR)/$$page" "$(MAN)/man$${page##*.}/$${page##*/}"; \
 	done
 
-uninstall-mount-helper: ## As root: undo that
+uninstall-mount-helper: ## As root: remove them
 	@for name in mount.dfs mount.fuse.dfs umount.dfs umount.fuse.dfs; do \
 	    if [ "$$(readlink "$(SBIN)/$$name")" = "$(CURDIR)/$(BIN)/$${name%%.*}.dfs" ]; then rm "$(SBIN)/$$name"; fi; \
 	done
@@ -112,7 +112,7 @@ uninstall-mount-helper: ## As root: undo that
 	done
 
 test: fuse programs venv ## Run all tests, some minutes (PYTEST_ARGS= for some: PYTEST_ARGS='tests/unit -k ring')
-	@$(BIN)/python -m compileall -q dfsfuse dfs_server  # else each of the processes that they start may do it anew
+	@$(BIN)/python -m compileall -q dfsfuse dfs_server  # otherwise each process that they start may do it again
 	@$(BIN)/python tests/run.py --limit-s $(TEST_TIMEOUT_S) -- \
 	    -q --instafail -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
@@ -121,19 +121,19 @@ conformance: fuse conformance-programs venv ## Run fio, stress-ng, dbench, datab
 
 check: lint test ## What CI runs: lint, then all tests
 
-lint: venv ## Style, types, and who may import whom
+lint: venv ## Style, types, and import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted. Run: $(BIN)/ruff format ." >&2; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-sim: venv ## Run the log in virtual time under faults: SEEDS=100000 from FIRST=0 on, or SEED=7 with a trace of each step
+sim: venv ## Run the log in virtual time under faults: SEEDS=100000 from FIRST=0 on, or SEED=7 to trace each step
 	@FIRST="$(FIRST)" SEEDS="$(SEEDS)" SEED="$(SEED)" PYTHONPATH=tests $(BIN)/python -m simulation
 
-torture: fuse venv ## Four servers, two mounts, writers, and what breaks them: MINUTES=10, SEED=7 to repeat one
+torture: fuse venv ## Four servers, two mounts, writers, and injected faults: MINUTES=10, SEED=7 to repeat a run
 	@MINUTES="$(MINUTES)" SEED="$(SEED)" PYTHONPATH=tests $(BIN)/python -m torture
 
-bench: fuse venv ## Measure beside a plain folder and the peers that are installed; tables, and JSON in bench-results/
+bench: fuse venv ## Measure beside a plain folder and the installed peers; tables, and JSON in bench-results/
 	@$(BIN)/python -m tests.bench --peers all
 
 bench-peers: ## As root: install other file systems for `make bench`, as packages and into .bench-peers
@@ -153,10 +153,10 @@ bench-chart: venv ## Draw docs/benchmarks.svg from a file of `make bench`: JSON=
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[chart]'
 	@$(BIN)/python -m tests.bench.chart "$(JSON)" docs/benchmarks.svg
 
-budget: programs venv ## Count what each operation costs, and compare with what is written down: WRITE=1 to write it down
+budget: programs venv ## Count what each operation costs, and compare with the table: WRITE=1 to write the table
 	@WRITE="$(WRITE)" PYTHONPATH=tests $(BIN)/python -m budget
 
-clean: ## Remove what was made here: .venv, caches, bench-results. Data (DFS1 to DFS4, tryout) stays
-	@if [ -e .run ]; then echo "Something of \`make run\` is still there: make stop first." >&2; exit 1; fi
+clean: ## Remove what was built: .venv, caches, bench-results. Data (DFS1 to DFS4, tryout) stays
+	@if [ -e .run ]; then echo "\`make run\` is still running: make stop first." >&2; exit 1; fi
 	@rm -rf .venv .bench-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench-results *.egg-info build
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
