@@ -1,6 +1,6 @@
-"""`make sim`: many seeds, or one with a trace, of which each line is a step: time, who, message, effect.
+"""`make sim`: runs many seeds, or one with a trace that has a line for each step: time, actor, message, effect.
 
-SEEDS=100000 are so many, from 0 on or from FIRST=500000 on. SEED=7 is the one with a trace.
+SEEDS=100000 is the number of seeds, from 0 on or from FIRST=500000 on. SEED=7 runs one with a trace.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .world import SimulationError
 
 
 def attempt(seed: int) -> tuple[int, str, Counter[str]]:
-    """One seed: what broke, and what was done."""
+    """Run a seed; return the broken promise, if any, and what was done."""
     try:
         report = run(seed)
     except SimulationError as error:
@@ -32,7 +32,7 @@ def _counts(report: Report) -> Counter[str]:
 
 
 def main() -> int:
-    logging.disable()  # what mounts lose is part of it
+    logging.disable()  # losses of mounts are part of it
     if seed := os.environ.get("SEED"):
         try:
             report = run(int(seed), trace=print)

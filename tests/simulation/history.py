@@ -1,12 +1,12 @@
-"""What the clients did and saw, and the checks of it.
+"""What the clients did and saw, and the checks on it.
 
-Lists (`append`, `read`): a complete check for append-only lists with unique elements: the final list is the order.
-Every read must be a prefix of it that holds all that was acknowledged before the read began and nothing whose append
-began after it ended. Every acknowledged append is there once, after all that were acknowledged before it began; one
-that was not acknowledged may be there, once.
+Lists (`append`, `read`): a complete check for append-only lists with unique elements. The final list is the order.
+Every read must be a prefix of it that contains everything acknowledged before the read began, and nothing whose append
+began after the read ended. Every acknowledged append is there once, after all those acknowledged before it began; an
+append that was not acknowledged may be there, at most once.
 
-Registers and names (`get`, `put`, `cas`; a claim of a name is a cas from nothing): `linearizable`. Besides, in plain
-words: of all claims of one name at most one was answered with success and kept, and it is there at the end.
+Registers and names (`get`, `put`, `cas`; a claim of a name is a cas from nothing): `linearizable`. In addition, checked
+directly: of all claims of a name, at most one was answered with success and kept, and it is there at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LISTS = (b"a", b"b")
 
 @dataclass
 class Operation:
-    """An entry of the history. `end` is infinite while it is not known to be over."""
+    """An entry of the history. `end` is infinite until the operation is known to be over."""
 
     kind: str
     key: bytes
@@ -30,21 +30,21 @@ class Operation:
     element: int = 0
     seen: list[int] = field(default_factory=list)
     outcome: str = "maybe"
-    """ok; maybe; failed: not done; stale: read without a quorum; late: done, some time after it was answered; void: it
-    rested on an answer that was late or lost, so what it saw says nothing."""
+    """ok; maybe; failed: not done; stale: read without a quorum; late: done some time after it was answered; void:
+    based on an answer that was late or lost, so what it saw proves nothing."""
     client: str = ""
     value: bytes | None = None
     expected: bytes | None = None
     result: bytes | None = None
     done: bool = True
     told_by_two: bool = False
-    """Read without a quorum, where two servers showed the end of the log."""
+    """Read without a quorum, when two servers showed the end of the log."""
     answered: bool = False
     """Answered under the lease, before any commit."""
     lease_until: float = 0.0
 
     def shown(self) -> str:
-        """For the trace."""
+        """Return a line for the trace."""
         what = {"get": f"{self.result!r}", "put": f"{self.value!r}"}.get(self.kind)
         return f"{self.kind} {self.key!r} " + (what or f"{self.expected!r} -> {self.value!r}: {self.done}")
 
@@ -72,7 +72,7 @@ def encode(elements: list[int]) -> bytes:
 
 
 def check_registers(history: History, final_map: dict[bytes, bytes]) -> None:
-    """Linearizability of the registers and names; the last state counts as a read after everything."""
+    """Check the linearizability of registers and names; the last state counts as a read after everything."""
     ops = [op for op in history.operations if op.kind in ("get", "put", "cas") and op.outcome not in ("failed", "void")]
     checked = [Op(op.kind, op.key, op.begin, op.end, op.value, op.expected, op.result, op.done) for op in ops]
     last = max([op.begin for op in ops] + [op.end for op in ops if op.end < NEVER], default=0.0) + 1.0
@@ -98,7 +98,7 @@ def _table(ops: list[Operation], key: bytes) -> str:
 
 
 def check_lists(history: History, final_map: dict[bytes, bytes]) -> None:
-    """Linearizability of the lists, and that nothing acknowledged is lost."""
+    """Check the linearizability of the lists, and that nothing acknowledged is lost."""
     for key in LISTS:
         final = decode(final_map.get(key))
         if len(set(final)) != len(final):

@@ -1,12 +1,12 @@
-"""Is a history of registers linearizable? Wing and Gong's search, with memoisation (Lowe, 2017).
+"""Decides whether a history of registers is linearizable: Wing and Gong's search, with memoisation (Lowe, 2017).
 
-A history is linearizable if its operations can be put in one order in which each gives the result that it gave, and
-none comes before one that had ended when it began. Keys are independent of each other (linearizability is local), so
-each is searched by itself. An operation without an end is a "maybe": it may take effect at any time after it began, or
-never; what it would have returned binds nobody.
+A history is linearizable if its operations can be put in one order in which each returns the result that it returned,
+and none comes before another that had ended when it began. Keys are independent of each other (linearizability is
+local), so each is searched separately. An operation without an end is a "maybe": it may take effect at any time after
+it began, or never, and has no result to match.
 
-The search takes one operation after the other out of those that may come next. A set of operations, together with the
-value that they lead to, is tried once only: that keeps it fast for histories in which few operations overlap.
+The search takes one operation after another out of those that may come next. A set of operations, together with the
+value that they lead to, is tried only once, which keeps the search fast for histories with few overlapping operations.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Value = bytes | None
 
 @dataclass(frozen=True)
 class Op:
-    """One operation on one key.
+    """An operation on one key.
 
-    get: `result` is the value. put: of `value`. cas: from `expected` to `value`; `done` says whether it was made.
+    get: `result` is the value. put: of `value`. cas: from `expected` to `value`; `done` tells whether it was made.
     """
 
     kind: str
@@ -36,7 +36,8 @@ class Op:
     done: bool = True
 
     def apply(self, state: Value) -> tuple[bool, Value]:
-        """Whether its result fits a register of this value, and the value after it. A maybe's result always fits."""
+        """Return whether its result fits a register with this value, and the value after it. A maybe's result always
+        fits."""
         is_maybe = self.end == NEVER
         match self.kind:
             case "get":
@@ -50,7 +51,7 @@ class Op:
 
 
 def failing_key(history: Iterable[Op]) -> bytes | None:
-    """A key whose operations have no order that explains them; None if the history is linearizable."""
+    """Return a key whose operations have no order that explains them; None if the history is linearizable."""
     by_key: dict[bytes, list[Op]] = {}
     for op in history:
         by_key.setdefault(op.key, []).append(op)
@@ -58,8 +59,8 @@ def failing_key(history: Iterable[Op]) -> bytes | None:
 
 
 def is_linearizable(history: Iterable[Op]) -> bool:
-    """Whether the operations, all of one key, can be put in order. The register is absent (None) at first."""
-    # A get that nobody heard the result of says nothing.
+    """Return whether the operations, all on one key, can be put in order. The register is absent (None) at first."""
+    # A get without a known result proves nothing.
     ops = sorted((op for op in history if op.end != NEVER or op.kind != "get"), key=lambda op: op.begin)
     must = sum(1 << i for i, op in enumerate(ops) if op.end != NEVER)
     seen: set[tuple[int, Value]] = set()
@@ -68,7 +69,7 @@ def is_linearizable(history: Iterable[Op]) -> bool:
         taken, state = stack.pop()
         if taken & must == must:
             return True
-        # One may come next if no other that is not taken had ended when it began.
+        # An operation may come next if no other remaining one had ended when it began.
         ends_first = NEVER
         for i, op in enumerate(ops):
             if taken >> i & 1:

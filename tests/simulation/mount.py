@@ -1,22 +1,22 @@
 """A mount in virtual time: the `MapClient` that ships, with two programs and its worker.
 
-Nothing of a mount's order is written here. This module carries out the steps of the client's procedures, as
-`dfsfuse.namespace.map.log_map.LogMap` does with threads: programs and worker are tasks of one machine, which the world
-interleaves at the steps. And it checks, in every run:
+Nothing of a mount's order is implemented here. This module carries out the steps of the client's procedures, as
+`dfsfuse.namespace.map.log_map.LogMap` does with threads: programs and worker are tasks on one machine, which the world
+interleaves at the steps. It checks in every run:
 
-- *Nothing is answered after the lease has ended*: whenever the client relies on its lease, the servers refuse everybody
-  else (`_relies_on_lease`).
-- *Who waits gets his turn*: once the servers have said that another client waits, and the turn is spent, the holder
-  answers nothing more, commits what was answered, and lets go (`Turn`).
-- *What is lost is told, once*: after a flush() that returned, all that was answered before is durable; a flush() that
-  says that something was lost is right, and does not say it again (`Witnessed`).
+- *Nothing is answered after the lease has ended*: whenever the client relies on its lease, the servers refuse all other
+  clients (`_relies_on_lease`).
+- *A waiting client gets its turn*: once the servers have reported that another client waits, and the turn is spent, the
+  holder answers nothing more, commits what was answered, and releases the lease (`Turn`).
+- *A loss is reported, once*: after a flush() that returned, everything answered before is durable; a flush() that
+  reports a loss is right, and does not report it again (`Witnessed`).
 - *A recall is seen*, and nothing is seen that was not: by the histories of registers and names (`history`).
 
-What a history may say of an operation that was answered under the lease: its change is bound to a batch. If that is
-chosen while the lease still holds, the operation was done when it was answered. If it is chosen later (the mount stood
-still, or was cut off, for longer than its lease), others may not have seen it meanwhile: it was done at some time until
-then. If it never is, the mount is told; whether it was done is open. What was read from the cache on top of such
-changes says nothing.
+What a history may say about an operation that was answered under the lease: its change belongs to a batch. If that is
+chosen while the lease still holds, the operation was done when it was answered. If it is chosen later (the mount was
+stopped or cut off for longer than its lease), others may not have seen it meanwhile: it was done at some time until
+then. If it is never chosen, the mount is told, and whether it was done is open. What was read from the cache on top of
+such changes proves nothing.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ NEVER = float("-inf")
 DEADLINE_S = 10.0
 ANSWERS_S = 0.75 * LEASE_S
 FORGETS = 0.2
-"""How often a mount forgets what it has read, as one that has read too much does: then it asks the servers again, also
-while it holds the lease and what it answered waits."""
+"""Probability that a mount drops its cache, as a mount does that has read too much: then it asks the servers again,
+even while it holds the lease and answered changes are pending."""
 GLANCES = 0.2
-"""How often one of its programs looks at something that may be a little old."""
+"""Probability that one of its programs reads something that may be a little old."""
 Steps = Generator[Any, Any, Any]
 
 
@@ -66,7 +66,7 @@ def _family_of(key: bytes) -> bytes | None:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a mount is made of. Others than those that ship are variants that are broken on purpose."""
+    """The classes that a mount is made of. Variants that are broken on purpose replace those that ship."""
 
     client: type[MapClient] = MapClient
     lease: type[Lease] = Lease
@@ -115,17 +115,17 @@ class Bell:
 
 @dataclass
 class Turn:
-    """A holder's turn, by what the servers have told it."""
+    """A holder's turn, by what the servers have reported."""
 
     term: int = 0
     began_at: float = NEVER
     is_wanted: bool = False
     is_recalled: bool = False
     left: int | None = None
-    """How many batches it may still commit before it lets go; None: it need not."""
+    """Number of batches that it may still commit before it releases the lease; None if it need not."""
 
     def committed(self, log: LogState, now: float, waiting: int) -> None:
-        """A batch is chosen; so many changes wait."""
+        """Note a chosen batch; `waiting` is the number of pending changes."""
         if log.terms != self.term:
             self.term, self.began_at, self.left = log.terms, NEVER, None
             self.is_wanted = self.is_recalled = False
@@ -142,7 +142,7 @@ class Turn:
 
 @dataclass(eq=False)
 class Answer:
-    """An operation that was answered before its commit, and the last change that it rests on."""
+    """An operation that was answered before its commit, and the last change that it is based on."""
 
     operation: Operation
     change: PendingChange
@@ -151,22 +151,22 @@ class Answer:
 
 @dataclass(eq=False)
 class Witnessed:
-    """What a program was told by flush(), and what it has to hear."""
+    """What flush() has reported to a program, and what it still has to report."""
 
     witness: Witness
     changes: list[PendingChange] = field(default_factory=list)
-    """Answered since it was last told something, and not awaited."""
+    """Changes answered since the last report, without a waiter."""
 
 
 class SimMount:
-    """One mount."""
+    """A mount."""
 
     def __init__(
         self, world: World, host: Host, history: History, names: Callable[[], bytes], parts: Parts, operations: int
     ) -> None:
         self.world, self.host, self.history = world, host, history
         self.names = names
-        """The next key that somebody may claim."""
+        """Returns the next key to claim."""
         self.left = operations
         self.log = LogState(host.name.encode(), world.quorum, wants_lease=True)
         self.gate, self.bell = Gate(), Bell()
@@ -184,13 +184,13 @@ class SimMount:
         self.client.lease = self._watched(parts.lease)
         self.turn = Turn()
         self.exclusive_until = NEVER
-        """When the last lease ends that the servers gave, by this client's clock."""
+        """When the last lease given by the servers ends, by this client's clock."""
         self.answers: list[Answer] = []
         self.witnesses: list[Witnessed] = []
         self.changes: list[PendingChange] = []
-        """All that were answered before their commit, in order."""
+        """All changes that were answered before their commit, in order."""
         self.durable: list[PendingChange] = []
-        """Of which flush() said so."""
+        """Those that flush() has reported as durable."""
 
     def _watched(self, lease: type[Lease]) -> Lease:
         mount = self
@@ -205,7 +205,7 @@ class SimMount:
         return Watched()
 
     def _relies_on_lease(self) -> None:
-        """It answers because nobody else can commit. Is that so? One that waits for its promises needs three of the
+        """Check that no other client can commit while it answers. A waiting client needs the promises of three of the
         four servers."""
         if self.world.refusing(self.log.client) < 2:
             self.world.fail(f"{self.host.name} answers under a lease that has ended")
@@ -215,7 +215,7 @@ class SimMount:
     # -------------------------------------------------------------- a mount's life
 
     def live(self) -> Steps:
-        """Two programs and the worker; then it is unmounted."""
+        """Run two programs and the worker, then unmount."""
         self.client.has_worker = True
         worker = self.world.spawn(self.host, self._carry_out(self.client.work()))
         programs = [self.world.spawn(self.host, self._program()) for _ in range(2)]
@@ -246,7 +246,8 @@ class SimMount:
         yield from self._flush(witnessed)
 
     def _glance(self) -> Steps:
-        """A read that may be a little old says nothing of the newest state. What it does to the cache matters."""
+        """Read something that may be a little old. The result proves nothing about the newest state, but the read
+        affects the cache."""
         key = self.world.random.choice((b"n0", b"n1", b"r0", b"r1"))
         with contextlib.suppress(DfsError):
             yield from self._carry_out(self.client.read(lambda view: view.get(key), 0.05))
@@ -315,14 +316,14 @@ class SimMount:
             self.answers.append(Answer(operation, change, self.exclusive_until))
             self.world.note(self.host.name, f"answers {operation.shown()}")
 
-    # -------------------------------------------------------------- what is lost is told, once
+    # -------------------------------------------------------------- a loss is reported, once
 
     def _flush(self, witnessed: Witnessed) -> Steps:
         changes, last = list(witnessed.changes), self.client.journal.last
         try:
             yield from self._carry_out(self.client.flush(witnessed.witness))
         except LostError:
-            # It waited for the last change too, also if that is another program's, which is told as well.
+            # It waited for the last change too, even if that is another program's, which is told as well.
             if not any(change.failure is not None for change in [*witnessed.changes, last] if change is not None):
                 self.world.fail(f"{self.host.name} is told of a loss where there is none that it does not know")
             witnessed.changes = [change for change in witnessed.changes if not change.done]
@@ -335,7 +336,8 @@ class SimMount:
             witnessed.changes = [change for change in witnessed.changes if change not in changes]
 
     def _check_durable(self) -> None:
-        """All that was said to be durable is in the log. A batch holds the last of several values of a key."""
+        """Check that everything reported as durable is in the log. A batch holds the last of several values of a
+        key."""
         chosen = {
             pair
             for parsed in self.world.oracle.chosen.values()
@@ -344,7 +346,7 @@ class SimMount:
         }
         said = set(self.durable)
         are_there: set[bytes] = set()
-        """Keys of which a value that was answered later is in the log."""
+        """Keys with a value in the log that was answered later."""
         for change in reversed(self.changes):
             ((key, value),) = change.contents.puts
             if (key, value) in chosen:
@@ -355,7 +357,7 @@ class SimMount:
     # -------------------------------------------------------------- what became of answers
 
     def _observe(self) -> None:
-        """Which answers are durable now, and were they in time?"""
+        """Find out which answers are durable now, and whether they were in time."""
         waiting = []
         now = self.host.clock()
         for answer in self.answers:
@@ -378,16 +380,16 @@ class SimMount:
             operation.end, operation.outcome = end, "late" if end < float("inf") else "maybe"
 
     def ended(self) -> None:
-        """Nobody knows what became of what waits still."""
+        """Finish: the outcome of pending changes is not known."""
         self._observe()
         for answer in self.answers:
             self._came_late(answer, float("inf"))
         self._check_durable()
 
-    # -------------------------------------------------------------- carrying out
+    # -------------------------------------------------------------- carrying out steps
 
     def _carry_out(self, procedure: Procedure[Any]) -> Steps:
-        """As `LogMap.run`."""
+        """Like `LogMap.run`."""
         resume: Callable[[Any], Step] = procedure.send
         value: Any = None
         while True:
@@ -420,7 +422,7 @@ class SimMount:
                 return (yield from self._commit(commit(self.log, contents, conflicts, 0)))
             case map_steps.CatchUp(recall, along):
                 reply = None
-                if along is not None:  # as early as can be, and so the oldest
+                if along is not None:  # as early as possible, and so the oldest
                     reply = yield from self._beside(along)
                 wanted = recall and "recall" not in self.world.broken
                 return (yield from self._in_time(catch_up(self.log, recall=wanted))), reply
@@ -456,7 +458,7 @@ class SimMount:
             turn.committed(self.log, now, len(self.client.journal))
             if self.log.leased:
                 for answer in self.answers:
-                    if now < answer.lease_until:  # it was renewed before it ended
+                    if now < answer.lease_until:  # the lease was renewed before it ended
                         answer.lease_until = begun + ANSWERS_S
                 self.exclusive_until = begun + ANSWERS_S
         return done
@@ -468,7 +470,7 @@ class SimMount:
         return (yield from self._in_time(read(self.log, self._order(), make)))
 
     def _beside(self, step: map_steps.Beside) -> Steps:
-        """As `QuorumLog.read_beside`."""
+        """Like `QuorumLog.read_beside`."""
         for server in self._order():
             yield Ask({server: step.fetch.at(step.point)})
             event = yield RECEIVE_SOFT
@@ -477,7 +479,7 @@ class SimMount:
         return None
 
     def _in_time(self, procedure: Steps) -> Steps:
-        """As `QuorumLog`: with a deadline."""
+        """Like `QuorumLog`: with a deadline."""
         task = self.host.running
         task.deadline = task.clock() + DEADLINE_S
         try:

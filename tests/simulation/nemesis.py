@@ -1,8 +1,8 @@
-"""What breaks, and when; all drawn from the world's seed.
+"""Which faults strike, and when; all drawn from the world's seed.
 
-One server at a time crashes, stops, hangs or loses its disk, or the power of all is cut; a lost disk is brought up to
-date before the next fault, for one lost memory at a time is what is promised. Besides, and at any time: clients are cut
-off from some servers, stand still for longer than their lease, and die between any two steps. So do the repairers.
+One server at a time crashes, stops, hangs or loses its disk, or all lose power; a lost disk is brought up to date
+before the next fault, since the promise covers one lost disk at a time. Besides, at any time, clients are cut off from
+some servers, are stopped for longer than their lease, and die between any two steps. So do the repairers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .world import Host, World
 
 
 def repairer(world: World) -> Generator[Any, Any, None]:
-    """What a mount's repairer does: look how far the log goes, finish what is in doubt, bring laggards up to date."""
+    """Do what a mount's repairer does: find the end of the log, finish what is in doubt, bring laggards up to date."""
     log = LogState(b"repairer-%d" % world.random.getrandbits(32), world.quorum)
     try:
         yield from catch_up(log)
@@ -35,7 +35,7 @@ def repairer(world: World) -> Generator[Any, Any, None]:
 
 
 def bring_up_to_date(server: int, sources: Sequence[int], copy_id: bytes) -> Generator[Any, Any, None]:
-    """What a repairer does to a server, without pauses between the pages of a copy."""
+    """Bring a server up to date as a repairer does, without pauses between the pages of a copy."""
     passed = yield from pass_on(server, sources)
     if passed.trimmed:
         copy = yield from begin_copy(server, sources, copy_id)
@@ -46,7 +46,7 @@ def bring_up_to_date(server: int, sources: Sequence[int], copy_id: bytes) -> Gen
 
 
 class Nemesis:
-    """Breaks things until `until`. `faults` counts them."""
+    """Injects faults until `until`. `faults` counts them."""
 
     def __init__(self, world: World, clients: Sequence[Host], until: float) -> None:
         self.world, self.until = world, until
@@ -55,7 +55,7 @@ class Nemesis:
         self._next()
         if until:
             self._next_for_clients()
-            for host in clients[1:]:  # one lives
+            for host in clients[1:]:  # one always survives
                 if world.random.random() < 0.25:
                     host.dies_after = world.random.randrange(300)
 
@@ -92,7 +92,7 @@ class Nemesis:
         world.after(world.random.uniform(0.01, 2.0), lambda: self._return(number, forgotten))
 
     def _newest(self) -> int:
-        """The last slot that any server has something at."""
+        """Return the last slot that any server has a batch for."""
         states = [server.disk.state for server in self.world.servers.values()]
         return max(state.applied + (state.tail is not None) for state in states)
 
@@ -104,7 +104,7 @@ class Nemesis:
         self._healed_then_next(number, forgotten, 40)
 
     def _healed_then_next(self, number: int, forgotten: int, tries: int) -> None:
-        """Wait until nothing depends on what this server forgot, up to the slot that was in doubt when it did."""
+        """Wait until nothing depends on what this server forgot, up to the slot that was in doubt at that time."""
         if self.world.servers[number].disk.state.applied >= forgotten:
             self._next()
         elif tries:
@@ -112,7 +112,7 @@ class Nemesis:
             self.world.after(0.3, lambda: self._healed_then_next(number, forgotten, tries - 1))
 
     def _repair(self) -> None:
-        """Often two mounts' repairers at once; now and then one dies at its work."""
+        """Run often two mounts' repairers at once; now and then one dies at work."""
         for _ in range(self.world.random.choice((1, 1, 2))):
             host = self.world.start("repairer", repairer(self.world))
             if self.world.random.random() < 0.2:

@@ -1,8 +1,7 @@
-"""One run of the world: clients work, a nemesis breaks things, and the history is checked.
+"""One run of the world: clients work, a nemesis injects faults, and the history is checked.
 
-Two kinds of clients: some append to lists and commit each operation; others are mounts under the writer lease
-(`mount`), whose programs claim names, change registers, and are answered at once. What they saw is checked by
-`history`.
+There are two kinds of clients: some append to lists and commit each operation; others are mounts under the writer
+lease (`mount`), whose programs claim names, change registers, and are answered at once. `history` checks what they saw.
 At the end all faults stop and the servers must converge.
 """
 
@@ -29,7 +28,7 @@ from .world import Host, SimulationError, World
 
 
 def client(world: World, history: History, number: int, operations: int) -> Generator[Any, Any, None]:
-    """A client's life: operations one after the other."""
+    """A client's life: one operation after another."""
     log = LogState(b"client-%d" % number, world.quorum, wants_lease=world.random.random() < 0.5)
     for _ in range(operations):
         key = world.random.choice(LISTS)
@@ -58,8 +57,8 @@ def _value(world: World, log: LogState, key: bytes) -> Generator[Any, Any, list[
 
 
 def _read(world: World, log: LogState, operation: Operation) -> Generator[Any, Any, bool]:
-    """Without a quorum it counts only if two servers show the end that have kept their disks since the beginning: what
-    `dfsfuse.namespace.records.members` says of folders."""
+    """Read a list. Without a quorum it counts only if two servers that have kept their disks since the beginning show
+    the end, which is the rule of `dfsfuse.namespace.records.members` for folders."""
     linearizable = yield from catch_up(log)
     if not linearizable and log.witnesses:
         have_kept = not any(world.servers[server].was_wiped for server in log.witnesses)
@@ -88,7 +87,7 @@ class Report:
     slots: int
     delivered: int
     slowest_s: float
-    """The longest that an operation of a mount took."""
+    """The longest time that an operation of a mount took."""
 
     def count(self, outcome: str) -> int:
         return sum(operation.outcome == outcome for operation in self.history.operations)
@@ -108,8 +107,8 @@ def run(
     parts: Parts = Parts(),  # noqa: B008 - a value
     trace: Callable[[str], None] | None = None,
 ) -> Report:
-    """One run. Raises SimulationError if a promise is broken. `calm`: no message takes long, nor does a pause,
-    and servers that are behind need no copy of the map. `waits_s`: no operation of a mount may take longer."""
+    """Run once. Raises SimulationError if a promise is broken. With `calm`, no message or pause takes long, and servers
+    that are behind need no copy of the map. No operation of a mount may take longer than `waits_s`."""
     world = World(seed, loss=0.03, double=0.05, broken=broken, quorum=quorum, trace=trace)
     if not faults:
         world.loss = world.double = 0.0
@@ -122,7 +121,7 @@ def run(
     hosts = [world.start(f"client-{n}", client(world, history, n, operations)) for n in range(clients)]
 
     def name() -> bytes:
-        """New names come up as time goes by; a few clients want the same one."""
+        """Return a name to claim; new ones appear as time goes by, and a few clients want the same one."""
         claims = sum(op.key.startswith(b"n") for op in history.operations)
         return b"n%d" % (claims // 4 + world.random.randrange(2))
 
@@ -152,7 +151,7 @@ def run(
 
 
 def heal(world: World) -> None:
-    """Faults stop; a last client looks, and all servers must stand at the same place within a bound."""
+    """Stop all faults; a last client reads, and all servers must reach the same slot within a limit."""
     world.loss = world.double = 0.0
     world.cuts.clear()
     for server in world.servers.values():

@@ -1,8 +1,8 @@
-"""Two clients copy the map to one server at once: what comes late of one copy must not get into the other.
+"""Two clients copy the map to one server at once: late messages of one copy must not get into the other.
 
-The messages are delivered by hand, in the one order that shows it: a page of the first copy is on its way while the
-keys in it are changed and, after a while, the second copy begins; it arrives just before the second copy ends. The
-counts are right then, so only the copy's id tells the page from one of the second copy.
+The messages are delivered by hand, in the one order that shows the fault: a page of the first copy is in flight while
+the keys in it are changed and, after a while, the second copy begins; it arrives just before the second copy ends. The
+counts are right then, so only the copy's id distinguishes the page from one of the second copy.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from .scenario import heal
 from .world import SimulationError, World
 
 EMPTY = 4
-"""The server that has lost its disk, and is given a copy of the map."""
+"""The server that has lost its disk and gets a copy of the map."""
 
 
 class Hand:
-    """A procedure whose messages arrive when the test wants it."""
+    """A procedure whose messages arrive when the test decides."""
 
     def __init__(self, world: World, procedure: Procedure[Any]) -> None:
         self._world, self._procedure = world, procedure
         self._inbox: list[Event] = []
         self.held: dict[int, Request] = {}
-        """On its way."""
+        """Requests in flight, by server."""
         self.is_over = False
 
     def run(self, until: type[Request] | None = None) -> None:
-        """Deliver each message at once, up to the first of this kind, which is held."""
+        """Deliver each message at once, up to the first of this kind, which is held back."""
         answer: Event | None = None
         if self.held:
             held, self.held = self.held, {}
@@ -71,14 +71,14 @@ def _event(server: int, reply: Reply | Error) -> Event:
 
 
 def change(world: World, log: LogState, **values: bytes) -> None:
-    """One more batch; all servers know that it is chosen."""
+    """Commit another batch, which all servers know to be chosen."""
     contents = Contents(puts=tuple((key.encode(), value) for key, value in values.items()))
     Hand(world, commit(log, contents, lambda _: False, 0)).run()
     Hand(world, settle(log.known, log.spared)).run()
 
 
 def copy_twice(broken: frozenset[str]) -> World:
-    """See the module. The world as it is when both copies are over."""
+    """See the module. Returns the world when both copies are finished."""
     world = World(1, loss=0.0, double=0.0, broken=broken)
     log = LogState(b"writer", world.quorum)
     Hand(world, catch_up(log)).run()
@@ -88,7 +88,7 @@ def copy_twice(broken: frozenset[str]) -> World:
     world.servers[EMPTY].wipe()
     first = Hand(world, bring_up_to_date(EMPTY, (1,), b"first"))
     first.run(until=CopyItems)
-    assert first.held, "the log still holds all batches: no copy was needed"
+    assert first.held, "the log still has all batches, so no copy was needed"
     change(world, log, k0=b"new")
     world.run(world.now + 2 * COPY_RESTS_S)
     second = Hand(world, bring_up_to_date(EMPTY, (1,), b"second"))
@@ -108,6 +108,6 @@ def test_a_page_of_another_copy_is_refused() -> None:
 
 
 def test_copies_that_mix_are_caught() -> None:
-    """The check can fail: a server that takes any page for one of the copy that is under way."""
+    """The check can fail: here the server takes any page for one of the current copy."""
     with pytest.raises(SimulationError, match="different maps"):
         heal(copy_twice(frozenset({"copies"})))

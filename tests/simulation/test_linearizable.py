@@ -1,4 +1,5 @@
-"""The checker tells good histories from bad ones; it agrees with trying all orders on thousands of random histories."""
+"""The checker distinguishes good histories from bad ones, and agrees with trying all orders on thousands of random
+ones."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ def test_keys_are_searched_apart_and_the_bad_one_is_named() -> None:
 
 
 def by_all_orders(ops: list[Op]) -> bool:
-    """The definition, word for word: slow and plain."""
+    """The definition, taken literally: slow and simple."""
     maybes = [op for op in ops if op.end == NEVER]
     sure = [op for op in ops if op.end != NEVER]
     for chosen in product((False, True), repeat=len(maybes)):

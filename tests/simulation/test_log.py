@@ -20,7 +20,7 @@ from .world import SimulationError
 SEEDS = int(os.environ.get("DFS_SEEDS", "500"))
 PARTS = 5
 WAITS_S = 0.6
-"""Two turns of each of three, with what it takes to hand over; less than the lease of one that does not let go."""
+"""Two turns of each of three mounts, including hand-overs; less than the lease of a mount that does not release it."""
 TWO_MOUNTS = {"clients": 0, "mounts": 2, "operations": 40, "faults": False}
 THREE_MOUNTS = {"clients": 0, "mounts": 3, "operations": 12, "faults": False}
 
@@ -39,10 +39,10 @@ def test_linearizable_and_nothing_lost_under_faults(part: int) -> None:
         outcomes.update("leased" for op in report.history.operations if op.answered and op.outcome == "ok")
         faults.update(report.faults)
     least = SEEDS // PARTS
-    assert outcomes["ok"] > least * 10, "the clients hardly got anything done: the runs show nothing"
-    assert outcomes["by two"] > least // 50, "hardly anything was read without a quorum: the runs show nothing"
-    assert outcomes["leased"] > least * 2, "hardly anything was answered under the lease: the runs show nothing"
-    assert sum(faults.values()) > least, "hardly anything was broken: the runs show nothing"
+    assert outcomes["ok"] > least * 10, "the clients got too little done for the runs to show anything"
+    assert outcomes["by two"] > least // 50, "too little was read without a quorum for the runs to show anything"
+    assert outcomes["leased"] > least * 2, "too little was answered under the lease for the runs to show anything"
+    assert sum(faults.values()) > least, "there were too few faults for the runs to show anything"
     assert len(faults) == 7, f"some kind of fault never happened: {faults}"
 
 
@@ -59,7 +59,8 @@ def test_of_mounts_that_write_without_pause_none_waits_long(mounts: int) -> None
 
 
 def _caught(first: int = 0, **broken: object) -> str:
-    """The first few seeds of `first` on are known to show it; the rest is for when the code has changed."""
+    """Return the first error found. The first few seeds from `first` on are known to show it; the rest are for when the
+    code has changed."""
     for seed in range(first, first + 400):
         try:
             run(seed, **broken)  # type: ignore[arg-type]
@@ -79,8 +80,8 @@ def test_a_promise_that_is_not_durable_is_caught() -> None:
 @pytest.mark.parametrize(
     ("what", "first"),
     [
-        ("votes", 6),  # an accepted batch is not durable
-        ("lease", 0),  # others are promised something while a writer has the lease
+        ("votes", 6),  # an accepted batch is not made durable
+        ("lease", 0),  # others get promises while a writer has the lease
     ],
 )
 def test_what_is_left_out_is_caught(what: str, first: int) -> None:
@@ -88,7 +89,7 @@ def test_what_is_left_out_is_caught(what: str, first: int) -> None:
 
 
 def test_a_recall_that_is_left_out_is_caught() -> None:
-    """Who must see what was answered does not ask for it."""
+    """Reads that must see what was answered do not ask for a recall."""
     broken = frozenset({"recall"})
     assert "linearizable" in _caught(first=12, clients=0, mounts=3, operations=12, faults=False, broken=broken)
 
@@ -114,7 +115,7 @@ def test_a_mount_that_breaks_a_promise_of_the_lease_is_caught(
 
 
 class SilenceIsAbsence(Survey):
-    """Takes a batch that fewer than three of those who answer have seen for one that was not chosen."""
+    """Takes a batch that fewer than three of the answering servers have for one that was not chosen."""
 
     def verdict(self) -> Pending | Newest | InDoubt | NoQuorum:
         found = super().verdict()

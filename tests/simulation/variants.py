@@ -17,14 +17,14 @@ from dfsfuse.namespace.map.steps import Procedure, Settle
 
 
 class AnswersTooLong(Lease):
-    """It counts on the lease for longer than the servers give it."""
+    """Relies on the lease for longer than the servers give it."""
 
     def __init__(self) -> None:
         super().__init__(3 * ANSWERS_S)
 
 
 class AnswersOn(Lease):
-    """It answers on when its turn is spent, until it has let go."""
+    """Goes on answering when its turn is spent, until it has released the lease."""
 
     def end_turn(self) -> None:
         pass
@@ -36,14 +36,14 @@ class AnswersOn(Lease):
 
 
 class NeverEndsItsTurn(Lease):
-    """It does not mind who waits."""
+    """Ignores waiting clients."""
 
     def is_spent(self, now: float) -> bool:
         return False
 
 
 class LetsGoFirst(MapClient):
-    """It lets go of the lease before it has committed what it answered."""
+    """Releases the lease before it has committed what it answered."""
 
     def _hand_over_if_spent(self) -> Procedure[None]:
         if self.lease.is_spent(self._clock()):
@@ -52,7 +52,7 @@ class LetsGoFirst(MapClient):
 
 
 class DoesNotCompare(Journal):
-    """What waits is proposed without looking what others did meanwhile."""
+    """Proposes pending changes without checking what others did meanwhile."""
 
     def is_overtaken_by(self, news: News) -> bool:
         return False
@@ -62,14 +62,14 @@ class DoesNotCompare(Journal):
 
 
 class ShowsWhatServersHave(Journal):
-    """What was answered and waits is not laid over what is fetched."""
+    """Does not lay pending changes over what is fetched."""
 
     def outcome(self) -> dict[bytes, bytes | None]:
         return {}
 
 
 class TakesOldAnswers(MapCache):
-    """What has changed since a server told something is not looked at."""
+    """Ignores what has changed since a server answered."""
 
     @contextmanager
     def watched(self) -> Iterator[Changes]:
@@ -77,7 +77,7 @@ class TakesOldAnswers(MapCache):
 
 
 class LosesInSilence(Journal):
-    """Nobody is told of what is lost."""
+    """Reports no losses."""
 
     def lose(self, failure: DfsError, sent: Sequence[PendingChange] | None = None) -> int:
         losses, self.losses = self.losses, Losses()
@@ -96,7 +96,7 @@ class _Repeats(Losses[DfsError]):
 
 
 class TellsAgain(Journal):
-    """Each is told of the same loss again and again."""
+    """Reports the same loss again and again."""
 
     def __init__(self) -> None:
         super().__init__()

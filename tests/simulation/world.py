@@ -1,15 +1,15 @@
 """A world in virtual time: four acceptors, clients, and a network between them, all driven by one seed.
 
-Nothing here is faked of what is under test: the acceptor's rules (`dfs_server.store.acceptor`), the proposer's, and the
-procedures of `dfsfuse.log` (`writing`, `reading`, `repair`) run as they are. The world replaces what they do not know:
-time, the network, the disk.
+Nothing under test is faked: the acceptor's rules (`dfs_server.store.acceptor`), the proposer's, and the procedures of
+`dfsfuse.log` (`writing`, `reading`, `repair`) run unchanged. The world replaces what they do not know: time, the
+network, the disk.
 
-Faults, each drawn from the seed: a message is lost, doubled, delayed (and so overtaken); a server crashes and loses
-what was not durable; all do; a server stops for a while; it hangs, and answers much later what came meanwhile; a server
-loses its disk; clients and servers are cut off from each other; a client dies between any two steps, or stands still;
-every clock has a speed and an offset of its own.
+The faults, each drawn from the seed: a message is lost, duplicated, delayed (and so overtaken); a server crashes and
+loses what was not durable; all do; a server stops for a while; it hangs, and answers much later what came meanwhile; a
+server loses its disk; clients and servers are cut off from each other; a client dies between any two steps, or is
+stopped; every clock has its own speed and offset.
 
-Variants that are broken on purpose are named in `broken`: the checks must catch each of them.
+`broken` names variants that are broken on purpose, each of which the checks must catch.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ from dfsfuse.log.procedures import ALL, Ask, Await, DeadlineError, Event, Pause,
 from dfsfuse.net.stalls import LOG_S
 
 CLOCK_SPEEDS = (0.9, 1.1)
-"""What is allowed for: a writer counts on three quarters of its lease."""
+"""The tolerated range of speeds: a writer relies on three quarters of its lease."""
 
 
 def brief(message: object) -> str:
-    """A message in a line of the trace: digests and batches are only hinted at."""
+    """Return a message for a line of the trace, with digests and batches abbreviated."""
     match message:
         case bytes():
             return (
@@ -79,12 +79,12 @@ def brief(message: object) -> str:
 
 
 class SimulationError(AssertionError):
-    """A promise is broken."""
+    """A broken promise."""
 
 
 @dataclass
 class Disk:
-    """What a server keeps."""
+    """The state that a server stores."""
 
     state: AcceptorState = field(default_factory=AcceptorState)
     log: dict[int, ParsedBatch] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Disk:
 
 
 class SimServer:
-    """A dfs-server's log in memory: `disk` as it is now, `synced` as a crash would leave it."""
+    """A dfs-server's log in memory: `disk` is its current state, and `synced` is what a crash would leave."""
 
     def __init__(self, world: World, number: int) -> None:
         self.world = world
@@ -110,16 +110,16 @@ class SimServer:
         self.hangs = False
         self.was_wiped = False
         self.backlog: list[Callable[[], None]] = []
-        """What came while it hangs."""
+        """Messages that arrived while it hangs."""
         self.clock_speed = world.random.uniform(*CLOCK_SPEEDS)
-        self.keep_batches = 12  # so that logs are trimmed and maps copied, often
+        self.keep_batches = 12  # so that logs are often trimmed, and maps copied
 
     def now(self) -> float:
-        """This server's clock: it runs at a speed of its own."""
+        """This server's clock, which runs at its own speed."""
         return 1000.0 * self.number + self.world.now * self.clock_speed
 
     def crash(self) -> None:
-        """Lose what was not durable. The lease is nowhere on a disk; when it starts again it is cautious."""
+        """Lose what was not durable. The lease is not stored; when the server starts again, it is cautious."""
         self.up = False
         self.disk = self.synced.twin()
         self.copy_turn = NOBODY
@@ -130,7 +130,7 @@ class SimServer:
         self.was_wiped = True
 
     def thaw(self) -> None:
-        """It goes on, with what came meanwhile."""
+        """Go on, handling what arrived meanwhile."""
         self.hangs = False
         backlog, self.backlog = self.backlog, []
         for arrive in backlog:
@@ -251,13 +251,13 @@ class SimServer:
 
 
 class Oracle:
-    """Sees everything. A slot has one chosen batch, for ever."""
+    """Sees everything. A slot has one chosen batch, forever."""
 
     def __init__(self) -> None:
         self.chosen: dict[int, ParsedBatch] = {}
 
     def applied(self, server: int, slot: int, parsed: ParsedBatch) -> None:
-        """A server holds this batch for chosen."""
+        """Record that a server takes this batch for chosen."""
         known = self.chosen.setdefault(slot, parsed)
         if known.digest != parsed.digest:
             raise SimulationError(f"slot {slot}: DFS{server} applies another batch than was chosen")
@@ -265,41 +265,41 @@ class Oracle:
 
 @dataclass(eq=False)
 class Sleep:
-    """A task's step: go on after so many seconds of its own clock."""
+    """A task's step: go on after a number of seconds by its own clock."""
 
     seconds: float
 
 
 @dataclass(eq=False)
 class Park:
-    """A task's step: go on when it is woken (True), or after so many seconds (False)."""
+    """A task's step: go on when woken (True), or after a number of seconds (False)."""
 
     parked: list[Task]
     seconds: float | None = None
 
 
 class Host:
-    """A client's machine: its tasks share a clock, stand still and die together."""
+    """A client's machine: its tasks share a clock, are stopped and die together."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
         self.tasks: list[Task] = []
         self.running: Task
-        """The one that was resumed last."""
+        """The task that was resumed last."""
         self.stands_still_until = 0.0
         self.dies_after = -1
-        """So many steps from now; -1: not."""
+        """Number of steps until it dies; -1 for never."""
         self.clock_speed = world.random.uniform(*CLOCK_SPEEDS)
         self.clock_offset = world.random.uniform(-1e6, 1e6)
 
     def clock(self) -> float:
-        """This client's clock: hours apart from others', and with a speed of its own."""
+        """This client's clock, which is hours apart from others' and runs at its own speed."""
         return self.clock_offset + self.world.now * self.clock_speed
 
     @property
     def alive(self) -> bool:
-        """Whether one of its tasks goes on."""
+        """Whether any of its tasks is alive."""
         return any(task.alive for task in self.tasks)
 
     def dies(self) -> bool:
@@ -318,7 +318,7 @@ class Host:
 
 
 class Task:
-    """A client's procedure under way: a generator, resumed by the world."""
+    """A client's running procedure: a generator, resumed by the world."""
 
     procedure: Generator[Any, Any, Any]
 
@@ -333,7 +333,7 @@ class Task:
         self.turn = 0
         self.alive = True
         self.deadline = float("inf")
-        """By its own clock: then DeadlineError is thrown into the procedure."""
+        """When DeadlineError is thrown into the procedure, by its own clock."""
 
     def resume(self, event: Any) -> None:
         if not self.alive:
@@ -392,7 +392,7 @@ class Task:
             self.resume(woken)
 
     def wake(self, parked: list[Task]) -> None:
-        """It was parked there, and goes on."""
+        """Let the parked task go on."""
         self.world.after(0.0, lambda: self._unpark(parked, woken=True))
 
     def deliver(self, round_: int, event: Event) -> None:
@@ -408,12 +408,12 @@ class Task:
                 self.world.after(self.host.stands_still_until - self.world.now, lambda: self._awake(turn))
 
     def _awake(self, turn: int) -> None:
-        """It stood still while it waited, and something came."""
+        """Go on after a stop during which something arrived."""
         if self.waiting and self.turn == turn and self.inbox:
             self.resume(self.inbox.pop(0))
 
     def quiet(self, turn: int) -> None:
-        """Nothing came since it began to wait."""
+        """End the wait if nothing has arrived since it began."""
         if self.world.now < self.host.stands_still_until:
             self.world.after(self.host.stands_still_until - self.world.now, lambda: self.quiet(turn))
         elif self.waiting and self.turn == turn:
@@ -444,37 +444,37 @@ class World:
         self.quorum = quorum
         self.trace = trace
         self.cuts: set[tuple[str, int]] = set()
-        """Clients (by name) and servers that do not hear each other."""
+        """Clients (by name) and servers that cannot reach each other."""
         self.oracle = Oracle()
         self.servers = {number: SimServer(self, number) for number in ALL}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._ties = count()
         self.delivered = 0
         self.failures: dict[str, float] = {}
-        """Promises that are broken, and when first."""
+        """Broken promises, and the time when each was first broken."""
         self.delayed = 0.1
-        """The share of messages that take much longer than a millisecond."""
+        """The fraction of messages that take much longer than a millisecond."""
         self.pause_s, self.pause_growths = 0.01, 16
-        """How long a `Pause` is at most, and how many times that after many attempts."""
+        """The longest `Pause`, and the factor by which it grows after many attempts."""
         self.slowest_s = 0.0
-        """The longest that an operation of a mount took."""
+        """The longest time that an operation of a mount took."""
 
     def after(self, delay: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (self.now + delay, next(self._ties), action))
 
     def note(self, who: str, what: str) -> None:
-        """A line of the trace."""
+        """Write a line of the trace."""
         if self.trace is not None:
             self.trace(f"{self.now:9.4f}  {who:<10} {what}")
 
     def start(self, name: str, life: Generator[Any, Any, Any] | Callable[[Host], Generator[Any, Any, Any]]) -> Host:
-        """A client's machine, with its first task."""
+        """Start a client's machine with its first task."""
         host = Host(self, name)
         self.spawn(host, life(host) if callable(life) else life)
         return host
 
     def spawn(self, host: Host, procedure: Generator[Any, Any, Any]) -> Task:
-        """One more task of this machine."""
+        """Start another task on this machine."""
         task = Task(host)
         task.procedure = procedure
         host.tasks.append(task)
@@ -482,17 +482,18 @@ class World:
         return task
 
     def fail(self, what: str) -> None:
-        """A promise is broken. Told when the run ends: code that runs now may catch all exceptions."""
+        """Record a broken promise. It is raised when the run ends, since code that runs now may catch all
+        exceptions."""
         self.failures.setdefault(what, self.now)
         self.note("checker", what)
 
     def refusing(self, client: bytes) -> int:
-        """How many servers promise nothing to others than this client now, or if they came back now."""
+        """Number of servers that would refuse promises to other clients now, including those that are down."""
         leases = [(server.disk.state.lease, server.now()) for server in self.servers.values()]
         return sum(lease is not None and lease.client == client and now < lease.until for lease, now in leases)
 
     def send(self, task: Task, round_: int, number: int, request: Request) -> None:
-        """A request on its way; each is answered once in its round, or counts as unanswered."""
+        """Send a request; each is answered once in its round, or counts as unanswered."""
         answered = False
 
         def answer(event: Event) -> None:
@@ -528,7 +529,7 @@ class World:
         self.after(LOG_S, lambda: answer(Event(number, None, "no answer")))
 
     def _delay(self) -> float:
-        """Mostly a millisecond, now and then much more."""
+        """Return a delay: usually a millisecond, now and then much more."""
         is_prompt = self.random.random() < 1.0 - self.delayed
         return self.random.expovariate(1000.0) if is_prompt else self.random.random() * 0.5
 
