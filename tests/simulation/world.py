@@ -455,7 +455,7 @@ class World:
         self.delayed = 0.1
         """The fraction of messages that take much longer than a millisecond."""
         self.pause_s, self.pause_growths = 0.01, 16
-        """The longest `Pause`, and the factor by which it grows after many attempts."""
+        """The longest first `Pause`, and the factor that it grows by at most with further attempts."""
         self.slowest_s = 0.0
         """The longest time that an operation of a mount took."""
 
