@@ -247,7 +247,7 @@ def test_the_next_backup_with_all_servers_is_complete(story: Story, name: str) -
 
 
 @EACH
-def test_with_servers_away_no_mirror_loses_a_file_and_nobody_ends_with_0(
+def test_with_servers_away_no_mirror_loses_a_file_and_no_program_exits_with_0(
     story: Story, name: str, request: pytest.FixtureRequest
 ) -> None:
     if "eremoteio" not in request.node.callspec.params["story"] and name in ("RdiffBackup", "Duplicity"):

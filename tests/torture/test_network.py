@@ -54,6 +54,6 @@ def test_what_is_sent_while_it_is_cut_arrives_afterwards(kind: type[Proxies] | t
         assert connection.recv(100) == b"meanwhile"
 
 
-def test_a_proxy_passes_on_that_nobody_listens() -> None:
+def test_a_proxy_passes_on_a_refused_connection() -> None:
     with Proxies(1) as way, socket.create_connection(way.address(1), timeout=10) as connection:
         assert connection.recv(1) == b""

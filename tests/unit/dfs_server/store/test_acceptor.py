@@ -81,7 +81,9 @@ def test_after_a_lease_is_released_the_waiting_client_comes_first() -> None:
 
 
 @pytest.mark.parametrize(("holder", "next_one"), [(b"b", b"c"), (b"c", b"a"), (b"d", b"a")])
-def test_whose_turn_is_next_is_the_same_on_all_servers_whoever_they_heard_first(holder: bytes, next_one: bytes) -> None:
+def test_the_next_turn_is_the_same_on_all_servers_whichever_client_they_heard_first(
+    holder: bytes, next_one: bytes
+) -> None:
     waiting = [client for client in (b"a", b"b", b"c") if client != holder]
     for order in itertools.permutations(waiting):
         state = acceptor.accept(AcceptorState(), Ballot(3, holder), 1, FIRST, 0.0, lease=True).state

@@ -65,7 +65,7 @@ def test_an_unknown_user_s_challenge_is_like_a_known_one_s_each_time(accounts: A
     assert salt_and_count(accounts, "mallory") != salt_and_count(Accounts("DFS1", {}, b"other"), "mallory")
 
 
-def test_a_made_up_verifier_admits_nobody_even_if_its_keys_were_known() -> None:
+def test_a_made_up_verifier_admits_no_client_even_if_its_keys_were_known() -> None:
     accounts = Accounts("DFS1", {}, b"s")
     known = Accounts("DFS1", {"mallory": accounts.verifier("mallory")}, b"s")
     with pytest.raises(RefusedError):

@@ -40,7 +40,7 @@ def test_errors(error: BaseException, code: int, said: str, capsys: pytest.Captu
     assert (captured.out, captured.err) == ("", said)
 
 
-def test_what_nobody_expected_is_a_sentence_and_a_traceback_on_demand(
+def test_an_unexpected_exception_is_a_sentence_and_a_traceback_on_demand(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     error = ZeroDivisionError("first line\nsecond line")

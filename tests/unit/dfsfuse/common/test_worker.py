@@ -35,7 +35,7 @@ def test_a_step_that_fails_is_told_of_and_the_next_one_comes_until_one_is_stoppe
     assert "unheard of" in caplog.text
 
 
-def test_who_is_asked_to_stop_takes_no_further_step() -> None:
+def test_a_worker_asked_to_stop_takes_no_further_step() -> None:
     taken = []
 
     def step() -> None:
@@ -53,7 +53,7 @@ def test_who_is_asked_to_stop_takes_no_further_step() -> None:
     assert taken == [False]
 
 
-def test_one_that_never_began_ends_too_and_a_long_pause_keeps_nobody_waiting() -> None:
+def test_one_that_never_began_ends_too_and_a_long_pause_does_not_delay_the_end() -> None:
     Worker("upkeep", 0.0, "tidying").close()
     thread = Worker("upkeep", 3600.0, "tidying")
     thread.start(lambda: None)

@@ -93,7 +93,7 @@ def test_handoff_with_one_server_down(x: int, down: int) -> None:
 
 
 @pytest.mark.parametrize("down", sorted(ALL))
-def test_handoff_of_a_long_file_burdens_nobody_much_more(down: int) -> None:
+def test_handoff_of_a_long_file_burdens_no_server_much_more(down: int) -> None:
     total = sum((_loads(place(x, ALL - {down})) for x in range(4)), Counter())
     assert max(total.values()) - min(total.values()) <= 2
 

@@ -68,7 +68,7 @@ def test_a_laggard_gets_company_but_may_still_win() -> None:
     assert race.done()
 
 
-def test_nobody_lags_while_nobody_else_has_succeeded() -> None:
+def test_no_server_lags_while_no_other_has_succeeded() -> None:
     race = Race({1: (1, 4, 2), 2: (2, 3, 1)}, need=1, patience_s=0.7, others_first=1)
     take_all(race)
     assert take_all(race, 5.0) == []

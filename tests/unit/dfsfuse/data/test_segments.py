@@ -243,7 +243,7 @@ def test_nothing_is_prefetched_after_close(store: SegmentStore, grid: Grid) -> N
 # ------------------------------------------------------------------ copies and missing pieces
 
 
-def test_copies_tell_who_has_what_now(store: SegmentStore, grid: Grid) -> None:
+def test_copies_shows_which_server_has_what_now(store: SegmentStore, grid: Grid) -> None:
     segments = [store.write(LARGE, rotation).segment for rotation in range(3)]
     grid[4].forget()
     expected = [
@@ -253,7 +253,7 @@ def test_copies_tell_who_has_what_now(store: SegmentStore, grid: Grid) -> None:
     assert store.missing(segments) == [frozenset()] * 3
 
 
-def test_missing_are_pieces_that_nobody_who_answers_has(store: SegmentStore, grid: Grid) -> None:
+def test_missing_are_pieces_that_no_answering_server_has(store: SegmentStore, grid: Grid) -> None:
     segments = [store.write(LARGE, 0).segment, store.write(LARGE, 1).segment]
     grid[1].fault = Fault.DOWN
     grid[2].fault = Fault.HANG

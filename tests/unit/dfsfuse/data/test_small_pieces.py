@@ -57,7 +57,7 @@ def read_all(store: SegmentStore, files: list[tuple[Segment, bytes]]) -> None:
         assert store.read(segment, 0, len(data)) == data
 
 
-def test_each_server_is_asked_once_and_reading_asks_nobody(
+def test_each_server_is_asked_once_and_reading_needs_no_request(
     store: SegmentStore, grid: Grid, files: list[tuple[Segment, bytes]]
 ) -> None:
     store.fetch_small([segment for segment, _ in files])
@@ -120,7 +120,7 @@ def test_on_a_slow_link_less_is_asked_for() -> None:
     assert size == FEWEST_BYTES
 
 
-def test_if_all_are_slow_nobody_is_at_fault(
+def test_if_all_are_slow_no_server_is_at_fault(
     store: SegmentStore, grid: Grid, files: list[tuple[Segment, bytes]]
 ) -> None:
     for number, server in grid.servers.items():
@@ -132,7 +132,7 @@ def test_if_all_are_slow_nobody_is_at_fault(
     assert not grid.asked(GetPiece)
 
 
-def test_who_lags_behind_the_others_is_not_waited_for(
+def test_a_server_that_lags_behind_the_others_is_not_waited_for(
     store: SegmentStore, grid: Grid, files: list[tuple[Segment, bytes]]
 ) -> None:
     grid[2].latency_s = 2.0

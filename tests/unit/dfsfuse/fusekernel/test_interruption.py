@@ -264,7 +264,7 @@ def test_a_program_that_is_ending_is_gone_before_its_file_is_saved() -> None:
         answers_on(kernel)
 
 
-def test_nobody_is_looked_after_for_longer_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_program_is_watched_for_longer_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruption, "QUIET_LOOKS", 2)
     files = Stalled()
     files.goes_on.set()

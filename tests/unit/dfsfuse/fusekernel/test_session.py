@@ -270,7 +270,7 @@ def test_every_opcode_cut_short() -> None:
 
 
 @pytest.mark.parametrize("opcode", [0, 7, 19, wire.FUSE_BMAP, wire.FUSE_POLL, 4096, 2**32 - 1])
-def test_what_nobody_knows_is_enosys(opcode: int) -> None:
+def test_unknown_requests_are_enosys(opcode: int) -> None:
     with FakeKernel(MemoryFs()) as kernel:
         assert kernel.ask(opcode) == (errno.ENOSYS, b"")
 
@@ -472,7 +472,7 @@ def test_slow_operations_are_joined_by_others_up_to_the_number_of_threads() -> N
         assert {kernel.receive()[0] for _ in range(40)} == asked
 
 
-def test_whoever_waits_at_the_end_is_told() -> None:
+def test_waiters_at_the_end_are_told() -> None:
     told: list[bool] = []
 
     class Listens(MemoryFs):

@@ -102,7 +102,7 @@ def test_what_is_read_beside_the_log_waits_for_a_server_that_hangs_once(log_clus
 
 
 @pytest.mark.parametrize("hanging", [1, 4])
-def test_who_writes_with_pauses_waits_for_a_server_that_hangs_once_and_not_at_each_pause(
+def test_a_writer_that_pauses_waits_once_for_a_hanging_server_and_not_at_each_pause(
     log_cluster: LogCluster, hanging: int
 ) -> None:
     log = log_of(log_cluster)
@@ -203,7 +203,7 @@ def test_a_read_is_hedged_and_the_next_ones_spare_the_server(log_cluster: LogClu
 
 
 @pytest.mark.parametrize("hanging", [1, 4])
-def test_who_has_much_to_learn_does_not_wait_for_a_server_that_hangs_meanwhile(
+def test_a_client_with_much_to_learn_does_not_wait_for_a_server_that_hangs_meanwhile(
     log_cluster: LogCluster, hanging: int
 ) -> None:
     reader, writer = log_of(log_cluster, b"client-2"), log_of(log_cluster)
@@ -236,7 +236,7 @@ def test_a_slow_network_is_no_hanging_server(log_cluster: LogCluster) -> None:
     assert took_s == pytest.approx(asked * 2 * SOFT_S), "one after another, none in vain (one may be behind)"
 
 
-def test_another_writers_lease_is_respected_without_waiting_for_who_hangs(log_cluster: LogCluster) -> None:
+def test_another_writers_lease_is_respected_without_waiting_for_a_hanging_server(log_cluster: LogCluster) -> None:
     holder = log_of(log_cluster)
     holder.want_lease()
     assert holder.commit(put(a="1"), never)

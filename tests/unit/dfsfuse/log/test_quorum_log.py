@@ -13,7 +13,7 @@ from dfs_server.protocol.messages import ReadKeys
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 
 
-def test_what_is_committed_is_read_by_another_client_who_learns_which_keys_changed(log_cluster: LogCluster) -> None:
+def test_another_client_reads_what_is_committed_and_learns_which_keys_changed(log_cluster: LogCluster) -> None:
     writer, reader = log_of(log_cluster), log_of(log_cluster, b"client-2")
     assert writer.commit(put(c="0"), never)
     assert reader.catch_up()

@@ -131,7 +131,7 @@ def test_an_unexpected_error_does_not_end_the_thread(log_cluster: LogCluster, mo
     repairer.close()
 
 
-def test_it_does_not_keep_what_nobody_asks_for(log_cluster: LogCluster) -> None:
+def test_it_does_not_keep_what_is_not_requested(log_cluster: LogCluster) -> None:
     log, repairer = parts(log_cluster)
     for number in range(3):
         write(log, 2)

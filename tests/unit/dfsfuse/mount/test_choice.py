@@ -40,7 +40,7 @@ def test_auto_is_the_kernel_binding_or_else_fusepy_with_its_own_defaults() -> No
     assert kernel.fuse["attr_timeout"] == fusepy.fuse["attr_timeout"] == "7"
 
 
-def test_who_asks_for_a_binding_gets_it() -> None:
+def test_a_requested_binding_is_used() -> None:
     for name in ("kernel", "fusepy"):
         assert choose(parse([f"binding={name}"], as_root=False), "it is raining").binding == name
     by_need = choose(parse(["allow_root"], as_root=False), "")

@@ -31,7 +31,7 @@ def test_errno(error: Exception, number: int) -> None:
     assert errno_of(error, "open '/f'") == number
 
 
-def test_what_nobody_foresaw_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_exception_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise ValueError("what?")
     except ValueError as error:

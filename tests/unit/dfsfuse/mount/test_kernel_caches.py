@@ -268,7 +268,7 @@ def test_the_thread_looks_while_the_kernel_relies_on_something(device: FakeDevic
     assert device.told == [(FILE, -1)]
 
 
-def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(device: FakeDevice) -> None:
+def test_an_unexpected_exception_does_not_end_the_thread(device: FakeDevice) -> None:
     now = 100.0
     looks = 0
 

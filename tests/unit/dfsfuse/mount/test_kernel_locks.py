@@ -100,7 +100,7 @@ def test_what_was_written_shows_when_the_lock_ends(sides: tuple[Side, Side], ino
         side.release(ino, handle)
 
 
-def test_who_is_in_the_way(sides: tuple[Side, Side], ino: int) -> None:
+def test_which_locks_conflict(sides: tuple[Side, Side], ino: int) -> None:
     one, other = sides
     one.set(ino, fcntl.F_RDLCK, end=9)
     asked = LockRequest(0, 1, Lock(fcntl.F_WRLCK, 5, 20, 7), is_flock=False)

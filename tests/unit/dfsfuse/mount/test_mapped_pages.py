@@ -86,7 +86,7 @@ def test_it_is_collected_on_a_thread_of_its_own(kernel: Kernel) -> None:
     mapped.close()
 
 
-def test_nobody_waits_for_ever(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_waits_forever(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
     mapped = MappedPages(kernel)
     kernel.may_go_on.clear()
     mapped.collect_within(8, 0.01)

@@ -81,7 +81,7 @@ def test_one_server_may_hang_and_connecting_does_not_wait_for_it_for_long(four: 
         assert cluster.usable() == {1, 3, 4}
 
 
-def test_when_all_answer_nobody_waits(four: dict[int, WireServer]) -> None:
+def test_when_all_answer_nothing_waits(four: dict[int, WireServer]) -> None:
     """One request to each, and no pause."""
     for wait_for_all in (False, True):
         with cluster_of(four) as cluster:
@@ -171,7 +171,7 @@ def test_recheck_of_nothing_costs_nothing(four: dict[int, WireServer]) -> None:
     assert all(server.accepted == 0 for server in four.values())
 
 
-def test_user_who_is_refused_later_is_refused_loudly(four: dict[int, WireServer]) -> None:
+def test_user_that_is_refused_later_is_refused_with_an_error(four: dict[int, WireServer]) -> None:
     with cluster_of(four) as cluster:
         cluster.connect()
     with cluster_of(four, Credentials("alice", "changed")) as cluster, pytest.raises(AuthenticationError):

@@ -41,9 +41,7 @@ def test_answer_comes_back_with_its_call(bench: Bench) -> None:
         assert exchange.next(None) is None
 
 
-def test_connection_is_used_again_and_nobody_asks_whether_it_is_there(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connection_is_used_again_without_a_check(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     server = bench.add(WireServer())
     lines = bench.lines()
     assert isinstance(ask(lines), Answer)
@@ -146,7 +144,7 @@ def test_status_of_a_newer_server(bench: Bench) -> None:
 # ---------------------------------------------------------------- servers that hang
 
 
-def test_hung_server_costs_one_stall_and_nobody_else_waits_for_it(bench: Bench) -> None:
+def test_hung_server_costs_one_stall_and_no_further_waiting(bench: Bench) -> None:
     for n in range(4):
         bench.add(WireServer(f"DFS{n + 1}"))
     hung = bench.servers[2]

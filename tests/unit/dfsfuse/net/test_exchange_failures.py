@@ -26,7 +26,7 @@ from dfsfuse.net.servers import Credentials
 # ---------------------------------------------------------------- servers that die
 
 
-def test_nobody_listens(bench: Bench) -> None:
+def test_nothing_listens(bench: Bench) -> None:
     server = bench.add(WireServer())
     server.kill()
     lines = bench.lines()
@@ -155,7 +155,7 @@ def test_lie_is_a_failure_and_the_end_of_the_connection(bench: Bench, answer: Ca
     assert server.accepted == 2
 
 
-def test_who_says_that_its_map_is_damaged_has_told_no_lie(bench: Bench) -> None:
+def test_a_server_that_reports_a_damaged_map_has_not_lied(bench: Bench) -> None:
     server = bench.add(WireServer())
     server.answer = lambda line, id, request, payload: line.reply(id, Error(Status.DAMAGED, "a row is damaged"))
     lines = bench.lines()
@@ -175,7 +175,7 @@ def test_payload_longer_than_the_sink_touches_nothing(bench: Bench) -> None:
     assert kept == bytes(16)
 
 
-def test_second_answer_to_one_request_is_for_nobody(bench: Bench) -> None:
+def test_second_answer_to_one_request_is_discarded(bench: Bench) -> None:
     server = bench.add(WireServer())
 
     def answer(line: Line, id: int, request: Request, payload: bytes) -> None:

@@ -138,7 +138,7 @@ def test_a_connection_that_ends_while_others_are_waited_for_is_dropped(bench: Be
     assert bench.servers[1].accepted == 2
 
 
-def test_who_owes_an_answer_in_order_counts_as_silent(bench: Bench) -> None:
+def test_a_server_that_owes_an_answer_in_order_counts_as_silent(bench: Bench) -> None:
     lines = late(bench, lambda line, id: line.reply(id, Done()))
     with Exchange(lines, in_order=True) as exchange:
         call = Call(1, HavePieces(()), stall_s=DEADLINE_S)

@@ -133,7 +133,7 @@ def test_a_call_in_a_hurry_does_not_mark_servers_as_down(bench: Bench, four: Lin
     assert four.health.usable == {1, 2, 3, 4}
 
 
-def test_after_ctrl_c_nobody_waits(bench: Bench, four: Lines) -> None:
+def test_after_ctrl_c_nothing_waits(bench: Bench, four: Lines) -> None:
     silence(bench, 1, 2, 3, 4)
     with Exchange(four) as exchange:
         begin(exchange, is_patient=True)
@@ -143,7 +143,7 @@ def test_after_ctrl_c_nobody_waits(bench: Bench, four: Lines) -> None:
             failure(exchange.next(DEADLINE_S))
 
 
-def test_before_the_end_nobody_waits_any_more_however_long_it_takes(
+def test_before_the_end_nothing_waits_any_more_however_long_it_takes(
     four: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hurry after Ctrl-C wears off; that of an ending mount does not."""

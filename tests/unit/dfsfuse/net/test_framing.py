@@ -164,7 +164,7 @@ def test_payload_that_does_not_fit_touches_nothing() -> None:
     assert sink == bytes(10)
 
 
-def test_payload_that_nobody_asked_for() -> None:
+def test_payload_that_was_not_requested() -> None:
     with pytest.raises(ProtocolError, match="there is room for 0"):
         feed(FrameReader(LIMITS), pack_header(1, 0, 1), [], {})
 

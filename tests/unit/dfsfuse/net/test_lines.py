@@ -138,7 +138,7 @@ def test_connection_that_has_owed_a_reply_for_too_long_tells_that_the_server_han
     assert lines.health.usable == frozenset()
 
 
-def test_greeting_that_nobody_waits_for_tells_it_too(server: WireServer, lines: Lines, clock: Clock) -> None:
+def test_greeting_that_nothing_waits_for_shows_it_too(server: WireServer, lines: Lines, clock: Clock) -> None:
     server.greeting = Greeting.SILENT
     with Exchange(lines) as exchange:
         exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
@@ -306,7 +306,7 @@ def test_a_server_that_owes_nothing_is_down_or_was_just_asked_is_not_slow() -> N
     assert not silences.are_slow()
 
 
-def test_nobody_waits_who_is_in_a_hurry() -> None:
+def test_nothing_waits_in_a_hurry() -> None:
     silences = Silences()
     for id in (1, 2, 3):
         silences.exchange(id)

@@ -92,7 +92,7 @@ def test_an_answer_that_is_there_comes_before_other_work(ends: Ends) -> None:
     assert ends.handed_over == 0
 
 
-def test_who_is_not_on_duty_does_not_look(ends: Ends) -> None:
+def test_a_thread_off_duty_does_not_look(ends: Ends) -> None:
     ends.is_wanted = False
     ends.bring_work()
     assert ends.wait(0.01) == 0
@@ -123,7 +123,7 @@ def test_of_several_servers_those_that_answer_are_told(ends: Ends) -> None:
     assert ends.handed_over == 0
 
 
-def test_who_waits_for_several_looks_at_the_time_when_work_was_handed_over(ends: Ends) -> None:
+def test_waiting_for_several_checks_the_time_after_handing_over_work(ends: Ends) -> None:
     ends.bring_work()
     assert ends.wait_for_any() == []
     assert ends.handed_over == 1
@@ -133,7 +133,7 @@ def test_who_waits_for_several_looks_at_the_time_when_work_was_handed_over(ends:
 
 
 @pytest.mark.parametrize("is_wanted", [True, False])
-def test_who_waits_for_several_waits_no_longer_than_asked(ends: Ends, *, is_wanted: bool) -> None:
+def test_waiting_for_several_waits_no_longer_than_requested(ends: Ends, *, is_wanted: bool) -> None:
     ends.is_wanted = is_wanted
     assert ends.wait_for_any(0.01) == []
     assert ends.handed_over == 0

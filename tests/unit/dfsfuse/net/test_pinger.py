@@ -37,7 +37,7 @@ def pinger(lines: Lines) -> Iterator[Pinger]:
     pinger.stop()
 
 
-def test_asks_nobody_while_all_are_up(server: WireServer, pinger: Pinger) -> None:
+def test_asks_no_server_while_all_are_up(server: WireServer, pinger: Pinger) -> None:
     pinger.stop()
     assert server.accepted == 0
 
@@ -81,7 +81,7 @@ def test_stops_at_once_in_the_middle_of_a_trial(server: WireServer, lines: Lines
     assert not lines.health.tried_elsewhere
 
 
-def test_a_server_that_is_killed_while_nobody_asks_is_noticed(server: WireServer, lines: Lines, pinger: Pinger) -> None:
+def test_a_server_that_is_killed_while_idle_is_noticed(server: WireServer, lines: Lines, pinger: Pinger) -> None:
     with Exchange(lines) as exchange:
         exchange.start(Call(1, GetPosition()))
         assert isinstance(exchange.next(DEADLINE_S), Answer)
@@ -104,7 +104,7 @@ def test_asks_a_full_server_until_it_has_room(server: WireServer, lines: Lines, 
     assert free_bytes == []
 
 
-def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(
+def test_an_unexpected_exception_does_not_end_the_thread(
     server: WireServer, lines: Lines, pinger: Pinger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = iter([UnicodeError("label empty or too long")])

@@ -129,7 +129,7 @@ def test_what_is_newer_is_left_and_it_is_said(dfc: Dfc, state: Path, ended: Ende
     assert dfc.ok("get", said.strip().partition(" is in ")[2], "-") == "unsaved"
 
 
-def test_what_may_be_newer_is_left_and_it_is_said_that_nobody_knows(dfc: Dfc, state: Path, ended: Ended) -> None:
+def test_what_may_be_newer_is_left_alone_and_reported_as_unknown(dfc: Dfc, state: Path, ended: Ended) -> None:
     dfc.access.store.remembers = False
     ended.end("a")
     said = dfc.ok("recover", "--apply")

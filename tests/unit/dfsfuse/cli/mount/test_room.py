@@ -23,5 +23,5 @@ def test_several_disks_in_one_machine() -> None:
     assert room_of(("127.0.0.1", status(total, 10)) for total in (100, 200, 300, 400)) == Room(500, 20)
 
 
-def test_nobody_answers() -> None:
+def test_no_server_answers() -> None:
     assert room_of([]) == Room(0, 0)

@@ -73,7 +73,7 @@ def test_after_its_time_it_is_lost_and_told(waiting: LogMap, log: FakeLog, clock
     waiting.flush()
 
 
-def test_who_waits_for_it_to_be_durable_waits_on_and_nothing_is_done_twice(
+def test_a_wait_for_durability_goes_on_and_nothing_is_done_twice(
     waiting: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
     refuse(log, ReadOnlyError("only two servers answer"), times=20)

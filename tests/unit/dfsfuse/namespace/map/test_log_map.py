@@ -157,7 +157,7 @@ def test_news_that_were_lost_forget_everything(store: LogMap, log: FakeLog, shar
     assert store.transact(increment) == 6
 
 
-def test_whoever_wants_to_is_told_what_others_changed(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
+def test_listeners_are_told_what_others_changed(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
     told: list[list[bytes] | None] = []
     store.on_change = told.append
     store.transact(lambda tx: tx.put(b"mine", b"1"))

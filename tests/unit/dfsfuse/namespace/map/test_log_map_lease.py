@@ -271,7 +271,7 @@ def test_every_waiter_for_a_lost_batch_is_told(leased: LogMap, log: FakeLog) -> 
     leased.flush()  # every loss has been reported already
 
 
-def test_a_loss_that_nobody_waited_for_is_not_told_as_the_failure_of_another_change(
+def test_a_loss_without_a_waiter_is_not_reported_as_the_failure_of_another_change(
     leased: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)

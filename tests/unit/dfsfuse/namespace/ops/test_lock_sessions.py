@@ -52,7 +52,7 @@ def test_the_dead_are_buried_only_if_they_have_not_moved() -> None:
     assert keys.session(b"a") not in map_.items
 
 
-def test_who_was_buried_learns_it() -> None:
+def test_a_mount_that_was_declared_dead_learns_it() -> None:
     map_ = MemoryMap()
     take(map_, b"a")
     map_.transact(lambda tx: lock_sessions.end(tx, b"a"))

@@ -122,7 +122,7 @@ def test_a_fault_is_counted_once(store: MemoryMap) -> None:
     assert store.read(find)[2].faults == 4
 
 
-def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(store: MemoryMap) -> None:
+def test_an_unexpected_exception_does_not_end_the_thread(store: MemoryMap) -> None:
     servers = Servers()
     one = register(store, servers)
     one.open()

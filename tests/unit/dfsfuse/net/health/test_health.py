@@ -43,7 +43,7 @@ def test_a_server_that_fails_is_missing_until_it_answers(health: Health) -> None
     assert health.comebacks() == {1: 0, 2: 1, 3: 0, 4: 0}
 
 
-def test_who_may_be_asked_and_who_is_tried_next(health: Health, clock: Clock) -> None:
+def test_which_servers_may_be_asked_and_which_are_tried_next(health: Health, clock: Clock) -> None:
     assert health.next_trial() == (None, [])
     health.failed(2, "DFS2 hangs", quick=False)
     assert health.refusal(1) is None
@@ -79,7 +79,7 @@ def test_full_servers_are_asked_for_room(health: Health, clock: Clock) -> None:
     assert health.full == frozenset()
 
 
-def test_who_is_spared_in_the_log_and_who_with_data(health: Health, clock: Clock) -> None:
+def test_which_servers_are_spared_in_the_log_and_which_with_data(health: Health, clock: Clock) -> None:
     health.log.lagged((2, 3))
     clock.now += 1.0
     health.data.lagged((4,))
@@ -100,7 +100,7 @@ def test_where_all_are_needed_none_is_spared(health: Health) -> None:
     assert (health.log.now(), health.data.now()) == (frozenset(), {2})
 
 
-def test_what_is_usual_is_known_by_all_who_ask_for_that_kind(health: Health) -> None:
+def test_the_usual_latency_is_shared_by_kind_of_request(health: Health) -> None:
     for _ in range(50):
         health.pace("log", 0.3).note(1, 1.0, 2)
     assert health.pace("log", 0.3).patience_s(1) == pytest.approx(3.0)

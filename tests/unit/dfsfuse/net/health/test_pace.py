@@ -30,7 +30,7 @@ def test_one_slow_answer_does_not_change_much() -> None:
     assert pace.patience_s(1000) == pytest.approx(1.2)
 
 
-def test_one_slow_server_makes_nobody_patient_and_most_of_them_do() -> None:
+def test_one_slow_server_does_not_raise_the_patience_and_most_of_them_do() -> None:
     pace = Pace(0.3)
     for _ in range(50):
         for server, took_s in ((1, 0.01), (2, 0.01), (3, 2.0), (4, 0.01)):

@@ -28,7 +28,7 @@ def test_one_or_two_that_are_silent_hang_and_three_are_slow_together(owed_since:
     assert are_slow(owed_since, NOW) == slow
 
 
-def test_nobody_is_waited_for_for_ever() -> None:
+def test_nothing_is_waited_for_forever() -> None:
     assert is_waited_for(NOW - SLOW_S + 1, NOW)
     assert not is_waited_for(NOW - SLOW_S, NOW)
 

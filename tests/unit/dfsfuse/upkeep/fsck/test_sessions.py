@@ -90,7 +90,7 @@ def test_they_are_ended_and_the_locks_of_the_living_stay(mounts: Mounts) -> None
     assert mounts.look().remains().locks == 0
 
 
-def test_nobody_is_waited_for_who_has_given_a_sign_since_the_beginning(mounts: Mounts) -> None:
+def test_a_mount_that_has_renewed_since_the_beginning_is_not_waited_for(mounts: Mounts) -> None:
     mounts.hold(b"lives", 5)
     sessions = mounts.look()
     mounts.hold(b"lives", 5, beat=2)
@@ -121,7 +121,7 @@ def test_a_sign_at_the_last_moment_saves_it(mounts: Mounts) -> None:
     assert mounts.holders(5) == [b"late"]
 
 
-def test_a_lock_that_is_taken_or_ended_while_it_is_looked_is_nobodys_remains(mounts: Mounts) -> None:
+def test_a_lock_taken_or_ended_during_the_check_does_not_count_as_left_behind(mounts: Mounts) -> None:
     def pages(start: bytes, end: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
         now = next(events)
         if now == "one ends":
@@ -139,7 +139,7 @@ def test_a_lock_that_is_taken_or_ended_while_it_is_looked_is_nobodys_remains(mou
     assert mounts.left() == [keys.locks(6), keys.session(b"new")]
 
 
-def test_without_a_quorum_nobody_is_called_dead_and_nothing_can_be_ended(mounts: Mounts) -> None:
+def test_without_a_quorum_no_mount_is_declared_dead_and_nothing_can_be_ended(mounts: Mounts) -> None:
     mounts.hold(b"dead", 5)
     sessions = mounts.look()
     mounts.pages.is_newest = False

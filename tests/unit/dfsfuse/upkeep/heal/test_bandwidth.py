@@ -36,7 +36,7 @@ def test_where_little_flows_it_flows_in_small_portions() -> None:
     assert Bucket(MB).portion_bytes(8 * MB) == MB // 2
 
 
-def test_without_a_bound_nobody_waits() -> None:
+def test_without_a_limit_nothing_waits() -> None:
     assert Bucket(None).take(10**12, 0.0) == Bucket(None).take(10**12, 0.0) == 0
 
 

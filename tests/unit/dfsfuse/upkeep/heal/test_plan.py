@@ -99,7 +99,7 @@ def test_superfluous_copies_are_dropped_only_where_both_homes_have_theirs() -> N
     assert settled(ring(0), ring(0), among(holders, ALL - {ring(0)[0][0]})).drops == ()
 
 
-def test_a_piece_that_nobody_has_is_told() -> None:
+def test_a_piece_that_no_server_has_is_reported() -> None:
     holders = holding(ring(0))
     holders[2].clear()
     assert [(t.number, t.sources) for t in missing(ring(0), ring(0), holders, ALL)] == [(2, ()), (2, ())]

@@ -88,7 +88,7 @@ def test_what_only_one_mount_may_use(world: LockWorld, caplog: pytest.LogCapture
     assert a.take(1, 128, 128, shared=True, guard=GUARD) == errno.EAGAIN
 
 
-def test_who_waits_is_refused_when_only_that_another_mount_uses_it_is_left_to_wait_for(world: LockWorld) -> None:
+def test_a_waiter_is_refused_once_only_another_mounts_use_is_in_the_way(world: LockWorld) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     assert a.take(1, 128, 128) == 0
     waiter = b.lock(1, 128, 128, shared=True, guard=GUARD, wait=True)
@@ -137,7 +137,7 @@ def test_within_the_mount_it_is_waited_for_as_always(world: LockWorld) -> None:
     assert waiter.result() == 0
 
 
-def test_who_keeps_other_mounts_out_owes_them_nothing_at_each_unlock(world: LockWorld) -> None:
+def test_the_holder_of_a_guarded_lock_need_not_hand_over_pages_at_each_unlock(world: LockWorld) -> None:
     a = world.mount()
     a.take(1, 128, 128, shared=True, guard=GUARD)
     a.take(1, 120, 120)

@@ -70,7 +70,7 @@ def test_an_owners_number_that_is_given_again_before_the_end_was_told(world: Loc
     assert b.take(1) == 0
 
 
-def test_who_was_refused_through_an_opening_has_nothing_through_it(world: LockWorld) -> None:
+def test_a_refused_request_leaves_nothing_with_the_opening(world: LockWorld) -> None:
     a, b = world.mount(b"a"), world.mount(b"b")
     b.take(1, 50, 59)
     a.take(1, 0, 9, handle=11)

@@ -88,7 +88,7 @@ def test_truncating_to_the_size_it_had_before_it_was_written_saves_and_cuts(moun
 
 
 @pytest.mark.parametrize("is_made", [False, True])
-def test_truncating_when_nobody_can_tell_whether_the_data_is_saved_reaches_that_size(
+def test_truncating_with_data_in_doubt_reaches_that_size(
     mounts: MemoryMounts, monkeypatch: pytest.MonkeyPatch, is_made: bool
 ) -> None:
     """The map's size may or may not include the appended bytes, so that has to be found out first."""

@@ -28,7 +28,7 @@ def test_what_counts_of_the_inode(mounts: MemoryMounts, field: str, counts: bool
     assert (content_state.of(ino, [0], mounts.map.recall) != before) == counts
 
 
-def test_a_region_counts_for_who_writes_there(mounts: MemoryMounts) -> None:
+def test_a_region_counts_for_its_writer(mounts: MemoryMounts) -> None:
     ino = write_file(mounts.mount(), b"f", b"data")
     before = [content_state.of(ino, regions, mounts.map.recall) for regions in ([], [0], [1], [0, 1])]
     assert len(set(before)) == 4

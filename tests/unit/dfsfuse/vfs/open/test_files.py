@@ -29,7 +29,7 @@ def save_again(mounts: MemoryMounts, vfs: Vfs) -> None:
     vfs.background_saver.save_due()
 
 
-def test_what_nobody_heard_of_is_tried_again_soon_however_young_it_is(mounts: MemoryMounts) -> None:
+def test_an_unreported_failure_is_retried_soon_however_young_the_data_is(mounts: MemoryMounts) -> None:
     vfs, other = mounts.mount(), mounts.mount()
     vfs.background_saver._schedule.save_after_s = 1000.0  # as with `-o commit`
     _, handle = create(vfs)
@@ -140,7 +140,7 @@ def test_of_a_file_that_was_removed_here_nothing_is_kept(mounts: MemoryMounts) -
     assert vfs._uploads.budget.held_bytes == 0
 
 
-def test_what_is_kept_counts_as_memory_and_who_writes_more_is_refused_until_it_is_saved(mounts: MemoryMounts) -> None:
+def test_what_is_kept_counts_as_memory_and_further_writes_are_refused_until_it_is_saved(mounts: MemoryMounts) -> None:
     vfs = mounts.mount(dirty_limit_bytes=LIMIT)
 
     def refuse(_: Batch) -> None:
@@ -186,7 +186,7 @@ def test_what_is_kept_is_left_over_when_the_mount_ends_without_servers(mounts: M
     ("flags", "is_followed"),
     [(os.O_WRONLY, True), (os.O_RDWR, True), (os.O_RDWR | os.O_EXCL, True), (os.O_RDONLY, False)],
 )
-def test_the_name_of_a_new_file_is_left_to_the_close_of_who_may_write_to_it(
+def test_the_name_of_a_new_file_is_left_to_the_close_of_its_writer(
     mounts: MemoryMounts, flags: int, *, is_followed: bool
 ) -> None:
     create(mounts.mount(), b"f", flags)

@@ -154,7 +154,7 @@ def test_rules(mounts: MemoryMounts, rule: str) -> None:
     assert moved == {"relatime": [True, False], "strictatime": [True, True], "noatime": [False, False]}[rule]
 
 
-def test_a_rule_that_nobody_knows(mounts: MemoryMounts) -> None:
+def test_an_unknown_rule(mounts: MemoryMounts) -> None:
     with pytest.raises(ValueError, match="relatime"):
         mounts.mount(atime="sometimes")
 
@@ -196,7 +196,7 @@ def test_a_store_that_fails_loses_the_time_and_nothing_else(mounts: MemoryMounts
     assert read_file(mounts.mount(), b"f") == b"content"
 
 
-def test_a_failure_that_nobody_foresaw_does_not_end_the_thread(mounts: MemoryMounts, vfs: Vfs) -> None:
+def test_an_unexpected_exception_does_not_end_the_thread(mounts: MemoryMounts, vfs: Vfs) -> None:
     failures = iter([ValueError("nobody foresaw this")])
 
     def fail_once(_: object) -> None:

@@ -7,7 +7,7 @@ import threading
 from dfsfuse.vfs.write.budget import Budget
 
 
-def test_within_the_limit_nobody_waits() -> None:
+def test_within_the_limit_nothing_waits() -> None:
     budget = Budget(100)
     assert budget.reserve(60, 0)
     assert budget.reserve(40, 0)

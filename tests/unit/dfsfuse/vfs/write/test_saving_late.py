@@ -74,7 +74,7 @@ def test_a_machine_that_stands_still_while_it_saves_refers_to_nothing_old(
     assert read_file(vfs, b"f") == data
 
 
-def test_what_waits_for_long_is_saved_though_nobody_asks(mounts: MemoryMounts) -> None:
+def test_what_waits_for_long_is_saved_without_a_request(mounts: MemoryMounts) -> None:
     data = random.Random(5).randbytes(REGION_BYTES)
     vfs = mounts.mount()
     ino, handle = create(vfs, b"f")
