@@ -37,7 +37,7 @@ def test_what_is_not_wanted_any_more_leaves_nothing(world: LockWorld) -> None:
     assert world.sessions() == []
 
 
-def test_closing_a_file_without_locks_sends_nothing(world: LockWorld) -> None:
+def test_closing_a_file_without_locks_commits_nothing(world: LockWorld) -> None:
     """Every close() of every file takes this path."""
     a = world.mount()
     world.map.before_commit = lambda _: pytest.fail("a commit")
