@@ -1,7 +1,7 @@
 """The kernel's side of /dev/fuse, over a socket that preserves message boundaries: tests the binding without a mount.
 
-`FakeKernel` serves an `Operations` with the real threads of a real session; a test sends requests and reads answers.
-Leaving its `with` block "unmounts" and waits for the threads.
+`FakeDevice` has both ends; a test sends requests through it and reads answers. `FakeKernel` also serves an `Operations`
+there with the real threads of a real session. Leaving its `with` block "unmounts" and waits for the threads.
 """
 
 from __future__ import annotations
@@ -34,48 +34,29 @@ def init_body(major: int = 7, minor: int = 40, flags: int = ALL_FLAGS, flags2: i
     return wire.fuse_init_in.pack(major, minor, 131072, flags, flags2)
 
 
-class FakeKernel:
-    """See the module."""
+class FakeDevice:
+    """See the module. `descriptor` is the end that a session serves."""
 
-    def __init__(
-        self,
-        operations: Operations,
-        settings: Settings | None = None,
-        errno_of: ErrnoOf = default_errno_of,
-        patience: Patience = NO_PATIENCE,
-        on_unmounted: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.settimeout(DEADLINE_S)
         for end in (self._ours, self._theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self._numbers = itertools.count(2, 2)
-        self.session = Session(
-            self._theirs.fileno(),
-            operations,
-            settings,
-            errno_of=errno_of,
-            patience=patience,
-            on_unmounted=on_unmounted,
-        )
-        self._thread = threading.Thread(target=self._serve, name="session")
+        self.descriptor = self._theirs.fileno()
 
-    def _serve(self) -> None:
-        self.session.negotiate()
-        self.session.serve()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.ask(wire.FUSE_INIT, body=init_body())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def unmount(self) -> None:
+        """End what the session reads, as when the last program has closed its files of a mount that was unmounted."""
         self._ours.close()
-        self._thread.join(DEADLINE_S)
-        assert not self._thread.is_alive(), "the session did not end"
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._ours.close()
         self._theirs.close()
+
+    def initialise(self) -> None:
+        """Send INIT and read its answer."""
+        self.ask(wire.FUSE_INIT, body=init_body())
 
     def send(self, opcode: int, nodeid: int = 1, body: bytes = b"", length: int | None = None) -> int:
         """Send a request and return its number."""
@@ -99,3 +80,43 @@ class FakeKernel:
         answered, error, answer = self.receive()
         assert answered == unique
         return error, answer
+
+
+class FakeKernel(FakeDevice):
+    """See the module."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        settings: Settings | None = None,
+        errno_of: ErrnoOf = default_errno_of,
+        patience: Patience = NO_PATIENCE,
+        on_unmounted: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self.session = Session(
+            self.descriptor,
+            operations,
+            settings,
+            errno_of=errno_of,
+            patience=patience,
+            on_unmounted=on_unmounted,
+        )
+        self._thread = threading.Thread(target=self._serve, name="session")
+
+    def _serve(self) -> None:
+        self.session.negotiate()
+        self.session.serve()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.initialise()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.unmount()
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the session did not end"
+        self.close()
