@@ -14,7 +14,7 @@ import pytest
 from support.dfc_process import DfcProcess
 from support.servers import Servers
 
-from dfsfuse.namespace.map.client import RUNS
+from dfsfuse.namespace.map.runs import RUNS
 
 pytestmark = pytest.mark.integration
 

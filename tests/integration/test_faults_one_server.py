@@ -20,7 +20,7 @@ from support.mounts import USER, Grid, Mount, eventually, within
 from support.pieces_on_disk import large_piece_files
 from support.trees import assert_same_tree, content, make_tree
 
-from dfsfuse.namespace.map.client import RUNS
+from dfsfuse.namespace.map.runs import RUNS
 
 pytestmark = pytest.mark.integration
 

@@ -1,4 +1,4 @@
-"""A mount in virtual time: the `MapClient` that ships, with two programs and its worker.
+"""A mount in virtual time: the map's client that ships, with two programs and its worker.
 
 Nothing of a mount's order is implemented here. This module carries out the steps of the client's procedures, as
 `dfsfuse.namespace.map.log_map.LogMap` does with threads: programs and worker are tasks on one machine, which the world
@@ -41,10 +41,15 @@ from dfsfuse.log.writing import commit, try_to_lead
 from dfsfuse.namespace.map import steps as map_steps
 from dfsfuse.namespace.map.cache import MapCache
 from dfsfuse.namespace.map.client import MapClient
+from dfsfuse.namespace.map.committing import Committer
+from dfsfuse.namespace.map.fetching import Fetcher
 from dfsfuse.namespace.map.journal import Journal, PendingChange
 from dfsfuse.namespace.map.losses import Witness
+from dfsfuse.namespace.map.refreshing import Refresher
+from dfsfuse.namespace.map.state import MapState
 from dfsfuse.namespace.map.steps import Procedure, Step
 from dfsfuse.namespace.map.transactions import Transaction, View
+from dfsfuse.namespace.map.worker import Worker
 
 from .history import History, Operation
 from .world import Host, Park, Sleep, Task, World
@@ -68,7 +73,7 @@ def _family_of(key: bytes) -> bytes | None:
 class Parts:
     """The classes that a mount is made of. Variants that are broken on purpose replace those that ship."""
 
-    client: type[MapClient] = MapClient
+    committer: type[Committer] = Committer
     lease: type[Lease] = Lease
     journal: type[Journal] = Journal
     cache: type[MapCache] = MapCache
@@ -170,18 +175,21 @@ class SimMount:
         self.left = operations
         self.log = LogState(host.name.encode(), world.quorum, wants_lease=True)
         self.gate, self.bell = Gate(), Bell()
-        self.client = parts.client(
-            self.log,
-            _family_of,
-            host.clock,
-            self.bell,
-            lambda: float("inf"),
-            lambda _view, servers: not any(world.servers[server].was_wiped for server in servers),
-            wait_s=world.random.choice((0.0, 3.0)),
-        )
-        self.client.journal = parts.journal()
-        self.client.cache = parts.cache(_family_of)
-        self.client.lease = self._watched(parts.lease)
+
+        def excused_ago_s() -> float:
+            return float("inf")
+
+        def confirms(_view: View, servers: frozenset[int]) -> bool:
+            return not any(world.servers[server].was_wiped for server in servers)
+
+        self.state = MapState(self.log, parts.cache(_family_of), host.clock)
+        self.state.journal = parts.journal()
+        self.state.lease = self._watched(parts.lease)
+        self.committer = parts.committer(self.state, self.bell, world.random.choice((0.0, 3.0)))
+        fetcher = Fetcher(_family_of, self.state, lambda _: ())
+        refresher = Refresher(self.state, self.committer, fetcher, excused_ago_s, confirms)
+        self.client = MapClient(self.state, refresher, self.committer, excused_ago_s)
+        self.worker = Worker(self.state, self.committer)
         self.turn = Turn()
         self.exclusive_until = NEVER
         """When the last lease given by the servers ends, by this client's clock."""
@@ -216,12 +224,12 @@ class SimMount:
 
     def live(self) -> Steps:
         """Run two programs and the worker, then unmount."""
-        self.client.has_worker = True
-        worker = self.world.spawn(self.host, self._carry_out(self.client.work()))
+        self.committer.has_worker = True
+        worker = self.world.spawn(self.host, self._carry_out(self.worker.work()))
         programs = [self.world.spawn(self.host, self._program()) for _ in range(2)]
         while any(task.alive for task in programs):
             yield Sleep(0.05)
-        self.client.stop_working()
+        self.committer.stop_working()
         while worker.alive:
             yield Sleep(0.01)
         with contextlib.suppress(DfsError):
@@ -230,12 +238,12 @@ class SimMount:
 
     def _program(self) -> Steps:
         random = self.world.random
-        witnessed = Witnessed(self.client.journal.losses.witness())
+        witnessed = Witnessed(self.state.journal.losses.witness())
         self.witnesses.append(witnessed)
         while self.left > 0:
             self.left -= 1
             if random.random() < FORGETS:
-                self.client.cache.forget()
+                self.state.cache.forget()
             if random.random() < GLANCES:
                 yield from self._glance()
             yield from self._operate(self._begin())
@@ -271,7 +279,7 @@ class SimMount:
         begun = self.world.now
 
         def look(view: View) -> None:
-            journal = self.client.journal
+            journal = self.state.journal
             rests_on[:] = [journal.last if journal else None]
             operation.result = view.get(operation.key)
             operation.done = operation.kind != "cas" or operation.result == operation.expected
@@ -319,7 +327,7 @@ class SimMount:
     # -------------------------------------------------------------- a loss is reported, once
 
     def _flush(self, witnessed: Witnessed) -> Steps:
-        changes, last = list(witnessed.changes), self.client.journal.last
+        changes, last = list(witnessed.changes), self.state.journal.last
         try:
             yield from self._carry_out(self.client.flush(witnessed.witness))
         except LostError:
@@ -455,7 +463,7 @@ class SimMount:
         done = yield from self._in_time(procedure)
         if done:
             now = self.host.clock()
-            turn.committed(self.log, now, len(self.client.journal))
+            turn.committed(self.log, now, len(self.state.journal))
             if self.log.leased:
                 for answer in self.answers:
                     if now < answer.lease_until:  # the lease was renewed before it ended

@@ -100,7 +100,7 @@ def test_a_recall_that_is_left_out_is_caught() -> None:
         (Parts(lease=variants.AnswersTooLong), 341, {}, "under a lease that has ended"),
         (Parts(lease=variants.AnswersOn), 9, TWO_MOUNTS, "though its turn is spent"),
         (Parts(lease=variants.NeverEndsItsTurn), 0, TWO_MOUNTS, "though its turn is spent"),
-        (Parts(client=variants.LetsGoFirst), 239, THREE_MOUNTS, "not linearizable"),
+        (Parts(committer=variants.LetsGoFirst), 239, THREE_MOUNTS, "not linearizable"),
         (Parts(journal=variants.DoesNotCompare), 344, {}, "was claimed with success 2 times"),
         (Parts(journal=variants.ShowsWhatServersHave), 7, {}, "not linearizable"),
         (Parts(cache=variants.TakesOldAnswers), 1, {}, "not linearizable"),

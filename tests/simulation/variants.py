@@ -10,7 +10,7 @@ from dfsfuse.errors import DfsError
 from dfsfuse.log.lease import ANSWERS_S, Lease
 from dfsfuse.log.state import News
 from dfsfuse.namespace.map.cache import Changes, MapCache
-from dfsfuse.namespace.map.client import MapClient
+from dfsfuse.namespace.map.committing import Committer
 from dfsfuse.namespace.map.journal import Journal, PendingChange
 from dfsfuse.namespace.map.losses import Losses, Witness
 from dfsfuse.namespace.map.steps import Procedure, Settle
@@ -42,13 +42,14 @@ class NeverEndsItsTurn(Lease):
         return False
 
 
-class LetsGoFirst(MapClient):
+class LetsGoFirst(Committer):
     """Releases the lease before it has committed what it answered."""
 
-    def _hand_over_if_spent(self) -> Procedure[None]:
-        if self.lease.is_spent(self._clock()):
+    def hand_over_if_spent(self) -> Procedure[None]:
+        lease = self._state.lease
+        if lease.is_spent(self._clock()):
             yield Settle()
-            self.lease.let_go(self._clock())
+            lease.let_go(self._clock())
 
 
 class DoesNotCompare(Journal):

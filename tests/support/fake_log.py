@@ -181,6 +181,6 @@ class HandBell:
 
 def answer_early(store: LogMap, lease_s: float = 10.0, woken: Callable[[], None] = lambda: None) -> None:
     """Answer changes before their commit from now on, as if there were a worker."""
-    store.client.lease = Lease(lease_s)
-    store.client.has_worker = True
-    store.client._bell = HandBell(woken)
+    store.state.lease = Lease(lease_s)
+    store.committer.has_worker = True
+    store.committer.bell = HandBell(woken)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dfsfuse.log.key_portions import Portions, TooMuchAtOnceError
-from dfsfuse.namespace.map.cache import Changes, MapCache, Unknown, laid_over, prefix_end
-from dfsfuse.namespace.map.journal import Journal
+from dfsfuse.namespace.map.cache import Changes, Unknown, laid_over, prefix_end
+from dfsfuse.namespace.map.state import MapState
 from dfsfuse.namespace.map.steps import FetchKeys, FetchRange, Procedure
 from dfsfuse.namespace.map.views import CachedView
 
@@ -43,18 +43,17 @@ raise."""
 
 
 class Fetcher:
-    """See the module. `cache` and `journal` return the owner's."""
+    """See the module."""
 
     def __init__(
         self,
         family_of: Callable[[bytes], bytes | None],
-        cache: Callable[[], MapCache],
-        journal: Callable[[], Journal],
+        state: MapState,
         together: Callable[[bytes], Sequence[bytes]],
     ) -> None:
+        """`together`: which keys are worth fetching with one that is missing; asked each time that one is."""
         self._family_of = family_of
-        self._cache = cache
-        self._journal = journal
+        self._state = state
         self._together = together
         self._large_family = b""
         """The last family seen to be larger than a page; how often a key of it was unknown; and after how many such
@@ -71,14 +70,14 @@ class Fetcher:
             if (family := self._family_of(keys[0])) is not None:
                 yield from self._fetch_with_family(keys[0], family, ask)
                 return
-            others = [key for key in self._together(keys[0]) if isinstance(self._cache().get(key), Unknown)]
+            others = [key for key in self._together(keys[0]) if isinstance(self._state.cache.get(key), Unknown)]
             keys = others or keys
         yield from self._fetch_keys(keys, ask)
 
     def _fetch_keys(self, keys: Sequence[bytes], ask: Ask) -> Procedure[None]:
         portions = Portions(keys, READ_KEYS)
         while portion := portions.next():
-            with self._cache().watched() as since:
+            with self._state.cache.watched() as since:
                 try:
                     reply = yield from ask(FetchKeys(portion), since)
                 except TooMuchAtOnceError:
@@ -89,23 +88,24 @@ class Fetcher:
             portions.taken(portion)
 
     def _insert(self, keys: Sequence[bytes], values: Sequence[bytes | None], since: Changes) -> None:
-        waiting = self._journal().outcome()
-        self._cache().fetched(keys, [waiting.get(key, value) for key, value in zip(keys, values, strict=True)], since)
+        waiting = self._state.journal.outcome()
+        newest = [waiting.get(key, value) for key, value in zip(keys, values, strict=True)]
+        self._state.cache.fetched(keys, newest, since)
 
     def _insert_range(self, start: bytes, end: bytes, items: Sequence[tuple[bytes, bytes]], since: Changes) -> None:
-        newest = laid_over(list(items), self._journal().outcome(), start, end)
-        self._cache().fetched_range(start, end, newest, since)
+        newest = laid_over(list(items), self._state.journal.outcome(), start, end)
+        self._state.cache.fetched_range(start, end, newest, since)
 
     def _fetch_with_family(self, key: bytes, family: bytes, ask: Ask) -> Procedure[None]:
         """A key, with its whole family; of a large one, with those that come after it, which are asked for next when a
         large folder is worked through. Of a family that others have changed a little, what they changed."""
         end = prefix_end(family)
-        if unknown := self._cache().unknown_in(family, end):
+        if unknown := self._state.cache.unknown_in(family, end):
             yield from self._fetch_keys(unknown[bisect_left(unknown, key) :][:KEYS_AHEAD], ask)
             return
         if family != self._large_family:
             self._misses, self._whole_after = 0, WHOLE_AFTER
-            with self._cache().watched() as since:
+            with self._state.cache.watched() as since:
                 page = yield from ask(FetchRange(family, end, FAMILY_PAGE), since)
                 if not page.more:
                     self._insert_range(family, end, page.items, since)
@@ -116,7 +116,7 @@ class Fetcher:
             self._whole_after *= WHOLE_AGAIN
             if (yield from self._fetch_range(family, end, ask, pages=self._misses // WHOLE_AGAIN)):
                 return
-        with self._cache().watched() as since:
+        with self._state.cache.watched() as since:
             after = yield from ask(FetchRange(key, end, FAMILY_PAGE), since)
             found = {key: None, **dict(after.items)}
             self._insert(list(found), list(found.values()), since)
@@ -124,14 +124,14 @@ class Fetcher:
     def _fetch_range(self, start: bytes, end: bytes, ask: Ask, pages: int | None = None) -> Procedure[bool]:
         """Return False if it is not available: it has more pages. What others change meanwhile is unknown
         afterwards."""
-        unknown, known = self._cache().unknown_in(start, end), self._cache().count(start)
+        unknown, known = self._state.cache.unknown_in(start, end), self._state.cache.count(start)
         # What has one page is read at one moment, for sure; and a page has as much as twenty requests for single keys.
         if unknown and known > SCAN_PAGE and known > UNKNOWN_SHARE * len(unknown):
             yield from self._fetch_keys(unknown, ask)
             return True
         items: list[tuple[bytes, bytes]] = []
         at = start
-        with self._cache().watched() as since:
+        with self._state.cache.watched() as since:
             while True:
                 page = yield from ask(FetchRange(at, end, SCAN_PAGE), since)
                 if since.all:

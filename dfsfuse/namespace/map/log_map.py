@@ -1,4 +1,5 @@
-"""The map's client with threads: carries out the procedures of `map_client` over a `QuorumLog`, on the caller's thread.
+"""The map's client with threads: puts its parts together, and carries out their procedures over a `QuorumLog`, on the
+caller's thread.
 
 Locks: `_log_lock` is held while the log is used, over the network. `_lock` is held while the client's own code runs,
 from one step to the next, and never over the network. What is read beside the log (`Beside`) is waited for without
@@ -18,9 +19,14 @@ from dfsfuse.common import withdrawal
 from dfsfuse.common.clocks import lease_clock
 from dfsfuse.log.quorum_log import QuorumLog
 from dfsfuse.log.state import News
+from dfsfuse.namespace.map.cache import MapCache
 from dfsfuse.namespace.map.client import MapClient
+from dfsfuse.namespace.map.committing import Committer
+from dfsfuse.namespace.map.fetching import Fetcher
 from dfsfuse.namespace.map.journal import PendingChange
 from dfsfuse.namespace.map.losses import Witness
+from dfsfuse.namespace.map.refreshing import Refresher
+from dfsfuse.namespace.map.state import MapState
 from dfsfuse.namespace.map.steps import (
     AwaitWork,
     Beside,
@@ -39,6 +45,7 @@ from dfsfuse.namespace.map.steps import (
     WithLog,
 )
 from dfsfuse.namespace.map.transactions import Begun, Transaction, View
+from dfsfuse.namespace.map.worker import Worker
 
 T = TypeVar("T")
 
@@ -56,7 +63,7 @@ class LogMap:
         wait_s: float = 0.0,
         together: Callable[[bytes], Sequence[bytes]] = lambda _: (),
     ) -> None:
-        """`is_newest`, `wait_s`, `together`: see `MapClient`."""
+        """`is_newest`: see `Refresher`. `wait_s`: see `Committer`. `together`: see `Fetcher`."""
         self._log = quorum_log
         self._sleep = sleep
         self._log_lock = threading.Lock()
@@ -65,17 +72,17 @@ class LogMap:
         self._life = threading.Lock()
         """Held until the end: whoever lingers waits for it, which costs a fraction of waiting for an event."""
         self._life.acquire()
-        self.client = MapClient(
-            quorum_log.state,
-            family_of,
-            clock,
-            self._bell,
-            lambda: quorum_log.excused_ago_s,
-            is_newest,
-            wait_s,
-            together,
-        )
-        self._worker = threading.Thread(target=self._work, name="committer", daemon=True)
+
+        def excused_ago_s() -> float:
+            return quorum_log.excused_ago_s
+
+        self.state = MapState(quorum_log.state, MapCache(family_of), clock)
+        self.committer = Committer(self.state, self._bell, wait_s)
+        fetcher = Fetcher(family_of, self.state, together)
+        self.refresher = Refresher(self.state, self.committer, fetcher, excused_ago_s, is_newest)
+        self.client = MapClient(self.state, self.refresher, self.committer, excused_ago_s)
+        self.worker = Worker(self.state, self.committer)
+        self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
         self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
         """Called with the keys that another client has changed (None: perhaps all), before anyone sees what is newer.
         It must not wait for anything, nor use this map."""
@@ -83,8 +90,8 @@ class LogMap:
     def start(self) -> None:
         """Start the worker. Without it changes are committed before they are answered."""
         self._log.want_lease()
-        self.client.has_worker = True
-        self._worker.start()
+        self.committer.has_worker = True
+        self._thread.start()
 
     # -------------------------------------------------------------- for users (see `MapStore`)
 
@@ -116,7 +123,7 @@ class LogMap:
     def witness(self) -> Witness:
         """See `MapStore.witness`."""
         with self._lock:
-            return self.client.journal.losses.witness()
+            return self.state.journal.losses.witness()
 
     def flush(self, witness: Witness | None = None) -> None:
         """See `MapStore.flush`."""
@@ -125,11 +132,11 @@ class LogMap:
     def recall(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
         """See `MapStore.recall`."""
         with self._lock:
-            return self.client.recall(keys)
+            return self.state.recall(keys)
 
     def was_made(self, sequence: int) -> bool:
         """See `MapStore.was_made`. It is called within a transaction, which holds `_lock`."""
-        return self.client.journal.was_made(sequence)
+        return self.state.journal.was_made(sequence)
 
     def writable(self) -> bool:
         """See `MapStore.writable`."""
@@ -137,7 +144,7 @@ class LogMap:
 
     def end_within(self, patience_s: float) -> None:
         """See `MapStore.end_within`. A signal handler may call it, so it takes no lock."""
-        self.client.end_within(patience_s)
+        self.committer.end_within(patience_s)
         self._log.hurry()
 
     def is_stalled(self) -> bool:
@@ -147,21 +154,21 @@ class LogMap:
     def owes(self) -> bool:
         """See `MapStore.owes`."""
         with self._lock:
-            return bool(len(self.client.journal))
+            return bool(len(self.state.journal))
 
     def close(self) -> None:
         """See `MapStore.close`."""
-        self.client.stop_working()
+        self.committer.stop_working()
         if self._life.locked():
             self._life.release()
-        if self._worker.ident is not None:
-            self._worker.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self.run(self.client.close())
 
     # -------------------------------------------------------------- carrying out
 
     def _work(self) -> None:
-        self.run(self.client.work())
+        self.run(self.worker.work())
 
     def run(self, procedure: Procedure[T]) -> T:
         """Carry out a procedure of the client."""

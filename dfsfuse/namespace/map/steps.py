@@ -1,4 +1,4 @@
-"""The steps that the map's client (`client`) wants carried out.
+"""The steps that the map's client (`client`, `refreshing`, `committing`, `worker`) wants carried out.
 
 Pure: the client's procedures are generators that know no lock, thread, socket or clock of their own. Between two steps
 a procedure runs as one: nothing else of this client runs meanwhile. At a step other procedures of the same client may

@@ -9,8 +9,8 @@ import pytest
 from support.fake_log import FakeLog, SharedLog
 
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
-from dfsfuse.namespace.map.client import RUNS_BESIDE
 from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.runs import RUNS_BESIDE
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.map.views import CachedView, MissingError
 
@@ -93,7 +93,7 @@ def test_what_is_answered_while_a_server_tells_what_was_before_counts(
         (lambda view: view.scan(b"f0", b"f9"), [(b"f1", b"new")]),
     ]
     for work, newest in works:
-        leased.client.cache.forget()
+        leased.state.cache.forget()
         shared.map |= {b"k": b"old", b"d1": b"old", b"d2": b"old", b"f1": b"old"}
         shared.map.pop(b"d3", None)
         held_back(log, once(change))
@@ -140,7 +140,7 @@ def test_an_operation_that_always_comes_too_late_is_run_with_the_log(
     leased: LogMap, log: FakeLog, shared: SharedLog
 ) -> None:
     shared.map[b"k"] = b"1"
-    held_back(log, leased.client.cache.forget)
+    held_back(log, leased.state.cache.forget)
     assert leased.read(lambda view: view.get(b"k")) == b"1"
     assert log.asked == ["keys", "keys"]
     assert RUNS_BESIDE > 1
@@ -153,11 +153,11 @@ def test_nothing_newer_is_fetched_before_others_are_told(store: LogMap, log: Fak
     fetched: list[bool] = []
 
     def told(_keys: list[bytes] | None) -> None:
-        view = CachedView(store.client.cache)
+        view = CachedView(store.state.cache)
         with pytest.raises(MissingError):
             view.get(b"k")
         with pytest.raises(StopIteration) as end:
-            next(store.client._fetch_beside(view))
+            next(store.refresher.fetch_beside(view))
         fetched.append(end.value.value)
 
     shared.put(k="new")
@@ -211,7 +211,7 @@ def test_a_look_without_a_recall_is_none_with_one(store: LogMap, log: FakeLog, s
 
     log.catch_up = meanwhile  # type: ignore[method-assign]
     store.read(lambda view: view.get(b"k"), max_age_s=0.5)
-    assert store.client._is_newest(log.clock.now - 1.5, recall=False)
-    assert not store.client._is_newest(log.clock.now - 1.5, recall=True)
+    assert store.state.is_newest(log.clock.now - 1.5, recall=False)
+    assert not store.state.is_newest(log.clock.now - 1.5, recall=True)
     store.read(lambda view: view.get(b"k"))
     assert recalls == [False, True]

@@ -68,9 +68,9 @@ def test_under_the_lease_what_waits_is_laid_over_what_is_fetched_and_not_committ
 
     leased.transact(change, durable=False)
     for _ in range(2):
-        leased.client.cache.forget()
+        leased.state.cache.forget()
         assert leased.read(lambda view: view.get_many([gone, new, old])) == [None, b"new", b"changed"]
-        leased.client.cache.forget()
+        leased.state.cache.forget()
         assert leased.read(lambda view: view.get(new)) == b"new"
         assert leased.read(lambda view: view.scan(start, end)) == [(old, b"changed"), (new, b"new")]
         leased.transact(lambda tx: tx.put(old, b"changed"), durable=False)
@@ -123,7 +123,7 @@ def test_a_large_family_is_read_onwards_from_the_key_that_is_asked_for(
 
 
 def test_an_operation_may_need_more_than_is_kept(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
-    store.client.cache = MapCache(family_of, max_keys=100)
+    store.state.cache = MapCache(family_of, max_keys=100)
     names = {b"d%05d" % n: b"v" for n in range(3000)}
     others = {b"k%05d" % n: b"w" for n in range(3000)}
     shared.commit(names | others, ())
@@ -145,7 +145,7 @@ def test_filling_and_emptying_a_large_folder_asks_the_servers_in_proportion(log:
     answer_early(store, 1000.0)
     scans: list[bytes] = []
     scan = MapCache.scan
-    store.client.cache.scan = lambda *ends: (scans.append(ends[0]), scan(store.client.cache, *ends))[1]  # type: ignore[method-assign, func-returns-value]
+    store.state.cache.scan = lambda *ends: (scans.append(ends[0]), scan(store.state.cache, *ends))[1]  # type: ignore[method-assign, func-returns-value]
     store.transact(lambda tx: inodes.make_root(tx, 1))
     costs = []
     for count in (1000, 4000):

@@ -47,7 +47,7 @@ def test_what_was_answered_is_kept_until_there_is_a_quorum(waiting: LogMap, log:
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, ReadOnlyError("only two servers answer"), times=20)
     for _ in range(10):
-        assert waiting.run(waiting.client.commit_waiting())
+        assert waiting.run(waiting.worker.commit_waiting())
     assert waiting.read(lambda view: view.get(b"a")) == b"1", "reading goes on, with what was answered"
     for durable in (True, False):
         with pytest.raises(ReadOnlyError):
@@ -55,7 +55,7 @@ def test_what_was_answered_is_kept_until_there_is_a_quorum(waiting: LogMap, log:
     with pytest.raises(ReadOnlyError):
         waiting.flush()
     log.before_commit.clear()
-    assert not waiting.run(waiting.client.commit_waiting())
+    assert not waiting.run(waiting.worker.commit_waiting())
     waiting.flush()
     assert shared.map[b"a"] == b"1"
     assert b"b" not in shared.map, "a refused change has no effect"
@@ -65,7 +65,7 @@ def test_after_its_time_it_is_lost_and_told(waiting: LogMap, log: FakeLog, clock
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, ReadOnlyError("only two servers answer"), times=1000)
     begun = clock()
-    while waiting.run(waiting.client.commit_waiting()):
+    while waiting.run(waiting.worker.commit_waiting()):
         assert clock() < begun + WAIT_S + 2.0
     assert clock() >= begun + WAIT_S
     with pytest.raises(LostError):
@@ -88,7 +88,7 @@ def test_a_portion_in_doubt_is_decided_and_made_once(
 ) -> None:
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, doubt(7), times=1)
-    assert waiting.run(waiting.client.commit_waiting())
+    assert waiting.run(waiting.worker.commit_waiting())
 
     def lead() -> None:
         if was_made:
@@ -98,8 +98,8 @@ def test_a_portion_in_doubt_is_decided_and_made_once(
 
     log.on_lead = [_no_quorum, lead]
     committed = len(log.committed)
-    assert waiting.run(waiting.client.commit_waiting())
-    assert not waiting.run(waiting.client.commit_waiting())
+    assert waiting.run(waiting.worker.commit_waiting())
+    assert not waiting.run(waiting.worker.commit_waiting())
     waiting.flush()
     assert waiting.read(lambda view: view.get(b"a")) == b"1"
     assert shared.map[b"a"] == b"1"
@@ -119,14 +119,14 @@ def test_a_reader_that_learns_that_a_portion_was_made_sees_what_others_did_after
     the lease again."""
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, doubt(7), times=1)
-    assert waiting.run(waiting.client.commit_waiting())
+    assert waiting.run(waiting.worker.commit_waiting())
     _made(log, shared)
     log.on_lead = [_no_quorum] * 2
     assert waiting.read(lambda view: view.get(b"b")) == b"other"
     assert waiting.read(lambda view: view.get(b"a")) == b"2"
     log.on_lead.clear()
     waiting.transact(lambda tx: tx.put(b"c", b"1"))
-    assert waiting.client.lease.holds(log.clock())
+    assert waiting.state.lease.holds(log.clock())
     assert waiting.read(lambda view: view.get(b"a")) == b"2"
     waiting.flush()
 
@@ -151,7 +151,7 @@ def test_a_doubt_that_is_over_takes_no_time_from_what_is_kept_later(
 ) -> None:
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, doubt(7), times=1)
-    assert waiting.run(waiting.client.commit_waiting())
+    assert waiting.run(waiting.worker.commit_waiting())
     _made(log, shared)
     log.on_lead = [_no_quorum] * 2
     assert waiting.read(lambda view: view.get(b"b")) == b"other"
@@ -161,7 +161,7 @@ def test_a_doubt_that_is_over_takes_no_time_from_what_is_kept_later(
     waiting.transact(lambda tx: tx.put(b"c", b"1"))
     waiting.transact(lambda tx: tx.put(b"d", b"1"), durable=False)
     refuse(log, ReadOnlyError("a server restarts"), times=2)
-    waiting.run(waiting.client.commit_waiting())
+    waiting.run(waiting.worker.commit_waiting())
     waiting.flush()
     assert shared.map[b"d"] == b"1"
 
@@ -172,7 +172,7 @@ def test_what_was_overtaken_while_it_was_kept_is_not_shown(waiting: LogMap, log:
 
     waiting.transact(increment, durable=False)
     refuse(log, ReadOnlyError("only two servers answer"), times=30)
-    assert waiting.run(waiting.client.commit_waiting())
+    assert waiting.run(waiting.worker.commit_waiting())
     shared.put(a="2")
     assert waiting.read(lambda view: view.get(b"a")) == b"2"
     with pytest.raises(LostError):
@@ -188,13 +188,13 @@ def test_a_portion_that_is_in_doubt_and_of_which_nothing_can_be_told_any_more_is
 ) -> None:
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, doubt(7), times=1)
-    assert waiting.run(waiting.client.commit_waiting())
+    assert waiting.run(waiting.worker.commit_waiting())
 
     def lead() -> None:
         log.news.forget = True
 
     log.on_lead = [lead]
-    waiting.run(waiting.client.commit_waiting())
+    waiting.run(waiting.worker.commit_waiting())
     with pytest.raises(LostError):
         waiting.flush()
 
@@ -304,8 +304,8 @@ def test_what_was_answered_is_kept_when_the_mount_ends_also_without_waiting(
     refuse(log, doubt(7), times=1)
     log.on_lead = [_never]
     for _ in range(3):
-        assert store.run(store.client.commit_waiting()), "it must be tried again"
-    assert not store.run(store.client.commit_waiting())
+        assert store.run(store.worker.commit_waiting()), "it must be tried again"
+    assert not store.run(store.worker.commit_waiting())
     assert shared.map[b"a"] == b"1"
     assert not store.owes()
 
@@ -319,7 +319,7 @@ def test_when_its_time_is_over_it_is_lost_and_that_is_told(log: FakeLog, clock: 
     store.end_within(5.0)
     refuse(log, ReadOnlyError("no server answers"), times=1000)
     begun = clock()
-    while store.run(store.client.commit_waiting()):
+    while store.run(store.worker.commit_waiting()):
         assert clock() < begun + 10.0
     assert clock() >= begun + 5.0
     with pytest.raises(LostError):

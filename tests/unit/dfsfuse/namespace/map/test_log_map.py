@@ -9,8 +9,8 @@ from support.fake_log import Clock, FakeLog, SharedLog, family_of
 
 from dfsfuse.errors import MaybeDoneError, TooLargeError, UnavailableError
 from dfsfuse.log.state import News
-from dfsfuse.namespace.map.client import RUNS_FOR_S
 from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.runs import RUNS_FOR_S
 from dfsfuse.namespace.map.transactions import Transaction, View
 
 

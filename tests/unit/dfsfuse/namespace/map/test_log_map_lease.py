@@ -199,7 +199,7 @@ def test_nothing_more_is_answered_when_the_turn_is_over(leased: LogMap, log: Fak
         found = leased.client._answer(lambda tx: tx.put(b"b", b"1"), durable=False)
         answered.append(found is not None)
 
-    bell = leased.client._bell = HandBell(write_on)
+    bell = leased.committer.bell = HandBell(write_on)
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     assert answered == [True]
     bell.woken = write_on
@@ -215,9 +215,9 @@ def test_what_is_answered_beside_a_batch_waits_for_more_before_the_next(leased: 
     last."""
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     log.before_commit.append(lambda: leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False))
-    assert leased.run(leased.client.commit_waiting()), "something must be waiting again"
+    assert leased.run(leased.worker.commit_waiting()), "something must be waiting again"
     assert log.committed == [Contents(puts=((b"a", b"1"),))]
-    assert not leased.run(leased.client.commit_waiting())
+    assert not leased.run(leased.worker.commit_waiting())
     assert log.committed[1:] == [Contents(puts=((b"b", b"1"),))]
 
 
@@ -225,10 +225,10 @@ def test_a_client_that_has_waited_for_the_log_is_not_taken_for_idle(leased: LogM
     """The worker found nothing to do during another client's turn, and then waited for the log as well."""
     clock.now += SETTLE_AFTER_S
     leased.transact(lambda tx: tx.put(b"a", b"1"))
-    assert not leased.run(leased.client.settle_if_idle())
+    assert not leased.run(leased.worker.settle_if_idle())
     assert "settle" not in log.asked
     clock.now += 2 * SETTLE_AFTER_S
-    assert leased.run(leased.client.settle_if_idle())
+    assert leased.run(leased.worker.settle_if_idle())
     assert log.asked[-1] == "settle"
 
 
@@ -260,7 +260,7 @@ def test_every_waiter_for_a_lost_batch_is_told(leased: LogMap, log: FakeLog) -> 
         thread.start()
         assert answered.wait(10.0)
         with leased._lock:
-            assert len(leased.client.journal) == 2
+            assert len(leased.state.journal) == 2
         raise MaybeDoneError("no answer")
 
     log.before_commit.append(fail_both)
@@ -280,7 +280,7 @@ def test_a_loss_without_a_waiter_is_not_reported_as_the_failure_of_another_chang
         raise MaybeDoneError("no answer")
 
     log.before_commit.append(fail)
-    leased.run(leased.client.commit_waiting())
+    leased.run(leased.worker.commit_waiting())
     leased.transact(lambda tx: tx.put(b"b", b"1"))
     assert shared.map[b"b"] == b"1"
     with pytest.raises(LostError):
@@ -392,7 +392,7 @@ def test_the_lease_begins_with_the_first_batch_after_others_have_written(
     log.gives_lease = True
     answer_early(store)
     store.transact(lambda tx: tx.put(b"mine", b"1"))
-    store.client.lease.ended()
+    store.state.lease.ended()
     shared.put(theirs="1")
     store.transact(lambda tx: tx.put(b"mine", b"2"))
     log.asked.clear()
@@ -415,7 +415,7 @@ def test_but_not_if_ours_was_finished_by_another_client(store: LogMap, log: Fake
 
     log.commit = finished_by_another  # type: ignore[method-assign]
     store.transact(lambda tx: tx.put(b"x", b"mine"))
-    assert not store.client.lease.holds(log.clock())
+    assert not store.state.lease.holds(log.clock())
     assert store.read(lambda view: view.get(b"x")) == b"theirs, later"
 
 

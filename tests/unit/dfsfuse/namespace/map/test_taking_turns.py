@@ -18,9 +18,9 @@ from support.log_cluster import LogCluster
 from dfs_server.protocol.messages import ReadKeys, ReadRange
 from dfsfuse.log.lease import ANSWERS_S
 from dfsfuse.log.quorum_log import QuorumLog
-from dfsfuse.namespace.map.client import LINGER_S
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.map.transactions import Transaction
+from dfsfuse.namespace.map.worker import LINGER_S
 from dfsfuse.namespace.ops import directories, inodes, renames
 from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.keys import ROOT
@@ -65,7 +65,7 @@ class Writer:
             self.done += 1
             self.sleep(OPERATION_S)
             if self.clock() >= lingers_until:
-                self.map.run(self.map.client.commit_waiting())
+                self.map.run(self.map.worker.commit_waiting())
                 lingers_until = self.clock() + LINGER_S
 
     def operate(self, what: str, number: int) -> None:

@@ -12,9 +12,10 @@ from support.fake_log import Clock, FakeLog, HandBell, SharedLog, family_of
 
 from dfsfuse.errors import MaybeDoneError
 from dfsfuse.log.lease import SETTLE_AFTER_S
-from dfsfuse.namespace.map.client import FOLLOWED_S, LINGER_S, RETRY_S
+from dfsfuse.namespace.map.client import FOLLOWED_S
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.map.steps import AwaitWork, Linger, Step, WithLog
+from dfsfuse.namespace.map.worker import LINGER_S, RETRY_S
 
 
 def test_the_committer_commits_and_settles_by_itself(log: FakeLog, shared: SharedLog) -> None:
@@ -35,7 +36,7 @@ def test_a_client_that_could_not_commit_releases_the_lease_too(log: FakeLog, sha
     """Some servers may have accepted the batch and given a lease with it, which would block others for two seconds."""
     store = LogMap(log, family_of)  # type: ignore[arg-type]
     woken: list[bool] = []
-    store.client._bell = HandBell(lambda: woken.append(True))
+    store.committer.bell = HandBell(lambda: woken.append(True))
 
     def fail() -> None:
         raise MaybeDoneError("too few servers confirmed it")
@@ -44,14 +45,14 @@ def test_a_client_that_could_not_commit_releases_the_lease_too(log: FakeLog, sha
     with pytest.raises(MaybeDoneError):
         store.transact(lambda tx: tx.put(b"a", b"1"))
     assert woken
-    assert store.run(store.client.settle_if_idle())
+    assert store.run(store.worker.settle_if_idle())
     assert log.asked == ["catch up", "settle"]
 
 
 def steps_of_a_worker(store: LogMap, clock: Clock, ends_after: int) -> list[str]:
     """Wake the worker once and return its steps until it waits for work again."""
     done: list[str] = []
-    work = store.client.work()
+    work = store.worker.work()
     step = next(work)
     assert step == AwaitWork(None)
     resume: Callable[[Any], Step] = work.send
@@ -117,8 +118,8 @@ class CountingBell:
 
 
 def test_only_a_worker_that_sleeps_is_woken(leased: LogMap, log: FakeLog, clock: Clock) -> None:
-    bell = leased.client._bell = CountingBell()
-    work = leased.client.work()
+    bell = leased.committer.bell = CountingBell()
+    work = leased.worker.work()
     assert next(work) == AwaitWork(None)
     leased.transact(lambda tx: tx.put(b"a", b"1"))
     leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
@@ -147,7 +148,7 @@ def test_only_a_worker_that_sleeps_is_woken(leased: LogMap, log: FakeLog, clock:
 
 
 def test_the_worker_leaves_the_log_to_a_thread_that_does_its_work(leased: LogMap, log: FakeLog) -> None:
-    work = leased.client.work()
+    work = leased.worker.work()
     next(work)
     assert work.send(True) == Linger(LINGER_S)
     seen: list[Step] = []
@@ -161,7 +162,7 @@ def test_the_worker_leaves_the_log_to_a_thread_that_does_its_work(leased: LogMap
 
 
 def test_what_its_caller_will_commit_is_left_to_the_caller(leased: LogMap, log: FakeLog, clock: Clock) -> None:
-    work = leased.client.work()
+    work = leased.worker.work()
     next(work)
     step = work.send(True)
     leased.transact(lambda tx: tx.put(b"name", b"1"), durable=False, is_followed=True)
@@ -192,7 +193,7 @@ def test_but_no_longer_than_for_a_moment_and_not_if_something_else_waits(
 
 def test_what_waits_behind_an_interrupted_thread_is_committed(leased: LogMap, log: FakeLog) -> None:
     """Ctrl-C reaches a program that uses the library during its commit."""
-    work = leased.client.work()
+    work = leased.worker.work()
     next(work)
     work.send(True)
 

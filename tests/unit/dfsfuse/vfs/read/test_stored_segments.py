@@ -70,7 +70,7 @@ def test_a_folder_whose_inodes_are_more_than_a_reply_has_room_for(mounts: LogMou
 
 def test_more_long_files_than_an_operation_may_have_runs(mounts: LogMounts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them is a range, and a range takes a run."""
-    monkeypatch.setattr("dfsfuse.namespace.map.client.RUNS", 12)
+    monkeypatch.setattr("dfsfuse.namespace.map.runs.RUNS", 12)
     monkeypatch.setattr(stored_segments, "LONG_FILES_AT_ONCE", 5)
     made = [sparse_file(mounts, b"long%03d" % number) for number in range(30)]
     made += [write_file(mounts.maker, b"f%03d" % number, b"x" * 1000) for number in range(30)]

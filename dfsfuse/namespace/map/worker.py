@@ -1,0 +1,95 @@
+"""The worker: commits what was answered before its commit and nobody waits for, and lets go of the lease when writing
+pauses.
+
+Pure: procedures of `steps`, which the worker's thread carries out, or a task of the simulation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Final
+
+from dfsfuse.errors import DfsError
+from dfsfuse.log.lease import SETTLE_AFTER_S
+from dfsfuse.namespace.map.committing import KEEP_EVERY_S, Committer, KeptError
+from dfsfuse.namespace.map.state import MapState
+from dfsfuse.namespace.map.steps import AwaitWork, Linger, Pause, Procedure, WithLog
+
+LINGER_S: Final = 0.002
+"""How long answered changes wait for more before they are on their way. Between batches too: what is answered in that
+time is answered faster than beside a batch, for which this process and the servers work."""
+RETRY_S: Final = 1.0
+"""How long the worker waits after an unexpected exception."""
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """See the module."""
+
+    def __init__(self, state: MapState, committer: Committer) -> None:
+        self._state = state
+        self._committer = committer
+
+    def work(self) -> Procedure[None]:
+        """Commit what was answered before its commit, and let go of the lease when writing pauses; until the end.
+
+        It is woken for the first of many operations only: as long as they go on, it looks once in `SETTLE_AFTER_S`. It
+        leaves the log to them if there is nothing to do, or if somebody who waits for it does it anyway.
+        """
+        committer, state = self._committer, self._state
+        while committer.has_worker:
+            yield AwaitWork(None)
+            committer.bell.clear()
+            committer.is_awake = True
+            wait_s = LINGER_S
+            while committer.has_worker and committer.is_awake:
+                yield Linger(wait_s)
+                if not committer.has_worker:
+                    return
+                wait_s = SETTLE_AFTER_S
+                if committer.waiting:
+                    continue
+                try:
+                    if state.journal.rests(state.clock()) or not (yield from self.commit_waiting()):
+                        yield from self.settle_if_idle()
+                    else:
+                        wait_s = LINGER_S
+                except Exception:
+                    log.exception("what was answered is not committed yet, or the lease not let go of")
+                    wait_s = RETRY_S
+
+    def commit_waiting(self) -> Procedure[bool]:
+        """Commit what was answered so far and nobody waits for; but not if all of it will be committed by those who
+        answered it. Returns True if something waits again."""
+        if self._state.journal.rests(self._state.clock()):
+            return False
+        try:
+            more: bool = yield WithLog(self._commit_waiting())
+        except KeptError:
+            yield Pause(KEEP_EVERY_S)
+            return True
+        return more
+
+    def _commit_waiting(self) -> Procedure[bool]:
+        """With the log."""
+        yield from self._committer.drain()
+        return bool(self._state.journal)
+
+    def settle_if_idle(self) -> Procedure[bool]:
+        """Release the lease if nothing waits. Returns False if something does, or was committed while the log was busy:
+        whoever has waited for his turn must not lose it to what was idle before."""
+        if self._state.journal or not self._state.lease.is_idle(self._state.clock()):
+            return False
+        settled: bool = yield WithLog(self._settle_if_idle())
+        return settled
+
+    def _settle_if_idle(self) -> Procedure[bool]:
+        """With the log."""
+        if self._state.journal or not self._state.lease.is_idle(self._state.clock()):
+            return False
+        with contextlib.suppress(DfsError):
+            yield from self._committer.settle()
+        self._committer.is_awake = False  # still with the log: whoever commits next wakes the worker
+        return True
