@@ -8,12 +8,9 @@
 #   2: refused
 #   inf: refused
 #   nan: accepted as nan
-# Needs a network that reaches the package registry. Exit 0: as seen. exit 1: it behaves differently now.
-set -eu
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -q --disable-pip-version-check click==8.5.1 2>/dev/null
+# Needs a network that reaches the package registry.
+. "$(dirname "$0")/lib.sh"
+venv click==8.5.1
 cat >"$work/program.py" <<'PY'
 import click
 
@@ -30,9 +27,8 @@ for value in 0.5 2 inf nan; do
     seen="$seen$value: $answer
 "
 done
-printf '%s' "$seen"
-[ "$seen" = "0.5: accepted as 0.5
+as_seen "$seen" "0.5: accepted as 0.5
 2: refused
 inf: refused
 nan: accepted as nan
-" ] || { echo "it behaves differently now"; exit 1; }
+"

@@ -8,18 +8,11 @@
 # Output seen:
 #   POSIX: LOCK FLUSH UNLOCK-by-its-owner RELEASE
 #   OFD:   LOCK FLUSH UNLOCK-by-another-owner RELEASE
-# Needs root and /dev/fuse. Exit 0: as seen. exit 1: it behaves differently now.
-set -eu
-command -v gcc pkg-config fusermount3 >/dev/null && pkg-config fuse3 2>/dev/null || {
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends gcc libc6-dev pkg-config fuse3 libfuse3-dev >/dev/null
-}
-work=$(mktemp -d)
-trap 'fusermount3 -u -z "$work/mount" 2>/dev/null || true; rm -rf "$work"' EXIT
+# Needs root and /dev/fuse.
+. "$(dirname "$0")/lib.sh"
 mkdir "$work/mount"
-cat >"$work/fs.c" <<'C'
-#define FUSE_USE_VERSION 31
-#define _GNU_SOURCE
+unpack libfuse3-3=3.14.0-4 libfuse3-dev=3.14.0-4
+build <<'C'
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse.h>
@@ -47,9 +40,8 @@ static const struct fuse_operations operations = {
   .getattr = fs_getattr, .open = fs_open, .lock = fs_lock, .flush = fs_flush, .release = fs_release};
 int main(int argc, char **argv) { return fuse_main(argc, argv, &operations, NULL); }
 C
-gcc -Wall -o "$work/fs" "$work/fs.c" $(pkg-config --cflags --libs fuse3)
 timeout 60 "$work/fs" -f "$work/mount" >"$work/seen" 2>/dev/null &
-for _ in $(seq 100); do mountpoint -q "$work/mount" && break; sleep 0.1; done
+until_mounted "$work/mount"
 timeout 20 python3 - "$work/mount/file" <<'PY'
 import fcntl, os, struct, sys
 for command in (fcntl.F_SETLK, 37):  # 37 is F_OFD_SETLK
@@ -57,8 +49,7 @@ for command in (fcntl.F_SETLK, 37):  # 37 is F_OFD_SETLK
     fcntl.fcntl(file, command, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
     os.close(file)
 PY
-fusermount3 -u "$work/mount"
+umount "$work/mount"
 wait
-paste -d ' ' <(printf 'POSIX:\nOFD:  \n') "$work/seen"
-[ "$(cat "$work/seen")" = "LOCK FLUSH UNLOCK-by-its-owner RELEASE
-LOCK FLUSH UNLOCK-by-another-owner RELEASE" ] || { echo "it behaves differently now"; exit 1; }
+as_seen "$(paste -d ' ' <(printf 'POSIX:\nOFD:  \n') "$work/seen")" "POSIX: LOCK FLUSH UNLOCK-by-its-owner RELEASE
+OFD:   LOCK FLUSH UNLOCK-by-another-owner RELEASE"

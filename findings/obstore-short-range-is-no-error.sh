@@ -7,14 +7,11 @@
 #   5..20: b'56789'
 #   ranges 0..3, 8..20: [b'012', b'89']
 #   10..12: GenericError
-# Exit 0: as seen. exit 1: it behaves differently now.
-set -eu
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -q --disable-pip-version-check 'obstore==0.12.1' 2>/dev/null
+#
+. "$(dirname "$0")/lib.sh"
+venv obstore==0.12.1
 mkdir "$work/folder"
-timeout 30 "$work/venv/bin/python" - "$work/folder" <<'PY' || { echo "it behaves differently now"; exit 1; }
+timeout 30 "$work/venv/bin/python" - "$work/folder" <<'PY' || differs
 import sys
 import obstore
 from obstore.store import LocalStore, MemoryStore

@@ -6,13 +6,10 @@
 # Output seen:
 #   after put t, t/, /t: ['t'] holding b'third'
 #   a//b: ValueError
-# Exit 0: as seen. exit 1: it behaves differently now.
-set -eu
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -q --disable-pip-version-check 'obstore==0.12.1' 2>/dev/null
-timeout 30 "$work/venv/bin/python" - <<'PY' || { echo "it behaves differently now"; exit 1; }
+#
+. "$(dirname "$0")/lib.sh"
+venv obstore==0.12.1
+timeout 30 "$work/venv/bin/python" - <<'PY' || differs
 import sys
 import obstore
 from obstore.store import MemoryStore
