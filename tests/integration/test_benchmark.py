@@ -1,4 +1,4 @@
-"""The benchmark's own parts, as far as nothing else runs them: they follow what they imitate."""
+"""The parts of the benchmark that no other test runs, which must follow the code that they imitate."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def wait_until_all_is_home(grid: Grid) -> None:
     try:
         eventually(healed, "every piece on its two homes", HEALED_S)
     except AssertionError as error:
-        raise AssertionError(f"{error}: {len(left)}, for one {left[:3]}") from None
+        raise AssertionError(f"{error}: {len(left)}, for example {left[:3]}") from None
 
 
 class Traffic:

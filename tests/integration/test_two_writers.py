@@ -118,4 +118,4 @@ def test_of_two_that_write_without_pause_each_gets_its_share(grid: Grid, is_one_
         seen.append(both)
         if min(both) >= SHARE_MIN * sum(both):
             return
-    raise AssertionError(f"a second: {seen}")
+    raise AssertionError(f"operations per second: {seen}")

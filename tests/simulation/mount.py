@@ -218,7 +218,7 @@ class SimMount:
         if self.world.refusing(self.log.client) < 2:
             self.world.fail(f"{self.host.name} answers under a lease that has ended")
         if self.turn.left is not None:
-            self.world.fail(f"{self.host.name} answers though its turn is spent and another client waits")
+            self.world.fail(f"{self.host.name} answers although its turn is spent and another client waits")
 
     # -------------------------------------------------------------- a mount's life
 
@@ -333,13 +333,13 @@ class SimMount:
         except LostError:
             # It waited for the last change too, even if that is another program's, which is told as well.
             if not any(change.failure is not None for change in [*witnessed.changes, last] if change is not None):
-                self.world.fail(f"{self.host.name} is told of a loss where there is none that it does not know")
+                self.world.fail(f"{self.host.name} is told of a loss that is not a new one")
             witnessed.changes = [change for change in witnessed.changes if not change.done]
         except DfsError:
             return
         else:
             if any(change.failure is not None or not change.done for change in changes):
-                self.world.fail(f"{self.host.name} is told that all is durable, and something was lost")
+                self.world.fail(f"{self.host.name} is told that all is durable, although something was lost")
             self.durable += changes
             witnessed.changes = [change for change in witnessed.changes if change not in changes]
 
@@ -360,7 +360,7 @@ class SimMount:
             if (key, value) in chosen:
                 are_there.add(key)
             if change in said and key not in are_there:
-                self.world.fail(f"{self.host.name} was told that {value!r} of {key!r} is durable, and it is not there")
+                self.world.fail(f"{self.host.name} was told that {value!r} of {key!r} is durable, but it is not there")
 
     # -------------------------------------------------------------- what became of answers
 
@@ -459,7 +459,7 @@ class SimMount:
         if turn.left is not None:
             turn.left -= 1
             if turn.left < 0:
-                self.world.fail(f"{self.host.name} goes on writing though its turn is spent and another client waits")
+                self.world.fail(f"{self.host.name} goes on writing although its turn is spent and another client waits")
         done = yield from self._in_time(procedure)
         if done:
             now = self.host.clock()

@@ -104,8 +104,8 @@ def test_a_recall_that_is_left_out_is_caught() -> None:
         (Parts(journal=variants.DoesNotCompare), 344, {}, "was claimed with success 2 times"),
         (Parts(journal=variants.ShowsWhatServersHave), 7, {}, "not linearizable"),
         (Parts(cache=variants.TakesOldAnswers), 1, {}, "not linearizable"),
-        (Parts(journal=variants.LosesInSilence), 64, {}, "is told that all is durable, and something was lost"),
-        (Parts(journal=variants.TellsAgain), 201, {}, "is told of a loss where there is none"),
+        (Parts(journal=variants.LosesInSilence), 64, {}, "is told that all is durable, although something was lost"),
+        (Parts(journal=variants.TellsAgain), 201, {}, "is told of a loss that is not a new one"),
     ],
 )
 def test_a_mount_that_breaks_a_promise_of_the_lease_is_caught(

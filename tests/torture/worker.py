@@ -40,7 +40,7 @@ class Worker(threading.Thread, ABC):
         except ViolationError:
             pass  # it is recorded already
         except BaseException as error:
-            self._history.violation(f"{self.name}: the torture itself is wrong: {error!r}")
+            self._history.violation(f"{self.name}: the torture itself has a bug: {error!r}")
             raise
 
     def go(self) -> None:

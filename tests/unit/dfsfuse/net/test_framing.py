@@ -82,7 +82,7 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(shapes: list[tuple
 def test_a_frame_that_was_foreseen_comes_out_as_it_went_in_whatever_it_is(
     foreseen: tuple[int, int], then: tuple[int, int], head_bytes: int, cuts: list[int]
 ) -> None:
-    """Also if it differs from what was foreseen; otherwise it is refused with ProtocolError."""
+    """Even if it differs from what was foreseen, unless it is refused with ProtocolError."""
     shapes = [foreseen, then]
     wire, expected = bytearray(), []
     for id, (body_bytes, payload_bytes) in enumerate(shapes, start=1):

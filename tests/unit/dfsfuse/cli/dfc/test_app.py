@@ -14,7 +14,7 @@ from dfsfuse.errors import AuthenticationError, UnavailableError
 
 
 def test_help_needs_no_servers(dfc: Dfc) -> None:
-    dfc.access.refusal = AssertionError("nobody asked to connect")
+    dfc.access.refusal = AssertionError("no command may connect here")
     text = dfc.ok("--help")
     for name in cli.commands:
         assert f"\n  {name} " in text

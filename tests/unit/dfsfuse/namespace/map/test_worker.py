@@ -73,7 +73,7 @@ def steps_of_a_worker(store: LogMap, clock: Clock, ends_after: int) -> list[str]
                     answer = store.run(procedure)
                 except ValueError as error:
                     resume, answer = work.throw, error
-    raise AssertionError(f"it goes on and on: {done}")
+    raise AssertionError(f"the worker does not come to rest: {done}")
 
 
 def test_what_waits_again_is_committed_without_waking_the_worker(leased: LogMap, log: FakeLog, clock: Clock) -> None:

@@ -40,7 +40,7 @@ def test_what_is_not_wanted_any_more_leaves_nothing(world: LockWorld) -> None:
 def test_closing_a_file_without_locks_commits_nothing(world: LockWorld) -> None:
     """Every close() of every file takes this path."""
     a = world.mount()
-    world.map.before_commit = lambda _: pytest.fail("a commit")
+    world.map.before_commit = lambda _: pytest.fail("nothing may be committed")
     a.close(1)
     a.unlock(1)
     assert a.saved == []
