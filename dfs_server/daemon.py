@@ -67,8 +67,6 @@ class Daemon:
         authentication_s: float = AUTHENTICATION_S,
     ) -> None:
         self._stall_s = stall_s
-        self._sweep_interval_s = sweep_interval_s
-        self._scrub_interval_s = scrub_interval_s
         self._config = config
         self._root = folder.path
         self._max_connections = config.max_connections
@@ -93,11 +91,11 @@ class Daemon:
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
         self._threads = [
             threading.Thread(target=self._accept, name="accept", daemon=True),
-            threading.Thread(target=self._flush_idle, name="flush", daemon=True),
-            threading.Thread(target=self._sweep, name="sweep", daemon=True),
+            self._every(FLUSH_INTERVAL_S, self._flush_idle, "flush"),
+            self._every(sweep_interval_s, self._sweep, "sweep"),
         ]
         if config.scrub_days:
-            self._threads.append(threading.Thread(target=self._scrub, name="scrub", daemon=True))
+            self._threads.append(self._every(scrub_interval_s, self._scrub, "scrub"))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -196,13 +194,20 @@ class Daemon:
 
     # -------------------------------------------------------------- flushing, dropped pieces, and scrub
 
+    def _every(self, interval_s: float, work: Callable[[], None], name: str) -> threading.Thread:
+        """Return a thread that does this again and again, with pauses, until the server stops."""
+
+        def run() -> None:
+            while not self._stopping.wait(interval_s):
+                work()
+
+        return threading.Thread(target=run, name=name, daemon=True)
+
     def _flush_idle(self) -> None:
-        while not self._stopping.wait(FLUSH_INTERVAL_S):
-            self._for_each_user(Namespace.flush_if_idle, "accepted batches cannot be written to the tables")
+        self._for_each_user(Namespace.flush_if_idle, "accepted batches cannot be written to the tables")
 
     def _sweep(self) -> None:
-        while not self._stopping.wait(self._sweep_interval_s):
-            self._for_each_user(self._delete_dropped, "dropped pieces could not be deleted")
+        self._for_each_user(self._delete_dropped, "dropped pieces could not be deleted")
 
     def _delete_dropped(self, namespace: Namespace) -> None:
         if deleted := namespace.delete_dropped(self._stopping.is_set):
@@ -212,11 +217,10 @@ class Daemon:
         # No separate niceness: a thread that must wait while it holds the interpreter's lock would stop the others.
         period_s = self._config.scrub_days * scrub.DAY_S
         bytes_per_s = self._config.scrub_mb_s * 1e6
-        while not self._stopping.wait(self._scrub_interval_s):
-            self._for_each_user(
-                lambda namespace: namespace.scrub(period_s, bytes_per_s, self._stopping.wait),
-                "the scrub failed and will be retried",
-            )
+        self._for_each_user(
+            lambda namespace: namespace.scrub(period_s, bytes_per_s, self._stopping.wait),
+            "the scrub failed and will be retried",
+        )
 
     def _for_each_user(self, work: Callable[[Namespace], object], failed: str) -> None:
         """Call `work` for all users who have a folder here, connected or not. Raises nothing: a failure is retried in

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
+from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.mount.kept_pages import KeptPages
 from dfsfuse.mount.notifications import PATIENCE_S, Device, Name, Notifications
@@ -91,10 +92,8 @@ class KernelCaches:
         """By thread."""
         self._pages = KeptPages()
         self._relies_until = float("-inf")
-        self._wake = threading.Event()
-        self._notifications = Notifications(device, self._wake, patience_s)
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="kernel-caches", daemon=True)
+        self._worker = Worker("kernel-caches", self.next_look_s, "looking for changes", stop_s=END_DEADLINE_S)
+        self._notifications = Notifications(device, self._worker.wake, patience_s)
 
     # ------------------------------------------------------------------ what the kernel is told
 
@@ -120,7 +119,7 @@ class KernelCaches:
             begins = self._relies_until < until - self._keeps_s
             self._relies_until = until
             if begins:
-                self._wake.set()
+                self._worker.wake()
 
     def removed(self, parent: int, name: bytes) -> None:
         """Record that a name was removed through this mount, and that the kernel knows."""
@@ -322,15 +321,12 @@ class KernelCaches:
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._worker.start(self._step)
 
     def close(self) -> None:
         """End: nothing is sent from now on, so that the device may be closed."""
-        self._stopping = True
         self._notifications.end()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(END_DEADLINE_S)
+        self._worker.close()
 
     def next_look_s(self) -> float | None:
         """How long the thread waits before it polls for changes; None: no changes need to be known."""
@@ -338,15 +334,10 @@ class KernelCaches:
             return LOOK_EVERY_S
         return LOOK_WHILE_OPEN_S if self._is_mapped() else None
 
-    def _run(self) -> None:
-        while not self._stopping:
-            try:
-                if not self._wake.wait(self.next_look_s()):
-                    self.look()
-                self._wake.clear()
-                self.notify()
-            except Exception:
-                log.exception("looking for changes failed unexpectedly; it goes on")
+    def _step(self) -> None:
+        if not self._worker.was_woken:
+            self.look()
+        self.notify()
 
     def look(self) -> None:
         """Make the map learn what others have changed."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Final, Protocol
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,10 @@ class Device(Protocol):
 class Notifications:
     """See the module."""
 
-    def __init__(self, device: Device, wake: threading.Event, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, device: Device, wake: Callable[[], None], patience_s: float = PATIENCE_S) -> None:
+        """`wake` is called when `tell_all` has something to do; it must not wait."""
         self._device = device
         self._wake = wake
-        """Set when `tell_all` has something to do."""
         self._patience_s = patience_s
         self._changed = threading.Condition()
         self._names: dict[Name, None] = {}
@@ -53,13 +54,13 @@ class Notifications:
         """Make the kernel look up this name again."""
         with self._changed:
             self._names[parent, name] = None
-        self._wake.set()
+        self._wake()
 
     def add_inode(self, ino: int, *, is_data: bool) -> None:
         """Make the kernel request the inode's attributes again, and with `is_data` its data."""
         with self._changed:
             self._inodes[ino] = is_data or self._inodes.get(ino, False)
-        self._wake.set()
+        self._wake()
 
     def told(self, ino: int) -> bool:
         """Wait until the kernel has been told everything about this inode that is known by now. False: it takes too
@@ -68,7 +69,7 @@ class Notifications:
             if not self._is_due(ino):
                 return True
             self._first.append(ino)
-            self._wake.set()
+            self._wake()
             return self._changed.wait_for(lambda: not self._is_due(ino), 0.0 if self._is_over else self._patience_s)
 
     def tell_here(self, ino: int, *, is_data: bool) -> None:

@@ -112,7 +112,7 @@ class Cluster:
         self.servers = tuple(self._lines.servers[server.id] for server in servers)
         for id in moved:
             self._lines.look_up(id)
-        self._lines.changed.set()
+        self._lines.on_trial_due()
 
     def missing(self) -> list[str]:
         """Return a text for each server not believed to answer that names it and says why. Costs nothing."""

@@ -59,8 +59,8 @@ class Lines:
     ) -> None:
         self.servers = {server.id: server for server in servers}
         self.clock = clock
-        self.changed = threading.Event()
-        """Set whenever a server goes down, for whoever tries them again."""
+        self.on_trial_due: Callable[[], None] = lambda: None
+        """Called, on any thread, when a server has gone down, or may be found at another address. It must not wait."""
         self.health = Health(self.servers, clock, time.time_ns, threading.Lock())
         # of the folders that answered last; guarded by _lock, except for reading
         self.identities: dict[int, bytes] = {}
@@ -97,7 +97,7 @@ class Lines:
         with self._lock:
             self._close_idle(id)
         log.warning("%s; trying again in the background", text)
-        self.changed.set()
+        self.on_trial_due()
 
     def notice_hang_ups(self) -> None:
         """Find servers that were killed while no request was in flight: they have closed our connections."""

@@ -7,10 +7,10 @@ does not take it along: start it after the fork.
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Final
 
 from dfs_server.protocol.messages import GetPosition, GetStatus
+from dfsfuse.common.worker import Worker
 from dfsfuse.net.exchange import Call, Exchange, Failure
 from dfsfuse.net.lines import Lines
 from dfsfuse.net.stalls import PING_S
@@ -22,9 +22,6 @@ GLANCE_S: Final = 0.1
 WATCH_S: Final = 0.2
 """How often idle connections are checked for having been closed by their server."""
 
-RETRY_S: Final = 1.0
-"""The pause after an unexpected failure."""
-
 log = logging.getLogger(__name__)
 
 
@@ -33,44 +30,42 @@ class Pinger:
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
-        self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._worker: Worker | None = None
         self._under_trial: set[int] = set()  # this and the next: used by the thread only
         self._told: set[str] = set()  # what was logged about servers that a person must fix
 
     def start(self) -> None:
         """Start the thread if it is not running."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="dfsfuse-pinger", daemon=True)
-            self._thread.start()
+        if self._worker is None:
+            self._worker = worker = Worker("dfsfuse-pinger", self._pause_s, "trying servers", stop_s=STOP_S)
+            self._lines.on_trial_due = worker.wake
+            worker.start(lambda: self._step(worker))
             self._lines.health.tried_elsewhere = True
 
     def stop(self) -> None:
         """Stop it; returns when it has ended (unless the name service blocks it; then it ends by itself)."""
-        if self._thread is not None:
-            self._stopping = True
-            self._lines.changed.set()
-            self._thread.join(STOP_S)
-            self._thread = None
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
             self._lines.health.tried_elsewhere = False
 
-    def _run(self) -> None:
-        while not self._stopping:
-            self._under_trial.clear()
-            try:
-                with Exchange(self._lines, trial=True) as exchange:
-                    while not self._stopping:
-                        self._lines.changed.clear()
-                        self._look_after(exchange)
-            except Exception:
-                log.exception("trying servers failed unexpectedly; it goes on")
-                self._lines.changed.clear()
-                if not self._stopping:
-                    self._lines.changed.wait(RETRY_S)
+    def _pause_s(self) -> float:
+        due_at, _ = self._lines.health.next_trial()
+        return WATCH_S if due_at is None else max(0.0, min(WATCH_S, due_at - self._lines.clock()))
 
-    def _look_after(self, exchange: Exchange) -> None:
-        """Begin the trials that are due, and wait a moment."""
-        due_at, down = self._lines.health.next_trial()
+    def _step(self, worker: Worker) -> None:
+        """Carry out the trials that are due, and those that fall due meanwhile; then look for servers that are gone."""
+        self._under_trial.clear()
+        with Exchange(self._lines, trial=True) as exchange:
+            self._begin_due(exchange)
+            while exchange.unfinished() and not worker.is_stopping():
+                self._glance(exchange)
+                self._begin_due(exchange)
+        self._lines.notice_hang_ups()
+
+    def _begin_due(self, exchange: Exchange) -> None:
+        """Begin the trials that are due now."""
+        _, down = self._lines.health.next_trial()
         for id in down:
             if id not in self._under_trial and self._lines.health.claim(id):
                 self._lines.look_up(id)
@@ -80,12 +75,6 @@ class Pinger:
             if id not in self._under_trial:
                 self._under_trial.add(id)
                 exchange.start(Call(id, GetStatus(), stall_s=PING_S))
-        if exchange.unfinished():
-            self._glance(exchange)
-        else:
-            wait_s = WATCH_S if due_at is None else min(WATCH_S, due_at - self._lines.clock())
-            self._lines.changed.wait(max(0.0, wait_s))
-            self._lines.notice_hang_ups()
 
     def _glance(self, exchange: Exchange) -> None:
         outcome = exchange.next(GLANCE_S)

@@ -32,6 +32,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.namespace.map.transactions import MapStore, Transaction, View
 from dfsfuse.namespace.ops import lock_sessions
@@ -114,12 +115,13 @@ class Locking:
         self._session = LockSession(lifetime_s, clock, new_id)
         self._witness = Witness(clock)
         self._turn = threading.Lock()
-        self._news = threading.Condition()
+        self._news = threading.Lock()
         self._waiting: list[Waiter] = []
         """In order of arrival."""
-        self._is_news = False
-        self._stop = threading.Event()
-        self._threads: dict[str, threading.Thread] = {}
+        self._poll_s = POLL_FIRST_S
+        """The pause before waiters are tried again. Used by their thread only."""
+        self._signs = Worker("lock-session", RENEW_PART * lifetime_s, "renewing locks", stop_s=None)
+        self._retries = Worker("lock-waiter", self._pause_s, "trying to get locks", stop_s=None)
         self._refused: set[int] = set()
         """Files for which it was logged that another mount uses them."""
         self._shown: dict[int, bytes | None] = {}
@@ -234,10 +236,8 @@ class Locking:
 
     def close(self) -> None:
         """The mount ends, and so do its locks. Those who still wait are not answered."""
-        self._stop.set()
-        self._tell()
-        for thread in list(self._threads.values()):
-            thread.join()
+        self._signs.close()
+        self._retries.close()
         with self._turn, contextlib.suppress(DfsError):
             self._end_sessions(also_own=True)
 
@@ -296,7 +296,7 @@ class Locking:
                 self._renew()
             session.caught_up(ino, holder)
             self._witness.forget(dead)
-            self._start("lock-session", self._give_signs)
+            self._signs.start(self._give_sign)
         elif gives_way or not had_some:
             session.remove(ino, holder)
         elif is_new:
@@ -362,12 +362,11 @@ class Locking:
 
     # ------------------------------------------------------------------ signs of life (a thread)
 
-    def _give_signs(self) -> None:
-        while not self._stop.wait(RENEW_PART * self._lifetime_s):
-            try:
-                self.beat()
-            except Exception as failure:  # noqa: BLE001 (it is retried)
-                log.warning("this mount's locks could not be renewed: %s", failure)
+    def _give_sign(self) -> None:
+        try:
+            self.beat()
+        except Exception as failure:  # noqa: BLE001 (it is retried)
+            log.warning("this mount's locks could not be renewed: %s", failure)
 
     def beat(self) -> None:
         """Renew the session if there are locks; end it if there are none."""
@@ -404,9 +403,8 @@ class Locking:
     def _queue(self, waiter: Waiter) -> None:
         with self._news:
             self._waiting.append(waiter)
-            self._is_news = True
-            self._news.notify_all()
-        self._start("lock-waiter", self._ask_for_waiting)
+        self._tell()
+        self._retries.start(self._retry)
         waiter.answer.on_interrupt(lambda: self._interrupted(waiter))
 
     def _interrupted(self, waiter: Waiter) -> None:
@@ -418,30 +416,26 @@ class Locking:
         with self._news:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            self._is_news = True
-            self._news.notify_all()
+        self._tell()
 
     def _tell(self) -> None:
-        """Signal that a lock of this mount has ended."""
-        with self._news:
-            self._is_news = True
-            self._news.notify_all()
+        """Signal that a lock of this mount has ended, or that others wait than before."""
+        self._retries.wake()
 
-    def _ask_for_waiting(self) -> None:
-        pause_s = POLL_FIRST_S
-        while not self._stop.is_set():
-            with self._news:
-                if not self._is_news:
-                    self._news.wait(pause_s if self._waiting else None)
-                pause_s = POLL_FIRST_S if self._is_news else min(pause_s * POLL_GROWTH, POLL_LAST_S)
-                self._is_news = False
-                waiting = list(self._waiting)
-            try:
-                if waiting and self._ask_for(waiting):
-                    pause_s = POLL_FIRST_S
-            except Exception as failure:  # noqa: BLE001 (they keep waiting)
-                log.info("%d lock requests are waiting: %s", len(waiting), failure)
-                pause_s = POLL_LAST_S
+    def _pause_s(self) -> float | None:
+        return self._poll_s if self._waiting else None
+
+    def _retry(self) -> None:
+        is_news = self._retries.was_woken
+        self._poll_s = POLL_FIRST_S if is_news else min(self._poll_s * POLL_GROWTH, POLL_LAST_S)
+        with self._news:
+            waiting = list(self._waiting)
+        try:
+            if waiting and self._ask_for(waiting):
+                self._poll_s = POLL_FIRST_S
+        except Exception as failure:  # noqa: BLE001 (they keep waiting)
+            log.info("%d lock requests are waiting: %s", len(waiting), failure)
+            self._poll_s = POLL_LAST_S
 
     def _ask_for(self, waiting: list[Waiter]) -> bool:
         """Find waiters that can have what they wait for, or never can. Returns whether any could be answered."""
@@ -502,14 +496,6 @@ class Locking:
     def _answer(self, waiter: Waiter, taken: Taken) -> None:
         if not waiter.answer.done():
             self._take_back(waiter, taken)
-
-    # ------------------------------------------------------------------ threads
-
-    def _start(self, name: str, run: Callable[[], None]) -> None:
-        with self._news:
-            if name not in self._threads and not self._stop.is_set():
-                self._threads[name] = thread = threading.Thread(target=run, name=name, daemon=True)
-                thread.start()
 
 
 def _living(view: View, ino: int, dead: lock_sessions.Signs) -> tuple[locks.Locks, lock_sessions.Signs]:

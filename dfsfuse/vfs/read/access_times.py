@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from dfsfuse.common.portions import by_count
+from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import inodes
@@ -68,9 +69,9 @@ class AccessTimes:
         self._gather_s = gather_s
         self._lock = threading.Lock()
         self._waiting: dict[int, Due] = {}
-        self._is_due = threading.Event()
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._worker = Worker(
+            "vfs-access-times", None, "writing access times", stop_s=END_DEADLINE_S, ends_with_step=True
+        )
 
     def read(self, ino: int, inode: Inode, written_ns: int | None = None) -> None:
         """Record that the inode was read; `written_ns`: when it was last written to, if that is not in the record
@@ -79,13 +80,12 @@ class AccessTimes:
         if new_ns is None or not self._context.seems_writable():
             return
         with self._lock:
-            if self._closing.is_set() or (ino not in self._waiting and len(self._waiting) >= WAITING_MAX):
+            if self._worker.is_stopping() or (ino not in self._waiting and len(self._waiting) >= WAITING_MAX):
                 return
             self._waiting[ino] = Due(inode.atime_ns, new_ns)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="vfs-access-times", daemon=True)
-                self._thread.start()
-        self._is_due.set()
+        if not self._worker.is_started:
+            self._worker.start(self._step)
+        self._worker.wake()
 
     def is_due(self, ino: int, inode: Inode) -> bool:
         """Return whether reading the inode now would set its time."""
@@ -125,12 +125,7 @@ class AccessTimes:
 
     def close(self) -> None:
         """Write what waits, and stop."""
-        with self._lock:
-            self._closing.set()
-            thread = self._thread
-        self._is_due.set()
-        if thread is not None:
-            thread.join(END_DEADLINE_S)
+        self._worker.close()
 
     def _save(self, tx: Transaction, portion: dict[int, Due]) -> None:
         found = inodes.find_many(tx, list(portion))
@@ -146,10 +141,6 @@ class AccessTimes:
                 if self._waiting.get(ino) is due:
                     del self._waiting[ino]
 
-    def _run(self) -> None:
-        is_last = False
-        while not is_last:
-            self._is_due.wait()
-            self._is_due.clear()
-            is_last = self._closing.wait(self._gather_s)
-            self.write()
+    def _step(self) -> None:
+        self._worker.wait(self._gather_s)
+        self.write()

@@ -16,8 +16,8 @@ locks of a whole group can be held together without an order among them.
 Threads: one of its own, between `start` and `close`, which sleeps while nothing is due; without it what is asked for is
 done by the background's executor, and nothing gets an age. It is woken only for what is due before it wakes by itself:
 a program that makes one file after the other wakes it once in `save_after_s`, and not with each file. One lock guards
-the schedule, is taken after `OpenFile.lock`, and is held for moments only; the thread waits for it as `_due`, writers
-as `_eased`. One group at a time (`_turn`).
+the schedule, is taken after `OpenFile.lock`, and is held for moments only; slowed writers wait for it as `_eased`. One
+group at a time (`_turn`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import threading
 from collections.abc import Collection
 from typing import Final
 
+from dfsfuse.common.worker import Worker
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, UnavailableError
 from dfsfuse.vfs.context import Context, log
 from dfsfuse.vfs.open.open_file import OpenFile
@@ -56,12 +57,12 @@ class BackgroundSaver:
         self._saver = saver
         saver.on_saved = self._was_saved
         self._lock = threading.Lock()
-        self._due = threading.Condition(self._lock)
-        """Signals that something is due before the thread wakes by itself."""
         self._eased = threading.Condition(self._lock)
         """Signals that something was saved, or cannot be: slowed writers may go on."""
         self._sleeps_until_s = -math.inf
         """When the thread wakes by itself. While it is awake it checks the schedule before it sleeps."""
+        self._worked_s = -math.inf
+        """When the thread last had something to save. Used by it only."""
         self._schedule = Schedule(save_after_s)
         self._turn = threading.Lock()
         self._told_slow_s = -math.inf
@@ -71,21 +72,18 @@ class BackgroundSaver:
         self._is_submitted = False
         """Whether the executor has a task of ours that has not begun."""
         self._is_closing = False
-        self._thread: threading.Thread | None = None
+        self._worker = Worker("vfs-saving", self._pause_s, "saving in the background", stop_s=None)
 
     def start(self) -> None:
         """Start saving what has reached the age."""
-        self._thread = threading.Thread(target=self._run, name="vfs-saving", daemon=True)
-        self._thread.start()
+        self._worker.start(self._step)
 
     def stop(self) -> None:
         """Stop, after the current group. What is unsaved is left to the caller."""
         with self._lock:
             self._is_closing = True
-            self._due.notify_all()
             self._eased.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        self._worker.close()
 
     def close(self) -> None:
         """Save everything, as long as that succeeds, and stop. What is left is up to the caller."""
@@ -126,7 +124,7 @@ class BackgroundSaver:
         """Wake the thread if it would sleep beyond what is due next. Holds the lock."""
         next_s = self._schedule.next_s()
         if next_s is not None and next_s < self._sleeps_until_s:
-            self._due.notify_all()
+            self._worker.wake()
 
     # ------------------------------------------------------------------ what is asked for
 
@@ -160,7 +158,7 @@ class BackgroundSaver:
             for ino in inos:
                 self._schedule.ask(ino)
             self._wake_in_time()
-            if self._thread is not None or self._is_submitted:
+            if self._worker.is_started or self._is_submitted:
                 return
             self._is_submitted = True
         self._context.background.submit(self._work)
@@ -173,7 +171,7 @@ class BackgroundSaver:
 
     def slow_down(self, ino: int | None = None) -> None:
         """Wait while something has been unsaved for too long: of this file, or of many."""
-        if self._thread is None:
+        if not self._worker.is_started:
             return
         with self._lock:
             if self._schedule.is_late(self._context.monotonic(), ino):
@@ -183,31 +181,28 @@ class BackgroundSaver:
 
     # ------------------------------------------------------------------ the work
 
-    def _run(self) -> None:
-        worked_s = -math.inf
-        while self._wait_until_due(worked_s + self._schedule.save_after_s):
+    def _step(self) -> None:
+        with self._lock:
+            self._sleeps_until_s = -math.inf
+            next_s = self._schedule.next_s()
+        if next_s is not None and next_s <= self._context.monotonic():
             try:
                 self.save_due()
-            except Exception:  # noqa: BLE001 (the thread goes on)
-                log.exception("saving in the background failed unexpectedly; it goes on")
-                self._pause()
-            worked_s = self._context.monotonic()
+            finally:
+                self._worked_s = self._context.monotonic()
 
-    def _wait_until_due(self, looks_again_s: float) -> bool:
-        """Sleep until something is due; false if this is being closed. While nothing is unsaved, wake at
-        `looks_again_s` all the same: what is written until then is due later, and need not wake anybody."""
+    def _pause_s(self) -> float | None:
+        """Return how long to sleep. If nothing is unsaved, the thread wakes once more when what is written from now on
+        would be due: so it need not be woken for that."""
         with self._lock:
-            while not self._is_closing:
-                now_s = self._context.monotonic()
-                next_s = self._schedule.next_s()
-                if next_s is None:
-                    next_s = looks_again_s if looks_again_s > now_s else math.inf
-                elif next_s <= now_s:
-                    return True
-                self._sleeps_until_s = next_s
-                self._due.wait(None if next_s == math.inf else next_s - now_s)
-                self._sleeps_until_s = -math.inf
-        return False
+            now_s = self._context.monotonic()
+            next_s = self._schedule.next_s()
+            if next_s is None:
+                next_s = self._worked_s + self._schedule.save_after_s
+                if next_s <= now_s:
+                    next_s = math.inf
+            self._sleeps_until_s = next_s
+            return None if next_s == math.inf else max(0.0, next_s - now_s)
 
     def _work(self) -> None:
         with self._lock:
@@ -219,10 +214,6 @@ class BackgroundSaver:
         with self._turn:
             while not self._is_closing and self._save_group():
                 pass
-
-    def _pause(self) -> None:
-        with self._lock:
-            self._due.wait_for(lambda: self._is_closing, PAUSE_S)
 
     def _save_group(self) -> bool:
         """Save some of what is due. Returns False if nothing is."""
@@ -244,7 +235,7 @@ class BackgroundSaver:
         if due and not group:
             if self._is_closing:
                 return False  # the closing thread saves, one by one, what others are saving just now
-            self._pause()
+            self._worker.wait(PAUSE_S)
         return bool(due)
 
     def _tell_slow(self, age_s: float, now_s: float) -> None:

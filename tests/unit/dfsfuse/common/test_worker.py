@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from dfsfuse.common import worker
 from dfsfuse.common.worker import Worker
 from dfsfuse.errors import StoppedError
 
@@ -13,8 +14,9 @@ DEADLINE_S = 20.0
 
 
 def test_a_step_that_fails_is_told_of_and_the_next_one_comes_until_one_is_stopped(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker, "RETRY_S", 0.0)
     again = threading.Event()
     taken = []
 
@@ -61,6 +63,61 @@ def test_one_that_never_began_ends_too_and_a_long_pause_does_not_delay_the_end()
     assert not thread.is_alive()
 
 
+def test_between_an_unexpected_failure_and_the_next_step_is_a_pause_that_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker, "RETRY_S", 3600.0)
+    taken, failed = [], threading.Event()
+
+    def step() -> None:
+        taken.append(thread.was_woken)
+        failed.set()
+        raise ValueError("unheard of")
+
+    thread = Worker("upkeep", 0.0, "tidying", stop_s=None)
+    thread.start(step)
+    assert failed.wait(DEADLINE_S)
+    thread.wake()
+    thread.close()
+    assert taken == [False] and not thread.is_alive()
+
+
+def test_one_that_ends_with_a_step_takes_it_even_if_it_was_woken_a_moment_before() -> None:
+    taken: list[bool] = []
+    thread = Worker("upkeep", None, "tidying", stop_s=None, ends_with_step=True)
+    thread.start(lambda: taken.append(thread.is_stopping()))
+    thread.close()
+    assert taken == [True]
+    busy, go = threading.Event(), threading.Event()
+
+    def step() -> None:
+        taken.append(thread.is_stopping())
+        busy.set()
+        assert go.wait(DEADLINE_S)
+
+    thread = Worker("upkeep", 0.0, "tidying", stop_s=0.0, ends_with_step=True)
+    thread.start(step)
+    assert busy.wait(DEADLINE_S)
+    thread.close()
+    go.set()
+    thread._thread.join(DEADLINE_S)
+    assert taken == [True, False, True], "what came during the step before is seen to by one more"
+
+
+def test_it_is_started_once_and_not_after_it_was_closed() -> None:
+    taken: list[str] = []
+    thread = Worker("upkeep", None, "tidying", stop_s=None, ends_with_step=True)
+    thread.start(lambda: taken.append("first"))
+    thread.start(lambda: taken.append("second"))
+    thread.close()
+    thread.start(lambda: taken.append("third"))
+    assert taken == ["first"] and thread.is_started
+    closed = Worker("upkeep", 0.0, "tidying")
+    closed.close()
+    closed.start(lambda: taken.append("fourth"))
+    assert not closed.is_started and not closed.is_alive()
+
+
 def test_one_that_is_woken_takes_a_step_and_otherwise_waits_as_long_as_it_is_told() -> None:
     pauses = iter([None, 0.0, None])
     third_pause, taken = threading.Event(), []
@@ -71,9 +128,9 @@ def test_one_that_is_woken_takes_a_step_and_otherwise_waits_as_long_as_it_is_tol
             third_pause.set()
         return pause
 
-    worker = Worker("upkeep", pause_s, "tidying", stop_s=None)
-    worker.wake()
-    worker.start(lambda: taken.append(worker.is_stopping()))
+    thread = Worker("upkeep", pause_s, "tidying", stop_s=None)
+    thread.wake()
+    thread.start(lambda: taken.append(thread.was_woken))
     assert third_pause.wait(DEADLINE_S)
-    worker.close()
-    assert taken == [False, False] and worker.is_stopping() and not worker.is_alive()
+    thread.close()
+    assert taken == [True, False] and thread.is_stopping() and not thread.is_alive()

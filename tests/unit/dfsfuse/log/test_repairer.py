@@ -24,6 +24,7 @@ from dfs_server.protocol.messages import (
 from dfs_server.protocol.status import Status
 from dfs_server.store import log_table, overlay
 from dfs_server.store.damage import DamagedMapError
+from dfsfuse.common import worker
 from dfsfuse.errors import MaybeDoneError
 from dfsfuse.log import repair as log_repair
 from dfsfuse.log.driving import SOFT_S
@@ -124,6 +125,7 @@ def test_an_unexpected_error_does_not_end_the_thread(log_cluster: LogCluster, mo
         look()
 
     monkeypatch.setattr(repairer, "_look", fail_once)
+    monkeypatch.setattr(worker, "RETRY_S", 0.0)
     repairer.start()
     repairer.wake()
     eventually(lambda: len(outcomes) > 1 or not repairer._thread.is_alive())

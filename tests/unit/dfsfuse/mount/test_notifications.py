@@ -44,7 +44,7 @@ def wake() -> threading.Event:
 
 @pytest.fixture
 def news(device: FakeDevice, wake: threading.Event) -> Notifications:
-    return Notifications(device, wake, patience_s=DEADLINE_S)
+    return Notifications(device, wake.set, patience_s=DEADLINE_S)
 
 
 def begin(pool: ThreadPoolExecutor, news: Notifications, wake: threading.Event) -> Future[bool]:

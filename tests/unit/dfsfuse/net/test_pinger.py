@@ -10,6 +10,7 @@ import pytest
 from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, Line, WireServer, wait_until
 
 from dfs_server.protocol.messages import GetPosition, GetStatus, Request, ServerStatus
+from dfsfuse.common import worker
 from dfsfuse.net.exchange import Answer, Call, Exchange
 from dfsfuse.net.health.server import ASK_FOR_ROOM_EVERY_S
 from dfsfuse.net.lines import Lines
@@ -107,6 +108,7 @@ def test_asks_a_full_server_until_it_has_room(server: WireServer, lines: Lines, 
 def test_an_unexpected_exception_does_not_end_the_thread(
     server: WireServer, lines: Lines, pinger: Pinger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker, "RETRY_S", 0.0)
     failures = iter([UnicodeError("label empty or too long")])
     look_up = lines.look_up
 
