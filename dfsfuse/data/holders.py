@@ -11,6 +11,7 @@ from typing import Final
 
 from dfs_server.protocol.messages import MAX_HAVE_PIECES, Have, HavePieces
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.net.asking import Asked
 from dfsfuse.net.exchange import Answer, Call
 from dfsfuse.net.health.pace import Pace
 from dfsfuse.net.stalls import HAVE_S
@@ -47,23 +48,23 @@ def _ask(
 ) -> None:
     begun, spared = clock(), cluster.health.data
     with cluster.exchange() as exchange:
-        waiting = set(cluster.usable())
-        for server in waiting:
-            exchange.start(Call(server=server, request=HavePieces(batch), stall_s=HAVE_S))
-        while waiting and not (one_is_enough and all(found)):
-            patience_s = None
-            if len(waiting) == 1:
-                patience_s = 0.0 if waiting <= spared.now() else pace.patience_s(len(batch))
-            result = exchange.next(patience_s)
-            if result is None:
-                spared.lagged(waiting)
+        asked = Asked(exchange, [Call(server, HavePieces(batch), stall_s=HAVE_S) for server in cluster.usable()])
+
+        def patience_s() -> float | None:
+            if len(asked.waiting) > 1:
+                return None
+            return 0.0 if asked.waiting <= spared.now() else pace.patience_s(len(batch))
+
+        for result in asked.outcomes(patience_s):
+            if isinstance(result, Answer):
+                server = result.call.server
+                spared.answered(server)
+                pace.note(len(batch), clock() - begun, server)
+                if isinstance(result.reply, Have):
+                    for servers, flag in zip(found, result.reply.flags, strict=False):
+                        if flag:
+                            servers.add(server)
+            if one_is_enough and all(found):
                 break
-            waiting.discard(result.call.server)
-            if not isinstance(result, Answer):
-                continue
-            spared.answered(result.call.server)
-            pace.note(len(batch), clock() - begun, result.call.server)
-            if isinstance(result.reply, Have):
-                for servers, flag in zip(found, result.reply.flags, strict=False):
-                    if flag:
-                        servers.add(result.call.server)
+        else:
+            spared.lagged(asked.waiting)

@@ -19,6 +19,7 @@ from dfsfuse.data.piece_check import is_piece
 from dfsfuse.data.placement import choose_sources
 from dfsfuse.data.striping import piece_lengths
 from dfsfuse.data.transport import ClusterLike
+from dfsfuse.net.asking import Asked
 from dfsfuse.net.exchange import Answer, Call
 from dfsfuse.net.health.pace import Pace
 from dfsfuse.net.stalls import SMALL_PIECES_S
@@ -91,21 +92,22 @@ def fetch_small(
     until = begun + SMALL_PIECES_S  # the first answer shows what is usual now
     runs: list[Run] = []
     with cluster.exchange() as exchange:
-        for server, wanted in plan.items():
-            request = GetPieces(tuple((segment.id, number) for segment, number in wanted))
-            exchange.start(Call(server=server, request=request, stall_s=SMALL_PIECES_S))
-        waiting = set(plan)
-        while waiting:
-            result = exchange.next(max(until - clock(), 0.0))
-            if result is None:
-                spared.lagged(waiting)
-                break
-            server = result.call.server
-            waiting.discard(server)
+        calls = [
+            Call(server, GetPieces(tuple((segment.id, number) for segment, number in wanted)), stall_s=SMALL_PIECES_S)
+            for server, wanted in plan.items()
+        ]
+        asked = Asked(exchange, calls)
+
+        def left_s() -> float:
+            return max(until - clock(), 0.0)
+
+        for result in asked.outcomes(left_s):
             if isinstance(result, Answer) and isinstance(result.reply, SmallPieces):
+                server = result.call.server
                 spared.answered(server)
                 took_s = clock() - begun
                 pace.note(size, took_s, server)
                 until = min(until, begun + max(patience_s, LAG_FACTOR * took_s))
                 runs += verified(plan[server], result.reply.data)
+        spared.lagged(asked.waiting)
     return runs

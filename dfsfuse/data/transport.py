@@ -8,29 +8,14 @@ when it ends is abandoned with the exchange, so no buffer is written to or read 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Final, NamedTuple, Protocol
 
 from dfsfuse.data.race import Attempt, Race
+from dfsfuse.net.asking import ExchangeLike
 from dfsfuse.net.exchange import Answer, Call, Failure
 from dfsfuse.net.health.health import Health, Spared
 
 SHORTEST_WAIT_S: Final = 0.001
-
-
-class ExchangeLike(Protocol):
-    """Requests in parallel: see `dfsfuse.net.exchange.Exchange`."""
-
-    def start(self, call: Call) -> None: ...
-    def next(self, timeout_s: float | None) -> Answer | Failure | None: ...
-    def unfinished(self) -> int: ...
-    def __enter__(self) -> ExchangeLike: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
 
 class ClusterLike(Protocol):

@@ -15,6 +15,7 @@ from typing import Final
 
 from dfs_server.protocol.messages import GetPosition, Request
 from dfsfuse.errors import UnavailableError
+from dfsfuse.net.asking import Asked
 from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
 from dfsfuse.net.health.circuit import EAGER_PAUSE_S
 from dfsfuse.net.health.server import Fault
@@ -77,28 +78,26 @@ class Cluster:
 
     def _meet(self, *, wait_for_all: bool) -> None:
         texts: dict[int, str] = {}  # of the servers that did not answer
-        waited_for = set(self.names)
         clock = self._lines.clock
         begun = clock()
         took_s = 0.0  # until the last answer
         with Exchange(self._lines, greeting_s=COMING_S) as exchange:
-            for server in self.servers:
-                exchange.start(Call(server.id, GetPosition(), stall_s=COMING_S))
-            while waited_for:
-                answered = len(self.servers) - len(waited_for) - len(texts)
-                is_only_one = len(waited_for) == 1 and not texts
+            asked = Asked(exchange, [Call(server.id, GetPosition(), stall_s=COMING_S) for server in self.servers])
+
+            def patience_s() -> float:
+                answered = len(self.servers) - len(asked.waiting) - len(texts)
+                is_only_one = len(asked.waiting) == 1 and not texts
                 wait_s = COMING_S if wait_for_all else _patience_s(answered, took_s, is_only_one=is_only_one)
-                outcome = exchange.next(max(begun + wait_s - clock(), 0.0))
-                if outcome is None:
-                    break
+                return max(begun + wait_s - clock(), 0.0)
+
+            for outcome in asked.outcomes(patience_s):
                 took_s = clock() - begun
-                waited_for.remove(outcome.call.server)
                 if isinstance(outcome, Failure):
                     if outcome.error is not None:
                         raise outcome.error
                     if outcome.status is None:
                         texts[outcome.call.server] = outcome.text
-        for id in waited_for:
+        for id in asked.waiting:
             text = f"{self._lines.servers[id]} does not answer: nothing came for {clock() - begun:.1f} s"
             self._lines.failed(id, text, quick=False)
             texts[id] = text
@@ -189,10 +188,7 @@ class Cluster:
             time.sleep(pause_s)
             with Exchange(self._lines, trial=True) as exchange:
                 claimed = [id for id in down if self.health.claim(id, eager=True)]
-                for id in claimed:
-                    exchange.start(Call(id, GetPosition(), stall_s=timeout_s))
-                while exchange.next(None) is not None:
-                    pass
+                _outcomes(exchange, dict.fromkeys(claimed, GetPosition()), timeout_s)
             if pause_s and len(claimed) == len(down):
                 break
         return self.usable()
@@ -208,7 +204,7 @@ class Cluster:
         Raises `AuthenticationError` if a server rejects the user.
         """
         with self.exchange() as exchange:
-            return _asked(exchange, requests, stall_s)
+            return _outcomes(exchange, requests, stall_s)
 
     def try_all(
         self, request: Request, servers: Iterable[int] | None = None, *, stall_s: float
@@ -217,7 +213,7 @@ class Cluster:
         finding out how they are: nothing is raised, a server that rejects the user is a Failure too."""
         self._look_up_names()
         with Exchange(self._lines, trial=True) as exchange:
-            return _asked(exchange, dict.fromkeys(self.names if servers is None else servers, request), stall_s)
+            return _outcomes(exchange, dict.fromkeys(self.names if servers is None else servers, request), stall_s)
 
     def close(self) -> None:
         """Stop the thread and close all idle connections; exchanges in progress on other threads close theirs."""
@@ -248,10 +244,6 @@ def _patience_s(answered: int, took_s: float, *, is_only_one: bool) -> float:
     return min(wait_s, COMING_S)
 
 
-def _asked(exchange: Exchange, requests: Mapping[int, Request], stall_s: float) -> dict[int, Answer | Failure]:
-    for id, request in requests.items():
-        exchange.start(Call(id, request, stall_s=stall_s))
-    outcomes: dict[int, Answer | Failure] = {}
-    while (outcome := exchange.next(None)) is not None:
-        outcomes[outcome.call.server] = outcome
-    return outcomes
+def _outcomes(exchange: Exchange, requests: Mapping[int, Request], stall_s: float) -> dict[int, Answer | Failure]:
+    asked = Asked(exchange, [Call(id, request, stall_s=stall_s) for id, request in requests.items()])
+    return {outcome.call.server: outcome for outcome in asked.outcomes()}

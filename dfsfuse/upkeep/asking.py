@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from dfs_server.protocol.messages import Request
-from dfsfuse.data.transport import ClusterLike, ExchangeLike
+from dfsfuse.data.transport import ClusterLike
 from dfsfuse.errors import StoppedError
+from dfsfuse.net.asking import ExchangeLike
 from dfsfuse.net.exchange import Answer, Call, Failure
 from dfsfuse.net.stalls import PIECE_S
 
