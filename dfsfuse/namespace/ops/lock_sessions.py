@@ -1,4 +1,4 @@
-"""Locks and sessions in the map: transactions that take and end locks, and who is alive. No clock, no thread.
+"""Locks and sessions in the map: transactions that take and end locks, and who is alive. Pure.
 
 A mount that holds locks has a *session*, a key with a record that the mount changes every few seconds. **A lock counts
 only while its session's record is there**: to delete the record is to end all locks of the session at once.
