@@ -7,21 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from support.clock import Clock
+
 from dfs_server.protocol.messages import Change, Items, ReadKeys, ReadRange, Values
 from dfsfuse.log.lease import Lease
 from dfsfuse.log.proposer import Point
 from dfsfuse.log.state import Contents, LogState, News
 from dfsfuse.namespace.map.log_map import LogMap
-
-
-class Clock:
-    now = 100.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from support.clock import Clock
 
 from . import contents
 from .choices import CHANGES, FILE_MAX_BYTES, NAMES_MAX, Choices
@@ -14,17 +15,6 @@ from .contest import RECORD_BYTES, Scores
 from .history import AFTERMATH_S, History, Met, ViolationError, Weather
 from .model import State, apply
 from .nemesis import ONE, ROUND, TWO, plan
-
-
-class Clock:
-    """A clock that the test advances."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
 
 # ------------------------------------------------------------------ the plan
 

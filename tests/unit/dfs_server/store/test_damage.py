@@ -3,18 +3,11 @@ can."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-from typing import Any
-
 import pytest
-from support.store_proposer import BALLOT, KillableStore
+from support.spoiled_store import ROWS, SEGMENT, SpoiledStore
+from support.store_proposer import BALLOT
 
-from dfs_server.protocol import batches
 from dfs_server.protocol.ballots import Ballot
-from dfs_server.protocol.batches import Batch, InlinePiece
 from dfs_server.protocol.messages import (
     Batches,
     BeginCopy,
@@ -34,68 +27,9 @@ from dfs_server.protocol.messages import (
 from dfs_server.protocol.status import Status
 from dfs_server.store.damage import DamagedMapError, DamageError
 
-SEGMENT = b"s" * 16
-
-
-class Server(KillableStore):
-    """A server with a way to damage its file."""
-
-    def commit(self, *puts: tuple[bytes, bytes], **contents: Any) -> bytes:
-        """Commit a batch that carries a small piece."""
-        return super().commit(*puts, pieces=(InlinePiece(SEGMENT, 1, ("DFS1",), b"small"),), **contents)
-
-    def items(self) -> tuple[tuple[bytes, bytes], ...] | Error:
-        reply = self.page()
-        return reply.items if isinstance(reply, Items) else reply
-
-    def spoil(self, statement: str) -> None:
-        """Change the file behind the server's back, after flushing everything that was accepted."""
-        with self.store._database.lock:
-            self.store._writer._flush()
-        with closing(sqlite3.connect(self.folder / "namespace.db")) as db:
-            db.execute("PRAGMA ignore_check_constraints = ON")
-            assert db.execute(statement).rowcount > 0
-            db.commit()
-
-    def scan(self) -> None:
-        for _ in self.store.scan().steps():
-            pass
-
-    def copy(self, slot: int, *items: tuple[bytes, bytes], digest: bytes | None = None) -> Position | Error:
-        """Give the server a copy of the map at this slot, by default of this log."""
-        begin = BeginCopy(b"copy", slot, self.digest_of(slot) if digest is None else digest)
-        assert self.store.handle(begin) == Done()
-        assert self.store.handle(CopyItems(b"copy", items)) == Done()
-        reply = self.store.handle(EndCopy(b"copy", len(items), slot))
-        assert isinstance(reply, Position | Error)
-        return reply
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server with five batches, four applied and one accepted, and the map a = 1, b = 2, c = 3."""
-    server = Server(tmp_path / "alice")
-    server.commit((b"a", b"1"), (b"gone", b"?"))
-    server.commit((b"b", b"?"), (b"c", b"3"))
-    server.commit((b"b", b"2"))
-    server.commit(deletes=(b"gone", b"never there"))
-    server.choose()
-    server.commit((b"late", b"x"))
-    yield server
-    server.store.close()
-
-
-ROWS = {
-    "a value": "UPDATE map SET value = x'32' WHERE key = x'61'",
-    "a value that is none": "UPDATE map SET value = 7 WHERE key = x'61'",
-    "a value that is text": "UPDATE map SET value = CAST(x'ff' AS TEXT) WHERE key = x'61'",
-    "a key": "UPDATE map SET key = x'6161' WHERE key = x'61'",
-    "a checksum": "UPDATE map SET checksum = checksum + 1 WHERE key = x'61'",
-}
-
 
 @pytest.mark.parametrize("statement", ROWS.values(), ids=ROWS.keys())
-def test_a_damaged_row_of_the_map_is_never_answered(server: Server, statement: str) -> None:
+def test_a_damaged_row_of_the_map_is_never_answered(server: SpoiledStore, statement: str) -> None:
     server.choose()
     server.spoil(statement)
     reply = server.items()
@@ -110,14 +44,14 @@ def test_a_damaged_row_of_the_map_is_never_answered(server: Server, statement: s
     assert server.store.damage.text() == "a row of the map is not what was written"
 
 
-def test_a_damaged_value_that_is_asked_for_by_its_key(server: Server) -> None:
+def test_a_damaged_value_that_is_asked_for_by_its_key(server: SpoiledStore) -> None:
     server.spoil(ROWS["a value"])
     reply = server.read(b"a")
     assert isinstance(reply, Error)
     assert reply.status == Status.DAMAGED
 
 
-def test_a_damaged_map_does_not_keep_the_log_from_going_on(server: Server) -> None:
+def test_a_damaged_map_does_not_keep_the_log_from_going_on(server: SpoiledStore) -> None:
     server.spoil(ROWS["a value"])
     assert isinstance(server.items(), Error)
     server.commit((b"d", b"4"))
@@ -129,7 +63,7 @@ def test_a_damaged_map_does_not_keep_the_log_from_going_on(server: Server) -> No
 
 
 @pytest.mark.parametrize("checksum", ["1.5", "9e999", "x'01'", "CAST(x'ff' AS TEXT)"])
-def test_a_checksum_that_is_not_an_integer_does_not_stop_the_log(server: Server, checksum: str) -> None:
+def test_a_checksum_that_is_not_an_integer_does_not_stop_the_log(server: SpoiledStore, checksum: str) -> None:
     """One flipped bit turns an integer in SQLite's file into a real number; the sum would become one too, and damage
     the state."""
     server.choose()
@@ -146,7 +80,7 @@ def test_a_checksum_that_is_not_an_integer_does_not_stop_the_log(server: Server,
 
 
 @pytest.mark.parametrize("slot", [4, 5, 7])
-def test_a_copy_takes_the_damaged_maps_place(server: Server, slot: int) -> None:
+def test_a_copy_takes_the_damaged_maps_place(server: SpoiledStore, slot: int) -> None:
     """The copy may be of an earlier slot, in which case the log has the rest, of the same slot, or, as usual, of a
     later one."""
     server.choose()  # 5: `late`
@@ -168,7 +102,7 @@ def test_a_copy_takes_the_damaged_maps_place(server: Server, slot: int) -> None:
     assert server.store.small_piece(SEGMENT, 1) is not None
 
 
-def test_a_copy_that_cannot_be_completed_is_refused(server: Server) -> None:
+def test_a_copy_that_cannot_be_completed_is_refused(server: SpoiledStore) -> None:
     server.spoil(ROWS["a value"])
     assert isinstance(server.items(), Error)
     server.spoil("DELETE FROM log WHERE slot <= 3")
@@ -179,7 +113,9 @@ def test_a_copy_that_cannot_be_completed_is_refused(server: Server) -> None:
     assert "batch" not in server.store.damage.text()  # only the map is damaged
 
 
-def test_the_log_is_kept_back_to_the_copy_while_that_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_kept_back_to_the_copy_while_that_goes_on(
+    server: SpoiledStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dfs_server.store.log_table.KEEP_BATCHES", 5)
     monkeypatch.setattr("dfs_server.store.log_table.TRIM_STEP", 2)
     monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 1)
@@ -196,7 +132,7 @@ def test_the_log_is_kept_back_to_the_copy_while_that_goes_on(server: Server, mon
     assert server.items() == ((b"b", b"2"), (b"copied", b"19"), (b"late", b"x"), (b"new", b"19"))
 
 
-def test_a_copy_of_another_history_is_refused(server: Server) -> None:
+def test_a_copy_of_another_history_is_refused(server: SpoiledStore) -> None:
     server.spoil(ROWS["a value"])
     assert isinstance(server.items(), Error)
     reply = server.copy(3, (b"a", b"1"), digest=b"another" + bytes(25))
@@ -204,7 +140,7 @@ def test_a_copy_of_another_history_is_refused(server: Server) -> None:
     assert server.position().wants_copy
 
 
-def test_a_sound_map_is_not_replaced_by_an_older_copy(server: Server) -> None:
+def test_a_sound_map_is_not_replaced_by_an_older_copy(server: SpoiledStore) -> None:
     assert isinstance(server.copy(2, (b"a", b"old")), Position)
     server.choose()
     assert server.read(b"a", b"b") == (b"1", b"2")
@@ -221,7 +157,7 @@ BATCHES = {
 
 @pytest.mark.parametrize("statement", BATCHES.values(), ids=BATCHES.keys())
 @pytest.mark.parametrize("ask", [GetBatches(0), GetChanges(0, 0, b"")], ids=["batches", "changes"])
-def test_a_damaged_batch_is_never_passed_on(server: Server, statement: str, ask: GetBatches | GetChanges) -> None:
+def test_a_damaged_batch_is_never_passed_on(server: SpoiledStore, statement: str, ask: GetBatches | GetChanges) -> None:
     server.spoil(statement)
     reply = server.store.handle(ask)
     assert isinstance(reply, Error)
@@ -252,7 +188,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("statement", STATES.values(), ids=STATES.keys())
-def test_a_server_with_damaged_state_starts_over(server: Server, statement: str) -> None:
+def test_a_server_with_damaged_state_starts_over(server: SpoiledStore, statement: str) -> None:
     server.spoil(statement)
     server.kill()
     position = server.position()
@@ -266,7 +202,7 @@ def test_a_server_with_damaged_state_starts_over(server: Server, statement: str)
 
 
 @pytest.mark.parametrize("statement", STATES.values(), ids=STATES.keys())
-def test_a_state_that_is_damaged_while_the_server_runs_is_written_anew(server: Server, statement: str) -> None:
+def test_a_state_that_is_damaged_while_the_server_runs_is_written_anew(server: SpoiledStore, statement: str) -> None:
     server.spoil(statement)
     with pytest.raises(DamageError) as found:
         server.scan()
@@ -290,7 +226,7 @@ def test_a_state_that_is_damaged_while_the_server_runs_is_written_anew(server: S
         "DELETE FROM log WHERE slot = 5",
     ],
 )
-def test_a_damaged_vote_is_forgotten_and_nothing_else(server: Server, statement: str) -> None:
+def test_a_damaged_vote_is_forgotten_and_nothing_else(server: SpoiledStore, statement: str) -> None:
     server.spoil(statement)
     server.kill()
     position = server.position()
@@ -303,101 +239,7 @@ def test_a_damaged_vote_is_forgotten_and_nothing_else(server: Server, statement:
     assert server.read(b"a", b"late") == (b"1", b"y")
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        *ROWS.values(),
-        "DELETE FROM map WHERE key = x'62'",
-        "INSERT INTO map VALUES (x'ee', x'00', 7)",
-        "UPDATE map SET key = 5 WHERE key = x'62'",
-    ],
-)
-def test_a_scan_finds_damage_in_what_is_never_read(server: Server, statement: str) -> None:
-    server.scan()
-    server.spoil(statement)
-    with pytest.raises(DamagedMapError):
-        server.scan()
-
-
-def test_a_scan_goes_through_maps_of_several_steps_while_batches_go_on(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dfs_server.store.row_scan.STEP_ROWS", 10)
-    monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 2)
-    server.commit(*((b"k%03d" % number, b"old") for number in range(100)))
-    server.choose()
-    server.store.flush()
-    steps = 0
-    for _ in server.store.scan().steps():
-        steps += 1
-        # Changes, deletes and adds keys behind the walk, at it, and ahead of it.
-        server.commit(
-            (b"k%03d" % (steps * 7), b"new"),
-            (b"k%03d" % (99 - steps), b"new"),
-            (b"n%d" % steps, b"new"),
-            deletes=(b"k%03d" % (steps * 3),),
-        )
-        server.choose()
-    assert steps > 10
-    server.scan()
-
-
-def test_a_scan_notices_a_lost_row_though_batches_go_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dfs_server.store.row_scan.STEP_ROWS", 10)
-    server.commit(*((b"k%03d" % number, b"old") for number in range(50)))
-    server.choose()
-    monkeypatch.setattr("dfs_server.store.overlay.MAX_BATCHES", 2)
-    server.spoil("DELETE FROM map WHERE key = CAST('k030' AS BLOB)")
-
-    def walk() -> None:
-        for step, _ in enumerate(server.store.scan().steps()):
-            server.commit((b"k%03d" % step, b"new"))
-            server.choose()
-
-    with pytest.raises(DamagedMapError, match="missing"):
-        walk()
-
-
-def test_a_transaction_that_fails_ends_the_scan_and_leaves_the_sum(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dfs_server.store.row_scan.STEP_ROWS", 1)
-    server.choose()
-    server.store.flush()
-    server.commit((b"a", b"changed behind the walk"))
-    server.choose()
-    walk = server.store.scan().steps()
-    next(walk), next(walk), next(walk)  # the log, a, b
-
-    def full(*_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("dfs_server.store.state_row.StateRow.write", full)
-        with pytest.raises(sqlite3.OperationalError):
-            server.store.flush()
-    for _ in walk:
-        pass
-    server.store.flush()
-    server.scan()
-
-
-def test_a_log_whose_batches_do_not_follow_each_other_is_cut_by_the_scan(server: Server) -> None:
-    server.store.flush()
-    with closing(sqlite3.connect(server.folder / "namespace.db")) as db:
-        encoded = batches.encode(Batch(batches.FORMAT, b"9" * 32, b"client", 3, 0, ((b"b", b"evil"),)))
-        db.execute("UPDATE log SET batch = ?, digest = ? WHERE slot = 3", (encoded, batches.digest(encoded)))
-        db.commit()
-    with pytest.raises(DamageError, match="slot 3") as found:
-        server.scan()
-    server.store.found(found.value)
-    server.scan()
-    reply = server.store.handle(GetBatches(2))
-    assert isinstance(reply, Error)
-    assert reply.status == Status.TRIMMED
-
-
-def test_notes_are_few(server: Server) -> None:
+def test_notes_are_few(server: SpoiledStore) -> None:
     for number in range(50):
         with server.store._database.lock:
             server.store.damage.note(f"number {number}", is_mended=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.fake_log import Clock, FakeLog, SharedLog, family_of
+from support.clock import Clock
+from support.fake_log import FakeLog, SharedLog, family_of
 from support.withdrawing import withdraw_this_thread
 
 from dfsfuse.common import withdrawal

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
+from support.clock import Clock
+from support.fake_log import FakeLog, SharedLog, answer_early, family_of
 
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.records import keys

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from support.fake_log import Clock, FakeLog, SharedLog
+from support.clock import Clock
+from support.fake_log import FakeLog, SharedLog
 from support.memory_mounts import MemoryMounts, close, create, read_file, write_file
 from support.memory_segments import NAMES
 from support.withdrawing import withdraw_this_thread

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
+from support.clock import Clock
+
 from dfsfuse.cli.dfc.progress import WORTH_BYTES, Bar
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def test_no_bar_in_a_pipe() -> None:
@@ -41,7 +35,7 @@ def test_a_bar_for_what_takes_long_and_for_streams_of_unknown_size() -> None:
     clock = Clock()
     with Bar(terminal=lambda: True, clock=clock) as bar:
         bar.start(b"slow", 10)
-        clock.now_s = 1.5
+        clock.now += 1.5
         bar.advance(1)
         assert bar.visible
     with Bar(terminal=lambda: True, clock=Clock()) as bar:

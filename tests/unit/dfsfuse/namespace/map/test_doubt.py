@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from support.log_cluster import LogCluster, log_of
 
@@ -12,13 +9,6 @@ from dfsfuse.errors import MaybeDoneError
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.records import keys
-
-
-@pytest.fixture
-def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
-    cluster = LogCluster(tmp_path)
-    yield cluster
-    cluster.close()
 
 
 def map_of(log_cluster: LogCluster, client: bytes) -> LogMap:

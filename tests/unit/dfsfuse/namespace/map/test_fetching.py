@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 
 import pytest
-from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
+from support.clock import Clock
+from support.fake_log import FakeLog, SharedLog, answer_early, family_of
 
 from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.namespace.map.cache import MapCache

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from support.fake_log import Clock, FakeLog, SharedLog, answer_early, family_of
+from support.clock import Clock
+from support.fake_log import FakeLog, SharedLog, answer_early, family_of
 from support.log_cluster import LogCluster, log_of
 
 from dfs_server.protocol.messages import Change
@@ -197,13 +197,6 @@ def test_a_portion_that_is_in_doubt_and_of_which_nothing_can_be_told_any_more_is
     waiting.run(waiting.worker.commit_waiting())
     with pytest.raises(LostError):
         waiting.flush()
-
-
-@pytest.fixture
-def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
-    cluster = LogCluster(tmp_path)
-    yield cluster
-    cluster.close()
 
 
 @pytest.mark.parametrize("took_it", [(1, 2), (1,)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 
 import pytest
-from support.fake_log import Clock, FakeLog, SharedLog, family_of
+from support.clock import Clock
+from support.fake_log import FakeLog, SharedLog, family_of
 
 from dfsfuse.errors import MaybeDoneError, TooLargeError, UnavailableError
 from dfsfuse.log.state import News

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from msgspec import structs
-from support.fake_log import Clock, FakeLog, HandBell, SharedLog, answer_early
+from support.clock import Clock
+from support.fake_log import FakeLog, HandBell, SharedLog, answer_early
 
 from dfsfuse.errors import LostError, MaybeDoneError, ReadOnlyError, UnavailableError
 from dfsfuse.log.lease import SETTLE_AFTER_S, TURN_S

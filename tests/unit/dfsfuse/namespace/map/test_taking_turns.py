@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import random
 import stat
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.fake_log import answer_early
@@ -29,13 +27,6 @@ NAMES = 5000
 LASTS_S = 1.0
 OPERATION_S = 0.0003
 NEW = inodes.new(stat.S_IFDIR | 0o755, 0, 0, 1)
-
-
-@pytest.fixture
-def log_cluster(tmp_path: Path) -> Iterator[LogCluster]:
-    cluster = LogCluster(tmp_path)
-    yield cluster
-    cluster.close()
 
 
 class Writer:

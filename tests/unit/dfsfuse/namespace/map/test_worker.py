@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.fake_log import Clock, FakeLog, HandBell, SharedLog, family_of
+from support.clock import Clock
+from support.fake_log import FakeLog, HandBell, SharedLog, family_of
 
 from dfsfuse.errors import MaybeDoneError
 from dfsfuse.log.lease import SETTLE_AFTER_S

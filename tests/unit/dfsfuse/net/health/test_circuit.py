@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
+from support.clock import Clock
+
 from dfsfuse.net.health.circuit import EAGER_PAUSE_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Circuit
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def trials(circuit: Circuit, clock: Clock, count: int) -> list[float]:

@@ -5,20 +5,13 @@ from __future__ import annotations
 from threading import Lock
 
 import pytest
+from support.clock import Clock
 
 from dfsfuse.net.health.health import Health
 from dfsfuse.net.health.server import ASK_FOR_ROOM_EVERY_S, FIRST_SPARED_S, Fault
 from dfsfuse.net.health.slowness import SLOW_S, TOGETHER_S
 
 ALL = (1, 2, 3, 4)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
+from support.clock import Clock
 
 from dfsfuse.net.health.server import (
     ASK_FOR_ROOM_EVERY_S,
@@ -16,14 +17,6 @@ from dfsfuse.net.health.server import (
     ServerHealth,
 )
 from dfsfuse.net.stalls import HAVE_S, LOG_S, PIECE_S, SMALL_PIECES_S
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from support.fake_log import Clock, FakeLog, SharedLog
+from support.clock import Clock
+from support.fake_log import FakeLog, SharedLog
 from support.memory_mounts import ROOT, MemoryMounts, write_file
 from support.memory_segments import NAMES
 
