@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dfsfuse.mount import children, running, unmounting
+from dfsfuse.mount import children, mountpoints, running, unmounting
 from dfsfuse.mount.errors import MountpointError, MountTimeoutError
+from dfsfuse.mount.mount_table import Mount
 
 
 def test_nothing_is_mounted(tmp_path: Path) -> None:
@@ -28,6 +29,34 @@ def test_a_process_that_is_still_writing_is_waited_for_until_the_deadline(
     mountpoint = tmp_path.resolve() / "mnt"
     with running.announced(mountpoint, tmp_path), pytest.raises(MountTimeoutError, match=f"process {os.getpid()}"):
         unmounting.unmount(mountpoint, flush_timeout_s=0.0)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mount in the kernel's table, until it is detached. Its process is announced in `tmp_path`."""
+    mountpoint = tmp_path.resolve() / "mnt"
+    table = [Mount(41, 29, "0:45", str(mountpoint), "fuse.dfs", "alice@10.0.0.1", os.geteuid())]
+    monkeypatch.setattr(running, "folders", lambda owner=None: [tmp_path])
+    monkeypatch.setattr(mountpoints, "mounted_at", lambda _: next(iter(table), None))
+
+    def run(command: list[str], timeout_s: float) -> tuple[int, str]:
+        table.clear()
+        return 0, ""
+
+    monkeypatch.setattr(children, "run", run)
+    return mountpoint
+
+
+def test_unmounting_waits_for_the_process_after_the_mount_has_gone(mounted: Path, tmp_path: Path) -> None:
+    with running.announced(mounted, tmp_path), pytest.raises(MountTimeoutError, match=f"process {os.getpid()}"):
+        unmounting.unmount(mounted, flush_timeout_s=0.0)
+    assert mountpoints.mounted_at(mounted) is None
+
+
+def test_a_lazy_unmount_does_not_wait(mounted: Path, tmp_path: Path) -> None:
+    with running.announced(mounted, tmp_path):
+        assert "until they close" in unmounting.unmount(mounted, lazy=True, flush_timeout_s=0.0)
+    assert mountpoints.mounted_at(mounted) is None
 
 
 def test_umount_does_not_run_its_helper_which_comes_here(monkeypatch: pytest.MonkeyPatch) -> None:
