@@ -89,7 +89,7 @@ class Nemesis:
             server.crash()
             if kind == "wipe":
                 server.wipe()
-        world.after(world.random.uniform(0.01, 2.0), lambda: self._return(number, forgotten))
+        world.after(world.random.uniform(0.01, 2.0), self._return, number, forgotten)
 
     def _newest(self) -> int:
         """Return the last slot that any server has a batch for."""
@@ -109,7 +109,7 @@ class Nemesis:
             self._next()
         elif tries:
             self._repair()
-            self.world.after(0.3, lambda: self._healed_then_next(number, forgotten, tries - 1))
+            self.world.after(0.3, self._healed_then_next, number, forgotten, tries - 1)
 
     def _repair(self) -> None:
         """Run often two mounts' repairers at once; now and then one dies at work."""
@@ -138,7 +138,7 @@ class Nemesis:
         cuts = {(name, server) for name in names for server in servers} - world.cuts
         self._note("cut", f"{names} from {servers}")
         world.cuts |= cuts
-        world.after(world.random.uniform(0.05, 3.0), lambda: self._mend(cuts))
+        world.after(world.random.uniform(0.05, 3.0), self._mend, cuts)
 
     def _mend(self, cuts: set[tuple[str, int]]) -> None:
         self.world.note("nemesis", f"mends {sorted(cuts)}")

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from math import log
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -54,11 +56,13 @@ from dfs_server.protocol.status import Status
 from dfs_server.store import acceptor
 from dfs_server.store.acceptor import AcceptorState, Apply, ParsedBatch, Step
 from dfs_server.store.copy_turn import NOBODY, CopyTurn
+from dfsfuse.log.driving import AWAIT_S, SOFT_S
 from dfsfuse.log.procedures import ALL, Ask, Await, DeadlineError, Event, Pause, Receive
 from dfsfuse.net.stalls import LOG_S
 
-CLOCK_SPEEDS = (0.9, 1.1)
+CLOCK_SPEEDS: Final = (0.9, 1.1)
 """The tolerated range of speeds: a writer relies on three quarters of its lease."""
+NEVER: Final = float("inf")
 
 
 def brief(message: object) -> str:
@@ -140,21 +144,20 @@ class SimServer:
         disk = self.disk
         state = disk.state
         match request:
+            case GetPosition(recall):
+                return self._step(acceptor.position(state, recall, self.now()))
             case Promise(ballot):
                 if "lease" in self.world.broken:
                     state = replace(state, lease=None)
                 return self._step(acceptor.promise(state, ballot, self.now()))
             case Accept(ballot, slot, encoded, lease):
-                return self._step(
-                    acceptor.accept(state, ballot, slot, ParsedBatch.of(encoded), self.now(), lease=lease)
-                )
+                parsed = self.world.parsed(encoded)
+                return self._step(acceptor.accept(state, ballot, slot, parsed, self.now(), lease=lease))
             case Chosen(slot, digest, client):
                 state = acceptor.let_go(state, client, slot, self.now())
                 return self._step(acceptor.chosen(state, slot, digest))
             case Learn(first, encoded_batches):
-                return self._step(acceptor.learn(state, first, [ParsedBatch.of(e) for e in encoded_batches]))
-            case GetPosition(recall):
-                return self._step(acceptor.position(state, recall, self.now()))
+                return self._step(acceptor.learn(state, first, [self.world.parsed(e) for e in encoded_batches]))
             case GetBatches(after):
                 if after < state.applied and after + 1 not in disk.log:
                     return Error(Status.TRIMMED, "trimmed")
@@ -228,6 +231,8 @@ class SimServer:
     def _step(self, step: Step) -> Reply:
         disk = self.disk
         disk.state = step.state
+        if not step.effects:
+            return step.reply
         for effect in step.effects:
             if isinstance(effect, Apply):
                 self.world.oracle.applied(self.number, effect.slot, effect.parsed)
@@ -332,68 +337,70 @@ class Task:
         self.waiting = False
         self.turn = 0
         self.alive = True
-        self.deadline = float("inf")
+        self.deadline = NEVER
         """When DeadlineError is thrown into the procedure, by its own clock."""
 
     def resume(self, event: Any) -> None:
+        """Go on with the outcome of the last step, up to the next one that takes time."""
+        world, host = self.world, self.host
         if not self.alive:
             return
-        still_s = self.host.stands_still_until - self.world.now
-        if still_s > 0:
-            self.world.after(still_s, lambda: self.resume(event))
+        if world.now < host.stands_still_until:
+            world.after(host.stands_still_until - world.now, self.resume, event)
             return
-        if self.host.dies():
+        if host.dies():
             return
-        self.host.running = self
+        host.running = self
         self.waiting = False
+        send = self.procedure.send
         try:
-            step = self.procedure.send(event)
+            step = send(event)
             while True:
-                if self.clock() >= self.deadline:
+                if self.deadline < NEVER and self.clock() >= self.deadline:
                     step = self.procedure.throw(DeadlineError("its time is over"))
                     continue
                 match step:
-                    case Ask(requests, also):
-                        if not also:
-                            self.round += 1
-                            self.inbox.clear()
-                        for server, request in requests.items():
-                            self.world.send(self, self.round, server, request)
-                        step = self.procedure.send(None)
-                    case Receive(soft):
+                    case Receive():
                         if not self.inbox:
                             self.waiting = True
                             self.turn += 1
-                            if soft:
-                                self.world.after(0.3, lambda turn=self.turn: self.quiet(turn))  # type: ignore[misc]
+                            if step.soft:
+                                world.after(SOFT_S, self.quiet, self.turn)
                             return
-                        step = self.procedure.send(self.inbox.pop(0))
+                        step = send(self.inbox.pop(0))
+                    case Ask():
+                        if not step.also:
+                            self.round += 1
+                            self.inbox.clear()
+                        for server, request in step.requests.items():
+                            world.send(self, server, request)
+                        step = send(None)
                     case Pause(attempt):
-                        delay = self.world.random.random() * self.world.pause_s * min(attempt, self.world.pause_growths)
-                        self.world.after(delay, lambda: self.resume(None))
+                        delay = world.random.random() * world.pause_s * min(attempt, world.pause_growths)
+                        world.after(delay, self.resume, None)
                         return
                     case Await(attempt):
-                        self.world.after(0.1 * 2 ** (attempt - 1), lambda: self.resume(None))
+                        world.after(AWAIT_S * 2 ** (attempt - 1), self.resume, None)
                         return
                     case Sleep(seconds):
-                        self.world.after(seconds / self.host.clock_speed, lambda: self.resume(None))
+                        world.after(seconds / host.clock_speed, self.resume, None)
                         return
                     case Park(parked, seconds):
                         parked.append(self)
                         if seconds is not None:
-                            self.world.after(seconds / self.host.clock_speed, lambda: self._unpark(parked, woken=False))
+                            world.after(seconds / host.clock_speed, self._unpark, parked, False)
                         return
         except StopIteration:
             self.alive = False
 
-    def _unpark(self, parked: list[Task], *, woken: bool) -> None:
+    def _unpark(self, parked: list[Task], woken: bool) -> None:
         if self in parked:
             parked.remove(self)
             self.resume(woken)
 
     def wake(self, parked: list[Task]) -> None:
         """Let the parked task go on."""
-        self.world.after(0.0, lambda: self._unpark(parked, woken=True))
+        self.world.after(0.0, self._unpark, parked, True)
 
     def deliver(self, round_: int, event: Event) -> None:
         if round_ != self.round or not self.alive:
@@ -404,8 +411,7 @@ class Task:
             self.inbox.append(event)
             if self.waiting:
                 self.turn += 1
-                turn = self.turn
-                self.world.after(self.host.stands_still_until - self.world.now, lambda: self._awake(turn))
+                self.world.after(self.host.stands_still_until - self.world.now, self._awake, self.turn)
 
     def _awake(self, turn: int) -> None:
         """Go on after a stop during which something arrived."""
@@ -415,13 +421,58 @@ class Task:
     def quiet(self, turn: int) -> None:
         """End the wait if nothing has arrived since it began."""
         if self.world.now < self.host.stands_still_until:
-            self.world.after(self.host.stands_still_until - self.world.now, lambda: self.quiet(turn))
+            self.world.after(self.host.stands_still_until - self.world.now, self.quiet, turn)
         elif self.waiting and self.turn == turn:
             self.resume(None)
 
     def kill(self) -> None:
         self.alive = False
         self.procedure.close()
+
+
+class Call:
+    """A request to a server, which may arrive twice. It is answered once in its round, or counts as unanswered."""
+
+    __slots__ = ("_number", "_request", "_round", "_task", "_world", "is_answered")
+
+    def __init__(self, world: World, task: Task, number: int, request: Request) -> None:
+        self._world = world
+        self._task = task
+        self._round = task.round
+        self._number = number
+        self._request = request
+        self.is_answered = False
+
+    def arrive(self) -> None:
+        """Reach the server."""
+        world, task, number = self._world, self._task, self._number
+        server = world.servers[number]
+        if (task.name, number) in world.cuts:
+            return
+        if not server.up:
+            world.after(world.delay(), self._answer, Event(number, None, "refused"))
+            return
+        if server.hangs:
+            server.backlog.append(self.arrive)
+            return
+        world.delivered += 1
+        reply = server.handle(self._request)
+        if world.trace is not None:
+            world.note(task.name, f"DFS{number}: {brief(self._request)} -> {brief(reply)}")
+        if world.random.random() >= world.loss and (task.name, number) not in world.cuts:
+            is_error = isinstance(reply, Error)
+            event = Event(number, None, reply.text, reply.status) if is_error else Event(number, reply)
+            world.after(world.delay(), self._answer, event)
+
+    def _answer(self, event: Event) -> None:
+        if not self.is_answered:
+            self.is_answered = True
+            self._task.deliver(self._round, event)
+
+    def time_out(self) -> None:
+        """Count as unanswered, unless an answer has come."""
+        if not self.is_answered:
+            self._answer(Event(self._number, None, "no answer"))
 
 
 class World:
@@ -447,8 +498,12 @@ class World:
         """Clients (by name) and servers that cannot reach each other."""
         self.oracle = Oracle()
         self.servers = {number: SimServer(self, number) for number in ALL}
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        """What will happen: when (and in which order, if at the same time), and what."""
+        self._calls: deque[tuple[float, int, Call]] = deque()
+        """When each call times out: in this order, since all have equally long."""
         self._ties = count()
+        self._parsed: dict[bytes, ParsedBatch] = {}
         self.delivered = 0
         self.failures: dict[str, float] = {}
         """Broken promises, and the time when each was first broken."""
@@ -459,8 +514,9 @@ class World:
         self.slowest_s = 0.0
         """The longest time that an operation of a mount took."""
 
-    def after(self, delay: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (self.now + delay, next(self._ties), action))
+    def after(self, delay: float, action: Callable[..., None], *args: Any) -> None:
+        """Do this after a number of seconds."""
+        heapq.heappush(self._queue, (self.now + delay, next(self._ties), action, args))
 
     def note(self, who: str, what: str) -> None:
         """Write a line of the trace."""
@@ -478,7 +534,7 @@ class World:
         task = Task(host)
         task.procedure = procedure
         host.tasks.append(task)
-        self.after(self.random.random() * 0.01, lambda: task.resume(None))
+        self.after(self.random.random() * 0.01, task.resume, None)
         return task
 
     def fail(self, what: str) -> None:
@@ -492,50 +548,41 @@ class World:
         leases = [(server.disk.state.lease, server.now()) for server in self.servers.values()]
         return sum(lease is not None and lease.client == client and now < lease.until for lease, now in leases)
 
-    def send(self, task: Task, round_: int, number: int, request: Request) -> None:
-        """Send a request; each is answered once in its round, or counts as unanswered."""
-        answered = False
+    def parsed(self, encoded: bytes) -> ParsedBatch:
+        """Return a batch as a server parses it: once, since all servers get the same bytes, and the result is immutable."""
+        found = self._parsed.get(encoded)
+        if found is None:
+            found = self._parsed[encoded] = ParsedBatch.of(encoded)
+        return found
 
-        def answer(event: Event) -> None:
-            nonlocal answered
-            if not answered:
-                answered = True
-                task.deliver(round_, event)
-
-        def arrive() -> None:
-            server = self.servers[number]
-            if (task.name, number) in self.cuts:
-                return
-            if not server.up:
-                self.after(self._delay(), lambda: answer(Event(number, None, "refused")))
-                return
-            if server.hangs:
-                server.backlog.append(arrive)
-                return
-            self.delivered += 1
-            reply = server.handle(request)
-            if self.trace is not None:
-                self.note(task.name, f"DFS{number}: {brief(request)} -> {brief(reply)}")
-            if self.random.random() >= self.loss and (task.name, number) not in self.cuts:
-                event = Event(number, reply)
-                if isinstance(reply, Error):
-                    event = Event(number, None, reply.text, reply.status)
-                self.after(self._delay(), lambda: answer(event))
-
+    def send(self, task: Task, number: int, request: Request) -> None:
+        """Send a request of the task's round; see `Call`."""
+        call = Call(self, task, number, request)
         if self.random.random() >= self.loss:
-            self.after(self._delay(), arrive)
+            self.after(self.delay(), call.arrive)
         if self.random.random() < self.double:
-            self.after(self._delay() * 3, arrive)
-        self.after(LOG_S, lambda: answer(Event(number, None, "no answer")))
+            self.after(self.delay() * 3, call.arrive)
+        self._calls.append((self.now + LOG_S, next(self._ties), call))
 
-    def _delay(self) -> float:
+    def delay(self) -> float:
         """Return a delay: usually a millisecond, now and then much more."""
-        is_prompt = self.random.random() < 1.0 - self.delayed
-        return self.random.expovariate(1000.0) if is_prompt else self.random.random() * 0.5
+        random = self.random.random
+        return -log(1.0 - random()) / 1000.0 if random() < 1.0 - self.delayed else random() * 0.5
 
     def run(self, until: float) -> None:
         """Let virtual time pass."""
-        while self._queue and self._queue[0][0] <= until:
-            self.now, _, action = heapq.heappop(self._queue)
-            action()
+        queue, calls = self._queue, self._calls
+        while True:
+            if calls and (not queue or calls[0] < queue[0]):
+                at, _, call = calls[0]
+                if at > until:
+                    break
+                calls.popleft()
+                self.now = at
+                call.time_out()
+            elif queue and queue[0][0] <= until:
+                self.now, _, action, args = heapq.heappop(queue)
+                action(*args)
+            else:
+                break
         self.now = until
