@@ -228,7 +228,7 @@ class SimMount:
         worker = self.world.spawn(self.host, self._carry_out(self.worker.work()))
         programs = [self.world.spawn(self.host, self._program()) for _ in range(2)]
         while any(task.alive for task in programs):
-            yield Sleep(0.05)
+            yield Sleep(0.5)
         self.committer.stop_working()
         while worker.alive:
             yield Sleep(0.01)

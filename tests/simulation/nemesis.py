@@ -2,7 +2,11 @@
 
 One server at a time crashes, stops, hangs or loses its disk, or all lose power; a lost disk is brought up to date
 before the next fault, since the promise covers one lost disk at a time. Besides, at any time, clients are cut off from
-some servers, are stopped for longer than their lease, and die between any two steps. So do the repairers.
+some servers, the network splits in two, with some of the clients and servers on each side, and clients are stopped for
+longer than their lease, and die between any two steps. So do the repairers.
+
+Most faults are over before a request times out, so that it is answered late, or the next one at once. Some last longer:
+then the client decides without an answer, while the fault goes on.
 """
 
 from __future__ import annotations
@@ -15,15 +19,19 @@ from dfsfuse.log.procedures import ALL
 from dfsfuse.log.reading import catch_up
 from dfsfuse.log.repair import MapCopy, begin_copy, copy_page, look, pass_on
 from dfsfuse.log.state import LogState
+from dfsfuse.net.stalls import LOG_S
 
 from .world import Host, World
+
+LASTS = 0.2
+"""Probability that a fault outlasts the requests that it delays."""
 
 
 def repairer(world: World) -> Generator[Any, Any, None]:
     """Do what a mount's repairer does: find the end of the log, finish what is in doubt, bring laggards up to date."""
     log = LogState(b"repairer-%d" % world.random.getrandbits(32), world.quorum)
     try:
-        yield from catch_up(log)
+        yield from catch_up(log, recall=False)
     except DfsError:
         return
     positions = yield from look(log.known)
@@ -63,6 +71,11 @@ class Nemesis:
         self.faults[kind] = self.faults.get(kind, 0) + 1
         self.world.note("nemesis", f"{kind} {what}")
 
+    def _span_s(self, usual_s: float) -> float:
+        """Return how long a fault lasts."""
+        random = self.world.random
+        return random.uniform(LOG_S, 3 * LOG_S) if random.random() < LASTS else random.uniform(0.01, usual_s)
+
     # -------------------------------------------------------------- servers
 
     def _next(self) -> None:
@@ -89,7 +102,7 @@ class Nemesis:
             server.crash()
             if kind == "wipe":
                 server.wipe()
-        world.after(world.random.uniform(0.01, 2.0), self._return, number, forgotten)
+        world.after(self._span_s(2.0), self._return, number, forgotten)
 
     def _newest(self) -> int:
         """Return the last slot that any server has a batch for."""
@@ -133,12 +146,28 @@ class Nemesis:
             host.stands_still_until = world.now + world.random.choice((0.1, 1.0, 3.0))
             self._note("pause", f"{host.name} for {host.stands_still_until - world.now:g} s")
             return
+        if world.random.random() < 0.3:
+            self._split()
+            return
         names = [host.name for host in self.clients if world.random.random() < 0.5]
         servers = world.random.sample(ALL, world.random.randint(1, 3))
-        cuts = {(name, server) for name in names for server in servers} - world.cuts
         self._note("cut", f"{names} from {servers}")
-        world.cuts |= cuts
-        world.after(world.random.uniform(0.05, 3.0), self._mend, cuts)
+        self._cut({(name, server) for name in names for server in servers}, self._span_s(3.0))
+
+    def _split(self) -> None:
+        """Separate some clients and one or two servers, which then show an old state, from the rest, who may go on."""
+        random = self.world.random
+        few = set(random.sample(ALL, random.randint(1, 2)))
+        names = {"repairer", *(host.name for host in self.clients)}
+        with_few = {name for name in sorted(names) if random.random() < 0.5}
+        self._note("split", f"{sorted(with_few)} and {sorted(few)} from the others")
+        cuts = {(name, server) for name in names for server in ALL if (name in with_few) != (server in few)}
+        self._cut(cuts, random.uniform(0.01, 3 * LOG_S))
+
+    def _cut(self, cuts: set[tuple[str, int]], seconds: float) -> None:
+        cuts -= self.world.cuts
+        self.world.cuts |= cuts
+        self.world.after(seconds, self._mend, cuts)
 
     def _mend(self, cuts: set[tuple[str, int]]) -> None:
         self.world.note("nemesis", f"mends {sorted(cuts)}")

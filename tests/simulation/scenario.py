@@ -26,13 +26,15 @@ from dfsfuse.log.writing import commit
 from .history import LISTS, History, Operation, check_lists, check_registers, decode, encode
 from .mount import Parts, SimMount
 from .nemesis import Nemesis, repairer
-from .world import Host, SimulationError, World
+from .world import Host, SimulationError, Sleep, World
 
 
-def client(world: World, history: History, number: int, operations: int) -> Generator[Any, Any, None]:
-    """A client's life: one operation after another."""
+def client(world: World, history: History, number: int, operations: int, rests_s: float) -> Generator[Any, Any, None]:
+    """A client's life: one operation after another, with a rest of at most `rests_s` before each."""
     log = LogState(b"client-%d" % number, world.quorum, wants_lease=world.random.random() < 0.5)
     for _ in range(operations):
+        if rests_s:
+            yield Sleep(world.random.random() * rests_s)
         key = world.random.choice(LISTS)
         kind = "append" if world.random.random() < 0.7 else "read"
         operation = history.begin(kind, key, world.now)
@@ -97,8 +99,7 @@ class Report:
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """Do not look for cycles of objects while this goes on: a run leaves a few of them behind, and makes so many
-    objects that they would be looked for all the time."""
+    """Disable the garbage collector: a run creates so many objects that it would run all the time, for a few cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -119,12 +120,14 @@ def run(
     quorum: int = QUORUM,
     faults: bool = True,
     calm: bool = False,
+    rests_s: float = 0.0,
     waits_s: float = float("inf"),
     parts: Parts = Parts(),  # noqa: B008 - a value
     trace: Callable[[str], None] | None = None,
 ) -> Report:
     """Run once. Raises SimulationError if a promise is broken. With `calm`, no message or pause takes long, and servers
-    that are behind need no copy of the map. No operation of a mount may take longer than `waits_s`."""
+    that are behind need no copy of the map. Clients rest between operations for at most `rests_s`, so that
+    these go on for as long as faults do. No operation of a mount may take longer than `waits_s`."""
     world = World(seed, loss=0.03, double=0.05, broken=broken, quorum=quorum, trace=trace)
     if not faults:
         world.loss = world.double = 0.0
@@ -134,7 +137,7 @@ def run(
             server.keep_batches = 10_000
         world.pause_s, world.pause_growths = PAUSE_S, PAUSE_GROWTHS
     history = History()
-    hosts = [world.start(f"client-{n}", client(world, history, n, operations)) for n in range(clients)]
+    hosts = [world.start(f"client-{n}", client(world, history, n, operations, rests_s)) for n in range(clients)]
 
     def name() -> bytes:
         """Return a name to claim; new ones appear as time goes by, and a few clients want the same one."""

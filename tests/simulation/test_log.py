@@ -43,7 +43,7 @@ def test_linearizable_and_nothing_lost_under_faults(part: int) -> None:
     assert outcomes["by two"] > least // 50, "too little was read without a quorum for the runs to show anything"
     assert outcomes["leased"] > least * 2, "too little was answered under the lease for the runs to show anything"
     assert sum(faults.values()) > least, "there were too few faults for the runs to show anything"
-    assert len(faults) == 7, f"some kind of fault never happened: {faults}"
+    assert len(faults) == 8, f"some kind of fault never happened: {faults}"
 
 
 def test_without_faults_no_answer_is_late_or_lost() -> None:
@@ -70,17 +70,17 @@ def _caught(first: int = 0, **broken: object) -> str:
 
 
 def test_a_quorum_of_two_is_caught() -> None:
-    assert _caught(first=13, quorum=2)
+    assert _caught(first=1, quorum=2)
 
 
 def test_a_promise_that_is_not_durable_is_caught() -> None:
-    assert _caught(first=143, broken=frozenset({"promises"}))
+    assert _caught(first=42, broken=frozenset({"promises"}))
 
 
 @pytest.mark.parametrize(
     ("what", "first"),
     [
-        ("votes", 6),  # an accepted batch is not made durable
+        ("votes", 4),  # an accepted batch is not made durable
         ("lease", 0),  # others get promises while a writer has the lease
     ],
 )
@@ -97,15 +97,15 @@ def test_a_recall_that_is_left_out_is_caught() -> None:
 @pytest.mark.parametrize(
     ("parts", "first", "how", "found"),
     [
-        (Parts(lease=variants.AnswersTooLong), 341, {}, "under a lease that has ended"),
+        (Parts(lease=variants.AnswersTooLong), 250, {}, "under a lease that has ended"),
         (Parts(lease=variants.AnswersOn), 9, TWO_MOUNTS, "though its turn is spent"),
         (Parts(lease=variants.NeverEndsItsTurn), 0, TWO_MOUNTS, "though its turn is spent"),
         (Parts(committer=variants.LetsGoFirst), 239, THREE_MOUNTS, "not linearizable"),
-        (Parts(journal=variants.DoesNotCompare), 344, {}, "was claimed with success 2 times"),
-        (Parts(journal=variants.ShowsWhatServersHave), 7, {}, "not linearizable"),
-        (Parts(cache=variants.TakesOldAnswers), 1, {}, "not linearizable"),
-        (Parts(journal=variants.LosesInSilence), 64, {}, "is told that all is durable, although something was lost"),
-        (Parts(journal=variants.TellsAgain), 201, {}, "is told of a loss that is not a new one"),
+        (Parts(journal=variants.DoesNotCompare), 18, {}, "was claimed with success 2 times"),
+        (Parts(journal=variants.ShowsWhatServersHave), 2, {}, "not linearizable"),
+        (Parts(cache=variants.TakesOldAnswers), 4, {}, "not linearizable"),
+        (Parts(journal=variants.LosesInSilence), 13, {}, "is told that all is durable, although something was lost"),
+        (Parts(journal=variants.TellsAgain), 18, {}, "is told of a loss that is not a new one"),
     ],
 )
 def test_a_mount_that_breaks_a_promise_of_the_lease_is_caught(
@@ -126,7 +126,20 @@ class SilenceIsAbsence(Survey):
 
 def test_a_minority_that_is_silent_is_not_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_reading, "Survey", SilenceIsAbsence)
-    assert _caught(first=1093, clients=5, mounts=0, operations=10)
+    assert _caught(first=296, clients=5, mounts=0, operations=10)
+
+
+class OneIsEnough(Survey):
+    """Trusts a single server about the end of the log."""
+
+    def witnesses(self) -> frozenset[int]:
+        return super().witnesses() or (frozenset(self.positions) if len(self.positions) == 1 else frozenset())
+
+
+def test_one_server_does_not_show_the_newest_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows when the network splits for so long that a client with one server stops waiting for the others."""
+    monkeypatch.setattr(log_reading, "Survey", OneIsEnough)
+    assert "a read missed" in _caught(first=43, clients=5, mounts=0, operations=10, rests_s=3.0)
 
 
 def test_same_seed_same_run() -> None:

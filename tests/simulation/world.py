@@ -549,7 +549,7 @@ class World:
         return sum(lease is not None and lease.client == client and now < lease.until for lease, now in leases)
 
     def parsed(self, encoded: bytes) -> ParsedBatch:
-        """Return a batch as a server parses it: once, since all servers get the same bytes, and the result is immutable."""
+        """Return a batch as a server parses it: once for all servers, which get the same bytes."""
         found = self._parsed.get(encoded)
         if found is None:
             found = self._parsed[encoded] = ParsedBatch.of(encoded)
