@@ -59,6 +59,17 @@ def test_a_lazy_unmount_does_not_wait(mounted: Path, tmp_path: Path) -> None:
     assert mountpoints.mounted_at(mounted) is None
 
 
+def test_where_autofs_mounts_on_demand_our_mount_may_be_gone_and_its_process_still_saving(
+    mounted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Mount(36, 29, "0:44", str(mounted), "autofs", "systemd-1", automounter=1)
+    monkeypatch.setattr(mountpoints, "mounted_at", lambda _: place)
+    with running.announced(mounted, tmp_path), pytest.raises(MountTimeoutError, match=f"process {os.getpid()}"):
+        unmounting.unmount(mounted, flush_timeout_s=0.0)
+    with pytest.raises(MountpointError, match="nothing is mounted here"):
+        unmounting.unmount(mounted)
+
+
 def test_umount_does_not_run_its_helper_which_comes_here(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
