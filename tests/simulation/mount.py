@@ -343,7 +343,7 @@ class SimMount:
             self.durable += changes
             witnessed.changes = [change for change in witnessed.changes if change not in changes]
 
-    def _check_durable(self) -> None:
+    def check_durable(self) -> None:
         """Check that everything reported as durable is in the log. A batch holds the last of several values of a
         key."""
         chosen = {
@@ -392,7 +392,6 @@ class SimMount:
         self._observe()
         for answer in self.answers:
             self._came_late(answer, float("inf"))
-        self._check_durable()
 
     # -------------------------------------------------------------- carrying out steps
 

@@ -159,6 +159,8 @@ def run(
     for mount in sim_mounts:
         mount.ended()
     heal(world)
+    for mount in sim_mounts:  # only now: the last batch may have been chosen, and no server have known it
+        mount.check_durable()
     final_map = world.servers[1].disk.map
     check_lists(history, final_map)
     check_registers(history, final_map)
