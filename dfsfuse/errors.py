@@ -65,7 +65,7 @@ class MaybeDoneError(DfsError):
 
 
 class LostError(DfsError):
-    """Something answered before it was durable is lost. Raised once for each who has to know; retrying is useless."""
+    """Something answered before it was durable is lost. Raised once for each witness; retrying is useless."""
 
 
 class IncompleteError(DfsError):

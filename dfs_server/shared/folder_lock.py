@@ -12,7 +12,7 @@ FILE: Final = ".lock"
 
 
 def take(lock: int) -> bool:
-    """Acquire the lock, given a descriptor of the file. Return whether nobody else holds it."""
+    """Acquire the lock, given a descriptor of the file. Return whether no other process holds it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

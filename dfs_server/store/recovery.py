@@ -9,7 +9,7 @@ If the state's row is bad, missing, or older than the redo log (SQLite skips dam
 everything after them), or if the redo log is missing, a server cannot know what it promised and accepted. So it forgets
 all of that, and the map, and begins as if its disk were new; small pieces stay, as far as they exist.
 docs/consistency.md says why one server may do so. If only the vote in SQLite's file is bad, only that is forgotten. No
-threads: nobody else uses the file yet.
+threads: nothing else uses the file yet.
 """
 
 from __future__ import annotations

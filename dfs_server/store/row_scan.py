@@ -1,4 +1,4 @@
-"""A walk through every row of a namespace's log and map, for the scrub: finds damage in rows that nobody reads, and
+"""A walk through every row of a namespace's log and map, for the scrub: finds damage in rows that are never read, and
 lost rows.
 
 It goes in steps, so that batches go on in between. The log comes first: each batch has its digest, follows the one

@@ -140,7 +140,7 @@ class NamespaceStore:
             case ReadKeys(slot, digest, keys):
                 return self._read_map_at(slot, digest, lambda: self._reader.values(slot, keys))
             case ReadRange(slot, digest, start, end, limit):
-                if slot:  # otherwise any slot will do: nobody needs the log since then
+                if slot:  # otherwise any slot will do: the log since then is not needed
                     self._writer.keep_log_after(slot)
                 return self._read_map_at(slot, digest, lambda: self._reader.items(slot, start, end, limit))
             case BeginCopy(copy, slot, digest):

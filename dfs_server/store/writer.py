@@ -119,7 +119,7 @@ class NamespaceWriter:
 
     def position(self, recall: bytes) -> Reply:
         """The reply to `GetPosition`, which does not wait for the disk unless a lease must be recalled. Everything in
-        `state` is durable; a vote that is being written has not been answered, so nobody relies on it."""
+        `state` is durable; a vote that is being written has not been answered, so no client relies on it."""
         state = self.state
         step = acceptor.position(state, recall, self._monotonic())
         if step.state is state:

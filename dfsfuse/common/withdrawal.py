@@ -1,4 +1,4 @@
-"""Operations that nobody waits for any more, since their program was ended: what they have not changed yet, they must
+"""Operations that no program waits for any more, since it was ended: what they have not changed yet, they must
 not change later, after what others do meanwhile.
 
 A thread that carries out such an operation is *withdrawn*, by another thread. It continues, for it may hold locks or be

@@ -1,8 +1,8 @@
 """Verified blocks of pieces in memory, evicted least recently used first.
 
 Blocks come in runs: consecutive blocks of a piece that were fetched into one buffer. A block is a view of its run's
-buffer and keeps all of it alive, so whole runs are counted and evicted. Whatever is in here was verified by whoever put
-it in; segments are immutable, so nothing in here ever becomes wrong.
+buffer and keeps all of it alive, so whole runs are counted and evicted. Everything in here was verified by the code
+that put it in; segments are immutable, so nothing in here ever becomes wrong.
 
 Thread-safe. A view that was handed out stays valid after its run was evicted (it keeps the buffer alive).
 """

@@ -211,7 +211,7 @@ class SegmentStore:
         try:
             self._blocks(segment, whole)
         except DfsError:
-            pass  # whoever reads the segment gets the error
+            pass  # a read of the segment gets the error
         finally:
             with self._lock:
                 self._prefetches.pop(segment.id, None)

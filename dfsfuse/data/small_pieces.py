@@ -1,8 +1,8 @@
 """The pieces of many small segments at once: one request to each server, for files that are likely to be read next.
 
-For someone who reads a folder of small files, requests are the cost, not bytes. Each piece is requested once, from the
+When a folder of small files is read, requests are the cost, not bytes. Each piece is requested once, from the
 home that `download` would ask first, and verified as there. What does not come in time, or is not what the metadata
-promises, is left out: whoever reads it asks for it again, and for the other copy, and reports what is bad. So nothing
+promises, is left out: a read of it asks again, and for the other copy, and reports what is bad. So nothing
 here fails, and nothing has to be retried.
 """
 
@@ -37,8 +37,8 @@ Wanted = tuple[Segment, int]
 
 
 def next_size(size: int, took_s: float) -> int:
-    """Return how many bytes are worth one go, if the last one of `size` took so long: on a slow link a reader who wants
-    one small file must not wait for many."""
+    """Return how many bytes are worth one go, if the last one of `size` took this long: on a slow link a reader of one
+    small file must not wait for many."""
     if took_s > SLOW_S:
         return max(size // 2, FEWEST_BYTES)
     return min(size * 2, MOST_BYTES) if took_s < QUICK_S else size

@@ -177,7 +177,7 @@ class Readers:
         self._work.set()
 
     def join(self) -> None:
-        """Wait until the threads have ended. They have, or are about to, unless they were let go."""
+        """Wait until the threads have ended. They have, or are about to, unless they were abandoned."""
         for thread in list(self._threads):
             thread.join()
 

@@ -34,7 +34,7 @@ TURN_S: Final = 0.1
 LOOK_TURN_S: Final = 0.03
 """The same while another client waits to see what was answered: it waits each time that it opens a file."""
 YIELD_S: Final = 0.016
-"""How long a writer whose turn is over holds back: whoever waits for it asks again within this time (`quorum_log`)."""
+"""How long a writer holds back after its turn: a client that waits asks again within this time (`quorum_log`)."""
 SETTLE_AFTER_S: Final = 0.005
 """A pause of this length ends a turn of writing."""
 NEVER: Final = float("-inf")

@@ -60,7 +60,7 @@ class Point:
 
 @dataclass(slots=True)
 class Round:
-    """Who was asked, who has answered, and who will not."""
+    """Which servers were asked, which have answered, and which will not."""
 
     quorum: int = QUORUM
     waiting: set[int] = field(default_factory=set)

@@ -132,7 +132,7 @@ class Repairer:
         self._doubt = min(tails, default=b"")
 
     def _bring_up_to_date(self, positions: dict[int, Position]) -> set[int]:
-        """Pass on batches; begin a copy of the map where that is not enough. Returns who is up to date."""
+        """Pass on batches; begin a copy of the map if that is not enough. Returns the servers that are up to date."""
         best = max((position.applied for position in positions.values()), default=0)
         newest = {server for server, position in positions.items() if position.applied == best}
         current = {server for server in newest if not positions[server].wants_copy}

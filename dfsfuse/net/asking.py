@@ -1,4 +1,4 @@
-"""One request to each of several servers, and the outcomes as they come, until nobody is worth waiting for any more.
+"""One request to each of several servers, and the outcomes as they come, until no server is worth waiting for any more.
 
 The caller says before each wait how long it may take, and judges the outcomes. What does more than that has a loop of
 its own: a race, which replaces servers while it waits (`dfsfuse.data.transport`); a procedure of the log, which decides

@@ -10,7 +10,7 @@ begun before it is ready waits inside and is sent automatically.
 Invariants:
 - The buffers of a request (payload, sink) are held only while it is in flight. After its reply, `let_go` or `close`
   nothing here refers to them, so a late answer has nowhere to go.
-- Replies come in the order of the requests. A request that nobody waits for any more leaves an *owed* reply, which is
+- Replies come in the order of the requests. A request that nothing waits for any more leaves an *owed* reply, which is
   read and discarded before the next one counts.
 """
 
@@ -203,7 +203,7 @@ class Connection:
         return self.ready and self._reader.at_rest and not self._out.views
 
     def close(self) -> None:
-        """Close the socket and let go of all buffers."""
+        """Close the socket and release all buffers."""
         self._closed, self.connecting, self.ready = True, False, False
         self._socket.close()
         self._out.clear()

@@ -9,13 +9,13 @@
 What one server does, or fails to do, never delays the others' answers. A server's failure is a value, to be counted by
 quorums; only a server that rejects the user is an exception, since nothing more may be done then.
 
-Knows calls, deadlines and poll; knows nothing of frames (`connection`), nor of who is up and which connections are idle
-(`lines`). For one thread only.
+Knows calls, deadlines and poll; knows nothing of frames (`connection`), nor of which servers are up and which
+connections are idle (`lines`). For one thread only.
 
 Calls to one server run in parallel, each over a connection borrowed for it. Not so `in_order`, as the log needs it:
 each server has one connection, and a call is sent after all earlier ones, even those of earlier exchanges whose answers
-nobody waits for any more. These connections stay registered (`OrderedLines`), and are not checked first for being still
-alive: if they are not, the call is sent again over a new one.
+nothing waits for any more. These connections stay registered (`OrderedLines`), and are not checked first for being
+still alive: if they are not, the call is sent again over a new one.
 
 Invariants:
 - Every call that is started is finished exactly once: an outcome of `next`, or an exception of it, or abandoned.
@@ -349,7 +349,7 @@ class Exchange:
             self._launch_waiting()
 
     def _overhear(self, fd: int, events: int) -> None:
-        """Read what has come on an ordered connection that nobody waits for: an answer that is owed, or the
+        """Read what has come on an ordered connection that nothing waits for: an answer that is owed, or the
         connection's end."""
         assert self._ordered is not None
         connection = next(each for each in self._ordered.connections.values() if each.fd == fd)

@@ -5,7 +5,7 @@ Exchanges borrow connections here and give them back. All logging about servers 
 per change. Whether a server is worth asking is decided by `Health` (`dfsfuse.net.health`).
 
 Invariant: a connection is idle here (in `_idle` or `_ordered`), or with one exchange. Idle ones may be owed replies, or
-be not yet authenticated: whoever borrows such a one continues from there.
+be not yet authenticated: the borrower of such a connection continues from there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OWED_S: Final = 5.0
 MAX_IDLE: Final = 8
 """Number of idle connections kept per server."""
 MAX_ORDERED: Final = 2
-"""Number of idle `OrderedLines` kept: one for the log, one for whoever reads it meanwhile."""
+"""Number of idle `OrderedLines` kept: one for the log, one for a concurrent reader of it."""
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class Lines:
         use.
 
         Raises, with the connection closed, what `Connection.advance` does; TimeoutError if an answer is overdue: a
-        hanging server that nobody waits for, since the others are faster, is detected here; unless it is slow together
+        hanging server that nothing waits for, since the others are faster, is detected here; unless it is slow together
         with others.
         """
         try:

@@ -77,7 +77,7 @@ class Verified:
 
     @property
     def to_note(self) -> list[Place]:
-        """Return bad copies that their servers believe to be good, so that nobody else knows about them."""
+        """Return bad copies that their servers believe to be good, so that nothing else knows about them."""
         return [(copy.segment, copy.number, copy.server) for copy in self.bad if not copy.is_missing]
 
     @property

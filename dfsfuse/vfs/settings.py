@@ -14,7 +14,7 @@ DURABILITIES: Final = ("close", "fsync")
 
 @dataclass(frozen=True)
 class MountSettings:
-    """The settings of one mount. Raises ValueError for a durability that nobody knows."""
+    """The settings of one mount. Raises ValueError for an unknown durability."""
 
     durability: str = "close"
     """Whether close() returns only when everything is durable (`close`), or only fsync() waits (`fsync`)."""

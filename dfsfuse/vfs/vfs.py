@@ -12,7 +12,7 @@ What is looked up or created with `hold` stays until `forget`, even if this moun
 known to the kernel do on a local disk.
 
 Threads: any number of callers. Two threads of its own for uploads, one for compaction, one for everything else that
-nobody waits for; they start when needed and end with `close`. The order of locks is in context.py.
+nothing waits for; they start when needed and end with `close`. The order of locks is in context.py.
 """
 
 from __future__ import annotations
@@ -213,14 +213,14 @@ class Vfs:
         return self._table.is_held(ino)
 
     def _closed(self, file: OpenFile) -> None:
-        """Clean up a file that nobody needs any more."""
+        """Clean up a file that nothing needs any more."""
         if file.is_unsaved:
             if not file.is_unlinked:
                 log.error("inode %d: %d bytes that could not be saved are lost", file.ino, file.unsaved_bytes)
             self._reaper.drop_later(file.ino, self._uploads.forget(file))
 
     def _is_unneeded(self, ino: int) -> None:
-        """Schedule the deletion of an orphan that nobody here needs."""
+        """Schedule the deletion of an orphan that nothing here needs."""
         self._reaper.delete_later(ino)
 
     # ------------------------------------------------------------------ names (tree.py)
@@ -412,7 +412,7 @@ class Vfs:
         self._files.close_failed(handle, is_heard=is_heard)
 
     def release(self, handle: int, *, keep: bool = False) -> None:
-        """Forget the handle. `keep`: what cannot be saved, and what nobody was told of, is saved later."""
+        """Forget the handle. `keep`: what cannot be saved, and what no program was told of, is saved later."""
         self._files.release(handle, keep=keep)
 
     def put_stream(
@@ -429,7 +429,7 @@ class Vfs:
         progress: Progress | None = None,
     ) -> Attributes:
         """Put a whole file, with the holes that its chunks have, in the place of whatever file has this name,
-        atomically; nobody ever sees half of it. A file that is replaced passes on its mode and owner (putting.py)."""
+        atomically; half of it is never visible. A file that is replaced passes on its mode and owner (putting.py)."""
         uid, gid = os.getuid() if uid is None else uid, os.getgid() if gid is None else gid
         new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, self._context.clock())
         new = msgspec.structs.replace(

@@ -7,8 +7,8 @@ A *family* is all keys with a common prefix that are worth knowing together (a f
 function passed in returns the prefix of a key's family, since this module knows no keys. A family that is known
 completely stays so when others change a few of its keys: only these are unknown then.
 
-Servers are asked while the owner's slot moves on. Whoever waits for an answer watches what changes meanwhile
-(`Changes`): an answer of an earlier slot gives the value of each key but those.
+Servers are asked while the owner's slot moves on. A caller that waits for an answer watches what changes
+meanwhile (`Changes`): an answer of an earlier slot gives the value of every other key.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LARGE_FAMILY: Final = 256
 MAX_RANGES: Final = 64
 MAX_UNKNOWN: Final = 20_000
 """A family of which more keys are unknown, and more than are known, is not known completely any more. Names that others
-have added stay unknown as a rule, since nobody here asks for them: they must not cost what is known of the rest."""
+have added stay unknown as a rule, since they are not requested here: they must not cost what is known of the rest."""
 
 
 class Unknown:
@@ -51,7 +51,7 @@ class Changes:
         self.all = False
         """Whether anything may have changed."""
         self.has_answer = False
-        """Whether an answer has come that is to be put into the cache. For whoever watches."""
+        """Whether an answer has come that is to be put into the cache. For the watching caller."""
 
     def begin_anew(self) -> None:
         """Disregard what changed so far."""

@@ -2,17 +2,17 @@
 lease, answers before the commit.
 
 **Without the lease.** An operation runs on the state of one slot, the log's known point. What it needs and the cache
-does not have is fetched, and it runs again. Its changes are proposed at the next slot; if somebody else's batch came
+does not have is fetched, and it runs again. Its changes are proposed at the next slot; if another client's batch came
 first, the changes are proposed again, or the operation runs again if what it has read has changed. One that changes
 nothing, or raises (no such file, ...), has decided something all the same: its read set is checked against the newest
 state.
 
-**With the lease** (`Lease`) nobody else can commit, so the cached state is the newest one. An operation runs on it and
-is answered at once; its changes are applied to the cache and wait in the `Journal`. They are committed in order,
+**With the lease** (`Lease`) no other client can commit, so the cached state is the newest one. An operation runs on it
+and is answered at once; its changes are applied to the cache and wait in the `Journal`. They are committed in order,
 several in a batch: by the caller that needs one to be durable, else by the worker after a moment.
 
-Who does what: `MapClient` runs operations, `Refresher` keeps the known state (`MapState`) new enough and asks servers
-for what it lacks, `Committer` commits what was answered, `Worker` does so when nobody waits for it.
+The parts: `MapClient` runs operations, `Refresher` keeps the known state (`MapState`) new enough and asks servers
+for what it lacks, `Committer` commits what was answered, `Worker` does so when no caller waits for it.
 
 Pure: everything here is a procedure of the steps in `steps`, or runs between two steps: no locks, threads, sockets or
 clocks of its own. One that uses the log is carried out within a step `WithLog`; its docstring says "With the log".
@@ -135,7 +135,7 @@ class MapClient:
 
     def see_to(self, change: PendingChange, *, durable: bool, is_followed: bool = False) -> Procedure[None]:
         """Wait until this change is durable, or ensure that it is on its way; soon, if it `is_followed` by something
-        that commits it. Its failure is reported to all who wait for it, and to nobody else."""
+        that commits it. Its failure is reported to its waiters only."""
         if not durable and not self._state.journal.is_full:
             if is_followed:
                 change.rests_until = self._clock() + FOLLOWED_S

@@ -139,7 +139,7 @@ class Committer:
 
     def _is_last(self, news: News) -> bool:
         """Return whether the batch that was just committed comes after all these changes: it is not among them, and the
-        servers that gave this client the lease for it have let nobody come after it."""
+        servers that gave this client the lease for it have let no other client come after it."""
         log = self._state.log
         if news.forget or any(change.author == log.client for change in news.changes):
             return False
@@ -223,7 +223,7 @@ class Committer:
 
     def drain(self) -> Procedure[None]:
         """With the log. Commit all that waits by now. Under the lease others may be answered continuously: what they
-        add meanwhile is not waited for. A failure is kept for whoever asks for durability."""
+        add meanwhile is not waited for. A failure is kept for callers that ask for durability."""
         last = self._state.journal.last
         if last is not None and not last.done:
             yield from self.commit_pending(until=last)

@@ -26,15 +26,15 @@ FAMILY_PAGE: Final = 256
 """A family of at most this size is fetched whole when one of its keys is asked for."""
 SCAN_PAGE: Final = 5000
 WHOLE_AFTER: Final = 16
-"""After so many misses in a larger family it is fetched whole, if that takes no more than a quarter as many pages; else
-tried again after four times as many."""
+"""After this many misses in a larger family it is fetched whole, if that takes no more than a quarter as many pages;
+otherwise this is checked again after four times as many."""
 WHOLE_AGAIN: Final = 4
 READ_KEYS: Final = 1024
 """Number of keys asked for at once: all inodes of a folder of a thousand names. Where their values are too much for one
 reply, half as many are."""
 KEYS_AHEAD: Final = 256
 UNKNOWN_SHARE: Final = 4
-"""A large family of which more than one key in so many is unknown is read anew from one end to the other."""
+"""A large family of which more than one key in this many is unknown is read again from one end to the other."""
 
 
 Ask = Callable[[FetchKeys | FetchRange, Changes], Procedure[Any]]

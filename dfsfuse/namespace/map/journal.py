@@ -29,7 +29,7 @@ from dfsfuse.namespace.map.views import MAX_CONTENTS_BYTES, CachedView
 PORTION_BYTES: Final = 1_000_000
 """A batch takes in more changes until it has this many bytes."""
 FULL_BYTES: Final = 4_000_000
-"""Once this many bytes wait, whoever adds more waits for a commit."""
+"""Once this many bytes are pending, callers that add more wait for a commit."""
 FULL_CHANGES: Final = 5000
 DOUBTFUL_MAX: Final = 10_000
 """At most this many numbers of batches in doubt are remembered."""
@@ -77,7 +77,7 @@ class Journal:
         self.doubt: Doubt | None = None
         """Set if the first portion of the queue was sent, and may have been made."""
         self.losses: Losses[DfsError] = Losses()
-        """Why changes that nobody waited for were lost."""
+        """Why changes without a waiter were lost."""
         self.last: PendingChange | None = None
         """The newest change that was ever added."""
 

@@ -70,7 +70,7 @@ class LogMap:
         self._lock = threading.Lock()
         self._bell = threading.Event()
         self._life = threading.Lock()
-        """Held until the end: whoever lingers waits for it, which costs a fraction of waiting for an event."""
+        """Held until the end: lingering waits for it, which costs a fraction of waiting for an event."""
         self._life.acquire()
 
         def excused_ago_s() -> float:
@@ -187,7 +187,7 @@ class LogMap:
                 resume, value = procedure.send, self._carry_out(step)
             except Exception as error:  # noqa: BLE001 - it is the procedure's
                 resume, value = procedure.throw, error
-            except BaseException:  # whoever is interrupted no longer waits for anything
+            except BaseException:  # an interrupted caller no longer waits for anything
                 with self._lock:
                     procedure.close()
                 raise

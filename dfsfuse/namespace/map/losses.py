@@ -1,8 +1,8 @@
-"""Soft promises that were broken: reported once to each who was there. Linux' `errseq`, in Python. Pure.
+"""Lost changes, reported once to each witness. Linux's `errseq`, in Python. Pure.
 
-A program that has something open when a change is lost is told at its next fsync() or close(), whoever else was told
-before. One that opens something afterwards is told only if nobody has been told yet: a name that was changed, and a
-folder that is opened to be synchronised, are one program's work.
+A program that has something open when a change is lost is told at its next fsync() or close(), whichever programs were
+told before. One that opens something afterwards is told only if no program was told yet: changing a name, and opening
+its folder to synchronise it, are one program's work.
 
 The owner's lock guards it.
 """
@@ -15,7 +15,7 @@ Failure = TypeVar("Failure", bound=Exception)
 
 
 class Witness:
-    """Someone who is told of each loss once."""
+    """An owner of something open, to which each loss is reported once."""
 
     __slots__ = ("known",)
 
@@ -39,12 +39,13 @@ class Losses(Generic[Failure]):
         self._is_told = False
 
     def witness(self) -> Witness:
-        """Return a new witness, who relies on things from now on. Losses that nobody was told of are told to him
-        too."""
+        """Return a new witness, to which losses are reported from now on, as well as a loss that was not reported
+        yet."""
         return Witness(self._count if self._is_told else self._count - 1)
 
     def take(self, witness: Witness | None = None) -> Failure | None:
-        """Return what must be told to this witness, who then knows it; without one, what nobody was told of."""
+        """Return what must be reported to this witness, and mark it as reported; without one, what was not reported
+        yet."""
         if self._is_told if witness is None else witness.known == self._count:
             return None
         self._is_told = True

@@ -26,8 +26,8 @@ _FETCHED: Final = 0
 
 
 def inodes_together() -> Callable[[bytes], list[bytes]]:
-    """Which keys are worth fetching with an inode's that is missing: whoever looks at two files that were made about
-    the same time is about to look at the others. None for other keys."""
+    """Which keys are worth fetching with a missing inode's: a program that looks at two files that were made about the
+    same time is about to look at the others. None for other keys."""
     neighbours = Neighbours()
 
     def together(key: bytes) -> list[bytes]:

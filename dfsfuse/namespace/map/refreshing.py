@@ -118,7 +118,7 @@ class Refresher:
             reply = yield from self._look(Beside(at, fetch), recall=recall)
             return self._checked(reply, changes)
 
-        if view.lacks_something() and at is not None and at.slot:  # who knows nothing yet forgets what comes along
+        if view.lacks_something() and at is not None and at.slot:  # without a known point the answer would be dropped
             with contextlib.suppress(_NotToldError):
                 yield from self._fetcher.fetch(view, ask)
         else:

@@ -46,7 +46,7 @@ class MapState:
         self.remembered: dict[bytes, bytes | None] = {}
         """What was known when answered changes were lost and the cache was forgotten; until something is committed."""
         self._has_lost = False
-        """Whether changes that were answered are lost, and nobody has been told (`Tell`) since."""
+        """Whether changes that were answered are lost, which was not reported (`Tell`) yet."""
 
     def is_newest(self, since: float, *, recall: bool) -> bool:
         """Return whether the cached state was the newest one at some moment after `since`; with `recall`, also counting

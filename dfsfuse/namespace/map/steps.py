@@ -15,7 +15,7 @@ go on, and the state may be another one afterwards.
     yield Settle()                `QuorumLog.settle`
     yield Beside(point, fetch)    -> `QuorumLog.read_beside`: what a server tells at this point or later; None if none
                                   does at once
-    yield Tell(keys)              whoever wants to know learns that another client has changed these keys (None: all)
+    yield Tell(keys)              report that another client has changed these keys (None: all)
     yield Pause(seconds)          wait
     yield Linger(seconds)         wait, but not beyond the end of the client
     yield AwaitWork(seconds)      -> whether the worker was woken within this time (None: wait for ever)

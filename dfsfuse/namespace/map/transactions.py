@@ -61,7 +61,8 @@ class Begun(Generic[R_co]):
 
     result: R_co
     wait: Callable[[], None]
-    """Returns when the changes are durable. Raises what prevented that; to be called once, by whoever began it."""
+    """Returns when the changes are durable. Raises what prevented that; to be called once, by the caller that began
+    it."""
 
 
 class MapStore(Protocol):
@@ -98,13 +99,13 @@ class MapStore(Protocol):
         ...
 
     def witness(self) -> Witness:
-        """Return a witness for someone who will want to know, by `flush`, of every change that is answered and lost
-        from now on; and of one that was lost before, if nobody has been told."""
+        """Return a witness, to which `flush` reports every change that is answered and lost from now on, and one that
+        was lost before and not reported yet."""
         ...
 
     def flush(self, witness: Witness | None = None) -> None:
         """Return when all changes so far are durable. Raises what prevented that for one of them: once for each
-        witness; without one, if nobody has been told yet."""
+        witness; without one, if it was not reported yet."""
         ...
 
     def was_made(self, sequence: int) -> bool:

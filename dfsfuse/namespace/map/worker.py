@@ -1,5 +1,4 @@
-"""The worker: commits what was answered before its commit and nobody waits for, and lets go of the lease when writing
-pauses.
+"""The worker commits answered changes that no caller waits for, and releases the lease when writing pauses.
 
 Pure: procedures of `steps`, which the worker's thread carries out, or a task of the simulation.
 """
@@ -33,10 +32,10 @@ class Worker:
         self._committer = committer
 
     def work(self) -> Procedure[None]:
-        """Commit what was answered before its commit, and let go of the lease when writing pauses; until the end.
+        """Commit what was answered before its commit, and release the lease when writing pauses, until the end.
 
         It is woken for the first of many operations only: as long as they go on, it looks once in `SETTLE_AFTER_S`. It
-        leaves the log to them if there is nothing to do, or if somebody who waits for it does it anyway.
+        leaves the log to them if there is nothing to do, or if a waiting caller does it anyway.
         """
         committer, state = self._committer, self._state
         while committer.has_worker:
@@ -61,8 +60,8 @@ class Worker:
                     wait_s = RETRY_S
 
     def commit_waiting(self) -> Procedure[bool]:
-        """Commit what was answered so far and nobody waits for; but not if all of it will be committed by those who
-        answered it. Returns True if something waits again."""
+        """Commit what was answered so far and no caller waits for, unless the callers will commit all of it themselves.
+        Returns True if something waits again."""
         if self._state.journal.rests(self._state.clock()):
             return False
         try:
@@ -79,7 +78,7 @@ class Worker:
 
     def settle_if_idle(self) -> Procedure[bool]:
         """Release the lease if nothing waits. Returns False if something does, or was committed while the log was busy:
-        whoever has waited for his turn must not lose it to what was idle before."""
+        a client that has waited for its turn must not lose it because of earlier idleness."""
         if self._state.journal or not self._state.lease.is_idle(self._state.clock()):
             return False
         settled: bool = yield WithLog(self._settle_if_idle())
@@ -91,5 +90,5 @@ class Worker:
             return False
         with contextlib.suppress(DfsError):
             yield from self._committer.settle()
-        self._committer.is_awake = False  # still with the log: whoever commits next wakes the worker
+        self._committer.is_awake = False  # still with the log: the next commit wakes the worker
         return True

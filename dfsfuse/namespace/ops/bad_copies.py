@@ -1,9 +1,9 @@
-"""Copies of pieces that were found to be bad, noted in the map: for healing, and for anyone who asks for the state.
+"""Copies of pieces that were found to be bad, noted in the map: for healing, and for reports on the state.
 
-A server believes that it has a good copy until its own scrub comes by. Whoever finds out earlier (a reader, verify,
-healing) notes the copy here, one key per copy, and it counts as missing from then on. The note is removed by whoever
-has restored the copy, or found it to be good. Notes on what is no longer referred to are removed by the next complete
-healing.
+A server believes that it has a good copy until its own scrub comes by. A client that finds out earlier (a reader,
+verify, healing) notes the copy here, one key per copy, and it counts as missing from then on. The client that restores
+the copy, or finds it to be good, removes the note. Notes on what is no longer referred to are removed by the next
+complete healing.
 
 Pure: keys, and functions of a view or a transaction.
 """

@@ -7,7 +7,7 @@ Invariants of every committed state: an entry's inode exists; a directory's `siz
 `nlink` is 2 plus one per folder in it; another inode's `nlink` is the number of its names; whoever changes a
 directory's entries puts its inode too (so that two clients who change one directory notice each other).
 
-Removing a name does not delete an inode: that is for the caller, who is told when the last name is gone (nlink 0). A
+Removing a name does not delete an inode: that is for the caller, which is told when the last name is gone (nlink 0). A
 folder without a name may live on for those who still have it open, but gets no entries any more.
 """
 

@@ -3,7 +3,8 @@
 They come from the map's counter in blocks, each reserved by a transaction of its own; a number is never used twice, not
 even after its file is gone, and those that a client did not use are lost.
 
-Threads: `InodeNumbers` has a lock, held while a block is being reserved (who needs a number then needs that block).
+Threads: `InodeNumbers` has a lock, held while a block is being reserved (a caller that needs a number then needs that
+block).
 """
 
 from __future__ import annotations

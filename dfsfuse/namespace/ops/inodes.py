@@ -85,7 +85,7 @@ def new(mode: int, uid: int, gid: int, now_ns: int, *, rdev: int = 0, target: by
 
 
 def new_root(now_ns: int) -> Inode:
-    """Return the root of a new namespace: it belongs to whoever runs the client that first needs it."""
+    """Return the root of a new namespace: it belongs to the user of the client that first needs it."""
     return new(stat.S_IFDIR | 0o755, os.getuid(), os.getgid(), now_ns, parent=keys.ROOT)
 
 

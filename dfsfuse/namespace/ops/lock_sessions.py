@@ -1,11 +1,11 @@
-"""Locks and sessions in the map: transactions that take and end locks, and who is alive. Pure.
+"""Locks and sessions in the map: transactions that take and end locks, and find live sessions. Pure.
 
 A mount that holds locks has a *session*, a key with a record that the mount changes every few seconds. **A lock counts
-only while its session's record is there**: to delete the record is to end all locks of the session at once.
+only while its session's record is there**: deleting the record ends all locks of the session at once.
 
-The record says how long the mount may be silent. Whoever is kept from a lock notes the record's bytes, and if they are
-still the same after that time, by the clock of who looks, passes them as `dead`: then the record is deleted, in the
-transaction that found it unchanged. No clock is compared with another one's.
+The record says how long the mount may be silent. A mount that is kept from a lock remembers the record's bytes, and
+if they are still the same after that time, by its own clock, passes them as `dead`: then the record is deleted, in the
+transaction that found it unchanged. Clocks are never compared with one another.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def take(
     """Set the lock unless another one is in the way. Raises `SessionLostError`, OSError (ENOLCK).
 
     `afresh`: what the holder still has belongs to a predecessor, and ends. `gives_way`: if the lock must be waited
-    for, the holder lets go of what it has meanwhile. `one_mount`: as for `locks.in_the_way`.
+    for, the holder releases what it has meanwhile. `one_mount`: as for `locks.in_the_way`.
     `beside`: the lock is set only while no other mount has one at this place.
     """
     found, signs = living(tx, ino, dead)

@@ -44,7 +44,7 @@ def decode(data: bytes) -> dict[bytes, int]:
 
 
 def claims(view: View, ino: int) -> dict[bytes, int]:
-    """Return who needs the orphan; empty if it is not an orphan."""
+    """Return the clients that need the orphan; empty if it is not an orphan."""
     data = view.get(keys.orphan(ino))
     return {} if data is None else decode(data)
 
@@ -55,7 +55,7 @@ def is_orphan(view: View, ino: int) -> bool:
 
 
 def begin(tx: Transaction, ino: int, client: bytes, now_ns: int) -> None:
-    """Claim an inode that has just lost its last name, or has none yet, for the client. Nobody can have claimed it
+    """Claim an inode that has just lost its last name, or has none yet, for the client. No client can have claimed it
     before, so nothing is read: a removal is answered from what is cached."""
     _save(tx, ino, {client: now_ns})
 
@@ -71,8 +71,8 @@ def others(view: View, ino: int, client: bytes, now_ns: int) -> bool:
 
 
 def is_void(record: bytes, now_ns: int) -> bool:
-    """Return whether no live client needs the orphan with this record. Unreadable ones are left to those who can read
-    them."""
+    """Return whether no live client needs the orphan with this record. Unreadable ones are left to clients that can
+    read them."""
     try:
         return not any(_is_valid(since_ns, now_ns) for since_ns in decode(record).values())
     except OSError:

@@ -11,7 +11,7 @@ logs what changes; the layers above reach them through `Cluster`.
 | | a trial has begun | `Exchange`, `Pinger`, `Cluster.recheck` |
 | how often it came back | the first answer after it was down | `Exchange`, `ask_one` |
 | full: when to ask again | an answer that says so | `Exchange` |
-| spared in the log | it let somebody wait; it answered; it is needed | `rounds`, `settle`; `lead` |
+| spared in the log | it kept a caller waiting; it answered; it is needed | `rounds`, `settle`; `lead` |
 | spared with data | the same | `transport`, `download`, `holders`, `small_pieces` |
 | what it did wrong | an answer that is not what it should be | `Exchange`, `ask_one`, `download` |
 
@@ -25,7 +25,7 @@ logs what changes; the layers above reach them through `Cluster`.
 | question | asked by |
 |---|---|
 | May it be asked now? (`refusal`, `claim`) | `Exchange`, `Pinger`, `Cluster.recheck` |
-| Is it believed to answer? (`usable`) | whoever chooses servers: the log, data, upkeep; a mount, for `[incomplete]` |
+| Is it believed to answer? (`usable`) | code that chooses servers: the log, data, upkeep; a mount, for `[incomplete]` |
 | Is it waited for where others are enough? (`Spared`) | `rounds`, `reading`, `settle`; all that move data |
 | Is it waited for where it is needed? (`are_slow`, `excused_at`) | `Exchange`, `driving`, `transport`, the lease |
 | How long, before another one is asked too? (`Pace`) | `driving`; all that move data |

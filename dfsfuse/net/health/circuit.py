@@ -1,7 +1,7 @@
 """Whether a server is worth asking: one circuit breaker per server, pure but for the clock passed in.
 
 A server that fails to answer (refused, lost, stalled) is *down*: asking it would cost its stall again and again, so
-nobody does until its next trial is due. Any complete answer brings it back at once.
+it is not asked until its next trial is due. Any complete answer brings it back at once.
 
 - Trials come after 0.5 s, then 1, 2, 4, 5, 5... A server that failed *quickly* (connection refused or lost) costs
   nothing to try, so its trials stay at 0.5 s, and it may be tried at any time by an eager caller.
@@ -39,7 +39,7 @@ class Circuit:
         self._last_trial = 0.0
 
     def failed(self, reason: str, *, quick: bool, tried: bool = True) -> bool:
-        """Record that it did not answer. `quick`: it cost no waiting. Not `tried`: nobody asked it just now, so an
+        """Record that it did not answer. `quick`: it cost no waiting. Not `tried`: it was not asked just now, so an
         eager caller may. Returns whether this is what took it down."""
         now = self._clock()
         self.reason, self._quick = reason, quick
@@ -65,8 +65,8 @@ class Circuit:
         return True
 
     def claim(self, *, late_s: float = 0.0, eager: bool = False) -> bool:
-        """Return whether the caller may try the server, which is down. If so, nobody else may before the next pause is
-        over.
+        """Return whether the caller may try the server, which is down. If so, no other caller may before the next pause
+        is over.
 
         `late_s`: only if the trial has been due for this long already (another caller should have made it). `eager`:
         sooner than due, if the last trial cost no waiting.

@@ -1,4 +1,4 @@
-"""The health of the four servers, and what is known about them together. The package says who reports and who asks
+"""The health of the four servers, and what is known about them together. The package says which code reports and asks
 what.
 
 Pure but for the clocks passed in. As thread-safe as the lock passed in; questions that cost nothing are answered
@@ -157,7 +157,7 @@ class Health:
             return self._paces.setdefault(kind, Pace(floor_s, self._lock))
 
     def are_slow(self, owed_since: Mapping[int, float]) -> bool:
-        """Return whether so many servers owe an answer just now, to whomever, that the fault is not theirs
+        """Return whether so many servers owe an answer just now, to any caller, that the fault is not theirs
         (`slowness`).
 
         `owed_since`: for each server that does, since when nothing has come from it. Those that are down are excluded.

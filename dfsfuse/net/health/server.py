@@ -87,7 +87,7 @@ class ServerHealth:
         self._circuit.try_soon()
 
     def claim(self, *, late_s: float = 0.0, eager: bool = False) -> bool:
-        """Return whether the caller may try it, when it is down; if so, nobody else may for a while. See
+        """Return whether the caller may try it, when it is down; if so, no other caller may for a while. See
         `Circuit.claim`."""
         return self._circuit.claim(late_s=late_s, eager=eager)
 
@@ -105,7 +105,8 @@ class ServerHealth:
         return is_news
 
     def claim_asking_for_room(self) -> bool:
-        """Return whether the caller should ask it now whether it has room; if so, nobody else should for a while."""
+        """Return whether the caller should ask it now whether it has room; if so, no other caller should for a
+        while."""
         now = self._clock()
         if self._room_due_at is None or now < self._room_due_at:
             return False

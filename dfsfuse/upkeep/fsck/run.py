@@ -59,7 +59,7 @@ class Checked:
     healed: Healed | None = None
     swept: Swept = field(default_factory=Swept)
     remains: Remains = field(default_factory=Remains)
-    """What dead mounts left. It harms nobody; the namespace counts as sound with it."""
+    """What dead mounts left. It does no harm, and the namespace counts as sound with it."""
     are_buried: bool = False
     """Whether those were ended."""
 

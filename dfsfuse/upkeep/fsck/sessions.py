@@ -4,8 +4,8 @@ Which mounts are dead shows only after a while: a live mount changes its session
 `Sessions` is created before `fsck` checks anything else, and queried at the end, when most of that while has passed. It
 then waits only for those that have shown no sign of life yet, and not at all if all have.
 
-None of this harms the namespace: whoever waits for such a lock ends the session himself, and mounts sweep once a day.
-The map is read bypassing a mount's cache. Single-threaded.
+None of this harms the namespace: a mount that waits for such a lock ends the session itself, and mounts sweep once a
+day. The map is read bypassing a mount's cache. Single-threaded.
 """
 
 from __future__ import annotations

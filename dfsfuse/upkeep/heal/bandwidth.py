@@ -1,7 +1,7 @@
 """Bounded bandwidth: a token bucket. Pure; the current time is passed in.
 
-Whoever is about to move bytes takes them from the bucket, and waits as long as it says. A single take may overdraw it,
-so that nothing is ever too large for it; the next one waits for that too.
+A caller takes the bytes that it is about to move from the bucket, and waits as long as it says. A single take may
+overdraw it, so that nothing is ever too large for it; the next one waits for that too.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from dfsfuse.upkeep.heal.survey import Subject
 from dfsfuse.upkeep.map_reader import Pages
 
 DROP_PIECES: Final = 250
-"""At most this many copies are dropped by one request: a server checks each, and nobody can put a piece there
+"""At most this many copies are dropped by one request: a server checks each, and no client can put a piece there
 meanwhile."""
 ROUNDS: Final = 3
 """How often a segment is planned again when a copy that was relied on turned out to be bad."""

@@ -6,7 +6,7 @@ What a reader found is written into the map (`dfsfuse.namespace.ops.bad_copies`)
 few servers answer for that, it is retried, and forgotten when the process ends.
 
 Threads: `found_bad` may be called from any thread, and never waits. Everything else belongs to the one thread, and to
-whoever closes it.
+the thread that closes it.
 """
 
 from __future__ import annotations

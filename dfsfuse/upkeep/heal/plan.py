@@ -10,7 +10,7 @@ Rules that keep this harmless no matter who else heals at the same time:
 - A server that answers and has a good copy is never written to.
 - A home is only named if it has the piece, or was named before.
 - A copy is dropped only if both homes of the ring have one and the record names just these. A home of the ring that has
-  once been named is named forever, whatever becomes of its copy: so nobody comes to rely on what is dropped.
+  once been named is named forever, whatever becomes of its copy: so no client comes to rely on what is dropped.
 - Homes that stay are preferred as sources over stand-ins: so what is relied on is what is read and checked.
 """
 

@@ -16,7 +16,7 @@ from dfsfuse.upkeep.heal import plan as heal_plan
 from dfsfuse.upkeep.heal.plan import Holders, Transfer
 
 REASONS_MAX: Final = 8
-"""At most this many different reasons are kept; more help nobody."""
+"""At most this many different reasons are kept; more would not help."""
 
 
 NAMED_MAX: Final = 5

@@ -1,9 +1,9 @@
 """How far healing has got, as a record in the map: for other mounts, which need not do the same, and `dfc status`.
 Pure.
 
-Runs are numbered. Whoever begins one replaces the record as it was read (`claim`), so that of two that begin at once
-only one succeeds. The record keeps changing during a run, since it has a beat: anyone who finds it unchanged for
-`SILENT_S`, by his own clock, considers its healer dead. Clocks are never compared with one another.
+Runs are numbered. Beginning a run replaces the record as it was read (`claim`), so that of two that begin at once only
+one succeeds. The record keeps changing during a run, since it has a beat: a client that finds it unchanged for
+`SILENT_S`, by its own clock, considers its healer dead. Clocks are never compared with one another.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def found_only(state: HealState, found: Report) -> HealState:
 
 def refuted(state: HealState, found: Report, now_ns: int) -> HealState:
     """Return the state of the finished run after a count found more lacking than it left. Its number stays: this is not
-    a run, and nobody waiting for one has got it."""
+    a run, and no mount waiting for one has got it."""
     return msgspec.structs.replace(
         state,
         beat=state.beat + 1,

@@ -1,7 +1,7 @@
 """Automatic sweeping in a mount: once a day, by one of all mounts, and without haste.
 
-A turn saves what has waited for long in this mount, so that nobody mistakes it for what a dead client left. Then, if
-nobody has swept for a day, it sweeps: orphaned pieces (`sweep`), and the sessions and locks of dead mounts
+A turn saves what has waited for long in this mount, so that it is not mistaken for what a dead client left. Then, if
+no mount has swept for a day, it sweeps: orphaned pieces (`sweep`), and the sessions and locks of dead mounts
 (`sweep_sessions`). The map is read bypassing the mount's cache, so that foreground work is not delayed. A failure does
 no harm: it is done again the next day.
 

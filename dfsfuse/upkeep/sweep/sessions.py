@@ -1,7 +1,7 @@
 """Removes sessions of mounts that died holding locks, and the locks, which have no effect, from the map. Pure.
 
-Whoever waits for such a lock ends the session at once (`dfsfuse.namespace.ops.lock_sessions`); this is for those that
-nobody waits for. A session is dead if its record is still the same after the time that it may be silent, by the
+A mount that waits for such a lock ends the session at once (`dfsfuse.namespace.ops.lock_sessions`); this is for locks
+that no mount waits for. A session is dead if its record is still the same after the time that it may be silent, by the
 observer's clock. What cannot be read was written by a newer program and is left alone.
 """
 
@@ -15,7 +15,7 @@ from dfsfuse.namespace.ops.lock_sessions import lifetime_s
 from dfsfuse.namespace.records import keys, locks
 
 LONGEST_S = 600.0
-"""A session that may be silent for longer is left to whoever waits for its locks."""
+"""A session that may be silent for longer is left to the mounts that wait for its locks."""
 
 Seen = dict[bytes, bytes]
 """Keys of sessions, and their records."""
@@ -43,7 +43,7 @@ def patience_s(seen: Mapping[bytes, bytes]) -> float:
 
 def remains(seen: Mapping[bytes, bytes], there: Mapping[bytes, bytes], held: Mapping[bytes, bytes]) -> Remains:
     """Return what the dead have left, if `there` are the sessions now, and `held` the values of all lock keys. `seen`
-    is old enough that whoever is still the same is dead."""
+    is old enough that a session that is still the same is dead."""
     dead = tuple(key for key, record in there.items() if seen.get(key) == record and _life_s(record) is not None)
     living = there.keys() - set(dead)
     count = 0

@@ -1,16 +1,17 @@
-"""What a mount knows about its own session and those of others: who holds locks here, until when, and who is dead.
+"""What a mount knows about its own session and those of others: the holders of locks here, until when, and which
+sessions are dead.
 
 A session that could not be renewed for `SURE_PART` of its lifetime is given up here before others may consider it dead:
-its locks are *lost*. Whoever held one gets EIO when the file is written to, until he has unlocked or closed it; and
-also when he asks for another lock on it, since he believes he has the first. Files that such a lock protects without
+its locks are *lost*. The holder gets EIO when it writes to the file, until it has unlocked or closed it; and also when
+it asks for another lock on it, since it still relies on the first. Files that such a lock protects without
 being locked themselves (`one_mount.Guarded.protects`) are not written to either.
 
 A holder is recorded with the openings (handles) through which its locks were set. For locks of an open file description
 (flock, `F_OFD_SETLK`) the kernel reports only the end of the opening, and it does not distinguish them from fcntl locks
 when they are set.
 
-Sends no requests and never waits. Threads: changed by whoever has the turn (`locking.Locking`); `check` may be called
-from any thread, since it only looks into dictionaries.
+Sends no requests and never waits. Threads: changed by the thread that has the turn (`locking.Locking`); `check` may be
+called from any thread, since it only looks into dictionaries.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Holding:
 
 
 class LockSession:
-    """See the module. `new_id` creates ids that nobody else has."""
+    """See the module. `new_id` creates unique ids."""
 
     def __init__(self, lifetime_s: float, clock: Callable[[], float], new_id: Callable[[], bytes]) -> None:
         self._lifetime_s = lifetime_s
@@ -61,7 +62,7 @@ class LockSession:
         self.is_recorded = False
         """Whether its record may be in the map."""
         self.held: dict[int, dict[LocalHolder, Holding]] = {}
-        """By inode: who holds locks, or may hold some after an error."""
+        """By inode: the holders of locks, and those that may hold some after an error."""
         self.overdue: dict[int, set[LocalHolder]] = {}
         """Holders that have closed the file and whose locks could not be ended yet."""
         self._lost: dict[int, dict[LocalHolder, Holding]] = {}
@@ -112,7 +113,7 @@ class LockSession:
         self.ended()
         return count
 
-    # -------------------------------------------------------------- who holds
+    # -------------------------------------------------------------- holders
 
     def holds(self, ino: int, holder: LocalHolder) -> bool:
         """Return whether he may have locks on the file."""
@@ -137,8 +138,8 @@ class LockSession:
         is_exclusive: bool = True,
         protects: frozenset[Place] = frozenset(),
     ) -> bool:
-        """Record that he may have locks from now on, set through this opening. Returns whether he had none through it
-        before."""
+        """Record that the holder may have locks from now on, set through this opening. Returns whether it had none
+        through it before."""
         holding = self.held.setdefault(ino, {}).setdefault(holder, Holding())
         is_new = handle not in holding.handles
         holding.handles.add(handle)
@@ -149,11 +150,11 @@ class LockSession:
         return is_new
 
     def granted(self, ino: int, holder: LocalHolder) -> None:
-        """Record that he is told that he has a lock."""
+        """Record that the holder is told that it has a lock."""
         self.held[ino][holder].was_granted = True
 
     def not_through(self, ino: int, holder: LocalHolder, handle: int) -> None:
-        """Record that he got none through this opening after all; those that he had before stay."""
+        """Record that the holder got none through this opening after all; those that it had before stay."""
         holding = self.held.get(ino, {}).get(holder)
         if holding is not None:
             holding.handles.discard(handle)
@@ -164,7 +165,7 @@ class LockSession:
         self._forget_protector(ino)
 
     def through(self, ino: int, handle: int) -> list[LocalHolder]:
-        """Return who has locks on the file that were set through this opening."""
+        """Return the holders of locks on the file that were set through this opening."""
         if ino not in self.held:
             return []
         return [holder for holder, holding in list(self.held.get(ino, {}).items()) if handle in holding.handles]
@@ -174,8 +175,8 @@ class LockSession:
         other.
 
         A process that holds fcntl locks and closes a descriptor has been forgotten before (FLUSH). The kernel may have
-        given the number of a former owner to another one: whoever has set a lock through an opening that still exists
-        keeps it.
+        given the number of a former owner to another one: a holder that has set a lock through an opening that still
+        exists keeps it.
         """
         ended = []
         for holder in self.through(ino, handle):
@@ -208,7 +209,7 @@ class LockSession:
         return was_lost
 
     def forgive_through(self, ino: int, handle: int) -> bool:
-        """The same for all who had set them through this opening, which has ended, and through no other."""
+        """The same for all holders that had set them through this opening, which has ended, and through no other."""
         was_lost = False
         for holder, holding in list(self._lost.get(ino, {}).items()):
             if handle in holding.handles:

@@ -1,7 +1,7 @@
 """What happens to an inode whose last name is gone.
 
-Where nobody waits for other mounts (a grace of 0: `dfc`), a small inode that is not needed here is deleted together
-with its name, in the same batch. Everything else becomes an orphan, marked in the map with who needs it
+If other mounts are not waited for (a grace of 0: `dfc`), a small inode that is not needed here is deleted together
+with its name, in the same batch. Everything else becomes an orphan, marked in the map with its claims
 (`dfsfuse.namespace.ops.orphans`), and is deleted later: when this mount no longer needs it and the grace is over, in
 which other mounts that have the file open can say that they need it too (orphan_keeper.py). So a file stays until it is
 closed everywhere, and an open() that is overtaken by a rename still gets the file that it has looked up.
@@ -166,7 +166,7 @@ class Reaper:
 
     def drop_later(self, ino: int, items: Sequence[Sealed]) -> None:
         """Drop these segments, which will not become part of the file, when they have arrived. Excluded are appended
-        ones for which that is uncertain: nobody knows where to look for them."""
+        ones for which that is uncertain: it is not known where to look for them."""
         items = [item for item in items if not (item.is_doubtful and item.is_appended)]
         if items:
             self._context.background.submit(self._drop, ino, items)
@@ -179,7 +179,7 @@ class Reaper:
             ]
             earlier = [(item.region, segment) for item in items for segment in item.earlier]
             self.drop(ino, [*earlier, *((region, made.segment.id) for region, made in written if not made.inline)])
-        except Exception as failure:  # noqa: BLE001 (nobody waits; the segments take up room until swept)
+        except Exception as failure:  # noqa: BLE001 (nothing waits; the segments take up room until swept)
             log.warning("inode %d: unneeded parts of the file could not be dropped: %s", ino, failure)
 
     def drop(self, ino: int, segments: Sequence[tuple[int, bytes]]) -> None:

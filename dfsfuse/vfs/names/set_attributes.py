@@ -3,7 +3,7 @@
 A size is reached in steps of bounded batches, each of which makes the other changes too. Unsaved data of the file is
 saved first; or given up, if the new size is 0; or stays as it is, if the file already has that size with it. The region
 that was cut is reported to the compactor if it has too many extents, or if little of its segments is still visible. If
-its program is let go meanwhile, a file is cut in one batch or not at all; what takes several is completed
+its program is released meanwhile, a file is cut in one batch or not at all; what takes several is completed
 (`dfsfuse.common.withdrawal`). Threads: `OpenFile.commit_lock` is held: no flush comes in between.
 """
 

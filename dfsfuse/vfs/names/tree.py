@@ -170,7 +170,7 @@ class Tree:
     # ------------------------------------------------------------------ removing and moving
 
     def unlink(self, parent: int, name: bytes, way: Way = ()) -> None:
-        """Remove a name; with the last one the file goes too, once nobody here needs it any more."""
+        """Remove a name; with the last one the file goes too, once nothing here needs it any more."""
         now_ns = self._context.clock()
 
         def remove(name: bytes) -> None:

@@ -2,7 +2,7 @@
 
 `user.dfs.inode` shows which namespace and inode this is (NAMESPACE:NUMBER), whatever path, bind mount or machine it is
 seen through; the others show a regular file's health (`health.NAMES`). They can be read by name and are never listed:
-they describe this copy at this moment, and whoever copies a file copies what is listed (Ceph removed its own from the
+they describe this copy at this moment, and programs that copy a file copy what is listed (Ceph removed its own from the
 list for the same reason). A program that carries them over from elsewhere is not disturbed: setting or removing one
 succeeds and changes nothing.
 

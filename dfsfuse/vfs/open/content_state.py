@@ -39,6 +39,6 @@ def of(ino: int, regions: Sequence[int], get_many: GetMany) -> bytes | None:
 
 
 def regions_written(starts: Iterable[int], *, is_appended: bool) -> list[int]:
-    """Return the regions whose content matters to whoever is going to write bytes that begin at these places, none of
+    """Return the regions whose content matters to a writer of bytes that begin at these places, none of
     which crosses a region boundary. What is appended overlays nothing."""
     return [] if is_appended else sorted({start // REGION_BYTES for start in starts})

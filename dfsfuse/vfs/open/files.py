@@ -225,7 +225,7 @@ class Files:
         go."""
         with self._lock:
             handle = self._handles.get(number)
-        if handle is not None:  # otherwise it was let go, and everything is closed already
+        if handle is not None:  # otherwise it was released, and everything is closed already
             with handle.file.lock:
                 handle.failed_at = handle.file.writes if is_heard else None
 
@@ -249,7 +249,7 @@ class Files:
             self._table.unpin(file)
 
     def _keep(self, handle: Handle, failure: Exception) -> bool:
-        """Let the background save what could not be saved now. Returns False if nobody is to expect that."""
+        """Let the background save what could not be saved now. Returns False if that is not to be expected."""
         file = handle.file
         with file.lock:
             if not file.has_data or file.is_unlinked or handle.failed_at == file.writes:

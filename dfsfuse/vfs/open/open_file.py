@@ -52,7 +52,7 @@ class Sealed:
     since_s: float = 0.0
     """When the oldest of its bytes was written, by a clock that is never set."""
     is_forgotten: bool = False
-    """Nobody wants it any more; an upload in progress frees its memory when it ends."""
+    """It is not wanted any more; an upload in progress frees its memory when it ends."""
     is_appended: bool = False
     """Its place is undecided; its data stays in memory until it is decided."""
     is_doubtful: bool = False
@@ -120,8 +120,7 @@ class OpenFile:
     is_appended: bool = False
     """Whether the unsaved data was appended, rather than written to places of its own."""
     error: Exception | None = None
-    """Why something that nobody waited for failed; raised for the next one who writes or flushes. The data is still
-    there."""
+    """Why a save in the background failed; raised by the next write or flush. The data is still there."""
     losses: Losses[OSError] = field(default_factory=Losses)
     """Why data was given up; reported once through each handle."""
     writes: int = 0
@@ -255,7 +254,7 @@ class OpenFile:
         return [*self.sealed[:count], *up]
 
     def is_crowded(self, offset: int) -> bool:
-        """Return whether the region there has so many dirty intervals that it should be saved."""
+        """Return whether the region there has enough dirty intervals that it should be saved."""
         return self.buffer.intervals(offset // REGION_BYTES) > INTERVALS_MAX
 
     def take_error(self) -> Exception | None:

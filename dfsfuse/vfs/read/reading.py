@@ -139,7 +139,7 @@ class Reader:
 
         segments: list[Segment] = []
         for value in self._context.store.read(look, max_age_s=self._context.max_age_s):
-            with suppress(OSError):  # whoever reads that file gets the error
+            with suppress(OSError):  # a read of that file gets the error
                 region = extents.EMPTY if value is None else regions.decode(value)
                 segments += region.segments if len(region.segments) <= SMALL_FILE_SEGMENTS_MAX else ()
         self._context.segments.fetch_small(segments)

@@ -1,16 +1,16 @@
-"""Saving that nobody waits for: what is unsaved for some time, and what was closed with durability=fsync.
+"""Saving in the background: what is unsaved for some time, and what was closed with durability=fsync.
 
 Unsaved data goes to the servers when it has an age (`save_after_s`), though its file stays open; the schedule
 (schedule.py) says what is due. Files that are due are saved in groups, which share batches (`Saver.save_many`). A
-region that still grows is saved only when its oldest byte has half that age: so who writes a long file fast has whole
-regions made of it, and not many small segments.
+region that still grows is saved only when its oldest byte has half that age: so a long file that is written fast
+becomes whole regions, and not many small segments.
 
-Under load data would come faster than it is saved. So when something of many files has been unsaved for half as long
-again as it should, whoever writes, makes or closes a file waits until that is saved (`slow_down`): the age is a promise
-that holds for all of many thousands of files. If only a few are late, as one long file is that goes over a slow line,
-who writes to these waits, and others do not. Nobody waits for what cannot be saved: that is what errors are for.
+Under load data would come faster than it is saved. So when many files are unsaved, and something of them for half as
+long again as it should, threads that write, make or close a file wait until that is saved (`slow_down`): the age is a
+promise that holds even for many thousands of files. If only a few are late, such as one long file on a slow link, only
+writers of these wait. Nothing waits for what cannot be saved: that is what errors are for.
 
-A file whose commit lock is taken is being saved, or cut, by somebody else; it is left for the next round, so that the
+A file whose commit lock is taken is being saved, or cut, by another thread; it is left for the next round, so that the
 locks of a whole group can be held together without an order among them.
 
 Threads: one of its own, between `start` and `close`, which sleeps while nothing is due; without it what is asked for is
@@ -39,7 +39,7 @@ SAVE_AFTER_S: Final = 1.0
 GROUP_FILES: Final = 512
 """At most this many files are saved together."""
 GROUP_BYTES: Final = 8 * 1024 * 1024
-"""A group of several files has at most this many bytes: whoever fsyncs one of them waits for all."""
+"""A group of several files has at most this many bytes: an fsync of one of them waits for all."""
 SLOW_MAX_S: Final = 10.0
 """No operation is delayed longer than this, whatever happens."""
 TELL_AGAIN_S: Final = 60.0
@@ -130,7 +130,7 @@ class BackgroundSaver:
 
     def save_later(self, file: OpenFile, *, seal: bool = True) -> None:
         """Save the file as soon as possible. Without `seal` only what need not be sealed early for it. A failure that
-        does not pass by itself is told to the next who writes or flushes."""
+        is not temporary is reported by the next write or flush."""
         pinned = self._files.pin(file.ino)
         with pinned.lock:
             was_due, pinned.is_commit_due = pinned.is_commit_due, True

@@ -1,12 +1,12 @@
 """The final save of a mount: bounded, and what is left over is available.
 
-`save_all` continues as long as something is saved every so many seconds, however much there is; servers that may be
+`save_all` continues as long as something is saved every few seconds, however much there is; servers that may be
 about to return are waited for that long and no longer, even if only answered names are left. It checks whether they
 take data before it tries, instead of failing file by file. What is left then is returned by `left_over`, to be kept
 elsewhere, and given up by `abandon`, so that closing the Vfs has nothing left to save.
 
 Called by one thread, when no program uses the mount any more. The thread that saves in the background is stopped first,
-so that nobody else takes the commit locks of many files.
+so that no other thread takes the commit locks of many files.
 """
 
 from __future__ import annotations

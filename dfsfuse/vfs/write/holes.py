@@ -4,7 +4,7 @@ A hole is where there is no extent; it reads as zeros and takes no room. Room ca
 is "allocated" has its size and nothing else. Unsaved data is saved first, so that the map alone decides: one save,
 after which any number of searches finds the file clean.
 
-Long ranges are cleared in steps of bounded batches, from the front; once these have begun their program is not let go
+Long ranges are cleared in steps of bounded batches, from the front; once these have begun their program is not released
 (`dfsfuse.common.withdrawal`). A segment of which little is visible afterwards is reported to the compactor, so that the
 room of the hole is regained. Threads: `OpenFile.commit_lock`; stateless.
 """

@@ -1,4 +1,4 @@
-"""put: replaces whatever file has a name by a whole new file, so that nobody ever sees half of it.
+"""put: replaces whatever file has a name by a whole new file, so that half of it is never visible.
 
 Segments are uploaded as the data comes, a few at a time, without an inode; nothing is uploaded for a `Hole`. Then one
 batch makes the inode, its regions and its name; for a very long file several batches fill a hidden inode (an orphan)

@@ -136,7 +136,7 @@ def put(tx: Transaction, ino: int, index: int, region: Region, dropped: Sequence
     """Put a record (or delete it, if nothing is left in it) and drop these segments."""
     if region.extents:
         data = extents.encode(region)
-        _remember(data, region)  # whoever appends reads it next
+        _remember(data, region)  # the next append reads it
         tx.put(keys.region(ino, index), data)
     else:
         tx.delete(keys.region(ino, index))

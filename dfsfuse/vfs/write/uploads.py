@@ -1,7 +1,7 @@
 """Uploads of sealed segments, and the memory that unsaved data may take.
 
-A task in the pool does one thing: `segments.write`. It waits for nobody but the servers, with the data layer's
-deadlines; so whoever waits for a task waits for a bounded time, and no task waits for another. What failed stays
+A task in the pool does one thing: `segments.write`. It waits only for the servers, with the data layer's
+deadlines; so waiting for a task takes a bounded time, and no task waits for another. What failed stays
 sealed, with its data, and is retried by the next flush.
 
 Threads: called by any. `OpenFile.lock` guards an item's fields, as it does those of its file.
@@ -57,7 +57,7 @@ class Uploads:
 
     def finish(self, file: OpenFile, items: Sequence[Sealed]) -> None:
         """Wait until all of these are uploaded. Raises the first failure; the others have ended by then too. The caller
-        holds the commit lock, so nobody else makes segments of what is small."""
+        holds the commit lock, so no other thread makes segments of what is small."""
         if len(items) == 1 and items[0].is_small and items[0].upload is None:
             self._finish_small(file, items[0])
             return
@@ -87,9 +87,9 @@ class Uploads:
             raise failure
 
     def renew(self, file: OpenFile, items: Iterable[Sealed]) -> None:
-        """Give those of which nobody can tell whether they are in the map new segments of the same bytes. If they are
+        """Give those of which it is not known whether they are in the map new segments of the same bytes. If they are
         in it, another mount may replace them and so drop their segments: the servers delete these after the grace
-        period, whoever refers to them by then. The same for those that have been up so long that they may be swept."""
+        period, whatever refers to them by then. The same for those that have been up so long that they may be swept."""
         for item in items:
             if item.written is None or not (item.is_doubtful or self._is_old(item, uploaded.KEEP_NS)):
                 continue
@@ -151,9 +151,9 @@ class Uploads:
         began_ns = self._context.clock()
         try:
             written = self._context.segments.write(data, item.rotation)
-        except Exception as error:  # noqa: BLE001 (whatever it is, who waits has to be told)
+        except Exception as error:  # noqa: BLE001 (whatever it is, waiters must be told)
             failure = error
-            is_told = isinstance(error, UnavailableError)  # reported for all files at once, by whoever saves them
+            is_told = isinstance(error, UnavailableError)  # the caller that saves them reports it for all files at once
             level = logging.DEBUG if is_told else logging.WARNING
             log.log(level, "inode %d: a part of the file could not be written: %s", file.ino, error)
         with file.lock:

@@ -83,8 +83,8 @@ class Writer:
         return size
 
     def _save_taken(self, file: OpenFile) -> None:
-        """Save what was written. If that fails it stays unsaved, and the next who writes or flushes gets the error: a
-        write() that has taken its data has not failed, and whoever repeated it would append it twice."""
+        """Save what was written. If that fails it stays unsaved, and the next write or flush gets the error: a
+        write() that has taken its data has not failed, and repeating it would append the data twice."""
         try:
             self._saver.save(file)
         except (DfsError, OSError) as failure:
