@@ -12,8 +12,8 @@
   valid whatever happens in the meantime: the thread is *excused* from this check once, for those names and for the
   folder where it started. It is not excused for anything else: it might never retry, and its next call would be a
   different one.
-- The same holds for every operation that changes names. There, the names by which the kernel reached the inodes (`way`)
-  become part of the transaction.
+- The same holds for every operation that changes names. There, the names by which the kernel reached the inodes
+  (`route`) become part of the transaction.
 - open() must also see the newest size and data, and so must a program that gets a lock: the kernel is notified before
   they are answered. If the kernel's pages are known to show the newest data, open() lets it keep them (`kept_pages`).
 
@@ -35,7 +35,7 @@ from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.mount.kept_pages import KeptPages
 from dfsfuse.mount.notifications import PATIENCE_S, Device, Name, Notifications
-from dfsfuse.namespace.ops.directories import Step, Way
+from dfsfuse.namespace.ops.directories import Route, Step
 from dfsfuse.vfs.names.changed import Changed
 
 log = logging.getLogger(__name__)
@@ -127,8 +127,7 @@ class KernelCaches:
             self._take(parent, name)
 
     def moved(self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, exchanged: bool = False) -> None:
-        """Record that a name was changed through this mount, and that the kernel has updated its cache in the same
-        way."""
+        """Record that a name was changed through this mount, and that the kernel has updated its cache alike."""
         with self._lock:
             source, target = self._take(parent, name), self._take(new_parent, new_name)
             moved = [(source, (new_parent, new_name)), *([(target, (parent, name))] if exchanged else [])]
@@ -216,12 +215,12 @@ class KernelCaches:
             else:
                 excuse.inos.add(ino)
 
-    def way(self, who: int, *inos: int) -> Way:
+    def route(self, who: int, *inos: int) -> Route:
         """The names by which the kernel has reached these inodes, as far as they are known. `who` is the calling
         thread's number. Raises OSError (ESTALE) if one of the names no longer exists; the kernel then retries with new
         names."""
         with self._lock:
-            steps, stale = self._ways(inos)
+            steps, stale = self._routes(inos)
             excuse = self._excused.pop(who, None)
             if excuse is not None and excuse.until >= self._clock():
                 self._stale -= stale & excuse.inos  # it reached the inode by the same names again
@@ -234,7 +233,7 @@ class KernelCaches:
         self.excuse(who, *inos)
         raise posix_error(errno.ESTALE)
 
-    def _ways(self, inos: Iterable[int]) -> tuple[list[Step], set[int]]:
+    def _routes(self, inos: Iterable[int]) -> tuple[list[Step], set[int]]:
         """The names by which the kernel has reached these inodes, and the inodes that it reached by a name that no
         longer exists. Call with the lock held."""
         steps: list[Step] = []
@@ -262,14 +261,14 @@ class KernelCaches:
             if who:
                 if len(self._excused) >= _EXCUSED_MAX:
                     self._excused.clear()
-                steps, stale = self._ways(inos)
+                steps, stale = self._routes(inos)
                 passed = {*inos, *stale, *(ino for _, _, ino in steps)}
                 self._excused[who] = Excuse(passed, self._clock() + EXCUSED_FOR_S)
 
     def opened(self, ino: int, who: int) -> None:
         """Check, once the newest state has been queried for opening the inode, whether the kernel may have reached it
         by a name that no longer exists, or may have stale attributes. Raises OSError (ESTALE)."""
-        self.way(who, ino)
+        self.route(who, ino)
         if not self._notifications.told(ino):
             self._notifications.tell_here(ino, is_data=False)
 

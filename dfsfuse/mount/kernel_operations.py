@@ -57,7 +57,7 @@ from dfsfuse.mount import callers
 from dfsfuse.mount.errors import errno_of
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.mapped_pages import MappedPages
-from dfsfuse.namespace.ops.directories import Way
+from dfsfuse.namespace.ops.directories import Route
 from dfsfuse.namespace.ops.renames import EXCHANGE
 from dfsfuse.namespace.records import locks
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
@@ -82,7 +82,7 @@ class _KnownInode:
 _KNOWN_INODE: Final = _KnownInode()
 
 
-class _Way:
+class _Route:
     """A context with the names by which the kernel has reached these inodes, which it may have cached although they no
     longer exist: they become part of the transaction. After ESTALE it retries, with names that it has just looked up.
     Without `is_asked_for`, only ESTALE is recorded."""
@@ -95,10 +95,10 @@ class _Way:
         self._inos = inos
         self._is_asked_for = is_asked_for
 
-    def __enter__(self) -> Way:
+    def __enter__(self) -> Route:
         if self._caches is None or not self._is_asked_for:
             return ()
-        return self._caches.way(self._pid, *self._inos)
+        return self._caches.route(self._pid, *self._inos)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -167,19 +167,19 @@ class KernelOperations(Operations):
 
     # -------------------------------------------------------------- by which names the kernel comes
 
-    def _way(self, context: Context, *inos: int) -> _Way:
-        return _Way(self.caches, context.pid, *inos)
+    def _route(self, context: Context, *inos: int) -> _Route:
+        return _Route(self.caches, context.pid, *inos)
 
-    def _way_to_file(self, context: Context, ino: int, handle: int | None = None) -> _Way | nullcontext[Way]:
+    def _route_to_file(self, context: Context, ino: int, handle: int | None = None) -> _Route | nullcontext[Route]:
         """The same for operations that may also go through a descriptor. Then the names do not matter; and since the
         kernel does not say which it was, they do not matter either while any program has the file open."""
         if handle is not None or self._vfs.is_open(ino):
             return nullcontext(())
-        return self._way(context, ino)
+        return self._route(context, ino)
 
-    def _excused(self, context: Context, *inos: int) -> _Way:
+    def _excused(self, context: Context, *inos: int) -> _Route:
         """A context for operations whose ESTALE makes the kernel retry; it has now reached these inodes."""
-        return _Way(self.caches, context.pid, *inos, is_asked_for=False)
+        return _Route(self.caches, context.pid, *inos, is_asked_for=False)
 
     def _changing_content(self, ino: int) -> _ChangesContent:
         return _ChangesContent(self.caches, ino)
@@ -211,43 +211,43 @@ class KernelOperations(Operations):
             return self._vfs.readlink(ino)
 
     def symlink(self, context: Context, parent: int, name: bytes, target: bytes) -> Entry:
-        with self._way(context, parent) as way:
-            made = self._vfs.symlink(parent, name, target, context.uid, context.gid, hold=True, way=way)
+        with self._route(context, parent) as route:
+            made = self._vfs.symlink(parent, name, target, context.uid, context.gid, hold=True, route=route)
         return self._entry(parent, name, made)
 
     def mknod(self, context: Context, parent: int, name: bytes, mode: int, rdev: int, umask: int) -> Entry:
-        with self._way(context, parent) as way:
-            made = self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid, hold=True, way=way)
+        with self._route(context, parent) as route:
+            made = self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid, hold=True, route=route)
         return self._entry(parent, name, made)
 
     def mkdir(self, context: Context, parent: int, name: bytes, mode: int, umask: int) -> Entry:
-        with self._way(context, parent) as way:
-            made = self._vfs.mkdir(parent, name, mode, context.uid, context.gid, hold=True, way=way)
+        with self._route(context, parent) as route:
+            made = self._vfs.mkdir(parent, name, mode, context.uid, context.gid, hold=True, route=route)
         return self._entry(parent, name, made)
 
     def unlink(self, context: Context, parent: int, name: bytes) -> None:
-        with self._way(context, parent) as way:
-            self._vfs.unlink(parent, name, way=way)
+        with self._route(context, parent) as route:
+            self._vfs.unlink(parent, name, route=route)
         if self.caches is not None:
             self.caches.removed(parent, name)
 
     def rmdir(self, context: Context, parent: int, name: bytes) -> None:
-        with self._way(context, parent) as way:
-            self._vfs.rmdir(parent, name, way=way)
+        with self._route(context, parent) as route:
+            self._vfs.rmdir(parent, name, route=route)
         if self.caches is not None:
             self.caches.removed(parent, name)
 
     def rename(self, context: Context, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
-        with self._way(context, parent, new_parent) as way:
+        with self._route(context, parent, new_parent) as route:
             owner = context.uid, context.gid
-            self._vfs.rename(parent, name, new_parent, new_name, flags, way=way, owner=owner)
+            self._vfs.rename(parent, name, new_parent, new_name, flags, route=route, owner=owner)
         if self.caches is not None:
             self.caches.moved(parent, name, new_parent, new_name, exchanged=bool(flags & EXCHANGE))
 
     def link(self, context: Context, ino: int, parent: int, name: bytes) -> Entry:
         of_file = () if self._vfs.is_open(ino) else (ino,)
-        with self._way(context, parent, *of_file) as way:
-            made = self._vfs.link(ino, parent, name, hold=True, way=way)
+        with self._route(context, parent, *of_file) as route:
+            made = self._vfs.link(ino, parent, name, hold=True, route=route)
         return self._entry(parent, name, made)
 
     # -------------------------------------------------------------- attributes
@@ -277,8 +277,8 @@ class KernelOperations(Operations):
             mtime_ns=_time_ns(changes.mtime_ns, now_ns),
         )
         content = nullcontext() if changes.size is None else self._changing_content(ino)
-        with self._way_to_file(context, ino, handle) as way, _KNOWN_INODE, content:
-            return self._timed(self._vfs.setattr(ino, wanted, handle, way=way))
+        with self._route_to_file(context, ino, handle) as route, _KNOWN_INODE, content:
+            return self._timed(self._vfs.setattr(ino, wanted, handle, route=route))
 
     def _mode_without_privileges(self, context: Context, ino: int, *, is_capable: bool = False) -> int | None:
         """The mode that the file must get when another user may have changed it; None: unchanged. Setgid of a file that
@@ -322,16 +322,16 @@ class KernelOperations(Operations):
             return self._vfs.getxattr(ino, name)
 
     def setxattr(self, context: Context, ino: int, name: bytes, value: bytes, flags: int) -> None:
-        with self._way_to_file(context, ino) as way:
-            self._vfs.setxattr(ino, name, value, flags, way=way)
+        with self._route_to_file(context, ino) as route:
+            self._vfs.setxattr(ino, name, value, flags, route=route)
 
     def listxattr(self, context: Context, ino: int) -> Iterable[bytes]:
         with _KNOWN_INODE:
             return self._vfs.listxattr(ino)
 
     def removexattr(self, context: Context, ino: int, name: bytes) -> None:
-        with self._way_to_file(context, ino) as way:
-            self._vfs.removexattr(ino, name, way=way)
+        with self._route_to_file(context, ino) as route:
+            self._vfs.removexattr(ino, name, route=route)
 
     def statfs(self, context: Context, ino: int) -> Space:
         space = self._vfs.statfs()
@@ -353,10 +353,10 @@ class KernelOperations(Operations):
         """Create the file only if the name does not exist. The kernel has found no such name, so it expects a new file
         and would check no permission. With ESTALE it looks again, finds what another mount has created in the meantime,
         and opens that."""
-        with self._way(context, parent) as way:
+        with self._route(context, parent) as route:
             try:
                 attributes, handle = self._vfs.create(
-                    parent, name, mode, flags | os.O_EXCL, context.uid, context.gid, hold=True, way=way
+                    parent, name, mode, flags | os.O_EXCL, context.uid, context.gid, hold=True, route=route
                 )
             except FileExistsError as error:
                 if flags & os.O_EXCL:

@@ -7,7 +7,7 @@ a line or two; the work is done in the module it names. Knows no FUSE binding, n
 Promises: metadata operations are atomic and take effect in order. Under the writer lease they are durable at the next
 close() of a written file or fsync() (docs/decisions/0013), else when they return. File data is close-to-open: what was
 written is durable and visible to others when flush() (durability=close) or fsync() returns, and open() sees the newest.
-`way` lists the names by which the caller got here: if one of them leads elsewhere by then, nothing is done (ESTALE).
+`route` lists the names by which the caller got here: if one of them leads elsewhere by then, nothing is done (ESTALE).
 What is looked up or created with `hold` stays until `forget`, even if this mount removes its last name, just as inodes
 known to the kernel do on a local disk.
 
@@ -31,7 +31,7 @@ import msgspec
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.ops import directories, inodes
-from dfsfuse.namespace.ops.directories import Way
+from dfsfuse.namespace.ops.directories import Route
 from dfsfuse.namespace.ops.inode_numbers import InodeNumbers
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records.keys import ROOT
@@ -263,48 +263,57 @@ class Vfs:
         return self._files.attributes(found[-1] if found else ROOT, inode)
 
     def mknod(
-        self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        rdev: int,
+        uid: int,
+        gid: int,
+        *,
+        hold: bool = False,
+        route: Route = (),
     ) -> Attributes:
         """Create a file, fifo, socket or device."""
         if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
             raise posix_error(errno.EINVAL)
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
-        made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev, hold=hold, way=way))
+        made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev, hold=hold, route=route))
         self._names.saw(parent, name, made.ino)
         return made
 
     def mkdir(
-        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, hold: bool = False, route: Route = ()
     ) -> Attributes:
         """Create a folder."""
         mode = stat.S_IFDIR | stat.S_IMODE(mode)
-        made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, hold=hold, way=way))
+        made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, hold=hold, route=route))
         self._names.saw(parent, name, made.ino)
         return made
 
     def symlink(
-        self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, hold: bool = False, way: Way = ()
+        self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, hold: bool = False, route: Route = ()
     ) -> Attributes:
         """Create a symbolic link."""
         mode = stat.S_IFLNK | 0o777
-        made = self._tree.make(parent, name, mode, uid, gid, target=target, hold=hold, way=way)
+        made = self._tree.make(parent, name, mode, uid, gid, target=target, hold=hold, route=route)
         return self._files.attributes(*made)
 
     def readlink(self, ino: int) -> bytes:
         """Return a symbolic link's target. Raises OSError (EINVAL)."""
         return self._tree.readlink(ino)
 
-    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, way: Way = ()) -> Attributes:
+    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, route: Route = ()) -> Attributes:
         """Add a name to a file. Raises OSError (EPERM for a folder, EEXIST...)."""
-        return self._files.attributes(ino, self._tree.link(ino, parent, name, hold=hold, way=way))
+        return self._files.attributes(ino, self._tree.link(ino, parent, name, hold=hold, route=route))
 
-    def unlink(self, parent: int, name: bytes, *, way: Way = ()) -> None:
+    def unlink(self, parent: int, name: bytes, *, route: Route = ()) -> None:
         """Remove a name of anything but a folder. Raises OSError (EISDIR...)."""
-        self._tree.unlink(parent, name, way)
+        self._tree.unlink(parent, name, route)
 
-    def rmdir(self, parent: int, name: bytes, *, way: Way = ()) -> None:
+    def rmdir(self, parent: int, name: bytes, *, route: Route = ()) -> None:
         """Remove an empty folder. Raises OSError (ENOTDIR, ENOTEMPTY...)."""
-        self._tree.rmdir(parent, name, way)
+        self._tree.rmdir(parent, name, route)
 
     def rename(
         self,
@@ -314,12 +323,12 @@ class Vfs:
         new_name: bytes,
         flags: int = 0,
         *,
-        way: Way = (),
+        route: Route = (),
         owner: tuple[int, int] = (0, 0),
     ) -> None:
         """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; `owner`: the caller,
         who will own the whiteout."""
-        self._tree.rename(parent, name, new_parent, new_name, flags, way, owner)
+        self._tree.rename(parent, name, new_parent, new_name, flags, route, owner)
         self._names.moved(parent, name, new_parent, new_name)
 
     # ------------------------------------------------------------------ attributes (changing.py, extended.py)
@@ -334,27 +343,27 @@ class Vfs:
         changes: AttributeChanges,
         handle: int | None = None,  # noqa: ARG002 (the same)
         *,
-        way: Way = (),
+        route: Route = (),
         durable: bool = False,
     ) -> Attributes:
         """Change mode, owner, times or size. `durable`: wait until a change without a size is committed."""
-        return self._files.change(ino, changes, way, durable=durable)
+        return self._files.change(ino, changes, route, durable=durable)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """Return an extended attribute. Raises OSError (ENODATA, EOPNOTSUPP)."""
         return self._extended.get(ino, name)
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0, *, way: Way = ()) -> None:
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0, *, route: Route = ()) -> None:
         """Set one; `flags` are XATTR_CREATE or XATTR_REPLACE."""
-        self._extended.set(ino, name, value, flags, way)
+        self._extended.set(ino, name, value, flags, route)
 
     def listxattr(self, ino: int) -> list[bytes]:
         """Return the names of all."""
         return self._extended.list(ino)
 
-    def removexattr(self, ino: int, name: bytes, *, way: Way = ()) -> None:
+    def removexattr(self, ino: int, name: bytes, *, route: Route = ()) -> None:
         """Remove one. Raises OSError (ENODATA...)."""
-        self._extended.remove(ino, name, way)
+        self._extended.remove(ino, name, route)
 
     def statfs(self) -> Space:
         """Return the answer to statvfs(3)."""
@@ -363,10 +372,19 @@ class Vfs:
     # ------------------------------------------------------------------ files (files.py)
 
     def create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        flags: int,
+        uid: int,
+        gid: int,
+        *,
+        hold: bool = False,
+        route: Route = (),
     ) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: return attributes and a handle. Raises OSError (EEXIST with O_EXCL...)."""
-        made, handle = self._files.create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
+        made, handle = self._files.create(parent, name, mode, flags, uid, gid, hold=hold, route=route)
         self._names.saw(parent, name, made.ino)
         return made, handle
 

@@ -33,7 +33,8 @@ TARGET_MAX_BYTES: Final = 4095
 
 Step = tuple[int, bytes, int]
 """A folder, a name in it, and the inode that it was looked up to be."""
-Way = Sequence[Step]
+Route = Sequence[Step]
+"""The names by which somebody has reached one or more inodes, in any order."""
 
 
 class Removed(NamedTuple):
@@ -75,9 +76,9 @@ def lookup(view: View, parent: int, name: bytes) -> Entry:
     return found
 
 
-def check_way(view: View, way: Way) -> None:
+def check_route(view: View, route: Route) -> None:
     """Raise OSError (ESTALE) if one of these names no longer leads to the same inode."""
-    for folder, name, ino in way:
+    for folder, name, ino in route:
         data = view.get(keys.entry(folder, name))
         if data is None or records.decode_entry(data).ino != ino:
             raise posix_error(errno.ESTALE)

@@ -19,7 +19,7 @@ from dfsfuse.common import withdrawal
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import directories, inodes
-from dfsfuse.namespace.ops.directories import Way
+from dfsfuse.namespace.ops.directories import Route
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.attributes import AttributeChanges
@@ -59,17 +59,17 @@ class Changer:
         self._uploads = uploads
 
     def change(
-        self, ino: int, changes: AttributeChanges, file: OpenFile | None, way: Way = (), *, durable: bool = False
+        self, ino: int, changes: AttributeChanges, file: OpenFile | None, route: Route = (), *, durable: bool = False
     ) -> Inode:
-        """Make the changes; `file` if it is open here (pinned by the caller). `way`: the names by which the caller got
-        here. `durable`: a change without a size is committed before this returns. Raises OSError (ENOENT, EISDIR...;
-        ESTALE if one of them now leads elsewhere)."""
+        """Make the changes; `file` if it is open here (pinned by the caller). `route`: the names by which the caller
+        got here. `durable`: a change without a size is committed before this returns. Raises OSError (ENOENT,
+        EISDIR...; ESTALE if one of them now leads elsewhere)."""
         with file.commit_lock if file is not None else nullcontext():
             if changes.size is None:
-                inode = self._change_attributes(ino, changes, way, durable=durable)
+                inode = self._change_attributes(ino, changes, route, durable=durable)
             else:
                 try:
-                    inode = self._resize(ino, changes.size, changes, file, way)
+                    inode = self._resize(ino, changes.size, changes, file, route)
                 finally:
                     withdrawal.over()
             if file is not None and changes.mtime_ns is not None:
@@ -77,19 +77,19 @@ class Changer:
                     file.written_ns = None  # the time that was set stays until something is written again
             return inode
 
-    def _change_attributes(self, ino: int, changes: AttributeChanges, way: Way, *, durable: bool) -> Inode:
+    def _change_attributes(self, ino: int, changes: AttributeChanges, route: Route, *, durable: bool) -> Inode:
         now_ns = self._context.clock()
 
         def work(tx: Transaction) -> Inode:
             inode = inodes.load(tx, ino)
-            directories.check_way(tx, way)
+            directories.check_route(tx, route)
             inode = changed(inode, changes, now_ns)
             inodes.save(tx, ino, inode)
             return inode
 
         return self._context.store.transact(work, durable=durable)
 
-    def _keep_size(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile, way: Way) -> Inode | None:
+    def _keep_size(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile, route: Route) -> Inode | None:
         """Change the times, as on ext4, without saving anything, if the file with its unsaved data already has that
         size. Returns None if it has not, or there is no such data, or it is unknown."""
         with file.lock:
@@ -101,7 +101,7 @@ class Changer:
 
         def work(tx: Transaction) -> Inode | None:
             inode = inodes.load(tx, ino)
-            directories.check_way(tx, way)
+            directories.check_route(tx, route)
             if max(inode.size + appended, end) != size:
                 return None
             inode = changed(msgspec.structs.replace(inode, mtime_ns=now_ns), changes, now_ns)
@@ -114,12 +114,12 @@ class Changer:
                 file.written_ns = max(now_ns, file.written_ns or now_ns)
         return inode
 
-    def _resize(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile | None, way: Way) -> Inode:
+    def _resize(self, ino: int, size: int, changes: AttributeChanges, file: OpenFile | None, route: Route) -> Inode:
         if size < 0:
             raise posix_error(errno.EINVAL)
         if size > FILE_MAX_BYTES:
             raise posix_error(errno.EFBIG)
-        if file is not None and size and (kept := self._keep_size(ino, size, changes, file, way)) is not None:
+        if file is not None and size and (kept := self._keep_size(ino, size, changes, file, route)) is not None:
             return kept
         doomed: list[Sealed] = []
         if file is not None and size:
@@ -135,7 +135,7 @@ class Changer:
             before = inodes.load(tx, ino)
             if not before.is_file:
                 raise posix_error(errno.EISDIR if before.is_directory else errno.EINVAL)
-            directories.check_way(tx, way if is_first else ())
+            directories.check_route(tx, route if is_first else ())
             inode, is_reached = regions.resize(tx, ino, before, size)
             crowded = regions.crowded_end(tx, ino, inode) if size < before.size and is_reached else []
             inode = msgspec.structs.replace(inode, mtime_ns=now_ns, ctime_ns=inodes.change_time_ns(before, now_ns))

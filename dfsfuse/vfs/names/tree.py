@@ -16,7 +16,7 @@ from typing import TypeVar
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes, renames
-from dfsfuse.namespace.ops.directories import TARGET_MAX_BYTES, Removed, Way
+from dfsfuse.namespace.ops.directories import TARGET_MAX_BYTES, Removed, Route
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.vfs.context import Context
@@ -137,10 +137,10 @@ class Tree:
         rdev: int = 0,
         target: bytes = b"",
         hold: bool = False,
-        way: Way = (),
+        route: Route = (),
     ) -> Found:
-        """Create an inode of the type in `mode` under a free name. `hold`: it is kept until it is forgotten. `way`: the
-        names by which the caller got here; ESTALE if one of them now leads elsewhere."""
+        """Create an inode of the type in `mode` under a free name. `hold`: it is kept until it is forgotten. `route`:
+        the names by which the caller got here; ESTALE if one of them now leads elsewhere."""
         if len(target) > TARGET_MAX_BYTES:
             raise posix_error(errno.ENAMETOOLONG)
         if stat.S_ISLNK(mode) and not target:
@@ -149,13 +149,13 @@ class Tree:
         now_ns = self._context.clock()
         new = inodes.new(mode, uid, gid, now_ns, rdev=rdev, target=target, parent=parent)
         with self._holding(ino) if hold else nullcontext():
-            return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns), way)
+            return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns), route)
 
-    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, way: Way = ()) -> Inode:
-        """Add a name to a file. `hold`, `way`: as above."""
+    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, route: Route = ()) -> Inode:
+        """Add a name to a file. `hold`, `route`: as above."""
         now_ns = self._context.clock()
         with self._holding(ino) if hold else nullcontext():
-            return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns), way)
+            return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns), route)
 
     @contextmanager
     def _holding(self, ino: int) -> Iterator[None]:
@@ -169,23 +169,23 @@ class Tree:
 
     # ------------------------------------------------------------------ removing and moving
 
-    def unlink(self, parent: int, name: bytes, way: Way = ()) -> None:
-        """Remove a name; with the last one the file goes too, once nothing here needs it any more."""
+    def unlink(self, parent: int, name: bytes, route: Route = ()) -> None:
+        """Remove a name; with the last one the file goes too, once nobody here needs it any more."""
         now_ns = self._context.clock()
 
         def remove(name: bytes) -> None:
-            self._remove(lambda tx: directories.unlink(tx, parent, name, now_ns), way)
+            self._remove(lambda tx: directories.unlink(tx, parent, name, now_ns), route)
 
         self._by_either_name(parent, name, remove)
 
-    def rmdir(self, parent: int, name: bytes, way: Way = ()) -> None:
+    def rmdir(self, parent: int, name: bytes, route: Route = ()) -> None:
         """Remove an empty folder."""
         if name == b".":
             raise posix_error(errno.EINVAL)
         if name == b"..":
             raise posix_error(errno.ENOTEMPTY)
         now_ns = self._context.clock()
-        self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns), way)
+        self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns), route)
 
     def rename(
         self,
@@ -194,7 +194,7 @@ class Tree:
         new_parent: int,
         new_name: bytes,
         flags: int,
-        way: Way = (),
+        route: Route = (),
         owner: tuple[int, int] = (0, 0),
     ) -> None:
         """Move an entry, replacing what is there. `owner`: the owner of the whiteout that may be left behind."""
@@ -207,7 +207,7 @@ class Tree:
             def work(tx: Transaction) -> Removed | None:
                 return renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags, left=left)
 
-            self._remove(work, way)
+            self._remove(work, route)
 
         self._by_either_name(parent, name, move)
 
@@ -228,7 +228,7 @@ class Tree:
         self._remove(work)
         return made[0]
 
-    def _remove(self, work: Callable[[Transaction], Removed | None], way: Way = ()) -> None:
+    def _remove(self, work: Callable[[Transaction], Removed | None], route: Route = ()) -> None:
         """Run a transaction that may remove a last name, and handle the inode then."""
         doomed: set[int] = set()
 
@@ -240,7 +240,7 @@ class Tree:
             return removed.ino if bury(tx, removed, self._files, self._context) else None
 
         try:
-            orphan = self._transact(with_burial, way)
+            orphan = self._transact(with_burial, route)
         finally:
             for ino in doomed:
                 self._files.pardon(ino)
@@ -249,14 +249,14 @@ class Tree:
 
     # ------------------------------------------------------------------ helpers
 
-    def _transact(self, work: Callable[[Transaction], T], way: Way) -> T:
+    def _transact(self, work: Callable[[Transaction], T], route: Route) -> T:
         """Names need not be durable when they are answered; close() and fsync() ensure that."""
 
-        def by_this_way(tx: Transaction) -> T:
-            directories.check_way(tx, way)
+        def by_this_route(tx: Transaction) -> T:
+            directories.check_route(tx, route)
             return work(tx)
 
-        return self._context.store.transact(by_this_way, durable=False)
+        return self._context.store.transact(by_this_route, durable=False)
 
     def _read(self, work: Callable[[View], T], answered: Callable[[T], None] | None = None) -> T:
         """Read a state that may be a little old; but only the newest state is trusted to say that something does not

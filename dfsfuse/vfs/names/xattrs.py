@@ -20,7 +20,7 @@ import msgspec
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes, xattrs
-from dfsfuse.namespace.ops.directories import Way
+from dfsfuse.namespace.ops.directories import Route
 from dfsfuse.namespace.records import members
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.health import health
@@ -50,16 +50,16 @@ class Extended:
         inode = self._context.store.read(lambda view: inodes.load(view, ino), max_age_s=self._context.max_age_s)
         return [*inode.xattrs]
 
-    def set(self, ino: int, name: bytes, value: bytes, flags: int, way: Way = ()) -> None:
+    def set(self, ino: int, name: bytes, value: bytes, flags: int, route: Route = ()) -> None:
         """Set it. Raises OSError (EEXIST, ENODATA, ENOSPC, E2BIG, EOPNOTSUPP)."""
-        self._change(ino, name, lambda known: xattrs.with_value(known, name, value, flags), way)
+        self._change(ino, name, lambda known: xattrs.with_value(known, name, value, flags), route)
 
-    def remove(self, ino: int, name: bytes, way: Way = ()) -> None:
+    def remove(self, ino: int, name: bytes, route: Route = ()) -> None:
         """Remove it. Raises OSError (ENODATA, EOPNOTSUPP)."""
-        self._change(ino, name, lambda known: xattrs.without(known, name), way)
+        self._change(ino, name, lambda known: xattrs.without(known, name), route)
 
     def _change(
-        self, ino: int, name: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]], way: Way
+        self, ino: int, name: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]], route: Route
     ) -> None:
         xattrs.check_name(name)
         if name in OWN:
@@ -72,7 +72,7 @@ class Extended:
 
         def work(tx: Transaction) -> None:
             inode = inodes.load(tx, ino)
-            directories.check_way(tx, way)
+            directories.check_route(tx, route)
             changed, changed_ns = change(inode.xattrs), inodes.change_time_ns(inode, now_ns)
             inodes.save(tx, ino, msgspec.structs.replace(inode, xattrs=changed, ctime_ns=changed_ns))
 

@@ -24,7 +24,7 @@ import msgspec
 from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes
-from dfsfuse.namespace.ops.directories import Way
+from dfsfuse.namespace.ops.directories import Route
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, blocks
 from dfsfuse.vfs.context import Context, log
@@ -137,13 +137,13 @@ class Files:
         with self._lock:
             return any(handle.may_read for handle in self._handles.values())
 
-    def change(self, ino: int, changes: AttributeChanges, way: Way = (), *, durable: bool = False) -> Attributes:
+    def change(self, ino: int, changes: AttributeChanges, route: Route = (), *, durable: bool = False) -> Attributes:
         """setattr()."""
         if changes.atime_ns is not None:
             self._access_times.set_by_hand(ino)
         file = self._table.pin_if_open(ino)
         try:
-            return self.attributes(ino, self._changer.change(ino, changes, file, way, durable=durable))
+            return self.attributes(ino, self._changer.change(ino, changes, file, route, durable=durable))
         finally:
             if file is not None:
                 self._table.unpin(file)
@@ -169,18 +169,27 @@ class Files:
         return self._add(file, flags)
 
     def create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool = False, way: Way = ()
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        flags: int,
+        uid: int,
+        gid: int,
+        *,
+        hold: bool = False,
+        route: Route = (),
     ) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: a new file, or the existing one (EEXIST with O_EXCL). `hold`: it is kept until it is
-        forgotten. `way`: as in `Tree.make`."""
+        forgotten. `route`: as in `Tree.make`."""
         self._background_saver.slow_down()
         for _ in range(CREATE_TRIES):
             with suppress(FileNotFoundError):
-                return self._create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
-        return self._create(parent, name, mode, flags, uid, gid, hold=hold, way=way)
+                return self._create(parent, name, mode, flags, uid, gid, hold=hold, route=route)
+        return self._create(parent, name, mode, flags, uid, gid, hold=hold, route=route)
 
     def _create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool, way: Way
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool, route: Route
     ) -> tuple[Attributes, int]:
         """Try once; an existing file may be removed before it is open (ENOENT)."""
         ino = self._context.numbers.take()
@@ -188,7 +197,7 @@ class Files:
         new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, now_ns)
 
         def work(tx: Transaction) -> tuple[int, Inode]:
-            directories.check_way(tx, way)
+            directories.check_route(tx, route)
             found = None if flags & os.O_EXCL else directories.find(tx, parent, name)
             if found is None:
                 return ino, directories.make(tx, parent, name, ino, new, now_ns)

@@ -130,20 +130,20 @@ def test_a_retried_call_may_come_by_other_names(caches: KernelCaches) -> None:
     caches.given(ROOT, b"e", OTHER)
     caches.changed([Changed(ROOT, b"d")])
     assert is_stale(caches, FOLDER)
-    assert caches.way(42, OTHER) == [(ROOT, b"e", OTHER)]
+    assert caches.route(42, OTHER) == [(ROOT, b"e", OTHER)]
     caches.changed([Changed(ROOT, b"e")])
     assert is_stale(caches, OTHER)
     caches.given(ROOT, b"new", OTHER)
-    assert caches.way(42, OTHER) == []
+    assert caches.route(42, OTHER) == []
 
 
 def test_the_way_is_the_names_upwards(caches: KernelCaches) -> None:
     caches.given(ROOT, b"x", OTHER)
-    assert caches.way(42, FILE) == [(FOLDER, b"f", FILE), (ROOT, b"d", FOLDER)]
-    assert caches.way(42, FOLDER, OTHER) == [(ROOT, b"d", FOLDER), (ROOT, b"x", OTHER)]
+    assert caches.route(42, FILE) == [(FOLDER, b"f", FILE), (ROOT, b"d", FOLDER)]
+    assert caches.route(42, FOLDER, OTHER) == [(ROOT, b"d", FOLDER), (ROOT, b"x", OTHER)]
     caches.given(ROOT, b"link", FILE)
-    assert caches.way(42, FILE) == [], "it has two names, and which one was used is not known"
-    assert caches.way(42, ROOT) == []
+    assert caches.route(42, FILE) == [], "it has two names, and which one was used is not known"
+    assert caches.route(42, ROOT) == []
 
 
 def test_open_takes_old_attributes_from_the_kernel_before_it_is_answered(

@@ -213,7 +213,7 @@ def test_a_file_that_is_cut_in_steps_is_cut_to_the_end_though_another_mount_move
         return done
 
     monkeypatch.setattr(mounts.map, "transact", moving)
-    assert vfs.setattr(ino, AttributeChanges(size=5), way=[(ROOT, b"f", ino)]).size == 5
+    assert vfs.setattr(ino, AttributeChanges(size=5), route=[(ROOT, b"f", ino)]).size == 5
     with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
-        vfs.setattr(ino, AttributeChanges(size=0), way=[(ROOT, b"f", ino)])
+        vfs.setattr(ino, AttributeChanges(size=0), route=[(ROOT, b"f", ino)])
     assert vfs.getattr(ino).size == 5
