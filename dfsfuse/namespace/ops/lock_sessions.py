@@ -141,7 +141,7 @@ def take(
         if gives_way:
             _save(tx, ino, locks.without(kept, wanted.holder))
         return Taken(obstacle, signs, before, inode)
-    _bury(tx, dead)
+    _end_dead(tx, dead)
     _save(tx, ino, locks.with_lock(kept, wanted))
     renew(tx, life)
     return Taken(None, signs, before, inode)
@@ -174,7 +174,7 @@ def end(tx: Transaction, session: bytes) -> None:
         tx.delete(keys.session(session))
 
 
-def _bury(tx: Transaction, dead: Mapping[bytes, bytes]) -> None:
+def _end_dead(tx: Transaction, dead: Mapping[bytes, bytes]) -> None:
     for session, sign in dead.items():
         if tx.get(keys.session(session)) == sign:
             tx.delete(keys.session(session))

@@ -59,8 +59,8 @@ class Checked:
     healed: Healed | None = None
     swept: Swept = field(default_factory=Swept)
     remains: Remains = field(default_factory=Remains)
-    """What dead mounts left. It does no harm, and the namespace counts as sound with it."""
-    are_buried: bool = False
+    """What dead mounts left. It harms nobody; the namespace counts as sound with it."""
+    are_ended: bool = False
     """Whether those were ended."""
 
     @property
@@ -124,8 +124,8 @@ class Fsck:
         if repair and not may_drop and checked.swept.orphans and not checked.swept.hindrance:
             checked.swept.hindrance = "a newer program sweeps here, in a way unknown to this one"
         self._step("waiting for signs of life from lock holders")
-        checked.remains = sessions.bury(self._store) if repair else sessions.remains()
-        checked.are_buried = repair
+        checked.remains = sessions.end_dead(self._store) if repair else sessions.remains()
+        checked.are_ended = repair
         return checked
 
     def _records(self, checked: Checked, *, repair: bool) -> Examined:

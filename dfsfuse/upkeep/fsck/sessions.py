@@ -44,10 +44,10 @@ class Sessions:
         held = {key: value for key, value in self._read(keys.all_locks()).items() if before.get(key) == value}
         return sweep_sessions.remains(silent, there, held)
 
-    def bury(self, store: MapStore) -> Remains:
+    def end_dead(self, store: MapStore) -> Remains:
         """End what the dead have left. Raises DfsError."""
         silent = self._silent()
-        return store.transact(lambda tx: sweep_sessions.bury(tx, silent))
+        return store.transact(lambda tx: sweep_sessions.end_dead(tx, silent))
 
     def _silent(self) -> Seen:
         """Wait until those that have shown no sign of life since the beginning are dead, and return them."""

@@ -82,6 +82,6 @@ class BackgroundSweep:
         patience_s = sweep_sessions.patience_s(seen)
         if patience_s and self._wait(patience_s):
             raise StoppedError
-        buried = self._store.transact(lambda tx: sweep_sessions.bury(tx, seen))
-        if buried.sessions:
-            log.info("the locks of %d dead mounts were removed", len(buried.sessions))
+        ended = self._store.transact(lambda tx: sweep_sessions.end_dead(tx, seen))
+        if ended.sessions:
+            log.info("the locks of %d dead mounts were removed", len(ended.sessions))

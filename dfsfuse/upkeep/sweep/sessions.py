@@ -60,7 +60,7 @@ def remains(seen: Mapping[bytes, bytes], there: Mapping[bytes, bytes], held: Map
     return Remains(dead, count, changes)
 
 
-def bury(tx: Transaction, seen: Mapping[bytes, bytes]) -> Remains:
+def end_dead(tx: Transaction, seen: Mapping[bytes, bytes]) -> Remains:
     """End the sessions whose records are unchanged, and all locks that have no effect. Returns what was removed."""
     found = remains(seen, look(tx), dict(tx.scan(*keys.all_locks())))
     for session in found.sessions:

@@ -37,7 +37,7 @@ END_DEADLINE_S: Final = 10.0
 """A mount that ends leaves what takes longer to the sweep of others."""
 
 
-def bury(tx: Transaction, removed: Removed, files: OpenFiles, context: Context) -> bool:
+def delete_or_orphan(tx: Transaction, removed: Removed, files: OpenFiles, context: Context) -> bool:
     """Delete the inode if it has no name any more, or mark it as an orphan; in the transaction that removed the name.
 
     Returns whether it is an orphan now.
@@ -46,7 +46,7 @@ def bury(tx: Transaction, removed: Removed, files: OpenFiles, context: Context) 
     if inode.nlink:
         return False
     is_small = not inode.is_file or regions.count(inode.size) <= regions.FEW_REGIONS
-    if context.grace_s or not files.doom(ino) or not is_small:
+    if context.grace_s or not files.begin_deletion(ino) or not is_small:
         inodes.save(tx, ino, inode)
         orphans.begin(tx, ino, context.client, inode.ctime_ns)
         return True
@@ -109,19 +109,19 @@ class Reaper:
             some: list[tuple[float, int]] = []
             while self._waiting and len(some) < AT_ONCE and self._waiting[0][0] <= due:
                 some.append(self._waiting.popleft())
-        doomed = [ino for _, ino in some if self._files.doom(ino)]
+        deletable = [ino for _, ino in some if self._files.begin_deletion(ino)]
         try:
-            for ino in {ino for _, ino in some}.difference(doomed):
+            for ino in {ino for _, ino in some}.difference(deletable):
                 self._files.orphaned(ino)  # someone here has come to need it meanwhile
-            self.delete(doomed)
+            self.delete(deletable)
         except DfsError as failure:
-            log.warning("%d inodes without a name could not be deleted yet: %s", len(doomed), failure)
+            log.warning("%d inodes without a name could not be deleted yet: %s", len(deletable), failure)
             with self._lock:
-                self._waiting.extendleft(item for item in reversed(some) if item[1] in doomed)
+                self._waiting.extendleft(item for item in reversed(some) if item[1] in deletable)
             return False
         finally:
-            for ino in doomed:
-                self._files.pardon(ino)
+            for ino in deletable:
+                self._files.end_deletion(ino)
         return bool(some)
 
     def delete(self, inos: Sequence[int]) -> None:

@@ -121,14 +121,14 @@ class Changer:
             raise posix_error(errno.EFBIG)
         if file is not None and size and (kept := self._keep_size(ino, size, changes, file, route)) is not None:
             return kept
-        doomed: list[Sealed] = []
+        given_up: list[Sealed] = []
         if file is not None and size:
             self._saver.save_locked(file)
         elif file is not None:
             with file.lock:
                 file.seal_all()
-                doomed = list(file.sealed)
-                file.cuts += bool(doomed)
+                given_up = list(file.sealed)
+                file.cuts += bool(given_up)
         now_ns = self._context.clock()
 
         def step(tx: Transaction) -> tuple[Inode, bool, list[int]]:
@@ -153,16 +153,16 @@ class Changer:
         except BaseException:
             if file is not None:
                 with file.lock:
-                    file.cuts += bool(doomed)
+                    file.cuts += bool(given_up)
             raise
         if file is not None:
             with file.lock:
-                file.cuts += bool(doomed)
-                file.sealed = [item for item in file.sealed if item not in doomed]
+                file.cuts += bool(given_up)
+                file.sealed = [item for item in file.sealed if item not in given_up]
                 file.rotation = inode.rotation
                 if not file.sealed and not file.buffer.dirty_bytes:
                     file.written_ns = None
-            self._uploads.let_go(file, doomed)
-            self._reaper.drop_later(ino, doomed)  # and not above: if that batch may have failed, they stay
+            self._uploads.let_go(file, given_up)
+            self._reaper.drop_later(ino, given_up)  # and not above: if that batch may have failed, they stay
         self._compactor.later(ino, crowded)
         return inode

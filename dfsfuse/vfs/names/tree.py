@@ -21,7 +21,7 @@ from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.health.incomplete import Incomplete
-from dfsfuse.vfs.names.removal import bury
+from dfsfuse.vfs.names.removal import delete_or_orphan
 from dfsfuse.vfs.open.open_files import OpenFiles
 from dfsfuse.vfs.read.access_times import AccessTimes
 
@@ -230,20 +230,20 @@ class Tree:
 
     def _remove(self, work: Callable[[Transaction], Removed | None], route: Route = ()) -> None:
         """Run a transaction that may remove a last name, and handle the inode then."""
-        doomed: set[int] = set()
+        nameless: set[int] = set()
 
-        def with_burial(tx: Transaction) -> int | None:
+        def and_delete(tx: Transaction) -> int | None:
             removed = work(tx)
             if removed is None:
                 return None
-            doomed.add(removed.ino)
-            return removed.ino if bury(tx, removed, self._files, self._context) else None
+            nameless.add(removed.ino)
+            return removed.ino if delete_or_orphan(tx, removed, self._files, self._context) else None
 
         try:
-            orphan = self._transact(with_burial, route)
+            orphan = self._transact(and_delete, route)
         finally:
-            for ino in doomed:
-                self._files.pardon(ino)
+            for ino in nameless:
+                self._files.end_deletion(ino)
         if orphan is not None:
             self._files.orphaned(orphan)
 

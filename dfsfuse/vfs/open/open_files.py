@@ -36,7 +36,8 @@ class OpenFiles:
         """How often each inode was looked up and not forgotten yet."""
         self._orphans: set[int] = set()
         """Inodes without a name that this mount has claimed, and may have to delete when it no longer needs them."""
-        self._doomed: set[int] = set()
+        self._being_deleted: set[int] = set()
+        """Inodes without a name that cannot be opened or held any more."""
         self._has_ended = False
 
     # ------------------------------------------------------------------ open files
@@ -44,7 +45,7 @@ class OpenFiles:
     def pin(self, ino: int) -> OpenFile:
         """Return the file, which stays in the table until `unpin`. Raises OSError (ENOENT) if it is being deleted."""
         with self._lock:
-            if ino in self._doomed:
+            if ino in self._being_deleted:
                 raise posix_error(errno.ENOENT)
             file = self._files.get(ino)
             if file is None:
@@ -95,14 +96,14 @@ class OpenFiles:
     def hold(self, ino: int) -> None:
         """Count one more look-up. Raises OSError (ENOENT) if the inode is being deleted."""
         with self._lock:
-            if ino in self._doomed:
+            if ino in self._being_deleted:
                 raise posix_error(errno.ENOENT)
             self._held[ino] = self._held.get(ino, 0) + 1
 
     def hold_many(self, inos: Sequence[int]) -> list[bool]:
         """Count one more look-up of each, except those that are being deleted, for which False is returned."""
         with self._lock:
-            held = [ino not in self._doomed for ino in inos]
+            held = [ino not in self._being_deleted for ino in inos]
             for ino, is_held in zip(inos, held, strict=True):
                 if is_held:
                     self._held[ino] = self._held.get(ino, 0) + 1
@@ -127,19 +128,19 @@ class OpenFiles:
 
     # ------------------------------------------------------------------ inodes without a name
 
-    def doom(self, ino: int) -> bool:
-        """Prevent opening or holding the inode if nothing here needs it. May be called again. Returns whether that is
-        so."""
+    def begin_deletion(self, ino: int) -> bool:
+        """Return whether nobody here needs the inode; if so, it cannot be opened or held from now on, until
+        `end_deletion`. May be called again."""
         with self._lock:
             if not self._has_ended and (ino in self._files or ino in self._held):
                 return False
-            self._doomed.add(ino)
+            self._being_deleted.add(ino)
             return True
 
-    def pardon(self, ino: int) -> None:
+    def end_deletion(self, ino: int) -> None:
         """Record that the deletion is done, or was abandoned."""
         with self._lock:
-            self._doomed.discard(ino)
+            self._being_deleted.discard(ino)
 
     def orphaned(self, ino: int) -> None:
         """Record that the last name is gone and the inode is left: it is deleted when nothing here needs it any

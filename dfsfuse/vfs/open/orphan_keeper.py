@@ -151,13 +151,13 @@ class OrphanKeeper:
         if not left:
             return 0
         log.info("deleting %d inodes without a name left by dead clients", len(left))
-        doomed = [ino for ino in left if self._files.doom(ino)]
+        deletable = [ino for ino in left if self._files.begin_deletion(ino)]
         try:
-            for portion in by_count(doomed, AT_ONCE):
+            for portion in by_count(deletable, AT_ONCE):
                 self._reaper.delete(portion)
         finally:
-            for ino in doomed:
-                self._files.pardon(ino)
+            for ino in deletable:
+                self._files.end_deletion(ino)
         with self._lock:
-            self._suspected.update(set(left).difference(doomed))  # open here, though not claimed
-        return len(doomed)
+            self._suspected.update(set(left).difference(deletable))  # open here, though nobody has said so
+        return len(deletable)

@@ -164,7 +164,7 @@ def _of_the_dead(checked: Checked) -> str:
     if not remains.sessions and not remains.locks:
         return ""
     said = f"{counted(len(remains.sessions), 'session')} and {counted(remains.locks, 'lock')} of mounts that died"
-    if checked.are_buried:
+    if checked.are_ended:
         return f"{said} were removed."
     by_hand = "--repair removes them, and so do mounts" if checked.may_repair else "mounts remove them"
     return f"{said} are left: {by_hand}, within a day."
@@ -225,6 +225,6 @@ def as_dictionary(checked: Checked, names: dict[int, str]) -> dict[str, object]:
         "orphans_unknown": checked.swept.hindrance,
         "dead_sessions": len(checked.remains.sessions),
         "dead_locks": checked.remains.locks,
-        "dead_ended": checked.are_buried,
+        "dead_ended": checked.are_ended,
         "not_checked": unreachable(checked, names),
     }

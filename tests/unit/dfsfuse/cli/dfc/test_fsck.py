@@ -37,7 +37,7 @@ def test_what_mounts_that_died_have_left_is_said_and_is_nothing_that_is_wrong() 
         "1 session and 2 locks of mounts that died are left: --repair removes them, and so do mounts, within a day."
     ]
     assert checked.is_sound
-    checked.are_buried = True
+    checked.are_ended = True
     assert summary(checked) == ["1 session and 2 locks of mounts that died were removed."]
     checked = Checked(remains=Remains((), 1))
     checked.comparison = Comparison(frozenset({1, 2, 3, 4}), {}, {b"k": frozenset({1})})

@@ -39,7 +39,7 @@ def test_a_lock_without_a_session_does_not_count() -> None:
     assert [lock.session for lock in table(map_)] == [b"b"], "and is removed"
 
 
-def test_the_dead_are_buried_only_if_they_have_not_moved() -> None:
+def test_a_dead_session_is_ended_only_if_its_record_has_not_changed() -> None:
     map_ = MemoryMap()
     take(map_, b"a")
     seen = take(map_, b"b").signs

@@ -83,7 +83,7 @@ def test_they_are_ended_and_the_locks_of_the_living_stay(mounts: Mounts) -> None
     mounts.hold(b"lives", 6)
     sessions = mounts.look()
     mounts.meanwhile = lambda: mounts.hold(b"lives", 6, beat=int(mounts.now))
-    found = sessions.bury(mounts.store)
+    found = sessions.end_dead(mounts.store)
     assert (found.sessions, found.locks) == ((keys.session(b"dead"),), 2)
     assert mounts.left() == [keys.locks(6), keys.session(b"lives")]
     assert mounts.holders(6) == [b"lives"]
@@ -95,7 +95,7 @@ def test_a_mount_that_has_renewed_since_the_beginning_is_not_waited_for(mounts: 
     sessions = mounts.look()
     mounts.hold(b"lives", 5, beat=2)
     mounts.hold(b"later", 6)
-    assert sessions.bury(mounts.store).sessions == ()
+    assert sessions.end_dead(mounts.store).sessions == ()
     assert mounts.paused == 0
     assert (mounts.holders(5), mounts.holders(6)) == ([b"lives"], [b"later"])
 
@@ -117,7 +117,7 @@ def test_a_sign_at_the_last_moment_saves_it(mounts: Mounts) -> None:
             mounts.hold(b"late", 5, beat=2)
 
     mounts.meanwhile = just_before
-    assert sessions.bury(mounts.store).sessions == ()
+    assert sessions.end_dead(mounts.store).sessions == ()
     assert mounts.holders(5) == [b"late"]
 
 
@@ -146,7 +146,7 @@ def test_without_a_quorum_no_mount_is_declared_dead_and_nothing_can_be_ended(mou
     mounts.store.is_writable = False
     assert sessions.remains().sessions == ()
     with pytest.raises(ReadOnlyError):
-        sessions.bury(mounts.store)
+        sessions.end_dead(mounts.store)
 
 
 def test_what_a_newer_program_wrote_is_left_alone_and_not_waited_for(mounts: Mounts) -> None:
@@ -154,6 +154,6 @@ def test_what_a_newer_program_wrote_is_left_alone_and_not_waited_for(mounts: Mou
     mounts.store.items[keys.session(b"newer")] = b"\x93\x63\x01\x02"
     mounts.store.items[keys.locks(6)] = b"\x92\x63\x90"
     before = mounts.left()
-    assert mounts.look().bury(mounts.store).sessions == ()
+    assert mounts.look().end_dead(mounts.store).sessions == ()
     assert mounts.paused == 0
     assert mounts.left() == before

@@ -151,7 +151,7 @@ def test_names_that_were_listed_are_looked_up_at_once(mounts: MemoryMounts) -> N
 def test_what_is_being_deleted_is_not_held_by_a_listing(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     ino = write_file(vfs, b"f", b"")
-    assert vfs._table.doom(ino)
+    assert vfs._table.begin_deletion(ino)
     assert vfs.lookup_listed(ROOT, [b"f"], lambda found: None) == [None]
     assert not vfs.is_held(ino)
 

@@ -65,9 +65,9 @@ def test_what_cannot_be_saved_later_now_can_be_the_next_time(mounts: MemoryMount
     ino, handle = create(vfs, b"f")
     vfs.write(handle, 0, b"data")
     table = vfs._table
-    table._doomed.add(ino)
+    table._being_deleted.add(ino)
     fails(errno.ENOENT, lambda: vfs.flush(handle))
-    table.pardon(ino)
+    table.end_deletion(ino)
     vfs.flush(handle)
     background.run()
     assert region(mounts, ino).end() == 4
