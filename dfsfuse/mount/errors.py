@@ -53,9 +53,9 @@ class MountTimeoutError(DfsError):
 
 
 def _warn_once(line: str) -> None:
-    told = _repetition.worth_telling(line, time.monotonic())
-    if told is not None:
-        log.warning("%s", told)
+    due = _repetition.worth_logging(line, time.monotonic())
+    if due is not None:
+        log.warning("%s", due)
 
 
 def errno_of_with(eio: int) -> Callable[[Exception, str], int]:

@@ -177,11 +177,11 @@ class KernelCaches:
         with self._lock:
             return list(self._names.get(ino, ()))
 
-    def tell_of_mode(self, ino: int) -> None:
+    def notify_of_mode(self, ino: int) -> None:
         """Make the kernel ask for the attributes again, since the mode changed as a side effect that it does not
         expect. May be called within an operation on the inode."""
         try:
-            self._notifications.tell_here(ino, is_data=False)
+            self._notifications.send_now(ino, is_data=False)
         except OSError as error:
             log.warning("inode %d: the kernel keeps its old mode: %s", ino, error)
 
@@ -269,8 +269,8 @@ class KernelCaches:
         """Check, once the newest state has been queried for opening the inode, whether the kernel may have reached it
         by a name that no longer exists, or may have stale attributes. Raises OSError (ESTALE)."""
         self.route(who, ino)
-        if not self._notifications.told(ino):
-            self._notifications.tell_here(ino, is_data=False)
+        if not self._notifications.wait_until_sent(ino):
+            self._notifications.send_now(ino, is_data=False)
 
     # ------------------------------------------------------------------ pages
 
@@ -304,14 +304,14 @@ class KernelCaches:
         kernel may be waiting for requests to be answered, and all threads that answer them could end up waiting
         here."""
         self._notifications.add_inode(ino, is_data=True)
-        if self._notifications.told(ino):
+        if self._notifications.wait_until_sent(ino):
             then()
         else:
-            later(partial(self._tell_of_data, ino, then))
+            later(partial(self._notify_of_data, ino, then))
 
-    def _tell_of_data(self, ino: int, then: Callable[[], None]) -> None:
+    def _notify_of_data(self, ino: int, then: Callable[[], None]) -> None:
         try:
-            self._notifications.tell_here(ino, is_data=True)
+            self._notifications.send_now(ino, is_data=True)
         except OSError as error:
             log.warning("inode %d: the kernel keeps its cached data: %s", ino, error)
         then()
@@ -347,4 +347,4 @@ class KernelCaches:
 
     def notify(self) -> None:
         """Tell the kernel what has changed. Never within an operation."""
-        self._notifications.tell_all()
+        self._notifications.send_all()

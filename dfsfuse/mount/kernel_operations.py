@@ -299,7 +299,7 @@ class KernelOperations(Operations):
             # Durably: the changed content is saved apart, and must not survive a loss of this change.
             self._vfs.setattr(ino, AttributeChanges(mode=stat.S_IMODE(mode)), durable=True)
             if self.caches is not None:
-                self.caches.tell_of_mode(ino)
+                self.caches.notify_of_mode(ino)
 
     def _check_locks(self, ino: int) -> None:
         """Raise OSError (EIO) if the program about to change the file's data relies on locks that were lost."""
@@ -390,7 +390,7 @@ class KernelOperations(Operations):
                     wanted = AttributeChanges(size=0, mode=None if mode is None else stat.S_IMODE(mode))
                     self._vfs.setattr(ino, wanted, handle)
                 if mode is not None and self.caches is not None:
-                    self.caches.tell_of_mode(ino)
+                    self.caches.notify_of_mode(ino)
         except BaseException:
             self._vfs.release(handle)
             raise

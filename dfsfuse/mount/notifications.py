@@ -3,10 +3,10 @@
 A notification about an inode makes the kernel drop attributes that are on their way to it, since they might be older
 than the change. A read() that requested them because it reached the end of the file then goes on with the old size, and
 ends too early. So everything known about a file when an open() or a lock is answered is sent before the answer
-(`told`), and not at some moment during the program's first read().
+(`wait_until_sent`), and not at some moment during the program's first read().
 
-Notifications that affect pages (`tell_all`, and `tell_here` with data) wait for requests about those pages, so they are
-never sent by a thread that serves requests. Knows only names and inode numbers. Threads: one calls `tell_all`, any
+Notifications that affect pages (`send_all`, and `send_now` with data) wait for requests about those pages, so they are
+never sent by a thread that serves requests. Knows only names and inode numbers. Threads: one calls `send_all`, any
 number the others; `_changed` guards all state, and is held only briefly.
 """
 
@@ -20,7 +20,8 @@ from typing import Final, Protocol
 log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 0.1
-"""How long `told` waits. The kernel makes a notification wait for pages that are being read, even over the network."""
+"""How long `wait_until_sent` waits. The kernel makes a notification wait for pages that are being read, even over the
+network."""
 
 Name = tuple[int, bytes]
 """A folder's inode and a name in it."""
@@ -37,7 +38,7 @@ class Notifications:
     """See the module."""
 
     def __init__(self, device: Device, wake: Callable[[], None], patience_s: float = PATIENCE_S) -> None:
-        """`wake` is called when `tell_all` has something to do; it must not wait."""
+        """`wake` is called when `send_all` has something to do; it must not wait."""
         self._device = device
         self._wake = wake
         self._patience_s = patience_s
@@ -47,7 +48,7 @@ class Notifications:
         """Inodes to notify about, and whether their data changed too."""
         self._first: list[int] = []
         """Inodes that a caller is waiting for."""
-        self._telling: int | None = None
+        self._sending: int | None = None
         self._is_over = False
 
     def add_name(self, parent: int, name: bytes) -> None:
@@ -62,9 +63,9 @@ class Notifications:
             self._inodes[ino] = is_data or self._inodes.get(ino, False)
         self._wake()
 
-    def told(self, ino: int) -> bool:
-        """Wait until the kernel has been told everything about this inode that is known by now. False: it takes too
-        long."""
+    def wait_until_sent(self, ino: int) -> bool:
+        """Wait until the kernel has been notified of everything about this inode that is known by now. Returns False if
+        that takes too long."""
         with self._changed:
             if not self._is_due(ino):
                 return True
@@ -72,18 +73,18 @@ class Notifications:
             self._wake()
             return self._changed.wait_for(lambda: not self._is_due(ino), 0.0 if self._is_over else self._patience_s)
 
-    def tell_here(self, ino: int, *, is_data: bool) -> None:
+    def send_now(self, ino: int, *, is_data: bool) -> None:
         """Notify the kernel of an inode immediately. Within an operation only without data: then no pages are affected.
         Raises OSError."""
         self._device.inval_inode(ino, 0 if is_data else -1)
 
-    def tell_all(self) -> None:
+    def send_all(self) -> None:
         """Send everything pending: first inodes that a caller waits for, then names, then inodes. Never within an
         operation."""
         while not self._is_over:
             with self._changed:
                 ino, name, is_data = self._take()
-                self._telling = ino
+                self._sending = ino
             try:
                 if ino is not None:
                     self._device.inval_inode(ino, 0 if is_data else -1)
@@ -95,18 +96,18 @@ class Notifications:
                 log.warning("the kernel cannot be told of a change: %s", error)
             finally:
                 with self._changed:
-                    self._telling = None
+                    self._sending = None
                     self._changed.notify_all()
 
     def end(self) -> None:
-        """Send nothing more: `tell_all` returns, and no caller waits."""
+        """Send nothing more: `send_all` returns, and no caller waits."""
         with self._changed:
             self._is_over = True
             self._patience_s = 0.0
             self._changed.notify_all()
 
     def _is_due(self, ino: int) -> bool:
-        return ino in self._inodes or ino == self._telling
+        return ino in self._inodes or ino == self._sending
 
     def _take(self) -> tuple[int | None, Name | None, bool]:
         """The next inode or name, if any, and whether the inode's data changed."""

@@ -22,7 +22,7 @@ class Repetition:
             str, tuple[float, int]
         ] = {}  # line -> when it was logged, and how often it was suppressed since; guarded by _lock
 
-    def worth_telling(self, line: str, now: float) -> str | None:
+    def worth_logging(self, line: str, now: float) -> str | None:
         """The line to log now; None if it was logged a moment ago."""
         with self._lock:
             at, untold = self._told.get(line, (float("-inf"), 0))

@@ -187,7 +187,7 @@ class Locking:
             self._save(ino)
             with self._turn:
                 self._give(ino, holder, start, end)
-            self._tell()
+            self._wake_waiters()
         if was_lost:
             raise posix_error(errno.EIO, "the locks on this file were lost before they were ended")
 
@@ -205,7 +205,7 @@ class Locking:
         if self._session.holds(ino, holder):
             with self._turn:
                 self._end(ino, [holder])
-            self._tell()
+            self._wake_waiters()
         if was_lost:
             raise posix_error(errno.EIO, "the locks on this file were lost while it was open")
 
@@ -221,7 +221,7 @@ class Locking:
         if self._session.through(ino, handle):
             with self._turn:
                 self._end(ino, self._session.release(ino, handle))
-            self._tell()
+            self._wake_waiters()
 
     def check(self, ino: int, places: Callable[[], Iterable[tuple[int, bytes]]] = tuple) -> None:
         """Check before a write. Raises OSError (EIO) if locks on the file were lost, or one that protects a file with
@@ -330,7 +330,7 @@ class Locking:
                 self._give(waiter.ino, holder, wanted.start, wanted.end, before)
             except DfsError as failure:
                 log.warning("inode %d: an abandoned lock could not be ended yet: %s", waiter.ino, failure)
-        self._tell()
+        self._wake_waiters()
 
     def _were_lost(self, ino: int, holder: LocalHolder) -> bool:
         """Return whether his locks were lost without his having been told at the end of one yet."""
@@ -403,7 +403,7 @@ class Locking:
     def _queue(self, waiter: Waiter) -> None:
         with self._news:
             self._waiting.append(waiter)
-        self._tell()
+        self._wake_waiters()
         self._retries.start(self._retry)
         waiter.answer.on_interrupt(lambda: self._interrupted(waiter))
 
@@ -416,9 +416,9 @@ class Locking:
         with self._news:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-        self._tell()
+        self._wake_waiters()
 
-    def _tell(self) -> None:
+    def _wake_waiters(self) -> None:
         """Signal that a lock of this mount has ended, or that others wait than before."""
         self._retries.wake()
 

@@ -42,7 +42,7 @@ GROUP_BYTES: Final = 8 * 1024 * 1024
 """A group of several files has at most this many bytes: an fsync of one of them waits for all."""
 SLOW_MAX_S: Final = 10.0
 """No operation is delayed longer than this, whatever happens."""
-TELL_AGAIN_S: Final = 60.0
+LOG_AGAIN_S: Final = 60.0
 """How often slowness is logged."""
 PAUSE_S: Final = 0.02
 """The pause before a file that another thread is saving is checked again."""
@@ -65,9 +65,9 @@ class BackgroundSaver:
         """When the thread last had something to save. Used by it only."""
         self._schedule = Schedule(save_after_s)
         self._turn = threading.Lock()
-        self._told_slow_s = -math.inf
+        self._logged_slow_s = -math.inf
         """When slowness was last logged. Guarded by `_turn`."""
-        self._is_failing_told = False
+        self._is_failing_logged = False
         """Whether the log last said that nothing can be saved. Guarded by `_turn`."""
         self._is_submitted = False
         """Whether the executor has a task of ours that has not begun."""
@@ -97,7 +97,7 @@ class BackgroundSaver:
             while self._save_group() and not self.is_failing:
                 pass
 
-    # ------------------------------------------------------------------ what is told
+    # ------------------------------------------------------------------ what is reported
 
     def is_unsaved(self, file: OpenFile) -> None:
         """Record that something was written to a file that had nothing unsaved. The caller holds the file's lock."""
@@ -222,14 +222,14 @@ class BackgroundSaver:
             oldest_s = self._schedule.oldest_s()
             due = self._schedule.due(now_s, GROUP_FILES)
         if due and oldest_s is not None and now_s - oldest_s > 2 * self._schedule.save_after_s:
-            self._tell_slow(now_s - oldest_s, now_s)
+            self._log_slow(now_s - oldest_s, now_s)
         group = self._take(due, now_s)
         try:
             failures = self._saver.save_many(group)
         finally:
             for file in group:
                 file.commit_lock.release()
-        self._tell(failures, group, now_s)
+        self._report(failures, group, now_s)
         for file, until_s in group.items():
             self._let_go(file, failures.get(file), is_whole=until_s == math.inf)
         if due and not group:
@@ -238,10 +238,10 @@ class BackgroundSaver:
             self._worker.wait(PAUSE_S)
         return bool(due)
 
-    def _tell_slow(self, age_s: float, now_s: float) -> None:
+    def _log_slow(self, age_s: float, now_s: float) -> None:
         """Log that something has got older than promised: the servers take data slowly, or this machine stood still."""
-        if now_s >= self._told_slow_s + TELL_AGAIN_S:
-            self._told_slow_s = now_s
+        if now_s >= self._logged_slow_s + LOG_AGAIN_S:
+            self._logged_slow_s = now_s
             log.warning("data is saved slowly: a write has been waiting for %.1f s", age_s)
 
     def _take(self, due: list[int], now_s: float) -> dict[OpenFile, float]:
@@ -306,7 +306,7 @@ class BackgroundSaver:
         for _ in range(pins):
             self._files.unpin(file)
 
-    def _tell(self, failures: dict[OpenFile, Exception], group: Collection[OpenFile], now_s: float) -> None:
+    def _report(self, failures: dict[OpenFile, Exception], group: Collection[OpenFile], now_s: float) -> None:
         """Report the outcome of a group to the schedule and to the log."""
         if not group:
             return
@@ -328,13 +328,13 @@ class BackgroundSaver:
             is_failing = self._schedule.is_failing
             self._wake_in_time()
             self._eased.notify_all()
-        was_told, self._is_failing_told = self._is_failing_told, is_failing
-        if is_failing and not was_told:
+        was_logged, self._is_failing_logged = self._is_failing_logged, is_failing
+        if is_failing and not was_logged:
             file, failure = next(iter(failures.items()))
             log.error(
                 "inode %d and others: the last writes are not saved yet and will be retried: %s", file.ino, failure
             )
-        elif was_told and not is_failing:
+        elif was_logged and not is_failing:
             log.warning("unsaved data is being saved again")
         if not is_failing:
             for file, failure in failures.items():

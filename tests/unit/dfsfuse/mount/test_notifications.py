@@ -18,17 +18,17 @@ class FakeDevice:
     """Records notifications; `on_inode` is called during each."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, object]] = []
+        self.wait_until_sent: list[tuple[int, object]] = []
         self.on_inode: Callable[[], None] = lambda: None
 
     def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
-        self.told.append((ino, offset))
+        self.wait_until_sent.append((ino, offset))
         self.on_inode()
         return True
 
     def inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
         assert expire_only
-        self.told.append((parent, name))
+        self.wait_until_sent.append((parent, name))
         return True
 
 
@@ -50,7 +50,7 @@ def news(device: FakeDevice, wake: threading.Event) -> Notifications:
 def begin(pool: ThreadPoolExecutor, news: Notifications, wake: threading.Event) -> Future[bool]:
     """Start waiting, on another thread, until the kernel was notified about the file."""
     wake.clear()
-    waiting = pool.submit(news.told, FILE)
+    waiting = pool.submit(news.wait_until_sent, FILE)
     assert wake.wait(DEADLINE_S)
     return waiting
 
@@ -60,9 +60,9 @@ def test_of_each_inode_it_is_told_once_whatever_changed(news: Notifications, dev
     news.add_inode(OTHER, is_data=False)
     news.add_inode(FILE, is_data=False)
     news.add_name(FOLDER, b"f")
-    news.tell_all()
-    news.tell_all()
-    assert device.told == [(FOLDER, b"f"), (FILE, 0), (OTHER, -1)]
+    news.send_all()
+    news.send_all()
+    assert device.wait_until_sent == [(FOLDER, b"f"), (FILE, 0), (OTHER, -1)]
 
 
 def test_what_somebody_waits_for_comes_first(news: Notifications, device: FakeDevice, wake: threading.Event) -> None:
@@ -71,9 +71,9 @@ def test_what_somebody_waits_for_comes_first(news: Notifications, device: FakeDe
     news.add_inode(FILE, is_data=True)
     with ThreadPoolExecutor(1) as pool:
         waiting = begin(pool, news, wake)
-        news.tell_all()
+        news.send_all()
         assert waiting.result(DEADLINE_S)
-    assert device.told == [(FILE, 0), (FOLDER, b"f"), (OTHER, 0)]
+    assert device.wait_until_sent == [(FILE, 0), (FOLDER, b"f"), (OTHER, 0)]
 
 
 def test_a_call_during_the_notification_waits_too(
@@ -88,18 +88,18 @@ def test_a_call_during_the_notification_waits_too(
 
         device.on_inode = somebody_comes
         news.add_inode(FILE, is_data=True)
-        news.tell_all()
+        news.send_all()
         assert waiting[0].result(DEADLINE_S)
-    assert device.told == [(FILE, 0)]
+    assert device.wait_until_sent == [(FILE, 0)]
 
 
 def test_nothing_waits_for_past_notifications_or_after_the_end(news: Notifications, device: FakeDevice) -> None:
-    assert news.told(FILE)
+    assert news.wait_until_sent(FILE)
     news.add_inode(FILE, is_data=True)
     news.end()
-    assert not news.told(FILE)
-    news.tell_all()
-    assert device.told == []
+    assert not news.wait_until_sent(FILE)
+    news.send_all()
+    assert device.wait_until_sent == []
 
 
 def test_a_refusal_of_the_kernel_ends_the_wait(news: Notifications, device: FakeDevice) -> None:
@@ -109,6 +109,6 @@ def test_a_refusal_of_the_kernel_ends_the_wait(news: Notifications, device: Fake
     device.on_inode = refuse
     news.add_inode(FILE, is_data=True)
     news.add_inode(OTHER, is_data=True)
-    news.tell_all()
-    assert device.told == [(FILE, 0), (OTHER, 0)]
-    assert news.told(FILE)
+    news.send_all()
+    assert device.wait_until_sent == [(FILE, 0), (OTHER, 0)]
+    assert news.wait_until_sent(FILE)
