@@ -3,14 +3,15 @@ leader/followers pattern).
 
 The kernel would wake another thread for each request, and both would contend for the interpreter's lock; one thread
 that reads, answers and reads again is two to three times as fast. But an operation may wait for the network, and no
-other request may have to wait for it. So there is a lock, and the thread that holds it reads. For a kind of request
-(opcode) that took longer than `PATIENCE_S` last time, it is passed on before the operation begins. Otherwise it is
-kept; if the operation takes long after all, the supervisor passes it on: a thread that checks every `PATIENCE_S` while
-there is work, and less often, up to `LONGEST_PAUSE_S`, as long as it finds nothing to pass on. An operation that waits,
-and checks in the meantime whether the next request has arrived, passes the lock on itself (`OnDuty`): then it does not
-matter how long it waits, and a single reading program needs only one thread.
+other request may have to wait for it. So there is a lock, and the thread that holds it, the leader, reads. For a kind
+of request (opcode) that took longer than `PATIENCE_S` last time, a follower becomes the leader before the operation
+begins. Otherwise the thread remains the leader; if the operation takes long after all, the supervisor promotes a
+follower: a thread that checks every `PATIENCE_S` while there is work, and less often, up to `LONGEST_PAUSE_S`, as long
+as there is nothing to do. An operation that waits, and checks in the meantime whether the next request has arrived,
+promotes a follower itself (`ReaderState`): then it does not matter how long it waits, and a single reading program
+needs only one thread.
 
-Threads: `_baton` is the lock for reading. `_lock` guards which thread keeps it while handling a request, and the
+Threads: `_leadership` is the leader's lock. `_lock` guards which thread keeps it while handling a request, and the
 counts. `_slow` is only accessed through atomic set operations.
 """
 
@@ -41,7 +42,7 @@ Read = Callable[[bytearray], int | None]
 Handle = Callable[[memoryview], None]
 
 
-class OnDuty:
+class ReaderState:
     """What one of the threads is doing. Private: no other thread accesses it. It is passed to waiting operations as a
     `dfsfuse.net.meanwhile.Watch`: `descriptor` is readable when there is a request to read."""
 
@@ -109,7 +110,7 @@ class Readers:
         threads_max: int,
         on_end: Callable[[], None] = lambda: None,
         descriptor: int = -1,
-        on_start: Callable[[OnDuty], None] = lambda _: None,
+        on_start: Callable[[ReaderState], None] = lambda _: None,
     ) -> None:
         """`on_end` is called when there is nothing to read any more, perhaps while some threads still handle what they
         have read; by each thread that sees it. It must not block. `descriptor` is readable when there is something to
@@ -121,26 +122,26 @@ class Readers:
         self._descriptor = descriptor
         self._buffer_bytes = buffer_bytes
         self._threads_max = threads_max
-        self._baton = threading.Lock()
+        self._leadership = threading.Lock()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._alive = 0
         self._spare = 0
-        """Threads that wait for the lock for reading, or are about to."""
+        """Followers: they wait for the lock, or are about to."""
         self._is_short = False
         """Whether starting another thread failed when it was last tried."""
         self._turn = 0
-        """Counts the requests that were read; changed only by the thread that holds the lock for reading."""
+        """Counts the requests that were read; changed only by the leader."""
         self._kept = _NOBODY
-        """The turn whose thread keeps the lock for reading while it handles its request."""
+        """The turn whose thread remains the leader while it handles its request."""
         self._kept_opcode = 0
         self._slow: set[int] = set()
         self._watched = _NOBODY
-        """The turn whose thread keeps the lock for reading, and checks while it waits whether the next request has
+        """The turn whose thread remains the leader, and checks while it waits whether the next request has
         arrived."""
         self._work = threading.Event()
         self.ended = threading.Event()
-        """All threads have seen the end, or must not be waited for (`let_go`)."""
+        """All threads have seen the end, or must not be waited for (`abandon`)."""
 
     def start(self) -> None:
         """Start the first reader and the supervisor."""
@@ -148,8 +149,8 @@ class Readers:
             self._start_reader()
         threading.Thread(target=self._supervise, name="fuse-supervisor", daemon=True).start()
 
-    def begin_waiting(self, own: OnDuty) -> bool:
-        """The thread is about to wait. Return whether it holds the lock for reading, and should check for the next
+    def begin_waiting(self, own: ReaderState) -> bool:
+        """The thread is about to wait. Return whether it is the leader, and should check for the next
         request."""
         own.waits_since = time.monotonic()
         if self._kept != own.turn:
@@ -157,21 +158,21 @@ class Readers:
         self._watched = own.turn
         return True
 
-    def end_waiting(self, own: OnDuty) -> None:
+    def end_waiting(self, own: ReaderState) -> None:
         """The thread has stopped waiting."""
         own.waited_s += time.monotonic() - own.waits_since
         if self._watched == own.turn:
             self._watched = _NOBODY
 
-    def hand_over(self, own: OnDuty) -> None:
+    def hand_over(self, own: ReaderState) -> None:
         """The next request has arrived, and the thread is still waiting: let another one read it."""
         with self._lock:
             if self._kept != own.turn:
                 return
             self._kept = _NOBODY
-        self._pass_on()
+        self._promote_follower()
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Do not wait for threads that are blocked in reading or in an operation."""
         self.ended.set()
         self._work.set()
@@ -193,7 +194,7 @@ class Readers:
 
     def _run(self) -> None:
         try:
-            own = OnDuty(self, self._descriptor)
+            own = ReaderState(self, self._descriptor)
             self._on_start(own)
             self._read_and_handle(own)
         except Exception:
@@ -202,40 +203,40 @@ class Readers:
             self._alive -= 1
             is_last = self._alive == 0
         if is_last:
-            self.let_go()
+            self.abandon()
 
-    def _read_and_handle(self, own: OnDuty) -> None:
+    def _read_and_handle(self, own: ReaderState) -> None:
         buffer = bytearray(self._buffer_bytes)
         view = memoryview(buffer)
         polling = BusyPolling(_is_readable(self._descriptor) if self._descriptor >= 0 else lambda: True)
         while True:
-            self._baton.acquire()
+            self._leadership.acquire()
             with self._lock:
                 self._spare -= 1
-            has_baton = True
-            while has_baton:
+            is_leader = True
+            while is_leader:
                 try:
                     polling.poll()
                     length = self._read(buffer)
                 except BaseException:
-                    self._baton.release()
+                    self._leadership.release()
                     raise
                 if length is None:
-                    self._baton.release()  # so that the other threads see it too
+                    self._leadership.release()  # so that the other threads see it too
                     self._on_end()
                     return
-                has_baton = self._take_turn(view[:length], own)
+                is_leader = self._take_turn(view[:length], own)
             with self._lock:
                 self._spare += 1
 
-    def _take_turn(self, message: memoryview, own: OnDuty) -> bool:
-        """Handle one request. Return whether this thread holds the lock for reading afterwards."""
+    def _take_turn(self, message: memoryview, own: ReaderState) -> bool:
+        """Handle one request. Return whether this thread is still the leader."""
         opcode = wire.fuse_in_header.unpack_from(message)[1] if len(message) >= wire.fuse_in_header.size else 0
         self._turn = own.turn = turn = self._turn + 1
         own.waited_s = 0.0
         is_slow = opcode in self._slow
         if is_slow:
-            self._pass_on()
+            self._promote_follower()
         else:
             self._kept_opcode = opcode
             self._kept = turn  # set this before checking `_work`: the supervisor uses the reverse order
@@ -246,12 +247,12 @@ class Readers:
         if is_slow and time.monotonic() - began - own.waited_s < PATIENCE_S:
             self._slow.discard(opcode)
         with self._lock:
-            has_baton = self._kept == turn
-            if has_baton:
+            is_leader = self._kept == turn
+            if is_leader:
                 self._kept = _NOBODY
-        return has_baton
+        return is_leader
 
-    def _pass_on(self) -> None:
+    def _promote_follower(self) -> None:
         """Let another thread read, and start one if none is free. If none can be started, the first one that has
         answered its request reads next."""
         with self._lock:
@@ -263,7 +264,7 @@ class Readers:
                     if not self._is_short:
                         log.warning("no further thread can be started, the %d others go on: %s", self._alive, error)
                     self._is_short = True
-        self._baton.release()
+        self._leadership.release()
 
     # ------------------------------------------------------------------ the supervisor
 
@@ -282,15 +283,15 @@ class Readers:
                 seen, quiet = _NOBODY, 0
                 continue
             if kept != _NOBODY and kept == seen:
-                self._take_baton_of(kept)
+                self._replace_leader(kept)
                 pause_s = PATIENCE_S
             quiet = 0 if kept != _NOBODY else quiet + 1
             seen = kept
 
-    def _take_baton_of(self, turn: int) -> None:
+    def _replace_leader(self, turn: int) -> None:
         with self._lock:
             if self._kept != turn:
                 return
             self._kept = _NOBODY
             self._slow.add(self._kept_opcode)
-        self._pass_on()
+        self._promote_follower()

@@ -22,7 +22,7 @@ from dfsfuse.fusekernel.device import Device
 from dfsfuse.fusekernel.dispatch import NO_PATIENCE, Dispatcher, ErrnoOf, Patience, default_errno_of
 from dfsfuse.fusekernel.negotiation import Negotiated, Settings, UnsupportedKernelError, negotiate
 from dfsfuse.fusekernel.operations import Operations
-from dfsfuse.fusekernel.readers import OnDuty, Readers
+from dfsfuse.fusekernel.readers import Readers, ReaderState
 from dfsfuse.fusekernel.requests import MalformedError, parse
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Session:
         threads_max: int = 16,
         patience: Patience = NO_PATIENCE,
         on_unmounted: Callable[[], None] = lambda: None,
-        on_start: Callable[[OnDuty], None] = lambda _: None,
+        on_start: Callable[[ReaderState], None] = lambda _: None,
     ) -> None:
         """`on_unmounted` is called, perhaps more than once, when the mount is gone: waiting operations should then not
         wait for long, since `serve` waits for them. It must not block. `on_start` is called by each thread before it
@@ -102,7 +102,7 @@ class Session:
         """End although the mount is in use: every further request gets ENOTCONN. Threads that wait for a request cannot
         be woken; they end with the process or the mount."""
         self._is_cut_off = True
-        self._readers.let_go()
+        self._readers.abandon()
 
     def _handle(self, message: memoryview) -> None:
         if self._is_cut_off:

@@ -162,7 +162,7 @@ class Changer:
                 file.rotation = inode.rotation
                 if not file.sealed and not file.buffer.dirty_bytes:
                     file.written_ns = None
-            self._uploads.let_go(file, given_up)
+            self._uploads.release(file, given_up)
             self._reaper.drop_later(ino, given_up)  # and not above: if that batch may have failed, they stay
         self._compactor.later(ino, crowded)
         return inode

@@ -231,7 +231,7 @@ class BackgroundSaver:
                 file.commit_lock.release()
         self._report(failures, group, now_s)
         for file, until_s in group.items():
-            self._let_go(file, failures.get(file), is_whole=until_s == math.inf)
+            self._finish(file, failures.get(file), is_whole=until_s == math.inf)
         if due and not group:
             if self._is_closing:
                 return False  # the closing thread saves, one by one, what others are saving just now
@@ -257,7 +257,7 @@ class BackgroundSaver:
                     with self._lock:
                         self._schedule.saved(ino)
                 else:
-                    self._let_go(file, None)
+                    self._finish(file, None)
                 continue
             with file.lock:
                 its_size = file.unsaved_bytes
@@ -285,7 +285,7 @@ class BackgroundSaver:
                 self._schedule.saved(file.ino)
             return False
 
-    def _let_go(self, file: OpenFile, failure: Exception | None, *, is_whole: bool = False) -> None:
+    def _finish(self, file: OpenFile, failure: Exception | None, *, is_whole: bool = False) -> None:
         """Undo the pins of a file that was in a group, as a whole or what was old of it. One that could not be saved
         stays, until it is, or until nothing of it is to be saved any more: it was cut to nothing, or its last name was
         removed."""

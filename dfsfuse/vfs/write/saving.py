@@ -150,7 +150,7 @@ class Saver:
             saved = begun.result
             with file.lock:
                 file.sealed = [item for item in file.sealed if item not in batch]
-            self._uploads.let_go(file, batch)
+            self._uploads.release(file, batch)
             if saved is None:
                 raise self._gone(file)
             crowded.update(saved.crowded)
@@ -207,7 +207,7 @@ class Saver:
             laid, moved = yield from self._lay(file, items, written_ns)
         if laid is None:
             raise self._gone(file)
-        self._uploads.let_go(file, items)
+        self._uploads.release(file, items)
         self._reaper.drop_later(file.ino, moved)
         return set() if laid.saved is None else set(laid.saved.crowded)
 

@@ -128,10 +128,10 @@ class Uploads:
                 self.budget.release(size)
             items, file.sealed = file.sealed, []
             file.written_ns = None
-        self.let_go(file, items)
+        self.release(file, items)
         return items
 
-    def let_go(self, file: OpenFile, items: Sequence[Sealed]) -> None:
+    def release(self, file: OpenFile, items: Sequence[Sealed]) -> None:
         """Release the memory of these items; one that is being uploaded releases it when done."""
         with file.lock:
             for item in items:

@@ -15,7 +15,7 @@ from support.daemons import eventually
 from support.fake_kernel import request
 
 from dfsfuse.fusekernel import readers, wire
-from dfsfuse.fusekernel.readers import BusyPolling, OnDuty, Readers
+from dfsfuse.fusekernel.readers import BusyPolling, Readers, ReaderState
 
 DEADLINE_S = 10.0
 QUICK, SLOW = wire.FUSE_GETATTR, wire.FUSE_FSYNC
@@ -28,7 +28,7 @@ class Requests:
         self,
         threads_max: int,
         handle: Callable[[int], None],
-        on_start: Callable[[OnDuty], None] = lambda _: None,
+        on_start: Callable[[ReaderState], None] = lambda _: None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -106,11 +106,11 @@ class Waits:
         self.go_on = threading.Event()
         self.has_duty: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
-    def start(self, own: OnDuty) -> None:
+    def start(self, own: ReaderState) -> None:
         self.mine.own = own
 
     def __call__(self, *, is_handed_over: bool) -> None:
-        own: OnDuty = self.mine.own
+        own: ReaderState = self.mine.own
         has_duty = own.begin()
         self.has_duty.put(has_duty)
         if is_handed_over:
@@ -318,7 +318,7 @@ def test_letting_go_of_a_thread_that_hangs() -> None:
     go_on = threading.Event()
     requests = Requests(2, lambda opcode: _wait(go_on))
     requests.send(SLOW)
-    requests.readers.let_go()
+    requests.readers.abandon()
     assert requests.readers.ended.is_set()
     go_on.set()
     requests.end()
