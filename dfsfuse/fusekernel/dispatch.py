@@ -241,9 +241,9 @@ class Dispatcher:
                 number, body = self._errno(error, request), b""
         is_awaited = self._interruption.end(request.unique)
         if number and request.opcode == wire.FUSE_FLUSH:
-            is_heard = is_awaited and self._is_heard(request, number)
+            is_reported = is_awaited and self._is_reported(request, number)
             try:
-                files.close_failed(self._operations, request, is_heard=is_heard)
+                files.close_failed(self._operations, request, is_reported=is_reported)
             except Exception as error:  # noqa: BLE001 - as in `handle`; the answer stays what it is
                 self._errno(error, request)
         if is_awaited:
@@ -251,7 +251,7 @@ class Dispatcher:
         elif not number:
             self._undo(request, body)
 
-    def _is_heard(self, request: Request, number: int) -> bool:
+    def _is_reported(self, request: Request, number: int) -> bool:
         """Whether the program takes note of this error. An interrupted program learns nothing about its data from
         it."""
         thread = request.context.pid

@@ -76,9 +76,9 @@ def flushed(operations: Operations, request: Request) -> None:
     operations.flushed(request.context, request.nodeid, owner)
 
 
-def close_failed(operations: Operations, request: Request, *, is_heard: bool) -> None:
+def close_failed(operations: Operations, request: Request, *, is_reported: bool) -> None:
     handle, _, _, _ = request.fields(wire.fuse_flush_in)
-    operations.close_failed(request.context, request.nodeid, handle, is_heard=is_heard)
+    operations.close_failed(request.context, request.nodeid, handle, is_reported=is_reported)
 
 
 def release(operations: Operations, request: Request) -> bytes:

@@ -33,10 +33,10 @@ from dfsfuse.fusekernel.values import Buffer
 
 log = logging.getLogger(__name__)
 
-GLANCE_S: Final = 0.1
+POLL_S: Final = 0.1
 """How often to check whether a program must be released."""
-QUIET_LOOKS: Final = 20
-"""Number of checks with no program to watch after which the watcher ends: files are often closed one after another."""
+IDLE_POLLS: Final = 20
+"""Number of polls with no program to watch after which the watcher ends: files are often closed one after another."""
 
 Undo: TypeAlias = Callable[[Operations, Request, Sequence[Buffer]], None]
 
@@ -84,7 +84,7 @@ class Interruption:
         if is_interrupted:
             self.interrupt(request.unique)
         elif request.opcode == wire.FUSE_FLUSH and self._watcher is None:
-            self._look_after()
+            self._start_watcher()
 
     def end(self, unique: int) -> bool:
         """The request has been handled. Return whether it still has to be answered: its program was not released."""
@@ -109,10 +109,10 @@ class Interruption:
         if unique not in self._requests:
             self._interrupted.discard(unique)
             return False
-        self._look_after()
+        self._start_watcher()
         return True
 
-    def _look_after(self) -> None:
+    def _start_watcher(self) -> None:
         with self._lock:
             if self._watcher is None:
                 watcher = threading.Thread(target=self._watch, name="fuse-interruption", daemon=True)
@@ -124,30 +124,28 @@ class Interruption:
                     self._watcher = watcher
 
     def _watch(self) -> None:
-        quiet = 0
+        idle = 0
         while True:
-            time.sleep(GLANCE_S)
-            looked_after = [
-                unique for unique, (request, _) in list(self._requests.items()) if self._may_have_to_go(request)
-            ]
-            quiet = 0 if looked_after else quiet + 1
+            time.sleep(POLL_S)
+            watched = [unique for unique, (request, _) in list(self._requests.items()) if self._is_watched(request)]
+            idle = 0 if watched else idle + 1
             try:
-                if looked_after and self._lacks_servers():
-                    for unique in looked_after:
-                        self._look_at(unique)
+                if watched and self._lacks_servers():
+                    for unique in watched:
+                        self._release_if_due(unique)
             except Exception:
                 log.exception("watching for terminated programs failed; it goes on")
             with self._lock:
-                if quiet >= QUIET_LOOKS and not any(map(self._requests.__contains__, list(self._interrupted))):
+                if idle >= IDLE_POLLS and not any(map(self._requests.__contains__, list(self._interrupted))):
                     self._watcher = None
                     return
 
-    def _may_have_to_go(self, request: Request) -> bool:
+    def _is_watched(self, request: Request) -> bool:
         return request.unique in self._interrupted or request.opcode == wire.FUSE_FLUSH
 
-    def _look_at(self, unique: int) -> None:
+    def _release_if_due(self, unique: int) -> None:
         found = self._requests.get(unique)
-        if found is None or not self._is_to_go(found[0]):
+        if found is None or not self._must_be_released(found[0]):
             return
         request, thread = found
         with self._lock:
@@ -158,7 +156,7 @@ class Interruption:
                 return
         self._answer(unique, errno.EINTR)
 
-    def _is_to_go(self, request: Request) -> bool:
+    def _must_be_released(self, request: Request) -> bool:
         thread = request.context.pid
         if request.unique in self._interrupted and self._is_told_to_end(thread):
             return True
@@ -185,7 +183,7 @@ def _opened(operations: Operations, request: Request, parts: Sequence[Buffer]) -
     _close(operations, request, request.nodeid, handle)
     flags, _ = request.fields(wire.fuse_open_in)
     if flags & os.O_TRUNC:
-        operations.changed_unheard(request.nodeid)
+        operations.invalidate(request.nodeid)
 
 
 def _close(operations: Operations, request: Request, ino: int, handle: int) -> None:
@@ -194,7 +192,7 @@ def _close(operations: Operations, request: Request, ino: int, handle: int) -> N
 
 
 def _changed(operations: Operations, request: Request, _parts: Sequence[Buffer]) -> None:
-    operations.changed_unheard(request.nodeid)
+    operations.invalidate(request.nodeid)
 
 
 def _folder_opened(operations: Operations, request: Request, parts: Sequence[Buffer]) -> None:

@@ -160,13 +160,13 @@ class Operations:
         """The part of `flush` that must happen only once: `flush` has finished, with or without an error, and is not
         called again for this close. An error raised here replaces the result."""
 
-    def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
-        """`flush` or `flushed` has failed for good. `is_heard`: the program is about to learn of it; otherwise it is
-        ending, or did not wait for the answer, and this may be called after `released`. Raises nothing."""
+    def close_failed(self, context: Context, ino: int, handle: int, *, is_reported: bool) -> None:
+        """`flush` or `flushed` has failed for good. `is_reported`: whether the program is about to learn of it. If not,
+        it is ending, or did not wait for the answer, and this may be called after `released`. Raises nothing."""
 
-    def changed_unheard(self, ino: int) -> None:
-        """The inode was changed for a program that did not wait for the answer, so what the kernel has cached of it may
-        be stale. Must not block."""
+    def invalidate(self, ino: int) -> None:
+        """What the kernel has cached of the inode may be stale: it was changed for a program that did not wait for the
+        answer. Must not block."""
 
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
         """The last duplicate of a descriptor was closed; if `owner` is given, its flock ends, here or in `released`."""

@@ -29,7 +29,7 @@ from typing import Final, TypeAlias
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
-GLANCE_S: Final = 0.1
+POLL_S: Final = 0.1
 """How often the keeper checks whether something has changed, or a program was told to end."""
 WORKERS: Final = 4
 BYTES_MAX: Final = 512 << 20
@@ -168,7 +168,7 @@ class Parking:
                 if not self._parked or self._has_ended:
                     self._keeper = None
                     return
-            self._wake.wait(GLANCE_S)
+            self._wake.wait(POLL_S)
             self._wake.clear()
             try:
                 self._end_some()

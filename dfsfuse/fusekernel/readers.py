@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 0.001
 LONGEST_PAUSE_S: Final = 0.008
-_QUIET_LOOKS: Final = 20
+_IDLE_POLLS: Final = 20
 """Number of checks without any work after which the supervisor sleeps until there is some."""
 _NOBODY: Final = 0
 _POLLS: Final = 100
@@ -271,7 +271,7 @@ class Readers:
     def _supervise(self) -> None:
         seen, quiet, pause_s = _NOBODY, 0, PATIENCE_S
         while not self.ended.is_set():
-            if quiet >= _QUIET_LOOKS:
+            if quiet >= _IDLE_POLLS:
                 self._work.clear()
                 if self._kept == _NOBODY:
                     self._work.wait()

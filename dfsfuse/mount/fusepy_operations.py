@@ -28,7 +28,7 @@ from dfsfuse.vfs.names import paths
 from dfsfuse.vfs.vfs import Vfs
 
 RETRY_S: Final = 1.0
-GLANCE_S: Final = 0.1
+POLL_S: Final = 0.1
 """While an operation waits for servers (`waiting`): how often it is retried, and how often to check whether the servers
 have changed or its program was told to end."""
 _NEVER_WAITS: Final = frozenset({"init", "destroy", "release", "releasedir"})
@@ -79,8 +79,8 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
     def _close_failed(self, number: int, _path: str | None, info: Any) -> None:
         """As the kernel binding does (`Dispatcher`)."""
         thread = fuse.fuse_get_context()[2]
-        is_heard = number != errno.EINTR and not (callers.is_ending(thread) or callers.is_told_to_end(thread))
-        self._vfs.close_failed(info.fh, is_heard=is_heard)
+        is_reported = number != errno.EINTR and not (callers.is_ending(thread) or callers.is_told_to_end(thread))
+        self._vfs.close_failed(info.fh, is_reported=is_reported)
 
     def _may_wait_s(self, error: Exception, operation: str) -> float:
         if self._waiting is None or operation in _NEVER_WAITS:
@@ -93,7 +93,7 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
         thread, before = fuse.fuse_get_context()[2], self._vfs.answering()
         until = min(until, time.monotonic() + RETRY_S)
         while time.monotonic() < until and self._vfs.answering() == before:
-            time.sleep(GLANCE_S)
+            time.sleep(POLL_S)
             if has_ended() or (was_interrupted() and callers.is_told_to_end(thread)):
                 return False
         return True

@@ -4,7 +4,7 @@
   about those that it knows (`notifications`). Only that thread does so, since a notification sent from within an
   operation on the same inode would wait for itself. (A lock that would have to wait too long for it uses a thread of
   `mapped_pages`.)
-- An idle mount learns nothing. So the same thread polls for changes every `LOOK_EVERY_S`, as long as the kernel may be
+- An idle mount learns nothing. So the same thread polls for changes every `POLL_EVERY_S`, as long as the kernel may be
   relying on something, and a little less often while a file is open for reading, since it may be mapped.
 - open() must see the newest state, even though the kernel may have used a cached name. open() queries the newest state,
   and thereby learns what changed: if the name (or a folder above it) is among the changes, the answer is ESTALE, and
@@ -40,8 +40,8 @@ from dfsfuse.vfs.names.changed import Changed
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 0.4
-LOOK_WHILE_OPEN_S: Final = 0.8
+POLL_EVERY_S: Final = 0.4
+POLL_WHILE_OPEN_S: Final = 0.8
 """The same while a file is open for reading: a program that reads it through a mapping sends no requests."""
 END_DEADLINE_S: Final = 5.0
 _DEPTH_MAX: Final = 256
@@ -92,7 +92,7 @@ class KernelCaches:
         """By thread."""
         self._pages = KeptPages()
         self._relies_until = float("-inf")
-        self._worker = Worker("kernel-caches", self.next_look_s, "looking for changes", stop_s=END_DEADLINE_S)
+        self._worker = Worker("kernel-caches", self.next_poll_s, "looking for changes", stop_s=END_DEADLINE_S)
         self._notifications = Notifications(device, self._worker.wake, patience_s)
 
     # ------------------------------------------------------------------ what the kernel is told
@@ -327,11 +327,11 @@ class KernelCaches:
         self._notifications.end()
         self._worker.close()
 
-    def next_look_s(self) -> float | None:
+    def next_poll_s(self) -> float | None:
         """How long the thread waits before it polls for changes; None: no changes need to be known."""
         if self._clock() < self._relies_until:
-            return LOOK_EVERY_S
-        return LOOK_WHILE_OPEN_S if self._is_mapped() else None
+            return POLL_EVERY_S
+        return POLL_WHILE_OPEN_S if self._is_mapped() else None
 
     def _step(self) -> None:
         if not self._worker.was_woken:

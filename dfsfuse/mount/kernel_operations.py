@@ -453,10 +453,10 @@ class KernelOperations(Operations):
     def flushed(self, context: Context, ino: int, owner: int) -> None:
         self._vfs.locks.closed(ino, owner)
 
-    def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
-        self._vfs.close_failed(handle, is_heard=is_heard)
+    def close_failed(self, context: Context, ino: int, handle: int, *, is_reported: bool) -> None:
+        self._vfs.close_failed(handle, is_reported=is_reported)
 
-    def changed_unheard(self, ino: int) -> None:
+    def invalidate(self, ino: int) -> None:
         if self.caches is not None:
             self.caches.changed([Changed(ino, is_data=True)])
 

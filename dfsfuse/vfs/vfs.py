@@ -425,9 +425,9 @@ class Vfs:
         """Save what was written, now."""
         self._files.fsync(handle)
 
-    def close_failed(self, handle: int, *, is_heard: bool) -> None:
-        """Handle a failed flush(); `is_heard`: whether the program is told."""
-        self._files.close_failed(handle, is_heard=is_heard)
+    def close_failed(self, handle: int, *, is_reported: bool) -> None:
+        """Handle a failed flush(); `is_reported`: whether the program is told."""
+        self._files.close_failed(handle, is_reported=is_reported)
 
     def release(self, handle: int, *, keep: bool = False) -> None:
         """Forget the handle. `keep`: what cannot be saved, and what no program was told of, is saved later."""

@@ -229,14 +229,14 @@ class Files:
             self._table.hold(made)
         return self.attributes(made, inode), handle
 
-    def close_failed(self, number: int, *, is_heard: bool) -> None:
+    def close_failed(self, number: int, *, is_reported: bool) -> None:
         """Handle a failed flush(), which the program is about to be told of; or will not be: it is ending, or was let
         go."""
         with self._lock:
             handle = self._handles.get(number)
         if handle is not None:  # otherwise it was released, and everything is closed already
             with handle.file.lock:
-                handle.failed_at = handle.file.writes if is_heard else None
+                handle.failed_at = handle.file.writes if is_reported else None
 
     def release(self, number: int, *, keep: bool = False) -> None:
         """Close the handle. What flush() has not saved is saved; a failure is logged. `keep`: what cannot be saved now

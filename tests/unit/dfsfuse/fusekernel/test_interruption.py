@@ -94,7 +94,7 @@ class Stalled(Operations):
     def fallocate(self, context: Context, ino: int, handle: int, offset: int, length: int, mode: int) -> None:
         self._wait()
 
-    def changed_unheard(self, ino: int) -> None:
+    def invalidate(self, ino: int) -> None:
         self.given_back.append(("changed", ino))
 
     def opendir(self, context: Context, ino: int, flags: int) -> Opened:
@@ -118,8 +118,8 @@ class Stalled(Operations):
     def flushed(self, context: Context, ino: int, owner: int) -> None:
         self.given_back.append(("flushed", ino, owner))
 
-    def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
-        self.given_back.append(("close_failed", ino, handle, is_heard))
+    def close_failed(self, context: Context, ino: int, handle: int, *, is_reported: bool) -> None:
+        self.given_back.append(("close_failed", ino, handle, is_reported))
 
     def forget(self, ino: int, lookups: int) -> None:
         self.given_back.append(("forget", ino, lookups))
@@ -159,7 +159,7 @@ def test_only_programs_told_to_end_are_released_and_only_while_servers_are_waite
         reading = kernel.send(wire.FUSE_READ, 5, READ)
         assert files.entered.wait(DEADLINE_S)
         interrupt(kernel, reading)
-        time.sleep(2 * interruption.GLANCE_S)
+        time.sleep(2 * interruption.POLL_S)
         assert looks == [], "servers answer, so the request will end soon"
         files.lacks_servers = True
         until(lambda: len(looks) >= 2)
@@ -265,7 +265,7 @@ def test_a_program_that_is_ending_is_gone_before_its_file_is_saved() -> None:
 
 
 def test_no_program_is_watched_for_longer_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruption, "QUIET_LOOKS", 2)
+    monkeypatch.setattr(interruption, "IDLE_POLLS", 2)
     files = Stalled()
     files.goes_on.set()
     with FakeKernel(files, patience=files.patience()) as kernel:
@@ -291,7 +291,7 @@ def test_a_failure_after_the_program_was_released_does_not_wait_for_servers() ->
         files.goes_on.set()
         until(lambda: ("close_failed", 5, 7, False) in files.given_back)
         assert ("flushed", 5, 99) in files.given_back
-        time.sleep(2 * interruption.GLANCE_S)
+        time.sleep(2 * interruption.POLL_S)
         assert len(files.threads) == 1, "it must not be tried again"
         answers_on(kernel)
 

@@ -54,8 +54,8 @@ class Refusing(Operations):
         self.closing.append(f"flushed {ino} {owner}")
         self.on_flushed()
 
-    def close_failed(self, context: Context, ino: int, handle: int, *, is_heard: bool) -> None:
-        self.heard.append(is_heard)
+    def close_failed(self, context: Context, ino: int, handle: int, *, is_reported: bool) -> None:
+        self.heard.append(is_reported)
 
     def release(self, context: Context, ino: int, handle: int, owner: int | None) -> None:
         self.closing.append("release")
@@ -172,7 +172,7 @@ def test_one_that_is_interrupted_while_it_is_done_again_is_answered_once() -> No
         def interrupted() -> None:
             files.on_rmdir = lambda: None
             kernel.send(wire.FUSE_INTERRUPT, 0, wire.fuse_interrupt_in.pack(waiting))
-            time.sleep(2 * parking.GLANCE_S)  # the keeper looks meanwhile, and must leave the request alone
+            time.sleep(2 * parking.POLL_S)  # the keeper looks meanwhile, and must leave the request alone
 
         files.on_rmdir = interrupted
         files.come_back()

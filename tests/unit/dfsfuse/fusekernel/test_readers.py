@@ -218,7 +218,7 @@ def test_the_supervisor_sleeps_while_there_is_no_work(monkeypatch: pytest.Monkey
     looks = Looks(monkeypatch)
     requests = Requests(4, lambda opcode: None)
     requests.ask(QUICK)
-    for _ in range(readers._QUIET_LOOKS):
+    for _ in range(readers._IDLE_POLLS):
         looks.next()
     eventually(lambda: not requests.readers._work.is_set())
     requests.ask(QUICK)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from dfsfuse.errors import UnavailableError
-from dfsfuse.mount.kernel_caches import LOOK_EVERY_S, LOOK_WHILE_OPEN_S, KernelCaches
+from dfsfuse.mount.kernel_caches import POLL_EVERY_S, POLL_WHILE_OPEN_S, KernelCaches
 from dfsfuse.vfs.names.changed import Changed, changes_of
 
 ROOT, FOLDER, FILE, OTHER = 1, 2, 3, 4
@@ -298,12 +298,12 @@ def test_changes_of_a_mapped_file_are_notified_within_a_second(device: FakeDevic
     """A program that reads a mapping sends no requests, so the mount looks idle."""
     now, mapped = 100.0, [False]
     caches = KernelCaches(lambda: None, device, 1.0, clock=lambda: now, is_mapped=lambda: mapped[0])
-    assert caches.next_look_s() is None
+    assert caches.next_poll_s() is None
     caches.given(ROOT, b"f", FILE)
     caches.opened(FILE, 42)
     mapped[0] = True
-    assert caches.next_look_s() == LOOK_EVERY_S
+    assert caches.next_poll_s() == POLL_EVERY_S
     now += 3600.0
-    assert caches.next_look_s() == LOOK_WHILE_OPEN_S < 1
+    assert caches.next_poll_s() == POLL_WHILE_OPEN_S < 1
     mapped[0] = False
-    assert caches.next_look_s() is None
+    assert caches.next_poll_s() is None

@@ -333,7 +333,7 @@ def test_the_kernel_is_made_to_drop_what_a_released_program_has_changed(fs: Kern
     told: list[tuple[int, int, int]] = []
     fs.caches = KernelCaches(lambda: None, TellingDevice(told), 1.0)
     ino, _ = create(fs)
-    fs.changed_unheard(ino)
+    fs.invalidate(ino)
     assert told == [], "the kernel must not be notified within an operation"
     fs.caches.notify()
     assert told == [(ino, 0, 0)]

@@ -15,11 +15,11 @@ from dfsfuse.vfs.write.schedule import RETRY_MAX_S
 LIMIT = 1000
 
 
-def fail_to_close(vfs: Vfs, handle: int, *, is_heard: bool) -> None:
+def fail_to_close(vfs: Vfs, handle: int, *, is_reported: bool) -> None:
     """Do what a binding does when close() fails."""
     with pytest.raises(ReadOnlyError):
         vfs.flush(handle)
-    vfs.close_failed(handle, is_heard=is_heard)
+    vfs.close_failed(handle, is_reported=is_reported)
 
 
 def save_again(mounts: MemoryMounts, vfs: Vfs) -> None:
@@ -54,7 +54,7 @@ def test_data_is_saved_later_if_no_program_was_told_that_close_failed(mounts: Me
     vfs.write(handle, 0, b"data")
     mounts.map.is_writable = False
     if durability == "close":
-        fail_to_close(vfs, handle, is_heard=False)
+        fail_to_close(vfs, handle, is_reported=False)
     else:
         vfs.flush(handle)
     vfs.release(handle, keep=True)
@@ -71,7 +71,7 @@ def test_what_is_let_go_without_a_close_or_before_it_has_failed_is_saved_later(m
     vfs.write(handle, 0, b"data")
     mounts.map.is_writable = False
     vfs.release(handle, keep=True)
-    vfs.close_failed(handle, is_heard=False)  # too late: the handle is gone
+    vfs.close_failed(handle, is_reported=False)  # too late: the handle is gone
     save_again(mounts, vfs)
     assert read_file(other, b"f") == b"data"
 
@@ -81,7 +81,7 @@ def test_what_a_program_heard_of_is_given_up(mounts: MemoryMounts) -> None:
     ino, handle = create(vfs)
     vfs.write(handle, 0, b"lost")
     mounts.map.is_writable = False
-    fail_to_close(vfs, handle, is_heard=True)
+    fail_to_close(vfs, handle, is_reported=True)
     vfs.release(handle, keep=True)
     assert vfs.getattr(ino).size == 0
     assert vfs._uploads.budget.held_bytes == 0
@@ -94,7 +94,7 @@ def test_what_was_written_by_a_mapping_after_a_close_that_failed_is_saved_later(
     _, handle = create(vfs)
     vfs.write(handle, 0, b"data")
     mounts.map.is_writable = False
-    fail_to_close(vfs, handle, is_heard=True)
+    fail_to_close(vfs, handle, is_reported=True)
     mounts.map.is_writable = True  # for a moment, since write() is refused without servers
     vfs.write(handle, 4, b" more")
     mounts.map.is_writable = False
@@ -109,8 +109,8 @@ def test_of_two_programs_that_share_an_open_file_the_one_that_was_not_told_count
     _, handle = create(vfs)
     vfs.write(handle, 0, b"data")
     mounts.map.is_writable = False
-    fail_to_close(vfs, handle, is_heard=True)
-    fail_to_close(vfs, handle, is_heard=False)
+    fail_to_close(vfs, handle, is_reported=True)
+    fail_to_close(vfs, handle, is_reported=False)
     vfs.release(handle, keep=True)
     save_again(mounts, vfs)
     assert read_file(other, b"f") == b"data"
@@ -122,7 +122,7 @@ def test_a_reader_keeps_nothing_of_what_the_writer_heard_of(mounts: MemoryMounts
     reader = vfs.open(ino, os.O_RDONLY)
     vfs.write(handle, 0, b"lost")
     mounts.map.is_writable = False
-    fail_to_close(vfs, handle, is_heard=True)
+    fail_to_close(vfs, handle, is_reported=True)
     vfs.release(handle, keep=True)
     vfs.flush(reader)
     vfs.release(reader, keep=True)
@@ -173,7 +173,7 @@ def test_what_is_kept_is_left_over_when_the_mount_ends_without_servers(mounts: M
     ino, handle = create(vfs)
     vfs.write(handle, 0, b"data")
     mounts.map.is_writable = False
-    fail_to_close(vfs, handle, is_heard=False)
+    fail_to_close(vfs, handle, is_reported=False)
     vfs.release(handle, keep=True)
     assert isinstance(vfs.ending.save_all(0.0, lambda _: None), ReadOnlyError)
     (left,) = vfs.ending.left_over()
