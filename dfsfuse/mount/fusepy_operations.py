@@ -24,6 +24,7 @@ from dfsfuse.mount.errors import errno_of_with
 from dfsfuse.mount.fusepy_session import ENCODING, NOW, TimeChange, has_ended, was_interrupted
 from dfsfuse.mount.waiting import Waiting
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.names import paths
 from dfsfuse.vfs.vfs import Vfs
 
@@ -113,18 +114,18 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
 
     def mknod(self, path: str, mode: int, device: int) -> None:
         parent, name = self._split(path)
-        uid, gid, _ = fuse.fuse_get_context()
-        self._vfs.mknod(parent, name, mode, device, uid, gid)
+        caller = Caller(*fuse.fuse_get_context()[:2])
+        self._vfs.mknod(parent, name, mode, device, caller)
 
     def mkdir(self, path: str, mode: int) -> None:
         parent, name = self._split(path)
-        uid, gid, _ = fuse.fuse_get_context()
-        self._vfs.mkdir(parent, name, mode, uid, gid)
+        caller = Caller(*fuse.fuse_get_context()[:2])
+        self._vfs.mkdir(parent, name, mode, caller)
 
     def symlink(self, path: str, target: str) -> None:
         parent, name = self._split(path)
-        uid, gid, _ = fuse.fuse_get_context()
-        self._vfs.symlink(parent, name, target.encode(ENCODING), uid, gid)
+        caller = Caller(*fuse.fuse_get_context()[:2])
+        self._vfs.symlink(parent, name, target.encode(ENCODING), caller)
 
     def link(self, path: str, existing: str) -> None:
         parent, name = self._split(path)
@@ -195,9 +196,9 @@ class FusepyOperations(fuse.Operations):  # type: ignore[misc]
 
     def create(self, path: str, mode: int, info: Any) -> None:
         parent, name = self._split(path)
-        uid, gid, _ = fuse.fuse_get_context()
+        caller = Caller(*fuse.fuse_get_context()[:2])
         try:
-            attributes, handle = self._vfs.create(parent, name, mode, info.flags | os.O_EXCL, uid, gid)
+            attributes, handle = self._vfs.create(parent, name, mode, info.flags | os.O_EXCL, caller)
         except FileExistsError as error:
             if info.flags & os.O_EXCL:
                 raise

@@ -57,10 +57,10 @@ from dfsfuse.mount import callers
 from dfsfuse.mount.errors import errno_of
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.mapped_pages import MappedPages
-from dfsfuse.namespace.ops.directories import Route
 from dfsfuse.namespace.ops.renames import EXCHANGE
 from dfsfuse.namespace.records import locks
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.locks.one_mount import Guarded, guarded
 from dfsfuse.vfs.names.changed import Changed
 from dfsfuse.vfs.vfs import Vfs
@@ -82,29 +82,30 @@ class _KnownInode:
 _KNOWN_INODE: Final = _KnownInode()
 
 
-class _Route:
-    """A context with the names by which the kernel has reached these inodes, which it may have cached although they no
-    longer exist: they become part of the transaction. After ESTALE it retries, with names that it has just looked up.
-    Without `is_asked_for`, only ESTALE is recorded."""
+class _Calling:
+    """A context for an operation on these inodes, whose value is the caller. The names by which the kernel has reached
+    the inodes belong to it: the kernel may have cached them although they no longer exist. After ESTALE it retries,
+    with names that it has just looked up. Without `has_route`, only ESTALE is recorded."""
 
-    __slots__ = ("_caches", "_inos", "_is_asked_for", "_pid")
+    __slots__ = ("_caches", "_context", "_has_route", "_inos")
 
-    def __init__(self, caches: KernelCaches | None, pid: int, *inos: int, is_asked_for: bool = True) -> None:
+    def __init__(self, caches: KernelCaches | None, context: Context, *inos: int, has_route: bool = True) -> None:
         self._caches = caches
-        self._pid = pid
+        self._context = context
         self._inos = inos
-        self._is_asked_for = is_asked_for
+        self._has_route = has_route
 
-    def __enter__(self) -> Route:
-        if self._caches is None or not self._is_asked_for:
-            return ()
-        return self._caches.route(self._pid, *self._inos)
+    def __enter__(self) -> Caller:
+        uid, gid, pid, _ = self._context
+        if self._caches is None or not self._has_route:
+            return Caller(uid, gid, holds=True)
+        return Caller(uid, gid, self._caches.route(pid, *self._inos), holds=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, OSError) and error.errno == errno.ESTALE and self._caches is not None:
-            self._caches.excuse(self._pid, *self._inos)
+            self._caches.excuse(self._context.pid, *self._inos)
 
 
 class _ChangesContent:
@@ -165,21 +166,21 @@ class KernelOperations(Operations):
             self.caches.relied_on()
         return TimedAttributes(attributes, self._attributes_timeout_s)
 
-    # -------------------------------------------------------------- by which names the kernel comes
+    # -------------------------------------------------------------- who calls, and by which names
 
-    def _route(self, context: Context, *inos: int) -> _Route:
-        return _Route(self.caches, context.pid, *inos)
+    def _caller(self, context: Context, *inos: int) -> _Calling:
+        return _Calling(self.caches, context, *inos)
 
-    def _route_to_file(self, context: Context, ino: int, handle: int | None = None) -> _Route | nullcontext[Route]:
+    def _caller_on_file(self, context: Context, ino: int, handle: int | None = None) -> _Calling | nullcontext[Caller]:
         """The same for operations that may also go through a descriptor. Then the names do not matter; and since the
         kernel does not say which it was, they do not matter either while any program has the file open."""
         if handle is not None or self._vfs.is_open(ino):
-            return nullcontext(())
-        return self._route(context, ino)
+            return nullcontext(Caller(context.uid, context.gid, holds=True))
+        return self._caller(context, ino)
 
-    def _excused(self, context: Context, *inos: int) -> _Route:
+    def _excused(self, context: Context, *inos: int) -> _Calling:
         """A context for operations whose ESTALE makes the kernel retry; it has now reached these inodes."""
-        return _Route(self.caches, context.pid, *inos, is_asked_for=False)
+        return _Calling(self.caches, context, *inos, has_route=False)
 
     def _changing_content(self, ino: int) -> _ChangesContent:
         return _ChangesContent(self.caches, ino)
@@ -187,9 +188,10 @@ class KernelOperations(Operations):
     # -------------------------------------------------------------- names
 
     def lookup(self, context: Context, parent: int, name: bytes) -> Entry:
+        caller = Caller(context.uid, context.gid, holds=True)
         found_as = None if self.caches is None else partial(self.caches.given, parent)
         try:
-            return self._timed_entry(self._vfs.lookup(parent, name, hold=True, found_as=found_as))
+            return self._timed_entry(self._vfs.lookup(parent, name, caller, found_as=found_as))
         except FileNotFoundError:
             if self._negative_timeout_s:
                 return Entry(None, self._negative_timeout_s)
@@ -211,43 +213,42 @@ class KernelOperations(Operations):
             return self._vfs.readlink(ino)
 
     def symlink(self, context: Context, parent: int, name: bytes, target: bytes) -> Entry:
-        with self._route(context, parent) as route:
-            made = self._vfs.symlink(parent, name, target, context.uid, context.gid, hold=True, route=route)
+        with self._caller(context, parent) as caller:
+            made = self._vfs.symlink(parent, name, target, caller)
         return self._entry(parent, name, made)
 
     def mknod(self, context: Context, parent: int, name: bytes, mode: int, rdev: int, umask: int) -> Entry:
-        with self._route(context, parent) as route:
-            made = self._vfs.mknod(parent, name, mode, rdev, context.uid, context.gid, hold=True, route=route)
+        with self._caller(context, parent) as caller:
+            made = self._vfs.mknod(parent, name, mode, rdev, caller)
         return self._entry(parent, name, made)
 
     def mkdir(self, context: Context, parent: int, name: bytes, mode: int, umask: int) -> Entry:
-        with self._route(context, parent) as route:
-            made = self._vfs.mkdir(parent, name, mode, context.uid, context.gid, hold=True, route=route)
+        with self._caller(context, parent) as caller:
+            made = self._vfs.mkdir(parent, name, mode, caller)
         return self._entry(parent, name, made)
 
     def unlink(self, context: Context, parent: int, name: bytes) -> None:
-        with self._route(context, parent) as route:
-            self._vfs.unlink(parent, name, route=route)
+        with self._caller(context, parent) as caller:
+            self._vfs.unlink(parent, name, caller)
         if self.caches is not None:
             self.caches.removed(parent, name)
 
     def rmdir(self, context: Context, parent: int, name: bytes) -> None:
-        with self._route(context, parent) as route:
-            self._vfs.rmdir(parent, name, route=route)
+        with self._caller(context, parent) as caller:
+            self._vfs.rmdir(parent, name, caller)
         if self.caches is not None:
             self.caches.removed(parent, name)
 
     def rename(self, context: Context, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
-        with self._route(context, parent, new_parent) as route:
-            owner = context.uid, context.gid
-            self._vfs.rename(parent, name, new_parent, new_name, flags, route=route, owner=owner)
+        with self._caller(context, parent, new_parent) as caller:
+            self._vfs.rename(parent, name, new_parent, new_name, flags, caller)
         if self.caches is not None:
             self.caches.moved(parent, name, new_parent, new_name, exchanged=bool(flags & EXCHANGE))
 
     def link(self, context: Context, ino: int, parent: int, name: bytes) -> Entry:
         of_file = () if self._vfs.is_open(ino) else (ino,)
-        with self._route(context, parent, *of_file) as route:
-            made = self._vfs.link(ino, parent, name, hold=True, route=route)
+        with self._caller(context, parent, *of_file) as caller:
+            made = self._vfs.link(ino, parent, name, caller)
         return self._entry(parent, name, made)
 
     # -------------------------------------------------------------- attributes
@@ -277,8 +278,8 @@ class KernelOperations(Operations):
             mtime_ns=_time_ns(changes.mtime_ns, now_ns),
         )
         content = nullcontext() if changes.size is None else self._changing_content(ino)
-        with self._route_to_file(context, ino, handle) as route, _KNOWN_INODE, content:
-            return self._timed(self._vfs.setattr(ino, wanted, handle, route=route))
+        with self._caller_on_file(context, ino, handle) as caller, _KNOWN_INODE, content:
+            return self._timed(self._vfs.setattr(ino, wanted, handle, caller))
 
     def _mode_without_privileges(self, context: Context, ino: int, *, is_capable: bool = False) -> int | None:
         """The mode that the file must get when another user may have changed it; None: unchanged. Setgid of a file that
@@ -322,16 +323,16 @@ class KernelOperations(Operations):
             return self._vfs.getxattr(ino, name)
 
     def setxattr(self, context: Context, ino: int, name: bytes, value: bytes, flags: int) -> None:
-        with self._route_to_file(context, ino) as route:
-            self._vfs.setxattr(ino, name, value, flags, route=route)
+        with self._caller_on_file(context, ino) as caller:
+            self._vfs.setxattr(ino, name, value, flags, caller)
 
     def listxattr(self, context: Context, ino: int) -> Iterable[bytes]:
         with _KNOWN_INODE:
             return self._vfs.listxattr(ino)
 
     def removexattr(self, context: Context, ino: int, name: bytes) -> None:
-        with self._route_to_file(context, ino) as route:
-            self._vfs.removexattr(ino, name, route=route)
+        with self._caller_on_file(context, ino) as caller:
+            self._vfs.removexattr(ino, name, caller)
 
     def statfs(self, context: Context, ino: int) -> Space:
         space = self._vfs.statfs()
@@ -353,11 +354,9 @@ class KernelOperations(Operations):
         """Create the file only if the name does not exist. The kernel has found no such name, so it expects a new file
         and would check no permission. With ESTALE it looks again, finds what another mount has created in the meantime,
         and opens that."""
-        with self._route(context, parent) as route:
+        with self._caller(context, parent) as caller:
             try:
-                attributes, handle = self._vfs.create(
-                    parent, name, mode, flags | os.O_EXCL, context.uid, context.gid, hold=True, route=route
-                )
+                attributes, handle = self._vfs.create(parent, name, mode, flags | os.O_EXCL, caller)
             except FileExistsError as error:
                 if flags & os.O_EXCL:
                     raise

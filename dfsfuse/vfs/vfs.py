@@ -7,9 +7,7 @@ a line or two; the work is done in the module it names. Knows no FUSE binding, n
 Promises: metadata operations are atomic and take effect in order. Under the writer lease they are durable at the next
 close() of a written file or fsync() (docs/decisions/0013), else when they return. File data is close-to-open: what was
 written is durable and visible to others when flush() (durability=close) or fsync() returns, and open() sees the newest.
-`route` lists the names by which the caller got here: if one of them leads elsewhere by then, nothing is done (ESTALE).
-What is looked up or created with `hold` stays until `forget`, even if this mount removes its last name, just as inodes
-known to the kernel do on a local disk.
+Who asks is a `Caller` (caller.py).
 
 Threads: any number of callers. Two threads of its own for uploads, one for compaction, one for everything else that
 nothing waits for; they start when needed and end with `close`. The order of locks is in context.py.
@@ -31,12 +29,12 @@ import msgspec
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.ops import directories, inodes
-from dfsfuse.namespace.ops.directories import Route
 from dfsfuse.namespace.ops.inode_numbers import InodeNumbers
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.vfs import file_clock
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Room, Space, space_of
+from dfsfuse.vfs.caller import SUPERUSER, Caller, this_process
 from dfsfuse.vfs.context import Context, Segments, log
 from dfsfuse.vfs.health.health import Health, health_of_many
 from dfsfuse.vfs.health.incomplete import Incomplete
@@ -209,7 +207,7 @@ class Vfs:
                     self.background_saver.save_later(file, seal=False)
 
     def is_held(self, ino: int) -> bool:
-        """Return whether it was looked up with `hold` and not forgotten."""
+        """Return whether a caller that holds what it finds has looked it up, and not forgotten it."""
         return self._table.is_held(ino)
 
     def _closed(self, file: OpenFile) -> None:
@@ -226,18 +224,23 @@ class Vfs:
     # ------------------------------------------------------------------ names (tree.py)
 
     def lookup(
-        self, parent: int, name: bytes, *, hold: bool = False, found_as: Callable[[bytes, int], None] | None = None
+        self,
+        parent: int,
+        name: bytes,
+        caller: Caller = SUPERUSER,
+        *,
+        found_as: Callable[[bytes, int], None] | None = None,
     ) -> Attributes:
         """Return what has this name in the folder. Raises OSError (ENOENT, ENOTDIR...)."""
-        found = self._files.attributes(*self._tree.lookup(parent, name, hold=hold, found_as=found_as))
+        found = self._files.attributes(*self._tree.lookup(parent, name, holds=caller.holds, found_as=found_as))
         self._names.saw(parent, name, found.ino)
         return found
 
     def lookup_listed(
         self, parent: int, names: Sequence[bytes], found_as: Callable[[Sequence[tuple[bytes, int]]], None]
     ) -> list[Attributes | None]:
-        """`lookup` with `hold` of many names at once, which were just listed. None: not found this way; then nothing is
-        held."""
+        """`lookup` of many names at once, which were just listed, for a caller that holds what it finds. None: not
+        found this way; then nothing is held."""
         looked_up = self._tree.lookup_listed(parent, names, found_as)
         found = [(name, *one) for name, one in zip(names, looked_up, strict=True) if one is not None]
         try:
@@ -262,58 +265,42 @@ class Vfs:
         self._names.saw_path(names, found)
         return self._files.attributes(found[-1] if found else ROOT, inode)
 
-    def mknod(
-        self,
-        parent: int,
-        name: bytes,
-        mode: int,
-        rdev: int,
-        uid: int,
-        gid: int,
-        *,
-        hold: bool = False,
-        route: Route = (),
-    ) -> Attributes:
+    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attributes:
         """Create a file, fifo, socket or device."""
         if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
             raise posix_error(errno.EINVAL)
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
-        made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, rdev=rdev, hold=hold, route=route))
+        made = self._files.attributes(*self._tree.make(parent, name, mode, caller, rdev=rdev))
         self._names.saw(parent, name, made.ino)
         return made
 
-    def mkdir(
-        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, hold: bool = False, route: Route = ()
-    ) -> Attributes:
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """Create a folder."""
         mode = stat.S_IFDIR | stat.S_IMODE(mode)
-        made = self._files.attributes(*self._tree.make(parent, name, mode, uid, gid, hold=hold, route=route))
+        made = self._files.attributes(*self._tree.make(parent, name, mode, caller))
         self._names.saw(parent, name, made.ino)
         return made
 
-    def symlink(
-        self, parent: int, name: bytes, target: bytes, uid: int, gid: int, *, hold: bool = False, route: Route = ()
-    ) -> Attributes:
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
         """Create a symbolic link."""
         mode = stat.S_IFLNK | 0o777
-        made = self._tree.make(parent, name, mode, uid, gid, target=target, hold=hold, route=route)
-        return self._files.attributes(*made)
+        return self._files.attributes(*self._tree.make(parent, name, mode, caller, target=target))
 
     def readlink(self, ino: int) -> bytes:
         """Return a symbolic link's target. Raises OSError (EINVAL)."""
         return self._tree.readlink(ino)
 
-    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, route: Route = ()) -> Attributes:
+    def link(self, ino: int, parent: int, name: bytes, caller: Caller = SUPERUSER) -> Attributes:
         """Add a name to a file. Raises OSError (EPERM for a folder, EEXIST...)."""
-        return self._files.attributes(ino, self._tree.link(ino, parent, name, hold=hold, route=route))
+        return self._files.attributes(ino, self._tree.link(ino, parent, name, caller))
 
-    def unlink(self, parent: int, name: bytes, *, route: Route = ()) -> None:
+    def unlink(self, parent: int, name: bytes, caller: Caller = SUPERUSER) -> None:
         """Remove a name of anything but a folder. Raises OSError (EISDIR...)."""
-        self._tree.unlink(parent, name, route)
+        self._tree.unlink(parent, name, caller)
 
-    def rmdir(self, parent: int, name: bytes, *, route: Route = ()) -> None:
+    def rmdir(self, parent: int, name: bytes, caller: Caller = SUPERUSER) -> None:
         """Remove an empty folder. Raises OSError (ENOTDIR, ENOTEMPTY...)."""
-        self._tree.rmdir(parent, name, route)
+        self._tree.rmdir(parent, name, caller)
 
     def rename(
         self,
@@ -322,13 +309,11 @@ class Vfs:
         new_parent: int,
         new_name: bytes,
         flags: int = 0,
-        *,
-        route: Route = (),
-        owner: tuple[int, int] = (0, 0),
+        caller: Caller = SUPERUSER,
     ) -> None:
-        """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; `owner`: the caller,
-        who will own the whiteout."""
-        self._tree.rename(parent, name, new_parent, new_name, flags, route, owner)
+        """rename(2), renameat2(2): `flags` are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT. The caller owns the
+        whiteout."""
+        self._tree.rename(parent, name, new_parent, new_name, flags, caller)
         self._names.moved(parent, name, new_parent, new_name)
 
     # ------------------------------------------------------------------ attributes (changing.py, extended.py)
@@ -342,28 +327,28 @@ class Vfs:
         ino: int,
         changes: AttributeChanges,
         handle: int | None = None,  # noqa: ARG002 (the same)
+        caller: Caller = SUPERUSER,
         *,
-        route: Route = (),
         durable: bool = False,
     ) -> Attributes:
         """Change mode, owner, times or size. `durable`: wait until a change without a size is committed."""
-        return self._files.change(ino, changes, route, durable=durable)
+        return self._files.change(ino, changes, caller, durable=durable)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """Return an extended attribute. Raises OSError (ENODATA, EOPNOTSUPP)."""
         return self._extended.get(ino, name)
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0, *, route: Route = ()) -> None:
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0, caller: Caller = SUPERUSER) -> None:
         """Set one; `flags` are XATTR_CREATE or XATTR_REPLACE."""
-        self._extended.set(ino, name, value, flags, route)
+        self._extended.set(ino, name, value, flags, caller.route)
 
     def listxattr(self, ino: int) -> list[bytes]:
         """Return the names of all."""
         return self._extended.list(ino)
 
-    def removexattr(self, ino: int, name: bytes, *, route: Route = ()) -> None:
+    def removexattr(self, ino: int, name: bytes, caller: Caller = SUPERUSER) -> None:
         """Remove one. Raises OSError (ENODATA...)."""
-        self._extended.remove(ino, name, route)
+        self._extended.remove(ino, name, caller.route)
 
     def statfs(self) -> Space:
         """Return the answer to statvfs(3)."""
@@ -371,20 +356,9 @@ class Vfs:
 
     # ------------------------------------------------------------------ files (files.py)
 
-    def create(
-        self,
-        parent: int,
-        name: bytes,
-        mode: int,
-        flags: int,
-        uid: int,
-        gid: int,
-        *,
-        hold: bool = False,
-        route: Route = (),
-    ) -> tuple[Attributes, int]:
+    def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: return attributes and a handle. Raises OSError (EEXIST with O_EXCL...)."""
-        made, handle = self._files.create(parent, name, mode, flags, uid, gid, hold=hold, route=route)
+        made, handle = self._files.create(parent, name, mode, flags, caller)
         self._names.saw(parent, name, made.ino)
         return made, handle
 
@@ -440,16 +414,16 @@ class Vfs:
         chunks: Iterable[Chunk],
         *,
         mode: int = 0o644,
-        uid: int | None = None,
-        gid: int | None = None,
+        caller: Caller | None = None,
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
         progress: Progress | None = None,
     ) -> Attributes:
         """Put a whole file, with the holes that its chunks have, in the place of whatever file has this name,
-        atomically; half of it is never visible. A file that is replaced passes on its mode and owner (putting.py)."""
-        uid, gid = os.getuid() if uid is None else uid, os.getgid() if gid is None else gid
-        new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, self._context.clock())
+        atomically; nobody ever sees half of it. It belongs to the caller (None: the user of this process), but a file
+        that is replaced passes on its mode and owner (putting.py)."""
+        caller = caller or this_process()
+        new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), caller.uid, caller.gid, self._context.clock())
         new = msgspec.structs.replace(
             new,
             atime_ns=new.atime_ns if atime_ns is None else records.clamped_time(atime_ns),

@@ -65,7 +65,7 @@ class NoOpVfs:
 
     # -------------------------------------------------------------- names
 
-    def lookup(self, parent: int, name: bytes, **_: object) -> Attributes:
+    def lookup(self, parent: int, name: bytes, *_: object, **__: object) -> Attributes:
         ino = self._names[parent].get(name)
         if ino is None:
             raise _error(errno.ENOENT)
@@ -115,7 +115,7 @@ class NoOpVfs:
             self._names[parent][name] = ino
             return made
 
-    def unlink(self, parent: int, name: bytes) -> None:
+    def unlink(self, parent: int, name: bytes, *_: object) -> None:
         with self._lock:
             del self._names[parent][name]
 
@@ -126,7 +126,7 @@ class NoOpVfs:
     def getattr(self, ino: int, _handle: int | None = None) -> Attributes:
         return self._inodes[ino]
 
-    def setattr(self, ino: int, changes: AttributeChanges, _handle: int | None = None) -> Attributes:
+    def setattr(self, ino: int, changes: AttributeChanges, *_: object, **__: object) -> Attributes:
         if changes.size is not None:
             self._inodes[ino] = _new(ino, self._inodes[ino].mode, changes.size)
         return self._inodes[ino]

@@ -20,6 +20,7 @@ from conformance.fs import UTIME_NOW, UTIME_OMIT, Room, Stat
 
 from dfsfuse.errors import DfsError
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.caller import this_process
 from dfsfuse.vfs.vfs import Vfs
 
 ROOT = 1
@@ -80,7 +81,7 @@ class VfsFs:
 
     def folder(self, name: bytes) -> VfsFs:
         """Make a folder with this name, and return it as a file system of its own."""
-        return VfsFs(self.vfs, self.vfs.mkdir(self.root, name, 0o755, os.getuid(), os.getgid()).ino)
+        return VfsFs(self.vfs, self.vfs.mkdir(self.root, name, 0o755, this_process()).ino)
 
     # ------------------------------------------------------------------ paths
 
@@ -128,7 +129,7 @@ class VfsFs:
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
                     raise
-                attributes, handle = self.vfs.create(parent, name, mode, flags, os.getuid(), os.getgid())
+                attributes, handle = self.vfs.create(parent, name, mode, flags, this_process())
                 return self._remember(attributes.ino, handle, flags)
             if flags & os.O_CREAT and flags & os.O_EXCL:
                 raise _error(errno.EEXIST, path)
@@ -243,7 +244,7 @@ class VfsFs:
 
     @_as_a_kernel_would
     def mkdir(self, path: bytes, mode: int = 0o755) -> None:
-        self.vfs.mkdir(*self._place(path), mode, os.getuid(), os.getgid())
+        self.vfs.mkdir(*self._place(path), mode, this_process())
 
     @_as_a_kernel_would
     def rmdir(self, path: bytes) -> None:
@@ -279,7 +280,7 @@ class VfsFs:
 
     @_as_a_kernel_would
     def symlink(self, target: bytes, path: bytes) -> None:
-        self.vfs.symlink(*self._place(path), target, os.getuid(), os.getgid())
+        self.vfs.symlink(*self._place(path), target, this_process())
 
     @_as_a_kernel_would
     def readlink(self, path: bytes) -> bytes:
@@ -287,7 +288,7 @@ class VfsFs:
 
     @_as_a_kernel_would
     def mknod(self, path: bytes, mode: int, rdev: int = 0) -> None:
-        self.vfs.mknod(*self._place(path), mode, rdev, os.getuid(), os.getgid())
+        self.vfs.mknod(*self._place(path), mode, rdev, this_process())
 
     @_as_a_kernel_would
     def listdir(self, path: bytes) -> list[bytes]:

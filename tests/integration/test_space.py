@@ -21,6 +21,7 @@ from dfsfuse.data.extents import REGION_BYTES, Region
 from dfsfuse.mount.options import MountOptions
 from dfsfuse.namespace.records import keys
 from dfsfuse.net.servers import Credentials, ServerAddress
+from dfsfuse.vfs.caller import Caller
 
 pytestmark = pytest.mark.integration
 
@@ -62,7 +63,7 @@ def test_a_file_that_is_overwritten_a_thousand_times_takes_the_room_of_one(house
     expected = bytearray(chance.randbytes(SIZE))
     with session_of(houses) as session:
         vfs = session.vfs
-        attributes, handle = vfs.create(keys.ROOT, b"f", 0o644, os.O_RDWR, 1, 1)
+        attributes, handle = vfs.create(keys.ROOT, b"f", 0o644, os.O_RDWR, Caller(1, 1))
         vfs.write(handle, 0, bytes(expected))
         vfs.flush(handle)
         for turn in range(SMALL + LARGE):
@@ -88,7 +89,7 @@ def test_a_file_that_is_overwritten_a_thousand_times_takes_the_room_of_one(house
         assert vfs.read(handle, 0, REGION_BYTES) == bytes(expected)
         vfs.release(handle)
         vfs.unlink(keys.ROOT, b"f")
-        vfs.mkdir(keys.ROOT, b"d", 0o755, 1, 1)
+        vfs.mkdir(keys.ROOT, b"d", 0o755, Caller(1, 1))
         eventually(lambda: on_disks(houses) == 0, 30.0)
 
 
@@ -98,7 +99,7 @@ def test_a_sparse_file_that_was_written_here_and_there_takes_the_room_of_its_dat
     random.Random(1).shuffle(places)
     with session_of(houses) as session:
         vfs = session.vfs
-        attributes, handle = vfs.create(keys.ROOT, b"f", 0o644, os.O_RDWR, 1, 1)
+        attributes, handle = vfs.create(keys.ROOT, b"f", 0o644, os.O_RDWR, Caller(1, 1))
         for turn, place in enumerate(places, start=1):
             vfs.write(handle, place, place.to_bytes(8, "big") * (block // 8))
             if turn % 2 == 0:

@@ -18,12 +18,19 @@ from dfsfuse.data import extents
 from dfsfuse.data.extents import Region
 from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.records import keys
+from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.health.incomplete import Policy
 from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import Vfs
 
 ROOT = 1
 USER, GROUP = 1000, 100
+CALLER = Caller(USER, GROUP)
+HOLDER = Caller(USER, GROUP, holds=True)
+"""The same, as the kernel."""
+CALLER = Caller(USER, GROUP)
+HOLDER = Caller(USER, GROUP, holds=True)
+"""The same, as the kernel."""
 
 
 class MemoryMounts:
@@ -81,7 +88,7 @@ class MemoryMounts:
 
 def create(vfs: Vfs, name: bytes = b"f", flags: int = os.O_RDWR) -> tuple[int, int]:
     """Create a file in the root, and return its inode number and a handle."""
-    attributes, handle = vfs.create(ROOT, name, 0o644, flags, USER, GROUP)
+    attributes, handle = vfs.create(ROOT, name, 0o644, flags, CALLER)
     return attributes.ino, handle
 
 
@@ -92,7 +99,7 @@ def region(mounts: MemoryMounts, ino: int, index: int = 0) -> Region:
 
 def write_file(vfs: Vfs, name: bytes, data: bytes, parent: int = ROOT, *, flags: int = 0) -> int:
     """Create or open a file, write the data at its beginning, close it, and return the inode number."""
-    attributes, handle = vfs.create(parent, name, 0o644, os.O_RDWR | flags, USER, GROUP)
+    attributes, handle = vfs.create(parent, name, 0o644, os.O_RDWR | flags, CALLER)
     vfs.write(handle, 0, data)
     close(vfs, handle)
     return attributes.ino

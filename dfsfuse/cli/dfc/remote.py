@@ -20,6 +20,7 @@ from dfsfuse.cli.dfc.local_files import Facts, umask
 from dfsfuse.common.portions import by_count
 from dfsfuse.errors import posix_error
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
+from dfsfuse.vfs.caller import this_process
 from dfsfuse.vfs.names.xattrs import INODE
 from dfsfuse.vfs.write.putting import Chunk, Hole
 
@@ -145,8 +146,6 @@ class Remote:
                 place.name,
                 chunks,
                 mode=facts.mode,
-                uid=os.getuid(),
-                gid=os.getgid(),
                 atime_ns=facts.atime_ns,
                 mtime_ns=facts.mtime_ns,
             )
@@ -158,7 +157,7 @@ class Remote:
         with at(place.path):
             if place.found is not None:
                 self._vfs.unlink(place.parent, place.name)
-            made = self._vfs.symlink(place.parent, place.name, target, os.getuid(), os.getgid())
+            made = self._vfs.symlink(place.parent, place.name, target, this_process())
             times = AttributeChanges(atime_ns=facts.atime_ns, mtime_ns=facts.mtime_ns)
             self._vfs.setattr(made.ino, times)
 
@@ -177,7 +176,7 @@ class Remote:
         with at(path):
             if place.found is not None:
                 raise posix_error(errno.EEXIST)
-            return self._vfs.mkdir(place.parent, place.name, 0o777 & ~umask(), os.getuid(), os.getgid()).ino
+            return self._vfs.mkdir(place.parent, place.name, 0o777 & ~umask(), this_process()).ino
 
     def ensure_folder(self, path: bytes) -> int:
         """The inode of the folder at the path, which is created if nothing is there; its parent must exist."""

@@ -26,6 +26,7 @@ from dfsfuse.upkeep.recovery import plan
 from dfsfuse.upkeep.recovery.kept import Kept
 from dfsfuse.upkeep.recovery.manifest import KeptFile, Part, segment_of
 from dfsfuse.upkeep.recovery.plan import Action, Now
+from dfsfuse.vfs.caller import this_process
 from dfsfuse.vfs.context import Segments
 from dfsfuse.vfs.names import paths
 from dfsfuse.vfs.vfs import Vfs
@@ -190,7 +191,7 @@ class Applier:
         for number in range(1, _NAMES_MAX):
             new = plan.name_beside(name, file.written_ns, number)
             try:
-                _, handle = self._vfs.create(parent, new, 0o600, os.O_WRONLY | os.O_EXCL, os.geteuid(), os.getegid())
+                _, handle = self._vfs.create(parent, new, 0o600, os.O_WRONLY | os.O_EXCL, this_process())
             except FileExistsError:
                 continue
             done = Done(file, Action.BESIDE, b"/" + (above + b"/" + new if above else new))

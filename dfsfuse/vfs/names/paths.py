@@ -7,13 +7,13 @@ the kernel does that. `..` is rejected: callers normalise first.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable
 
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.ops.directories import check_name
 from dfsfuse.namespace.records.keys import ROOT
 from dfsfuse.vfs.attributes import Attributes
+from dfsfuse.vfs.caller import this_process
 from dfsfuse.vfs.vfs import Vfs
 from dfsfuse.vfs.write.putting import Progress
 
@@ -55,7 +55,7 @@ def make_folders(vfs: Vfs, path: bytes, mode: int = 0o755) -> int:
             ino = vfs.lookup(ino, name).ino
         except FileNotFoundError:
             try:
-                ino = vfs.mkdir(ino, name, mode, os.getuid(), os.getgid()).ino
+                ino = vfs.mkdir(ino, name, mode, this_process()).ino
             except FileExistsError:  # another client was faster
                 ino = vfs.lookup(ino, name).ino
     return ino

@@ -19,6 +19,7 @@ from dfsfuse.namespace.ops import directories, inodes, renames
 from dfsfuse.namespace.ops.directories import TARGET_MAX_BYTES, Removed, Route
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.namespace.records.keys import ROOT
+from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.health.incomplete import Incomplete
 from dfsfuse.vfs.names.removal import delete_or_orphan
@@ -41,13 +42,13 @@ class Tree:
     # ------------------------------------------------------------------ finding
 
     def lookup(
-        self, parent: int, name: bytes, *, hold: bool = False, found_as: Callable[[bytes, int], None] | None = None
+        self, parent: int, name: bytes, *, holds: bool = False, found_as: Callable[[bytes, int], None] | None = None
     ) -> Found:
-        """What has this name in the folder. `.` and `..` too. `hold`: it is kept until it is forgotten. `found_as` is
-        called with the real name and the inode before anything newer is known: it must not wait for anything."""
+        """What has this name in the folder. `.` and `..` too. `holds`: see `Caller`. `found_as` is called with the real
+        name and the inode before anything newer is known: it must not wait for anything."""
 
         def answered(name: bytes, ino: int) -> None:
-            if hold:
+            if holds:
                 self._files.hold(ino)
             if found_as is not None:
                 found_as(name, ino)
@@ -126,36 +127,23 @@ class Tree:
 
     # ------------------------------------------------------------------ making
 
-    def make(
-        self,
-        parent: int,
-        name: bytes,
-        mode: int,
-        uid: int,
-        gid: int,
-        *,
-        rdev: int = 0,
-        target: bytes = b"",
-        hold: bool = False,
-        route: Route = (),
-    ) -> Found:
-        """Create an inode of the type in `mode` under a free name. `hold`: it is kept until it is forgotten. `route`:
-        the names by which the caller got here; ESTALE if one of them now leads elsewhere."""
+    def make(self, parent: int, name: bytes, mode: int, caller: Caller, *, rdev: int = 0, target: bytes = b"") -> Found:
+        """Create an inode of the type in `mode` under a free name."""
         if len(target) > TARGET_MAX_BYTES:
             raise posix_error(errno.ENAMETOOLONG)
         if stat.S_ISLNK(mode) and not target:
             raise posix_error(errno.ENOENT)
         ino = self._context.numbers.take()
         now_ns = self._context.clock()
-        new = inodes.new(mode, uid, gid, now_ns, rdev=rdev, target=target, parent=parent)
-        with self._holding(ino) if hold else nullcontext():
-            return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns), route)
+        new = inodes.new(mode, caller.uid, caller.gid, now_ns, rdev=rdev, target=target, parent=parent)
+        with self._holding(ino) if caller.holds else nullcontext():
+            return ino, self._transact(lambda tx: directories.make(tx, parent, name, ino, new, now_ns), caller.route)
 
-    def link(self, ino: int, parent: int, name: bytes, *, hold: bool = False, route: Route = ()) -> Inode:
-        """Add a name to a file. `hold`, `route`: as above."""
+    def link(self, ino: int, parent: int, name: bytes, caller: Caller) -> Inode:
+        """Add a name to a file."""
         now_ns = self._context.clock()
-        with self._holding(ino) if hold else nullcontext():
-            return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns), route)
+        with self._holding(ino) if caller.holds else nullcontext():
+            return self._transact(lambda tx: directories.link(tx, ino, parent, name, now_ns), caller.route)
 
     @contextmanager
     def _holding(self, ino: int) -> Iterator[None]:
@@ -169,45 +157,36 @@ class Tree:
 
     # ------------------------------------------------------------------ removing and moving
 
-    def unlink(self, parent: int, name: bytes, route: Route = ()) -> None:
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         """Remove a name; with the last one the file goes too, once nobody here needs it any more."""
         now_ns = self._context.clock()
 
         def remove(name: bytes) -> None:
-            self._remove(lambda tx: directories.unlink(tx, parent, name, now_ns), route)
+            self._remove(lambda tx: directories.unlink(tx, parent, name, now_ns), caller.route)
 
         self._by_either_name(parent, name, remove)
 
-    def rmdir(self, parent: int, name: bytes, route: Route = ()) -> None:
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         """Remove an empty folder."""
         if name == b".":
             raise posix_error(errno.EINVAL)
         if name == b"..":
             raise posix_error(errno.ENOTEMPTY)
         now_ns = self._context.clock()
-        self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns), route)
+        self._remove(lambda tx: directories.rmdir(tx, parent, name, now_ns), caller.route)
 
-    def rename(
-        self,
-        parent: int,
-        name: bytes,
-        new_parent: int,
-        new_name: bytes,
-        flags: int,
-        route: Route = (),
-        owner: tuple[int, int] = (0, 0),
-    ) -> None:
-        """Move an entry, replacing what is there. `owner`: the owner of the whiteout that may be left behind."""
+    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller) -> None:
+        """Move an entry, replacing what is there. The caller owns the whiteout that may be left behind."""
         now_ns = self._context.clock()
         left = None
         if flags & renames.WHITEOUT:
-            left = renames.whiteout(self._context.numbers.take(), *owner, now_ns)
+            left = renames.whiteout(self._context.numbers.take(), caller.uid, caller.gid, now_ns)
 
         def move(name: bytes) -> None:
             def work(tx: Transaction) -> Removed | None:
                 return renames.rename(tx, parent, name, new_parent, new_name, now_ns, flags=flags, left=left)
 
-            self._remove(work, route)
+            self._remove(work, caller.route)
 
         self._by_either_name(parent, name, move)
 

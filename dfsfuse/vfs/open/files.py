@@ -24,9 +24,9 @@ import msgspec
 from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes
-from dfsfuse.namespace.ops.directories import Route
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, blocks
+from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.context import Context, log
 from dfsfuse.vfs.health.incomplete import Incomplete
 from dfsfuse.vfs.names.set_attributes import Changer
@@ -137,13 +137,13 @@ class Files:
         with self._lock:
             return any(handle.may_read for handle in self._handles.values())
 
-    def change(self, ino: int, changes: AttributeChanges, route: Route = (), *, durable: bool = False) -> Attributes:
+    def change(self, ino: int, changes: AttributeChanges, caller: Caller, *, durable: bool = False) -> Attributes:
         """setattr()."""
         if changes.atime_ns is not None:
             self._access_times.set_by_hand(ino)
         file = self._table.pin_if_open(ino)
         try:
-            return self.attributes(ino, self._changer.change(ino, changes, file, route, durable=durable))
+            return self.attributes(ino, self._changer.change(ino, changes, file, caller.route, durable=durable))
         finally:
             if file is not None:
                 self._table.unpin(file)
@@ -168,36 +168,22 @@ class Files:
             raise
         return self._add(file, flags)
 
-    def create(
-        self,
-        parent: int,
-        name: bytes,
-        mode: int,
-        flags: int,
-        uid: int,
-        gid: int,
-        *,
-        hold: bool = False,
-        route: Route = (),
-    ) -> tuple[Attributes, int]:
-        """open(2) with O_CREAT: a new file, or the existing one (EEXIST with O_EXCL). `hold`: it is kept until it is
-        forgotten. `route`: as in `Tree.make`."""
+    def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Attributes, int]:
+        """open(2) with O_CREAT: a new file, or the existing one (EEXIST with O_EXCL)."""
         self._background_saver.slow_down()
         for _ in range(CREATE_TRIES):
             with suppress(FileNotFoundError):
-                return self._create(parent, name, mode, flags, uid, gid, hold=hold, route=route)
-        return self._create(parent, name, mode, flags, uid, gid, hold=hold, route=route)
+                return self._create(parent, name, mode, flags, caller)
+        return self._create(parent, name, mode, flags, caller)
 
-    def _create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int, *, hold: bool, route: Route
-    ) -> tuple[Attributes, int]:
+    def _create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Attributes, int]:
         """Try once; an existing file may be removed before it is open (ENOENT)."""
         ino = self._context.numbers.take()
         now_ns = self._context.clock()
-        new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, now_ns)
+        new = inodes.new(stat.S_IFREG | stat.S_IMODE(mode), caller.uid, caller.gid, now_ns)
 
         def work(tx: Transaction) -> tuple[int, Inode]:
-            directories.check_route(tx, route)
+            directories.check_route(tx, caller.route)
             found = None if flags & os.O_EXCL else directories.find(tx, parent, name)
             if found is None:
                 return ino, directories.make(tx, parent, name, ino, new, now_ns)
@@ -211,7 +197,7 @@ class Files:
             is_followed = flags & os.O_ACCMODE != os.O_RDONLY
             made, inode = self._context.store.transact(work, durable=False, is_followed=is_followed)
             if made == ino:
-                if hold:
+                if caller.holds:
                     self._table.hold(ino)
                 handle = self._add(file, flags)
                 is_handles = True
@@ -225,7 +211,7 @@ class Files:
         except BaseException:
             self.release(handle)
             raise
-        if hold:
+        if caller.holds:
             self._table.hold(made)
         return self.attributes(made, inode), handle
 

@@ -17,6 +17,7 @@ from dfsfuse.errors import ReadOnlyError
 from dfsfuse.mount import callers
 from dfsfuse.mount.fusepy_operations import FusepyOperations
 from dfsfuse.mount.fusepy_session import ENCODING, NOW
+from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.vfs import Vfs
 
 UID, GID, PID = 1000, 100, 1
@@ -83,7 +84,7 @@ def test_a_file_that_another_mount_made_since_the_lookup_is_left_for_the_kernel_
     call: Callable[..., Any], vfs: Vfs, flags: int
 ) -> None:
     """As in the kernel binding: otherwise the kernel would check no permission."""
-    found, handle = vfs.create(1, b"f", 0o600, os.O_RDWR, UID + 1, GID)
+    found, handle = vfs.create(1, b"f", 0o600, os.O_RDWR, Caller(UID + 1, GID))
     vfs.write(handle, 0, b"secret")
     vfs.flush(handle)
     vfs.release(handle)

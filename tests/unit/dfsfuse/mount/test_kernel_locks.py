@@ -23,6 +23,7 @@ from dfsfuse.fusekernel.values import NOW, Changes, Context, Lock, LockRequest
 from dfsfuse.mount.errors import errno_of
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.mount.mapped_pages import MappedPages
+from dfsfuse.vfs.caller import SUPERUSER
 
 WHO = Context(1000, 100, 42, 2)
 END = 2**63 - 1
@@ -83,7 +84,7 @@ def sides() -> Iterator[tuple[Side, Side]]:
 
 @pytest.fixture
 def ino(sides: tuple[Side, Side]) -> int:
-    return sides[0].vfs.mknod(ROOT, b"f", stat.S_IFREG | 0o644, 0, 0, 0).ino
+    return sides[0].vfs.mknod(ROOT, b"f", stat.S_IFREG | 0o644, 0, SUPERUSER).ino
 
 
 def test_what_was_written_shows_when_the_lock_ends(sides: tuple[Side, Side], ino: int) -> None:

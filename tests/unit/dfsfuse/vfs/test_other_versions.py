@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, names, read_file, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, names, read_file, write_file
 
 from dfsfuse.namespace.records import keys
 from dfsfuse.vfs.attributes import AttributeChanges
@@ -62,7 +62,7 @@ def test_an_entry_of_a_newer_format(mounts: MemoryMounts) -> None:
     with_newer(mounts, vfs, keys.entry(ROOT, b"f"))
     refused(lambda: vfs.lookup(ROOT, b"f"), "a directory entry")
     refused(lambda: vfs.opendir(ROOT), "a directory entry")
-    refused(lambda: vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP), "a directory entry")
+    refused(lambda: vfs.create(ROOT, b"f", 0o644, os.O_RDWR, CALLER), "a directory entry")
     assert mounts.map.items[keys.entry(ROOT, b"f")] == NEWER
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import pytest
 from support.executors import Immediate
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, names, read_file, write_file
+from support.memory_mounts import CALLER, ROOT, USER, MemoryMounts, close, names, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.namespace.map.transactions import View
+from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
 
@@ -80,7 +81,7 @@ def test_o_excl_has_exactly_one_winner(mounts: MemoryMounts) -> None:
         for name in rounds:
             gate.wait(30)
             try:
-                _, handle = vfs.create(ROOT, name, 0o644, os.O_RDWR | os.O_EXCL, USER, GROUP)
+                _, handle = vfs.create(ROOT, name, 0o644, os.O_RDWR | os.O_EXCL, CALLER)
                 won.append(name)
                 close(vfs, handle)
             except FileExistsError:
@@ -110,7 +111,7 @@ def test_create_that_finds_a_file_which_vanishes_keeps_no_handle_on_it(
         return read(work, max_age_s=max_age_s)
 
     monkeypatch.setattr(mounts.map, "read", vanishing)
-    made, handle = here.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    made, handle = here.create(ROOT, b"f", 0o644, os.O_RDWR, CALLER)
     close(here, handle)
     assert removed == [old]
     assert made.ino != old
@@ -120,11 +121,11 @@ def test_create_that_finds_a_file_which_vanishes_keeps_no_handle_on_it(
 def test_create_without_o_excl_opens_what_another_mount_made(mounts: MemoryMounts) -> None:
     one, other = mounts.mount(lagging=True), mounts.mount(lagging=True)
     ino = write_file(one, b"f", b"theirs")
-    attributes, handle = other.create(ROOT, b"f", 0o600, os.O_RDWR, 7, 7)
+    attributes, handle = other.create(ROOT, b"f", 0o600, os.O_RDWR, Caller(7, 7))
     assert (attributes.ino, attributes.uid, attributes.size) == (ino, USER, 6)
     assert other.read(handle, 0, 10) == b"theirs"
     close(other, handle)
-    _, handle = other.create(ROOT, b"f", 0o600, os.O_RDWR | os.O_TRUNC, 7, 7)
+    _, handle = other.create(ROOT, b"f", 0o600, os.O_RDWR | os.O_TRUNC, Caller(7, 7))
     assert other.read(handle, 0, 10) == b""
     close(other, handle)
 
@@ -144,11 +145,11 @@ def test_a_reader_keeps_the_old_file_while_another_mount_replaces_it_by_rename(m
 
 def test_names_removed_elsewhere_are_gone_when_it_counts(mounts: MemoryMounts) -> None:
     one, other = mounts.mount(lagging=True), mounts.mount(lagging=True)
-    folder = one.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    folder = one.mkdir(ROOT, b"d", 0o755, CALLER).ino
     assert other.lookup(ROOT, b"d").ino == folder
     one.rmdir(ROOT, b"d")
     with pytest.raises(OSError) as caught:
-        other.create(folder, b"f", 0o644, os.O_RDWR, USER, GROUP)
+        other.create(folder, b"f", 0o644, os.O_RDWR, CALLER)
     assert caught.value.errno == errno.ENOENT
 
 
@@ -166,12 +167,12 @@ def test_appends_of_one_mount_go_to_the_end_it_knows(mounts: MemoryMounts) -> No
 
 def test_many_threads_on_one_file_and_many(mounts: MemoryMounts) -> None:
     vfs = mounts.mount(dirty_limit_bytes=300_000)
-    shared, shared_handle = vfs.create(ROOT, b"shared", 0o644, os.O_RDWR, USER, GROUP)
+    shared, shared_handle = vfs.create(ROOT, b"shared", 0o644, os.O_RDWR, CALLER)
     failures: list[BaseException] = []
 
     def work(number: int) -> None:
         try:
-            _, handle = vfs.create(ROOT, b"own%d" % number, 0o644, os.O_RDWR, USER, GROUP)
+            _, handle = vfs.create(ROOT, b"own%d" % number, 0o644, os.O_RDWR, CALLER)
             for turn in range(30):
                 data = bytes([number]) * 5000
                 vfs.write(handle, turn * 5000, data)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 from support.executors import Immediate
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts
+from support.memory_mounts import CALLER, ROOT, MemoryMounts
 from support.memory_segments import NAMES
 
 from dfsfuse.errors import ReadOnlyError
@@ -40,7 +40,7 @@ def test_the_room_fits_into_the_numbers_of_32_bit_programs(total_bytes: int) -> 
 def test_closing_tells_what_could_not_be_saved_and_ends_all_the_same(mounts: MemoryMounts) -> None:
     vfs = Vfs(mounts.map, mounts.segments, servers=NAMES)
     for name in (b"a", b"b"):
-        _, handle = vfs.create(ROOT, name, 0o644, os.O_RDWR, USER, GROUP)
+        _, handle = vfs.create(ROOT, name, 0o644, os.O_RDWR, CALLER)
         vfs.write(handle, 0, b"x")
     mounts.map.is_writable = False
     with pytest.raises(ReadOnlyError):
@@ -55,7 +55,7 @@ def test_real_threads_do_the_same(mounts: MemoryMounts) -> None:
         settings=MountSettings(durability="fsync", dirty_limit_bytes=10 << 20),
     )
     data = os.urandom(30 << 20)
-    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, CALLER)
     for offset in range(0, len(data), 1 << 20):
         vfs.write(handle, offset, data[offset : offset + (1 << 20)])
     vfs.flush(handle)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.log_cluster import LogCluster
 from support.log_mounts import LogMounts
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, names, read_file, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, close, names, read_file, write_file
 
 from dfsfuse.data import extents
 from dfsfuse.data.extents import EMPTY, REGION_BYTES
@@ -35,10 +35,10 @@ class Tree:
         self.vfs = vfs = self.mounts.mount()
         self.f = write_file(vfs, b"f", b"content of f")
         vfs.link(self.f, ROOT, b"g")
-        self.d = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
-        self.e = vfs.mkdir(self.d, b"e", 0o755, USER, GROUP).ino
+        self.d = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
+        self.e = vfs.mkdir(self.d, b"e", 0o755, CALLER).ino
         self.h = write_file(vfs, b"h", b"content of h", parent=self.e)
-        self.link = vfs.symlink(ROOT, b"link", b"d/e/h", USER, GROUP).ino
+        self.link = vfs.symlink(ROOT, b"link", b"d/e/h", CALLER).ino
         self.open = write_file(vfs, b"open", b"content")
         self.handle = vfs.open(self.open, os.O_RDONLY)
         vfs.unlink(ROOT, b"open")
@@ -388,13 +388,13 @@ def test_whatever_a_mount_does_leaves_a_sound_map(steps: list[tuple[str, int, in
         try:
             match what:
                 case "file" | "write":
-                    _, handle = vfs.create(folder, name, 0o644, os.O_RDWR, USER, GROUP)
+                    _, handle = vfs.create(folder, name, 0o644, os.O_RDWR, CALLER)
                     vfs.write(handle, size, b"x" * two)
                     close(vfs, handle)
                 case "folder":
-                    folders.append(vfs.mkdir(folder, name, 0o755, USER, GROUP).ino)
+                    folders.append(vfs.mkdir(folder, name, 0o755, CALLER).ino)
                 case "link":
-                    vfs.symlink(folder, name, other, USER, GROUP)
+                    vfs.symlink(folder, name, other, CALLER)
                 case "hard":
                     vfs.link(vfs.lookup(folder, name).ino, folders[two % len(folders)], other)
                 case "rename":

@@ -17,6 +17,7 @@ from dfsfuse.upkeep.recovery.apply import Applier, Done
 from dfsfuse.upkeep.recovery.kept import Kept
 from dfsfuse.upkeep.recovery.manifest import KeptError, Manifest, Namespace
 from dfsfuse.upkeep.recovery.plan import Action
+from dfsfuse.vfs.caller import SUPERUSER
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
 
@@ -150,7 +151,7 @@ def test_what_was_saved_before_the_end_is_no_change(left: Left) -> None:
 
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_a_file_that_was_removed_meanwhile(left: Left, is_replaced: bool) -> None:
-    folder = left.vfs.mkdir(ROOT, b"folder", 0o755, 0, 0).ino
+    folder = left.vfs.mkdir(ROOT, b"folder", 0o755, SUPERUSER).ino
     write_file(left.vfs, b"f", b"0123456789", folder)
     handle = left.vfs.open(left.vfs.lookup(folder, b"f").ino, os.O_WRONLY)
     left.vfs.write(handle, 0, b"unsaved")
@@ -167,8 +168,8 @@ def test_a_file_that_was_removed_meanwhile(left: Left, is_replaced: bool) -> Non
 
 @pytest.mark.parametrize("now", ["nothing", "a file", "a link"])
 def test_a_folder_that_is_gone_too(left: Left, now: str) -> None:
-    folder = left.vfs.mkdir(ROOT, b"folder", 0o755, 0, 0).ino
-    handle = left.vfs.create(folder, b"f", 0o644, os.O_WRONLY, 0, 0)[1]
+    folder = left.vfs.mkdir(ROOT, b"folder", 0o755, SUPERUSER).ino
+    handle = left.vfs.create(folder, b"f", 0o644, os.O_WRONLY, SUPERUSER)[1]
     left.vfs.write(handle, 0, b"unsaved")
     what = left.end()
     left.later.unlink(folder, b"f")
@@ -176,7 +177,7 @@ def test_a_folder_that_is_gone_too(left: Left, now: str) -> None:
     if now == "a file":
         write_file(left.later, b"folder", b"another one")
     elif now == "a link":
-        left.later.symlink(ROOT, b"folder", b"elsewhere", 0, 0)
+        left.later.symlink(ROOT, b"folder", b"elsewhere", SUPERUSER)
     (done,) = left.apply(what)
     assert done.beside is not None and done.beside.startswith(b"/f [recovered ")
 

@@ -7,7 +7,7 @@ import os
 import stat
 
 import pytest
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, names, read_file, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, names, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import IncompleteError
@@ -23,7 +23,7 @@ def two_left(mounts: MemoryMounts, incomplete: Policy = Policy.MARK) -> Vfs:
     vfs = mounts.mount(incomplete=incomplete)
     write_file(vfs, b"lost", b"x" * 1000)
     write_file(vfs, b"whole", b"")
-    vfs.mkdir(ROOT, b"folder", 0o755, USER, GROUP)
+    vfs.mkdir(ROOT, b"folder", 0o755, CALLER)
     mounts.segments.answering = {1, 2}
     return vfs
 

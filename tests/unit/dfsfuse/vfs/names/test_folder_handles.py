@@ -6,7 +6,7 @@ import errno
 import stat
 
 import pytest
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, names, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, names, write_file
 
 from dfsfuse.namespace.ops import directories, inodes
 from dfsfuse.namespace.records import inode as records
@@ -18,10 +18,10 @@ from dfsfuse.vfs.vfs import Vfs
 
 def test_a_listing_has_types_inodes_and_the_two_dots(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
-    below = vfs.mkdir(folder, b"e", 0o755, USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
+    below = vfs.mkdir(folder, b"e", 0o755, CALLER).ino
     file = write_file(vfs, b"\xff\n", b"", folder)
-    link = vfs.symlink(folder, b"l", b"t", USER, GROUP).ino
+    link = vfs.symlink(folder, b"l", b"t", CALLER).ino
     handle = vfs.opendir(folder)
     found = list(vfs.readdir(handle, 0))
     vfs.releasedir(handle)
@@ -88,7 +88,7 @@ def test_that_also_holds_for_changes_within_one_tick_of_the_clock(
 ) -> None:
     monkeypatch.setattr(MemoryMounts, "clock", lambda _: 7_000_000_000)
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
     write_file(vfs, b"a", b"", folder)
     write_file(vfs, b"b", b"", folder)
     handle = vfs.opendir(folder)
@@ -105,7 +105,7 @@ def test_that_also_holds_for_changes_within_one_tick_of_the_clock(
 
 def test_a_folder_that_was_removed_meanwhile_is_empty(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
     write_file(vfs, b"f", b"", folder)
     handles = [vfs.opendir(folder), vfs.opendir(folder)]
     assert _listed(vfs, handles[0]) == [b"f"]

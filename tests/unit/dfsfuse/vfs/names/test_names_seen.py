@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from support.memory_mounts import ROOT, MemoryMounts, create
 
+from dfsfuse.vfs.caller import SUPERUSER
 from dfsfuse.vfs.names.names_seen import NamesSeen
 
 
@@ -48,7 +49,7 @@ def test_of_a_file_with_many_names_one_after_the_other_the_last_is_kept() -> Non
 
 def test_a_mount_knows_the_names_of_what_it_made_found_and_moved(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"folder", 0o755, 0, 0).ino
+    folder = vfs.mkdir(ROOT, b"folder", 0o755, SUPERUSER).ino
     ino, handle = create(vfs, b"file")
     vfs.rename(ROOT, b"file", folder, b"moved")
     other = mounts.mount()

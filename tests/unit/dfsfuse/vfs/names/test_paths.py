@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, read_file, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, read_file, write_file
 
 from dfsfuse.vfs.names import paths
 
@@ -25,7 +25,7 @@ def test_components() -> None:
 
 def test_resolve_and_split(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
     file = write_file(vfs, b"f", b"", folder)
     assert paths.resolve(vfs, b"/") == ROOT
     assert paths.resolve(vfs, b"/d/f") == paths.lookup(vfs, b"d//f").ino == file

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from support.executors import Held
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_file, write_file
+from support.memory_mounts import CALLER, HOLDER, ROOT, MemoryMounts, close, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import MaybeDoneError
@@ -24,7 +24,7 @@ def left(mounts: MemoryMounts) -> list[bytes]:
 
 def sparse(vfs: Vfs, name: bytes, regions: int) -> int:
     """A file with one byte in each of `count` regions."""
-    attributes, handle = vfs.create(ROOT, name, 0o644, os.O_RDWR, USER, GROUP)
+    attributes, handle = vfs.create(ROOT, name, 0o644, os.O_RDWR, CALLER)
     for index in range(regions):
         vfs.write(handle, index * REGION_BYTES, b"x")
     close(vfs, handle)
@@ -73,7 +73,7 @@ def test_an_open_file_is_used_on_and_goes_with_its_last_handle(mounts: MemoryMou
 
 def test_a_temporary_file_without_a_name_is_not_saved_for_nothing(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    _, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP)
+    _, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, CALLER)
     vfs.unlink(ROOT, b"f")
     vfs.write(handle, 0, b"scratch")
     close(vfs, handle)
@@ -84,7 +84,7 @@ def test_a_temporary_file_without_a_name_is_not_saved_for_nothing(mounts: Memory
 
 def test_what_went_up_for_a_file_without_a_name_is_dropped(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    _, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP)
+    _, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, CALLER)
     vfs.write(handle, 0, bytes(3 * REGION_BYTES))
     vfs.unlink(ROOT, b"f")
     close(vfs, handle)
@@ -94,7 +94,7 @@ def test_what_went_up_for_a_file_without_a_name_is_dropped(mounts: MemoryMounts)
 
 def test_what_is_given_up_but_may_have_been_saved_is_not_dropped(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    ino, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP)
+    ino, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, CALLER)
     vfs.write(handle, 0, bytes(300_000))
     commit = mounts.map.transact
 
@@ -195,8 +195,8 @@ def test_what_was_looked_up_outlives_its_name_until_it_is_forgotten(mounts: Memo
     """As on a local disk, when another program unlinks the file between a program's lookup and its open."""
     vfs = mounts.mount()
     ino = write_file(vfs, b"f", b"data")
-    assert vfs.lookup(ROOT, b"f", hold=True).ino == ino
-    assert vfs.lookup(ROOT, b"f", hold=True).ino == ino
+    assert vfs.lookup(ROOT, b"f", HOLDER).ino == ino
+    assert vfs.lookup(ROOT, b"f", HOLDER).ino == ino
     vfs.unlink(ROOT, b"f")
     assert left(mounts) == [b"e/", b"i/", b"o/"]
     handle = vfs.open(ino, os.O_RDWR)
@@ -210,7 +210,7 @@ def test_what_was_looked_up_outlives_its_name_until_it_is_forgotten(mounts: Memo
 
 def test_it_may_be_opened_and_closed_before_it_is_forgotten(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    attributes, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP, hold=True)
+    attributes, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, HOLDER)
     vfs.unlink(ROOT, b"f")
     close(vfs, handle)
     for _ in range(2):
@@ -226,9 +226,9 @@ def test_what_rename_replaces_is_held_too(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     old = write_file(vfs, b"f", b"old")
     new = write_file(vfs, b"g", b"new")
-    vfs.lookup(ROOT, b"f", hold=True)
+    vfs.lookup(ROOT, b"f", HOLDER)
     vfs.rename(ROOT, b"g", ROOT, b"f")
-    assert vfs.lookup(ROOT, b"f", hold=True).ino == new
+    assert vfs.lookup(ROOT, b"f", HOLDER).ino == new
     handle = vfs.open(old, os.O_RDONLY)
     assert vfs.read(handle, 0, 100) == b"old"
     close(vfs, handle)
@@ -239,7 +239,7 @@ def test_what_rename_replaces_is_held_too(mounts: MemoryMounts) -> None:
 def test_nothing_is_kept_for_what_was_forgotten(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     ino = write_file(vfs, b"f", b"data")
-    vfs.lookup(ROOT, b"f", hold=True)
+    vfs.lookup(ROOT, b"f", HOLDER)
     vfs.forget(ino, 1)
     before = len(mounts.map.batches)
     vfs.unlink(ROOT, b"f")
@@ -249,9 +249,9 @@ def test_nothing_is_kept_for_what_was_forgotten(mounts: MemoryMounts) -> None:
 
 def test_a_removed_folder_that_somebody_is_in(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP, hold=True).ino
-    vfs.mkdir(ROOT, b"empty", 0o755, USER, GROUP)
-    target = vfs.mkdir(ROOT, b"target", 0o755, USER, GROUP, hold=True).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, HOLDER).ino
+    vfs.mkdir(ROOT, b"empty", 0o755, CALLER)
+    target = vfs.mkdir(ROOT, b"target", 0o755, HOLDER).ino
     write_file(vfs, b"f", b"x")
     vfs.rmdir(ROOT, b"d")
     vfs.rename(ROOT, b"empty", ROOT, b"target")
@@ -259,8 +259,8 @@ def test_a_removed_folder_that_somebody_is_in(mounts: MemoryMounts) -> None:
         assert (vfs.getattr(gone).nlink, vfs.list_folder(gone)) == (0, [])
         for attempt in (
             lambda gone=gone: vfs.lookup(gone, b"x"),
-            lambda gone=gone: vfs.mkdir(gone, b"x", 0o755, USER, GROUP),
-            lambda gone=gone: vfs.create(gone, b"x", 0o644, os.O_RDWR, USER, GROUP),
+            lambda gone=gone: vfs.mkdir(gone, b"x", 0o755, CALLER),
+            lambda gone=gone: vfs.create(gone, b"x", 0o644, os.O_RDWR, CALLER),
             lambda gone=gone: vfs.rename(ROOT, b"f", gone, b"x"),
             lambda gone=gone: vfs.link(vfs.lookup(ROOT, b"f").ino, gone, b"x"),
         ):
@@ -274,8 +274,8 @@ def test_a_removed_folder_that_somebody_is_in(mounts: MemoryMounts) -> None:
 
 def test_links_and_fifos_are_held_as_well(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    link = vfs.symlink(ROOT, b"l", b"target", USER, GROUP, hold=True).ino
-    fifo = vfs.mknod(ROOT, b"p", 0o010644, 0, USER, GROUP, hold=True).ino
+    link = vfs.symlink(ROOT, b"l", b"target", HOLDER).ino
+    fifo = vfs.mknod(ROOT, b"p", 0o010644, 0, HOLDER).ino
     vfs.unlink(ROOT, b"l")
     vfs.unlink(ROOT, b"p")
     assert vfs.readlink(link) == b"target"
@@ -287,10 +287,10 @@ def test_links_and_fifos_are_held_as_well(mounts: MemoryMounts) -> None:
 
 def test_what_is_held_at_the_end_of_a_mount_goes(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    _, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP, hold=True)
+    _, handle = vfs.create(ROOT, b"f", 0o600, os.O_RDWR, HOLDER)
     vfs.write(handle, 0, b"x")
     vfs.fsync(handle)
-    vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP, hold=True)
+    vfs.mkdir(ROOT, b"d", 0o755, HOLDER)
     vfs.unlink(ROOT, b"f")
     vfs.rmdir(ROOT, b"d")
     assert b"o/" in left(mounts)
@@ -302,7 +302,7 @@ def test_a_failed_creation_holds_nothing(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     write_file(vfs, b"f", b"x")
     with pytest.raises(FileExistsError):
-        vfs.mkdir(ROOT, b"f", 0o755, USER, GROUP, hold=True)
+        vfs.mkdir(ROOT, b"f", 0o755, HOLDER)
     assert vfs._table._held == {}
 
 
@@ -314,7 +314,7 @@ def test_a_look_up_after_the_decision_to_delete_does_not_find_it(mounts: MemoryM
 
     def look(_: object) -> None:
         try:
-            vfs.lookup(ROOT, b"f", hold=True)
+            vfs.lookup(ROOT, b"f", HOLDER)
         except FileNotFoundError:
             found.append("nothing")
 

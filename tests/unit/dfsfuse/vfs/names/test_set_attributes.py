@@ -8,13 +8,14 @@ import stat
 from collections.abc import Callable
 
 import pytest
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_file, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, close, read_file, write_file
 
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import MaybeDoneError, UnavailableError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.records.inode import TIME_MAX_NS, TIME_MIN_NS
+from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.vfs import AttributeChanges
 from dfsfuse.vfs.write.regions import STEP_REGIONS
 
@@ -115,7 +116,7 @@ def test_truncating_with_data_in_doubt_reaches_that_size(
 
 def test_truncating_a_file_that_is_being_written(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, CALLER)
     vfs.write(handle, 0, b"0123456789")
     vfs.setattr(attributes.ino, AttributeChanges(size=3), handle)
     assert vfs.read(handle, 0, 100) == b"012"
@@ -130,7 +131,7 @@ def test_truncating_a_file_that_is_being_written(mounts: MemoryMounts) -> None:
 
 def test_emptying_gives_up_what_is_on_its_way_and_drops_it(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    ino, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    ino, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, CALLER)
     vfs.write(handle, 0, bytes(REGION_BYTES + 10))
     vfs.setattr(ino.ino, AttributeChanges(size=0))
     assert len(mounts.segments.written) == len(mounts.map.drops) == 1
@@ -140,7 +141,7 @@ def test_emptying_gives_up_what_is_on_its_way_and_drops_it(mounts: MemoryMounts)
 
 def test_a_truncate_that_fails_loses_nothing(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, CALLER)
     vfs.write(handle, 0, b"still here")
 
     def refuse(_: Batch) -> None:
@@ -156,7 +157,7 @@ def test_a_truncate_that_fails_loses_nothing(mounts: MemoryMounts) -> None:
 
 def test_a_long_file_shrinks_in_bounded_steps_each_a_prefix(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, CALLER)
     regions = 2 * STEP_REGIONS + 10
     for index in range(regions):
         vfs.write(handle, index * REGION_BYTES, b"x" * 10)
@@ -184,8 +185,8 @@ def test_impossible_sizes(mounts: MemoryMounts, size: int, number: int) -> None:
 
 def test_only_files_have_a_size_to_change(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
-    link = vfs.symlink(ROOT, b"l", b"t", USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
+    link = vfs.symlink(ROOT, b"l", b"t", CALLER).ino
     for ino, number in ((folder, errno.EISDIR), (link, errno.EINVAL), (999, errno.ENOENT)):
         with pytest.raises(OSError) as caught:
             vfs.setattr(ino, AttributeChanges(size=0))
@@ -213,7 +214,7 @@ def test_a_file_that_is_cut_in_steps_is_cut_to_the_end_though_another_mount_move
         return done
 
     monkeypatch.setattr(mounts.map, "transact", moving)
-    assert vfs.setattr(ino, AttributeChanges(size=5), route=[(ROOT, b"f", ino)]).size == 5
+    assert vfs.setattr(ino, AttributeChanges(size=5), caller=Caller(0, 0, [(ROOT, b"f", ino)])).size == 5
     with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
-        vfs.setattr(ino, AttributeChanges(size=0), route=[(ROOT, b"f", ino)])
+        vfs.setattr(ino, AttributeChanges(size=0), caller=Caller(0, 0, [(ROOT, b"f", ino)]))
     assert vfs.getattr(ino).size == 5

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 
 import pytest
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, names, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, close, names, write_file
 
 from dfsfuse.errors import UnavailableError
 from dfsfuse.namespace.ops.renames import EXCHANGE, NOREPLACE
@@ -25,34 +25,34 @@ def fails(number: int, action: Callable[[], object]) -> None:
 
 def test_every_type_of_file_is_made_and_told(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    fifo = vfs.mknod(ROOT, b"p", stat.S_IFIFO | 0o600, 0, USER, GROUP)
-    device = vfs.mknod(ROOT, b"c", stat.S_IFCHR | 0o600, os.makedev(1, 3), USER, GROUP)
-    plain = vfs.mknod(ROOT, b"f", 0o600, 0, USER, GROUP)
-    folder = vfs.mkdir(ROOT, b"d", 0o700 | stat.S_ISVTX, USER, GROUP)
-    link = vfs.symlink(ROOT, b"l", b"some/where", USER, GROUP)
+    fifo = vfs.mknod(ROOT, b"p", stat.S_IFIFO | 0o600, 0, CALLER)
+    device = vfs.mknod(ROOT, b"c", stat.S_IFCHR | 0o600, os.makedev(1, 3), CALLER)
+    plain = vfs.mknod(ROOT, b"f", 0o600, 0, CALLER)
+    folder = vfs.mkdir(ROOT, b"d", 0o700 | stat.S_ISVTX, CALLER)
+    link = vfs.symlink(ROOT, b"l", b"some/where", CALLER)
     assert stat.S_ISFIFO(fifo.mode) and stat.S_ISREG(plain.mode)
     assert (device.rdev, device.mode) == (os.makedev(1, 3), stat.S_IFCHR | 0o600)
     assert folder.mode == stat.S_IFDIR | stat.S_ISVTX | 0o700
     assert (link.size, link.mode, vfs.readlink(link.ino)) == (10, stat.S_IFLNK | 0o777, b"some/where")
     fails(errno.EINVAL, lambda: vfs.readlink(plain.ino))
-    fails(errno.EINVAL, lambda: vfs.mknod(ROOT, b"x", stat.S_IFDIR, 0, USER, GROUP))
+    fails(errno.EINVAL, lambda: vfs.mknod(ROOT, b"x", stat.S_IFDIR, 0, CALLER))
     assert len({made.ino for made in (fifo, device, plain, folder, link)}) == 5
 
 
 def test_targets_of_symbolic_links_have_a_length(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    assert vfs.symlink(ROOT, b"l", b"x" * 4095, USER, GROUP).size == 4095
-    fails(errno.ENAMETOOLONG, lambda: vfs.symlink(ROOT, b"m", b"x" * 4096, USER, GROUP))
-    fails(errno.ENOENT, lambda: vfs.symlink(ROOT, b"m", b"", USER, GROUP))
+    assert vfs.symlink(ROOT, b"l", b"x" * 4095, CALLER).size == 4095
+    fails(errno.ENAMETOOLONG, lambda: vfs.symlink(ROOT, b"m", b"x" * 4096, CALLER))
+    fails(errno.ENOENT, lambda: vfs.symlink(ROOT, b"m", b"", CALLER))
 
 
 def test_o_excl_and_a_folder_of_that_name(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
     write_file(vfs, b"f", b"")
-    vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP)
-    fails(errno.EEXIST, lambda: vfs.create(ROOT, b"f", 0o644, os.O_EXCL | os.O_RDWR, USER, GROUP))
-    fails(errno.EISDIR, lambda: vfs.create(ROOT, b"d", 0o644, os.O_RDWR, USER, GROUP))
-    fails(errno.ENAMETOOLONG, lambda: vfs.create(ROOT, b"x" * 256, 0o644, os.O_RDWR, USER, GROUP))
+    vfs.mkdir(ROOT, b"d", 0o755, CALLER)
+    fails(errno.EEXIST, lambda: vfs.create(ROOT, b"f", 0o644, os.O_EXCL | os.O_RDWR, CALLER))
+    fails(errno.EISDIR, lambda: vfs.create(ROOT, b"d", 0o644, os.O_RDWR, CALLER))
+    fails(errno.ENAMETOOLONG, lambda: vfs.create(ROOT, b"x" * 256, 0o644, os.O_RDWR, CALLER))
     assert vfs._files._table.all() == []
 
 
@@ -81,8 +81,8 @@ def test_rename_flags(mounts: MemoryMounts) -> None:
 
 def test_the_dots(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
-    below = vfs.mkdir(folder, b"e", 0o755, USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
+    below = vfs.mkdir(folder, b"e", 0o755, CALLER).ino
     assert vfs.lookup(below, b"..").ino == folder
     assert vfs.lookup(below, b".").ino == below
     vfs.rename(folder, b"e", ROOT, b"e")
@@ -93,7 +93,7 @@ def test_the_dots(mounts: MemoryMounts) -> None:
 
 def test_paths_in_one_step(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
     ino = write_file(vfs, b"f", b"", folder)
     assert vfs.resolve([]).ino == ROOT
     assert vfs.resolve([b"d", b"f"]).ino == ino
@@ -118,8 +118,8 @@ def test_nothing_is_made_where_nothing_can_be_written(mounts: MemoryMounts) -> N
     before = dict(mounts.map.items)
     mounts.map.is_writable = False
     for action in (
-        lambda: vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP),
-        lambda: vfs.create(ROOT, b"g", 0o644, os.O_RDWR, USER, GROUP),
+        lambda: vfs.mkdir(ROOT, b"d", 0o755, CALLER),
+        lambda: vfs.create(ROOT, b"g", 0o644, os.O_RDWR, CALLER),
         lambda: vfs.rename(ROOT, b"f", ROOT, b"g"),
         lambda: vfs.unlink(ROOT, b"f"),
     ):

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.data.placement import rotation_of
@@ -22,7 +22,7 @@ def fails(number: int, action: Callable[[], object]) -> None:
 
 def test_stored_attributes(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
     vfs.setxattr(folder, b"user.a", b"\0\xff", xattrs.CREATE)
     assert vfs.getxattr(folder, b"user.a") == b"\0\xff"
     assert vfs.listxattr(folder) == [b"user.a"]
@@ -91,7 +91,7 @@ def test_own_attributes_are_read_by_name_and_never_listed_nor_kept(mounts: Memor
 
 def test_which_namespace_and_inode_a_file_is(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
     fails(errno.ENODATA, lambda: vfs.getxattr(folder, b"user.dfs.inode"))  # the namespace has no identity yet
     mounts.map.transact(lambda tx: members.meet(tx, {1: "DFS1"}, {}, 0, b"\x01\xff"))
     assert vfs.getxattr(ROOT, b"user.dfs.inode") == b"01ff:1"

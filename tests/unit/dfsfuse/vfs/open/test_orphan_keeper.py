@@ -6,7 +6,7 @@ import errno
 import os
 
 import pytest
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_file, write_file
+from support.memory_mounts import CALLER, HOLDER, ROOT, MemoryMounts, close, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.namespace.ops import orphans
@@ -39,7 +39,7 @@ def test_a_removed_file_can_be_opened_during_the_grace_period_after_a_lookup(mou
     """Otherwise open(2) in one mount would fail with ESTALE while another mount keeps replacing the file."""
     one, other = mount(mounts), mount(mounts)
     write_file(one, b"f", b"old")
-    old = other.lookup(ROOT, b"f", hold=True).ino
+    old = other.lookup(ROOT, b"f", HOLDER).ino
     write_file(one, b"g", b"new")
     one.rename(ROOT, b"g", ROOT, b"f")
     pass_time(mounts, GRACE_S - 1, one, other)
@@ -75,7 +75,7 @@ def test_a_file_stays_until_it_is_closed_everywhere(mounts: MemoryMounts) -> Non
 def test_opening_a_removed_file_within_the_grace_period_keeps_it(mounts: MemoryMounts) -> None:
     one, other = mount(mounts), mount(mounts)
     ino = write_file(one, b"f", b"data")
-    other.lookup(ROOT, b"f", hold=True)
+    other.lookup(ROOT, b"f", HOLDER)
     one.unlink(ROOT, b"f")
     handle = other.open(ino, os.O_RDONLY)
     pass_time(mounts, 3, other)
@@ -119,7 +119,7 @@ def test_many_are_deleted_together(mounts: MemoryMounts) -> None:
 def test_long_ones_among_them_take_their_steps(mounts: MemoryMounts) -> None:
     vfs = mount(mounts)
     for number in range(3):
-        attributes, handle = vfs.create(ROOT, b"f%d" % number, 0o644, os.O_RDWR, USER, GROUP)
+        attributes, handle = vfs.create(ROOT, b"f%d" % number, 0o644, os.O_RDWR, CALLER)
         for index in range(150):
             vfs.write(handle, index * REGION_BYTES, b"x")
         close(vfs, handle)
@@ -156,7 +156,7 @@ def test_without_enough_servers_they_wait(mounts: MemoryMounts) -> None:
 def test_at_the_end_of_a_mount_nothing_waits(mounts: MemoryMounts) -> None:
     vfs = mount(mounts)
     for number in range(AT_ONCE + 5):
-        vfs.mkdir(ROOT, b"d%d" % number, 0o755, USER, GROUP)
+        vfs.mkdir(ROOT, b"d%d" % number, 0o755, CALLER)
         vfs.rmdir(ROOT, b"d%d" % number)
     vfs.close()
     assert left(mounts) == []
@@ -176,7 +176,7 @@ def test_what_dead_clients_left_is_swept_after_a_day(mounts: MemoryMounts) -> No
 def test_what_a_living_mount_has_open_is_not_swept(mounts: MemoryMounts) -> None:
     """Neither by others nor by itself, even after several days."""
     owner, other = mount(mounts), mount(mounts)
-    _, handle = owner.create(ROOT, b"f", 0o600, os.O_RDWR, USER, GROUP)
+    _, handle = owner.create(ROOT, b"f", 0o600, os.O_RDWR, CALLER)
     owner.write(handle, 0, b"scratch")
     owner.fsync(handle)
     owner.unlink(ROOT, b"f")
@@ -235,7 +235,7 @@ def test_a_mount_that_ends_does_not_wait_until_all_is_deleted(mounts: MemoryMoun
     """Deletions that take long are left to other mounts (`Reaper.finish`)."""
     vfs = mount(mounts)
     for number in range(3 * AT_ONCE):
-        vfs.mkdir(ROOT, b"d%d" % number, 0o755, USER, GROUP)
+        vfs.mkdir(ROOT, b"d%d" % number, 0o755, CALLER)
         vfs.rmdir(ROOT, b"d%d" % number)
     batches = len(mounts.map.batches)
     mounts.map.before_commit = lambda _: vfs.orphan_keeper.close()

@@ -10,6 +10,7 @@ import pytest
 from support.memory_mounts import ROOT, MemoryMounts, close, names, read_file, write_file
 
 from dfsfuse.errors import ReadOnlyError
+from dfsfuse.vfs.caller import SUPERUSER
 from dfsfuse.vfs.read.access_times import DAY_NS, due_ns
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
 
@@ -112,8 +113,8 @@ def test_other_changes_go_on_beside_it(mounts: MemoryMounts, vfs: Vfs) -> None:
 
 
 def test_folders_and_links_too_but_not_what_only_opens_them(mounts: MemoryMounts, vfs: Vfs) -> None:
-    folder = vfs.mkdir(ROOT, b"d", 0o755, 0, 0)
-    link = vfs.symlink(ROOT, b"s", b"target", 0, 0)
+    folder = vfs.mkdir(ROOT, b"d", 0o755, SUPERUSER)
+    link = vfs.symlink(ROOT, b"s", b"target", SUPERUSER)
     vfs.releasedir(vfs.opendir(folder.ino))
     assert vfs.getattr(folder.ino).atime_ns == folder.atime_ns
     names(vfs, folder.ino)
@@ -124,7 +125,7 @@ def test_folders_and_links_too_but_not_what_only_opens_them(mounts: MemoryMounts
 
 def test_without_folders(mounts: MemoryMounts) -> None:
     vfs = mounts.mount(atime="relatime", diratime=False)
-    folder = vfs.mkdir(ROOT, b"d", 0o755, 0, 0)
+    folder = vfs.mkdir(ROOT, b"d", 0o755, SUPERUSER)
     ino = write_file(vfs, b"f", b"content")
     before = vfs.getattr(ino).atime_ns
     names(vfs, folder.ino)

@@ -8,7 +8,7 @@ import random
 
 import pytest
 from support.executors import Held
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_file, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, close, read_file, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import IncompleteError
@@ -38,7 +38,7 @@ def test_every_mixture_of_dirty_sealed_uploaded_and_stored_bytes_reads_as_writte
     rng = random.Random(seed)
     uploads = Held()
     vfs = mounts.mount(uploads=uploads, dirty_limit_bytes=1 << 30)
-    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, CALLER)
     model = bytearray()
     for _ in range(120):
         offset, length = rng.randrange(3 * REGION_BYTES), rng.choice([1, 500, 200_000, REGION_BYTES])
@@ -140,8 +140,8 @@ def test_handles_are_for_what_they_were_opened_for(mounts: MemoryMounts) -> None
 
 def test_only_regular_files_are_opened(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    folder = vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP).ino
-    link = vfs.symlink(ROOT, b"l", b"target", USER, GROUP).ino
+    folder = vfs.mkdir(ROOT, b"d", 0o755, CALLER).ino
+    link = vfs.symlink(ROOT, b"l", b"target", CALLER).ino
     for ino, number in ((folder, errno.EISDIR), (link, errno.ELOOP), (999, errno.ENOENT)):
         with pytest.raises(OSError) as caught:
             vfs.open(ino, os.O_RDONLY)

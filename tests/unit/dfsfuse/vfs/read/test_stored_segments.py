@@ -8,6 +8,7 @@ from support.log_mounts import LogMounts
 from support.memory_mounts import ROOT, close, create, names, write_file
 
 from dfsfuse.data.extents import REGION_BYTES
+from dfsfuse.vfs.caller import SUPERUSER
 from dfsfuse.vfs.read import stored_segments
 from dfsfuse.vfs.write import regions
 
@@ -74,7 +75,7 @@ def test_more_long_files_than_an_operation_may_have_runs(mounts: LogMounts, monk
     monkeypatch.setattr(stored_segments, "LONG_FILES_AT_ONCE", 5)
     made = [sparse_file(mounts, b"long%03d" % number) for number in range(30)]
     made += [write_file(mounts.maker, b"f%03d" % number, b"x" * 1000) for number in range(30)]
-    folder = mounts.maker.mkdir(ROOT, b"folder", 0o755, 0, 0).ino
+    folder = mounts.maker.mkdir(ROOT, b"folder", 0o755, SUPERUSER).ino
     mounts.commit()
     found = mounts.cold(1, 2, 3, 4).health([folder, *made, 999])
     assert [(ino, len(health.segments)) for ino, health in found.items()] == [

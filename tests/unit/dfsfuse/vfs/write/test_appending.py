@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 from support.executors import Held
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, read_file, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, close, read_file, write_file
 
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
@@ -204,7 +204,7 @@ def test_one_that_failed_is_tried_again_with_what_followed(mounts: MemoryMounts)
 
 
 def create(vfs: Vfs) -> tuple[int, int]:
-    attributes, handle = vfs.create(ROOT, b"f", 0o644, APPEND, USER, GROUP)
+    attributes, handle = vfs.create(ROOT, b"f", 0o644, APPEND, CALLER)
     return attributes.ino, handle
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.executors import Held
 from support.log_cluster import LogCluster
 from support.log_mounts import LogMounts
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close, create, read_file, region, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, close, create, read_file, region, write_file
 from support.memory_segments import NAMES
 
 from dfs_server.protocol.batches import Batch
@@ -411,7 +411,7 @@ def test_many_small_files_share_a_few_batches(in_log: Vfs, log_cluster: LogClust
 def test_when_the_mount_ends_many_files_share_batches_too(in_log: Vfs, log_cluster: LogCluster) -> None:
     handles, count = [], 200
     for number in range(count):
-        _, handle = in_log.create(ROOT, b"%d" % number, 0o644, os.O_WRONLY, USER, GROUP)
+        _, handle = in_log.create(ROOT, b"%d" % number, 0o644, os.O_WRONLY, CALLER)
         in_log.write(handle, 0, b"x" * 100)
         handles.append(handle)
     in_log._context.store.flush()

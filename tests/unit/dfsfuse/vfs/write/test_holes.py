@@ -7,7 +7,7 @@ import os
 
 from support.errnos import fails
 from support.executors import Held
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, close
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, close
 
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.vfs.vfs import Vfs
@@ -16,7 +16,7 @@ from dfsfuse.vfs.write.regions import STEP_REGIONS
 
 
 def new(vfs: Vfs) -> tuple[int, int]:
-    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, USER, GROUP)
+    attributes, handle = vfs.create(ROOT, b"f", 0o644, os.O_RDWR, CALLER)
     return attributes.ino, handle
 
 

@@ -8,13 +8,14 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.memory_mounts import GROUP, ROOT, USER, MemoryMounts, in_chunks, names, read_file, write_file
+from support.memory_mounts import CALLER, GROUP, ROOT, USER, MemoryMounts, in_chunks, names, read_file, write_file
 
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.namespace.ops import orphans
+from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.write import regions
 from dfsfuse.vfs.write.putting import Hole
 
@@ -26,7 +27,7 @@ def test_a_file_is_put_with_one_batch_and_placed_by_its_md5(mounts: MemoryMounts
     data = random.Random(5).randbytes(2 * REGION_BYTES + 777)
     told: list[int] = []
     made = vfs.put_stream(
-        ROOT, b"f", in_chunks(data, 99_999), mode=0o640, uid=7, gid=8, mtime_ns=5, progress=told.append
+        ROOT, b"f", in_chunks(data, 99_999), mode=0o640, caller=Caller(7, 8), mtime_ns=5, progress=told.append
     )
     assert len(mounts.map.batches) == before + 1
     x = int(hashlib.md5(data[:REGION_BYTES]).hexdigest(), 16) % 4
@@ -75,7 +76,7 @@ def test_it_replaces_a_file_whose_readers_keep_what_they_opened(mounts: MemoryMo
     vfs = mounts.mount()
     old = write_file(vfs, b"f", b"old")
     handle = vfs.open(old, os.O_RDONLY)
-    made = vfs.put_stream(ROOT, b"f", [b"new"], mode=0o777, uid=1, gid=1)
+    made = vfs.put_stream(ROOT, b"f", [b"new"], mode=0o777, caller=Caller(1, 1))
     assert (made.mode & 0o777, made.uid, made.gid) == (0o644, USER, GROUP)
     assert vfs.read(handle, 0, 10) == b"old"
     assert read_file(vfs, b"f") == b"new"
@@ -164,7 +165,7 @@ def test_interrupted_just_after_the_file_got_its_name_it_stays(mounts: MemoryMou
 
 def test_no_file_is_put_in_a_folders_place_or_into_none(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    vfs.mkdir(ROOT, b"d", 0o755, USER, GROUP)
+    vfs.mkdir(ROOT, b"d", 0o755, CALLER)
     with pytest.raises(IsADirectoryError):
         vfs.put_stream(ROOT, b"d", [b"x" * 200_000])
     with pytest.raises(FileNotFoundError):
@@ -174,7 +175,7 @@ def test_no_file_is_put_in_a_folders_place_or_into_none(mounts: MemoryMounts) ->
 
 def test_it_takes_the_place_of_a_symbolic_link(mounts: MemoryMounts) -> None:
     vfs = mounts.mount()
-    vfs.symlink(ROOT, b"l", b"target", USER, GROUP)
+    vfs.symlink(ROOT, b"l", b"target", CALLER)
     made = vfs.put_stream(ROOT, b"l", [b"x"], mode=0o600)
     assert made.mode == 0o100600
     assert len([key for key in mounts.map.items if key.startswith(b"i/")]) == 2
