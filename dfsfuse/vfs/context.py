@@ -6,6 +6,7 @@ Locks of the whole package, in the order in which they are taken (never in rever
     (the store's own)       while `work` runs; `work` may take the locks below
     OpenFiles lock          the table of open files
     OpenFile.lock           a file's unsaved data
+    Backlog's lock          which files have unsaved data, and since when
     Budget's condition      counts of bytes
 """
 

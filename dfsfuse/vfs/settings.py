@@ -7,7 +7,7 @@ from typing import Final
 
 from dfsfuse.vfs.health.incomplete import Policy
 from dfsfuse.vfs.locks.locking import LIFETIME_S
-from dfsfuse.vfs.write.background_saving import SAVE_AFTER_S
+from dfsfuse.vfs.write.backlog import SAVE_AFTER_S
 
 DURABILITIES: Final = ("close", "fsync")
 

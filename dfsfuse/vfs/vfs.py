@@ -54,6 +54,7 @@ from dfsfuse.vfs.open.orphan_keeper import OrphanKeeper
 from dfsfuse.vfs.read.access_times import AccessTimes
 from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.write.background_saving import BackgroundSaver
+from dfsfuse.vfs.write.backlog import Backlog
 from dfsfuse.vfs.write.budget import Budget
 from dfsfuse.vfs.write.compaction import Compactor
 from dfsfuse.vfs.write.ending import Ending
@@ -117,17 +118,27 @@ class Vfs:
         self._reaper = Reaper(context, table)
         self.orphan_keeper = OrphanKeeper(context, table, self._reaper)
         self._compactor = Compactor(context, compaction or ThreadPoolExecutor(1, thread_name_prefix="vfs-compaction"))
-        saver = Saver(context, table, self._uploads, self._reaper, self._compactor)
-        self.background_saver = BackgroundSaver(context, table, saver, save_after_s=settings.save_after_s)
-        writer = Writer(context, saver, self.background_saver, self._uploads)
+        self._backlog = backlog = Backlog(monotonic, settings.save_after_s)
+        saver = Saver(context, table, self._uploads, backlog, self._reaper, self._compactor)
+        self.background_saver = BackgroundSaver(context, table, saver, backlog)
+        writer = Writer(context, saver, self.background_saver, backlog, self._uploads)
         self._incomplete = Incomplete(context, settings.incomplete)
         self._access_times = times = AccessTimes(context, settings.atime, folders=settings.diratime)
         changer = Changer(context, saver, self._uploads, self._reaper, self._compactor)
         holes = Holes(context, saver, self._compactor)
         self._files = Files(
-            context, table, saver, writer, self.background_saver, changer, holes, times, self._incomplete
+            context,
+            table,
+            saver,
+            writer,
+            self.background_saver,
+            backlog,
+            changer,
+            holes,
+            times,
+            self._incomplete,
+            self.orphan_keeper,
         )
-        self._files.on_nameless = self.orphan_keeper.opened
         self.locks = Locking(store, self._files.save_inode, lifetime_s=settings.lock_lifetime_s)
         self._tree = Tree(context, table, self._incomplete, times)
         self._folders = Folders(context, self._incomplete, times)

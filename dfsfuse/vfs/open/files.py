@@ -15,7 +15,6 @@ import itertools
 import os
 import stat
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -33,10 +32,12 @@ from dfsfuse.vfs.names.set_attributes import Changer
 from dfsfuse.vfs.open.handles import Handle
 from dfsfuse.vfs.open.open_file import OpenFile
 from dfsfuse.vfs.open.open_files import OpenFiles
+from dfsfuse.vfs.open.orphan_keeper import OrphanKeeper
 from dfsfuse.vfs.read.access_times import AccessTimes
 from dfsfuse.vfs.read.reading import Reader
 from dfsfuse.vfs.write import unsaved
 from dfsfuse.vfs.write.background_saving import BackgroundSaver
+from dfsfuse.vfs.write.backlog import Backlog
 from dfsfuse.vfs.write.holes import Holes
 from dfsfuse.vfs.write.saving import Saver
 from dfsfuse.vfs.write.unsaved import Place
@@ -62,10 +63,12 @@ class Files:
         saver: Saver,
         writer: Writer,
         background_saver: BackgroundSaver,
+        backlog: Backlog,
         changer: Changer,
         holes: Holes,
         times: AccessTimes,
         incomplete: Incomplete,
+        orphan_keeper: OrphanKeeper,
     ) -> None:
         self._context = context
         self._incomplete = incomplete
@@ -73,6 +76,7 @@ class Files:
         self._saver = saver
         self._writer = writer
         self._background_saver = background_saver
+        self._backlog = backlog
         self._changer = changer
         self._access_times = times
         self._reader = Reader(context, times)
@@ -80,8 +84,7 @@ class Files:
         self._lock = threading.Lock()
         self._handles: dict[int, Handle] = {}
         self._numbers = itertools.count(1)
-        self.on_nameless: Callable[[int], None] = lambda _: None
-        """Called with a file that was opened and no longer has a name. It must not wait for anything."""
+        self._orphan_keeper = orphan_keeper
 
     # ------------------------------------------------------------------ attributes
 
@@ -160,7 +163,7 @@ class Files:
                 self._incomplete.check_open(ino)
             self._opened(file, inode)
             if not inode.nlink and not file.is_unlinked:
-                self.on_nameless(ino)
+                self._orphan_keeper.opened(ino)
             if flags & os.O_TRUNC:
                 self._changer.change(ino, AttributeChanges(size=0), file)
         except BaseException:
@@ -170,7 +173,7 @@ class Files:
 
     def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Attributes, int]:
         """open(2) with O_CREAT: a new file, or the existing one (EEXIST with O_EXCL)."""
-        self._background_saver.slow_down()
+        self._backlog.slow_down()
         for _ in range(CREATE_TRIES):
             with suppress(FileNotFoundError):
                 return self._create(parent, name, mode, flags, caller)
@@ -340,7 +343,7 @@ class Files:
             raise failure
         if file.is_unsaved:
             self._background_saver.save_later(file)
-            self._background_saver.slow_down(file.ino)
+            self._backlog.slow_down(file.ino)
 
     def save_inode(self, ino: int) -> None:
         """Save everything that was written to a file, through any handle, now: durable and visible to others."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -31,6 +31,7 @@ from dfsfuse.vfs.open.open_file import OpenFile, Sealed
 from dfsfuse.vfs.open.open_files import OpenFiles
 from dfsfuse.vfs.write import appending, regions
 from dfsfuse.vfs.write.appending import Laid
+from dfsfuse.vfs.write.backlog import Backlog
 from dfsfuse.vfs.write.compaction import Compactor
 from dfsfuse.vfs.write.regions import Saved
 from dfsfuse.vfs.write.uploads import Uploads
@@ -43,15 +44,20 @@ class Saver:
     """See the module."""
 
     def __init__(
-        self, context: Context, files: OpenFiles, uploads: Uploads, reaper: Reaper, compactor: Compactor
+        self,
+        context: Context,
+        files: OpenFiles,
+        uploads: Uploads,
+        backlog: Backlog,
+        reaper: Reaper,
+        compactor: Compactor,
     ) -> None:
         self._context = context
         self._compactor = compactor
         self._reaper = reaper
         self._files = files
         self._uploads = uploads
-        self.on_saved: Callable[[OpenFile, bool], None] = lambda _file, _is_done: None
-        """Called after an attempt to save a file, with its commit lock held, and with whether it succeeded."""
+        self._backlog = backlog
 
     def save(self, file: OpenFile, *, until_s: float = math.inf) -> None:
         """Make everything that was written durable now; or what was written until then, as far as it can be separated.
@@ -126,7 +132,7 @@ class Saver:
                         file.written_ns = None
                     was_kept, file.is_kept = file.is_kept, False
         finally:
-            self.on_saved(file, is_done)
+            self._backlog.saved(file, is_done=is_done)
         if was_kept:
             self._files.unpin(file)
         self._compactor.later(file.ino, sorted(crowded))

@@ -20,6 +20,7 @@ from dfsfuse.namespace.ops import inodes
 from dfsfuse.vfs.context import FILE_MAX_BYTES, Context
 from dfsfuse.vfs.open.open_file import OpenFile
 from dfsfuse.vfs.write.background_saving import BackgroundSaver
+from dfsfuse.vfs.write.backlog import Backlog
 from dfsfuse.vfs.write.saving import Saver
 from dfsfuse.vfs.write.uploads import Task, Uploads
 
@@ -45,10 +46,13 @@ class _Taken(NamedTuple):
 class Writer:
     """See the module. Stateless."""
 
-    def __init__(self, context: Context, saver: Saver, background: BackgroundSaver, uploads: Uploads) -> None:
+    def __init__(
+        self, context: Context, saver: Saver, background: BackgroundSaver, backlog: Backlog, uploads: Uploads
+    ) -> None:
         self._context = context
         self._saver = saver
         self._background = background
+        self._backlog = backlog
         self._uploads = uploads
 
     def write(self, file: OpenFile, offset: int | None, data: bytes | memoryview, *, is_mapped: bool = False) -> int:
@@ -62,7 +66,7 @@ class Writer:
             self._context.check_writable()
             if not size:
                 return 0
-            self._background.slow_down(file.ino)
+            self._backlog.slow_down(file.ino)
             stored = self._stored_size(file.ino) if offset is None else 0
             self._make_room(file, size)
         try:
@@ -111,7 +115,7 @@ class Writer:
             is_first = not file.has_data
             grown, full = file.write(at, data, self._context.clock(), self._context.monotonic())
             if is_first:
-                self._background.is_unsaved(file)
+                self._backlog.written(file)
             limit = APPENDED_SEGMENTS_MAX if file.is_appended else UNSAVED_SEGMENTS_MAX
             return _Taken(grown, self._uploads.begin(full), file.is_crowded(at), len(file.sealed) >= limit)
 
@@ -136,5 +140,5 @@ class Writer:
                 return
             if budget.wait_until_freed(freed, LOOK_AGAIN_S):
                 deadline_s = self._context.monotonic() + ROOM_WAIT_S
-            elif self._background.is_failing or self._context.monotonic() > deadline_s:
+            elif self._backlog.is_failing or self._context.monotonic() > deadline_s:
                 raise UnavailableError("written data waits in memory, since the servers do not take it: try again")

@@ -31,7 +31,7 @@ def save_again(mounts: MemoryMounts, vfs: Vfs) -> None:
 
 def test_an_unreported_failure_is_retried_soon_however_young_the_data_is(mounts: MemoryMounts) -> None:
     vfs, other = mounts.mount(), mounts.mount()
-    vfs.background_saver._schedule.save_after_s = 1000.0  # as with `-o commit`
+    vfs._backlog._schedule.save_after_s = 1000.0  # as with `-o commit`
     _, handle = create(vfs)
     vfs.write(handle, 0, b"data")
 

@@ -197,16 +197,16 @@ def test_what_is_written_while_a_file_is_found_to_have_nothing_unsaved_gets_an_a
 ) -> None:
     vfs = mounts.mount()
     ino, handle = create(vfs, b"log")
-    saver = vfs.background_saver
+    saver, backlog = vfs.background_saver, vfs._backlog
     writer = threading.Thread(target=lambda: vfs.write(handle, 0, b"line 1"))
-    lock, table = saver._lock, vfs._files._table
+    lock, table = backlog._lock, vfs._files._table
     pin_if_open = table.pin_if_open
 
     class Late:
         """Lets the program write just before the schedule is updated."""
 
         def __enter__(self) -> None:
-            monkeypatch.setattr(saver, "_lock", lock)
+            monkeypatch.setattr(backlog, "_lock", lock)
             writer.start()
             writer.join(0.2)
             lock.acquire()
@@ -215,10 +215,10 @@ def test_what_is_written_while_a_file_is_found_to_have_nothing_unsaved_gets_an_a
             lock.release()
 
     def pin(wanted: int) -> object:
-        monkeypatch.setattr(saver, "_lock", Late())
+        monkeypatch.setattr(backlog, "_lock", Late())
         return pin_if_open(wanted)
 
-    saver._schedule.ask(ino)
+    backlog._schedule.ask(ino)
     monkeypatch.setattr(table, "pin_if_open", pin)
     saver.save_due()
     monkeypatch.setattr(table, "pin_if_open", pin_if_open)
@@ -235,12 +235,12 @@ def test_while_the_servers_are_away_it_stays_and_goes_out_by_itself_when_they_ar
     mounts.map.before_commit = _refuse
     for _ in range(5):
         pass_time(mounts, vfs, 20)
-        assert vfs.background_saver.is_failing
+        assert vfs._backlog.is_failing
         vfs.write(handle, 0, b"more ")  # a temporary failure is not reported to any write
     mounts.map.before_commit = lambda _: None
     pass_time(mounts, vfs, 6)
     assert read_file(other, b"log") == b"kept " + 5 * b"more "
-    assert not vfs.background_saver.is_failing
+    assert not vfs._backlog.is_failing
     close(vfs, handle)
     assert vfs._files._table.all() == []
 
@@ -317,7 +317,7 @@ def test_a_writer_waits_while_something_is_unsaved_for_too_long(
 ) -> None:
     """Unsaved data of the writer's own file counts; if many files are unsaved, that of any file."""
     monkeypatch.setattr("dfsfuse.vfs.write.schedule.FEW_FILES", 0 if many else 1)
-    monkeypatch.setattr("dfsfuse.vfs.write.background_saving.SLOW_MAX_S", 2 * DEADLINE_S)
+    monkeypatch.setattr("dfsfuse.vfs.write.backlog.SLOW_MAX_S", 2 * DEADLINE_S)
     vfs = mounts.mount(durability="fsync")
     go, in_batch, order = threading.Event(), threading.Event(), list[str]()
 
@@ -335,7 +335,7 @@ def test_a_writer_waits_while_something_is_unsaved_for_too_long(
     vfs.flush(late)
     assert in_batch.wait(DEADLINE_S)
     mounts.now_s += 1.4
-    vfs.background_saver.slow_down()  # not late enough to wait
+    vfs._backlog.slow_down()  # not late enough to wait
     mounts.now_s += 0.2
     if not many:
         unconcerned = threading.Thread(target=lambda: vfs.write(other, 0, b"does not wait"), daemon=True)
