@@ -16,6 +16,7 @@ from typing import Self
 from dfsfuse.cli.config import ClientConfig, password_note
 from dfsfuse.cli.mount.room import RoomGauge
 from dfsfuse.cli.output import printable
+from dfsfuse.common.events import Events
 from dfsfuse.data.block_cache import DEFAULT_CACHE_BYTES
 from dfsfuse.data.segments import SegmentStore
 from dfsfuse.errors import AuthenticationError, DfsError, UnavailableError, WrongServerError
@@ -108,14 +109,17 @@ def open_for_mount(config: ClientConfig, options: MountOptions) -> Session:
 def _open(config: ClientConfig, settings: MountSettings, mount: MountOptions | None) -> Session:
     """`mount`: the options, if it is for one."""
     with contextlib.ExitStack() as opened:
-        cluster = Cluster(config.servers, config.credentials)
+        events = Events()
+        cluster = Cluster(config.servers, config.credentials, events=events)
         opened.callback(cluster.close)
         _connect(cluster, config, wait_for_all=mount is not None)
-        log = QuorumLog(cluster)
+        log: QuorumLog
         if mount:
             repairer = Repairer(cluster, lambda: log.known)
-            log.on_lag = repairer.wake
+            log = QuorumLog(cluster, on_lag=repairer.wake)
             opened.enter_context(repairer)
+        else:
+            log = QuorumLog(cluster)
 
         def is_newest(view: View, servers: frozenset[int]) -> bool:
             return members.have_forgotten_nothing(view, cluster.identities(), servers)
@@ -126,34 +130,42 @@ def _open(config: ClientConfig, settings: MountSettings, mount: MountOptions | N
             is_newest=is_newest if settings.incomplete is Policy.REFUSE else None,
             wait_s=mount.wait_s if mount else 0.0,
             together=inodes_together(),
+            events=events,
         )
         opened.callback(store.close)
         if mount:
             store.start()
-        register = ServerRegister(store, cluster)
+        register = ServerRegister(store, cluster, events)
         register.open()
         register.start()
         opened.callback(register.close)
-        segments = SegmentStore(cluster, cache_bytes=mount.cache_bytes if mount else DEFAULT_CACHE_BYTES)
+        healer: BackgroundHealer | Noter
+        if mount and mount.heal_mb_s and not mount.read_only:
+            healer = background_healer(cluster, store, mount.heal_mb_s)
+        else:
+            healer = Noter(cluster, store)
+        segments = SegmentStore(
+            cluster,
+            cache_bytes=mount.cache_bytes if mount else DEFAULT_CACHE_BYTES,
+            on_bad_piece=healer.found_bad,
+        )
         opened.callback(segments.close)
         vfs = Vfs(
-            store, segments, servers=cluster.names, settings=settings, usable=cluster.usable, room=RoomGauge(cluster)
+            store,
+            segments,
+            servers=cluster.names,
+            settings=settings,
+            usable=cluster.usable,
+            room=RoomGauge(cluster),
+            events=events,
         )
-        store.on_change = vfs.changed_elsewhere
+        events.on_keys_changed = vfs.changed_elsewhere
         if mount:
             vfs.background_saver.start()
             vfs.orphan_keeper.start()
         opened.callback(vfs.close)
-        if mount and mount.heal_mb_s and not mount.read_only:
-            healer = background_healer(cluster, store, mount.heal_mb_s)
-            segments.on_bad_piece = healer.found_bad
-            opened.callback(healer.close)
-            healer.start()
-        else:
-            noter = Noter(cluster, store)
-            segments.on_bad_piece = noter.found_bad
-            opened.callback(noter.close)
-            noter.start()
+        opened.callback(healer.close)
+        healer.start()
         if mount and not mount.read_only:
             sweeper = BackgroundSweep(cluster, MapReader(QuorumLog(cluster)), store, vfs.save_long_unsaved, log.client)
             opened.callback(sweeper.close)

@@ -75,7 +75,10 @@ class SegmentStore:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         ids: Callable[[], bytes] = _random_id,
         clock: Callable[[], float] = time.monotonic,
+        on_bad_piece: OnBadPiece = lambda *_: None,
     ) -> None:
+        """`on_bad_piece` is called for each copy that a reader found bad or missing, on the reader's thread. It must
+        not wait."""
         self._cluster = cluster
         self._cache = BlockCache(cache_bytes)
         self._ids = ids
@@ -85,8 +88,7 @@ class SegmentStore:
         self._small_bytes = FIRST_BYTES  # a hint: if two threads set it, the later one wins
         self._upload_pace = cluster.health.pace("uploads", UPLOAD_HEDGE_S)
         self._asking = cluster.health.pace("holders", LAST_ONE_S)
-        self.on_bad_piece: OnBadPiece = lambda *_: None
-        """Called for each copy that a reader found bad or missing (`dfsfuse.data.download`)."""
+        self._on_bad_piece = on_bad_piece
         self._lock = Lock()
         self._threads: ThreadPoolExecutor | None = None  # guarded by _lock
         self._prefetches: dict[bytes, Future[None]] = {}  # by segment id; guarded by _lock
@@ -167,7 +169,7 @@ class SegmentStore:
         return found
 
     def _download(self, segment: Segment, wanted: Wanted) -> list[Run]:
-        runs = download(segment, wanted, self._cluster, self._pace, on_bad=self.on_bad_piece, clock=self._clock)
+        runs = download(segment, wanted, self._cluster, self._pace, on_bad=self._on_bad_piece, clock=self._clock)
         for run in runs:
             self._cache.put(run)
         return runs

@@ -45,7 +45,9 @@ class QuorumLog:
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         time_ns: Callable[[], int] = time.time_ns,
+        on_lag: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_lag` is called when a server is seen to be behind, on the thread that uses the log. It must not wait."""
         self._cluster = cluster
         self._clock = clock or time.monotonic
         self._sleep = sleep
@@ -55,8 +57,7 @@ class QuorumLog:
         """What the procedures know and learn about the log: read it between them."""
         self._pace = usual(cluster)
         self._next_reader = self._random.randrange(len(ALL))
-        self.on_lag: Callable[[], None] = lambda: None
-        """Called when a server is seen to be behind, for the `Repairer` if there is one. It must not wait."""
+        self._on_lag = on_lag
 
     @property
     def client(self) -> bytes:
@@ -121,7 +122,7 @@ class QuorumLog:
         state = self.state
         positions = self._run(settle(state.known, state.spared, state.client, enough=state.quorum))
         if any(position.applied < self.state.known.slot for position in positions.values()):
-            self.on_lag()
+            self._on_lag()
 
     def read_keys(self, keys: tuple[bytes, ...]) -> Values:
         """Return the values of `keys` at `known` or later (then `take_news` has the changes in between)."""

@@ -31,12 +31,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
+from dfsfuse.common.events import Changed
 from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.mount.kept_pages import KeptPages
 from dfsfuse.mount.notifications import PATIENCE_S, Device, Name, Notifications
 from dfsfuse.namespace.ops.directories import Route, Step
-from dfsfuse.vfs.names.changed import Changed
 
 log = logging.getLogger(__name__)
 

@@ -35,6 +35,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final
 
+from dfsfuse.common.events import Changed
 from dfsfuse.errors import posix_error
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.operations import Operations
@@ -62,7 +63,6 @@ from dfsfuse.namespace.records import locks
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes
 from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.locks.one_mount import Guarded, guarded
-from dfsfuse.vfs.names.changed import Changed
 from dfsfuse.vfs.vfs import Vfs
 
 

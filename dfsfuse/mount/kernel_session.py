@@ -87,8 +87,8 @@ def connect(
     keeps_s = max(float(fuse.get(f"{what}_timeout", 0)) for what in ("entry", "attr"))
     caches = operations.caches = KernelCaches(vfs.look_for_changes, device, keeps_s, is_mapped=vfs.is_any_read)
     mapped = operations.mapped = MappedPages(device)
-    vfs.on_change = caches.changed
-    vfs.locks.on_change = partial(caches.locked, later=mapped.later)
+    vfs.events.on_files_changed = caches.changed
+    vfs.events.on_lock_granted = partial(caches.locked, later=mapped.later)
     return caches, mapped
 
 

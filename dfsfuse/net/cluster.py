@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final
 
 from dfs_server.protocol.messages import GetPosition, Request
+from dfsfuse.common.events import Events
 from dfsfuse.errors import UnavailableError
 from dfsfuse.net.asking import Asked
 from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
@@ -44,10 +45,11 @@ class Cluster:
         *,
         clock: Callable[[], float] = time.monotonic,
         look_up: Callable[[ServerAddress], tuple[Target, ...]] = look_up,
+        events: Events | None = None,
     ) -> None:
         self.servers = tuple(servers)
         self.names = {server.id: server.name for server in servers}
-        self._lines = Lines(servers, credentials, clock=clock, look_up=look_up)
+        self._lines = Lines(servers, credentials, clock=clock, look_up=look_up, events=events)
         self.health = self._lines.health
         """What is known about their health. The most frequent questions have methods here."""
         self._pinger = Pinger(self._lines)
@@ -165,15 +167,6 @@ class Cluster:
     def identities(self) -> dict[int, bytes]:
         """Return the identity of the folder of each server that has answered, by its id."""
         return dict(self._lines.identities)
-
-    @property
-    def on_news(self) -> Callable[[], None]:
-        """The callback for when a server has another folder than before, or did something wrong. Never waits."""
-        return self._lines.on_news
-
-    @on_news.setter
-    def on_news(self, told: Callable[[], None]) -> None:
-        self._lines.on_news = told
 
     def recheck(self, timeout_s: float = RECHECK_S) -> frozenset[int]:
         """Return `usable()`, after checking those that are down but quick to try (refused or lost a moment ago).

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Final, Protocol
 
+from dfsfuse.common.events import Events
 from dfsfuse.errors import WrongServerError
 from dfsfuse.net.connection import Connection
 from dfsfuse.net.health.health import Health
@@ -56,17 +57,16 @@ class Lines:
         *,
         clock: Callable[[], float] = time.monotonic,
         look_up: Callable[[ServerAddress], tuple[Target, ...]] = look_up,
+        events: Events | None = None,
     ) -> None:
         self.servers = {server.id: server for server in servers}
+        self._events = events or Events()
         self.clock = clock
         self.on_trial_due: Callable[[], None] = lambda: None
         """Called, on any thread, when a server has gone down, or may be found at another address. It must not wait."""
         self.health = Health(self.servers, clock, time.time_ns, threading.Lock())
         # of the folders that answered last; guarded by _lock, except for reading
         self.identities: dict[int, bytes] = {}
-        self.on_news: Callable[[], None] = lambda: None
-        """Called, on any thread, when a server has another folder than before or has done something wrong. It must not
-        wait for anything."""
         self.exchanges: set[Debtors] = set()
         """The open ones. Accessed by atomic set operations only."""
         self._credentials = credentials
@@ -114,7 +114,7 @@ class Lines:
     def note_fault(self, id: int, what: str) -> None:
         """Record that the server's answer was not what it should be."""
         self.health.did_wrong(id, what)
-        self.on_news()
+        self._events.on_servers_changed()
 
     def said_room(self, id: int, *, full: bool) -> None:
         """Record whether the server, in its answer, said it has room for data."""
@@ -142,7 +142,7 @@ class Lines:
             )
         if before is not None:
             log.warning("%s answers with another folder than before", self.servers[id])
-        self.on_news()
+        self._events.on_servers_changed()
         return None
 
     # ------------------------------------------------------------------ addresses

@@ -26,6 +26,7 @@ from typing import Final
 
 import msgspec
 
+from dfsfuse.common.events import Events
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import MapStore
 from dfsfuse.namespace.ops import directories, inodes
@@ -39,7 +40,7 @@ from dfsfuse.vfs.context import Context, Segments, log
 from dfsfuse.vfs.health.health import Health, health_of_many
 from dfsfuse.vfs.health.incomplete import Incomplete
 from dfsfuse.vfs.locks.locking import Locking
-from dfsfuse.vfs.names.changed import Changed, changes_of
+from dfsfuse.vfs.names.changed import changes_of
 from dfsfuse.vfs.names.folder_handles import Folders
 from dfsfuse.vfs.names.names_seen import NamesSeen
 from dfsfuse.vfs.names.removal import Reaper
@@ -90,6 +91,7 @@ class Vfs:
         clock: Callable[[], int] = file_clock.now_ns,
         monotonic: Callable[[], float] = time.monotonic,
         client: bytes | None = None,
+        events: Events | None = None,
         background: Executor | None = None,
         uploads: Executor | None = None,
         compaction: Executor | None = None,
@@ -110,8 +112,7 @@ class Vfs:
             background=background or ThreadPoolExecutor(1, thread_name_prefix="vfs-background"),
             uploads=uploads or ThreadPoolExecutor(2, thread_name_prefix="vfs-upload"),
         )
-        self.on_change: Callable[[list[Changed] | None], None] = lambda _: None
-        """Called with what another mount has changed (None: perhaps everything). It must not wait for anything."""
+        self.events = events or Events()
         self._room = room or (lambda: Room(UNKNOWN_ROOM_BYTES, UNKNOWN_ROOM_BYTES))
         self._uploads = Uploads(context, Budget(settings.dirty_limit_bytes, monotonic))
         self._table = table = OpenFiles(self._closed, self._is_unneeded)
@@ -139,7 +140,7 @@ class Vfs:
             self._incomplete,
             self.orphan_keeper,
         )
-        self.locks = Locking(store, self._files.save_inode, lifetime_s=settings.lock_lifetime_s)
+        self.locks = Locking(store, self._files.save_inode, self.events, lifetime_s=settings.lock_lifetime_s)
         self._tree = Tree(context, table, self._incomplete, times)
         self._folders = Folders(context, self._incomplete, times)
         self._extended = Extended(context)
@@ -166,7 +167,7 @@ class Vfs:
     def changed_elsewhere(self, keys_changed: list[bytes] | None) -> None:
         """Take note that the map has learnt that another mount changed these keys (None: perhaps all)."""
         self.orphan_keeper.learnt(keys_changed)
-        self.on_change(None if keys_changed is None else changes_of(keys_changed))
+        self.events.on_files_changed(None if keys_changed is None else changes_of(keys_changed))
 
     def look_for_changes(self) -> None:
         """Learn what other mounts have changed, unless that is known already."""

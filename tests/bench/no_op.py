@@ -12,11 +12,12 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
+from dfsfuse.common.events import Events
 from dfsfuse.mount import bindings, options
 from dfsfuse.vfs.attributes import AttributeChanges, Attributes, DirectoryEntry, Space
 
@@ -39,9 +40,8 @@ class NoOpVfs:
         self._inodes = {ROOT: _new(ROOT, stat.S_IFDIR | 0o755)}
         self._open: dict[int, int] = {}
         self._zeros: dict[int, bytes] = {}
-        self.on_change: Callable[[Any], None] = lambda _: None
+        self.events = Events()
         self.locks = SimpleNamespace(
-            on_change=None,
             check=_nothing,
             closed=_nothing,
             closing=_nothing,

@@ -196,7 +196,7 @@ class Rig:
     def mounted(self) -> Iterator[Mount]:
         """A new mount, which has read nothing yet."""
         wanted = options.parse([f"durability={self._durability},binding=kernel"], as_root=False)
-        with mock.patch.object(session_module, "Cluster", lambda *_: self._cluster):
+        with mock.patch.object(session_module, "Cluster", lambda *_, **__: self._cluster):
             session = session_module.open_for_mount(self._config, wanted)
         with session:
             operations = kernel_session.operations_of(session.vfs, wanted.fuse)

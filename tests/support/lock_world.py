@@ -18,6 +18,7 @@ from typing import Any
 
 from support.memory_map import MemoryMap
 
+from dfsfuse.common.events import Events
 from dfsfuse.namespace.ops import inodes
 from dfsfuse.namespace.records import inode as records
 from dfsfuse.namespace.records import keys, locks
@@ -73,6 +74,7 @@ class LockMount:
         self.locks = Locking(
             world.map,
             self.saved.append,
+            events := Events(),
             lifetime_s=10.0,
             clock=lambda: world.now_s,
             new_id=lambda: name + b"%d" % next(numbers),
@@ -80,7 +82,7 @@ class LockMount:
         self.forgotten: list[Callable[[], None]] = []
         """Callbacks for when the kernel has dropped the file's pages, if `takes_time`."""
         self.takes_time = False
-        self.locks.on_change = self._forget
+        events.on_lock_granted = self._forget
 
     def _forget(self, ino: int, then: Callable[[], None]) -> None:
         self.changed.append(ino)

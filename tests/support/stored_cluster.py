@@ -6,7 +6,6 @@ client can be opened on them by `open_session`, as on a `Cluster`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -99,7 +98,6 @@ class StoredCluster(FakeCluster):
             server.open(folder / server.name)
             grid.servers[id] = server
         super().__init__(grid)
-        self.on_news: Callable[[], None] = lambda: None
 
     def exchange(self, *, in_order: bool = False) -> StoredExchange:
         return StoredExchange(self)

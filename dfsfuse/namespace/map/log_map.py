@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from dfsfuse.common import withdrawal
 from dfsfuse.common.clocks import lease_clock
+from dfsfuse.common.events import Events
 from dfsfuse.log.quorum_log import QuorumLog
 from dfsfuse.log.state import News
 from dfsfuse.namespace.map.cache import MapCache
@@ -62,6 +63,7 @@ class LogMap:
         is_newest: Callable[[View, frozenset[int]], bool] | None = None,
         wait_s: float = 0.0,
         together: Callable[[bytes], Sequence[bytes]] = lambda _: (),
+        events: Events | None = None,
     ) -> None:
         """`is_newest`: see `Refresher`. `wait_s`: see `Committer`. `together`: see `Fetcher`."""
         self._log = quorum_log
@@ -83,9 +85,7 @@ class LogMap:
         self.client = MapClient(self.state, self.refresher, self.committer, excused_ago_s)
         self.worker = Worker(self.state, self.committer)
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
-        self.on_change: Callable[[list[bytes] | None], None] = lambda _: None
-        """Called with the keys that another client has changed (None: perhaps all), before anyone sees what is newer.
-        It must not wait for anything, nor use this map."""
+        self._events = events or Events()
 
     def start(self) -> None:
         """Start the worker. Without it changes are committed before they are answered."""
@@ -223,7 +223,7 @@ class LogMap:
             case Lead():
                 self._log.lead()
             case Tell(keys):
-                self.on_change(keys)
+                self._events.on_keys_changed(keys)
         return None
 
     def _locked(self, conflicts: Callable[[News], bool], news: News) -> bool:

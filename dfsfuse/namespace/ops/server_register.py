@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from dfsfuse.common.events import Events
 from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError, WrongServerError
 from dfsfuse.namespace.map.transactions import MapStore, Transaction
@@ -36,7 +37,6 @@ class ClusterLike(Protocol):
     """The part of `Cluster` that is used here."""
 
     names: dict[int, str]
-    on_news: Callable[[], None]
 
     def identities(self) -> Mapping[int, bytes]: ...
     def faults(self) -> Mapping[int, Fault]: ...
@@ -50,6 +50,7 @@ class ServerRegister:
         self,
         store: MapStore,
         cluster: ClusterLike,
+        events: Events,
         *,
         pause_s: float = PAUSE_S,
         time_ns: Callable[[], int] = time.time_ns,
@@ -57,6 +58,7 @@ class ServerRegister:
     ) -> None:
         self._store = store
         self._cluster = cluster
+        self._events = events
         self._pause_s = pause_s
         self._time_ns = time_ns
         self._random_bytes = random_bytes
@@ -78,7 +80,7 @@ class ServerRegister:
 
     def start(self) -> None:
         """Start recording what is found out."""
-        self._cluster.on_news = self._thread.wake
+        self._events.on_servers_changed = self._thread.wake
         self._thread.start(self._step)
 
     def close(self) -> None:

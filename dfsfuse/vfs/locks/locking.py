@@ -32,6 +32,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from dfsfuse.common.events import Events
 from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.namespace.map.transactions import MapStore, Transaction, View
@@ -104,6 +105,7 @@ class Locking:
         self,
         store: MapStore,
         save: Callable[[int], None],
+        events: Events,
         *,
         lifetime_s: float = LIFETIME_S,
         clock: Callable[[], float] = since_boot,
@@ -111,6 +113,7 @@ class Locking:
     ) -> None:
         self._store = store
         self._save = save
+        self._events = events
         self._lifetime_s = lifetime_s
         self._session = LockSession(lifetime_s, clock, new_id)
         self._witness = Witness(clock)
@@ -126,9 +129,6 @@ class Locking:
         """Files for which it was logged that another mount uses them."""
         self._shown: dict[int, bytes | None] = {}
         """The inode's record when the kernel was last told to forget it."""
-        self.on_change: Callable[[int, Callable[[], None]], object] = lambda _, then: then()
-        """Called when others have changed the file: what is cached of it is outdated. Calls `then` once when that is
-        dropped, or cannot be; immediately or on another thread."""
 
     # ------------------------------------------------------------------ for bindings
 
@@ -484,7 +484,7 @@ class Locking:
         if self._shown.get(ino) == taken.inode:
             self._answer(waiter, taken)
         else:
-            self.on_change(ino, partial(self._forgotten, waiter, taken))
+            self._events.on_lock_granted(ino, partial(self._forgotten, waiter, taken))
 
     def _forgotten(self, waiter: Waiter, taken: Taken) -> None:
         """The kernel has dropped what it had of the file."""

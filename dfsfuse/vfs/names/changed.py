@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from dfsfuse.common.events import Changed
 from dfsfuse.namespace.records import keys
-
-
-class Changed(NamedTuple):
-    """A name in the folder `ino`; or the inode itself: its attributes, or its data too."""
-
-    ino: int
-    name: bytes | None = None
-    is_data: bool = False
 
 
 def changes_of(changed_keys: Iterable[bytes]) -> list[Changed]:

@@ -30,7 +30,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredC
     folder = tmp_path / "servers"
     folder.mkdir()
     found = StoredCluster(folder, VirtualClock())
-    monkeypatch.setattr(sessions, "Cluster", lambda *_: found)
+    monkeypatch.setattr(sessions, "Cluster", lambda *_, **__: found)
     monkeypatch.setattr(repairer, "LOOK_EVERY_S", 0.001)
     monkeypatch.setattr(repairer, "LOOK_IDLE_EVERY_S", 0.001)
     yield found
@@ -84,7 +84,7 @@ def test_a_mount_that_sees_a_server_behind_repairs_at_once(
     monkeypatch.setattr(repairer, "LOOK_IDLE_EVERY_S", 3600.0)
     with sessions.open_for_mount(load_config(CONFIG), options.parse([], as_root=False)) as session:
         assert looks(cluster) == []
-        session.log.on_lag()
+        session.log._on_lag()
         eventually(lambda: bool(looks(cluster)))
 
 

@@ -91,7 +91,7 @@ def test_a_piece_that_is_gone_is_read_from_the_other_home(
     store: SegmentStore, grid: Grid, files: list[tuple[Segment, bytes]]
 ) -> None:
     bad: list[tuple[int, int]] = []
-    store.on_bad_piece = lambda _, number, server: bad.append((number, server))
+    store._on_bad_piece = lambda _, number, server: bad.append((number, server))
     segment = files[5][0]
     for number, home in enumerate(segment.homes, start=1):
         del grid[home[0]].stored[segment.id, number]

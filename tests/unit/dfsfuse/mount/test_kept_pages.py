@@ -17,6 +17,7 @@ from support.log_cluster import LogCluster, log_of
 from support.memory_mounts import MemoryMounts
 from support.memory_segments import NAMES
 
+from dfsfuse.common.events import Events
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.values import Changes, Context
 from dfsfuse.mount.kept_pages import KeptPages
@@ -112,7 +113,8 @@ class TwoKernels:
         self.mounts = []
         for client in (b"one.....", b"other..."):
             clock = self.cluster.grid.clock
-            store = LogMap(log_of(self.cluster, client), keys.family_of, clock)
+            events = Events()
+            store = LogMap(log_of(self.cluster, client), keys.family_of, clock, events=events)
             vfs = Vfs(
                 store,
                 segments,
@@ -120,11 +122,12 @@ class TwoKernels:
                 usable=segments.usable,
                 monotonic=clock,
                 settings=MountSettings(atime=atime),
+                events=events,
             )
-            store.on_change = vfs.changed_elsewhere
+            events.on_keys_changed = vfs.changed_elsewhere
             fuse = KernelOperations(vfs)
             fuse.caches = KernelCaches(vfs.look_for_changes, Deaf(), 1.0, clock, 0.0)
-            vfs.on_change = fuse.caches.changed
+            events.on_files_changed = fuse.caches.changed
             self.mounts.append((fuse, vfs, store))
         entry, opened = self.mounts[0][0].create(WHO, ROOT, b"f", stat.S_IFREG | 0o644, os.O_RDWR, 0)
         assert entry.attributes is not None

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from dfsfuse.common.events import Changed
 from dfsfuse.errors import UnavailableError
 from dfsfuse.mount.kernel_caches import POLL_EVERY_S, POLL_WHILE_OPEN_S, KernelCaches
-from dfsfuse.vfs.names.changed import Changed, changes_of
+from dfsfuse.vfs.names.changed import changes_of
 
 ROOT, FOLDER, FILE, OTHER = 1, 2, 3, 4
 

@@ -210,7 +210,7 @@ def test_the_kernel_is_told_to_forget_before_the_answer(sides: tuple[Side, Side]
         seen.append((changed, len(one.answers)))
         then()
 
-    one.vfs.locks.on_change = forget
+    one.vfs.events.on_lock_granted = forget
     assert one.set(ino, fcntl.F_WRLCK) == 0
     assert seen == [(ino, 0)]
 

@@ -13,12 +13,12 @@ import pytest
 from support.memory_mounts import ROOT, MemoryMounts, read_file
 
 from dfs_server.protocol.batches import Batch
+from dfsfuse.common.events import Changed
 from dfsfuse.errors import UnavailableError
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.values import NOW, Changes, Context, DirectoryEntry
 from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
-from dfsfuse.vfs.names.changed import Changed
 from dfsfuse.vfs.write.holes import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 
 WHO = Context(1000, 100, 42, 2)

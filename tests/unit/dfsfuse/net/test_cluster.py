@@ -14,6 +14,7 @@ from support.wire_server import CREDENTIALS, DEADLINE_S, Greeting, WireServer, w
 
 from dfs_server.protocol.messages import Done, GetPiece, GetPosition, Piece, Position, PutPiece
 from dfs_server.protocol.pieces import block_digests
+from dfsfuse.common.events import Events
 from dfsfuse.errors import AuthenticationError, UnavailableError, WrongServerError
 from dfsfuse.net.cluster import COMING_S, STRAGGLER_S, Cluster, _patience_s
 from dfsfuse.net.exchange import Answer, Call, Failure
@@ -31,8 +32,10 @@ def four() -> Iterator[dict[int, WireServer]]:
         server.close()
 
 
-def cluster_of(servers: dict[int, WireServer], credentials: Credentials = CREDENTIALS) -> Cluster:
-    return Cluster([server.address(id) for id, server in servers.items()], credentials)
+def cluster_of(
+    servers: dict[int, WireServer], credentials: Credentials = CREDENTIALS, events: Events | None = None
+) -> Cluster:
+    return Cluster([server.address(id) for id, server in servers.items()], credentials, events=events)
 
 
 def test_connects_to_all_and_asks_all(four: dict[int, WireServer]) -> None:
@@ -259,12 +262,13 @@ def test_two_servers_with_one_identity_are_refused(four: dict[int, WireServer]) 
 def test_a_server_that_comes_back_with_another_folder_is_told(
     four: dict[int, WireServer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with cluster_of(four) as cluster:
+    events = Events()
+    with cluster_of(four, events=events) as cluster:
         cluster.connect()
         wait_until(lambda: len(cluster.identities()) == 4)
         before = cluster.identities()
         told = threading.Event()
-        cluster.on_news = told.set
+        events.on_servers_changed = told.set
         four[2].kill()
         four[2].identity = b"new" + b"i" * 13
         four[2].start()
@@ -274,9 +278,10 @@ def test_a_server_that_comes_back_with_another_folder_is_told(
 
 
 def test_what_is_noted_against_a_server_is_told(four: dict[int, WireServer]) -> None:
-    with cluster_of(four) as cluster:
+    events = Events()
+    with cluster_of(four, events=events) as cluster:
         told: list[str] = []
-        cluster.on_news = lambda: told.append("news")
+        events.on_servers_changed = lambda: told.append("news")
         cluster.note_fault(3, "sent wrong bytes")
         assert told == ["news"]
         assert cluster.faults()[3].text == "sent wrong bytes"

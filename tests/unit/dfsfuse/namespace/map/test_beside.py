@@ -147,7 +147,7 @@ def test_an_operation_that_always_comes_too_late_is_run_with_the_log(
 
 
 def test_nothing_newer_is_fetched_before_others_are_told(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
-    """While `on_change` is called with the changed keys, a reader that finds them unknown has to wait for the log."""
+    """While `on_keys_changed` is called, a reader that finds the changed keys unknown has to wait for the log."""
     shared.put(k="old")
     store.read(lambda view: view.get(b"k"))
     fetched: list[bool] = []
@@ -161,7 +161,7 @@ def test_nothing_newer_is_fetched_before_others_are_told(store: LogMap, log: Fak
         fetched.append(end.value.value)
 
     shared.put(k="new")
-    store.on_change = told
+    store._events.on_keys_changed = told
     store.read(lambda view: view.get(b"other"))
     assert fetched == [False]
     assert store.read(lambda view: view.get(b"k")) == b"new"

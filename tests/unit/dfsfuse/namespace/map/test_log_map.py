@@ -160,7 +160,7 @@ def test_news_that_were_lost_forget_everything(store: LogMap, log: FakeLog, shar
 
 def test_listeners_are_told_what_others_changed(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
     told: list[list[bytes] | None] = []
-    store.on_change = told.append
+    store._events.on_keys_changed = told.append
     store.transact(lambda tx: tx.put(b"mine", b"1"))
     shared.put(a="1", b="2")
     shared.commit({}, (b"a",))

@@ -99,7 +99,7 @@ def test_what_was_shown_of_answers_that_are_lost_is_taken_back_before_anything_n
 ) -> None:
     """The kernel may have cached it: names, sizes, pages of a truncated file."""
     told: list[list[bytes] | None] = []
-    leased.on_change = told.append
+    leased._events.on_keys_changed = told.append
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
 
     def fail() -> None:

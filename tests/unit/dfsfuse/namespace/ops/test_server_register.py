@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from support.daemons import eventually
 from support.memory_map import MemoryMap
 
 from dfs_server.protocol.batches import Batch
+from dfsfuse.common.events import Events
 from dfsfuse.errors import ReadOnlyError, WrongServerError
 from dfsfuse.namespace.ops.server_register import ServerRegister
 from dfsfuse.namespace.records.members import find
@@ -20,7 +19,7 @@ class Servers:
 
     def __init__(self, *names: str) -> None:
         self.names = dict(enumerate(names or ("DFS1", "DFS2", "DFS3", "DFS4"), start=1))
-        self.on_news: Callable[[], None] = lambda: None
+        self.events = Events()
         self.found = {id: f"identity of {name}".encode() for id, name in self.names.items()}
         self.noted: dict[int, Fault] = {}
         self.up = frozenset(self.names)
@@ -41,7 +40,7 @@ def store() -> MemoryMap:
 
 
 def register(store: MemoryMap, servers: Servers) -> ServerRegister:
-    return ServerRegister(store, servers, pause_s=0.0, time_ns=lambda: 42)
+    return ServerRegister(store, servers, servers.events, pause_s=0.0, time_ns=lambda: 42)
 
 
 def test_a_namespace_without_the_record_gets_it_and_then_nothing_is_written(store: MemoryMap) -> None:
@@ -78,7 +77,7 @@ def test_what_is_found_out_later_is_written_down(store: MemoryMap) -> None:
     one.open()
     one.start()
     servers.found = servers.found | {3: b"new disk"}
-    servers.on_news()
+    servers.events.on_servers_changed()
     eventually(lambda: store.read(find)[3].identity == b"new disk")
     servers.noted = {2: Fault(3, 99, "sent wrong bytes")}
     one.close()
@@ -105,7 +104,7 @@ def test_what_cannot_be_written_down_yet_is_tried_again(store: MemoryMap) -> Non
 
     store.before_commit = refuse
     servers.found = servers.found | {3: b"new disk"}
-    servers.on_news()
+    servers.events.on_servers_changed()
     eventually(lambda: store.read(find)[3].identity == b"new disk")
     assert refusals == 3
     one.close()
@@ -135,6 +134,6 @@ def test_an_unexpected_exception_does_not_end_the_thread(store: MemoryMap) -> No
 
     store.before_commit = fail_once
     servers.found = servers.found | {3: b"new disk"}
-    servers.on_news()
+    servers.events.on_servers_changed()
     eventually(lambda: store.read(find)[3].identity == b"new disk")
     one.close()
