@@ -18,6 +18,7 @@ from support.memory_mounts import MemoryMounts
 from support.memory_segments import NAMES
 
 from dfsfuse.common.events import Events
+from dfsfuse.errors import MaybeDoneError
 from dfsfuse.fusekernel import wire
 from dfsfuse.fusekernel.values import Changes, Context
 from dfsfuse.mount.kept_pages import KeptPages
@@ -25,6 +26,7 @@ from dfsfuse.mount.kernel_caches import KernelCaches
 from dfsfuse.mount.kernel_operations import KernelOperations
 from dfsfuse.namespace.map.log_map import LogMap
 from dfsfuse.namespace.records import keys
+from dfsfuse.vfs.caller import SUPERUSER
 from dfsfuse.vfs.settings import MountSettings
 from dfsfuse.vfs.vfs import Vfs
 
@@ -196,6 +198,45 @@ def test_a_reading_that_sets_the_time_of_access_is_not_left_to_the_kernel(tmp_pa
         kernels.one.look()
     assert kernels.one.kept == 0
     kernels.close()
+
+
+class Listening(Deaf):
+    """A kernel that notes which inodes it is to ask for again, with their pages."""
+
+    def __init__(self) -> None:
+        self.dropped: list[int] = []
+
+    def inval_inode(self, ino: int, offset: int = 0, length: int = 0) -> bool:
+        if offset == 0:
+            self.dropped.append(ino)
+        return True
+
+
+def test_the_kernel_drops_its_pages_when_a_cut_turns_out_to_be_made(kernels: TwoKernels) -> None:
+    """The cut failed, perhaps after its program was released, and may have been made: nothing is undone then. This
+    mount's own batch is reported like another mount's, as soon as it is known to be in the log."""
+    put(kernels.one, b"x" * 5000)
+    fuse, vfs, _ = kernels.mounts[0]
+    kernel = Listening()
+    fuse.caches = caches = KernelCaches(vfs.look_for_changes, kernel, 1.0, kernels.cluster.grid.clock, 0.0)
+    vfs.events.on_files_changed = caches.changed
+    fuse.lookup(WHO, ROOT, b"f")
+    grid = kernels.cluster.grid
+    for server in (3, 4):
+        grid[server].dies_after = 0
+    with pytest.raises(MaybeDoneError):
+        kernels.one.truncate(10)
+    for server in (3, 4):
+        grid[server].dies_after = None
+    kernels.cluster.up(3, 4)
+    caches.notify()
+    assert kernel.dropped == []
+    kernels.mounts[1][1].mkdir(ROOT, b"d", 0o755, SUPERUSER)  # whoever writes next finishes it
+    grid.clock.wait_until(grid.clock() + 1.0)
+    caches.look()
+    caches.notify()
+    assert kernel.dropped == [kernels.one.ino]
+    assert vfs.getattr(kernels.one.ino).size == 10
 
 
 @pytest.mark.parametrize("seed", range(6))
