@@ -27,7 +27,7 @@ from dfsfuse.namespace.ops.directories import Removed
 from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import PATIENCE_S, Context, log
-from dfsfuse.vfs.open.open_file import Sealed
+from dfsfuse.vfs.open.open_file import PendingSegment
 from dfsfuse.vfs.open.open_files import OpenFiles
 from dfsfuse.vfs.write import regions
 
@@ -164,14 +164,14 @@ class Reaper:
 
     # ------------------------------------------------------------------ segments
 
-    def drop_later(self, ino: int, items: Sequence[Sealed]) -> None:
+    def drop_later(self, ino: int, items: Sequence[PendingSegment]) -> None:
         """Drop these segments, which will not become part of the file, when they have arrived. Excluded are appended
         ones for which that is uncertain: it is not known where to look for them."""
         items = [item for item in items if not (item.is_doubtful and item.is_appended)]
         if items:
             self._context.background.submit(self._drop, ino, items)
 
-    def _drop(self, ino: int, items: Sequence[Sealed]) -> None:
+    def _drop(self, ino: int, items: Sequence[PendingSegment]) -> None:
         try:
             arrived = [item for item in items if item.upload is None or item.upload.exception(PATIENCE_S) is None]
             written = [

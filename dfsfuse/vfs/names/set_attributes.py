@@ -25,7 +25,7 @@ from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.attributes import AttributeChanges
 from dfsfuse.vfs.context import FILE_MAX_BYTES, Context
 from dfsfuse.vfs.names.removal import Reaper
-from dfsfuse.vfs.open.open_file import OpenFile, Sealed
+from dfsfuse.vfs.open.open_file import OpenFile, PendingSegment
 from dfsfuse.vfs.write import regions
 from dfsfuse.vfs.write.compaction import Compactor
 from dfsfuse.vfs.write.saving import Saver
@@ -121,7 +121,7 @@ class Changer:
             raise posix_error(errno.EFBIG)
         if file is not None and size and (kept := self._keep_size(ino, size, changes, file, route)) is not None:
             return kept
-        given_up: list[Sealed] = []
+        given_up: list[PendingSegment] = []
         if file is not None and size:
             self._saver.save_locked(file)
         elif file is not None:

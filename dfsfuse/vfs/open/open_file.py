@@ -1,8 +1,9 @@
 """A file that is open here: what was written to it and is not in the map yet. One per inode, shared by its handles.
 
-Unsaved data is in one of three states. Dirty: in the write buffer. Sealed: taken out of it, one segment's worth, being
-uploaded or waiting for the batch that carries it. Uploaded: on its servers, but the map does not refer to it yet. Dirty
-bytes overlay sealed ones, a sealed item overlays those sealed before it, and all of them overlay what is stored.
+Unsaved data is in one of three states. Dirty: in the write buffer. Sealed: taken out of it as one segment's worth
+(`PendingSegment`), being uploaded or waiting for the batch that carries it. Uploaded: on its servers, but the map does
+not refer to it yet. Dirty bytes overlay sealed ones, a sealed item overlays those sealed before it, and all of them
+overlay what is stored.
 
 Unsaved data either has places of its own or was appended, never a mixture: a writer of the other kind saves first.
 Appended data is one run of bytes whose place is decided when it is committed (appending.py); until then it is kept at
@@ -37,8 +38,8 @@ INTERVALS_MAX: Final = 256
 
 
 @dataclass(eq=False)
-class Sealed:
-    """A segment in the making. `data` is None once it is uploaded and nothing is held in memory any more."""
+class PendingSegment:
+    """A segment that the map does not refer to yet. `data` is None once it is uploaded, and holds no memory."""
 
     region: int
     writes: tuple[Write, ...]
@@ -110,7 +111,7 @@ class OpenFile:
     commit_lock: threading.Lock = field(default_factory=threading.Lock)
     lock: threading.Lock = field(default_factory=threading.Lock)
     buffer: WriteBuffer = field(default_factory=WriteBuffer)
-    sealed: list[Sealed] = field(default_factory=list)
+    sealed: list[PendingSegment] = field(default_factory=list)
     dirty_since_s: dict[int, float] = field(default_factory=dict)
     """When the oldest dirty byte of each region was written."""
     rotation: int | None = None
@@ -158,7 +159,7 @@ class OpenFile:
         """Return the first byte of unsaved data, of which there must be some."""
         return self.start_without(())
 
-    def start_without(self, items: Collection[Sealed]) -> int:
+    def start_without(self, items: Collection[PendingSegment]) -> int:
         """Return the first byte of unsaved data other than these items, of which there must be some."""
         starts = [item.start for item in self.sealed if item not in items]
         if self.buffer.dirty_bytes:
@@ -170,7 +171,7 @@ class OpenFile:
         """Return the first byte after all unsaved data; 0 if there is none."""
         return self.end_without(())
 
-    def end_without(self, items: Collection[Sealed]) -> int:
+    def end_without(self, items: Collection[PendingSegment]) -> int:
         """Return the first byte after all unsaved data other than these items; 0 if there is none."""
         return max(self.buffer.end(), *(item.end for item in self.sealed if item not in items), 0)
 
@@ -184,7 +185,7 @@ class OpenFile:
         """Return when the oldest unsaved byte was written; None if there is none."""
         return min([*self.dirty_since_s.values(), *(item.since_s for item in self.sealed)], default=None)
 
-    def write(self, offset: int, data: Buffer, now_ns: int, now_s: float) -> tuple[int, list[Sealed]]:
+    def write(self, offset: int, data: Buffer, now_ns: int, now_s: float) -> tuple[int, list[PendingSegment]]:
         """Take these bytes. Returns by how much the dirty ones grew, and regions that became full and are now
         sealed."""
         grown = self.buffer.write(offset, data)
@@ -202,14 +203,14 @@ class OpenFile:
             self.is_appended = is_append
         return self.is_appended == is_append
 
-    def appended(self, items: list[Sealed], place: int) -> list[Sealed]:
+    def appended(self, items: list[PendingSegment], place: int) -> list[PendingSegment]:
         """Record that these items, the first of what was appended, are now in the map, from `place` on. What was
         appended since follows them. Returns the items that are no longer sealed because of that."""
         by = place - items[0].start
         self.sealed = [item for item in self.sealed if item not in items]
         return self.unseal(by) if by else []
 
-    def unseal(self, by: int = 0) -> list[Sealed]:
+    def unseal(self, by: int = 0) -> list[PendingSegment]:
         """Make appended data dirty again, shifted by this many bytes. Returns the items that were sealed."""
         since_s = self.unsaved_since_s
         items, self.sealed = self.sealed, []
@@ -228,7 +229,7 @@ class OpenFile:
             item.is_forgotten = True
         return items
 
-    def seal(self, region: int) -> Sealed:
+    def seal(self, region: int) -> PendingSegment:
         """Take the region's dirty bytes out of the buffer: they become one segment."""
         item = _pack(region, self.buffer.take(region))
         assert item.data is not None
@@ -246,7 +247,7 @@ class OpenFile:
             if self.dirty_since_s[region] <= until_s:
                 self.seal(region)
 
-    def ready(self, until_s: float) -> list[Sealed]:
+    def ready(self, until_s: float) -> list[PendingSegment]:
         """Return the first sealed items: up to the last one written until then, and those that follow and are
         uploaded."""
         count = max((number for number, item in enumerate(self.sealed, 1) if item.since_s <= until_s), default=0)
@@ -262,7 +263,7 @@ class OpenFile:
         error, self.error = self.error, None
         return error
 
-    def layers(self, offset: int, end: int, by: int = 0, without: Collection[Sealed] = ()) -> list[list[Shown]]:
+    def layers(self, offset: int, end: int, by: int = 0, without: Collection[PendingSegment] = ()) -> list[list[Shown]]:
         """Return what unsaved data shows from `offset` to `end`: the top layer first, each sorted. `by`: all of it is
         shifted by this many bytes. `without`: these items are in the map already."""
         if by:
@@ -278,17 +279,17 @@ class OpenFile:
         return [layer for layer in layers if layer]
 
 
-def _pack(region: int, intervals: list[Interval]) -> Sealed:
+def _pack(region: int, intervals: list[Interval]) -> PendingSegment:
     """Make one segment of all these intervals; a single one is not copied."""
     writes, length = [], 0
     for interval in intervals:
         writes.append(Write(interval.start, len(interval.data), length))
         length += len(interval.data)
     data = intervals[0].data if len(intervals) == 1 else b"".join(interval.data for interval in intervals)
-    return Sealed(region, tuple(writes), length, 0, data)
+    return PendingSegment(region, tuple(writes), length, 0, data)
 
 
-def _shown(item: Sealed, base: int, write: Write) -> Shown:
+def _shown(item: PendingSegment, base: int, write: Write) -> Shown:
     start = base + write.offset
     if item.data is not None:
         data = memoryview(item.data)[write.segment_offset : write.segment_offset + write.length]

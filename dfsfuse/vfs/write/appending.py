@@ -20,7 +20,7 @@ from dfsfuse.errors import posix_error
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import FILE_MAX_BYTES
-from dfsfuse.vfs.open.open_file import Sealed
+from dfsfuse.vfs.open.open_file import PendingSegment
 from dfsfuse.vfs.write import regions
 from dfsfuse.vfs.write.regions import Patch, Saved
 
@@ -32,7 +32,9 @@ class Laid(NamedTuple):
     saved: Saved | None
 
 
-def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed], *, was_made: bool = False) -> Laid | None:
+def lay(
+    tx: Transaction, ino: int, inode: Inode, items: Sequence[PendingSegment], *, was_made: bool = False
+) -> Laid | None:
     """Lay these items, which follow one another, at the end of the file. None, and nothing is changed: one of them
     would cross a border of regions, and has no spare. `was_made`: a batch of ours that laid them, and whose fate was
     not known, is known to be made. Raises OSError (EFBIG)."""
@@ -64,9 +66,9 @@ def lay(tx: Transaction, ino: int, inode: Inode, items: Sequence[Sealed], *, was
     return Laid(place, saved)
 
 
-def place_of(view: View, ino: int, inode: Inode, item: Sealed) -> int | None:
-    """Where a batch of ours, whose fate was not known, has laid this item; None if it has not. A commit after
-    such a batch makes that known: it is in the log by now, or never will be."""
+def place_of(view: View, ino: int, inode: Inode, item: PendingSegment) -> int | None:
+    """Where a batch of ours, whose fate was not known, has laid this item; None if it has not. Whoever commits after
+    such a batch knows: it is in the log by now, or never will be."""
     made = () if item.written is None else (item.written.segment.id,)
     ids = {*item.earlier, *made}
     for index, region in regions.find_all(view, ino, inode):
@@ -76,11 +78,11 @@ def place_of(view: View, ino: int, inode: Inode, item: Sealed) -> int | None:
     return None
 
 
-def _crosses(item: Sealed, by: int) -> bool:
+def _crosses(item: PendingSegment, by: int) -> bool:
     return (item.start + by) % REGION_BYTES + item.length > REGION_BYTES
 
 
-def _moved(item: Sealed, by: int) -> Iterator[Patch]:
+def _moved(item: PendingSegment, by: int) -> Iterator[Patch]:
     """Yield the item's patch (or two, if it crosses a boundary), shifted by this many bytes."""
     region, at = divmod(item.start + by, REGION_BYTES)
     if not _crosses(item, by):

@@ -27,7 +27,7 @@ from dfsfuse.namespace.ops import inodes
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.names.removal import Reaper
-from dfsfuse.vfs.open.open_file import OpenFile, Sealed
+from dfsfuse.vfs.open.open_file import OpenFile, PendingSegment
 from dfsfuse.vfs.open.open_files import OpenFiles
 from dfsfuse.vfs.write import appending, regions
 from dfsfuse.vfs.write.appending import Laid
@@ -138,7 +138,7 @@ class Saver:
         self._compactor.later(file.ino, sorted(crowded))
         return crowded
 
-    def _save_placed(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> Steps:
+    def _save_placed(self, file: OpenFile, items: Sequence[PendingSegment], written_ns: int | None) -> Steps:
         """Commit what was written to places of its own."""
         self._uploads.finish(file, items)
         crowded: set[int] = set()
@@ -171,7 +171,9 @@ class Saver:
         return failure
 
     @staticmethod
-    def _doubt(file: OpenFile, items: Sequence[Sealed], failure: BaseException, *, is_over: bool = False) -> None:
+    def _doubt(
+        file: OpenFile, items: Sequence[PendingSegment], failure: BaseException, *, is_over: bool = False
+    ) -> None:
         """Record that a batch with these failed, and may nevertheless have been made. `is_over`: it was of appended
         data, whose commit is over with that."""
         sequence = failure.sequence if isinstance(failure, MaybeDoneError) else None
@@ -201,7 +203,7 @@ class Saver:
             crowded |= yield from self._append(file, items, written_ns)
         return crowded
 
-    def _append(self, file: OpenFile, items: list[Sealed], written_ns: int | None) -> Steps:
+    def _append(self, file: OpenFile, items: list[PendingSegment], written_ns: int | None) -> Steps:
         items = sorted(items, key=lambda item: item.start)
         self._uploads.finish(file, items)
         self._uploads.renew(file, items)
@@ -218,8 +220,8 @@ class Saver:
         return set() if laid.saved is None else set(laid.saved.crowded)
 
     def _lay(
-        self, file: OpenFile, items: list[Sealed], written_ns: int | None
-    ) -> Generator[None, None, tuple[Laid | None, list[Sealed]]]:
+        self, file: OpenFile, items: list[PendingSegment], written_ns: int | None
+    ) -> Generator[None, None, tuple[Laid | None, list[PendingSegment]]]:
         """Make one commit of appended data. Returns also what is no longer sealed because it moved. See
         `_commit_appended`."""
         with file.lock:
@@ -236,7 +238,9 @@ class Saver:
             file.appends += 1
             return laid, file.appended(items, laid.place) if laid is not None else []
 
-    def _commit_appended(self, file: OpenFile, items: Sequence[Sealed], written_ns: int | None) -> Begun[Laid | None]:
+    def _commit_appended(
+        self, file: OpenFile, items: Sequence[PendingSegment], written_ns: int | None
+    ) -> Begun[Laid | None]:
         """Return None if the items need spares; or, if they have them, if the file is gone."""
         ino, rotation = file.ino, file.rotation
 
@@ -256,7 +260,7 @@ class Saver:
     # ------------------------------------------------------------------ what has places of its own
 
     def _commit(
-        self, ino: int, items: Sequence[Sealed], written_ns: int | None, rotation: int | None
+        self, ino: int, items: Sequence[PendingSegment], written_ns: int | None, rotation: int | None
     ) -> Begun[Saved | None]:
         patches = [item.patch() for item in items]
         earlier = [(item.region, segment) for item in items for segment in item.earlier]
@@ -286,7 +290,7 @@ def _written(inode: Inode, written_ns: int | None, rotation: int | None) -> Inod
     return msgspec.structs.replace(inode, mtime_ns=written_ns, ctime_ns=max(inode.ctime_ns, written_ns))
 
 
-def _batches(items: Sequence[Sealed]) -> Iterator[list[Sealed]]:
+def _batches(items: Sequence[PendingSegment]) -> Iterator[list[PendingSegment]]:
     """Yield the items in the order of their regions (those of one region in theirs), in portions for one batch each."""
     in_order = sorted(items, key=lambda item: item.region)
     at = 0

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import Context
-from dfsfuse.vfs.open.open_file import OpenFile, Sealed
+from dfsfuse.vfs.open.open_file import OpenFile, PendingSegment
 from dfsfuse.vfs.write import appending
 
 
@@ -41,7 +41,7 @@ class Place(NamedTuple):
     """Where the unsaved data is: shifted by this many bytes, and without these items, which are already stored."""
 
     by: int = 0
-    without: Collection[Sealed] = ()
+    without: Collection[PendingSegment] = ()
 
 
 def over(context: Context, file: OpenFile, look: Callable[[View], S], take: Callable[[Place], T]) -> tuple[S, T]:

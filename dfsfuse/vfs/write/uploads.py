@@ -18,7 +18,7 @@ from dfs_server.protocol.pieces import Buffer
 from dfsfuse.errors import MaybeDoneError, UnavailableError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.vfs.context import PATIENCE_S, Context, Written, log
-from dfsfuse.vfs.open.open_file import OpenFile, Sealed
+from dfsfuse.vfs.open.open_file import OpenFile, PendingSegment
 from dfsfuse.vfs.write import uploaded
 from dfsfuse.vfs.write.budget import Budget
 
@@ -26,7 +26,7 @@ from dfsfuse.vfs.write.budget import Budget
 class Task(NamedTuple):
     """A segment to be written, and how its end is signalled."""
 
-    item: Sealed
+    item: PendingSegment
     data: Buffer
     upload: Future[None]
 
@@ -38,7 +38,7 @@ class Uploads:
         self._context = context
         self.budget = budget
 
-    def begin(self, items: Iterable[Sealed]) -> list[Task]:
+    def begin(self, items: Iterable[PendingSegment]) -> list[Task]:
         """Return what must be done to upload these, unless it is being done already. The caller holds the file's lock,
         releases it, and then calls `submit`."""
         tasks = []
@@ -55,7 +55,7 @@ class Uploads:
         for task in tasks:
             self._context.uploads.submit(self._run, file, task)
 
-    def finish(self, file: OpenFile, items: Sequence[Sealed]) -> None:
+    def finish(self, file: OpenFile, items: Sequence[PendingSegment]) -> None:
         """Wait until all of these are uploaded. Raises the first failure; the others have ended by then too. The caller
         holds the commit lock, so no other thread makes segments of what is small."""
         if len(items) == 1 and items[0].is_small and items[0].upload is None:
@@ -75,7 +75,7 @@ class Uploads:
         if failures:
             raise failures[0]
 
-    def _finish_small(self, file: OpenFile, item: Sealed) -> None:
+    def _finish_small(self, file: OpenFile, item: PendingSegment) -> None:
         """Finish a segment that waits for no server, as in most files: there is nothing to wait for."""
         with file.lock:
             if item.written is not None:
@@ -86,8 +86,8 @@ class Uploads:
         if failure is not None:
             raise failure
 
-    def renew(self, file: OpenFile, items: Iterable[Sealed]) -> None:
-        """Give those of which it is not known whether they are in the map new segments of the same bytes. If they are
+    def renew(self, file: OpenFile, items: Iterable[PendingSegment]) -> None:
+        """Give those of which nobody can tell whether they are in the map new segments of the same bytes. If they are
         in it, another mount may replace them and so drop their segments: the servers delete these after the grace
         period, whatever refers to them by then. The same for those that have been up so long that they may be swept."""
         for item in items:
@@ -103,7 +103,7 @@ class Uploads:
                 item.earlier = (*item.earlier, old.id, *spare)
                 item.written, item.spare = made, None
 
-    def check(self, tx: Transaction, items: Iterable[Sealed]) -> None:
+    def check(self, tx: Transaction, items: Iterable[PendingSegment]) -> None:
         """Check in the transaction that is to refer to these. Raises UnavailableError if one may be swept before."""
         for item in items:
             if item.written is not None and not item.written.inline:
@@ -114,12 +114,12 @@ class Uploads:
         with file.lock:
             return any(self._is_old(item, uploaded.SOON_NS) for item in file.sealed)
 
-    def _is_old(self, item: Sealed, limit_ns: int) -> bool:
+    def _is_old(self, item: PendingSegment, limit_ns: int) -> bool:
         if item.written is None or item.written.inline:
             return False
         return uploaded.is_old(item.began_ns, self._context.clock(), limit_ns)
 
-    def forget(self, file: OpenFile) -> list[Sealed]:
+    def forget(self, file: OpenFile) -> list[PendingSegment]:
         """Give up all unsaved data of a file that is gone, or has no name. Returns what was sealed."""
         with file.lock:
             for region in file.buffer.regions():
@@ -131,7 +131,7 @@ class Uploads:
         self.release(file, items)
         return items
 
-    def release(self, file: OpenFile, items: Sequence[Sealed]) -> None:
+    def release(self, file: OpenFile, items: Sequence[PendingSegment]) -> None:
         """Release the memory of these items; one that is being uploaded releases it when done."""
         with file.lock:
             for item in items:
@@ -143,7 +143,7 @@ class Uploads:
         self._write(file, task.item, task.data, task.upload)
 
     def _write(
-        self, file: OpenFile, item: Sealed, data: Buffer, upload: Future[None] | None = None
+        self, file: OpenFile, item: PendingSegment, data: Buffer, upload: Future[None] | None = None
     ) -> Exception | None:
         """Write one segment, and record the outcome. Returns why that failed, if it did."""
         failure: Exception | None = None
@@ -170,6 +170,6 @@ class Uploads:
                     upload.set_exception(failure)
         return failure
 
-    def _free(self, item: Sealed) -> None:
+    def _free(self, item: PendingSegment) -> None:
         self.budget.release(item.held_bytes)
         item.data = None
