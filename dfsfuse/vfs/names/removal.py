@@ -166,8 +166,8 @@ class Reaper:
 
     def drop_later(self, ino: int, items: Sequence[PendingSegment]) -> None:
         """Drop these segments, which will not become part of the file, when they have arrived. Excluded are appended
-        ones for which that is uncertain: it is not known where to look for them."""
-        items = [item for item in items if not (item.is_doubtful and item.is_appended)]
+        ones for which that is uncertain: nobody knows where to look for them."""
+        items = [item for item in items if not (item.doubt is not None and item.is_appended)]
         if items:
             self._context.background.submit(self._drop, ino, items)
 

@@ -93,7 +93,7 @@ class Changer:
         """Change the times, as on ext4, without saving anything, if the file with its unsaved data already has that
         size. Returns None if it has not, or there is no such data, or it is unknown."""
         with file.lock:
-            if not file.has_data or any(item.is_doubtful for item in file.sealed):
+            if not file.has_data or any(item.doubt is not None for item in file.sealed):
                 return None
             appended = file.end - file.start if file.is_appended else 0
             end = 0 if file.is_appended else file.end

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from dfs_server.protocol.pieces import Buffer
 from dfsfuse.data.extents import REGION_BYTES, Segment, Write
@@ -35,6 +35,17 @@ from dfsfuse.vfs.write.write_buffer import Interval, WriteBuffer
 
 INTERVALS_MAX: Final = 256
 """A region with more dirty intervals is saved before more is accepted: its record has to fit into a batch."""
+
+
+class Doubt(NamedTuple):
+    """What is known of batches that failed, and may have been made nevertheless."""
+
+    batches: tuple[int, ...] = ()
+    """Their numbers, as far as they are known (`MapStore.was_made`)."""
+
+    def also(self, batch: int | None) -> Doubt:
+        """Return this, with one more of them; None: its number is unknown."""
+        return self if batch is None else Doubt((*self.batches, batch))
 
 
 @dataclass(eq=False)
@@ -56,12 +67,11 @@ class PendingSegment:
     """It is not wanted any more; an upload in progress frees its memory when it ends."""
     is_appended: bool = False
     """Its place is undecided; its data stays in memory until it is decided."""
-    is_doubtful: bool = False
-    """A batch with it failed in a way that leaves open whether it is in the map, and where."""
-    doubts: tuple[int, ...] = ()
-    """The numbers of such batches, as far as they are known (`MapStore.was_made`)."""
+    doubt: Doubt | None = None
+    """Set once a batch with it has failed in a way that leaves open whether it is in the map, and where."""
     earlier: tuple[bytes, ...] = ()
-    """Ids of segments with the same bytes that such batches referred to. They are never reused (uploads.renew)."""
+    """Ids of segments with the same bytes that such a batch may have referred to, or that may have been swept. They are
+    never reused (uploads.renew)."""
     spare: Written | None = None
     """A second segment with the same bytes, for appended data that may come to lie across a region boundary."""
 

@@ -40,7 +40,7 @@ def lay(
     not known, is known to be made. Raises OSError (EFBIG)."""
     place = inode.size
     length = sum(item.length for item in items)
-    if any(item.is_doubtful for item in items):
+    if any(item.doubt is not None for item in items):
         found = place_of(tx, ino, inode, items[0])
         if found is None and was_made:
             # Others have since compacted that part of the file, overwritten it or cut it off.

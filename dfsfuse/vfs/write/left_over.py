@@ -56,7 +56,7 @@ def of(file: OpenFile, path: bytes | None, now_ns: int) -> LeftOver | None:
             for region in regions
             for part in visible(file.layers(region * REGION_BYTES, (region + 1) * REGION_BYTES))
         ]
-        doubtful = any(item.is_doubtful for item in file.sealed)
+        doubtful = any(item.doubt is not None for item in file.sealed)
         written_ns = now_ns if file.written_ns is None else file.written_ns
         return LeftOver(file.ino, path, written_ns, file.is_appended, doubtful, tuple(parts))
 

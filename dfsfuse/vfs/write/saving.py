@@ -27,7 +27,7 @@ from dfsfuse.namespace.ops import inodes
 from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import Context
 from dfsfuse.vfs.names.removal import Reaper
-from dfsfuse.vfs.open.open_file import OpenFile, PendingSegment
+from dfsfuse.vfs.open.open_file import Doubt, OpenFile, PendingSegment
 from dfsfuse.vfs.open.open_files import OpenFiles
 from dfsfuse.vfs.write import appending, regions
 from dfsfuse.vfs.write.appending import Laid
@@ -180,15 +180,14 @@ class Saver:
         with file.lock:
             file.appends += is_over
             for item in items:
-                item.is_doubtful = True
-                item.doubts = (*item.doubts, sequence) if sequence is not None else item.doubts
+                item.doubt = (item.doubt or Doubt()).also(sequence)
 
     # ------------------------------------------------------------------ what was appended
 
     def _save_appended(self, file: OpenFile, written_ns: int | None, until_s: float) -> Steps:
         """Commit what was appended until then, in one batch."""
         with file.lock:
-            doubtful = [item for item in file.sealed if item.is_doubtful]
+            doubtful = [item for item in file.sealed if item.doubt is not None]
         crowded: set[int] = set()
         if doubtful:
             crowded = yield from self._append(file, doubtful, written_ns)
@@ -249,7 +248,12 @@ class Saver:
             if inode is None or not inode.is_file:
                 return None
             self._uploads.check(tx, items)
-            was_made = any(map(self._context.store.was_made, {doubt for item in items for doubt in item.doubts}))
+            was_made = any(
+                map(
+                    self._context.store.was_made,
+                    {batch for item in items if item.doubt is not None for batch in item.doubt.batches},
+                )
+            )
             laid = appending.lay(tx, ino, inode, items, was_made=was_made)
             if laid is not None and laid.saved is not None:
                 inodes.save(tx, ino, _written(laid.saved.inode, written_ns, rotation))

@@ -61,7 +61,7 @@ def _try(context: Context, file: OpenFile, look: Callable[[View], S], take: Call
         appends, cuts, has_data = file.appends, file.cuts, file.has_data
         is_appended = file.is_appended and has_data
         start = file.start if is_appended else 0
-        doubtful = [item for item in file.sealed if item.is_doubtful] if is_appended else []
+        doubtful = [item for item in file.sealed if item.doubt is not None] if is_appended else []
         taken = take(Place())
     if not has_data:
         plain = context.store.read(look, max_age_s=context.max_age_s)
@@ -71,7 +71,7 @@ def _try(context: Context, file: OpenFile, look: Callable[[View], S], take: Call
         stored = look(view)
         if not doubtful:
             return stored, False
-        doubts = {doubt for item in doubtful for doubt in item.doubts}
+        doubts = {batch for item in doubtful if item.doubt is not None for batch in item.doubt.batches}
         is_known = any(map(context.store.was_made, doubts))
         return stored, is_known or appending.place_of(view, file.ino, stored.inode, doubtful[0]) is not None
 

@@ -91,7 +91,7 @@ class Uploads:
         in it, another mount may replace them and so drop their segments: the servers delete these after the grace
         period, whatever refers to them by then. The same for those that have been up so long that they may be swept."""
         for item in items:
-            if item.written is None or not (item.is_doubtful or self._is_old(item, uploaded.KEEP_NS)):
+            if item.written is None or not (item.doubt is not None or self._is_old(item, uploaded.KEEP_NS)):
                 continue
             old = item.written.segment
             data = item.data if item.data is not None else self._context.segments.read(old, 0, item.length)
