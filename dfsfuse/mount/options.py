@@ -44,7 +44,7 @@ class MountOptions:
     cache_bytes: int = DEFAULT_CACHE_BYTES
     log_file: Path | None = None
     lock_timeout_s: float = 10.0
-    """When this mount has given no sign of life for this long, other mounts may take its locks."""
+    """When this mount has sent no heartbeat for this long, other mounts may take its locks."""
     commit_s: float = 1.0
     """Data written to a file that stays open is saved when it is this old."""
     unmount_timeout_s: float = 30.0

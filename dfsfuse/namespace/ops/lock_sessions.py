@@ -1,11 +1,11 @@
-"""Locks and sessions in the map: transactions that take and end locks, and find live sessions. Pure.
+"""Locks and sessions in the map: transactions that acquire and release locks, and renew sessions. Pure.
 
 A mount that holds locks has a *session*, a key with a record that the mount changes every few seconds. **A lock counts
 only while its session's record is there**: deleting the record ends all locks of the session at once.
 
-The record says how long the mount may be silent. A mount that is kept from a lock remembers the record's bytes, and
-if they are still the same after that time, by its own clock, passes them as `dead`: then the record is deleted, in the
-transaction that found it unchanged. Clocks are never compared with one another.
+The record is a heartbeat: it says how long the mount may be silent. A mount that is kept from a lock notes the record's
+bytes, and if they are still the same after that time, by its own clock, passes them as `dead`: then the record is
+deleted, in the transaction that found it unchanged. No clock is compared with another one's.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from dfsfuse.namespace.records.locks import END_OF_ALL, Holder, Lock, Locks
 
 FORMAT: Final = 1
 
-Signs = dict[bytes, bytes]
-"""Records of sessions: the signs of life that were seen."""
+Heartbeats = dict[bytes, bytes]
+"""The records of sessions, as they were seen."""
 
 
-class Sign(msgspec.Struct, frozen=True, array_like=True):
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True):
     """The record of a session: different at each beat."""
 
     format: int
@@ -38,7 +38,7 @@ class Sign(msgspec.Struct, frozen=True, array_like=True):
     """How long it may stay the same."""
 
 
-_signs = Codec(Sign, "a session", FORMAT)
+_heartbeats = Codec(Heartbeat, "a session", FORMAT)
 
 
 class SessionLostError(Exception):
@@ -46,11 +46,11 @@ class SessionLostError(Exception):
 
 
 @dataclass(frozen=True)
-class Life:
+class OwnSession:
     """What a mount's own session needs in a transaction."""
 
     session: bytes
-    sign: bytes
+    heartbeat: bytes
     """The record to be written."""
     has_locks: bool
     """Whether it has locks: then its record must be present."""
@@ -68,12 +68,12 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Taken:
+class Acquired:
     """The outcome of a request for a lock."""
 
     obstacle: Lock | None
     """None: the lock is set."""
-    signs: Signs
+    heartbeats: Heartbeats
     """The sessions that have locks on the inode."""
     before: Locks
     """What the holder had on these bytes."""
@@ -81,82 +81,86 @@ class Taken:
     """The inode's record: a different one if anyone has saved anything."""
 
 
-def encode_sign(beat: int, lifetime_s: float) -> bytes:
+def encode_heartbeat(beat: int, lifetime_s: float) -> bytes:
     """The record of a session."""
-    return codec.encode(Sign(FORMAT, beat, round(lifetime_s * 1000)))
+    return codec.encode(Heartbeat(FORMAT, beat, round(lifetime_s * 1000)))
 
 
-def lifetime_s(sign: bytes) -> float:
+def lifetime_s(heartbeat: bytes) -> float:
     """Return how long a session's record may stay the same. Raises OSError (EIO)."""
-    return _signs.decode(sign).lifetime_ms / 1000
+    return _heartbeats.decode(heartbeat).lifetime_ms / 1000
 
 
-def living(view: View, ino: int, dead: Mapping[bytes, bytes]) -> tuple[Locks, Signs]:
+def living(view: View, ino: int, dead: Mapping[bytes, bytes]) -> tuple[Locks, Heartbeats]:
     """Return the inode's valid locks, and the records of their sessions."""
     found = locks.decode(view.get(keys.locks(ino)))
     sessions = sorted({lock.session for lock in found})
     records = zip(sessions, view.get_many([keys.session(session) for session in sessions]), strict=True)
-    signs = {session: sign for session, sign in records if sign is not None and dead.get(session) != sign}
-    return tuple(lock for lock in found if lock.session in signs), signs
+    heartbeats = {
+        session: heartbeat for session, heartbeat in records if heartbeat is not None and dead.get(session) != heartbeat
+    }
+    return tuple(lock for lock in found if lock.session in heartbeats), heartbeats
 
 
-def renew(tx: Transaction, life: Life) -> None:
-    """Give a sign of life, if it is due. Raises `SessionLostError`."""
-    is_there = tx.get(keys.session(life.session)) is not None
-    if life.has_locks and not is_there:
+def renew(tx: Transaction, own: OwnSession) -> None:
+    """Write a heartbeat, if it is due. Raises `SessionLostError`."""
+    is_there = tx.get(keys.session(own.session)) is not None
+    if own.has_locks and not is_there:
         raise SessionLostError
-    if life.is_due or not is_there:
-        tx.put(keys.session(life.session), life.sign)
+    if own.is_due or not is_there:
+        tx.put(keys.session(own.session), own.heartbeat)
 
 
-def take(
+def acquire(
     tx: Transaction,
     ino: int,
     wanted: Lock,
-    life: Life,
+    own: OwnSession,
     dead: Mapping[bytes, bytes],
     *,
-    afresh: bool,
-    gives_way: bool,
+    replaces_stale: bool,
+    releases_own: bool,
     one_mount: bool = False,
     beside: Place | None = None,
-) -> Taken:
+) -> Acquired:
     """Set the lock unless another one is in the way. Raises `SessionLostError`, OSError (ENOLCK).
 
-    `afresh`: what the holder still has belongs to a predecessor, and ends. `gives_way`: if the lock must be waited
-    for, the holder releases what it has meanwhile. `one_mount`: as for `locks.in_the_way`.
-    `beside`: the lock is set only while no other mount has one at this place.
+    `replaces_stale`: what the holder still has belongs to a predecessor, and ends. `releases_own`: if the lock must be
+    waited for, the holder's own lock is released meanwhile. `one_mount`: as for `locks.in_the_way`. `beside`: the lock
+    is set only while no other mount has one at this place.
     """
-    found, signs = living(tx, ino, dead)
-    if life.has_locks and tx.get(keys.session(life.session)) is None:
+    found, heartbeats = living(tx, ino, dead)
+    if own.has_locks and tx.get(keys.session(own.session)) is None:
         raise SessionLostError
-    kept = locks.without(found, wanted.holder) if afresh else found
+    kept = locks.without(found, wanted.holder) if replaces_stale else found
     before = locks.held_by(kept, wanted.holder, wanted.start, wanted.end)
     inode = tx.get(keys.inode(ino))
     obstacle = locks.in_the_way(kept, wanted, one_mount=one_mount)
     if obstacle is None and beside is not None:
         obstacle, others = _used_elsewhere(tx, beside, wanted, dead)
-        signs |= others
+        heartbeats |= others
     if obstacle is not None:
-        if gives_way:
+        if releases_own:
             _save(tx, ino, locks.without(kept, wanted.holder))
-        return Taken(obstacle, signs, before, inode)
+        return Acquired(obstacle, heartbeats, before, inode)
     _end_dead(tx, dead)
     _save(tx, ino, locks.with_lock(kept, wanted))
-    renew(tx, life)
-    return Taken(None, signs, before, inode)
+    renew(tx, own)
+    return Acquired(None, heartbeats, before, inode)
 
 
-def _used_elsewhere(view: View, place: Place, wanted: Lock, dead: Mapping[bytes, bytes]) -> tuple[Lock | None, Signs]:
+def _used_elsewhere(
+    view: View, place: Place, wanted: Lock, dead: Mapping[bytes, bytes]
+) -> tuple[Lock | None, Heartbeats]:
     entry = view.get(keys.entry(place.parent, place.name))
     if entry is None:
         return None, {}
-    found, signs = living(view, records.decode_entry(entry).ino, dead)
+    found, heartbeats = living(view, records.decode_entry(entry).ino, dead)
     there = msgspec.structs.replace(wanted, start=place.byte, end=place.byte)
-    return next((lock for lock in found if lock.is_elsewhere(there)), None), signs
+    return next((lock for lock in found if lock.is_elsewhere(there)), None), heartbeats
 
 
-def give(
+def release(
     tx: Transaction, ino: int, holder: Holder, start: int = 0, end: int = END_OF_ALL, restored: Locks = ()
 ) -> bool:
     """End the holder's locks on these bytes, except that `restored` is there afterwards. Returns whether any lock is
@@ -175,8 +179,8 @@ def end(tx: Transaction, session: bytes) -> None:
 
 
 def _end_dead(tx: Transaction, dead: Mapping[bytes, bytes]) -> None:
-    for session, sign in dead.items():
-        if tx.get(keys.session(session)) == sign:
+    for session, heartbeat in dead.items():
+        if tx.get(keys.session(session)) == heartbeat:
             tx.delete(keys.session(session))
 
 

@@ -6,7 +6,7 @@
     o/<inode>            an orphan: an inode without a name, still open or being deleted in steps
     n                    the first inode number that no client has reserved
     l/<inode>            the locks on a file
-    s/<session>          the sign of life of a mount that holds locks
+    s/<session>          the heartbeat of a mount that holds locks
     c/servers            which server is which
     h/healing            how far healing has got
     h/bad/<copy>         a copy of a piece that was found to be bad
@@ -141,7 +141,7 @@ def sessions() -> tuple[bytes, bytes]:
 
 
 def session(session_id: bytes) -> bytes:
-    """The key of the sign of life of a mount that holds locks."""
+    """The key of the heartbeat of a mount that holds locks."""
     return b"s/" + session_id
 
 

@@ -2,7 +2,7 @@
 
 Which mounts are dead shows only after a while: a live mount changes its session's record every few seconds. So
 `Sessions` is created before `fsck` checks anything else, and queried at the end, when most of that while has passed. It
-then waits only for those that have shown no sign of life yet, and not at all if all have.
+then waits only for those that have shown no heartbeat yet, and not at all if all have.
 
 None of this harms the namespace: a mount that waits for such a lock ends the session itself, and mounts sweep once a
 day. The map is read bypassing a mount's cache. Single-threaded.
@@ -50,7 +50,7 @@ class Sessions:
         return store.transact(lambda tx: sweep_sessions.end_dead(tx, silent))
 
     def _silent(self) -> Seen:
-        """Wait until those that have shown no sign of life since the beginning are dead, and return them."""
+        """Wait until those that have shown no heartbeat since the beginning are dead, and return them."""
         silent = self._seen
         while silent:
             self._pages.begin()

@@ -2,9 +2,9 @@
 sessions are dead.
 
 A session that could not be renewed for `SURE_PART` of its lifetime is given up here before others may consider it dead:
-its locks are *lost*. The holder gets EIO when it writes to the file, until it has unlocked or closed it; and also when
-it asks for another lock on it, since it still relies on the first. Files that such a lock protects without
-being locked themselves (`one_mount.Guarded.protects`) are not written to either.
+its locks are *lost*. Then their holders get EIO when they write to the file, until they have unlocked or closed it; and
+also when they ask for another lock on it, since they believe they have the first. Files that such a lock protects
+without being locked themselves (`one_mount.Guarded.protects`) are not written to either.
 
 A holder is recorded with the openings (handles) through which its locks were set. For locks of an open file description
 (flock, `F_OFD_SETLK`) the kernel reports only the end of the opening, and it does not distinguish them from fcntl locks
@@ -23,7 +23,7 @@ from typing import Final
 
 from dfsfuse.errors import posix_error
 from dfsfuse.namespace.ops import lock_sessions
-from dfsfuse.namespace.ops.lock_sessions import Life, Signs
+from dfsfuse.namespace.ops.lock_sessions import Heartbeats, OwnSession
 
 SURE_PART: Final = 0.75
 RENEW_PART: Final = 0.25
@@ -42,8 +42,8 @@ class Holding:
     handles: set[int] = field(default_factory=set)
     """The openings through which they were set."""
     was_granted: bool = False
-    """Whether he was told that he has one. Otherwise a request has failed, and may nevertheless have been carried
-    out."""
+    """Whether the holder was told that it has one. Otherwise a request has failed, and may nevertheless have been
+    carried out."""
     may_be_exclusive: bool = False
     protects: frozenset[Place] = frozenset()
     """If only one mount may have one of them: the files that are written under it (`one_mount`)."""
@@ -73,25 +73,25 @@ class LockSession:
 
     # -------------------------------------------------------------- the session
 
-    def life(self) -> tuple[Life, float]:
-        """Return what a transaction beginning now needs, and the current time."""
+    def for_transaction(self) -> tuple[OwnSession, float]:
+        """Return what a transaction beginning now needs to know of this session, and the current time."""
         now = self._clock()
         is_due = now >= self._renewed_at + RENEW_PART * self._lifetime_s
         self._beat += is_due
         self.is_recorded = True
-        sign = lock_sessions.encode_sign(self._beat, self._lifetime_s)
-        return Life(self.id, sign, self.has_locks(), is_due), now
+        heartbeat = lock_sessions.encode_heartbeat(self._beat, self._lifetime_s)
+        return OwnSession(self.id, heartbeat, self.has_locks(), is_due), now
 
     def has_locks(self) -> bool:
         """Return whether there is any lock that others must respect."""
         return bool(self.held or self.overdue)
 
-    def renewed(self, life: Life, begun: float) -> None:
+    def renewed(self, own: OwnSession, begun: float) -> None:
         """Record that a transaction has made this session's record durable, or has found it present and recent."""
-        if life.is_due:
+        if own.is_due:
             self._renewed_at = begun
 
-    def is_unsure(self) -> bool:
+    def may_have_expired(self) -> bool:
         """Return whether others might soon consider this mount dead."""
         return self._clock() >= self._renewed_at + SURE_PART * self._lifetime_s
 
@@ -105,7 +105,7 @@ class LockSession:
         count = sum(map(len, self.held.values()))
         for ino, holders in self.held.items():
             for holder, holding in holders.items():
-                if holding.was_granted:  # otherwise he does not believe he has any
+                if holding.was_granted:  # otherwise the holder does not believe that it has any
                     self._lost.setdefault(ino, {})[holder] = holding
         self.given_up.append(self.id)
         self.held, self.overdue = {}, {}
@@ -116,16 +116,16 @@ class LockSession:
     # -------------------------------------------------------------- holders
 
     def holds(self, ino: int, holder: LocalHolder) -> bool:
-        """Return whether he may have locks on the file."""
+        """Return whether the holder may have locks on the file."""
         return holder in self.held.get(ino, ())
 
     def holds_exclusively(self, ino: int, holder: LocalHolder) -> bool:
-        """Return whether some of his locks on the file may be exclusive, so that he may have written to it."""
+        """Return whether some of its locks on the file may be exclusive, so that it may have written to it."""
         holding = self.held.get(ino, {}).get(holder)
         return holding is not None and holding.may_be_exclusive
 
     def is_guarded(self, ino: int, holder: LocalHolder) -> bool:
-        """Return whether he has a lock on the file that keeps all other mounts from using it."""
+        """Return whether it has a lock on the file that keeps all other mounts from using it."""
         holding = self.held.get(ino, {}).get(holder)
         return holding is not None and bool(holding.protects)
 
@@ -160,7 +160,7 @@ class LockSession:
             holding.handles.discard(handle)
 
     def remove(self, ino: int, holder: LocalHolder) -> None:
-        """Record that he no longer has any."""
+        """Record that the holder no longer has any."""
         _discard(self.held, ino, holder)
         self._forget_protector(ino)
 
@@ -187,11 +187,11 @@ class LockSession:
         return ended
 
     def is_overdue(self, ino: int, holder: LocalHolder) -> bool:
-        """Return whether he was gone before his locks could be ended."""
+        """Return whether the holder was gone before its locks could be ended."""
         return holder in self.overdue.get(ino, ())
 
     def postpone(self, ino: int, holder: LocalHolder) -> None:
-        """Record that he is gone and his locks could not be ended."""
+        """Record that the holder is gone, and its locks could not be ended."""
         self.remove(ino, holder)
         self.overdue.setdefault(ino, set()).add(holder)
 
@@ -199,8 +199,8 @@ class LockSession:
         """Record that they could be ended after all."""
         _discard(self.overdue, ino, holder)
 
-    def forgive(self, ino: int, holder: LocalHolder) -> bool:
-        """Record that he knows that his locks are lost, or is gone. Returns whether they were."""
+    def acknowledge(self, ino: int, holder: LocalHolder) -> bool:
+        """Record that the holder knows that its locks are lost, or is gone. Returns whether they were."""
         if ino not in self._lost and ino not in self._protectors:
             return False
         was_lost = self.has_lost(ino, holder)
@@ -208,8 +208,8 @@ class LockSession:
         self._forget_protector(ino)
         return was_lost
 
-    def forgive_through(self, ino: int, handle: int) -> bool:
-        """The same for all holders that had set them through this opening, which has ended, and through no other."""
+    def acknowledge_through(self, ino: int, handle: int) -> bool:
+        """The same for all who had set them through this opening, which has ended, and through no other."""
         was_lost = False
         for holder, holding in list(self._lost.get(ino, {}).items()):
             if handle in holding.handles:
@@ -225,22 +225,22 @@ class LockSession:
         return bool(self._lost or self.given_up)
 
     def has_lost(self, ino: int, holder: LocalHolder) -> bool:
-        """Return whether his locks on the file were lost without his having been told at the end of one yet."""
+        """Return whether its locks on the file were lost, and the holder was not told at the end of one yet."""
         return holder in self._lost.get(ino, ())
 
     def check(self, ino: int, places: Callable[[], Iterable[Place]] = tuple) -> None:
         """Raise OSError (EIO) if someone here works on the file under lost locks. `places`: its names."""
-        if ino in self._lost or (ino in self.held and self.is_unsure()):
+        if ino in self._lost or (ino in self.held and self.may_have_expired()):
             raise lost()
-        if self._protectors and (self._lost or self.is_unsure()):
+        if self._protectors and (self._lost or self.may_have_expired()):
             names = set(places())
             for protector in self._protectors:
-                for holding in (*self._lost.get(protector, {}).values(), *self._unsure(protector)):
+                for holding in (*self._lost.get(protector, {}).values(), *self._at_risk(protector)):
                     if not names.isdisjoint(holding.protects):
                         raise lost()
 
-    def _unsure(self, ino: int) -> Iterable[Holding]:
-        return list(self.held.get(ino, {}).values()) if self.is_unsure() else ()
+    def _at_risk(self, ino: int) -> Iterable[Holding]:
+        return list(self.held.get(ino, {}).values()) if self.may_have_expired() else ()
 
     def _forget_protector(self, ino: int) -> None:
         if ino in self._protectors and ino not in self.held and ino not in self._lost:
@@ -252,25 +252,25 @@ def lost() -> OSError:
     return posix_error(errno.EIO, "the locks on this file were lost: too few servers could be reached for too long")
 
 
-class Witness:
-    """Tracks for how long others' sessions have shown no sign of life."""
+class SessionWatch:
+    """Tracks for how long others' sessions have been silent."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._seen: dict[bytes, tuple[bytes, float]] = {}
         """By session: its record, and when it is dead if the record is still the same."""
 
-    def saw(self, signs: Signs, own: Iterable[bytes]) -> None:
+    def saw(self, heartbeats: Heartbeats, own: Iterable[bytes]) -> None:
         """Record that these records exist now."""
-        for session, sign in signs.items():
+        for session, heartbeat in heartbeats.items():
             known = self._seen.get(session)
-            if session not in own and (known is None or known[0] != sign):
-                self._seen[session] = sign, self._clock() + _patience_s(sign)
+            if session not in own and (known is None or known[0] != heartbeat):
+                self._seen[session] = heartbeat, self._clock() + _patience_s(heartbeat)
 
-    def dead(self) -> Signs:
+    def dead(self) -> Heartbeats:
         """Return sessions that have been silent for too long, unless their records have changed by now."""
         now = self._clock()
-        return {session: sign for session, (sign, until) in list(self._seen.items()) if now > until}
+        return {session: heartbeat for session, (heartbeat, until) in list(self._seen.items()) if now > until}
 
     def forget(self, sessions: Iterable[bytes]) -> None:
         """Forget sessions that have been dealt with."""
@@ -278,10 +278,10 @@ class Witness:
             self._seen.pop(session, None)
 
 
-def _patience_s(sign: bytes) -> float:
+def _patience_s(heartbeat: bytes) -> float:
     """Sessions written by a program of another version are left to such programs."""
     try:
-        return lock_sessions.lifetime_s(sign)
+        return lock_sessions.lifetime_s(heartbeat)
     except OSError:
         return float("inf")
 

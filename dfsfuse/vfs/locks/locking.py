@@ -1,10 +1,10 @@
 """Locks across mounts: flock and fcntl locks are in the map, so that every mount of the namespace respects them.
 
-- A lock is taken and ended by a transaction: at one moment, for everyone (`dfsfuse.namespace.ops.lock_sessions`).
+- A lock is acquired and released by a transaction: at one moment, for everyone (`dfsfuse.namespace.ops.lock_sessions`).
 - A lock that must wait occupies no thread of the caller. One thread here retries for all that wait, within milliseconds
   at first and then less often, and at once when a lock of this mount ends. First come, first served within the mount;
-  but a holder of a lock on the file does not queue behind those who wait for him.
-- The holder of a lock sees what was written before it became free: the map is at the batch that set the lock, or later;
+  but a holder of a lock on the file does not queue behind those who wait for it.
+- Whoever gets a lock sees what was written before it became free: the map is at the batch that set the lock, or later;
   and if anything was saved since the last time, the kernel is told to forget the file before the lock is answered.
 - Before a lock is ended or downgraded from exclusive to shared, or a file is closed, the file's data is made durable.
 - fcntl locks end when their owner closes any descriptor of the file (`closing`, `closed`); flock and OFD locks when the
@@ -14,8 +14,8 @@
 - A mount that dies falls silent, and then its locks end (`lock_session`).
 
 Threads: any number of callers. `_turn` is held during a transaction on locks, over the network, and guards `_session`
-and `_witness`; `_news` guards the list of waiters, and is never held while anything is waited for. Two threads of its
-own, started when needed: one gives signs of life, one retries for waiters.
+and `_watch`; `_news` guards the list of waiters, and is never held while anything is waited for. Two threads of its
+own, started when needed: one sends heartbeats, one retries for waiters.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from dfsfuse.common.worker import Worker
 from dfsfuse.errors import DfsError, posix_error
 from dfsfuse.namespace.map.transactions import MapStore, Transaction, View
 from dfsfuse.namespace.ops import lock_sessions
-from dfsfuse.namespace.ops.lock_sessions import Place, SessionLostError, Taken
+from dfsfuse.namespace.ops.lock_sessions import Acquired, Place, SessionLostError
 from dfsfuse.namespace.records import locks
 from dfsfuse.namespace.records.locks import END_OF_ALL, Lock
 from dfsfuse.vfs.context import log
-from dfsfuse.vfs.locks.lock_session import RENEW_PART, LocalHolder, LockSession, Witness, lost
+from dfsfuse.vfs.locks.lock_session import RENEW_PART, LocalHolder, LockSession, SessionWatch, lost
 from dfsfuse.vfs.locks.one_mount import Guarded
 
 LIFETIME_S: Final = 10.0
@@ -116,14 +116,14 @@ class Locking:
         self._events = events
         self._lifetime_s = lifetime_s
         self._session = LockSession(lifetime_s, clock, new_id)
-        self._witness = Witness(clock)
+        self._watch = SessionWatch(clock)
         self._turn = threading.Lock()
         self._news = threading.Lock()
         self._waiting: list[Waiter] = []
         """In order of arrival."""
         self._poll_s = POLL_FIRST_S
         """The pause before waiters are tried again. Used by their thread only."""
-        self._signs = Worker("lock-session", RENEW_PART * lifetime_s, "renewing locks", stop_s=None)
+        self._heartbeats = Worker("lock-session", RENEW_PART * lifetime_s, "renewing locks", stop_s=None)
         self._retries = Worker("lock-waiter", self._pause_s, "trying to get locks", stop_s=None)
         self._refused: set[int] = set()
         """Files for which it was logged that another mount uses them."""
@@ -135,7 +135,7 @@ class Locking:
     def test(self, ino: int, wanted: Lock) -> Lock | None:
         """Return a conflicting lock."""
 
-        dead = self._witness.dead()
+        dead = self._watch.dead()
 
         def look(view: View) -> Lock | None:
             return locks.in_the_way(lock_sessions.living(view, ino, dead)[0], wanted)
@@ -144,8 +144,8 @@ class Locking:
         return self._store.read(look, max_age_s=NEWEST_DURABLE_S)
 
     def may_have_written(self, ino: int, owner: int, *, is_flock: bool) -> bool:
-        """Return whether he may have an exclusive lock on the file, so that another mount must see what he wrote when
-        it ends."""
+        """Return whether the owner may have an exclusive lock on the file, so that another mount must see what it wrote
+        when the lock ends."""
         holder = owner, is_flock
         return self._session.holds_exclusively(ino, holder) and not self._session.is_guarded(ino, holder)
 
@@ -160,10 +160,10 @@ class Locking:
         if wait and self._is_behind(waiter):
             self._queue(waiter)
             return
-        taken = self._try(waiter)
-        if taken.obstacle is None:
-            self._granted(waiter, taken)
-        elif not self._is_refused(waiter, taken.obstacle) and wait:
+        acquired = self._try(waiter)
+        if acquired.obstacle is None:
+            self._granted(waiter, acquired)
+        elif not self._is_refused(waiter, acquired.obstacle) and wait:
             self._queue(waiter)
         else:
             answer.fail(errno.EAGAIN)
@@ -179,27 +179,27 @@ class Locking:
         return True
 
     def unlock(self, ino: int, owner: int, start: int = 0, end: int = END_OF_ALL, *, is_flock: bool) -> None:
-        """End what he holds of these bytes. What he wrote is durable and visible before. Raises what prevents that, and
-        (once) that his locks were lost."""
+        """Release what the owner holds of these bytes. What it wrote is durable and visible before. Raises what
+        prevents that, and (once) that its locks were lost."""
         holder = owner, is_flock
         was_lost = self._were_lost(ino, holder)
         if self._session.holds(ino, holder):
             self._save(ino)
             with self._turn:
-                self._give(ino, holder, start, end)
+                self._release(ino, holder, start, end)
             self._wake_waiters()
         if was_lost:
             raise posix_error(errno.EIO, "the locks on this file were lost before they were ended")
 
     def closing(self, ino: int, owner: int) -> None:
-        """Prepare for his closing a descriptor of the file: what he may have written under his fcntl locks is durable
-        when this returns. Raises what prevents that; the locks are unchanged then."""
+        """Prepare for the closing of a descriptor of the file by the owner: what it may have written under its fcntl
+        locks is durable when this returns. Raises what prevents that; the locks are unchanged then."""
         if self._session.holds(ino, (owner, False)):
             self._save(ino)
 
     def closed(self, ino: int, owner: int) -> None:
-        """End all his fcntl locks on the file in any case, since he has closed a descriptor of it or is gone, and
-        forget him. What could be saved was saved before (`closing`). Raises (once) that his locks were lost."""
+        """Release all fcntl locks of the owner on the file in any case, since it has closed a descriptor or is gone,
+        and forget it. What could be saved was saved before (`closing`). Raises (once) that its locks were lost."""
         holder = owner, False
         was_lost = self._were_lost(ino, holder)
         if self._session.holds(ino, holder):
@@ -217,7 +217,7 @@ class Locking:
     def released(self, ino: int, handle: int) -> None:
         """End, in any case, what is left of locks (flock and OFD) that were set through this opening alone, which has
         ended. What could be saved was saved before (`releasing`)."""
-        self._session.forgive_through(ino, handle)
+        self._session.acknowledge_through(ino, handle)
         if self._session.through(ino, handle):
             with self._turn:
                 self._end(ino, self._session.release(ino, handle))
@@ -236,44 +236,44 @@ class Locking:
 
     def close(self) -> None:
         """The mount ends, and so do its locks. Those who still wait are not answered."""
-        self._signs.close()
+        self._heartbeats.close()
         self._retries.close()
         with self._turn, contextlib.suppress(DfsError):
             self._end_sessions(also_own=True)
 
     # ------------------------------------------------------------------ transactions (while holding the turn)
 
-    def _try(self, waiter: Waiter) -> Taken:
+    def _try(self, waiter: Waiter) -> Acquired:
         """Ask for a lock once. Raises OSError (EIO) if the holder has lost locks on the file and does not know it
         yet."""
         with self._turn:
-            if self._session.held and self._session.is_unsure():
+            if self._session.held and self._session.may_have_expired():
                 self._lose()
             try:
-                return self._take(waiter)
+                return self._acquire(waiter)
             except SessionLostError:
                 self._lose()
-                return self._take(waiter)
+                return self._acquire(waiter)
 
-    def _take(self, waiter: Waiter) -> Taken:
+    def _acquire(self, waiter: Waiter) -> Acquired:
         session, ino, holder = self._session, waiter.ino, waiter.holder
         if session.has_lost(ino, holder):
             raise lost()
-        life, begun = session.life()
+        own, begun = session.for_transaction()
         wanted = msgspec.structs.replace(waiter.wanted, session=session.id)
-        dead = self._witness.dead()
-        afresh = session.is_overdue(ino, holder)
-        gives_way = waiter.waits and wanted.is_flock and session.holds(ino, holder)
+        dead = self._watch.dead()
+        replaces_stale = session.is_overdue(ino, holder)
+        releases_own = waiter.waits and wanted.is_flock and session.holds(ino, holder)
 
-        def work(tx: Transaction) -> Taken:
-            return lock_sessions.take(
+        def work(tx: Transaction) -> Acquired:
+            return lock_sessions.acquire(
                 tx,
                 ino,
                 wanted,
-                life,
+                own,
                 dead,
-                afresh=afresh,
-                gives_way=gives_way,
+                replaces_stale=replaces_stale,
+                releases_own=releases_own,
                 one_mount=waiter.is_for_one_mount,
                 beside=waiter.beside,
             )
@@ -287,58 +287,58 @@ class Locking:
             is_exclusive=wanted.is_exclusive,
             protects=frozenset() if waiter.guard is None else waiter.guard.protects,
         )
-        taken = self._store.transact(work)
-        self._witness.saw(taken.signs, [session.id])
-        if taken.obstacle is None:
+        acquired = self._store.transact(work)
+        self._watch.saw(acquired.heartbeats, [session.id])
+        if acquired.obstacle is None:
             session.granted(ino, holder)
-            session.renewed(life, begun)
-            if session.is_unsure():  # it took so long that the sign of life is almost outdated
+            session.renewed(own, begun)
+            if session.may_have_expired():  # it took so long that the heartbeat is almost outdated
                 self._renew()
             session.caught_up(ino, holder)
-            self._witness.forget(dead)
-            self._signs.start(self._give_sign)
-        elif gives_way or not had_some:
+            self._watch.forget(dead)
+            self._heartbeats.start(self._send_heartbeat)
+        elif releases_own or not had_some:
             session.remove(ino, holder)
         elif is_new:
             session.not_through(ino, holder, waiter.handle)
-        return taken
+        return acquired
 
-    def _give(
+    def _release(
         self, ino: int, holder: LocalHolder, start: int = 0, end: int = END_OF_ALL, restored: locks.Locks = ()
     ) -> None:
         whole = self._session.id, *holder
-        if not self._store.transact(lambda tx: lock_sessions.give(tx, ino, whole, start, end, restored)):
+        if not self._store.transact(lambda tx: lock_sessions.release(tx, ino, whole, start, end, restored)):
             self._session.remove(ino, holder)
 
     def _end(self, ino: int, holders: list[LocalHolder]) -> None:
         """End all their locks on the file, now or later. While holding the turn."""
         for holder in holders:
             try:
-                self._give(ino, holder)
+                self._release(ino, holder)
             except DfsError as failure:
                 log.warning("inode %d: a lock could not be ended yet: %s", ino, failure)
                 self._session.postpone(ino, holder)
 
-    def _take_back(self, waiter: Waiter, taken: Taken) -> None:
-        """Undo a lock that was just set and is not wanted: all is as before, unless the holder is gone."""
+    def _undo(self, waiter: Waiter, acquired: Acquired) -> None:
+        """Undo a lock that was just set and nobody wants: all is as before, unless the holder is gone."""
         holder, wanted = waiter.holder, waiter.wanted
         with self._turn:
-            before = taken.before if self._session.holds(waiter.ino, holder) else ()
+            before = acquired.before if self._session.holds(waiter.ino, holder) else ()
             if any(lock.session != self._session.id for lock in before):
                 return
             try:
-                self._give(waiter.ino, holder, wanted.start, wanted.end, before)
+                self._release(waiter.ino, holder, wanted.start, wanted.end, before)
             except DfsError as failure:
                 log.warning("inode %d: an abandoned lock could not be ended yet: %s", waiter.ino, failure)
         self._wake_waiters()
 
     def _were_lost(self, ino: int, holder: LocalHolder) -> bool:
-        """Return whether his locks were lost without his having been told at the end of one yet."""
-        if self._session.holds(ino, holder) and self._session.is_unsure():
+        """Return whether its locks were lost, and the holder was not told at the end of one yet."""
+        if self._session.holds(ino, holder) and self._session.may_have_expired():
             with self._turn:
-                if self._session.held and self._session.is_unsure():
+                if self._session.held and self._session.may_have_expired():
                     self._lose()
-        return self._session.forgive(ino, holder)
+        return self._session.acknowledge(ino, holder)
 
     def _lose(self) -> None:
         count = self._session.lose()
@@ -360,9 +360,9 @@ class Locking:
             if also_own:
                 session.ended()
 
-    # ------------------------------------------------------------------ signs of life (a thread)
+    # ------------------------------------------------------------------ heartbeats (a thread)
 
-    def _give_sign(self) -> None:
+    def _send_heartbeat(self) -> None:
         try:
             self.beat()
         except Exception as failure:  # noqa: BLE001 (it is retried)
@@ -372,12 +372,12 @@ class Locking:
         """Renew the session if there are locks; end it if there are none."""
         with self._turn:
             session = self._session
-            if session.held and session.is_unsure():
+            if session.held and session.may_have_expired():
                 self._lose()
             self._end_sessions(also_own=not session.has_locks())
             for ino, holders in list(session.overdue.items()):
                 for holder in list(holders):
-                    self._give(ino, holder)
+                    self._release(ino, holder)
                     session.caught_up(ino, holder)
             if session.has_locks():
                 try:
@@ -386,9 +386,9 @@ class Locking:
                     self._lose()
 
     def _renew(self) -> None:
-        life, begun = self._session.life()
-        self._store.transact(lambda tx: lock_sessions.renew(tx, life))
-        self._session.renewed(life, begun)
+        own, begun = self._session.for_transaction()
+        self._store.transact(lambda tx: lock_sessions.renew(tx, own))
+        self._session.renewed(own, begun)
 
     # ------------------------------------------------------------------ waiting (a thread)
 
@@ -440,15 +440,15 @@ class Locking:
     def _ask_for(self, waiting: list[Waiter]) -> bool:
         """Find waiters that can have what they wait for, or never can. Returns whether any could be answered."""
         inos = {waiter.ino for waiter in waiting}
-        dead = self._witness.dead()
+        dead = self._watch.dead()
 
-        def look(view: View) -> dict[int, tuple[locks.Locks, lock_sessions.Signs]]:
+        def look(view: View) -> dict[int, tuple[locks.Locks, lock_sessions.Heartbeats]]:
             return {ino: _living(view, ino, dead) for ino in inos}
 
         found = self._store.read(look, max_age_s=NEWEST_DURABLE_S)
         with self._turn:
-            for _, signs in found.values():
-                self._witness.saw(signs, [self._session.id])
+            for _, heartbeats in found.values():
+                self._watch.saw(heartbeats, [self._session.id])
         blocked: list[Waiter] = []
         is_any = False
         for waiter in waiting:
@@ -458,16 +458,16 @@ class Locking:
             obstacle = locks.in_the_way(found[waiter.ino][0], wanted, one_mount=waiter.is_for_one_mount)
             if obstacle is None and not self._is_behind(waiter, blocked):
                 try:
-                    taken = self._try(waiter)
-                except OSError as failure:  # he gets none, however long he waits
+                    acquired = self._try(waiter)
+                except OSError as failure:  # it gets none, however long it waits
                     is_any = True
                     self._dequeue(waiter)
                     waiter.answer.fail(failure.errno or errno.EIO)
                     continue
-                obstacle = taken.obstacle
+                obstacle = acquired.obstacle
                 if obstacle is None:
                     is_any = True
-                    self._granted(waiter, taken)
+                    self._granted(waiter, acquired)
                     continue
             if obstacle is not None and self._is_refused(waiter, obstacle):
                 self._dequeue(waiter)
@@ -476,30 +476,30 @@ class Locking:
             blocked.append(waiter)
         return is_any
 
-    def _granted(self, waiter: Waiter, taken: Taken) -> None:
+    def _granted(self, waiter: Waiter, acquired: Acquired) -> None:
         self._dequeue(waiter)
         ino = waiter.ino
         if waiter.guard is not None:
             self._refused.discard(ino)
-        if self._shown.get(ino) == taken.inode:
-            self._answer(waiter, taken)
+        if self._shown.get(ino) == acquired.inode:
+            self._answer(waiter, acquired)
         else:
-            self._events.on_lock_granted(ino, partial(self._forgotten, waiter, taken))
+            self._events.on_lock_granted(ino, partial(self._forgotten, waiter, acquired))
 
-    def _forgotten(self, waiter: Waiter, taken: Taken) -> None:
+    def _forgotten(self, waiter: Waiter, acquired: Acquired) -> None:
         """The kernel has dropped what it had of the file."""
         if len(self._shown) >= REMEMBERED_MAX:
             self._shown.clear()
-        self._shown[waiter.ino] = taken.inode
-        self._answer(waiter, taken)
+        self._shown[waiter.ino] = acquired.inode
+        self._answer(waiter, acquired)
 
-    def _answer(self, waiter: Waiter, taken: Taken) -> None:
+    def _answer(self, waiter: Waiter, acquired: Acquired) -> None:
         if not waiter.answer.done():
-            self._take_back(waiter, taken)
+            self._undo(waiter, acquired)
 
 
-def _living(view: View, ino: int, dead: lock_sessions.Signs) -> tuple[locks.Locks, lock_sessions.Signs]:
-    """Return the inode's valid locks. None if they cannot be read: setting one gives an error."""
+def _living(view: View, ino: int, dead: lock_sessions.Heartbeats) -> tuple[locks.Locks, lock_sessions.Heartbeats]:
+    """Return the inode's valid locks. None if they cannot be read: whoever tries to set one gets an error."""
     try:
         return lock_sessions.living(view, ino, dead)
     except OSError:

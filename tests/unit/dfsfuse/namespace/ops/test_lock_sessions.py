@@ -8,21 +8,23 @@ import pytest
 from support.memory_map import MemoryMap
 
 from dfsfuse.namespace.ops import lock_sessions
-from dfsfuse.namespace.ops.lock_sessions import Life, SessionLostError, Taken, encode_sign
+from dfsfuse.namespace.ops.lock_sessions import Acquired, OwnSession, SessionLostError, encode_heartbeat
 from dfsfuse.namespace.records import keys, locks
 from dfsfuse.namespace.records.locks import Lock
 
 INO = 5
 
 
-def life(session: bytes, beat: int = 1, *, has_locks: bool = False, is_due: bool = True) -> Life:
-    return Life(session, encode_sign(beat, 10.0), has_locks, is_due)
+def own(session: bytes, beat: int = 1, *, has_locks: bool = False, is_due: bool = True) -> OwnSession:
+    return OwnSession(session, encode_heartbeat(beat, 10.0), has_locks, is_due)
 
 
-def take(map_: MemoryMap, session: bytes, *, dead: dict[bytes, bytes] | None = None, **how: bool) -> Taken:
+def acquire(map_: MemoryMap, session: bytes, *, dead: dict[bytes, bytes] | None = None, **how: bool) -> Acquired:
     wanted = Lock(session, 1, False, True, 0, 9)
     return map_.transact(
-        lambda tx: lock_sessions.take(tx, INO, wanted, life(session, **how), dead or {}, afresh=False, gives_way=False)
+        lambda tx: lock_sessions.acquire(
+            tx, INO, wanted, own(session, **how), dead or {}, replaces_stale=False, releases_own=False
+        )
     )
 
 
@@ -32,51 +34,51 @@ def table(map_: MemoryMap) -> locks.Locks:
 
 def test_a_lock_without_a_session_does_not_count() -> None:
     map_ = MemoryMap()
-    assert take(map_, b"a").obstacle is None
-    assert take(map_, b"b").obstacle == table(map_)[0]
+    assert acquire(map_, b"a").obstacle is None
+    assert acquire(map_, b"b").obstacle == table(map_)[0]
     map_.transact(lambda tx: lock_sessions.end(tx, b"a"))
-    assert take(map_, b"b").obstacle is None
+    assert acquire(map_, b"b").obstacle is None
     assert [lock.session for lock in table(map_)] == [b"b"], "and is removed"
 
 
 def test_a_dead_session_is_ended_only_if_its_record_has_not_changed() -> None:
     map_ = MemoryMap()
-    take(map_, b"a")
-    seen = take(map_, b"b").signs
-    assert seen == {b"a": encode_sign(1, 10.0)}
-    map_.transact(lambda tx: lock_sessions.renew(tx, life(b"a", 2, has_locks=True)))
-    assert take(map_, b"b", dead=seen).obstacle is not None
+    acquire(map_, b"a")
+    seen = acquire(map_, b"b").heartbeats
+    assert seen == {b"a": encode_heartbeat(1, 10.0)}
+    map_.transact(lambda tx: lock_sessions.renew(tx, own(b"a", 2, has_locks=True)))
+    assert acquire(map_, b"b", dead=seen).obstacle is not None
     assert keys.session(b"a") in map_.items
-    seen = take(map_, b"b").signs
-    assert take(map_, b"b", dead=seen).obstacle is None
+    seen = acquire(map_, b"b").heartbeats
+    assert acquire(map_, b"b", dead=seen).obstacle is None
     assert keys.session(b"a") not in map_.items
 
 
 def test_a_mount_that_was_declared_dead_learns_it() -> None:
     map_ = MemoryMap()
-    take(map_, b"a")
+    acquire(map_, b"a")
     map_.transact(lambda tx: lock_sessions.end(tx, b"a"))
     with pytest.raises(SessionLostError):
-        take(map_, b"a", has_locks=True)
+        acquire(map_, b"a", has_locks=True)
     with pytest.raises(SessionLostError):
-        map_.transact(lambda tx: lock_sessions.renew(tx, life(b"a", has_locks=True)))
-    assert take(map_, b"a", has_locks=False).obstacle is None
+        map_.transact(lambda tx: lock_sessions.renew(tx, own(b"a", has_locks=True)))
+    assert acquire(map_, b"a", has_locks=False).obstacle is None
 
 
 def test_what_changes_nothing_commits_nothing() -> None:
     map_ = MemoryMap()
-    take(map_, b"a")
+    acquire(map_, b"a")
     before = len(map_.batches)
-    assert take(map_, b"a", has_locks=True, is_due=False).obstacle is None
-    assert take(map_, b"b").obstacle is not None
+    assert acquire(map_, b"a", has_locks=True, is_due=False).obstacle is None
+    assert acquire(map_, b"b").obstacle is not None
     map_.transact(lambda tx: lock_sessions.end(tx, b"nobody"))
-    map_.transact(lambda tx: lock_sessions.give(tx, INO, (b"b", 1, False)))
+    map_.transact(lambda tx: lock_sessions.release(tx, INO, (b"b", 1, False)))
     assert len(map_.batches) == before
 
 
-@pytest.mark.parametrize("sign", [b"", b"\xc1", b"\x93\x63\x01\x01"])
-def test_a_sign_that_is_none(sign: bytes) -> None:
+@pytest.mark.parametrize("heartbeat", [b"", b"\xc1", b"\x93\x63\x01\x01"])
+def test_a_record_that_is_no_heartbeat(heartbeat: bytes) -> None:
     with pytest.raises(OSError, match="record of a session") as caught:
-        lock_sessions.lifetime_s(sign)
+        lock_sessions.lifetime_s(heartbeat)
     assert caught.value.errno == errno.EIO
-    assert lock_sessions.lifetime_s(encode_sign(3, 2.5)) == 2.5
+    assert lock_sessions.lifetime_s(encode_heartbeat(3, 2.5)) == 2.5

@@ -56,7 +56,7 @@ def hold(store: MemoryMap, session: bytes, ino: int, beat: int = 1) -> None:
     """A mount with a lock."""
 
     def work(tx: lock_sessions.Transaction) -> None:
-        tx.put(keys.session(session), lock_sessions.encode_sign(beat, LIFE_S))
+        tx.put(keys.session(session), lock_sessions.encode_heartbeat(beat, LIFE_S))
         found = locks.decode(tx.get(keys.locks(ino)))
         tx.put(keys.locks(ino), locks.encode(locks.with_lock(found, Lock(session, 7, False, False))))
 
