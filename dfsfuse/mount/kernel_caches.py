@@ -9,9 +9,9 @@
 - open() must see the newest state, even though the kernel may have used a cached name. open() queries the newest state,
   and thereby learns what changed: if the name (or a folder above it) is among the changes, the answer is ESTALE, and
   the kernel looks up the whole path again. The names it then uses were looked up after the program's call, and are
-  valid whatever happens in the meantime: the thread is *excused* from this check once, for those names and for the
-  folder where it started. It is not excused for anything else: it might never retry, and its next call would be a
-  different one.
+  valid whatever happens in the meantime: the thread is *exempt* from this check once, for those names and for the
+  folder where it started. It remains subject to it for everything else: it might never retry, and its next call would
+  be a different one.
 - The same holds for every operation that changes names. There, the names by which the kernel reached the inodes
   (`route`) become part of the transaction.
 - open() must also see the newest size and data, and so must a program that gets a lock: the kernel is notified before
@@ -46,14 +46,14 @@ POLL_WHILE_OPEN_S: Final = 0.8
 END_DEADLINE_S: Final = 5.0
 _DEPTH_MAX: Final = 256
 _ROOT: Final = 1
-EXCUSED_FOR_S: Final = 2.0
-"""The kernel retries immediately. An excuse that is unused after this time belongs to a call that failed with ENOENT on
-its retry."""
-_EXCUSED_MAX: Final = 1000
+EXEMPT_FOR_S: Final = 2.0
+"""The kernel retries immediately. An exemption that is unused after this time belongs to a call that failed with ENOENT
+on its retry."""
+_EXEMPT_MAX: Final = 1000
 
 
-class Excuse:
-    """For a thread whose last operation was answered with ESTALE: when the excuse expires, and the inodes it covers:
+class Exemption:
+    """For a thread whose last operation was answered with ESTALE: when the exemption expires, and the inodes it covers:
     those through which the thread came, and those that have been looked up since."""
 
     __slots__ = ("inos", "until")
@@ -88,7 +88,7 @@ class KernelCaches:
         inode with several names has one."""
         self._stale: set[int] = set()
         """Inodes that the kernel may reach by a name that another mount has changed."""
-        self._excused: dict[int, Excuse] = {}
+        self._exempt: dict[int, Exemption] = {}
         """By thread."""
         self._pages = KeptPages()
         self._relies_until = float("-inf")
@@ -108,7 +108,7 @@ class KernelCaches:
             for name, ino in found:
                 self._put((parent, name), ino)
                 self._stale.discard(ino)
-                if self._excused:
+                if self._exempt:
                     self._looked_up(ino)
         self.relied_on()
 
@@ -209,11 +209,11 @@ class KernelCaches:
     def _looked_up(self, ino: int) -> None:
         """A retrying thread may come through this inode. Call with the lock held."""
         now = self._clock()
-        for who, excuse in list(self._excused.items()):
-            if excuse.until < now:
-                del self._excused[who]
+        for who, exemption in list(self._exempt.items()):
+            if exemption.until < now:
+                del self._exempt[who]
             else:
-                excuse.inos.add(ino)
+                exemption.inos.add(ino)
 
     def route(self, who: int, *inos: int) -> Route:
         """The names by which the kernel has reached these inodes, as far as they are known. `who` is the calling
@@ -221,16 +221,16 @@ class KernelCaches:
         names."""
         with self._lock:
             steps, stale = self._routes(inos)
-            excuse = self._excused.pop(who, None)
-            if excuse is not None and excuse.until >= self._clock():
-                self._stale -= stale & excuse.inos  # it reached the inode by the same names again
-                stale -= excuse.inos
-                steps = [step for step in steps if step[2] not in excuse.inos]
+            exemption = self._exempt.pop(who, None)
+            if exemption is not None and exemption.until >= self._clock():
+                self._stale -= stale & exemption.inos  # it reached the inode by the same names again
+                stale -= exemption.inos
+                steps = [step for step in steps if step[2] not in exemption.inos]
             if not stale:
                 return steps
             if not who:
                 self._stale -= stale  # the retry cannot be attributed to a thread
-        self.excuse(who, *inos)
+        self.exempt(who, *inos)
         raise posix_error(errno.ESTALE)
 
     def _routes(self, inos: Iterable[int]) -> tuple[list[Step], set[int]]:
@@ -254,16 +254,16 @@ class KernelCaches:
             steps.append((parent, name, ino))
             ino = parent
 
-    def excuse(self, who: int, *inos: int) -> None:
+    def exempt(self, who: int, *inos: int) -> None:
         """Record that this thread, which had reached these inodes, was answered with ESTALE. It retries from where it
         started, with names that it looks up now."""
         with self._lock:
             if who:
-                if len(self._excused) >= _EXCUSED_MAX:
-                    self._excused.clear()
+                if len(self._exempt) >= _EXEMPT_MAX:
+                    self._exempt.clear()
                 steps, stale = self._routes(inos)
                 passed = {*inos, *stale, *(ino for _, _, ino in steps)}
-                self._excused[who] = Excuse(passed, self._clock() + EXCUSED_FOR_S)
+                self._exempt[who] = Exemption(passed, self._clock() + EXEMPT_FOR_S)
 
     def opened(self, ino: int, who: int) -> None:
         """Check, once the newest state has been queried for opening the inode, whether the kernel may have reached it

@@ -105,7 +105,7 @@ class _Calling:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, OSError) and error.errno == errno.ESTALE and self._caches is not None:
-            self._caches.excuse(self._context.pid, *self._inos)
+            self._caches.exempt(self._context.pid, *self._inos)
 
 
 class _ChangesContent:
@@ -178,7 +178,7 @@ class KernelOperations(Operations):
             return nullcontext(Caller(context.uid, context.gid, holds=True))
         return self._caller(context, ino)
 
-    def _excused(self, context: Context, *inos: int) -> _Calling:
+    def _retried(self, context: Context, *inos: int) -> _Calling:
         """A context for operations whose ESTALE makes the kernel retry; it has now reached these inodes."""
         return _Calling(self.caches, context, *inos, has_route=False)
 
@@ -378,7 +378,7 @@ class KernelOperations(Operations):
         return self._answer(handle, flags, keeps_pages=keeps_pages)
 
     def _open(self, context: Context, ino: int, flags: int, *, kill_privileges: bool) -> int:
-        with self._excused(context, ino), _KNOWN_INODE:
+        with self._retried(context, ino), _KNOWN_INODE:
             handle = self._vfs.open(ino, flags & ~os.O_TRUNC)
         try:
             self._opened(context, ino)
@@ -519,7 +519,7 @@ class KernelOperations(Operations):
     # -------------------------------------------------------------- folders
 
     def opendir(self, context: Context, ino: int, flags: int) -> Opened:
-        with self._excused(context, ino), _KNOWN_INODE:
+        with self._retried(context, ino), _KNOWN_INODE:
             handle = self._vfs.opendir(ino)
         try:
             self._opened(context, ino)

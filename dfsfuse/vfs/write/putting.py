@@ -6,7 +6,7 @@ first, and the last one names it. What takes hours fills it as it goes, since un
 day. The new file keeps the mode and owner of what it replaces, as with cp. If anything fails, or the hidden inode was
 swept (its client was considered dead), the segments are dropped and nothing is left.
 
-Memory: the segments on their way, at most `SEGMENTS_AT_ONCE`. Threads: the caller's, and the pool of uploads.
+Memory: the segments in flight, at most `SEGMENTS_AT_ONCE`. Threads: the caller's, and the pool of uploads.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Putter:
     def _upload(self, chunks: Iterable[Chunk], put: _Put, progress: Progress) -> None:
         """Upload all segments, as patches; and decide the rotation."""
         rotation: int | None = None
-        on_the_way: deque[_OnTheWay] = deque()
+        in_flight: deque[_InFlight] = deque()
         sent = 0
         try:
             for index, data, writes in _segments(chunks, put):
@@ -92,19 +92,19 @@ class Putter:
                 turn = rotation_of_region(rotation, index)
                 began_ns = self._context.clock()
                 upload = self._context.uploads.submit(self._context.segments.write, data, turn)
-                on_the_way.append(_OnTheWay(index, writes, upload, began_ns))
-                while on_the_way and (len(on_the_way) >= SEGMENTS_AT_ONCE or self._is_late(on_the_way[0].began_ns)):
-                    sent += _arrived(on_the_way, put)
+                in_flight.append(_InFlight(index, writes, upload, began_ns))
+                while in_flight and (len(in_flight) >= SEGMENTS_AT_ONCE or self._is_late(in_flight[0].began_ns)):
+                    sent += _arrived(in_flight, put)
                     progress(sent)
                     if put.waiting and self._is_late(put.began_ns()):
                         self._hide(put, list(regions.portions(put.waiting)))
-            while on_the_way:
-                sent += _arrived(on_the_way, put)
+            while in_flight:
+                sent += _arrived(in_flight, put)
                 progress(sent)
         except BaseException:
-            while on_the_way:  # none may arrive later, unknown to anyone
+            while in_flight:  # none may arrive later, unknown to anyone
                 with suppress(DfsError, OSError):
-                    _arrived(on_the_way, put)
+                    _arrived(in_flight, put)
             raise
 
     def _is_late(self, began_ns: int) -> bool:
@@ -151,7 +151,7 @@ class Putter:
             self._reaper.drop(ino, [(patch.region, patch.segment.id) for patch in patches if not patch.inline])
 
 
-class _OnTheWay(NamedTuple):
+class _InFlight(NamedTuple):
     region: int
     writes: tuple[Write, ...]
     upload: Future[Written]
@@ -197,9 +197,9 @@ def _so_far(tx: Transaction, put: _Put) -> Inode | None:
     return inode
 
 
-def _arrived(on_the_way: deque[_OnTheWay], put: _Put) -> int:
+def _arrived(in_flight: deque[_InFlight], put: _Put) -> int:
     """Wait for the next segment."""
-    region, writes, upload, began_ns = on_the_way.popleft()
+    region, writes, upload, began_ns = in_flight.popleft()
     written = upload.result(PATIENCE_S)
     put.patches.append(Patch(region, written.segment, written.inline, writes))
     put.began.append(began_ns)

@@ -105,7 +105,7 @@ def test_threads_that_have_no_number_are_told_once(caches: KernelCaches) -> None
     assert not is_stale(caches, FILE, who=0)
 
 
-def test_an_excuse_does_not_last(device: FakeDevice) -> None:
+def test_an_exemption_does_not_last(device: FakeDevice) -> None:
     now = 100.0
     caches = KernelCaches(lambda: None, device, 1.0, clock=lambda: now, patience_s=0.0)
     caches.given(ROOT, b"d", FOLDER)
