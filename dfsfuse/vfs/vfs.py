@@ -41,12 +41,12 @@ from dfsfuse.vfs.health.health import Health, health_of_many
 from dfsfuse.vfs.health.incomplete import Incomplete
 from dfsfuse.vfs.locks.locking import Locking
 from dfsfuse.vfs.names.changed import changes_of
-from dfsfuse.vfs.names.folder_handles import Folders
+from dfsfuse.vfs.names.folder_handles import FolderHandles
 from dfsfuse.vfs.names.names_seen import NamesSeen
 from dfsfuse.vfs.names.removal import Reaper
-from dfsfuse.vfs.names.set_attributes import Changer
+from dfsfuse.vfs.names.set_attributes import AttributeSetter
 from dfsfuse.vfs.names.tree import Tree
-from dfsfuse.vfs.names.xattrs import Extended
+from dfsfuse.vfs.names.xattrs import Xattrs
 from dfsfuse.vfs.open import content_state
 from dfsfuse.vfs.open.files import Files
 from dfsfuse.vfs.open.open_file import OpenFile
@@ -125,7 +125,7 @@ class Vfs:
         writer = Writer(context, saver, self.background_saver, backlog, self._uploads)
         self._incomplete = Incomplete(context, settings.incomplete)
         self._access_times = times = AccessTimes(context, settings.atime, folders=settings.diratime)
-        changer = Changer(context, saver, self._uploads, self._reaper, self._compactor)
+        setter = AttributeSetter(context, saver, self._uploads, self._reaper, self._compactor)
         holes = Holes(context, saver, self._compactor)
         self._files = Files(
             context,
@@ -134,7 +134,7 @@ class Vfs:
             writer,
             self.background_saver,
             backlog,
-            changer,
+            setter,
             holes,
             times,
             self._incomplete,
@@ -142,8 +142,8 @@ class Vfs:
         )
         self.locks = Locking(store, self._files.save_inode, self.events, lifetime_s=settings.lock_lifetime_s)
         self._tree = Tree(context, table, self._incomplete, times)
-        self._folders = Folders(context, self._incomplete, times)
-        self._extended = Extended(context)
+        self._folders = FolderHandles(context, self._incomplete, times)
+        self._xattrs = Xattrs(context)
         self._putter = Putter(context, self._tree, self._reaper)
         self._names = NamesSeen()
         self.ending = Ending(context, table, saver, self.background_saver, self._uploads, self._names)
@@ -328,7 +328,7 @@ class Vfs:
         self._tree.rename(parent, name, new_parent, new_name, flags, caller)
         self._names.moved(parent, name, new_parent, new_name)
 
-    # ------------------------------------------------------------------ attributes (changing.py, extended.py)
+    # ------------------------------------------------------------------ attributes (set_attributes.py, xattrs.py)
 
     def getattr(self, ino: int, handle: int | None = None) -> Attributes:  # noqa: ARG002 (bindings pass what they have)
         """Return the answer to stat(2), including what is written here and not saved yet."""
@@ -348,19 +348,19 @@ class Vfs:
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """Return an extended attribute. Raises OSError (ENODATA, EOPNOTSUPP)."""
-        return self._extended.get(ino, name)
+        return self._xattrs.get(ino, name)
 
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0, caller: Caller = SUPERUSER) -> None:
         """Set one; `flags` are XATTR_CREATE or XATTR_REPLACE."""
-        self._extended.set(ino, name, value, flags, caller.route)
+        self._xattrs.set(ino, name, value, flags, caller.route)
 
     def listxattr(self, ino: int) -> list[bytes]:
         """Return the names of all."""
-        return self._extended.list(ino)
+        return self._xattrs.list(ino)
 
     def removexattr(self, ino: int, name: bytes, caller: Caller = SUPERUSER) -> None:
         """Remove one. Raises OSError (ENODATA...)."""
-        self._extended.remove(ino, name, caller.route)
+        self._xattrs.remove(ino, name, caller.route)
 
     def statfs(self) -> Space:
         """Return the answer to statvfs(3)."""
@@ -443,7 +443,7 @@ class Vfs:
         )
         return self._files.attributes(*self._putter.put(parent, name, chunks, new, progress))
 
-    # ------------------------------------------------------------------ folders (folders.py)
+    # ------------------------------------------------------------------ folders (folder_handles.py)
 
     def opendir(self, ino: int) -> int:
         """Return a handle on a snapshot of a folder's newest state."""

@@ -58,7 +58,7 @@ class _Handle:
     was_read: bool = False
 
 
-class Folders:
+class FolderHandles:
     """See the module."""
 
     def __init__(self, context: Context, incomplete: Incomplete, access_times: AccessTimes) -> None:

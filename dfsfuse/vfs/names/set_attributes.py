@@ -48,7 +48,7 @@ def changed(inode: Inode, changes: AttributeChanges, now_ns: int) -> Inode:
     )
 
 
-class Changer:
+class AttributeSetter:
     """See the module. Stateless."""
 
     def __init__(self, context: Context, saver: Saver, uploads: Uploads, reaper: Reaper, compactor: Compactor) -> None:

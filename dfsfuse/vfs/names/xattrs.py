@@ -29,7 +29,7 @@ INODE: Final = health.PREFIX + b"inode"
 OWN: Final = (*health.NAMES, INODE)
 
 
-class Extended:
+class Xattrs:
     """See the module."""
 
     def __init__(self, context: Context) -> None:

@@ -28,7 +28,7 @@ from dfsfuse.vfs.attributes import AttributeChanges, Attributes, attributes_of, 
 from dfsfuse.vfs.caller import Caller
 from dfsfuse.vfs.context import Context, log
 from dfsfuse.vfs.health.incomplete import Incomplete
-from dfsfuse.vfs.names.set_attributes import Changer
+from dfsfuse.vfs.names.set_attributes import AttributeSetter
 from dfsfuse.vfs.open.handles import Handle
 from dfsfuse.vfs.open.open_file import OpenFile
 from dfsfuse.vfs.open.open_files import OpenFiles
@@ -64,7 +64,7 @@ class Files:
         writer: Writer,
         background_saver: BackgroundSaver,
         backlog: Backlog,
-        changer: Changer,
+        setter: AttributeSetter,
         holes: Holes,
         times: AccessTimes,
         incomplete: Incomplete,
@@ -77,7 +77,7 @@ class Files:
         self._writer = writer
         self._background_saver = background_saver
         self._backlog = backlog
-        self._changer = changer
+        self._setter = setter
         self._access_times = times
         self._reader = Reader(context, times)
         self._holes = holes
@@ -146,7 +146,7 @@ class Files:
             self._access_times.set_by_hand(ino)
         file = self._table.pin_if_open(ino)
         try:
-            return self.attributes(ino, self._changer.change(ino, changes, file, caller.route, durable=durable))
+            return self.attributes(ino, self._setter.change(ino, changes, file, caller.route, durable=durable))
         finally:
             if file is not None:
                 self._table.unpin(file)
@@ -165,7 +165,7 @@ class Files:
             if not inode.nlink and not file.is_unlinked:
                 self._orphan_keeper.opened(ino)
             if flags & os.O_TRUNC:
-                self._changer.change(ino, AttributeChanges(size=0), file)
+                self._setter.change(ino, AttributeChanges(size=0), file)
         except BaseException:
             self._table.unpin(file)
             raise
