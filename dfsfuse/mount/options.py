@@ -24,7 +24,7 @@ MAX_REQUEST_BYTES = 128 * 1024
 LOCK_TIMEOUT_MIN_S = 1.0
 """With less than this, a short network outage would cost locks."""
 COMMIT_MIN_S, COMMIT_MAX_S = 0.1, 300.0
-"""Less would make every write a batch; more would be a promise that nobody expects."""
+"""Less would make every write a batch; more would be an unusual promise."""
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
 

@@ -77,7 +77,7 @@ class Context:
     grace_s: float
     """How long a file without a name is kept, so that other mounts that have it open can say so (removal.py)."""
     background: Executor
-    """For commits that nothing waits for, and deletions. One thread."""
+    """For commits in the background, and deletions. One thread."""
     uploads: Executor
     """For segments being uploaded. A task here never waits for another."""
 

@@ -7,7 +7,7 @@ a line or two; the work is done in the module it names. Knows no FUSE binding, n
 Promises: metadata operations are atomic and take effect in order. Under the writer lease they are durable at the next
 close() of a written file or fsync() (docs/decisions/0013), else when they return. File data is close-to-open: what was
 written is durable and visible to others when flush() (durability=close) or fsync() returns, and open() sees the newest.
-Who asks is a `Caller` (caller.py).
+`Caller` (caller.py) says who asks, and by which names.
 
 Threads: any number of callers. Two threads of its own for uploads, one for compaction, one for everything else that
 nothing waits for; they start when needed and end with `close`. The order of locks is in context.py.
@@ -223,14 +223,14 @@ class Vfs:
         return self._table.is_held(ino)
 
     def _closed(self, file: OpenFile) -> None:
-        """Clean up a file that nothing needs any more."""
+        """Clean up a file that is no longer in use."""
         if file.is_unsaved:
             if not file.is_unlinked:
                 log.error("inode %d: %d bytes that could not be saved are lost", file.ino, file.unsaved_bytes)
             self._reaper.drop_later(file.ino, self._uploads.forget(file))
 
     def _is_unneeded(self, ino: int) -> None:
-        """Schedule the deletion of an orphan that nothing here needs."""
+        """Schedule the deletion of an orphan that is not in use here."""
         self._reaper.delete_later(ino)
 
     # ------------------------------------------------------------------ names (tree.py)
@@ -416,7 +416,7 @@ class Vfs:
         self._files.close_failed(handle, is_reported=is_reported)
 
     def release(self, handle: int, *, keep: bool = False) -> None:
-        """Forget the handle. `keep`: what cannot be saved, and what no program was told of, is saved later."""
+        """Forget the handle. `keep`: what cannot be saved, and what was not reported, is saved later."""
         self._files.release(handle, keep=keep)
 
     def put_stream(

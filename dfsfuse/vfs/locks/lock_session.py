@@ -175,9 +175,8 @@ class LockSession:
         other.
 
         A process that holds fcntl locks and closes a descriptor has been forgotten before (FLUSH). The kernel may have
-        given the number of a former owner to another one: a holder that has set a lock through an opening that still
-        exists keeps it.
-        """
+        given the number of a former owner to another one: an owner that has set a lock through an opening that still
+        exists keeps it."""
         ended = []
         for holder in self.through(ino, handle):
             handles = self.held[ino][holder].handles

@@ -4,8 +4,9 @@
 - A lock that must wait occupies no thread of the caller. One thread here retries for all that wait, within milliseconds
   at first and then less often, and at once when a lock of this mount ends. First come, first served within the mount;
   but a holder of a lock on the file does not queue behind those who wait for it.
-- Whoever gets a lock sees what was written before it became free: the map is at the batch that set the lock, or later;
-  and if anything was saved since the last time, the kernel is told to forget the file before the lock is answered.
+- A program that gets a lock sees what was written before it became free: the map is at the batch that set the lock, or
+  later; and if anything was saved since the last time, the kernel is told to forget the file before the lock is
+  answered.
 - Before a lock is ended or downgraded from exclusive to shared, or a file is closed, the file's data is made durable.
 - fcntl locks end when their owner closes any descriptor of the file (`closing`, `closed`); flock and OFD locks when the
   opening through which they were set ends (`releasing`, `released`). The first of each pair makes the data durable, and
@@ -320,7 +321,7 @@ class Locking:
                 self._session.postpone(ino, holder)
 
     def _undo(self, waiter: Waiter, acquired: Acquired) -> None:
-        """Undo a lock that was just set and nobody wants: all is as before, unless the holder is gone."""
+        """Undo a lock that was just set and is not wanted: all is as before, unless the holder is gone."""
         holder, wanted = waiter.holder, waiter.wanted
         with self._turn:
             before = acquired.before if self._session.holds(waiter.ino, holder) else ()
@@ -408,7 +409,7 @@ class Locking:
         waiter.answer.on_interrupt(lambda: self._interrupted(waiter))
 
     def _interrupted(self, waiter: Waiter) -> None:
-        """If the lock is set at this very moment, the thread that finds that it was answered takes it back."""
+        """If the lock is set at this very moment, the thread that finds the request answered undoes it."""
         self._dequeue(waiter)
         waiter.answer.fail(errno.EINTR)
 
@@ -499,7 +500,7 @@ class Locking:
 
 
 def _living(view: View, ino: int, dead: lock_sessions.Heartbeats) -> tuple[locks.Locks, lock_sessions.Heartbeats]:
-    """Return the inode's valid locks. None if they cannot be read: whoever tries to set one gets an error."""
+    """Return the inode's valid locks. None if they cannot be read: an attempt to set one gets the error."""
     try:
         return lock_sessions.living(view, ino, dead)
     except OSError:

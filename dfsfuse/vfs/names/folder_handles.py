@@ -1,8 +1,8 @@
 """Listing folders: opendir, readdir, releasedir.
 
 opendir() takes a snapshot of the newest state in one pass; offsets count its entries, so they are stable. The inodes of
-the listed entries are fetched along with the listing, many at a time: after a listing, programs usually ask for
-attributes.
+the listed entries are fetched along with the listing, many at a time: programs that list a folder usually ask for
+attributes next.
 
 Reading from offset 0 starts over, as rewinddir(3) promises: what was made and removed since is visible. The first read
 of a handle uses the snapshot that opendir() took unless the folder has changed; a program may have held the folder open

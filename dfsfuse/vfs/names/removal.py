@@ -166,7 +166,7 @@ class Reaper:
 
     def drop_later(self, ino: int, items: Sequence[PendingSegment]) -> None:
         """Drop these segments, which will not become part of the file, when they have arrived. Excluded are appended
-        ones for which that is uncertain: nobody knows where to look for them."""
+        ones for which that is uncertain: it is unknown where to look for them."""
         items = [item for item in items if not (item.doubt is not None and item.is_appended)]
         if items:
             self._context.background.submit(self._drop, ino, items)
@@ -179,7 +179,7 @@ class Reaper:
             ]
             earlier = [(item.region, segment) for item in items for segment in item.earlier]
             self.drop(ino, [*earlier, *((region, made.segment.id) for region, made in written if not made.inline)])
-        except Exception as failure:  # noqa: BLE001 (nothing waits; the segments take up room until swept)
+        except Exception as failure:  # noqa: BLE001 (no caller waits; the segments take up room until swept)
             log.warning("inode %d: unneeded parts of the file could not be dropped: %s", ino, failure)
 
     def drop(self, ino: int, segments: Sequence[tuple[int, bytes]]) -> None:

@@ -158,7 +158,7 @@ class Tree:
     # ------------------------------------------------------------------ removing and moving
 
     def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
-        """Remove a name; with the last one the file goes too, once nobody here needs it any more."""
+        """Remove a name; with the last one the file goes too, once it is no longer in use here."""
         now_ns = self._context.clock()
 
         def remove(name: bytes) -> None:

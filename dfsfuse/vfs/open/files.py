@@ -223,7 +223,7 @@ class Files:
         go."""
         with self._lock:
             handle = self._handles.get(number)
-        if handle is not None:  # otherwise it was released, and everything is closed already
+        if handle is not None:  # otherwise the program was released, and everything is closed already
             with handle.file.lock:
                 handle.failed_at = handle.file.writes if is_reported else None
 
@@ -247,7 +247,7 @@ class Files:
             self._table.unpin(file)
 
     def _keep(self, handle: Handle, failure: Exception) -> bool:
-        """Let the background save what could not be saved now. Returns False if that is not to be expected."""
+        """Let the background save what could not be saved now. Returns False if no program may expect that."""
         file = handle.file
         with file.lock:
             if not file.has_data or file.is_unlinked or handle.failed_at == file.writes:

@@ -131,7 +131,8 @@ class OpenFile:
     is_appended: bool = False
     """Whether the unsaved data was appended, rather than written to places of its own."""
     error: Exception | None = None
-    """Why a save in the background failed; raised by the next write or flush. The data is still there."""
+    """Why saving in the background failed; raised by the next write or flush. The data is still
+    there."""
     losses: Losses[OSError] = field(default_factory=Losses)
     """Why data was given up; reported once through each handle."""
     writes: int = 0

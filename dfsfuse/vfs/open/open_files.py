@@ -1,8 +1,8 @@
 """The table of what this mount still needs: files that are open, and inodes that the kernel knows.
 
 An inode that the kernel has looked up is counted, by number alone, until the kernel forgets it. Like an open file it
-outlives its last name: between LOOKUP and OPEN, or as a process's working folder, it must not vanish. When nothing
-needs such an orphan any more, `unneeded` is called.
+outlives its last name: between LOOKUP and OPEN, or as somebody's working folder, it must not vanish. When such an
+orphan is no longer in use, `unneeded` is called.
 
 Whether an inode without a name may go at once is decided within the transaction that removes its last name; one that
 is chosen to go cannot be opened or held from then on (it has no name any more). A look-up must therefore hold what it
@@ -25,7 +25,7 @@ from dfsfuse.vfs.open.open_file import OpenFile
 
 class OpenFiles:
     """See the module. `closed` is called with each file that has lost its last pin, after it left the table; then
-    `unneeded` with the inode if it is an orphan that nothing here needs any more."""
+    `unneeded` with the inode if it is an orphan that is no longer in use here."""
 
     def __init__(self, closed: Callable[[OpenFile], None], unneeded: Callable[[int], None] = lambda _: None) -> None:
         self._closed = closed
@@ -129,7 +129,7 @@ class OpenFiles:
     # ------------------------------------------------------------------ inodes without a name
 
     def begin_deletion(self, ino: int) -> bool:
-        """Return whether nobody here needs the inode; if so, it cannot be opened or held from now on, until
+        """Return whether the inode is not in use here; if so, it cannot be opened or held from now on, until
         `end_deletion`. May be called again."""
         with self._lock:
             if not self._has_ended and (ino in self._files or ino in self._held):
@@ -143,8 +143,7 @@ class OpenFiles:
             self._being_deleted.discard(ino)
 
     def orphaned(self, ino: int) -> None:
-        """Record that the last name is gone and the inode is left: it is deleted when nothing here needs it any
-        more."""
+        """Record that the last name is gone and the inode is left: it is deleted when it is no longer in use here."""
         with self._lock:
             self._orphans.add(ino)
             file = self._files.get(ino)
@@ -160,7 +159,7 @@ class OpenFiles:
             return sorted(self._orphans)
 
     def end(self) -> list[int]:
-        """Return all remaining orphans when the mount ends and nothing needs them."""
+        """Return all remaining orphans when the mount ends and nothing is in use."""
         with self._lock:
             left, self._orphans = sorted(self._orphans), set()
             self._held.clear()
@@ -168,7 +167,7 @@ class OpenFiles:
             return left
 
     def _take_orphan(self, ino: int) -> bool:
-        """Return whether it is an orphan that nothing needs any more, and hand it to the caller. With the lock held."""
+        """Return whether it is an orphan that is no longer in use, and hand it to the caller. With the lock held."""
         if ino not in self._orphans or ino in self._files or ino in self._held:
             return False
         self._orphans.discard(ino)

@@ -1,7 +1,7 @@
 """Orphans between mounts: those of others that are open here are claimed, those of the dead are swept.
 
 A mount that removes a file's last name leaves the others a grace (removal.py). A mount that has the file open learns
-from the map that the inode has become an orphan, and *claims* it; then it is deleted only when no mount needs it any
+from the map that the inode has become an orphan, and *claims* it; then it is deleted only when no mount uses it any
 more. A mount that has files open and is otherwise idle learns nothing, so it checks for changes often enough for the
 grace.
 
@@ -144,7 +144,7 @@ class OrphanKeeper:
     # ------------------------------------------------------------------ the sweep
 
     def sweep(self) -> int:
-        """Delete what dead clients left. Returns how many orphans were not needed."""
+        """Delete what dead clients left. Returns how many orphans were not in use."""
         now_ns = self._context.clock()
         found = self._context.store.read(lambda view: view.scan(*keys.orphans()))
         left = [keys.orphan_of(key) for key, record in found if orphans.is_void(record, now_ns)]
@@ -159,5 +159,5 @@ class OrphanKeeper:
             for ino in deletable:
                 self._files.end_deletion(ino)
         with self._lock:
-            self._suspected.update(set(left).difference(deletable))  # open here, though nobody has said so
+            self._suspected.update(set(left).difference(deletable))  # open here, though that was not reported
         return len(deletable)

@@ -6,7 +6,7 @@ only reads changes one record per file and day. An access is never dated before 
 which the change was made is ahead of ours, the access time is just after it. An mtime that was set ahead of the ctime
 does not count, or each read would be due.
 
-Nothing waits: a time that is due is kept here, is shown by this mount, and is written with others by a
+No caller waits: a time that is due is kept here, is shown to programs on this mount, and is written with others by a
 thread after `GATHER_S`. A crash loses it, and so does a mount that cannot be written just then. A time that is set by
 hand, here or by another mount, takes precedence over one that is still to be written.
 
@@ -92,7 +92,7 @@ class AccessTimes:
         return self._due_ns(ino, inode, None) is not None
 
     def _due_ns(self, ino: int, inode: Inode, written_ns: int | None) -> int | None:
-        if self._rule == "noatime" or not inode.ctime_ns:  # the root of a new namespace, which was not created yet
+        if self._rule == "noatime" or not inode.ctime_ns:  # the root of a new namespace: it is not created yet
             return None
         if inode.is_directory and not self._folders:
             return None

@@ -67,8 +67,8 @@ def lay(
 
 
 def place_of(view: View, ino: int, inode: Inode, item: PendingSegment) -> int | None:
-    """Where a batch of ours, whose fate was not known, has laid this item; None if it has not. Whoever commits after
-    such a batch knows: it is in the log by now, or never will be."""
+    """Where a batch of ours, whose fate was not known, has laid this item; None if it has not. A client that commits
+    after such a batch knows: it is in the log by now, or never will be."""
     made = () if item.written is None else (item.written.segment.id,)
     ids = {*item.earlier, *made}
     for index, region in regions.find_all(view, ino, inode):

@@ -5,7 +5,7 @@ Unsaved data goes to the servers when it has an age (`save_after_s`), though its
 region that still grows is saved only when its oldest byte has half that age: so a long file that is written fast
 becomes whole regions, and not many small segments.
 
-A file whose commit lock is taken is being saved, or cut, by somebody else; it is left for the next round, so that the
+A file whose commit lock is taken is being saved, or cut, by another thread; it is left for the next round, so that the
 locks of a whole group can be held together without an order among them.
 
 Threads: one of its own, between `start` and `close`, which sleeps while nothing is due (backlog.py); without it what is
@@ -29,7 +29,7 @@ from dfsfuse.vfs.write.saving import Saver
 GROUP_FILES: Final = 512
 """At most this many files are saved together."""
 GROUP_BYTES: Final = 8 * 1024 * 1024
-"""A group of several files has at most this many bytes: whoever fsyncs one of them waits for all."""
+"""A group of several files has at most this many bytes: an fsync of one of them waits for all."""
 LOG_AGAIN_S: Final = 60.0
 """How often slowness is logged."""
 PAUSE_S: Final = 0.02
@@ -70,7 +70,7 @@ class BackgroundSaver:
 
     def save_later(self, file: OpenFile, *, seal: bool = True) -> None:
         """Save the file as soon as possible. Without `seal` only what need not be sealed early for it. A failure that
-        is not temporary is reported by the next write or flush."""
+        does not pass by itself is raised by the next write or flush."""
         pinned = self._files.pin(file.ino)
         with pinned.lock:
             was_due, pinned.is_commit_due = pinned.is_commit_due, True

@@ -1,10 +1,10 @@
-"""Which files have unsaved data, and since when: reported by whoever writes and saves, and used by the thread that
-saves in the background.
+"""Which files have unsaved data, and since when: reported by writers and savers, and used by the thread that saves in
+the background.
 
 Under load data would come faster than it is saved. So when something of many files has been unsaved for half as long
-again as it should, whoever writes, makes or closes a file waits until that is saved (`slow_down`): the age is a promise
-that holds for all of many thousands of files. If only a few are late, as one long file is that goes over a slow line,
-its writers wait, and others do not. Nobody waits for what cannot be saved: that is what errors are for.
+again as it should, a thread that writes, creates or closes a file waits until that is saved (`slow_down`): the age is a
+promise that holds for all of many thousands of files. If only a few are late, as one long file is that goes over a slow
+line, its writers wait, and others do not. What cannot be saved is not waited for: it is reported as an error.
 
 Threads: any; and the one that saves (`thread`), whose steps belong to `BackgroundSaver`. `_lock` guards everything, is
 acquired after `OpenFile.lock`, and is held only briefly; slowed writers wait for it as `_eased`. The thread is woken

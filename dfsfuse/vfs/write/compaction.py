@@ -2,11 +2,11 @@
 
 The segment holds the region's data and none of its holes (runs.py), so a sparse file takes no more room than before.
 
-What was written is already durable, so nothing waits for this, and a failure is not reported: it is retried after a
+What was written is already durable, so no caller waits for this, and a failure is not reported: it is retried after a
 pause, a few times, and then by the next flush of the region. The region is read, which takes no lock, written as one
 new segment, and put into the map by a transaction that leaves what was written meanwhile on top: neither readers nor
-writers are kept waiting, and a writer that never pauses cannot keep a region from being compacted. The old segments are
-dropped in the same batch; readers of them have the grace period to finish.
+writers are kept waiting, and a writer who never pauses cannot keep a region from being compacted. The old segments are
+dropped in the same batch; clients that still read them have the grace period for it.
 
 Memory: one region at a time. Threads: `later` may be called by any, the work is done by one thread of the executor's.
 `_lock` guards what waits.
@@ -83,7 +83,7 @@ class Compactor:
                     return
             except FileNotFoundError:
                 return
-            except Exception as failure:  # noqa: BLE001 (nothing waits; the region is as good as before)
+            except Exception as failure:  # noqa: BLE001 (no caller waits; the region is as good as before)
                 log.info("inode %d: region %d remains in many parts for now: %s", ino, index, failure)
                 if attempt < ATTEMPTS - 1:
                     self._pause(RETRY_S)

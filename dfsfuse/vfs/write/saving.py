@@ -3,8 +3,8 @@
 A flush seals what is dirty, waits until all of it is up, and then commits: one batch as a rule, several of bounded size
 for a lot of data, in order of the regions, so that a client that dies leaves a prefix. Patches are laid over the
 regions as they are in the transaction; two mounts that write different parts of a file both survive. Regions with too
-many extents are reported to the compactor (compaction.py), which nothing waits for. Appended data is committed in one
-batch, which decides its place (appending.py).
+many extents are reported to the compactor (compaction.py), which works in the background. Appended data is committed in
+one batch, which decides its place (appending.py).
 
 Saving a file is a generator of steps, which yields wherever it waits for something that goes on by itself. `save` takes
 the steps of one file one after the other; `save_many` those of many files in turn: then what is small of all of them

@@ -3,7 +3,7 @@
 What is unsaved is taken first and the map is read second: data that a batch moves from here to there in between is seen
 twice, never not at all. That is right for data with places of its own, as the same bytes overlay themselves.
 
-Appended data follows what the map has (appending.py), so it must never be visible twice. If the map ends just where it
+Appended data follows what the map has (appending.py), so it must not be seen twice. If the map ends just where it
 begins, nothing of it is in the map. Otherwise others have appended, or a batch of ours has got into the map and is not
 removed from the unsaved data yet. `OpenFile.appends` distinguishes these: if a batch was in flight at any time, the end
 of its commit is awaited. A batch in doubt is looked up in the map.

@@ -1,6 +1,6 @@
 """Uploads of sealed segments, and the memory that unsaved data may take.
 
-A task in the pool does one thing: `segments.write`. It waits only for the servers, with the data layer's
+A task in the pool does one thing: `segments.write`. It waits for the servers only, with the data layer's
 deadlines; so waiting for a task takes a bounded time, and no task waits for another. What failed stays
 sealed, with its data, and is retried by the next flush.
 
@@ -87,7 +87,7 @@ class Uploads:
             raise failure
 
     def renew(self, file: OpenFile, items: Iterable[PendingSegment]) -> None:
-        """Give those of which nobody can tell whether they are in the map new segments of the same bytes. If they are
+        """Give those that may or may not be in the map new segments of the same bytes. If they are
         in it, another mount may replace them and so drop their segments: the servers delete these after the grace
         period, whatever refers to them by then. The same for those that have been up so long that they may be swept."""
         for item in items:
@@ -151,9 +151,9 @@ class Uploads:
         began_ns = self._context.clock()
         try:
             written = self._context.segments.write(data, item.rotation)
-        except Exception as error:  # noqa: BLE001 (whatever it is, waiters must be told)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the waiting threads must get it)
             failure = error
-            is_told = isinstance(error, UnavailableError)  # the caller that saves them reports it for all files at once
+            is_told = isinstance(error, UnavailableError)  # reported for all files at once when they are saved
             level = logging.DEBUG if is_told else logging.WARNING
             log.log(level, "inode %d: a part of the file could not be written: %s", file.ino, error)
         with file.lock:

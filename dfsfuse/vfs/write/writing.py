@@ -87,8 +87,8 @@ class Writer:
         return size
 
     def _save_taken(self, file: OpenFile) -> None:
-        """Save what was written. If that fails it stays unsaved, and the next write or flush gets the error: a
-        write() that has taken its data has not failed, and repeating it would append the data twice."""
+        """Save what was written. If that fails it stays unsaved, and the next write or flush gets the error: a write()
+        that has taken its data has not failed, and a program that repeated it would append it twice."""
         try:
             self._saver.save(file)
         except (DfsError, OSError) as failure:
