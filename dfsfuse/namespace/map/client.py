@@ -187,6 +187,7 @@ class MapClient:
 
     def _answer_beside(self, work: Callable[[Transaction], T], durable: bool) -> Procedure[Answered[T] | None]:
         """Return the outcome of an operation under the lease; None if it cannot be determined without using the log."""
+        self._state.cache.trim()  # not between two runs: what is fetched for the operation stays
         for _ in range(RUNS_BESIDE):
             view = CachedView(self._state.cache)
             answered = self._answer(work, durable, view)
@@ -202,7 +203,6 @@ class MapClient:
         """Return the outcome of an operation on the cached state; None if unknown: then the view says what it lacks."""
         if not self._state.lease.holds(self._clock()):
             return None
-        self._state.cache.trim()
         try:
             return self._take(view or CachedView(self._state.cache), work, durable)
         except MissingError:

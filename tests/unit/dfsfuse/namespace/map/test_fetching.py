@@ -139,6 +139,20 @@ def test_an_operation_may_need_more_than_is_kept(store: LogMap, log: FakeLog, sh
         assert (log.asked.count("range"), log.asked.count("keys")) == (1, -(-3000 // READ_KEYS))
 
 
+def test_so_may_one_that_is_answered_under_the_lease(leased: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    leased.state.cache = MapCache(family_of, max_keys=100)
+    shared.map |= {b"k%05d" % n: b"w" for n in range(3000)}
+
+    def work(tx: Transaction) -> None:
+        for first in range(0, 3000, 1000):
+            tx.get_many([b"k%05d" % n for n in range(first, first + 1000)])
+        tx.put(b"a", b"1")
+
+    log.asked.clear()
+    leased.transact(work, durable=False)
+    assert log.asked == ["keys"] * 3
+
+
 def test_filling_and_emptying_a_large_folder_asks_the_servers_in_proportion(log: FakeLog, clock: Clock) -> None:
     """And no operation reads more of the folder than its own name."""
     log.gives_lease = True
