@@ -290,13 +290,17 @@ class Committer:
     def _decide(self, doubt: Doubt) -> Procedure[bool]:
         """With the log. Return whether it was made; if not, it never will be. Raises what `QuorumLog.lead` does, and
         the doubt's error if it can never be known."""
-        state = self._state
-        if not state.journal.was_made(doubt.sequence):
+        state, sequence = self._state, doubt.sequence
+        if not (state.journal.was_made(sequence) or self._is_forgotten(doubt)):
             yield Lead()
             yield from state.absorb()
-            if state.forgotten != doubt.forgotten and not state.journal.was_made(doubt.sequence):
-                raise doubt.error
-        return state.journal.was_made(doubt.sequence)
+        if not state.journal.was_made(sequence) and self._is_forgotten(doubt):
+            raise doubt.error
+        return state.journal.was_made(sequence)
+
+    def _is_forgotten(self, doubt: Doubt) -> bool:
+        """Return whether news was missed since the batch was sent: what became of it may have been in there."""
+        return self._state.forgotten != doubt.forgotten
 
 
 def _may_be_decided(error: MaybeDoneError) -> bool:

@@ -199,6 +199,19 @@ def test_a_portion_that_is_in_doubt_and_of_which_nothing_can_be_told_any_more_is
         waiting.flush()
 
 
+def test_it_is_lost_at_once_if_news_was_missed_before(waiting: LogMap, log: FakeLog) -> None:
+    """Nobody has to lead for that, which would disturb another writer."""
+    waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
+    refuse(log, doubt(7), times=1)
+    assert waiting.run(waiting.worker.commit_waiting())
+    log.news.forget = True
+    waiting.read(lambda view: view.get(b"b"), max_age_s=0.0)
+    log.on_lead = [_no_quorum] * 2
+    with pytest.raises(LostError):
+        waiting.flush()
+    assert len(log.on_lead) == 2
+
+
 @pytest.mark.parametrize("took_it", [(1, 2), (1,)])
 def test_a_change_made_as_the_servers_went_away_is_reported_correctly_when_they_return(
     log_cluster: LogCluster, took_it: tuple[int, ...]
