@@ -99,7 +99,10 @@ class _OpenRound:
         while self._calls:
             begun = self._clock()
             timeout_s = max(deadline - begun, 0.0)
-            outcome = self._exchange.next(min(timeout_s, self._pace.patience_s(ANY_SIZE)) if soft else timeout_s)
+            patience_s = self._pace.patience_s(ANY_SIZE) if soft else timeout_s
+            outcome = self._exchange.next(min(timeout_s, patience_s))
+            if soft and outcome is None and timeout_s and self._exchange.is_receiving(patience_s):
+                continue  # a large answer over a slow link: not silent, and another server would be no faster
             if outcome is not None or soft or self._cluster.excused_at < begun:
                 break
             deadline = self._clock() + timeout_s

@@ -22,8 +22,8 @@ from dfsfuse.log.repair import settle
 from dfsfuse.log.rounds import learn_from
 from dfsfuse.log.state import Contents, LogState, News
 from dfsfuse.log.writing import commit, try_to_lead
-from dfsfuse.net.calls import Answer, Call, Failure
 from dfsfuse.net.cluster import Cluster
+from dfsfuse.net.exchange import Answer, Call, Exchange, Failure
 from dfsfuse.net.stalls import LOG_S
 
 DEADLINE_S: Final = 10.0
@@ -93,7 +93,8 @@ class QuorumLog:
         with self._cluster.exchange() as exchange:
             exchange.start(self._call(server, request))
             is_newest = self.catch_up(recall=recall)
-            outcome = exchange.next(self._pace.patience_s(ANY_SIZE))
+            exchange.resume()
+            outcome = self._only_outcome(exchange, self._pace.patience_s(ANY_SIZE))
         return is_newest, self._told(server, outcome)
 
     @property
@@ -147,11 +148,20 @@ class QuorumLog:
                 outcome: Answer | Failure | None = found
             else:
                 with found:
-                    outcome = found.next(max(until - self._clock(), 0.0))
+                    outcome = self._only_outcome(found, max(until - self._clock(), 0.0))
             reply = self._told(server, outcome)
             if reply is not None or outcome is None:
                 return reply
         return None
+
+    def _only_outcome(self, exchange: Exchange, wait_s: float) -> Answer | Failure | None:
+        """Return the outcome of an exchange's only call; None after this much silence. An answer that is arriving is
+        not silent: a page takes longer than usual over a slow link, and elsewhere it would take as long again."""
+        outcome = exchange.next(wait_s)
+        patience_s = self._pace.patience_s(ANY_SIZE)
+        while outcome is None and exchange.is_receiving(patience_s):
+            outcome = exchange.next(patience_s)
+        return outcome
 
     def _told(self, server: int, outcome: Answer | Failure | None) -> Values | Items | None:
         """Return the server's reply, if it has replied. A silent one is spared for a while."""

@@ -182,6 +182,15 @@ class Exchange:
         if reply is not None:
             self._landed(flight, reply)
 
+    def resume(self) -> None:
+        """Go on after the thread was busy elsewhere: it did not look here, but this process did not stand still."""
+        self._looked_at = self._clock()
+
+    def is_receiving(self, within_s: float) -> bool:
+        """Return whether an answer is arriving: part of it has come, and some of that within this time."""
+        since = self._clock() - within_s
+        return any(flight.connection.answering and flight.moved_at > since for flight in self._flights.values())
+
     def unfinished(self) -> int:
         """Return how many calls `next` has not returned yet."""
         return len(self._finished) + len(self._flights) + len(self._waiting)

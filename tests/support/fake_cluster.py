@@ -84,6 +84,12 @@ class FakeExchange:
     def _is_silent(self, server: int) -> bool:
         return self._grid[server].fault is Fault.HANG and server in self._cluster.usable()
 
+    def resume(self) -> None:
+        pass
+
+    def is_receiving(self, within_s: float) -> bool:
+        return any(self._grid[call.server].trickles for _, _, call in self._events)
+
     def unfinished(self) -> int:
         return len(self._events) + len(self._handed_back)
 

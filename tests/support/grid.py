@@ -80,8 +80,8 @@ class VirtualClock:
 
 @dataclass
 class FakeServer:
-    """One server. `latency_s` is the time that each answer takes (bytes trickle meanwhile, so that no call
-    stalls); `stored` maps (segment, number) to (level-one digests, bytes).
+    """One server. `latency_s` is the time that each answer takes (no call stalls meanwhile); `stored` maps (segment,
+    number) to (level-one digests, bytes).
     """
 
     name: str
@@ -94,6 +94,8 @@ class FakeServer:
     before_answer: Callable[[Message], None] | None = None
     applied: int = 0
     """The last applied slot that it reports."""
+    trickles: bool = False
+    """Whether part of an answer comes at once, and the rest until `latency_s` is over."""
     wants_copy: bool = False
     """Whether its map is damaged."""
     quarantined: int = 0

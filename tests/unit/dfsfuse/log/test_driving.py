@@ -76,6 +76,34 @@ def test_a_short_silence_is_told_and_the_round_goes_on(log_cluster: LogCluster) 
     assert event is not None and event.server == 1 and f"{LOG_S}" in event.why
 
 
+def test_an_answer_that_is_arriving_is_not_silent(log_cluster: LogCluster) -> None:
+    """A page of a megabyte takes half a second over a slow link; from two servers at once it would take twice that."""
+    server = log_cluster.grid[1]
+    server.latency_s, server.trickles = 3 * SOFT_S, True
+
+    def procedure() -> Procedure[Event | None]:
+        yield Ask({1: GetPosition()})
+        event = yield RECEIVE_SOFT
+        assert event is not None
+        return event
+
+    event = run(log_cluster, procedure())
+    assert event is not None and isinstance(event.reply, Position)
+
+
+def test_nor_does_it_hold_up_the_end_of_the_time(log_cluster: LogCluster) -> None:
+    server = log_cluster.grid[1]
+    server.latency_s, server.trickles = 100.0, True
+
+    def procedure() -> Procedure[None]:
+        yield Ask({1: GetPosition()})
+        while (yield RECEIVE_SOFT) is None:
+            pass
+
+    with pytest.raises(DeadlineError):
+        run(log_cluster, procedure(), within_s=1.0)
+
+
 def test_a_server_that_does_not_answer_in_time_is_silent_and_then_the_time_is_up(log_cluster: LogCluster) -> None:
     for server in ALL:
         log_cluster.grid[server].fault = Fault.HANG

@@ -9,8 +9,9 @@ import pytest
 from support.grid import Fault
 from support.log_cluster import LogCluster, log_of, never, put
 
-from dfs_server.protocol.messages import ReadKeys
+from dfs_server.protocol.messages import Items, ReadKeys, ReadRange
 from dfsfuse.errors import MaybeDoneError, NoSpaceError, ReadOnlyError, UnavailableError
+from dfsfuse.log.driving import SOFT_S
 
 
 def test_another_client_reads_what_is_committed_and_learns_which_keys_changed(log_cluster: LogCluster) -> None:
@@ -181,6 +182,19 @@ def test_whether_what_is_left_of_the_servers_shows_all_that_was_acknowledged(log
     log_cluster.down(3)
     assert not reader.catch_up()
     assert reader.witnesses == frozenset(), "DFS4 alone has missed the batch"
+
+
+def test_a_page_that_arrives_slowly_is_fetched_once(log_cluster: LogCluster) -> None:
+    log = log_of(log_cluster)
+    assert log.commit(put(a="0"), never)
+    for server in log_cluster.servers:
+        server.latency_s, server.trickles = 5 * SOFT_S, True
+    log_cluster.grid.forget_requests()
+    request = ReadRange(0, b"", b"a", b"b", 5000)
+    assert isinstance(log.read_beside(request), Items)
+    assert isinstance(log.catch_up_and_read(request, recall=True)[1], Items)
+    assert sum(log_cluster.grid.asked(ReadRange).values()) == 2
+    assert not log.state.spared.now()
 
 
 def test_a_server_that_was_slow_once_still_tells_where_the_log_ends_while_two_are_gone(log_cluster: LogCluster) -> None:

@@ -88,6 +88,33 @@ def test_payload_may_be_shorter_than_the_sink(bench: Bench) -> None:
     assert sink == b"abc....."
 
 
+def test_an_answer_is_arriving_once_part_of_it_has_come(bench: Bench) -> None:
+    server = bench.add(WireServer())
+
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        body = encode(POSITION)
+        frame = pack_header(id, len(body), 0) + body
+        server.wait_released()
+        server.released.clear()
+        line.socket.sendall(frame[:-1])
+        server.wait_released()
+        line.socket.sendall(frame[-1:])
+
+    server.answer = answer
+    with Exchange(bench.lines()) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=DEADLINE_S))
+        assert exchange.next(STALL_S) is None
+        assert not exchange.is_receiving(DEADLINE_S), "only the greeting has come"
+        server.released.set()
+        until = time.monotonic() + DEADLINE_S
+        while not exchange.is_receiving(DEADLINE_S):
+            assert exchange.next(0.001) is None
+            assert time.monotonic() < until
+        assert not exchange.is_receiving(0.0)
+        server.released.set()
+        assert isinstance(exchange.next(DEADLINE_S), Answer)
+
+
 def test_calls_to_one_server_go_side_by_side_up_to_the_cap(bench: Bench) -> None:
     server = bench.add(WireServer())
 

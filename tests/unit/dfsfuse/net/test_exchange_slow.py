@@ -199,6 +199,21 @@ def test_time_while_this_process_was_stopped_does_not_count_as_silence(
     assert four.health.usable == {1, 2, 3, 4}
 
 
+def test_a_thread_that_was_busy_elsewhere_did_not_stand_still(bench: Bench, four: Lines) -> None:
+    """It took its time to come back for an answer; that excuses no server."""
+    late_s = [0.0]
+    four.clock = four.health._clock = lambda: time.monotonic() + late_s[0]
+    excused_at = four.health.excused_at
+    with Exchange(four) as exchange:
+        exchange.start(Call(1, GetPosition(), stall_s=STALL_S, is_patient=True))
+        (flight,) = exchange._flights.values()
+        assert select.select([flight.connection.fd], [], [], DEADLINE_S)[0]
+        late_s[0] = 2 * LONGEST_CALL_S
+        exchange.resume()
+        assert isinstance(exchange.next(DEADLINE_S), Answer)
+    assert four.health.excused_at == excused_at
+
+
 def test_nor_does_it_count_for_servers_that_are_slow_together(
     bench: Bench, four: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
