@@ -19,7 +19,7 @@ class TooMuchAtOnceError(UnavailableError):
     """No server has room in a reply for the values of all these keys. There are at least two."""
 
 
-def is_told_by(status: int | None, keys: Sequence[bytes]) -> bool:
+def may_lack_room(status: int | None, keys: Sequence[bytes]) -> bool:
     """Return whether a server that answers a request for these keys with this status may lack room for their values. A
     single value always has room."""
     return len(keys) > 1 and status in (Status.TOO_MUCH, Status.BAD_REQUEST)

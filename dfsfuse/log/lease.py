@@ -34,7 +34,8 @@ TURN_S: Final = 0.1
 LOOK_TURN_S: Final = 0.03
 """The same while another client waits to see what was answered: it waits each time that it opens a file."""
 YIELD_S: Final = 0.016
-"""How long a writer holds back after its turn: a client that waits asks again within this time (`quorum_log`)."""
+"""How long a writer whose turn is over holds back: a client that waits for it asks again within this time
+(`quorum_log`)."""
 SETTLE_AFTER_S: Final = 0.005
 """A pause of this length ends a turn of writing."""
 NEVER: Final = float("-inf")
@@ -67,7 +68,7 @@ class Lease:
         self._stays_back_until = NEVER
         self._committed_at = NEVER
         self.is_owed = False
-        """Whether servers may have given this client a lease that they were not told to forget."""
+        """Whether servers may have given this client a lease of whose end they were not told."""
 
     def state(self, now: float) -> LeaseState:
         """Return the state at this time."""
@@ -129,9 +130,9 @@ class Lease:
         """Record that another client has committed, or that what was answered is lost or in doubt."""
         self._until, self._is_ending = NEVER, False
 
-    def let_go(self, now: float) -> None:
-        """Record that all that was answered is committed, and the servers are told that this client does not need the
-        lease."""
+    def released(self, now: float) -> None:
+        """Record that all pending changes are committed, and that the servers were told that this client does not need
+        the lease."""
         if self._is_wanted:
             self._stays_back_until = now + YIELD_S
         self._is_wanted = self._is_recalled = self.is_owed = False

@@ -1,7 +1,7 @@
 """The rules of a proposer: what the servers' replies add up to.
 
 Pure, like the acceptor (`dfs_server.store.acceptor`): no socket, clock, thread or randomness. Each class collects the
-replies to one round of requests and says what follows from them so far; `dfsfuse.log.writing` and `log_reading` decide
+replies to one round of requests and says what follows from them so far; `dfsfuse.log.writing` and `reading` decide
 what is sent.
 
 Quorum: any three of four servers. Two quorums have two servers in common, so one of the four may lose its memory (a new
@@ -23,7 +23,7 @@ from dfs_server.protocol.limits import QUORUM
 from dfs_server.protocol.messages import Accepted, AcceptedAt, Behind, Position, Promised, Refused, Reply
 
 NEAR_SLOTS = 64
-"""A server that lacks at most this many batches is brought up to date in a moment, while someone waits."""
+"""A server that lacks at most this many batches is brought up to date in a moment, while an operation waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Point:
 
 @dataclass(slots=True)
 class Round:
-    """Which servers were asked, which have answered, and which will not."""
+    """The servers that were asked: which still owe an answer, and which will not give one."""
 
     quorum: int = QUORUM
     waiting: set[int] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""The namespace's log over real connections: the procedures of `log_reading` and `log_writing`, driven.
+"""The namespace's log over real connections: drives the procedures of `reading` and `writing`.
 
 Threads: used by one thread at a time, which the caller's lock ensures; except for `read_beside`, which any may call.
 """
@@ -83,7 +83,7 @@ class QuorumLog:
         return self.state.take_news()
 
     def catch_up(self, *, recall: bool = True) -> bool:
-        """`log_reading.catch_up`: a linearizable look at the end of the log. Without `recall`, what another client has
+        """`reading.catch_up`: a linearizable look at the end of the log. Without `recall`, what another client has
         answered in the last few milliseconds may be missing."""
         return self._run(catch_up(self.state, recall=recall))
 
@@ -95,7 +95,7 @@ class QuorumLog:
             is_newest = self.catch_up(recall=recall)
             exchange.resume()
             outcome = self._only_outcome(exchange, self._pace.patience_s(ANY_SIZE))
-        return is_newest, self._told(server, outcome)
+        return is_newest, self._reply_of(server, outcome)
 
     @property
     def witnesses(self) -> frozenset[int]:
@@ -104,17 +104,17 @@ class QuorumLog:
         return self.state.witnesses
 
     def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
-        """`log_writing.commit`: True when the batch is chosen, that is durable on three servers."""
+        """`writing.commit`: True when the batch is chosen, that is durable on three servers."""
         if not self.writable():
             raise ReadOnlyError(too_few_to_write(len(self._cluster.usable())))
         return self._run(commit(self.state, contents, conflicts, self._time_ns()))
 
     def lead(self) -> None:
-        """`log_writing.try_to_lead`, unless this client leads already. Afterwards it is decided, and in the news, which
-        of its batches in doubt have been made: no other one ever will. Raises UnavailableError, NoSpaceError if that
-        cannot be decided now."""
+        """`writing.try_to_lead`, unless this client leads already. Afterwards it is decided, and part of the news,
+        which of its batches in doubt have been made: the others never will be. Raises UnavailableError, NoSpaceError if
+        that cannot be decided now."""
         if not self.writable():
-            raise ReadOnlyError("too few servers answer to tell what became of a change")
+            raise ReadOnlyError("too few servers answer to find out whether a change was made")
         if self.state.ballot is None and not self._run(try_to_lead(self.state)):
             raise UnavailableError("another client is writing")
 
@@ -138,8 +138,8 @@ class QuorumLog:
         return reply
 
     def read_beside(self, request: ReadKeys | ReadRange) -> Values | Items | None:
-        """Return a server's reply to this; None if none can reply at once: anything further is done with the log. From
-        any thread, at any time."""
+        """Return a server's reply to this; None if none replies soon: then it must be asked with the log. May be called
+        by any thread, at any time."""
         for server in self._order():
             patience_s = self._pace.patience_s(ANY_SIZE)
             until = self._clock() + patience_s
@@ -149,29 +149,29 @@ class QuorumLog:
             else:
                 with found:
                     outcome = self._only_outcome(found, max(until - self._clock(), 0.0))
-            reply = self._told(server, outcome)
+            reply = self._reply_of(server, outcome)
             if reply is not None or outcome is None:
                 return reply
         return None
 
     def _only_outcome(self, exchange: Exchange, wait_s: float) -> Answer | Failure | None:
-        """Return the outcome of an exchange's only call; None after this much silence. An answer that is arriving is
-        not silent: a page takes longer than usual over a slow link, and elsewhere it would take as long again."""
+        """Return the outcome of an exchange's only call; None after this much silence. Silence means that no part of
+        an answer arrives: a page takes long over a slow link, and would take as long again from another server."""
         outcome = exchange.next(wait_s)
         patience_s = self._pace.patience_s(ANY_SIZE)
         while outcome is None and exchange.is_receiving(patience_s):
             outcome = exchange.next(patience_s)
         return outcome
 
-    def _told(self, server: int, outcome: Answer | Failure | None) -> Values | Items | None:
-        """Return the server's reply, if it has replied. A silent one is spared for a while."""
+    def _reply_of(self, server: int, outcome: Answer | Failure | None) -> Values | Items | None:
+        """Return the server's reply, if it has sent one. A silent server is spared for a while."""
         if outcome is None:
             self.state.spared.lagged((server,))
         reply = outcome.reply if isinstance(outcome, Answer) else None
         return reply if isinstance(reply, Values | Items) else None
 
     def learn_until(self, slot: int) -> None:
-        """Learn what others have changed up to this slot, which a server has applied, if that is still known."""
+        """Learn what other clients have changed up to this slot, which a server has applied, if one still knows."""
         if self.state.known.slot:
             self._run(learn_from(self.state, self._order(), Point(slot, batches.NO_BATCH)))
 

@@ -4,7 +4,7 @@ Pure: procedures (`dfsfuse.log.procedures`), which the same code drives over rea
 
 Procedures:
 - `catch_up`: learn how far the log goes, and what changed since we last looked (a linearizable read). What stays in
-  doubt is finished: the reader leads for a moment (`log_writing`).
+  doubt is finished: the reader leads for a moment (`writing`).
 - `read`: ask a server for values at the known point or later, and the next ones if it is slow or does not know.
 """
 
@@ -31,10 +31,10 @@ DOUBTS: Final = 6
 
 
 def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
-    """Learn everything that was acknowledged before this began. False: only as far as the servers that answer know;
-    then `log.witnesses` are those that show it to be everything all the same, if they have forgotten nothing.
+    """Learn everything that was acknowledged before this began. Returns False if too few servers answer: then it is
+    what they know, and `log.witnesses` are servers that show this to be everything, if they have forgotten nothing.
 
-    `recall`: also what another client has answered under its lease and not committed yet; it is made to. Raises
+    `recall`: also learn what another client has answered under its lease: it is told to commit that. Raises
     UnavailableError if no server answers.
     """
     attempt = doubts = goal = 0
@@ -55,8 +55,8 @@ def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
                     log.witnesses = survey.witnesses()
                     return False
                 case InDoubt():
-                    # What was acknowledged before we began is at or before the slot in doubt: once that is decided,
-                    # what is in doubt after it does not matter.
+                    # What was acknowledged before we began is at or before the slot in doubt: once that slot is
+                    # decided, doubts about later ones do not matter.
                     if goal and survey.best().slot >= goal:
                         yield from follow(log, survey.best(), survey.appliers())
                         return True
@@ -77,10 +77,10 @@ def catch_up(log: LogState, *, recall: bool = True) -> Procedure[bool]:
 def read(
     log: LogState, order: tuple[int, ...], make: Callable[[Point], ReadKeys | ReadRange]
 ) -> Procedure[Values | Items]:
-    """The reply of a server that is at `log.known` or later, asked in this order.
+    """Return the reply of a server that is at `log.known` or later; they are asked in this order.
 
-    If it is later, the changes in between are learnt first. Raises UnavailableError if no server can tell, and
-    TooMuchAtOnceError if that is for want of room in a reply.
+    If it is later, the changes in between are learnt first. Raises UnavailableError if no server can answer, and
+    TooMuchAtOnceError if a reply has no room for the values.
     """
     reasons: list[str] = []
     has_room = True
@@ -94,7 +94,7 @@ def read(
         left.remove(server)
         if not isinstance(reply, Values | Items):
             reasons.append(event.why or f"server {server} is behind")
-            if isinstance(request, ReadKeys) and key_portions.is_told_by(event.status, request.keys):
+            if isinstance(request, ReadKeys) and key_portions.may_lack_room(event.status, request.keys):
                 has_room = False
                 if event.status == Status.TOO_MUCH:  # the others have the same values
                     break
@@ -102,6 +102,6 @@ def read(
         others = [other for other in order if other != server]
         if (yield from learn_from(log, [server, *others], Point(reply.applied, batches.NO_BATCH))):
             return reply
-        reasons.append(f"server {server} went on and no longer tells what changed")
+        reasons.append(f"server {server} is further, and no longer knows what changed in between")
     failure = UnavailableError if has_room else TooMuchAtOnceError
     raise failure("no server can answer this read: " + "; ".join(reasons))

@@ -45,10 +45,10 @@ PAGE_ITEMS: Final = 2000
 def settle(
     point: Point, spared: Spared, let_go: bytes = b"", *, enough: int = len(ALL)
 ) -> Procedure[dict[int, Position]]:
-    """Tell all servers that this point is chosen. Returns where each stands afterwards that answered without delay.
+    """Tell all servers that this point is chosen. Returns the positions of those that answered without delay.
 
-    Servers that are `spared` are not waited for. `let_go`: the client that releases its writer lease. It does so at
-    every pause, and others wait for it to end: it says how many answers are `enough`.
+    Servers that are `spared` are not waited for. `let_go`: the client that releases its writer lease, as it does at
+    every pause. Other clients wait for this to end, so it says how many answers are `enough`.
     """
     positions: dict[int, Position] = {}
     waiting = set(ALL)
@@ -67,7 +67,7 @@ def settle(
 
 
 def look(point: Point) -> Procedure[dict[int, Position]]:
-    """`settle` without haste: where each server stands that answers at all, however slow it is."""
+    """The same, but wait for every server that answers at all, however slow it is."""
     positions: dict[int, Position] = {}
     yield Ask(dict.fromkeys(ALL, Chosen(point.slot, point.digest)))
     for _ in ALL:

@@ -127,12 +127,12 @@ class Repairer:
         tails = {position.tail_digest for position in positions.values() if position.tail_digest}
         if self._doubt in tails:
             self._drive(catch_up(self._log, recall=False))
-            self._log.news = News()  # nobody here takes them, and they would be kept forever
+            self._log.news = News()  # they are not used here, and would be kept forever
             self._drive(look(self._log.known))
         self._doubt = min(tails, default=b"")
 
     def _bring_up_to_date(self, positions: dict[int, Position]) -> set[int]:
-        """Pass on batches; begin a copy of the map if that is not enough. Returns the servers that are up to date."""
+        """Pass on batches; begin a copy of the map where that is not enough. Returns the up-to-date servers."""
         best = max((position.applied for position in positions.values()), default=0)
         newest = {server for server, position in positions.items() if position.applied == best}
         current = {server for server in newest if not positions[server].wants_copy}

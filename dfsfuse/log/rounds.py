@@ -2,8 +2,8 @@
 
 Pure: procedures (`dfsfuse.log.procedures`), which the same code drives over real connections and in the simulation.
 
-A hanging server costs one short silence: wherever the others suffice, it is no longer waited for, and remembered in
-`LogState.spared`. Only a missing quorum is waited for until the last server's stall.
+A server that hangs costs one short wait: where the others are enough, it is given up and remembered in
+`LogState.spared`. Only if there is no quorum without it, it is waited for until it counts as stalled.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def learn_from(log: LogState, servers: Sequence[int], point: Point) -> Procedure
     """Learn the changes up to `point` from these servers, asked in this order. Returns False if none of them knows
     them.
 
-    They are waited for however slow they are: giving up and forgetting loses track of an own batch that is in doubt.
+    They are waited for, however slow: to give up and forget would lose track of an own batch that is in doubt.
     """
     left = list(servers)
     while log.known.slot < point.slot:

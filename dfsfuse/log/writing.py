@@ -121,8 +121,8 @@ def _bring_up_to_date(behind: Mapping[int, int], sources: Collection[int], point
     """Pass on what they lack before the slot after `point` to as many servers as are needed, those that lack the least
     first. `behind` has the slot that each has applied. Returns how many have caught up.
 
-    A caller waits for this: a server that lacks thousands of batches takes seconds, and is helped only if there is no
-    other. A server that needs a copy of the whole map is left to a `Repairer`.
+    An operation waits for this, so a server that lacks thousands of batches, which takes seconds, is used only if there
+    is no other. A server that needs a copy of the whole map is left to a `Repairer`.
     """
     helped = 0
     for server in sorted(behind, key=lambda server: (-behind[server], server)):

@@ -97,25 +97,25 @@ class Gate:
             self._parked[0].wake(self._parked)
 
 
-class Bell:
-    """Wakes one task; stays rung until it is cleared."""
+class WakeEvent:
+    """Wakes one task; stays set until it is cleared."""
 
     def __init__(self) -> None:
-        self._is_rung = False
+        self._is_set = False
         self._parked: list[Task] = []
 
     def set(self) -> None:
-        self._is_rung = True
+        self._is_set = True
         if self._parked:
             self._parked[0].wake(self._parked)
 
     def clear(self) -> None:
-        self._is_rung = False
+        self._is_set = False
 
     def wait(self, seconds: float | None) -> Steps:
-        if not self._is_rung:
+        if not self._is_set:
             yield Park(self._parked, seconds)
-        return self._is_rung
+        return self._is_set
 
 
 @dataclass
@@ -174,7 +174,7 @@ class SimMount:
         """Returns the next key to claim."""
         self.left = operations
         self.log = LogState(host.name.encode(), world.quorum, wants_lease=True)
-        self.gate, self.bell = Gate(), Bell()
+        self.gate, self.wake_event = Gate(), WakeEvent()
 
         def excused_ago_s() -> float:
             return float("inf")
@@ -185,7 +185,7 @@ class SimMount:
         self.state = MapState(self.log, parts.cache(_family_of), host.clock)
         self.state.journal = parts.journal()
         self.state.lease = self._watched(parts.lease)
-        self.committer = parts.committer(self.state, self.bell, world.random.choice((0.0, 3.0)))
+        self.committer = parts.committer(self.state, self.wake_event, world.random.choice((0.0, 3.0)))
         fetcher = Fetcher(_family_of, self.state, lambda _: ())
         refresher = Refresher(self.state, self.committer, fetcher, excused_ago_s, confirms)
         self.client = MapClient(self.state, refresher, self.committer, excused_ago_s)
@@ -422,8 +422,8 @@ class SimMount:
             case map_steps.Pause(seconds) | map_steps.Linger(seconds):
                 yield Sleep(seconds)
             case map_steps.AwaitWork(seconds):
-                return (yield from self.bell.wait(seconds))
-            case map_steps.Tell():
+                return (yield from self.wake_event.wait(seconds))
+            case map_steps.NotifyChanged():
                 pass
             case map_steps.Commit(contents, conflicts):
                 return (yield from self._commit(commit(self.log, contents, conflicts, 0)))

@@ -49,7 +49,7 @@ class LetsGoFirst(Committer):
         lease = self._state.lease
         if lease.is_spent(self._clock()):
             yield Settle()
-            lease.let_go(self._clock())
+            lease.released(self._clock())
 
 
 class DoesNotCompare(Journal):

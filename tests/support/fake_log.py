@@ -157,8 +157,8 @@ def family_of(key: bytes) -> bytes | None:
     return b"d" if key.startswith(b"d") else None
 
 
-class HandBell:
-    """Takes the place of a worker's bell: the test decides when work is done. `woken` is called once."""
+class ManualWakeEvent:
+    """Takes the place of the worker's event: the test decides when work is done. `woken` is called once."""
 
     def __init__(self, woken: Callable[[], None] = lambda: None) -> None:
         self.woken = woken
@@ -175,4 +175,4 @@ def answer_early(store: LogMap, lease_s: float = 10.0, woken: Callable[[], None]
     """Answer changes before their commit from now on, as if there were a worker."""
     store.state.lease = Lease(lease_s)
     store.committer.has_worker = True
-    store.committer.bell = HandBell(woken)
+    store.committer.wake_event = ManualWakeEvent(woken)

@@ -7,8 +7,8 @@ A *family* is all keys with a common prefix that are worth knowing together (a f
 function passed in returns the prefix of a key's family, since this module knows no keys. A family that is known
 completely stays so when others change a few of its keys: only these are unknown then.
 
-Servers are asked while the owner's slot moves on. A caller that waits for an answer watches what changes
-meanwhile (`Changes`): an answer of an earlier slot gives the value of every other key.
+The owner's slot may move on while a server is being asked. Code that waits for an answer records what changes meanwhile
+(`Changes`): an answer of an earlier slot gives the values of all other keys.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ LARGE_FAMILY: Final = 256
 """A family of more keys than this takes long to be fetched again, and is kept longer."""
 MAX_RANGES: Final = 64
 MAX_UNKNOWN: Final = 20_000
-"""A family of which more keys are unknown, and more than are known, is not known completely any more. Names that others
-have added stay unknown as a rule, since they are not requested here: they must not cost what is known of the rest."""
+"""A family with more unknown keys than this, and more than it has known ones, does not count as complete any more.
+Names that other clients have added usually stay unknown, since nothing here asks for them: they are no reason to forget
+the rest."""
 
 
 class Unknown:
@@ -51,7 +52,7 @@ class Changes:
         self.all = False
         """Whether anything may have changed."""
         self.has_answer = False
-        """Whether an answer has come that is to be put into the cache. For the watching caller."""
+        """Whether an answer has come that is to be put into the cache. For the code that watches."""
 
     def begin_anew(self) -> None:
         """Disregard what changed so far."""
@@ -74,8 +75,8 @@ def laid_over(
 
 
 def _include(members: list[bytes], key: bytes, wanted: bool) -> None:
-    """Make the sorted list hold the key, or not. A value says nothing of that: what was answered while the family was
-    being fetched has one, and is not in the list."""
+    """Make the sorted list hold the key, or not. Whether the key has a value does not decide that: a change that was
+    answered while the family was being fetched has one, and is not in the list."""
     at = bisect_left(members, key)
     is_there = at < len(members) and members[at] == key
     if wanted and not is_there:
@@ -109,7 +110,7 @@ class MapCache:
         return found
 
     def unknown_in(self, start: bytes, end: bytes) -> list[bytes]:
-        """Return the keys that are all that is unknown of this family."""
+        """Return the unknown keys of this family, if the range is a family that is complete otherwise."""
         return sorted(self._unknown.get(start, ())) if end == prefix_end(start) else []
 
     def count(self, family: bytes) -> int:
@@ -181,8 +182,8 @@ class MapCache:
             self._learn(key, None)
 
     def committed_here(self, keys: Iterable[bytes]) -> None:
-        """Record that the owner's own batch with these, whose values are here, was chosen: servers may or may not have
-        them."""
+        """Record that the owner's own batch with these keys was chosen. Their values are here already; a server's
+        answer may be from before."""
         for watch in self._watches:
             watch.keys.update(keys)
 

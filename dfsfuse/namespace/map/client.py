@@ -2,17 +2,17 @@
 lease, answers before the commit.
 
 **Without the lease.** An operation runs on the state of one slot, the log's known point. What it needs and the cache
-does not have is fetched, and it runs again. Its changes are proposed at the next slot; if another client's batch came
-first, the changes are proposed again, or the operation runs again if what it has read has changed. One that changes
+does not have is fetched, and it runs again. Its changes are proposed at the next slot. If another client's batch came
+first, they are proposed again; or the operation runs again if what it has read has changed. An operation that changes
 nothing, or raises (no such file, ...), has decided something all the same: its read set is checked against the newest
 state.
 
 **With the lease** (`Lease`) no other client can commit, so the cached state is the newest one. An operation runs on it
-and is answered at once; its changes are applied to the cache and wait in the `Journal`. They are committed in order,
-several in a batch: by the caller that needs one to be durable, else by the worker after a moment.
+and is answered at once; its changes are applied to the cache and are pending in the `Journal`. They are committed in
+order, several in a batch: by the caller that needs one to be durable, or by the worker after a moment.
 
-The parts: `MapClient` runs operations, `Refresher` keeps the known state (`MapState`) new enough and asks servers
-for what it lacks, `Committer` commits what was answered, `Worker` does so when no caller waits for it.
+The parts: `MapClient` runs operations. `Refresher` keeps the known state (`MapState`) new enough and fetches what it
+lacks. `Committer` commits pending changes; `Worker` calls it when no operation does.
 
 Pure: everything here is a procedure of the steps in `steps`, or runs between two steps: no locks, threads, sockets or
 clocks of its own. One that uses the log is carried out within a step `WithLog`; its docstring says "With the log".
@@ -40,7 +40,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 FOLLOWED_S: Final = LOOK_TURN_S
-"""The longest time for which the worker leaves a change alone whose caller will commit it with what he does next.
+"""At most this long does the worker leave a change to its caller, who will commit it together with the next one.
 Another client that waits to see it waits no longer than for any other turn of writing."""
 
 
@@ -78,9 +78,9 @@ class MapClient:
     ) -> Procedure[T]:
         """See `MapStore.read`.
 
-        The work is run before it is known whether the state is new enough: if not, what it lacks is asked for along
-        with the look at the end of the log; and if it lacked nothing, and that look tells of nothing that it has read,
-        what came of it counts.
+        The work is run before it is known whether the state is new enough. If it is not, what the run lacked is fetched
+        along with the look at the end of the log. If it lacked nothing, and the look finds no change of anything that
+        it has read, its outcome counts.
         """
         begun = self._clock()
         since = begun - max_age_s
@@ -130,15 +130,16 @@ class MapClient:
             answered = yield WithLog(self._transact_slowly(work, begun, durable))
             assert answered is not None
             if answered.doubt is not None and not (yield from self._committer.wait_until_decided(answered.doubt)):
-                answered = None  # it was not made, and never will be: run again
+                answered = None  # it was not committed, and never will be: run again
         return answered
 
     def see_to(self, change: PendingChange, *, durable: bool, is_followed: bool = False) -> Procedure[None]:
-        """Wait until this change is durable, or ensure that it is on its way; soon, if it `is_followed` by something
-        that commits it. Its failure is reported to its waiters only."""
+        """Wait until this change is durable; or without `durable` only ensure that it will be. If it `is_followed` by
+        something that commits it, the worker leaves it alone for a while. A failure is raised to every caller that
+        waits for this change, and to no other."""
         if not durable and not self._state.journal.is_full:
             if is_followed:
-                change.rests_until = self._clock() + FOLLOWED_S
+                change.left_until = self._clock() + FOLLOWED_S
             self._committer.wake()
             return
         self._committer.waiting += 1
@@ -200,7 +201,8 @@ class MapClient:
     def _answer(
         self, work: Callable[[Transaction], T], durable: bool, view: CachedView | None = None
     ) -> Answered[T] | None:
-        """Return the outcome of an operation on the cached state; None if unknown: then the view says what it lacks."""
+        """Return the outcome of an operation on the cached state; None if there is no lease, or if the view lacks
+        something."""
         if not self._state.lease.holds(self._clock()):
             return None
         try:
@@ -209,7 +211,7 @@ class MapClient:
             return None
 
     def _take(self, view: CachedView, work: Callable[[Transaction], T], durable: bool) -> Answered[T]:
-        """Run the operation as the newest of those that were answered. There is a lease."""
+        """Run the operation on the cached state, and add its changes to the journal. There is a lease."""
         result = work(view)
         if not view.changes_anything():
             return Answered(result)
@@ -223,8 +225,8 @@ class MapClient:
     def _read_slowly(
         self, work: Callable[[View], T], since: float, answered: Callable[[T], None] | None, *, recall: bool
     ) -> Procedure[T]:
-        """With the log. Under the lease nobody else can commit: what the servers have, with what waits here laid over
-        it, is the newest state. Without it, what was answered is committed first."""
+        """With the log. Under the lease no other client can commit: what the servers have, with the pending changes
+        laid over it, is the newest state. Without the lease, pending changes are committed first."""
         is_drained = False
         for view in attempts(self._state, self._excused_ago_s):
             if not (is_drained or self._state.lease.holds(self._clock())):

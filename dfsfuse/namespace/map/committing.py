@@ -1,17 +1,16 @@
-"""Commits what was answered, in order, several changes in a batch; or decides that it is lost.
+"""Commits pending changes, in order, several in a batch; or gives them up as lost.
 
-**Without a quorum**, and with `wait_s` or before the end (`end_within`), what was answered is kept and tried again that
-long, and a batch in doubt is decided as soon as there is a quorum (`_not_now`). Meanwhile nothing is held: reads go on,
-changes are refused.
+**Without a quorum** pending changes are kept and retried, for `wait_s` or until the end (`end_within`); a batch in
+doubt is decided as soon as there is a quorum (`_not_now`). No lock is held meanwhile: reads go on, changes are refused.
 
-**If it cannot be committed**, what was answered is lost from that point on; the cache is forgotten, and everyone that
-had something open then is told once, at its next fsync() or close() (`losses`).
+**If a change cannot be committed**, it and all later ones are lost. The cache is forgotten, and every program that had
+something open then gets an error once, at its next fsync() or close() (`losses`).
 
-**When another client waits** and the turn is spent, nothing more is answered before its commit; what was answered is
-committed, and the lease released (`hand_over_if_spent`).
+**When another client waits** and the turn is spent, nothing more is answered before its commit; pending changes are
+committed, and the lease is released (`hand_over_if_spent`).
 
 Pure: everything here is a procedure of the steps in `steps`, or runs between two steps: no locks, threads, sockets or
-clocks of its own. All procedures use the log but `wait_until_decided`: they run within a step `WithLog`, and their
+clocks of its own. All procedures but `wait_until_decided` use the log: they run within a step `WithLog`, and their
 docstrings say "With the log".
 """
 
@@ -30,17 +29,17 @@ from dfsfuse.namespace.map.state import MapState, overtaken
 from dfsfuse.namespace.map.steps import Commit, Lead, Pause, Procedure, Settle, WithLog
 
 KEEP_EVERY_S: Final = 0.3
-"""How often what is kept for want of a quorum is retried."""
+"""How often pending changes are retried while there is no quorum."""
 QUORUM_PAUSES_S: Final = (0.1, 0.2, 0.4)
-"""The pauses before answered changes are given up for want of a quorum."""
+"""The pauses between the first tries without a quorum, before changes are kept or given up."""
 
 
 class KeptError(ReadOnlyError):
-    """What was answered cannot be committed now. It is kept, and retried."""
+    """Pending changes cannot be committed now. They are kept, and retried."""
 
 
-class Bell(Protocol):
-    """Wakes the worker. Like `threading.Event`: neither call waits."""
+class WakeEvent(Protocol):
+    """Wakes the worker. Like `threading.Event`; neither method blocks."""
 
     def set(self) -> None:
         """Signal that there is work."""
@@ -54,22 +53,22 @@ class Bell(Protocol):
 class Committer:
     """See the module."""
 
-    def __init__(self, state: MapState, bell: Bell, wait_s: float = 0.0) -> None:
-        """`wait_s`: how long what was answered is kept, and a doubt is to be decided, while too few servers answer."""
+    def __init__(self, state: MapState, wake_event: WakeEvent, wait_s: float = 0.0) -> None:
+        """`wait_s`: how long pending changes are kept, and a doubt may stay undecided, while too few servers answer."""
         self._state = state
         self._clock = state.clock
         self._wait_s = wait_s
-        self.bell = bell
+        self.wake_event = wake_event
         self.has_worker = False
-        """Whether changes may be answered before they are committed: `Worker.work` ensures that they are."""
+        """Whether changes may be answered before they are committed: `Worker.work` commits them later."""
         self.is_awake = False
         """Whether the worker will check by itself for work."""
         self.waiting = 0
         """Number of operations that commit what they wait for, and with it all that was answered before."""
         self._kept_until = NEVER
-        """When what waits is given up unless there is a quorum by then; NEVER while there is one."""
+        """When pending changes are given up unless there is a quorum by then; NEVER while there is one."""
         self._ends_at = float("inf")
-        """When all waiting ends, as the mount ends. What was answered is kept until then in any case."""
+        """When all waiting ends, as the mount ends. Pending changes are kept until then in any case."""
         self._is_closing = False
 
     def end_within(self, patience_s: float) -> None:
@@ -80,12 +79,12 @@ class Committer:
         """Have the worker end as soon as it can, and answer nothing more before its commit."""
         self._is_closing = True
         self.has_worker = False
-        self.bell.set()
+        self.wake_event.set()
 
     def wake(self) -> None:
         """Signal that there is work for the worker."""
         if not self.is_awake:
-            self.bell.set()
+            self.wake_event.set()
 
     # -------------------------------------------------------------- one batch
 
@@ -138,17 +137,17 @@ class Committer:
         )
 
     def _is_last(self, news: News) -> bool:
-        """Return whether the batch that was just committed comes after all these changes: it is not among them, and the
-        servers that gave this client the lease for it have let no other client come after it."""
+        """Return whether the batch that was just committed comes after all these changes: it is not among them, and no
+        other batch follows it, because servers have given this client the lease with it."""
         log = self._state.log
         if news.forget or any(change.author == log.client for change in news.changes):
             return False
         return not news.changes or log.leased
 
-    # -------------------------------------------------------------- what waits
+    # -------------------------------------------------------------- pending changes
 
     def commit_pending(self, until: PendingChange) -> Procedure[None]:
-        """With the log. Commit what waits, in order, at least up to `until`. Raises `KeptError`."""
+        """With the log. Commit pending changes, in order, at least up to `until`. Raises `KeptError`."""
         journal = self._state.journal
         while not until.done:
             if journal.doubt is not None:
@@ -172,8 +171,7 @@ class Committer:
         yield from self.hand_over_if_spent()
 
     def _propose_patiently(self, contents: Contents) -> Procedure[bool]:
-        """Propose without giving up what was answered as soon as a quorum is missing: a server may be about to
-        return."""
+        """Propose, and try again a few times without a quorum: a server may be about to return."""
         journal = self._state.journal
         for pause_s in QUORUM_PAUSES_S if self._kept_until == NEVER else ():
             try:
@@ -183,10 +181,11 @@ class Committer:
         return (yield from self.propose(contents, journal.is_overtaken_by, is_in_cache=True))
 
     def _not_now(self, error: DfsError, portion: list[PendingChange], forgotten: int) -> None:
-        """What waits cannot be committed now: keep it if that may help, else it is lost. Raises `KeptError`."""
+        """Pending changes cannot be committed now: keep them if that may help, or else give them up. Raises
+        `KeptError`."""
         state = self._state
         if isinstance(error, MaybeDoneError) and error.sequence is not None and state.journal.was_made(error.sequence):
-            state.journal.committed(portion)  # what was learnt since says so
+            state.journal.committed(portion)  # it was learnt since that it was made
             self._kept_until = NEVER
             return
         is_doubtful = isinstance(error, MaybeDoneError) and _may_be_decided(error)
@@ -200,8 +199,8 @@ class Committer:
         self._keep(error)
 
     def _has_time_left(self) -> bool:
-        """Return whether what waits may be kept any longer. The time begins when this is first called; once the mount
-        ends, it is the time left until the end, even without `wait_s`."""
+        """Return whether pending changes may be kept any longer. The time begins when this is first called; once the
+        mount is ending, the time is what is left until the end, even without `wait_s`."""
         now = self._clock()
         if self._kept_until == NEVER:
             self._kept_until = now + self._wait_s
@@ -217,13 +216,13 @@ class Committer:
         raise KeptError(f"changes that were answered wait for servers: {error}") from error
 
     def lose(self, error: DfsError, sent: list[PendingChange] | None = None) -> None:
-        """Give up what waits (`MapState.lose`): it cannot be committed."""
+        """Give up all pending changes, which cannot be committed. See `MapState.lose`."""
         self._kept_until = NEVER
         self._state.lose(error, sent)
 
     def drain(self) -> Procedure[None]:
-        """With the log. Commit all that waits by now. Under the lease others may be answered continuously: what they
-        add meanwhile is not waited for. A failure is kept for callers that ask for durability."""
+        """With the log. Commit all changes that are pending by now, but not those that are answered under the lease
+        meanwhile. A failure is kept for the callers that ask for durability."""
         last = self._state.journal.last
         if last is not None and not last.done:
             yield from self.commit_pending(until=last)
@@ -231,39 +230,39 @@ class Committer:
     # -------------------------------------------------------------- the end of a turn
 
     def hand_over_if_spent(self) -> Procedure[None]:
-        """With the log. If another client waits, and this one has had its turn: answer nothing more, commit what was
-        answered, and release the lease."""
+        """With the log. If another client waits, and this one has had its turn: answer nothing more, commit pending
+        changes, and release the lease."""
         lease = self._state.lease
         if not lease.is_spent(self._clock()):
             return
         lease.end_turn()
         with contextlib.suppress(KeptError):
             yield from self.drain()
-        with contextlib.suppress(DfsError):  # what was to be committed is; the lease ends by itself
+        with contextlib.suppress(DfsError):  # the changes are committed; the lease ends by itself
             yield from self.settle()
 
     def settle(self) -> Procedure[None]:
-        """With the log. Release the lease, unless something waits."""
+        """With the log. Release the lease, unless changes are pending."""
         state = self._state
         if state.journal:
             return
         state.lease.ended()
         if state.lease.is_owed:
             yield Settle()
-            state.lease.let_go(self._clock())
+            state.lease.released(self._clock())
 
     # -------------------------------------------------------------- doubt
 
     def doubt_of(self, error: MaybeDoneError, forgotten: int) -> Doubt | None:
-        """Return the doubt about a batch that failed so, if it is worth waiting until that is decided. `forgotten`: how
-        often news had been missed before."""
+        """Return the doubt about a batch that failed with this error; None if it is not worth waiting for a decision.
+        `forgotten`: how often news had been missed before."""
         if not self._wait_s or error.sequence is None or not _may_be_decided(error):
             return None
         return Doubt(error, error.sequence, forgotten)
 
     def wait_until_decided(self, doubt: Doubt) -> Procedure[bool]:
-        """Return whether it was made, as soon as there is a quorum; until then others may use the log. Raises the
-        doubt's error after `wait_s`."""
+        """Return whether the batch was made, as soon as there is a quorum; until then other operations may use the log.
+        Raises the doubt's error after `wait_s`."""
         until = self._clock() + self._wait_s
         while self._clock() < min(until, self._ends_at) and not self._is_closing:
             yield Pause(KEEP_EVERY_S)
@@ -288,8 +287,8 @@ class Committer:
                 self._state.journal.doubt = None  # it is proposed once more
 
     def _decide(self, doubt: Doubt) -> Procedure[bool]:
-        """With the log. Return whether it was made; if not, it never will be. Raises what `QuorumLog.lead` does, and
-        the doubt's error if it can never be known."""
+        """With the log. Return whether the batch was made; if not, it never will be. Raises what `QuorumLog.lead` does,
+        and the doubt's error if that can never be known."""
         state, sequence = self._state, doubt.sequence
         if not (state.journal.was_made(sequence) or self._is_forgotten(doubt)):
             yield Lead()
@@ -299,10 +298,10 @@ class Committer:
         return state.journal.was_made(sequence)
 
     def _is_forgotten(self, doubt: Doubt) -> bool:
-        """Return whether news was missed since the batch was sent: what became of it may have been in there."""
+        """Return whether news was missed since the batch was sent: it may have said whether the batch was made."""
         return self._state.forgotten != doubt.forgotten
 
 
 def _may_be_decided(error: MaybeDoneError) -> bool:
-    """Return whether the outcome of the change may become known later. On full disks it would be waited for in vain."""
+    """Return whether it may become known later whether the change was made. With full disks it would not."""
     return error.sequence is not None and error.errno != errno.ENOSPC

@@ -1,13 +1,13 @@
-"""What the cached map lacks is asked for: keys, ranges, and what is worth knowing together with them.
+"""Fetches what the cached map lacks: keys, ranges, and what is worth knowing together with them.
 
 A family (a folder's entries, a file's regions) that is not larger than a page is fetched whole when one of its keys is
-asked for. Of a larger one, the keys from the one that is asked for on: a large folder is worked through in order; if
-keys are missed again and again, all of it. Of a family that others have changed a little, what they have changed.
-With another key come those that are worth fetching with it, if it is said to be time (`together`).
+asked for. Of a larger one, a page from that key on, since large folders are usually worked through in order; and all of
+it, if keys are missed again and again. Of a complete family that others have changed a little, what they have changed.
+With any other key come its companions, if it has any at that time (`companions_of`).
 
-Pure procedures (`steps`). How servers are asked is the caller's part (`Ask`), so it may be done with the log or beside
-others that use it; what changes in the cache while they are, or between two pages, is not what they tell. What was
-answered and is not committed (`journal`) is laid over that.
+Pure procedures (`steps`). How servers are asked is up to the caller (`Ask`): with the log, or beside it. Keys that
+change in the cache while a server is being asked, or between two pages, are not taken from the answer. Pending changes
+(`journal`) are laid over it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ FAMILY_PAGE: Final = 256
 """A family of at most this size is fetched whole when one of its keys is asked for."""
 SCAN_PAGE: Final = 5000
 WHOLE_AFTER: Final = 16
-"""After this many misses in a larger family it is fetched whole, if that takes no more than a quarter as many pages;
-otherwise this is checked again after four times as many."""
+"""After this many misses in a larger family it is fetched whole, if that takes at most a quarter as many pages; or
+else it is tried again after four times as many misses."""
 WHOLE_AGAIN: Final = 4
 READ_KEYS: Final = 1024
 """Number of keys asked for at once: all inodes of a folder of a thousand names. Where their values are too much for one
 reply, half as many are."""
 KEYS_AHEAD: Final = 256
 UNKNOWN_SHARE: Final = 4
-"""A large family of which more than one key in this many is unknown is read again from one end to the other."""
+"""A large family is read again from one end to the other once more than one key in this many is unknown."""
 
 
 Ask = Callable[[FetchKeys | FetchRange, Changes], Procedure[Any]]
-"""How a server is asked: returns its reply, which covers all but what has changed since the watch was begun. May
-raise."""
+"""How a server is asked. Returns its reply, which holds except for keys that have changed since the watch was begun.
+May raise."""
 
 
 class Fetcher:
@@ -49,12 +49,12 @@ class Fetcher:
         self,
         family_of: Callable[[bytes], bytes | None],
         state: MapState,
-        together: Callable[[bytes], Sequence[bytes]],
+        companions_of: Callable[[bytes], Sequence[bytes]],
     ) -> None:
-        """`together`: which keys are worth fetching with one that is missing; asked each time that one is."""
+        """`companions_of`: which keys are worth fetching with one that is missing; called each time that one is."""
         self._family_of = family_of
         self._state = state
-        self._together = together
+        self._companions_of = companions_of
         self._large_family = b""
         """The last family seen to be larger than a page; how often a key of it was unknown; and after how many such
         misses it is worthwhile to ask for all of it."""
@@ -70,7 +70,7 @@ class Fetcher:
             if (family := self._family_of(keys[0])) is not None:
                 yield from self._fetch_with_family(keys[0], family, ask)
                 return
-            others = [key for key in self._together(keys[0]) if isinstance(self._state.cache.get(key), Unknown)]
+            others = [key for key in self._companions_of(keys[0]) if isinstance(self._state.cache.get(key), Unknown)]
             keys = others or keys
         yield from self._fetch_keys(keys, ask)
 
@@ -122,10 +122,10 @@ class Fetcher:
             self._insert(list(found), list(found.values()), since)
 
     def _fetch_range(self, start: bytes, end: bytes, ask: Ask, pages: int | None = None) -> Procedure[bool]:
-        """Return False if it is not available: it has more pages. What others change meanwhile is unknown
-        afterwards."""
+        """Return False if that was given up: it has more than `pages`, or its pages are of different states. Keys that
+        other clients change meanwhile are unknown afterwards."""
         unknown, known = self._state.cache.unknown_in(start, end), self._state.cache.count(start)
-        # What has one page is read at one moment, for sure; and a page has as much as twenty requests for single keys.
+        # A range of one page is certainly read at one moment; and a page costs as much as twenty single keys.
         if unknown and known > SCAN_PAGE and known > UNKNOWN_SHARE * len(unknown):
             yield from self._fetch_keys(unknown, ask)
             return True

@@ -1,13 +1,13 @@
 """What a client has answered and not committed yet, in order; and what it must remember about it.
 
-- The *queue*: changes that were answered under the writer lease. They are committed in order, several in a batch. One
-  that fails takes all later ones with it: what survives is a prefix.
-- *Rivals*: what other clients changed while something waits. What waits is compared with it before it is proposed.
-- Batches *in doubt*: of each that may have been made, by its number, whether it is known to be; and of the first
-  portion of the queue, if it was sent, that its fate is to be found out before anything else is proposed. It leaves the
-  queue as soon as it is known to be made: what waits comes on top of the known state, and others may have changed the
-  same keys after it.
-- *Losses*: what was answered, cannot be committed, and must be reported.
+- The *queue*: pending changes, which were answered under the writer lease. They are committed in order, several in a
+  batch. If one fails, all later ones are lost too: what survives is a prefix.
+- *Rivals*: what other clients changed while changes are pending. These are compared with it before they are proposed.
+- Batches *in doubt*: for each batch that may have been made, by its number, whether it is known to have been. If the
+  first portion of the queue is in doubt, that is decided before anything else is proposed. The portion leaves the queue
+  as soon as it is known to be made: pending changes are laid over the known state, and other clients may have changed
+  the same keys after it.
+- *Losses*: changes that were answered, cannot be committed, and must be reported.
 
 Pure bookkeeping; the owner's lock guards it.
 """
@@ -29,7 +29,7 @@ from dfsfuse.namespace.map.views import MAX_CONTENTS_BYTES, CachedView
 PORTION_BYTES: Final = 1_000_000
 """A batch takes in more changes until it has this many bytes."""
 FULL_BYTES: Final = 4_000_000
-"""Once this many bytes are pending, callers that add more wait for a commit."""
+"""Once this many bytes are pending, an operation that adds more waits for a commit."""
 FULL_CHANGES: Final = 5000
 DOUBTFUL_MAX: Final = 10_000
 """At most this many numbers of batches in doubt are remembered."""
@@ -38,7 +38,7 @@ DOUBTFUL_MAX: Final = 10_000
 class PendingChange:
     """One operation's changes."""
 
-    __slots__ = ("contents", "done", "failure", "is_awaited", "replaced", "rests_until", "size", "view")
+    __slots__ = ("contents", "done", "failure", "is_awaited", "left_until", "replaced", "size", "view")
 
     def __init__(self, contents: Contents, view: CachedView, *, is_awaited: bool) -> None:
         self.contents = contents
@@ -48,8 +48,8 @@ class PendingChange:
         """What was known before it about the keys that it changes."""
         self.is_awaited = is_awaited
         """Whether the caller waits until it is durable, and learns from `failure` if it is lost."""
-        self.rests_until = NEVER
-        """Until when it is left to its caller to commit it, together with what he does next."""
+        self.left_until = NEVER
+        """Until when the worker leaves it to its caller, who will commit it together with the next change."""
         self.done = False
         """Committed; or lost: then `failure` says why."""
         self.failure: DfsError | None = None
@@ -114,9 +114,9 @@ class Journal:
         self.last = change
         return change
 
-    def rests(self, now: float) -> bool:
-        """Return whether all that waits, if anything does, is still left to its callers."""
-        return all(now < change.rests_until for change in self._queue)
+    def is_left_to_callers(self, now: float) -> bool:
+        """Return whether all pending changes, if there are any, are still left to their callers."""
+        return all(now < change.left_until for change in self._queue)
 
     def portion(self) -> list[PendingChange]:
         """Return the first changes that make one batch."""
@@ -164,19 +164,19 @@ class Journal:
         return bool(self._rivals.changes) or self._rivals.forget
 
     def others_changed(self, changes: Sequence[Change], *, forget: bool) -> None:
-        """Other clients did this; `forget`: and more that cannot be told. A batch of this client that was in doubt may
-        be chosen, and others may have gone on from it before this client comes to propose the next."""
+        """Record what other clients changed; `forget`: and more, which is unknown. This is possible while changes are
+        pending, for example after a batch in doubt was chosen and other clients have gone on from it."""
         if self._queue:
             self._rivals = News([*self._rivals.changes, *changes], self._rivals.forget or forget)
 
     def is_overtaken_by(self, news: News) -> bool:
-        """Return whether others changed what a waiting operation has read: in these news, or before."""
+        """Return whether other clients changed what a pending change is based on: in these news, or before."""
         if not (news.changes or news.forget or self.has_rivals):
             return False
         return any(change.view.touched_by(news) or change.view.touched_by(self._rivals) for change in self._queue)
 
     def is_overtaken(self) -> bool:
-        """Return whether they did, before. If not, the queue counts as compared with all that is known."""
+        """Return whether they did so before. If not, the queue counts as compared with everything that is known."""
         if not self.has_rivals:
             return False
         rivals, self._rivals = self._rivals, News()
@@ -206,18 +206,18 @@ class Journal:
     # -------------------------------------------------------------- losses
 
     def lose(self, failure: DfsError, sent: Sequence[PendingChange] | None = None) -> int:
-        """Give up all waiting changes, which cannot be committed. Returns how many. `sent`: only these, the first, were
-        sent. Even if it is unknown whether they were made, it is certain that the others were not."""
+        """Give up all pending changes, which cannot be committed. Returns how many. `sent`: only these, the first ones,
+        were sent. Even if it is unknown whether they were made, the others certainly were not."""
         queue, self._queue, self._bytes = self._queue, [], 0
         self._rivals, self.doubt = News(), None
-        are_told = True
+        is_reported = True
         for index, change in enumerate(queue):
             is_sent = sent is None or index < len(sent)
             change.failure = failure if is_sent or not isinstance(failure, MaybeDoneError) else _not_sent(failure)
             change.done = True
             if not change.is_awaited:
-                are_told = False
-        if not are_told:
+                is_reported = False
+        if not is_reported:
             self.losses.add(lost(failure))
         return len(queue)
 
@@ -231,7 +231,7 @@ def _in_the_end(changes: Iterable[PendingChange]) -> dict[bytes, bytes | None]:
 
 
 def _not_sent(why: MaybeDoneError) -> UnavailableError:
-    return UnavailableError(f"nothing was changed, as nobody can tell what became of an earlier change: {why}")
+    return UnavailableError(f"nothing was changed, because it is unknown whether an earlier change was made: {why}")
 
 
 def lost(why: DfsError) -> LostError:

@@ -38,11 +38,11 @@ from dfsfuse.namespace.map.steps import (
     Lead,
     LearnUntil,
     Linger,
+    NotifyChanged,
     Pause,
     Procedure,
     Settle,
     Step,
-    Tell,
     WithLog,
 )
 from dfsfuse.namespace.map.transactions import Begun, Transaction, View
@@ -62,25 +62,25 @@ class LogMap:
         sleep: Callable[[float], None] = time.sleep,
         is_newest: Callable[[View, frozenset[int]], bool] | None = None,
         wait_s: float = 0.0,
-        together: Callable[[bytes], Sequence[bytes]] = lambda _: (),
+        companions_of: Callable[[bytes], Sequence[bytes]] = lambda _: (),
         events: Events | None = None,
     ) -> None:
-        """`is_newest`: see `Refresher`. `wait_s`: see `Committer`. `together`: see `Fetcher`."""
+        """`is_newest`: see `Refresher`. `wait_s`: see `Committer`. `companions_of`: see `Fetcher`."""
         self._log = quorum_log
         self._sleep = sleep
         self._log_lock = threading.Lock()
         self._lock = threading.Lock()
-        self._bell = threading.Event()
+        self._wake_event = threading.Event()
         self._life = threading.Lock()
-        """Held until the end: lingering waits for it, which costs a fraction of waiting for an event."""
+        """Held until the end: the worker lingers by waiting for it, which costs a fraction of waiting for an event."""
         self._life.acquire()
 
         def excused_ago_s() -> float:
             return quorum_log.excused_ago_s
 
         self.state = MapState(quorum_log.state, MapCache(family_of), clock)
-        self.committer = Committer(self.state, self._bell, wait_s)
-        fetcher = Fetcher(family_of, self.state, together)
+        self.committer = Committer(self.state, self._wake_event, wait_s)
+        fetcher = Fetcher(family_of, self.state, companions_of)
         self.refresher = Refresher(self.state, self.committer, fetcher, excused_ago_s, is_newest)
         self.client = MapClient(self.state, self.refresher, self.committer, excused_ago_s)
         self.worker = Worker(self.state, self.committer)
@@ -187,7 +187,7 @@ class LogMap:
                 resume, value = procedure.send, self._carry_out(step)
             except Exception as error:  # noqa: BLE001 - it is the procedure's
                 resume, value = procedure.throw, error
-            except BaseException:  # an interrupted caller no longer waits for anything
+            except BaseException:  # an interrupted thread no longer waits for anything
                 with self._lock:
                     procedure.close()
                 raise
@@ -212,7 +212,7 @@ class LogMap:
             case FetchRange(start, end, limit):
                 return self._log.read_range(start, end, limit)
             case AwaitWork(seconds):
-                return self._bell.wait(seconds)
+                return self._wake_event.wait(seconds)
             case Linger(seconds):
                 if self._life.acquire(timeout=seconds):
                     self._life.release()
@@ -222,7 +222,7 @@ class LogMap:
                 self._log.settle()
             case Lead():
                 self._log.lead()
-            case Tell(keys):
+            case NotifyChanged(keys):
                 self._events.on_keys_changed(keys)
         return None
 
@@ -232,7 +232,8 @@ class LogMap:
 
 
 def _unless_withdrawn(work: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
-    """Check, each time that the work runs, since it is about to change something; even after others have come first."""
+    """Check each time the work runs, since it is about to change something; also when it runs again because another
+    client was faster."""
 
     def checked(transaction: Transaction) -> T:
         withdrawal.check()

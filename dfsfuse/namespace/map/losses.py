@@ -1,8 +1,8 @@
-"""Lost changes, reported once to each witness. Linux's `errseq`, in Python. Pure.
+"""Changes that were answered and then lost: each is reported once to every witness. Linux' `errseq`, in Python. Pure.
 
-A program that has something open when a change is lost is told at its next fsync() or close(), whichever programs were
-told before. One that opens something afterwards is told only if no program was told yet: changing a name, and opening
-its folder to synchronise it, are one program's work.
+A program that has something open when a change is lost gets an error at its next fsync() or close(), whether or not it
+was reported to others before. One that opens something afterwards gets it only if it was not reported to anyone yet: a
+program that changes a name, and then opens the folder to synchronise it, must learn of the loss.
 
 The owner's lock guards it.
 """
@@ -15,13 +15,13 @@ Failure = TypeVar("Failure", bound=Exception)
 
 
 class Witness:
-    """An owner of something open, to which each loss is reported once."""
+    """An open file or folder, to which each loss is reported once."""
 
     __slots__ = ("known",)
 
     def __init__(self, known: int) -> None:
         self.known = known
-        """How many losses there were when it was last told."""
+        """How many losses there were when one was last reported to it."""
 
 
 class Losses(Generic[Failure]):
@@ -30,25 +30,23 @@ class Losses(Generic[Failure]):
     def __init__(self) -> None:
         self._count = 0
         self._last: Failure | None = None
-        self._is_told = True
+        self._is_reported = True
 
     def add(self, failure: Failure) -> None:
         """Record that something is lost, for this reason."""
         self._count += 1
         self._last = failure
-        self._is_told = False
+        self._is_reported = False
 
     def witness(self) -> Witness:
-        """Return a new witness, to which losses are reported from now on, as well as a loss that was not reported
-        yet."""
-        return Witness(self._count if self._is_told else self._count - 1)
+        """Return a new witness, for losses from now on; and for the last one before, if it was not reported yet."""
+        return Witness(self._count if self._is_reported else self._count - 1)
 
     def take(self, witness: Witness | None = None) -> Failure | None:
-        """Return what must be reported to this witness, and mark it as reported; without one, what was not reported
-        yet."""
-        if self._is_told if witness is None else witness.known == self._count:
+        """Return what must be reported to this witness now; without a witness, what was not reported to anyone."""
+        if self._is_reported if witness is None else witness.known == self._count:
             return None
-        self._is_told = True
+        self._is_reported = True
         if witness is not None:
             witness.known = self._count
         return self._last

@@ -25,9 +25,9 @@ _FETCHED: Final = 0
 """Used in place of an inode number; no file has it."""
 
 
-def inodes_together() -> Callable[[bytes], list[bytes]]:
-    """Which keys are worth fetching with a missing inode's: a program that looks at two files that were made about the
-    same time is about to look at the others. None for other keys."""
+def inode_companions() -> Callable[[bytes], list[bytes]]:
+    """Which keys are worth fetching with an inode's that is missing: whoever looks at two files that were made about
+    the same time is about to look at the others. None for other keys."""
     neighbours = Neighbours()
 
     def together(key: bytes) -> list[bytes]:

@@ -1,10 +1,9 @@
-"""Keeps the known state new enough and complete: looks at the end of the log, and asks servers for what the cache
-lacks.
+"""Keeps the known state new enough and complete: looks at the end of the log, and fetches what the cache lacks.
 
-**What the cache lacks** is asked for beside others that use the log (`fetch_beside`): several operations wait for
-servers at once, and for no batch that is on its way. An answer of an earlier slot counts but for what has changed since
-(`Changes`). Only what is not to be had so is fetched with the log (`fetch`), or along with a look at the end of the log
-that is needed anyway (`become_newest`).
+**What the cache lacks** is fetched beside the log (`fetch_beside`): several operations wait for servers at the same
+time, and none waits for a batch in flight. An answer may be as of an earlier slot: it counts except for keys that have
+changed since (`Changes`). Where that does not work, it is fetched with the log (`fetch`); where a look at the end of
+the log is needed anyway, along with that (`become_newest`).
 
 Pure: everything here is a procedure of the steps in `steps`, or runs between two steps: no locks, threads, sockets or
 clocks of its own. One that uses the log is carried out within a step `WithLog`; its docstring says "With the log".
@@ -28,8 +27,8 @@ from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.map.views import CachedView, MissingError
 
 
-class _NotToldError(Exception):
-    """What was to be fetched beside the log must be asked for with the log."""
+class _NotAvailableError(Exception):
+    """No server could answer beside the log: it must be asked with the log."""
 
 
 class Refresher:
@@ -59,18 +58,18 @@ class Refresher:
         return self._fetcher.fetch(view, self._ask)
 
     def fetch_beside(self, view: CachedView) -> Procedure[bool]:
-        """Bring what the view lacks into the cache, while others may use the log. Returns False if it must be asked for
-        with the log."""
+        """Bring what the view lacks into the cache, while other operations may use the log. Returns False if it must be
+        fetched with the log."""
         try:
             yield from self._fetcher.fetch(view, self._ask_beside)
-        except _NotToldError:
+        except _NotAvailableError:
             return False
         return True
 
     def _ask_beside(self, fetch: FetchKeys | FetchRange, since: Changes) -> Procedure[Any]:
         state = self._state
         if state.at is None:
-            raise _NotToldError
+            raise _NotAvailableError
         reply = yield Beside(state.at, fetch)
         if reply is not None and not state.has_reached(reply.applied):
             yield WithLog(self._learn_until(reply.applied))
@@ -84,10 +83,10 @@ class Refresher:
             yield from self._state.absorb()
 
     def _checked(self, reply: Any, since: Changes) -> Any:
-        """Return the reply, if it can be put into the cache: it is as of one slot, and all changes since then are
-        known."""
+        """Return the reply, if it can be put into the cache: all changes since its slot are known. Raises
+        `_NotAvailableError`."""
         if reply is None or since.all or not self._state.has_reached(reply.applied):
-            raise _NotToldError
+            raise _NotAvailableError
         return reply
 
     def _ask(self, fetch: FetchKeys | FetchRange, since: Changes) -> Procedure[Any]:
@@ -102,8 +101,8 @@ class Refresher:
     # -------------------------------------------------------------- the end of the log (with the log)
 
     def become_newest(self, since: float, view: CachedView, *, recall: bool) -> Procedure[None]:
-        """With the log. Make the cached state the newest one, unless another operation has done so; and fetch along
-        with it what this view lacks."""
+        """With the log. Make the cached state the newest one, unless another operation has done so; along with it,
+        fetch what this view lacks."""
         state = self._state
         if not state.lease.holds(state.clock()):
             with contextlib.suppress(KeptError):
@@ -114,12 +113,12 @@ class Refresher:
 
         def ask(fetch: FetchKeys | FetchRange, changes: Changes) -> Procedure[Any]:
             if at is None or state.is_newest(since, recall=recall):  # this is not the first request
-                raise _NotToldError
+                raise _NotAvailableError
             reply = yield from self._look(Beside(at, fetch), recall=recall)
             return self._checked(reply, changes)
 
-        if view.lacks_something() and at is not None and at.slot:  # without a known point the answer would be dropped
-            with contextlib.suppress(_NotToldError):
+        if view.lacks_something() and at is not None and at.slot:  # the first look would forget what comes along
+            with contextlib.suppress(_NotAvailableError):
                 yield from self._fetcher.fetch(view, ask)
         else:
             yield from self.catch_up(recall=recall)
@@ -140,7 +139,7 @@ class Refresher:
         return news
 
     def _look(self, along: Beside, *, recall: bool) -> Procedure[Any]:
-        """With the log. The same; returns the outcome of what was sent along."""
+        """With the log. The same; returns the reply to the request that was sent along, if there is one."""
         begun = self._state.clock()
         is_newest, reply = yield CatchUp(recall, along)
         yield from self._state.absorb()
@@ -152,7 +151,7 @@ class Refresher:
         if not is_newest:
             yield from self._confirm()
         if state.journal.doubt is None and state.journal.is_overtaken():
-            self._committer.lose(overtaken())  # it must not be laid over what others have committed since
+            self._committer.lose(overtaken())  # they must not be laid over what other clients have committed since
             yield from state.absorb()
         state.fresh_at = begun
         if recall:

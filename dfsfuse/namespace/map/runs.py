@@ -1,4 +1,4 @@
-"""How often, and on what, an operation is run until its outcome counts. Pure."""
+"""How often an operation is run, and when its outcome counts. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dfsfuse.namespace.map.views import CachedView, MissingError
 R = TypeVar("R")
 
 RUNS_BESIDE: Final = 20
-"""How often an operation that lacks something runs before it is run with the log, where less interferes."""
+"""At most this many times does an operation run beside the log before it is run with the log, where less
+interferes."""
 RUNS: Final = 200
 RUNS_FOR_S: Final = 10.0
 
@@ -56,8 +57,8 @@ class Run(Generic[R]):
 
 
 def attempts(state: MapState, excused_ago_s: Callable[[], float]) -> Iterator[CachedView]:
-    """Yield a fresh view for each run with the log, while there is time: but who began in time and lacked something
-    runs with it. Raises UnavailableError when it gives up."""
+    """Yield a fresh view for each run with the log, while there is time; a run that begins in time and lacks something
+    is followed by one more. Raises UnavailableError when it gives up."""
     state.cache.trim()
     until = state.clock() + RUNS_FOR_S
     overtaken = False
@@ -72,4 +73,4 @@ def attempts(state: MapState, excused_ago_s: Callable[[], float]) -> Iterator[Ca
             break
     if overtaken:
         raise UnavailableError("other clients change the same files without pause: try again")
-    raise UnavailableError("the servers have not told in time all that this needs to know: try again")
+    raise UnavailableError("the servers did not send everything that this operation needs in time: try again")

@@ -5,8 +5,8 @@ Shared by the parts of the client (`client`, `refreshing`, `committing`, `worker
 steps, or are procedures of `steps`: no locks, threads, sockets or clocks of its own.
 
 Invariant: the cache is the state of the point `at`, with the journal's changes applied. It moves on to a later point
-only with the log (`absorb`); while others are told of that (`Tell`), there is no `at`, and nothing newer comes into the
-cache.
+only with the log (`absorb`). While the rest of the mount is being notified (`NotifyChanged`), there is no `at`, and
+nothing newer is put into the cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dfsfuse.log.proposer import Point
 from dfsfuse.log.state import LogState, News
 from dfsfuse.namespace.map.cache import UNKNOWN, MapCache, Unknown
 from dfsfuse.namespace.map.journal import Journal, PendingChange
-from dfsfuse.namespace.map.steps import Procedure, Tell
+from dfsfuse.namespace.map.steps import NotifyChanged, Procedure
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +36,21 @@ class MapState:
         self.journal = Journal()
         self.cache = cache
         self.at: Point | None = log_state.known
-        """The point that the cached state is of; None while others are being told about newer changes."""
+        """The point that the cached state is of; None while the rest of the mount is being notified of changes."""
         self.fresh_at = NEVER
-        """When the cached state was last known to be the newest one that is in the log."""
+        """When the cached state was last known to be the newest one in the log."""
         self.recalled_at = NEVER
-        """When it was last known that no other client had answered anything newer either."""
+        """When it was last known that no other client had answered anything newer either, without committing it."""
         self.forgotten = 0
         """How often news was missed."""
         self.remembered: dict[bytes, bytes | None] = {}
-        """What was known when answered changes were lost and the cache was forgotten; until something is committed."""
+        """The values that were known when pending changes were lost and the cache was forgotten; until a commit."""
         self._has_lost = False
-        """Whether changes that were answered are lost, which was not reported (`Tell`) yet."""
+        """Whether pending changes were lost, and there was no `NotifyChanged` since."""
 
     def is_newest(self, since: float, *, recall: bool) -> bool:
-        """Return whether the cached state was the newest one at some moment after `since`; with `recall`, also counting
-        what others have answered and not committed."""
+        """Return whether the cached state was the newest one at some moment after `since`; with `recall`, also with
+        regard to what other clients have answered and not committed."""
         return (self.recalled_at if recall else self.fresh_at) > since or self.lease.holds(self.clock())
 
     def has_reached(self, slot: int) -> bool:
@@ -86,14 +86,14 @@ class MapState:
         self.at = None
         if news.forget or self._has_lost:
             self._has_lost = False
-            yield Tell(None)
+            yield NotifyChanged(None)
         elif news.changes:
-            yield Tell([key for change in news.changes for key in change.keys])
+            yield NotifyChanged([key for change in news.changes for key in change.keys])
         self.at = self.log.known
         return news
 
     def lose(self, error: DfsError, sent: list[PendingChange] | None = None) -> None:
-        """What waits cannot be committed: it was answered, and is lost. `sent`: see `Journal.lose`."""
+        """Give up all pending changes: they were answered, and are lost. `sent`: see `Journal.lose`."""
         self.lease.ended()
         self.fresh_at = self.recalled_at = NEVER
         self._has_lost = True
@@ -105,5 +105,5 @@ class MapState:
 
 
 def overtaken() -> UnavailableError:
-    """Return the error for changes that were answered and rest on what another client has changed since."""
-    return UnavailableError("another client changed the same files while this one was not heard")
+    """Return the error for pending changes that are based on what another client has changed since."""
+    return UnavailableError("another client changed the same files while this one could not reach the servers")

@@ -5,7 +5,7 @@ a procedure runs as one: nothing else of this client runs meanwhile. At a step o
 go on, and the state may be another one afterwards.
 
     yield WithLog(procedure)      -> what the procedure returns, carried out while no other one uses the log
-    yield CatchUp(recall, along)  -> `QuorumLog.catch_up`: whether a quorum told where the log ends; and what came of a
+    yield CatchUp(recall, along)  -> `QuorumLog.catch_up`: whether a quorum said where the log ends; and the reply to a
                                   `Beside` that was sent along, if any
     yield FetchKeys(keys)         -> `QuorumLog.read_keys`
     yield FetchRange(start, ...)  -> `QuorumLog.read_range`
@@ -13,9 +13,9 @@ go on, and the state may be another one afterwards.
     yield Commit(contents, ...)   -> `QuorumLog.commit`: whether the batch is chosen
     yield Lead()                  `QuorumLog.lead`
     yield Settle()                `QuorumLog.settle`
-    yield Beside(point, fetch)    -> `QuorumLog.read_beside`: what a server tells at this point or later; None if none
-                                  does at once
-    yield Tell(keys)              report that another client has changed these keys (None: all)
+    yield Beside(point, fetch)    -> `QuorumLog.read_beside`: a server's reply as of this point or later; None if none
+                                  comes at once
+    yield NotifyChanged(keys)     tell the rest of the mount that another client has changed these keys (None: all)
     yield Pause(seconds)          wait
     yield Linger(seconds)         wait, but not beyond the end of the client
     yield AwaitWork(seconds)      -> whether the worker was woken within this time (None: wait for ever)
@@ -81,7 +81,7 @@ class CatchUp(msgspec.Struct, frozen=True):
 
 
 class LearnUntil(msgspec.Struct, frozen=True):
-    """Learn what others have changed up to this slot at least, if that can be told."""
+    """Learn what other clients have changed up to this slot at least, if a server still knows."""
 
     slot: int
 
@@ -94,15 +94,15 @@ class Commit(msgspec.Struct, frozen=True):
 
 
 class Lead(msgspec.Struct, frozen=True):
-    """Become the writer, which decides what was in doubt."""
+    """Become the writer, which decides whether a batch in doubt was made."""
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """Let go of the lease."""
+    """Tell the servers that the last batch is chosen, and release the lease."""
 
 
-class Tell(msgspec.Struct, frozen=True):
-    """Others have changed these keys."""
+class NotifyChanged(msgspec.Struct, frozen=True):
+    """Another client has changed these keys (None: perhaps all)."""
 
     keys: list[bytes] | None
 
@@ -126,5 +126,5 @@ class AwaitWork(msgspec.Struct, frozen=True):
 
 
 LogStep = CatchUp | FetchKeys | FetchRange | LearnUntil | Commit | Lead | Settle
-Step = WithLog | LogStep | Beside | Tell | Pause | Linger | AwaitWork
+Step = WithLog | LogStep | Beside | NotifyChanged | Pause | Linger | AwaitWork
 Procedure = Generator[Step, Any, T]

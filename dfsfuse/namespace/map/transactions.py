@@ -61,8 +61,7 @@ class Begun(Generic[R_co]):
 
     result: R_co
     wait: Callable[[], None]
-    """Returns when the changes are durable. Raises what prevented that; to be called once, by the caller that began
-    it."""
+    """Returns when the changes are durable, or raises what prevented that. To be called once, by the same caller."""
 
 
 class MapStore(Protocol):
@@ -88,7 +87,7 @@ class MapStore(Protocol):
         """Run `work` and make its changes at once. Raises ReadOnlyError, MaybeDoneError, UnavailableError.
 
         `durable`: they are on the servers' disks when this returns. Else they may follow within milliseconds, in the
-        order of the calls, if this client alone writes; for everybody who looks here they are made. `is_followed`: the
+        order of the calls, if this client alone writes; in this mount they are visible at once. `is_followed`: the
         caller will soon make something durable, and these changes with it, so they may follow some milliseconds later.
         """
         ...
@@ -99,13 +98,13 @@ class MapStore(Protocol):
         ...
 
     def witness(self) -> Witness:
-        """Return a witness, to which `flush` reports every change that is answered and lost from now on, and one that
-        was lost before and not reported yet."""
+        """Return a witness, to which `flush` reports every change that is answered and lost from now on; and one that
+        was lost before, if it was not reported yet."""
         ...
 
     def flush(self, witness: Witness | None = None) -> None:
         """Return when all changes so far are durable. Raises what prevented that for one of them: once for each
-        witness; without one, if it was not reported yet."""
+        witness; without a witness, only if it was not reported yet."""
         ...
 
     def was_made(self, sequence: int) -> bool:

@@ -1,4 +1,4 @@
-"""The worker commits answered changes that no caller waits for, and releases the lease when writing pauses.
+"""The worker: commits pending changes that no operation waits for, and releases the lease when writing pauses.
 
 Pure: procedures of `steps`, which the worker's thread carries out, or a task of the simulation.
 """
@@ -16,8 +16,8 @@ from dfsfuse.namespace.map.state import MapState
 from dfsfuse.namespace.map.steps import AwaitWork, Linger, Pause, Procedure, WithLog
 
 LINGER_S: Final = 0.002
-"""How long answered changes wait for more before they are on their way. Between batches too: what is answered in that
-time is answered faster than beside a batch, for which this process and the servers work."""
+"""How long the worker waits for more changes before it commits; between two batches too. An operation is answered
+faster in that time than beside a batch, which keeps this process and the servers busy."""
 RETRY_S: Final = 1.0
 """How long the worker waits after an unexpected exception."""
 
@@ -32,15 +32,15 @@ class Worker:
         self._committer = committer
 
     def work(self) -> Procedure[None]:
-        """Commit what was answered before its commit, and release the lease when writing pauses, until the end.
+        """Commit pending changes, and release the lease when writing pauses; until the end.
 
-        It is woken for the first of many operations only: as long as they go on, it looks once in `SETTLE_AFTER_S`. It
-        leaves the log to them if there is nothing to do, or if a waiting caller does it anyway.
+        Only the first of many operations wakes the worker: as long as they go on, it checks for work every
+        `SETTLE_AFTER_S`. It leaves the log to operations while one of them commits everything anyway.
         """
         committer, state = self._committer, self._state
         while committer.has_worker:
             yield AwaitWork(None)
-            committer.bell.clear()
+            committer.wake_event.clear()
             committer.is_awake = True
             wait_s = LINGER_S
             while committer.has_worker and committer.is_awake:
@@ -51,18 +51,18 @@ class Worker:
                 if committer.waiting:
                     continue
                 try:
-                    if state.journal.rests(state.clock()) or not (yield from self.commit_waiting()):
+                    if state.journal.is_left_to_callers(state.clock()) or not (yield from self.commit_waiting()):
                         yield from self.settle_if_idle()
                     else:
                         wait_s = LINGER_S
                 except Exception:
-                    log.exception("what was answered is not committed yet, or the lease not let go of")
+                    log.exception("cannot commit pending changes, or release the lease: trying again")
                     wait_s = RETRY_S
 
     def commit_waiting(self) -> Procedure[bool]:
-        """Commit what was answered so far and no caller waits for, unless the callers will commit all of it themselves.
-        Returns True if something waits again."""
-        if self._state.journal.rests(self._state.clock()):
+        """Commit the changes that are pending, unless all of them are left to their callers for now. Returns whether
+        more are pending afterwards."""
+        if self._state.journal.is_left_to_callers(self._state.clock()):
             return False
         try:
             more: bool = yield WithLog(self._commit_waiting())
@@ -77,8 +77,8 @@ class Worker:
         return bool(self._state.journal)
 
     def settle_if_idle(self) -> Procedure[bool]:
-        """Release the lease if nothing waits. Returns False if something does, or was committed while the log was busy:
-        a client that has waited for its turn must not lose it because of earlier idleness."""
+        """Release the lease if nothing is pending. Returns False if something is, or if something was committed while
+        the log was busy: a client that has waited for its turn must not lose it because of an earlier pause."""
         if self._state.journal or not self._state.lease.is_idle(self._state.clock()):
             return False
         settled: bool = yield WithLog(self._settle_if_idle())

@@ -205,7 +205,7 @@ def _at_one_slot(
         for server, outcome in found.items():
             if isinstance(outcome, Answer) and isinstance(outcome.reply, Values):
                 replies[server] = outcome.reply
-            elif isinstance(outcome, Failure) and key_portions.is_told_by(outcome.status, part):
+            elif isinstance(outcome, Failure) and key_portions.may_lack_room(outcome.status, part):
                 raise TooMuchAtOnceError(outcome.text)
             elif isinstance(outcome, Failure):
                 absent[server] = outcome.text

@@ -69,7 +69,7 @@ def test_a_client_that_waits_to_write_lets_the_turn_last_so_long() -> None:
     commit(lease, NOW + TURN_S)
     assert lease.state(NOW + TURN_S) is LeaseState.ENDING
     assert not lease.holds(NOW + TURN_S), "nothing more is answered before its commit"
-    lease.let_go(NOW + TURN_S)
+    lease.released(NOW + TURN_S)
     assert lease.state(NOW + TURN_S) is LeaseState.NONE
     assert not lease.is_spent(NOW + TURN_S)
 
@@ -87,7 +87,7 @@ def test_what_the_servers_have_said_is_remembered_until_it_is_let_go() -> None:
     lease = held(wanted=True)
     commit(lease, NOW + 0.02)
     assert lease.is_spent(NOW + TURN_S)
-    lease.let_go(NOW + TURN_S)
+    lease.released(NOW + TURN_S)
     commit(lease, NOW + TURN_S + 0.02)
     assert not lease.is_spent(NOW + 3 * TURN_S)
 
@@ -95,20 +95,20 @@ def test_what_the_servers_have_said_is_remembered_until_it_is_let_go() -> None:
 def test_it_stays_back_after_its_turn_if_another_one_waits_to_write() -> None:
     """Its ballot still counts, so without a pause it would get the lease again before the other client has asked."""
     lease = held(wanted=True)
-    lease.let_go(NOW)
+    lease.released(NOW)
     assert lease.stays_back_s(NOW) == pytest.approx(YIELD_S)
     assert lease.stays_back_s(NOW + YIELD_S) == 0.0
     assert YIELD_S >= PAUSE_S * PAUSE_GROWTHS, "the waiting client asks again within this time"
     for how in ({}, {"recalled": True}):
         lease = held(**how)
-        lease.let_go(NOW)
+        lease.released(NOW)
         assert lease.stays_back_s(NOW) == 0.0, "nobody waits to write, so it need not hold back"
 
 
 def test_each_turn_is_equally_long() -> None:
     """Both after a release under the same ballot, and when this client becomes the writer again."""
     lease = held()
-    lease.let_go(NOW)
+    lease.released(NOW)
     later = NOW + 2 * TURN_S
     commit(lease, later, wanted=True)
     assert not lease.is_spent(later)
@@ -150,7 +150,7 @@ def test_a_batch_that_failed_may_have_brought_a_lease_that_is_to_be_let_go() -> 
     assert lease.is_owed
     lease.ended()
     assert lease.is_owed
-    lease.let_go(NOW)
+    lease.released(NOW)
     assert not lease.is_owed
 
 

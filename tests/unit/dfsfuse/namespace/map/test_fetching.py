@@ -12,7 +12,7 @@ from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.namespace.map.cache import MapCache
 from dfsfuse.namespace.map.fetching import READ_KEYS
 from dfsfuse.namespace.map.log_map import LogMap
-from dfsfuse.namespace.map.neighbours import BLOCK_INODES, inodes_together
+from dfsfuse.namespace.map.neighbours import BLOCK_INODES, inode_companions
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes, renames
 from dfsfuse.namespace.records import keys
@@ -91,7 +91,7 @@ def test_without_the_lease_what_waits_is_committed_before_something_is_fetched(
 
 def test_inodes_that_were_made_together_are_fetched_together(log: FakeLog, clock: Clock, shared: SharedLog) -> None:
     """And inodes that are known already are not requested again."""
-    store = LogMap(log, keys.family_of, clock, clock.sleep, together=inodes_together())  # type: ignore[arg-type]
+    store = LogMap(log, keys.family_of, clock, clock.sleep, companions_of=inode_companions())  # type: ignore[arg-type]
     shared.commit({keys.inode(ino): b"%d" % ino for ino in range(200)}, ())
     asked: list[int] = []
     at_once = log.read_beside

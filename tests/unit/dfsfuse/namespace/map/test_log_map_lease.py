@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from msgspec import structs
 from support.clock import Clock
-from support.fake_log import FakeLog, HandBell, SharedLog, answer_early
+from support.fake_log import FakeLog, ManualWakeEvent, SharedLog, answer_early
 
 from dfsfuse.errors import LostError, MaybeDoneError, ReadOnlyError, UnavailableError
 from dfsfuse.log.lease import SETTLE_AFTER_S, TURN_S
@@ -200,10 +200,10 @@ def test_nothing_more_is_answered_when_the_turn_is_over(leased: LogMap, log: Fak
         found = leased.client._answer(lambda tx: tx.put(b"b", b"1"), durable=False)
         answered.append(found is not None)
 
-    bell = leased.committer.bell = HandBell(write_on)
+    wake_event = leased.committer.wake_event = ManualWakeEvent(write_on)
     leased.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     assert answered == [True]
-    bell.woken = write_on
+    wake_event.woken = write_on
     log.is_wanted = True
     clock.now += TURN_S
     leased.flush()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.clock import Clock
-from support.fake_log import FakeLog, HandBell, SharedLog, family_of
+from support.fake_log import FakeLog, ManualWakeEvent, SharedLog, family_of
 
 from dfsfuse.errors import MaybeDoneError
 from dfsfuse.log.lease import SETTLE_AFTER_S
@@ -37,7 +37,7 @@ def test_a_client_that_could_not_commit_releases_the_lease_too(log: FakeLog, sha
     """Some servers may have accepted the batch and given a lease with it, which would block others for two seconds."""
     store = LogMap(log, family_of)  # type: ignore[arg-type]
     woken: list[bool] = []
-    store.committer.bell = HandBell(lambda: woken.append(True))
+    store.committer.wake_event = ManualWakeEvent(lambda: woken.append(True))
 
     def fail() -> None:
         raise MaybeDoneError("too few servers confirmed it")
@@ -105,32 +105,32 @@ def test_an_unexpected_exception_does_not_end_the_worker(
     assert clock() - begun > RETRY_S, "it must pause before it tries again"
 
 
-class CountingBell:
-    """A bell that counts how often it was rung."""
+class CountingWakeEvent:
+    """A wake event that counts how often it was set."""
 
     def __init__(self) -> None:
-        self.rung = 0
+        self.set_count = 0
 
     def set(self) -> None:
-        self.rung += 1
+        self.set_count += 1
 
     def clear(self) -> None:
         pass
 
 
 def test_only_a_worker_that_sleeps_is_woken(leased: LogMap, log: FakeLog, clock: Clock) -> None:
-    bell = leased.committer.bell = CountingBell()
+    wake_event = leased.committer.wake_event = CountingWakeEvent()
     work = leased.worker.work()
     assert next(work) == AwaitWork(None)
     leased.transact(lambda tx: tx.put(b"a", b"1"))
     leased.transact(lambda tx: tx.put(b"b", b"1"), durable=False)
-    assert bell.rung > 0
+    assert wake_event.set_count > 0
     assert work.send(True) == Linger(LINGER_S)
-    bell.rung = 0
+    wake_event.set_count = 0
     for number in range(5):
         leased.transact(lambda tx, number=number: tx.put(b"%d" % number, b"1"))  # type: ignore[misc]
         leased.transact(lambda tx, number=number: tx.put(b"d%d" % number, b"1"), durable=False)  # type: ignore[misc]
-    assert bell.rung == 0
+    assert wake_event.set_count == 0
     commits = log.asked.count("commit")
     step = work.send(None)
     assert isinstance(step, WithLog), "a change waits that no caller waits for"
@@ -142,9 +142,9 @@ def test_only_a_worker_that_sleeps_is_woken(leased: LogMap, log: FakeLog, clock:
     assert isinstance(step, WithLog)
     leased.run(step.procedure)
     assert log.asked[-1] == "settle"
-    assert bell.rung == 0
+    assert wake_event.set_count == 0
     leased.transact(lambda tx: tx.put(b"z", b"1"))
-    assert bell.rung > 0, "it counts as asleep once it has released the lease, even before it waits"
+    assert wake_event.set_count > 0, "it counts as asleep once it has released the lease, even before it waits"
     assert work.send(True) == AwaitWork(None)
 
 
