@@ -196,6 +196,40 @@ def test_a_look_up_that_finds_nothing_runs_once_and_looks_once(store: LogMap, lo
     assert log.asked == ["catch up", "catch up"]
 
 
+def test_threads_that_wait_for_the_newest_state_share_the_next_look(
+    store: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    """The one that is under way began too early for them. However many they are, they wait for one more."""
+    shared.put(k="1")
+    store.read(lambda view: view.get(b"k"))
+    is_under_way, may_end = threading.Event(), threading.Event()
+    have_begun = threading.Semaphore(0)
+    look = log.catch_up
+
+    def take_time(*, recall: bool = True) -> bool:
+        is_under_way.set()
+        assert may_end.wait(WAIT_S)
+        log.clock.now += 1.0
+        return look(recall=recall)
+
+    def read() -> None:
+        store.read(lambda view: (view.get(b"k"), have_begun.release()))
+
+    log.asked.clear()
+    log.catch_up = take_time  # type: ignore[method-assign]
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    threads[0].start()
+    assert is_under_way.wait(WAIT_S)
+    for thread in threads[1:]:
+        thread.start()
+    for _ in threads:
+        assert have_begun.acquire(timeout=WAIT_S)
+    may_end.set()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert log.asked == ["catch up"] * 2
+
+
 def test_a_look_without_a_recall_is_none_with_one(store: LogMap, log: FakeLog, shared: SharedLog) -> None:
     """A look at the log by another thread, at the same time, did not recall what others answered under their lease."""
     shared.put(k="1")
