@@ -179,21 +179,29 @@ class Values(Message, frozen=True):
 
 
 class ReadRange(Message, frozen=True):
-    """The items with start <= key < end, in order, at `slot` or later; at most `limit`. Reply: `Items` or `Behind`."""
+    """The items with start <= key < end, in order, at `slot` or later; at most `limit`. Reply: `Items` or `Behind`.
+
+    `join`: a prefix. If it is not empty, the reply also has the items that those of the range name (`joins`); with
+    `join_key`, only the one that the item of this key names. Servers of version 0.1.0 ignore both.
+    """
 
     slot: int
     digest: bytes
     start: bytes
     end: bytes
     limit: int
+    join: bytes = b""
+    join_key: bytes = b""
 
 
 class Items(Message, frozen=True):
-    """Items of a range, all at slot `applied`. `more` says that the range continues after the last of them."""
+    """Items of a range, all at slot `applied`. `more` says that the range continues after the last of them. `joined`:
+    items that they name, at the same slot: perhaps not all, and none of those that do not exist."""
 
     applied: int
     items: tuple[tuple[bytes, bytes], ...]
     more: bool
+    joined: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class BeginCopy(Message, frozen=True):

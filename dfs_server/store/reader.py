@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Final
 
-from dfs_server.protocol import batches
+from dfs_server.protocol import batches, joins
 from dfs_server.protocol.frames import AFTER_AUTHENTICATION
 from dfs_server.protocol.message import MAX_AT_ONCE
-from dfs_server.protocol.messages import Batches, Behind, Change, Changes, Error, Items, Reply, Values
+from dfs_server.protocol.messages import Batches, Behind, Change, Changes, Error, Items, ReadRange, Reply, Values
 from dfs_server.protocol.status import Status
 from dfs_server.store import checksums, log_table
 from dfs_server.store.damage import DamagedMapError, DamagedStateError
@@ -127,28 +127,31 @@ class NamespaceReader:
                     return Error(Status.TOO_MUCH, "the values are more than fits in a reply: ask for fewer at once")
         return Values(applied, tuple(found))
 
-    def items(self, slot: int, start: bytes, end: bytes, limit: int) -> Reply:
-        """The reply to `ReadRange` at `slot` or later."""
-        limit = max(1, min(limit, MAX_ITEMS))
-        return self._of_one_slot(lambda overlay: self._items(overlay, slot, start, end, limit))
+    def items(self, request: ReadRange) -> Reply:
+        """The reply to this."""
+        return self._of_one_slot(lambda overlay: self._items(overlay, request))
 
-    def _items(self, overlay: Overlay, slot: int, start: bytes, end: bytes, limit: int) -> Reply | None:
-        applied, waiting = overlay.items(start, end)
-        if applied < max(slot, overlay.read_from):
+    def _items(self, overlay: Overlay, request: ReadRange) -> Reply | None:
+        applied, waiting = overlay.items(request.start, request.end)
+        if applied < max(request.slot, overlay.read_from):
             return Behind(applied)
+        limit = max(1, min(request.limit, MAX_ITEMS))
         found: list[tuple[bytes, bytes]] = []
-        size = 0
+        size, more = 0, False
         with self._snapshot() as db:
             if not _are_under(db, overlay):
                 return None
             query = "SELECT key, value, checksum FROM map WHERE key >= ? AND key < ? ORDER BY key"
-            with closing(db.execute(query, (start, end))) as rows:
+            with closing(db.execute(query, (request.start, request.end))) as rows:
                 for key, value in _laid_over(rows, waiting):
-                    if len(found) >= limit or size >= REPLY_BYTES:
-                        return Items(applied, tuple(found), more=True)
+                    more = len(found) >= limit or size >= REPLY_BYTES
+                    if more:
+                        break
                     found.append((key, value))
                     size += len(key) + len(value)
-        return Items(applied, tuple(found), more=False)
+            keys = joins.named(request.join, request.join_key, found) if request.join else []
+            joined = _joined(db, overlay, applied, keys, 2 * REPLY_BYTES - size) if keys else ()
+        return Items(applied, tuple(found), more, joined)
 
     def _of_one_slot(self, read: Callable[[Overlay], Reply | None]) -> Reply:
         """The result of `read` for an overlay and the tables below it; `read` returns None if the tables are of another
@@ -190,6 +193,24 @@ def _value(db: sqlite3.Connection, key: bytes) -> bytes | None:
     if not checksums.fits(key, value, checksum):
         raise DamagedMapError(BAD_ROW)
     return value  # type: ignore[no-any-return]
+
+
+def _joined(
+    db: sqlite3.Connection, overlay: Overlay, applied: int, keys: Sequence[bytes], room_bytes: int
+) -> tuple[tuple[bytes, bytes], ...]:
+    """The items with these keys as of slot `applied`, as many as there is room for."""
+    at, waiting = overlay.values(keys)
+    found: list[tuple[bytes, bytes]] = []
+    if at != applied:
+        return ()  # another batch has come since: the client asks for what it needs
+    for key in keys:
+        value = waiting[key] if key in waiting else _value(db, key)
+        if value is not None:
+            room_bytes -= len(key) + len(value)
+            if room_bytes < 0:
+                break
+            found.append((key, value))
+    return tuple(found)
 
 
 def _laid_over(

@@ -139,10 +139,10 @@ class NamespaceStore:
                 return self._read_at(slot, digest, lambda: self._reader.changes(after))
             case ReadKeys(slot, digest, keys):
                 return self._read_map_at(slot, digest, lambda: self._reader.values(slot, keys))
-            case ReadRange(slot, digest, start, end, limit):
+            case ReadRange(slot, digest):
                 if slot:  # otherwise any slot will do: the log since then is not needed
                     self._writer.keep_log_after(slot)
-                return self._read_map_at(slot, digest, lambda: self._reader.items(slot, start, end, limit))
+                return self._read_map_at(slot, digest, lambda: self._reader.items(request))
             case BeginCopy(copy, slot, digest):
                 return self._writer.begin_copy(copy, slot, digest)
             case CopyItems(copy, items):

@@ -24,7 +24,7 @@ from dfsfuse.log.quorum_log import QuorumLog
 from dfsfuse.log.repairer import Repairer
 from dfsfuse.mount.options import MountOptions
 from dfsfuse.namespace.map.log_map import LogMap
-from dfsfuse.namespace.map.neighbours import inode_companions
+from dfsfuse.namespace.map.neighbours import InodeCompanions
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.ops.server_register import KNOWN_S, ServerRegister
 from dfsfuse.namespace.records import keys, members
@@ -129,7 +129,8 @@ def _open(config: ClientConfig, settings: MountSettings, mount: MountOptions | N
             keys.family_of,
             is_newest=is_newest if settings.incomplete is Policy.REFUSE else None,
             wait_s=mount.wait_s if mount else 0.0,
-            companions_of=inode_companions(),
+            companions=InodeCompanions(),
+            join_of=keys.join_of,
             events=events,
         )
         opened.callback(store.close)

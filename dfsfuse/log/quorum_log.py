@@ -131,9 +131,13 @@ class QuorumLog:
         assert isinstance(reply, Values)
         return reply
 
-    def read_range(self, start: bytes, end: bytes, limit: int) -> Items:
-        """Return a page of the items of a range, likewise."""
-        reply = self._run(read(self.state, self._order(), lambda at: ReadRange(at.slot, at.digest, start, end, limit)))
+    def read_range(self, start: bytes, end: bytes, limit: int, join: bytes = b"", join_key: bytes = b"") -> Items:
+        """Return a page of the items of a range, likewise. `join`, `join_key`: see `ReadRange`."""
+
+        def request(at: Point) -> ReadRange:
+            return ReadRange(at.slot, at.digest, start, end, limit, join, join_key)
+
+        reply = self._run(read(self.state, self._order(), request))
         assert isinstance(reply, Items)
         return reply
 

@@ -42,7 +42,7 @@ from dfsfuse.namespace.map import steps as map_steps
 from dfsfuse.namespace.map.cache import MapCache
 from dfsfuse.namespace.map.client import MapClient
 from dfsfuse.namespace.map.committing import Committer
-from dfsfuse.namespace.map.fetching import Fetcher
+from dfsfuse.namespace.map.fetching import Fetcher, NoCompanions
 from dfsfuse.namespace.map.journal import Journal, PendingChange
 from dfsfuse.namespace.map.losses import Witness
 from dfsfuse.namespace.map.refreshing import Refresher
@@ -186,7 +186,7 @@ class SimMount:
         self.state.journal = parts.journal()
         self.state.lease = self._watched(parts.lease)
         self.committer = parts.committer(self.state, self.wake_event, world.random.choice((0.0, 3.0)))
-        fetcher = Fetcher(_family_of, self.state, lambda _: ())
+        fetcher = Fetcher(_family_of, self.state, NoCompanions(), lambda _: b"")
         refresher = Refresher(self.state, self.committer, fetcher, excused_ago_s, confirms)
         self.client = MapClient(self.state, refresher, self.committer, excused_ago_s)
         self.worker = Worker(self.state, self.committer)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from support.clock import Clock
 
+from dfs_server.protocol import joins
 from dfs_server.protocol.messages import Change, Items, ReadKeys, ReadRange, Values
 from dfsfuse.log.lease import Lease
 from dfsfuse.log.proposer import Point
@@ -55,6 +56,8 @@ class FakeLog:
         self.on_lead: list[Callable[[], None]] = []
         self.has_quorum = True
         self.is_hurried = False
+        self.joins = True
+        """Whether its servers know `ReadRange.join`; those of version 0.1.0 do not."""
 
     @property
     def client(self) -> bytes:
@@ -95,9 +98,9 @@ class FakeLog:
             case ReadKeys(keys=keys):
                 self.asked.append("keys")
                 return Values(slot, tuple(self.shared.map.get(key) for key in keys))
-            case ReadRange(start=start, end=end, limit=limit):
+            case ReadRange(_, _, start, end, limit, join, join_key):
                 self.asked.append("range")
-                return Items(slot, *self._items(start, end, limit))
+                return Items(slot, *self._items(start, end, limit, join, join_key))
 
     def catch_up_and_read(self, request: ReadKeys | ReadRange, *, recall: bool) -> tuple[bool, Values | Items | None]:
         reply = self.read_beside(request)
@@ -106,9 +109,13 @@ class FakeLog:
     def learn_until(self, slot: int) -> None:
         self._learn()
 
-    def _items(self, start: bytes, end: bytes, limit: int) -> tuple[tuple[tuple[bytes, bytes], ...], bool]:
+    def _items(
+        self, start: bytes, end: bytes, limit: int, join: bytes, join_key: bytes
+    ) -> tuple[tuple[tuple[bytes, bytes], ...], bool, tuple[tuple[bytes, bytes], ...]]:
         found = sorted((key, value) for key, value in self.shared.map.items() if start <= key < end)
-        return tuple(found[:limit]), len(found) > limit
+        named = joins.named(join, join_key, found[:limit]) if join and self.joins else []
+        joined = tuple((key, self.shared.map[key]) for key in named if key in self.shared.map)
+        return tuple(found[:limit]), len(found) > limit, joined
 
     def read_keys(self, keys: tuple[bytes, ...]) -> Values:
         if self.before_read:
@@ -117,12 +124,12 @@ class FakeLog:
         self._learn()
         return Values(self.slot, tuple(self.shared.map.get(key) for key in keys))
 
-    def read_range(self, start: bytes, end: bytes, limit: int) -> Items:
+    def read_range(self, start: bytes, end: bytes, limit: int, join: bytes = b"", join_key: bytes = b"") -> Items:
         if self.before_read:
             self.before_read.pop(0)()
         self.asked.append("range")
         self._learn()
-        return Items(self.slot, *self._items(start, end, limit))
+        return Items(self.slot, *self._items(start, end, limit, join, join_key))
 
     def commit(self, contents: Contents, conflicts: Callable[[News], bool]) -> bool:
         if self.before_commit:

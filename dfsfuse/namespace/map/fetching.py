@@ -3,7 +3,8 @@
 A family (a folder's entries, a file's regions) that is not larger than a page is fetched whole when one of its keys is
 asked for. Of a larger one, a page from that key on, since large folders are usually worked through in order; and all of
 it, if keys are missed again and again. Of a complete family that others have changed a little, what they have changed.
-With any other key come its companions, if it has any at that time (`companions_of`).
+With any other key come its companions, if it has any at that time (`Companions`). With names come the inodes that
+they refer to (`ReadRange.join`): that of the name that is asked for, or those of a whole page.
 
 Pure procedures (`steps`). How servers are asked is up to the caller (`Ask`): with the log, or beside it. Keys that
 change in the cache while a server is being asked, or between two pages, are not taken from the answer. Pending changes
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from dfsfuse.log.key_portions import Portions, TooMuchAtOnceError
 from dfsfuse.namespace.map.cache import Changes, Unknown, laid_over, prefix_end
@@ -42,6 +43,29 @@ Ask = Callable[[FetchKeys | FetchRange, Changes], Procedure[Any]]
 May raise."""
 
 
+class Companions(Protocol):
+    """Which keys are worth fetching together."""
+
+    def of(self, key: bytes) -> Sequence[bytes]:
+        """Return the keys that are worth fetching now with this one, which is missing; it is among them. Often none."""
+        ...
+
+    def came_along(self, key: bytes) -> None:
+        """Record that this key was wanted, and came along with another one."""
+        ...
+
+
+class NoCompanions:
+    """Each key is fetched alone."""
+
+    def of(self, key: bytes) -> Sequence[bytes]:  # noqa: ARG002
+        """See `Companions.of`."""
+        return ()
+
+    def came_along(self, key: bytes) -> None:
+        """See `Companions.came_along`."""
+
+
 class Fetcher:
     """See the module."""
 
@@ -49,12 +73,14 @@ class Fetcher:
         self,
         family_of: Callable[[bytes], bytes | None],
         state: MapState,
-        companions_of: Callable[[bytes], Sequence[bytes]],
+        companions: Companions,
+        join_of: Callable[[bytes], bytes],
     ) -> None:
-        """`companions_of`: which keys are worth fetching with one that is missing; called each time that one is."""
+        """`join_of`: the prefix of the keys that the items of a family name (`ReadRange.join`), or nothing."""
         self._family_of = family_of
         self._state = state
-        self._companions_of = companions_of
+        self._companions = companions
+        self._join_of = join_of
         self._large_family = b""
         """The last family seen to be larger than a page; how often a key of it was unknown; and after how many such
         misses it is worthwhile to ask for all of it."""
@@ -70,7 +96,7 @@ class Fetcher:
             if (family := self._family_of(keys[0])) is not None:
                 yield from self._fetch_with_family(keys[0], family, ask)
                 return
-            others = [key for key in self._companions_of(keys[0]) if isinstance(self._state.cache.get(key), Unknown)]
+            others = [key for key in self._companions.of(keys[0]) if isinstance(self._state.cache.get(key), Unknown)]
             keys = others or keys
         yield from self._fetch_keys(keys, ask)
 
@@ -96,19 +122,30 @@ class Fetcher:
         newest = laid_over(list(items), self._state.journal.outcome(), start, end)
         self._state.cache.fetched_range(start, end, newest, since)
 
+    def _insert_joined(self, items: Sequence[tuple[bytes, bytes]], since: Changes) -> None:
+        if items:
+            self._insert([key for key, _ in items], [value for _, value in items], since)
+
+    def _insert_named(self, items: Sequence[tuple[bytes, bytes]], since: Changes) -> None:
+        """Insert what the key that is asked for names."""
+        self._insert_joined(items, since)
+        for key, _ in items:
+            self._companions.came_along(key)
+
     def _fetch_with_family(self, key: bytes, family: bytes, ask: Ask) -> Procedure[None]:
         """A key, with its whole family; of a large one, with those that come after it, which are asked for next when a
         large folder is worked through. Of a family that others have changed a little, what they changed."""
-        end = prefix_end(family)
+        end, join = prefix_end(family), self._join_of(family)
         if unknown := self._state.cache.unknown_in(family, end):
             yield from self._fetch_keys(unknown[bisect_left(unknown, key) :][:KEYS_AHEAD], ask)
             return
         if family != self._large_family:
             self._misses, self._whole_after = 0, WHOLE_AFTER
             with self._state.cache.watched() as since:
-                page = yield from ask(FetchRange(family, end, FAMILY_PAGE), since)
+                page = yield from ask(FetchRange(family, end, FAMILY_PAGE, join, key), since)
                 if not page.more:
                     self._insert_range(family, end, page.items, since)
+                    self._insert_named(page.joined, since)
                     return
             self._large_family = family
         self._misses += 1
@@ -117,9 +154,10 @@ class Fetcher:
             if (yield from self._fetch_range(family, end, ask, pages=self._misses // WHOLE_AGAIN)):
                 return
         with self._state.cache.watched() as since:
-            after = yield from ask(FetchRange(key, end, FAMILY_PAGE), since)
+            after = yield from ask(FetchRange(key, end, FAMILY_PAGE, join, key), since)
             found = {key: None, **dict(after.items)}
             self._insert(list(found), list(found.values()), since)
+            self._insert_named(after.joined, since)
 
     def _fetch_range(self, start: bytes, end: bytes, ask: Ask, pages: int | None = None) -> Procedure[bool]:
         """Return False if that was given up: it has more than `pages`, or its pages are of different states. Keys that
@@ -129,14 +167,17 @@ class Fetcher:
         if unknown and known > SCAN_PAGE and known > UNKNOWN_SHARE * len(unknown):
             yield from self._fetch_keys(unknown, ask)
             return True
+        # If the family was known before, most of what it names is known too.
+        join = self._join_of(start) if pages is None and not known else b""
         items: list[tuple[bytes, bytes]] = []
         at = start
         with self._state.cache.watched() as since:
             while True:
-                page = yield from ask(FetchRange(at, end, SCAN_PAGE), since)
+                page = yield from ask(FetchRange(at, end, SCAN_PAGE, join), since)
                 if since.all:
                     return False  # the pages are of different states: the operation runs again, and asks again
                 items.extend(page.items)
+                self._insert_joined(page.joined, since)
                 if not page.more:
                     break
                 if len(items) // SCAN_PAGE == pages:

@@ -23,7 +23,7 @@ from dfsfuse.log.state import News
 from dfsfuse.namespace.map.cache import MapCache
 from dfsfuse.namespace.map.client import MapClient
 from dfsfuse.namespace.map.committing import Committer
-from dfsfuse.namespace.map.fetching import Fetcher
+from dfsfuse.namespace.map.fetching import Companions, Fetcher, NoCompanions
 from dfsfuse.namespace.map.journal import PendingChange
 from dfsfuse.namespace.map.losses import Witness
 from dfsfuse.namespace.map.refreshing import Refresher
@@ -62,10 +62,11 @@ class LogMap:
         sleep: Callable[[float], None] = time.sleep,
         is_newest: Callable[[View, frozenset[int]], bool] | None = None,
         wait_s: float = 0.0,
-        companions_of: Callable[[bytes], Sequence[bytes]] = lambda _: (),
+        companions: Companions | None = None,
+        join_of: Callable[[bytes], bytes] = lambda _: b"",
         events: Events | None = None,
     ) -> None:
-        """`is_newest`: see `Refresher`. `wait_s`: see `Committer`. `companions_of`: see `Fetcher`."""
+        """`is_newest`: see `Refresher`. `wait_s`: see `Committer`. `companions`, `join_of`: see `Fetcher`."""
         self._log = quorum_log
         self._sleep = sleep
         self._log_lock = threading.Lock()
@@ -80,7 +81,7 @@ class LogMap:
 
         self.state = MapState(quorum_log.state, MapCache(family_of), clock)
         self.committer = Committer(self.state, self._wake_event, wait_s)
-        fetcher = Fetcher(family_of, self.state, companions_of)
+        fetcher = Fetcher(family_of, self.state, companions or NoCompanions(), join_of)
         self.refresher = Refresher(self.state, self.committer, fetcher, excused_ago_s, is_newest)
         self.client = MapClient(self.state, self.refresher, self.committer, excused_ago_s)
         self.worker = Worker(self.state, self.committer)
@@ -209,8 +210,8 @@ class LogMap:
                 self._log.learn_until(slot)
             case FetchKeys(keys):
                 return self._log.read_keys(keys)
-            case FetchRange(start, end, limit):
-                return self._log.read_range(start, end, limit)
+            case FetchRange(start, end, limit, join, join_key):
+                return self._log.read_range(start, end, limit, join, join_key)
             case AwaitWork(seconds):
                 return self._wake_event.wait(seconds)
             case Linger(seconds):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final
 
 from dfsfuse.namespace.records import keys
@@ -25,15 +24,21 @@ _FETCHED: Final = 0
 """Used in place of an inode number; no file has it."""
 
 
-def inode_companions() -> Callable[[bytes], list[bytes]]:
-    """Which keys are worth fetching with an inode's that is missing: whoever looks at two files that were made about
-    the same time is about to look at the others. None for other keys."""
-    neighbours = Neighbours()
+class InodeCompanions:
+    """`Companions` for inodes: a program that looks at two files that were made at about the same time is about to look
+    at the others."""
 
-    def together(key: bytes) -> list[bytes]:
-        return [keys.inode(ino) for ino in neighbours.of(keys.number_in(key))] if keys.is_inode(key) else []
+    def __init__(self) -> None:
+        self._neighbours = Neighbours()
 
-    return together
+    def of(self, key: bytes) -> list[bytes]:
+        """See `Companions.of`."""
+        return [keys.inode(ino) for ino in self._neighbours.of(keys.number_in(key))] if keys.is_inode(key) else []
+
+    def came_along(self, key: bytes) -> None:
+        """See `Companions.came_along`."""
+        if keys.is_inode(key):
+            self._neighbours.came_along(keys.number_in(key))
 
 
 class Neighbours:
@@ -56,3 +61,10 @@ class Neighbours:
             if len(self._blocks) > REMEMBERED:
                 self._blocks.popitem(last=False)
         return range(block * BLOCK_INODES, (block + 1) * BLOCK_INODES) if is_due else range(0)
+
+    def came_along(self, ino: int) -> None:
+        """Record that this file is being looked at, and need not be fetched."""
+        with self._lock:
+            self._blocks.setdefault(ino // BLOCK_INODES, ino)
+            if len(self._blocks) > REMEMBERED:
+                self._blocks.popitem(last=False)

@@ -60,10 +60,13 @@ class FetchRange(msgspec.Struct, frozen=True):
     start: bytes
     end: bytes
     limit: int
+    join: bytes = b""
+    """Fetch the items that its items name, too (`ReadRange.join`); with `join_key`, only what this one names."""
+    join_key: bytes = b""
 
     def at(self, point: Point) -> ReadRange:
         """The request for it at a point of the log, or later."""
-        return ReadRange(point.slot, point.digest, self.start, self.end, self.limit)
+        return ReadRange(point.slot, point.digest, self.start, self.end, self.limit, self.join, self.join_key)
 
 
 class Beside(msgspec.Struct, frozen=True):

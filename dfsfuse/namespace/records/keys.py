@@ -105,6 +105,12 @@ def family_of(key: bytes) -> bytes | None:
     return None
 
 
+def join_of(family: bytes) -> bytes:
+    """Return the prefix of the keys that the values of this family name: a folder's entries name inodes. Empty: they
+    name none. What follows the prefix is the second element of a value (`dfs_server.protocol.joins`)."""
+    return b"i/" if family.startswith(b"d/") and len(family) == _ENTRY_PREFIX_BYTES else b""
+
+
 def orphan(ino: int) -> bytes:
     """The key that marks an inode without a name."""
     return b"o/" + _number(ino)

@@ -177,4 +177,4 @@ def test_a_flush_between_the_looks_at_overlay_and_tables_makes_no_mixture_of_two
     monkeypatch.setattr(reader, "_overlay", overlay_of_before)
     assert reader.values(0, (b"k", b"l")) == Values(4, (b"1", b"4"))
     monkeypatch.setattr(reader, "_overlay", overlay_of_before)
-    assert reader.items(0, b"\0", b"\xff", 9) == Items(7, ((b"k", b"1"), (b"l", b"7")), more=False)
+    assert reader.items(ReadRange(0, b"", b"\0", b"\xff", 9)) == Items(7, ((b"k", b"1"), (b"l", b"7")), more=False)

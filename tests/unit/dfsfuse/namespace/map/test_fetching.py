@@ -12,10 +12,11 @@ from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
 from dfsfuse.namespace.map.cache import MapCache
 from dfsfuse.namespace.map.fetching import READ_KEYS
 from dfsfuse.namespace.map.log_map import LogMap
-from dfsfuse.namespace.map.neighbours import BLOCK_INODES, inode_companions
+from dfsfuse.namespace.map.neighbours import BLOCK_INODES, InodeCompanions
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import directories, inodes, renames
 from dfsfuse.namespace.records import keys
+from dfsfuse.namespace.records.inode import FORMAT, Entry, decode_entry, encode
 
 
 def entries(count: int) -> dict[bytes, bytes]:
@@ -91,7 +92,7 @@ def test_without_the_lease_what_waits_is_committed_before_something_is_fetched(
 
 def test_inodes_that_were_made_together_are_fetched_together(log: FakeLog, clock: Clock, shared: SharedLog) -> None:
     """And inodes that are known already are not requested again."""
-    store = LogMap(log, keys.family_of, clock, clock.sleep, companions_of=inode_companions())  # type: ignore[arg-type]
+    store = LogMap(log, keys.family_of, clock, clock.sleep, companions=InodeCompanions())  # type: ignore[arg-type]
     shared.commit({keys.inode(ino): b"%d" % ino for ino in range(200)}, ())
     asked: list[int] = []
     at_once = log.read_beside
@@ -108,6 +109,111 @@ def test_inodes_that_were_made_together_are_fetched_together(log: FakeLog, clock
     assert asked == [BLOCK_INODES - 1, BLOCK_INODES, 1, BLOCK_INODES]
     assert store.read(lambda view: view.get(b"l/70"), max_age_s=100.0) is None
     assert asked[-1] == 1
+
+
+@pytest.fixture
+def joining(log: FakeLog, clock: Clock) -> LogMap:
+    """A map in which names bring inodes. Its clock never stands still."""
+
+    def tick() -> float:
+        clock.now += 0.000_001
+        return clock.now
+
+    companions = InodeCompanions()
+    return LogMap(log, keys.family_of, tick, clock.sleep, companions=companions, join_of=keys.join_of)  # type: ignore[arg-type]
+
+
+def make_folder(joining: LogMap, log: FakeLog, shared: SharedLog, count: int) -> None:
+    """Make a folder of files, and let the map learn that something was changed."""
+    entry = (encode(Entry(FORMAT, 100 + n, stat.S_IFREG)) for n in range(count))
+    shared.commit({keys.entry(1, b"n%05d" % n): value for n, value in enumerate(entry)}, ())
+    shared.commit({keys.inode(100 + n): b"inode %d" % n for n in range(count)}, ())
+    joining.read(lambda view: view.get(b"other"))
+    log.asked.clear()
+
+
+def look_up(view: View, number: int = 1) -> bytes | None:
+    """A name, and then its inode."""
+    entry = view.get(keys.entry(1, b"n%05d" % number))
+    return None if entry is None else view.get(keys.inode(decode_entry(entry).ino))
+
+
+@pytest.mark.parametrize(("joins", "then"), [(True, []), (False, ["keys"])])
+def test_a_name_brings_its_inode(
+    joining: LogMap, log: FakeLog, shared: SharedLog, joins: bool, then: list[str]
+) -> None:
+    """Servers of version 0.1.0 do not send it along."""
+    log.joins = joins
+    make_folder(joining, log, shared, 200)
+    for _ in range(2):
+        assert joining.read(look_up, max_age_s=1.0) == b"inode 1"
+        assert joining.read(lambda view: look_up(view, 999), max_age_s=1.0) is None
+    assert log.asked == ["range", *then]
+
+
+def test_the_inode_that_came_along_counts_as_looked_at(joining: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    """So the second one brings the inodes that were made at about the same time, as it would otherwise."""
+    make_folder(joining, log, shared, 200)
+    for number in (1, 2, 3, 4):
+        assert joining.read(lambda view, number=number: look_up(view, number), max_age_s=1.0)  # type: ignore[misc]
+    assert log.asked == ["range", "keys"]
+
+
+def test_so_does_a_name_in_a_large_folder(joining: LogMap, log: FakeLog, shared: SharedLog) -> None:
+    make_folder(joining, log, shared, 300)
+    assert joining.read(look_up, max_age_s=1.0) == b"inode 1"
+    assert joining.read(lambda view: look_up(view, 290), max_age_s=1.0) == b"inode 290"
+    assert log.asked == ["range", "range", "range"], "the first page only says that the folder is large"
+
+
+@pytest.mark.parametrize(("joins", "then"), [(True, ["keys"] * 2), (False, ["keys"] * 3)])
+def test_a_page_of_names_brings_its_inodes(
+    joining: LogMap, log: FakeLog, shared: SharedLog, joins: bool, then: list[str]
+) -> None:
+    log.joins = joins
+    make_folder(joining, log, shared, 2500)
+
+    def work(view: View) -> int:
+        inos = [decode_entry(value).ino for _, value in view.scan(*keys.entries(1))]
+        return len(set(view.get_many([keys.inode(ino) for ino in inos])))
+
+    assert joining.read(work) == 2500
+    assert log.asked == ["range", "catch up", *then]
+    log.asked.clear()
+    shared.commit({keys.entry(1, b"new"): encode(Entry(FORMAT, 100, stat.S_IFREG))}, ())
+    assert joining.read(work) == 2500
+    assert log.asked == ["catch up", "range"], "the inodes are known"
+
+
+def test_an_inode_that_comes_along_is_older_than_what_has_changed_since(
+    joining: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    make_folder(joining, log, shared, 3)
+    at_once = log.read_beside
+
+    def later(request: ReadKeys | ReadRange) -> Values | Items | None:
+        log.read_beside = at_once  # type: ignore[method-assign]
+        reply = at_once(request)
+        shared.commit({keys.inode(101): b"newer"}, ())
+        joining.read(lambda view: view.get(b"other"))
+        return reply
+
+    log.read_beside = later  # type: ignore[method-assign]
+    assert joining.read(look_up, max_age_s=1.0) == b"newer"
+
+
+def test_what_was_answered_is_laid_over_an_inode_that_comes_along(
+    joining: LogMap, log: FakeLog, shared: SharedLog
+) -> None:
+    make_folder(joining, log, shared, 3)
+    log.gives_lease = True
+    answer_early(joining)
+    joining.transact(lambda tx: tx.put(b"first", b"x"))
+    joining.transact(lambda tx: tx.put(keys.inode(101), b"newer"), durable=False)
+    joining.state.cache.forget()
+    log.asked.clear()
+    assert joining.read(look_up) == b"newer"
+    assert log.asked == ["range"]
 
 
 def test_a_large_family_is_read_onwards_from_the_key_that_is_asked_for(

@@ -39,3 +39,14 @@ def test_a_block_is_forgotten_after_many_others() -> None:
         neighbours.of((number + 1) * 10 * N)
     assert not neighbours.of(3)
     assert neighbours.of(4) == range(N)
+
+
+def test_a_file_whose_record_came_along_counts_as_looked_at() -> None:
+    neighbours = Neighbours()
+    neighbours.came_along(N + 5)
+    assert neighbours.of(N + 1) == range(N, 2 * N)
+    neighbours.came_along(N + 2)
+    assert not neighbours.of(N + 3), "the block was fetched already"
+    for number in range(REMEMBERED + 1):
+        neighbours.came_along((number + 2) * 10 * N)
+    assert not neighbours.of(N + 1), "forgotten"
