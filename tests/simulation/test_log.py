@@ -22,6 +22,7 @@ PARTS = 5
 WAITS_S = 0.6
 """Two turns of each of three mounts, including hand-overs; less than the lease of a mount that does not release it."""
 TWO_MOUNTS = {"clients": 0, "mounts": 2, "operations": 40, "faults": False}
+MOUNTS_UNDER_FAULTS = {"clients": 0, "mounts": 3, "operations": 12}
 THREE_MOUNTS = {"clients": 0, "mounts": 3, "operations": 12, "faults": False}
 
 
@@ -97,7 +98,7 @@ def test_a_recall_that_is_left_out_is_caught() -> None:
 @pytest.mark.parametrize(
     ("parts", "first", "how", "found"),
     [
-        (Parts(lease=variants.AnswersTooLong), 250, {}, "under a lease that has ended"),
+        (Parts(lease=variants.AnswersTooLong), 33, MOUNTS_UNDER_FAULTS, "under a lease that has ended"),
         (Parts(lease=variants.AnswersOn), 9, TWO_MOUNTS, "though its turn is spent"),
         (Parts(lease=variants.NeverEndsItsTurn), 0, TWO_MOUNTS, "though its turn is spent"),
         (Parts(committer=variants.LetsGoFirst), 239, THREE_MOUNTS, "not linearizable"),
