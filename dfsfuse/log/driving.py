@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from dfsfuse.log.procedures import Ask, Await, DeadlineError, Event, Pause, Procedure, R, Receive
+from dfs_server.protocol.limits import QUORUM
+from dfsfuse.log.procedures import ALL, Ask, Await, DeadlineError, Event, Pause, Procedure, R, Receive
 from dfsfuse.net.cluster import Cluster
 from dfsfuse.net.exchange import Answer, Call, Exchange
 from dfsfuse.net.health.pace import Pace
@@ -78,12 +79,15 @@ class _OpenRound:
         self._pace = pace
         self._clock = clock
         self._calls: dict[Call, float] = {}  # and when each was begun
+        self._lacking = 1
+        """How many more answers it takes, as a rule, until the procedure can decide anything."""
 
     def begin(self, ask: Ask) -> None:
         if not ask.also:
             for call in self._calls:
                 self._exchange.abandon(call)
             self._calls.clear()
+            self._lacking = QUORUM if len(ask.requests) == len(ALL) else 1
         now = self._clock()
         for server, request in ask.requests.items():
             call = Call(server, request, stall_s=LOG_S, is_patient=True)
@@ -100,7 +104,7 @@ class _OpenRound:
             begun = self._clock()
             timeout_s = max(deadline - begun, 0.0)
             patience_s = self._pace.patience_s(ANY_SIZE) if soft else timeout_s
-            outcome = self._exchange.next(min(timeout_s, patience_s))
+            outcome = self._exchange.next(min(timeout_s, patience_s), 1 if soft else self._lacking)
             if soft and outcome is None and timeout_s and self._exchange.is_receiving(patience_s):
                 continue  # a large answer over a slow link: not silent, and another server would be no faster
             if outcome is not None or soft or self._cluster.excused_at < begun:
@@ -112,6 +116,7 @@ class _OpenRound:
             server = self._calls.popitem()[0].server if self._calls else 0
             return Event(server, None, "no answer in time")
         begun = self._calls.pop(outcome.call)
+        self._lacking = max(self._lacking - 1, 1)
         if isinstance(outcome, Answer):
             self._pace.note(ANY_SIZE, self._clock() - begun, outcome.call.server)
             return Event(outcome.call.server, outcome.reply)

@@ -247,13 +247,15 @@ class Connection:
         return self._last_id
 
     def _flush(self) -> None:
-        out = self._out
+        out, views = self._out, self._out.views
         try:
-            while out.views:
-                if len(out.views) == 1:
-                    out.sent(self._socket.send(out.views[0]))
+            while views:
+                if len(views) > 1:
+                    out.sent(self._socket.sendmsg(views))
+                elif (count := self._socket.send(views[0])) == len(views[0]):
+                    views.clear()
                 else:
-                    out.sent(self._socket.sendmsg(out.views))
+                    out.sent(count)
         except BlockingIOError:
             pass
 

@@ -17,6 +17,10 @@ each server has one connection, and a call is sent after all earlier ones, even 
 nothing waits for any more. These connections stay registered (`OrderedLines`), and are not checked first for being
 still alive: if they are not, the call is sent again over a new one.
 
+Whoever needs several answers before he can decide anything (`at_least`) is not woken for each: of `n` calls in flight
+it is enough to wait for `n - at_least + 1`, since one of these is among any `at_least` that are answered. They are the
+ones that answered last the time before, so that the others have answered as well by then.
+
 Invariants:
 - Every call that is started is finished exactly once: an outcome of `next`, or an exception of it, or abandoned.
 - A call's buffers belong to it until it is finished; from then on no connection refers to them.
@@ -48,6 +52,9 @@ from dfsfuse.net.ordered_lines import register
 __all__ = ["Answer", "Call", "Exchange", "Failure"]
 
 LONGEST_CALL_S: Final = 60.0
+PARTLY_S: Final = 0.02
+"""How long at most only some of the calls are waited for. If it is these that hang, what the others say may matter
+after all."""
 MAX_CALLS_PER_SERVER: Final = 8
 """Calls to one server beyond these wait in the exchange until one of them is finished."""
 
@@ -146,16 +153,18 @@ class Exchange:
         if self._flying[call.server] >= self._most_calls:
             self._waiting.append(call)
             return
-        refusal = None if self._trial else self._health.refusal(call.server)
-        if refusal is not None:
-            self._finished.append(Failure(call, None, refusal))
-            return
+        if call.server not in self._health.usable and not self._trial:
+            refusal = self._health.refusal(call.server)
+            if refusal is not None:
+                self._finished.append(Failure(call, None, refusal))
+                return
         if self._encoded[0] is not call.request:
             self._encoded = call.request, messages.encode(call.request)
         self._fly(call, self._encoded[1], reuse=True, attempts=1)
 
-    def next(self, timeout_s: float | None) -> Answer | Failure | None:
-        """Return the next finished call; None if there is none within `timeout_s`, or nothing is in flight.
+    def next(self, timeout_s: float | None, at_least: int = 1) -> Answer | Failure | None:
+        """Return the next finished call; None if there is none within `timeout_s`, or nothing is in flight. `at_least`:
+        how many answers the caller needs, this one included; for calls in order.
 
         Raises `AuthenticationError` in place of the outcome of a call to a server that rejects the user.
         """
@@ -164,7 +173,8 @@ class Exchange:
         while not finished:
             if not self._flights:
                 return None
-            self._drive(until)
+            self._drive(until, at_least)
+            at_least = 1
             if not finished and until is not None and self._clock() >= until:
                 return None
         outcome = finished.popleft()
@@ -258,6 +268,7 @@ class Exchange:
         is_of_use = False
         try:
             is_of_use = self._lines.catch_up(connection)
+            self._ordered.heard(server)
         finally:
             if not is_of_use:
                 self._ordered.drop(server)
@@ -280,12 +291,17 @@ class Exchange:
             connection.watched = events
             self._poll.modify(connection.fd, events)
 
-    def _drive(self, until: float | None) -> None:
+    def _drive(self, until: float | None, at_least: int = 1) -> None:
         """Wait until something can be done, at most until `until` or the first deadline, and do it."""
         now = self._clock()
         first = min([flight.deadline for flight in self._flights.values()])
         wake = first if until is None or until > first else until
-        for fd, events in meanwhile.wait_for_any(self._poll, max(0, ceil((wake - now) * 1000))):
+        if at_least > 1 and (early := self._early(at_least - 1)):
+            wake = min(wake, now + PARTLY_S)
+            ready = self._wait_without(early, wake - now)
+        else:
+            ready = meanwhile.wait_for_any(self._poll, max(0, ceil((wake - now) * 1000)))
+        for fd, events in ready:
             if fd in self._flights:
                 self._advance(self._flights[fd], events)
             else:
@@ -296,6 +312,26 @@ class Exchange:
         self._looked_at = now
         if now >= first:
             self._end_overdue(now)
+
+    def _early(self, count: int) -> list[Connection]:
+        """Return the connections of so many calls that are likely to be answered before the others; none if fewer than
+        one more are in flight."""
+        if self._ordered is None or len(self._flights) <= count:
+            return []
+        flying = {flight.call.server: flight.connection for flight in self._flights.values()}
+        early = [flying[server] for server in self._ordered.order if server in flying]
+        return [connection for connection in early[:count] if connection.watched == select.POLLIN]
+
+    def _wait_without(self, early: list[Connection], timeout_s: float) -> list[tuple[int, int]]:
+        """Wait for the other connections, or until one of these ends. Returns all that is ready then."""
+        for connection in early:
+            self._poll.modify(connection.fd, 0)
+        try:
+            meanwhile.wait_for_any(self._poll, max(0, ceil(timeout_s * 1000)))
+        finally:
+            for connection in early:
+                self._poll.modify(connection.fd, connection.watched)
+        return self._poll.poll(0)
 
     def _stood_still(self, late_s: float, now: float) -> None:
         """Account for a while in which this process did not run: nothing could be received."""
@@ -353,6 +389,8 @@ class Exchange:
     def _landed(self, flight: _Flight, reply: Reply) -> None:
         """Handle the call's complete reply."""
         connection = flight.connection
+        if self._ordered is not None:
+            self._ordered.heard(flight.call.server)
         self._land(flight, close=not (self._finish(flight.call, reply, connection) and connection.finish()))
         if self._waiting:
             self._launch_waiting()
@@ -365,6 +403,7 @@ class Exchange:
         try:
             connection.advance(events)
             self._watch(connection)
+            self._ordered.heard(connection.server.id)
         except _LINE_ERRORS as error:
             if isinstance(error, ProtocolError):
                 self._lines.note_fault(connection.server.id, f"no answer to an earlier request: {error}")

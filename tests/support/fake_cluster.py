@@ -54,7 +54,8 @@ class FakeExchange:
         self._begun[call] = self._grid.clock()
         heapq.heappush(self._events, (self._grid.clock() + delay_s, next(self._order), call))
 
-    def next(self, timeout_s: float | None) -> Answer | Failure | None:
+    def next(self, timeout_s: float | None, at_least: int = 1) -> Answer | Failure | None:
+        self._cluster.needed.append(at_least)
         if self._handed_back:
             return self._handed_back.pop()
         now = self._grid.clock()
@@ -152,6 +153,8 @@ class FakeCluster:
         self.started: list[Call] = []
         self.noted: list[tuple[int, str]] = []
         self.known_full: set[int] = set()
+        self.needed: list[int] = []
+        """How many answers its callers needed, each time that they waited for one."""
         self.health = Health(grid.servers, grid.clock, lambda: 0, Lock())
         self.while_waiting: Callable[[], None] = lambda: None
         self.excused_at = float("-inf")

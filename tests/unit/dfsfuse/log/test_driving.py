@@ -39,6 +39,21 @@ def test_each_server_gives_one_event(log_cluster: LogCluster) -> None:
     assert "refused" in next(event.why for event in events if event and event.server == 2)
 
 
+def test_a_round_of_all_needs_a_quorum_of_answers(log_cluster: LogCluster) -> None:
+    def procedure() -> Procedure[None]:
+        yield Ask(dict.fromkeys(ALL, GetPosition()))
+        for _ in range(3):
+            yield RECEIVE
+        yield RECEIVE_SOFT
+        yield Ask({1: GetPosition()})
+        yield RECEIVE
+        yield Ask({2: GetPosition()}, also=True)
+        yield RECEIVE
+
+    run(log_cluster, procedure())
+    assert log_cluster.needed == [3, 2, 1, 1, 1, 1]
+
+
 def test_an_error_is_an_event_with_its_status(log_cluster: LogCluster) -> None:
     def procedure() -> Procedure[Event | None]:
         yield Ask({1: GetPosition()})

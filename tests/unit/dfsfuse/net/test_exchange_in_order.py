@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 
 import pytest
 from support.exchange_bench import Bench, ask, failure
 from support.wire_server import DEADLINE_S, POSITION, Line, WireServer, wait_until
 
 from dfs_server.protocol.messages import Done, GetPosition, HavePieces, Request
+from dfsfuse.net import exchange as exchange_module
 from dfsfuse.net.connection import Connection
 from dfsfuse.net.exchange import Answer, Call, Exchange
 from dfsfuse.net.lines import MAX_ORDERED, Lines
@@ -232,3 +234,79 @@ def test_other_calls_do_not_use_them(bench: Bench) -> None:
     assert server.accepted == 2
     server.kill()
     failure(ask(lines))
+
+
+def four(bench: Bench) -> Lines:
+    """Four servers, of which the last ones have answered last."""
+    for n in range(4):
+        bench.add(WireServer(f"DFS{n + 1}"))
+    lines = bench.lines()
+    for id in (1, 2, 3, 4):
+        assert ask_all(lines, id) == [id]
+    return lines
+
+
+def answers_when(bench: Bench, server: int, condition: Callable[[], bool]) -> None:
+    def answer(line: Line, id: int, request: Request, payload: bytes) -> None:
+        wait_until(condition)
+        line.reply(id, POSITION)
+
+    bench.servers[server].answer = answer
+
+
+def ask_four(exchange: Exchange) -> None:
+    for id in (1, 2, 3, 4):
+        exchange.start(Call(id, GetPosition(), stall_s=DEADLINE_S))
+
+
+def test_who_needs_three_answers_is_not_woken_for_the_first_two(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange_module, "PARTLY_S", DEADLINE_S)
+    lines = four(bench)
+    with Exchange(lines, in_order=True) as exchange:
+
+        def are_unread() -> bool:
+            return all(lines_of(exchange, id)[0].has_unread() for id in (1, 2))
+
+        answers_when(bench, 3, are_unread)
+        answers_when(bench, 4, bench.servers[4].released.is_set)
+        ask_four(exchange)
+        found = [exchange.next(DEADLINE_S, needed) for needed in (3, 2, 1)]
+        assert sorted(one.call.server for one in found if isinstance(one, Answer)) == [1, 2, 3]
+        bench.servers[4].released.set()
+        last = exchange.next(DEADLINE_S)
+        assert isinstance(last, Answer) and last.call.server == 4
+
+
+def test_the_others_are_waited_for_too_if_those_that_are_usually_last_hang(bench: Bench) -> None:
+    lines = four(bench)
+    for id in (3, 4):
+        answers_when(bench, id, bench.servers[id].released.is_set)
+    with Exchange(lines, in_order=True) as exchange:
+        ask_four(exchange)
+        found = [exchange.next(DEADLINE_S, needed) for needed in (3, 2)]
+        assert sorted(one.call.server for one in found if isinstance(one, Answer)) == [1, 2]
+
+
+def test_a_connection_that_ends_is_noticed_whoever_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange_module, "PARTLY_S", DEADLINE_S)
+    lines = four(bench)
+    bench.servers[1].answer = lambda line, *_: line.reset()
+    for id in (2, 3, 4):
+        answers_when(bench, id, bench.servers[id].released.is_set)
+    with Exchange(lines, in_order=True) as exchange:
+        ask_four(exchange)
+        assert failure(exchange.next(DEADLINE_S, 3)).call.server == 1
+
+
+def test_who_answered_late_is_expected_last(bench: Bench) -> None:
+    lines = four(bench)
+    answers_when(bench, 1, bench.servers[1].released.is_set)
+    with Exchange(lines, in_order=True) as exchange:
+        ask_four(exchange)
+        for needed in (3, 2, 1):
+            assert isinstance(exchange.next(DEADLINE_S, needed), Answer)
+    bench.servers[1].released.set()
+    with Exchange(lines, in_order=True) as exchange:
+        wait_until(lines_of(exchange, 1)[0].has_unread)
+        ask_four(exchange)
+        assert exchange._ordered is not None and exchange._ordered.order[-1] == 1
