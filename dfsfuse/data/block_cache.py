@@ -1,8 +1,10 @@
 """Verified blocks of pieces in memory, evicted least recently used first.
 
 Blocks come in runs: consecutive blocks of a piece that were fetched into one buffer. A block is a view of its run's
-buffer and keeps all of it alive, so whole runs are counted and evicted. Everything in here was verified by the code
-that put it in; segments are immutable, so nothing in here ever becomes wrong.
+buffer and keeps all of it alive, so whole runs are counted and evicted, with what Python needs for each.
+
+Everything in here was verified by the code that put it in; segments are immutable, so nothing in here ever becomes
+wrong.
 
 Thread-safe. A view that was handed out stays valid after its run was evicted (it keeps the buffer alive).
 """
@@ -10,6 +12,7 @@ Thread-safe. A view that was handed out stays valid after its run was evicted (i
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from threading import Lock
 from typing import Final
 
@@ -21,6 +24,8 @@ BlockKey = tuple[bytes, int, int]
 """Segment id, piece number, block number."""
 DEFAULT_CACHE_BYTES: Final = 64 * 1024 * 1024
 """The kernel also keeps pages of files, as long as it has memory; this is for reading ahead."""
+RUN_BYTES: Final = 600
+"""What a run takes besides its data, as measured: objects and entries. Of a file of 100 bytes that is nearly all."""
 
 
 class Run(msgspec.Struct, frozen=True, eq=False):
@@ -62,8 +67,8 @@ class BlockCache:
 
     def put(self, run: Run) -> None:
         """Keep a run. Its blocks replace the same blocks of older runs."""
-        size = len(run.data)
-        if not 0 < size <= self._capacity_bytes:
+        size = len(run.data) + RUN_BYTES
+        if not run.data or size > self._capacity_bytes:
             return
         with self._lock:
             self._runs[run] = 0
@@ -74,6 +79,18 @@ class BlockCache:
                     self._release(key)
                 self._where[key] = run
                 self._runs[run] += 1
+            while self._bytes > self._capacity_bytes:
+                self._throw_out(next(iter(self._runs)))
+
+    def put_new(self, segment: bytes, pieces: Sequence[memoryview]) -> None:
+        """Keep all pieces of a segment of which nothing is here yet, each of at most one block."""
+        with self._lock:
+            for number, data in enumerate(pieces, 1):
+                if data:
+                    run = Run(segment, number, 0, data)
+                    self._runs[run] = 1
+                    self._where[segment, number, 0] = run
+                    self._bytes += len(data) + RUN_BYTES
             while self._bytes > self._capacity_bytes:
                 self._throw_out(next(iter(self._runs)))
 
@@ -100,7 +117,7 @@ class BlockCache:
 
     def _throw_out(self, run: Run) -> None:
         del self._runs[run]
-        self._bytes -= len(run.data)
+        self._bytes -= len(run.data) + RUN_BYTES
         for block in run.blocks():
             key = (run.segment, run.number, block)
             if self._where.get(key) is run:

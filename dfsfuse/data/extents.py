@@ -111,7 +111,8 @@ def overlay(
     """
     segments = region.segments
     index = next((i for i, known in enumerate(segments) if known.id == segment.id), len(segments))
-    if index == len(segments):
+    is_behind = index == len(segments)
+    if is_behind:
         segments = (*segments, segment)
     extents, end = list(region.extents), region.end()
     for offset, length, segment_offset in writes:
@@ -121,8 +122,11 @@ def overlay(
         if length:
             if offset < end:
                 extents = _cut(extents, offset, offset + length)
+                is_behind = False
             extents.append(Extent(offset, length, index, segment_offset))
             end = max(end, offset + length)
+    if is_behind and len(extents) == len(region.extents) + 1:  # as appending does: nothing else is concerned
+        return Region(FORMAT, segments, tuple(extents)), ()
     return _tidy(segments, extents)
 
 

@@ -45,7 +45,7 @@ from dfsfuse.data.striping import (
 )
 from dfsfuse.data.transport import ClusterLike
 from dfsfuse.data.upload import HEDGE_S as UPLOAD_HEDGE_S
-from dfsfuse.data.upload import servers_to_write_to, upload
+from dfsfuse.data.upload import SERVERS_TO_WRITE, servers_to_write_to, upload
 from dfsfuse.errors import DfsError
 
 INLINE_SEGMENT_MAX_BYTES: Final = 128 * 1024
@@ -105,23 +105,41 @@ class SegmentStore:
         if not 0 < length <= SEGMENT_MAX_BYTES:
             raise ValueError(f"a segment has 1 to {SEGMENT_MAX_BYTES} bytes, not {length}")
         if length <= INLINE_SEGMENT_MAX_BYTES:
-            return self._write_inline(data, rotation)
+            return self._inline(data, rotation, servers_to_write_to(self._cluster))
         segment = self._ids()
         homes, digests = upload(segment, data, rotation, self._cluster, self._upload_pace, clock=self._clock)
         return Written(Segment(segment, length, homes, digests), ())
 
-    def _write_inline(self, data: Buffer, rotation: int) -> Written:
-        usable = servers_to_write_to(self._cluster)
+    def joined(self, segments: Sequence[Segment], rotation: int) -> Written | None:
+        """Make one small segment of the data of these, one after the other. Never waits: None unless all of it is in
+        the cache, and enough servers are known to take it."""
+        usable = self._cluster.usable() - self._cluster.full()
+        if len(usable) < SERVERS_TO_WRITE:
+            return None
+        parts = []
+        for segment in segments:
+            for number, length in zip(PIECE_NUMBERS, piece_lengths(segment.length), strict=True):
+                if length:
+                    part = self._cache.get(segment.id, number, 0)
+                    if part is None:
+                        return None
+                    parts.append(part)
+        return self._inline(b"".join(parts), rotation, usable)
+
+    def _inline(self, data: Buffer, rotation: int, usable: frozenset[int]) -> Written:
         segment, names = self._ids(), self._cluster.names
         pieces = split(data)
         one, two, three, four = [piece_digest(block_digests(piece)) for piece in pieces]
         homes = place(rotation, usable)
-        inline = []
-        for number, home, piece in zip(PIECE_NUMBERS, homes, pieces, strict=True):
-            inline.append(InlinePiece(segment, number, tuple([names[server] for server in home]), bytes(piece)))
-            # What was just written is often read next, and caching it takes no extra memory here.
-            self._cache.put(Run(segment, number, 0, memoryview(inline[-1].data)))
-        return Written(Segment(segment, memoryview(data).nbytes, homes, (one, two, three, four)), tuple(inline))
+        inline = tuple(
+            [
+                InlinePiece(segment, number, tuple([names[server] for server in home]), bytes(piece))
+                for number, home, piece in zip(PIECE_NUMBERS, homes, pieces, strict=True)
+            ]
+        )
+        # What was just written is often read next, or joined. Caching it takes no extra memory here.
+        self._cache.put_new(segment, [memoryview(piece.data) for piece in inline])
+        return Written(Segment(segment, memoryview(data).nbytes, homes, (one, two, three, four)), inline)
 
     # -------------------------------------------------------------- download
 

@@ -192,10 +192,8 @@ class KernelOperations(Operations):
         found_as = None if self.caches is None else partial(self.caches.given, parent)
         try:
             return self._timed_entry(self._vfs.lookup(parent, name, caller, found_as=found_as))
-        except FileNotFoundError:
-            if self._negative_timeout_s:
-                return Entry(None, self._negative_timeout_s)
-            raise
+        except FileNotFoundError:  # to the kernel it is the same, also with a timeout of 0; and here it is no error
+            return Entry(None, self._negative_timeout_s)
 
     def lookup_listed(self, context: Context, ino: int, entries: Sequence[Listed]) -> list[Entry | None]:
         names = [entry.name for entry in entries]

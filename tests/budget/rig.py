@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -113,8 +113,7 @@ class Mount:
 
     def create(self, parent: int, name: str, flags: int = os.O_WRONLY) -> tuple[int, int]:
         """Create a file; the kernel first looks the name up."""
-        with suppress(FileNotFoundError):
-            self.fuse.lookup(self._context, parent, name.encode())
+        self.fuse.lookup(self._context, parent, name.encode())
         entry, opened = self.fuse.create(self._context, parent, name.encode(), 0o644, flags | os.O_CREAT, 0)
         return self._got(entry), opened.handle
 
@@ -178,7 +177,8 @@ class Mount:
         return found
 
     def _got(self, entry: Entry) -> int:
-        assert entry.attributes is not None
+        if entry.attributes is None:
+            raise FileNotFoundError
         self._known[entry.attributes.ino] += 1
         return entry.attributes.ino
 

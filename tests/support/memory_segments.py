@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from dfs_server.protocol.batches import InlinePiece
 from dfs_server.protocol.pieces import PIECE_NUMBERS, Buffer, block_digests, piece_digest
@@ -37,6 +38,10 @@ class MemorySegments:
         self.fetched_small: list[list[bytes]] = []
         """The segments of each request for several small ones."""
         self.missing_calls = 0
+        self.joins: list[int] = []
+        """How long the segments were that were made of others."""
+        self.is_at_hand = True
+        """Whether the data of small segments is in memory, so that they can be joined."""
         self.before_write: Callable[[bytes], None] = lambda _: None
         """Called with the data before each write; may raise, or wait."""
 
@@ -50,15 +55,27 @@ class MemorySegments:
         with self._lock:
             if len(self.answering) < 3:
                 raise ReadOnlyError("two of four servers do not answer")
-            self._count += 1
-            segment = self._count.to_bytes(16, "big")
-            homes = place(rotation, self.answering)
-            pieces = [bytes(piece) for piece in split(content)]
-            one, two, three, four = (piece_digest(block_digests(piece)) for piece in pieces)
-            for number, home, piece in zip(PIECE_NUMBERS, homes, pieces, strict=True):
-                for server in home:
-                    self.pieces[server][segment, number] = piece
             self.written.append((content, rotation))
+            return self._made(content, rotation)
+
+    def joined(self, segments: Sequence[Segment], rotation: int) -> Written | None:
+        if not self.is_at_hand or len(self.answering) < 3:
+            return None
+        with self._lock, suppress(IncompleteError):
+            content = b"".join([self._piece(one, number) for one in segments for number in PIECE_NUMBERS])
+            self.joins.append(len(content))
+            return self._made(content, rotation)
+        return None
+
+    def _made(self, content: bytes, rotation: int) -> Written:
+        self._count += 1
+        segment = self._count.to_bytes(16, "big")
+        homes = place(rotation, self.answering)
+        pieces = [bytes(piece) for piece in split(content)]
+        one, two, three, four = (piece_digest(block_digests(piece)) for piece in pieces)
+        for number, home, piece in zip(PIECE_NUMBERS, homes, pieces, strict=True):
+            for server in home:
+                self.pieces[server][segment, number] = piece
         inline: tuple[InlinePiece, ...] = ()
         if len(content) <= INLINE_SEGMENT_MAX_BYTES:
             inline = tuple(

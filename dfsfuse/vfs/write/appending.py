@@ -22,7 +22,7 @@ from dfsfuse.namespace.records.inode import Inode
 from dfsfuse.vfs.context import FILE_MAX_BYTES
 from dfsfuse.vfs.open.open_file import PendingSegment
 from dfsfuse.vfs.write import regions
-from dfsfuse.vfs.write.regions import Patch, Saved
+from dfsfuse.vfs.write.regions import Join, Patch, Saved
 
 
 class Laid(NamedTuple):
@@ -33,7 +33,13 @@ class Laid(NamedTuple):
 
 
 def lay(
-    tx: Transaction, ino: int, inode: Inode, items: Sequence[PendingSegment], *, was_made: bool = False
+    tx: Transaction,
+    ino: int,
+    inode: Inode,
+    items: Sequence[PendingSegment],
+    join: Join | None = None,
+    *,
+    was_made: bool = False,
 ) -> Laid | None:
     """Lay these items, which follow one another, at the end of the file. None, and nothing is changed: one of them
     would cross a border of regions, and has no spare. `was_made`: a batch of ours that laid them, and whose fate was
@@ -56,7 +62,7 @@ def lay(
     if any(_crosses(item, by) and item.spare is None for item in items):
         return None
     patches = [patch for item in items for patch in _moved(item, by)]
-    saved = regions.save(tx, ino, inode, patches)
+    saved = regions.save(tx, ino, inode, patches, join)
     used = {patch.segment.id for patch in patches}
     for item in items:
         if item.spare is not None and not item.spare.inline and item.spare.segment.id not in used:

@@ -13,7 +13,7 @@ Threads: any. `_remembering` guards the records that are remembered.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
@@ -24,10 +24,12 @@ from dfs_server.protocol.batches import InlinePiece
 from dfsfuse.common.portions import by_bytes
 from dfsfuse.data import extents, runs
 from dfsfuse.data.extents import EMPTY, REGION_BYTES, Region, Segment, Write, covered
+from dfsfuse.data.placement import rotation_of_region
 from dfsfuse.namespace.map.transactions import Transaction, View
 from dfsfuse.namespace.ops import inodes
 from dfsfuse.namespace.records import keys
 from dfsfuse.namespace.records.inode import Inode
+from dfsfuse.vfs.context import Written
 
 STEP_REGIONS: Final = 256
 FEW_REGIONS: Final = 16
@@ -35,6 +37,9 @@ FEW_REGIONS: Final = 16
 BATCH_BYTES: Final = 640 * 1024
 """Roughly how much patches add to one batch at most; the limit of the log is 2 MiB."""
 
+
+Join = Callable[[Sequence[Segment], int], Written | None]
+"""Makes one segment of these, with a rotation; None if that takes asking a server (`SegmentStore.joined`)."""
 
 REMEMBERED: Final = 512
 _remembered: dict[bytes, Region] = {}
@@ -144,14 +149,18 @@ def put(tx: Transaction, ino: int, index: int, region: Region, dropped: Sequence
         tx.drop(segment)
 
 
-def save(tx: Transaction, ino: int, inode: Inode, patches: Sequence[Patch]) -> Saved:
+def save(tx: Transaction, ino: int, inode: Inode, patches: Sequence[Patch], join: Join | None = None) -> Saved:
     """Overlay the patches on the regions as they are in this transaction, in order. Returns the inode with its new size
-    and stored bytes, for the caller to save with whatever else changes."""
+    and stored bytes, for the caller to save with whatever else changes.
+
+    A single patch that comes right behind many small segments has these joined, where that is possible.
+    """
     indexes = sorted({patch.region for patch in patches})
     regions = dict(zip(indexes, find(tx, ino, inode, indexes), strict=True))
     before = sum(map(covered, regions.values()))
     dropped: dict[int, list[bytes]] = {index: [] for index in indexes}
-    for patch in patches:
+    joined = _joined(regions[indexes[0]], inode, patches[0], join) if join and len(patches) == 1 else ()
+    for patch in (*joined, *patches):
         tx.carry(patch.inline)
         regions[patch.region], gone = extents.overlay(regions[patch.region], patch.segment, patch.writes)
         dropped[patch.region].extend(gone)
@@ -163,6 +172,19 @@ def save(tx: Transaction, ino: int, inode: Inode, patches: Sequence[Patch]) -> S
         stored_bytes=inode.stored_bytes + sum(map(covered, regions.values())) - before,
     )
     return Saved(inode, tuple(index for index in indexes if runs.is_crowded(regions[index])))
+
+
+def _joined(region: Region, inode: Inode, patch: Patch, join: Join) -> Sequence[Patch]:
+    """Return what replaces the small segments that lie right before this patch. The patch's own segment is never among
+    them: if it becomes unknown whether its batch was made, the segment in the map tells."""
+    found = runs.small_neighbours(region, patch.writes[0].offset)
+    if not found:
+        return ()
+    rotation = rotation_of_region(inode.rotation or 0, patch.region)
+    made = join([region.segments[extent.segment] for extent in found], rotation)
+    if made is None:
+        return ()
+    return (Patch(patch.region, made.segment, made.inline, (Write(found[0].offset, made.segment.length, 0),)),)
 
 
 def compact(tx: Transaction, ino: int, index: int, old: Region, patch: Patch) -> bool:

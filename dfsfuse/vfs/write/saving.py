@@ -135,7 +135,8 @@ class Saver:
             self._backlog.saved(file, is_done=is_done)
         if was_kept:
             self._files.unpin(file)
-        self._compactor.later(file.ino, sorted(crowded))
+        if crowded:
+            self._compactor.later(file.ino, sorted(crowded))
         return crowded
 
     def _save_placed(self, file: OpenFile, items: Sequence[PendingSegment], written_ns: int | None) -> Steps:
@@ -254,7 +255,7 @@ class Saver:
                     {batch for item in items if item.doubt is not None for batch in item.doubt.batches},
                 )
             )
-            laid = appending.lay(tx, ino, inode, items, was_made=was_made)
+            laid = appending.lay(tx, ino, inode, items, self._context.segments.joined, was_made=was_made)
             if laid is not None and laid.saved is not None:
                 inodes.save(tx, ino, _written(laid.saved.inode, written_ns, rotation))
             return laid
@@ -276,7 +277,7 @@ class Saver:
                     tx.drop(segment)
                 return None
             self._uploads.check(tx, items)
-            saved = regions.save(tx, ino, inode, patches)
+            saved = regions.save(tx, ino, inode, patches, self._context.segments.joined)
             inodes.save(tx, ino, _written(saved.inode, written_ns, rotation))
             if earlier:
                 regions.drop_unused(tx, ino, earlier)
@@ -296,6 +297,9 @@ def _written(inode: Inode, written_ns: int | None, rotation: int | None) -> Inod
 
 def _batches(items: Sequence[PendingSegment]) -> Iterator[list[PendingSegment]]:
     """Yield the items in the order of their regions (those of one region in theirs), in portions for one batch each."""
+    if len(items) == 1:  # as of most files
+        yield list(items)
+        return
     in_order = sorted(items, key=lambda item: item.region)
     at = 0
     for portion in regions.portions([item.patch() for item in in_order]):

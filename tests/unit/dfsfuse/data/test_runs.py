@@ -12,12 +12,17 @@ from dfsfuse.data.extents import EMPTY, REGION_BYTES, Extent, Region, Segment, W
 from dfsfuse.data.placement import ring
 from dfsfuse.data.runs import (
     HOLE_BYTES,
+    JOINED_MAX_BYTES,
+    NEIGHBOUR_MAX_BYTES,
+    NEIGHBOURS,
     RUNS_MAX,
     SURPLUS_MAX,
+    TINY_BYTES,
     WASTE_MAX_BYTES,
     compacted,
     is_crowded,
     runs,
+    small_neighbours,
     writes_of,
 )
 
@@ -120,3 +125,83 @@ def test_what_is_compacted_is_not_crowded_and_shows_the_same_places() -> None:
     assert region.segments == (new,)
     assert set(dropped) == {one.id for one in old.segments}
     assert [Write(e.offset, e.length, e.segment_offset) for e in region.extents] == writes
+
+
+def side_by_side(*lengths: int, start: int = 0) -> Region:
+    """A region of segments of these lengths, one right behind the other."""
+    stretches = []
+    for length in lengths:
+        stretches.append((start, start + length))
+        start += length
+    return many_segments(*stretches)
+
+
+def test_small_neighbours_before_a_place_are_worth_joining() -> None:
+    region = side_by_side(*[10] * (NEIGHBOURS + 3))
+    assert small_neighbours(region, region.end()) == region.extents
+    assert small_neighbours(region, region.end() - 10) == region.extents[:-1]
+    assert small_neighbours(region, 10 * NEIGHBOURS) == region.extents[:NEIGHBOURS]
+
+
+@pytest.mark.parametrize(
+    ("before", "is_joined"),
+    [
+        (TINY_BYTES, True),
+        (TINY_BYTES + 1, False),
+        (8 * 600, False),
+    ],
+)
+def test_a_longer_one_is_joined_too_unless_it_is_much_longer_than_those_behind_it(before: int, is_joined: bool) -> None:
+    region = side_by_side(before, *[500] * NEIGHBOURS)
+    assert len(small_neighbours(region, region.end())) == NEIGHBOURS + is_joined
+
+
+def test_one_that_is_as_long_as_those_behind_it_is_joined_while_it_is_small() -> None:
+    for length, is_joined in ((5000, True), (5001, False)):
+        region = side_by_side(length, *[625] * NEIGHBOURS)
+        assert len(small_neighbours(region, region.end())) == NEIGHBOURS + is_joined
+    for length, is_joined in ((NEIGHBOUR_MAX_BYTES, True), (NEIGHBOUR_MAX_BYTES + 1, False)):
+        region = side_by_side(length, *[TINY_BYTES] * NEIGHBOURS)
+        assert len(small_neighbours(region, region.end())) == NEIGHBOURS + is_joined
+
+
+def test_what_is_joined_fits_into_a_batch() -> None:
+    region = side_by_side(*[TINY_BYTES] * 60)
+    assert sum(extent.length for extent in small_neighbours(region, region.end())) == JOINED_MAX_BYTES
+
+
+def test_each_byte_of_small_appends_is_joined_a_few_times_only() -> None:
+    region, moved, most = EMPTY, 0, 0
+    for number in range(2000):
+        at = region.end()
+        if found := small_neighbours(region, at):
+            length = sum(extent.length for extent in found)
+            region, _ = overlay(region, segment(10_000 + number, length), [(found[0].offset, length, 0)])
+            moved += length
+        region, _ = overlay(region, segment(number, 100), [(at, 100, 0)])
+        most = max(most, len(region.segments))
+    assert region.end() == 2000 * 100
+    assert moved <= 5 * region.end()
+    assert most <= 24
+
+
+@pytest.mark.parametrize(
+    ("region", "end"),
+    [
+        pytest.param(EMPTY, 0, id="nothing"),
+        pytest.param(side_by_side(*[10] * (NEIGHBOURS - 1)), 10 * (NEIGHBOURS - 1), id="too few"),
+        pytest.param(side_by_side(*[10] * NEIGHBOURS), 10 * NEIGHBOURS + 1, id="a gap before the place"),
+        pytest.param(side_by_side(*[10] * NEIGHBOURS), 10 * NEIGHBOURS - 1, id="one reaches beyond the place"),
+        pytest.param(
+            many_segments(*((12 * n, 12 * n + 12 - (n == 3)) for n in range(NEIGHBOURS))), 12 * NEIGHBOURS, id="a gap"
+        ),
+        pytest.param(side_by_side(*[TINY_BYTES + 1] * NEIGHBOURS), NEIGHBOURS * (TINY_BYTES + 1), id="larger ones"),
+        pytest.param(
+            overlay(side_by_side(*[10] * NEIGHBOURS), segment(99, 3), [(10 * NEIGHBOURS - 5, 3, 0)])[0],
+            10 * NEIGHBOURS,
+            id="a segment that is not visible whole",
+        ),
+    ],
+)
+def test_others_are_left_alone(region: Region, end: int) -> None:
+    assert not small_neighbours(region, end)

@@ -93,6 +93,34 @@ def test_with_two_servers_down_nothing_is_written(store: SegmentStore, cluster: 
     assert cluster.started == []
 
 
+def test_small_segments_are_joined_without_asking_anyone(store: SegmentStore, cluster: FakeCluster) -> None:
+    parts = [SMALL[:100], SMALL[100:101], SMALL[101:5000]]
+    segments = [store.write(part, 0).segment for part in parts]
+    made = store.joined(segments, 1)
+    assert made is not None
+    assert b"".join(piece.data for piece in made.inline) == SMALL[:5000]
+    assert store.read(made.segment, 0, 5000) == SMALL[:5000]
+    assert made.segment.homes == ring(1)
+    assert cluster.started == []
+
+
+def test_not_if_one_of_them_must_be_fetched(store: SegmentStore, cluster: FakeCluster) -> None:
+    segments = [store.write(b"here", 0).segment, SegmentStore(cluster).write(b"elsewhere", 0).segment]
+    assert store.joined(segments, 0) is None
+    assert cluster.started == []
+
+
+@pytest.mark.parametrize("are_full", [False, True])
+def test_nor_if_too_few_servers_take_it(store: SegmentStore, cluster: FakeCluster, are_full: bool) -> None:
+    segments = [store.write(b"some", 0).segment, store.write(b"thing", 0).segment]
+    if are_full:
+        cluster.known_full = {2, 3}
+    else:
+        cluster.notice_down(2, 3)
+    assert store.joined(segments, 0) is None
+    assert cluster.started == []
+
+
 def test_ids_are_never_the_same(store: SegmentStore) -> None:
     assert len({store.write(b"same", 0).segment.id for _ in range(50)}) == 50
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import pytest
 from support.executors import Held
-from support.memory_mounts import CALLER, ROOT, MemoryMounts, close, read_file, write_file
+from support.memory_mounts import CALLER, ROOT, MemoryMounts, close, read_file, region, write_file
 
 from dfs_server.protocol.batches import Batch
 from dfsfuse.data.extents import REGION_BYTES
+from dfsfuse.data.runs import NEIGHBOURS, SURPLUS_MAX
 from dfsfuse.errors import MaybeDoneError, NoSpaceError
 from dfsfuse.namespace.map.transactions import Transaction
 from dfsfuse.vfs.vfs import AttributeChanges, Vfs
@@ -265,3 +266,86 @@ def test_many_append_at_once(mounts: MemoryMounts) -> None:
     for number in range(6):
         assert [int(turn) for who, turn in found if int(who) == number] == list(range(30))
     assert [vfs._uploads.budget.held_bytes for vfs in vfss] == [0, 0, 0]
+
+
+def append_lines(vfs: Vfs, log: int, count: int, start: int = 0) -> bytes:
+    """So many appends of 100 bytes, each flushed; what was appended."""
+    lines = [b"%099d\n" % number for number in range(start, start + count)]
+    for line in lines:
+        vfs.write(log, 0, line)
+        vfs.fsync(log)
+    return b"".join(lines)
+
+
+def check_drops(mounts: MemoryMounts, ino: int) -> None:
+    """Every segment that a batch carried is either referred to or dropped, and dropped once."""
+    carried = {piece.segment for piece in mounts.map.pieces}
+    assert len(set(mounts.map.drops)) == len(mounts.map.drops)
+    assert carried - set(mounts.map.drops) == {segment.id for segment in region(mounts, ino).segments}
+
+
+def test_small_appends_are_joined_in_the_batches_of_later_ones(mounts: MemoryMounts) -> None:
+    vfs, count = mounts.mount(compaction=Held()), 700
+    ino, log = create(vfs)
+    batches, most, expected = len(mounts.map.batches), 0, b""
+    for turn in range(count):
+        expected += append_lines(vfs, log, 1, turn)
+        most = max(most, len(region(mounts, ino).segments))
+    assert len(mounts.map.batches) == batches + count
+    assert most <= 2 * NEIGHBOURS
+    bytes_carried = sum(len(piece.data) for piece in mounts.map.pieces)
+    assert bytes_carried <= 6 * len(expected), "each byte is written again a few times, as long as it is in small ones"
+    assert read_file(mounts.mount(), b"f") == expected
+    check_drops(mounts, ino)
+    close(vfs, log)
+
+
+def test_so_are_writes_to_places_that_follow_each_other(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount(compaction=Held())
+    ino = write_file(vfs, b"f", bytes(5000))
+    handle = vfs.open(ino, os.O_RDWR)
+    for turn in range(NEIGHBOURS + 1):
+        vfs.write(handle, 1000 + 10 * turn, b"%09d\n" % turn)
+        vfs.fsync(handle)
+    assert sorted(segment.length for segment in region(mounts, ino).segments) == [10, 10 * NEIGHBOURS, 5000]
+    assert read_file(vfs, b"f")[1000:1010] == b"000000000\n"
+    assert len(read_file(vfs, b"f")) == 5000
+    check_drops(mounts, ino)
+    close(vfs, handle)
+
+
+def test_what_is_not_at_hand_waits_for_compaction(mounts: MemoryMounts) -> None:
+    vfs = mounts.mount(compaction=Held())
+    ino, log = create(vfs)
+    mounts.segments.is_at_hand = False
+    expected = append_lines(vfs, log, 2 * NEIGHBOURS)
+    assert len(region(mounts, ino).segments) == 2 * NEIGHBOURS <= SURPLUS_MAX
+    mounts.segments.is_at_hand = True
+    expected += append_lines(vfs, log, 1, 2 * NEIGHBOURS)
+    assert len(region(mounts, ino).segments) == 2
+    assert read_file(vfs, b"f") == expected
+    close(vfs, log)
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_a_batch_that_joins_is_in_doubt(mounts: MemoryMounts, is_made: bool) -> None:
+    vfs = mounts.mount(compaction=Held())
+    ino, log = create(vfs)
+    expected = append_lines(vfs, log, NEIGHBOURS)
+    real = mounts.map.transact
+
+    def transact(work: Callable[[Transaction], object], *, durable: bool = True) -> None:
+        mounts.map.transact = real  # type: ignore[method-assign]
+        if is_made:
+            real(work, durable=durable)
+        raise MaybeDoneError("no answer")
+
+    mounts.map.transact = transact  # type: ignore[assignment, method-assign]
+    vfs.write(log, 0, b"doubtful")
+    with pytest.raises(MaybeDoneError):
+        vfs.fsync(log)
+    assert len(region(mounts, ino).segments) == (2 if is_made else NEIGHBOURS)
+    vfs.fsync(log)
+    assert read_file(vfs, b"f") == expected + b"doubtful"
+    assert len(region(mounts, ino).segments) == 2
+    close(vfs, log)

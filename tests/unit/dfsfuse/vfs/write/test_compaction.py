@@ -196,6 +196,7 @@ def test_neither_readers_nor_writers_wait_for_a_region_that_is_being_compacted(m
 def test_a_region_that_is_cut_meanwhile_is_compacted_as_it_is_then(mounts: MemoryMounts) -> None:
     vfs, other = mounts.mount(), mounts.mount(compaction=Held())
     ino, handle = create(vfs)
+    mounts.segments.is_at_hand = False
     expected = write_parts(vfs, handle, SURPLUS_MAX, step=10)
 
     def meanwhile(data: bytes) -> None:
