@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dfs_server.store import state_row
-from dfs_server.store.schema import FORMAT, PRAGMAS, SCHEMA
+from dfs_server.store.schema import FORMAT, PRAGMAS, SCHEMA, WRITERS_PAGES
 from dfs_server.store.upgrades import UPGRADES
 
 
@@ -41,6 +41,7 @@ class Database:
         self.clock = clock
         self.lock = threading.RLock()
         self.writer = self.connect()
+        self.writer.execute(WRITERS_PAGES)
         self.writer.text_factory = _any_text
         self._waits_for_disk: bool | None = None  # whether the connection waits for the disk, if known
         try:

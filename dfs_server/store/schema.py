@@ -9,11 +9,14 @@ FORMAT: Final = 4
 
 PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
-    "PRAGMA cache_size = -4096",
+    "PRAGMA cache_size = -1024",
     "PRAGMA journal_size_limit = 16777216",
     "PRAGMA wal_autocheckpoint = 2000",
     "PRAGMA temp_store = MEMORY",
 )
+"""For each connection. What it reads is in the system's memory too, so it needs few pages of its own (KiB)."""
+WRITERS_PAGES: Final = "PRAGMA cache_size = -4096"
+"""For the connection that writes: a flush changes hundreds of pages, and what does not fit is written twice."""
 
 SCHEMA: Final = (
     # What the acceptor must never forget. One row, created with the file and never again (`state_row`).

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-MAX_KEYS: Final = 400_000
-"""Above this number, `trim` forgets. Enough for a folder of 100,000 files with their inodes and regions."""
+MAX_KEYS: Final = 200_000
+"""Above this number, `trim` forgets. A key takes about 250 bytes with its value, and a small file has three: an entry,
+an inode and a region. Enough for the names of a folder of 100,000 files and for what was last used of the rest."""
 LARGE_FAMILY: Final = 256
 """A family of more keys than this takes long to be fetched again, and is kept longer."""
 MAX_RANGES: Final = 64
@@ -219,21 +220,30 @@ class MapCache:
         return values
 
     def trim(self) -> None:
-        """If there is too much, forget the older half, except for large families. The owner calls this before an
-        operation: what is fetched for one operation stays until it has finished, however much it is."""
+        """If there is too much, forget the older half, except for large families; if that is not enough, all but these.
+        The owner calls this before an operation: what is fetched for one operation stays until it has finished, however
+        much it is."""
         if self._size <= self._max_keys:
             return
         large = {prefix for prefix, keys in self._families.items() if len(keys) > LARGE_FAMILY}
         others = [key for key in self._values if self._family_of(key) not in large]
-        for key in others[: len(others) // 2 + 1]:
+        half = len(others) // 2 + 1
+        self._drop_keys(others[:half])
+        for prefix in [prefix for prefix, keys in self._families.items() if not keys]:
+            self._drop(prefix)
+        enough = self._max_keys * 3 // 4  # with less to gain, this would be done again and again
+        if self._size > enough:
+            self._drop_keys(others[half:])
+        if self._size > enough:
+            self.forget()
+
+    def _drop_keys(self, keys: Iterable[bytes]) -> None:
+        """Forget these, and that their families are complete."""
+        for key in keys:
             del self._values[key]
             family = self._family_of(key)
             if family is not None:
                 self._drop(family)
-        for prefix in [prefix for prefix, keys in self._families.items() if not keys]:
-            self._drop(prefix)
-        if self._size > self._max_keys * 3 // 4:
-            self.forget()
 
     def _forget_ranges(self, keys: Sequence[bytes]) -> None:
         for start, end in [at for at in self._ranges if any(at[0] <= key < at[1] for key in keys)]:

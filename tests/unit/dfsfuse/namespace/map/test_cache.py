@@ -55,6 +55,16 @@ def test_a_large_family_is_kept_longer_than_what_is_newer() -> None:
     assert isinstance(cache.get(b"d1/000"), Unknown)  # with only large families left, everything is forgotten
 
 
+def test_a_large_family_stays_when_all_else_is_forgotten() -> None:
+    cache = MapCache(family_of, max_keys=1000)
+    cache.fetched_family(b"d1/", [(b"d1/%03d" % number, b"x") for number in range(500)])
+    cache.fetched([b"i%d" % number for number in range(800)], [b"y"] * 800)
+    cache.trim()
+    assert cache.get(b"d1/absent") is None
+    assert cache.get(b"d1/000") == b"x"
+    assert isinstance(cache.get(b"i799"), Unknown)
+
+
 def test_what_is_deleted_takes_no_room_in_a_complete_family() -> None:
     cache = MapCache(family_of, max_keys=12)
     cache.fetched_family(b"d1/", [])
