@@ -102,7 +102,7 @@ def not_as_root() -> Iterator[None]:
 
 
 def test_a_file_made_a_moment_ago_is_not_opened_without_permission(mounts: tuple[Path, Path]) -> None:
-    """Only the process that created the file gets a descriptor: its mode lets no one open it."""
+    """Only the process that created the file gets a descriptor: the file's mode does not allow opening it."""
     (mounts[0] / "everybody's").mkdir()
     (mounts[0] / "everybody's").chmod(0o777)
     folders = {mount: os.open(mount / "everybody's", os.O_RDONLY) for mount in mounts}

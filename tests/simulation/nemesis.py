@@ -5,8 +5,8 @@ before the next fault, since the promise covers one lost disk at a time. Besides
 some servers, the network splits in two, with some of the clients and servers on each side, and clients are stopped for
 longer than their lease, and die between any two steps. So do the repairers.
 
-Most faults are over before a request times out, so that it is answered late, or the next one at once. Some last longer:
-then the client decides without an answer, while the fault goes on.
+Most faults are over before a request times out, so that it is answered late, or the next one is answered at once. Some
+last longer: then the client decides without an answer, while the fault goes on.
 """
 
 from __future__ import annotations
@@ -155,7 +155,8 @@ class Nemesis:
         self._cut({(name, server) for name in names for server in servers}, self._span_s(3.0))
 
     def _split(self) -> None:
-        """Separate some clients and one or two servers, which then show an old state, from the rest, who may go on."""
+        """Separate some clients and one or two servers, which then show an old state, from the rest, which may go
+        on."""
         random = self.world.random
         few = set(random.sample(ALL, random.randint(1, 2)))
         names = {"repairer", *(host.name for host in self.clients)}

@@ -99,7 +99,8 @@ class Report:
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """Disable the garbage collector: a run creates so many objects that it would run all the time, for a few cycles."""
+    """Disable the garbage collector: a run creates so many objects that the collector would run all the time, to free a
+    few cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -159,7 +160,7 @@ def run(
     for mount in sim_mounts:
         mount.ended()
     heal(world)
-    for mount in sim_mounts:  # only now: the last batch may have been chosen, and no server have known it
+    for mount in sim_mounts:  # only now: the last batch may have been chosen before any server knew it
         mount.check_durable()
     final_map = world.servers[1].disk.map
     check_lists(history, final_map)

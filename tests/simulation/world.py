@@ -444,7 +444,7 @@ class Call:
         self.is_answered = False
 
     def arrive(self) -> None:
-        """Reach the server."""
+        """Let the server handle the request, unless the network is cut or the server is down or hangs."""
         world, task, number = self._world, self._task, self._number
         server = world.servers[number]
         if (task.name, number) in world.cuts:
@@ -499,9 +499,9 @@ class World:
         self.oracle = Oracle()
         self.servers = {number: SimServer(self, number) for number in ALL}
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        """What will happen: when (and in which order, if at the same time), and what."""
+        """Future events: when each happens, in which order if at the same time, and what it does."""
         self._calls: deque[tuple[float, int, Call]] = deque()
-        """When each call times out: in this order, since all have equally long."""
+        """When each call times out. They do so in this order, since all have the same time."""
         self._ties = count()
         self._parsed: dict[bytes, ParsedBatch] = {}
         self.delivered = 0

@@ -1,4 +1,4 @@
-"""The contracts in pyproject.toml forget no module."""
+"""The contracts in pyproject.toml cover every module that they should."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HARMLESS: Final = {"dfsfuse.errors", "dfsfuse.namespace.ops.inodes"}
-"""What the purity contract lets them import is a table, or never changes."""
+"""Modules whose ignored imports leave them pure: what they import is a table, or never changes."""
 
 
 def contract(name: str) -> dict[str, Any]:

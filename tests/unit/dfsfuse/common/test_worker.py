@@ -55,7 +55,7 @@ def test_a_worker_asked_to_stop_takes_no_further_step() -> None:
     assert taken == [False]
 
 
-def test_one_that_never_began_ends_too_and_a_long_pause_does_not_delay_the_end() -> None:
+def test_a_worker_that_was_never_started_can_be_closed_and_a_long_pause_does_not_delay_the_end() -> None:
     Worker("upkeep", 0.0, "tidying").close()
     thread = Worker("upkeep", 3600.0, "tidying")
     thread.start(lambda: None)
@@ -63,7 +63,7 @@ def test_one_that_never_began_ends_too_and_a_long_pause_does_not_delay_the_end()
     assert not thread.is_alive()
 
 
-def test_between_an_unexpected_failure_and_the_next_step_is_a_pause_that_keeps_nobody_waiting(
+def test_after_an_unexpected_failure_the_worker_pauses_and_can_still_be_closed_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker, "RETRY_S", 3600.0)
@@ -82,7 +82,7 @@ def test_between_an_unexpected_failure_and_the_next_step_is_a_pause_that_keeps_n
     assert taken == [False] and not thread.is_alive()
 
 
-def test_one_that_ends_with_a_step_takes_it_even_if_it_was_woken_a_moment_before() -> None:
+def test_a_worker_that_ends_with_a_step_takes_it_even_if_it_was_woken_just_before() -> None:
     taken: list[bool] = []
     thread = Worker("upkeep", None, "tidying", stop_s=None, ends_with_step=True)
     thread.start(lambda: taken.append(thread.is_stopping()))
@@ -101,7 +101,7 @@ def test_one_that_ends_with_a_step_takes_it_even_if_it_was_woken_a_moment_before
     thread.close()
     go.set()
     thread._thread.join(DEADLINE_S)
-    assert taken == [True, False, True], "what came during the step before is seen to by one more"
+    assert taken == [True, False, True], "work that came during the previous step needs one more step"
 
 
 def test_it_is_started_once_and_not_after_it_was_closed() -> None:

@@ -1,4 +1,4 @@
-"""Several servers are asked once, and waited for as long as they are worth it."""
+"""Several servers are asked once each; the wait ends when the answers suffice or no server is worth waiting for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def calls(*servers: int) -> list[Call]:
     return [Call(server, GetPosition(), stall_s=1.0) for server in servers]
 
 
-def test_all_are_asked_before_anybody_is_waited_for_and_each_answers_once() -> None:
+def test_all_servers_are_asked_before_the_first_wait_and_each_answers_once() -> None:
     exchange = Scripted(2, 1)
     asked = Asked(exchange, calls(1, 2))
     assert exchange.started.keys() == asked.waiting == {1, 2}
@@ -47,7 +47,7 @@ def test_all_are_asked_before_anybody_is_waited_for_and_each_answers_once() -> N
     assert asked.waiting == set() and exchange.waits == [None, None]
 
 
-def test_the_patience_is_asked_for_anew_before_each_wait_and_who_lags_is_known() -> None:
+def test_the_patience_is_computed_again_before_each_wait_and_lagging_servers_are_known() -> None:
     exchange = Scripted(3, 1, None)
     asked = Asked(exchange, calls(1, 2, 3, 4))
     found = [outcome.call.server for outcome in asked.outcomes(lambda: float(len(asked.waiting)))]
@@ -55,7 +55,7 @@ def test_the_patience_is_asked_for_anew_before_each_wait_and_who_lags_is_known()
     assert exchange.waits == [4.0, 3.0, 2.0]
 
 
-def test_who_asks_nobody_waits_for_nobody() -> None:
+def test_asking_no_server_does_not_wait() -> None:
     exchange = Scripted()
     assert list(Asked(exchange, []).outcomes()) == []
     assert exchange.waits == []

@@ -45,7 +45,7 @@ def test_the_passwords_are_random_and_only_the_owner_can_read_them(example: Path
 
 
 def test_the_example_s_passwords_are_the_ones_that_are_replaced() -> None:
-    """Whoever changes the passwords in conf/ must change the list too, or the try-out is open again."""
+    """If the passwords in conf/ change, the list must change too, or the try-out has well-known passwords again."""
     written = {user["password"] for user in content(REPOSITORY / "conf/dfs.yaml")["users"].values()}
     assert written == tryout.EXAMPLE_PASSWORDS
     assert read_config(REPOSITORY / "conf/dfc.yaml", {}).credentials.password in written

@@ -1,4 +1,4 @@
-"""Under the writer lease: answers before the commit, in order; losses, and to whom they are reported."""
+"""Under the writer lease: answers before the commit, in order; losses, and which callers they are reported to."""
 
 from __future__ import annotations
 

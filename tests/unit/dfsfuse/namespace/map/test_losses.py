@@ -1,4 +1,4 @@
-"""To whom a loss is reported, and how often: the rules of Linux's errseq."""
+"""Which losses are reported to which witness, and how often: the rules of Linux's errseq."""
 
 from __future__ import annotations
 

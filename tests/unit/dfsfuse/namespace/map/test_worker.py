@@ -133,7 +133,7 @@ def test_only_a_worker_that_sleeps_is_woken(leased: LogMap, log: FakeLog, clock:
     assert wake_event.set_count == 0
     commits = log.asked.count("commit")
     step = work.send(None)
-    assert isinstance(step, WithLog), "a change waits that no caller waits for"
+    assert isinstance(step, WithLog), "a change is pending that no caller waits for"
     leased.run(step.procedure)
     assert log.asked.count("commit") == commits + 1
     assert work.send(False) == Linger(SETTLE_AFTER_S)

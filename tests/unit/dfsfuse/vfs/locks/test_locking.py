@@ -1,5 +1,5 @@
-"""Locks of several mounts on one map in memory: who gets them, who waits, and who may read from then on. Tests with the
-kernel are in tests/integration."""
+"""Locks of several mounts on one map in memory: when a lock is granted, when it waits, and what may be read from then
+on. Tests with the kernel are in tests/integration."""
 
 from __future__ import annotations
 
