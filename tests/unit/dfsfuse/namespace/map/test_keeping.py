@@ -200,13 +200,14 @@ def test_a_portion_that_is_in_doubt_and_of_which_nothing_can_be_told_any_more_is
 
 
 def test_it_is_lost_at_once_if_news_was_missed_before(waiting: LogMap, log: FakeLog) -> None:
-    """Nobody has to lead for that, which would disturb another writer."""
+    """It needs no leader for that: to become one would disturb another writer, and needs a quorum."""
     waiting.transact(lambda tx: tx.put(b"a", b"1"), durable=False)
     refuse(log, doubt(7), times=1)
     assert waiting.run(waiting.worker.commit_waiting())
     log.news.forget = True
+    log.on_lead = [_no_quorum] * 3
     waiting.read(lambda view: view.get(b"b"), max_age_s=0.0)
-    log.on_lead = [_no_quorum] * 2
+    assert len(log.on_lead) == 2, "it did not know yet"
     with pytest.raises(LostError):
         waiting.flush()
     assert len(log.on_lead) == 2
