@@ -40,9 +40,10 @@ class Events:
     that talks to servers, without locks; `ServerRegister` listens."""
 
     on_keys_changed: Callable[[list[bytes] | None], None] = _ignore
-    """Other clients have changed these keys (None: perhaps all), or what this one had answered is lost. Called by
-    `namespace.map.log_map.LogMap` before anybody is shown what is newer, on any thread that uses the log, with
-    `_log_lock` held: the callback must not use the map. `Vfs.changed_elsewhere` listens."""
+    """Other clients have changed these keys, or a batch of this one turns out to be made that was in doubt. None:
+    perhaps all keys have changed, for example since changes that were answered are lost. Called by
+    `namespace.map.log_map.LogMap` before the newer state is shown, on any thread that uses the log, with `_log_lock`
+    held: the callback must not use the map. `Vfs.changed_elsewhere` listens."""
 
     on_files_changed: Callable[[list[Changed] | None], None] = _ignore
     """The same as names and inodes. Called by `Vfs.changed_elsewhere`, on the same threads and with the same locks. The
