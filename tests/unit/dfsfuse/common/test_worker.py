@@ -63,23 +63,33 @@ def test_a_worker_that_was_never_started_can_be_closed_and_a_long_pause_does_not
     assert not thread.is_alive()
 
 
-def test_after_an_unexpected_failure_the_worker_pauses_and_can_still_be_closed_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(worker, "RETRY_S", 3600.0)
-    taken, failed = [], threading.Event()
+def test_after_an_unexpected_failure_the_worker_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    thread = Worker("upkeep", 0.0, "tidying", stop_s=None)
+    monkeypatch.setattr(thread._stop, "wait", done.append)
 
     def step() -> None:
-        taken.append(thread.was_woken)
+        done.append("step")
+        raise StoppedError if done.count("step") == 3 else ValueError("unheard of")
+
+    thread.start(step)
+    thread._thread.join(DEADLINE_S)
+    assert done == ["step", worker.RETRY_S, "step", worker.RETRY_S, "step"]
+
+
+def test_closing_does_not_wait_for_the_pause_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "RETRY_S", 3600.0)
+    failed = threading.Event()
+
+    def step() -> None:
         failed.set()
         raise ValueError("unheard of")
 
     thread = Worker("upkeep", 0.0, "tidying", stop_s=None)
     thread.start(step)
     assert failed.wait(DEADLINE_S)
-    thread.wake()
     thread.close()
-    assert taken == [False] and not thread.is_alive()
+    assert not thread.is_alive()
 
 
 def test_a_worker_that_ends_with_a_step_takes_it_even_if_it_was_woken_just_before() -> None:
