@@ -12,6 +12,7 @@ from support.wire_server import DEADLINE_S, POSITION, Line, WireServer, wait_unt
 
 from dfs_server.protocol.messages import Done, GetPosition, HavePieces, Request
 from dfsfuse.net import exchange as exchange_module
+from dfsfuse.net import meanwhile
 from dfsfuse.net.connection import Connection
 from dfsfuse.net.exchange import Answer, Call, Exchange
 from dfsfuse.net.lines import MAX_ORDERED, Lines
@@ -261,17 +262,28 @@ def ask_four(exchange: Exchange) -> None:
 
 def test_who_needs_three_answers_is_not_woken_for_the_first_two(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange_module, "PARTLY_S", DEADLINE_S)
+    waits: list[None] = []
+    wait_for_any = meanwhile.wait_for_any
+
+    def counted(poll: select.poll, timeout_ms: int) -> list[tuple[int, int]]:
+        waits.append(None)
+        return wait_for_any(poll, timeout_ms)
+
     lines = four(bench)
+    monkeypatch.setattr(meanwhile, "wait_for_any", counted)
     with Exchange(lines, in_order=True) as exchange:
 
         def are_unread() -> bool:
             return all(lines_of(exchange, id)[0].has_unread() for id in (1, 2))
 
+        for id in (1, 2):
+            answers_when(bench, id, lambda: bool(waits))
         answers_when(bench, 3, are_unread)
         answers_when(bench, 4, bench.servers[4].released.is_set)
         ask_four(exchange)
         found = [exchange.next(DEADLINE_S, needed) for needed in (3, 2, 1)]
         assert sorted(one.call.server for one in found if isinstance(one, Answer)) == [1, 2, 3]
+        assert len(waits) == 1
         bench.servers[4].released.set()
         last = exchange.next(DEADLINE_S)
         assert isinstance(last, Answer) and last.call.server == 4
