@@ -109,15 +109,17 @@ class Refresher:
                 yield from self._committer.drain()
         if state.is_newest(since, recall=recall):
             return
-        at = state.at
 
         def ask(fetch: FetchKeys | FetchRange, changes: Changes) -> Procedure[Any]:
+            at = state.at  # where the cache stands now: of an older reply it would not be known what has changed since
             if at is None or state.is_newest(since, recall=recall):  # this is not the first request
                 raise _NotAvailableError
             reply = yield from self._look(Beside(at, fetch), recall=recall)
             return self._checked(reply, changes)
 
-        if view.lacks_something() and at is not None and at.slot:  # the first look would forget what comes along
+        if (
+            view.lacks_something() and state.at is not None and state.at.slot
+        ):  # the first look would forget what comes along
             with contextlib.suppress(_NotAvailableError):
                 yield from self._fetcher.fetch(view, ask)
         else:

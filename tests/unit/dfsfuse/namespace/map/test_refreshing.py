@@ -8,9 +8,17 @@ from collections.abc import Callable
 import pytest
 from support.fake_log import FakeLog, SharedLog
 
-from dfs_server.protocol.messages import Items, ReadKeys, ReadRange, Values
+from dfs_server.protocol.messages import Change, Items, ReadKeys, ReadRange, Values
+from dfsfuse.log.proposer import Point
+from dfsfuse.log.state import LogState
+from dfsfuse.namespace.map.cache import MapCache
+from dfsfuse.namespace.map.committing import Committer
+from dfsfuse.namespace.map.fetching import Fetcher, NoCompanions
 from dfsfuse.namespace.map.log_map import LogMap
+from dfsfuse.namespace.map.refreshing import Refresher
 from dfsfuse.namespace.map.runs import RUNS_BESIDE
+from dfsfuse.namespace.map.state import MapState
+from dfsfuse.namespace.map.steps import CatchUp
 from dfsfuse.namespace.map.transactions import View
 from dfsfuse.namespace.map.views import CachedView, MissingError
 
@@ -249,3 +257,26 @@ def test_a_look_without_a_recall_is_none_with_one(store: LogMap, log: FakeLog, s
     assert not store.state.is_newest(log.clock.now - 1.5, recall=True)
     store.read(lambda view: view.get(b"k"))
     assert recalls == [False, True]
+
+
+def test_what_comes_along_with_a_second_look_is_asked_for_at_the_point_of_the_first() -> None:
+    """Else what the first look has told is missing: no watch that begins later knows that it has changed since."""
+
+    def family_of(key: bytes) -> bytes:
+        return key[:1]
+
+    log = LogState(b"here", known=Point(12, b"d"))
+    state = MapState(log, MapCache(family_of), lambda: 5.0)  # a clock that stands still: each look is due
+    fetcher = Fetcher(family_of, state, NoCompanions(), lambda _: b"")
+    refresher = Refresher(state, Committer(state, threading.Event(), 0.0), fetcher, lambda: float("inf"), None)
+    view = CachedView(state.cache)
+    with pytest.raises(MissingError):
+        view.get(b"n3")
+    look = refresher.become_newest(5.0, view, recall=True)
+    first = next(look)
+    assert isinstance(first, CatchUp) and first.along is not None and first.along.point.slot == 12
+    log.learnt(Change(13, b"e", b"another", 1, (b"n3",)))
+    step = look.send((True, Items(12, ((b"n1", b""), (b"n2", b"")), more=True)))
+    while not isinstance(step, CatchUp):
+        step = look.send(None)
+    assert step.along is not None and step.along.point.slot == 13
