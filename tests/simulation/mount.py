@@ -455,7 +455,7 @@ class SimMount:
     def _commit(self, procedure: Steps) -> Steps:
         begun = self.host.clock()
         turn = self.turn
-        if turn.left is not None:
+        if turn.left is not None and turn.term == self.log.terms:  # else the turn ended when another client led
             turn.left -= 1
             if turn.left < 0:
                 self.world.fail(f"{self.host.name} goes on writing although its turn is spent and another client waits")

@@ -143,8 +143,9 @@ class Nemesis:
         self._next_for_clients()
         if world.random.random() < 0.4:
             host = world.random.choice(self.clients)
-            host.stands_still_until = world.now + world.random.choice((0.1, 1.0, 3.0))
-            self._note("pause", f"{host.name} for {host.stands_still_until - world.now:g} s")
+            pause_s = world.random.choice((0.1, 1.0, 3.0))
+            host.stands_still_until = max(host.stands_still_until, world.now + pause_s)
+            self._note("pause", f"{host.name} for {pause_s:g} s")
             return
         if world.random.random() < 0.3:
             self._split()

@@ -414,8 +414,10 @@ class Task:
                 self.world.after(self.host.stands_still_until - self.world.now, self._awake, self.turn)
 
     def _awake(self, turn: int) -> None:
-        """Go on after a stop during which something arrived."""
-        if self.waiting and self.turn == turn and self.inbox:
+        """Go on after a stop during which something arrived, unless another one has begun."""
+        if self.world.now < self.host.stands_still_until:
+            self.world.after(self.host.stands_still_until - self.world.now, self._awake, turn)
+        elif self.waiting and self.turn == turn and self.inbox:
             self.resume(self.inbox.pop(0))
 
     def quiet(self, turn: int) -> None:
