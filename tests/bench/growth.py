@@ -112,7 +112,7 @@ def _used(pid: int) -> float:
 
 
 def _files(folder: Path, sizes: list[int], console: Console) -> Iterator[Point]:
-    with Grid(folder, is_forked=False) as grid:
+    with Grid(folder) as grid:
         mount = grid.mount(options=("-o", "durability=fsync"))  # filling is not timed
         timed = _Clock(grid, mount)
         there = 0
@@ -142,7 +142,7 @@ def _names(timed: _Clock, size: int, count: int, first: Path, last: Path) -> Ite
 
 
 def _sizes(folder: Path, sizes: list[int], console: Console) -> Iterator[Point]:
-    with Grid(folder, is_forked=False) as grid:
+    with Grid(folder) as grid:
         mount = grid.mount()
         timed = _Clock(grid, mount)
         for mib in sizes:
@@ -165,7 +165,7 @@ def _one_file(timed: _Clock, place: Place, mib: int) -> Iterator[Point]:
 
 
 def _batches(folder: Path, sizes: list[int], console: Console) -> Iterator[Point]:
-    with Grid(folder, is_forked=False) as grid:
+    with Grid(folder) as grid:
         mount = grid.mount()
         timed = _Clock(grid, mount)
         there = 0

@@ -141,7 +141,7 @@ def _places(options: Options, console: Console) -> Iterator[list[Place]]:
 
 @contextmanager
 def _our_mount(folder: Path, options: tuple[str, ...]) -> Iterator[Place]:
-    with Grid(folder, is_forked=False) as grid:
+    with Grid(folder) as grid:
         mount = grid.mount(options=options)
 
         def remount() -> None:

@@ -34,10 +34,7 @@ class Shares:
 def measure(runs: int, results: Path) -> list[Shares]:
     """Measure them alone and together, in turn, for each shape."""
     results.mkdir(exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="two-", dir=results) as folder,
-        Grid(Path(folder) / "grid", is_forked=False) as grid,
-    ):
+    with tempfile.TemporaryDirectory(prefix="two-", dir=results) as folder, Grid(Path(folder) / "grid") as grid:
         roots = [grid.mount(name).path for name in ("one", "other")]
         own = [root / root.name for root in roots]
         for path in own:

@@ -28,7 +28,7 @@ _BASE = [bytearray(content(MIB, f"memory/{number}")) for number in range(7)]
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Iterator[Grid]:
-    with Grid(tmp_path / "grid", is_forked=False) as grid:
+    with Grid(tmp_path / "grid") as grid:
         yield grid
     shutil.rmtree(tmp_path)  # gigabytes, which must not stay in pytest's folders of the last three runs
 

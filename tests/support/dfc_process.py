@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from support import forked
 from support.servers import REPOSITORY
 
 RUN_S = 60.0
@@ -42,24 +41,15 @@ class DfcProcess:
 
     def __call__(self, *arguments: str | bytes, stdin: bytes = b"") -> Outcome:
         began = time.monotonic()
-        if stdin or self.environment:  # what Python makes of these at its start counts too
-            done = subprocess.run(
-                self.command(*arguments),
-                input=stdin,
-                capture_output=True,
-                cwd=self.folder,
-                env=self.variables(),
-                timeout=self.timeout_s,
-                check=False,
-            )
-        else:
-            done = forked.run(
-                forked.DFC,
-                ["--config", str(self.config), *map(os.fsdecode, arguments)],
-                folder=self.folder,
-                environment=self.variables(),
-                timeout_s=self.timeout_s,
-            )
+        done = subprocess.run(
+            self.command(*arguments),
+            input=stdin,
+            capture_output=True,
+            cwd=self.folder,
+            env=self.variables(),
+            timeout=self.timeout_s,
+            check=False,
+        )
         return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
     def ok(self, *arguments: str | bytes, stdin: bytes = b"") -> bytes:

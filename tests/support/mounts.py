@@ -25,7 +25,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
-from support import forked
 from support.servers import REPOSITORY, Servers, start_all
 
 from dfsfuse.mount import mount_table
@@ -230,11 +229,10 @@ class Mount:
 class Grid:
     """Four servers in one folder, and the mounts and commands that use them. `grid.servers[1]` is DFS1."""
 
-    def __init__(self, folder: Path, *, is_forked: bool = True) -> None:
-        """`is_forked`: see `Servers`."""
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.servers = Servers(4, folder, is_forked=is_forked)
+        self.servers = Servers(4, folder)
         self.client_config = folder / "dfc.yaml"
         self.mounts: list[Mount] = []
         self._running = contextlib.ExitStack()
@@ -270,12 +268,9 @@ class Grid:
 
     def dfc(self, *arguments: str | Path, timeout_s: float = 120.0) -> subprocess.CompletedProcess[bytes]:
         """Run one `dfc` command to its end."""
-        return forked.run(
-            forked.DFC,
-            ["--config", str(self.client_config), *map(str, arguments)],
-            folder=self.folder,
-            environment=environment(),
-            timeout_s=timeout_s,
+        command = [*program("dfc"), "--config", str(self.client_config), *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, timeout=timeout_s, env=environment(), check=False, cwd=self.folder
         )
 
     def roots(self) -> dict[str, Path]:

@@ -25,16 +25,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
-from support import forked
-from support.forked import Forked
 from support.ports import free_ports
 from support.raw_client import RawClient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 USERS = {"alice": "alice-secret", "bob": "bob-secret"}
-PYTHON_MODULE = (sys.executable, "-m", "dfs_server")
 START_S = 20.0
 STOP_S = 10.0
 
@@ -49,7 +46,7 @@ class ServerProcess:
         self.stderr_path = root.with_name(root.name + ".stderr")
         self.ready_line = ""
         self._config = config
-        self._process: subprocess.Popen[bytes] | Forked | None = None
+        self._process: subprocess.Popen[str] | None = None
 
     @property
     def pid(self) -> int:
@@ -73,17 +70,15 @@ class ServerProcess:
         assert not self.is_running(), f"{self.name} is running already"
         self.close()
         with self.stderr_path.open("a") as stderr:
-            self._process = self._begin(stderr)
-
-    def _begin(self, stderr: IO[str]) -> subprocess.Popen[bytes] | Forked:
-        return subprocess.Popen(
-            self.command_line(),
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            stdin=subprocess.DEVNULL,
-            cwd=REPOSITORY,
-            start_new_session=True,
-        )
+            self._process = subprocess.Popen(
+                self.command_line(),
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                cwd=REPOSITORY,
+                start_new_session=True,
+            )
 
     def wait_until_ready(self) -> None:
         """Wait until the launched server reports that it is ready."""
@@ -112,8 +107,7 @@ class ServerProcess:
     def freeze(self) -> None:
         """SIGSTOP: the server and its connections hang. All its threads have stopped when this returns."""
         os.kill(self.pid, signal.SIGSTOP)
-        while not _has_stopped(self.pid):
-            time.sleep(0.0005)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """SIGCONT."""
@@ -154,14 +148,6 @@ class ServerProcess:
             self._process = None
 
 
-class ForkedServer(ServerProcess):
-    """A server that is forked from a process that has loaded the program (`support.forked`)."""
-
-    def _begin(self, stderr: IO[str]) -> Forked:
-        arguments = self.command_line()[len(PYTHON_MODULE) :]
-        return forked.start(forked.SERVER, arguments, stderr=stderr.fileno(), folder=REPOSITORY)
-
-
 def start_all(servers: Sequence[ServerProcess]) -> None:
     """Start servers at the same time, and wait until all are ready."""
     for server in servers:
@@ -173,11 +159,7 @@ def start_all(servers: Sequence[ServerProcess]) -> None:
 class Servers:
     """Several servers. A context manager that starts them all, and ends them whatever happens."""
 
-    def __init__(
-        self, count: int = 4, folder: Path | None = None, *, extra_config: str = "", is_forked: bool = True
-    ) -> None:
-        """`is_forked`: whether the servers are `ForkedServer`s. Not where their memory or start is measured."""
-        self._kind = ForkedServer if is_forked else ServerProcess
+    def __init__(self, count: int = 4, folder: Path | None = None, *, extra_config: str = "") -> None:
         self._given_folder = folder
         self._count = count
         self._extra_config = extra_config
@@ -221,7 +203,7 @@ class Servers:
                 self.folder = self._given_folder
             config = write_server_config(self.folder, self._extra_config)
             for number, port in enumerate(free_ports(self._count), start=1):
-                server = self._kind(self.folder / f"DFS{number}", config, port)
+                server = ServerProcess(self.folder / f"DFS{number}", config, port)
                 stack.callback(server.close)
                 self.all.append(server)
             start_all(self.all)
@@ -240,7 +222,7 @@ class Servers:
 
 def command(root: Path, port: int, config: Path, *options: str) -> list[str]:
     """The command line of a server, for running in `REPOSITORY`."""
-    return [*PYTHON_MODULE, str(root), str(port), "--config", str(config), "-v", *options]
+    return [sys.executable, "-m", "dfs_server", str(root), str(port), "--config", str(config), "-v", *options]
 
 
 def write_server_config(folder: Path, extra: str = "") -> Path:
@@ -252,16 +234,7 @@ def write_server_config(folder: Path, extra: str = "") -> Path:
     return path
 
 
-def _has_stopped(pid: int) -> bool:
-    """Whether SIGSTOP has stopped all its threads (proc(5): the state follows the name, which is in brackets)."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/stat")
-    try:
-        return all(task.read_bytes().rpartition(b") ")[2][:1] == b"T" for task in tasks)
-    except (FileNotFoundError, ProcessLookupError):  # a thread has just ended
-        return False
-
-
-def _first_line(process: subprocess.Popen[bytes] | Forked, timeout_s: float) -> str:
+def _first_line(process: subprocess.Popen[str], timeout_s: float) -> str:
     """Return the first line that the process prints; empty if it ends or the time is up before that."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
