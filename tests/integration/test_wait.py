@@ -262,6 +262,7 @@ def test_data_is_saved_later_if_no_program_was_told_that_close_failed(grid: Grid
         for holder in (killed, closing):
             holder.kill()
         assert [within(DEADLINE_S / 3, "it is gone", holder.wait) for holder in holders] == [-9, -9, 3, errno.EROFS]
+        waits(waiting, "and others: the last writes are not saved yet")  # saving in the background has failed
         start(grid, 1, 2)
         waits(waiting, "unsaved data is being saved again")
     eventually(
