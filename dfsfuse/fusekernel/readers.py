@@ -35,8 +35,8 @@ _IDLE_POLLS: Final = 20
 _NOBODY: Final = 0
 _POLLS: Final = 100
 """At most this many checks for the next request before the thread sleeps until it arrives: about 100 microseconds."""
-_UNPOLLED: Final = 15
-"""Number of requests that are read without checking after checks in vain."""
+_UNPOLLED_MAX: Final = 15
+"""At most this many requests are read without polling after polling in vain: one after the first time, then three..."""
 
 Read = Callable[[bytearray], int | None]
 Handle = Callable[[memoryview], None]
@@ -73,14 +73,16 @@ class BusyPolling:
 
     A program that works through a folder asks again within microseconds. A thread that sleeps until then is woken on
     another processor, which takes about as long as answering; a program and a mount on two processors got through a
-    folder at half the speed of those that happened to share one. Where requests do not come that fast, one in sixteen
-    is looked for. (The kernel does the same for virtual machines: Documentation/virt/kvm/halt-polling.rst.)
+    folder at half the speed of those that happened to share one. Where requests do not come that fast, fewer and fewer
+    are polled for, down to one in sixteen. (The kernel does the same for virtual machines: Documentation/virt/kvm/halt-polling.rst.)
     """
 
     def __init__(self, is_there: Callable[[], object]) -> None:
         """`is_there`: returns something true if there is a request to read. It must not wait."""
         self._is_there = is_there
         self._unpolled = 0
+        self._in_vain = 0
+        """Number of times in a row that polling was in vain."""
 
     def poll(self) -> None:
         """Return as soon as a request is there, and soon in any case."""
@@ -89,8 +91,10 @@ class BusyPolling:
             return
         for _ in range(_POLLS):
             if self._is_there():
+                self._in_vain = 0
                 return
-        self._unpolled = _UNPOLLED
+        self._in_vain += 1
+        self._unpolled = min(2**self._in_vain - 1, _UNPOLLED_MAX)
 
 
 def _is_readable(descriptor: int) -> Callable[[], object]:
