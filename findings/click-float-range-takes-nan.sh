@@ -31,4 +31,4 @@ as_seen "$seen" "0.5: accepted as 0.5
 2: refused
 inf: refused
 nan: accepted as nan
-"
+" || exit 1

@@ -11,6 +11,8 @@
 #
 # A script that has to know writes with `cat >file` or dd.
 # Needs root and /dev/fuse.
+# Versions: bash 5.2.15-2+b8, dash 0.5.12-2, unzip 6.0-28+deb12u1, openssl 3.0.19-1~deb12u2, libssl3 3.0.19-1~deb12u2, fio 3.33-3,
+# libfuse3-3 3.14.0-4, libfuse3-dev 3.14.0-4, busybox 1:1.35.0-4+deb12u1+b1.
 . "$(dirname "$0")/lib.sh"
 need bash=5.2.15-2+b8 dash=0.5.12-2 unzip=6.0-28+deb12u1 openssl=3.0.19-1~deb12u2 libssl3=3.0.19-1~deb12u2 fio=3.33-3 zip
 unpack libfuse3-3=3.14.0-4 libfuse3-dev=3.14.0-4 busybox=1:1.35.0-4+deb12u1+b1
@@ -94,4 +96,4 @@ openssl rand: status 0
 openssl base64: status 0
 busybox tar: status 0
 fio: status 0
-err= 0"
+err= 0" || exit 1

@@ -11,6 +11,7 @@
 #   newc --renumber-inodes: first first second second
 #   ustar: first first second second
 # Needs root and /dev/fuse.
+# Versions: libfuse3-3 3.14.0-4, libfuse3-dev 3.14.0-4, cpio 2.13+dfsg-7.1.
 . "$(dirname "$0")/lib.sh"
 unpack libfuse3-3=3.14.0-4 libfuse3-dev=3.14.0-4 cpio=2.13+dfsg-7.1
 build <<'C'
@@ -69,4 +70,4 @@ wait
 as_seen "$seen" "newc: first first first first
 odc: first first first first
 newc --renumber-inodes: first first second second
-ustar: first first second second"
+ustar: first first second second" || exit 1

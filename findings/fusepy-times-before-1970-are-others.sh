@@ -42,4 +42,4 @@ seen=$(shown st_mtime -0.50; shown st_mtime -1.25; shown st_mtime 1.50; shown us
 as_seen "$seen" "st_mtime  -0.50: 0.999999999
 st_mtime  -1.25: -0.000000001
 st_mtime   1.50: 1.500000000
-use_ns    -1.25: -1.250000000"
+use_ns    -1.25: -1.250000000" || exit 1

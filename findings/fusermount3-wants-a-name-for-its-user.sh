@@ -30,4 +30,4 @@ PY
 }
 as_seen "uid 65534, which has an entry: $(mounted 65534)
 uid 54321, which has none: $(mounted 54321)" "uid 65534, which has an entry: mounted
-uid 54321, which has none: fusermount3: could not determine username"
+uid 54321, which has none: fusermount3: could not determine username" || exit 1

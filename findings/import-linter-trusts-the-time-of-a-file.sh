@@ -27,4 +27,4 @@ as_seen "pkg.a without an import: $first
 pkg.a imports pkg.b, the time is the same: $(linted)
 the same with --no-cache: $(linted --no-cache)" "pkg.a without an import: 1 kept, 0 broken.
 pkg.a imports pkg.b, the time is the same: 1 kept, 0 broken.
-the same with --no-cache: 0 kept, 1 broken."
+the same with --no-cache: 0 kept, 1 broken." || exit 1

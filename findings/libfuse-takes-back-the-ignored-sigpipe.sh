@@ -42,4 +42,4 @@ wait $! || status=$?
 [ "$status" != 141 ] || echo "a write to a closed socket: the process ended by SIGPIPE" >>"$work/seen"
 as_seen "$(cat "$work/seen")" "before FUSE(): ignored
 after it:      not ignored
-a write to a closed socket: the process ended by SIGPIPE"
+a write to a closed socket: the process ended by SIGPIPE" || exit 1

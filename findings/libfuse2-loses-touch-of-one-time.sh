@@ -45,4 +45,4 @@ wait
 as_seen "$(cat "$work/said" "$work/seen")" "touch -m -d @5.25: status 0
 touch -a -d @6.25: status 0
 touch -d @7.25: status 0
-utimens 7250000000 7250000000"
+utimens 7250000000 7250000000" || exit 1

@@ -9,6 +9,7 @@
 #   answered with EOPNOTSUPP: 100 writes: 100    ls -l of 100 files: 2
 #   answered with ENOSYS:     100 writes: 1      ls -l of 100 files: 0
 # Needs root and /dev/fuse.
+# Versions: libfuse3-3 3.14.0-4, libfuse3-dev 3.14.0-4, coreutils 9.1-1.
 . "$(dirname "$0")/lib.sh"
 unpack libfuse3-3=3.14.0-4 libfuse3-dev=3.14.0-4 coreutils=9.1-1
 build <<'C'
@@ -67,4 +68,4 @@ as_seen "answered with ENODATA:    $(asked 61)
 answered with EOPNOTSUPP: $(asked 95)
 answered with ENOSYS:     $(asked 38)" "answered with ENODATA:    100 writes: 100    ls -l of 100 files: 203
 answered with EOPNOTSUPP: 100 writes: 100    ls -l of 100 files: 2
-answered with ENOSYS:     100 writes: 1      ls -l of 100 files: 0"
+answered with ENOSYS:     100 writes: 1      ls -l of 100 files: 0" || exit 1

@@ -10,6 +10,7 @@
 #   close(2):        FLUSH uid 1000 gid 1000
 #                    RELEASE uid 0 gid 0
 # Needs root and /dev/fuse.
+# Versions: libfuse3-3 3.14.0-4, libfuse3-dev 3.14.0-4.
 . "$(dirname "$0")/lib.sh"
 unpack libfuse3-3=3.14.0-4 libfuse3-dev=3.14.0-4
 need python3 # of any version, for a user who may not enter root's home
@@ -66,4 +67,4 @@ wait
 as_seen "$(uniq "$work/seen")" "WRITE uid 1000 gid 1000 writepage 0
 WRITE uid 0 gid 0 writepage 1
 FLUSH uid 1000 gid 1000
-RELEASE uid 0 gid 0"
+RELEASE uid 0 gid 0" || exit 1

@@ -52,4 +52,4 @@ PY
 umount "$work/mount"
 wait
 as_seen "$(paste -d ' ' <(printf 'POSIX:\nOFD:  \n') "$work/seen")" "POSIX: LOCK FLUSH UNLOCK-by-its-owner RELEASE
-OFD:   LOCK FLUSH UNLOCK-by-another-owner RELEASE"
+OFD:   LOCK FLUSH UNLOCK-by-another-owner RELEASE" || exit 1

@@ -11,6 +11,7 @@
 #   find -size              9796         0
 #   tar                     9796         0
 # Needs root and /dev/fuse.
+# Versions: libfuse3-3 3.14.0-4, libfuse3-dev 3.14.0-4, coreutils 9.1-1, findutils 4.9.0-4, tar 1.34+dfsg-1.2+deb12u1.
 . "$(dirname "$0")/lib.sh"
 mkdir "$work/mount"
 unpack libfuse3-3=3.14.0-4 libfuse3-dev=3.14.0-4 coreutils=9.1-1 findutils=4.9.0-4 tar=1.34+dfsg-1.2+deb12u1

@@ -96,4 +96,4 @@ perl: status 0, 1000 files
 make_archive: status 0, 0 files
 duplicity: status 0, 0 files
 rdiff-backup: status 0, 0 files
-"
+" || exit 1

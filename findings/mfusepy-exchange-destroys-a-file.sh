@@ -44,4 +44,4 @@ result = libc.renameat2(-100, a, -100, b, 2)
 print("renameat2(RENAME_EXCHANGE):", result if result == 0 else os.strerror(ctypes.get_errno()))
 PY
 after=$(cd "$work/files" && for file in *; do printf '%s=%s ' "$file" "$(cat "$file")"; done)
-as_seen "before: a=A b=B    after: $after" "before: a=A b=B    after: b=A "
+as_seen "before: a=A b=B    after: $after" "before: a=A b=B    after: b=A " || exit 1

@@ -26,4 +26,4 @@ PY
 )" "1971-06-01 in Monrovia: 1971-06-01T00:00:00-00:44:30
 JSON: \"1971-06-01T00:00:00-00:44\"
 decoded again: -30.0 s
-MessagePack, decoded again: +0.0 s"
+MessagePack, decoded again: +0.0 s" || exit 1

@@ -23,4 +23,4 @@ loadfile:                         $(order --dist loadfile)
 loadfile --no-loadscope-reorder:  $(order --dist loadfile --no-loadscope-reorder)"
 as_seen "$seen" "load:                             test_a test_b test_c
 loadfile:                         test_c test_b test_a
-loadfile --no-loadscope-reorder:  test_a test_b test_c"
+loadfile --no-loadscope-reorder:  test_a test_b test_c" || exit 1

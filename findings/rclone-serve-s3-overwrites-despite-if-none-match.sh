@@ -35,4 +35,4 @@ attempt("replace with another ETag", b"third", {"e_tag": '"000000000000000000000
 PY
 )
 as_seen "$seen" "create over an existing object: done; content now: b'second'
-replace with another ETag: done; content now: b'third'"
+replace with another ETag: done; content now: b'third'" || exit 1

@@ -35,4 +35,4 @@ PY
 )"
 as_seen "$seen" "curl: HTTP/1.1 200 OK, Content-Range: bytes 2-4/10, body 234
 obstore.get: b'0123456789'
-obstore.get_range: GenericError: Generic S3 error: Received non-partial response when range requested"
+obstore.get_range: GenericError: Generic S3 error: Received non-partial response when range requested" || exit 1

@@ -7,6 +7,7 @@
 # Output seen:
 #   one file, x‛y: copy 1, in the copy:
 #   x‛y and x‛‛y: copy 0, check 0, in the copy: x‛‛y (two)
+# Versions: rclone 1.60.1+dfsg-2+b5.
 . "$(dirname "$0")/lib.sh"
 unpack rclone=1.60.1+dfsg-2+b5
 cd "$work"
@@ -25,4 +26,4 @@ touch -d @1700000000 source/*
 both="x‛y and x‛‛y: copy $(run copy source copy), check $(run check source copy), in the copy: $(ls copy) ($(cat copy/*))"
 as_seen "$alone
 $both" "one file, x‛y: copy 1, in the copy: 
-x‛y and x‛‛y: copy 0, check 0, in the copy: x‛‛y (two)"
+x‛y and x‛‛y: copy 0, check 0, in the copy: x‛‛y (two)" || exit 1

@@ -70,4 +70,4 @@ for error in EIO:5 EREMOTEIO:121; do
     wait
 done
 as_seen "$(tr -s ' ' <<<"$seen" | sed 's/ $//')" "EIO: status 0, in the mirror: other
-EREMOTEIO: status 1, in the mirror: file other"
+EREMOTEIO: status 1, in the mirror: file other" || exit 1

@@ -75,4 +75,4 @@ bash: status 0, 524288 bytes
 duplicity: status 0, 524288 bytes
 cpio: status 0, 1048576 bytes
 numpy: status 0, 1048576 bytes
-"
+" || exit 1

@@ -34,4 +34,4 @@ PY
 )" "8 bits: b'hello'
 8 bits, after a codec of 10 bits was made: ValueError: bytes length not a multiple of item size
 10 bits: [1000, 1, 2]
-10 bits, after a codec of 8 bits was made: ValueError: byte must be in range(0, 256)"
+10 bits, after a codec of 8 bits was made: ValueError: byte must be in range(0, 256)" || exit 1

@@ -37,4 +37,4 @@ print("damaged 300 to 307, erase_pos=[45, ...] as told:", decoded(together, told
 PY
 )" "erased and damaged 300 to 307, erase_pos=[300, ...]: decoded, told 45 to 52
 damaged 0, 300, 520: decoded, told [0, 45, 10]
-damaged 300 to 307, erase_pos=[45, ...] as told: ReedSolomonError"
+damaged 300 to 307, erase_pos=[45, ...] as told: ReedSolomonError" || exit 1

@@ -11,6 +11,7 @@
 #   UPDATE after 0 s: database is locked
 #   cursor closed; SELECT: 2
 # Needs root, to install python3.
+# Versions: libpython3.11-stdlib 3.11.2-6+deb12u6, python3.11 3.11.2-6+deb12u6, libsqlite3-0 3.40.1-2+deb12u2.
 . "$(dirname "$0")/lib.sh"
 need libpython3.11-stdlib=3.11.2-6+deb12u6 python3.11=3.11.2-6+deb12u6
 unpack libsqlite3-0=3.40.1-2+deb12u2
@@ -49,4 +50,4 @@ as_seen "$seen" "SQLite 3.40.1
 after COMMIT: in_transaction False
 another connection has written 2; BEGIN, SELECT: 1
 UPDATE after 0 s: database is locked
-cursor closed; SELECT: 2"
+cursor closed; SELECT: 2" || exit 1

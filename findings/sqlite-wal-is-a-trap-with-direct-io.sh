@@ -12,6 +12,8 @@
 #   opened again, locking_mode=EXCLUSIVE, journal_mode=DELETE: delete
 #   opened again, CREATE TABLE: done
 # Needs root and /dev/fuse.
+# Versions: libpython3.11-stdlib 3.11.2-6+deb12u6, python3.11 3.11.2-6+deb12u6, libfuse3-3 3.14.0-4, libfuse3-dev 3.14.0-4,
+# libsqlite3-0 3.40.1-2+deb12u2.
 . "$(dirname "$0")/lib.sh"
 need libpython3.11-stdlib=3.11.2-6+deb12u6 python3.11=3.11.2-6+deb12u6
 unpack libfuse3-3=3.14.0-4 libfuse3-dev=3.14.0-4 libsqlite3-0=3.40.1-2+deb12u2
@@ -91,4 +93,4 @@ as_seen "$seen" "journal_mode=WAL: wal
 CREATE TABLE: disk I/O error
 opened again, journal_mode=DELETE: disk I/O error
 opened again, locking_mode=EXCLUSIVE, journal_mode=DELETE: delete
-opened again, CREATE TABLE: done"
+opened again, CREATE TABLE: done" || exit 1

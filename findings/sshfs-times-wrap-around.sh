@@ -8,6 +8,7 @@
 #   touch -d 2110-01-01 through sshfs: status 0, on the server 1973-11-24
 #   a file of 1960-01-01 on the server: through sshfs 2096-02-06
 # Needs root and /dev/fuse.
+# Versions: sshfs 3.7.3-1.2~deb12u1, libfuse3-3 3.14.0-4, openssh-sftp-server 1:9.2p1-2+deb12u10.
 . "$(dirname "$0")/lib.sh"
 unpack sshfs=3.7.3-1.2~deb12u1 libfuse3-3=3.14.0-4 openssh-sftp-server=1:9.2p1-2+deb12u10
 need libglib2.0-0 # of any version
@@ -29,4 +30,4 @@ seen="${seen}a file of $(day "$work/far/old") on the server: through sshfs $(day
 umount "$work/near"
 as_seen "$seen" "touch -d 1960-01-01 through sshfs: status 0, on the server 2096-02-06
 touch -d 2110-01-01 through sshfs: status 0, on the server 1973-11-24
-a file of 1960-01-01 on the server: through sshfs 2096-02-06"
+a file of 1960-01-01 on the server: through sshfs 2096-02-06" || exit 1

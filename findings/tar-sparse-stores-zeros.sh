@@ -11,6 +11,7 @@
 #   tar --sparse --hole-detection=raw: 0
 #   cp --sparse=always: 1048576
 # Needs root and /dev/fuse.
+# Versions: libfuse3-3 3.14.0-4, libfuse3-dev 3.14.0-4, tar 1.34+dfsg-1.2+deb12u1, coreutils 9.1-1.
 . "$(dirname "$0")/lib.sh"
 unpack libfuse3-3=3.14.0-4 libfuse3-dev=3.14.0-4 tar=1.34+dfsg-1.2+deb12u1 coreutils=9.1-1
 build <<'C'
@@ -51,4 +52,4 @@ wait
 as_seen "$seen" "tar: 1048576
 tar --sparse: 0
 tar --sparse --hole-detection=raw: 0
-cp --sparse=always: 1048576"
+cp --sparse=always: 1048576" || exit 1

@@ -74,7 +74,8 @@ class BusyPolling:
     A program that works through a folder asks again within microseconds. A thread that sleeps until then is woken on
     another processor, which takes about as long as answering; a program and a mount on two processors got through a
     folder at half the speed of those that happened to share one. Where requests do not come that fast, fewer and fewer
-    are polled for, down to one in sixteen. (The kernel does the same for virtual machines: Documentation/virt/kvm/halt-polling.rst.)
+    are polled for, down to one in sixteen. (The kernel does the same for virtual machines:
+    Documentation/virt/kvm/halt-polling.rst.)
     """
 
     def __init__(self, is_there: Callable[[], object]) -> None:
